@@ -1,0 +1,86 @@
+"""The bit ledger: every stored item of a layer or model, its bits and why it is there."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class BitEntry:
+    """One stored item.
+
+    `bits` is what the item takes in the file (bytes × 8, padding included). An item shared by several layers appears in
+    each layer's ledger with its part of the cost; `shared_by` says among how many.
+    """
+
+    item: str
+    bits: float
+    why: str
+    shared_by: int = 1
+
+
+@dataclass(frozen=True)
+class BitLedger:
+    """What storing `weights` weights really costs, item by item, beside the nominal figure of the method's paper."""
+
+    entries: tuple[BitEntry, ...]
+    weights: int
+    nominal_bits: float
+
+    @property
+    def total_bits(self) -> float:
+        """Sum of all items, in bits."""
+        return sum(entry.bits for entry in self.entries)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per weight: all items over the weights they describe."""
+        return self.total_bits / self.weights
+
+    def table(self) -> "pd.DataFrame":
+        """One row an item: item, bits, bits_per_weight, share (of the total), shared_by, why."""
+        import pandas as pd
+
+        rows = [
+            {
+                "item": e.item,
+                "bits": e.bits,
+                "bits_per_weight": e.bits / self.weights,
+                "share": e.bits / self.total_bits if self.total_bits else 0.0,
+                "shared_by": e.shared_by,
+                "why": e.why,
+            }
+            for e in self.entries
+        ]
+        return pd.DataFrame(rows, columns=["item", "bits", "bits_per_weight", "share", "shared_by", "why"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, both figures included."""
+        return {
+            "bits_per_weight": self.bits_per_weight,
+            "nominal_bits": self.nominal_bits,
+            "weights": self.weights,
+            "entries": [asdict(e) for e in self.entries],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "BitLedger":
+        """The inverse of `to_dict`."""
+        return cls(tuple(BitEntry(**e) for e in data["entries"]), data["weights"], data["nominal_bits"])
+
+    @classmethod
+    def merge(cls, ledgers: Iterable["BitLedger"]) -> "BitLedger":
+        """The ledger of several layers together: equal items added up, nominal bits averaged over weights."""
+        ledgers = list(ledgers)
+        weights = sum(ledger.weights for ledger in ledgers)
+        bits: dict[str, float] = {}
+        first: dict[str, BitEntry] = {}
+        for entry in (e for ledger in ledgers for e in ledger.entries):
+            bits[entry.item] = bits.get(entry.item, 0.0) + entry.bits
+            first.setdefault(entry.item, entry)
+        entries = tuple(BitEntry(item, total, first[item].why) for item, total in bits.items())
+        nominal = sum(ledger.nominal_bits * ledger.weights for ledger in ledgers) / weights if weights else 0.0
+        return cls(entries, weights, nominal)

@@ -1,0 +1,40 @@
+"""Every mistake a user can make, as one tree; bugs stay ordinary Python exceptions.
+
+    WorkbenchError
+    ├── RecipeError      an unknown part or preset, a field out of range, parts that do not fit together
+    ├── ShapeError       a weight, moment or group size whose numbers do not match
+    ├── ModelError       a model folder, checkpoint or layer name that cannot be read
+    ├── KernelError      a backend that was asked for by name and cannot run this format here
+    ├── ArtifactError    a saved result that is missing, damaged or of another version
+    └── JobCancelled     a job that its owner stopped
+
+A message says what was given, what is allowed and what to do, with the numbers.
+"""
+
+
+class WorkbenchError(Exception):
+    """Base of all errors that are shown to a user as one sentence, never as a traceback."""
+
+
+class RecipeError(WorkbenchError):
+    """A recipe names something unknown, holds a value out of range, or combines parts that do not fit."""
+
+
+class ShapeError(WorkbenchError):
+    """The shape or content of a tensor does not allow what was asked."""
+
+
+class ModelError(WorkbenchError):
+    """A model, its files or one of its layers cannot be read."""
+
+
+class KernelError(WorkbenchError):
+    """The backend that was asked for cannot run here."""
+
+
+class ArtifactError(WorkbenchError):
+    """A saved result is missing, damaged, or written by another version."""
+
+
+class JobCancelled(WorkbenchError):
+    """A running job was stopped by its owner; what it had finished is kept."""

@@ -1,0 +1,58 @@
+"""Names for the parts of the house: a part registers itself once, and recipes, forms and tests find it by kind and name.
+
+Kinds in use: transform, split, coder, assignment, correction, format (how a matrix is stored) and preset.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from workbench.errors import RecipeError
+
+T = TypeVar("T")
+
+_parts: dict[str, dict[str, Any]] = {}
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Decorator that files a class or function under `kind` and `name` and writes both on it."""
+
+    def file(part: T) -> T:
+        shelf = _parts.setdefault(kind, {})
+        if name in shelf:
+            raise AssertionError(f"{kind} {name!r} is registered twice: {shelf[name]!r} and {part!r}")
+        shelf[name] = part
+        part.kind, part.name = kind, name  # type: ignore[attr-defined]
+        return part
+
+    return file
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of one kind, sorted."""
+    return sorted(_parts.get(kind, {}))
+
+
+def find(kind: str, name: str) -> Any:
+    """The part filed under `kind` and `name`; an unknown name is answered with the nearest one and the list."""
+    shelf = _parts.get(kind, {})
+    if name not in shelf:
+        raise RecipeError(unknown(kind, name, names(kind)))
+    return shelf[name]
+
+
+def make(kind: str, name: str, **fields: Any) -> Any:
+    """Build a registered part with the given fields; errors name the field and the fields there are."""
+    part = find(kind, name)
+    known = list(getattr(part, "__dataclass_fields__", {}))
+    for field in fields:
+        if field not in known:
+            raise RecipeError(f"{kind} {name!r}: {unknown('field', field, known)}")
+    return part(**fields)
+
+
+def unknown(what: str, given: str, known: list[str]) -> str:
+    """One sentence for a name that does not exist, with the nearest name that does."""
+    near = difflib.get_close_matches(given, known, n=1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {given!r}.{guess} Known: {', '.join(known) or 'none'}."
