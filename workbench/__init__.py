@@ -1,0 +1,73 @@
+"""Workbench for extreme low-bit quantization of language models: open, inspect, quantize, compare, save, run.
+
+    import workbench as wb
+
+The names below are the public surface. Most are imported on first use, so that `import workbench` stays quick and a user of
+the core alone never loads transformers, pandas, plotly, numba or panel.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from workbench import errors
+from workbench.recipe import LayerPlan, Recipe
+from workbench.registry import make as part
+
+if TYPE_CHECKING:
+    from workbench.analysis.compare import compare
+    from workbench.analysis.whatif import what_if
+    from workbench.artifact import load, save
+    from workbench.calibration import calibrate
+    from workbench.models import open_model
+    from workbench.models.text import text
+    from workbench.quantizers import quantize
+    from workbench.quantizers.model import quantize_model
+    from workbench.widgets import Explorer, notebook
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Explorer",
+    "LayerPlan",
+    "Recipe",
+    "calibrate",
+    "compare",
+    "errors",
+    "load",
+    "notebook",
+    "open_model",
+    "part",
+    "quantize",
+    "quantize_model",
+    "recipe",
+    "save",
+    "text",
+    "what_if",
+]
+
+_HOMES = {
+    "Explorer": "workbench.widgets",
+    "calibrate": "workbench.calibration",
+    "compare": "workbench.analysis.compare",
+    "load": "workbench.artifact",
+    "notebook": "workbench.widgets",
+    "open_model": "workbench.models",
+    "quantize": "workbench.quantizers",
+    "quantize_model": "workbench.quantizers.model",
+    "save": "workbench.artifact",
+    "text": "workbench.models.text",
+    "what_if": "workbench.analysis.whatif",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
