@@ -1,0 +1,9 @@
+"""The truth about every stored format, in plain torch: what it decodes to, and its product with an input.
+
+Other backends are checked against this one. Importing the package registers all formats under the kind "format".
+"""
+
+from workbench.kernels.reference import codebook, composite, grids, planes, transforms
+from workbench.kernels.reference.format import Format, decode, linear
+
+__all__ = ["Format", "codebook", "composite", "decode", "grids", "linear", "planes", "transforms"]

@@ -1,0 +1,64 @@
+"""Format `binary-codebook`: vectors of signs from a shared codebook, an index for each, as in BTC-LLM (arXiv 2506.12040)."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.errors import ShapeError
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.format import Format, over_columns
+from workbench.registry import register
+
+
+def index_width(entries: int) -> int:
+    """Bits of an index into `entries` codewords: ceil(log2 entries), at least 1."""
+    return max(1, math.ceil(math.log2(entries)))
+
+
+@register("format", "binary-codebook")
+class BinaryCodebook(Format):
+    """value = scale · column_scale · C[index] + mean; every index stands for `length` neighbouring signs of a row.
+
+    Facts: `length` v, `entries` c, `span` columns a group. Tensors: `index` (stream of max(1, ceil(log2 c)) bits,
+    `[rows, ceil(cols/v)]`), `codebook` (stream of 1 bit, `[c, v]`, 1 is +1; usually shared), `scale` fp16 `[rows, groups]`,
+    optional `column_scale` fp16 `[cols]`, optional `mean` fp16 `[rows, groups]`. Signs past the last column are ignored.
+    """
+
+    items: ClassVar = {
+        "index": "which codeword, one a vector of signs",
+        "codebook": "the codewords",
+        "scale": "magnitude, one a row and group",
+        "column_scale": "magnitude, one a column",
+        "mean": "offset, one a row and group",
+    }
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """scale · column_scale · C[index] + mean."""
+        if mask is not None:
+            raise ShapeError("format 'binary-codebook' stores whole vectors and cannot be masked; use it for the whole matrix.")
+        span = packed.facts["span"]
+        value = over_columns(packed.tensors["scale"], span, packed.cols)
+        if "column_scale" in packed.tensors:
+            value = value * packed.tensors["column_scale"].to(torch.float32)
+        value = value * signs(packed)
+        if "mean" in packed.tensors:
+            value += over_columns(packed.tensors["mean"], span, packed.cols)
+        return value
+
+
+def codewords(packed: Packed) -> Tensor:
+    """The codebook as ±1, float32 `[entries, length]`."""
+    entries, length = packed.facts["entries"], packed.facts["length"]
+    bits = bitpack.unpack(packed.tensors["codebook"], 1, entries * length)
+    return bits.view(entries, length).to(torch.float32) * 2 - 1
+
+
+def signs(packed: Packed) -> Tensor:
+    """C[index] as ±1, float32 `[rows, cols]`."""
+    segments = -(-packed.cols // packed.facts["length"])
+    index = bitpack.unpack(packed.tensors["index"], index_width(packed.facts["entries"]), packed.rows * segments)
+    return codewords(packed)[index].view(packed.rows, -1)[:, : packed.cols]

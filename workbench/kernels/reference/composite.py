@@ -1,0 +1,82 @@
+"""Formats made of other formats: `masked` (each weight from one child), `sum` (children added) and `low-rank`."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.codebook import index_width
+from workbench.kernels.reference.format import Format, decode, linear, only
+from workbench.registry import register
+
+
+@register("format", "masked")
+class Masked(Format):
+    """Every weight comes from one child, and each child stores only its own weights.
+
+    Fact `map`: "bitmap" (one number a weight) or "columns" (one a column). Tensor `map`: stream of the child's number,
+    max(1, ceil(log2 children)) bits each, `[rows, cols]` or `[cols]`.
+    """
+
+    items: ClassVar = {"map": "which coder owns which weight"}
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """Each child's values at its own positions."""
+        value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["map"].device)
+        owner = owners(packed)
+        for number, child in enumerate(packed.children):
+            own = owner == number if mask is None else (owner == number) & mask
+            value += decode(child, own)
+        return value
+
+
+def owners(packed: Packed) -> Tensor:
+    """The number of the child that owns each weight, int32 `[rows, cols]`."""
+    rows = packed.rows if packed.facts["map"] == "bitmap" else 1
+    numbers = bitpack.unpack(packed.tensors["map"], index_width(len(packed.children)), rows * packed.cols)
+    return numbers.view(rows, packed.cols).expand(packed.rows, packed.cols)
+
+
+@register("format", "sum")
+class Sum(Format):
+    """All children added; nothing is stored beside them."""
+
+    items: ClassVar = {}
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """The sum of the children's matrices."""
+        first, *others = packed.children
+        value = decode(first, mask)
+        for child in others:
+            value = value + decode(child, mask)
+        return value
+
+    @classmethod
+    def linear(cls, x: Tensor, packed: Packed) -> Tensor:
+        """The sum of the children's products, so that a low-rank child stays two thin products."""
+        first, *others = packed.children
+        y = linear(x, first)
+        for child in others:
+            y = y + linear(x, child)
+        return y
+
+
+@register("format", "low-rank")
+class LowRank(Format):
+    """left · right. Tensors `left [rows, r]` and `right [r, cols]`, fp16."""
+
+    items: ClassVar = {"left": "column factors of the correction", "right": "row factors of the correction"}
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """left · right in float32."""
+        return only(mask, packed.tensors["left"].to(torch.float32) @ packed.tensors["right"].to(torch.float32))
+
+    @classmethod
+    def linear(cls, x: Tensor, packed: Packed) -> Tensor:
+        """(x rightᵀ) leftᵀ."""
+        return (x @ packed.tensors["right"].to(x.dtype).mT) @ packed.tensors["left"].to(x.dtype).mT

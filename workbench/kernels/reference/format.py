@@ -1,0 +1,70 @@
+"""What a stored format promises, and the two doors through which formats call each other: `decode` and `linear`."""
+
+from collections.abc import Mapping
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from workbench import registry
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+
+
+class Format:
+    """How a matrix `[rows, cols]` is stored. Subclasses register under "format" and are used without an instance.
+
+    `items` says why each tensor is stored; the ledger prints it.
+    """
+
+    items: ClassVar[Mapping[str, str]]
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """The stored matrix, float32 `[rows, cols]`.
+
+        With a boolean `mask [rows, cols]` only codes at its true positions are stored; all other values are zero.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def linear(cls, x: Tensor, packed: Packed) -> Tensor:
+        """x Wᵀ: `[..., cols]` to `[..., rows]` in the type of `x`."""
+        return torch.nn.functional.linear(x, decode(packed).to(x.dtype))
+
+
+def decode(packed: Packed, mask: Tensor | None = None) -> Tensor:
+    """The matrix a tree stands for, float32 `[rows, cols]`, transforms undone: the effective weight in the model's basis."""
+    return find(packed).decode(packed, mask)
+
+
+def linear(x: Tensor, packed: Packed) -> Tensor:
+    """x Wᵀ for a tree: `[..., cols]` to `[..., rows]` in the type of `x`; transforms are applied to the input."""
+    return find(packed).linear(x, packed)
+
+
+def find(packed: Packed) -> type[Format]:
+    """The format class of a node."""
+    return cast(type[Format], registry.find("format", packed.format))
+
+
+def codes(packed: Packed, name: str, width: int, mask: Tensor | None, planes: int = 1) -> Tensor:
+    """The bit stream `name` as int32 `[planes, rows, cols]`; positions outside the mask hold 0."""
+    shape = (planes, packed.rows, packed.cols)
+    stream = packed.tensors[name]
+    if mask is None:
+        return bitpack.unpack(stream, width, planes * packed.rows * packed.cols).view(shape)
+    full = torch.zeros(shape, dtype=torch.int32, device=stream.device)
+    stored = bitpack.unpack(stream, width, planes * int(mask.sum()))
+    full[mask.expand(shape)] = stored
+    return full
+
+
+def over_columns(per_group: Tensor, span: int, cols: int) -> Tensor:
+    """Widen `[..., groups]` to float32 `[..., cols]`: every group stands for `span` columns, the last one for the rest."""
+    return per_group.to(torch.float32).repeat_interleave(span, -1)[..., :cols]
+
+
+def only(mask: Tensor | None, values: Tensor) -> Tensor:
+    """`values` where the mask is true and zero elsewhere."""
+    return values if mask is None else torch.where(mask, values, torch.zeros((), device=values.device))

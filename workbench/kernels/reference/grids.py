@@ -1,0 +1,51 @@
+"""Formats of single numbers: `dense` keeps the weights as they are, `uniform` stores integer codes on a regular grid."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.format import Format, codes, only, over_columns
+from workbench.registry import register
+
+
+@register("format", "dense")
+class Dense(Format):
+    """Tensor `weight [rows, cols]` in any floating type."""
+
+    items: ClassVar = {"weight": "the weights, unchanged"}
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """The weights, widened to float32."""
+        return only(mask, packed.tensors["weight"].to(torch.float32))
+
+
+@register("format", "uniform")
+class Uniform(Format):
+    """value = scale · (code − zero), one scale and zero for each row and group of columns.
+
+    Facts: `bits` a code, `span` columns a group. Tensors: `codes` (stream of `bits`), `scale` fp16 `[rows, groups]`,
+    `zero` (stream of `bits`, `[rows, groups]`; absent for a symmetric grid, where zero = 2^(bits−1)).
+    """
+
+    items: ClassVar = {
+        "codes": "one integer a weight",
+        "scale": "step of the grid, one a group",
+        "zero": "code that stands for 0, one a group",
+    }
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """scale · (code − zero)."""
+        bits, span = packed.facts["bits"], packed.facts["span"]
+        scale = packed.tensors["scale"]
+        code = codes(packed, "codes", bits, mask)[0].to(torch.float32)
+        if "zero" in packed.tensors:
+            zeros = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
+            code -= over_columns(zeros, span, packed.cols)
+        else:
+            code -= 1 << (bits - 1)
+        return only(mask, over_columns(scale, span, packed.cols) * code)
