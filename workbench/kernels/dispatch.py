@@ -1,0 +1,88 @@
+"""Which backend multiplies with a stored matrix, and why each other one does not.
+
+Backends stand in one table, best first; the first that does not refuse is used. WORKBENCH_KERNELS=<name> forces one, and a
+forced backend that refuses is a KernelError: nothing falls back silently.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workbench import registry
+from workbench.errors import KernelError
+from workbench.kernels import reference
+from workbench.kernels.packed import Packed
+
+VARIABLE = "WORKBENCH_KERNELS"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute x Wᵀ. `refuses(packed, batch)` is one sentence, or None where it can run."""
+
+    name: str
+    reason: str
+    refuses: Callable[[Packed, int], str | None]
+    linear: Callable[[Tensor, Packed], Tensor]
+
+
+def runs_everything(packed: Packed, batch: int) -> None:
+    """The reference refuses nothing."""
+
+
+BACKENDS = (
+    Backend(
+        "reference",
+        "plain torch: decodes the matrix and multiplies; runs every format on every device",
+        runs_everything,
+        reference.linear,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The backend that runs a stored matrix, why, and one sentence for each backend that does not."""
+
+    backend: str
+    reason: str
+    refused: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{self.backend}: {self.reason}", *(f"not {name}: {why}" for name, why in self.refused.items())]
+        return "\n".join(lines)
+
+
+def linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + bias: `[..., cols]` to `[..., rows]` in the type of `x`, on the chosen backend."""
+    y = choose(packed, x.numel() // max(1, x.shape[-1]))[0].linear(x, packed)
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+def explain(packed: Packed, batch: int = 1) -> Explanation:
+    """Which backend runs `packed` for `batch` inputs at a time, and why the others do not."""
+    backend, refused = choose(packed, batch)
+    forced = os.environ.get(VARIABLE)
+    reason = f"forced by {VARIABLE}; {backend.reason}" if forced else backend.reason
+    for other in BACKENDS:
+        if other is not backend and other.name not in refused:
+            refused[other.name] = other.refuses(packed, batch) or f"{backend.name} {'is forced' if forced else 'comes first'}"
+    return Explanation(backend.name, reason, refused)
+
+
+def choose(packed: Packed, batch: int) -> tuple[Backend, dict[str, str]]:
+    """The backend to use, and the refusals met on the way; KernelError for a forced one that is unknown or refuses."""
+    forced = os.environ.get(VARIABLE)
+    if forced and forced not in {backend.name for backend in BACKENDS}:
+        raise KernelError(f"{VARIABLE}: {registry.unknown('backend', forced, [backend.name for backend in BACKENDS])}")
+    refused: dict[str, str] = {}
+    for backend in BACKENDS:
+        if forced and backend.name != forced:
+            continue
+        why = backend.refuses(packed, batch)
+        if why is None:
+            return backend, refused
+        refused[backend.name] = why
+    raise KernelError(f"{VARIABLE}={forced} cannot run format {packed.format!r}: {refused[str(forced)]}")
