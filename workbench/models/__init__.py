@@ -1,0 +1,7 @@
+"""Language models: open one, list its linear layers, read or swap a weight, run it. The only folder that knows transformers.
+
+transformers takes seconds to import, so it is imported inside functions (see `architecture`), never at the top of a file.
+"""
+
+from workbench.models.handle import ModelHandle as ModelHandle
+from workbench.models.opening import open_model as open_model

@@ -1,0 +1,126 @@
+"""A safetensors checkpoint on disk: which tensor is in which file, and one tensor at a time from it.
+
+Opening reads the headers of all shards and checks them against the index; `read` maps only the shard it needs.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from workbench.errors import ModelError
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies and what it is; `dtype` is torch's name where torch has one, else the file's."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Checkpoint:
+    """All tensors of a model folder by name, none of them loaded.
+
+    Raises ModelError when the folder has no safetensors, a shard is missing or damaged, or the index names a tensor that its
+    shard lacks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files, indexed = find_shards(folder)
+        self.entries: dict[str, TensorEntry] = {}
+        for file in self.files:
+            self.entries |= read_header(file)
+        for tensor, shard in indexed.items():
+            if tensor not in self.entries or self.entries[tensor].file.name != shard:
+                raise ModelError(f"{folder / INDEX} says that {shard} holds {tensor!r}, but it does not; download the model again.")
+
+    def read(self, tensor: str) -> Tensor:
+        """One tensor in its stored dtype; opens only the file that holds it."""
+        file = self.entries[tensor].file
+        try:
+            with safe_open(file, framework="pt") as shard:
+                return shard.get_tensor(tensor)
+        except (SafetensorError, OSError) as error:
+            raise damaged(file, error) from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of the SHA-256 over config.json and all weight files (read whole, once)."""
+        digest = hashlib.sha256()
+        for file in [self.folder / "config.json", *self.files]:
+            with open(file, "rb") as stream:
+                digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()[:16]
+
+
+def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The weight files of a folder, and what its index says: tensor name to file name (empty without an index)."""
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE], {}
+    if not (folder / INDEX).is_file():
+        raise no_safetensors(folder)
+    try:
+        indexed = dict(json.loads((folder / INDEX).read_text())["weight_map"])
+        names = sorted(set(indexed.values()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / INDEX} is not a safetensors index; download it again.") from error
+    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if missing or not names:
+        what = f"{len(missing)} of {len(names)} shards: {', '.join(missing[:3])}" if names else "all shards"
+        raise ModelError(f"{folder} lacks {what}; download the missing files into that folder.")
+    return [folder / name for name in names], indexed
+
+
+def no_safetensors(folder: Path) -> ModelError:
+    """What to say about a folder without safetensors; a pickle can run any code when it is loaded, so it is refused."""
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if not pickles:
+        return ModelError(f"{folder} has neither {WHOLE} nor {INDEX}; give a folder with safetensors weights.")
+    return ModelError(
+        f"{folder} holds its weights only as pickle ({pickles[0]}), which is never loaded because it can run code; "
+        f"convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
+    )
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """Name, shape and dtype of every tensor in one file; the data stays on disk."""
+    try:
+        with safe_open(file, framework="pt") as shard:
+            slices = {name: shard.get_slice(name) for name in shard.keys()}
+            return {
+                name: TensorEntry(file, tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype()))
+                for name, part in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> ModelError:
+    return ModelError(f"{file} is damaged or incomplete ({error}); download or copy it again.")
+
+
+def check_finite(what: str, tensor: Tensor) -> None:
+    """ModelError with the count when a tensor holds NaN or infinity."""
+    bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+    if bad:
+        raise ModelError(f"{what} holds {bad} of {tensor.numel()} values that are NaN or infinite; the checkpoint is broken there.")

@@ -1,0 +1,153 @@
+"""ModelHandle: what `open_model` returns. Layers as rows, one weight at a time, and a running model when it is asked for."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ModelError, ShapeError
+from workbench.models import architecture
+from workbench.models.checkpoint import Checkpoint, check_finite
+from workbench.models.language_model import LanguageModel, context_of, encode
+from workbench.models.layers import Layer, layer_table, unknown_layer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from workbench.models.perplexity import PerplexityResult
+    from workbench.models.text import Text
+
+
+class ModelHandle:
+    """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
+
+    `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration.
+    """
+
+    def __init__(
+        self, source: str, folder: Path, config: "PretrainedConfig", checkpoint: Checkpoint, layers: dict[str, Layer]
+    ) -> None:
+        self.source, self.folder, self.config = source, folder, config
+        self._checkpoint, self._layers = checkpoint, layers
+        self._lock = RLock()
+
+    def __repr__(self) -> str:
+        parameters = sum(layer.rows * layer.cols for layer in self._layers.values())
+        return f"<ModelHandle {self.source!r}: {len(self._layers)} layers, {parameters:,} weights in them>"
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of all linear layers inside the transformer blocks, in the model's order."""
+        return list(self._layers)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any byte of the weights or of config.json."""
+        return self._checkpoint.fingerprint
+
+    def layers(self) -> "pd.DataFrame":
+        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters."""
+        return layer_table(self._layers.values())
+
+    def layer(self, name: str) -> Layer:
+        """What is known about one layer; an unknown name raises ModelError with the nearest one."""
+        if name not in self._layers:
+            raise unknown_layer(name, self.layer_names)
+        return self._layers[name]
+
+    def weight(self, name: str) -> Tensor:
+        """One layer's weight `[out, in]` in its stored dtype, read from its file; ModelError when it is not finite."""
+        layer = self.layer(name)
+        stored = self._checkpoint.read(layer.tensor)
+        check_finite(f"layer {name!r} of {self._checkpoint.entries[layer.tensor].file}", stored)
+        return layer.orient(stored)
+
+    def bias(self, name: str) -> Tensor | None:
+        """One layer's bias `[out]` in its stored dtype, or None."""
+        tensor = self.layer(name).tensor.removesuffix("weight") + "bias"
+        return self._checkpoint.read(tensor) if tensor in self._checkpoint.entries else None
+
+    @property
+    def module(self) -> nn.Module:
+        """The whole model, float32, eval, without gradients; loaded on first use."""
+        with self._lock:
+            return self._module
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        return architecture.load_module(self.folder, self.config)
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The model's tokenizer."""
+        return architecture.load_tokenizer(self.folder)
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model reads at most."""
+        return context_of(self.config)
+
+    def encode(self, text: str) -> Tensor:
+        """Token ids `[1, T]`."""
+        return encode(self.tokenizer, text)
+
+    def language_model(self) -> LanguageModel:
+        """The model as something that reads and writes text; ModelError for encoders."""
+        if not architecture.is_causal(self.config):
+            what = ", ".join(self.config.architectures or ["unnamed"])
+            raise ModelError(f"{self.source!r} ({what}) is no causal language model: its layers can be worked on, but it writes no text.")
+        with self._lock:
+            return self._language_model
+
+    @cached_property
+    def _language_model(self) -> LanguageModel:
+        return LanguageModel(self._module, self.tokenizer, self.source, lock=self._lock)
+
+    def generate(self, prompt: str, **settings: Any) -> str:
+        """See `LanguageModel.generate`."""
+        return self.language_model().generate(prompt, **settings)
+
+    def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
+        """See `LanguageModel.stream`."""
+        return self.language_model().stream(prompt, **settings)
+
+    def perplexity(self, text: "Text", **settings: Any) -> "PerplexityResult":
+        """See `perplexity.perplexity`."""
+        from workbench.models.perplexity import perplexity
+
+        return perplexity(self.language_model(), text, **settings)
+
+    @contextmanager
+    def swapped(self, replacements: Mapping[str, Tensor | nn.Module]) -> Iterator["ModelHandle"]:
+        """Run the model with some layers replaced; on leaving, also by an exception, the very same objects are back.
+
+        A tensor `[out, in]` replaces the layer's weight (its bias stays), a module replaces the layer and maps
+        `[..., in]` to `[..., out]`. Other threads that use the model wait until the layers are back. Raises ModelError
+        for an unknown layer and ShapeError for a wrong shape, before anything is replaced.
+        """
+        for name, new in replacements.items():
+            layer = self.layer(name)
+            if isinstance(new, Tensor) and tuple(new.shape) != (layer.rows, layer.cols):
+                raise ShapeError(f"layer {name!r} is {[layer.rows, layer.cols]}; a weight of {list(new.shape)} cannot replace it.")
+        with self._lock, ExitStack() as undo:
+            module = self.module
+            for name, new in replacements.items():
+                self._replace(module, self._layers[name], new, undo)
+            yield self
+
+    @staticmethod
+    def _replace(module: nn.Module, layer: Layer, new: Tensor | nn.Module, undo: ExitStack) -> None:
+        """Put `new` in the place of one layer and push the step back onto `undo`."""
+        if isinstance(new, nn.Module):
+            owner, child = module.get_submodule(layer.name.rpartition(".")[0]), layer.name.rpartition(".")[2]
+        else:
+            owner, child = module.get_submodule(layer.name), "weight"
+            new = nn.Parameter(layer.orient(new.detach().to(torch.float32)), requires_grad=False)
+        undo.callback(setattr, owner, child, getattr(owner, child))
+        setattr(owner, child, new)

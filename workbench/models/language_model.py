@@ -1,0 +1,149 @@
+"""LanguageModel: a causal module with its tokenizer. Text to ids to logits, and text piece by piece as it is written."""
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cached_property
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+UNLIMITED_CONTEXT = 2048
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Tensor:
+    """Token ids `[1, T]`, T ≥ 1, with the first token the model expects; ModelError where an empty text has no token at all."""
+    ids = list(tokenizer(text, verbose=False)["input_ids"])
+    if not ids and tokenizer.bos_token_id is not None:
+        ids = [tokenizer.bos_token_id]
+    if not ids:
+        raise ModelError("the text is empty and this tokenizer has no first token to begin with; give at least one word.")
+    return torch.tensor([ids])
+
+
+def context_of(config: "PretrainedConfig") -> int:
+    """Most tokens the model reads at once; 2048 for models without positions to run out of (ALiBi, recurrent)."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or UNLIMITED_CONTEXT)
+
+
+class LanguageModel:
+    """A causal language model that runs: original, with layers swapped, or packed.
+
+    `module(ids, past_key_values=..., use_cache=...)` follows transformers. `lock` is held for each forward pass, so that one
+    thread can swap layers without another one seeing it.
+    """
+
+    def __init__(
+        self, module: nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str, *, lock: AbstractContextManager | None = None
+    ) -> None:
+        self.module, self.tokenizer, self.name = module, tokenizer, name
+        self._lock = lock or RLock()
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model reads at most, prompt and answer together."""
+        return context_of(self.module.config)
+
+    def encode(self, text: str) -> Tensor:
+        """Token ids `[1, T]`, T ≥ 1."""
+        return encode(self.tokenizer, text)
+
+    def decode(self, ids: Tensor | list[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        flat = ids.flatten().tolist() if isinstance(ids, Tensor) else list(ids)
+        return str(self.tokenizer.decode(flat, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Next-token logits float32 `[1, T, V]` of `ids [1, T]`; ModelError when T exceeds the context."""
+        if ids.shape[1] > self.context:
+            raise ModelError(f"{ids.shape[1]} tokens given, the model reads at most {self.context}; cut the text.")
+        return self._forward(ids, None, False)[0]
+
+    def generate(self, prompt: str, tokens: int = 100, *, temperature: float = 0.0, seed: int = 0) -> str:
+        """The prompt and what the model writes after it; arguments as in `stream`."""
+        pieces = self.stream(prompt, tokens, temperature=temperature, seed=seed)
+        return self.decode(self.encode(prompt)) + "".join(pieces)
+
+    def stream(self, prompt: str, tokens: int = 100, *, temperature: float = 0.0, seed: int = 0) -> Iterator[str]:
+        """What the model writes after the prompt, piece by piece: at most `tokens` tokens, until the story or the context ends.
+
+        Temperature 0 takes the likeliest token; above, tokens are drawn from the softmax with a generator seeded by `seed`.
+        The pieces after `decode(encode(prompt))` make exactly the decoded text of all tokens.
+        """
+        ids = self.encode(prompt)
+        if ids.shape[1] >= self.context:
+            raise ModelError(f"the prompt has {ids.shape[1]} tokens; the model reads at most {self.context}: shorten it.")
+        if tokens < 0:
+            raise ModelError(f"{tokens} tokens to write; use 0 or more.")
+        if not 0 <= temperature < float("inf"):
+            raise ModelError(f"temperature {temperature}; use 0 (the likeliest token) or a positive number.")
+        return self._pieces(ids, min(tokens, self.context - ids.shape[1]), temperature, seed)
+
+    def _pieces(self, ids: Tensor, tokens: int, temperature: float, seed: int) -> Iterator[str]:
+        written = ids.flatten().tolist()
+        shown = len(self.decode(written))
+        for token in self._tokens(ids, tokens, temperature, seed):
+            written.append(token)
+            text = self._settled(written)
+            if len(text) > shown:
+                yield text[shown:]
+                shown = len(text)
+        rest = self.decode(written)[shown:]
+        if rest:
+            yield rest
+
+    def _tokens(self, ids: Tensor, tokens: int, temperature: float, seed: int) -> Iterator[int]:
+        """New tokens one at a time, reading only the newest one against cached keys and values."""
+        generator = torch.Generator(ids.device).manual_seed(seed)
+        cache = None
+        for _ in range(tokens):
+            logits, cache = self._forward(ids, cache, True)
+            ids = choose(logits[:, -1], temperature, generator)
+            token = int(ids)
+            if token in self._stops:
+                return
+            yield token
+
+    def _settled(self, ids: list[int]) -> str:
+        """Text of `ids` that no further token can change: without byte tokens or an unfinished character at the end."""
+        end = len(ids)
+        while end and ids[end - 1] in self._byte_tokens:
+            end -= 1
+        return self.decode(ids[:end]).rstrip(UNFINISHED)
+
+    @cached_property
+    def _byte_tokens(self) -> frozenset[int]:
+        """Tokens of single bytes (sentencepiece): a later one can turn all neighbours into another character."""
+        return frozenset(index for token, index in self.tokenizer.get_vocab().items() if BYTE_TOKEN.fullmatch(token))
+
+    @cached_property
+    def _stops(self) -> frozenset[int]:
+        """Tokens that end a text: the end token(s), and the first token, with which the next text would begin."""
+        stops: set[int] = set()
+        for holder in (self.module.config, getattr(self.module, "generation_config", None), self.tokenizer):
+            for name in ("eos_token_id", "bos_token_id"):
+                value = getattr(holder, name, None)
+                stops.update([value] if isinstance(value, int) else value or ())
+        return frozenset(stops)
+
+    @torch.inference_mode()
+    def _forward(self, ids: Tensor, cache: Any, use_cache: bool) -> tuple[Tensor, Any]:
+        with self._lock:
+            out = self.module(ids, past_key_values=cache, use_cache=use_cache)
+        return out.logits.float(), out.past_key_values if use_cache else None
+
+
+def choose(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """One token `[1, 1]` from logits `[1, V]`."""
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)

@@ -1,0 +1,123 @@
+"""Perplexity and bits per byte of a language model on text, each with a bootstrap interval."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.errors import ModelError
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import Text
+
+WINDOW = 2048
+RESAMPLES = 2000
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Scored part of one document: `loss` in nats summed over `tokens` tokens, whose text is `bytes` long in UTF-8."""
+
+    document: int
+    loss: float
+    tokens: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PerplexityResult:
+    """exp(mean loss per token) and bits per UTF-8 byte over all scored tokens, with 95 % intervals.
+
+    `losses` is the mean loss of each window in nats per token.
+    """
+
+    perplexity: float
+    perplexity_interval: Interval
+    bits_per_byte: float
+    bits_per_byte_interval: Interval
+    tokens: int
+    bytes: int
+    losses: tuple[float, ...]
+    text: str
+    seed: int
+
+
+def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None, *, seed: int = 0) -> PerplexityResult:
+    """Score `text` document by document, at most `tokens` tokens in all, in its own order.
+
+    A window holds at most min(context, 2048) tokens; its first token is only read, and the next window begins with the last
+    token of the one before, so every token but a document's first is scored once. Intervals: percentile bootstrap over
+    documents (Efron 1979), or over windows when there is one document; `seed` draws the resamples.
+    """
+    if tokens is not None and tokens < 1:
+        raise ModelError(f"{tokens} tokens to score; use 1 or more, or None for the whole text.")
+    windows: list[Window] = []
+    scored = 0
+    for index, document in enumerate(text.documents):
+        left = None if tokens is None else tokens - scored
+        if left == 0:
+            break
+        new = score_document(lm, index, document, left)
+        windows += new
+        scored += sum(window.tokens for window in new)
+    if not scored:
+        raise ModelError(f"text {text.name!r} has no token to score: every document is a single token.")
+    return summarise(windows, text.name, seed)
+
+
+def score_document(lm: LanguageModel, index: int, document: str, limit: int | None) -> list[Window]:
+    """Windows of one document, at most `limit` scored tokens."""
+    ids = lm.encode(document)
+    ids = ids if limit is None else ids[:, : limit + 1]
+    reach = min(lm.context, WINDOW) - 1
+    windows = []
+    for start in range(0, ids.shape[1] - 1, reach):
+        part = ids[:, start : start + reach + 1]
+        size = text_bytes(lm, ids[:, : start + part.shape[1]]) - text_bytes(lm, ids[:, : start + 1])
+        windows.append(Window(index, float(token_losses(lm, part).sum()), part.shape[1] - 1, size))
+    return windows
+
+
+def token_losses(lm: LanguageModel, ids: Tensor) -> Tensor:
+    """−log p of each token of `ids [1, T]` after the first, float64 `[T − 1]`, nats."""
+    log_p = lm.logits(ids)[0, :-1].log_softmax(-1)
+    return -log_p.gather(1, ids[0, 1:, None])[:, 0].double()
+
+
+def text_bytes(lm: LanguageModel, ids: Tensor) -> int:
+    """UTF-8 bytes of the text that `ids` decode to."""
+    return len(lm.decode(ids).encode())
+
+
+def summarise(windows: list[Window], name: str, seed: int) -> PerplexityResult:
+    """Totals of all windows, and the spread of the same totals over resampled documents."""
+    columns = np.array([[w.loss, w.tokens, w.bytes] for w in windows], dtype=np.float64)
+    documents = np.array([w.document for w in windows])
+    loss, tokens, size = columns.sum(0)
+    one = len(np.unique(documents)) == 1
+    groups = columns if one else np.stack([columns[documents == d].sum(0) for d in np.unique(documents)])
+    drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES, len(groups)))
+    resampled = groups[drawn].sum(1)
+    return PerplexityResult(
+        perplexity=exp(loss / tokens),
+        perplexity_interval=percentiles(np.array([exp(x) for x in resampled[:, 0] / resampled[:, 1]])),
+        bits_per_byte=loss / math.log(2) / size,
+        bits_per_byte_interval=percentiles(resampled[:, 0] / math.log(2) / resampled[:, 2]),
+        tokens=int(tokens),
+        bytes=int(size),
+        losses=tuple(w.loss / w.tokens for w in windows),
+        text=name,
+        seed=seed,
+    )
+
+
+def exp(nats: float) -> float:
+    """e^nats; infinity, not an error, where a destroyed model's perplexity exceeds the float range."""
+    return float(torch.tensor(nats, dtype=torch.float64).exp())
+
+
+def percentiles(values: np.ndarray) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

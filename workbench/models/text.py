@@ -1,0 +1,46 @@
+"""Text to calibrate on and to measure with: the two built-in collections, or a file."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from workbench.errors import ModelError
+
+SEPARATOR = "<|endoftext|>"
+FOLDER = Path(__file__).parent / "builtin" / "text"
+BUILTIN = ("calibration", "evaluation")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Named documents; each is read from its own beginning. `a + b` holds the documents of both."""
+
+    name: str
+    documents: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not any(document.strip() for document in self.documents):
+            raise ModelError(f"text {self.name!r} is empty; give at least one document.")
+
+    def __add__(self, other: "Text") -> "Text":
+        return Text(f"{self.name} + {other.name}", self.documents + other.documents)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any character."""
+        return hashlib.sha256(SEPARATOR.join(self.documents).encode()).hexdigest()[:16]
+
+
+def text(source: str | Path) -> Text:
+    """The built-in "calibration" or "evaluation" stories, or a UTF-8 file, its documents separated by `<|endoftext|>`."""
+    builtin = str(source) in BUILTIN
+    path = FOLDER / f"{source}.txt" if builtin else Path(source).expanduser()
+    if not path.is_file():
+        raise ModelError(f"there is no text file {str(source)!r}; use 'calibration', 'evaluation' or the path of a text file.")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    documents = tuple(document.strip() for document in content.split(SEPARATOR) if document.strip())
+    return Text(str(source) if builtin else path.name, documents)
