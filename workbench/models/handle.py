@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class ModelHandle:
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
-    `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration.
+    `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `lock` is held while
+    layers are swapped and during each forward pass.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class ModelHandle:
     ) -> None:
         self.source, self.folder, self.config = source, folder, config
         self._checkpoint, self._layers = checkpoint, layers
-        self._lock = RLock()
+        self.lock = RLock()
 
     def __repr__(self) -> str:
         parameters = sum(layer.rows * layer.cols for layer in self._layers.values())
@@ -76,7 +77,7 @@ class ModelHandle:
     @property
     def module(self) -> nn.Module:
         """The whole model, float32, eval, without gradients; loaded on first use."""
-        with self._lock:
+        with self.lock:
             return self._module
 
     @cached_property
@@ -102,12 +103,12 @@ class ModelHandle:
         if not architecture.is_causal(self.config):
             what = ", ".join(self.config.architectures or ["unnamed"])
             raise ModelError(f"{self.source!r} ({what}) is no causal language model: its layers can be worked on, but it writes no text.")
-        with self._lock:
+        with self.lock:
             return self._language_model
 
     @cached_property
     def _language_model(self) -> LanguageModel:
-        return LanguageModel(self._module, self.tokenizer, self.source, lock=self._lock)
+        return LanguageModel(self._module, self.tokenizer, self.source, lock=self.lock)
 
     def generate(self, prompt: str, **settings: Any) -> str:
         """See `LanguageModel.generate`."""
@@ -135,7 +136,7 @@ class ModelHandle:
             layer = self.layer(name)
             if isinstance(new, Tensor) and tuple(new.shape) != (layer.rows, layer.cols):
                 raise ShapeError(f"layer {name!r} is {[layer.rows, layer.cols]}; a weight of {list(new.shape)} cannot replace it.")
-        with self._lock, ExitStack() as undo:
+        with self.lock, ExitStack() as undo:
             module = self.module
             for name, new in replacements.items():
                 self._replace(module, self._layers[name], new, undo)

@@ -1,0 +1,209 @@
+"""What a layer's inputs look like on real text: second moment, mean and largest magnitude of every channel.
+
+Text runs through the model document by document; hooks see the input of every layer. Statistics of two texts add up.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ModelError
+
+if TYPE_CHECKING:
+    from workbench.models.handle import ModelHandle
+    from workbench.models.text import Text
+
+WINDOW = 2048
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """Statistics of one layer's input x over `tokens` tokens, float32.
+
+    `moment [cols, cols]` = E[x xᵀ], `mean [cols]` = E[x], `absmax [cols]` = max |x|.
+    """
+
+    moment: Tensor
+    mean: Tensor
+    absmax: Tensor
+    tokens: int
+
+    def __add__(self, other: "LayerStats") -> "LayerStats":
+        tokens = self.tokens + other.tokens
+
+        def average(mine: Tensor, theirs: Tensor) -> Tensor:
+            return ((mine.double() * self.tokens + theirs.double() * other.tokens) / tokens).float()
+
+        return LayerStats(
+            average(self.moment, other.moment),
+            average(self.mean, other.mean),
+            torch.maximum(self.absmax, other.absmax),
+            tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """One text that went into the statistics: its name and fingerprint, tokens seen, and the seed of the documents' order."""
+
+    text: str
+    fingerprint: str
+    tokens: int
+    seed: int
+
+
+class CalibrationStats(Mapping[str, LayerStats]):
+    """LayerStats by layer name; layers that read the same input (q, k, v; gate, up) share one object. `a + b` adds texts."""
+
+    def __init__(self, layers: Mapping[str, LayerStats], sources: Sequence[Source]) -> None:
+        self._layers, self.sources = dict(layers), tuple(sources)
+
+    def __getitem__(self, layer: str) -> LayerStats:
+        return self._layers[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __repr__(self) -> str:
+        return f"<CalibrationStats of {len(self)} layers on {self.facts()['text']}: {self.tokens} tokens>"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts."""
+        return sum(source.tokens for source in self.sources)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + "."""
+        first = self.sources[0]
+        if len(self.sources) == 1:
+            return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed}
+
+        def joined(field: str) -> str:
+            return " + ".join(str(getattr(source, field)) for source in self.sources)
+
+        return {"text": joined("text"), "fingerprint": joined("fingerprint"), "tokens": self.tokens, "seed": joined("seed")}
+
+    def __add__(self, other: "CalibrationStats") -> "CalibrationStats":
+        if set(self) != set(other):
+            raise ModelError(f"statistics of {len(self)} and of {len(other)} layers do not add up; calibrate the same layers of one model.")
+        pairs = {name: (id(self[name]), id(other[name])) for name in self}
+        sums = {pair: self[name] + other[name] for name, pair in {p: (n, p) for n, p in pairs.items()}.values()}
+        return CalibrationStats({name: sums[pairs[name]] for name in self}, self.sources + other.sources)
+
+
+def calibrate(
+    model: "ModelHandle",
+    text: "Text",
+    *,
+    tokens: int = 16_384,
+    seed: int = 0,
+    layers: Sequence[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CalibrationStats:
+    """Input statistics of `layers` (default: all) over `tokens` tokens of `text`, fewer only when the text has fewer.
+
+    Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most
+    min(context, 2048) tokens; the last one is cut so that `tokens` is met exactly. `on_progress(done, tokens)` is called
+    after each window. Raises ModelError for unknown layers and for inputs that are not finite.
+    """
+    if tokens < 1:
+        raise ModelError(f"{tokens} tokens to calibrate on; use 1 or more.")
+    names = model.layer_names if layers is None else [model.layer(name).name for name in layers]
+    if not names:
+        raise ModelError("no layers to calibrate; give at least one name, or None for all.")
+    collector = Collector()
+    seen = 0
+    with torch.no_grad(), collector.watching({name: model.module.get_submodule(name) for name in names}):
+        for ids in windows(model, text, tokens, seed):
+            with model.lock:
+                model.module(ids)
+            seen += ids.shape[1]
+            if on_progress is not None:
+                on_progress(seen, tokens)
+    return CalibrationStats(collector.stats(names), [Source(text.name, text.fingerprint, seen, seed)])
+
+
+def windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Iterator[Tensor]:
+    """Token ids `[1, T]` of the documents in drawn order, `tokens` in all where the text has as many."""
+    order = torch.randperm(len(text.documents), generator=torch.Generator().manual_seed(seed)).tolist()
+    left = tokens
+    for index in order:
+        for ids in model.encode(text.documents[index])[:, :left].split(min(model.context, WINDOW), dim=1):
+            left -= ids.shape[1]
+            yield ids
+        if left == 0:
+            return
+
+
+class Sums:
+    """Running sums over the inputs of one group of layers. Products are float32 within a window and added up in float64."""
+
+    def __init__(self, cols: int) -> None:
+        self.moment = torch.zeros(cols, cols, dtype=torch.float64)
+        self.total = torch.zeros(cols, dtype=torch.float64)
+        self.absmax = torch.zeros(cols)
+        self.tokens = 0
+
+    def add(self, x: Tensor) -> None:
+        """Count the inputs `x [tokens, cols]`."""
+        self.moment += x.T @ x
+        self.total += x.sum(0, dtype=torch.float64)
+        self.absmax = torch.maximum(self.absmax, x.abs().amax(0))
+        self.tokens += x.shape[0]
+
+    def stats(self) -> LayerStats:
+        moment = (self.moment + self.moment.T) / (2 * self.tokens)
+        return LayerStats(moment.float(), (self.total / self.tokens).float(), self.absmax, self.tokens)
+
+
+class Collector:
+    """Hooks that feed the inputs of layers into Sums; layers that are handed the very same tensor share one.
+
+    A layer joins a group on its first call, when the tensor it receives is the one that the layer before it received.
+    Passes of other threads through the same model are not counted.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self.leader: dict[str, str] = {}
+        self.sums: dict[str, Sums] = {}
+        self._last: tuple[Tensor | None, str] = (None, "")
+
+    @contextmanager
+    def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Hooks on `modules` for the duration of the context."""
+        with ExitStack() as hooks:
+            for name, module in modules.items():
+                hooks.enter_context(module.register_forward_pre_hook(partial(self._see, name)))
+            hooks.callback(setattr, self, "_last", (None, ""))
+            yield
+
+    def _see(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        x = inputs[0]
+        last, leader = self._last
+        if name not in self.leader:
+            self.leader[name] = leader if x is last else name
+        if self.leader[name] != name and x is not last:
+            raise ModelError(f"layer {name!r} shares its input with {self.leader[name]!r} only now and then; calibrate it by itself.")
+        if self.leader[name] == name:
+            self._last = (x, name)
+            self.sums.setdefault(name, Sums(x.shape[-1])).add(x.reshape(-1, x.shape[-1]).float())
+
+    def stats(self, names: Sequence[str]) -> dict[str, LayerStats]:
+        """LayerStats of the layers that saw tokens, one object for each group."""
+        groups = {name: sums.stats() for name, sums in self.sums.items()}
+        for name, stats in groups.items():
+            if not torch.isfinite(stats.moment).all():
+                raise ModelError(f"the inputs of layer {name!r} are not finite; the model overflows on this text.")
+        return {name: groups[self.leader[name]] for name in names if name in self.leader}
