@@ -1,0 +1,128 @@
+"""Random stored matrices of every format, alone and in trees, for the tests of this folder."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from workbench.kernels.bitpack import pack
+from workbench.kernels.packed import Packed
+
+ROWS, COLS = 5, 13  # no group, vector or byte ends evenly
+
+
+class Draw:
+    """Draws random nodes of one shape from one seed."""
+
+    def __init__(self, rows: int = ROWS, cols: int = COLS, seed: int = 0) -> None:
+        self.rows, self.cols = rows, cols
+        self.random = torch.Generator().manual_seed(seed)
+
+    def codes(self, bits: int, *shape: int) -> Tensor:
+        return torch.randint(0, 1 << bits, shape, generator=self.random)
+
+    def half(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.random).half()
+
+    def groups(self, span: int) -> int:
+        return math.ceil(self.cols / span)
+
+    def count(self, mask: Tensor | None) -> int:
+        return self.rows * self.cols if mask is None else int(mask.sum())
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> Packed:
+        return Packed("dense", self.rows, self.cols, {"weight": self.half(self.rows, self.cols).to(dtype)})
+
+    def uniform(self, bits: int, span: int, *, zero: bool, mask: Tensor | None = None) -> Packed:
+        groups = self.groups(span)
+        tensors = {"codes": pack(self.codes(bits, self.count(mask)), bits), "scale": self.half(self.rows, groups)}
+        if zero:
+            tensors["zero"] = pack(self.codes(bits, self.rows, groups), bits)
+        return Packed("uniform", self.rows, self.cols, tensors, {"bits": bits, "span": span})
+
+    def planes(self, planes: int, span: int, *, extras: bool, mask: Tensor | None = None) -> Packed:
+        tensors = {
+            "signs": pack(self.codes(1, planes * self.count(mask)), 1),
+            "scale": self.half(planes, self.rows, self.groups(span)),
+        }
+        if extras:
+            tensors["column_scale"] = self.half(planes, self.cols)
+            tensors["mean"] = self.half(self.rows, self.groups(span))
+        return Packed("planes", self.rows, self.cols, tensors, {"planes": planes, "span": span})
+
+    def codebook(self, length: int, entries: int, span: int, *, extras: bool) -> Packed:
+        width = max(1, (entries - 1).bit_length())
+        index = torch.randint(0, entries, (self.rows, math.ceil(self.cols / length)), generator=self.random)
+        tensors = {
+            "index": pack(index, width),
+            "codebook": pack(self.codes(1, entries, length), 1),
+            "scale": self.half(self.rows, self.groups(span)),
+        }
+        if extras:
+            tensors["column_scale"] = self.half(self.cols)
+            tensors["mean"] = self.half(self.rows, self.groups(span))
+        facts = {"length": length, "entries": entries, "span": span}
+        return Packed("binary-codebook", self.rows, self.cols, tensors, facts)
+
+    def bitmap(self) -> Packed:
+        owner = self.codes(1, self.rows, self.cols)
+        children = (self.planes(1, 4, extras=True, mask=owner == 0), self.uniform(3, 8, zero=True, mask=owner == 1))
+        return Packed("masked", self.rows, self.cols, {"map": pack(owner, 1)}, {"map": "bitmap"}, children)
+
+    def columns(self) -> Packed:
+        owner = self.codes(1, self.cols)
+        full = owner.expand(self.rows, self.cols)
+        children = (self.uniform(2, 4, zero=False, mask=full == 0), self.planes(2, 13, extras=False, mask=full == 1))
+        return Packed("masked", self.rows, self.cols, {"map": pack(owner, 1)}, {"map": "columns"}, children)
+
+    def low_rank(self, rank: int = 2) -> Packed:
+        tensors = {"left": self.half(self.rows, rank), "right": self.half(rank, self.cols)}
+        return Packed("low-rank", self.rows, self.cols, tensors)
+
+    def sum(self) -> Packed:
+        return Packed("sum", self.rows, self.cols, children=(self.bitmap(), self.low_rank()))
+
+    def permuted(self, child: Packed) -> Packed:
+        order = torch.randperm(self.cols, generator=self.random)
+        width = max(1, (self.cols - 1).bit_length())
+        return Packed("permuted", self.rows, self.cols, {"order": pack(order, width)}, children=(child,))
+
+    def scaled(self, child: Packed) -> Packed:
+        return Packed("scaled", self.rows, self.cols, {"scale": self.half(self.cols).abs() + 0.5}, children=(child,))
+
+    def hadamard(self, child: Packed) -> Packed:
+        return Packed("hadamard", self.rows, self.cols, {"signs": pack(self.codes(1, self.cols), 1)}, children=(child,))
+
+
+EXAMPLES = {
+    "dense-fp32": lambda draw: draw.dense(),
+    "dense-bf16": lambda draw: draw.dense(torch.bfloat16),
+    "uniform-3-symmetric": lambda draw: draw.uniform(3, 4, zero=False),
+    "uniform-5-asymmetric": lambda draw: draw.uniform(5, 8, zero=True),
+    "uniform-1-whole-row": lambda draw: draw.uniform(1, 13, zero=False),
+    "planes-1": lambda draw: draw.planes(1, 13, extras=False),
+    "planes-2-extras": lambda draw: draw.planes(2, 4, extras=True),
+    "codebook-4-of-6": lambda draw: draw.codebook(4, 6, 13, extras=False),
+    "codebook-8-of-16-extras": lambda draw: draw.codebook(8, 16, 8, extras=True),
+    "codebook-one-entry": lambda draw: draw.codebook(3, 1, 13, extras=False),
+    "masked-bitmap": lambda draw: draw.bitmap(),
+    "masked-columns": lambda draw: draw.columns(),
+    "low-rank": lambda draw: draw.low_rank(),
+    "sum": lambda draw: draw.sum(),
+    "permuted": lambda draw: draw.permuted(draw.uniform(4, 4, zero=True)),
+    "scaled": lambda draw: draw.scaled(draw.planes(1, 4, extras=True)),
+    "hadamard": lambda draw: draw.hadamard(draw.sum()),
+    "permuted-scaled-hadamard": lambda draw: draw.permuted(draw.scaled(draw.hadamard(draw.codebook(4, 8, 13, extras=True)))),
+}
+
+
+@pytest.fixture
+def draw() -> Draw:
+    return Draw()
+
+
+@pytest.fixture(params=list(EXAMPLES), ids=list(EXAMPLES))
+def example(request: pytest.FixtureRequest) -> Packed:
+    """One stored matrix of each kind."""
+    return EXAMPLES[request.param](Draw())

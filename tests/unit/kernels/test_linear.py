@@ -1,0 +1,74 @@
+"""PackedLinear gives what nn.Linear with the decoded weight gives, and is honest about its memory."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from workbench.kernels import reference
+from workbench.kernels.linear import PackedLinear, resident_bytes
+from workbench.kernels.packed import Packed
+
+
+def stored_bytes(packed: Packed) -> int:
+    return sum(tensor.nbytes for _, node in packed.walk() for tensor in node.tensors.values())
+
+
+def plain(packed: Packed, bias: torch.Tensor) -> nn.Linear:
+    linear = nn.Linear(packed.cols, packed.rows)
+    linear.weight.data, linear.bias.data = reference.decode(packed), bias
+    return linear
+
+
+@pytest.mark.parametrize("cache", ["decoded", "none"])
+def test_equals_a_linear_layer_with_the_decoded_weight(example: Packed, cache: str) -> None:
+    linear = plain(example, torch.randn(example.rows))
+    packed = PackedLinear.instead_of(linear, example, cache=cache)
+    x = torch.randn(2, 7, example.cols)
+    for _ in range(2):
+        torch.testing.assert_close(packed(x), linear(x).detach(), rtol=1e-4, atol=1e-4)
+    assert (packed.in_features, packed.out_features) == (linear.in_features, linear.out_features)
+
+
+def test_holds_the_tree_it_was_given(example: Packed) -> None:
+    held = PackedLinear(example).packed
+    for (path, given), (again, kept) in zip(example.walk(), held.walk(), strict=True):
+        assert (path, given.format, given.facts) == (again, kept.format, kept.facts)
+        for name, tensor in given.tensors.items():
+            assert torch.equal(kept.tensors[name], tensor)
+
+
+@pytest.mark.parametrize(("cache", "extra"), [("none", 0), ("decoded", 4 * 5 * 13)])
+def test_resident_bytes_count_what_is_held(draw, cache: str, extra: int) -> None:
+    tree = draw.sum()
+    packed = PackedLinear(tree, torch.zeros(5), cache=cache)
+    assert packed.resident_bytes == stored_bytes(tree) + 20
+    packed(torch.ones(1, 13))
+    assert packed.resident_bytes == stored_bytes(tree) + 20 + extra
+
+
+def test_a_shared_codebook_is_resident_once(draw) -> None:
+    tree = draw.codebook(4, 6, 13, extras=False)
+    other = replace(
+        tree, tensors={**tree.tensors, "index": tree.tensors["index"].clone(), "scale": tree.tensors["scale"].clone()}
+    )
+    both = resident_bytes([PackedLinear(tree), PackedLinear(other)])
+    assert both == 2 * stored_bytes(tree) - tree.tensors["codebook"].nbytes
+
+
+def test_casting_keeps_stored_types(example: Packed) -> None:
+    packed = PackedLinear(example)
+    before = {name: buffer.dtype for name, buffer in packed.named_buffers()}
+    expected = reference.decode(packed.packed)
+    packed.to(torch.bfloat16)
+    assert {name: buffer.dtype for name, buffer in packed.named_buffers()} == before
+    assert torch.equal(reference.decode(packed.packed), expected)
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"), [("decoded", "keeps the decoded matrix, 260 bytes"), ("none", "decodes at every call")]
+)
+def test_explain_tells_what_the_cache_does(draw, cache: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_KERNELS", "reference")
+    assert words in PackedLinear(draw.planes(1, 4, extras=False), cache=cache).explain().reason

@@ -1,0 +1,185 @@
+"""Every format against a decoder that reads one bit and one weight at a time, written from the format's description alone."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from workbench import registry
+from workbench.errors import ShapeError
+from workbench.kernels import bitpack, reference
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.transforms import hadamard, hadamard_inverse
+
+
+def number(stream: Tensor, width: int, place: int) -> int:
+    """Code `place` of a stream, bit by bit."""
+    bits = [int(stream[k // 8]) >> (k % 8) & 1 for k in range(place * width, (place + 1) * width)]
+    return sum(bit << i for i, bit in enumerate(bits))
+
+
+def width_for(count: int) -> int:
+    return max(1, math.ceil(math.log2(count)))
+
+
+def slow(node: Packed, mask: list[list[bool]] | None = None) -> Tensor:
+    """The matrix of a tree, weight by weight, in float64."""
+    rows, cols = node.rows, node.cols
+    out = torch.zeros(rows, cols, dtype=torch.float64)
+    if node.format in TRANSFORMS:
+        return TRANSFORMS[node.format](slow(node.children[0]), node)
+    stored = [(r, c) for r in range(rows) for c in range(cols) if mask is None or mask[r][c]]
+    if node.format == "masked":
+        children = [
+            slow(child, [[owner(node, r, c) == i for c in range(cols)] for r in range(rows)])
+            for i, child in enumerate(node.children)
+        ]
+        for r, c in stored:
+            out[r, c] = children[owner(node, r, c)][r, c]
+        return out
+    for place, (r, c) in enumerate(stored):
+        out[r, c] = WEIGHTS[node.format](node, r, c, place, len(stored))
+    return out
+
+
+def owner(node: Packed, r: int, c: int) -> int:
+    place = r * node.cols + c if node.facts["map"] == "bitmap" else c
+    return number(node.tensors["map"], width_for(len(node.children)), place)
+
+
+def dense(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    return float(node.tensors["weight"][r, c])
+
+
+def uniform(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    bits, group = node.facts["bits"], c // node.facts["span"]
+    groups = node.tensors["scale"].shape[1]
+    zero = number(node.tensors["zero"], bits, r * groups + group) if "zero" in node.tensors else 2 ** (bits - 1)
+    return float(node.tensors["scale"][r, group]) * (number(node.tensors["codes"], bits, place) - zero)
+
+
+def planes(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    group, value = c // node.facts["span"], 0.0
+    for p in range(node.facts["planes"]):
+        sign = 2 * number(node.tensors["signs"], 1, p * stored + place) - 1
+        column = float(node.tensors["column_scale"][p, c]) if "column_scale" in node.tensors else 1.0
+        value += sign * column * float(node.tensors["scale"][p, r, group])
+    return value + (float(node.tensors["mean"][r, group]) if "mean" in node.tensors else 0.0)
+
+
+def codebook(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    length, group = node.facts["length"], c // node.facts["span"]
+    segment = r * math.ceil(node.cols / length) + c // length
+    word = number(node.tensors["index"], width_for(node.facts["entries"]), segment)
+    sign = 2 * number(node.tensors["codebook"], 1, word * length + c % length) - 1
+    column = float(node.tensors["column_scale"][c]) if "column_scale" in node.tensors else 1.0
+    mean = float(node.tensors["mean"][r, group]) if "mean" in node.tensors else 0.0
+    return sign * column * float(node.tensors["scale"][r, group]) + mean
+
+
+def low_rank(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    left, right = node.tensors["left"], node.tensors["right"]
+    return sum(float(left[r, k]) * float(right[k, c]) for k in range(left.shape[1]))
+
+
+def total(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    return sum(float(slow(child)[r, c]) for child in node.children)
+
+
+def unpermute(w: Tensor, node: Packed) -> Tensor:
+    out = torch.empty_like(w)
+    for place in range(node.cols):
+        out[:, number(node.tensors["order"], width_for(node.cols), place)] = w[:, place]
+    return out
+
+
+def unscale(w: Tensor, node: Packed) -> Tensor:
+    return w / node.tensors["scale"].double()
+
+
+def unrotate(w: Tensor, node: Packed) -> Tensor:
+    """W' Hᵀ D with H written out as a Kronecker product of its two factors."""
+    n, power = node.cols, 1
+    while n % (2 * power) == 0:
+        power *= 2
+    k = n // power
+    sylvester = torch.tensor([[(-1.0) ** (i & j).bit_count() for j in range(power)] for i in range(power)], dtype=torch.float64)
+    cosine = torch.tensor([[math.cos(math.pi * (i + 0.5) * j / k) for j in range(k)] for i in range(k)], dtype=torch.float64)
+    h = torch.kron(sylvester / math.sqrt(power), cosine / cosine.norm(dim=0))
+    signs = torch.tensor([2.0 * number(node.tensors["signs"], 1, i) - 1 for i in range(n)], dtype=torch.float64)
+    return w @ h.T * signs
+
+
+WEIGHTS = {
+    "dense": dense,
+    "uniform": uniform,
+    "planes": planes,
+    "binary-codebook": codebook,
+    "low-rank": low_rank,
+    "sum": total,
+}
+TRANSFORMS = {"permuted": unpermute, "scaled": unscale, "hadamard": unrotate}
+
+
+def test_decode_is_what_the_description_says(example: Packed) -> None:
+    torch.testing.assert_close(reference.decode(example).double(), slow(example), rtol=1e-5, atol=1e-5)
+
+
+def test_linear_is_the_product_with_the_decoded_matrix(example: Packed) -> None:
+    x = torch.randn(2, 3, example.cols, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(reference.linear(x, example).double(), x.double() @ slow(example).T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=["fp64", "bf16"])
+def test_linear_keeps_the_type_of_its_input(example: Packed, dtype: torch.dtype) -> None:
+    assert reference.linear(torch.ones(1, example.cols, dtype=dtype), example).dtype == dtype
+
+
+def test_every_format_is_covered_here(example: Packed) -> None:
+    assert set(registry.names("format")) == {*WEIGHTS, *TRANSFORMS, "masked"}
+    for _, node in example.walk():
+        assert set(node.tensors) <= set(registry.find("format", node.format).items)
+
+
+@pytest.mark.parametrize("cols", [1, 2, 3, 8, 12, 96, 100, 255, 256, 344])
+def test_hadamard_is_orthonormal_at_any_width(cols: int) -> None:
+    signs = torch.randint(0, 2, (cols,), generator=torch.Generator().manual_seed(cols)) * 2.0 - 1
+    unit = torch.eye(cols, dtype=torch.float64)
+    h = hadamard(unit, signs)
+    torch.testing.assert_close(h @ h.T, unit)
+    torch.testing.assert_close(hadamard_inverse(h, signs), unit)
+
+
+def test_hadamard_spreads_one_outlier_evenly() -> None:
+    unit = torch.eye(256)
+    h = hadamard(unit, torch.ones(256))
+    torch.testing.assert_close(h.abs(), torch.full((256, 256), 1 / 16))
+
+
+def test_a_mask_inside_a_mask_owns_the_common_weights(draw) -> None:
+    outer = draw.codes(1, draw.rows, draw.cols)
+    inner = draw.codes(1, draw.rows, draw.cols)
+    leaves = [draw.uniform(4, 4, zero=True, mask=(outer == 1) & (inner == i)) for i in (0, 1)]
+    nested = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(inner, 1)}, {"map": "bitmap"}, tuple(leaves))
+    first = draw.planes(1, 13, extras=False, mask=outer == 0)
+    tree = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(outer, 1)}, {"map": "bitmap"}, (first, nested))
+    decoded = reference.decode(tree)
+    for i, leaf in enumerate(leaves):
+        own = (outer == 1) & (inner == i)
+        torch.testing.assert_close(decoded[own], reference.decode(leaf, own)[own])
+    torch.testing.assert_close(decoded[outer == 0], reference.decode(first, outer == 0)[outer == 0])
+
+
+def test_three_children_take_two_bits_of_map(draw) -> None:
+    owner = torch.arange(draw.rows * draw.cols).view(draw.rows, draw.cols) % 3
+    children = tuple(draw.uniform(2 + i, 4, zero=True, mask=owner == i) for i in range(3))
+    tree = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(owner, 2)}, {"map": "bitmap"}, children)
+    torch.testing.assert_close(reference.decode(tree).double(), slow(tree), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["codebook", "hadamard"])
+def test_formats_of_whole_rows_refuse_a_mask(draw, kind: str) -> None:
+    node = draw.codebook(4, 4, 13, extras=False) if kind == "codebook" else draw.hadamard(draw.dense())
+    with pytest.raises(ShapeError, match="cannot be masked"):
+        reference.decode(node, torch.ones(draw.rows, draw.cols, dtype=torch.bool))
