@@ -94,7 +94,9 @@ class CalibrationStats(Mapping[str, LayerStats]):
 
     def __add__(self, other: "CalibrationStats") -> "CalibrationStats":
         if set(self) != set(other):
-            raise ModelError(f"statistics of {len(self)} and of {len(other)} layers do not add up; calibrate the same layers of one model.")
+            raise ModelError(
+                f"statistics of {len(self)} and of {len(other)} layers do not add up; calibrate the same layers of one model."
+            )
         pairs = {name: (id(self[name]), id(other[name])) for name in self}
         sums = {pair: self[name] + other[name] for name, pair in {p: (n, p) for n, p in pairs.items()}.values()}
         return CalibrationStats({name: sums[pairs[name]] for name in self}, self.sources + other.sources)
@@ -161,6 +163,7 @@ class Sums:
         self.tokens += x.shape[0]
 
     def stats(self) -> LayerStats:
+        """The sums as means; the moment exactly symmetric."""
         moment = (self.moment + self.moment.T) / (2 * self.tokens)
         return LayerStats(moment.float(), (self.total / self.tokens).float(), self.absmax, self.tokens)
 
@@ -195,7 +198,9 @@ class Collector:
         if name not in self.leader:
             self.leader[name] = leader if x is last else name
         if self.leader[name] != name and x is not last:
-            raise ModelError(f"layer {name!r} shares its input with {self.leader[name]!r} only now and then; calibrate it by itself.")
+            raise ModelError(
+                f"layer {name!r} shares its input with {self.leader[name]!r} only now and then; calibrate it by itself."
+            )
         if self.leader[name] == name:
             self._last = (x, name)
             self.sums.setdefault(name, Sums(x.shape[-1])).add(x.reshape(-1, x.shape[-1]).float())

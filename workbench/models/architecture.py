@@ -70,7 +70,7 @@ def parameters_on_meta() -> Iterator[None]:
     """Modules that this thread builds inside get meta parameters; their buffers (rotary frequencies) stay real."""
     thread = threading.get_ident()
 
-    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
         if parameter is None or threading.get_ident() != thread:
             return parameter
         return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
@@ -99,7 +99,7 @@ def load_module(folder: Path, config: "PretrainedConfig") -> nn.Module:
         raise ModelError(f"{folder} lacks {len(missing)} weights of its architecture, first {missing[0]!r}; download it again.")
     for name, parameter in module.named_parameters():
         check_finite(f"weight {name!r}", parameter)
-    return module.eval().requires_grad_(False)
+    return module.eval().requires_grad_(requires_grad=False)
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -120,8 +120,12 @@ def one_sentence(where: Path | str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"{where} cannot be opened by transformers: {type(error).__name__}: {first}") from error
+        raise ModelError(f"{where} cannot be opened by transformers: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """An error's own words, cut to one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

@@ -52,7 +52,9 @@ class Checkpoint:
             self.entries |= read_header(file)
         for tensor, shard in indexed.items():
             if tensor not in self.entries or self.entries[tensor].file.name != shard:
-                raise ModelError(f"{folder / INDEX} says that {shard} holds {tensor!r}, but it does not; download the model again.")
+                raise ModelError(
+                    f"{folder / INDEX} says that {shard} holds {tensor!r}, but it does not; download the model again."
+                )
 
     def read(self, tensor: str) -> Tensor:
         """One tensor in its stored dtype; opens only the file that holds it."""
@@ -68,7 +70,7 @@ class Checkpoint:
         """16 hex digits of the SHA-256 over config.json and all weight files (read whole, once)."""
         digest = hashlib.sha256()
         for file in [self.folder / "config.json", *self.files]:
-            with open(file, "rb") as stream:
+            with file.open("rb") as stream:
                 digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()[:16]
 
@@ -106,7 +108,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     """Name, shape and dtype of every tensor in one file; the data stays on disk."""
     try:
         with safe_open(file, framework="pt") as shard:
-            slices = {name: shard.get_slice(name) for name in shard.keys()}
+            slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118  (safe_open is no mapping)
             return {
                 name: TensorEntry(file, tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype()))
                 for name, part in slices.items()
@@ -116,6 +118,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
 
 
 def damaged(file: Path, error: Exception) -> ModelError:
+    """What to say about a file that safetensors refuses."""
     return ModelError(f"{file} is damaged or incomplete ({error}); download or copy it again.")
 
 
@@ -123,4 +126,6 @@ def check_finite(what: str, tensor: Tensor) -> None:
     """ModelError with the count when a tensor holds NaN or infinity."""
     bad = tensor.numel() - int(torch.isfinite(tensor).sum())
     if bad:
-        raise ModelError(f"{what} holds {bad} of {tensor.numel()} values that are NaN or infinite; the checkpoint is broken there.")
+        raise ModelError(
+            f"{what} holds {bad} of {tensor.numel()} values that are NaN or infinite; the checkpoint is broken there."
+        )

@@ -102,7 +102,9 @@ class ModelHandle:
         """The model as something that reads and writes text; ModelError for encoders."""
         if not architecture.is_causal(self.config):
             what = ", ".join(self.config.architectures or ["unnamed"])
-            raise ModelError(f"{self.source!r} ({what}) is no causal language model: its layers can be worked on, but it writes no text.")
+            raise ModelError(
+                f"{self.source!r} ({what}) is no causal language model: its layers can be worked on, but it writes no text."
+            )
         with self.lock:
             return self._language_model
 
@@ -135,7 +137,9 @@ class ModelHandle:
         for name, new in replacements.items():
             layer = self.layer(name)
             if isinstance(new, Tensor) and tuple(new.shape) != (layer.rows, layer.cols):
-                raise ShapeError(f"layer {name!r} is {[layer.rows, layer.cols]}; a weight of {list(new.shape)} cannot replace it.")
+                raise ShapeError(
+                    f"layer {name!r} is {[layer.rows, layer.cols]}; a weight of {list(new.shape)} cannot replace it."
+                )
         with self.lock, ExitStack() as undo:
             module = self.module
             for name, new in replacements.items():

@@ -66,7 +66,7 @@ class LanguageModel:
         """Next-token logits float32 `[1, T, V]` of `ids [1, T]`; ModelError when T exceeds the context."""
         if ids.shape[1] > self.context:
             raise ModelError(f"{ids.shape[1]} tokens given, the model reads at most {self.context}; cut the text.")
-        return self._forward(ids, None, False)[0]
+        return self._forward(ids)[0]
 
     def generate(self, prompt: str, tokens: int = 100, *, temperature: float = 0.0, seed: int = 0) -> str:
         """The prompt and what the model writes after it; arguments as in `stream`."""
@@ -106,7 +106,7 @@ class LanguageModel:
         generator = torch.Generator(ids.device).manual_seed(seed)
         cache = None
         for _ in range(tokens):
-            logits, cache = self._forward(ids, cache, True)
+            logits, cache = self._forward(ids, cache, use_cache=True)
             ids = choose(logits[:, -1], temperature, generator)
             token = int(ids)
             if token in self._stops:
@@ -136,7 +136,7 @@ class LanguageModel:
         return frozenset(stops)
 
     @torch.inference_mode()
-    def _forward(self, ids: Tensor, cache: Any, use_cache: bool) -> tuple[Tensor, Any]:
+    def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
         with self._lock:
             out = self.module(ids, past_key_values=cache, use_cache=use_cache)
         return out.logits.float(), out.past_key_values if use_cache else None

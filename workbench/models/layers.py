@@ -58,7 +58,9 @@ def find_layers(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Layer]:
         rows, cols = reversed(shape) if transposed else shape
         layers[name] = Layer(name, *place, rows, cols, entry.dtype, tensor, transposed)
     if not layers:
-        raise ModelError(f"{checkpoint.folder} has no linear layers in its blocks ({type(module).__name__}); nothing to quantize.")
+        raise ModelError(
+            f"{checkpoint.folder} has no linear layers in its blocks ({type(module).__name__}); nothing to quantize."
+        )
     return layers
 
 

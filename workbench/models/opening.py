@@ -69,8 +69,4 @@ def download(hub_id: str) -> Path:
             f"from here; copy its folder to this machine or use 'builtin'."
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(f"hub model {hub_id!r} could not be downloaded: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"hub model {hub_id!r} could not be downloaded: {architecture.first_line(error)}") from error

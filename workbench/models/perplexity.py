@@ -119,5 +119,6 @@ def exp(nats: float) -> float:
 
 
 def percentiles(values: np.ndarray) -> Interval:
+    """The middle 95 %."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
