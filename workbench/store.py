@@ -17,7 +17,8 @@ from typing import Any
 
 import platformdirs
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -74,17 +75,16 @@ class Store:
         """The entry of `key`, or None; a damaged entry is removed, logged and counts as missing."""
         path = self.path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+            # one read of the whole file: safe_open opens it by name a second time, when it may have been replaced
+            data = path.read_bytes()
             os.utime(path)  # read just now: pruned last
+            return Entry(from_bytes(data), facts_in(data))
         except FileNotFoundError:
             return None
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError, KeyError) as error:
             log.warning("the stored entry %s is damaged (%s); it is made again", path, error)
             path.unlink(missing_ok=True)
             return None
-        return Entry(tensors, facts)
 
     def put(self, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
         """Store tensors and facts under `key`, replacing what was there, and prune."""
@@ -128,6 +128,12 @@ class Store:
     def path(self, key: str) -> Path:
         """The file of one key, in one of 256 folders."""
         return self.folder / "entries" / key[:2] / f"{key}.safetensors"
+
+
+def facts_in(data: bytes) -> dict[str, Any]:
+    """The JSON facts in the header of an entry: a length of 8 bytes, then JSON with our facts in its metadata."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["facts"])
 
 
 def write(path: Path, data: bytes) -> None:
