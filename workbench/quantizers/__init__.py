@@ -1,0 +1,21 @@
+"""Quantizers: five kinds of parts, the pipeline that runs them on a layer, and loops over the layers of a model.
+
+Importing the package registers every transform, split, coder, assignment and correction.
+"""
+
+from workbench.quantizers import assignment, coders, corrections, splits, transforms
+from workbench.quantizers.layer import quantize, quantize_steps
+from workbench.quantizers.model import LayerProgress, quantize_model, quantize_model_steps
+
+__all__ = [
+    "LayerProgress",
+    "assignment",
+    "coders",
+    "corrections",
+    "quantize",
+    "quantize_model",
+    "quantize_model_steps",
+    "quantize_steps",
+    "splits",
+    "transforms",
+]

@@ -1,6 +1,6 @@
 """The five parts of a quantizer and what each promises. The order in which they run is in `pipeline`, and only there.
 
-    transform   W' = W T, H' = Tᵀ H T, and x' = x T⁻ᵀ online       (so that y = x Wᵀ = x' W'ᵀ)
+    transform   W' = W T, x' = x T⁻ᵀ online, H' = T⁻¹ H T⁻ᵀ        (so that y = x Wᵀ = x' W'ᵀ)
     split       masks that partition the weights
     coder       one for each mask: parameters, codes, values
     assignment  in which order columns are coded and where their error goes
@@ -34,7 +34,16 @@ class Fit:
     sweeps: tuple[float, ...] = ()
 
 
-class Transform(Part):
+class QuantizerPart(Part):
+    """What all five parts have in common."""
+
+    @property
+    def needs_moment(self) -> bool:
+        """Whether this part, with these settings, cannot work without a calibrated second moment."""
+        return False
+
+
+class Transform(QuantizerPart):
     """A change of basis of the input. Subclasses register under "transform"."""
 
     def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
@@ -45,20 +54,16 @@ class Transform(Part):
         """W' = W T, `[rows, cols]` to `[rows, cols]`."""
         raise NotImplementedError
 
-    def inverse(self, w: Tensor, state: Params) -> Tensor:
-        """W = W' T⁻¹, the exact inverse of `forward`."""
-        raise NotImplementedError
-
     def moment(self, moment: Tensor, state: Params) -> Tensor:
         """The second moment of the transformed input."""
         raise NotImplementedError
 
     def pack(self, inner: Packed, state: Params) -> Packed:
-        """The stored form: `inner` wrapped in the format that applies this transform to the input at run time."""
+        """The stored form: `inner` wrapped in the format that undoes `forward`, or applies it to the input at run time."""
         raise NotImplementedError
 
 
-class Split(Part):
+class Split(QuantizerPart):
     """Which coder owns which weight. Subclasses register under "split"."""
 
     parts: ClassVar[int] = 1
@@ -68,8 +73,8 @@ class Split(Part):
         raise NotImplementedError
 
     @property
-    def shares(self) -> tuple[float, ...] | None:
-        """Expected share of the weights in each mask, where the settings alone decide it."""
+    def shares(self) -> tuple[float, ...]:
+        """Share of the weights that each mask is meant to hold, before any layer is seen."""
         raise NotImplementedError
 
     def pack(self, masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
@@ -77,19 +82,25 @@ class Split(Part):
         raise NotImplementedError
 
 
-class Coder(Part):
+class Coder(QuantizerPart):
     """Codes for weights. Subclasses register under "coder".
 
     `span(cols)` is how many neighbouring columns share parameters (the whole row when it equals `cols`), `step(cols)` how
-    many columns are coded together; a step divides its span. `whole` coders need the split "whole".
+    many columns are coded together; a step divides its span, and only the last span of a row may be shorter.
+    `whole` coders need the split "whole".
     """
 
     whole: ClassVar[bool] = False
 
     @property
-    def nominal_bits(self) -> float:
-        """Bits per weight as papers count them: codes only."""
+    def nominal_bits(self) -> float | None:
+        """Bits per weight as papers count them, codes only; None where the stored bits are the nominal ones."""
         raise NotImplementedError
+
+    @property
+    def sharing(self) -> str:
+        """Which layers share what `prepare` returns: "matrix" (each its own), "projection" (same last name) or "model"."""
+        return "matrix"
 
     def span(self, cols: int) -> int:
         """Columns that share one set of parameters; ShapeError when the settings do not fit `cols`."""
@@ -100,7 +111,10 @@ class Coder(Part):
         return 1
 
     def prepare(self, weights: Sequence[Tensor]) -> Params:
-        """What is shared by several layers (a codebook), from their transformed weights; empty for most coders."""
+        """What the layers of one scope share (a codebook), from their transformed weights; empty for most coders.
+
+        `weights` may read lazily: it is walked once, one matrix at a time.
+        """
         return {}
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
@@ -108,20 +122,41 @@ class Coder(Part):
         raise NotImplementedError
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
-        """Integer codes of `w [rows, k]`, where `columns` says which columns of the span these are."""
+        """Codes of `w [rows, k]`, one for each step of columns; `columns` says which columns of the span these are."""
         raise NotImplementedError
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
-        """Values `[rows, k]` of codes; the float32 values that the packed form will decode to."""
+        """Values of codes, `[rows, columns]`: the float32 values that the packed form will decode to."""
         raise NotImplementedError
 
-    def refit(self, w: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
-        """Better parameters for fixed codes over the whole matrix, or the same ones; never worse on tr(E H Eᵀ)."""
+    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+        """Better parameters for fixed codes over the whole matrix, or the same ones; never worse on tr(E H Eᵀ).
+
+        The coder's values are zero outside its mask; `target` is the matrix minus the other coders' values.
+        """
         return params
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """The stored form of all spans; `mask` None means every weight, else only masked weights' codes are stored."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the columns of a matrix hang together: `step` are coded at once, `span` share parameters."""
+
+    cols: int
+    step: int
+    span: int
+
+    def batches(self, size: int) -> list[tuple[int, int]]:
+        """Cut the columns into `(start, stop)` of about `size`: whole steps, and whole spans or parts of one span."""
+        size = max(size // self.step, 1) * self.step
+        if self.span <= size:
+            size -= size % self.span
+            return [(start, min(start + size, self.cols)) for start in range(0, self.cols, size)]
+        ends = [min(start + self.span, self.cols) for start in range(0, self.cols, self.span)]
+        return [(b, min(b + size, end)) for i, end in enumerate(ends) for b in range(i * self.span, end, size)]
 
 
 class Quantize(Protocol):
@@ -130,25 +165,23 @@ class Quantize(Protocol):
     def __call__(self, w: Tensor, start: int, stop: int) -> Tensor: ...
 
 
-class Assignment(Part):
+class Assignment(QuantizerPart):
     """The order of coding and the path of the error. Subclasses register under "assignment".
 
-    An assignment takes functions, not coders: it knows columns, a step and a moment, nothing of codes.
+    An assignment takes functions, not coders: it knows columns, their steps and spans and a moment, nothing of codes.
     """
-
-    needs_moment: ClassVar[bool] = False
 
     @property
     def static(self) -> bool:
         """Whether parameters are fitted on the original weights before any column is coded."""
         return False
 
-    def run(self, w: Tensor, moment: Tensor | None, step: int, quantize: Quantize) -> Iterator[tuple[int, Tensor]]:
-        """Code every column once; after each block yield `(columns done, matrix)`, coded columns already replaced."""
+    def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
+        """Code every column of `w` once, in place; yield the matrix after each block, coded columns already replaced."""
         raise NotImplementedError
 
 
-class Correction(Part):
+class Correction(QuantizerPart):
     """Something added to the coded matrix. Subclasses register under "correction"."""
 
     def fit(self, error: Tensor, moment: Tensor | None) -> Packed | None:

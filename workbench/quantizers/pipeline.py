@@ -14,7 +14,17 @@ from workbench.errors import RecipeError, ShapeError
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed, ledger
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Assignment, Coder, Correction, Params, Snapshot, Split, Transform
+from workbench.quantizers.contract import (
+    Assignment,
+    Coder,
+    Correction,
+    Layout,
+    Params,
+    QuantizerPart,
+    Snapshot,
+    Split,
+    Transform,
+)
 from workbench.recipe import Recipe
 
 
@@ -22,17 +32,17 @@ class CoderRun:
     """One coder at work on one matrix: its parameters span by span and its codes, filled as columns are coded."""
 
     def __init__(self, coder: Coder, mask: Tensor, shared: Params, moment: Tensor | None) -> None:
-        rows, cols = mask.shape
         self.coder, self.mask, self.shared, self.moment = coder, mask, shared, moment
-        self.span, self.step = coder.span(cols), coder.step(cols)
-        self.params: list[Params | None] = [None] * -(-cols // self.span)
+        self.cols = mask.shape[1]
+        self.span, self.step = coder.span(self.cols), coder.step(self.cols)
+        self.params: list[Params | None] = [None] * -(-self.cols // self.span)
         self.sweeps: list[tuple[float, ...]] = []
-        self.codes: list[tuple[int, Tensor]] = []
+        self.codes: dict[int, Tensor] = {}  # by first column; each entry lies in one span
 
     def fit(self, w: Tensor, index: int) -> Params:
         """Fit span `index` on the matrix as it stands now, once."""
         if self.params[index] is None:
-            columns = slice(index * self.span, min((index + 1) * self.span, w.shape[1]))
+            columns = slice(index * self.span, min((index + 1) * self.span, self.cols))
             moment = None if self.moment is None else self.moment[columns, columns]
             fit = self.coder.fit(w[:, columns], self.mask[:, columns], self.shared, moment)
             self.params[index] = fit.params
@@ -40,21 +50,35 @@ class CoderRun:
         return cast(Params, self.params[index])
 
     def code(self, w: Tensor, start: int, stop: int) -> Tensor:
-        """Code columns `start:stop` (all in one span) and return their values."""
-        index = start // self.span
-        params = self.fit(w, index)
-        within = slice(start - index * self.span, stop - index * self.span)
-        codes = self.coder.encode(w[:, start:stop], params, within)
-        self.codes.append((start, codes))
-        return self.coder.decode(codes, params, within)
+        """Code columns `start:stop` and return their values."""
+        pieces = []
+        while start < stop:
+            index = start // self.span
+            end = min(stop, (index + 1) * self.span)
+            params, within = self.fit(w, index), slice(start - index * self.span, end - index * self.span)
+            self.codes[start] = self.coder.encode(w[:, start:end], params, within)
+            pieces.append(self.coder.decode(self.codes[start], params, within))
+            start = end
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
     def all_codes(self) -> Tensor:
         """Codes of the whole matrix in column order."""
-        return torch.cat([codes for _, codes in sorted(self.codes, key=lambda item: item[0])], 1)
+        return torch.cat([codes for _, codes in sorted(self.codes.items())], 1)
 
-    def refit(self, w: Tensor) -> None:
+    def values(self) -> Tensor:
+        """What the codes stand for at the mask's true positions, zero elsewhere."""
+        codes, per_span = self.all_codes(), -(-self.span // self.step)
+        pieces = []
+        for index, params in enumerate(cast(list[Params], self.params)):
+            width = min(self.span, self.cols - index * self.span)
+            own = codes[:, index * per_span : (index + 1) * per_span]
+            pieces.append(self.coder.decode(own, params, slice(0, width)))
+        return torch.cat(pieces, 1) * self.mask
+
+    def refit(self, target: Tensor) -> None:
         """Let the coder improve its parameters for the codes it ended with."""
-        self.params = list(self.coder.refit(w, self.all_codes(), cast(list[Params], self.params), self.mask, self.moment))
+        params = cast(list[Params], self.params)
+        self.params = list(self.coder.refit(target, self.all_codes(), params, self.mask, self.moment))
 
     def pack(self, masked: bool) -> Packed:
         """The stored form; codes outside the mask are not stored when the split has several masks."""
@@ -80,8 +104,7 @@ def quantize_layer(
     original = weight.detach().to(torch.float32)
     h = None if moment is None else moment.to(torch.float32)
     transform, split = cast(Transform, recipe.transform), cast(Split, recipe.split)
-    assignment, correction = cast(Assignment, recipe.assignment), cast(Correction, recipe.correction)
-    coders = cast(tuple[Coder, ...], recipe.coders)
+    coders, correction = cast(tuple[Coder, ...], recipe.coders), cast(Correction, recipe.correction)
 
     state = transform.fit(original, h, recipe.seed)
     w = transform.forward(original, state)
@@ -90,29 +113,11 @@ def quantize_layer(
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
     runs = [CoderRun(*args, h_inner) for args in zip(coders, masks, shared, strict=True)]
-    if assignment.static:
-        for run in runs:
-            for index in range(len(run.params)):
-                run.fit(w, index)
-                yield Snapshot("fit", 0, w.shape[1], {"span": index, "sweeps": run.sweeps[-1]})
-
-    def quantize(current: Tensor, start: int, stop: int) -> Tensor:
-        values = torch.zeros_like(current[:, start:stop])
-        for run in runs:
-            values = torch.where(run.mask[:, start:stop], run.code(current, start, stop), values)
-        return values
-
-    step = max(run.step for run in runs)
-    fitted = sum(len(run.sweeps) for run in runs)
-    for done, current in assignment.run(w.clone(), h_inner, step, quantize):
-        sweeps = [s for run in runs for s in run.sweeps]
-        detail = {"sweeps": sweeps[fitted:], "relative_error": relative_error(w[:, :done], current[:, :done])}
-        fitted = len(sweeps)
-        yield Snapshot("block", done, w.shape[1], detail, current)
-
+    yield from code_columns(w, h_inner, runs, cast(Assignment, recipe.assignment))
     for run in runs:
-        run.refit(w)
-    inner = split.pack(masks, [run.pack(masked=len(runs) > 1) for run in runs])
+        run.refit(w - sum(other.values() for other in runs if other is not run))
+    children = [run.pack(masked=len(runs) > 1) for run in runs]
+    inner = split.pack(masks, children)
     yield Snapshot("refit", w.shape[1], w.shape[1], {}, reference.decode(inner))
     extra = correction.fit(w - reference.decode(inner), h_inner)
     if extra is not None:
@@ -124,16 +129,48 @@ def quantize_layer(
         name=name,
         packed=packed,
         recipe=recipe,
-        ledger=ledger(packed, nominal_bits(coders, masks)),
+        ledger=ledger(packed, nominal_bits(coders, masks, children)),
         relative_error=relative_error(original, decoded),
         output_error=None if h is None else output_error(original, decoded, h),
         seconds=time.perf_counter() - begin,
     )
 
 
-def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor]) -> float:
+def code_columns(
+    w: Tensor, moment: Tensor | None, runs: Sequence[CoderRun], assignment: Assignment
+) -> Generator[Snapshot, None, None]:
+    """Let `assignment` code every column of the transformed matrix with the coders of `runs`, which keep what they find."""
+    cols = w.shape[1]
+    if assignment.static:
+        for run in runs:
+            for index in range(len(run.params)):
+                run.fit(w, index)
+                yield Snapshot("fit", 0, cols, {"span": index, "sweeps": run.sweeps[-1]})
+    coded = torch.zeros(cols, dtype=torch.bool)
+
+    def quantize(current: Tensor, start: int, stop: int) -> Tensor:
+        coded[start:stop] = True
+        first, *others = (run.code(current, start, stop) for run in runs)
+        for run, values in zip(runs[1:], others, strict=True):
+            first = torch.where(run.mask[:, start:stop], values, first)
+        return first
+
+    layout = Layout(cols, max(run.step for run in runs), min(run.span for run in runs))
+    fitted = sum(len(run.sweeps) for run in runs)
+    for current in assignment.run(w.clone(), moment, layout, quantize):
+        sweeps = [s for run in runs for s in run.sweeps]
+        detail = {"sweeps": sweeps[fitted:], "relative_error": relative_error(w[:, coded], current[:, coded])}
+        fitted = len(sweeps)
+        yield Snapshot("block", int(coded.sum()), cols, detail, current.clone())
+
+
+def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
     """Bits per weight as papers count them: each coder's nominal bits, weighted by its share of the weights."""
-    return sum(coder.nominal_bits * mask.float().mean().item() for coder, mask in zip(coders, masks, strict=True))
+    total = 0.0
+    for coder, mask, child in zip(coders, masks, children, strict=True):
+        own = coder.nominal_bits
+        total += ledger(child, 0.0).bits_per_weight if own is None else own * mask.float().mean().item()
+    return total
 
 
 def relative_error(w: Tensor, decoded: Tensor) -> float:
@@ -144,9 +181,9 @@ def relative_error(w: Tensor, decoded: Tensor) -> float:
 
 def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
     """tr(E H Eᵀ)/tr(W H Wᵀ): the share of the layer's output energy that is lost on the calibration text."""
-    error, wide, moment = (decoded - w).double(), w.double(), h.double()
-    size = ((wide @ moment) * wide).sum().item()
-    lost = ((error @ moment) * error).sum().item()
+    error = decoded - w
+    size = ((w @ h) * w).sum(dtype=torch.float64).item()
+    lost = ((error @ h) * error).sum(dtype=torch.float64).item()
     return lost / size if size else (0.0 if lost == 0 else float("inf"))
 
 
@@ -168,11 +205,19 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
 
 def check_recipe(recipe: Recipe, moment: Tensor | None) -> None:
     """Raise RecipeError when the parts do not fit together, saying which and what to choose instead."""
-    split, assignment = cast(Split, recipe.split), cast(Assignment, recipe.assignment)
+    split = cast(Split, recipe.split)
     if len(recipe.coders) != split.parts:
         raise RecipeError(f"split {split.name!r} makes {split.parts} masks but the recipe has {len(recipe.coders)} coders; give one for each.")
     for coder in cast(tuple[Coder, ...], recipe.coders):
         if coder.whole and split.parts > 1:
             raise RecipeError(f"coder {coder.name!r} codes whole rows or vectors; use it with split 'whole' instead of {split.name!r}.")
-    if assignment.needs_moment and moment is None:
-        raise RecipeError(f"assignment {assignment.name!r} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration')).")
+    if moment is None:
+        for part in needs_moment(recipe):
+            what = f"{part.kind} {part.name!r}"
+            raise RecipeError(f"{what} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration')).")
+
+
+def needs_moment(recipe: Recipe) -> list[QuantizerPart]:
+    """The parts of a recipe that cannot work without a calibrated second moment."""
+    parts = (recipe.transform, recipe.split, *recipe.coders, recipe.assignment, recipe.correction)
+    return [part for part in cast(tuple[QuantizerPart, ...], parts) if part.needs_moment]

@@ -1,0 +1,7 @@
+"""Orders of coding and paths of the error; importing the package registers all of them."""
+
+from workbench.quantizers.assignment.block_feedback import BlockFeedback
+from workbench.quantizers.assignment.column_feedback import ColumnFeedback
+from workbench.quantizers.assignment.nearest import Nearest
+
+__all__ = ["BlockFeedback", "ColumnFeedback", "Nearest"]

@@ -1,0 +1,8 @@
+"""Coders: how a number or a vector becomes a code; importing the package registers all of them."""
+
+from workbench.quantizers.coders.binary_codebook import BinaryCodebook
+from workbench.quantizers.coders.keep import Keep
+from workbench.quantizers.coders.sign import Sign
+from workbench.quantizers.coders.uniform import Uniform
+
+__all__ = ["BinaryCodebook", "Keep", "Sign", "Uniform"]

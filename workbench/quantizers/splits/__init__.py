@@ -1,0 +1,7 @@
+"""Ways to divide a matrix among coders; importing the package registers all of them."""
+
+from workbench.quantizers.splits.salient_columns import SalientColumns
+from workbench.quantizers.splits.top_elements import TopElements
+from workbench.quantizers.splits.whole import Whole
+
+__all__ = ["SalientColumns", "TopElements", "Whole"]

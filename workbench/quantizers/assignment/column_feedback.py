@@ -1,0 +1,54 @@
+"""Assignment `column-feedback`: GPTQ. Column by column (or step by step), the error goes to the columns after it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.assignment.feedback import feed_back
+from workbench.quantizers.contract import Assignment, Layout, Quantize
+from workbench.recipe import setting
+from workbench.registry import register
+
+BATCH = 128  # columns whose error moves on together
+
+
+@register("assignment", "column-feedback")
+@dataclass(frozen=True)
+class ColumnFeedback(Assignment):
+    """GPTQ (arXiv 2210.17323), with the coder's step instead of one column where vectors are coded (GPTVQ, arXiv 2402.15319).
+
+    Parameters of a span are fitted when its first column is reached, on the columns as they have moved by then, or on the
+    original weights with `fit_first` ("static groups"). Order "moment" visits columns by descending second moment
+    ("act-order"); spans are then fitted first in any case, as they are met in pieces.
+    """
+
+    order: str = setting("given", "visit columns as given, or by descending second moment", choices=("given", "moment"))
+    fit_first: bool = setting(False, "fit all parameters on the original weights (static groups)")
+    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+
+    @property
+    def needs_moment(self) -> bool:
+        """Where an error hurts least is read from the second moment."""
+        return True
+
+    @property
+    def static(self) -> bool:
+        """As set, and always when columns are visited out of order."""
+        return self.fit_first or self.order == "moment"
+
+    def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
+        """Code step by step."""
+        assert moment is not None
+        batches = [
+            [(tile, min(tile + layout.step, stop)) for tile in range(start, stop, layout.step)]
+            for start, stop in layout.batches(BATCH)
+        ]
+        if self.order == "moment":
+            tiles = [tile for batch in batches for tile in batch]
+            level = torch.stack([moment.diagonal()[start:stop].mean() for start, stop in tiles])
+            tiles = [tiles[i] for i in torch.argsort(level, descending=True, stable=True)]
+            count = max(BATCH // layout.step, 1)
+            batches = [tiles[i : i + count] for i in range(0, len(tiles), count)]
+        yield from feed_back(w, moment, batches, self.damping, quantize)

@@ -1,0 +1,47 @@
+"""Error feedback: code some columns, then move the others to where they repair the output best. One routine for all orders.
+
+Coding columns b with error D = W_b − Q_b leaves the least tr(E H Eᵀ) when the columns r after them move by
+−D U_bb⁻¹ U_br, where Uᵀ U = H⁻¹ (upper). For one column this is GPTQ (arXiv 2210.17323); for a block, the released codes of
+BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only, which is not the optimum.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.contract import Quantize
+from workbench.quantizers.curvature import inverse_factor
+
+Tiles = Sequence[tuple[int, int]]
+
+
+def feed_back(
+    w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize
+) -> Iterator[Tensor]:
+    """Code `w [rows, cols]` tile by tile, in place, in the order given; yield it after each batch.
+
+    Tiles are `(start, stop)` columns coded at once. Inside a batch the error moves on at once, to later batches in one
+    product at the batch's end: the same result, fewer passes over the matrix.
+    """
+    order = torch.cat([torch.arange(start, stop) for tiles in batches for start, stop in tiles])
+    in_place = bool((order == torch.arange(len(order))).all())
+    u = inverse_factor(moment if in_place else moment[order][:, order], damping).to(w.dtype)
+    x = w if in_place else w[:, order]
+    first = 0
+    for tiles in batches:
+        last = first + sum(stop - start for start, stop in tiles)
+        errors = torch.empty(len(w), last - first, dtype=w.dtype)
+        done = first
+        for start, stop in tiles:
+            tile = slice(done, done + stop - start)
+            w[:, start:stop] = x[:, tile]
+            values = quantize(w, start, stop)
+            error = torch.linalg.solve_triangular(u[tile, tile], x[:, tile] - values, upper=True, left=False)
+            w[:, start:stop] = values
+            done = tile.stop
+            errors[:, tile.start - first : done - first] = error
+            x[:, done:last].addmm_(error, u[tile, done:last], alpha=-1)
+        x[:, last:].addmm_(errors, u[first:last, last:], alpha=-1)
+        first = last
+        yield w

@@ -1,0 +1,24 @@
+"""Assignment `nearest`: every column on its own, errors stay where they arise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workbench.quantizers.contract import Assignment, Layout, Quantize
+from workbench.registry import register
+
+BATCH = 1024  # columns between two snapshots
+
+
+@register("assignment", "nearest")
+@dataclass(frozen=True)
+class Nearest(Assignment):
+    """Round to nearest."""
+
+    def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
+        """Code from left to right."""
+        original = w.clone()
+        for start, stop in layout.batches(BATCH):
+            w[:, start:stop] = quantize(original, start, stop)
+            yield w

@@ -1,0 +1,147 @@
+"""Coder `binary-codebook`: below one bit a weight by storing which of a few sign vectors each piece of a row is nearest to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.errors import RecipeError
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.codebook import index_width
+from workbench.quantizers.coders import codebook, planes
+from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.quantizers.coders.sign import SCALES
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.recipe import setting
+from workbench.registry import register
+
+SAMPLE = 1 << 17  # vectors a magnitude-aware codebook is trained on, at most
+SETTLE = 5  # sweeps of scales and codewords in turn, with the codebook fixed
+
+
+@register("coder", "binary-codebook")
+@dataclass(frozen=True)
+class BinaryCodebook(Coder):
+    """Vectors of `length` signs replaced by the nearest of `entries` codewords, times row (or group, column) scales.
+
+    The binary codebook of BTC-LLM (arXiv 2506.12040, no released code): signs by ARB, patterns clustered by Hamming
+    distance. Assignment "magnitude" is this project's: a sign that is wrong costs what its weight is large, which takes a
+    fifth off the error at the same bits. Scales are solved again for the codewords' signs, under the second moment where there is one.
+    """
+
+    whole: ClassVar[bool] = True
+    length: int = setting(10, "signs a codeword stands for", low=2, high=20)
+    entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
+    assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))
+    scope: str = setting("projection", "which layers share a codebook", choices=("matrix", "projection", "model"))
+    scales: str = setting("row", "what shares a scale", choices=SCALES)
+    group: int = group_setting(120)
+    mean: bool = setting(False, "also store a mean beside each scale")
+    sweeps: int = setting(15, "alternating sweeps over scales and signs before clustering", low=0, high=100)
+    rescale: bool = setting(True, "solve the scales again for the final signs")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.entries > 1 << self.length:
+            raise RecipeError(
+                f"coder 'binary-codebook': {self.entries} codewords of {self.length} signs; "
+                f"there are only {1 << self.length} different ones, use at most that many."
+            )
+
+    @property
+    def nominal_bits(self) -> float:
+        """Bits of an index over the signs it stands for."""
+        return index_width(self.entries) / self.length
+
+    @property
+    def sharing(self) -> str:
+        """As set."""
+        return self.scope
+
+    def span(self, cols: int) -> int:
+        """One group, or the row."""
+        return group_span(self.group if self.scales == "group" else 0, cols, self.length)
+
+    def step(self, cols: int) -> int:
+        """One codeword."""
+        return self.length
+
+    def prepare(self, weights: Sequence[Tensor]) -> Params:
+        """`codebook` ±1 `[entries, length]`, trained on all weights of the scope."""
+        if self.assignment == "hamming":
+            counts = torch.zeros(1 << self.length, dtype=torch.int64)
+            for w in weights:
+                counts += codebook.pattern_counts(self.directions(w))
+            return {"codebook": codebook.train_hamming(counts, self.entries, self.length)[0]}
+        draw = torch.Generator().manual_seed(0)
+        limit = max(SAMPLE // len(weights), 1)
+        samples = []
+        for w in weights:
+            y = self.directions(w)
+            samples.append(y[torch.randperm(len(y), generator=draw)[:limit]] if len(y) > limit else y)
+        return {"codebook": codebook.train_magnitude(torch.cat(samples), self.entries)[0]}
+
+    def directions(self, w: Tensor) -> Tensor:
+        """What codewords should point along: scale · column_scale · (w − mean) after plain binarization, as vectors."""
+        span, pieces = self.span(w.shape[1]), []
+        for start in range(0, w.shape[1], span):
+            piece = w[:, start : start + span]
+            params = self.binarize(piece)
+            pieces.append(pull(piece, params, slice(0, piece.shape[1])))
+        return codebook.vectors(torch.cat(pieces, 1), self.length)
+
+    def binarize(self, w: Tensor) -> Params:
+        """Scales of one span for plain signs."""
+        every = torch.ones_like(w, dtype=torch.bool)
+        start = planes.greedy(w, every, 1, self.mean, self.scales == "row-column", every)
+        return planes.alternate(w, every, start, self.sweeps, planes.nearest_signs)[0]
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on codewords, and the shared `codebook`."""
+        everywhere = slice(0, w.shape[1])
+
+        def choose(w: Tensor, params: Params) -> Tensor:
+            return self.signs(self.encode(w, params, everywhere), params, w.shape[1])
+
+        return Fit(*planes.alternate(w, mask, {**self.binarize(w), **shared}, SETTLE, choose))
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The index of the nearest codeword, `[rows, ceil(k/length)]`."""
+        y = pull(w, params, columns)
+        if self.assignment == "hamming":
+            y = torch.where(y >= 0, 1.0, -1.0)
+        return codebook.nearest(codebook.vectors(y, self.length), params["codebook"]).view(len(w), -1)
+
+    def signs(self, codes: Tensor, params: Params, cols: int) -> Tensor:
+        """±1 `[1, rows, cols]`."""
+        return params["codebook"][codes].reshape(len(codes), -1)[None, :, :cols]
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """scale · column_scale · codeword + mean."""
+        return planes.values(self.signs(codes, params, columns.stop - columns.start), params, columns)
+
+    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+        """Scales and means by least squares, unless `rescale` is off."""
+        if not self.rescale:
+            return params
+        cols = mask.shape[1]
+        return planes.refit(target, self.signs(codes, params[0], cols), params, self.span(cols), mask, moment)
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `binary-codebook`; the codebook is marked as shared unless every matrix has its own."""
+        tensors = {
+            "index": bitpack.pack(codes, index_width(self.entries)),
+            "codebook": bitpack.pack(params[0]["codebook"] > 0, 1),
+            **{name: tensor[0] if name != "mean" else tensor for name, tensor in planes.scale_tensors(params).items()},
+        }
+        facts = {"length": self.length, "entries": self.entries, "span": self.span(shape[1])}
+        shared = {} if self.scope == "matrix" else {"codebook": ("codebook", 1)}
+        return Packed("binary-codebook", *shape, tensors, facts, shared=shared)
+
+
+def pull(w: Tensor, params: Params, columns: slice) -> Tensor:
+    """scale · column_scale · (w − mean) of a single plane."""
+    return planes.magnitudes(params, columns)[0] * planes.centred(w, params)

@@ -1,0 +1,54 @@
+"""Coder `keep`: weights as they are, or in half the bytes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.kernels.packed import Packed
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.stored import fp16
+from workbench.recipe import setting
+from workbench.registry import register
+
+BITS = {"fp16": 16.0, "fp32": 32.0, "exact": None}
+
+
+@register("coder", "keep")
+@dataclass(frozen=True)
+class Keep(Coder):
+    """No quantization. "exact" stores the narrowest of fp16, bf16 and fp32 that holds every weight without change."""
+
+    dtype: str = setting("exact", "how each weight is stored", choices=tuple(BITS))
+
+    @property
+    def nominal_bits(self) -> float | None:
+        """16 or 32, or what is stored."""
+        return BITS[self.dtype]
+
+    def span(self, cols: int) -> int:
+        """The whole row."""
+        return cols
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """Nothing to find out."""
+        return Fit({})
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The weights are their own codes."""
+        return fp16(w) if self.dtype == "fp16" else w.clone()
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """The codes."""
+        return codes
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `dense`."""
+        kept = codes if mask is None else codes[mask]
+        dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or narrowest(kept)
+        return Packed("dense", *shape, {"weight": kept.to(dtype)})
+
+
+def narrowest(values: Tensor) -> torch.dtype:
+    """The first of fp16, bf16 and fp32 in which every value stays what it is."""
+    return next((d for d in (torch.float16, torch.bfloat16) if torch.equal(values.to(d).to(values.dtype), values)), torch.float32)

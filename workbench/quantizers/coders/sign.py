@@ -1,0 +1,75 @@
+"""Coder `sign`: one or two planes of signs with scales, from plain signs to alternating refined binarization (ARB)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.quantizers.coders import planes
+from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.recipe import setting
+from workbench.registry import register
+
+SCALES = ("row", "row-column", "group")
+
+
+@register("coder", "sign")
+@dataclass(frozen=True)
+class Sign(Coder):
+    """Signs times scales; sign(0) is +1.
+
+    `sweeps` = 0 is closed-form binarization (XNOR-Net, arXiv 1603.05279; the second plane codes the residual), more sweeps
+    are ARB-LLM (arXiv 2410.03129): one plane first order, two planes second order, `scales` "row-column" its RC variant
+    (without a mean there). `rescale` solves the scales once more for the final signs, under the second moment where there is one.
+    """
+
+    planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
+    scales: str = setting("row", "what shares a scale", choices=SCALES)
+    group: int = group_setting(128)
+    mean: bool = setting(True, "also store a mean beside each scale")
+    sweeps: int = setting(15, "alternating sweeps over scales and signs; 0 is the closed form", low=0, high=100)
+    rescale: bool = setting(True, "solve the scales again for the final signs")
+    average: str = setting(
+        "kept",
+        "what closed-form scales average over: the coder's own weights, or all of the span as PB-LLM's released code does",
+        choices=("kept", "span"),
+    )
+
+    @property
+    def nominal_bits(self) -> float:
+        """One bit a plane."""
+        return float(self.planes)
+
+    def span(self, cols: int) -> int:
+        """One group, or the row."""
+        return group_span(self.group if self.scales == "group" else 0, cols)
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """`scale [planes, rows]`, `mean [rows]`, `column_scale [planes, span]`."""
+        over = mask if self.average == "kept" else torch.ones_like(mask)
+        start = planes.greedy(w, mask, self.planes, self.mean, self.scales == "row-column", over)
+        return Fit(*planes.alternate(w, mask, start, self.sweeps, planes.nearest_signs))
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The nearest sum of signs."""
+        return planes.nearest_codes(w, params, columns)
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """Σ_p scale · column_scale · sign + mean."""
+        return planes.values(planes.signs_of(codes, self.planes), params, columns)
+
+    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+        """Scales and means by least squares, unless `rescale` is off."""
+        if not self.rescale:
+            return params
+        return planes.refit(target, planes.signs_of(codes, self.planes), params, self.span(mask.shape[1]), mask, moment)
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `planes`."""
+        bits = torch.stack([codes >> p & 1 for p in range(self.planes)])
+        stored = bits if mask is None else bits[:, mask]
+        tensors = {"signs": bitpack.pack(stored, 1), **planes.scale_tensors(params)}
+        return Packed("planes", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})

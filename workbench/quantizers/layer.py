@@ -1,0 +1,64 @@
+"""Quantize one layer of an open model."""
+
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from workbench.errors import ModelError, RecipeError
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Progress, Snapshot
+from workbench.quantizers.pipeline import needs_moment, quantize_layer
+from workbench.recipe import Recipe
+from workbench.registry import unknown
+
+if TYPE_CHECKING:
+    from workbench.calibration import LayerStats
+    from workbench.models import ModelHandle
+
+Stats = Mapping[str, "LayerStats"]
+
+
+def quantize(
+    model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None, on_progress: Progress | None = None
+) -> QuantizedLayer:
+    """Quantize the layer called `layer` and return it; `on_progress` is called with every Snapshot.
+
+    Raises ModelError for a layer that does not exist and RecipeError when the recipe needs `stats` for it.
+    """
+    steps = quantize_steps(model, layer, recipe, stats)
+    while True:
+        try:
+            snapshot = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        if on_progress is not None:
+            on_progress(snapshot)
+
+
+def quantize_steps(
+    model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None
+) -> Generator[Snapshot, None, QuantizedLayer]:
+    """The same as a generator that yields Snapshots and returns the layer, for a job that can be stopped."""
+    check_layer(model, layer)
+    return (yield from quantize_layer(model.weight(layer), moment_of(layer, recipe, stats), recipe, name=layer))
+
+
+def check_layer(model: "ModelHandle", layer: str) -> None:
+    """Raise ModelError when the model has no such layer."""
+    if layer not in model.layer_names:
+        raise ModelError(unknown("layer", layer, list(model.layer_names)))
+
+
+def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:
+    """The layer's second moment `[cols, cols]`, or None where it was not calibrated and the recipe can do without."""
+    if stats is None:
+        return None
+    if layer in stats:
+        return stats[layer].moment
+    if needs := needs_moment(recipe):
+        raise RecipeError(
+            f"layer {layer!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
+            "calibrate without layers=, or with a pattern that matches this layer."
+        )
+    return None

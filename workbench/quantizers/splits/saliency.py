@@ -1,0 +1,21 @@
+"""How much it matters that a weight is exact: by its size, or by what removing it costs the output."""
+
+from torch import Tensor
+
+from workbench.quantizers.curvature import inverse_factor
+
+METRICS = ("magnitude", "hessian")
+DAMPING = 0.01
+
+
+def saliency(w: Tensor, moment: Tensor | None, metric: str) -> Tensor:
+    """Scores `[rows, cols]`: |w| for "magnitude", w² / U_jj² for "hessian" (U of `curvature.inverse_factor`).
+
+    The second is the published code's metric in PB-LLM (arXiv 2310.00034) and BiLLM (arXiv 2402.04291): the output energy
+    that is lost when the weight is removed and the columns after it repair what they can.
+    """
+    if metric == "magnitude":
+        return w.abs()
+    assert moment is not None
+    diagonal = inverse_factor(moment, DAMPING).diagonal().to(w.dtype)
+    return (w / diagonal).square()

@@ -1,0 +1,48 @@
+"""Transform `column-scale`: columns that meet strong inputs are enlarged before rounding, so that they lose less."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workbench.kernels.packed import Packed
+from workbench.quantizers.contract import Params, Transform
+from workbench.recipe import setting
+from workbench.registry import register
+
+
+@register("transform", "column-scale")
+@dataclass(frozen=True)
+class ColumnScale(Transform):
+    """W diag(s) with s_j = (E x_j²)^(alpha/2), normalised so that s runs evenly around 1.
+
+    After AWQ (arXiv 2306.00978), which uses E|x_j|, searches alpha and folds 1/s into the layer before; here alpha is a
+    setting and s is stored and applied to the input.
+    """
+
+    alpha: float = setting(0.5, "strength: 0 changes nothing, 1 follows the inputs fully", low=0.0, high=1.0)
+
+    @property
+    def needs_moment(self) -> bool:
+        """The scales come from the second moment."""
+        return True
+
+    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
+        """`scale`: fp16 `[cols]`, between 1/1024 and 1024."""
+        assert moment is not None
+        level = moment.diagonal().clamp(min=0)
+        scale = (level / level.mean().clamp(min=1e-30)).clamp(min=1e-8) ** (self.alpha / 2)
+        scale = scale / (scale.max() * scale.min()).sqrt()
+        return {"scale": scale.clamp(1 / 1024, 1024).half()}
+
+    def forward(self, w: Tensor, state: Params) -> Tensor:
+        """W diag(s)."""
+        return w * state["scale"].to(w.dtype)
+
+    def moment(self, moment: Tensor, state: Params) -> Tensor:
+        """diag(s)⁻¹ H diag(s)⁻¹."""
+        scale = state["scale"].to(moment.dtype)
+        return moment / scale / scale[:, None]
+
+    def pack(self, inner: Packed, state: Params) -> Packed:
+        """Format `scaled`."""
+        return Packed("scaled", inner.rows, inner.cols, {"scale": state["scale"]}, children=(inner,))
