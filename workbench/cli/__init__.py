@@ -1,0 +1,37 @@
+"""The command line: each command is a thin function over the same calls a notebook makes.
+
+Exit status 0; 1 with one line `error: …` on standard error for a user's mistake; 2 for wrong usage.
+"""
+
+import typer
+
+from workbench.cli.explore import explore
+from workbench.cli.measure import compare, evaluate, generate, whatif
+from workbench.cli.quantize import quantize
+from workbench.cli.show import layers, recipes
+from workbench.errors import WorkbenchError
+
+app = typer.Typer(
+    help="Quantize language models below 4, 2 and 1 bit, and see what it does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(explore)
+app.command()(layers)
+app.command()(recipes)
+app.command()(quantize)
+app.command("eval")(evaluate)
+app.command()(generate)
+app.command()(compare)
+app.command()(whatif)
+
+
+def main() -> None:
+    """Run the command line; a mistake that a user can mend is one line, never a traceback."""
+    try:
+        app()
+    except WorkbenchError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,198 @@
+"""Commands that run a model: its perplexity, its writing, and how a quantized one differs from the original."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_recipe, read_text
+from workbench.cli.output import emit, plus_minus, progress
+
+if TYPE_CHECKING:
+    from workbench.artifact import PackedModel
+    from workbench.models import ModelHandle
+
+PROMPT = "Once upon a time"
+
+Length = Annotated[int, typer.Option("--tokens", min=0, help="Write at most so many tokens.")]
+
+
+def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = None, seed: Seed = 0, as_json: Json = False) -> None:
+    """Measure perplexity and bits per byte on a text, with 95 % intervals (bootstrap over documents)."""
+    model, document = open_any(source), read_text(text)
+    begin = time.perf_counter()
+    result = model.perplexity(document, tokens=tokens, seed=seed)
+    facts = {
+        "model": source,
+        "text": result.text,
+        "perplexity": result.perplexity,
+        "perplexity_interval": result.perplexity_interval,
+        "bits_per_byte": result.bits_per_byte,
+        "bits_per_byte_interval": result.bits_per_byte_interval,
+        "tokens": result.tokens,
+        "text_bytes": result.bytes,
+        "seed": seed,
+        "seconds": time.perf_counter() - begin,
+        **stored(model),
+    }
+    sentence = (
+        f"perplexity     {plus_minus(result.perplexity, result.perplexity_interval)}\n"
+        f"bits per byte  {plus_minus(result.bits_per_byte, result.bits_per_byte_interval)}\n"
+        f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of {result.text}"
+    )
+    emit(facts, as_json=as_json, text=sentence)
+
+
+def generate(
+    source: Source,
+    prompt: Annotated[str, typer.Option("--prompt", help="How the text begins.")],
+    tokens: Length = 100,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Continue a text."""
+    lm = open_any(source).language_model()
+    begin = time.perf_counter()
+    text = lm.generate(prompt, tokens, temperature=temperature, seed=seed)
+    written = lm.encode(text).shape[1] - lm.encode(prompt).shape[1]
+    facts = {"model": source, "prompt": prompt, "text": text, "tokens": written, "temperature": temperature, "seed": seed}
+    emit(facts | {"seconds": time.perf_counter() - begin}, as_json=as_json, text=text)
+
+
+def compare(
+    model: Model,
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders that `workbench quantize` wrote.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="What both continue, side by side.")] = PROMPT,
+    text: TextFile = "evaluation",
+    tokens: Tokens = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, what they write."""
+    from workbench.analysis.compare import compare as measure
+
+    original, document = open_any(model), read_text(text)
+    pieces = list(original.language_model().stream(prompt))
+    rows, story = [], "".join(pieces)
+    facts: dict[str, Any] = {"model": model, "text": document.name, "prompt": prompt, "seed": seed, "models": rows}
+    for folder in folders:
+        begin = time.perf_counter()
+        other = open_any(folder)
+        result = measure(original, other, document, tokens=tokens, seed=seed)
+        facts["original"] = {
+            "perplexity": result.perplexity_original,
+            "perplexity_interval": result.perplexity_original_interval,
+            "generated": story,
+            **stored(original),
+        }
+        facts["tokens"] = result.tokens
+        rows.append(
+            {
+                "model": folder,
+                "kl": result.kl,
+                "kl_interval": result.kl_interval,
+                "kl_median": result.kl_median,
+                "top1_agreement": result.top1_agreement,
+                "top1_agreement_interval": tuple(1 - x for x in reversed(result.top1_changed_interval)),
+                "perplexity": result.perplexity,
+                "perplexity_interval": result.perplexity_interval,
+                **writing(pieces, list(other.language_model().stream(prompt))),
+                **stored(other),
+                "seconds": time.perf_counter() - begin,
+            }
+        )
+    emit(facts, as_json=as_json, text=comparison_text(facts))
+
+
+def whatif(
+    model: Model,
+    layer: Annotated[str, typer.Option("--layer", help="The layer's name, see `workbench layers`.")],
+    recipe: RecipeText,
+    text: TextFile = "evaluation",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Compare on at most so many tokens.")] = 1024,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Change one layer and see KL (nats per token), perplexity and how often the likeliest token changes."""
+    from workbench.analysis.whatif import what_if
+    from workbench.calibration import calibrate
+    from workbench.models import open_model
+
+    chosen, handle, document = read_recipe(recipe), open_model(model), read_text(text)
+    begin = time.perf_counter()
+    with progress("calibrating", quiet=as_json) as told:
+        stats = calibrate(handle, read_text("calibration"), layers=[layer], seed=seed, on_progress=told)
+    result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats, seed=seed)
+    facts = {
+        "model": model,
+        "layer": layer,
+        "recipe": chosen.to_dict(),
+        "text": document.name,
+        "kl": result.kl,
+        "kl_interval": result.kl_interval,
+        "kl_median": result.divergence.kl_median,
+        "perplexity": result.perplexity,
+        "perplexity_original": result.perplexity_original,
+        "top1_changed": result.top1_changed,
+        "tokens": result.divergence.tokens,
+        "bits_per_weight": result.layer.bits_per_weight,
+        "nominal_bits": result.layer.nominal_bits,
+        "relative_error": result.layer.relative_error,
+        "output_error": result.layer.output_error,
+        "seed": seed,
+        "seconds": time.perf_counter() - begin,
+    }
+    sentence = (
+        f"{layer} at {result.layer.bits_per_weight:.2f} bits stored ({result.layer.nominal_bits:.2f} nominal)\n"
+        f"KL             {plus_minus(result.kl, result.kl_interval, 5)} nats per token\n"
+        f"perplexity     {result.perplexity_original:.3f} before, {result.perplexity:.3f} after\n"
+        f"top-1 changed  {result.top1_changed:.2%} of {result.divergence.tokens:,} tokens"
+    )
+    emit(facts, as_json=as_json, text=sentence)
+
+
+def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:
+    """What the model takes: `bytes` of its weight files; bits and recipe too where it is quantized."""
+    from workbench.models import ModelHandle
+
+    if isinstance(model, ModelHandle):
+        return {"bytes": sum(path.stat().st_size for path in model.folder.glob("*.safetensors"))}
+    return {"bytes": model.bytes, "bits_per_weight": model.ledger.bits_per_weight, "nominal_bits": model.ledger.nominal_bits}
+
+
+def writing(original: list[str], other: list[str]) -> dict[str, Any]:
+    """What the other model wrote, and the first token at which the two part: `fork` is None where they agree to the end."""
+    from workbench.views.text import fork
+
+    at = fork(original, other)
+    parted = None if at is None else {"token": at, "original": "".join(original[at : at + 1]), "other": "".join(other[at : at + 1])}
+    return {"generated": "".join(other), "fork": parted}
+
+
+def comparison_text(facts: dict[str, Any]) -> str:
+    """The comparison as a page of text."""
+    original = facts["original"]
+    lines = [
+        f"on {facts['tokens']:,} tokens of {facts['text']}",
+        "",
+        facts["model"],
+        f"  perplexity       {plus_minus(original['perplexity'], original['perplexity_interval'])}",
+        f"  bytes            {original['bytes']:,}",
+        f"  writes           {facts['prompt']} |{original['generated']}",
+    ]
+    for row in facts["models"]:
+        fork = row["fork"]
+        parted = "the two agree to the end" if fork is None else f"token {fork['token'] + 1}: {fork['original']!r} became {fork['other']!r}"
+        bits = f", {row['bits_per_weight']:.2f} bits per weight stored ({row['nominal_bits']:.2f} nominal)" if "nominal_bits" in row else ""
+        lines += [
+            "",
+            row["model"],
+            f"  KL               {plus_minus(row['kl'], row['kl_interval'], 5)} nats per token, median {row['kl_median']:.5f}",
+            f"  top-1 agreement  {row['top1_agreement']:.2%}",
+            f"  perplexity       {plus_minus(row['perplexity'], row['perplexity_interval'])}",
+            f"  bytes            {row['bytes']:,}{bits}",
+            f"  writes           {facts['prompt']} |{row['generated']}",
+            f"  first fork       {parted}",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""The command that quantizes a model and saves it."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.arguments import Json, Model, RecipeText, Seed, TextFile, read_recipe, read_text
+from workbench.cli.output import emit, progress
+
+
+def quantize(
+    model: Model,
+    recipe: RecipeText,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the result is saved; an existing result is replaced.")],
+    layers: Annotated[str, typer.Option("--layers", metavar="PATTERN", help="Which layers, for example '*.mlp.*'.")] = "*",
+    text: TextFile = "calibration",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Quantize every layer that matches and save the model: calibrate, quantize block by block, write safetensors."""
+    from workbench.artifact import save
+    from workbench.calibration import calibrate
+    from workbench.models import open_model
+    from workbench.quantizers.model import quantize_model
+
+    chosen, document, handle = read_recipe(recipe), read_text(text), open_model(model)
+    begin = time.perf_counter()
+    with progress("calibrating", quiet=as_json) as told:
+        stats = calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told)
+    with progress("quantizing", quiet=as_json) as told:
+        result = quantize_model(handle, chosen, stats=stats, layers=layers, on_progress=lambda step: told(step.done, step.total))
+    save(result, out, handle)
+    table = result.table()
+    facts: dict[str, Any] = {
+        "model": model,
+        "out": str(out),
+        "recipe": chosen.to_dict(),
+        "bits_per_weight": result.bits_per_weight,
+        "nominal_bits": result.nominal_bits,
+        "bytes": stored_bytes(out),
+        "tokens": stats.tokens,
+        "seed": seed,
+        "seconds": time.perf_counter() - begin,
+        "layers": table.drop(columns=["seconds"]).to_dict("records"),
+    }
+    sentence = (
+        f"{table.to_string(index=False)}\n\n"
+        f"{result.bits_per_weight:.2f} bits per weight stored ({result.nominal_bits:.2f} nominal), "
+        f"{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
+    )
+    emit(facts, as_json=as_json, text=sentence)
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of the saved weights: all safetensors files of the folder."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
