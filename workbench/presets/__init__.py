@@ -1,0 +1,41 @@
+"""Named recipes from papers: `recipe("btc", bits=0.8)`, their settings, sources and nominal bits.
+
+Importing the package registers all of them under the kind "preset".
+"""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from workbench import registry
+from workbench.presets import binary, btc, grids, none, pb_llm
+from workbench.presets.preset import Preset
+from workbench.presets.spelling import parse
+from workbench.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Preset", "binary", "btc", "find", "grids", "names", "none", "parse", "pb_llm", "recipe", "table"]
+
+
+def names() -> list[str]:
+    """The names of all presets, sorted."""
+    return registry.names("preset")
+
+
+def find(name: str) -> type[Preset]:
+    """The preset class: its fields are the settings of a form, each with help and range (see `recipe.setting`)."""
+    return cast(type[Preset], registry.find("preset", name))
+
+
+def recipe(name: str, **settings: Any) -> Recipe:
+    """The recipe of a preset; RecipeError names the nearest preset, setting or value for one that does not exist."""
+    return cast(Preset, registry.make("preset", name, **settings)).recipe()
+
+
+def table() -> "pd.DataFrame":
+    """One row a preset with its default settings: name, nominal_bits, needs_calibration, source, note."""
+    import pandas as pd
+
+    defaults = [find(name)() for name in names()]
+    rows = [(p.name, p.nominal_bits, p.needs_calibration, p.source, p.note) for p in defaults]
+    return pd.DataFrame(rows, columns=["name", "nominal_bits", "needs_calibration", "source", "note"])

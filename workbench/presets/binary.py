@@ -1,0 +1,37 @@
+"""Preset `binary`: signs and scales, from closed form to alternating refined binarization."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.presets.preset import Preset, compose, part
+from workbench.quantizers.coders.groups import group_setting
+from workbench.quantizers.coders.sign import SCALES
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+
+@register("preset", "binary")
+@dataclass(frozen=True)
+class Binary(Preset):
+    """One or two sign planes. `sweeps=0` is plain signs, more is ARB; `scales="row-column", mean=False` is ARB-RC."""
+
+    source: ClassVar[str] = "XNOR-Net, arXiv 1603.05279; ARB-LLM, arXiv 2410.03129"
+    note: ClassVar[str] = (
+        "the binarizer of ARB-LLM on the whole matrix, without its salient columns and magnitude groups; mean and scales are "
+        "solved together, and once more for the final signs, under the second moment when calibrated"
+    )
+
+    planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
+    scales: str = setting("row", "what shares a scale", choices=SCALES)
+    group: int = group_setting(128)
+    mean: bool = setting(True, "also store a mean beside each scale (ARB-RC has none)")
+    sweeps: int = setting(15, "alternating sweeps; 0 is the closed form", low=0, high=100)
+    compensation: bool = setting(False, "move each block's error to later columns (needs calibration)")
+    block: int = setting(128, "columns of such a block", low=1, high=65536)
+
+    def build(self) -> Recipe:
+        """Sign planes, with block feedback if wanted."""
+        coder = part(
+            "coder", "sign", planes=self.planes, scales=self.scales, group=self.group, mean=self.mean, sweeps=self.sweeps
+        )
+        return compose(coder, assignment=part("assignment", "block-feedback", block=self.block) if self.compensation else None)

@@ -1,0 +1,64 @@
+"""Presets `rtn` and `gptq`: integers on a regular grid, rounded to nearest or with error feedback."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.presets.preset import Preset, compose, part
+from workbench.quantizers.coders.groups import group_setting
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+CLIPS = ("none", "mse", "moment")
+
+
+@register("preset", "rtn")
+@dataclass(frozen=True)
+class RoundToNearest(Preset):
+    """Round to nearest: the baseline of every paper."""
+
+    source: ClassVar[str] = "the common baseline"
+    note: ClassVar[str] = "as usual; the zero point takes as many bits as a code, and clip='mse' searches the range"
+
+    bits: int = setting(4, "bits of a code", low=1, high=8)
+    group: int = group_setting(128)
+    symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
+    clip: str = setting("none", "search for a smaller range by squared error, or by error weighted with the inputs", choices=CLIPS)
+
+    def build(self) -> Recipe:
+        """Nearest codes on a uniform grid."""
+        return compose(part("coder", "uniform", bits=self.bits, group=self.group, symmetric=self.symmetric, clip=self.clip))
+
+
+@register("preset", "gptq")
+@dataclass(frozen=True)
+class Gptq(Preset):
+    """GPTQ: column by column, the rounding error moves to the columns not yet rounded."""
+
+    source: ClassVar[str] = "GPTQ, arXiv 2210.17323"
+    note: ClassVar[str] = (
+        "as released, with these differences: columns without input are rounded, not set to zero; groups are fitted on "
+        "columns that have received all earlier errors, also inside a batch; act_order without static_groups stores the order"
+    )
+
+    bits: int = setting(4, "bits of a code", low=1, high=8)
+    group: int = group_setting(128)
+    symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
+    clip: str = setting("none", "search for a smaller range by squared error, or by error weighted with the inputs", choices=CLIPS)
+    act_order: bool = setting(False, "visit columns by descending input energy")
+    static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
+    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+
+    def build(self) -> Recipe:
+        """Uniform grid with column feedback; act-order with moving groups is a stored permutation."""
+        in_place = self.act_order and self.static_groups
+        return compose(
+            part("coder", "uniform", bits=self.bits, group=self.group, symmetric=self.symmetric, clip=self.clip),
+            transform=part("transform", "permutation" if self.act_order and not in_place else "identity"),
+            assignment=part(
+                "assignment",
+                "column-feedback",
+                order="moment" if in_place else "given",
+                fit_first=self.static_groups,
+                damping=self.damping,
+            ),
+        )

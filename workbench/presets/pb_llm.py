@@ -1,0 +1,37 @@
+"""Preset `pb-llm`: most weights binary, the salient few at eight bits in place."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.presets.preset import Preset, compose, part
+from workbench.quantizers.splits.saliency import METRICS
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+
+@register("preset", "pb-llm")
+@dataclass(frozen=True)
+class PbLlm(Preset):
+    """Partially binarized weights, post-training form: nominal 8ρ + (1 − ρ) bits, and a bitmap that papers do not count."""
+
+    source: ClassVar[str] = "PB-LLM, arXiv 2310.00034"
+    note: ClassVar[str] = (
+        "scale='kept' averages over the binary weights; the released code averages over all positions of the row, zeros "
+        "included, so its scale is too small by about the kept share: scale='as-released'. The 8-bit range here is that of "
+        "the salient weights, in the released code that of the whole row"
+    )
+
+    share: float = setting(0.1, "share of the weights kept at eight bits", low=0.0, high=1.0)
+    metric: str = setting("hessian", "what makes a weight salient", choices=METRICS)
+    scale: str = setting("kept", "what the binary scale averages over", choices=("kept", "as-released"))
+    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+
+    def build(self) -> Recipe:
+        """Top elements apart, one plane and an 8-bit grid per row, both fitted first, then column feedback."""
+        average = "kept" if self.scale == "kept" else "span"
+        return compose(
+            part("coder", "sign", sweeps=0, rescale=False, average=average),
+            part("coder", "uniform", bits=8, group=0),
+            split=part("split", "top-elements", share=self.share, metric=self.metric),
+            assignment=part("assignment", "column-feedback", fit_first=True, damping=self.damping),
+        )

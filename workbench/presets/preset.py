@@ -1,0 +1,67 @@
+"""What a preset is: the settings a user turns, and the recipe of parts that they stand for."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from workbench import registry
+from workbench.quantizers.contract import Coder, Split
+from workbench.quantizers.pipeline import needs_moment
+from workbench.recipe import Part, Recipe
+
+WHOLE_CHECKPOINT = 16.0  # nominal bits of kept weights: what almost all checkpoints store
+
+
+@dataclass(frozen=True)
+class Preset(Part):
+    """A named method. Subclasses are frozen dataclasses of settings that register under "preset".
+
+    `source` is the paper with its arXiv id; `note` says what differs from the paper or its released code.
+    """
+
+    source: ClassVar[str]
+    note: ClassVar[str]
+
+    def build(self) -> Recipe:
+        """The parts, for these settings."""
+        raise NotImplementedError
+
+    def recipe(self) -> Recipe:
+        """The parts, carrying the preset's name and the settings that are not the default."""
+        changed = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed))
+
+    @property
+    def nominal_bits(self) -> float:
+        """Bits per weight as the paper counts them, for these settings."""
+        recipe = self.build()
+        shares, coders = cast(Split, recipe.split).shares, cast(tuple[Coder, ...], recipe.coders)
+        bits = [WHOLE_CHECKPOINT if coder.nominal_bits is None else coder.nominal_bits for coder in coders]
+        return sum(share * own for share, own in zip(shares, bits, strict=True))
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the recipe cannot run without `stats`."""
+        return bool(needs_moment(self.build()))
+
+
+def compose(
+    *coders: Part,
+    transform: Part | None = None,
+    split: Part | None = None,
+    assignment: Part | None = None,
+    correction: Part | None = None,
+) -> Recipe:
+    """A recipe in which a part that is not named does nothing."""
+    return Recipe(
+        transform=transform or part("transform", "identity"),
+        split=split or part("split", "whole"),
+        coders=coders,
+        assignment=assignment or part("assignment", "nearest"),
+        correction=correction or part("correction", "none"),
+    )
+
+
+def part(kind: str, name: str, **settings: Any) -> Part:
+    """A registered part with these settings."""
+    return cast(Part, registry.make(kind, name, **settings))

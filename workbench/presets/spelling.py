@@ -1,0 +1,40 @@
+"""Recipes as one word of text, as the command line takes them: `btc:bits=0.8,scope=model`."""
+
+import dataclasses
+from typing import Any, cast
+
+from workbench import registry
+from workbench.errors import RecipeError
+from workbench.presets.preset import Preset
+from workbench.recipe import Recipe
+
+TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+
+
+def parse(text: str) -> Recipe:
+    """The recipe spelled `name` or `name:key=value,key=value`; RecipeError says what cannot be read."""
+    name, _, rest = text.partition(":")
+    name = name.strip()
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(registry.find("preset", name))}
+    settings: dict[str, Any] = {}
+    for pair in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, equals, value = (piece.strip() for piece in pair.partition("="))
+        if not equals:
+            raise RecipeError(f"recipe {text!r}: {pair!r} is not key=value; write for example {name}:{next(iter(kinds), 'key')}=value.")
+        if key in settings:
+            raise RecipeError(f"recipe {text!r}: {key} is given twice; give it once.")
+        settings[key] = read(name, key, value, kinds.get(key, str))
+    return cast(Preset, registry.make("preset", name, **settings)).recipe()
+
+
+def read(name: str, key: str, value: str, kind: type) -> Any:
+    """A setting's value from its text."""
+    if kind is bool:
+        if value.lower() in TRUE + FALSE:
+            return value.lower() in TRUE
+        raise RecipeError(f"preset {name!r}: {key} is {value!r}; use true or false.")
+    try:
+        return kind(value)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise RecipeError(f"preset {name!r}: {key} is {value!r}; {what} is needed.") from None
