@@ -28,7 +28,7 @@ class Btc(Preset):
     note: ClassVar[str] = (
         "re-implemented from the paper, no code was released; without the learned transformation, and with one scale a row "
         "where the paper's figures need maps and scales of several magnitude groups that its bits leave out. "
-        "assignment='hamming' is the paper's clustering, 'magnitude' this project's"
+        "assignment='hamming' is the paper's clustering, 'magnitude' this project's. Errors move on after each codeword"
     )
 
     bits: float = setting(0.8, "nominal bits per weight", low=0.3, high=2.0)
@@ -38,7 +38,7 @@ class Btc(Preset):
     mean: bool = setting(False, "also store a mean beside each scale")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
-    block: int = setting(128, "columns coded at once, rounded down to whole codewords", low=1, high=65536)
+    block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
 
     def build(self) -> Recipe:
         """Codebook, signs, or signs with a second plane for salient columns, by `bits`."""
@@ -68,6 +68,5 @@ def codebook_shape(bits: float) -> tuple[int, int]:
     below = max((k / v for v, k in shapes if k / v < bits), default=None)
     above = min((k / v for v, k in shapes if k / v > bits), default=1.0)
     near = " or ".join(f"{rate:.4g}" for rate in (below, above) if rate is not None)
-    raise RecipeError(
-        f"preset 'btc': no codebook of {LENGTHS[0]} to {LENGTHS[-1]} signs with at most 2^{WIDEST} entries has {bits} bits; use {near}."
-    )
+    tried = f"{LENGTHS[0]} to {LENGTHS[-1]} signs with at most 2^{WIDEST} entries"
+    raise RecipeError(f"preset 'btc': no codebook of {tried} has {bits} bits; use {near}.")

@@ -22,7 +22,7 @@ class RoundToNearest(Preset):
     bits: int = setting(4, "bits of a code", low=1, high=8)
     group: int = group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("none", "search for a smaller range by squared error, or by error weighted with the inputs", choices=CLIPS)
+    clip: str = setting("none", "search for a smaller range by squared error, plain or weighted by the moment", choices=CLIPS)
 
     def build(self) -> Recipe:
         """Nearest codes on a uniform grid."""
@@ -43,7 +43,7 @@ class Gptq(Preset):
     bits: int = setting(4, "bits of a code", low=1, high=8)
     group: int = group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("none", "search for a smaller range by squared error, or by error weighted with the inputs", choices=CLIPS)
+    clip: str = setting("none", "search for a smaller range by squared error, plain or weighted by the moment", choices=CLIPS)
     act_order: bool = setting(False, "visit columns by descending input energy")
     static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)

@@ -15,15 +15,16 @@ def parse(text: str) -> Recipe:
     """The recipe spelled `name` or `name:key=value,key=value`; RecipeError says what cannot be read."""
     name, _, rest = text.partition(":")
     name = name.strip()
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(registry.find("preset", name))}
+    defaults = {field.name: field.default for field in dataclasses.fields(registry.find("preset", name))}
     settings: dict[str, Any] = {}
     for pair in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, value = (piece.strip() for piece in pair.partition("="))
         if not equals:
-            raise RecipeError(f"recipe {text!r}: {pair!r} is not key=value; write for example {name}:{next(iter(kinds), 'key')}=value.")
+            example = ",".join(f"{key}={default}" for key, default in list(defaults.items())[:2])
+            raise RecipeError(f"recipe {text!r}: {pair!r} is not key=value; write for example {name}:{example}.")
         if key in settings:
             raise RecipeError(f"recipe {text!r}: {key} is given twice; give it once.")
-        settings[key] = read(name, key, value, kinds.get(key, str))
+        settings[key] = read(name, key, value, type(defaults.get(key, "")))
     return cast(Preset, registry.make("preset", name, **settings)).recipe()
 
 

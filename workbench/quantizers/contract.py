@@ -162,7 +162,8 @@ class Layout:
 class Quantize(Protocol):
     """What an assignment is given: code columns `start:stop` of the current matrix and return their new values."""
 
-    def __call__(self, w: Tensor, start: int, stop: int) -> Tensor: ...
+    def __call__(self, w: Tensor, start: int, stop: int, /) -> Tensor:
+        """Values `[rows, stop − start]`."""
 
 
 class Assignment(QuantizerPart):

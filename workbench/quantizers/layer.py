@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from workbench.errors import ModelError, RecipeError
+from workbench.errors import RecipeError
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Progress, Snapshot
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.recipe import Recipe
-from workbench.registry import unknown
 
 if TYPE_CHECKING:
     from workbench.calibration import LayerStats
@@ -40,14 +39,8 @@ def quantize_steps(
     model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same as a generator that yields Snapshots and returns the layer, for a job that can be stopped."""
-    check_layer(model, layer)
-    return (yield from quantize_layer(model.weight(layer), moment_of(layer, recipe, stats), recipe, name=layer))
-
-
-def check_layer(model: "ModelHandle", layer: str) -> None:
-    """Raise ModelError when the model has no such layer."""
-    if layer not in model.layer_names:
-        raise ModelError(unknown("layer", layer, list(model.layer_names)))
+    weight = model.weight(layer)
+    return (yield from quantize_layer(weight, moment_of(layer, recipe, stats), recipe, name=layer))
 
 
 def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:

@@ -1,6 +1,6 @@
 """The order in which a recipe's parts run on one layer: the only place that knows it.
 
-    check → transform → split → (fit · code · feed the error on)* → refit → correction → pack
+check → transform → split → (fit · code · feed the error on)* → refit → correction → pack
 """
 
 import time
@@ -82,8 +82,8 @@ class CoderRun:
 
     def pack(self, masked: bool) -> Packed:
         """The stored form; codes outside the mask are not stored when the split has several masks."""
-        mask = self.mask if masked else None
-        return self.coder.pack(self.all_codes(), cast(list[Params], self.params), mask, tuple(self.mask.shape))
+        mask, (rows, cols) = self.mask if masked else None, self.mask.shape
+        return self.coder.pack(self.all_codes(), cast(list[Params], self.params), mask, (rows, cols))
 
 
 def quantize_layer(
@@ -121,7 +121,7 @@ def quantize_layer(
     yield Snapshot("refit", w.shape[1], w.shape[1], {}, reference.decode(inner))
     extra = correction.fit(w - reference.decode(inner), h_inner)
     if extra is not None:
-        inner = Packed("sum", *w.shape, children=(inner, extra))
+        inner = Packed("sum", inner.rows, inner.cols, children=(inner, extra))
         yield Snapshot("correction", w.shape[1], w.shape[1], {}, reference.decode(inner))
     packed = transform.pack(inner, state)
     decoded = reference.decode(packed)
@@ -190,7 +190,8 @@ def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
 def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
     """Raise ShapeError unless `weight` is a finite matrix and `moment` a finite square matrix of its columns."""
     if weight.ndim != 2 or 0 in weight.shape:
-        raise ShapeError(f"a weight of shape {list(weight.shape)} cannot be quantized; give a matrix [rows, cols] with both at least 1.")
+        shape = list(weight.shape)
+        raise ShapeError(f"a weight of shape {shape} cannot be quantized; give a matrix [rows, cols] with both at least 1.")
     if not torch.isfinite(weight).all():
         bad = int((~torch.isfinite(weight)).sum())
         raise ShapeError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint before quantizing.")
@@ -198,7 +199,8 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
         return
     cols = weight.shape[1]
     if tuple(moment.shape) != (cols, cols):
-        raise ShapeError(f"a second moment of shape {list(moment.shape)} does not fit {cols} columns; it must be [{cols}, {cols}].")
+        shape = list(moment.shape)
+        raise ShapeError(f"a second moment of shape {shape} does not fit {cols} columns; it must be [{cols}, {cols}].")
     if not torch.isfinite(moment).all():
         raise ShapeError("the second moment holds NaN or infinite values; calibrate again on text the model can read.")
 
@@ -207,10 +209,11 @@ def check_recipe(recipe: Recipe, moment: Tensor | None) -> None:
     """Raise RecipeError when the parts do not fit together, saying which and what to choose instead."""
     split = cast(Split, recipe.split)
     if len(recipe.coders) != split.parts:
-        raise RecipeError(f"split {split.name!r} makes {split.parts} masks but the recipe has {len(recipe.coders)} coders; give one for each.")
+        coders = f"{split.parts} masks but the recipe has {len(recipe.coders)} coders"
+        raise RecipeError(f"split {split.name!r} makes {coders}; give one for each.")
     for coder in cast(tuple[Coder, ...], recipe.coders):
         if coder.whole and split.parts > 1:
-            raise RecipeError(f"coder {coder.name!r} codes whole rows or vectors; use it with split 'whole' instead of {split.name!r}.")
+            raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")
     if moment is None:
         for part in needs_moment(recipe):
             what = f"{part.kind} {part.name!r}"

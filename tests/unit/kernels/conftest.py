@@ -31,8 +31,9 @@ class Draw:
     def count(self, mask: Tensor | None) -> int:
         return self.rows * self.cols if mask is None else int(mask.sum())
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> Packed:
-        return Packed("dense", self.rows, self.cols, {"weight": self.half(self.rows, self.cols).to(dtype)})
+    def dense(self, dtype: torch.dtype = torch.float32, mask: Tensor | None = None) -> Packed:
+        weight = self.half(self.rows, self.cols).to(dtype)
+        return Packed("dense", self.rows, self.cols, {"weight": weight if mask is None else weight[mask]})
 
     def uniform(self, bits: int, span: int, *, zero: bool, mask: Tensor | None = None) -> Packed:
         groups = self.groups(span)
@@ -76,6 +77,11 @@ class Draw:
         children = (self.uniform(2, 4, zero=False, mask=full == 0), self.planes(2, 13, extras=False, mask=full == 1))
         return Packed("masked", self.rows, self.cols, {"map": pack(owner, 1)}, {"map": "columns"}, children)
 
+    def kept(self) -> Packed:
+        owner = self.codes(1, self.rows, self.cols)
+        children = (self.planes(1, 4, extras=True, mask=owner == 0), self.dense(mask=owner == 1))
+        return Packed("masked", self.rows, self.cols, {"map": pack(owner, 1)}, {"map": "bitmap"}, children)
+
     def low_rank(self, rank: int = 2) -> Packed:
         tensors = {"left": self.half(self.rows, rank), "right": self.half(rank, self.cols)}
         return Packed("low-rank", self.rows, self.cols, tensors)
@@ -108,6 +114,7 @@ EXAMPLES = {
     "codebook-one-entry": lambda draw: draw.codebook(3, 1, 13, extras=False),
     "masked-bitmap": lambda draw: draw.bitmap(),
     "masked-columns": lambda draw: draw.columns(),
+    "masked-kept": lambda draw: draw.kept(),
     "low-rank": lambda draw: draw.low_rank(),
     "sum": lambda draw: draw.sum(),
     "permuted": lambda draw: draw.permuted(draw.uniform(4, 4, zero=True)),

@@ -49,7 +49,7 @@ def owner(node: Packed, r: int, c: int) -> int:
 
 
 def dense(node: Packed, r: int, c: int, place: int, stored: int) -> float:
-    return float(node.tensors["weight"][r, c])
+    return float(node.tensors["weight"].reshape(-1)[place])
 
 
 def uniform(node: Packed, r: int, c: int, place: int, stored: int) -> float:

@@ -13,14 +13,19 @@ from workbench.registry import register
 
 @register("format", "dense")
 class Dense(Format):
-    """Tensor `weight [rows, cols]` in any floating type."""
+    """Tensor `weight` in any floating type: `[rows, cols]`, or inside a mask only its own weights in row order, `[n]`."""
 
     items: ClassVar = {"weight": "the weights, unchanged"}
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """The weights, widened to float32."""
-        return only(mask, packed.tensors["weight"].to(torch.float32))
+        weight = packed.tensors["weight"].to(torch.float32)
+        if mask is None:
+            return weight
+        full = torch.zeros(packed.rows, packed.cols, device=weight.device)
+        full[mask] = weight
+        return full
 
 
 @register("format", "uniform")

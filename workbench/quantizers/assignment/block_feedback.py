@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workbench.quantizers.assignment.feedback import feed_back
+from workbench.quantizers.assignment.feedback import feed_back, tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
@@ -16,7 +16,7 @@ from workbench.registry import register
 class BlockFeedback(Assignment):
     """Block error compensation as in BiLLM and ARB-LLM (arXiv 2402.04291, 2410.03129), with the exact triangular solve."""
 
-    block: int = setting(128, "columns coded at once, rounded down to whole steps of the coder", low=1, high=65536)
+    block: int = setting(128, "columns coded at once, in whole steps of the coder and at least one", low=1, high=65536)
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
 
     @property
@@ -27,4 +27,4 @@ class BlockFeedback(Assignment):
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code block by block from left to right."""
         assert moment is not None
-        yield from feed_back(w, moment, [[tile] for tile in layout.batches(self.block)], self.damping, quantize)
+        yield from feed_back(w, moment, tile_batches(layout, self.block), self.damping, quantize)

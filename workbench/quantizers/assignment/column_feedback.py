@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.assignment.feedback import feed_back
+from workbench.quantizers.assignment.feedback import BATCH, feed_back, tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
-
-BATCH = 128  # columns whose error moves on together
 
 
 @register("assignment", "column-feedback")
@@ -41,10 +39,7 @@ class ColumnFeedback(Assignment):
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code step by step."""
         assert moment is not None
-        batches = [
-            [(tile, min(tile + layout.step, stop)) for tile in range(start, stop, layout.step)]
-            for start, stop in layout.batches(BATCH)
-        ]
+        batches = tile_batches(layout, layout.step)
         if self.order == "moment":
             tiles = [tile for batch in batches for tile in batch]
             level = torch.stack([moment.diagonal()[start:stop].mean() for start, stop in tiles])

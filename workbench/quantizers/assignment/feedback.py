@@ -10,15 +10,21 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from workbench.quantizers.contract import Quantize
+from workbench.quantizers.contract import Layout, Quantize
 from workbench.quantizers.curvature import inverse_factor
 
 Tiles = Sequence[tuple[int, int]]
+BATCH = 128  # columns whose error moves on to later batches together
 
 
-def feed_back(
-    w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize
-) -> Iterator[Tensor]:
+def tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]:
+    """Tiles of `block` columns (in whole steps, at least one), in batches that the error leaves together."""
+    size = max(block // layout.step, 1) * layout.step
+    outer = layout.batches(max(size, BATCH))
+    return [[(tile, min(tile + size, stop)) for tile in range(start, stop, size)] for start, stop in outer]
+
+
+def feed_back(w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize) -> Iterator[Tensor]:
     """Code `w [rows, cols]` tile by tile, in place, in the order given; yield it after each batch.
 
     Tiles are `(start, stop)` columns coded at once. Inside a batch the error moves on at once, to later batches in one

@@ -28,8 +28,9 @@ class BinaryCodebook(Coder):
     """Vectors of `length` signs replaced by the nearest of `entries` codewords, times row (or group, column) scales.
 
     The binary codebook of BTC-LLM (arXiv 2506.12040, no released code): signs by ARB, patterns clustered by Hamming
-    distance. Assignment "magnitude" is this project's: a sign that is wrong costs what its weight is large, which takes a
-    fifth off the error at the same bits. Scales are solved again for the codewords' signs, under the second moment where there is one.
+    distance. Assignment "magnitude" is this project's: a wrong sign costs what its weight is large, which takes a fifth off
+    the error at the same bits. `rescale` solves the scales again for the final codewords, under the second moment where
+    there is one.
     """
 
     whole: ClassVar[bool] = True

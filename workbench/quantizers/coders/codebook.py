@@ -25,7 +25,7 @@ def nearest(y: Tensor, codebook: Tensor) -> Tensor:
 
 
 def pattern_counts(y: Tensor) -> Tensor:
-    """How often each of the 2^length sign patterns occurs among vectors `[n, length]`; bit j of a pattern's number is 1 for +1."""
+    """How often each of the 2^length sign patterns occurs in `[n, length]`; bit j of a pattern's number is 1 for +1."""
     length = y.shape[1]
     numbers = (y >= 0).to(torch.int64) @ (1 << torch.arange(length))
     return torch.bincount(numbers, minlength=1 << length)

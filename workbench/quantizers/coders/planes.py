@@ -143,9 +143,7 @@ def unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, mean: b
     return torch.cat([basis, mask.to(basis.dtype)[None]]) if mean else basis
 
 
-def refit(
-    target: Tensor, signs: Tensor, params: list[Params], span: int, mask: Tensor, moment: Tensor | None
-) -> list[Params]:
+def refit(target: Tensor, signs: Tensor, params: list[Params], span: int, mask: Tensor, moment: Tensor | None) -> list[Params]:
     """Scales and means of the whole matrix by least squares under `moment` for fixed signs.
 
     Every row keeps the better of old and new, measured after rounding to fp16.
@@ -172,7 +170,7 @@ def spread(scales: Tensor, basis: Tensor, span: int) -> Tensor:
 
 
 def scale_tensors(params: list[Params]) -> dict[str, Tensor]:
-    """Scales of all groups as they are stored: `scale [planes, rows, groups]`, `mean [rows, groups]`, `column_scale [planes, cols]`."""
+    """As stored, fp16: `scale [planes, rows, groups]`, where used `mean [rows, groups]`, `column_scale [planes, cols]`."""
     tensors = {"scale": beside(params, "scale").half()}
     if "mean" in params[0]:
         tensors["mean"] = beside(params, "mean").half()

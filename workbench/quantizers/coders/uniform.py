@@ -35,7 +35,7 @@ class Uniform(Coder):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.symmetric and self.bits == 1:
-            raise RecipeError("coder 'uniform': a symmetric grid of 1 bit has no step; use symmetric=False, 2 bits or coder 'sign'.")
+            raise RecipeError("coder 'uniform': a symmetric grid of 1 bit has no step; use symmetric=False or coder 'sign'.")
 
     @property
     def needs_moment(self) -> bool:
