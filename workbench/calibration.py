@@ -97,9 +97,14 @@ class CalibrationStats(Mapping[str, LayerStats]):
             raise ModelError(
                 f"statistics of {len(self)} and of {len(other)} layers do not add up; calibrate the same layers of one model."
             )
-        pairs = {name: (id(self[name]), id(other[name])) for name in self}
-        sums = {pair: self[name] + other[name] for name, pair in {p: (n, p) for n, p in pairs.items()}.values()}
-        return CalibrationStats({name: sums[pairs[name]] for name in self}, self.sources + other.sources)
+        sums: dict[tuple[int, int], LayerStats] = {}
+        layers = {}
+        for name in self:
+            pair = (id(self[name]), id(other[name]))  # layers that share an object go on sharing one
+            if pair not in sums:
+                sums[pair] = self[name] + other[name]
+            layers[name] = sums[pair]
+        return CalibrationStats(layers, self.sources + other.sources)
 
 
 def calibrate(

@@ -100,9 +100,10 @@ def summarise(windows: list[Window], name: str, seed: int) -> PerplexityResult:
     groups = columns if one else np.stack([columns[documents == d].sum(0) for d in np.unique(documents)])
     drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES, len(groups)))
     resampled = groups[drawn].sum(1)
+    low, high = percentiles(resampled[:, 0] / resampled[:, 1])
     return PerplexityResult(
         perplexity=exp(loss / tokens),
-        perplexity_interval=percentiles(np.array([exp(x) for x in resampled[:, 0] / resampled[:, 1]])),
+        perplexity_interval=(exp(low), exp(high)),
         bits_per_byte=loss / math.log(2) / size,
         bits_per_byte_interval=percentiles(resampled[:, 0] / math.log(2) / resampled[:, 2]),
         tokens=int(tokens),

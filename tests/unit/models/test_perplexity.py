@@ -1,0 +1,135 @@
+"""Perplexity and bits per byte against transformers' own loss, and the counts they are made of."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.errors import ModelError
+from workbench.models import ModelHandle, open_model
+from workbench.models.language_model import LanguageModel
+from workbench.models.perplexity import Window, perplexity, summarise
+from workbench.models.text import Text, text
+
+SHORT = Text("short", ("Tom had a red ball. He ran.", "A cat sat.", "Where is my hat? It is on the dog."))
+
+
+@pytest.fixture
+def lm(tiny_models: dict[str, Path]) -> LanguageModel:
+    return open_model(tiny_models["llama"]).language_model()
+
+
+def reference_losses(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
+    """transformers' own mean loss, times the number of scored tokens."""
+    with torch.no_grad():
+        return lm.module(ids, labels=ids).loss * (ids.shape[1] - 1)
+
+
+def test_it_is_the_exponential_of_the_mean_loss(lm: LanguageModel) -> None:
+    ids = [lm.encode(document) for document in SHORT.documents]
+    total, count = sum(reference_losses(lm, i) for i in ids), sum(i.shape[1] - 1 for i in ids)
+    result = perplexity(lm, SHORT)
+    assert (result.tokens, result.text, result.seed) == (count, "short", 0)
+    assert result.bytes == sum(len(document.encode()) for document in SHORT.documents)
+    assert result.perplexity == pytest.approx(math.exp(total / count), rel=1e-5)
+    assert result.bits_per_byte == pytest.approx(float(total) / math.log(2) / result.bytes, rel=1e-5)
+    assert result.losses == pytest.approx([float(reference_losses(lm, i)) / (i.shape[1] - 1) for i in ids], rel=1e-4)
+
+
+def test_a_long_document_is_scored_once_token_by_token_in_windows(lm: LanguageModel) -> None:
+    document = " ".join(SHORT.documents * 10)
+    ids = lm.encode(document)
+    starts = range(0, ids.shape[1] - 1, lm.context - 1)
+    expected = sum(reference_losses(lm, ids[:, start : start + lm.context]) for start in starts)
+    result = perplexity(lm, Text("long", (document,)))
+    assert ids.shape[1] > 2 * lm.context
+    assert (result.tokens, result.bytes, len(result.losses)) == (ids.shape[1] - 1, len(document), len(starts))
+    assert math.log(result.perplexity) * result.tokens == pytest.approx(float(expected), rel=1e-5)
+    low, high = result.perplexity_interval
+    assert low < result.perplexity < high  # windows are resampled where there is one document
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 20, 40])
+def test_the_number_of_tokens_is_met_exactly(lm: LanguageModel, tokens: int) -> None:
+    assert perplexity(lm, SHORT, tokens=tokens).tokens == tokens
+
+
+def test_bytes_count_characters_of_several_bytes(lm: LanguageModel) -> None:
+    result = perplexity(lm, Text("snow", ("Ein Schneemann ☃ im März.",)))
+    assert result.bytes == len("Ein Schneemann ☃ im März.".encode())
+
+
+def test_without_a_first_token_the_first_word_is_only_read(tiny_models: dict[str, Path]) -> None:
+    lm = open_model(tiny_models["gpt2"]).language_model()
+    lm.tokenizer.backend_tokenizer.post_processor = None
+    ids = lm.encode("A cat sat.")
+    result = perplexity(lm, Text("cat", ("A cat sat.",)))
+    assert (result.tokens, result.bytes) == (ids.shape[1] - 1, len("A cat sat.") - len(lm.decode(ids[:, :1])))
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    """Documents drawn around a known mean loss: the 95 % interval holds it in about 95 % of the draws."""
+    draw = np.random.default_rng(3)
+    held = 0
+    for trial in range(200):
+        losses = draw.normal(2.0, 0.3, size=40)
+        result = summarise([Window(i, 100 * loss, 100, 200) for i, loss in enumerate(losses)], "drawn", trial)
+        held += result.perplexity_interval[0] <= math.exp(2.0) <= result.perplexity_interval[1]
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_windows_of_one_document_are_resampled_together() -> None:
+    """Two windows that cancel within each document leave no spread between documents."""
+    windows = [Window(d, loss, 10, 10) for d in range(5) for loss in (10.0, 30.0)]
+    low, high = summarise(windows, "paired", 0).perplexity_interval
+    assert low == high == pytest.approx(math.exp(2.0))
+
+
+def test_the_same_seed_gives_the_same_interval(lm: LanguageModel) -> None:
+    words = Text(
+        "words",
+        tuple(f"The {word} fell down." for word in ["ant", "bee", "cat", "dog", "egg", "fox", "goat", "hat", "ink", "jam"]),
+    )
+    first, same, other = (perplexity(lm, words, seed=seed) for seed in (1, 1, 2))
+    assert first == same
+    assert first.perplexity == other.perplexity
+    assert first.perplexity_interval != other.perplexity_interval
+
+
+def test_a_destroyed_model_has_infinite_perplexity_not_an_error() -> None:
+    assert summarise([Window(0, 1e6, 10, 20)], "broken", 0).perplexity == math.inf
+
+
+@pytest.mark.parametrize(
+    ("documents", "tokens", "sentence"),
+    [
+        pytest.param(("Hi.",), 0, "0 tokens to score; use 1 or more", id="no-tokens"),
+        pytest.param(("Hi.",), -5, "-5 tokens to score; use 1 or more", id="negative"),
+    ],
+)
+def test_what_cannot_be_scored(lm: LanguageModel, documents: tuple[str, ...], tokens: int, sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        perplexity(lm, Text("mine", documents), tokens)
+
+
+def test_single_tokens_have_nothing_to_score(tiny_models: dict[str, Path]) -> None:
+    lm = open_model(tiny_models["llama"]).language_model()
+    lm.tokenizer.backend_tokenizer.post_processor = None
+    with pytest.raises(ModelError, match="'one' has no token to score"):
+        perplexity(lm, Text("one", ("a",)))
+
+
+def test_the_handle_measures_its_language_model(builtin: ModelHandle) -> None:
+    result = builtin.perplexity(text("evaluation"), tokens=500)
+    assert result == perplexity(builtin.language_model(), text("evaluation"), 500)
+    assert 1.0 < result.perplexity < 30.0
+
+
+@pytest.mark.shared
+def test_stories260k_has_its_known_bits_per_byte(stories260k: ModelHandle, data_folder: Path) -> None:
+    """1.123 bits a byte over 1,910 stories (PROVENANCE.md of the data folder); 40 of them come close."""
+    stories = text(data_folder / "tinystories" / "stories.txt")
+    result = stories260k.perplexity(Text("first 40", stories.documents[:40]))
+    assert result.bits_per_byte == pytest.approx(1.123, rel=0.04)
