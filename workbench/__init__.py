@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench import errors
-from workbench.recipe import LayerPlan, Recipe
+from workbench.recipe import LayerPlan, Recipe  # before `recipe` below, which takes the place of the module of that name
+
+from workbench.presets import recipe  # isort: skip
 from workbench.registry import make as part
 
 if TYPE_CHECKING:
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     from workbench.calibration import calibrate
     from workbench.models import open_model
     from workbench.models.text import text
-    from workbench.quantizers import quantize
-    from workbench.quantizers.model import quantize_model
+    from workbench.quantizers import quantize, quantize_model
     from workbench.widgets import Explorer, notebook
 
 __version__ = "0.1.0"
@@ -53,7 +54,7 @@ _HOMES = {
     "notebook": "workbench.widgets",
     "open_model": "workbench.models",
     "quantize": "workbench.quantizers",
-    "quantize_model": "workbench.quantizers.model",
+    "quantize_model": "workbench.quantizers",
     "save": "workbench.artifact",
     "text": "workbench.models.text",
     "what_if": "workbench.analysis.whatif",

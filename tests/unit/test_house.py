@@ -44,7 +44,7 @@ def test_tool_passes(tool: str, arguments: list[str]) -> None:
         pytest.param("D100", "value = 1\n", id="module-without-docstring"),
         pytest.param("F401", '"""Planted."""\n\nimport os\n', id="unused-import"),
         pytest.param("T201", '"""Planted."""\n\nprint(1)\n', id="print"),
-        pytest.param("FIX002", '"""Planted."""\n# TODO later\n', id="left-for-later"),  # noqa: FIX002
+        pytest.param("FIX002", '"""Planted."""\n# TODO later\n', id="left-for-later"),
         pytest.param("S301", '"""Planted."""\n\nimport pickle\n\npickle.loads(b"")\n', id="pickle"),
     ],
 )

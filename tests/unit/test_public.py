@@ -11,7 +11,14 @@ PUBLIC = [
     "Explorer", "LayerPlan", "Recipe", "calibrate", "compare", "errors", "load", "notebook", "open_model", "part", "quantize",
     "quantize_model", "recipe", "save", "text", "what_if",
 ]  # fmt: skip
-CORE = ["workbench", "workbench.kernels.linear", "workbench.kernels.dispatch", "workbench.presets", "workbench.quantizers", "workbench.jobs"]
+CORE = [
+    "workbench",
+    "workbench.kernels.linear",
+    "workbench.kernels.dispatch",
+    "workbench.presets",
+    "workbench.quantizers",
+    "workbench.jobs",
+]
 HEAVY = ["bokeh", "datashader", "holoviews", "ipywidgets", "numba", "pandas", "panel", "plotly", "transformers", "triton"]
 
 

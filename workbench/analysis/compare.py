@@ -38,8 +38,9 @@ def check_tokens(first: LanguageModel, second: LanguageModel, text: Text) -> Non
     ids, others = first.encode(text.documents[0]), second.encode(text.documents[0])
     if ids.tolist() != others.tolist():
         raise ModelError(
-            f"{first.name!r} reads the first document of {text.name!r} as {ids.shape[1]} tokens, {second.name!r} as {others.shape[1]} "
-            "or other ones; compare models that share a tokenizer."
+            f"{first.name!r} reads the first document of {text.name!r} as {ids.shape[1]} tokens, "
+            f"{second.name!r} as {others.shape[1]} or other ones; compare models that share a tokenizer."
         )
     if first.context != second.context:
-        raise ModelError(f"{first.name!r} reads {first.context} tokens at once, {second.name!r} {second.context}; they must agree.")
+        both = f"{first.name!r} reads {first.context} tokens at once, {second.name!r} {second.context}"
+        raise ModelError(f"{both}; compare models that read equally many.")

@@ -106,7 +106,10 @@ def windows(lm: LanguageModel, text: Text, tokens: int | None) -> Iterator[tuple
 def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tuple[np.ndarray, ...]:
     """The columns of `Tokens` for one window."""
     if original.shape != changed.shape:
-        raise ModelError(f"logits of shape {list(original.shape)} and {list(changed.shape)} cannot be compared; the vocabularies differ.")
+        shapes = f"{list(original.shape)} and {list(changed.shape)}"
+        raise ModelError(
+            f"logits of shape {shapes} cannot be compared, the vocabularies differ; compare models of one vocabulary."
+        )
     target = ids[0, 1:]
     rows = []
     for start in range(0, len(target), ROWS):

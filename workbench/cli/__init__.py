@@ -31,7 +31,7 @@ app.command()(whatif)
 def main() -> None:
     """Run the command line; a mistake that a user can mend is one line, never a traceback."""
     try:
-        app()
+        app(prog_name="workbench")
     except WorkbenchError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise SystemExit(1) from None

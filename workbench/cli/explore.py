@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.arguments import is_artifact
+from workbench.cli.arguments import holds_recipe
 from workbench.errors import ModelError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -19,7 +19,7 @@ def explore(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
 ) -> None:
     """Open the explorer at http://127.0.0.1:5006/explorer (Ctrl-C ends it)."""
-    if is_artifact(model):
+    if holds_recipe(model):
         raise ModelError(f"{model!r} holds a quantized model; open the original and load the result there.")
     from workbench.models import open_model
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_recipe, read_text
+from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_text
 from workbench.cli.output import emit, plus_minus, progress
 
 if TYPE_CHECKING:
@@ -118,8 +118,9 @@ def whatif(
     from workbench.analysis.whatif import what_if
     from workbench.calibration import calibrate
     from workbench.models import open_model
+    from workbench.presets import parse
 
-    chosen, handle, document = read_recipe(recipe), open_model(model), read_text(text)
+    chosen, handle, document = parse(recipe), open_model(model), read_text(text)
     begin = time.perf_counter()
     with progress("calibrating", quiet=as_json) as told:
         stats = calibrate(handle, read_text("calibration"), layers=[layer], seed=seed, on_progress=told)
@@ -166,7 +167,10 @@ def writing(original: list[str], other: list[str]) -> dict[str, Any]:
     from workbench.views.text import fork
 
     at = fork(original, other)
-    parted = None if at is None else {"token": at, "original": "".join(original[at : at + 1]), "other": "".join(other[at : at + 1])}
+    if at is None:
+        return {"generated": "".join(other), "fork": None}
+    here = slice(at, at + 1)  # empty where one text has ended
+    parted = {"token": at, "original": "".join(original[here]), "other": "".join(other[here])}
     return {"generated": "".join(other), "fork": parted}
 
 
@@ -179,12 +183,16 @@ def comparison_text(facts: dict[str, Any]) -> str:
         facts["model"],
         f"  perplexity       {plus_minus(original['perplexity'], original['perplexity_interval'])}",
         f"  bytes            {original['bytes']:,}",
-        f"  writes           {facts['prompt']} |{original['generated']}",
+        f"  writes           {facts['prompt']}{original['generated']}",
     ]
     for row in facts["models"]:
         fork = row["fork"]
-        parted = "the two agree to the end" if fork is None else f"token {fork['token'] + 1}: {fork['original']!r} became {fork['other']!r}"
-        bits = f", {row['bits_per_weight']:.2f} bits per weight stored ({row['nominal_bits']:.2f} nominal)" if "nominal_bits" in row else ""
+        parted = "none, the two agree to the end"
+        if fork is not None:
+            parted = f"token {fork['token'] + 1}: {fork['original']!r} became {fork['other']!r}"
+        bits = ""
+        if "nominal_bits" in row:
+            bits = f", {row['bits_per_weight']:.2f} bits per weight stored ({row['nominal_bits']:.2f} nominal)"
         lines += [
             "",
             row["model"],
@@ -192,7 +200,7 @@ def comparison_text(facts: dict[str, Any]) -> str:
             f"  top-1 agreement  {row['top1_agreement']:.2%}",
             f"  perplexity       {plus_minus(row['perplexity'], row['perplexity_interval'])}",
             f"  bytes            {row['bytes']:,}{bits}",
-            f"  writes           {facts['prompt']} |{row['generated']}",
+            f"  writes           {facts['prompt']}{row['generated']}",
             f"  first fork       {parted}",
         ]
     return "\n".join(lines)

@@ -36,7 +36,7 @@ def plus_minus(value: float, interval: tuple[float, float], digits: int = 3) -> 
 def progress(label: str, *, quiet: bool) -> Iterator[Callable[[float, float], None]]:
     """A bar on standard error that is told `(done, total)`; nothing where `quiet` or where nobody watches."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda *_: None
         return
     with typer.progressbar(length=1000, label=label, file=sys.stderr) as bar:
         yield lambda done, total: bar.update(int(1000 * done / max(total, 1)) - bar.pos)

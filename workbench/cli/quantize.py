@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, RecipeText, Seed, TextFile, read_recipe, read_text
+from workbench.cli.arguments import Json, Model, RecipeText, Seed, TextFile, read_text
 from workbench.cli.output import emit, progress
 
 
@@ -22,16 +22,19 @@ def quantize(
 ) -> None:
     """Quantize every layer that matches and save the model: calibrate, quantize block by block, write safetensors."""
     from workbench.artifact import save
+    from workbench.artifact.atomic import check_place
     from workbench.calibration import calibrate
     from workbench.models import open_model
-    from workbench.quantizers.model import quantize_model
+    from workbench.presets import parse
+    from workbench.quantizers import quantize_model
 
-    chosen, document, handle = read_recipe(recipe), read_text(text), open_model(model)
+    chosen, document, handle = parse(recipe), read_text(text), open_model(model)
+    check_place(out)  # now rather than after the work
     begin = time.perf_counter()
     with progress("calibrating", quiet=as_json) as told:
         stats = calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told)
     with progress("quantizing", quiet=as_json) as told:
-        result = quantize_model(handle, chosen, stats=stats, layers=layers, on_progress=lambda step: told(step.done, step.total))
+        result = quantize_model(handle, chosen, stats=stats, layers=layers, on_progress=lambda step: told(step.fraction, 1))
     save(result, out, handle)
     table = result.table()
     facts: dict[str, Any] = {

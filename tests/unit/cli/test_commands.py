@@ -1,0 +1,102 @@
+"""Each command's JSON has the promised keys and nothing else is on standard output; the text form says the same."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Said
+from workbench.cli import explore
+from workbench.cli.output import plain
+
+LAYER = "model.layers.0.mlp.down_proj"
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    path = tmp_path / "story.txt"
+    path.write_text("Tom had a red ball. He threw it high.<|endoftext|>A small bird sat on the roof and sang.")
+    return path
+
+
+def test_layers(command: Callable[..., Said]) -> None:
+    rows = json.loads(command("layers", "builtin", "--json").out)["layers"]
+    assert len(rows) == 42
+    assert {"name", "rows", "cols", "dtype", "parameters"} <= set(rows[0])
+    assert LAYER in command("layers", "builtin").out
+
+
+def test_recipes(command: Callable[..., Said]) -> None:
+    rows = json.loads(command("recipes", "--json").out)["recipes"]
+    assert {"none", "rtn", "gptq", "binary", "btc", "pb-llm"} <= {row["name"] for row in rows}
+    assert {"name", "nominal_bits", "needs_calibration", "source"} <= set(rows[0])
+    assert "pb-llm" in command("recipes").out
+
+
+def test_eval(command: Callable[..., Said], story: Path) -> None:
+    facts = json.loads(command("eval", "builtin", "--text", story, "--json").out)
+    intervals = {"perplexity_interval", "bits_per_byte_interval"}
+    assert {"perplexity", "bits_per_byte", "tokens", "bytes", "seconds"} | intervals <= set(facts)
+    low, high = facts["perplexity_interval"]
+    assert low <= facts["perplexity"] <= high
+    assert f"{facts['perplexity']:.3f}" in command("eval", "builtin", "--text", story).out
+
+
+def test_generate(command: Callable[..., Said]) -> None:
+    facts = json.loads(command("generate", "builtin", "--prompt", "Tom had", "--tokens", 12, "--json").out)
+    assert facts["text"].startswith("Tom had")
+    assert 0 < facts["tokens"] <= 12
+    assert command("generate", "builtin", "--prompt", "Tom had", "--tokens", 12).out == facts["text"] + "\n"
+
+
+def test_whatif(command: Callable[..., Said], story: Path) -> None:
+    arguments = ["whatif", "builtin", "--layer", LAYER, "--text", story, "--recipe"]
+    facts = json.loads(command(*arguments, "rtn:bits=2,group=64", "--json").out)
+    assert {"kl", "kl_interval", "perplexity", "perplexity_original", "top1_changed"} <= set(facts)
+    assert {"recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error", "tokens", "seconds"} <= set(facts)
+    assert facts["kl"] > 0
+    assert f"{facts['kl']:.5f}" in command(*arguments, "rtn:bits=2,group=64").out
+
+
+def test_whatif_of_nothing_is_zero(command: Callable[..., Said], story: Path) -> None:
+    facts = json.loads(command("whatif", "builtin", "--layer", LAYER, "--text", story, "--recipe", "none", "--json").out)
+    assert (facts["kl"], facts["kl_interval"], facts["top1_changed"]) == (0.0, [0.0, 0.0], 0.0)
+    assert facts["perplexity"] == facts["perplexity_original"]
+
+
+def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.*", "--tokens", 500]
+    said = command("quantize", "builtin", "--out", tmp_path / "out", *words)
+    assert said.status == 0
+    assert said.err == ""
+    assert LAYER in said.out
+    assert "bits per weight stored" in said.out
+    assert (tmp_path / "out" / "recipe.json").is_file()
+
+
+def test_json_has_no_nan() -> None:
+    facts = {"a": float("nan"), "b": [float("inf"), 1.5], "c": (True, None)}
+    assert plain(facts) == {"a": None, "b": [None, 1.5], "c": [True, None]}
+
+
+def test_explore_serves_the_app_on_this_machine_only() -> None:
+    words = explore.command("builtin", 5123, browser=False)
+    assert words[1:4] == ["-m", "panel", "serve"]
+    assert Path(words[4]).name == "explorer.py"
+    assert Path(words[4]).is_file()
+    assert words[words.index("--address") + 1] == "127.0.0.1"
+    assert words[words.index("--port") + 1] == "5123"
+    assert "--show" not in words
+    assert "--show" in explore.command("builtin", 5123, browser=True)
+
+
+def test_console_script_is_installed_with_quick_help() -> None:
+    code = "import sys; from workbench.cli import main; sys.argv = ['workbench', '--help']; main()"
+    said = subprocess.run([sys.executable, "-X", "importtime", "-c", code], text=True, capture_output=True, check=False)
+    assert said.returncode == 0
+    assert "quantize" in said.stdout
+    assert "transformers" not in said.stderr
+    assert "panel" not in said.stderr
