@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -18,13 +18,12 @@ from workbench.errors import ModelError
 from workbench.models.checkpoint import check_finite
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 
 def read_config(folder: Path) -> "PretrainedConfig":
     """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code."""
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     path = folder / "config.json"
     if not path.is_file():
@@ -34,7 +33,7 @@ def read_config(folder: Path) -> "PretrainedConfig":
         model_type = fields.get("model_type")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{path} is not a JSON object ({error}); download it again.") from error
-    if model_type not in CONFIG_MAPPING_NAMES:
+    if model_type not in CONFIG_MAPPING:
         if "auto_map" in fields:
             raise ModelError(f"{path} needs the model's own Python code (auto_map), which is never run; use a model without it.")
         raise ModelError(f"{path} says model_type {model_type!r}, which the installed transformers does not know.")
@@ -75,7 +74,7 @@ def parameters_on_meta() -> Iterator[None]:
             return parameter
         return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(to_meta)
+    hook = register_module_parameter_registration_hook(cast(Any, to_meta))  # torch types its result as None
     try:
         yield
     finally:
@@ -100,6 +99,16 @@ def load_module(folder: Path, config: "PretrainedConfig") -> nn.Module:
     for name, parameter in module.named_parameters():
         check_finite(f"weight {name!r}", parameter)
     return module.eval().requires_grad_(requires_grad=False)
+
+
+def read_generation_config(folder: Path) -> "GenerationConfig | None":
+    """What the model's folder says about generation (end tokens), where it says anything; a loaded module has read it itself."""
+    from transformers import GenerationConfig
+
+    if not (folder / "generation_config.json").is_file():
+        return None
+    with one_sentence(folder):
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":

@@ -1,6 +1,6 @@
 """ModelHandle: what `open_model` returns. Layers as rows, one weight at a time, and a running model when it is asked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from workbench.errors import ModelError, ShapeError
 from workbench.models import architecture
 from workbench.models.checkpoint import Checkpoint, check_finite
 from workbench.models.language_model import LanguageModel, context_of, encode
-from workbench.models.layers import Layer, layer_table, unknown_layer
+from workbench.models.layers import Layer, layer_table, stored_name, unknown_layer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,20 @@ class ModelHandle:
         """One layer's bias `[out]` in its stored dtype, or None."""
         tensor = self.layer(name).tensor.removesuffix("weight") + "bias"
         return self._checkpoint.read(tensor) if tensor in self._checkpoint.entries else None
+
+    def other_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
+        """Every tensor that the module needs beside the weights of `layers`, by the module's name, in its stored dtype.
+
+        Of tied tensors only one is given, unless the checkpoint holds both and they differ.
+        """
+        module: Any = architecture.empty_module(self.config)
+        replaced = {f"{name}.weight" for name in layers}
+        places = {name: stored_name(name, module.base_model_prefix, self._checkpoint) for name in module.state_dict()}
+        found = {name: self._checkpoint.read(place) for name, place in places.items() if place and name not in replaced}
+        for tied, source in module.all_tied_weights_keys.items():
+            if tied in found and source in found and torch.equal(found[tied], found[source]):
+                del found[tied]
+        return found
 
     @property
     def module(self) -> nn.Module:

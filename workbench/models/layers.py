@@ -81,11 +81,19 @@ def split_name(name: str) -> tuple[int, str] | None:
 
 
 def find_tensor(name: str, prefix: str, checkpoint: Checkpoint) -> str:
-    """The checkpoint's name of a module's tensor: checkpoints are saved with or without the base model's prefix."""
-    for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
-        if candidate in checkpoint.entries:
-            return candidate
-    raise ModelError(f"{checkpoint.folder} has no weight {name!r}, which its config.json asks for; the checkpoint is incomplete.")
+    """The checkpoint's name of a module's tensor; ModelError when it has none."""
+    stored = stored_name(name, prefix, checkpoint)
+    if stored is None:
+        raise ModelError(
+            f"{checkpoint.folder} has no weight {name!r}, which its config.json asks for; the checkpoint is incomplete."
+        )
+    return stored
+
+
+def stored_name(name: str, prefix: str, checkpoint: Checkpoint) -> str | None:
+    """The checkpoint's name of a module's tensor, or None: checkpoints are saved with or without the base model's prefix."""
+    candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
+    return next((candidate for candidate in candidates if candidate in checkpoint.entries), None)
 
 
 def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":

@@ -1,0 +1,63 @@
+"""The names inside an artifact, and stored trees as JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from workbench.kernels.packed import Packed
+
+VERSION = 1
+MODEL, RECIPE, LEDGER, CONFIG = "model.safetensors", "recipe.json", "ledger.json", "config.json"
+# what runs a model besides its weights; pickles and code are never copied
+COPIED = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def is_artifact(folder: str | Path) -> bool:
+    """Whether a folder looks like a saved quantized model: it has a recipe and a ledger."""
+    return all((Path(folder) / name).is_file() for name in (RECIPE, LEDGER))
+
+
+def tensor_key(layer: str, path: str, node: Packed, tensor: str) -> str:
+    """Name in the file: `layer|path|tensor`, or `shared|key` for what several layers have in common."""
+    if tensor in node.shared:
+        return f"shared|{node.shared[tensor][0]}"
+    return f"{layer}|{path}|{tensor}"
+
+
+def tree_to_dict(layer: str, node: Packed, path: str = "") -> dict[str, Any]:
+    """A tree without its tensors' contents: format, shape, facts, where each tensor is, sharing, children."""
+    return {
+        "format": node.format,
+        "rows": node.rows,
+        "cols": node.cols,
+        "facts": dict(node.facts),
+        "tensors": {name: tensor_key(layer, path, node, name) for name in node.tensors},
+        "shared": {name: list(sharing) for name, sharing in node.shared.items()},
+        "children": [tree_to_dict(layer, child, f"{path}{index}.") for index, child in enumerate(node.children)],
+    }
+
+
+def tree_from_dict(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Packed:
+    """The inverse of `tree_to_dict`, with tensors taken by their names in the file."""
+    return Packed(
+        format=data["format"],
+        rows=data["rows"],
+        cols=data["cols"],
+        tensors={name: tensors[key] for name, key in data["tensors"].items()},
+        facts=data["facts"],
+        children=tuple(tree_from_dict(child, tensors) for child in data["children"]),
+        shared={name: (key, layers) for name, (key, layers) in data["shared"].items()},
+    )

@@ -1,0 +1,81 @@
+"""load: a saved folder to a model that runs on its packed layers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from workbench.artifact import reading
+from workbench.artifact.layout import tree_from_dict
+from workbench.artifact.packed_model import PackedModel
+from workbench.bits import BitLedger
+from workbench.errors import ArtifactError
+from workbench.kernels.linear import Cache, PackedLinear
+from workbench.kernels.packed import Packed
+from workbench.models import architecture
+from workbench.quantized import QuantizedLayer, QuantizedModel
+from workbench.recipe import LayerPlan, Recipe
+
+
+def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
+    """Load what `save` wrote, check every byte of it, and build the model around its packed layers.
+
+    `cache` is that of `PackedLinear`: "decoded" (the default) keeps each layer's float32 matrix once the reference backend
+    has used it, "none" holds nothing but what is stored. Raises ArtifactError saying what is missing or damaged.
+    """
+    place = Path(folder).expanduser().absolute()
+    contents = reading.read(place)
+    layers = {name: layer_from(name, entry, contents) for name, entry in contents.recipe["layers"].items()}
+    quantized = QuantizedModel(
+        source=contents.recipe["source"],
+        layers=layers,
+        plan=LayerPlan.from_dict(contents.recipe["plan"]),
+        calibration=contents.recipe["calibration"],
+        seconds=contents.recipe["seconds"],
+    )
+    packed_names = {key for entry in contents.recipe["layers"].values() for key in tensor_names(entry["packed"])}
+    others = {name: tensor for name, tensor in contents.tensors.items() if name not in packed_names}
+    module = build(place, {name: layer.packed for name, layer in layers.items()}, others, cache)
+    file_ledger = BitLedger.from_dict(contents.ledger["model"])
+    return PackedModel(place, quantized, module, file_ledger, contents.recipe["fingerprint"])
+
+
+def layer_from(name: str, entry: Mapping[str, Any], contents: reading.Contents) -> QuantizedLayer:
+    """One layer's result, as it was when it was saved."""
+    return QuantizedLayer(
+        name=name,
+        packed=tree_from_dict(entry["packed"], contents.tensors),
+        recipe=Recipe.from_dict(entry["recipe"]),
+        ledger=BitLedger.from_dict(contents.ledger["layers"][name]),
+        relative_error=entry["relative_error"],
+        output_error=entry["output_error"],
+        seconds=entry["seconds"],
+    )
+
+
+def tensor_names(tree: Mapping[str, Any]) -> set[str]:
+    """Names in the file of all tensors of a tree."""
+    return set(tree["tensors"].values()).union(*(tensor_names(child) for child in tree["children"]))
+
+
+def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tensor], cache: Cache) -> nn.Module:
+    """The model's module, float32 and in eval mode, with packed layers; the replaced weights are never allocated."""
+    module: Any = architecture.empty_module(architecture.read_config(folder))
+    for name, packed in layers.items():
+        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))
+    wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in others.items()}
+    module.load_state_dict(wide, strict=False, assign=True)
+    module.tie_weights(missing_keys=empty_parameters(module), recompute_mapping=False)
+    empty = sorted(empty_parameters(module))
+    if empty:
+        raise ArtifactError(f"{folder} lacks {len(empty)} tensors of its architecture, first {empty[0]!r}; save the model again.")
+    generation = architecture.read_generation_config(folder)
+    if generation is not None:
+        module.generation_config = generation
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def empty_parameters(module: nn.Module) -> set[str]:
+    """Parameters that have no memory yet."""
+    return {name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_meta}

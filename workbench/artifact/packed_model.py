@@ -1,0 +1,122 @@
+"""PackedModel: a loaded artifact. It reads and writes text like an opened model, on packed layers."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from workbench.artifact.layout import MODEL
+from workbench.bits import BitLedger
+from workbench.errors import ModelError
+from workbench.kernels.linear import resident_bytes
+from workbench.models import architecture
+from workbench.models.language_model import LanguageModel
+from workbench.models.layers import unknown_layer
+from workbench.quantized import QuantizedLayer, QuantizedModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.models.perplexity import PerplexityResult
+    from workbench.models.text import Text
+
+
+class PackedModel:
+    """A quantized model that runs.
+
+    `quantized` is what was saved (its layers, plan and calibration), `module` is what runs, `file_ledger` itemises
+    model.safetensors over all weights of the model, `fingerprint` is that of the original.
+    """
+
+    def __init__(
+        self, folder: Path, quantized: QuantizedModel, module: nn.Module, file_ledger: BitLedger, fingerprint: str
+    ) -> None:
+        self.folder, self.quantized, self.module = folder, quantized, module
+        self.file_ledger, self.fingerprint = file_ledger, fingerprint
+
+    def __repr__(self) -> str:
+        size = f"{len(self.quantized.layers)} packed layers at {self.bits_per_weight:.3f} bits per weight, {self.bytes:,} bytes"
+        return f"<PackedModel {self.source!r}: {size}>"
+
+    @property
+    def source(self) -> str:
+        """What the original model was opened by."""
+        return self.quantized.source
+
+    @property
+    def ledger(self) -> BitLedger:
+        """What the quantized weights cost."""
+        return self.quantized.ledger
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per weight over the quantized layers."""
+        return self.quantized.bits_per_weight
+
+    @property
+    def nominal_bits(self) -> float:
+        """Nominal bits per weight over the quantized layers."""
+        return self.quantized.nominal_bits
+
+    @property
+    def bytes(self) -> int:
+        """Size of model.safetensors: packed layers, all other tensors, and the header."""
+        return (self.folder / MODEL).stat().st_size
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes that weights take in memory now, decoded copies included; other tensors are held in float32."""
+        return resident_bytes([self.module])
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the quantized layers."""
+        return list(self.quantized.layers)
+
+    def layers(self) -> "pd.DataFrame":
+        """One row a quantized layer: name, rows, cols, bits_per_weight, nominal_bits, relative_error, output_error, seconds."""
+        return self.quantized.table()
+
+    def layer(self, name: str) -> QuantizedLayer:
+        """One quantized layer; an unknown name raises ModelError with the nearest one."""
+        if name not in self.quantized.layers:
+            raise unknown_layer(name, self.layer_names)
+        return self.quantized.layers[name]
+
+    def weight(self, name: str) -> Tensor:
+        """The matrix that a layer's stored form decodes to, float32 `[rows, cols]`."""
+        return self.layer(name).weight()
+
+    def language_model(self) -> LanguageModel:
+        """The model as something that reads and writes text; ModelError for encoders."""
+        return self._language_model
+
+    @cached_property
+    def _language_model(self) -> LanguageModel:
+        if not architecture.is_causal(architecture.read_config(self.folder)):
+            raise ModelError(f"{self.source!r} is no causal language model: its layers are packed, but it writes no text.")
+        return LanguageModel(self.module, architecture.load_tokenizer(self.folder), self.folder.name)
+
+    def encode(self, text: str) -> Tensor:
+        """Token ids `[1, T]`."""
+        return self._language_model.encode(text)
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Logits `[1, T, vocabulary]` of token ids `[1, T]`."""
+        return self._language_model.logits(ids)
+
+    def generate(self, prompt: str, tokens: int = 100, **settings: Any) -> str:
+        """See `LanguageModel.generate`."""
+        return self._language_model.generate(prompt, tokens, **settings)
+
+    def stream(self, prompt: str, tokens: int = 100, **settings: Any) -> Iterator[str]:
+        """See `LanguageModel.stream`."""
+        return self._language_model.stream(prompt, tokens, **settings)
+
+    def perplexity(self, text: "Text", tokens: int | None = None, **settings: Any) -> "PerplexityResult":
+        """See `models.perplexity.perplexity`."""
+        from workbench.models.perplexity import perplexity
+
+        return perplexity(self._language_model, text, tokens, **settings)

@@ -1,0 +1,81 @@
+"""An artifact's files, read and checked: what is missing, cut short, changed or of another version is named in one sentence."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from workbench.artifact import digest
+from workbench.artifact.layout import CONFIG, LEDGER, MODEL, RECIPE, VERSION
+from workbench.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The two documents of an artifact and all tensors of its model file, checked against each other."""
+
+    recipe: dict[str, Any]
+    ledger: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def read(folder: Path) -> Contents:
+    """Read a whole artifact; ArtifactError at the first thing that is not as it was saved."""
+    check_present(folder)
+    ledger = read_json(folder / LEDGER)
+    if digest.of_json(ledger) != ledger.get("sha256"):
+        raise ArtifactError(f"{folder / LEDGER} was changed after it was saved; save the model again.")
+    for name, fingerprint in ledger["files"].items():
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder} lacks {name}; copy the whole folder again.")
+        if digest.of_file(folder / name) != fingerprint:
+            raise ArtifactError(f"{folder / name} was changed after it was saved; copy it again, or save the model again.")
+    recipe = read_json(folder / RECIPE)
+    return Contents(recipe, ledger, read_tensors(folder / MODEL, ledger))
+
+
+def check_present(folder: Path) -> None:
+    """Raise ArtifactError unless the folder and its main files are there."""
+    if not folder.is_dir():
+        raise ArtifactError(f"there is no folder {str(folder)!r}; give one that `workbench quantize --out` or wb.save wrote.")
+    missing = [name for name in (RECIPE, LEDGER, MODEL, CONFIG) if not (folder / name).is_file()]
+    if missing == [RECIPE, LEDGER]:
+        raise ArtifactError(f"{folder} is no quantized model (no {RECIPE}); a plain model is opened with wb.open_model.")
+    if missing:
+        raise ArtifactError(f"{folder} lacks {', '.join(missing)}; copy the whole folder again.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One document of this version."""
+    try:
+        document = json.loads(path.read_bytes())
+        version = document["version"]
+    except (ValueError, TypeError, KeyError):
+        raise ArtifactError(f"{path} is damaged: it is not the JSON that was saved; copy it again.") from None
+    if version != VERSION:
+        raise ArtifactError(f"{path} has version {version!r}, this workbench reads version {VERSION}; save the model again here.")
+    return document
+
+
+def read_tensors(path: Path, ledger: dict[str, Any]) -> dict[str, Tensor]:
+    """Every tensor of the model file; its length, header and each tensor's bytes must be those that were saved."""
+    size, saved = path.stat().st_size, ledger["bytes"]
+    if size != saved:
+        how = "cut short" if size < saved else "not the file that was saved"
+        raise ArtifactError(f"{path} has {size:,} bytes of {saved:,}; it is {how}: copy it again.")
+    if digest.of_header(path) != ledger["header"]:
+        raise ArtifactError(f"{path} is damaged in its header, the list of tensors; copy it again.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} is not a safetensors file ({error}); copy it again.") from None
+    for name, fingerprint in ledger["tensors"].items():
+        if name not in tensors:
+            raise ArtifactError(f"{path} lacks tensor {name!r}; save the model again.")
+        if digest.of_tensor(tensors[name]) != fingerprint:
+            raise ArtifactError(f"{path} is damaged in tensor {name!r}; copy it again.")
+    return tensors

@@ -1,0 +1,150 @@
+"""save: a quantized model to a folder, all of it or nothing, with a ledger that adds up to the file."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from workbench.artifact import digest
+from workbench.artifact.atomic import check_place, new_folder
+from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, tensor_key, tree_to_dict
+from workbench.bits import BitEntry, BitLedger
+from workbench.errors import ArtifactError
+from workbench.kernels.packed import Packed, ledger, stored_bits
+from workbench.models import ModelHandle, open_model
+from workbench.quantized import QuantizedLayer, QuantizedModel
+
+
+def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | None = None) -> Path:
+    """Write a quantized model with everything needed to run it, and return the folder.
+
+    `model` is the model that was quantized, opened again from its source when absent. An artifact that is already there is
+    replaced in one step. Raises ArtifactError when the folder holds other things, or the layers do not belong to the model.
+    """
+    target = Path(folder).expanduser().absolute()
+    check_place(target)
+    model = model or open_model(quantized.source)
+    check_belongs(quantized, model)
+    layers = counted(quantized.layers)
+    tensors, entries = packed_tensors(layers)
+    others = model.other_tensors(layers)
+    with new_folder(target) as partial:
+        save_file(tensors | others, partial / MODEL, metadata={"format": "pt"})
+        (partial / MODEL).chmod(0o644)  # safetensors writes it for its owner only
+        for name in (CONFIG, *COPIED):
+            if (model.folder / name).is_file():
+                shutil.copyfile(model.folder / name, partial / name)
+        write_json(partial / RECIPE, recipe_document(quantized, layers, model))
+        book = file_ledger(partial / MODEL, layers, entries, others)
+        write_json(partial / LEDGER, ledger_document(partial, layers, tensors | others, book))
+    return target
+
+
+def check_belongs(quantized: QuantizedModel, model: ModelHandle) -> None:
+    """Raise ArtifactError when the layers were made from another model; ModelError for a layer it does not have."""
+    if not quantized.layers:
+        raise ArtifactError(f"no layer of {quantized.source!r} was quantized; check the patterns of the plan.")
+    if quantized.source != model.source:
+        raise ArtifactError(f"the layers were quantized from {quantized.source!r}, not from {model.source!r}; give that model.")
+    for name, layer in quantized.layers.items():
+        there, given = model.layer(name), [layer.packed.rows, layer.packed.cols]
+        if given != [there.rows, there.cols]:
+            raise ArtifactError(f"layer {name!r} is {[there.rows, there.cols]} in the model, but {given} as quantized.")
+
+
+def counted(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
+    """The layers with shared tensors paid by exactly those layers that are saved here."""
+    owners = Counter(key for layer in layers.values() for _, node in layer.packed.walk() for key, _ in node.shared.values())
+
+    def recount(node: Packed) -> Packed:
+        shared = {name: (key, owners[key]) for name, (key, _) in node.shared.items()}
+        return replace(node, shared=shared, children=tuple(recount(child) for child in node.children))
+
+    trees = {name: recount(layer.packed) for name, layer in layers.items()}
+    return {
+        name: replace(layer, packed=trees[name], ledger=ledger(trees[name], layer.nominal_bits)) for name, layer in layers.items()
+    }
+
+
+def packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[str, Tensor], list[BitEntry]]:
+    """All stored tensors of the layers by their names in the file, shared ones once, and what each costs and is for."""
+    tensors: dict[str, Tensor] = {}
+    entries: list[BitEntry] = []
+    for layer in layers.values():
+        items = iter(layer.ledger.entries)
+        for path, node in layer.packed.walk():
+            for name, tensor in node.tensors.items():
+                key, item = tensor_key(layer.name, path, node, name), next(items)
+                if key in tensors:
+                    if digest.of_tensor(tensors[key]) != digest.of_tensor(tensor):
+                        raise ArtifactError(f"layer {layer.name!r} shares {key!r} with others but holds another tensor.")
+                    continue
+                tensors[key] = tensor.detach().cpu().contiguous().clone()
+                entries.append(replace(item, bits=stored_bits(tensor), shared_by=1))
+    return tensors, entries
+
+
+def recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLayer], model: ModelHandle) -> dict[str, Any]:
+    """What was done to which model, and how each layer's tensors form a stored matrix."""
+    return {
+        "version": VERSION,
+        "source": quantized.source,
+        "fingerprint": model.fingerprint,
+        "plan": quantized.plan.to_dict(),
+        "calibration": dict(quantized.calibration),
+        "seconds": quantized.seconds,
+        "layers": {
+            name: {
+                "recipe": layer.recipe.to_dict(),
+                "relative_error": layer.relative_error,
+                "output_error": layer.output_error,
+                "seconds": layer.seconds,
+                "packed": tree_to_dict(name, layer.packed),
+            }
+            for name, layer in layers.items()
+        },
+    }
+
+
+def file_ledger(
+    file: Path, layers: Mapping[str, QuantizedLayer], entries: Sequence[BitEntry], others: Mapping[str, Tensor]
+) -> BitLedger:
+    """The ledger of model.safetensors over all weights of the model: its total is the file's size in bits, exactly."""
+    book: dict[str, BitEntry] = {}
+    for entry in entries:
+        so_far = book[entry.item].bits if entry.item in book else 0
+        book[entry.item] = replace(entry, bits=so_far + entry.bits)
+    kept = [BitEntry(name, stored_bits(t), f"not quantized, {t.dtype} as in the model") for name, t in others.items()]
+    header = BitEntry("safetensors header", 8 * len(digest.header(file)), "names, types and shapes of all tensors")
+    quantized = BitLedger.merge(layer.ledger for layer in layers.values())
+    weights = quantized.weights + sum(tensor.numel() for tensor in others.values())
+    nominal = quantized.nominal_bits * quantized.weights + sum(entry.bits for entry in kept)
+    return BitLedger((*book.values(), *kept, header), weights, nominal / weights)
+
+
+def ledger_document(
+    folder: Path, layers: Mapping[str, QuantizedLayer], tensors: Mapping[str, Tensor], book: BitLedger
+) -> dict[str, Any]:
+    """What everything costs, and the fingerprints that a loader checks."""
+    document = {
+        "version": VERSION,
+        "bytes": (folder / MODEL).stat().st_size,
+        "model": book.to_dict(),
+        "quantized": BitLedger.merge(layer.ledger for layer in layers.values()).to_dict(),
+        "layers": {name: layer.ledger.to_dict() for name, layer in layers.items()},
+        "header": digest.of_header(folder / MODEL),
+        "tensors": {name: digest.of_tensor(tensor) for name, tensor in tensors.items()},
+        "files": {path.name: digest.of_file(path) for path in sorted(folder.iterdir()) if path.name != MODEL},
+    }
+    return {**document, "sha256": digest.of_json(document)}
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Readable JSON; NaN and infinity are a bug, since JSON has neither."""
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
