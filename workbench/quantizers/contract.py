@@ -11,9 +11,9 @@ a moment of None means "not calibrated" and stands for the identity. Parts are f
 find out about a layer is returned as a value.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -21,6 +21,8 @@ from workbench.kernels.packed import Packed
 from workbench.recipe import Part
 
 Params = dict[str, Tensor]
+Step = TypeVar("Step")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -204,5 +206,18 @@ class Snapshot:
     detail: dict[str, Any]
     weight: Tensor | None = None
 
+    @property
+    def fraction(self) -> float:
+        """Share of the columns that are coded, 0 to 1."""
+        return self.done / self.total
 
-Progress = Callable[[Snapshot], None]
+
+def finish(steps: Generator[Step, None, Result], on_step: Callable[[Step], None] | None = None) -> Result:
+    """Run a generator to its end in this thread and return its result; `on_step` sees everything it yields."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        if on_step is not None:
+            on_step(step)

@@ -1,13 +1,13 @@
 """Quantize one layer of an open model."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from workbench.errors import RecipeError
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Progress, Snapshot
+from workbench.quantizers.contract import Snapshot, finish
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.recipe import Recipe
 
@@ -19,20 +19,17 @@ Stats = Mapping[str, "LayerStats"]
 
 
 def quantize(
-    model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None, on_progress: Progress | None = None
+    model: "ModelHandle",
+    layer: str,
+    recipe: Recipe,
+    stats: Stats | None = None,
+    on_progress: Callable[[Snapshot], None] | None = None,
 ) -> QuantizedLayer:
     """Quantize the layer called `layer` and return it; `on_progress` is called with every Snapshot.
 
     Raises ModelError for a layer that does not exist and RecipeError when the recipe needs `stats` for it.
     """
-    steps = quantize_steps(model, layer, recipe, stats)
-    while True:
-        try:
-            snapshot = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if on_progress is not None:
-            on_progress(snapshot)
+    return finish(quantize_steps(model, layer, recipe, stats), on_progress)
 
 
 def quantize_steps(

@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.errors import RecipeError
 from workbench.kernels.packed import ledger
 from workbench.quantized import QuantizedLayer, QuantizedModel
-from workbench.quantizers.contract import Coder, Params, Snapshot, Transform
+from workbench.quantizers.contract import Coder, Params, Snapshot, Transform, finish
 from workbench.quantizers.layer import Stats, moment_of
 from workbench.quantizers.pipeline import check_inputs, check_recipe, quantize_layer
 from workbench.recipe import LayerPlan, Recipe
@@ -53,14 +53,7 @@ def quantize_model(
 
     Raises RecipeError when no layer matches or a layer's recipe needs calibration that `stats` does not have.
     """
-    steps = quantize_model_steps(model, recipe, stats, layers)
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if on_progress is not None:
-            on_progress(progress)
+    return finish(quantize_model_steps(model, recipe, stats, layers), on_progress)
 
 
 def quantize_model_steps(

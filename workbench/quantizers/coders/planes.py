@@ -14,8 +14,10 @@ from torch import Tensor
 from workbench.quantizers.coders.groups import beside
 from workbench.quantizers.coders.scales import cost, least_squares
 from workbench.quantizers.contract import Params
+from workbench.quantizers.curvature import damped
 from workbench.quantizers.stored import fp16
 
+DAMPING = 0.01  # of the moment in `refit`
 Choose = Callable[[Tensor, Params], Tensor]  # signs [planes, rows, cols] for given parameters
 
 
@@ -144,15 +146,17 @@ def unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, mean: b
 
 
 def refit(target: Tensor, signs: Tensor, params: list[Params], span: int, mask: Tensor, moment: Tensor | None) -> list[Params]:
-    """Scales and means of the whole matrix by least squares under `moment` for fixed signs.
+    """Scales and means of the whole matrix by least squares for fixed signs, under the slightly damped `moment`.
 
-    Every row keeps the better of old and new, measured after rounding to fp16.
+    Every row keeps the better of old and new, measured under `moment` itself and after rounding to fp16. Without damping, a
+    moment of fewer tokens than columns would be satisfied by wild scales.
     """
     planes, mean = len(signs), "mean" in params[0]
     column_scale = torch.cat([p["column_scale"] for p in params], 1) if "column_scale" in params[0] else None
     basis = unit_basis(signs, mask, column_scale, mean)
     old = torch.cat([beside(params, "scale"), beside(params, "mean")[None]]) if mean else beside(params, "scale")
-    new = fp16(least_squares(target, basis, span, moment))
+    tame = None if moment is None else damped(moment, DAMPING).to(moment.dtype)
+    new = fp16(least_squares(target, basis, span, tame))
     before, after = (cost(target - spread(scales, basis, span), moment) for scales in (old, new))
     kept = torch.where((after < before)[:, None], new, old)
     found: list[Params] = [{**p, "scale": kept[:planes, :, g]} for g, p in enumerate(params)]

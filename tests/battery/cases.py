@@ -1,0 +1,110 @@
+"""What the battery runs: every registered part with every choice of its settings, and matrices that break things."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from workbench import registry
+from workbench.errors import RecipeError
+from workbench.presets.preset import compose
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Coder, Snapshot, Split, finish
+from workbench.quantizers.pipeline import needs_moment, quantize_layer
+from workbench.recipe import Part, Recipe
+
+KINDS = ("transform", "split", "coder", "assignment", "correction")
+
+
+def variants() -> Iterator[tuple[str, Part]]:
+    """Every part with its defaults, and with each other choice or flag of one setting; ids such as coder-sign-scales=group."""
+    for kind in KINDS:
+        for name in registry.names(kind):
+            part = registry.find(kind, name)
+            yield f"{kind}-{name}", part()
+            for field in dataclasses.fields(part):
+                flags = (True, False) if isinstance(field.default, bool) else ()
+                for value in field.metadata.get("choices") or flags:
+                    if value != field.default:
+                        try:
+                            yield f"{kind}-{name}-{field.name}={value}", part(**{field.name: value})
+                        except RecipeError:
+                            continue  # two settings of this part exclude each other
+
+
+VARIANTS = dict(variants())
+
+
+def recipe_with(part: Part) -> Recipe:
+    """The part in a recipe whose other parts are the plainest that go with it; a split keeps what it singles out."""
+    if part.kind == "coder":
+        return compose(part)
+    kept = part.parts - 1 if isinstance(part, Split) else 0
+    coders = [registry.make("coder", "uniform", group=64, bits=3), *[registry.make("coder", "keep")] * kept]
+    return compose(*coders, **{part.kind: part})
+
+
+def quantize(recipe: Recipe, w: Tensor, moment: Tensor | None = None) -> QuantizedLayer:
+    """The whole pipeline on one matrix."""
+    return finish(quantize_layer(w, moment, recipe))
+
+
+def snapshots(recipe: Recipe, w: Tensor, moment: Tensor | None = None) -> tuple[list[Snapshot], QuantizedLayer]:
+    """Everything the pipeline yields, and its result."""
+    seen: list[Snapshot] = []
+    return seen, finish(quantize_layer(w, moment, recipe), seen.append)
+
+
+def gaussian(rows: int, cols: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers."""
+    return torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
+
+
+def correlated(cols: int, tokens: int = 512, seed: int = 1) -> Tensor:
+    """The second moment of inputs that share a few directions and differ in strength."""
+    mix = gaussian(max(cols // 4, 1), cols, seed)
+    x = gaussian(tokens, len(mix), seed + 1) @ mix / len(mix) ** 0.5 + 0.3 * gaussian(tokens, cols, seed + 2)
+    x = x * torch.linspace(0.3, 3, cols)
+    return x.T @ x / tokens
+
+
+def moment_for(recipe: Recipe, cols: int) -> Tensor | None:
+    """A moment where the recipe cannot do without."""
+    return correlated(cols) if needs_moment(recipe) else None
+
+
+def doubled(w: Tensor) -> Tensor:
+    """Every column twice."""
+    return w.repeat_interleave(2, 1)
+
+
+MATRICES = {
+    "gaussian": gaussian(24, 256),
+    "ragged": gaussian(12, 203),
+    "zeros": torch.zeros(8, 64),
+    "one-row": gaussian(1, 200),
+    "one-column": gaussian(16, 1),
+    "one-weight": gaussian(1, 1),
+    "huge": gaussian(8, 96) * 1e30,
+    "large": gaussian(8, 96) * 1e5,
+    "tiny": gaussian(8, 96) * 1e-30,
+    "duplicate-columns": doubled(gaussian(8, 60)),
+    "one-outlier": torch.cat([torch.full((8, 1), 1e4), 1e-3 * gaussian(8, 95)], 1),
+    "constant": torch.full((8, 64), -0.25),
+}
+
+MOMENTS = {
+    "zeros": torch.zeros(48, 48),
+    "one-token": torch.outer(gaussian(1, 48)[0], gaussian(1, 48)[0]),
+    "dead-inputs": torch.diag(torch.tensor([0.0, 1.0] * 24)),
+    "small": correlated(48) * 1e-12,
+    "large": correlated(48) * 1e12,
+}
+
+
+def first_coder(recipe: Recipe) -> Coder:
+    """The recipe's first coder."""
+    coder = recipe.coders[0]
+    assert isinstance(coder, Coder)
+    return coder
