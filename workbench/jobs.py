@@ -31,15 +31,11 @@ class Status(StrEnum):
 
 @runtime_checkable
 class Step(Protocol):
-    """What a job can read progress from: `done` of `total` in any unit. Other steps leave the progress where it was."""
+    """What a job can read progress from. Other steps leave the progress where it was."""
 
     @property
-    def done(self) -> float:
-        """How much is finished."""
-
-    @property
-    def total(self) -> float:
-        """How much there is."""
+    def fraction(self) -> float:
+        """How much of the whole is done, 0 to 1."""
 
 
 class Job(Generic[T]):
@@ -163,8 +159,8 @@ class Job(Generic[T]):
 
     def _see(self, step: Any) -> None:
         self.latest = step
-        if isinstance(step, Step) and step.total:
-            self.progress = min(1.0, step.done / step.total)
+        if isinstance(step, Step):
+            self.progress = step.fraction
         self._tell()
 
     def _leave(self, status: Status) -> None:

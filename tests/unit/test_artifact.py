@@ -130,8 +130,13 @@ def test_it_reads_and_writes_text(builtin: ModelHandle, packed: PackedModel) -> 
     assert packed.perplexity(text, tokens=200).perplexity == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_end_token_is_remembered(builtin: ModelHandle, packed: PackedModel) -> None:
-    assert packed.language_model()._stops == builtin.language_model()._stops
+def test_the_end_token_is_remembered(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_models["llama"], tmp_path / "model"))
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 77]}')
+    model = open_model(folder)
+    again = load(save(quantized(model, signs), tmp_path / "out", model))
+    assert 77 in again.language_model()._stops
+    assert again.language_model()._stops == model.language_model()._stops
 
 
 @pytest.mark.parametrize("form", [signs, codebook], ids=["signs", "codebook-tree"])

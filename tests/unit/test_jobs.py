@@ -16,6 +16,10 @@ class Count:
     done: int
     total: int
 
+    @property
+    def fraction(self) -> float:
+        return self.done / self.total
+
 
 def counting(total: int) -> Generator[Count, None, str]:
     for done in range(1, total + 1):
