@@ -120,11 +120,15 @@ def calibrate(
 
     Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most
     min(context, 2048) tokens; the last one is cut so that `tokens` is met exactly. `on_progress(done, tokens)` is called
-    after each window. Raises ModelError for unknown layers and for inputs that are not finite.
+    after each window. Raises ModelError for unknown layers, encoder-decoders and inputs that are not finite.
     """
     if tokens < 1:
         raise ModelError(f"{tokens} tokens to calibrate on; use 1 or more.")
     names = model.layer_names if layers is None else [model.layer(name).name for name in layers]
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{model.source!r} is an encoder-decoder, which is not run on plain text; quantize its layers without statistics."
+        )
     if not names:
         raise ModelError("no layers to calibrate; give at least one name, or None for all.")
     collector = Collector()

@@ -186,3 +186,13 @@ def test_inputs_that_overflow_are_reported_by_layer(model: ModelHandle) -> None:
         pytest.raises(ModelError, match="inputs of layer 'model.layers.0.mlp.down_proj' are not finite"),
     ):
         calibrate(model, STORIES)
+
+
+def test_an_encoder_decoder_opens_but_is_not_calibrated(tmp_path: Path) -> None:
+    from transformers import T5Config, T5Model
+
+    T5Model(T5Config(vocab_size=512, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)).save_pretrained(tmp_path)
+    model = open_model(tmp_path)
+    assert model.weight("decoder.block.0.layer.1.EncDecAttention.q").shape == (16, 16)
+    with pytest.raises(ModelError, match="is an encoder-decoder, which is not run on plain text"):
+        calibrate(model, STORIES)

@@ -124,7 +124,8 @@ def damaged(file: Path, error: Exception) -> ModelError:
 
 def check_finite(what: str, tensor: Tensor) -> None:
     """ModelError with the count when a tensor holds NaN or infinity."""
-    bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+    values = tensor.float() if tensor.itemsize == 1 else tensor  # torch has no isfinite for all float8 types
+    bad = tensor.numel() - int(torch.isfinite(values).sum())
     if bad:
         raise ModelError(
             f"{what} holds {bad} of {tensor.numel()} values that are NaN or infinite; the checkpoint is broken there."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class LanguageModel:
     @property
     def context(self) -> int:
         """How many tokens the model reads at most, prompt and answer together."""
-        return context_of(self.module.config)
+        return context_of(cast("PretrainedConfig", self.module.config))
 
     def encode(self, text: str) -> Tensor:
         """Token ids `[1, T]`, T ≥ 1."""

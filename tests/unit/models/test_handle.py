@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.tiny_models import write_model
@@ -121,3 +122,16 @@ def test_stories260k_opens_and_writes_a_story(stories260k: ModelHandle) -> None:
     assert (len(table), table.parameters.sum()) == (35, 226_560)
     story = stories260k.generate("Once upon a time", tokens=60)
     assert story.startswith("Once upon a time, there was a little girl named Lily.")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float8_e4m3fn], ids=str)
+def test_a_weight_keeps_its_stored_type(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = write_model("llama", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj"
+    tensors[f"{name}.weight"] = tensors[f"{name}.weight"].to(dtype)
+    (folder / "model.safetensors").unlink()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    model = open_model(folder)
+    assert model.weight(name).dtype == dtype
+    assert f"torch.{model.layer(name).dtype}" == str(dtype)
