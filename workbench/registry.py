@@ -1,27 +1,15 @@
 """Names for the parts of the house: a part registers itself once, and recipes, forms and tests find it by kind and name.
 
-Kinds in use: transform, split, coder, assignment, correction, format (how a matrix is stored) and preset. Asking for a kind
-imports the package it lives in, so that a recipe can be read back by whoever imported nothing but the core.
+Kinds in use: transform, split, coder, assignment, correction, format (how a matrix is stored) and preset.
 """
 
-import dataclasses
 import difflib
-import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from workbench.errors import RecipeError
 
 T = TypeVar("T")
-
-HOMES = {
-    "transform": "workbench.quantizers.transforms",
-    "split": "workbench.quantizers.splits",
-    "coder": "workbench.quantizers.coders",
-    "assignment": "workbench.quantizers.assignment",
-    "correction": "workbench.quantizers.corrections",
-    "format": "workbench.kernels.reference",
-}
 
 _parts: dict[str, dict[str, Any]] = {}
 
@@ -42,28 +30,21 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
 def names(kind: str) -> list[str]:
     """The registered names of one kind, sorted."""
-    return sorted(_shelf(kind))
+    return sorted(_parts.get(kind, {}))
 
 
 def find(kind: str, name: str) -> Any:
     """The part filed under `kind` and `name`; an unknown name is answered with the nearest one and the list."""
-    shelf = _shelf(kind)
+    shelf = _parts.get(kind, {})
     if name not in shelf:
         raise RecipeError(unknown(kind, name, names(kind)))
     return shelf[name]
 
 
-def _shelf(kind: str) -> dict[str, Any]:
-    """All parts of one kind, registered by importing their home."""
-    if kind in HOMES:
-        importlib.import_module(HOMES[kind])
-    return _parts.get(kind, {})
-
-
 def make(kind: str, name: str, **fields: Any) -> Any:
     """Build a registered part with the given fields; errors name the field and the fields there are."""
     part = find(kind, name)
-    known = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+    known = list(getattr(part, "__dataclass_fields__", {}))
     for field in fields:
         if field not in known:
             raise RecipeError(f"{kind} {name!r}: {unknown('field', field, known)}")
