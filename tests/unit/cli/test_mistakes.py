@@ -20,7 +20,7 @@ QUANTIZE = ["quantize", "builtin", "--out", "OUT", "--recipe"]
         pytest.param(["layers", "nowhere"], "there is no folder 'nowhere'; use 'builtin'", id="no-such-model"),
         pytest.param(["eval", "builtin", "--text", "nowhere.txt"], "there is no text file 'nowhere.txt'", id="no-such-text"),
         pytest.param([*QUANTIZE, "rnt"], "Did you mean 'rtn'?", id="recipe-misspelt"),
-        pytest.param([*QUANTIZE, "rtn:bits"], "'bits' is not key=value; write for example rtn:bits=value", id="no-value"),
+        pytest.param([*QUANTIZE, "rtn:bits"], "'bits' is not key=value; write for example rtn:bits=", id="no-value"),
         pytest.param([*QUANTIZE, "rtn:bitz=2"], "Did you mean 'bits'?", id="setting-misspelt"),
         pytest.param([*QUANTIZE, "rtn:bits=2,group=7"], "group size 7", id="group-does-not-divide"),
         pytest.param([*QUANTIZE, "rtn", "--layers", "x*"], "match none of 42 layers", id="pattern-matches-nothing"),
