@@ -10,8 +10,10 @@ momentum, Jordan 2024), the rest by AdamW. The last `--hold-out` stories are nev
 
 import argparse
 import json
+import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +25,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 END_OF_STORY = "<|endoftext|>"
 BOS = 1
+
+log = logging.getLogger(__name__)
+Check = Callable[[float, int, float], None]  # progress, tokens seen, smoothed loss
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,12 @@ def student_config(vocabulary: int) -> LlamaConfig:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by five Newton–Schulz steps in float32 (torch's own runs in bfloat16: slow on a CPU)."""
 
-    def __init__(self, parameters: list[Tensor], lr: float, momentum: float = 0.95) -> None:
+    def __init__(self, parameters: list[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every matrix along its orthogonalised momentum."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
@@ -91,10 +97,12 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
 
 def read_stories(path: Path) -> list[str]:
+    """The stories of one file, end marks removed."""
     return [story.strip() for story in path.read_text().split(END_OF_STORY) if story.strip()]
 
 
 def encode(tokenizer: Tokenizer, stories: list[str]) -> list[Tensor]:
+    """Token ids of each story; the tokenizer puts BOS first."""
     return [torch.tensor(e.ids) for e in tokenizer.encode_batch(stories)]
 
 
@@ -119,7 +127,7 @@ def sample_stories(teacher: LlamaForCausalLM, tokens: int, seed: int, batch: int
             if len(story) > 16:
                 stories.append(story)
                 total += len(story)
-        print(f"sampled {total:,} tokens", flush=True)
+        log.info("sampled %s tokens", f"{total:,}")
     return stories
 
 
@@ -132,6 +140,7 @@ class Stream:
         self.generator = torch.Generator().manual_seed(seed)
 
     def windows(self, count: int, length: int) -> Tensor:
+        """`[count, length]` tokens."""
         last = len(self.tokens) - length
         anywhere = torch.randint(last, (count,), generator=self.generator)
         chosen = self.starts[torch.randint(len(self.starts), (count,), generator=self.generator)].clamp(max=last)
@@ -139,7 +148,7 @@ class Stream:
         return self.tokens[begin[:, None] + torch.arange(length)]
 
 
-def loss_on(student, teacher, windows: Tensor, real: int, label_weight: float) -> Tensor:
+def loss_on(student: LlamaForCausalLM, teacher: LlamaForCausalLM, windows: Tensor, real: int, label_weight: float) -> Tensor:
     """Cross-entropy to the teacher's distribution; the first `real` windows mix in their true next token."""
     with torch.no_grad():
         target = teacher(windows[:, :-1]).logits.softmax(-1)
@@ -151,7 +160,7 @@ def loss_on(student, teacher, windows: Tensor, real: int, label_weight: float) -
 
 
 @torch.no_grad()
-def bits_per_byte(model, tokenizer: Tokenizer, stories: list[str]) -> float:
+def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, stories: list[str]) -> float:
     """Mean over the text of −log2 p per UTF-8 byte, one story a window of at most 512 tokens."""
     bits = size = 0.0
     for story in stories:
@@ -167,16 +176,19 @@ def rate_at(progress: float, decay_at: float) -> float:
     return min(1.0, progress / 0.02, max(0.0, (1 - progress) / (1 - decay_at)))
 
 
-def train(student, teacher, real: Stream, sampled: Stream, schedule: Schedule, out: Path, on_check) -> int:
-    """Run the schedule and return the number of tokens seen; `on_check(progress, tokens, loss)` fires every few minutes."""
+def train(
+    student: LlamaForCausalLM, teacher: LlamaForCausalLM, real: Stream, sampled: Stream, schedule: Schedule, on_check: Check
+) -> int:
+    """Run the schedule and return the number of tokens seen; `on_check` is called every three minutes."""
     matrices = [p for n, p in student.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in student.named_parameters() if p.ndim != 2 or "embed" in n]
-    optimizers = [
+    optimizers: list[torch.optim.Optimizer] = [
         Muon(matrices, lr=schedule.matrix_rate),
         torch.optim.AdamW(rest, lr=schedule.vector_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     base = [o.param_groups[0]["lr"] for o in optimizers]
-    begin, seen, checked, smooth = time.monotonic(), 0, time.monotonic(), None
+    begin = checked = time.monotonic()
+    seen, smooth = 0, math.nan
     while (progress := (time.monotonic() - begin) / (60 * schedule.minutes)) < 1:
         length = schedule.full_length if progress > schedule.lengthen_at else schedule.short_length
         count = schedule.batch_tokens // length
@@ -190,44 +202,52 @@ def train(student, teacher, real: Stream, sampled: Stream, schedule: Schedule, o
             optimizer.step()
             optimizer.zero_grad()
         seen += windows.numel()
-        smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
+        smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
         if time.monotonic() - checked > 180:
             on_check(progress, seen, smooth)
             checked = time.monotonic()
     return seen
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help=f"stories separated by {END_OF_STORY}; the last ones are held out")
+    parser.add_argument("--text", type=Path, required=True, help=f"stories separated by {END_OF_STORY}; the last are held out")
     parser.add_argument("--more-text", type=Path, help="more stories, separated by blank lines; all trained on")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of a Llama whose tokenizer the student shares")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=Schedule.minutes)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    schedule = Schedule(minutes=arguments.minutes, seed=arguments.seed)
-    torch.manual_seed(schedule.seed)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args()
 
-    tokenizer = Tokenizer.from_file(str(arguments.teacher / "tokenizer.json"))
-    teacher = LlamaForCausalLM.from_pretrained(arguments.teacher).eval()
-    stories = read_stories(arguments.text)
+
+def main() -> None:
+    """Train, save the student in fp16 and write down how it was made and how good it is."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    given = arguments()
+    schedule = Schedule(minutes=given.minutes, seed=given.seed)
+    torch.manual_seed(schedule.seed)
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    tokenizer = Tokenizer.from_file(str(given.teacher / "tokenizer.json"))
+    teacher = LlamaForCausalLM.from_pretrained(given.teacher).eval()
+    stories = read_stories(given.text)
     train_text, held_out = stories[: -schedule.hold_out], stories[-schedule.hold_out :]
-    if arguments.more_text:
-        train_text += split_by_opening(arguments.more_text.read_text())
-    saved = arguments.out / "sampled.pt"
-    sampled = torch.load(saved, weights_only=True) if saved.exists() else sample_stories(teacher, schedule.sampled_tokens, schedule.seed)
-    torch.save(sampled, saved)
+    if given.more_text:
+        train_text += split_by_opening(given.more_text.read_text())
+    saved = given.out / "sampled.pt"
+    if not saved.exists():
+        torch.save(sample_stories(teacher, schedule.sampled_tokens, schedule.seed), saved)
+    sampled = torch.load(saved, weights_only=True)
     student = LlamaForCausalLM(student_config(teacher.config.vocab_size))
 
     def on_check(progress: float, tokens: int, loss: float) -> None:
         measured = bits_per_byte(student, tokenizer, held_out[:40])
-        print(f"{progress:.1%}  {tokens:,} tokens  loss {loss:.4f}  held out {measured:.4f} bits/byte", flush=True)
-        student.save_pretrained(arguments.out)
+        log.info("%.1f %%  %s tokens  loss %.4f  held out %.4f bits/byte", 100 * progress, f"{tokens:,}", loss, measured)
+        student.save_pretrained(given.out)
 
-    seen = train(student, teacher, Stream(encode(tokenizer, train_text), 1), Stream(sampled, 2), schedule, arguments.out, on_check)
-    student.half().save_pretrained(arguments.out)
+    seen = train(student, teacher, Stream(encode(tokenizer, train_text), 1), Stream(sampled, 2), schedule, on_check)
+    student.half().save_pretrained(given.out)
     student.float()
     report = {
         **asdict(schedule),
@@ -236,8 +256,8 @@ def main() -> None:
         "teacher_bits_per_byte": bits_per_byte(teacher, tokenizer, held_out),
         "torch": torch.__version__,
     }
-    (arguments.out / "training.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report, indent=1))
+    (given.out / "training.json").write_text(json.dumps(report, indent=1))
+    log.info(json.dumps(report, indent=1))
 
 
 def split_by_opening(text: str) -> list[str]:
