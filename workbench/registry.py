@@ -3,6 +3,7 @@
 Kinds in use: transform, split, coder, assignment, correction, format (how a matrix is stored) and preset.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -44,7 +45,7 @@ def find(kind: str, name: str) -> Any:
 def make(kind: str, name: str, **fields: Any) -> Any:
     """Build a registered part with the given fields; errors name the field and the fields there are."""
     part = find(kind, name)
-    known = list(getattr(part, "__dataclass_fields__", {}))
+    known = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
     for field in fields:
         if field not in known:
             raise RecipeError(f"{kind} {name!r}: {unknown('field', field, known)}")

@@ -13,6 +13,7 @@ from workbench.errors import ShapeError
 def damped(moment: Tensor, damping: float) -> Tensor:
     """H + damping · mean(diag H) · I in float64; the identity where nothing was measured (an all-zero moment)."""
     h = moment.to(torch.float64)
+    h = (h + h.mT) / 2  # sums in float32 leave it a little asymmetric
     level = h.diagonal().mean()
     if level <= 0:
         return torch.eye(len(h), dtype=torch.float64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
+from workbench.calibration import CalibrationStats
 from workbench.errors import RecipeError
 from workbench.kernels.packed import ledger
 from workbench.quantized import QuantizedLayer, QuantizedModel
@@ -83,7 +84,7 @@ def quantize_model_steps(
                 break
         done[name] = share(result, scope, len(members)) if scope is not None else result
         yield LayerProgress(name, index, len(chosen), "done", result=done[name])
-    facts = stats.facts() if stats is not None and hasattr(stats, "facts") else {}
+    facts = stats.facts() if isinstance(stats, CalibrationStats) else {}
     return QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin)
 
 

@@ -9,7 +9,7 @@ from workbench.errors import ShapeError
 from workbench.quantizers.contract import Params
 from workbench.recipe import setting
 
-EVEN = 8  # groups of a multiple of this may leave a shorter last one; packed codes stay aligned
+EVEN = 8  # groups of a multiple of this may leave a shorter last one: their codes begin on a byte
 
 
 def group_setting(default: int) -> int:
@@ -20,16 +20,17 @@ def group_setting(default: int) -> int:
 def group_span(group: int, cols: int, step: int = 1) -> int:
     """Columns a group for a matrix of `cols`: `group`, or all of them for 0; ShapeError where groups would not fit.
 
-    A group divides the columns or is a multiple of 8 (the last group is then shorter), and holds whole steps of the coder.
+    A group of a vector coder holds whole steps; one of single columns divides them or is a multiple of 8. The last group may
+    be shorter.
     """
     if group == 0 or group >= cols:
         return cols
-    if (cols % group and group % EVEN) or group % step:
-        common = [size for size in (8, 16, 32, 64, 128, 256) if size < cols]
-        good = [size for size in common if size % step == 0] or [size for size in range(step, cols, step) if size % EVEN == 0][:4]
-        sizes = ", ".join(map(str, [*good, 0]))
-        why = f"does not hold whole steps of {step} columns" if group % step else f"does not divide {cols} columns"
-        raise ShapeError(f"group size {group} {why}; use one of {sizes} (0 is the whole row).")
+    fits = group % step == 0 if step > 1 else cols % group == 0 or group % EVEN == 0
+    if not fits:
+        base = step if step > 1 else EVEN
+        sizes = ", ".join(str(base << power) for power in range(6) if base << power < cols)
+        why = f"does not hold whole vectors of {step} columns" if step > 1 else f"does not divide {cols} columns"
+        raise ShapeError(f"group size {group} {why}; use {sizes} or 0 for the whole row.")
     return group
 
 

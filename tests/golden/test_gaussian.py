@@ -1,0 +1,73 @@
+"""Known distortions E(q−w)²/E w² of standard normal weights, within 2 %.
+
+Published or derived reference values for grids (groups of 128, min–max and best clip), sign planes and binary codebooks; the
+codebook's magnitude rows are upper bounds, as better training may go below them.
+"""
+
+import pytest
+import torch
+
+from workbench import registry
+from workbench.presets.preset import compose
+from workbench.quantizers.contract import finish
+from workbench.quantizers.pipeline import quantize_layer
+
+GRIDS = {
+    (2, False, "none"): 0.254,
+    (2, False, "mse"): 0.136,
+    (3, False, "none"): 0.0466,
+    (3, False, "mse"): 0.0348,
+    (4, False, "none"): 0.0101,
+    (4, False, "mse"): 0.0090,
+    (2, True, "none"): 0.590,
+    (2, True, "mse"): 0.147,
+    (3, True, "none"): 0.0754,
+    (3, True, "mse"): 0.0383,
+    (4, True, "none"): 0.0138,
+    (4, True, "mse"): 0.0102,
+}
+SIGNS = {
+    "closed-form-row": (0.3634, {"sweeps": 0, "mean": False}),
+    "closed-form-two-planes-128": (0.1286, {"planes": 2, "sweeps": 0, "mean": False, "scales": "group", "rescale": False}),
+    "arb-row": (0.3634, {"mean": True}),
+    "arb-row-column": (0.3634, {"scales": "row-column", "mean": False}),
+    "one-plane-128": (0.3605, {"scales": "group", "mean": False}),
+    "two-planes-128": (0.114, {"planes": 2, "scales": "group", "mean": False, "sweeps": 30}),
+    "two-planes-row": (0.1175, {"planes": 2, "mean": False, "sweeps": 50}),
+}
+HAMMING = {128: 0.610, 256: 0.545, 512: 0.484}
+MAGNITUDE = {128: 0.500, 256: 0.445, 512: 0.400}
+
+
+def distortion(rows: int, cols: int, coder: str, **settings: object) -> float:
+    """Relative error of one coder on normal weights, rounded to nearest."""
+    w = torch.randn(rows, cols, generator=torch.Generator().manual_seed(0))
+    return finish(quantize_layer(w, None, compose(registry.make("coder", coder, **settings)))).relative_error
+
+
+@pytest.mark.parametrize(("bits", "symmetric", "clip"), GRIDS, ids=lambda value: str(value))
+def test_uniform_grids(bits: int, symmetric: bool, clip: str) -> None:
+    found = distortion(512, 1024, "uniform", bits=bits, symmetric=symmetric, clip=clip, group=128)
+    assert found == pytest.approx(GRIDS[bits, symmetric, clip], rel=0.02)
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_sign_planes(name: str) -> None:
+    golden, settings = SIGNS[name]
+    assert distortion(512, 2048, "sign", **settings) == pytest.approx(golden, rel=0.02)
+
+
+@pytest.mark.parametrize("entries", HAMMING)
+def test_binary_codebook_by_hamming_distance(entries: int) -> None:
+    found = distortion(1024, 5120, "binary-codebook", length=10, entries=entries, assignment="hamming", sweeps=0)
+    assert found == pytest.approx(HAMMING[entries], rel=0.02)
+
+
+@pytest.mark.parametrize("entries", MAGNITUDE)
+def test_binary_codebook_by_magnitude(entries: int) -> None:
+    found = distortion(1024, 2560, "binary-codebook", length=10, entries=entries, sweeps=0)
+    assert 0.95 * MAGNITUDE[entries] < found <= MAGNITUDE[entries]
+
+
+def test_gaussian_distortions_stay_above_the_rate_distortion_bound() -> None:
+    assert distortion(512, 2560, "binary-codebook", length=10, entries=256) > 4**-0.8

@@ -1,0 +1,178 @@
+"""Presets: what they build, how they are written down, and what they answer to a mistake."""
+
+import dataclasses
+
+import pytest
+import torch
+from tests.battery.cases import correlated, gaussian, quantize
+
+import workbench
+from workbench import presets
+from workbench.errors import RecipeError
+from workbench.presets.btc import codebook_shape
+from workbench.presets.preset import Preset
+from workbench.recipe import Recipe
+
+
+def settings_of(name: str) -> list[dict[str, object]]:
+    """No settings, and every other choice, flag and end of a range, one at a time."""
+    found: list[dict[str, object]] = [{}]
+    for field in dataclasses.fields(presets.find(name)):
+        limits = field.metadata
+        ends = [type(field.default)(limits[end]) for end in ("low", "high") if limits[end] is not None]
+        flags = [True, False] if isinstance(field.default, bool) else []
+        found += [{field.name: value} for value in [*(limits["choices"] or ()), *flags, *ends] if value != field.default]
+    return found
+
+
+CASES = [(name, settings) for name in presets.names() for settings in settings_of(name)]
+IDS = [f"{name}:" + ",".join(f"{key}={value}" for key, value in settings.items()) for name, settings in CASES]
+every_case = pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
+
+
+def test_the_presets_of_the_first_form_are_there() -> None:
+    assert presets.names() == ["binary", "btc", "gptq", "none", "pb-llm", "rtn"]
+
+
+@every_case
+def test_a_recipe_is_written_down_and_read_back(name: str, settings: dict[str, object]) -> None:
+    recipe = presets.recipe(name, **settings)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert eval(recipe.code(), {"wb": workbench}) == recipe
+    assert (recipe.name, dict(recipe.settings)) == (name, settings)
+    spelled = name + ":" + ",".join(f"{key}={value}" for key, value in settings.items())
+    assert presets.parse(spelled) == recipe
+
+
+@every_case
+def test_a_recipe_runs_and_counts_what_it_promises(name: str, settings: dict[str, object]) -> None:
+    preset = presets.find(name)(**settings)
+    w = gaussian(40, 256)
+    result = quantize(preset.recipe(), w, correlated(256) if preset.needs_calibration else None)
+    assert torch.isfinite(result.weight()).all()
+    if name != "none":
+        assert result.nominal_bits == pytest.approx(preset.nominal_bits, abs=0.005)
+        assert result.bits_per_weight > result.nominal_bits
+
+
+def test_default_settings_given_by_hand_are_the_default() -> None:
+    assert presets.recipe("btc", bits=0.8, scope="projection") == presets.recipe("btc")
+    assert presets.recipe("btc").code() == "wb.recipe('btc')"
+    assert presets.recipe("gptq", bits=3, act_order=True).code() == "wb.recipe('gptq', bits=3, act_order=True)"
+
+
+def test_a_changed_recipe_is_no_longer_the_preset() -> None:
+    changed = presets.recipe("rtn").replace(seed=5)
+    assert changed.name == "custom"
+    assert eval(changed.code(), {"wb": workbench}) == changed
+
+
+def test_the_table_says_what_each_costs_and_needs() -> None:
+    table = presets.table().set_index("name")
+    assert list(table.columns) == ["nominal_bits", "needs_calibration", "source", "note"]
+    assert table["nominal_bits"].to_dict() == {"binary": 1, "btc": 0.8, "gptq": 4, "none": 16, "pb-llm": 1.7, "rtn": 4}
+    assert table["needs_calibration"].to_dict() == {
+        "binary": False,
+        "btc": True,
+        "gptq": True,
+        "none": False,
+        "pb-llm": True,
+        "rtn": False,
+    }
+    assert table.loc["btc", "source"] == "BTC-LLM, arXiv 2506.12040"
+    assert (table["note"].str.len() > 20).all()
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_setting_has_help(name: str) -> None:
+    assert issubclass(presets.find(name), Preset)
+    assert all(field.metadata["help"] for field in dataclasses.fields(presets.find(name)))
+
+
+@pytest.mark.parametrize(
+    ("bits", "shape"),
+    [(0.7, (10, 128)), (0.8, (10, 256)), (0.9, (10, 512)), (0.5, (8, 16)), (0.75, (8, 64)), (0.3, (10, 8)), (0.667, (9, 64))],
+)
+def test_codebooks_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
+    assert codebook_shape(bits) == shape
+
+
+def test_no_rate_below_one_is_silently_another() -> None:
+    for hundredth in range(30, 100):
+        bits = hundredth / 100
+        try:
+            assert presets.find("btc")(bits=bits).nominal_bits == pytest.approx(bits, abs=0.0051)
+        except RecipeError as error:
+            assert f"has {bits} bits; use" in str(error)  # noqa: PT017
+
+
+def test_one_bit_and_more_need_no_codebook() -> None:
+    assert [coder.name for coder in presets.recipe("btc", bits=1.0).coders] == ["sign"]
+    eleven = presets.recipe("btc", bits=1.11)
+    assert [coder.planes for coder in eleven.coders] == [1, 2]
+    assert eleven.split.share == 0.11
+    assert [coder.planes for coder in presets.recipe("btc", bits=2).coders] == [2]
+
+
+def test_btc_without_compensation_needs_no_calibration() -> None:
+    assert not presets.find("btc")(compensation=False).needs_calibration
+    assert not presets.find("btc")(compensation=False, bits=1.1).needs_calibration
+    with pytest.raises(RecipeError, match="assignment 'block-feedback' needs calibration"):
+        quantize(presets.recipe("btc"), gaussian(8, 40))
+
+
+def test_act_order_stores_an_order_only_when_groups_move() -> None:
+    w, h = gaussian(16, 256), correlated(256)
+    moving, static = (
+        quantize(presets.recipe("gptq", act_order=True, static_groups=flag), w, h).packed.format for flag in (False, True)
+    )
+    assert (moving, static) == ("permuted", "uniform")
+
+
+def test_the_released_pb_llm_scale_is_too_small() -> None:
+    w, h = gaussian(48, 256), correlated(256)
+    kept, released = (quantize(presets.recipe("pb-llm", share=0.3, scale=scale), w, h) for scale in ("kept", "as-released"))
+    ratio = released.packed.children[0].tensors["scale"].float() / kept.packed.children[0].tensors["scale"].float()
+    assert ratio.mean().item() == pytest.approx(0.7, abs=0.05)
+    assert kept.relative_error < released.relative_error
+
+
+def test_pb_llm_stores_what_its_formula_says() -> None:
+    """8ρ + (1 − ρ) + 1 bit of bitmap + 40/m for a scale and mean, and a scale and 8-bit zero, a row."""
+    result = quantize(presets.recipe("pb-llm"), gaussian(64, 640), correlated(640))
+    assert result.bits_per_weight == pytest.approx(0.8 + 0.9 + 1 + (32 + 24) / 640, rel=1e-3)
+    assert result.nominal_bits == pytest.approx(1.7, abs=1e-3)
+
+
+MISTAKES = {
+    "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: binary, btc, gptq, none, pb-llm, rtn",
+    "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: bits, assignment, scope",
+    "btc:bits=x": "preset 'btc': bits is 'x'; a number is needed",
+    "rtn:bits=2.5": "preset 'rtn': bits is '2.5'; a whole number is needed",
+    "rtn:bits=9": "preset 'rtn': bits is 9; it must be from 1 to 8",
+    "btc:bits=nan": "preset 'btc': bits is nan; it must be from 0.3 to 2.0",
+    "btc:bits=0.99": r"no codebook of 8 to 20 signs with at most 2\^16 entries has 0.99 bits; use 0.9412 or 1",
+    "btc:scope=all": "preset 'btc': scope is 'all'; use one of matrix, projection, model",
+    "gptq:act_order=maybe": "preset 'gptq': act_order is 'maybe'; use true or false",
+    "rtn:bits": "recipe 'rtn:bits': 'bits' is not key=value; write for example rtn:bits=4,group=128",
+    "rtn:bits=2,bits=3": "recipe 'rtn:bits=2,bits=3': bits is given twice; give it once",
+    "rtn:bits=1,symmetric=true": "symmetric grid of 1 bit has no step",
+    "none:bits=2": "preset 'none': unknown field 'bits'",
+    "": "unknown preset ''",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_is_one_clear_sentence(text: str) -> None:
+    with pytest.raises(RecipeError, match=MISTAKES[text]):
+        presets.parse(text)
+
+
+@pytest.mark.parametrize("text", ["rtn", "rtn:", " rtn : bits=4 , group = 128 ", "rtn:bits=4,"])
+def test_spaces_and_trailing_commas_are_fine(text: str) -> None:
+    assert presets.parse(text) == presets.recipe("rtn")
+
+
+def test_flags_have_several_spellings() -> None:
+    for word, value in {"true": True, "Yes": True, "1": True, "on": True, "false": False, "no": False, "0": False}.items():
+        assert presets.parse(f"gptq:act_order={word}") == presets.recipe("gptq", act_order=value)

@@ -1,0 +1,91 @@
+"""Uniform grids against the formulas written out for one group, and the sizes a group may have."""
+
+import pytest
+import torch
+from tests.battery.cases import correlated, gaussian, quantize
+from torch import Tensor
+
+from workbench import registry
+from workbench.errors import RecipeError, ShapeError
+from workbench.presets.preset import compose
+from workbench.quantizers.coders.groups import group_span
+
+
+def round_group(w: Tensor, bits: int, symmetric: bool, share: float = 1.0) -> Tensor:
+    """One group `[n]`, in plain words of the method."""
+    if symmetric:
+        scale = (w.abs().max() * share / (2 ** (bits - 1) - 1)).half().float()
+        return scale * (w / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    low, high = min(float(w.min()), 0.0) * share, max(float(w.max()), 0.0) * share
+    scale = torch.tensor((high - low) / (2**bits - 1)).half().float()
+    zero = torch.round(-low / scale).clamp(0, 2**bits - 1)
+    return scale * (torch.clamp((w / scale).round() + zero, 0, 2**bits - 1) - zero)
+
+
+@pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("group", [32, 64, 0], ids="group-{}".format)
+def test_values_follow_the_formula(bits: int, symmetric: bool, group: int) -> None:
+    w = gaussian(6, 172) + 0.5
+    found = quantize(compose(registry.make("coder", "uniform", bits=bits, group=group, symmetric=symmetric)), w).weight()
+    for r in range(6):
+        for start in range(0, 172, group or 172):
+            piece = slice(start, start + (group or 172))
+            torch.testing.assert_close(found[r, piece], round_group(w[r, piece], bits, symmetric), rtol=1e-6, atol=1e-6)
+
+
+def test_clip_search_finds_the_best_share_of_every_group() -> None:
+    w = gaussian(4, 64)
+    found = quantize(compose(registry.make("coder", "uniform", bits=2, group=64, clip="mse")), w).weight()
+    for r in range(4):
+        tried = [float((round_group(w[r], 2, False, share / 100) - w[r]).square().sum()) for share in range(100, 18, -2)]
+        assert float((found[r] - w[r]).square().sum()) == pytest.approx(min(tried), rel=1e-4)
+
+
+def test_clip_search_by_moment_serves_the_output() -> None:
+    w, h = gaussian(64, 128), torch.diag(torch.linspace(0.01, 10, 128) ** 2)
+    plain, weighted = (
+        quantize(compose(registry.make("coder", "uniform", bits=2, clip=clip)), w, h) for clip in ("mse", "moment")
+    )
+    assert weighted.output_error is not None
+    assert plain.output_error is not None
+    assert weighted.output_error < plain.output_error
+    assert weighted.relative_error > plain.relative_error
+
+
+def test_only_masked_weights_set_the_range() -> None:
+    w = gaussian(4, 64)
+    w[:, 0] = 1000
+    mask = torch.ones_like(w, dtype=torch.bool)
+    mask[:, 0] = False
+    params = registry.make("coder", "uniform").fit(w, mask, {}, None).params
+    assert params["scale"].max() < 1
+
+
+@pytest.mark.parametrize(
+    ("group", "cols", "span"),
+    [(0, 100, 100), (128, 4096, 128), (128, 100, 100), (7, 14, 7), (64, 172, 64), (100, 200, 100), (8, 12, 8)],
+)
+def test_groups_that_fit(group: int, cols: int, span: int) -> None:
+    assert group_span(group, cols) == span
+
+
+def test_a_group_that_fits_nowhere_names_those_that_do() -> None:
+    with pytest.raises(ShapeError, match=r"group size 7 does not divide 4096 columns; use 8, 16, 32, 64, 128, 256 or 0 for"):
+        quantize(compose(registry.make("coder", "uniform", group=7)), gaussian(1, 4096))
+
+
+def test_a_symmetric_bit_is_a_mistake() -> None:
+    with pytest.raises(RecipeError, match="symmetric grid of 1 bit has no step; use symmetric=False or coder 'sign'"):
+        registry.make("coder", "uniform", bits=1, symmetric=True)
+
+
+def test_feedback_makes_an_expensive_error_cheap() -> None:
+    """GPTQ's reason to exist: rounding errors of inputs that vary together cancel."""
+    w, h = gaussian(64, 256), correlated(256)
+    nearest, gptq = (
+        quantize(compose(registry.make("coder", "uniform", bits=3), assignment=registry.make("assignment", how)), w, h)
+        for how in ("nearest", "column-feedback")
+    )
+    assert gptq.error < 0.7 * nearest.error
+    assert gptq.relative_error > nearest.relative_error
