@@ -100,6 +100,20 @@ class Draw:
     def hadamard(self, child: Packed) -> Packed:
         return Packed("hadamard", self.rows, self.cols, {"signs": pack(self.codes(1, self.cols), 1)}, children=(child,))
 
+    def rotated(self, child: Packed, factors: tuple[int, int] = (1, COLS), *, extras: bool = True) -> Packed:
+        left, right = ((0.5 * torch.randn(n * (n - 1) // 2, generator=self.random)).half() for n in factors)
+        tensors = {"left": left, "right": right} if factors[0] > 1 else {"right": right}
+        if extras:
+            tensors["gain"] = self.half(self.cols).abs() + 0.5
+            tensors["signs"] = pack(self.codes(1, self.cols), 1)
+        return Packed("rotated", self.rows, self.cols, tensors, {"factors": list(factors)}, (child,))
+
+
+def rotated_12() -> Packed:
+    """A width with two true factors; 13 has none."""
+    draw = Draw(cols=12)
+    return draw.rotated(draw.uniform(3, 4, zero=True), (3, 4))
+
 
 EXAMPLES = {
     "dense-fp32": lambda draw: draw.dense(),
@@ -120,6 +134,9 @@ EXAMPLES = {
     "permuted": lambda draw: draw.permuted(draw.uniform(4, 4, zero=True)),
     "scaled": lambda draw: draw.scaled(draw.planes(1, 4, extras=True)),
     "hadamard": lambda draw: draw.hadamard(draw.sum()),
+    "rotated": lambda draw: draw.rotated(draw.codebook(4, 8, 13, extras=False)),
+    "rotated-two-factors": lambda draw: rotated_12(),
+    "rotated-rotation-only": lambda draw: draw.rotated(draw.sum(), extras=False),
     "permuted-scaled-hadamard": lambda draw: draw.permuted(draw.scaled(draw.hadamard(draw.codebook(4, 8, 13, extras=True)))),
 }
 

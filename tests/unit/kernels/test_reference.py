@@ -111,6 +111,27 @@ def unrotate(w: Tensor, node: Packed) -> Tensor:
     return w @ h.T * signs
 
 
+def cayley(stream: Tensor, size: int) -> Tensor:
+    """The rotation of a stored triangle, from the definition (I − A)(I + A)⁻¹."""
+    a, place = torch.zeros(size, size, dtype=torch.float64), iter(stream.double().tolist())
+    for i in range(size):
+        for j in range(i + 1, size):
+            a[i, j] = next(place)
+            a[j, i] = -a[i, j]
+    eye = torch.eye(size, dtype=torch.float64)
+    return (eye - a) @ torch.linalg.inv(eye + a)
+
+
+def unlearn(w: Tensor, node: Packed) -> Tensor:
+    """W' Rᵀ D Λ with R written out as a Kronecker product."""
+    a, b = node.facts["factors"]
+    left = cayley(node.tensors["left"], a) if a > 1 else torch.ones(1, 1, dtype=torch.float64)
+    w = w @ torch.kron(left, cayley(node.tensors["right"], b)).T
+    if "signs" in node.tensors:
+        w = w * torch.tensor([2.0 * number(node.tensors["signs"], 1, i) - 1 for i in range(node.cols)], dtype=torch.float64)
+    return w * node.tensors["gain"].double() if "gain" in node.tensors else w
+
+
 WEIGHTS = {
     "dense": dense,
     "uniform": uniform,
@@ -119,7 +140,7 @@ WEIGHTS = {
     "low-rank": low_rank,
     "sum": total,
 }
-TRANSFORMS = {"permuted": unpermute, "scaled": unscale, "hadamard": unrotate}
+TRANSFORMS = {"permuted": unpermute, "scaled": unscale, "hadamard": unrotate, "rotated": unlearn}
 
 
 def test_decode_is_what_the_description_says(example: Packed) -> None:

@@ -1,0 +1,97 @@
+"""Format `rotated`: T = Λ D± R applied to the input, as BTC-LLM learns it. R is orthogonal whatever is stored.
+
+R = R₁ ⊗ R₂ with Rᵢ = (I − Aᵢ)(I + Aᵢ)⁻¹ (Cayley) and Aᵢ skew: only the upper triangles of A₁ and A₂ are stored, half the numbers
+of the matrices themselves, and no rounding of them can make R anything but a rotation.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.transforms import Transformed
+from workbench.registry import register
+
+
+@register("format", "rotated")
+class Rotated(Transformed):
+    """W' = W Λ⁻¹ D R, x' = x Λ D R; each of the three may be absent. Λ and D can be folded into the norm before the layer.
+
+    Tensors `gain` fp16 `[cols]` (the diagonal of Λ, positive), `signs` 1 bit `[cols]` (1: +1), and for fact `factors` [a, b]
+    with a · b = cols `left` fp16 `[a (a−1)/2]`, `right` fp16 `[b (b−1)/2]`: the skew matrices' upper triangles in row order;
+    a factor of size 1 stores nothing.
+    """
+
+    items: ClassVar = {
+        "gain": "learned factor of each input, one a column",
+        "signs": "learned sign of each input, one bit a column",
+        "left": "learned rotation among groups of inputs: upper triangle of its Cayley matrix",
+        "right": "learned rotation inside groups of inputs: upper triangle of its Cayley matrix",
+    }
+
+    @classmethod
+    def input(cls, x: Tensor, packed: Packed) -> Tensor:
+        """x Λ D R."""
+        return rotate(x * diagonal(packed, 1).to(x), *(r.to(x) for r in rotations(packed)))
+
+    @classmethod
+    def undo(cls, w: Tensor, packed: Packed) -> Tensor:
+        """W' Rᵀ D Λ."""
+        return rotate(w, *(r.mT.to(w) for r in rotations(packed))) * diagonal(packed, 1).to(w)
+
+    @classmethod
+    def apply(cls, w: Tensor, packed: Packed) -> Tensor:
+        """W' = W Λ⁻¹ D R."""
+        return rotate(w * diagonal(packed, -1).to(w), *(r.to(w) for r in rotations(packed)))
+
+
+def diagonal(packed: Packed, power: int) -> Tensor:
+    """The diagonal of Λ^power D, float64 `[cols]`."""
+    value = torch.ones(packed.cols, dtype=torch.float64)
+    if "gain" in packed.tensors:
+        value = packed.tensors["gain"].to(torch.float64) ** power
+    if "signs" in packed.tensors:
+        bits = bitpack.unpack(packed.tensors["signs"], 1, packed.cols)
+        value = value.to(bits.device) * (2 * bits - 1)
+    return value
+
+
+def rotations(packed: Packed) -> tuple[Tensor, ...]:
+    """R₁ and R₂ in float64, or nothing where no rotation is stored."""
+    if "factors" not in packed.facts:
+        return ()
+    sizes = zip(("left", "right"), packed.facts["factors"], strict=True)
+    return tuple(cayley(packed.tensors[side].double(), size) if size > 1 else torch.ones(1, 1).double() for side, size in sizes)
+
+
+def cayley(upper: Tensor, size: int) -> Tensor:
+    """The rotation (I − A)(I + A)⁻¹ `[size, size]` of the skew matrix A with this upper triangle `[size (size−1)/2]`."""
+    row, col = torch.triu_indices(size, size, 1, device=upper.device)
+    a = torch.zeros(size, size, dtype=upper.dtype, device=upper.device).index_put((row, col), upper)
+    a = a - a.mT
+    eye = torch.eye(size, dtype=upper.dtype, device=upper.device)
+    # (I + A)⁻¹ and (I − A) commute
+    return torch.linalg.solve(eye + a, eye - a)
+
+
+def rotate(x: Tensor, left: Tensor | None = None, right: Tensor | None = None) -> Tensor:
+    """x (R₁ ⊗ R₂) over the last dimension: x as a matrix `[a, b]` becomes R₁ᵀ x R₂."""
+    if left is None or right is None:
+        return x
+    grid = x.reshape(*x.shape[:-1], len(left), len(right))
+    return (left.mT @ (grid @ right)).reshape(x.shape)
+
+
+def factor_pair(cols: int) -> tuple[int, int]:
+    """a · b = cols with a ≤ b as near as they get; (1, cols), a full rotation, for a prime width."""
+    a = next(a for a in range(int(cols**0.5), 0, -1) if cols % a == 0)
+    return a, cols // a
+
+
+def multiply_adds(packed: Packed) -> int:
+    """What the transform costs for each token at run time: Λ and D are free once folded, R takes cols · (a + b)."""
+    if "factors" not in packed.facts:
+        return 0
+    return packed.cols * sum(size for size in packed.facts["factors"] if size > 1)
