@@ -108,7 +108,7 @@ class Recipe:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_dict`; an unknown version, part or field is a RecipeError."""
         if data.get("version") != VERSION:
-            raise RecipeError(f"recipe version {data.get('version')!r} is not known here; this workbench reads version {VERSION}.")
+            raise RecipeError(unread("recipe", data))
         try:
             return cls(
                 transform=part_from_dict("transform", data["transform"]),
@@ -121,7 +121,8 @@ class Recipe:
                 settings=tuple(data.get("settings", {}).items()),
             )
         except KeyError as error:
-            raise RecipeError(f"the recipe has no {error.args[0]!r}; it needs transform, split, coders, assignment, correction.") from None
+            needed = "transform, split, coders, assignment, correction"
+            raise RecipeError(f"the recipe has no {error.args[0]!r}; it needs {needed}.") from None
 
     def to_json(self) -> str:
         """`to_dict` as indented JSON text."""
@@ -160,6 +161,11 @@ def part_from_dict(kind: str, data: dict[str, Any]) -> Part:
     return registry.make(kind, fields.pop("part"), **fields)
 
 
+def unread(what: str, data: dict[str, Any]) -> str:
+    """One sentence for a document of a version that is not known here."""
+    return f"{what} version {data.get('version')!r} is not known here; this workbench reads version {VERSION}."
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """Which recipe each layer gets: the first rule whose pattern matches the layer's name; no match keeps the layer."""
@@ -183,5 +189,5 @@ class LayerPlan:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         if data.get("version") != VERSION:
-            raise RecipeError(f"plan version {data.get('version')!r} is not known here; this workbench reads version {VERSION}.")
+            raise RecipeError(unread("plan", data))
         return cls(tuple((rule["layers"], Recipe.from_dict(rule["recipe"])) for rule in data["rules"]))

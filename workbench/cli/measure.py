@@ -74,7 +74,7 @@ def compare(
 
     original, document = open_any(model), read_text(text)
     pieces = list(original.language_model().stream(prompt))
-    rows, story = [], "".join(pieces)
+    rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {"model": model, "text": document.name, "prompt": prompt, "seed": seed, "models": rows}
     for folder in folders:
         begin = time.perf_counter()
@@ -83,7 +83,7 @@ def compare(
         facts["original"] = {
             "perplexity": result.perplexity_original,
             "perplexity_interval": result.perplexity_original_interval,
-            "generated": story,
+            "generated": "".join(pieces),
             **stored(original),
         }
         facts["tokens"] = result.tokens
