@@ -36,5 +36,6 @@ def command(model: str, port: int, browser: bool) -> list[str]:
 
 
 def app_file() -> Path:
-    """apps/explorer.py: beside the package in a clone, inside it in an installed wheel."""
-    return next(path for folder in (PACKAGE.parent, PACKAGE) if (path := folder / "apps" / "explorer.py").is_file())
+    """apps/explorer.py: beside the package in a clone, below sys.prefix where a wheel was installed."""
+    places = [folder / "apps" / "explorer.py" for folder in (PACKAGE.parent, Path(sys.prefix) / "share/quantization-workbench")]
+    return next(path for path in places if path.is_file())
