@@ -6,6 +6,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import save
+from torch import Tensor
+
+import workbench
 from tests.battery.cases import (
     MATRICES,
     MOMENTS,
@@ -17,9 +20,6 @@ from tests.battery.cases import (
     recipe_with,
     snapshots,
 )
-from torch import Tensor
-
-import workbench
 from workbench import registry
 from workbench.errors import RecipeError, ShapeError
 from workbench.kernels import reference
@@ -275,5 +275,7 @@ def test_every_column_is_coded_once_in_whole_steps(part: Assignment, layout: Lay
 @of(Assignment)
 def test_coding_without_error_moves_nothing(part: Assignment) -> None:
     w = gaussian(4, 150)
-    *_, last = part.run(w.clone(), correlated(150), Layout(150, 1, 150), lambda current, start, stop: current[:, start:stop].clone())
+    *_, last = part.run(
+        w.clone(), correlated(150), Layout(150, 1, 150), lambda current, start, stop: current[:, start:stop].clone()
+    )
     assert torch.equal(last, w)

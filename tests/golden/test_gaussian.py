@@ -45,7 +45,7 @@ def distortion(rows: int, cols: int, coder: str, **settings: object) -> float:
     return finish(quantize_layer(w, None, compose(registry.make("coder", coder, **settings)))).relative_error
 
 
-@pytest.mark.parametrize(("bits", "symmetric", "clip"), GRIDS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("bits", "symmetric", "clip"), GRIDS, ids=str)
 def test_uniform_grids(bits: int, symmetric: bool, clip: str) -> None:
     found = distortion(512, 1024, "uniform", bits=bits, symmetric=symmetric, clip=clip, group=128)
     assert found == pytest.approx(GRIDS[bits, symmetric, clip], rel=0.02)

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from tests.battery.cases import correlated, gaussian, quantize
 
 import workbench
+from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets
 from workbench.errors import RecipeError
 from workbench.presets.btc import codebook_shape

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.battery.cases import correlated
 
+from tests.battery.cases import correlated
 from workbench.errors import ShapeError
 from workbench.quantizers.curvature import damped, inverse_factor, lower_factor
 
@@ -33,5 +33,7 @@ def test_nothing_measured_stands_for_the_identity() -> None:
 
 
 def test_a_singular_moment_without_damping_says_what_to_do() -> None:
-    with pytest.raises(ShapeError, match=r"second moment of 4 columns is singular at damping 0.0; use a larger damping \(0.01 is"):
+    with pytest.raises(
+        ShapeError, match=r"second moment of 4 columns is singular at damping 0.0; use a larger damping \(0.01 is"
+    ):
         inverse_factor(torch.ones(4, 4), 0.0)

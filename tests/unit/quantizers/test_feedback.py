@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.battery.cases import correlated, gaussian, quantize
 from torch import Tensor
 
+from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.presets.preset import compose
 from workbench.quantizers.assignment.feedback import feed_back, tile_batches

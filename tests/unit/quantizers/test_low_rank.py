@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.battery.cases import correlated, gaussian, quantize
 
+from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.kernels import reference
 from workbench.presets.preset import compose

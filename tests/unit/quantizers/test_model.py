@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.battery.cases import correlated, gaussian
 from torch import Tensor
 
+from tests.battery.cases import correlated, gaussian
 from workbench import presets, registry
 from workbench.calibration import CalibrationStats, LayerStats, Source
 from workbench.errors import ModelError, RecipeError, ShapeError
@@ -72,7 +72,10 @@ def test_layers_of_a_scope_store_one_codebook_together(model: Weights, scope: st
         assert ("codebook" in layer.packed.shared) == (scope != "matrix")
     assert len(stored) == books
     codes = sum(
-        stored_bits(tensor) for layer in result.layers.values() for item, tensor in layer.packed.tensors.items() if item != "codebook"
+        stored_bits(tensor)
+        for layer in result.layers.values()
+        for item, tensor in layer.packed.tensors.items()
+        if item != "codebook"
     )
     assert result.ledger.total_bits == pytest.approx(codes + sum(stored_bits(book) for book in stored.values()))
 
@@ -129,7 +132,9 @@ def test_mistakes_are_found_before_the_first_layer(model: Weights, stats: Calibr
     part = CalibrationStats({name: stats[name] for name in NAMES[:5]}, stats.sources)
     with pytest.raises(RecipeError, match="assignment 'column-feedback' needs calibration; pass stats="):
         quantize_model(model, presets.recipe("gptq"))
-    with pytest.raises(RecipeError, match="layer 'blocks.1.mlp.up' was not calibrated, but assignment 'column-feedback' needs it"):
+    with pytest.raises(
+        RecipeError, match="layer 'blocks.1.mlp.up' was not calibrated, but assignment 'column-feedback' needs it"
+    ):
         quantize_model(model, presets.recipe("gptq"), part)
     with pytest.raises(RecipeError, match=r"layers 'h\.\*' with the plan's '\*' match none of 6 layers; names look like 'blocks"):
         quantize_model(model, presets.recipe("rtn"), layers="h.*")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.battery.cases import gaussian
 from torch import Tensor
 
+from tests.battery.cases import gaussian
 from workbench import registry
 from workbench.quantizers.coders import planes
 from workbench.quantizers.contract import Params
@@ -101,13 +101,10 @@ def test_planted_row_and_column_scales_are_found() -> None:
     assert fit.sweeps[-1] < fit.sweeps[0]
 
 
-def test_first_order_refinement_follows_the_papers_error_identity() -> None:
-    """E = ‖w‖² − N (α² + μ² + 2αμ·mean(sign)) at the solved scales: nothing is left to gain for these signs."""
+def test_settled_scales_have_nothing_left_to_gain_for_their_signs() -> None:
     w = gaussian(4, 200) + 0.4
-    params, errors = planes.alternate(
-        w, all_of(w), planes.greedy(w, all_of(w), 1, True, False, all_of(w)), 30, planes.nearest_signs
-    )
-    signs = planes.nearest_signs(w, params)
-    again = planes.refine(w, all_of(w), signs, params)
+    start = planes.greedy(w, all_of(w), 1, True, False, all_of(w))
+    params = planes.alternate(w, all_of(w), start, 30, planes.nearest_signs)[0]
+    again = planes.refine(w, all_of(w), planes.nearest_signs(w, params), params)
     torch.testing.assert_close(again["scale"], params["scale"], rtol=2e-3, atol=1e-4)
     torch.testing.assert_close(again["mean"], params["mean"], rtol=2e-2, atol=2e-3)

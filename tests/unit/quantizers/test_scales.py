@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.battery.cases import correlated, gaussian, quantize
 from torch import Tensor
 
+from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.presets.preset import compose
-from workbench.quantizers.coders.scales import cost, group_sums, least_squares
 from workbench.quantizers.coders.planes import spread
+from workbench.quantizers.coders.scales import cost, group_sums, least_squares
 from workbench.quantizers.curvature import lower_factor
 
 
@@ -80,7 +80,9 @@ def test_rescaling_is_never_worse(coder: str, assignment: str, calibrated: bool)
     w, h = gaussian(32, 203), correlated(203) if calibrated else None
     off, on = (
         quantize(
-            compose(registry.make("coder", name, rescale=flag, **settings), assignment=registry.make("assignment", assignment)), w, h
+            compose(registry.make("coder", name, rescale=flag, **settings), assignment=registry.make("assignment", assignment)),
+            w,
+            h,
         )
         for flag in (False, True)
     )

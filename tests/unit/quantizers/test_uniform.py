@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.battery.cases import correlated, gaussian, quantize
 from torch import Tensor
 
+from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.errors import RecipeError, ShapeError
 from workbench.presets.preset import compose

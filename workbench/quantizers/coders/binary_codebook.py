@@ -34,7 +34,7 @@ class BinaryCodebook(Coder):
     """
 
     whole: ClassVar[bool] = True
-    length: int = setting(10, "signs a codeword stands for", low=2, high=20)
+    length: int = setting(10, "signs a codeword stands for", low=2, high=24)
     entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
     assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))
     scope: str = setting("projection", "which layers share a codebook", choices=("matrix", "projection", "model"))

@@ -4,13 +4,20 @@ Two ways to measure, both with a centroid step that is optimal for them:
   hamming    every flipped sign costs 1; works on the distinct patterns with their counts (BTC-LLM, arXiv 2506.12040)
   magnitude  a flipped sign costs its weight's size: argmax_k ⟨y, c_k⟩ for y = scale · (w − mean), which is ‖w − scale·c‖²
 Ties keep the previous centroid or bit; an empty cluster is given the pattern that loses most; both stop when nothing changes.
+Inside, codewords and patterns are integers whose bit j is 1 where sign j is +1.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from workbench.kernels import codewords
+
 SWEEPS = 20
-CHUNK = 1 << 22  # similarities held at a time
+Assign = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]  # (words, previous index) → index and loss of each point
+Majority = Callable[[Tensor, Tensor], Tensor]  # (words, index) → the best words for these members
+Trained = tuple[Tensor, tuple[float, ...]]  # codebook ±1 [entries, length], loss after each sweep
 
 
 def vectors(y: Tensor, length: int) -> Tensor:
@@ -20,59 +27,71 @@ def vectors(y: Tensor, length: int) -> Tensor:
 
 def nearest(y: Tensor, codebook: Tensor) -> Tensor:
     """Index of the codeword with the largest ⟨y, c⟩ for each row of `y [n, length]`; ties go to the first, int64 `[n]`."""
-    size = max(CHUNK // len(codebook), 1)
-    return torch.cat([(piece @ codebook.mT).argmax(1) for piece in y.split(size)])
+    return codewords.nearest_by_magnitude(y, codewords.numbers(codebook))[0]
 
 
 def pattern_counts(y: Tensor) -> Tensor:
     """How often each of the 2^length sign patterns occurs in `[n, length]`; bit j of a pattern's number is 1 for +1."""
-    length = y.shape[1]
-    numbers = (y >= 0).to(torch.int64) @ (1 << torch.arange(length))
-    return torch.bincount(numbers, minlength=1 << length)
+    return torch.bincount(codewords.numbers(y), minlength=1 << y.shape[1])
 
 
-def patterns(numbers: Tensor, length: int) -> Tensor:
-    """The sign patterns of these numbers, ±1 `[n, length]`."""
-    return (numbers[:, None] >> torch.arange(length) & 1).float() * 2 - 1
+def most_frequent(counts: Tensor, entries: int) -> Tensor:
+    """The numbers of the `entries` most frequent patterns, ties by number: lossless when no more than that occur."""
+    return torch.argsort(counts, descending=True, stable=True)[:entries]
 
 
-def most_frequent(counts: Tensor, entries: int, length: int) -> Tensor:
-    """The `entries` most frequent patterns, ties by number: lossless when no more than that occur."""
-    return patterns(torch.argsort(counts, descending=True, stable=True)[:entries], length)
-
-
-def train_hamming(counts: Tensor, entries: int, length: int) -> tuple[Tensor, tuple[float, ...]]:
+def train_hamming(counts: Tensor, entries: int, length: int) -> Trained:
     """Codebook ±1 `[entries, length]` for pattern counts `[2^length]`, and the flipped signs after each sweep."""
-    numbers = counts.nonzero()[:, 0]
-    points, weight = patterns(numbers, length), counts[numbers].float()
-    return train(points, weight[:, None] * points, most_frequent(counts, entries, length))
+    points = counts.nonzero()[:, 0]
+    weight = counts[points].double()
+
+    def assign(words: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
+        index, distance = codewords.nearest_by_hamming(points, words, length, previous)
+        return index, weight * distance
+
+    def majority(words: Tensor, index: Tensor) -> Tensor:
+        better = words.clone()
+        for j in range(length):
+            vote = torch.bincount(index, weight * ((points >> j & 1) * 2 - 1), len(words))
+            better = torch.where(vote == 0, better, better & ~(1 << j) | (vote > 0).to(torch.int64) << j)
+        return better
+
+    words, losses = cluster(most_frequent(counts, entries), points, assign, majority)
+    return codewords.signs(words, length), losses
 
 
-def train_magnitude(y: Tensor, entries: int) -> tuple[Tensor, tuple[float, ...]]:
-    """Codebook ±1 `[entries, length]` for vectors `y [n, length]`, and the size of flipped weights after each sweep."""
-    return train(y, y, most_frequent(pattern_counts(y), entries, y.shape[1]))
+def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Trained:
+    """Codebook ±1 `[entries, length]` for vectors `y [n, length]`, and the size of flipped weights after each sweep.
 
-
-def train(points: Tensor, pull: Tensor, codebook: Tensor) -> tuple[Tensor, tuple[float, ...]]:
-    """Binary k-means: assign `points` to the codeword with the largest product, then take the sign of their summed `pull`.
-
-    A point's loss is Σ|pull| over the flipped signs. `pull` is a positive multiple of its point.
+    It begins with the most frequent sign patterns, or with the codebook `start`.
     """
-    index = nearest(points, codebook)
+    first = most_frequent(pattern_counts(y), entries) if start is None else codewords.numbers(start)
+
+    def assign(words: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
+        return codewords.nearest_by_magnitude(y, words, previous)
+
+    def majority(words: Tensor, index: Tensor) -> Tensor:
+        sums = torch.zeros(len(words), y.shape[1]).index_add_(0, index, y)
+        return codewords.numbers(torch.where(sums == 0, codewords.signs(words, y.shape[1]), sums))
+
+    words, losses = cluster(first, codewords.numbers(y), assign, majority)
+    return codewords.signs(words, y.shape[1]), losses
+
+
+def cluster(words: Tensor, points: Tensor, assign: Assign, majority: Majority) -> Trained:
+    """Binary k-means on integers: assign points to words, take the majority of their members, until nothing changes."""
+    index, loss = assign(words, None)
     losses: list[float] = []
     for _ in range(SWEEPS):
-        loss = (pull.abs().sum(1) - (pull * codebook[index]).sum(1)) / 2
         losses.append(loss.sum(dtype=torch.float64).item())
-        sums = torch.zeros_like(codebook).index_add_(0, index, pull)
-        updated = torch.where(sums == 0, codebook, sums.sign())
-        empty = (torch.bincount(index, minlength=len(codebook)) == 0).nonzero()[:, 0]
-        worst = torch.argsort(loss, descending=True, stable=True)[: len(empty)]
-        worst = worst[loss[worst] > 0]
-        updated[empty[: len(worst)]] = torch.where(points[worst] >= 0, 1.0, -1.0)
-        moved = nearest(points, updated)
-        tie = (points * updated[index]).sum(1) >= (points * updated[moved]).sum(1)
-        moved = torch.where(tie, index, moved)
-        if torch.equal(updated, codebook) and torch.equal(moved, index):
+        updated = majority(words, index)
+        empty = (torch.bincount(index, minlength=len(words)) == 0).nonzero()[:, 0]
+        if len(empty):
+            worst = torch.argsort(loss, descending=True, stable=True)[: len(empty)]
+            worst = worst[loss[worst] > 0]
+            updated[empty[: len(worst)]] = points[worst]
+        moved, loss = assign(updated, index)
+        if torch.equal(updated, words) and torch.equal(moved, index):
             break
-        codebook, index = updated, moved
-    return codebook, tuple(losses)
+        words, index = updated, moved
+    return words, tuple(losses)
