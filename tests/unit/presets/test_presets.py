@@ -55,6 +55,16 @@ def test_a_recipe_runs_and_counts_what_it_promises(name: str, settings: dict[str
         assert result.bits_per_weight > result.nominal_bits
 
 
+WITHOUT_EFFECT = {("binary", "block")}  # until compensation is on
+
+
+@every_case
+def test_every_setting_changes_the_parts(name: str, settings: dict[str, object]) -> None:
+    changed, default = presets.find(name)(**settings).build(), presets.find(name)().build()
+    effect = any((name, key) not in WITHOUT_EFFECT for key in settings)
+    assert (changed != default) == effect
+
+
 def test_default_settings_given_by_hand_are_the_default() -> None:
     assert presets.recipe("btc", bits=0.8, scope="projection") == presets.recipe("btc")
     assert presets.recipe("btc").code() == "wb.recipe('btc')"

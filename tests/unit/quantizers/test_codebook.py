@@ -84,8 +84,9 @@ def test_no_codeword_stays_unused_while_signs_are_flipped() -> None:
 
 def test_ties_keep_the_old_bit() -> None:
     points = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
-    words, _ = codebook.train_magnitude(points, 1, torch.tensor([[1.0, -1.0]]))
+    words, losses = codebook.train_magnitude(points, 1, torch.tensor([[1.0, -1.0]]))
     assert words.tolist() == [[1.0, -1.0]]
+    assert len(losses) == 1  # a bit that flips at a tie would go on flipping
 
 
 def test_padding_of_the_last_vector_counts_for_nothing() -> None:
@@ -93,6 +94,13 @@ def test_padding_of_the_last_vector_counts_for_nothing() -> None:
     assert codebook.vectors(y, 3).tolist() == [[1.0, -1.0, 2.0], [-2.0, 3.0, 0.0]]
     words = torch.tensor([[-1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
     assert codebook.nearest(codebook.vectors(y, 3), words)[1] == 0
+
+
+@pytest.mark.parametrize("assignment", ["hamming", "magnitude"])
+def test_a_coder_looks_at_the_real_columns_only(assignment: str) -> None:
+    coder = registry.make("coder", "binary-codebook", length=4, entries=2, assignment=assignment)
+    params = {"scale": torch.ones(1, 1), "codebook": torch.tensor([[1.0] * 4, [-1.0] * 4])}
+    assert coder.encode(torch.tensor([[1.0, 1.0, 1.0, 1.0, -1.0]]), params, slice(0, 5)).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("length", [4, 7, 16])

@@ -34,6 +34,14 @@ def test_values_follow_the_formula(bits: int, symmetric: bool, group: int) -> No
             torch.testing.assert_close(found[r, piece], round_group(w[r, piece], bits, symmetric), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_zero_is_always_inside_the_range(sign: int) -> None:
+    w = sign * torch.linspace(5, 6, 32)[None]
+    result = quantize(compose(registry.make("coder", "uniform", bits=4)), w)
+    assert result.packed.tensors["scale"].item() == pytest.approx(6 / 15, rel=1e-3)
+    assert (result.weight() - w).abs().max() <= 6 / 15 / 2 * 1.001
+
+
 def test_clip_search_finds_the_best_share_of_every_group() -> None:
     w = gaussian(4, 64)
     found = quantize(compose(registry.make("coder", "uniform", bits=2, group=64, clip="mse")), w).weight()
