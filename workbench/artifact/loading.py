@@ -64,18 +64,11 @@ def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tenso
     module: Any = architecture.empty_module(architecture.read_config(folder))
     for name, packed in layers.items():
         module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))
-    wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in others.items()}
-    module.load_state_dict(wide, strict=False, assign=True)
-    module.tie_weights(missing_keys=empty_parameters(module), recompute_mapping=False)
-    empty = sorted(empty_parameters(module))
+    architecture.fill(module, others)
+    empty = sorted(architecture.empty_parameters(module))
     if empty:
         raise ArtifactError(f"{folder} lacks {len(empty)} tensors of its architecture, first {empty[0]!r}; save the model again.")
     generation = architecture.read_generation_config(folder)
     if generation is not None:
         module.generation_config = generation
-    return module.eval().requires_grad_(requires_grad=False)
-
-
-def empty_parameters(module: nn.Module) -> set[str]:
-    """Parameters that have no memory yet."""
-    return {name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_meta}
+    return module

@@ -5,13 +5,13 @@ Remote code is never run, nothing is ever fetched here, and a weight that is mis
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from workbench.errors import ModelError
@@ -99,6 +99,19 @@ def load_module(folder: Path, config: "PretrainedConfig") -> nn.Module:
     for name, parameter in module.named_parameters():
         check_finite(f"weight {name!r}", parameter)
     return module.eval().requires_grad_(requires_grad=False)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give an empty module the tensors it needs, float32, and tie what is tied; what is not given stays empty."""
+    wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    module.load_state_dict(wide, strict=False, assign=True)
+    cast(Any, module).tie_weights(missing_keys=empty_parameters(module), recompute_mapping=False)
+    module.eval().requires_grad_(requires_grad=False)
+
+
+def empty_parameters(module: nn.Module) -> set[str]:
+    """Parameters that have no memory yet."""
+    return {name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_meta}
 
 
 def read_generation_config(folder: Path) -> "GenerationConfig | None":
