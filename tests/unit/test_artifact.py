@@ -199,7 +199,8 @@ def test_an_encoder_is_saved_and_loaded_but_writes_no_text(tiny_models: dict[str
         again.generate("Once")
 
 
-def test_memory_is_what_is_held(saved: Path) -> None:
+def test_memory_is_what_is_held(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_KERNELS", "reference")
     again = load(saved, cache="none")
     module = again.module
     held = {t.data_ptr(): t.nbytes for t in [*module.parameters(), *module.buffers()]}
@@ -209,6 +210,14 @@ def test_memory_is_what_is_held(saved: Path) -> None:
     decoded = load(saved)
     decoded.generate("Once", tokens=2)
     assert decoded.resident_bytes == sum(held.values()) + 4 * again.ledger.weights
+
+
+def test_packed_layers_run_without_being_decoded(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORKBENCH_KERNELS", raising=False)
+    again = load(saved)
+    before = again.resident_bytes
+    assert again.generate("Once", tokens=4) == load(saved, cache="none").generate("Once", tokens=4)
+    assert again.resident_bytes == before
 
 
 def test_the_model_is_found_by_its_source(builtin: ModelHandle, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench import registry
 from workbench.errors import KernelError
 from workbench.kernels import reference
+from workbench.kernels.numba import backend as numba
 from workbench.kernels.packed import Packed
 
 VARIABLE = "WORKBENCH_KERNELS"
@@ -33,6 +34,12 @@ def runs_everything(packed: Packed, batch: int) -> None:
 
 
 BACKENDS = (
+    Backend(
+        "numba",
+        "multiplies straight from the packed codes, by looking sums up in tables",
+        numba.refuses,
+        numba.linear,
+    ),
     Backend(
         "reference",
         "plain torch: decodes the matrix and multiplies; runs every format on every device",
@@ -68,7 +75,9 @@ def explain(packed: Packed, batch: int = 1) -> Explanation:
     reason = f"forced by {VARIABLE}; {backend.reason}" if forced else backend.reason
     for other in BACKENDS:
         if other is not backend and other.name not in refused:
-            refused[other.name] = other.refuses(packed, batch) or f"{backend.name} {'is forced' if forced else 'comes first'}"
+            refused[other.name] = (
+                other.refuses(packed, batch) or f"{backend.name} {'is forced' if forced else 'comes first and can run it'}"
+            )
     return Explanation(backend.name, reason, refused)
 
 
