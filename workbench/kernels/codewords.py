@@ -1,0 +1,97 @@
+"""The nearest codeword of each sign vector, by Hamming distance or by the size of the flipped weights, and who searches for it.
+
+Codewords are integers: bit j is 1 where sign j is +1. Both searches are exact, and ties go to the previous codeword, else to
+the smallest number. Plain torch multiplies with all codewords, in pieces; the compiled search counts bits, or skips codewords
+that cannot win. Sums of sizes are added in another order there, so where two codewords are within rounding of each other
+the two may choose differently.
+"""
+
+import os
+
+import torch
+from torch import Tensor
+
+from workbench.kernels.dispatch import VARIABLE
+
+WORTH_COMPILING = 1 << 22  # pairs of vector and codeword from which on loading the compiled search pays
+CHUNK = 1 << 20  # products held at a time
+LONGEST = 24  # signs a codeword may have
+
+
+def explain(pairs: int, device: str = "cpu") -> tuple[str, str]:
+    """("numba" or "reference", one sentence why) for so many pairs of vector and codeword."""
+    if os.environ.get(VARIABLE) == "reference":
+        return "reference", f"forced by {VARIABLE}"
+    if device != "cpu":
+        return "reference", f"tensors are on {device}; the compiled search runs on the CPU"
+    if pairs < WORTH_COMPILING:
+        return "reference", f"{pairs} pairs of vector and codeword; loading compiled code pays from {WORTH_COMPILING} on"
+    return "numba", f"{pairs} pairs of vector and codeword, compiled for this CPU"
+
+
+def numbers(y: Tensor) -> Tensor:
+    """The sign pattern of each row of `y [n, length]` as an integer, int64 `[n]`; sign(0) is +1."""
+    total = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+    for j in range(y.shape[1]):
+        total |= (y[:, j] >= 0).to(torch.int64) << j
+    return total
+
+
+def signs(words: Tensor, length: int) -> Tensor:
+    """The sign patterns of these integers, ±1 float32 `[n, length]`."""
+    return (words[:, None] >> torch.arange(length, device=words.device) & 1).float() * 2 - 1
+
+
+def nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Number of the nearest of `words [c]` for each of `points [n]`, and how many of the `length` signs differ; int64 `[n]`."""
+    if explain(len(points) * len(words), points.device.type)[0] == "numba":
+        from workbench.kernels.numba import hamming
+
+        found = hamming.nearest(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    size = max(CHUNK // len(words), 1)
+    index = torch.cat([best_product(signs(piece, length), signs(words, length)) for piece in points.split(size)])
+    distance = differing(points, words[index], length)
+    if previous is not None:
+        keep = differing(points, words[previous], length) == distance
+        index = torch.where(keep, previous, index)
+    return index, distance
+
+
+def nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Number of the codeword with the largest ⟨y, c⟩ for each row of `y [n, length]`, and Σ|y| over its flipped signs.
+
+    Returns int64 and float32 `[n]`.
+    """
+    if explain(len(y) * len(words), y.device.type)[0] == "numba":
+        from workbench.kernels.numba import magnitude
+
+        found = magnitude.nearest(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    codebook = signs(words, y.shape[1])
+    index = torch.cat([best_product(piece, codebook) for piece in y.split(max(CHUNK // len(words), 1))])
+    cost = flipped(y, codebook[index])
+    if previous is not None:
+        before = flipped(y, codebook[previous])
+        keep = before <= cost
+        index, cost = torch.where(keep, previous, index), torch.where(keep, before, cost)
+    return index, cost
+
+
+def best_product(y: Tensor, codebook: Tensor) -> Tensor:
+    """The first codeword with the largest product, int64 `[n]`."""
+    return (y @ codebook.mT).argmax(1)
+
+
+def flipped(y: Tensor, chosen: Tensor) -> Tensor:
+    """Σ|y| where the signs of `chosen` differ from those of `y`, `[n]`."""
+    return torch.where((y >= 0) == (chosen > 0), 0.0, y.abs()).sum(1)
+
+
+def differing(points: Tensor, chosen: Tensor, length: int) -> Tensor:
+    """How many bits differ, int64 `[n]`."""
+    difference = points ^ chosen
+    count = torch.zeros_like(difference)
+    for j in range(length):
+        count += difference >> j & 1
+    return count
