@@ -3,7 +3,7 @@
 Logits are compared window by window and thrown away; what stays is a few numbers for each token.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.errors import ModelError
 from workbench.models.language_model import LanguageModel
-from workbench.models.perplexity import RESAMPLES, WINDOW, Interval, exp, percentiles
+from workbench.models.perplexity import RESAMPLES, Interval, exp, percentiles, spans
 from workbench.models.text import Text
 
 if TYPE_CHECKING:
@@ -81,26 +81,8 @@ def diverge(
     lm: LanguageModel, text: Text, original: Logits, changed: Logits, *, tokens: int | None = None, seed: int = 0
 ) -> Divergence:
     """Compare two functions from ids `[1, T]` to logits `[1, T, V]` on `text`, read and cut as `perplexity` does."""
-    if tokens is not None and tokens < 1:
-        raise ModelError(f"{tokens} tokens to compare on; use 1 or more, or None for the whole text.")
-    pieces = [score(document, ids, original(ids), changed(ids)) for document, ids in windows(lm, text, tokens)]
-    if not pieces:
-        raise ModelError(f"text {text.name!r} has no token to compare on: every document is a single token.")
+    pieces = [score(span.document, span.window, original(span.window), changed(span.window)) for span in spans(lm, text, tokens)]
     return summarise(Tokens(*(np.concatenate(column) for column in zip(*pieces, strict=True))), text.name, seed)
-
-
-def windows(lm: LanguageModel, text: Text, tokens: int | None) -> Iterator[tuple[int, Tensor]]:
-    """Each window's document and ids `[1, T]`, of which all but the first are scored; `tokens` are scored at most in all."""
-    reach, left = min(lm.context, WINDOW) - 1, tokens
-    for index, document in enumerate(text.documents):
-        if left == 0:
-            return
-        ids = lm.encode(document)
-        ids = ids if left is None else ids[:, : left + 1]
-        for start in range(0, ids.shape[1] - 1, reach):
-            part = ids[:, start : start + reach + 1]
-            left = None if left is None else left - (part.shape[1] - 1)
-            yield index, part
 
 
 def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tuple[np.ndarray, ...]:

@@ -1,6 +1,7 @@
 """Perplexity and bits per byte of a language model on text, each with a bootstrap interval."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,33 +52,46 @@ def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None, *, seed
     token of the one before, so every token but a document's first is scored once. Intervals: percentile bootstrap over
     documents (Efron 1979), or over windows when there is one document; `seed` draws the resamples.
     """
+    return summarise([score(lm, span) for span in spans(lm, text, tokens)], text.name, seed)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens `start` to `stop` of one document's `ids [1, T]`: the first of them is only read, each other one is scored."""
+
+    document: int
+    ids: Tensor
+    start: int
+    stop: int
+
+    @property
+    def window(self) -> Tensor:
+        """What the model reads at once, `[1, stop − start]`."""
+        return self.ids[:, self.start : self.stop]
+
+
+def spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> Iterator[Span]:
+    """`text` cut into windows that score at most `tokens` tokens in all; ModelError where there is nothing to score."""
     if tokens is not None and tokens < 1:
         raise ModelError(f"{tokens} tokens to score; use 1 or more, or None for the whole text.")
-    windows: list[Window] = []
-    scored = 0
+    reach, left, found = min(lm.context, WINDOW) - 1, tokens, False
     for index, document in enumerate(text.documents):
-        left = None if tokens is None else tokens - scored
         if left == 0:
             break
-        new = score_document(lm, index, document, left)
-        windows += new
-        scored += sum(window.tokens for window in new)
-    if not scored:
+        ids = lm.encode(document)
+        ids = ids if left is None else ids[:, : left + 1]
+        left = None if left is None else left - (ids.shape[1] - 1)
+        for start in range(0, ids.shape[1] - 1, reach):
+            found = True
+            yield Span(index, ids, start, min(start + reach + 1, ids.shape[1]))
+    if not found:
         raise ModelError(f"text {text.name!r} has no token to score: every document is a single token.")
-    return summarise(windows, text.name, seed)
 
 
-def score_document(lm: LanguageModel, index: int, document: str, limit: int | None) -> list[Window]:
-    """Windows of one document, at most `limit` scored tokens."""
-    ids = lm.encode(document)
-    ids = ids if limit is None else ids[:, : limit + 1]
-    reach = min(lm.context, WINDOW) - 1
-    windows = []
-    for start in range(0, ids.shape[1] - 1, reach):
-        part = ids[:, start : start + reach + 1]
-        size = text_bytes(lm, ids[:, : start + part.shape[1]]) - text_bytes(lm, ids[:, : start + 1])
-        windows.append(Window(index, float(token_losses(lm, part).sum()), part.shape[1] - 1, size))
-    return windows
+def score(lm: LanguageModel, span: Span) -> Window:
+    """Loss and size of the scored part of one span."""
+    size = text_bytes(lm, span.ids[:, : span.stop]) - text_bytes(lm, span.ids[:, : span.start + 1])
+    return Window(span.document, float(token_losses(lm, span.window).sum()), span.stop - span.start - 1, size)
 
 
 def token_losses(lm: LanguageModel, ids: Tensor) -> Tensor:

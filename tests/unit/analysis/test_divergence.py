@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.analysis import divergence
 from workbench.analysis.compare import compare
 from workbench.errors import ModelError
-from workbench.models import ModelHandle
+from workbench.models import ModelHandle, perplexity
 from workbench.models.text import Text
 
 STORIES = Text(
@@ -80,14 +80,15 @@ def test_a_token_that_the_original_rules_out_counts_nothing() -> None:
     assert kl == pytest.approx([expected], rel=1e-6)
 
 
-def test_windows_score_every_token_but_the_first_once(builtin: ModelHandle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(divergence, "WINDOW", 8)
+def test_every_token_but_a_documents_first_is_scored_once(builtin: ModelHandle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perplexity, "WINDOW", 8)
     lm = builtin.language_model()
-    scored = [(document, ids[0, 1:].tolist()) for document, ids in divergence.windows(lm, STORIES, None)]
+    scored = [(span.document, span.window[0, 1:].tolist()) for span in perplexity.spans(lm, STORIES)]
     for index, document in enumerate(STORIES.documents):
         whole = lm.encode(document)[0, 1:].tolist()
         assert [token for number, ids in scored if number == index for token in ids] == whole
     assert all(len(ids) <= 7 for _, ids in scored)
+    assert compare(builtin, builtin, STORIES).tokens == sum(len(ids) for _, ids in scored)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 30])
@@ -123,7 +124,7 @@ def test_table_names_the_tokens(builtin: ModelHandle) -> None:
 
 @pytest.mark.parametrize("tokens", [0, -3])
 def test_no_tokens_is_an_error(builtin: ModelHandle, tokens: int) -> None:
-    with pytest.raises(ModelError, match=f"{tokens} tokens to compare on; use 1 or more"):
+    with pytest.raises(ModelError, match=f"{tokens} tokens to score; use 1 or more"):
         compare(builtin, builtin, STORIES, tokens=tokens)
 
 
