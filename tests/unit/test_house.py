@@ -90,7 +90,7 @@ def test_import_floors_can_fail(copy: Path, module: str, line: str, contract: st
     finally:
         path.write_text(before)
     assert said.returncode == 1, said.stdout
-    broken = [text for text in said.stdout.splitlines() if text.endswith("BROKEN")]
+    broken = [text for text in said.stdout.splitlines() if " BROKEN" in text]  # it may end with "(4 ignored imports)"
     assert len(broken) == 1, said.stdout
     assert contract in broken[0]
 
