@@ -1,0 +1,16 @@
+"""The explorer as a Panel app: `panel serve apps/explorer.py [--args MODEL]`; the built-in model when none is named."""
+
+import sys
+
+import panel as pn
+
+from workbench.widgets.page import page
+
+
+def app(source: str) -> pn.viewable.Viewable:
+    """The whole page on one model."""
+    return page(source)
+
+
+if pn.state.served:
+    app(sys.argv[1] if len(sys.argv) > 1 else "builtin").servable(title="workbench")

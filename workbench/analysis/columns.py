@@ -1,0 +1,65 @@
+"""The glossary: every column that a table of this package shows, with its label, its meaning and how its numbers are written."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `label` for a header, `meaning` for a tooltip, `format` a Python format for its numbers ("" for text)."""
+
+    label: str
+    meaning: str
+    format: str = ""
+
+
+COLUMNS: dict[str, Column] = {
+    "name": Column("layer", "The layer's full name in the model."),
+    "block": Column("block", "Which transformer block the layer belongs to, counted from 0.", "d"),
+    "matrix": Column("matrix", "Which matrix of its block the layer is."),
+    "rows": Column("rows", "Output features: how many numbers the layer produces.", ",d"),
+    "cols": Column("columns", "Input features: how many numbers the layer reads.", ",d"),
+    "dtype": Column("type", "How the original weights are stored."),
+    "parameters": Column("weights", "How many weights the layer has: rows × columns.", ",d"),
+    "std": Column("spread", "Standard deviation of the weights.", ".3g"),
+    "absmax": Column("largest", "The largest magnitude among the weights.", ".3g"),
+    "kurtosis": Column("kurtosis", "How heavy the tails are, over a Gaussian's 0; heavy tails are hard to quantize.", ".3g"),
+    "outlier_share": Column("outliers", "Share of weights more than 6 standard deviations from the mean.", ".2%"),
+    "bits_per_weight": Column("stored bits", "Bits per weight, counted from all that is stored: codes, scales, maps.", ".2f"),
+    "nominal_bits": Column("nominal bits", "Bits per weight as the method's paper counts them: codes only.", ".2f"),
+    "relative_error": Column("weight error", "‖Ŵ−W‖²/‖W‖²: the share of the weights' energy that was lost.", ".3g"),
+    "output_error": Column("output error", "tr(EHEᵀ)/tr(WHWᵀ): the share of output energy lost on the calibration text.", ".3g"),
+    "seconds": Column("seconds", "How long quantizing took.", ".2f"),
+    "item": Column("stored item", "One thing that is stored for the layer."),
+    "bits": Column("bits", "What the item takes in the file, in bits.", ",.0f"),
+    "share": Column("share", "The item's part of everything stored.", ".1%"),
+    "shared_by": Column("shared by", "How many layers share the item; each pays its part.", "d"),
+    "why": Column("why", "Why the item has to be stored."),
+    "recipe": Column("recipe", "The preset and settings that made this result."),
+    "from": Column("from", "Left edge of the bin."),
+    "to": Column("to", "Right edge of the bin."),
+    "original": Column("original", "Of the original weights.", ",d"),
+    "quantized": Column("quantized", "Of the quantized weights.", ",d"),
+    "first row": Column("first row", "First row of the band.", ",d"),
+    "last row": Column("last row", "Last row of the band.", ",d"),
+    "column": Column("column", "The column of the largest entry in the band.", ",d"),
+    "largest": Column("largest", "The largest magnitude in the band.", ".3g"),
+    "position": Column("position", "Which token after the prompt, counted from 1.", "d"),
+}
+
+
+def label(column: str) -> str:
+    """The header of a column; a name that the glossary lacks stands for itself."""
+    return COLUMNS[column].label if column in COLUMNS else column
+
+
+def meaning(column: str) -> str:
+    """The tooltip of a column, or an empty text."""
+    return COLUMNS[column].meaning if column in COLUMNS else ""
+
+
+def written(column: str, value: object) -> str:
+    """A value as a reader sees it: formatted, and a dash where there is none."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    form = COLUMNS[column].format if column in COLUMNS else ""
+    return format(value, form) if form and not isinstance(value, str) else str(value)

@@ -1,0 +1,28 @@
+"""A second, running model beside the original that shares all its memory but the layers that were quantized."""
+
+import copy
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+from workbench.kernels.linear import Cache, PackedLinear
+from workbench.models.handle import ModelHandle
+from workbench.models.language_model import LanguageModel
+from workbench.quantized import QuantizedLayer
+
+
+def twin(model: ModelHandle, layers: Mapping[str, QuantizedLayer], *, cache: Cache = "decoded") -> LanguageModel:
+    """The model with these layers packed, running beside the original; nothing is copied but the module tree.
+
+    The original stays as it is, so both can write at the same time. Raises ModelError for encoders and unknown layers.
+    """
+    original = model.language_model()
+    for name in layers:
+        model.layer(name)
+    with model.lock:
+        tensors = chain(original.module.parameters(), original.module.buffers())
+        memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+        module = copy.deepcopy(original.module, memo)
+    for name, layer in layers.items():
+        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), layer.packed, cache=cache))
+    return LanguageModel(module, original.tokenizer, f"{original.name}, {len(layers)} layers packed")

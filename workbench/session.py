@@ -1,0 +1,249 @@
+"""Session: what one visitor has open — model, layer, recipe, results — with undo. It knows nothing of any screen.
+
+A result is kept under the content that made it (weights, layer, recipe, calibration), so that it is found again after an undo
+and never shown for anything else.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import RLock
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from workbench import presets
+from workbench.analysis import weights
+from workbench.artifact.twin import twin
+from workbench.calibration import CalibrationStats, calibrate
+from workbench.errors import WorkbenchError
+from workbench.models import ModelHandle
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import text
+from workbench.quantized import QuantizedLayer, QuantizedModel
+from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
+from workbench.quantizers.contract import Coder, Snapshot
+from workbench.quantizers.pipeline import check_recipe
+from workbench.recipe import Recipe
+from workbench.store import key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+CALIBRATION_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the visitor has chosen: one step of the history."""
+
+    layer: str
+    recipe: Recipe
+    prompt: str = "Once upon a time"
+
+
+class SharedModel:
+    """What all sessions on one model have in common: its handle, its calibration and the sketches of its weights."""
+
+    def __init__(self, model: ModelHandle) -> None:
+        self.model = model
+        self.sketches: dict[str, weights.Sketch] = {}
+        self._lock = RLock()
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the text has been run through the model already."""
+        return "_stats" in self.__dict__
+
+    def stats(self) -> CalibrationStats:
+        """Second moments of the built-in calibration text, made once for all sessions."""
+        with self._lock:
+            return self._stats
+
+    @cached_property
+    def _stats(self) -> CalibrationStats:
+        return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS)
+
+    def sketch(self, layer: str) -> weights.Sketch:
+        """Moments and histogram of a layer's weights, read once."""
+        if layer not in self.sketches:
+            self.sketches[layer] = weights.sketch(self.model.weight(layer))
+        return self.sketches[layer]
+
+
+class Session:
+    """One visitor's work on one model.
+
+    `select`, `use` and `ask` change the choice and can be undone; `quantize_steps` and `quantize_model_steps` are generators
+    for a `Job`, and what they return is kept in `results` and `whole`.
+    """
+
+    def __init__(self, model: ModelHandle | SharedModel, *, recipe: Recipe | None = None) -> None:
+        self.shared = model if isinstance(model, SharedModel) else SharedModel(model)
+        self.model = self.shared.model
+        self.results: dict[str, QuantizedLayer] = {}
+        self.whole: QuantizedModel | None = None
+        first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
+        self._history, self._at = [first], 0
+
+    @property
+    def choice(self) -> Choice:
+        """Layer, recipe and prompt as they are now."""
+        return self._history[self._at]
+
+    @property
+    def layer(self) -> str:
+        """The selected layer."""
+        return self.choice.layer
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe on the bench."""
+        return self.choice.recipe
+
+    def select(self, layer: str) -> None:
+        """Select a layer; ModelError for one that does not exist."""
+        self.model.layer(layer)
+        self._step(replace(self.choice, layer=layer))
+
+    def use(self, recipe: Recipe) -> None:
+        """Put a recipe on the bench."""
+        self._step(replace(self.choice, recipe=recipe))
+
+    def ask(self, prompt: str) -> None:
+        """Choose the prompt that both models continue."""
+        self._step(replace(self.choice, prompt=prompt))
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise what is wrong with a recipe for the selected layer before anything runs: parts and widths that do not fit."""
+        cols = self.model.layer(self.layer).cols
+        check_recipe(recipe, torch.empty(0))
+        for coder in cast(tuple[Coder, ...], recipe.coders):
+            coder.span(cols)
+
+    def undo(self) -> None:
+        """Back to the choice before; nothing happens at the first one."""
+        self._at = max(0, self._at - 1)
+
+    def redo(self) -> None:
+        """Forward again after an undo."""
+        self._at = min(len(self._history) - 1, self._at + 1)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a choice before this one."""
+        return self._at > 0
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether an undo can be taken back."""
+        return self._at < len(self._history) - 1
+
+    def _step(self, choice: Choice) -> None:
+        if choice != self.choice:
+            self._history = [*self._history[: self._at + 1], choice]
+            self._at += 1
+
+    @property
+    def result(self) -> QuantizedLayer | None:
+        """What the recipe on the bench made of the selected layer, or what the whole model's run made of it, or None."""
+        found = self.results.get(self._key(self.layer, self.recipe))
+        return found or (self.whole.layers.get(self.layer) if self.whole is not None else None)
+
+    def results_of(self, layer: str) -> list[QuantizedLayer]:
+        """Every result for one layer, in the order they were made."""
+        return [result for result in self.results.values() if result.name == layer]
+
+    def _key(self, layer: str, recipe: Recipe) -> str:
+        return key(self.model.fingerprint, layer, recipe.to_dict(), CALIBRATION_TOKENS)
+
+    def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
+        """Quantize the selected layer with the recipe on the bench."""
+        layer, recipe = self.layer, self.recipe
+        result = yield from quantize_steps(self.model, layer, recipe, self.shared.stats())
+        self._keep(recipe, result)
+        return result
+
+    def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
+        """Quantize every layer with the recipe on the bench."""
+        recipe = self.recipe
+        whole = yield from quantize_model_steps(self.model, recipe, self.shared.stats())
+        for layer in whole.layers.values():
+            self._keep(recipe, layer)
+        self.whole = whole
+        return whole
+
+    def _keep(self, recipe: Recipe, result: QuantizedLayer) -> None:
+        """Store a result as the latest."""
+        made = self._key(result.name, recipe)
+        self.results.pop(made, None)
+        self.results[made] = result
+
+    def layer_table(self) -> "pd.DataFrame":
+        """The model's layers with their spread, tails and outliers, and bits and errors where there is a result."""
+        table = self.model.layers()
+        sketches = [self.shared.sketch(name) for name in table["name"]]
+        for column in ("std", "absmax", "kurtosis", "outlier_share"):
+            table[column] = [getattr(sketch, column) for sketch in sketches]
+        latest = self.latest()
+        for column in ("bits_per_weight", "nominal_bits", "relative_error", "output_error"):
+            values = [getattr(latest[name], column) if name in latest else None for name in table["name"]]
+            table[column] = [float("nan") if value is None else value for value in values]
+        return table
+
+    def latest(self) -> Mapping[str, QuantizedLayer]:
+        """The last result of each layer."""
+        return {result.name: result for result in self.results.values()}
+
+    def original(self) -> Tensor:
+        """The selected layer's weight, float32 `[rows, cols]`."""
+        return self.model.weight(self.layer).float()
+
+    def packed_model(self) -> LanguageModel:
+        """The model with every quantized layer packed, each as its latest result."""
+        layers = self.latest()
+        if not layers:
+            raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
+        return twin(self.model, layers)
+
+    def write(self, tokens: int = 80) -> Iterator[tuple[list[str], list[str]]]:
+        """Both models continue the prompt, token by token; yields the pieces so far of original and quantized."""
+        prompt = self.choice.prompt
+        streams = [model.stream(prompt, tokens) for model in (self.model.language_model(), self.packed_model())]
+        pieces: tuple[list[str], list[str]] = ([], [])
+        running = [True, True]
+        while any(running):
+            for side, stream in enumerate(streams):
+                piece = next(stream, None) if running[side] else None
+                running[side] = piece is not None
+                if piece is not None:
+                    pieces[side].append(piece)
+            yield pieces
+
+    def code(self) -> str:
+        """Python that repeats the current choice in a notebook."""
+        return "\n".join(
+            [
+                "import workbench as wb",
+                f"model = wb.open_model({self.model.source!r})",
+                f'stats = wb.calibrate(model, wb.text("calibration"), tokens={CALIBRATION_TOKENS})',
+                f"recipe = {self.recipe.code()}",
+                f"result = wb.quantize(model, {self.layer!r}, recipe, stats=stats)",
+            ]
+        )
+
+    def state(self) -> dict[str, Any]:
+        """The choice as plain JSON values; results are not part of it, they can be made again."""
+        choice = self.choice
+        return {"version": VERSION, "layer": choice.layer, "recipe": choice.recipe.to_dict(), "prompt": choice.prompt}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved choice, as a step that can be undone."""
+        if state.get("version") != VERSION:
+            raise WorkbenchError(
+                f"session version {state.get('version')!r} is not known; this workbench reads version {VERSION}."
+            )
+        self.model.layer(state["layer"])
+        self._step(Choice(state["layer"], Recipe.from_dict(state["recipe"]), state["prompt"]))

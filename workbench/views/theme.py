@@ -1,0 +1,145 @@
+"""Colours, fonts and number formats: the same colour means the same thing on every page and in every exported figure.
+
+Original is blue-grey, quantized is orange, a difference runs blue–white–orange, the selection is raspberry, and other
+quantities use cividis, which colour-blind readers see as well as anybody.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
+DIVERGING = [[0.0, "#1f5f99"], [0.25, "#8fb8da"], [0.5, "#ffffff"], [0.75, "#f3b06b"], [1.0, "#c25e00"]]
+SEQUENTIAL = "Cividis"
+# Okabe and Ito's palette (2008) without black; yellow last, since it is faint on white
+CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d9e", "#b5a642", "#7f8c8d", "#f0e442"]
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of one mode, as CSS colours; `contrast` reads on top of the strong colours."""
+
+    name: str
+    page: str
+    surface: str
+    raised: str
+    text: str
+    muted: str
+    border: str
+    original: str
+    quantized: str
+    action: str
+    contrast: str
+    accent: str
+    danger: str
+
+
+LIGHT = Theme(
+    name="light",
+    page="#f3f5f7",
+    surface="#ffffff",
+    raised="#eef1f4",
+    text="#1d2730",
+    muted="#566573",
+    border="#d8dee5",
+    original="#5f7f9b",
+    quantized="#e07b1a",
+    action="#b85700",
+    contrast="#ffffff",
+    accent="#c2255c",
+    danger="#b3261e",
+)
+
+DARK = Theme(
+    name="dark",
+    page="#12161b",
+    surface="#1a2027",
+    raised="#242c35",
+    text="#e6ebf0",
+    muted="#a3b0bd",
+    border="#36414c",
+    original="#8fb0cc",
+    quantized="#f5a04a",
+    action="#f5a04a",
+    contrast="#1b1206",
+    accent="#ff7fab",
+    danger="#ff8a80",
+)
+
+THEMES = {"light": LIGHT, "dark": DARK}
+
+
+def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:
+    """A plotly layout in this theme: transparent, quiet axes with the titles `x` and `y`, no plotly title."""
+    axis = {
+        "gridcolor": theme.border,
+        "linecolor": theme.border,
+        "zeroline": False,
+        "automargin": True,
+        "title": {"standoff": 10, "font": {"size": 13, "color": theme.muted}},
+        "tickfont": {"size": 12, "color": theme.muted},
+    }
+    base: dict[str, Any] = {
+        "height": height,
+        "autosize": True,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 13, "color": theme.text},
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "hoverlabel": {
+            "bgcolor": theme.raised,
+            "bordercolor": theme.border,
+            "font": {"family": FONT, "size": 13, "color": theme.text},
+        },
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 13, "color": theme.text}},
+        "colorway": CATEGORIES,
+        "xaxis": axis | {"title": axis["title"] | {"text": x}},
+        "yaxis": axis | {"title": axis["title"] | {"text": y}},
+    }
+    for key, value in more.items():
+        base[key] = base[key] | value if isinstance(base.get(key), dict) else value
+    return base
+
+
+def colorbar(theme: Theme, title: str) -> dict[str, Any]:
+    """A slim colour scale with a title above it."""
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": 12, "color": theme.muted}},
+        "thickness": 12,
+        "outlinewidth": 0,
+        "tickfont": {"size": 11, "color": theme.muted},
+    }
+
+
+def bits(value: float) -> str:
+    """Bits per weight, two decimals."""
+    return f"{value:.2f}"
+
+
+def error(value: float) -> str:
+    """An error, three significant digits."""
+    return f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """A share as per cent with three significant digits at most; never a false 0 or 100."""
+    if 0 < share < 5e-6:
+        return "less than 0.001 %"
+    return f"{100 * share:.3g} %"
+
+
+def megabytes(bits_stored: float) -> str:
+    """A size in MB (10⁶ bytes), in kB below a tenth of one."""
+    size = bits_stored / 8
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def duration(seconds: float) -> str:
+    """A time with its unit."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def count(number: int, thing: str, things: str | None = None) -> str:
+    """A number with its noun: `1 layer`, `1,234 layers`."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"

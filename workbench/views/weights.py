@@ -1,0 +1,161 @@
+"""The weights of one layer: their histogram with the quantizer's levels on it, and the matrix as a raster."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.weights import Histogram, Levels, Raster
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+What = Literal["original", "quantized", "difference"]
+BANDS = 16  # rows of a raster's table twin
+
+
+def histogram(
+    original: Histogram,
+    quantized: Histogram | None = None,
+    levels: Levels | None = None,
+    *,
+    scope: str = "this layer",
+    log: bool = False,
+    theme: Theme = themes.LIGHT,
+) -> Figure:
+    """How often each value occurs in `scope`, before and after, with the quantizer's levels as orange lines."""
+    traces = [bars(original, "original", theme.original, 0.75)]
+    if quantized is not None:
+        traces.append(bars(quantized, "quantized", theme.quantized, 0.85))
+    plot = {
+        "data": traces,
+        "layout": themes.layout(
+            theme,
+            x="weight",
+            y="weights in the bin" + (" (log scale)" if log else ""),
+            bargap=0,
+            barmode="overlay",
+            hovermode="x",
+            xaxis={"range": [original.low, original.high]},
+            yaxis={"type": "log" if log else "linear", "rangemode": "tozero"},
+            shapes=level_shapes(levels, theme) if levels is not None else [],
+            annotations=level_notes(levels, theme) if levels is not None else [],
+        ),
+    }
+    edges = original.low + original.width * np.arange(len(original.counts) + 1)
+    table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "original": original.counts})
+    if quantized is not None:
+        table["quantized"] = quantized.counts
+    return Figure("Which values do the weights take?", histogram_sentence(original, quantized, levels, scope), plot, table)
+
+
+def bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:
+    """One histogram; bins are as wide as they were counted."""
+    return {
+        "type": "bar",
+        "x": histogram.centres.tolist(),
+        "y": histogram.counts.tolist(),
+        "width": histogram.width,
+        "name": name,
+        "marker": {"color": color, "opacity": opacity, "line": {"width": 0}},
+        "hovertemplate": f"{name}: %{{y:,}} weights near %{{x:.3g}}<extra></extra>",
+    }
+
+
+def level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+    """A line at every level, on a faint band where the groups of a layer disagree."""
+    shapes: list[dict[str, Any]] = []
+    for low, high in zip(levels.low, levels.high, strict=True):
+        if high > low:
+            band = {"x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", "line": {"width": 0}}
+            shapes.append({"type": "rect", "fillcolor": theme.quantized, "opacity": 0.13, "layer": "below"} | band)
+    for value in levels.values:
+        line = {"color": theme.quantized, "width": 2, "dash": "solid" if levels.groups == 1 else "dash"}
+        shapes.append({"type": "line", "x0": value, "x1": value, "y0": 0, "y1": 1, "yref": "paper", "line": line})
+    return shapes
+
+
+def level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+    """The levels' values above their lines, where there are few enough to read."""
+    if len(levels.values) > 8:
+        return []
+    note = {"y": 1, "yref": "paper", "yanchor": "top", "xanchor": "left", "showarrow": False}
+    font = {"size": 12, "color": theme.quantized}
+    return [note | {"x": value, "text": f" {value:.3g}", "font": font} for value in levels.values]
+
+
+def histogram_sentence(original: Histogram, quantized: Histogram | None, levels: Levels | None, scope: str) -> str:
+    """How many weights, and how many levels they share."""
+    text = f"{original.total:,} weights of {scope}"
+    if original.outside:
+        text += f" ({original.outside:,} lie beyond the axis)"
+    if quantized is None:
+        return f"{text}; quantize the layer to see which levels they snap to."
+    if levels is None:
+        return f"{text}, before and after; the quantized weights take more different values than lines can show."
+    if levels.groups == 1:
+        return f"{text} share {themes.count(len(levels.values), 'level')}."
+    each = f"{themes.count(levels.groups, 'group')} looked at"
+    return f"{text}: each group has {len(levels.values)} levels of its own; lines are their medians, bands hold 8 of 10 ({each})."
+
+
+def raster(raster: Raster, what: What, limit: float | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """The matrix from afar; `limit` fixes the colour scale so that original and quantized can be compared."""
+    top = float(np.abs(raster.values).max()) if limit is None else limit
+    questions = {
+        "original": "Where are the large weights?",
+        "quantized": "What is left of them after quantizing?",
+        "difference": "Where did quantizing change the weights?",
+    }
+    cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
+    name = "quantized − original" if what == "difference" else "magnitude"
+    trace = {
+        "type": "heatmap",
+        "z": raster.values,
+        "x0": raster.col_step / 2,
+        "dx": raster.col_step,
+        "y0": raster.row_step / 2,
+        "dy": raster.row_step,
+        "colorscale": themes.DIVERGING if raster.signed else themes.SEQUENTIAL,
+        "zmin": -top if raster.signed else 0.0,
+        "zmax": top or 1.0,
+        "colorbar": themes.colorbar(theme, name),
+        "hovertemplate": f"row %{{y:.0f}}, column %{{x:.0f}}<br>{name} %{{z:.3g}}<extra></extra>",
+    }
+    plot = {
+        "data": [trace],
+        "layout": themes.layout(
+            theme,
+            x="column (input feature)",
+            y="row (output feature)",
+            height=400,
+            xaxis={"showgrid": False, "range": [0, raster.cols]},
+            yaxis={"showgrid": False, "range": [raster.rows, 0]},
+        ),
+    }
+    row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
+    seen = "single weights" if raster.row_step * raster.col_step == 1 else f"each cell the {cell}"
+    at = f"row {row * raster.row_step}, column {col * raster.col_step}"
+    near = "at" if raster.row_step * raster.col_step == 1 else "near"
+    value = f"{raster.values[row, col]:+.3g}" if raster.signed else f"{raster.values[row, col]:.3g}"
+    answer = f"{raster.rows:,} × {raster.cols:,} weights, {seen}; the largest {name} is {value}, {near} {at}."
+    return Figure(questions[what], answer, plot, bands(raster))
+
+
+def bands(raster: Raster) -> pd.DataFrame:
+    """The raster as a short table: the largest entry of each band of rows."""
+    lines = []
+    for cells in np.array_split(np.arange(len(raster.values)), min(BANDS, len(raster.values))):
+        values = raster.values[cells]
+        at = int(np.abs(values).max(0).argmax())
+        last = min(int(cells[-1] + 1) * raster.row_step, raster.rows) - 1
+        value = values[int(np.abs(values[:, at]).argmax()), at]
+        lines.append(
+            {
+                "first row": int(cells[0]) * raster.row_step,
+                "last row": last,
+                "column": at * raster.col_step,
+                "largest": float(value),
+            }
+        )
+    return pd.DataFrame(lines)

@@ -1,0 +1,217 @@
+"""The bench: choose a preset, turn its settings, quantize a layer or the whole model, stop it again."""
+
+import html
+from collections.abc import Callable, Generator
+from typing import Any
+
+import panel as pn
+
+from workbench import presets
+from workbench.errors import WorkbenchError
+from workbench.jobs import Job, Status
+from workbench.quantized import QuantizedLayer
+from workbench.recipe import Recipe
+from workbench.session import Session
+from workbench.views import theme as themes
+from workbench.widgets import form
+from workbench.widgets.component import Component, Live
+from workbench.widgets.notices import Notices
+
+POLL = 200  # milliseconds between looks at a running job
+
+
+class Bench(Component):
+    """The recipe on the bench as a form, and the jobs that run it.
+
+    `recipe`, `result` and `code` are what the form stands for, as values. `threaded=False` runs jobs in this thread.
+    """
+
+    def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
+        self.notices, self.threaded = notices or Notices(), threaded
+        self.job: Job[Any] | None = None
+        self._filling, self._filled = False, ""
+        self._poll: Any = None
+        super().__init__(live)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the form stands for."""
+        return self.session.recipe
+
+    @property
+    def result(self) -> QuantizedLayer | None:
+        """What it made of the selected layer, or None."""
+        return self.session.result
+
+    @property
+    def code(self) -> str:
+        """Python that does the same."""
+        return self.session.code()
+
+    def build(self) -> pn.viewable.Viewable:
+        """The form above, the buttons below, progress at the end."""
+        names = [name for name in presets.names() if name != "none"]
+        self.preset = pn.widgets.Select(label="Preset", options=names, sizing_mode="stretch_width")
+        self.settings: dict[str, pn.widgets.Widget] = {}
+        self.fields = pn.Column(sizing_mode="stretch_width")
+        self.problem = pn.pane.Alert("", alert_type="warning", visible=False, sizing_mode="stretch_width")
+        self.note, self.parts = pn.pane.HTML("", sizing_mode="stretch_width"), pn.pane.HTML("", sizing_mode="stretch_width")
+        self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.one = self._button("Quantize this layer", self._quantize_layer, color="primary")
+        self.all = self._button("Quantize the whole model", self._quantize_model)
+        self.cancel = self._button("Cancel", self._cancel, disabled=True)
+        self.undo = self._button("Undo", lambda: self.live.choose(self.session.undo))
+        self.redo = self._button("Redo", lambda: self.live.choose(self.session.redo))
+        self.progress = pn.indicators.Progress(value=0, max=100, sizing_mode="stretch_width", visible=False)
+        self.status = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.python = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.preset.param.watch(lambda event: self._preset_chosen(event.new), "value")
+        more = pn.Accordion(
+            ("What this preset is", self.note),
+            ("Parts of the recipe", self.parts),
+            ("The same in Python", self.python),
+            sizing_mode="stretch_width",
+        )
+        return pn.Column(
+            pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>Bench</h2>"),
+            self.preset,
+            self.fields,
+            self.problem,
+            self.one,
+            self.all,
+            pn.Row(self.undo, self.redo, self.cancel),
+            self.progress,
+            self.status,
+            self.outcome,
+            more,
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """The form, the parts and the figures of the recipe in the session."""
+        recipe, result = self.session.recipe, self.session.result
+        if self._filled != recipe.name or recipe.settings != self._settings():
+            self._fill(recipe)
+        self.undo.disabled, self.redo.disabled = not self.session.can_undo, not self.session.can_redo
+        self.parts.object = rows(form.parts_table(recipe))
+        self.python.object = f"<pre style='white-space:pre-wrap;font-size:0.8rem'>{html.escape(self.code)}</pre>"
+        if recipe.name in presets.names():
+            preset = presets.find(recipe.name)
+            self.note.object = f"<p>{html.escape(preset.source)}</p><p>{html.escape(preset.note)}</p>"
+        self.outcome.object = outcome(result) if result is not None else "<p>This layer is not quantized yet.</p>"
+
+    def _fill(self, recipe: Recipe) -> None:
+        """Build the form of a recipe's preset without taking its filling for a change."""
+        self._filling, self._filled = True, recipe.name
+        self.preset.value = recipe.name
+        self.settings = form.fields(recipe.name, recipe)
+        for field in self.settings.values():
+            field.param.watch(lambda _: self._changed(), "value")
+        self.fields[:] = list(self.settings.values())
+        self.problem.visible = False
+        self._filling = False
+
+    def _settings(self) -> tuple[tuple[str, Any], ...]:
+        """The form's settings that differ from the preset's defaults, as a recipe keeps them."""
+        defaults = presets.find(self.preset.value)()
+        return tuple((name, f.value) for name, f in self.settings.items() if f.value != getattr(defaults, name))
+
+    def _preset_chosen(self, name: str) -> None:
+        if not self._filling:
+            self.live.choose(lambda: self.session.use(presets.recipe(name)))
+
+    def _changed(self) -> None:
+        """Put what the form says on the bench, or say what is wrong with it."""
+        if self._filling:
+            return
+        try:
+            recipe = presets.recipe(self.preset.value, **dict(self._settings()))
+            self.session.check(recipe)
+        except WorkbenchError as error:
+            self.problem.object, self.problem.visible = str(error), True
+            self.one.disabled = self.all.disabled = True
+            return
+        self.problem.visible = False
+        self.one.disabled = self.all.disabled = self.job is not None
+        self.live.choose(lambda: self.session.use(recipe))
+
+    def _quantize_layer(self) -> None:
+        self._run(self.session.quantize_steps, "this layer")
+
+    def _quantize_model(self) -> None:
+        self._run(self.session.quantize_model_steps, "the whole model")
+
+    def _run(self, steps: Callable[[], Generator[Any, None, Any]], what: str) -> None:
+        if self.job is not None:
+            return
+        self.job = Job(steps, f"quantizing {what}")
+        self.one.disabled = self.all.disabled = True
+        self.cancel.disabled, self.progress.visible, self.progress.value = False, True, 0
+        first = "" if self.session.shared.is_calibrated else " (first: reading the calibration text)"
+        self.status.object = f"Quantizing {what}{first} …"
+        if self.threaded:
+            self.job.start()
+            self._poll = pn.state.add_periodic_callback(self._look, period=POLL)
+        else:
+            self.job.run_here()
+            self._look()
+
+    def _cancel(self) -> None:
+        if self.job is not None:
+            self.job.cancel()
+            self.status.object = "Stopping after this step …"
+
+    def _look(self) -> None:
+        """Bring progress up to date, and the whole screen when the job has ended."""
+        job = self.job
+        if job is None:
+            return
+        self.progress.value = round(100 * job.progress)
+        if job.status is Status.RUNNING:
+            left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+            if job.progress:
+                self.status.object = f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
+            return
+        if self._poll is not None:
+            self._poll.stop()
+        self.job, self._poll = None, None
+        self.one.disabled = self.all.disabled = self.problem.visible
+        self.cancel.disabled, self.progress.visible = True, False
+        ended = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}[job.status]
+        self.status.object = f"<p aria-live='polite'>{ended}: {job.name}, {themes.duration(job.seconds)}.</p>"
+        if job.error is not None:
+            self.notices.report(job.error)
+        self.live.results += 1
+
+    def _button(self, label: str, action: Callable[[], None], **settings: Any) -> pn.widgets.Button:
+        """A button whose mistakes become notices."""
+        button = pn.widgets.Button(label=label, sizing_mode="stretch_width", **settings)
+
+        def pressed(_: Any) -> None:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001  whatever happens is shown, nothing is lost
+                self.notices.report(error)
+
+        button.on_click(pressed)
+        return button
+
+
+def outcome(result: QuantizedLayer) -> str:
+    """Stored bits large, nominal small beside them, and the errors."""
+    lost = "" if result.output_error is None else f", output error {themes.error(result.output_error)}"
+    return (
+        "<p aria-live='polite' style='margin:4px 0'>"
+        f"<b style='font-size:1.3rem'>{themes.bits(result.bits_per_weight)}</b> stored bits "
+        f"<small>({themes.bits(result.nominal_bits)} nominal)</small><br>"
+        f"weight error {themes.error(result.relative_error)}{lost}</p>"
+    )
+
+
+def rows(pairs: list[tuple[str, str]]) -> str:
+    """A two-column table."""
+    lines = (
+        f"<tr><th style='text-align:left;vertical-align:top;padding-right:8px'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>"
+        for a, b in pairs
+    )
+    return f"<table style='font-size:0.85rem'>{''.join(lines)}</table>"

@@ -1,0 +1,129 @@
+"""What every component shares: a session that tells when something changed, and the frame around one figure."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import panel as pn
+import param
+
+from workbench.analysis import columns
+from workbench.session import Session
+from workbench.views.figure import Figure
+from workbench.views.theme import DARK, LIGHT, Theme
+
+PLOT_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
+    "toImageButtonOptions": {"format": "svg", "filename": "workbench"},
+}
+
+
+def theme() -> Theme:
+    """Dark where the page is dark."""
+    return DARK if pn.config.theme == "dark" else LIGHT
+
+
+class Live(param.Parameterized):
+    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `results` new results."""
+
+    choice = param.Integer(default=0)
+    results = param.Integer(default=0)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+
+    def choose(self, change: Callable[[], None]) -> None:
+        """Change the session's choice and tell everybody, if it did change."""
+        before = self.session.choice
+        change()
+        if self.session.choice != before:
+            self.choice += 1
+
+
+class Component(pn.viewable.Viewer):
+    """One part of the screen over a live session. Subclasses say in `build` what it looks like and in `refresh` what it shows."""
+
+    def __init__(self, live: Live | Session) -> None:
+        super().__init__()
+        self.live = live if isinstance(live, Live) else Live(live)
+        self.session = self.live.session
+        self.view = self.build()
+        self.refresh()
+        self.live.param.watch(lambda *_: self.refresh(), ["choice", "results"])
+
+    def build(self) -> pn.viewable.Viewable:
+        """The layout, once."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Show what the session holds now."""
+        raise NotImplementedError
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
+
+    def ipywidget(self) -> Any:
+        """The component as an ipywidget, to be placed in an `ipywidgets.VBox`."""
+        return pn.ipywidget(self)
+
+
+class FigureFrame(pn.viewable.Viewer):
+    """A figure with its question as the title, its answer as a sentence, and its table behind a switch.
+
+    Where there is nothing to show, `say` puts one sentence with the next step in its place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.figure: Figure | None = None
+        self.title = pn.pane.HTML("", margin=(4, 10, 0, 10))
+        self.answer = pn.pane.HTML("", margin=(0, 10, 4, 10))
+        self.plot = pn.pane.Plotly(None, config=PLOT_CONFIG, sizing_mode="stretch_width", margin=(0, 10))
+        self.as_table = pn.widgets.Checkbox(label="Show as table", value=False, margin=(2, 10))
+        self.table = pn.Column(sizing_mode="stretch_width")
+        self.as_table.param.watch(lambda _: self._swap(), "value")
+        self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.as_table, sizing_mode="stretch_width")
+
+    def show(self, figure: Figure) -> None:
+        """Show a figure; a figure of the same kind is patched in place, so nothing jumps."""
+        self.figure = figure
+        self.title.object = f"<h2 style='font-size:1.15rem;margin:0'>{figure.question}</h2>"
+        self.answer.object = f"<p style='margin:2px 0' aria-live='polite'>{figure.answer}</p>"
+        self.plot.object = figure.plot
+        self.as_table.visible = True
+        self._swap()
+
+    def say(self, question: str, sentence: str) -> None:
+        """No figure yet: why, and what to do."""
+        self.figure = None
+        self.title.object = f"<h2 style='font-size:1.15rem;margin:0'>{question}</h2>"
+        self.answer.object = f"<p style='margin:2px 0' aria-live='polite'>{sentence}</p>"
+        self.plot.visible = self.as_table.visible = False
+        self.table[:] = []
+
+    def _swap(self) -> None:
+        shown = self.figure is not None and self.as_table.value
+        self.plot.visible = self.figure is not None and not shown
+        self.table[:] = [data_table(self.figure.table)] if shown and self.figure else []
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
+
+
+def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
+    """A table with the glossary's headers, tooltips and number formats."""
+    shown = pd.DataFrame({column: [columns.written(column, value) for value in frame[column]] for column in frame})
+    return pn.widgets.Tabulator(
+        shown,
+        titles={column: columns.label(column) for column in frame},
+        header_tooltips={column: columns.meaning(column) for column in frame if columns.meaning(column)},
+        show_index=False,
+        disabled=True,
+        pagination="local",
+        page_size=20,
+        sizing_mode="stretch_width",
+        **settings,
+    )

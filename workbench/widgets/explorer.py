@@ -1,0 +1,103 @@
+"""The explorer: all components around one live session, for a served page or a notebook cell."""
+
+from typing import Any
+
+import panel as pn
+
+from workbench.errors import WorkbenchError
+from workbench.models import ModelHandle, open_model
+from workbench.recipe import Recipe
+from workbench.session import Session, SharedModel
+from workbench.views.layers import title
+from workbench.widgets.bench import Bench
+from workbench.widgets.component import Component, Live, theme
+from workbench.widgets.layer_browser import LayerBrowser, LayerTable
+from workbench.widgets.notebook import notebook
+from workbench.widgets.notices import Notices
+from workbench.widgets.results import ErrorView, LedgerView
+from workbench.widgets.text_comparison import TextComparison
+from workbench.widgets.weight_inspector import WeightInspector
+
+# columns fold below each other where their widths no longer fit: at 900 px the bench goes under the figures
+WIDTHS = {"layers": ("1 1 270px", "250px"), "centre": ("4 1 520px", "320px"), "bench": ("1 1 270px", "250px")}
+
+
+class Explorer(Component):
+    """Open a model, look at a layer, quantize it, see what that did. Takes a model, its source, a SharedModel or a Session."""
+
+    def __init__(self, model: ModelHandle | SharedModel | Session | str = "builtin", *, threaded: bool = True) -> None:
+        notebook()
+        self.threaded, self.notices = threaded, Notices()
+        super().__init__(Live(session_on(model)))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe on the bench."""
+        return self.bench.recipe
+
+    @property
+    def result(self) -> Any:
+        """What it made of the selected layer, or None."""
+        return self.bench.result
+
+    @property
+    def code(self) -> str:
+        """Python that does the same."""
+        return self.bench.code
+
+    def build(self) -> pn.viewable.Viewable:
+        """Layers left, figures in the middle, bench right."""
+        self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.layers, self.table = LayerBrowser(self.live), LayerTable(self.live)
+        self.weights = WeightInspector(self.live)
+        self.errors, self.ledger = ErrorView(self.live), LedgerView(self.live)
+        self.text = TextComparison(self.live, self.notices, threaded=self.threaded)
+        self.bench = Bench(self.live, self.notices, threaded=self.threaded)
+        self.tabs = pn.Tabs(
+            ("Weights", self.weights),
+            ("Error", self.errors),
+            ("Ledger", self.ledger),
+            ("Text", self.text),
+            ("Table", self.table),
+            dynamic=True,
+            sizing_mode="stretch_width",
+        )
+        columns = {
+            "layers": self.layers,
+            "centre": pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"),
+            "bench": self.bench,
+        }
+        folded = [pn.Column(columns[name], styles=card(*WIDTHS[name])) for name in columns]
+        return pn.Column(self.notices, pn.FlexBox(*folded, gap="12px", sizing_mode="stretch_width"), sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The title line of the selected layer."""
+        layer = self.session.model.layers().set_index("name").loc[self.session.layer]
+        self.heading.object = (
+            f"<h1 style='font-size:1.3rem;margin:0'>{title(layer)} "
+            f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {self.session.layer}</small></h1>"
+        )
+
+
+def card(flex: str, least: str) -> dict[str, str]:
+    """A column of the page that grows and folds."""
+    colours = theme()
+    return {
+        "flex": flex,
+        "min-width": least,
+        "background": colours.surface,
+        "border": f"1px solid {colours.border}",
+        "border-radius": "10px",
+        "padding": "8px",
+    }
+
+
+def session_on(model: ModelHandle | SharedModel | Session | str) -> Session:
+    """A session on whatever was given."""
+    if isinstance(model, Session):
+        return model
+    if isinstance(model, str):
+        return Session(open_model(model))
+    if isinstance(model, ModelHandle | SharedModel):
+        return Session(model)
+    raise WorkbenchError(f"Explorer takes a model from wb.open_model, its name, or a Session, not a {type(model).__name__}.")

@@ -1,0 +1,42 @@
+"""A form made from a preset's settings: the right widget for each, with its help and range. Nothing here knows any preset."""
+
+import dataclasses
+from typing import Any
+
+import panel as pn
+
+from workbench import presets
+from workbench.recipe import Recipe
+
+
+def widget(field: dataclasses.Field, value: Any) -> pn.widgets.Widget:
+    """A labelled input for one setting, its help as the tooltip."""
+    limits = field.metadata
+    common = {"label": field.name.replace("_", " "), "description": limits.get("help"), "sizing_mode": "stretch_width"}
+    if isinstance(field.default, bool):
+        return pn.widgets.Select(value=value, options={"yes": True, "no": False}, **common)
+    if limits.get("choices") is not None:
+        return pn.widgets.Select(value=value, options=list(limits["choices"]), **common)
+    if isinstance(field.default, int):
+        return pn.widgets.IntInput(value=value, start=limits.get("low"), end=limits.get("high"), **common)
+    if isinstance(field.default, float):
+        return pn.widgets.FloatInput(value=value, step=0.1, start=limits.get("low"), end=limits.get("high"), **common)
+    return pn.widgets.TextInput(value=value, **common)
+
+
+def fields(preset: str, recipe: Recipe | None = None) -> dict[str, pn.widgets.Widget]:
+    """One widget for each setting of a preset, filled from `recipe` where it is of that preset, else with the defaults."""
+    known = dict(recipe.settings) if recipe is not None and recipe.name == preset else {}
+    return {f.name: widget(f, known.get(f.name, f.default)) for f in dataclasses.fields(presets.find(preset))}
+
+
+def parts_table(recipe: Recipe) -> list[tuple[str, str]]:
+    """What a recipe is composed of, part by part, as people read it."""
+    parts = [("transform", recipe.transform), ("split", recipe.split)]
+    parts += [("coder" if len(recipe.coders) == 1 else f"coder {i}", coder) for i, coder in enumerate(recipe.coders, 1)]
+    parts += [("assignment", recipe.assignment), ("correction", recipe.correction)]
+    rows = []
+    for kind, part in parts:
+        settings = ", ".join(f"{f.name.replace('_', ' ')} {getattr(part, f.name)}" for f in dataclasses.fields(part))
+        rows.append((kind, f"{part.name} ({settings})" if settings else part.name))
+    return rows

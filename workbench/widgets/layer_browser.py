@@ -1,0 +1,50 @@
+"""Which layer? The layer map, a menu that the keyboard reaches, and the whole table."""
+
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis import columns
+from workbench.views import layers as views
+from workbench.widgets.component import Component, FigureFrame, data_table, theme
+
+COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
+
+
+class LayerBrowser(Component):
+    """The model's layers as a grid of block × matrix, coloured by a column; a click or the menu selects one."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Menu, colour choice, map."""
+        self.menu = pn.widgets.Select(label="Layer", options=self.session.model.layer_names, sizing_mode="stretch_width")
+        self.colour = pn.widgets.Select(
+            label="Colour by", options={columns.label(c): c for c in COLOURS}, value="kurtosis", sizing_mode="stretch_width"
+        )
+        self.frame = FigureFrame()
+        self.frame.plot.param.watch(self._clicked, "click_data")
+        self.menu.param.watch(lambda event: self.live.choose(lambda: self.session.select(event.new)), "value")
+        self.colour.param.watch(lambda _: self.refresh(), "value")
+        return pn.Column(self.menu, self.colour, self.frame, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """Colours of the latest results and the frame around the selected layer."""
+        self.menu.value = self.session.layer
+        self.frame.show(views.grid(self.session.layer_table(), self.colour.value, self.session.layer, theme=theme()))
+
+    def _clicked(self, event: Any) -> None:
+        points = (event.new or {}).get("points") or []
+        name = points[0].get("customdata", [None])[0] if points else None
+        if name in self.session.model.layer_names:
+            self.live.choose(lambda: self.session.select(name))
+
+
+class LayerTable(Component):
+    """All layers with their numbers, sortable."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Filled by `refresh`."""
+        return pn.Column(sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The table as it stands."""
+        self.view[:] = [data_table(self.session.layer_table())]

@@ -1,0 +1,46 @@
+"""Notices: what went wrong, as sentences; nothing is lost and each can be copied."""
+
+import logging
+import traceback
+
+import panel as pn
+
+from workbench.errors import WorkbenchError
+
+log = logging.getLogger(__name__)
+
+
+class Notices(pn.viewable.Viewer):
+    """The latest mistakes and failures, newest first; a user's mistake is one sentence, a bug shows where it happened."""
+
+    LIMIT = 20
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self.view = pn.Column(sizing_mode="stretch_width", visible=False)
+
+    def report(self, error: BaseException) -> None:
+        """Show an error; one that is no user's mistake is logged with its traceback too."""
+        if isinstance(error, WorkbenchError):
+            self.say(str(error))
+            return
+        log.error("unexpected error", exc_info=error)
+        self.say("".join(traceback.format_exception(error)).strip())
+
+    def say(self, message: str) -> None:
+        """Show a sentence, newest first."""
+        self.messages = [message, *self.messages][: self.LIMIT]
+        clear = pn.widgets.Button(label="Dismiss", variant="outline", width=90)
+        clear.on_click(lambda _: self.dismiss())
+        box = pn.pane.Alert(message.replace("\n", "\n\n"), alert_type="danger", sizing_mode="stretch_width")
+        self.view[:] = [pn.Row(box, clear, sizing_mode="stretch_width")]
+        self.view.visible = True
+
+    def dismiss(self) -> None:
+        """Hide the box; `messages` keeps everything."""
+        self.view[:] = []
+        self.view.visible = False
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view

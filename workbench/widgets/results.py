@@ -1,0 +1,68 @@
+"""What did quantizing cost? Errors of all layers, the results tried on this one, and where every stored bit goes."""
+
+import pandas as pd
+import panel as pn
+
+from workbench.quantized import QuantizedLayer
+from workbench.recipe import Recipe
+from workbench.views import errors, ledger
+from workbench.widgets.component import Component, FigureFrame, theme
+
+
+class ErrorView(Component):
+    """The error of every quantized layer, and error against stored bits for each result of the selected one."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Two figures, one below the other."""
+        self.layers, self.tried = FigureFrame(), FigureFrame()
+        return pn.Column(self.layers, self.tried, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """Both figures from the results there are."""
+        table = self.session.layer_table()
+        measured = table[table["relative_error"].notna()]
+        if measured.empty:
+            self.layers.say(
+                "Which layers lose most?", "No layer is quantized yet: press Quantize this layer, or the whole model."
+            )
+        else:
+            self.layers.show(errors.layer_errors(measured, self.session.layer, theme=theme()))
+        results = self.session.results_of(self.session.layer)
+        if not results:
+            sentence = "Quantize this layer with two or three recipes and they are compared here."
+            self.tried.say("How much error for how many bits?", sentence)
+            return
+        frame = result_table(results)
+        self.tried.show(errors.bits_against_error(frame, spelled(self.session.recipe), theme=theme()))
+
+
+class LedgerView(Component):
+    """Where the stored bits of the selected layer, or of the whole quantized model, go; nominal bits beside them."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Scope and figure."""
+        self.scope = pn.widgets.RadioButtonGroup(label="Scope", options=["this layer", "the whole model"], width=260)
+        self.scope.param.watch(lambda _: self.refresh(), "value")
+        self.frame = FigureFrame()
+        return pn.Column(self.scope, self.frame, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The ledger of the chosen scope."""
+        whole = self.scope.value == "the whole model"
+        found = self.session.whole if whole else self.session.result
+        if found is None:
+            button = "Quantize the whole model" if whole else "Quantize this layer"
+            self.frame.say("Where does every stored bit go?", f"Nothing is stored yet: press {button}.")
+        else:
+            self.frame.show(ledger.bars(found.ledger, scope=self.scope.value, theme=theme()))
+
+
+def result_table(results: list[QuantizedLayer]) -> pd.DataFrame:
+    """One row a result: recipe, bits_per_weight, nominal_bits, relative_error, output_error."""
+    rows = [(spelled(r.recipe), r.bits_per_weight, r.nominal_bits, r.relative_error, r.output_error) for r in results]
+    return pd.DataFrame(rows, columns=["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"])
+
+
+def spelled(recipe: Recipe) -> str:
+    """A recipe as short as on the command line: `rtn bits=2`."""
+    return " ".join([recipe.name, *(f"{key}={value}" for key, value in recipe.settings)])
