@@ -1,6 +1,7 @@
-"""The dashboard: serves apps/explorer.py with panel, in a process of its own, on this machine only."""
+"""The dashboard: this process becomes `panel serve apps/explorer.py`, reachable from this machine only."""
 
-import subprocess
+import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +9,9 @@ from typing import Annotated
 import typer
 
 from workbench.cli.arguments import holds_recipe
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchError
 
+ADDRESS = "127.0.0.1"
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -18,24 +20,37 @@ def explore(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the dashboard is served.")] = 5006,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
 ) -> None:
-    """Open the explorer at http://127.0.0.1:5006/explorer (Ctrl-C ends it)."""
+    """Open the explorer at http://127.0.0.1:5006/explorer; Ctrl-C ends it."""
     if holds_recipe(model):
-        raise ModelError(f"{model!r} holds a quantized model; open the original and load the result there.")
+        raise ModelError(f"{model!r} holds a quantized model; explore the model it was made from.")
     from workbench.models import open_model
 
     open_model(model)  # a mistake is told here, in one line, and not in the page
-    raise typer.Exit(subprocess.call(command(model, port, browser)))
+    check_free(port)
+    typer.echo(f"explorer on {model}: http://{ADDRESS}:{port}/explorer   (Ctrl-C ends it)", err=True)
+    words = command(port, browser)
+    os.execve(words[0], words, {**os.environ, "WORKBENCH_MODEL": model})  # no child: signals reach the server
 
 
-def command(model: str, port: int, browser: bool) -> list[str]:
+def command(port: int, browser: bool) -> list[str]:
     """How the server is started."""
-    address = ["--address", "127.0.0.1", "--port", str(port)]
-    origins = [f"--allow-websocket-origin={host}:{port}" for host in ("127.0.0.1", "localhost")]
-    show = ["--show"] if browser else []
-    return [sys.executable, "-m", "panel", "serve", str(app_file()), *address, *origins, *show, "--args", model]
+    place = ["--address", ADDRESS, "--port", str(port)]
+    origins = [f"--allow-websocket-origin={host}:{port}" for host in (ADDRESS, "localhost")]
+    return [sys.executable, "-m", "panel", "serve", str(app_file()), *place, *origins, *(["--show"] if browser else [])]
 
 
 def app_file() -> Path:
     """apps/explorer.py: beside the package in a clone, below sys.prefix where a wheel was installed."""
     places = [folder / "apps" / "explorer.py" for folder in (PACKAGE.parent, Path(sys.prefix) / "share/quantization-workbench")]
     return next(path for path in places if path.is_file())
+
+
+def check_free(port: int) -> None:
+    """Raise WorkbenchError when another program has the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError as error:
+            why = os.strerror(error.errno or 0).lower()
+            raise WorkbenchError(f"port {port} cannot be used ({why}); choose another one with --port.") from None

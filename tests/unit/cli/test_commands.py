@@ -1,6 +1,7 @@
 """Each command's JSON has the promised keys and nothing else is on standard output; the text form says the same."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import Said
-from workbench.cli import explore
+from workbench.cli.explore import command as server_command
 from workbench.cli.output import plain
 
 LAYER = "model.layers.0.mlp.down_proj"
@@ -83,14 +84,24 @@ def test_json_has_no_nan() -> None:
 
 
 def test_explore_serves_the_app_on_this_machine_only() -> None:
-    words = explore.command("builtin", 5123, browser=False)
+    words = server_command(5123, browser=False)
     assert words[1:4] == ["-m", "panel", "serve"]
     assert Path(words[4]).name == "explorer.py"
     assert Path(words[4]).is_file()
     assert words[words.index("--address") + 1] == "127.0.0.1"
     assert words[words.index("--port") + 1] == "5123"
     assert "--show" not in words
-    assert "--show" in explore.command("builtin", 5123, browser=True)
+    assert "--show" in server_command(5123, browser=True)
+
+
+def test_explore_on_a_port_in_use(command: Callable[..., Said]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said = command("explore", "builtin", "--no-browser", "--port", port)
+    assert said.status == 1
+    assert said.err == f"error: port {port} cannot be used (address already in use); choose another one with --port.\n"
 
 
 def test_console_script_is_installed_with_quick_help() -> None:
