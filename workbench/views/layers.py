@@ -51,7 +51,7 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
                 "type": "category",
                 "title": {"text": "block"},
             },
-            shapes=[outline(*np.argwhere(names == selected)[0], theme)] if (names == selected).any() else [],
+            shapes=[outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
         ),
     }
     return Figure(
@@ -126,9 +126,12 @@ def short_name(matrix: str) -> str:
 
 
 def short_number(value: float) -> str:
-    """A number that fits into a small cell."""
+    """A number in at most four characters: `.57`, `-.04`, `12`, `66k`; `~0` below a hundredth."""
     if np.isnan(value):
         return ""
-    if abs(value) >= 1000:
-        return f"{value / 1e6:.1f}M" if abs(value) >= 1e6 else f"{value / 1e3:.0f}k"
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+    size = abs(value)
+    if size >= 1000:
+        return f"{value / 1e6:.1f}M" if size >= 1e6 else f"{value / 1e3:.0f}k"
+    if size >= 1:
+        return f"{value:.0f}" if size >= 10 else f"{value:.1f}"
+    return f"{value:.2f}".replace("0.", ".") if size >= 0.005 else ("0" if value == 0 else "~0")

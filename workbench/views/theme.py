@@ -70,7 +70,7 @@ THEMES = {"light": LIGHT, "dark": DARK}
 
 def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:
     """A plotly layout in this theme: transparent, quiet axes with the titles `x` and `y`, no plotly title."""
-    axis = {
+    axis: dict[str, Any] = {
         "gridcolor": theme.border,
         "linecolor": theme.border,
         "zeroline": False,

@@ -210,8 +210,6 @@ def outcome(result: QuantizedLayer) -> str:
 
 def rows(pairs: list[tuple[str, str]]) -> str:
     """A two-column table."""
-    lines = (
-        f"<tr><th style='text-align:left;vertical-align:top;padding-right:8px'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>"
-        for a, b in pairs
-    )
+    head = "<th style='text-align:left;vertical-align:top;padding-right:8px'>"
+    lines = (f"<tr>{head}{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in pairs)
     return f"<table style='font-size:0.85rem'>{''.join(lines)}</table>"

@@ -87,7 +87,7 @@ class FigureFrame(pn.viewable.Viewer):
         self.as_table.param.watch(lambda _: self._swap(), "value")
         self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.as_table, sizing_mode="stretch_width")
 
-    def show(self, figure: Figure) -> None:
+    def draw(self, figure: Figure) -> None:
         """Show a figure; a figure of the same kind is patched in place, so nothing jumps."""
         self.figure = figure
         self.title.object = f"<h2 style='font-size:1.15rem;margin:0'>{figure.question}</h2>"

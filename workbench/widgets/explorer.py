@@ -12,8 +12,8 @@ from workbench.views.layers import title
 from workbench.widgets.bench import Bench
 from workbench.widgets.component import Component, Live, theme
 from workbench.widgets.layer_browser import LayerBrowser, LayerTable
-from workbench.widgets.notebook import notebook
 from workbench.widgets.notices import Notices
+from workbench.widgets.offline import notebook
 from workbench.widgets.results import ErrorView, LedgerView
 from workbench.widgets.text_comparison import TextComparison
 from workbench.widgets.weight_inspector import WeightInspector

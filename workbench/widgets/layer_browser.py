@@ -29,7 +29,7 @@ class LayerBrowser(Component):
     def refresh(self) -> None:
         """Colours of the latest results and the frame around the selected layer."""
         self.menu.value = self.session.layer
-        self.frame.show(views.grid(self.session.layer_table(), self.colour.value, self.session.layer, theme=theme()))
+        self.frame.draw(views.grid(self.session.layer_table(), self.colour.value, self.session.layer, theme=theme()))
 
     def _clicked(self, event: Any) -> None:
         points = (event.new or {}).get("points") or []
@@ -43,8 +43,9 @@ class LayerTable(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Filled by `refresh`."""
-        return pn.Column(sizing_mode="stretch_width")
+        self.column = pn.Column(sizing_mode="stretch_width")
+        return self.column
 
     def refresh(self) -> None:
         """The table as it stands."""
-        self.view[:] = [data_table(self.session.layer_table())]
+        self.column[:] = [data_table(self.session.layer_table())]

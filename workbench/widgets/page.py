@@ -11,7 +11,7 @@ from workbench.models import open_model
 from workbench.session import Session, SharedModel
 from workbench.widgets.component import theme
 from workbench.widgets.explorer import Explorer
-from workbench.widgets.notebook import EXTENSIONS
+from workbench.widgets.offline import EXTENSIONS
 
 
 @cache

@@ -26,14 +26,14 @@ class ErrorView(Component):
                 "Which layers lose most?", "No layer is quantized yet: press Quantize this layer, or the whole model."
             )
         else:
-            self.layers.show(errors.layer_errors(measured, self.session.layer, theme=theme()))
+            self.layers.draw(errors.layer_errors(measured, self.session.layer, theme=theme()))
         results = self.session.results_of(self.session.layer)
         if not results:
             sentence = "Quantize this layer with two or three recipes and they are compared here."
             self.tried.say("How much error for how many bits?", sentence)
             return
         frame = result_table(results)
-        self.tried.show(errors.bits_against_error(frame, spelled(self.session.recipe), theme=theme()))
+        self.tried.draw(errors.bits_against_error(frame, spelled(self.session.recipe), theme=theme()))
 
 
 class LedgerView(Component):
@@ -54,7 +54,7 @@ class LedgerView(Component):
             button = "Quantize the whole model" if whole else "Quantize this layer"
             self.frame.say("Where does every stored bit go?", f"Nothing is stored yet: press {button}.")
         else:
-            self.frame.show(ledger.bars(found.ledger, scope=self.scope.value, theme=theme()))
+            self.frame.draw(ledger.bars(found.ledger, scope=self.scope.value, theme=theme()))
 
 
 def result_table(results: list[QuantizedLayer]) -> pd.DataFrame:

@@ -59,8 +59,8 @@ class TextComparison(Component):
         """Let both models write, token by token."""
         if self.job is not None:
             return
-        self.live.choose(lambda: self.session.ask(self.prompt.value))
-        tokens = self.tokens.value
+        self.live.choose(lambda: self.session.ask(self.prompt.value or ""))
+        tokens = int(self.tokens.value or 1)
         self.pieces = ([], [])
 
         def steps() -> Generator[Any, None, None]:

@@ -32,13 +32,13 @@ class WeightInspector(Component):
         self.original = self.session.original()
         result = self.session.result
         self.quantized = None if result is None else result.weight()
-        self.row.end = self.original.shape[0] - 1
-        self.row.value = min(self.row.value, self.row.end)
+        last = self.original.shape[0] - 1
+        self.row.param.update(end=last, value=min(self._row(), last))
         self._histogram()
         self._raster()
 
     def _histogram(self) -> None:
-        result, row, limit = self.session.result, self.row.value, self.session.shared.sketch(self.session.layer).histogram.high
+        result, row, limit = self.session.result, self._row(), self.session.shared.sketch(self.session.layer).histogram.high
         part = slice(None) if row == LAYER else slice(row, row + 1)
         before = weights.histogram(self.original[part], limit=limit)
         after = None if self.quantized is None else weights.histogram(self.quantized[part], limit=limit)
@@ -46,7 +46,11 @@ class WeightInspector(Component):
         if result is not None and self.quantized is not None:
             levels = weights.layer_levels(result.packed) if row == LAYER else weights.row_levels(self.quantized[row])
         scope = "this layer" if row == LAYER else f"row {row}"
-        self.histogram.show(views.histogram(before, after, levels, scope=scope, log=self.log.value, theme=theme()))
+        self.histogram.draw(views.histogram(before, after, levels, scope=scope, log=self.log.value, theme=theme()))
+
+    def _row(self) -> int:
+        """The chosen row; an emptied field stands for the whole layer."""
+        return LAYER if self.row.value is None else int(self.row.value)
 
     def _raster(self) -> None:
         shown = self._shown(self.what.value)
@@ -55,7 +59,7 @@ class WeightInspector(Component):
             return
         limit = float(self.original.abs().max()) if self.what.value != "difference" else None
         image = weights.raster(shown, signed=self.what.value == "difference")
-        self.raster.show(views.raster(image, self.what.value, limit, theme=theme()))
+        self.raster.draw(views.raster(image, self.what.value, limit, theme=theme()))
 
     def _shown(self, what: str) -> Tensor | None:
         if what == "original":
