@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workbench.analysis import columns
@@ -129,7 +130,8 @@ def bits_against_error(results: pd.DataFrame, current: str | None, *, theme: The
             shapes=lines,
             showlegend=True,
             xaxis={"rangemode": "tozero"},
-            yaxis={"type": "log" if positive else "linear"},
+            # a margin of half a decade: one result alone has no range of its own
+            yaxis={"type": "log", "range": np.log10([errors.min() / 3, errors.max() * 3]).tolist()} if positive else {},
             margin={"l": 64, "r": 48, "t": 32, "b": 48},
         ),
     }

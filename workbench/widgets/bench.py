@@ -14,7 +14,7 @@ from workbench.recipe import Recipe
 from workbench.session import Session
 from workbench.views import theme as themes
 from workbench.widgets import form
-from workbench.widgets.component import Component, Live
+from workbench.widgets.component import Component, Live, chosen
 from workbench.widgets.notices import Notices
 
 POLL = 200  # milliseconds between looks at a running job
@@ -71,6 +71,7 @@ class Bench(Component):
             ("Parts of the recipe", self.parts),
             ("The same in Python", self.python),
             sizing_mode="stretch_width",
+            margin=(12, 12, 0, 12),
         )
         return pn.Column(
             pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>Bench</h2>"),
@@ -185,7 +186,7 @@ class Bench(Component):
 
     def _button(self, label: str, action: Callable[[], None], **settings: Any) -> pn.widgets.Button:
         """A button whose mistakes become notices."""
-        button = pn.widgets.Button(label=label, sizing_mode="stretch_width", **settings)
+        button = pn.widgets.Button(label=label, sizing_mode="stretch_width", stylesheets=[chosen()], **settings)
 
         def pressed(_: Any) -> None:
             try:

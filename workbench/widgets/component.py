@@ -25,6 +25,18 @@ def theme() -> Theme:
     return DARK if pn.config.theme == "dark" else LIGHT
 
 
+def chosen() -> str:
+    """Style of what is chosen among tabs and buttons: it stands out by colour and weight in both modes."""
+    colours = theme()
+    # Panel's own rules for its primary colour are more specific than a component's style sheet
+    strong = f"background:{colours.action}!important;color:{colours.contrast}!important"
+    return (
+        f".bk-tab{{color:{colours.text}}} .bk-tab.bk-active{{color:{colours.text};font-weight:700;background:{colours.raised};"
+        f"border-color:{colours.action}}} .bk-btn.bk-active{{{strong};font-weight:600}}"
+        f".bk-btn-primary{{{strong};border-color:{colours.action}}} .bk-btn-primary:hover{{filter:brightness(1.1);{strong}}}"
+    )
+
+
 class Live(param.Parameterized):
     """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `results` new results."""
 

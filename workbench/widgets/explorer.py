@@ -10,7 +10,7 @@ from workbench.recipe import Recipe
 from workbench.session import Session, SharedModel
 from workbench.views.layers import title
 from workbench.widgets.bench import Bench
-from workbench.widgets.component import Component, Live, theme
+from workbench.widgets.component import Component, Live, chosen, theme
 from workbench.widgets.layer_browser import LayerBrowser, LayerTable
 from workbench.widgets.notices import Notices
 from workbench.widgets.offline import notebook
@@ -61,6 +61,7 @@ class Explorer(Component):
             ("Table", self.table),
             dynamic=True,
             sizing_mode="stretch_width",
+            stylesheets=[chosen()],
         )
         columns = {
             "layers": self.layers,

@@ -6,7 +6,7 @@ import panel as pn
 from workbench.quantized import QuantizedLayer
 from workbench.recipe import Recipe
 from workbench.views import errors, ledger
-from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.component import Component, FigureFrame, chosen, theme
 
 
 class ErrorView(Component):
@@ -41,7 +41,9 @@ class LedgerView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Scope and figure."""
-        self.scope = pn.widgets.RadioButtonGroup(label="Scope", options=["this layer", "the whole model"], width=260)
+        self.scope = pn.widgets.RadioButtonGroup(
+            label="Scope", options=["this layer", "the whole model"], width=260, stylesheets=[chosen()]
+        )
         self.scope.param.watch(lambda _: self.refresh(), "value")
         self.frame = FigureFrame()
         return pn.Column(self.scope, self.frame, sizing_mode="stretch_width")

@@ -9,7 +9,7 @@ from workbench.jobs import Job, Status
 from workbench.session import Session
 from workbench.views import text as views
 from workbench.views.theme import Theme
-from workbench.widgets.component import Component, Live, data_table, theme
+from workbench.widgets.component import Component, Live, chosen, data_table, theme
 from workbench.widgets.notices import Notices
 
 POLL = 150
@@ -28,7 +28,7 @@ class TextComparison(Component):
         """Prompt and button above, the two texts beside each other where there is room."""
         self.prompt = pn.widgets.TextInput(label="Prompt", sizing_mode="stretch_width")
         self.tokens = pn.widgets.IntInput(label="Tokens", value=120, start=1, end=500, width=110)
-        self.go = pn.widgets.Button(label="Write", color="primary", width=110, margin=(24, 10, 5, 10))
+        self.go = pn.widgets.Button(label="Write", color="primary", width=110, margin=(24, 10, 5, 10), stylesheets=[chosen()])
         self.stop = pn.widgets.Button(label="Stop", width=90, margin=(24, 10, 5, 0), disabled=True)
         self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
         self.left, self.right = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))

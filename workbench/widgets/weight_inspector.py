@@ -5,7 +5,7 @@ from torch import Tensor
 
 from workbench.analysis import weights
 from workbench.views import weights as views
-from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.component import Component, FigureFrame, chosen, theme
 
 LAYER = -1  # the row slider's first stop: the whole layer
 
@@ -18,7 +18,7 @@ class WeightInspector(Component):
         self.row = pn.widgets.IntInput(label="Row (−1: whole layer)", value=LAYER, start=LAYER, width=170)
         self.log = pn.widgets.Checkbox(label="Logarithmic counts", value=False, margin=(30, 10, 0, 10))
         self.what = pn.widgets.RadioButtonGroup(
-            label="Show", options=["original", "quantized", "difference"], value="original", width=330
+            label="Show", options=["original", "quantized", "difference"], value="original", width=330, stylesheets=[chosen()]
         )
         self.histogram, self.raster = FigureFrame(), FigureFrame()
         self.row.param.watch(lambda _: self._histogram(), "value")
