@@ -148,9 +148,8 @@ class Session:
 
     @property
     def result(self) -> QuantizedLayer | None:
-        """What the recipe on the bench made of the selected layer, or what the whole model's run made of it, or None."""
-        found = self.results.get(self._key(self.layer, self.recipe))
-        return found or (self.whole.layers.get(self.layer) if self.whole is not None else None)
+        """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or None."""
+        return self.results.get(self._key(self.layer, self.recipe))
 
     def results_of(self, layer: str) -> list[QuantizedLayer]:
         """Every result for one layer, in the order they were made."""
@@ -245,5 +244,7 @@ class Session:
             raise WorkbenchError(
                 f"session version {state.get('version')!r} is not known; this workbench reads version {VERSION}."
             )
+        if missing := [name for name in ("layer", "recipe", "prompt") if name not in state]:
+            raise WorkbenchError(f"the saved session lacks {', '.join(missing)}; save it again with Session.state().")
         self.model.layer(state["layer"])
         self._step(Choice(state["layer"], Recipe.from_dict(state["recipe"]), state["prompt"]))

@@ -1,0 +1,223 @@
+"""Session: choices can be undone, results belong to what made them, and a saved state comes back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import workbench as wb
+from workbench.errors import ModelError, RecipeError, WorkbenchError
+from workbench.jobs import Job
+from workbench.quantized import QuantizedLayer
+from workbench.session import Session, SharedModel
+
+RTN = wb.recipe("rtn", bits=2, group=32)
+FINER = wb.recipe("rtn", bits=3, group=32)
+QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_models: dict[str, Path]) -> SharedModel:
+    """One tiny Llama for all sessions here, so that it is calibrated once."""
+    return SharedModel(wb.open_model(tiny_models["llama"]))
+
+
+@pytest.fixture
+def session(shared: SharedModel) -> Session:
+    return Session(shared, recipe=RTN)
+
+
+def quantize(session: Session) -> QuantizedLayer:
+    return Job(session.quantize_steps).run_here().result()
+
+
+def test_it_begins_at_the_first_layer_with_nothing_to_undo(session: Session) -> None:
+    assert (session.layer, session.recipe, session.result) == (session.model.layer_names[0], RTN, None)
+    assert (session.can_undo, session.can_redo) == (False, False)
+
+
+def test_every_choice_is_undone_and_redone_in_order(session: Session) -> None:
+    session.select(DOWN)
+    session.use(FINER)
+    session.ask("A small bird")
+    seen = [session.choice]
+    while session.can_undo:
+        session.undo()
+        seen.append(session.choice)
+    assert [(c.layer, c.recipe, c.prompt) for c in seen] == [
+        (DOWN, FINER, "A small bird"),
+        (DOWN, FINER, "Once upon a time"),
+        (DOWN, RTN, "Once upon a time"),
+        (QUERY, RTN, "Once upon a time"),
+    ]
+    for choice in reversed(seen[:-1]):
+        assert session.can_redo
+        session.redo()
+        assert session.choice == choice
+    assert not session.can_redo
+
+
+def test_undo_and_redo_stop_at_the_ends(session: Session) -> None:
+    session.undo()
+    session.redo()
+    assert session.layer == QUERY
+
+
+def test_a_choice_after_an_undo_starts_a_new_branch(session: Session) -> None:
+    session.use(FINER)
+    session.undo()
+    session.select(DOWN)
+    assert (session.layer, session.recipe, session.can_redo) == (DOWN, RTN, False)
+    session.undo()
+    assert (session.layer, session.recipe) == (QUERY, RTN)
+
+
+def test_choosing_the_same_again_is_no_step(session: Session) -> None:
+    session.select(QUERY)
+    session.use(wb.recipe("rtn", bits=2, group=32))
+    assert not session.can_undo
+
+
+def test_an_unknown_layer_changes_nothing(session: Session) -> None:
+    with pytest.raises(ModelError, match="no_such_layer"):
+        session.select("no_such_layer")
+    assert (session.layer, session.can_undo) == (QUERY, False)
+
+
+def test_a_result_is_found_again_and_never_shown_for_anything_else(session: Session) -> None:
+    result = quantize(session)
+    assert session.result is result
+    assert result.weight().shape == session.original().shape
+    session.select(DOWN)
+    assert session.result is None
+    session.select(QUERY)
+    session.use(FINER)
+    assert session.result is None
+    session.use(RTN)
+    assert session.result is result
+
+
+def test_the_whole_models_results_belong_to_its_recipe(session: Session) -> None:
+    whole = Job(session.quantize_model_steps).run_here().result()
+    assert session.whole is whole
+    assert set(whole.layers) == set(session.model.layer_names)
+    session.select(DOWN)
+    assert session.result is whole.layers[DOWN]
+    session.use(FINER)
+    assert session.result is None, "made with another recipe"
+
+
+def test_sessions_on_one_model_keep_their_results_apart(session: Session, shared: SharedModel) -> None:
+    quantize(session)
+    assert Session(shared, recipe=RTN).result is None
+
+
+def test_results_of_a_layer_are_listed_as_they_were_made(session: Session) -> None:
+    quantize(session)
+    session.use(FINER)
+    quantize(session)
+    session.use(RTN)
+    again = quantize(session)
+    assert [r.recipe for r in session.results_of(QUERY)] == [FINER, RTN]
+    assert session.results_of(DOWN) == []
+    assert session.latest() == {QUERY: again}
+
+
+def test_a_cancelled_job_leaves_no_result(session: Session) -> None:
+    job = Job(session.quantize_model_steps)
+    job.on_change(lambda job: job.cancel())
+    job.run_here()
+    assert (session.whole, session.results) == (None, {})
+
+
+def test_the_layer_table_shows_figures_only_where_there_is_a_result(session: Session) -> None:
+    result = quantize(session)
+    table = session.layer_table().set_index("name")
+    assert list(table.index) == session.model.layer_names
+    for column in ("std", "absmax", "kurtosis", "outlier_share"):
+        assert table[column].notna().all()
+    weight = session.original()
+    assert table.loc[QUERY, "std"] == pytest.approx(weight.std(correction=0).item(), rel=1e-5)
+    assert table.loc[QUERY, "absmax"] == weight.abs().max().item()
+    measured = table[["bits_per_weight", "nominal_bits", "relative_error", "output_error"]]
+    assert measured.loc[QUERY].tolist() == [
+        result.bits_per_weight,
+        result.nominal_bits,
+        result.relative_error,
+        result.output_error,
+    ]
+    assert measured.drop(QUERY).isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        pytest.param(wb.recipe("rtn", group=7), "7 does not divide 64", id="group"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_explained_before_anything_runs(session: Session, recipe: wb.Recipe, said: str) -> None:
+    session.check(RTN)
+    with pytest.raises(WorkbenchError, match=said):
+        session.check(recipe)
+
+
+def test_the_packed_model_needs_a_result(session: Session) -> None:
+    with pytest.raises(WorkbenchError, match="nothing is quantized yet"):
+        session.packed_model()
+
+
+def test_both_models_write_from_the_same_prompt(session: Session) -> None:
+    session.ask("The small dog")
+    quantize(session)
+    original, quantized = list(session.write(tokens=6))[-1]
+    for model, pieces in ((session.model.language_model(), original), (session.packed_model(), quantized)):
+        assert "".join(pieces) == "".join(model.stream("The small dog", 6))
+        assert pieces
+
+
+def test_its_code_makes_the_same_result(session: Session) -> None:
+    session.select(DOWN)
+    session.use(wb.recipe("gptq", bits=2, group=32))
+    made = quantize(session)
+    names: dict[str, object] = {}
+    exec(session.code(), names)
+    again = names["result"]
+    assert isinstance(again, QuantizedLayer)
+    assert (again.name, again.recipe) == (DOWN, made.recipe)
+    torch.testing.assert_close(again.weight(), made.weight(), rtol=0, atol=0)
+
+
+def test_a_state_survives_json_and_can_be_undone(session: Session, shared: SharedModel) -> None:
+    session.select(DOWN)
+    session.use(wb.recipe("pb-llm", share=0.2))
+    session.ask("Lily said “hello”.")
+    other = Session(shared, recipe=RTN)
+    other.restore(json.loads(json.dumps(session.state())))
+    assert other.choice == session.choice
+    assert other.state() == session.state()
+    other.undo()
+    assert (other.layer, other.recipe) == (QUERY, RTN)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        pytest.param({"version": 99}, WorkbenchError, "session version 99 .* version 1", id="version"),
+        pytest.param({"layer": "no_such_layer"}, ModelError, "no_such_layer", id="layer"),
+        pytest.param({"recipe": {"version": 99}}, RecipeError, "version", id="recipe"),
+    ],
+)
+def test_a_state_that_cannot_be_read_changes_nothing(
+    session: Session, change: dict[str, object], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        session.restore({**session.state(), **change})
+    assert not session.can_undo
+
+
+@pytest.mark.parametrize("missing", ["layer", "recipe", "prompt"])
+def test_a_state_with_something_missing_says_what(session: Session, missing: str) -> None:
+    state = {key: value for key, value in session.state().items() if key != missing}
+    with pytest.raises(WorkbenchError, match=missing):
+        session.restore(state)

@@ -1,0 +1,77 @@
+"""The twin: a second running model that shares the original's memory and leaves it as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import workbench as wb
+from workbench.artifact.twin import twin
+from workbench.errors import ModelError
+from workbench.models import ModelHandle
+from workbench.quantized import QuantizedLayer
+
+LAYERS = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"]
+PROMPT = "One day a small dog saw a red ball in the garden."
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models: dict[str, Path]) -> ModelHandle:
+    return wb.open_model(tiny_models["llama"])
+
+
+@pytest.fixture(scope="module")
+def layers(model: ModelHandle) -> dict[str, QuantizedLayer]:
+    return {name: wb.quantize(model, name, wb.recipe("rtn", bits=2, group=32)) for name in LAYERS}
+
+
+def test_everything_but_the_packed_layers_is_the_same_memory(model: ModelHandle, layers: dict[str, QuantizedLayer]) -> None:
+    original = dict(model.language_model().module.named_parameters())
+    copied = dict(twin(model, layers).module.named_parameters())
+    assert set(original) - set(copied) == {f"{name}.weight" for name in LAYERS}
+    assert set(copied) <= set(original)
+    assert all(copied[name].data_ptr() == original[name].data_ptr() for name in copied)
+
+
+def test_the_original_keeps_its_logits_bit_for_bit(model: ModelHandle, layers: dict[str, QuantizedLayer]) -> None:
+    original = model.language_model()
+    ids = original.encode(PROMPT)
+    before = original.logits(ids)
+    second = twin(model, layers)
+    assert not torch.equal(second.logits(ids), before), "2 bits must show"
+    torch.testing.assert_close(original.logits(ids), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cache", ["decoded", "none"])
+def test_its_logits_are_those_of_the_decoded_weights(model: ModelHandle, layers: dict[str, QuantizedLayer], cache: str) -> None:
+    original = model.language_model()
+    ids = original.encode(PROMPT)
+    with model.swapped({name: layer.weight() for name, layer in layers.items()}):
+        expected = original.logits(ids)
+    torch.testing.assert_close(twin(model, layers, cache=cache).logits(ids), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_quantized_is_the_original(model: ModelHandle) -> None:
+    ids = model.language_model().encode(PROMPT)
+    torch.testing.assert_close(twin(model, {}).logits(ids), model.language_model().logits(ids), rtol=0, atol=0)
+
+
+def test_a_conv1d_model_takes_packed_layers_too(tiny_models: dict[str, Path]) -> None:
+    model = wb.open_model(tiny_models["gpt2"])
+    name = model.layer_names[0]
+    layer = wb.quantize(model, name, wb.recipe("rtn", bits=3, group=32))
+    ids = model.language_model().encode(PROMPT)
+    with model.swapped({name: layer.weight()}):
+        expected = model.language_model().logits(ids)
+    torch.testing.assert_close(twin(model, {name: layer}).logits(ids), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_layer_is_named(model: ModelHandle, layers: dict[str, QuantizedLayer]) -> None:
+    with pytest.raises(ModelError, match="no_such_layer"):
+        twin(model, {"no_such_layer": layers[LAYERS[0]]})
+
+
+def test_an_encoder_cannot_write(tiny_models: dict[str, Path]) -> None:
+    model = wb.open_model(tiny_models["bert"])
+    with pytest.raises(ModelError, match="cannot write text|encoder|language model"):
+        twin(model, {})
