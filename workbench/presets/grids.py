@@ -8,6 +8,8 @@ from workbench.quantizers.coders.groups import group_setting
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
+# The search is the default: at 2 bits (groups of 64) feedback cannot repair what a grid over the whole range loses. On a Llama of
+# 260 thousand weights GPTQ then ended above RTN (perplexity 575 against 386; with the search 48 against 131).
 CLIPS = ("none", "mse", "moment")
 
 
@@ -17,12 +19,12 @@ class RoundToNearest(Preset):
     """Round to nearest: the baseline of every paper."""
 
     source: ClassVar[str] = "the common baseline"
-    note: ClassVar[str] = "as usual; the zero point takes as many bits as a code, and clip='mse' searches the range"
+    note: ClassVar[str] = "with a searched range; clip='none' is the plain min–max baseline of most papers"
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
     group: int = group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("none", "search for a smaller range by squared error, plain or weighted by the moment", choices=CLIPS)
+    clip: str = setting("mse", "search for the range with the least error, plain or weighted by the moment", choices=CLIPS)
 
     def build(self) -> Recipe:
         """Nearest codes on a uniform grid."""
@@ -36,14 +38,15 @@ class Gptq(Preset):
 
     source: ClassVar[str] = "GPTQ, arXiv 2210.17323"
     note: ClassVar[str] = (
-        "as released, with these differences: columns without input are rounded, not set to zero; groups are fitted on "
-        "columns that have received all earlier errors, also inside a batch; act_order without static_groups stores the order"
+        "as released, with these differences: the range is searched by squared error (clip='none' is the paper's); columns "
+        "without input are rounded, not set to zero; groups are fitted on columns that have received all earlier errors, also "
+        "inside a batch; act_order without static_groups stores the order"
     )
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
     group: int = group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("none", "search for a smaller range by squared error, plain or weighted by the moment", choices=CLIPS)
+    clip: str = setting("mse", "search for the range with the least error, plain or weighted by the moment", choices=CLIPS)
     act_order: bool = setting(False, "visit columns by descending input energy")
     static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
