@@ -57,9 +57,18 @@ def meaning(column: str) -> str:
     return COLUMNS[column].meaning if column in COLUMNS else ""
 
 
+def form(column: str) -> str:
+    """The Python format of a column's numbers, "" for text and for columns that the glossary lacks."""
+    return COLUMNS[column].format if column in COLUMNS else ""
+
+
+def digits(column: str) -> bool:
+    """Whether a column's numbers are rounded to significant digits."""
+    return form(column).endswith("g")
+
+
 def written(column: str, value: object) -> str:
     """A value as a reader sees it: formatted, and a dash where there is none."""
     if value is None or (isinstance(value, float) and value != value):
         return "–"
-    form = COLUMNS[column].format if column in COLUMNS else ""
-    return format(value, form) if form and not isinstance(value, str) else str(value)
+    return format(value, form(column)) if form(column) and not isinstance(value, str) else str(value)

@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 import panel as pn
 import param
+from bokeh.models.widgets.tables import NumberFormatter
+from pandas.api.types import is_numeric_dtype
 
 from workbench.analysis import columns
 from workbench.session import Session
@@ -126,12 +128,19 @@ class FigureFrame(pn.viewable.Viewer):
 
 
 def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
-    """A table with the glossary's headers, tooltips and number formats."""
-    shown = pd.DataFrame({column: [columns.written(column, value) for value in frame[column]] for column in frame})
+    """A table with the glossary's headers, tooltips and number formats; numbers stay numbers and sort as such."""
+    shown = frame.reset_index(drop=True).copy()
+    for column in shown:
+        if columns.digits(column):
+            shown[column] = [float(f"{value:.3g}") for value in shown[column].astype(float)]
+        elif not is_numeric_dtype(shown[column]):
+            shown[column] = [columns.written(column, value) for value in shown[column]]
     return pn.widgets.Tabulator(
         shown,
-        titles={column: columns.label(column) for column in frame},
-        header_tooltips={column: columns.meaning(column) for column in frame if columns.meaning(column)},
+        titles={column: columns.label(column) for column in shown},
+        header_tooltips={column: columns.meaning(column) for column in shown if columns.meaning(column)},
+        formatters={column: number(column) for column in shown if is_numeric_dtype(shown[column])},
+        theme="midnight" if pn.config.theme == "dark" else "simple",
         show_index=False,
         disabled=True,
         pagination="local",
@@ -139,3 +148,9 @@ def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
         sizing_mode="stretch_width",
         **settings,
     )
+
+
+def number(column: str) -> NumberFormatter:
+    """How a column's numbers are written in a table; a dash where there is none."""
+    forms = {",d": "0,0", ",.0f": "0,0", "d": "0", ".2f": "0.00", ".1%": "0.0%", ".2%": "0.00%"}
+    return NumberFormatter(format=forms.get(columns.form(column), "0.[000000]"), nan_format="–")
