@@ -1,6 +1,7 @@
 """Fixtures for every test: the built-in model, the data folder, and tiny random models of each family, written to disk."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from tests.tiny_models import FAMILIES, write_model
 from workbench.models import ModelHandle, open_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network
+_cache = tempfile.TemporaryDirectory(prefix="workbench-tests-")  # a user's store is neither read nor filled
+os.environ["WORKBENCH_CACHE"] = _cache.name
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ Text runs through the model document by document; hooks see the input of every l
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.store import Entry, Store, key
 
 if TYPE_CHECKING:
     from workbench.models.handle import ModelHandle
@@ -115,12 +116,14 @@ def calibrate(
     seed: int = 0,
     layers: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    store: Store | None = None,
 ) -> CalibrationStats:
     """Input statistics of `layers` (default: all) over `tokens` tokens of `text`, fewer only when the text has fewer.
 
     Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most
     min(context, 2048) tokens; the last one is cut so that `tokens` is met exactly. `on_progress(done, tokens)` is called
-    after each window. Raises ModelError for unknown layers, encoder-decoders and inputs that are not finite.
+    after each window. With a `store`, statistics of the same weights, text, tokens, seed and layers are read from disk, and
+    kept there when they are new. Raises ModelError for unknown layers, encoder-decoders and inputs that are not finite.
     """
     if tokens < 1:
         raise ModelError(f"{tokens} tokens to calibrate on; use 1 or more.")
@@ -131,6 +134,9 @@ def calibrate(
         )
     if not names:
         raise ModelError("no layers to calibrate; give at least one name, or None for all.")
+    place = key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
+    if store is not None and (entry := store.get(place)) is not None:
+        return from_entry(entry)
     collector = Collector()
     seen = 0
     with torch.no_grad(), collector.watching({name: model.module.get_submodule(name) for name in names}):
@@ -140,7 +146,34 @@ def calibrate(
             seen += ids.shape[1]
             if on_progress is not None:
                 on_progress(seen, tokens)
-    return CalibrationStats(collector.stats(names), [Source(text.name, text.fingerprint, seen, seed)])
+    stats = CalibrationStats(collector.stats(names), [Source(text.name, text.fingerprint, seen, seed)])
+    if store is not None:
+        store.put(place, *to_entry(stats))
+    return stats
+
+
+def to_entry(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Statistics as tensors and facts for a store; what layers share is written once."""
+    shared = list({id(own): own for own in stats.values()}.values())
+    number = {id(own): index for index, own in enumerate(shared)}
+    tensors = {f"{i}.{part}": getattr(own, part) for i, own in enumerate(shared) for part in ("moment", "mean", "absmax")}
+    facts = {
+        "layers": {name: number[id(own)] for name, own in stats.items()},
+        "tokens": [own.tokens for own in shared],
+        "sources": [asdict(source) for source in stats.sources],
+    }
+    return tensors, facts
+
+
+def from_entry(entry: Entry) -> CalibrationStats:
+    """The inverse of `to_entry`."""
+    read, facts = entry.tensors, entry.facts
+    shared = [
+        LayerStats(read[f"{i}.moment"], read[f"{i}.mean"], read[f"{i}.absmax"], tokens)
+        for i, tokens in enumerate(facts["tokens"])
+    ]
+    layers = {name: shared[index] for name, index in facts["layers"].items()}
+    return CalibrationStats(layers, [Source(**source) for source in facts["sources"]])
 
 
 def windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Iterator[Tensor]:

@@ -26,7 +26,7 @@ from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_s
 from workbench.quantizers.contract import Coder, Snapshot
 from workbench.quantizers.pipeline import check_recipe
 from workbench.recipe import Recipe
-from workbench.store import key
+from workbench.store import Store, key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class SharedModel:
 
     @cached_property
     def _stats(self) -> CalibrationStats:
-        return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS)
+        return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, store=Store())
 
     def sketch(self, layer: str) -> weights.Sketch:
         """Moments and histogram of a layer's weights, read once."""

@@ -27,12 +27,13 @@ def quantize(
     from workbench.models import open_model
     from workbench.presets import parse
     from workbench.quantizers import quantize_model
+    from workbench.store import Store
 
     chosen, document, handle = parse(recipe), read_text(text), open_model(model)
     check_place(out)  # now rather than after the work
     begin = time.perf_counter()
     with progress("calibrating", quiet=as_json) as told:
-        stats = calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told)
+        stats = calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())
     with progress("quantizing", quiet=as_json) as told:
         result = quantize_model(handle, chosen, stats=stats, layers=layers, on_progress=lambda step: told(step.fraction, 1))
     save(result, out, handle)
