@@ -96,7 +96,7 @@ class FigureFrame(pn.viewable.Viewer):
         self.title = pn.pane.HTML("", margin=(4, 10, 0, 10))
         self.answer = pn.pane.HTML("", margin=(0, 10, 4, 10))
         self.plot = pn.pane.Plotly(None, config=PLOT_CONFIG, sizing_mode="stretch_width", margin=(0, 10))
-        self.as_table = pn.widgets.Checkbox(label="Show as table", value=False, margin=(2, 10))
+        self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130, margin=(2, 10))
         self.table = pn.Column(sizing_mode="stretch_width")
         self.as_table.param.watch(lambda _: self._swap(), "value")
         self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.as_table, sizing_mode="stretch_width")

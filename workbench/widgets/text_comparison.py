@@ -32,7 +32,7 @@ class TextComparison(Component):
         self.stop = pn.widgets.Button(label="Stop", width=90, margin=(24, 10, 5, 0), disabled=True)
         self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
         self.left, self.right = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
-        self.as_table = pn.widgets.Checkbox(label="Show as table", value=False)
+        self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130)
         self.table = pn.Column(sizing_mode="stretch_width")
         self.pieces: tuple[list[str], list[str]] = ([], [])
         self.as_table.param.watch(lambda _: self._show(), "value")
