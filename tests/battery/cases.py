@@ -14,6 +14,13 @@ from workbench.quantizers.contract import Coder, Snapshot, Split, finish
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.recipe import Part, Recipe
 
+COMBINED: dict[tuple[str, str], list[dict[str, object]]] = {
+    ("split", "groups"): [
+        {"groups": 3, "salient": 50, "salient_groups": 2, "metric": "hessian"},
+        {"groups": 1, "kept": 2, "of": 4},
+        {"groups": 3, "search": "greedy", "salient": 20, "kept": 5},
+    ],
+}  # settings that only together reach all of a part
 KINDS = ("transform", "split", "coder", "assignment", "correction")
 
 
@@ -23,6 +30,8 @@ def variants() -> Iterator[tuple[str, Part]]:
         for name in registry.names(kind):
             part = registry.find(kind, name)
             yield f"{kind}-{name}", part()
+            for settings in COMBINED.get((kind, name), []):
+                yield f"{kind}-{name}-" + ",".join(f"{key}={value}" for key, value in settings.items()), part(**settings)
             for field in dataclasses.fields(part):
                 flags = (True, False) if isinstance(field.default, bool) else ()
                 for value in field.metadata.get("choices") or flags:

@@ -162,8 +162,9 @@ def test_masks_are_a_partition(part: Split, matrix: str) -> None:
 
 @of(Split)
 def test_masks_hold_the_shares_they_promise(part: Split) -> None:
+    """Exactly, or about: what is searched for is not known before."""
     held = [mask.float().mean().item() for mask in part.masks(gaussian(50, 200), correlated(200))]
-    assert held == pytest.approx(part.shares, abs=0.001)
+    assert held == pytest.approx(part.shares, abs=0.001 if part.fixed_shares else 0.25)
 
 
 @of(Coder)
@@ -212,6 +213,9 @@ def test_a_masked_coder_stores_only_its_own_weights(part: Coder) -> None:
         return
     w = gaussian(16, 160)
     masked = quantize(recipe, w, correlated(160)).packed.children[1]
+    if part.nominal_bits == 0:
+        assert not masked.tensors
+        return
     alone = quantize(compose(part), w, correlated(160)).packed
     code = next(iter(alone.tensors))
     assert masked.tensors[code].numel() == alone.tensors[code].numel() // 4
@@ -222,10 +226,11 @@ BUDGETS = {
     ("coder", "sign"): ("planes", [1, 2]),
     ("coder", "binary-codebook"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("split", "top-elements"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
+    ("split", "groups"): ("groups", [1, 2, 3]),
     ("split", "salient-columns"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
     ("correction", "low-rank"): ("rank", [1, 2, 8, 32, 128]),
 }
-NO_BUDGET = {("coder", "keep"), ("split", "whole"), ("correction", "none")}
+NO_BUDGET = {("coder", "keep"), ("coder", "zero"), ("split", "whole"), ("correction", "none")}
 
 
 def test_every_part_that_spends_bits_has_a_budget_here() -> None:

@@ -35,6 +35,7 @@ SIGNS = {
     "two-planes-128": (0.114, {"planes": 2, "scales": "group", "mean": False, "sweeps": 30}),
     "two-planes-row": (0.1175, {"planes": 2, "mean": False, "sweeps": 50}),
 }
+GROUPS = {(1, "joint"): 0.3634, (2, "joint"): 0.1177, (3, "joint"): 0.0586, (3, "double"): 0.059, (3, "greedy"): 0.0795}
 HAMMING = {128: 0.610, 256: 0.545, 512: 0.484}
 MAGNITUDE = {128: 0.500, 256: 0.445, 512: 0.400}
 
@@ -55,6 +56,15 @@ def test_uniform_grids(bits: int, symmetric: bool, clip: str) -> None:
 def test_sign_planes(name: str) -> None:
     golden, settings = SIGNS[name]
     assert distortion(512, 2048, "sign", **settings) == pytest.approx(golden, rel=0.02)
+
+
+@pytest.mark.parametrize(("groups", "search"), GROUPS, ids=str)
+def test_magnitude_groups(groups: int, search: str) -> None:
+    coder = registry.make("coder", "sign", mean=False, sweeps=0, rescale=False)
+    split = registry.make("split", "groups", groups=groups, search=search, block=65536)
+    w = torch.randn(512, 2048, generator=torch.Generator().manual_seed(0))
+    found = finish(quantize_layer(w, None, compose(*[coder] * groups, split=split))).relative_error
+    assert found == pytest.approx(GROUPS[groups, search], rel=0.02)
 
 
 @pytest.mark.parametrize("entries", HAMMING)

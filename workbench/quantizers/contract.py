@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from workbench.kernels.packed import Packed
@@ -66,13 +67,21 @@ class Transform(QuantizerPart):
 
 
 class Split(QuantizerPart):
-    """Which coder owns which weight. Subclasses register under "split"."""
+    """Which coder owns which weight. Subclasses register under "split".
 
-    parts: ClassVar[int] = 1
+    `shares` are exact for every matrix where `fixed_shares`; else they are what a matrix of normal weights typically gets.
+    """
+
+    fixed_shares: ClassVar[bool] = True
 
     def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:
         """`parts` boolean masks `[rows, cols]` of which exactly one is true everywhere."""
         raise NotImplementedError
+
+    @property
+    def parts(self) -> int:
+        """How many masks there are."""
+        return len(self.shares)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -82,6 +91,31 @@ class Split(QuantizerPart):
     def pack(self, masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
         """The stored form: the map of masks (if any) around the coders' packed codes."""
         raise NotImplementedError
+
+
+class BlockSplit(Split):
+    """A split of `block` columns at a time, made when coding reaches them, on the columns as errors have moved them by then."""
+
+    block: int
+
+    def columns(self, moment: Tensor | None, cols: int) -> Params:
+        """What the split has to know of each column, read once: tensors `[cols]`."""
+        raise NotImplementedError
+
+    def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
+        """The masks of one block `w [rows, k]`, given what `columns` said about its columns."""
+        raise NotImplementedError
+
+    def masks_from(self, w: Tensor, columns: Params, start: int) -> list[Tensor]:
+        """The masks of the block that begins at column `start` of the whole matrix `w`."""
+        block = slice(start, start + self.block)
+        return self.block_masks(w[:, block], {name: value[block] for name, value in columns.items()})
+
+    def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:
+        """All blocks of the matrix as it is."""
+        columns = self.columns(moment, w.shape[1])
+        blocks = [self.masks_from(w, columns, start) for start in range(0, w.shape[1], self.block)]
+        return [torch.cat(pieces, 1) for pieces in zip(*blocks, strict=True)]
 
 
 class Coder(QuantizerPart):

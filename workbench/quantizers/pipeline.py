@@ -16,6 +16,7 @@ from workbench.kernels.packed import Packed, ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import (
     Assignment,
+    BlockSplit,
     Coder,
     Correction,
     Layout,
@@ -26,6 +27,30 @@ from workbench.quantizers.contract import (
     Transform,
 )
 from workbench.recipe import Recipe
+
+
+class SplitRun:
+    """The masks of a split on one matrix, made at once, or block by block as coding reaches the blocks."""
+
+    def __init__(self, split: Split, w: Tensor, moment: Tensor | None) -> None:
+        self.split = split
+        if not isinstance(split, BlockSplit):
+            self.masks = split.masks(w, moment)
+            return
+        self.columns = split.columns(moment, w.shape[1])
+        self.masks = [torch.zeros_like(w, dtype=torch.bool) for _ in range(split.parts)]
+        self.waiting = set(range(0, w.shape[1], split.block))
+
+    def reach(self, w: Tensor, start: int, stop: int) -> None:
+        """Make the masks of all blocks that columns `start:stop` of the current matrix lie in, once."""
+        if not isinstance(self.split, BlockSplit):
+            return
+        size = self.split.block
+        for first in range(start - start % size, stop, size):
+            if first in self.waiting:
+                self.waiting.remove(first)
+                for whole, own in zip(self.masks, self.split.masks_from(w, self.columns, first), strict=True):
+                    whole[:, first : first + size] = own
 
 
 class CoderRun:
@@ -109,15 +134,15 @@ def quantize_layer(
     state = transform.fit(original, h, recipe.seed)
     w = transform.forward(original, state)
     h_inner = None if h is None else transform.moment(h, state)
-    masks = split.masks(w, h_inner)
+    division = SplitRun(split, w, h_inner)
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
-    runs = [CoderRun(*args, h_inner) for args in zip(coders, masks, shared, strict=True)]
-    yield from code_columns(w, h_inner, runs, cast(Assignment, recipe.assignment))
+    runs = [CoderRun(*args, h_inner) for args in zip(coders, division.masks, shared, strict=True)]
+    yield from code_columns(w, h_inner, division, runs, cast(Assignment, recipe.assignment))
     for run in runs:
         run.refit(w - sum(other.values() for other in runs if other is not run))
     children = [run.pack(masked=len(runs) > 1) for run in runs]
-    inner = split.pack(masks, children)
+    inner = split.pack(division.masks, children)
     yield Snapshot("refit", w.shape[1], w.shape[1], {}, reference.decode(inner))
     extra = correction.fit(w - reference.decode(inner), h_inner)
     if extra is not None:
@@ -129,7 +154,7 @@ def quantize_layer(
         name=name,
         packed=packed,
         recipe=recipe,
-        ledger=ledger(packed, nominal_bits(coders, masks, children)),
+        ledger=ledger(packed, nominal_bits(coders, division.masks, children)),
         relative_error=relative_error(original, decoded),
         output_error=None if h is None else output_error(original, decoded, h),
         seconds=time.perf_counter() - begin,
@@ -137,19 +162,21 @@ def quantize_layer(
 
 
 def code_columns(
-    w: Tensor, moment: Tensor | None, runs: Sequence[CoderRun], assignment: Assignment
+    w: Tensor, moment: Tensor | None, division: SplitRun, runs: Sequence[CoderRun], assignment: Assignment
 ) -> Generator[Snapshot, None, None]:
     """Let `assignment` code every column of the transformed matrix with the coders of `runs`, which keep what they find."""
     cols = w.shape[1]
     if assignment.static:
+        division.reach(w, 0, cols)
         for run in runs:
             for index in range(len(run.params)):
                 run.fit(w, index)
                 yield Snapshot("fit", 0, cols, {"span": index, "sweeps": run.sweeps[-1]})
-    coded = torch.zeros(cols, dtype=torch.bool)
+    coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
 
     def quantize(current: Tensor, start: int, stop: int) -> Tensor:
         coded[start:stop] = True
+        division.reach(current, start - start % widest, min(stop - stop % -widest, cols))
         first, *others = (run.code(current, start, stop) for run in runs)
         for run, values in zip(runs[1:], others, strict=True):
             first = torch.where(run.mask[:, start:stop], values, first)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from workbench.kernels import selection
 from workbench.kernels.bitpack import pack
 from workbench.kernels.packed import Packed
 
@@ -82,6 +83,17 @@ class Draw:
         children = (self.planes(1, 4, extras=True, mask=owner == 0), self.dense(mask=owner == 1))
         return Packed("masked", self.rows, self.cols, {"map": pack(owner, 1)}, {"map": "bitmap"}, children)
 
+    def chosen(self) -> Packed:
+        """3 of every 5 columns; the last group has 3 columns and keeps them all."""
+        owner = torch.zeros(self.rows, self.cols, dtype=torch.bool)
+        for start in range(0, self.cols, 5):
+            width = min(5, self.cols - start)
+            order = torch.rand(self.rows, width, generator=self.random).argsort(1)[:, :3] + start
+            owner.scatter_(1, order, value=True)
+        children = (Packed("zero", self.rows, self.cols), self.planes(1, 4, extras=False, mask=owner))
+        facts = {"map": "n-of-m", "n": 3, "m": 5}
+        return Packed("masked", self.rows, self.cols, {"map": selection.pack(owner, 3, 5)}, facts, children)
+
     def low_rank(self, rank: int = 2) -> Packed:
         tensors = {"left": self.half(self.rows, rank), "right": self.half(rank, self.cols)}
         return Packed("low-rank", self.rows, self.cols, tensors)
@@ -129,6 +141,8 @@ EXAMPLES = {
     "masked-bitmap": lambda draw: draw.bitmap(),
     "masked-columns": lambda draw: draw.columns(),
     "masked-kept": lambda draw: draw.kept(),
+    "masked-3-of-5": lambda draw: draw.chosen(),
+    "zero": lambda draw: Packed("zero", draw.rows, draw.cols),
     "low-rank": lambda draw: draw.low_rank(),
     "sum": lambda draw: draw.sum(),
     "permuted": lambda draw: draw.permuted(draw.uniform(4, 4, zero=True)),

@@ -1,5 +1,6 @@
 """Every format against a decoder that reads one bit and one weight at a time, written from the format's description alone."""
 
+import itertools
 import math
 
 import pytest
@@ -44,6 +45,11 @@ def slow(node: Packed, mask: list[list[bool]] | None = None) -> Tensor:
 
 
 def owner(node: Packed, r: int, c: int) -> int:
+    if node.facts["map"] == "n-of-m":
+        n, m = node.facts["n"], node.facts["m"]
+        choices = sorted(sum(1 << bit for bit in bits) for bits in itertools.combinations(range(m), n))
+        choice = number(node.tensors["map"], width_for(len(choices)), r * -(-node.cols // m) + c // m)
+        return choices[choice] >> c % m & 1
     place = r * node.cols + c if node.facts["map"] == "bitmap" else c
     return number(node.tensors["map"], width_for(len(node.children)), place)
 
@@ -139,6 +145,7 @@ WEIGHTS = {
     "binary-codebook": codebook,
     "low-rank": low_rank,
     "sum": total,
+    "zero": lambda *_: 0.0,
 }
 TRANSFORMS = {"permuted": unpermute, "scaled": unscale, "hadamard": unrotate, "rotated": unlearn}
 
@@ -182,7 +189,7 @@ def test_a_mask_inside_a_mask_owns_the_common_weights(draw) -> None:
     outer = draw.codes(1, draw.rows, draw.cols)
     inner = draw.codes(1, draw.rows, draw.cols)
     leaves = [draw.uniform(4, 4, zero=True, mask=(outer == 1) & (inner == i)) for i in (0, 1)]
-    nested = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(inner, 1)}, {"map": "bitmap"}, tuple(leaves))
+    nested = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(inner[outer == 1], 1)}, {"map": "bitmap"}, tuple(leaves))
     first = draw.planes(1, 13, extras=False, mask=outer == 0)
     tree = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(outer, 1)}, {"map": "bitmap"}, (first, nested))
     decoded = reference.decode(tree)

@@ -1,14 +1,14 @@
-"""Formats made of other formats: `masked` (each weight from one child), `sum` (children added) and `low-rank`."""
+"""Formats made of other formats: `masked` (each weight from one child), `sum` (children added); `low-rank` and `zero`."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
+from workbench.kernels import bitpack, selection
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
-from workbench.kernels.reference.format import Format, decode, linear, only
+from workbench.kernels.reference.format import Format, codes, decode, linear, only
 from workbench.registry import register
 
 
@@ -16,8 +16,12 @@ from workbench.registry import register
 class Masked(Format):
     """Every weight comes from one child, and each child stores only its own weights.
 
-    Fact `map`: "bitmap" (one number a weight) or "columns" (one a column). Tensor `map`: stream of the child's number,
-    max(1, ceil(log2 children)) bits each, `[rows, cols]` or `[cols]`.
+    Fact `map`, and what the tensor `map` then holds as a bit stream:
+      "bitmap"   the child's number for each weight, max(1, ceil(log2 children)) bits, `[rows, cols]`
+      "columns"  the same for each column, `[cols]`
+      "n-of-m"   facts `n` and `m`: the second child owns n of every m neighbouring columns of a row; which ones is a number of
+                 ceil(log2 C(m, n)) bits, `[rows, ceil(cols/m)]`
+    A bitmap inside another mask is stored only at that mask's own weights.
     """
 
     items: ClassVar = {"map": "which coder owns which weight"}
@@ -26,18 +30,34 @@ class Masked(Format):
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Each child's values at its own positions."""
         value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["map"].device)
-        owner = owners(packed)
+        owner = owners(packed, mask)
         for number, child in enumerate(packed.children):
             own = owner == number if mask is None else (owner == number) & mask
             value += decode(child, own)
         return value
 
 
-def owners(packed: Packed) -> Tensor:
+def owners(packed: Packed, mask: Tensor | None = None) -> Tensor:
     """The number of the child that owns each weight, int32 `[rows, cols]`."""
-    rows = packed.rows if packed.facts["map"] == "bitmap" else 1
-    numbers = bitpack.unpack(packed.tensors["map"], index_width(len(packed.children)), rows * packed.cols)
-    return numbers.view(rows, packed.cols).expand(packed.rows, packed.cols)
+    if packed.facts["map"] == "n-of-m":
+        n, m = packed.facts["n"], packed.facts["m"]
+        return selection.unpack(packed.tensors["map"], n, m, packed.rows, packed.cols).to(torch.int32)
+    width = index_width(len(packed.children))
+    if packed.facts["map"] == "bitmap":
+        return codes(packed, "map", width, mask)[0]
+    return bitpack.unpack(packed.tensors["map"], width, packed.cols).expand(packed.rows, packed.cols)
+
+
+@register("format", "zero")
+class Zero(Format):
+    """All weights are zero; nothing is stored."""
+
+    items: ClassVar = {}
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """Zeros."""
+        return torch.zeros(packed.rows, packed.cols, device=None if mask is None else mask.device)
 
 
 @register("format", "sum")

@@ -4,5 +4,6 @@ from workbench.quantizers.coders.binary_codebook import BinaryCodebook
 from workbench.quantizers.coders.keep import Keep
 from workbench.quantizers.coders.sign import Sign
 from workbench.quantizers.coders.uniform import Uniform
+from workbench.quantizers.coders.zero import Zero
 
-__all__ = ["BinaryCodebook", "Keep", "Sign", "Uniform"]
+__all__ = ["BinaryCodebook", "Keep", "Sign", "Uniform", "Zero"]

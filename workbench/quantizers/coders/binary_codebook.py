@@ -13,7 +13,7 @@ from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
 from workbench.quantizers.coders import codebook, planes
 from workbench.quantizers.coders.groups import group_setting, group_span
-from workbench.quantizers.coders.sign import SCALES
+from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
 from workbench.registry import register
@@ -64,7 +64,7 @@ class BinaryCodebook(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group if self.scales == "group" else 0, cols, self.length)
+        return group_span(self.group if self.scales in GROUPED else 0, cols, self.length)
 
     def step(self, cols: int) -> int:
         """One codeword."""
@@ -97,7 +97,7 @@ class BinaryCodebook(Coder):
     def binarize(self, w: Tensor) -> Params:
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = planes.greedy(w, every, 1, self.mean, self.scales == "row-column", every)
+        start = planes.greedy(w, every, 1, self.mean, self.scales in COLUMNS, every)
         return planes.alternate(w, every, start, self.sweeps, planes.nearest_signs)[0]
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:

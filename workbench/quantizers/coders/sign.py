@@ -13,7 +13,8 @@ from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
 from workbench.registry import register
 
-SCALES = ("row", "row-column", "group")
+SCALES = ("row", "row-column", "group", "group-column")
+GROUPED, COLUMNS = ("group", "group-column"), ("row-column", "group-column")  # those with a scale a group, or a column
 
 
 @register("coder", "sign")
@@ -22,8 +23,9 @@ class Sign(Coder):
     """Signs times scales; sign(0) is +1.
 
     `sweeps` = 0 is closed-form binarization (XNOR-Net, arXiv 1603.05279; the second plane codes the residual), more sweeps
-    are ARB-LLM (arXiv 2410.03129): one plane first order, two planes second order, `scales` "row-column" its RC variant
-    (without a mean there). `rescale` solves the scales once more for the final signs, under the second moment where there is one.
+    are ARB-LLM (arXiv 2410.03129): one plane first order, two planes second order, `scales` "row-column" or "group-column" its
+    RC variant (without a mean there), `scaling` "moment" its X variant, which solves scales under the group's own moment.
+    `rescale` solves the scales once more for the final signs, under the second moment where there is one.
     """
 
     planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
@@ -32,11 +34,21 @@ class Sign(Coder):
     mean: bool = setting(True, "also store a mean beside each scale")
     sweeps: int = setting(15, "alternating sweeps over scales and signs; 0 is the closed form", low=0, high=100)
     rescale: bool = setting(True, "solve the scales again for the final signs")
+    scaling: str = setting(
+        "plain",
+        "what a group's scales minimise at last, before its columns are coded: the weights' error, or the output's",
+        choices=("plain", "moment"),
+    )
     average: str = setting(
         "kept",
         "what closed-form scales average over: the coder's own weights, or all of the span as PB-LLM's released code does",
         choices=("kept", "span"),
     )
+
+    @property
+    def needs_moment(self) -> bool:
+        """Only scales that minimise the output's error do."""
+        return self.scaling == "moment"
 
     @property
     def nominal_bits(self) -> float:
@@ -45,13 +57,17 @@ class Sign(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group if self.scales == "group" else 0, cols)
+        return group_span(self.group if self.scales in GROUPED else 0, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [planes, rows]`, `mean [rows]`, `column_scale [planes, span]`."""
         over = mask if self.average == "kept" else torch.ones_like(mask)
-        start = planes.greedy(w, mask, self.planes, self.mean, self.scales == "row-column", over)
-        return Fit(*planes.alternate(w, mask, start, self.sweeps, planes.nearest_signs))
+        start = planes.greedy(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
+        params, sweeps = planes.alternate(w, mask, start, self.sweeps, planes.nearest_signs)
+        if self.scaling == "moment" and moment is not None:
+            signs = planes.nearest_signs(w, params)
+            (params,) = planes.refit(w * mask, signs, [params], w.shape[1], mask, moment)
+        return Fit(params, sweeps)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The nearest sum of signs."""

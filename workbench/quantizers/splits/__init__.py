@@ -1,7 +1,8 @@
 """Ways to divide a matrix among coders; importing the package registers all of them."""
 
+from workbench.quantizers.splits.groups import Groups
 from workbench.quantizers.splits.salient_columns import SalientColumns
 from workbench.quantizers.splits.top_elements import TopElements
 from workbench.quantizers.splits.whole import Whole
 
-__all__ = ["SalientColumns", "TopElements", "Whole"]
+__all__ = ["Groups", "SalientColumns", "TopElements", "Whole"]

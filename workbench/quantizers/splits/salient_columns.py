@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ class SalientColumns(Split):
     the share is set and the columns are chosen once for the layer. Only one bit a column is stored.
     """
 
-    parts: ClassVar[int] = 2
     share: float = setting(0.1, "share of the columns that count as salient", low=0.0, high=1.0)
     metric: str = setting("magnitude", "what makes a weight salient; a column's saliency is the sum", choices=METRICS)
 

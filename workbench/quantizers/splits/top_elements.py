@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from workbench.registry import register
 class TopElements(Split):
     """Masks: the rest, then the `share` of weights with the highest saliency in the whole matrix (PB-LLM, arXiv 2310.00034)."""
 
-    parts: ClassVar[int] = 2
     share: float = setting(0.1, "share of the weights that count as salient", low=0.0, high=1.0)
     metric: str = setting("magnitude", "what makes a weight salient", choices=METRICS)
 

@@ -1,0 +1,90 @@
+"""Presets `billm`, `arb-llm` and `stbllm`: salient columns with two sign planes, the rest in magnitude groups with one."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.presets.preset import Preset, compose, part
+from workbench.quantizers.splits.thresholds import SEARCHES
+from workbench.recipe import Part, Recipe, setting
+from workbench.registry import register
+
+MAPS = "nominal bits leave out the maps of groups and all scales, which are stored and counted here"
+EXACT = "searches run on weights, not on saliencies; a block's error moves on by the exact solve"
+
+
+@register("preset", "billm")
+@dataclass(frozen=True)
+class BiLlm(Preset):
+    """Residual planes for salient columns, two magnitude groups for the rest (bell split), searched in blocks of 128."""
+
+    source: ClassVar[str] = "BiLLM, arXiv 2402.04291"
+    note: ClassVar[str] = f"as in the paper; {EXACT}, where the released code differs in both; {MAPS}"
+
+    groups: int = setting(2, "magnitude groups of the weights that are not salient (paper: 2)", low=1, high=3)
+    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
+
+    def build(self) -> Recipe:
+        """Closed-form planes with means."""
+        sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
+        split = part("split", "groups", groups=self.groups, salient=self.salient, metric="hessian", block=self.block)
+        return with_groups([], self.groups, 1, sign, split)
+
+
+@register("preset", "arb-llm")
+@dataclass(frozen=True)
+class ArbLlm(Preset):
+    """BiLLM's groups with alternating refined binarization: row and column scales (rc), or calibrated scales (x)."""
+
+    source: ClassVar[str] = "ARB-LLM, arXiv 2410.03129"
+    note: ClassVar[str] = (
+        f"as in the paper; {EXACT}, where the released code differs in both; variant 'x' chooses signs again for its "
+        f"calibrated scales, where the paper keeps them; {MAPS}"
+    )
+
+    variant: str = setting("rc", "row and column scales, or scales calibrated under the second moment", choices=("rc", "x"))
+    bitmap: bool = setting(True, "column-group bitmap: two magnitude groups in the salient columns as well")
+    groups: int = setting(2, "magnitude groups of the weights that are not salient", low=1, high=3)
+    search: str = setting("greedy", "how three groups are found; as released: greedy", choices=SEARCHES)
+    sweeps: int = setting(15, "alternating sweeps over scales and signs", low=0, high=100)
+    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
+
+    def build(self) -> Recipe:
+        """Alternating planes."""
+        scales = {"scales": "group-column", "mean": False} if self.variant == "rc" else {"scales": "group", "scaling": "moment"}
+        sign = {**scales, "group": self.block, "sweeps": self.sweeps, "rescale": False}
+        apart = 2 if self.bitmap else 1
+        settings = {"groups": self.groups, "search": self.search, "salient": self.salient, "salient_groups": apart}
+        split = part("split", "groups", **settings, metric="hessian", block=self.block)
+        return with_groups([], self.groups, apart, sign, split)
+
+
+@register("preset", "stbllm")
+@dataclass(frozen=True)
+class StbLlm(Preset):
+    """N:M pruning, then salient columns and three magnitude groups of what is kept."""
+
+    source: ClassVar[str] = "STBLLM, arXiv 2408.01803"
+    note: ClassVar[str] = (
+        f"as in the paper, with one N for all layers where the paper gives important layers more; {EXACT}; {MAPS}, "
+        "as is the choice of the kept weights"
+    )
+
+    kept: int = setting(4, "weights kept of every 8: 4, 6 and 8 are the paper's 0.55, 0.8 and 1.1 bits", low=1, high=8)
+    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    block: int = setting(128, "columns that are split, coded and compensated together; a multiple of 8", low=8, high=65536)
+
+    def build(self) -> Recipe:
+        """Closed-form planes with means on the kept weights."""
+        sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
+        settings = {"groups": 3, "search": "double", "salient": self.salient, "kept": self.kept, "of": 8}
+        split = part("split", "groups", **settings, metric="hessian", block=self.block)
+        return with_groups([part("coder", "zero")] if self.kept < 8 else [], 3, 1, sign, split)
+
+
+def with_groups(pruned: list[Part], groups: int, salient: int, sign: dict, split: Part) -> Recipe:
+    """One plane a group, two for salient columns, compensated block by block."""
+    planes = [1] * groups + [2] * salient
+    coders = [part("coder", "sign", planes=count, **sign) for count in planes]
+    return compose(*pruned, *coders, split=split, assignment=part("assignment", "block-feedback", block=sign["group"]))

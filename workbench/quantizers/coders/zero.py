@@ -1,0 +1,41 @@
+"""Coder `zero`: pruned weights, of which nothing is stored."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.kernels.packed import Packed
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.registry import register
+
+
+@register("coder", "zero")
+@dataclass(frozen=True)
+class Zero(Coder):
+    """Every weight becomes zero."""
+
+    @property
+    def nominal_bits(self) -> float:
+        """None."""
+        return 0.0
+
+    def span(self, cols: int) -> int:
+        """The whole row."""
+        return cols
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """Nothing to find out."""
+        return Fit({})
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """One code for all."""
+        return torch.zeros_like(w, dtype=torch.uint8)
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """Zeros."""
+        return codes.float()
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `zero`."""
+        return Packed("zero", *shape)
