@@ -110,6 +110,7 @@ class Bench(Component):
             field.param.watch(lambda _: self._changed(), "value")
         self.fields[:] = list(self.settings.values())
         self.problem.visible = False
+        self.one.disabled = self.all.disabled = self.job is not None
         self._filling = False
 
     def _settings(self) -> tuple[tuple[str, Any], ...]:
