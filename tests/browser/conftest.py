@@ -1,0 +1,131 @@
+"""A really served explorer and a real Chromium, with ears for what goes wrong on the page."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, WebSocket, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+PATIENCE = 60_000  # milliseconds that a slow machine may take for one step
+
+
+@dataclass
+class Heard:
+    """What a page did behind the user's back."""
+
+    errors: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    largest_message: int = 0
+
+    def listen(self, page: Page) -> None:
+        """Write down errors, requests to other hosts and the size of websocket messages."""
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._request)
+        page.on("websocket", self._websocket)
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self.foreign.append(request.url)
+
+    def _websocket(self, socket: WebSocket) -> None:
+        if not socket.url.startswith("ws://127.0.0.1:"):
+            self.foreign.append(socket.url)
+
+        def frame(payload: str | bytes) -> None:
+            self.largest_message = max(self.largest_message, len(payload))
+
+        socket.on("framereceived", frame)
+        socket.on("framesent", frame)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The installed Chromium, without a window."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine; install chromium to run the browser tests")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def served(log: Path, *arguments: str) -> Iterator[str]:
+    """`panel serve apps/explorer.py` on a free port, as the address of its page; ended afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["serve", "apps/explorer.py", "--warm", "--address", "127.0.0.1", "--port", str(port)]
+    words += [f"--allow-websocket-origin=127.0.0.1:{port}", *arguments]
+    with log.open("wb") as out:
+        server = subprocess.Popen([sys.executable, "-m", "panel", *words], cwd=ROOT, stdout=out, stderr=out)
+        try:
+            address = f"http://127.0.0.1:{port}/explorer"
+            wait_for(address, server, log)
+            yield address
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+    """Return as soon as the page is served."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(address, timeout=60).close()
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.3)
+    raise AssertionError(f"nothing answered at {address} within {seconds} seconds: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def address(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The explorer on the built-in model."""
+    with served(tmp_path_factory.mktemp("server") / "log") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def heard() -> Heard:
+    """What all pages of one module did behind the user's back."""
+    return Heard()
+
+
+@pytest.fixture(scope="module")
+def open_page(chromium: Browser, heard: Heard) -> Iterator[Callable[..., Page]]:
+    """Open an address in a window of its own; `width` in pixels."""
+    pages: list[Page] = []
+
+    def open_one(address: str, width: int = 1440) -> Page:
+        page = chromium.new_page(viewport={"width": width, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        heard.listen(page)
+        pages.append(page)
+        page.goto(address)
+        return page
+
+    yield open_one
+    for page in pages:
+        page.close()

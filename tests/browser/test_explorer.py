@@ -1,0 +1,229 @@
+"""The explorer as a visitor uses it, in a real Chromium on a really served page."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import PATIENCE, Heard, served
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+expect.set_options(timeout=PATIENCE)
+
+Open = Callable[..., Page]
+QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
+LARGEST_MESSAGE = 2_000_000  # bytes
+
+
+def heading(page: Page) -> Locator:
+    """The line that names the selected layer."""
+    return page.get_by_role("heading", level=1)
+
+
+def button(page: Page, label: str) -> Locator:
+    return page.get_by_role("button", name=label, exact=True)
+
+
+def field(page: Page, label: str) -> Locator:
+    """One input of a form, by its label."""
+    return page.get_by_label(label, exact=True)
+
+
+def fill(page: Page, label: str, value: object) -> None:
+    """Type a value and leave the field."""
+    field(page, label).fill(str(value))
+    field(page, label).press("Tab")
+
+
+def tab(page: Page, name: str) -> None:
+    page.locator(".bk-tab").filter(has_text=re.compile(f"^{name}$")).click()
+
+
+def figure(page: Page, axis: str, ready: str = "true") -> dict[str, Any]:
+    """The figure whose x axis is called `axis`, once the JavaScript condition `ready` on `e` holds: traces and shapes."""
+    find = f"""() => {{
+        const all = [], walk = root => root.querySelectorAll('*').forEach(e => {{
+            if (e.classList.contains('js-plotly-plot')) all.push(e); if (e.shadowRoot) walk(e.shadowRoot) }});
+        walk(document);
+        const e = all.find(e => e.layout?.xaxis?.title?.text === '{axis}');
+        return e && ({ready}) && {{ traces: e.data.map(t => t.name), shapes: (e.layout.shapes || []).length,
+                                    x: e.data.map(t => Array.from(t.x || [])) }};
+    }}"""
+    return page.wait_for_function(find).json_value()
+
+
+def quantize_one(page: Page, bits: int) -> None:
+    """Quantize the selected layer with round to nearest and wait for the outcome."""
+    fill(page, "bits", bits)
+    button(page, "Quantize this layer").click()
+    expect(page.get_by_text(re.compile(r"Done: quantizing this layer"))).to_be_visible()
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong_behind_the_users_back(heard: Heard) -> Any:
+    """No error on the console, no request to another host, no huge message."""
+    yield
+    assert heard.errors == []
+    assert heard.foreign == []
+    assert heard.largest_message < LARGEST_MESSAGE
+
+
+def test_choosing_a_layer_and_a_recipe(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    expect(heading(page)).to_contain_text(QUERY)
+    names = field(page, "Layer").locator("option").all_inner_texts()
+    assert len(names) == 6 * 7, "six blocks of seven matrices"
+    assert {QUERY, DOWN} <= set(names)
+
+    field(page, "Layer").select_option(DOWN)
+    expect(heading(page)).to_contain_text("block 1 · down_proj 256 × 768")
+    assert DOWN in page.url, "the address names the layer"
+
+    expect(field(page, "bits")).to_have_value("4")
+    field(page, "Preset").select_option("btc")
+    expect(field(page, "sweeps")).to_have_value("15")
+    expect(field(page, "bits")).to_have_value("0.8")
+    expect(field(page, "clip")).to_have_count(0)
+
+    button(page, "Undo").click()
+    expect(field(page, "Preset")).to_have_value("rtn")
+    expect(field(page, "clip")).to_be_visible()
+    button(page, "Undo").click()
+    expect(heading(page)).to_contain_text(QUERY)
+    expect(button(page, "Undo")).to_be_disabled()
+    button(page, "Redo").click()
+    button(page, "Redo").click()
+    expect(heading(page)).to_contain_text(DOWN)
+    expect(field(page, "Preset")).to_have_value("btc")
+
+    map_ = page.locator(".nsewdrag").first
+    map_.hover()
+    map_.click()
+    expect(heading(page)).not_to_contain_text(DOWN)
+
+
+def test_a_bad_setting_is_explained_where_it_was_made(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    fill(page, "group", 7)
+    expect(page.get_by_text("group size 7 does not divide 256 columns")).to_be_visible()
+    expect(button(page, "Quantize this layer")).to_be_disabled()
+    expect(button(page, "Quantize the whole model")).to_be_disabled()
+    fill(page, "group", 64)
+    expect(page.get_by_text("group size 7")).to_have_count(0)
+    expect(button(page, "Quantize this layer")).to_be_enabled()
+
+
+def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    figure(page, "weight")
+    fill(page, "group", 64)
+    quantize_one(page, 2)
+    # two code bits, 16 bits of scale and 2 bits of zero point for each 64 weights
+    expect(page.get_by_text("2.28").first).to_be_visible()
+    histogram = figure(page, "weight", "e.data.length === 2")
+    assert histogram["traces"] == ["original", "quantized"]
+    assert histogram["shapes"] >= 4, "a line for each of the four levels"
+
+    button(page, "difference").click()
+    expect(page.get_by_text("Where did quantizing change the weights?")).to_be_visible()
+
+    tab(page, "Error")
+    expect(page.get_by_text("Which layers lose most?")).to_be_visible()
+    expect(page.get_by_text("1 result for this layer")).to_be_visible()
+    assert figure(page, "layer (block · matrix)")["x"][0] == ["0 · q_proj"]
+
+    tab(page, "Ledger")
+    ledger = figure(page, "bits per weight", "e.layout.barmode === 'stack'")
+    assert sum(parts[0] for parts in ledger["x"][:-1]) == pytest.approx(2 + 18 / 64)
+    assert ledger["x"][-1] == [2]
+    expect(page.get_by_text("This layer stores 2.28 bits per weight (2.00 nominal)")).to_be_visible()
+    button(page, "Show as table").last.click()
+    expect(page.locator(".tabulator-cell").filter(has_text="uniform codes")).to_be_visible()
+    button(page, "Show as table").last.click()
+    expect(page.locator(".tabulator-cell").filter(has_text="uniform codes")).to_have_count(0)
+
+
+def test_a_run_over_the_whole_model_can_be_cancelled(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    field(page, "Preset").select_option("btc")
+    expect(field(page, "sweeps")).to_be_visible()
+    button(page, "Quantize the whole model").click()
+    expect(page.get_by_text(re.compile(r"Quantizing the whole model: \d+% after"))).to_be_visible()
+    expect(button(page, "Quantize the whole model")).to_be_disabled()
+    button(page, "Cancel").click()
+    expect(page.get_by_text("Cancelled: quantizing the whole model")).to_be_visible()
+    expect(button(page, "Quantize the whole model")).to_be_enabled()
+    expect(button(page, "Cancel")).to_be_disabled()
+
+
+def test_both_models_write_side_by_side(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    fill(page, "group", 64)
+    tab(page, "Text")
+    fill(page, "Prompt", "The small dog")
+    fill(page, "Tokens", 12)
+    button(page, "Write").click()
+    expect(page.get_by_text("nothing is quantized yet").first).to_be_visible()
+    quantize_one(page, 1)
+    button(page, "Write").click()
+    expect(page.get_by_text(re.compile("first token|first \\d+ tokens agree|agrees"))).to_be_visible()
+    for side in ("original", "quantized"):
+        text = page.get_by_label(f"{side} text", exact=True)
+        expect(text).to_contain_text("The small dog")
+        expect(text.locator("mark.fork")).to_be_visible()
+
+
+def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    field(page, "Layer").select_option(DOWN)
+    expect(heading(page)).to_contain_text(DOWN)
+    fill(page, "bits", 3)
+    page.wait_for_url(re.compile("bits%3D3"))
+    button(page, "Dark page").click()
+    page.wait_for_url(re.compile("theme=dark"))
+    expect(button(page, "Light page")).to_be_visible()
+    expect(heading(page)).to_contain_text(DOWN)
+    expect(field(page, "bits")).to_have_value("3")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+
+
+@pytest.mark.parametrize("width", [900, 1440])
+def test_nothing_sticks_out(address: str, open_page: Open, width: int) -> None:
+    page = open_page(address, width=width)
+    figure(page, "weight")
+    for name in ("Weights", "Error", "Ledger", "Text", "Table"):
+        tab(page, name)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width, name
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_in_a_blind_visitors_way(address: str, open_page: Open, theme: str) -> None:
+    page = open_page(f"{address}?theme={theme}")
+    figure(page, "weight")
+    for name in ("Weights", "Error", "Ledger", "Text", "Table"):
+        tab(page, name)
+        page.wait_for_timeout(500)
+        found = Axe().run(page).response["violations"]
+        # Bokeh's arrows beside a number have no name; the keyboard's arrow keys do the same in the field itself
+        serious = [
+            (rule["id"], node["html"])
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"]
+            if "bk-spin-btn" not in node["html"]
+        ]
+        assert serious == [], name
+
+
+def test_a_model_that_cannot_be_opened_is_one_sentence(open_page: Open, tmp_path: Path) -> None:
+    with served(tmp_path / "log", "--args", "/no/such") as address:
+        page = open_page(address)
+        expect(page.get_by_text("/no/such").last).to_be_visible()
+        expect(page.get_by_text("Traceback")).to_have_count(0)
+        page.close()

@@ -1,0 +1,93 @@
+"""The tour in a real JupyterLab in a real browser, cut off from the internet: cells run, pictures appear, controls live."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.servers import free_port, running
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 300_000  # milliseconds; the whole notebook takes about a minute on two idle cores
+SETTINGS = {
+    "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+}
+# Panel asks for these even where scripts are inline; it has them inside and does without
+STYLES = "https://cdn.holoviz.org/panel/"
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """The address of a JupyterLab with its own settings, serving a copy of the notebooks."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    for name, values in SETTINGS.items():
+        path = tmp_path / "settings" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    folders |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token="]
+    words = [sys.executable, "-m", "jupyter", "lab", *options]
+    environment = {**os.environ, **folders, "PYTHONPATH": str(ROOT)}
+    with running(words, f"{address}/api/status", tmp_path / "log", folder=tmp_path / "notebooks", environment=environment):
+        yield address
+
+
+@pytest.fixture
+def foreign() -> list[str]:
+    """Requests that tried to leave this machine."""
+    return []
+
+
+@pytest.fixture
+def page(chromium: Browser, lab: str, foreign: list[str]) -> Iterator[Page]:
+    """A window that reaches nothing but JupyterLab."""
+    page = chromium.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.route(lambda url: not url.startswith(lab), lambda route: (foreign.append(route.request.url), route.abort()))
+    yield page
+    page.screenshot(path="/tmp/w/e_lab3.png", full_page=True)
+    page.close()
+
+
+def test_tour(page: Page, lab: str, foreign: list[str]) -> None:
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{lab}/lab/tree/0_tour.ipynb")
+    page.locator(".jp-Notebook").wait_for()
+    choose_kernel(page)
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+    quantize = page.get_by_role("button", name="Quantize this layer")
+    error = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    quantize.or_(error).first.wait_for()
+    assert error.all_inner_texts() == []
+    assert page.locator(".js-plotly-plot .bars").count() >= 2
+    assert page.get_by_text("bits stored").count() >= 1
+
+    quantize.scroll_into_view_if_needed()
+    quantize.click()
+    page.get_by_text("This layer is not quantized yet.").wait_for(state="detached")
+    page.get_by_text("stored bits").first.wait_for()
+    assert faults == []
+    assert [url for url in foreign if not (url.startswith(STYLES) and ".css" in url)] == []
+
+
+def choose_kernel(page: Page) -> None:
+    """A first visit may ask for a kernel, a moment after the notebook is there."""
+    idle, dialog = page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']"), page.locator(".jp-Dialog")
+    idle.or_(dialog).first.wait_for()
+    if dialog.count():
+        dialog.locator(".jp-mod-accept").first.click()
+        idle.wait_for()
