@@ -216,7 +216,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--more-text", type=Path, help="more stories, separated by blank lines; all trained on")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of a Llama whose tokenizer the student shares")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="folder of a student to go on from, instead of random weights")
     parser.add_argument("--minutes", type=float, default=Schedule.minutes)
+    parser.add_argument("--decay-at", type=float, default=Schedule.decay_at, help="share of the run after which the rate falls")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -225,7 +227,7 @@ def main() -> None:
     """Train, save the student in fp16 and write down how it was made and how good it is."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = arguments()
-    schedule = Schedule(minutes=given.minutes, seed=given.seed)
+    schedule = Schedule(minutes=given.minutes, decay_at=given.decay_at, seed=given.seed)
     torch.manual_seed(schedule.seed)
     given.out.mkdir(parents=True, exist_ok=True)
 
@@ -240,13 +242,18 @@ def main() -> None:
         torch.save(sample_stories(teacher, schedule.sampled_tokens, schedule.seed), saved)
     sampled = torch.load(saved, weights_only=True)
     student = LlamaForCausalLM(student_config(teacher.config.vocab_size))
+    if given.start:
+        student = LlamaForCausalLM.from_pretrained(given.start, dtype=torch.float32)
+    first = 10 * schedule.seed  # streams of another seed show other windows
 
     def on_check(progress: float, tokens: int, loss: float) -> None:
         measured = bits_per_byte(student, tokenizer, held_out[:40])
         log.info("%.1f %%  %s tokens  loss %.4f  held out %.4f bits/byte", 100 * progress, f"{tokens:,}", loss, measured)
         student.save_pretrained(given.out)
 
-    seen = train(student, teacher, Stream(encode(tokenizer, train_text), 1), Stream(sampled, 2), schedule, on_check)
+    seen = train(
+        student, teacher, Stream(encode(tokenizer, train_text), first + 1), Stream(sampled, first + 2), schedule, on_check
+    )
     student.half().save_pretrained(given.out)
     student.float()
     report = {
