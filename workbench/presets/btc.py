@@ -1,4 +1,8 @@
-"""Preset `btc`: the binary codebook of BTC-LLM in its honest form, one group of scales a row and no magnitude maps."""
+"""Presets `btc`, `btc-planes` and `btc-paper`: the binary codebook of BTC-LLM.
+
+`btc` is its honest form, one plane and one scale a row; `btc-planes` adds planes that have codebooks too; `btc-paper` adds the
+magnitude groups that the paper's figures imply and its bits leave out.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +14,7 @@ from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
 LENGTHS = range(8, 21)  # signs a codeword may stand for
+BLOCK = 128  # columns whose weights share scales in the paper
 WIDEST = 16  # bits of the longest index
 CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 
@@ -57,6 +62,67 @@ class Btc(Preset):
             split=part("split", "salient-columns", share=round(self.bits - 1, 6), metric=metric),
             assignment=assignment,
         )
+
+
+@register("preset", "btc-planes")
+@dataclass(frozen=True)
+class BtcPlanes(Preset):
+    """A sum of sign planes, each looked up in a codebook of its own: magnitude groups without a map of single weights."""
+
+    source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
+    note: ClassVar[str] = (
+        "this project's: two magnitudes with a map are two sign planes, and a plane can be looked up like the signs; nominal "
+        "bits are those of all indices"
+    )
+
+    bits: float = setting(1.6, "nominal bits per weight, the same share for each plane", low=0.6, high=1.8)
+    planes: int = setting(2, "sign planes", low=2, high=3)
+    assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))
+    scope: str = setting("projection", "which layers share codebooks", choices=("matrix", "projection", "model"))
+    scales: str = setting("row", "what shares a scale", choices=SCALES[:2])
+    sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
+    compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
+    block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
+
+    def build(self) -> Recipe:
+        """Planes of codewords."""
+        length, entries = codebook_shape(self.bits / self.planes)
+        shape = {"planes": self.planes, "indexed": self.planes, "length": length, "entries": entries}
+        how = {"assignment": self.assignment, "scope": self.scope, "scales": self.scales, "sweeps": self.sweeps}
+        assignment = part("assignment", "block-feedback", block=self.block) if self.compensation else None
+        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment)
+
+
+@register("preset", "btc-paper")
+@dataclass(frozen=True)
+class BtcPaper(Preset):
+    """The codebook on the signs of two to four magnitude groups in blocks of 128: nominal bits count the index alone.
+
+    `splits` are the paper's: each adds a plane of one bit a weight that says which magnitude a weight has.
+    """
+
+    source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
+    note: ClassVar[str] = (
+        "as the paper's figures imply, no code was released: 2 splits (four magnitudes here, three there), means and scales in "
+        "blocks of 128, maps and scales left out of the nominal bits. Maps are stored as planes, which may also repair signs "
+        "that the codebook flips; without the second plane of salient columns and the learned transformation"
+    )
+
+    bits: float = setting(0.8, "nominal bits per weight: the index alone", low=0.3, high=0.9)
+    splits: int = setting(2, "splits by magnitude, one stored bit a weight each (paper: 2)", low=1, high=2)
+    assignment: str = setting("hamming", "what a wrong sign costs: 1, or the weight's size", choices=("hamming", "magnitude"))
+    scope: str = setting("model", "which layers share the codebook", choices=("matrix", "projection", "model"))
+    mean: bool = setting(True, "also store a mean beside the scales")
+    sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
+
+    def build(self) -> Recipe:
+        """One plane of codewords, a plane of single bits a split, scales in blocks of whole codewords."""
+        length, entries = codebook_shape(self.bits)
+        block = BLOCK // length * length
+        shape = {"planes": 1 + self.splits, "indexed": 1, "length": length, "entries": entries, "scales": "group", "group": block}
+        how = {"assignment": self.assignment, "scope": self.scope, "mean": self.mean, "sweeps": self.sweeps}
+        assignment = part("assignment", "block-feedback", block=block)
+        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment)
 
 
 def codebook_shape(bits: float) -> tuple[int, int]:

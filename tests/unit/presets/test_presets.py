@@ -32,7 +32,19 @@ every_case = pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
 
 
 def test_all_presets_are_there() -> None:
-    assert presets.names() == ["arb-llm", "billm", "binary", "btc", "gptq", "none", "pb-llm", "rtn", "stbllm"]
+    assert presets.names() == [
+        "arb-llm",
+        "billm",
+        "binary",
+        "btc",
+        "btc-paper",
+        "btc-planes",
+        "gptq",
+        "none",
+        "pb-llm",
+        "rtn",
+        "stbllm",
+    ]
 
 
 @every_case
@@ -87,6 +99,8 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "billm": 1.1,
         "binary": 1,
         "btc": 0.8,
+        "btc-paper": 0.8,
+        "btc-planes": 1.6,
         "gptq": 4,
         "none": 16,
         "pb-llm": 1.7,
@@ -99,6 +113,8 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "billm": True,
         "binary": False,
         "btc": True,
+        "btc-paper": True,
+        "btc-planes": True,
         "gptq": True,
         "none": False,
         "pb-llm": True,
@@ -171,7 +187,7 @@ def test_pb_llm_stores_what_its_formula_says() -> None:
 
 
 MISTAKES = {
-    "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, btc, gptq, none, pb-llm, rtn",
+    "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, btc, btc-paper, btc-planes, gptq, none",
     "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: bits, assignment, scope",
     "btc:bits=x": "preset 'btc': bits is 'x'; a number is needed",
     "rtn:bits=2.5": "preset 'rtn': bits is '2.5'; a whole number is needed",
@@ -250,3 +266,23 @@ def test_the_column_group_bitmap_and_more_groups_lower_the_error() -> None:
     )
     assert plain.error > bitmap.error > three.error
     assert plain.bits_per_weight < bitmap.bits_per_weight < three.bits_per_weight
+
+
+@pytest.mark.parametrize("bits", [0.7, 0.8, 0.9])
+@pytest.mark.parametrize("splits", [1, 2])
+def test_the_papers_bits_leave_out_maps_and_scales(bits: float, splits: int) -> None:
+    result = quantize(presets.recipe("btc-paper", bits=bits, splits=splits), gaussian(64, 480), torch.eye(480))
+    assert result.nominal_bits == pytest.approx(bits, abs=0.005)
+    bits_of = {entry.item.split(".")[-1]: entry.bits / (64 * 480) for entry in result.ledger.entries}
+    assert bits_of["planes signs"] == 1
+    scales = 16 * (2 + splits) / (128 // 10 * 10)  # a scale a plane and a mean, for each block of whole codewords
+    book = bits_of["binary-codebook codebook"]  # of one small layer
+    assert result.bits_per_weight == pytest.approx(bits + splits + scales + book, abs=0.01)
+
+
+@pytest.mark.parametrize("bits", [1.11, 1.4, 1.6, 1.8])
+def test_planes_of_codewords_store_what_they_promise(bits: float) -> None:
+    result = quantize(presets.recipe("btc-planes", bits=bits, compensation=False), gaussian(512, 720))
+    books = sum(entry.bits for entry in result.ledger.entries if entry.item.endswith("codebook codebook")) / (512 * 720)
+    assert result.nominal_bits == pytest.approx(bits, abs=0.01)
+    assert result.bits_per_weight == pytest.approx(bits + books + 32 / 720, abs=0.02)

@@ -1,9 +1,10 @@
 """Coders: how a number or a vector becomes a code; importing the package registers all of them."""
 
 from workbench.quantizers.coders.binary_codebook import BinaryCodebook
+from workbench.quantizers.coders.codebook_planes import CodebookPlanes
 from workbench.quantizers.coders.keep import Keep
 from workbench.quantizers.coders.sign import Sign
 from workbench.quantizers.coders.uniform import Uniform
 from workbench.quantizers.coders.zero import Zero
 
-__all__ = ["BinaryCodebook", "Keep", "Sign", "Uniform", "Zero"]
+__all__ = ["BinaryCodebook", "CodebookPlanes", "Keep", "Sign", "Uniform", "Zero"]

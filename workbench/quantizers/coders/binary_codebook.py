@@ -1,6 +1,6 @@
 """Coder `binary-codebook`: below one bit a weight by storing which of a few sign vectors each piece of a row is nearest to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -62,6 +62,11 @@ class BinaryCodebook(Coder):
         """As set."""
         return self.scope
 
+    @property
+    def count(self) -> int:
+        """Sign planes."""
+        return 1
+
     def span(self, cols: int) -> int:
         """One group, or the row."""
         return group_span(self.group if self.scales in GROUPED else 0, cols, self.length)
@@ -72,18 +77,21 @@ class BinaryCodebook(Coder):
 
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """`codebook` ±1 `[entries, length]`, trained on all weights of the scope."""
+        return {"codebook": self.train((self.directions(w) for w in weights), len(weights))}
+
+    def train(self, matrices: Iterable[Tensor], count: int) -> Tensor:
+        """A codebook for the vectors of `count` matrices: by Hamming distance on all of them, by magnitude on a sample.
+
+        The sample holds at most 2^17 vectors, as many of each matrix, drawn with a fixed seed.
+        """
         if self.assignment == "hamming":
             counts = torch.zeros(1 << self.length, dtype=torch.int64)
-            for w in weights:
-                counts += codebook.pattern_counts(self.directions(w))
-            return {"codebook": codebook.train_hamming(counts, self.entries, self.length)[0]}
-        draw = torch.Generator().manual_seed(0)
-        limit = max(SAMPLE // len(weights), 1)
-        samples = []
-        for w in weights:
-            y = self.directions(w)
-            samples.append(y[torch.randperm(len(y), generator=draw)[:limit]] if len(y) > limit else y)
-        return {"codebook": codebook.train_magnitude(torch.cat(samples), self.entries)[0]}
+            for y in matrices:
+                counts += codebook.pattern_counts(y)
+            return codebook.train_hamming(counts, self.entries, self.length)[0]
+        draw, limit = torch.Generator().manual_seed(0), max(SAMPLE // count, 1)
+        sample = [y[torch.randperm(len(y), generator=draw)[:limit]] if len(y) > limit else y for y in matrices]
+        return codebook.train_magnitude(torch.cat(sample), self.entries)[0]
 
     def directions(self, w: Tensor) -> Tensor:
         """What codewords should point along: scale · column_scale · (w − mean) after plain binarization, as vectors."""
@@ -97,7 +105,7 @@ class BinaryCodebook(Coder):
     def binarize(self, w: Tensor) -> Params:
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = planes.greedy(w, every, 1, self.mean, self.scales in COLUMNS, every)
+        start = planes.greedy(w, every, self.count, self.mean, self.scales in COLUMNS, every)
         return planes.alternate(w, every, start, self.sweeps, planes.nearest_signs)[0]
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
@@ -111,10 +119,13 @@ class BinaryCodebook(Coder):
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`."""
-        y = pull(w, params, columns)
+        return self.nearest(pull(w, params, columns), params["codebook"])
+
+    def nearest(self, y: Tensor, book: Tensor) -> Tensor:
+        """The codeword nearest to each vector of `y [rows, k]`, by the set distance."""
         if self.assignment == "hamming":
             y = torch.where(y >= 0, 1.0, -1.0)
-        return codebook.nearest(codebook.vectors(y, self.length), params["codebook"]).view(len(w), -1)
+        return codebook.nearest(codebook.vectors(y, self.length), book).view(len(y), -1)
 
     def signs(self, codes: Tensor, params: Params, cols: int) -> Tensor:
         """±1 `[1, rows, cols]`."""
@@ -133,10 +144,14 @@ class BinaryCodebook(Coder):
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-codebook`; the codebook is marked as shared unless every matrix has its own."""
+        return self.packed_plane(codes, params[0]["codebook"], planes.scale_tensors(params), shape)
+
+    def packed_plane(self, codes: Tensor, book: Tensor, scales: Params, shape: tuple[int, int]) -> Packed:
+        """One plane of codewords; `scales` as `planes.scale_tensors` gives them for it."""
         tensors = {
             "index": bitpack.pack(codes, index_width(self.entries)),
-            "codebook": bitpack.pack(params[0]["codebook"] > 0, 1),
-            **{name: tensor[0] if name != "mean" else tensor for name, tensor in planes.scale_tensors(params).items()},
+            "codebook": bitpack.pack(book > 0, 1),
+            **{name: tensor if name == "mean" else tensor[0] for name, tensor in scales.items()},
         }
         facts = {"length": self.length, "entries": self.entries, "span": self.span(shape[1])}
         shared = {} if self.scope == "matrix" else {"codebook": ("codebook", 1)}

@@ -1,0 +1,122 @@
+"""Coder `codebook-planes`: a sum of sign planes of which some are looked up in codebooks and some stored as they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.errors import RecipeError
+from workbench.kernels import bitpack, codewords
+from workbench.kernels.packed import Packed
+from workbench.quantizers.coders import codebook, planes
+from workbench.quantizers.coders.binary_codebook import BinaryCodebook
+from workbench.quantizers.contract import Params
+from workbench.recipe import setting
+from workbench.registry import register
+
+ROUNDS = 2  # over the planes, each chosen for what the others leave
+
+
+@register("coder", "codebook-planes")
+@dataclass(frozen=True)
+class CodebookPlanes(BinaryCodebook):
+    """value = Σ_p scale_p · column_scale_p · sign_p + mean, with a codebook for each of the first `indexed` planes.
+
+    Two magnitudes α₁ < α₂ with a map g ∈ {±1} are two planes: α_g s = ½(α₁+α₂) s + ½(α₂−α₁) (s·g). So a plane stored as it is
+    is the map of two magnitude groups, two such planes the map of four, and a map that has a codebook costs less than its bit.
+    """
+
+    planes: int = setting(2, "sign planes", low=2, high=3)
+    indexed: int = setting(2, "the first so many planes have a codebook, the others take one bit a weight", low=1, high=3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.indexed > self.planes:
+            given = f"{self.indexed} of {self.planes} planes"
+            raise RecipeError(f"coder 'codebook-planes': {given} cannot have a codebook; use indexed={self.planes} at most.")
+
+    @property
+    def nominal_bits(self) -> float:
+        """Bits of the indices over the signs they stand for; planes without a codebook are maps, which papers do not count."""
+        return self.indexed * super().nominal_bits
+
+    @property
+    def count(self) -> int:
+        """As set."""
+        return self.planes
+
+    def prepare(self, weights: Sequence[Tensor]) -> Params:
+        """`codebook` ±1 `[indexed, entries, length]`: each is trained on what the planes before it leave.
+
+        `weights` is walked once for each codebook.
+        """
+        books: list[Tensor] = []
+        for _ in range(self.indexed):
+            books.append(self.train((self.left(w, books) for w in weights), len(weights)))
+        return {"codebook": torch.stack(books)}
+
+    def left(self, w: Tensor, books: list[Tensor]) -> Tensor:
+        """What the next plane's codewords should point along, as vectors, when the planes before it have these codebooks."""
+        span, pieces = self.span(w.shape[1]), []
+        for start in range(0, w.shape[1], span):
+            piece = w[:, start : start + span]
+            params, everywhere = self.binarize(piece), slice(0, piece.shape[1])
+            size, rest = planes.magnitudes(params, everywhere), planes.centred(piece, params)
+            for p, book in enumerate(books):
+                rest = rest - size[p] * self.lookup(self.nearest(size[p] * rest, book), book, piece.shape[1])
+            pieces.append(size[len(books)] * rest)
+        return codebook.vectors(torch.cat(pieces, 1), self.length)
+
+    def lookup(self, codes: Tensor, book: Tensor | None, cols: int) -> Tensor:
+        """±1 `[rows, cols]` for one plane's codes `[rows, vectors]`: numbers of codewords, or the patterns themselves."""
+        words = codewords.signs(codes.reshape(-1), self.length) if book is None else book[codes]
+        return words.reshape(len(codes), -1)[:, :cols]
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """One code for each vector and plane, `[rows, ceil(k/length), planes]`, plane by plane, then once more."""
+        target, size = planes.centred(w, params), planes.magnitudes(params, columns)
+        values, codes = torch.zeros(self.planes, *w.shape), [torch.empty(0)] * self.planes
+        for _ in range(ROUNDS):
+            for p, book in enumerate(self.books(params)):
+                y = size[p] * (target - values.sum(0) + values[p])
+                if book is None:
+                    codes[p] = codewords.numbers(codebook.vectors(y, self.length)).view(len(w), -1)
+                else:
+                    codes[p] = self.nearest(y, book)
+                values[p] = size[p] * self.lookup(codes[p], book, w.shape[1])
+        return torch.stack(codes, -1)
+
+    def books(self, params: Params) -> list[Tensor | None]:
+        """Each plane's codebook, None for a plane without."""
+        return [*params["codebook"], *[None] * (self.planes - self.indexed)]
+
+    def signs(self, codes: Tensor, params: Params, cols: int) -> Tensor:
+        """±1 `[planes, rows, cols]`."""
+        return torch.stack([self.lookup(codes[..., p], book, cols) for p, book in enumerate(self.books(params))])
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """The sum of the planes, added in the order of the stored form: the mean belongs to the first."""
+        signs = self.signs(codes, params, columns.stop - columns.start)
+        first, *others = planes.magnitudes(params, columns) * signs
+        if "mean" in params:
+            first = first + params["mean"][:, None]
+        for plane in others:
+            first = first + plane
+        return first
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `sum` of `binary-codebook` and `planes`."""
+        scales = planes.scale_tensors(params)
+        children = []
+        for p, book in enumerate(self.books(params[0])):
+            own = {name: tensor[p : p + 1] for name, tensor in scales.items() if name != "mean"}
+            if "mean" in scales and p == 0:
+                own["mean"] = scales["mean"]
+            if book is None:
+                bits = self.lookup(codes[..., p], None, shape[1]) > 0
+                facts = {"planes": 1, "span": self.span(shape[1])}
+                children.append(Packed("planes", *shape, {"signs": bitpack.pack(bits, 1), **own}, facts))
+            else:
+                children.append(self.packed_plane(codes[..., p], book, own, shape))
+        return Packed("sum", *shape, children=tuple(children))
