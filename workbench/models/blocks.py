@@ -63,7 +63,7 @@ class BlockRow:
         for window in ids:
             seen: list[tuple[Tensor, Call]] = []
             for block in blocks:
-                block.forward = partial(remember, seen)  # type: ignore[method-assign]
+                block.forward = partial(remember, seen)
             try:
                 with torch.no_grad():
                     base(window, use_cache=False)

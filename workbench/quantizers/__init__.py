@@ -5,7 +5,8 @@ Importing the package registers every transform, split, coder, assignment and co
 
 from workbench.quantizers import assignment, coders, corrections, splits, transforms
 from workbench.quantizers.layer import quantize, quantize_steps
-from workbench.quantizers.model import LayerProgress, quantize_model, quantize_model_steps
+from workbench.quantizers.model import quantize_model, quantize_model_steps
+from workbench.quantizers.progress import LayerProgress
 
 __all__ = [
     "LayerProgress",

@@ -13,7 +13,7 @@ find out about a layer is returned as a value.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,11 @@ from torch import Tensor
 from workbench.kernels.packed import Packed
 from workbench.recipe import Part
 
+if TYPE_CHECKING:
+    from workbench.quantizers.learning.descent import LearningStep
+
 Params = dict[str, Tensor]
+Rounding = Callable[[Tensor], Tensor]  # a matrix to what the recipe's coders make of it, each weight to its nearest code
 Step = TypeVar("Step")
 Result = TypeVar("Result")
 
@@ -47,11 +51,18 @@ class QuantizerPart(Part):
 
 
 class Transform(QuantizerPart):
-    """A change of basis of the input. Subclasses register under "transform"."""
+    """A change of basis of the input. Subclasses register under "transform"; `learns` says that finding it out takes time."""
+
+    learns: ClassVar[bool] = False
 
     def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
-        """What this transform learns or draws for one layer; may be empty."""
+        """What this transform finds out or draws for one layer; may be empty."""
         raise NotImplementedError
+
+    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator["LearningStep", None, Params]:
+        """The same for a transform that is learned against the recipe's own coders, step by step; others just `fit`."""
+        yield from ()
+        return self.fit(w, moment, seed)
 
     def forward(self, w: Tensor, state: Params) -> Tensor:
         """W' = W T, `[rows, cols]` to `[rows, cols]`."""
@@ -230,8 +241,9 @@ class Correction(QuantizerPart):
 class Snapshot:
     """One step of a running quantizer, for a progress bar or a viewer that scrubs through the algorithm.
 
-    `done` of `total` columns are coded; `event` is "fit" (sweeps of a coder), "block" (columns coded), "refit" or
-    "correction"; `detail` holds small facts such as the error; `weight` is the transformed matrix as it stands.
+    `done` of `total` columns are coded; `event` is "learn" (a step of a learned transform), "fit" (sweeps of a coder), "block"
+    (columns coded), "refit" or "correction"; `detail` holds small facts such as the error; `weight` is the transformed matrix
+    as it stands.
     """
 
     event: str

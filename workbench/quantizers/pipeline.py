@@ -1,11 +1,12 @@
 """The order in which a recipe's parts run on one layer: the only place that knows it.
 
-check → transform → split → (fit · code · feed the error on)* → refit → correction → pack
+check → transform (learned, fitted or given) → split → (fit · code · feed the error on)* → refit → correction → pack
 """
 
+import dataclasses
 import time
 from collections.abc import Generator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -117,11 +118,14 @@ def quantize_layer(
     recipe: Recipe,
     shared: Sequence[Params] | None = None,
     name: str = "weight",
+    state: Params | None = None,
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """Quantize `weight [rows, cols]` under `moment [cols, cols]`, yielding a Snapshot at every block.
 
     `shared` are the coders' shared parameters of the layer's scope (see `Coder.prepare`); None prepares them from this
-    layer alone. Raises ShapeError for inputs that cannot be quantized and RecipeError for parts that do not fit together.
+    layer alone. `state` is what the transform has found out already (by block, see `quantizers.sequence`); None lets it find
+    out from this layer alone. Raises ShapeError for inputs that cannot be quantized and RecipeError for parts that do not fit
+    together.
     """
     begin = time.perf_counter()
     check_inputs(weight, moment)
@@ -131,7 +135,8 @@ def quantize_layer(
     transform, split = cast(Transform, recipe.transform), cast(Split, recipe.split)
     coders, correction = cast(tuple[Coder, ...], recipe.coders), cast(Correction, recipe.correction)
 
-    state = transform.fit(original, h, recipe.seed)
+    if state is None:
+        state = yield from fit_transform(original, h, recipe)
     w = transform.forward(original, state)
     h_inner = None if h is None else transform.moment(h, state)
     division = SplitRun(split, w, h_inner)
@@ -159,6 +164,49 @@ def quantize_layer(
         output_error=None if h is None else output_error(original, decoded, h),
         seconds=time.perf_counter() - begin,
     )
+
+
+def fit_transform(weight: Tensor, moment: Tensor | None, recipe: Recipe) -> Generator[Snapshot, None, Params]:
+    """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one."""
+    check_inputs(weight, moment)
+    h = None if moment is None else moment.to(torch.float32)
+    steps = cast(Transform, recipe.transform).learn(weight.detach().to(torch.float32), h, recipe.seed, Nearest(recipe))
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        yield Snapshot("learn", 0, weight.shape[1], {"step": step})
+
+
+class Nearest:
+    """The recipe's split and coders on a matrix without error feedback: the quantizer inside a learning loop.
+
+    Coders that alternate do at most three sweeps. What they share (a codebook) comes from the first matrix and then stays,
+    so that learning aims at something that does not move.
+    """
+
+    SWEEPS = 3
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.split = cast(Split, recipe.split)
+        self.coders = [self.quick(coder) for coder in cast(tuple[Coder, ...], recipe.coders)]
+        self.shared: list[Params] | None = None
+
+    def quick(self, coder: Coder) -> Coder:
+        """The coder with few sweeps."""
+        if getattr(coder, "sweeps", 0) <= self.SWEEPS:
+            return coder
+        return cast(Any, dataclasses.replace)(coder, sweeps=self.SWEEPS)
+
+    def __call__(self, w: Tensor) -> Tensor:
+        """Values of `w [rows, cols]`."""
+        if self.shared is None:
+            self.shared = [coder.prepare([w]) for coder in self.coders]
+        division = SplitRun(self.split, w, torch.eye(w.shape[1]) if self.split.needs_moment else None)
+        division.reach(w, 0, w.shape[1])
+        runs = [CoderRun(*args, None) for args in zip(self.coders, division.masks, self.shared, strict=True)]
+        return sum((run.code(w, 0, w.shape[1]) * run.mask for run in runs), torch.zeros_like(w))
 
 
 def code_columns(
@@ -232,8 +280,11 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
         raise ShapeError("the second moment holds NaN or infinite values; calibrate again on text the model can read.")
 
 
-def check_recipe(recipe: Recipe, moment: Tensor | None) -> None:
-    """Raise RecipeError when the parts do not fit together, saying which and what to choose instead."""
+def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = False) -> None:
+    """Raise RecipeError when the parts do not fit together, saying which and what to choose instead.
+
+    `measured` says that a moment will be there in time.
+    """
     split = cast(Split, recipe.split)
     if len(recipe.coders) != split.parts:
         coders = f"{split.parts} masks but the recipe has {len(recipe.coders)} coders"
@@ -241,7 +292,7 @@ def check_recipe(recipe: Recipe, moment: Tensor | None) -> None:
     for coder in cast(tuple[Coder, ...], recipe.coders):
         if coder.whole and split.parts > 1:
             raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")
-    if moment is None:
+    if moment is None and not measured:
         for part in needs_moment(recipe):
             what = f"{part.kind} {part.name!r}"
             raise RecipeError(f"{what} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration')).")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny_models import FAMILIES
 
+from tests.tiny_models import FAMILIES
 from workbench.models import open_model
 from workbench.models.blocks import BlockRow
 

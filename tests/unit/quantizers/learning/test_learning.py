@@ -1,0 +1,138 @@
+"""Learned bases: exact when nothing is quantized, never worse than none, and in a block the same as in the stored form."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench.kernels import reference
+from workbench.kernels.packed import Packed
+from workbench.models import open_model
+from workbench.models.blocks import BlockRow
+from workbench.quantizers.contract import finish
+from workbench.quantizers.learning.basis import Basis, Factors
+from workbench.quantizers.learning.block import BlockLoss, draw_batches, learn_block
+from workbench.quantizers.learning.descent import LearningStep, Schedule
+from workbench.quantizers.learning.inputs import GRADIENTS, Input
+from workbench.quantizers.learning.layer import learn_layer
+from workbench.quantizers.transforms.learned import ROTATIONS, Learned, binarized
+
+ALL = Factors(gain=True, signs=True, rotation=True)
+IDS = torch.arange(3, 67)[None]
+
+
+def wild(cols: int, factors: Factors = ALL, seed: int = 0) -> Basis:
+    """A basis far from the identity."""
+    basis, draw = Basis(cols, factors), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in basis.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=draw))
+    return basis
+
+
+def correlated(cols: int, seed: int = 1) -> torch.Tensor:
+    x = torch.randn(400, cols, generator=torch.Generator().manual_seed(seed)) * torch.linspace(0.2, 3, cols)
+    x = x + x.roll(1, 1)
+    return x.mT @ x / 400
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["fp32", "fp64"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_without_a_quantizer_the_block_is_reproduced(
+    tiny_models: dict[str, Path], dtype: torch.dtype, tolerance: float, gradient: str
+) -> None:
+    row = BlockRow(open_model(tiny_models["llama"]))
+    (window,) = row.windows([IDS])
+    call, hidden = window.calls[0], window.hidden.to(dtype)
+    call.kwargs["position_embeddings"] = tuple(p.to(dtype) for p in call.kwargs["position_embeddings"])  # type: ignore[index]
+    with row.block(0) as block, torch.no_grad():
+        original = {name: p.to(dtype) for name, p in block.named_parameters()}
+        weights = {row.within(0, name): row.model.weight(name).to(dtype) for name in row.layers[0]}
+        changed = {}
+        for name, w in weights.items():
+            one = Input({name: w}, wild(w.shape[1]).to(dtype), {name: lambda inner: inner}, gradient)
+            one.refresh()
+            changed[f"{name}.weight"] = one.effective()[name]
+        full = call.run(block, hidden, original)
+        torch.testing.assert_close(call.run(block, hidden, {**original, **changed}), full, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+@pytest.mark.parametrize("gain", [True, False], ids=["gain", "no-gain"])
+def test_what_is_trained_is_what_is_stored(rotation: str, gain: bool) -> None:
+    part = Learned(gain=gain, rotation=rotation)
+    basis = wild(24, part.factors)
+    basis.round()
+    w = torch.randn(5, 24, generator=torch.Generator().manual_seed(2))
+    state = basis.state()
+    torch.testing.assert_close(part.forward(w, state), basis(w), rtol=1e-4, atol=1e-4)
+    packed = part.pack(Packed("dense", 5, 24, {"weight": part.forward(w, state)}), state)
+    torch.testing.assert_close(reference.decode(packed), w, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(basis.undo(basis(w)), w, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> None:
+    w, h = torch.randn(32, 48, generator=torch.Generator().manual_seed(3)), correlated(48)
+    seen: list[LearningStep] = []
+    part = Learned(steps=40, gradient=gradient)
+    state = finish(learn_layer(w, h, part.factors, binarized, part.schedule, gradient), seen.append)
+
+    def lost(values: torch.Tensor) -> float:
+        e = values - w
+        return (((e @ h) * e).sum() / ((w @ h) * w).sum()).item()
+
+    inner = part.forward(w, state)
+    packed = part.pack(Packed("dense", 32, 48, {"weight": binarized(inner)}), state)
+    looks = [step.held_out for step in seen if step.held_out is not None]
+    best = lost(reference.decode(packed))
+    assert best == pytest.approx(min(*looks, lost(binarized(w))), rel=1e-3)
+    assert best < lost(binarized(w))
+
+
+def test_a_rotation_makes_binarizing_easier() -> None:
+    """Rows that are signs in a hidden rotated basis: the codes' gradient finds most of the way there, without any moment."""
+    draw = torch.Generator().manual_seed(4)
+    hidden = wild(16, Factors(gain=False, signs=False, rotation=True), seed=5)
+    with torch.no_grad():
+        w = hidden.undo(torch.randn(64, 16, generator=draw).sign())
+    part = Learned(gain=False, signs=False, steps=200, rate=0.03)
+    state = finish(part.learn(w, None, 0, binarized))
+    inner = part.forward(w, state)
+    before, after = ((binarized(m) - m).square().sum() / m.square().sum() for m in (w, inner))
+    assert after < 0.5 * before
+
+
+def test_learning_a_block_lowers_its_held_out_loss_and_repeats(tiny_models: dict[str, Path]) -> None:
+    row = BlockRow(open_model(tiny_models["llama"]))
+    windows = row.windows([IDS + i for i in range(6)])
+    with row.block(0) as block:
+        calls, hidden = [w.calls[0] for w in windows], [w.hidden for w in windows]
+        with torch.no_grad():
+            loss = BlockLoss(block, calls, hidden, [call.run(block, h) for call, h in zip(calls, hidden, strict=True)])
+
+        def learn() -> tuple[float, list[LearningStep], dict[str, torch.Tensor]]:
+            weights = {name: row.model.weight(name) for name in row.layers[0]}
+            inputs = [Input({n: w}, Basis(w.shape[1], ALL), {n: binarized}, "codes") for n, w in weights.items()]
+            names = {name: f"{row.within(0, name)}.weight" for name in weights}
+            orient = {name: row.model.layer(name).orient for name in weights}
+            seen: list[LearningStep] = []
+            steps = learn_block(loss, inputs, names, orient, Schedule(20, 0.01), tokens=128, seed=0)
+            return finish(steps, seen.append), seen, inputs[0].basis.state()
+
+        (best, seen, state), (again, _, same) = learn(), learn()
+        with torch.no_grad():
+            plain = {f"{row.within(0, n)}.weight": binarized(row.model.weight(n)) for n in row.layers[0]}
+            start = loss([0], plain).item()
+    assert best == again
+    assert all(torch.equal(state[name], same[name]) for name in state)
+    assert best <= start
+    assert min(step.held_out for step in seen if step.held_out is not None) < start
+
+
+def test_batches_see_every_window_before_any_again() -> None:
+    batches = draw_batches([10] * 7, [1, 2, 3, 4, 5, 6], tokens=20, steps=6, seed=0)
+    assert all(len(batch) == 2 for batch in batches)
+    halves = [sorted(i for batch in half for i in batch) for half in (batches[:3], batches[3:])]
+    assert halves == [[1, 2, 3, 4, 5, 6]] * 2
+    assert batches == draw_batches([10] * 7, [1, 2, 3, 4, 5, 6], tokens=20, steps=6, seed=0)

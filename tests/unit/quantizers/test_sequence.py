@@ -1,0 +1,127 @@
+"""Blocks in sequence: the same result after a kill, transforms paid for once, exactness where nothing is quantized."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench import presets
+from workbench.artifact import save
+from workbench.errors import RecipeError
+from workbench.models import ModelHandle, open_model
+from workbench.models.text import text
+from workbench.presets.preset import part
+from workbench.quantized import QuantizedModel
+from workbench.quantizers import LayerProgress, quantize_model, quantize_model_steps
+from workbench.recipe import LayerPlan, Recipe
+from workbench.store import Store
+
+TEXT = text("calibration")
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_models: dict[str, Path]) -> ModelHandle:
+    return open_model(tiny_models["llama"])
+
+
+def recipe(steps: int = 4) -> Recipe:
+    """A learned transform, a codebook of the model and compensation: everything that a run has to keep."""
+    btc = presets.recipe("btc", bits=0.8, scope="model")
+    return btc.replace(transform=part("transform", "learned", steps=steps, tokens=64))
+
+
+def run(model: ModelHandle, store: Store | None = None, seen: list[LayerProgress] | None = None) -> QuantizedModel:
+    return quantize_model(model, recipe(), text=TEXT, tokens=200, store=store, on_progress=None if seen is None else seen.append)
+
+
+def assert_same(one: QuantizedModel, other: QuantizedModel) -> None:
+    for name, layer in one.layers.items():
+        again = other.layers[name]
+        assert (layer.ledger, layer.relative_error, layer.output_error) == (
+            again.ledger,
+            again.relative_error,
+            again.output_error,
+        )
+        for (path, a), (_, b) in zip(layer.packed.walk(), again.packed.walk(), strict=True):
+            assert (a.facts, a.shared) == (b.facts, b.shared)
+            assert all(torch.equal(a.tensors[t], b.tensors[t]) for t in a.tensors), name + path
+
+
+def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, tmp_path: Path) -> None:
+    whole = run(llama)
+    store = Store(tmp_path)
+    killed = quantize_model_steps(llama, recipe(), text=TEXT, tokens=200, store=store)
+    done = (step for step in killed if step.event == "done")
+    finished = [step.layer for step in itertools.islice(done, 3)]
+    killed.close()
+    seen: list[LayerProgress] = []
+    assert_same(run(llama, store, seen), whole)
+    assert {step.layer for step in seen if step.event == "layer"} == set(llama.layer_names) - set(finished)
+    assert not [step for step in seen if step.event == "learn"]
+    # another text is another run
+    other = quantize_model_steps(llama, recipe(), text=TEXT, tokens=100, store=store)
+    assert next(other).event == "learn"
+    other.close()
+
+
+def test_progress_rises_through_both_passes_to_one(llama: ModelHandle) -> None:
+    seen: list[LayerProgress] = []
+    run(llama, seen=seen)
+    fractions = [step.fraction for step in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert {step.event for step in seen} == {"learn", "share", "layer", "done"}
+    losses = [s.snapshot.detail["step"].loss for s in seen if s.event == "learn" and s.snapshot is not None]
+    assert all(0 < loss < 10 for loss in losses)
+
+
+def test_a_transform_is_paid_for_once(llama: ModelHandle, tmp_path: Path) -> None:
+    result = run(llama)
+    q, k = (result.layers[f"model.layers.0.self_attn.{name}_proj"].packed for name in "qk")
+    assert q.shared == k.shared
+    assert {layers for _, layers in q.shared.values()} == {3}
+    assert all(torch.equal(q.tensors[name], k.tensors[name]) for name in q.tensors)
+    ledger = json.loads((save(result, tmp_path / "out", llama) / "ledger.json").read_text())
+    assert (
+        sum(entry["bits"] for entry in ledger["model"]["entries"]) == 8 * (tmp_path / "out" / "model.safetensors").stat().st_size
+    )
+
+
+def test_none_changes_nothing(llama: ModelHandle) -> None:
+    result = quantize_model(llama, presets.recipe("none"), text=TEXT, tokens=100)
+    assert [layer.relative_error for layer in result.layers.values()] == [0.0] * len(llama.layer_names)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "gemma3", "bert"])
+def test_other_families_run_in_sequence(tiny_models: dict[str, Path], family: str) -> None:
+    model = open_model(tiny_models[family])
+    plan = LayerPlan((("*0*", recipe(steps=2)), ("*", presets.recipe("gptq", bits=4, group=64, act_order=True))))
+    result = quantize_model(model, plan, text=TEXT, tokens=60)
+    assert list(result.layers) == model.layer_names
+    assert result.calibration["tokens"] == 60
+    assert all(layer.output_error is not None and layer.output_error < 1 for layer in result.layers.values())
+
+
+def test_text_and_statistics_exclude_each_other(llama: ModelHandle, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="stats= and text= exclude each other: in sequence, statistics are measured"):
+        quantize_model(llama, recipe(), {}, text=TEXT)
+    with pytest.raises(RecipeError, match="a store keeps the layers of a run in sequence; give text= too, or no store"):
+        quantize_model(llama, presets.recipe("rtn"), store=Store(tmp_path))
+
+
+@pytest.mark.slow
+def test_repairing_what_was_lost_beats_every_layer_by_itself(builtin: ModelHandle) -> None:
+    from workbench.calibration import calibrate
+
+    btc = presets.recipe("btc", bits=0.8)
+    alone = quantize_model(builtin, btc, calibrate(builtin, TEXT, tokens=2048))
+    in_sequence = quantize_model(builtin, btc, text=TEXT, tokens=2048)
+    assert in_sequence.bits_per_weight == alone.bits_per_weight
+
+    def perplexity(result: QuantizedModel) -> float:
+        with builtin.swapped({name: layer.weight() for name, layer in result.layers.items()}):
+            return builtin.perplexity(text("evaluation"), tokens=2000).perplexity
+
+    assert perplexity(in_sequence) < 0.6 * perplexity(alone)

@@ -1,0 +1,98 @@
+"""One transformer block on the calibration text: which layers share an input, what they are fed, and what comes out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from workbench.calibration import Collector
+from workbench.models.blocks import Call
+from workbench.quantizers.curvature import damped
+
+DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it hardly shows must not move weights
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A layer's input x̂ in the quantized model, and x, what it would be in the original: E[x̂ x̂ᵀ] and E[x x̂ᵀ], `[cols, cols]`."""
+
+    moment: Tensor
+    cross: Tensor
+
+    def aim(self, weight: Tensor) -> Tensor:
+        """The matrix that, applied to x̂, comes nearest to `weight` applied to x: W E[x x̂ᵀ] E[x̂ x̂ᵀ]⁻¹, both damped alike.
+
+        Quantizing this instead of W lets every layer repair what the layers before it lost (as GPTAQ, arXiv 2504.02692, does
+        column by column inside its feedback). Where nothing was lost, x̂ = x, it is W itself.
+        """
+        if torch.equal(self.moment, self.cross):
+            return weight
+        right = damped(self.moment, DAMPING)
+        left = self.cross.double() + (right - self.moment.double())
+        return torch.linalg.solve(right, (weight.double() @ left).mT).mT.float()
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """A block's module with its layers' modules by name, and each window's call.
+
+    `hidden` come into the block in the quantized model, `full` in the original; `original` are the block's parameters before
+    anything in it is quantized.
+    """
+
+    block: nn.Module
+    layers: Mapping[str, nn.Module]
+    calls: Sequence[Call]
+    hidden: Sequence[Tensor]
+    full: Sequence[Tensor]
+    original: Mapping[str, Tensor]
+
+    def outputs(self) -> list[Tensor]:
+        """The hidden states after the block as it is now."""
+        with torch.no_grad():
+            return [call.run(self.block, hidden) for call, hidden in zip(self.calls, self.hidden, strict=True)]
+
+    def full_outputs(self) -> list[Tensor]:
+        """The hidden states after the original block."""
+        with torch.no_grad():
+            return [call.run(self.block, full, self.original) for call, full in zip(self.calls, self.full, strict=True)]
+
+    def inputs(self) -> list[list[str]]:
+        """The layers by the input that they read, in the order in which they run; layers that no token reached come last."""
+        collector = Collector()
+        with collector.watching(self.layers), torch.no_grad():
+            self.calls[0].run(self.block, self.hidden[0])
+        groups: dict[str, list[str]] = {}
+        for name in self.layers:
+            groups.setdefault(collector.leader.get(name, name), []).append(name)
+        order = [*collector.sums, *(name for name in groups if name not in collector.sums)]
+        return [groups[leader] for leader in order]
+
+    def seen(self, layer: str) -> Seen | None:
+        """What comes into a layer with the block as it is now, beside what would; None where no token reached it."""
+        caught: list[Tensor] = []
+        moment = cross = torch.zeros(())
+        tokens = 0
+        with caught_inputs(self.layers[layer], caught), torch.no_grad():
+            for call, hidden, full in zip(self.calls, self.hidden, self.full, strict=True):
+                caught.clear()
+                call.run(self.block, hidden)
+                call.run(self.block, full, self.original)
+                if len(caught) == 2 and caught[0].shape == caught[1].shape:  # a router may send other tokens to an expert
+                    real, wanted = caught
+                    moment = moment + (real.mT @ real).double()
+                    cross = cross + (wanted.mT @ real).double()
+                    tokens += len(real)
+        return Seen((moment / tokens).float(), (cross / tokens).float()) if tokens else None
+
+
+@contextmanager
+def caught_inputs(module: nn.Module, caught: list[Tensor]) -> Iterator[None]:
+    """Append every input of `module` to `caught`, as `[tokens, cols]`."""
+    hook = module.register_forward_pre_hook(lambda _module, args: caught.append(args[0].reshape(-1, args[0].shape[-1])))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,89 @@
+"""Bases learned for a whole transformer block: its output with quantized weights against its full-precision output."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.blocks import Call
+from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, descend
+from workbench.quantizers.learning.inputs import Input
+from workbench.quantizers.learning.layer import REFRESH
+
+HELD_OUT = 8  # one window in so many is never trained on
+
+
+class BlockLoss:
+    """The block's output error on windows: Σ‖out − full‖² over Σ‖full − hidden‖², the share lost of what the block adds.
+
+    `full` are the outputs of the full-precision block; inputs are full-precision too (teacher inputs).
+    """
+
+    def __init__(self, block: nn.Module, calls: Sequence[Call], hidden: Sequence[Tensor], full: Sequence[Tensor]) -> None:
+        self.block, self.calls, self.hidden, self.full = block, calls, hidden, full
+
+    def __call__(self, windows: Sequence[int], weights: Mapping[str, Tensor]) -> Tensor:
+        """Over some windows, with `weights` by their names in the block."""
+        lost, added = torch.zeros(()), torch.zeros(())
+        for i in windows:
+            out = self.calls[i].run(self.block, self.hidden[i], weights)
+            lost = lost + (out - self.full[i]).square().sum()
+            added = added + (self.full[i] - self.hidden[i]).square().sum()
+        return lost / added.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def learn_block(
+    loss: BlockLoss,
+    inputs: Sequence[Input],
+    names: Mapping[str, str],
+    orient: Mapping[str, Callable[[Tensor], Tensor]],
+    schedule: Schedule,
+    *,
+    tokens: int,
+    seed: int,
+    start: Memory | None = None,
+) -> Generator[LearningStep, None, float]:
+    """Train the bases of all `inputs` together and leave the best in them; returns the held-out loss.
+
+    `names` gives each layer's weight in the block, `orient` turns `[rows, cols]` into how the block holds it. Each step sees
+    windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out. `start` goes on from an
+    earlier step's memory.
+    """
+    count = len(loss.hidden)
+    apart = list(range(0, count, HELD_OUT)) if count > 1 else [0]
+    training = [i for i in range(count) if i not in apart] or apart
+    batches = draw_batches([loss.hidden[i].shape[1] for i in range(count)], training, tokens, schedule.steps, seed)
+
+    def effective(stored: bool) -> dict[str, Tensor]:
+        found = (i.as_stored() if stored else i.effective() for i in inputs)
+        return {names[name]: orient[name](w) for weights in found for name, w in weights.items()}
+
+    def step_loss(step: int) -> Tensor:
+        if step % REFRESH == 0:
+            for group in inputs:
+                group.refresh()
+        return loss(batches[step], effective(stored=False))
+
+    def held_out() -> float:
+        with torch.no_grad():
+            return loss(apart, effective(stored=True)).item()
+
+    parameters = [p for group in inputs for p in group.basis.parameters()]
+    if not parameters:
+        return held_out()
+    return (yield from descend(parameters, step_loss, held_out, schedule, start))
+
+
+def draw_batches(lengths: Sequence[int], windows: Sequence[int], tokens: int, steps: int, seed: int) -> list[list[int]]:
+    """Windows of each step, at least `tokens` tokens together; every window is seen once before any is seen again."""
+    draw, order = torch.Generator().manual_seed(seed), list[int]()
+    batches = []
+    for _ in range(steps):
+        batch, size = list[int](), 0
+        while size < tokens and len(batch) < len(windows):
+            if not order:
+                order = [windows[i] for i in torch.randperm(len(windows), generator=draw).tolist()]
+            batch.append(order.pop())
+            size += lengths[batch[-1]]
+        batches.append(batch)
+    return batches

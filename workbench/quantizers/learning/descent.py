@@ -1,0 +1,112 @@
+"""Gradient descent one step at a time: AdamW with a cosine, the best iterate kept, an early stop, and a state to go on from."""
+
+import copy
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAST = 1e-3  # share of the rate that is left at the end of the cosine
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: `steps` of AdamW at `rate`, looked at every `check` steps, stopped after `patience` bad looks."""
+
+    steps: int
+    rate: float
+    check: int = 10
+    patience: int = 4
+
+    def rate_at(self, step: int) -> float:
+        """The rate of one step, from `rate` down along half a cosine."""
+        return self.rate * (LAST + (1 - LAST) * (1 + math.cos(math.pi * step / self.steps)) / 2)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Everything that descent needs to go on after `step` steps, as values."""
+
+    step: int
+    values: tuple[Tensor, ...]
+    optimizer: dict[str, Any]
+    best: tuple[Tensor, ...]
+    best_loss: float
+    bad: int
+
+
+@dataclass(frozen=True)
+class LearningStep:
+    """One step of a descent: training loss, and at every look the loss on held-out data of what would be stored (`held_out`).
+
+    `memory` is there at every look too; `descend(..., start=memory)` goes on from it to the same end.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    held_out: float | None = None
+    memory: Memory | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the steps that are done, 0 to 1."""
+        return self.step / self.steps
+
+
+def descend(
+    parameters: Sequence[Tensor],
+    loss: Callable[[int], Tensor],
+    held_out: Callable[[], float],
+    schedule: Schedule,
+    start: Memory | None = None,
+) -> Generator[LearningStep, None, float]:
+    """Lower `loss(step)` and leave in `parameters` the values with the smallest `held_out()`; returns that.
+
+    The values at the start count as well, so the result is never worse than no learning. A loss that is not finite ends it.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=0.0)
+    if start is None:
+        best, best_loss, bad, first = copied(parameters), held_out(), 0, 0
+    else:
+        put(parameters, start.values)
+        optimizer.load_state_dict(copy.deepcopy(start.optimizer))
+        best, best_loss, bad, first = start.best, start.best_loss, start.bad, start.step
+    for step in range(first, schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate_at(step)
+        optimizer.zero_grad()
+        value = loss(step)
+        if not torch.isfinite(value):
+            break
+        (value / value.detach().clamp(min=1e-12)).backward()  # the size of a loss must not set the pace
+        optimizer.step()
+        done = step + 1
+        if done % schedule.check and done != schedule.steps:
+            yield LearningStep(done, schedule.steps, value.item())
+            continue
+        now = held_out()
+        bad = 0 if now < best_loss else bad + 1
+        if now < best_loss:
+            best, best_loss = copied(parameters), now
+        memory = Memory(done, copied(parameters), copy.deepcopy(optimizer.state_dict()), best, best_loss, bad)
+        yield LearningStep(done, schedule.steps, value.item(), now, memory)
+        if bad >= schedule.patience:
+            break
+    put(parameters, best)
+    return best_loss
+
+
+def copied(parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Values of the parameters now."""
+    return tuple(parameter.detach().clone() for parameter in parameters)
+
+
+def put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Set parameters to values."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)

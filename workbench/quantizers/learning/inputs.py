@@ -1,0 +1,45 @@
+"""One input that several layers read (q, k, v; gate, up), its trainable basis, and the layers' weights quantized in it."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.contract import Rounding
+from workbench.quantizers.learning.basis import Basis
+
+GRADIENTS = ("codes", "straight-through")
+
+
+class Input:
+    """Layers `weights` (by name, `[rows, cols]`) that share a basis.
+
+    `gradient` says what stays put while the basis moves: "codes", the quantized values Q(W'), which is the true gradient
+    wherever no weight changes its code; or "straight-through", the rounding error Q(W') − W', the usual surrogate.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], basis: Basis, roundings: Mapping[str, Rounding], gradient: str) -> None:
+        self.weights, self.basis, self.roundings, self.gradient = dict(weights), basis, roundings, gradient
+        self.held: dict[str, Tensor] = {}
+
+    def refresh(self) -> None:
+        """Quantize again in the basis as it is now."""
+        with torch.no_grad():
+            for name, w in self.weights.items():
+                inner = self.basis(w)
+                values = self.roundings[name](inner)
+                self.held[name] = values if self.gradient == "codes" else values - inner
+
+    def effective(self) -> dict[str, Tensor]:
+        """Quantized weights in the model's own basis, differentiable in the basis."""
+        back = {name: self.basis.undo(held) for name, held in self.held.items()}
+        return back if self.gradient == "codes" else {name: self.weights[name] + error for name, error in back.items()}
+
+    def as_stored(self) -> dict[str, Tensor]:
+        """Quantized weights of the basis rounded as it is stored."""
+        stored = Input(self.weights, copy.deepcopy(self.basis), self.roundings, self.gradient)
+        stored.basis.round()
+        stored.refresh()
+        with torch.no_grad():
+            return stored.effective()

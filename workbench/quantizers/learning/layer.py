@@ -1,0 +1,42 @@
+"""A basis learned for one layer alone: least output error tr(E H Eᵀ) of the quantized weight under the second moment."""
+
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.contract import Params, Rounding
+from workbench.quantizers.learning.basis import Basis, Factors
+from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
+from workbench.quantizers.learning.inputs import Input
+
+REFRESH = 5  # steps between two quantizations
+
+
+def learn_layer(
+    w: Tensor, moment: Tensor | None, factors: Factors, rounding: Rounding, schedule: Schedule, gradient: str
+) -> Generator[LearningStep, None, Params]:
+    """The stored state of the best basis for `w [rows, cols]`; its loss is the share of the output's energy that is lost."""
+    size = w.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    scaled = w / size  # far from the ends of float32, where squares are lost
+    h = None if moment is None else moment / moment.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+    basis = Basis(w.shape[1], factors)
+    layer = Input({"weight": scaled}, basis, {"weight": rounding}, gradient)
+
+    def energy(e: Tensor) -> Tensor:
+        return (e * e).sum() if h is None else ((e @ h) * e).sum()
+
+    whole = energy(scaled).clamp(min=torch.finfo(torch.float32).tiny)
+
+    def loss(step: int) -> Tensor:
+        if step % REFRESH == 0:
+            layer.refresh()
+        return energy(layer.effective()["weight"] - scaled) / whole
+
+    def held_out() -> float:
+        return (energy(layer.as_stored()["weight"] - scaled) / whole).item()
+
+    parameters = list(basis.parameters())
+    if parameters:
+        yield from descend(parameters, loss, held_out, schedule)
+    return basis.state()

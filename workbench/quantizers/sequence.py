@@ -1,0 +1,185 @@
+"""A model's blocks in sequence: transforms learned for a block at once, layers quantized on what quantized layers produce.
+
+First pass, where a transform has to see inputs: every block runs on full-precision inputs, and its transforms are learned
+against its full-precision output. Then what layers share is prepared. Second pass: a layer's input comes through all quantized
+layers before it, those of its own block included, and it aims at the output that the original model has there. In memory: one
+block's weights, and the text's hidden states in both models.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import Tensor, nn
+
+from workbench.calibration import windows
+from workbench.models.blocks import BlockRow
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.block_run import BlockRun, Seen
+from workbench.quantizers.contract import Params, Snapshot, Transform
+from workbench.quantizers.finished import Finished
+from workbench.quantizers.learning.basis import Basis
+from workbench.quantizers.learning.block import BlockLoss, learn_block
+from workbench.quantizers.learning.inputs import Input
+from workbench.quantizers.pipeline import Nearest, check_inputs, quantize_layer, relative_error
+from workbench.quantizers.progress import LayerProgress, Place
+from workbench.quantizers.sharing import Scopes, mark_transform
+from workbench.quantizers.transforms.learned import Learned
+from workbench.recipe import LayerPlan, Recipe
+from workbench.store import Store
+
+if TYPE_CHECKING:
+    from workbench.models import ModelHandle
+    from workbench.models.text import Text
+
+
+class BlockSequence:
+    """One run over the blocks of `model`, on `tokens` tokens of `text`; what it finishes is kept in `store`."""
+
+    def __init__(
+        self,
+        model: "ModelHandle",
+        plan: LayerPlan,
+        chosen: Mapping[str, Recipe],
+        text: "Text",
+        *,
+        tokens: int,
+        seed: int,
+        store: Store | None,
+    ) -> None:
+        self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
+        self.row = BlockRow(model)
+        self.windows = self.row.windows(windows(model, text, tokens, seed))
+        seen = sum(window.hidden.shape[1] for window in self.windows)
+        self.calibration = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
+        made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
+        self.finished = Finished(store, made_from)
+        transforms = [cast(Transform, recipe.transform) for recipe in chosen.values()]
+        shares = any(scope is not None for scope in self.scopes.names.values())
+        self.looks_first = any(part.learns or (part.needs_moment and shares) for part in transforms)
+
+    def facts(self) -> dict[str, Any]:
+        """How the model was calibrated."""
+        return dict(self.calibration)
+
+    def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """The whole run."""
+        states = (yield from self.first_pass()) if self.looks_first else {}
+        return (yield from self.second_pass(states))
+
+    def run(self, index: int, block: nn.Module, hidden: Sequence[Tensor], full: Sequence[Tensor]) -> BlockRun:
+        """Block `index` at work on these hidden states."""
+        layers = {name: block.get_submodule(self.row.within(index, name)) for name in self.row.layers[index]}
+        calls = [window.calls[index] for window in self.windows]
+        return BlockRun(block, layers, calls, hidden, full, dict(block.named_parameters()))
+
+    def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
+        """What every transform finds out on full-precision inputs, by layer; one input and transform share one state."""
+        states: dict[str, Params] = {}
+        full: Sequence[Tensor] = [window.hidden for window in self.windows]
+        for index, name in enumerate(self.row.names):
+            place = Place(name, index, len(self.row.names), 0, 2)
+            with self.row.block(index) as block:
+                run = self.run(index, block, full, full)
+                full = run.outputs()
+                found = self.finished.states(name)
+                if found is None:
+                    found = yield from place.follow("learn", self.find_states(index, run, full))
+                    self.finished.keep_states(name, found)
+            states |= found
+        return states
+
+    def find_states(self, index: int, run: BlockRun, full: Sequence[Tensor]) -> Generator[Snapshot, None, dict[str, Params]]:
+        """The states of one block: bases learned together on its output, other transforms fitted on their own inputs."""
+        inputs, states = list[Input](), dict[str, Params]()
+        learned = None
+        for group in by_transform(run.inputs(), self.chosen):
+            recipe = self.chosen[group[0]]
+            if isinstance(recipe.transform, Learned):
+                learned = learned or recipe.transform
+                weights = {name: self.model.weight(name).float() for name in group}
+                basis = Basis(weights[group[0]].shape[1], recipe.transform.factors)
+                roundings = {name: Nearest(self.chosen[name]) for name in group}
+                inputs.append(Input(weights, basis, roundings, recipe.transform.gradient))
+            else:
+                transform, seen = cast(Transform, recipe.transform), run.seen(group[0])
+                moment = None if seen is None else seen.moment
+                for name in group:
+                    states[name] = transform.fit(self.model.weight(name).float(), moment, recipe.seed)
+        if learned is not None:
+            names = {name: f"{self.row.within(index, name)}.weight" for name in run.layers}
+            orient = {name: self.model.layer(name).orient for name in run.layers}
+            loss = BlockLoss(run.block, run.calls, run.hidden, full)
+            seed = self.chosen[next(iter(inputs[0].weights))].seed
+            steps = learn_block(loss, inputs, names, orient, learned.schedule, tokens=learned.tokens, seed=seed)
+            for step in steps:
+                yield Snapshot("learn", step.step, step.steps, {"step": step})
+        for own in inputs:
+            state = own.basis.state()
+            states |= dict.fromkeys(own.weights, state)
+        return states
+
+    def second_pass(self, states: Mapping[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
+        done: dict[str, QuantizedLayer] = {}
+        full: Sequence[Tensor] = [window.hidden for window in self.windows]
+        hidden = full
+        phases = 2 if self.looks_first else 1
+        for index in range(len(self.row.names)):
+            with self.row.block(index) as block:
+                run = self.run(index, block, hidden, full)
+                for group in run.inputs():
+                    own = [name for name in group if name in self.chosen]
+                    kept = {name: self.finished.layer(name) for name in own}
+                    seen = run.seen(group[0]) if None in kept.values() else None
+                    for name in own:
+                        place = Place(name, len(done), len(self.chosen), phases - 1, phases)
+                        result = kept[name]
+                        if result is None:
+                            result = yield from self.quantize(place, seen, states)
+                            result = self.mark(result, group, states)
+                            self.finished.keep_layer(result)
+                        done[name] = result
+                        yield place.progress("done", result=result)
+                    for name in own:
+                        self.row.put(name, done[name].weight())
+                full, hidden = run.full_outputs(), run.outputs()
+        return {name: done[name] for name in self.chosen}
+
+    def quantize(
+        self, place: Place, seen: Seen | None, states: Mapping[str, Params]
+    ) -> Generator[LayerProgress, None, QuantizedLayer]:
+        """One layer on its input in the quantized model, aiming at its output in the original.
+
+        Its output error is the share of that aim's energy that is lost; its relative error is that of the weight, as ever.
+        """
+        name = place.layer
+        if self.scopes.waits(name):
+            yield place.progress("share")
+            self.scopes.prepare(name, self.model, None, states)
+        recipe, shared = self.chosen[name], self.scopes.shared(name)
+        weight = self.model.weight(name).float()
+        check_inputs(weight, None)
+        aim, moment = (weight, None) if seen is None else (seen.aim(weight), seen.moment)
+        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name))
+        result = yield from place.follow("layer", steps)
+        return replace(result, relative_error=relative_error(weight, result.weight()))
+
+    def mark(self, layer: QuantizedLayer, group: Sequence[str], states: Mapping[str, Params]) -> QuantizedLayer:
+        """The layer with its codebook shared in its scope, and its transform among the layers that learned it together."""
+        layer = self.scopes.mark(layer)
+        transform = self.chosen[layer.name].transform
+        others = [name for name in group if name in self.chosen and self.chosen[name].transform == transform]
+        if states.get(layer.name) and isinstance(transform, Learned) and len(others) > 1:
+            return mark_transform(layer, others[0], len(others))
+        return layer
+
+
+def by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
+    """The chosen layers by input and transform."""
+    groups: dict[tuple[str, Any], list[str]] = {}
+    for names in inputs:
+        for name in names:
+            if name in chosen:
+                groups.setdefault((names[0], chosen[name].transform), []).append(name)
+    return list(groups.values())

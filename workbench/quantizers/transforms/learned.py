@@ -1,0 +1,86 @@
+"""Transform `learned`: the scaling, signs and rotation of the input that BTC-LLM learns, so that binarizing loses less."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.rotation import Rotated
+from workbench.quantizers.coders.planes import alternate, greedy, nearest_signs, values
+from workbench.quantizers.contract import Params, Rounding, Transform, finish
+from workbench.quantizers.learning.basis import Factors
+from workbench.quantizers.learning.descent import LearningStep, Schedule
+from workbench.quantizers.learning.inputs import GRADIENTS
+from workbench.quantizers.learning.layer import learn_layer
+from workbench.recipe import setting
+from workbench.registry import register
+
+ROTATIONS = ("none", "kronecker", "full")
+
+
+@register("transform", "learned")
+@dataclass(frozen=True)
+class Learned(Transform):
+    """T = Λ D± R of BTC-LLM (arXiv 2506.12040; no released code), learned with the recipe's own coders in the loop.
+
+    W' = W Λ⁻¹ D R. R is a Kronecker product of two rotations (placement and cost as in FlatQuant, arXiv 2410.09426) or one
+    full rotation, by the Cayley map. Trained by AdamW where the paper uses Cayley SGD. For one layer the loss is its output
+    error under the second moment; over a model, a whole block's output error (see `quantizers.sequence`).
+    """
+
+    learns: ClassVar[bool] = True
+    gain: bool = setting(True, "learn a positive factor for each input (Λ)")
+    signs: bool = setting(True, "learn a sign for each input (D±)")
+    rotation: str = setting("kronecker", "learn a rotation of the input (R), of two small factors or full", choices=ROTATIONS)
+    steps: int = setting(100, "steps of AdamW at most", low=0, high=100_000)
+    rate: float = setting(0.01, "learning rate at the start of the cosine", low=0.0, high=1.0)
+    tokens: int = setting(1024, "tokens of a step, where a block is learned", low=1, high=1 << 20)
+    gradient: str = setting("codes", "what stays put while the basis moves: the codes or the rounding error", choices=GRADIENTS)
+
+    @property
+    def factors(self) -> Factors:
+        """What is learned."""
+        return Factors(self.gain, self.signs, self.rotation != "none", full=self.rotation == "full")
+
+    @property
+    def schedule(self) -> Schedule:
+        """How it is learned."""
+        return Schedule(self.steps, self.rate)
+
+    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
+        """`gain`, `signs`, `left`, `right`, as far as they are learned, against plain binarization."""
+        return finish(self.learn(w, moment, seed, binarized))
+
+    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator[LearningStep, None, Params]:
+        """The same, step by step, against the recipe's coders."""
+        return (yield from learn_layer(w, moment, self.factors, rounding, self.schedule, self.gradient))
+
+    def forward(self, w: Tensor, state: Params) -> Tensor:
+        """W Λ⁻¹ D R."""
+        return Rotated.apply(w, self.node(w.shape[0], w.shape[1], state))
+
+    def moment(self, moment: Tensor, state: Params) -> Tensor:
+        """Rᵀ D Λ H Λ D R."""
+        node = self.node(len(moment), len(moment), state)
+        return Rotated.input(Rotated.input(moment, node).mT, node)
+
+    def pack(self, inner: Packed, state: Params) -> Packed:
+        """Format `rotated`."""
+        return self.node(inner.rows, inner.cols, state, inner)
+
+    def node(self, rows: int, cols: int, state: Params, *children: Packed) -> Packed:
+        """The stored form around `children`."""
+        tensors = {name: bitpack.pack(value > 0, 1) if name == "signs" else value for name, value in state.items()}
+        facts = {"factors": list(self.factors.sizes(cols))} if {"left", "right"} & state.keys() else {}
+        return Packed("rotated", rows, cols, tensors, facts, children)
+
+
+def binarized(w: Tensor) -> Tensor:
+    """First-order ARB with row scales and means, three sweeps."""
+    every = torch.ones_like(w, dtype=torch.bool)
+    params, _ = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs)
+    return values(nearest_signs(w, params), params, slice(0, w.shape[1]))
