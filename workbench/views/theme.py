@@ -124,6 +124,8 @@ def percent(share: float) -> str:
     """A share as per cent with three significant digits at most; never a false 0 or 100."""
     if 0 < share < 5e-6:
         return "less than 0.001 %"
+    if 0.9995 <= share < 1:
+        return "more than 99.9 %"
     return f"{100 * share:.3g} %"
 
 
