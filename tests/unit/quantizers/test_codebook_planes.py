@@ -28,9 +28,8 @@ def test_two_magnitudes_are_a_plane_of_codewords_and_a_plane_of_bits() -> None:
 def test_more_planes_lower_the_error(calibrated: bool) -> None:
     w, h = gaussian(64, 240), correlated(240) if calibrated else None
     one = quantize(compose(part("coder", "binary-codebook", length=8, entries=64)), w, h)
-    two, three = (
-        quantize(compose(part("coder", "codebook-planes", length=8, entries=64, planes=p, indexed=p)), w, h) for p in (2, 3)
-    )
+    coders = (part("coder", "codebook-planes", length=8, entries=64, planes=p, indexed=p) for p in (2, 3))
+    two, three = (quantize(compose(coder), w, h) for coder in coders)
     assert one.error > 1.3 * two.error > 1.6 * three.error
     assert one.bits_per_weight < two.bits_per_weight < three.bits_per_weight
 
