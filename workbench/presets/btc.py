@@ -4,8 +4,9 @@
 magnitude groups that the paper's figures imply and its bits leave out.
 """
 
+import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from workbench.errors import RecipeError
 from workbench.presets.preset import Preset, compose, part
@@ -17,6 +18,14 @@ LENGTHS = range(8, 21)  # signs a codeword may stand for
 BLOCK = 128  # columns whose weights share scales in the paper
 WIDEST = 16  # bits of the longest index
 CLOSE = 0.005  # how far k/v may be from the bits that were asked for
+TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "none": ("identity", {}),
+    "hadamard": ("hadamard", {}),
+    "signs": ("learned", {"gain": False, "rotation": "none"}),
+    "rotation": ("learned", {"gain": False, "signs": False}),
+    "both": ("learned", {"gain": False}),
+    "all": ("learned", {}),
+}
 
 
 @register("preset", "btc")
@@ -31,8 +40,8 @@ class Btc(Preset):
 
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
-        "re-implemented from the paper, no code was released; without the learned transformation, and with one scale a row "
-        "where the paper's figures need maps and scales of several magnitude groups that its bits leave out. "
+        "re-implemented from the paper, no code was released; the learned transformation is off unless asked for, and one scale "
+        "a row stands where the paper's figures need maps and scales of several magnitude groups that its bits leave out. "
         "assignment='hamming' is the paper's clustering, 'magnitude' this project's. Errors move on after each codeword"
     )
 
@@ -43,10 +52,20 @@ class Btc(Preset):
     mean: bool = setting(False, "also store a mean beside each scale")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
+    transform: str = setting(
+        "none",
+        "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains",
+        choices=tuple(TRANSFORMS),
+    )
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
 
     def build(self) -> Recipe:
-        """Codebook, signs, or signs with a second plane for salient columns, by `bits`."""
+        """Codebook, signs, or signs with a second plane for salient columns, by `bits`, in the basis of `transform`."""
+        name, settings = TRANSFORMS[self.transform]
+        return dataclasses.replace(self.plain(), transform=part("transform", name, **settings))
+
+    def plain(self) -> Recipe:
+        """The same without a change of basis."""
         assignment = part("assignment", "block-feedback", block=self.block) if self.compensation else None
         scales = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
         if self.bits < 1:

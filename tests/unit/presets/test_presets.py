@@ -156,6 +156,21 @@ def test_one_bit_and_more_need_no_codebook() -> None:
     assert [coder.planes for coder in presets.recipe("btc", bits=2).coders] == [2]
 
 
+@pytest.mark.parametrize(
+    ("transform", "learned"),
+    [
+        pytest.param("signs", (False, True, "none"), id="signs"),
+        pytest.param("rotation", (False, False, "kronecker"), id="rotation"),
+        pytest.param("both", (False, True, "kronecker"), id="both"),
+        pytest.param("all", (True, True, "kronecker"), id="all"),
+    ],
+)
+def test_btc_learns_what_is_asked_for(transform: str, learned: tuple[bool, bool, str]) -> None:
+    part = presets.recipe("btc", transform=transform).transform
+    assert (part.gain, part.signs, part.rotation) == learned
+    assert presets.recipe("btc", transform=transform, bits=1.11).transform == part
+
+
 def test_btc_without_compensation_needs_no_calibration() -> None:
     assert not presets.find("btc")(compensation=False).needs_calibration
     assert not presets.find("btc")(compensation=False, bits=1.1).needs_calibration
