@@ -57,6 +57,13 @@ COLUMNS: dict[str, Column] = {
     "flip_rate": Column("flipped signs", "Share of the weights' signs that the codewords change.", ".2%"),
     "flip_bound": Column("least flips", "The least share of flipped signs at this rate if signs are coin flips.", ".2%"),
     "position": Column("position", "Which token after the prompt, counted from 1.", "d"),
+    "step": Column("step", "Steps of gradient descent so far.", "d"),
+    "loss": Column("training loss", "Share of the output's energy lost on the text of this step.", ".3g"),
+    "held_out": Column("held-out loss", "The same on text that is never trained on, for what would be stored.", ".3g"),
+    "input": Column("input", "Which input feature.", ",d"),
+    "factor": Column("factor", "What the input is multiplied with; below zero where its sign is flipped.", ".3g"),
+    "matrix factor": Column("matrix", "Which factor of the rotation's Kronecker product."),
+    "turned": Column("turned", "How far from the identity: 0 for no rotation, 1 for a right angle on average.", ".3g"),
 }
 
 
