@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.battery.cases import gaussian
+from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
+from workbench.presets.preset import compose
 from workbench.quantizers.coders import planes
 from workbench.quantizers.contract import Params
 
@@ -108,3 +109,24 @@ def test_settled_scales_have_nothing_left_to_gain_for_their_signs() -> None:
     again = planes.refine(w, all_of(w), planes.nearest_signs(w, params), params)
     torch.testing.assert_close(again["scale"], params["scale"], rtol=2e-3, atol=1e-4)
     torch.testing.assert_close(again["mean"], params["mean"], rtol=2e-2, atol=2e-3)
+
+
+def test_scales_calibrated_within_a_group_lose_less_of_the_output() -> None:
+    """ARB-X against plain ARB, no other step between them and the result."""
+    w, h = gaussian(32, 256) + 0.3, correlated(256)
+    coders = (registry.make("coder", "sign", scales="group", rescale=False, scaling=how) for how in ("plain", "moment"))
+    plain, calibrated = (quantize(compose(coder), w, h) for coder in coders)
+    assert calibrated.output_error is not None
+    assert plain.output_error is not None
+    assert calibrated.output_error < 0.98 * plain.output_error
+    assert calibrated.relative_error > plain.relative_error
+
+
+def test_row_scales_of_groups_and_column_scales_together() -> None:
+    """ARB-RC in blocks of 64: a scale a row and block, and one a column."""
+    blocks = gaussian(16, 4).abs() + 0.5
+    w = blocks.repeat_interleave(64, 1) * (gaussian(1, 256, 1).abs() + 0.5) * gaussian(16, 256, 2).sign()
+    result = quantize(compose(registry.make("coder", "sign", scales="group-column", group=64, mean=False)), w)
+    assert result.relative_error < 1e-6
+    assert result.packed.tensors["scale"].shape == (1, 16, 4)
+    assert result.packed.tensors["column_scale"].shape == (1, 256)

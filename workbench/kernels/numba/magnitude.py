@@ -14,13 +14,13 @@ CHUNK = 256  # vectors that use the same tables one after the other
 
 
 @njit(cache=True, nogil=True)
-def fill(table: np.ndarray, size: np.ndarray) -> None:
-    """table[f] = Σ size over the bits of f, by doubling."""
+def fill(table: np.ndarray, y: np.ndarray) -> None:
+    """table[f] = Σ|y| over the bits of f, by doubling."""
     table[0] = 0
-    for j in range(len(size)):
-        half = 1 << j
+    for j in range(len(y)):
+        half, size = 1 << j, abs(y[j])
         for f in range(half):
-            table[half + f] = table[f] + size[j]
+            table[half + f] = table[f] + size
 
 
 @njit(parallel=True, cache=True, nogil=True)
@@ -38,8 +38,8 @@ def search(y: np.ndarray, starts: np.ndarray, order: np.ndarray, words: np.ndarr
             own = 0
             for j in range(length):
                 own |= int(y[i, j] >= 0) << j
-            fill(first, np.abs(y[i, :low]))
-            fill(second, np.abs(y[i, low:]))
+            fill(first, y[i, :low])
+            fill(second, y[i, low:])
             best, chosen, previous = np.float32(np.inf), len(words), index[i]
             if previous >= 0:
                 flips = own ^ words[previous]
