@@ -24,7 +24,7 @@ from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
 from workbench.quantizers.contract import Coder, Snapshot
-from workbench.quantizers.pipeline import check_recipe
+from workbench.quantizers.pipeline import check_recipe, needs_moment
 from workbench.recipe import Recipe
 from workbench.store import Store, key
 
@@ -166,9 +166,13 @@ class Session:
         return result
 
     def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
-        """Quantize every layer with the recipe on the bench."""
+        """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
         recipe = self.recipe
-        whole = yield from quantize_model_steps(self.model, recipe, self.shared.stats())
+        if needs_moment(recipe):
+            words = text("calibration")
+            whole = yield from quantize_model_steps(self.model, recipe, text=words, tokens=CALIBRATION_TOKENS)
+        else:
+            whole = yield from quantize_model_steps(self.model, recipe, self.shared.stats())
         for layer in whole.layers.values():
             self._keep(recipe, layer)
         self.whole = whole

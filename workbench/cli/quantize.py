@@ -20,22 +20,31 @@ def quantize(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Quantize every layer that matches and save the model: calibrate, quantize block by block, write safetensors."""
+    """Quantize every layer that matches and save the model.
+
+    Recipes that need calibration run block by block, each layer on what the quantized layers before it produce; a run that was
+    stopped goes on where it ended.
+    """
     from workbench.artifact import save
     from workbench.artifact.atomic import check_place
     from workbench.calibration import calibrate
     from workbench.models import open_model
     from workbench.presets import parse
     from workbench.quantizers import quantize_model
+    from workbench.quantizers.pipeline import needs_moment
     from workbench.store import Store
 
     chosen, document, handle = parse(recipe), read_text(text), open_model(model)
     check_place(out)  # now rather than after the work
     begin = time.perf_counter()
-    with progress("calibrating", quiet=as_json) as told:
-        stats = calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())
+    given: dict[str, Any]
+    if needs_moment(chosen):
+        given = {"text": document, "tokens": tokens, "seed": seed, "store": Store()}
+    else:  # nothing is learned from text: statistics only measure the output error
+        with progress("calibrating", quiet=as_json) as told:
+            given = {"stats": calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())}
     with progress("quantizing", quiet=as_json) as told:
-        result = quantize_model(handle, chosen, stats=stats, layers=layers, on_progress=lambda step: told(step.fraction, 1))
+        result = quantize_model(handle, chosen, layers=layers, on_progress=lambda step: told(step.fraction, 1), **given)
     save(result, out, handle)
     table = result.table()
     facts: dict[str, Any] = {
@@ -45,7 +54,7 @@ def quantize(
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "bytes": stored_bytes(out),
-        "tokens": stats.tokens,
+        "tokens": result.calibration["tokens"],
         "seed": seed,
         "seconds": time.perf_counter() - begin,
         "layers": table.drop(columns=["seconds"]).to_dict("records"),

@@ -51,6 +51,7 @@ class Btc(Preset):
     scales: str = setting("row", "what shares a scale", choices=SCALES[:2])
     mean: bool = setting(False, "also store a mean beside each scale")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
+    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
     transform: str = setting(
         "none",
@@ -66,7 +67,7 @@ class Btc(Preset):
 
     def plain(self) -> Recipe:
         """The same without a change of basis."""
-        assignment = part("assignment", "block-feedback", block=self.block) if self.compensation else None
+        assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
         scales = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
         if self.bits < 1:
             length, entries = codebook_shape(self.bits)
@@ -100,6 +101,7 @@ class BtcPlanes(Preset):
     scope: str = setting("projection", "which layers share codebooks", choices=("matrix", "projection", "model"))
     scales: str = setting("row", "what shares a scale", choices=SCALES[:2])
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
+    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
 
@@ -108,7 +110,7 @@ class BtcPlanes(Preset):
         length, entries = codebook_shape(self.bits / self.planes)
         shape = {"planes": self.planes, "indexed": self.planes, "length": length, "entries": entries}
         how = {"assignment": self.assignment, "scope": self.scope, "scales": self.scales, "sweeps": self.sweeps}
-        assignment = part("assignment", "block-feedback", block=self.block) if self.compensation else None
+        assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
         return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment)
 
 

@@ -50,6 +50,7 @@ class Gptq(Preset):
     act_order: bool = setting(False, "visit columns by descending input energy")
     static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+    repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost (as GPTAQ, 2504.02692)")
 
     def build(self) -> Recipe:
         """Uniform grid with column feedback; act-order with moving groups is a stored permutation."""
@@ -63,5 +64,6 @@ class Gptq(Preset):
                 order="moment" if in_place else "given",
                 fit_first=self.static_groups,
                 damping=self.damping,
+                repair=self.repair,
             ),
         )

@@ -224,6 +224,11 @@ class Assignment(QuantizerPart):
         """Whether parameters are fitted on the original weights before any column is coded."""
         return False
 
+    @property
+    def repairs(self) -> bool:
+        """Whether a layer in a sequence aims at its output in the original model, and so repairs what layers before it lost."""
+        return False
+
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code every column of `w` once, in place; yield the matrix after each block, coded columns already replaced."""
         raise NotImplementedError

@@ -2,8 +2,8 @@
 
 First pass, where a transform has to see inputs: every block runs on full-precision inputs, and its transforms are learned
 against its full-precision output. Then what layers share is prepared. Second pass: a layer's input comes through all quantized
-layers before it, those of its own block included, and it aims at the output that the original model has there. In memory: one
-block's weights, and the text's hidden states in both models.
+layers before it, those of its own block included; where its assignment repairs, it aims at the output that the original model
+has there. In memory: one block's weights, and the text's hidden states in both models.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from workbench.calibration import windows
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.block_run import BlockRun, Seen
-from workbench.quantizers.contract import Params, Snapshot, Transform
+from workbench.quantizers.contract import Assignment, Params, Snapshot, Transform
 from workbench.quantizers.finished import Finished
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
@@ -149,7 +149,7 @@ class BlockSequence:
     def quantize(
         self, place: Place, seen: Seen | None, states: Mapping[str, Params]
     ) -> Generator[LayerProgress, None, QuantizedLayer]:
-        """One layer on its input in the quantized model, aiming at its output in the original.
+        """One layer on its input in the quantized model, aiming at its weights, or at its output in the original to repair it.
 
         Its output error is the share of that aim's energy that is lost; its relative error is that of the weight, as ever.
         """
@@ -160,7 +160,8 @@ class BlockSequence:
         recipe, shared = self.chosen[name], self.scopes.shared(name)
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
-        aim, moment = (weight, None) if seen is None else (seen.aim(weight), seen.moment)
+        repairs = seen is not None and cast(Assignment, recipe.assignment).repairs
+        aim, moment = seen.aim(weight) if seen and repairs else weight, seen.moment if seen else None
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name))
         result = yield from place.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))

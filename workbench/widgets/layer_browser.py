@@ -33,7 +33,8 @@ class LayerBrowser(Component):
 
     def _clicked(self, event: Any) -> None:
         points = (event.new or {}).get("points") or []
-        name = points[0].get("customdata", [None])[0] if points else None
+        # a click while the figure is being patched carries no data
+        name = (points[0].get("customdata") or [None])[0] if points else None
         if name in self.session.model.layer_names:
             self.live.choose(lambda: self.session.select(name))
 

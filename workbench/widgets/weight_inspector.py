@@ -16,7 +16,9 @@ class WeightInspector(Component):
     def build(self) -> pn.viewable.Viewable:
         """Two figures and their switches."""
         self.row = pn.widgets.IntInput(label="Row (−1: whole layer)", value=LAYER, start=LAYER, width=170)
-        self.log = pn.widgets.Toggle(label="Logarithmic counts", value=False, variant="outline", width=160, margin=(26, 10, 0, 10))
+        self.log = pn.widgets.Toggle(
+            label="Logarithmic counts", value=False, variant="outline", width=160, margin=(26, 10, 0, 10)
+        )
         self.what = pn.widgets.RadioButtonGroup(
             label="Show", options=["original", "quantized", "difference"], value="original", width=330, stylesheets=[chosen()]
         )

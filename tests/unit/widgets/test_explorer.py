@@ -47,7 +47,11 @@ def test_a_click_on_the_map_selects_a_layer(explorer: Explorer) -> None:
     assert (explorer.session.layer, explorer.layers.menu.value) == (DOWN, DOWN)
 
 
-@pytest.mark.parametrize("event", [None, {}, {"points": []}, {"points": [{}]}, {"points": [{"customdata": ["", ""]}]}], ids=str)
+@pytest.mark.parametrize(
+    "event",
+    [None, {}, {"points": []}, {"points": [{}]}, {"points": [{"customdata": ["", ""]}]}, {"points": [{"customdata": None}]}],
+    ids=str,
+)
 def test_a_click_beside_the_map_selects_nothing(explorer: Explorer, event: object) -> None:
     explorer.layers.frame.plot.click_data = {"points": [{"customdata": [DOWN, "1.2"]}]}
     explorer.layers.frame.plot.click_data = event

@@ -18,11 +18,17 @@ class BlockFeedback(Assignment):
 
     block: int = setting(128, "columns coded at once, in whole steps of the coder and at least one", low=1, high=65536)
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+    repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost")
 
     @property
     def needs_moment(self) -> bool:
         """Where an error hurts least is read from the second moment."""
         return True
+
+    @property
+    def repairs(self) -> bool:
+        """As set."""
+        return self.repair
 
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code block by block from left to right."""

@@ -25,11 +25,17 @@ class ColumnFeedback(Assignment):
     order: str = setting("given", "visit columns as given, or by descending second moment", choices=("given", "moment"))
     fit_first: bool = setting(False, "fit all parameters on the original weights (static groups)")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+    repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost")
 
     @property
     def needs_moment(self) -> bool:
         """Where an error hurts least is read from the second moment."""
         return True
+
+    @property
+    def repairs(self) -> bool:
+        """As set."""
+        return self.repair
 
     @property
     def static(self) -> bool:
