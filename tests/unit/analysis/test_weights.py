@@ -70,9 +70,7 @@ def test_the_histogram_of_one_row_counts_that_row() -> None:
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["magnitude", "signed"])
-@pytest.mark.parametrize(
-    ("rows", "cols"), [(128, 256), (256, 512), (130, 300), (7, 1000), (1, 1), (300, 3)], ids=str
-)
+@pytest.mark.parametrize(("rows", "cols"), [(128, 256), (256, 512), (130, 300), (7, 1000), (1, 1), (300, 3)], ids=str)
 def test_each_cell_shows_its_largest_weight(block: None, rows: int, cols: int, signed: bool) -> None:
     weight = heavy(rows, cols).numpy()
     raster = weights.raster(torch.from_numpy(weight), height=64, width=100, signed=signed)
