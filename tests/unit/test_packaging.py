@@ -1,6 +1,8 @@
 """Files that repeat one another agree: pyproject, environment.yml, changelog, README, continuous integration, notebooks."""
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,6 +14,14 @@ import workbench as wb
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# declared, although no module here imports them
+FOR_OTHERS = {
+    "anywidget": "plotly's FigureWidget in notebooks",
+    "ipywidgets": "plotly's FigureWidget, and components as widgets",
+    "jupyter_bokeh": "components as widgets: `.ipywidget()`",
+    "jupyterlab": "the notebooks",
+    "plotly": "panel's Plotly pane, and figures in notebooks",
+}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -34,6 +44,24 @@ def test_requirements_are_sorted_and_bounded_below() -> None:
         names = [re.split(r"[\[<>=; ]", text, maxsplit=1)[0].lower() for text in requirements]
         assert names == sorted(names)
         assert all(">=" in text for text in requirements)
+
+
+def imported(folders: list[str]) -> set[str]:
+    """Top-level names of everything that the modules below these folders import."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"workbench", "apps", "tests"}
+
+
+def test_requirements_are_what_is_imported() -> None:
+    declared = {re.split(r"[<>=]", text, maxsplit=1)[0] for text in PROJECT["dependencies"]}
+    assert set(FOR_OTHERS) <= declared
+    assert imported(["workbench", "apps"]) - {"triton"} == declared - set(FOR_OTHERS)
 
 
 def test_extras_are_there() -> None:
