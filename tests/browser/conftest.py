@@ -1,12 +1,7 @@
 """A really served explorer and a real Chromium, with ears for what goes wrong on the page."""
 
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +10,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Request, WebSocket, sync_playwright
 
+from tests.servers import free_port, running
+
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PATIENCE = 60_000  # milliseconds that a slow machine may take for one step
 
 
@@ -68,36 +70,12 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def served(log: Path, *arguments: str) -> Iterator[str]:
     """`panel serve apps/explorer.py` on a free port, as the address of its page; ended afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["serve", "apps/explorer.py", "--warm", "--address", "127.0.0.1", "--port", str(port)]
-    words += [f"--allow-websocket-origin=127.0.0.1:{port}", *arguments]
-    with log.open("wb") as out:
-        server = subprocess.Popen([sys.executable, "-m", "panel", *words], cwd=ROOT, stdout=out, stderr=out)
-        try:
-            address = f"http://127.0.0.1:{port}/explorer"
-            wait_for(address, server, log)
-            yield address
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-
-
-def wait_for(address: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
-    """Return as soon as the page is served."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(address, timeout=60).close()
-            return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.3)
-    raise AssertionError(f"nothing answered at {address} within {seconds} seconds: {log.read_text()}")
+    port = free_port()
+    words = [sys.executable, "-m", "panel", "serve", "apps/explorer.py", "--warm", "--address", "127.0.0.1"]
+    words += ["--port", str(port), f"--allow-websocket-origin=127.0.0.1:{port}", *arguments]
+    address = f"http://127.0.0.1:{port}/explorer"
+    with running(words, address, log, folder=ROOT):
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -107,15 +85,15 @@ def address(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def heard() -> Heard:
-    """What all pages of one module did behind the user's back."""
+    """What the pages of one test did behind the user's back."""
     return Heard()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def open_page(chromium: Browser, heard: Heard) -> Iterator[Callable[..., Page]]:
-    """Open an address in a window of its own; `width` in pixels."""
+    """Open an address in a window of its own; `width` in pixels. The windows close with the test."""
     pages: list[Page] = []
 
     def open_one(address: str, width: int = 1440) -> Page:

@@ -141,6 +141,8 @@ def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
         header_tooltips={column: columns.meaning(column) for column in shown if columns.meaning(column)},
         formatters={column: number(column) for column in shown if is_numeric_dtype(shown[column])},
         theme="midnight" if pn.config.theme == "dark" else "simple",
+        # the dark theme writes the pager's buttons in dark grey
+        stylesheets=[f".tabulator .tabulator-footer .tabulator-page:not([disabled]) {{ color: {theme().text}; }}"],
         show_index=False,
         disabled=True,
         pagination="local",

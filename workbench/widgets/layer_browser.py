@@ -33,10 +33,18 @@ class LayerBrowser(Component):
 
     def _clicked(self, event: Any) -> None:
         points = (event.new or {}).get("points") or []
-        # a click while the figure is being patched carries no data
-        name = (points[0].get("customdata") or [None])[0] if points else None
+        name = self._named(str(points[0].get("x")), str(points[0].get("y"))) if points else None
         if name in self.session.model.layer_names:
             self.live.choose(lambda: self.session.select(name))
+
+    def _named(self, matrix: str, block: str) -> str | None:
+        """The layer in one cell, by its labels: Panel cannot read the `customdata` of a heat map."""
+        if self.frame.figure is None:
+            return None
+        heat = self.frame.figure.plot["data"][0]
+        if matrix not in heat["x"] or block not in heat["y"]:
+            return None
+        return heat["customdata"][heat["y"].index(block)][heat["x"].index(matrix)][0]
 
 
 class LayerTable(Component):

@@ -1,6 +1,10 @@
-"""Panel in a notebook, without a network: every script inside the notebook, loaded once."""
+"""Panel without a network: every script inside the notebook, and no style from elsewhere on a served page."""
+
+from functools import cache
+from typing import Any
 
 import panel as pn
+from panel.reactive import Reactive
 
 EXTENSIONS = ("plotly", "tabulator")
 _loaded = False
@@ -17,3 +21,18 @@ def notebook() -> None:
         return
     pn.extension(*EXTENSIONS, inline=True)
     _loaded = True
+
+
+@cache
+def local_styles() -> None:
+    """Keep a served page's styles on its own host.
+
+    What is not shown, such as a hidden tab, has no document, and when it is updated Panel 1.9 takes that for a page that may
+    load from its CDN, for the visible parts too. It belongs to the document at hand.
+    """
+    original = Reactive._get_properties
+
+    def properties(self: Reactive, doc: Any) -> dict[str, Any]:
+        return original(self, doc or pn.state.curdoc)
+
+    Reactive._get_properties = properties  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ from workbench.models import open_model
 from workbench.session import Session, SharedModel
 from workbench.widgets.component import theme
 from workbench.widgets.explorer import Explorer
-from workbench.widgets.offline import EXTENSIONS
+from workbench.widgets.offline import EXTENSIONS, local_styles
 
 
 @cache
@@ -23,6 +23,7 @@ def shared_model(source: str) -> SharedModel:
 def page(source: str) -> pn.viewable.Viewable:
     """The explorer on `source` for one visitor; a model that cannot be opened is a sentence, not a traceback."""
     pn.extension(*EXTENSIONS)
+    local_styles()
     try:
         session = Session(shared_model(source))
         read_address(session)
