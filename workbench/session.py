@@ -149,20 +149,22 @@ class Session:
     @property
     def result(self) -> QuantizedLayer | None:
         """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or None."""
-        return self.results.get(self._key(self.layer, self.recipe))
+        own = [self._key(self.layer, self.recipe, alone) for alone in (True, False)]
+        return next((self.results[made] for made in reversed(self.results) if made in own), None)
 
     def results_of(self, layer: str) -> list[QuantizedLayer]:
         """Every result for one layer, in the order they were made."""
         return [result for result in self.results.values() if result.name == layer]
 
-    def _key(self, layer: str, recipe: Recipe) -> str:
-        return key(self.model.fingerprint, layer, recipe.to_dict(), CALIBRATION_TOKENS)
+    def _key(self, layer: str, recipe: Recipe, alone: bool) -> str:
+        """A layer quantized alone and the same layer in a whole model's run are two results."""
+        return key(self.model.fingerprint, layer, recipe.to_dict(), CALIBRATION_TOKENS, alone)
 
     def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
         layer, recipe = self.layer, self.recipe
         result = yield from quantize_steps(self.model, layer, recipe, self.shared.stats())
-        self._keep(recipe, result)
+        self._keep(recipe, result, alone=True)
         return result
 
     def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
@@ -174,13 +176,13 @@ class Session:
         else:
             whole = yield from quantize_model_steps(self.model, recipe, self.shared.stats())
         for layer in whole.layers.values():
-            self._keep(recipe, layer)
+            self._keep(recipe, layer, alone=False)
         self.whole = whole
         return whole
 
-    def _keep(self, recipe: Recipe, result: QuantizedLayer) -> None:
+    def _keep(self, recipe: Recipe, result: QuantizedLayer, *, alone: bool) -> None:
         """Store a result as the latest."""
-        made = self._key(result.name, recipe)
+        made = self._key(result.name, recipe, alone)
         self.results.pop(made, None)
         self.results[made] = result
 

@@ -221,3 +221,14 @@ def test_a_state_with_something_missing_says_what(session: Session, missing: str
     state = {key: value for key, value in session.state().items() if key != missing}
     with pytest.raises(WorkbenchError, match=missing):
         session.restore(state)
+
+
+def test_a_layer_alone_and_the_same_layer_in_sequence_are_two_results(session: Session) -> None:
+    session.use(wb.recipe("gptq", bits=2, group=32))
+    alone = Job(session.quantize_steps).run_here().result()
+    whole = Job(session.quantize_model_steps).run_here().result()
+    assert session.result is whole.layers[session.layer]
+    assert alone in session.results_of(session.layer)
+    again = Job(session.quantize_steps).run_here().result()
+    assert session.result is again
+    assert session.latest()[session.layer] is again

@@ -3,7 +3,7 @@
 import pandas as pd
 import panel as pn
 
-from workbench.quantized import QuantizedLayer
+from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import Recipe
 from workbench.views import errors, ledger
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
@@ -56,7 +56,12 @@ class LedgerView(Component):
             button = "Quantize the whole model" if whole else "Quantize this layer"
             self.frame.say("Where does every stored bit go?", f"Nothing is stored yet: press {button}.")
         else:
-            self.frame.draw(ledger.bars(found.ledger, scope=self.scope.value, theme=theme()))
+            made = (
+                f"{self.scope.value} by {spelled(found.plan.rules[0][1])}"
+                if isinstance(found, QuantizedModel)
+                else self.scope.value
+            )
+            self.frame.draw(ledger.bars(found.ledger, scope=made, theme=theme()))
 
 
 def result_table(results: list[QuantizedLayer]) -> pd.DataFrame:
