@@ -1,6 +1,7 @@
 """The explorer as a visitor uses it, in a real Chromium on a really served page."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PATIENCE, Heard, served
+from tests.browser.conftest import PATIENCE, ROOT, Heard, served
+from tests.servers import free_port, running
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=PATIENCE)
@@ -230,6 +232,18 @@ def test_a_model_that_cannot_be_opened_is_one_sentence(open_page: Open, tmp_path
         expect(page.get_by_text("/no/such").last).to_be_visible()
         expect(page.get_by_text("Traceback")).to_have_count(0)
         expect(page.get_by_role("button", name="Quantize this layer")).to_have_count(0)
+        page.close()
+
+
+def test_the_command_line_opens_the_model_it_names(open_page: Open, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    port, model = free_port(), str(tiny_models["qwen3"])
+    code = "from workbench.cli import main; main()"
+    words = [sys.executable, "-c", code, "explore", model, "--no-browser", "--port", str(port)]
+    with running(words, f"http://127.0.0.1:{port}/explorer", tmp_path / "log", folder=ROOT):
+        page = open_page(f"http://127.0.0.1:{port}/explorer")
+        expect(heading(page)).to_contain_text("64 × 64")
+        expect(page.get_by_text(f"· {model}", exact=True)).to_be_visible()
+        assert field(page, "Layer").locator("option").count() == 2 * 7, "two blocks of seven matrices"
         page.close()
 
 
