@@ -212,8 +212,13 @@ def test_nothing_sticks_out(address: str, open_page: Open, width: int) -> None:
 def test_nothing_is_in_a_blind_visitors_way(address: str, open_page: Open, theme: str) -> None:
     page = open_page(f"{address}?theme={theme}")
     figure(page, "weight")
+    quantize_one(page, 1)
     for name in ("Weights", "Error", "Ledger", "Text", "Table"):
         tab(page, name)
+        if name == "Text":
+            fill(page, "Prompt", "The small dog")
+            button(page, "Write").click()
+            expect(page.locator("mark.fork").first).to_be_visible()
         page.wait_for_timeout(1000)
         found = Axe().run(page).response["violations"]
         serious = [

@@ -79,9 +79,9 @@ def level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """The levels' values above their lines, where there are few enough to read."""
     if len(levels.values) > 8:
         return []
-    note = {"y": 1, "yref": "paper", "yanchor": "top", "xanchor": "left", "showarrow": False}
-    font = {"size": 12, "color": theme.quantized}
-    return [note | {"x": value, "text": f" {value:.3g}", "font": font} for value in levels.values]
+    note = {"yref": "paper", "yanchor": "top", "xanchor": "left", "showarrow": False, "font": {"size": 12, "color": theme.action}}
+    # every other one a line lower, so that close levels do not write over each other
+    return [note | {"x": value, "y": 1 - 0.07 * (i % 2), "text": f" {value:.3g}"} for i, value in enumerate(levels.values)]
 
 
 def histogram_sentence(original: Histogram, quantized: Histogram | None, levels: Levels | None, scope: str) -> str:

@@ -111,10 +111,10 @@ def heading(question: str, answer: str) -> str:
 
 
 def page(side: str, text: str, colours: Theme) -> str:
-    """One text in the colour of its model; the first differing token stands out by colour and underline."""
+    """One text, its edge in the colour of its model; the first differing token stands out by colour and underline."""
     edge = colours.original if side == "original" else colours.quantized
-    fork = f"background:{colours.quantized};color:{colours.contrast};text-decoration:underline;border-radius:2px;padding:0 2px"
-    title = f"<h3 style='margin:0;font-size:1rem;color:{edge}'>{side}</h3>"
+    fork = f"background:{colours.action};color:{colours.contrast};text-decoration:underline;border-radius:2px;padding:0 2px"
+    title = f"<h3 style='margin:0;font-size:1rem'>{side}</h3>"
     body = f"<p style='white-space:pre-wrap;font-size:1.05rem;line-height:1.5;margin:4px 0'>{text}</p>"
     frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:4px 12px'>{title}{body}</section>"
     return f"<style>.prompt{{color:{colours.muted}}} mark.fork{{{fork}}}</style>{frame}"

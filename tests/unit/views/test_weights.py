@@ -60,6 +60,7 @@ def test_levels_are_written_only_where_they_can_be_read() -> None:
     many = np.arange(9.0)
     notes = weights.histogram(BEFORE, AFTER, ROW).plot["layout"]["annotations"]
     assert [note["text"].strip() for note in notes] == ["-1", "1"]
+    assert notes[0]["y"] != notes[1]["y"], "neighbours stand on different lines"
     assert weights.histogram(BEFORE, AFTER, Levels(many, many, many, 1)).plot["layout"]["annotations"] == []
 
 
