@@ -79,10 +79,11 @@ class TextComparison(Component):
         job = self.job
         if job is None:
             return
+        running = job.status is Status.RUNNING  # read once and first: a job may end while its text is being shown
         if job.latest is not None:
             self.pieces = job.latest
-            self._show(done=job.status is not Status.RUNNING)
-        if job.status is Status.RUNNING:
+            self._show(done=not running)
+        if running:
             return
         if self._poll is not None:
             self._poll.stop()

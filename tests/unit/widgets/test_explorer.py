@@ -8,6 +8,7 @@ import pytest
 import workbench as wb
 from workbench import presets
 from workbench.errors import WorkbenchError
+from workbench.jobs import Job, Status
 from workbench.session import Session, SharedModel
 from workbench.widgets import Explorer
 from workbench.widgets.component import FigureFrame
@@ -257,3 +258,27 @@ def test_it_becomes_an_ipywidget(explorer: Explorer) -> None:
 
     assert isinstance(explorer.ipywidget(), ipywidgets.Widget)
     assert isinstance(explorer.bench.ipywidget(), ipywidgets.Widget)
+
+
+class EndsWhileLookedAt(Job[None]):
+    """A job that is running at the first look at its status and done at the next, as when its thread ends in between."""
+
+    looks = 0
+
+    @property
+    def status(self) -> Status:
+        self.looks += 1
+        return Status.RUNNING if self.looks == 1 else Status.DONE
+
+
+def test_a_text_that_ends_while_it_is_looked_at_is_shown_to_its_end(explorer: Explorer) -> None:
+    text = explorer.text
+    text.job = EndsWhileLookedAt(lambda: iter(()))  # type: ignore[arg-type,return-value]
+    text.job.latest = (["a", "b"], ["a", "c"])
+    text.go.disabled = True
+    text._look()
+    assert text.job is not None, "it was running when looked at: look again"
+    text._look()
+    assert text.job is None
+    assert not text.go.disabled
+    assert "token 2 is “b” in the original and “c” in the quantized" in text.sentence.object
