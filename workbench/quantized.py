@@ -54,7 +54,9 @@ class QuantizedLayer:
 class QuantizedModel:
     """Quantized layers of one model by name, the plan that made them and how they were calibrated.
 
-    `source` is what the model was opened by; `calibration` holds plain facts (text, tokens, seed).
+    `source` is what the model was opened by; `calibration` holds plain facts (text, tokens, seed). `changed_tensors` are the
+    model's other tensors that were changed together with the layers (gains of norms), by the module's name, in the type and
+    size in which the model stores them.
     """
 
     source: str
@@ -62,6 +64,7 @@ class QuantizedModel:
     plan: LayerPlan
     calibration: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    changed_tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def ledger(self) -> BitLedger:

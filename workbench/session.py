@@ -211,7 +211,14 @@ class Session:
         layers = self.latest()
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        return twin(self.model, layers)
+        return twin(self.model, layers, self.changed_tensors())
+
+    def changed_tensors(self) -> Mapping[str, Tensor]:
+        """What the whole model's run changed beside its layers, as long as any of them is the latest result."""
+        latest = self.latest()
+        if self.whole is None or not any(latest.get(name) is layer for name, layer in self.whole.layers.items()):
+            return {}
+        return self.whole.changed_tensors
 
     def write(self, tokens: int = 80) -> Iterator[tuple[list[str], list[str]]]:
         """Both models continue the prompt, token by token; yields the pieces so far of original and quantized."""

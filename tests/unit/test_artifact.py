@@ -15,6 +15,7 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.artifact import PackedModel, atomic, digest, is_artifact, load, save
+from workbench.artifact.twin import twin
 from workbench.errors import ArtifactError, ModelError
 from workbench.kernels.bitpack import pack
 from workbench.kernels.packed import Packed, ledger
@@ -185,6 +186,51 @@ def test_tied_embeddings_are_stored_once(tiny_models: dict[str, Path], tmp_path:
     assert "transformer.wte.weight" in stored
     assert "lm_head.weight" not in stored
     assert "transformer.h.0.attn.c_attn.bias" in stored
+
+
+def test_changed_tensors_are_saved_in_the_place_of_the_models_own(builtin: ModelHandle, tmp_path: Path) -> None:
+    norm = "model.layers.1.input_layernorm.weight"
+    own = builtin.other_tensors(builtin.layer_names)[norm]
+    made = quantized(builtin, signs, builtin.layer_names[:2])
+    changed = replace(made, changed_tensors={norm: (own.float() * 1.5).to(own.dtype)})
+    plain, again = load(save(made, tmp_path / "plain", builtin)), load(save(changed, tmp_path / "changed", builtin))
+    assert torch.equal(again.quantized.changed_tensors[norm], changed.changed_tensors[norm])
+    assert torch.equal(again.module.get_parameter(norm), changed.changed_tensors[norm].float())
+    assert plain.quantized.changed_tensors == {}
+    assert again.bytes == plain.bytes
+    assert [entry.why for entry in again.file_ledger.entries if entry.item == norm] == [
+        f"new values, {own.dtype} as in the model"
+    ]
+    ids = again.encode(PROMPT)
+    expected = twin(builtin, changed.layers, changed.changed_tensors).logits(ids)
+    torch.testing.assert_close(again.logits(ids), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert not torch.allclose(expected, plain.logits(ids), rtol=0.01)
+
+
+def test_a_head_that_is_no_longer_tied_is_stored_beside_the_embedding(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    model = open_model(tiny_models["gpt2"])
+    embedding = model.other_tensors(model.layer_names)["transformer.wte.weight"]
+    made = replace(quantized(model, signs), changed_tensors={"lm_head.weight": 2 * embedding})
+    again = load(save(made, tmp_path / "out", model))
+    assert torch.equal(again.module.get_parameter("lm_head.weight"), 2 * embedding)
+    assert torch.equal(again.module.get_parameter("transformer.wte.weight"), embedding)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        pytest.param("model.norm.gain", torch.clone, "has no tensor 'model.norm.gain' outside its layers", id="name"),
+        pytest.param("model.norm.weight", torch.Tensor.double, r"torch.float64 \[256\] as changed", id="type"),
+        pytest.param("model.norm.weight", lambda own: own[:9], r"\[256\] in the model, but torch.\w+ \[9\]", id="size"),
+    ],
+)
+def test_a_changed_tensor_that_does_not_fit_is_refused(
+    builtin: ModelHandle, tmp_path: Path, name: str, change: Callable[[Tensor], Tensor], said: str
+) -> None:
+    own = builtin.other_tensors(builtin.layer_names)["model.norm.weight"]
+    made = replace(quantized(builtin, signs, builtin.layer_names[:1]), changed_tensors={name: change(own)})
+    with pytest.raises(ArtifactError, match=said):
+        save(made, tmp_path / "out", builtin)
 
 
 def test_an_encoder_is_saved_and_loaded_but_writes_no_text(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Session: choices can be undone, results belong to what made them, and a saved state comes back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,16 @@ def test_the_whole_models_results_belong_to_its_recipe(session: Session) -> None
     assert session.result is whole.layers[DOWN]
     session.use(FINER)
     assert session.result is None, "made with another recipe"
+
+
+def test_what_a_run_changed_beside_its_layers_is_used_with_them(session: Session) -> None:
+    whole = Job(session.quantize_model_steps).run_here().result()
+    norm = "model.norm.weight"
+    session.whole = replace(whole, changed_tensors={norm: torch.zeros(64)})
+    assert not session.packed_model().module.get_parameter(norm).any()
+    session.results.clear()
+    quantize(session)
+    assert session.packed_model().module.get_parameter(norm).any(), "no layer of that run is in use"
 
 
 def test_sessions_on_one_model_keep_their_results_apart(session: Session, shared: SharedModel) -> None:

@@ -56,6 +56,27 @@ def test_nothing_quantized_is_the_original(model: ModelHandle) -> None:
     torch.testing.assert_close(twin(model, {}).logits(ids), model.language_model().logits(ids), rtol=0, atol=0)
 
 
+def test_changed_tensors_replace_the_models_own_in_the_twin_only(model: ModelHandle, layers: dict[str, QuantizedLayer]) -> None:
+    original = model.language_model()
+    ids = original.encode(PROMPT)
+    before, norm = original.logits(ids), "model.norm.weight"
+    doubled = {norm: 2 * original.module.get_parameter(norm)}
+    second = twin(model, layers, doubled)
+    torch.testing.assert_close(second.logits(ids), 2 * twin(model, layers).logits(ids), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(original.logits(ids), before, rtol=0, atol=0)
+
+
+def test_a_tied_tensor_follows_its_source_unless_it_is_given_too(tiny_models: dict[str, Path]) -> None:
+    model = wb.open_model(tiny_models["gpt2"])
+    embedding = model.module.get_parameter("transformer.wte.weight")
+    assert embedding is model.module.get_parameter("lm_head.weight")
+    followed = twin(model, {}, {"transformer.wte.weight": 2 * embedding}).module
+    assert followed.get_parameter("lm_head.weight") is followed.get_parameter("transformer.wte.weight")
+    apart = twin(model, {}, {"lm_head.weight": 3 * embedding}).module
+    assert torch.equal(apart.get_parameter("lm_head.weight"), 3 * embedding)
+    assert apart.get_parameter("transformer.wte.weight") is embedding
+
+
 def test_a_conv1d_model_takes_packed_layers_too(tiny_models: dict[str, Path]) -> None:
     model = wb.open_model(tiny_models["gpt2"])
     name = model.layer_names[0]

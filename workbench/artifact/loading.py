@@ -27,15 +27,16 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     place = Path(folder).expanduser().absolute()
     contents = reading.read(place)
     layers = {name: layer_from(name, entry, contents) for name, entry in contents.recipe["layers"].items()}
+    packed_names = {key for entry in contents.recipe["layers"].values() for key in tensor_names(entry["packed"])}
+    others = {name: tensor for name, tensor in contents.tensors.items() if name not in packed_names}
     quantized = QuantizedModel(
         source=contents.recipe["source"],
         layers=layers,
         plan=LayerPlan.from_dict(contents.recipe["plan"]),
         calibration=contents.recipe["calibration"],
         seconds=contents.recipe["seconds"],
+        changed_tensors={name: others[name] for name in contents.recipe.get("changed_tensors", ())},
     )
-    packed_names = {key for entry in contents.recipe["layers"].values() for key in tensor_names(entry["packed"])}
-    others = {name: tensor for name, tensor in contents.tensors.items() if name not in packed_names}
     module = build(place, {name: layer.packed for name, layer in layers.items()}, others, cache)
     file_ledger = BitLedger.from_dict(contents.ledger["model"])
     return PackedModel(place, quantized, module, file_ledger, contents.recipe["fingerprint"])

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
     check_belongs(quantized, model)
     layers = counted(quantized.layers)
     tensors, entries = packed_tensors(layers)
-    others = model.other_tensors(layers)
+    others = with_changes(model.other_tensors(layers), quantized, model)
     with new_folder(target) as partial:
         save_file(tensors | others, partial / MODEL, metadata={"format": "pt"})
         (partial / MODEL).chmod(0o644)  # safetensors writes it for its owner only
@@ -41,7 +41,7 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
             if (model.folder / name).is_file():
                 shutil.copyfile(model.folder / name, partial / name)
         write_json(partial / RECIPE, recipe_document(quantized, layers, model))
-        book = file_ledger(partial / MODEL, layers, entries, others)
+        book = file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)
         write_json(partial / LEDGER, ledger_document(partial, layers, tensors | others, book))
     return target
 
@@ -56,6 +56,23 @@ def check_belongs(quantized: QuantizedModel, model: ModelHandle) -> None:
         there, given = model.layer(name), [layer.packed.rows, layer.packed.cols]
         if given != [there.rows, there.cols]:
             raise ArtifactError(f"layer {name!r} is {[there.rows, there.cols]} in the model, but {given} as quantized.")
+
+
+def with_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model: ModelHandle) -> dict[str, Tensor]:
+    """The model's other tensors, some as quantization changed them; ArtifactError unless each keeps its type and shape.
+
+    A tensor that was tied to another and now differs from it is stored beside it.
+    """
+    result = dict(others)
+    for name, new in quantized.changed_tensors.items():
+        stored = others[name] if name in others else model.tied_tensor(name)
+        if stored is None:
+            raise ArtifactError(f"{model.source!r} has no tensor {name!r} outside its layers; quantize the model again.")
+        if (new.dtype, new.shape) != (stored.dtype, stored.shape):
+            there, given = f"{stored.dtype} {list(stored.shape)}", f"{new.dtype} {list(new.shape)}"
+            raise ArtifactError(f"tensor {name!r} is {there} in the model, but {given} as changed; store it as in the model.")
+        result[name] = new.detach().cpu().contiguous().clone()
+    return result
 
 
 def counted(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
@@ -99,6 +116,7 @@ def recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLay
         "plan": quantized.plan.to_dict(),
         "calibration": dict(quantized.calibration),
         "seconds": quantized.seconds,
+        "changed_tensors": list(quantized.changed_tensors),
         "layers": {
             name: {
                 "recipe": layer.recipe.to_dict(),
@@ -113,14 +131,22 @@ def recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLay
 
 
 def file_ledger(
-    file: Path, layers: Mapping[str, QuantizedLayer], entries: Sequence[BitEntry], others: Mapping[str, Tensor]
+    file: Path,
+    layers: Mapping[str, QuantizedLayer],
+    entries: Sequence[BitEntry],
+    others: Mapping[str, Tensor],
+    changed: Collection[str],
 ) -> BitLedger:
-    """The ledger of model.safetensors over all weights of the model: its total is the file's size in bits, exactly."""
+    """The ledger of model.safetensors over all weights of the model: its total is the file's size in bits, exactly.
+
+    `changed` names those of the other tensors whose values are not the model's own.
+    """
     book: dict[str, BitEntry] = {}
     for entry in entries:
         so_far = book[entry.item].bits if entry.item in book else 0
         book[entry.item] = replace(entry, bits=so_far + entry.bits)
-    kept = [BitEntry(name, stored_bits(t), f"not quantized, {t.dtype} as in the model") for name, t in others.items()]
+    values = {name: "new values" if name in changed else "not quantized" for name in others}
+    kept = [BitEntry(name, stored_bits(t), f"{values[name]}, {t.dtype} as in the model") for name, t in others.items()]
     header = BitEntry("safetensors header", 8 * len(digest.header(file)), "names, types and shapes of all tensors")
     quantized = BitLedger.merge(layer.ledger for layer in layers.values())
     weights = quantized.weights + sum(tensor.numel() for tensor in others.values())

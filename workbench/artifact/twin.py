@@ -1,19 +1,29 @@
-"""A second, running model beside the original that shares all its memory but the layers that were quantized."""
+"""A second, running model beside the original that shares all its memory but what quantization changed."""
 
 import copy
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+from torch import Tensor
+
 from workbench.kernels.linear import Cache, PackedLinear
+from workbench.models import architecture
 from workbench.models.handle import ModelHandle
 from workbench.models.language_model import LanguageModel
 from workbench.quantized import QuantizedLayer
 
 
-def twin(model: ModelHandle, layers: Mapping[str, QuantizedLayer], *, cache: Cache = "decoded") -> LanguageModel:
+def twin(
+    model: ModelHandle,
+    layers: Mapping[str, QuantizedLayer],
+    changed_tensors: Mapping[str, Tensor] | None = None,
+    *,
+    cache: Cache = "decoded",
+) -> LanguageModel:
     """The model with these layers packed, running beside the original; nothing is copied but the module tree.
 
+    `changed_tensors` are those of the `QuantizedModel` that the layers come from, and take the place of the model's own.
     The original stays as it is, so both can write at the same time. Raises ModelError for encoders and unknown layers.
     """
     original = model.language_model()
@@ -25,4 +35,5 @@ def twin(model: ModelHandle, layers: Mapping[str, QuantizedLayer], *, cache: Cac
         module = copy.deepcopy(original.module, memo)
     for name, layer in layers.items():
         module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), layer.packed, cache=cache))
+    architecture.replace_parameters(module, changed_tensors or {})
     return LanguageModel(module, original.tokenizer, f"{original.name}, {len(layers)} layers packed")

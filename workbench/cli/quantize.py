@@ -57,6 +57,7 @@ def quantize(
         "tokens": result.calibration["tokens"],
         "seed": seed,
         "seconds": time.perf_counter() - begin,
+        "changed_tensors": list(result.changed_tensors),
         "layers": table.drop(columns=["seconds"]).to_dict("records"),
     }
     sentence = (

@@ -109,6 +109,20 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.eval().requires_grad_(requires_grad=False)
 
 
+def replace_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters other values, float32; what is tied to one of them follows, unless it is given a value of its own."""
+    tied = {name: source for name, source in cast(Any, module).all_tied_weights_keys.items() if name not in tensors}
+    followers = {
+        name: source
+        for name, source in tied.items()
+        if source in tensors and module.get_parameter(name) is module.get_parameter(source)
+    }
+    new = {name: nn.Parameter(tensor.float(), requires_grad=False) for name, tensor in tensors.items()}
+    for name, parameter in [*new.items(), *((name, new[source]) for name, source in followers.items())]:
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, parameter)
+
+
 def empty_parameters(module: nn.Module) -> set[str]:
     """Parameters that have no memory yet."""
     return {name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_meta}

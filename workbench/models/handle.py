@@ -88,6 +88,13 @@ class ModelHandle:
                 del found[tied]
         return found
 
+    def tied_tensor(self, name: str) -> Tensor | None:
+        """The tensor that the module ties `name` to (an output head to the embedding), in its stored dtype, or None."""
+        module: Any = architecture.empty_module(self.config)
+        source = module.all_tied_weights_keys.get(name)
+        place = stored_name(source, module.base_model_prefix, self._checkpoint) if source else None
+        return self._checkpoint.read(place) if place else None
+
     @property
     def module(self) -> nn.Module:
         """The whole model, float32, eval, without gradients; loaded on first use."""
