@@ -21,6 +21,7 @@ from tests.battery.cases import (
     snapshots,
 )
 from workbench import registry
+from workbench.analysis.basis import coded
 from workbench.errors import RecipeError, ShapeError
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed
@@ -181,8 +182,9 @@ def test_coding_its_own_values_changes_nothing(part: Coder) -> None:
 def test_sweeps_never_raise_the_error(part: Coder) -> None:
     w = gaussian(16, 240)[:, : part.span(240)]
     mask = gaussian(16, w.shape[1], seed=5) > -1 if not part.whole else torch.ones_like(w, dtype=torch.bool)
-    sweeps = part.fit(w, mask, part.prepare([w]), None).sweeps
-    assert list(sweeps) == sorted(sweeps, reverse=True)
+    fit = part.fit(w, mask, part.prepare([w]), None)
+    assert list(fit.sweeps) == sorted(fit.sweeps, reverse=True)
+    assert len(fit.path) == len(fit.sweeps)
 
 
 @of(Coder)
@@ -258,6 +260,7 @@ def test_a_transform_keeps_the_output(part: Transform) -> None:
     torch.testing.assert_close(inner @ moment @ inner.T, w @ h @ w.T, rtol=1e-4, atol=1e-3)
     packed = part.pack(Packed("dense", 12, 96, {"weight": inner}), state)
     torch.testing.assert_close(reference.decode(packed), w, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(coded(packed, w)[1], inner, rtol=1e-4, atol=1e-4)
     x = gaussian(5, 96, seed=9)
     torch.testing.assert_close(reference.linear(x, packed), x @ w.T, rtol=1e-4, atol=1e-4)
 

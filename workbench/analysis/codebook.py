@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from workbench.analysis.basis import coded
 from workbench.errors import ShapeError
-from workbench.kernels import bitpack, codewords
+from workbench.kernels import bitpack, codewords, reference
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width, signs
 
@@ -93,23 +94,39 @@ def summary(packed: Packed, weight: Tensor | None = None) -> pd.DataFrame:
     """One row for each codebook of a layer: path, length, entries, rate, used, dead, index_entropy, flip_rate, flip_bound.
 
     `rate` is index bits a sign, `index_entropy` what the indices would take a sign if they were entropy-coded, `flip_rate` the
-    share of signs of `weight` that the codewords change (missing without it) and `flip_bound` the least share possible at
-    this rate for evenly spread signs. `weight [rows, cols]` must be in the basis that is coded, so without a transform.
+    share of signs that the codewords change (missing without `weight`) and `flip_bound` the least share possible at this rate
+    for evenly spread signs. `weight [rows, cols]` is the original; signs are compared in the basis that is coded, those of a
+    second plane with what the planes before it leave.
     """
     rows = []
+    targets = {} if weight is None else dict(coded_targets(packed, weight))
     for path, node in codebook_nodes(packed):
         length, entries = node.facts["length"], node.facts["entries"]
         counts = torch.tensor(usage(node)["count"].to_numpy())
         rate = index_width(entries) / length
         used = int((counts > 0).sum())
-        flipped = None if weight is None else flip_rate(weight, node)
+        flipped = flip_rate(targets[path], node) if path in targets else None
         rows.append((path, length, entries, rate, used, entries - used, entropy(counts) / length, flipped, flip_bound(rate)))
     columns = ["path", "length", "entries", "rate", "used", "dead", "index_entropy", "flip_rate", "flip_bound"]
     return pd.DataFrame(rows, columns=columns)
 
 
+def coded_targets(packed: Packed, weight: Tensor, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Each codebook's path and the matrix `[rows, cols]` whose signs it stands for, given the layer's original weight."""
+    inner, target, path = coded(packed, weight, path)
+    if inner.format == "binary-codebook":
+        yield path, target
+    elif inner.format == "sum":
+        for number, child in enumerate(inner.children):
+            yield from coded_targets(child, target, f"{path}{number}.")
+            target = target - reference.decode(child)
+
+
 def flip_rate(weight: Tensor, node: Packed) -> float:
-    """Share of the signs of `weight [rows, cols]`, less the stored mean, that the codewords change; sign(0) is +."""
+    """Share of the signs of `weight [rows, cols]` in the coded basis, less the stored mean, that the codewords change.
+
+    The sign of 0 is +.
+    """
     if tuple(weight.shape) != (node.rows, node.cols):
         raise ShapeError(f"a weight of shape {list(weight.shape)} does not fit codes of [{node.rows}, {node.cols}].")
     target = weight.to(torch.float32)

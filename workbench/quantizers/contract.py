@@ -34,11 +34,24 @@ Result = TypeVar("Result")
 class Fit:
     """Parameters of a coder on one span of columns, and the squared error after each sweep that led to them.
 
-    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic.
+    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic. `path` holds,
+    for each entry of `sweeps`, the scales and means of the first few rows: `scale [planes, k]` and, where used, `mean [k]`.
     """
 
     params: Params
     sweeps: tuple[float, ...] = ()
+    path: tuple[Params, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """How coder number `coder` of a recipe settled on columns `start:stop`: errors and path of its `Fit`."""
+
+    coder: int
+    start: int
+    stop: int
+    errors: tuple[float, ...]
+    path: tuple[Params, ...]
 
 
 class QuantizerPart(Part):
@@ -247,8 +260,8 @@ class Snapshot:
     """One step of a running quantizer, for a progress bar or a viewer that scrubs through the algorithm.
 
     `done` of `total` columns are coded; `event` is "learn" (a step of a learned transform), "fit" (sweeps of a coder), "block"
-    (columns coded), "refit" or "correction"; `detail` holds small facts such as the error; `weight` is the transformed matrix
-    as it stands.
+    (columns coded), "refit" or "correction"; `detail` holds small facts: the "step" of a learned transform, "sweeps" (a list of
+    Sweeps: what was fitted since the last snapshot), "relative_error"; `weight` is the transformed matrix as it stands.
     """
 
     event: str

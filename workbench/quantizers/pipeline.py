@@ -25,6 +25,7 @@ from workbench.quantizers.contract import (
     QuantizerPart,
     Snapshot,
     Split,
+    Sweeps,
     Transform,
 )
 from workbench.recipe import Recipe
@@ -57,12 +58,12 @@ class SplitRun:
 class CoderRun:
     """One coder at work on one matrix: its parameters span by span and its codes, filled as columns are coded."""
 
-    def __init__(self, coder: Coder, mask: Tensor, shared: Params, moment: Tensor | None) -> None:
-        self.coder, self.mask, self.shared, self.moment = coder, mask, shared, moment
+    def __init__(self, number: int, coder: Coder, mask: Tensor, shared: Params, moment: Tensor | None) -> None:
+        self.number, self.coder, self.mask, self.shared, self.moment = number, coder, mask, shared, moment
         self.cols = mask.shape[1]
         self.span, self.step = coder.span(self.cols), coder.step(self.cols)
         self.params: list[Params | None] = [None] * -(-self.cols // self.span)
-        self.sweeps: list[tuple[float, ...]] = []
+        self.sweeps: list[Sweeps] = []
         self.codes: dict[int, Tensor] = {}  # by first column; each entry lies in one span
 
     def fit(self, w: Tensor, index: int) -> Params:
@@ -72,8 +73,13 @@ class CoderRun:
             moment = None if self.moment is None else self.moment[columns, columns]
             fit = self.coder.fit(w[:, columns], self.mask[:, columns], self.shared, moment)
             self.params[index] = fit.params
-            self.sweeps.append(fit.sweeps)
+            self.sweeps.append(Sweeps(self.number, columns.start, columns.stop, fit.sweeps, fit.path))
         return cast(Params, self.params[index])
+
+    def told(self) -> list[Sweeps]:
+        """What has been fitted since the last time this was asked."""
+        news, self.sweeps = self.sweeps, []
+        return news
 
     def code(self, w: Tensor, start: int, stop: int) -> Tensor:
         """Code columns `start:stop` and return their values."""
@@ -142,7 +148,7 @@ def quantize_layer(
     division = SplitRun(split, w, h_inner)
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
-    runs = [CoderRun(*args, h_inner) for args in zip(coders, division.masks, shared, strict=True)]
+    runs = [CoderRun(i, *args, h_inner) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
     yield from code_columns(w, h_inner, division, runs, cast(Assignment, recipe.assignment))
     for run in runs:
         run.refit(w - sum(other.values() for other in runs if other is not run))
@@ -205,7 +211,7 @@ class Nearest:
             self.shared = [coder.prepare([w]) for coder in self.coders]
         division = SplitRun(self.split, w, torch.eye(w.shape[1]) if self.split.needs_moment else None)
         division.reach(w, 0, w.shape[1])
-        runs = [CoderRun(*args, None) for args in zip(self.coders, division.masks, self.shared, strict=True)]
+        runs = [CoderRun(i, *args, None) for i, args in enumerate(zip(self.coders, division.masks, self.shared, strict=True))]
         return sum((run.code(w, 0, w.shape[1]) * run.mask for run in runs), torch.zeros_like(w))
 
 
@@ -219,7 +225,7 @@ def code_columns(
         for run in runs:
             for index in range(len(run.params)):
                 run.fit(w, index)
-                yield Snapshot("fit", 0, cols, {"span": index, "sweeps": run.sweeps[-1]})
+                yield Snapshot("fit", 0, cols, {"sweeps": run.told()})
     coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
 
     def quantize(current: Tensor, start: int, stop: int) -> Tensor:
@@ -231,11 +237,9 @@ def code_columns(
         return first
 
     layout = Layout(cols, max(run.step for run in runs), min(run.span for run in runs))
-    fitted = sum(len(run.sweeps) for run in runs)
     for current in assignment.run(w.clone(), moment, layout, quantize):
-        sweeps = [s for run in runs for s in run.sweeps]
-        detail = {"sweeps": sweeps[fitted:], "relative_error": relative_error(w[:, coded], current[:, coded])}
-        fitted = len(sweeps)
+        sweeps = [sweeps for run in runs for sweeps in run.told()]
+        detail = {"sweeps": sweeps, "relative_error": relative_error(w[:, coded], current[:, coded])}
         yield Snapshot("block", int(coded.sum()), cols, detail, current.clone())
 
 

@@ -1,12 +1,18 @@
 """Sign patterns, codeword use and flipped signs against counting by hand, and the bound at its known points."""
 
+import dataclasses
+
 import pytest
 import torch
+from torch import Tensor
 
-from tests.battery.cases import gaussian, quantize
+from tests.battery.cases import correlated, gaussian, quantize
 from workbench.analysis import codebook
 from workbench.errors import ShapeError
+from workbench.kernels import reference
+from workbench.kernels.packed import Packed
 from workbench.presets.preset import compose, part
+from workbench.quantizers.contract import Transform
 
 
 def test_patterns_are_counted_and_written() -> None:
@@ -56,6 +62,33 @@ def test_flips_are_the_signs_that_differ_and_stay_above_the_bound(mean: bool) ->
     if not mean:
         differing = ((result.weight() > 0) != (w >= 0)).float().mean().item()
         assert row["flip_rate"] == pytest.approx(differing)
+
+
+@pytest.mark.parametrize("transform", ["permutation", "column-scale", "hadamard", "learned"])
+def test_flips_are_counted_in_the_basis_that_is_coded(transform: str) -> None:
+    w, h = gaussian(48, 160), correlated(160)
+    coder = part("coder", "binary-codebook", length=8, entries=64)
+    change = part("transform", transform, **({"steps": 10} if transform == "learned" else {}))
+    packed = quantize(compose(coder, transform=change), w, h).packed
+    inner, changed = coded_by_hand(change, packed, w)
+    assert codebook.summary(packed, w).loc[0, "flip_rate"] == codebook.flip_rate(changed, inner)
+    assert codebook.summary(packed, w).loc[0, "flip_rate"] < 0.35, "in the wrong basis half of the signs differ"
+
+
+def coded_by_hand(change: Transform, packed: Packed, w: Tensor) -> tuple[Packed, Tensor]:
+    """The node inside the transform, and W' as W times the matrix that the transform is (identity rows, undone)."""
+    (inner,) = packed.children
+    dense = Packed("dense", packed.cols, packed.cols, {"weight": torch.eye(packed.cols)})
+    back = reference.decode(dataclasses.replace(packed, rows=packed.cols, children=(dense,)))
+    return inner, torch.linalg.solve(back.double(), w.double(), left=False).float()
+
+
+def test_a_second_plane_flips_signs_of_what_the_first_leaves() -> None:
+    w = gaussian(48, 160)
+    packed = quantize(compose(part("coder", "codebook-planes", length=8, entries=64)), w).packed
+    first, second = packed.children
+    expected = [codebook.flip_rate(w, first), codebook.flip_rate(w - reference.decode(first), second)]
+    assert codebook.summary(packed, w)["flip_rate"].tolist() == expected
 
 
 @pytest.mark.parametrize(("rate", "share"), [(1.0, 0.0), (0.9, 0.013), (0.8, 0.031), (0.7, 0.053), (0.0, 0.5)])

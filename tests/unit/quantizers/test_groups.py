@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.battery.cases import correlated, gaussian, quantize, snapshots
-from workbench import registry
+from workbench import presets, registry
 from workbench.errors import RecipeError
 from workbench.kernels import reference
 from workbench.presets.preset import compose, part
@@ -145,3 +145,13 @@ def test_more_kept_than_there_are_and_blocks_that_cut_groups_are_mistakes() -> N
         registry.make("split", "groups", kept=9)
     with pytest.raises(RecipeError, match="block of 100 columns does not hold whole groups of 8"):
         registry.make("split", "groups", kept=4, block=100)
+
+
+def test_every_fit_of_every_coder_is_told_once_block_by_block() -> None:
+    recipe, cols = presets.recipe("arb-llm", block=64), 200
+    seen, _ = snapshots(recipe, gaussian(16, cols), correlated(cols))
+    told = [[(s.coder, s.start) for s in snapshot.detail["sweeps"]] for snapshot in seen if snapshot.event == "block"]
+    everything = [(coder, start) for coder in range(len(recipe.coders)) for start in range(0, cols, 64)]
+    assert len(told) > 1
+    assert sorted(pair for pairs in told for pair in pairs) == everything
+    assert max(start for _, start in told[0]) < min(start for _, start in told[1])

@@ -78,19 +78,28 @@ def test_no_sweep_is_worse_and_the_best_is_kept(
     w = w.sign() * w.abs() ** tail
     mask = torch.rand(shape, generator=random) < density
     start = planes.greedy(w, mask, count, mean, columns, mask)
-    params, errors = planes.alternate(w, mask, start, 20, planes.nearest_signs)
-    assert list(errors) == sorted(errors, reverse=True)
-    assert error_of(w, params, mask) == pytest.approx(errors[-1], rel=1e-6, abs=1e-9)
-    assert errors[-1] <= error_of(w, start, mask) * (1 + 1e-6) + 1e-9
+    fit = planes.alternate(w, mask, start, 20, planes.nearest_signs)
+    assert list(fit.sweeps) == sorted(fit.sweeps, reverse=True)
+    assert error_of(w, fit.params, mask) == pytest.approx(fit.sweeps[-1], rel=1e-6, abs=1e-9)
+    assert fit.sweeps[-1] <= error_of(w, start, mask) * (1 + 1e-6) + 1e-9
 
 
 def test_planted_planes_are_found_exactly() -> None:
     w = 1.5 * gaussian(8, 64).sign() + 0.25 * gaussian(8, 64, 1).sign()
-    params, errors = planes.alternate(
-        w, all_of(w), planes.greedy(w, all_of(w), 2, False, False, all_of(w)), 15, planes.nearest_signs
-    )
-    assert errors[-1] == pytest.approx(0, abs=1e-4)
-    torch.testing.assert_close(params["scale"], torch.tensor([[1.5] * 8, [0.25] * 8]), rtol=1e-3, atol=1e-3)
+    start = planes.greedy(w, all_of(w), 2, False, False, all_of(w))
+    fit = planes.alternate(w, all_of(w), start, 15, planes.nearest_signs)
+    assert fit.sweeps[-1] == pytest.approx(0, abs=1e-4)
+    torch.testing.assert_close(fit.params["scale"], torch.tensor([[1.5] * 8, [0.25] * 8]), rtol=1e-3, atol=1e-3)
+
+
+def test_the_path_of_scales_and_means_leads_from_the_start_to_the_result() -> None:
+    w = gaussian(12, 200) + 0.4
+    start = planes.greedy(w, all_of(w), 2, True, False, all_of(w))
+    fit = planes.alternate(w, all_of(w), start, 15, planes.nearest_signs)
+    assert len(fit.path) == len(fit.sweeps) > 2
+    for name in ("scale", "mean"):
+        assert torch.equal(fit.path[0][name], start[name][..., : planes.WATCHED])
+        assert torch.equal(fit.path[-1][name], fit.params[name][..., : planes.WATCHED])
 
 
 def test_planted_row_and_column_scales_are_found() -> None:
@@ -105,7 +114,7 @@ def test_planted_row_and_column_scales_are_found() -> None:
 def test_settled_scales_have_nothing_left_to_gain_for_their_signs() -> None:
     w = gaussian(4, 200) + 0.4
     start = planes.greedy(w, all_of(w), 1, True, False, all_of(w))
-    params = planes.alternate(w, all_of(w), start, 30, planes.nearest_signs)[0]
+    params = planes.alternate(w, all_of(w), start, 30, planes.nearest_signs).params
     again = planes.refine(w, all_of(w), planes.nearest_signs(w, params), params)
     torch.testing.assert_close(again["scale"], params["scale"], rtol=2e-3, atol=1e-4)
     torch.testing.assert_close(again["mean"], params["mean"], rtol=2e-2, atol=2e-3)

@@ -28,6 +28,11 @@ class Transformed(Format):
         raise NotImplementedError
 
     @classmethod
+    def apply(cls, w: Tensor, packed: Packed) -> Tensor:
+        """W' from W; the same as the input's change where that is orthogonal."""
+        return cls.input(w, packed)
+
+    @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W from W'."""
         raise NotImplementedError
@@ -77,6 +82,11 @@ class Scaled(Transformed):
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x / s."""
         return x / packed.tensors["scale"].to(x.dtype)
+
+    @classmethod
+    def apply(cls, w: Tensor, packed: Packed) -> Tensor:
+        """W · s."""
+        return w * packed.tensors["scale"].to(w.dtype)
 
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:

@@ -106,7 +106,7 @@ class BinaryCodebook(Coder):
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
         start = planes.greedy(w, every, self.count, self.mean, self.scales in COLUMNS, every)
-        return planes.alternate(w, every, start, self.sweeps, planes.nearest_signs)[0]
+        return planes.alternate(w, every, start, self.sweeps, planes.nearest_signs).params
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on codewords, and the shared `codebook`."""
@@ -115,7 +115,7 @@ class BinaryCodebook(Coder):
         def choose(w: Tensor, params: Params) -> Tensor:
             return self.signs(self.encode(w, params, everywhere), params, w.shape[1])
 
-        return Fit(*planes.alternate(w, mask, {**self.binarize(w), **shared}, SETTLE, choose))
+        return planes.alternate(w, mask, {**self.binarize(w), **shared}, SETTLE, choose)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`."""

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from workbench.quantizers.coders.groups import beside
 from workbench.quantizers.coders.scales import cost, least_squares
-from workbench.quantizers.contract import Params
+from workbench.quantizers.contract import Fit, Params
 from workbench.quantizers.curvature import damped
 from workbench.quantizers.stored import fp16
 
 DAMPING = 0.01  # of the moment in `refit`
+WATCHED = 8  # rows whose scales and means are reported sweep by sweep
 Choose = Callable[[Tensor, Params], Tensor]  # signs [planes, rows, cols] for given parameters
 
 
@@ -96,7 +97,7 @@ def greedy(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over
     return params
 
 
-def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choose) -> tuple[Params, tuple[float, ...]]:
+def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choose) -> Fit:
     """Refine scales and signs in turn, at most `sweeps` times; errors never rise and the best parameters are returned.
 
     A sweep solves mean and scales together by least squares, then each plane's column scales, then chooses signs again.
@@ -108,7 +109,7 @@ def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choo
         return ((values(signs, params, slice(0, w.shape[1])) - w) * mask).square().sum(dtype=torch.float64).item()
 
     signs = choose(w, params)
-    errors = [error(signs, params)]
+    errors, path = [error(signs, params)], [watched(params)]
     for _ in range(sweeps):
         trial = refine(w, mask, signs, params)
         signs = choose(w, trial)
@@ -117,7 +118,13 @@ def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choo
             break
         params = trial
         errors.append(now)
-    return params, tuple(errors)
+        path.append(watched(params))
+    return Fit(params, tuple(errors), tuple(path))
+
+
+def watched(params: Params) -> Params:
+    """Scales and means of the first rows, as they are now."""
+    return {name: params[name][..., :WATCHED].clone() for name in ("scale", "mean") if name in params}
 
 
 def refine(w: Tensor, mask: Tensor, signs: Tensor, params: Params) -> Params:

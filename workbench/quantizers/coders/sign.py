@@ -1,6 +1,6 @@
 """Coder `sign`: one or two planes of signs with scales, from plain signs to alternating refined binarization (ARB)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -63,11 +63,12 @@ class Sign(Coder):
         """`scale [planes, rows]`, `mean [rows]`, `column_scale [planes, span]`."""
         over = mask if self.average == "kept" else torch.ones_like(mask)
         start = planes.greedy(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
-        params, sweeps = planes.alternate(w, mask, start, self.sweeps, planes.nearest_signs)
+        fit = planes.alternate(w, mask, start, self.sweeps, planes.nearest_signs)
         if self.scaling == "moment" and moment is not None:
-            signs = planes.nearest_signs(w, params)
-            (params,) = planes.refit(w * mask, signs, [params], w.shape[1], mask, moment)
-        return Fit(params, sweeps)
+            signs = planes.nearest_signs(w, fit.params)
+            (params,) = planes.refit(w * mask, signs, [fit.params], w.shape[1], mask, moment)
+            fit = replace(fit, params=params)
+        return fit
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The nearest sum of signs."""

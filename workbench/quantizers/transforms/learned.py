@@ -82,5 +82,5 @@ class Learned(Transform):
 def binarized(w: Tensor) -> Tensor:
     """First-order ARB with row scales and means, three sweeps."""
     every = torch.ones_like(w, dtype=torch.bool)
-    params, _ = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs)
+    params = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs).params
     return values(nearest_signs(w, params), params, slice(0, w.shape[1]))

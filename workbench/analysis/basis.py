@@ -1,0 +1,23 @@
+"""The basis in which a layer's weights are coded: what is left of a stored tree, and of a weight, behind its transforms."""
+
+from torch import Tensor
+
+from workbench import registry
+from workbench.errors import ShapeError
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.transforms import Transformed
+
+
+def coded(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tensor, str]:
+    """The node inside all transforms of `packed`, `weight [rows, cols]` in its basis (W'), and the node's path (see `walk`)."""
+    if tuple(weight.shape) != (packed.rows, packed.cols):
+        raise ShapeError(f"a weight of shape {list(weight.shape)} does not fit codes of [{packed.rows}, {packed.cols}].")
+    node = packed
+    while issubclass(kind := registry.find("format", node.format), Transformed):
+        weight, node, path = kind.apply(weight, node), node.children[0], f"{path}0."
+    return node, weight, path
+
+
+def is_transformed(packed: Packed) -> bool:
+    """Whether the weights were coded in another basis than the model's."""
+    return issubclass(registry.find("format", packed.format), Transformed)
