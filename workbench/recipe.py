@@ -1,6 +1,7 @@
-"""A recipe is a value: which five parts quantize a layer, with every number that matters; and a plan for many layers.
+"""A recipe is a value: which parts quantize a layer, with every number that matters; and a plan for many layers.
 
-Parts are frozen dataclasses that register themselves (see `registry`); this module knows none of them by name.
+Parts are frozen dataclasses that register themselves (see `registry`); this module knows none of them by name, but for the one
+that keeps activations as they are, which recipes written before there was a choice mean.
 """
 
 import dataclasses
@@ -74,6 +75,7 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
 class Recipe:
     """How one layer is quantized: transform · split · coders (one for each mask of the split) · assignment · correction.
 
+    `activations` says what happens to the layer's input when it runs.
     `name` and `settings` remember the preset it came from, so that it can be printed as one short call.
     """
 
@@ -82,6 +84,7 @@ class Recipe:
     coders: tuple[Part, ...]
     assignment: Part
     correction: Part
+    activations: Part = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))
     seed: int = 0
     name: str = "custom"
     settings: tuple[tuple[str, Any], ...] = ()
@@ -102,6 +105,7 @@ class Recipe:
             "coders": [coder.to_dict() for coder in self.coders],
             "assignment": self.assignment.to_dict(),
             "correction": self.correction.to_dict(),
+            "activations": self.activations.to_dict(),
         }
 
     @classmethod
@@ -116,6 +120,7 @@ class Recipe:
                 coders=tuple(part_from_dict("coder", coder) for coder in data["coders"]),
                 assignment=part_from_dict("assignment", data["assignment"]),
                 correction=part_from_dict("correction", data["correction"]),
+                activations=part_from_dict("activations", data.get("activations", {"part": "keep"})),
                 seed=data.get("seed", 0),
                 name=data.get("name", "custom"),
                 settings=tuple(data.get("settings", {}).items()),
@@ -150,6 +155,7 @@ class Recipe:
             f"    coders=({coders.rstrip()}),\n"
             f"    assignment={self.assignment.code()},\n"
             f"    correction={self.correction.code()},\n"
+            f"    activations={self.activations.code()},\n"
             f"    seed={self.seed},\n"
             ")"
         )

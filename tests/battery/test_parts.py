@@ -20,13 +20,14 @@ from tests.battery.cases import (
     recipe_with,
     snapshots,
 )
-from workbench import registry
+from workbench import presets, registry
 from workbench.analysis.basis import coded
 from workbench.errors import RecipeError, ShapeError
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.rounding import rounded_bits
 from workbench.presets.preset import compose
-from workbench.quantizers.contract import Assignment, Coder, Layout, QuantizerPart, Split, Transform
+from workbench.quantizers.contract import Activations, Assignment, Coder, Layout, QuantizerPart, Split, Transform
 from workbench.recipe import Part, Recipe, part_from_dict
 
 every_part = pytest.mark.parametrize("part", VARIANTS.values(), ids=VARIANTS.keys())
@@ -288,3 +289,17 @@ def test_coding_without_error_moves_nothing(part: Assignment) -> None:
         w.clone(), correlated(150), Layout(150, 1, 150), lambda current, start, stop: current[:, start:stop].clone()
     )
     assert torch.equal(last, w)
+
+
+@of(Activations)
+def test_rounding_inputs_leaves_the_stored_matrix_alone(part: Activations) -> None:
+    w, h = gaussian(16, 96), correlated(96)
+    plain = quantize(presets.recipe("btc", bits=1, transform="hadamard"), w, h)
+    rounded = quantize(presets.recipe("btc", bits=1, transform="hadamard").replace(activations=part), w, h)
+    assert torch.equal(rounded.weight(), plain.weight())
+    assert rounded.ledger.total_bits == plain.ledger.total_bits
+    x = gaussian(5, 96, seed=9)
+    y, exact = reference.linear(x, rounded.packed), x @ plain.weight().T
+    bits = rounded_bits(rounded.packed)
+    error = float((y - exact).norm() / exact.norm())
+    assert error < 1e-5 if bits is None else 1e-4 < error < 2.0 ** (2 - bits)

@@ -96,3 +96,17 @@ def test_an_encoder_cannot_write(tiny_models: dict[str, Path]) -> None:
     model = wb.open_model(tiny_models["bert"])
     with pytest.raises(ModelError, match="cannot write text|encoder|language model"):
         twin(model, {})
+
+
+def test_rounded_inputs_show_in_the_twin_and_in_what_if(model: ModelHandle) -> None:
+    ids = model.language_model().encode(PROMPT)
+    plain, rounded = (
+        {name: wb.quantize(model, name, wb.recipe("btc", bits=1, compensation=False, activations=bits)) for name in LAYERS}
+        for bits in (16, 4)
+    )
+    for name in LAYERS:
+        assert torch.equal(plain[name].weight(), rounded[name].weight())
+    assert not torch.allclose(twin(model, rounded).logits(ids), twin(model, plain).logits(ids), rtol=1e-3)
+    text = wb.text("evaluation")
+    kept, cut = (wb.what_if(model, LAYERS[1], layers[LAYERS[1]], text, tokens=64).kl for layers in (plain, rounded))
+    assert kept != pytest.approx(cut, rel=1e-3)

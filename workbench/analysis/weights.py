@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.errors import ShapeError
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.rounding import ROUNDED
 
 BLOCK = 1 << 22  # weights converted to float at a time: 32 MB in float64
 OUTLIER = 6.0  # standard deviations from the mean; a Gaussian matrix of 10⁸ weights has none
@@ -167,7 +168,7 @@ def layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
     None where levels do not exist in the model's own basis (a rotation, a sum) or are too many to draw.
     """
     node = packed
-    while node.format == "permuted":  # a permutation moves weights but keeps their values
+    while node.format in ("permuted", ROUNDED):  # a permutation moves weights but keeps their values; rounding is of inputs
         node = node.children[0]
     span = node.facts.get("span")
     if span is None or node.cols % span:

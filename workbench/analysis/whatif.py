@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.analysis.divergence import Divergence, diverge
 from workbench.calibration import CalibrationStats
+from workbench.kernels.linear import PackedLinear
+from workbench.kernels.reference.rounding import rounded_bits
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
 from workbench.quantized import QuantizedLayer
@@ -64,10 +66,13 @@ def what_if(
     the recipe needs calibration. Inputs of later layers move, later layers do not: this is the isolated effect.
     """
     quantized = recipe if isinstance(recipe, QuantizedLayer) else quantize(model, layer, recipe, stats=stats)
-    lm, weight = model.language_model(), quantized.weight()
+    lm, packed = model.language_model(), quantized.packed
+    new: Tensor | nn.Module = quantized.weight()
+    if rounded_bits(packed):  # then the layer is more than a weight
+        new = PackedLinear.instead_of(model.module.get_submodule(layer), packed)
 
     def changed(ids: Tensor) -> Tensor:
-        with model.swapped({layer: weight}):
+        with model.swapped({layer: new}):
             return lm.logits(ids)
 
     return WhatIf(quantized, diverge(lm, text, lm.logits, changed, tokens=tokens, seed=seed))

@@ -15,6 +15,7 @@ from workbench.errors import KernelError
 from workbench.kernels import reference
 from workbench.kernels.numba import backend as numba
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.rounding import rounded_bits
 
 VARIABLE = "WORKBENCH_KERNELS"
 
@@ -73,6 +74,8 @@ def explain(packed: Packed, batch: int = 1) -> Explanation:
     backend, refused = choose(packed, batch)
     forced = os.environ.get(VARIABLE)
     reason = f"forced by {VARIABLE}; {backend.reason}" if forced else backend.reason
+    if bits := rounded_bits(packed):
+        reason += f"; inputs are rounded to {bits} bits a token first, and multiplied as numbers, not as integers"
     for other in BACKENDS:
         if other is not backend and other.name not in refused:
             refused[other.name] = (

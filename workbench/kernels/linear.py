@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
 from workbench.kernels import dispatch, reference
 from workbench.kernels.dispatch import Explanation
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.format import find
+from workbench.kernels.reference.rounding import before_rounding
+from workbench.kernels.reference.transforms import Transformed
 
 Cache = Literal["decoded", "none"]
 
@@ -50,8 +53,11 @@ class PackedLinear(nn.Module):
         backend, _ = dispatch.choose(packed, x.numel() // max(1, x.shape[-1]))
         if backend.name != "reference" or self.cache == "none":
             return dispatch.linear(x, packed, self.bias)
+        wrappers, held = before_rounding(packed)
         if self._decoded is None:
-            self._decoded = reference.decode(packed)
+            self._decoded = reference.decode(held)
+        for node in wrappers:  # without rounding the decoded matrix has undone them
+            x = cast(type[Transformed], find(node)).input(x, node)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return nn.functional.linear(x, self._decoded.to(x.dtype), bias)
 

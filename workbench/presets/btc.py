@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from workbench.errors import RecipeError
 from workbench.presets.preset import Preset, compose, part
 from workbench.quantizers.coders.sign import SCALES
-from workbench.recipe import Recipe, setting
+from workbench.recipe import Part, Recipe, setting
 from workbench.registry import register
 
 LENGTHS = range(8, 21)  # signs a codeword may stand for
@@ -26,6 +26,16 @@ TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "both": ("learned", {"gain": False}),
     "all": ("learned", {}),
 }
+
+
+def activation_setting() -> Any:
+    """The setting of all presets here for W·A8: bits of a layer's input."""
+    return setting(16, "bits of a layer's inputs when it runs, rounded token by token; 16 keeps them", choices=(16, 8, 6, 4))
+
+
+def activations(bits: int) -> Part:
+    """The part that rounds inputs to so many bits."""
+    return part("activations", "keep") if bits == 16 else part("activations", "per-token", bits=bits)
 
 
 @register("preset", "btc")
@@ -59,11 +69,13 @@ class Btc(Preset):
         choices=tuple(TRANSFORMS),
     )
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
+    activations: int = activation_setting()
 
     def build(self) -> Recipe:
         """Codebook, signs, or signs with a second plane for salient columns, by `bits`, in the basis of `transform`."""
         name, settings = TRANSFORMS[self.transform]
-        return dataclasses.replace(self.plain(), transform=part("transform", name, **settings))
+        basis, inputs = part("transform", name, **settings), activations(self.activations)
+        return dataclasses.replace(self.plain(), transform=basis, activations=inputs)
 
     def plain(self) -> Recipe:
         """The same without a change of basis."""
@@ -104,6 +116,7 @@ class BtcPlanes(Preset):
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
+    activations: int = activation_setting()
 
     def build(self) -> Recipe:
         """Planes of codewords."""
@@ -111,7 +124,8 @@ class BtcPlanes(Preset):
         shape = {"planes": self.planes, "indexed": self.planes, "length": length, "entries": entries}
         how = {"assignment": self.assignment, "scope": self.scope, "scales": self.scales, "sweeps": self.sweeps}
         assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
-        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment)
+        inputs = activations(self.activations)
+        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment, activations=inputs)
 
 
 @register("preset", "btc-paper")
@@ -135,6 +149,7 @@ class BtcPaper(Preset):
     scope: str = setting("model", "which layers share the codebook", choices=("matrix", "projection", "model"))
     mean: bool = setting(True, "also store a mean beside the scales")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
+    activations: int = activation_setting()
 
     def build(self) -> Recipe:
         """One plane of codewords, a plane of single bits a split, scales in blocks of whole codewords."""
@@ -142,8 +157,8 @@ class BtcPaper(Preset):
         block = BLOCK // length * length
         shape = {"planes": 1 + self.splits, "indexed": 1, "length": length, "entries": entries, "scales": "group", "group": block}
         how = {"assignment": self.assignment, "scope": self.scope, "mean": self.mean, "sweeps": self.sweeps}
-        assignment = part("assignment", "block-feedback", block=block)
-        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment)
+        assignment, inputs = part("assignment", "block-feedback", block=block), activations(self.activations)
+        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment, activations=inputs)
 
 
 def codebook_shape(bits: float) -> tuple[int, int]:

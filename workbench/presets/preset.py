@@ -51,6 +51,7 @@ def compose(
     split: Part | None = None,
     assignment: Part | None = None,
     correction: Part | None = None,
+    activations: Part | None = None,
 ) -> Recipe:
     """A recipe in which a part that is not named does nothing."""
     return Recipe(
@@ -59,6 +60,7 @@ def compose(
         coders=coders,
         assignment=assignment or part("assignment", "nearest"),
         correction=correction or part("correction", "none"),
+        activations=activations or part("activations", "keep"),
     )
 
 

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration import Collector
+from workbench.kernels.linear import PackedLinear
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.rounding import rounded_bits
 from workbench.models.blocks import Call
 from workbench.quantizers.curvature import damped
 
@@ -92,6 +95,24 @@ class BlockRun:
 def caught_inputs(module: nn.Module, caught: list[Tensor]) -> Iterator[None]:
     """Append every input of `module` to `caught`, as `[tokens, cols]`."""
     hook = module.register_forward_pre_hook(lambda _module, args: caught.append(args[0].reshape(-1, args[0].shape[-1])))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def rounded_inputs(module: nn.Module, packed: Packed) -> Iterator[None]:
+    """Run a layer that rounds its inputs on its stored form, as long as it has the weight that it has now; others stay."""
+    if rounded_bits(packed) is None:
+        yield
+        return
+    weight, stored = module.weight, PackedLinear.instead_of(module, packed)
+
+    def run(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return stored(args[0]) if module.weight is weight else output  # the original's pass brings the original weight
+
+    hook = module.register_forward_hook(run)
     try:
         yield
     finally:

@@ -1,10 +1,11 @@
-"""The five parts of a quantizer and what each promises. The order in which they run is in `pipeline`, and only there.
+"""The parts of a quantizer and what each promises. The order in which they run is in `pipeline`, and only there.
 
     transform   W' = W T, x' = x T⁻ᵀ online, H' = T⁻¹ H T⁻ᵀ        (so that y = x Wᵀ = x' W'ᵀ)
     split       masks that partition the weights
     coder       one for each mask: parameters, codes, values
     assignment  in which order columns are coded and where their error goes
     correction  what is added to the coded matrix, paid for in the ledger
+    activations what happens to the layer's input when it runs
 
 Shapes: weight `[rows, cols] = [out_features, in_features]`, second moment `[cols, cols] = E[x xᵀ]`, float32 throughout;
 a moment of None means "not calibrated" and stands for the identity. Parts are frozen and hold settings only; what they
@@ -55,7 +56,7 @@ class Sweeps:
 
 
 class QuantizerPart(Part):
-    """What all five parts have in common."""
+    """What all parts have in common."""
 
     @property
     def needs_moment(self) -> bool:
@@ -252,6 +253,14 @@ class Correction(QuantizerPart):
 
     def fit(self, error: Tensor, moment: Tensor | None) -> Packed | None:
         """The stored correction for `error = W' − Ŵ'` `[rows, cols]`, or None; it decodes to what is added."""
+        raise NotImplementedError
+
+
+class Activations(QuantizerPart):
+    """What a layer does to its input, in the transform's basis, when it runs. Subclasses register under "activations"."""
+
+    def pack(self, inner: Packed) -> Packed:
+        """The stored form: `inner`, or `inner` wrapped in a format that rounds its input. Nothing more is stored."""
         raise NotImplementedError
 
 

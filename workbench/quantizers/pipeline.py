@@ -1,6 +1,6 @@
 """The order in which a recipe's parts run on one layer: the only place that knows it.
 
-check → transform (learned, fitted or given) → split → (fit · code · feed the error on)* → refit → correction → pack
+check → transform (learned, fitted or given) → split → (fit · code · feed the error on)* → refit → correction → activations → pack
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from workbench.kernels import reference
 from workbench.kernels.packed import Packed, ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import (
+    Activations,
     Assignment,
     BlockSplit,
     Coder,
@@ -159,7 +160,7 @@ def quantize_layer(
     if extra is not None:
         inner = Packed("sum", inner.rows, inner.cols, children=(inner, extra))
         yield Snapshot("correction", w.shape[1], w.shape[1], {}, reference.decode(inner))
-    packed = transform.pack(inner, state)
+    packed = transform.pack(cast(Activations, recipe.activations).pack(inner), state)
     decoded = reference.decode(packed)
     return QuantizedLayer(
         name=name,

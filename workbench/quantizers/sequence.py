@@ -7,6 +7,7 @@ has there. In memory: one block's weights, and the text's hidden states in both 
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from workbench.calibration import windows
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.block_run import BlockRun, Seen
+from workbench.quantizers.block_run import BlockRun, Seen, rounded_inputs
 from workbench.quantizers.contract import Assignment, Params, Snapshot, Transform
 from workbench.quantizers.finished import Finished
 from workbench.quantizers.learning.basis import Basis
@@ -126,7 +127,7 @@ class BlockSequence:
         hidden = full
         phases = 2 if self.looks_first else 1
         for index in range(len(self.row.names)):
-            with self.row.block(index) as block:
+            with self.row.block(index) as block, ExitStack() as rounding:
                 run = self.run(index, block, hidden, full)
                 for group in run.inputs():
                     own = [name for name in group if name in self.chosen]
@@ -143,6 +144,7 @@ class BlockSequence:
                         yield place.progress("done", result=result)
                     for name in own:
                         self.row.put(name, done[name].weight())
+                        rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
                 full, hidden = run.full_outputs(), run.outputs()
         return {name: done[name] for name in self.chosen}
 

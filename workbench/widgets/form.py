@@ -34,7 +34,7 @@ def parts_table(recipe: Recipe) -> list[tuple[str, str]]:
     """What a recipe is composed of, part by part, as people read it."""
     parts = [("transform", recipe.transform), ("split", recipe.split)]
     parts += [("coder" if len(recipe.coders) == 1 else f"coder {i}", coder) for i, coder in enumerate(recipe.coders, 1)]
-    parts += [("assignment", recipe.assignment), ("correction", recipe.correction)]
+    parts += [("assignment", recipe.assignment), ("correction", recipe.correction), ("activations", recipe.activations)]
     rows = []
     for kind, part in parts:
         settings = ", ".join(f"{f.name.replace('_', ' ')} {getattr(part, f.name)}" for f in dataclasses.fields(part))

@@ -165,7 +165,7 @@ def test_linear_keeps_the_type_of_its_input(example: Packed, dtype: torch.dtype)
 
 
 def test_every_format_is_covered_here(example: Packed) -> None:
-    assert set(registry.names("format")) == {*WEIGHTS, *TRANSFORMS, "masked"}
+    assert set(registry.names("format")) == {*WEIGHTS, *TRANSFORMS, "masked", "rounded-input"}, "rounding has tests of its own"
     for _, node in example.walk():
         assert set(node.tensors) <= set(registry.find("format", node.format).items)
 

@@ -2,7 +2,11 @@
 
 import torch
 
-from workbench.quantizers.block_run import DAMPING, Seen
+from workbench import presets
+from workbench.kernels import reference
+from workbench.quantizers.block_run import DAMPING, Seen, rounded_inputs
+from workbench.quantizers.contract import finish
+from workbench.quantizers.pipeline import quantize_layer
 
 
 def seen(tokens: int = 400, cols: int = 12) -> tuple[torch.Tensor, torch.Tensor, Seen]:
@@ -27,3 +31,19 @@ def test_equal_inputs_leave_the_weight_as_it_is() -> None:
     w = torch.randn(5, 12)
     moment = x.mT @ x
     assert Seen(moment, moment).aim(w) is w
+
+
+def test_a_layer_rounds_its_inputs_only_with_its_own_weight() -> None:
+    """The original's pass runs through the same module with other weights, and must not see rounding."""
+    module, x = torch.nn.Linear(12, 5), torch.randn(7, 12)
+    recipe = presets.recipe("btc", bits=1, compensation=False, activations=4)
+    packed = finish(quantize_layer(module.weight, None, recipe)).packed
+    original = dict(module.named_parameters())
+    module.weight = torch.nn.Parameter(reference.decode(packed), requires_grad=False)
+    plain = module(x)
+    with rounded_inputs(module, packed), torch.no_grad():
+        torch.testing.assert_close(module(x), reference.linear(x, packed) + module.bias)
+        assert not torch.allclose(module(x), plain, rtol=1e-2)
+        full = torch.func.functional_call(module, original, (x,))
+    torch.testing.assert_close(full, torch.nn.functional.linear(x, original["weight"], original["bias"]).detach())
+    assert torch.equal(module(x), plain)

@@ -16,7 +16,7 @@ from workbench.kernels.reference.format import find
 from workbench.kernels.reference.transforms import Transformed
 
 MAX_BATCH = 8  # beyond it decoding once and multiplying was faster, measured at 256 × 768
-AROUND = ("hadamard", "permuted", "scaled", "sum")  # run here around what they hold
+AROUND = ("hadamard", "permuted", "rounded-input", "scaled", "sum")  # run here around what they hold
 
 
 def refuses(packed: Packed, batch: int) -> str | None:
