@@ -298,6 +298,7 @@ def test_rounding_inputs_leaves_the_stored_matrix_alone(part: Activations) -> No
     rounded = quantize(presets.recipe("btc", bits=1, transform="hadamard").replace(activations=part), w, h)
     assert torch.equal(rounded.weight(), plain.weight())
     assert rounded.ledger.total_bits == plain.ledger.total_bits
+    assert torch.equal(coded(rounded.packed, w)[1], coded(plain.packed, w)[1])
     x = gaussian(5, 96, seed=9)
     y, exact = reference.linear(x, rounded.packed), x @ plain.weight().T
     bits = rounded_bits(rounded.packed)

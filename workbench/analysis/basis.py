@@ -5,6 +5,7 @@ from torch import Tensor
 from workbench import registry
 from workbench.errors import ShapeError
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.rounding import ROUNDED
 from workbench.kernels.reference.transforms import Transformed
 
 
@@ -20,4 +21,5 @@ def coded(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tenso
 
 def is_transformed(packed: Packed) -> bool:
     """Whether the weights were coded in another basis than the model's."""
-    return issubclass(registry.find("format", packed.format), Transformed)
+    node = packed.children[0] if packed.format == ROUNDED else packed  # rounding is of inputs
+    return issubclass(registry.find("format", node.format), Transformed)
