@@ -228,6 +228,7 @@ BUDGETS = {
     ("coder", "uniform"): ("bits", [1, 2, 3, 4, 5, 6, 7, 8]),
     ("coder", "sign"): ("planes", [1, 2]),
     ("coder", "binary-codebook"): ("entries", [4, 16, 64, 256, 512, 1024]),
+    ("coder", "vector-codebook"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("coder", "codebook-planes"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("split", "top-elements"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
     ("split", "groups"): ("groups", [1, 2, 3]),

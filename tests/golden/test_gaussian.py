@@ -1,7 +1,7 @@
 """Known distortions E(q−w)²/E w² of standard normal weights, within 2 %.
 
-Published or derived reference values for grids (groups of 128, min–max and best clip), sign planes and binary codebooks; the
-codebook's magnitude rows are upper bounds, as better training may go below them.
+Published or derived reference values for grids (groups of 128, min–max and best clip), sign planes, vectors and binary codebooks;
+the binary codebook's magnitude rows are upper bounds, as better training may go below them.
 """
 
 import pytest
@@ -38,6 +38,7 @@ SIGNS = {
 GROUPS = {(1, "joint"): 0.3634, (2, "joint"): 0.1177, (3, "joint"): 0.0586, (3, "double"): 0.059, (3, "greedy"): 0.0795}
 HAMMING = {128: 0.610, 256: 0.545, 512: 0.484}
 MAGNITUDE = {128: 0.500, 256: 0.445, 512: 0.400}
+VECTORS = {(10, 256): 0.401, (8, 256): 0.3232, (4, 256): 0.0981, (2, 16): 0.1086, (1, 4): 0.1175}
 
 
 def distortion(rows: int, cols: int, coder: str, **settings: object) -> float:
@@ -77,6 +78,12 @@ def test_binary_codebook_by_hamming_distance(entries: int) -> None:
 def test_binary_codebook_by_magnitude(entries: int) -> None:
     found = distortion(1024, 2560, "binary-codebook", length=10, entries=entries, sweeps=0)
     assert 0.95 * MAGNITUDE[entries] < found <= MAGNITUDE[entries]
+
+
+@pytest.mark.parametrize(("length", "entries"), VECTORS, ids=str)
+def test_vector_codebook(length: int, entries: int) -> None:
+    found = distortion(1024, 1280, "vector-codebook", length=length, entries=entries)
+    assert found == pytest.approx(VECTORS[length, entries], rel=0.02)
 
 
 def test_gaussian_distortions_stay_above_the_rate_distortion_bound() -> None:

@@ -6,7 +6,7 @@ Importing the package registers all of them under the kind "preset".
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench import registry
-from workbench.presets import binary, btc, grids, none, pb_llm, salient_groups
+from workbench.presets import binary, btc, grids, none, pb_llm, salient_groups, vectors
 from workbench.presets.preset import Preset
 from workbench.presets.spelling import parse
 from workbench.recipe import Recipe
@@ -14,7 +14,21 @@ from workbench.recipe import Recipe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Preset", "binary", "btc", "find", "grids", "names", "none", "parse", "pb_llm", "recipe", "salient_groups", "table"]
+__all__ = [
+    "Preset",
+    "binary",
+    "btc",
+    "find",
+    "grids",
+    "names",
+    "none",
+    "parse",
+    "pb_llm",
+    "recipe",
+    "salient_groups",
+    "table",
+    "vectors",
+]
 
 
 def names() -> list[str]:

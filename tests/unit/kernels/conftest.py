@@ -67,6 +67,11 @@ class Draw:
         facts = {"length": length, "entries": entries, "span": span}
         return Packed("binary-codebook", self.rows, self.cols, tensors, facts)
 
+    def vectors(self, length: int, entries: int, span: int) -> Packed:
+        packed = self.codebook(length, entries, span, extras=False)
+        tensors = {**packed.tensors, "codebook": self.half(entries, length)}
+        return Packed("vector-codebook", self.rows, self.cols, tensors, packed.facts)
+
     def bitmap(self) -> Packed:
         owner = self.codes(1, self.rows, self.cols)
         children = (self.planes(1, 4, extras=True, mask=owner == 0), self.uniform(3, 8, zero=True, mask=owner == 1))
@@ -138,6 +143,8 @@ EXAMPLES = {
     "codebook-4-of-6": lambda draw: draw.codebook(4, 6, 13, extras=False),
     "codebook-8-of-16-extras": lambda draw: draw.codebook(8, 16, 8, extras=True),
     "codebook-one-entry": lambda draw: draw.codebook(3, 1, 13, extras=False),
+    "vectors-4-of-6": lambda draw: draw.vectors(4, 6, 13),
+    "vectors-2-of-16-groups": lambda draw: draw.vectors(2, 16, 4),
     "masked-bitmap": lambda draw: draw.bitmap(),
     "masked-columns": lambda draw: draw.columns(),
     "masked-kept": lambda draw: draw.kept(),

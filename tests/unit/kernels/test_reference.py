@@ -84,6 +84,12 @@ def codebook(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     return sign * column * float(node.tensors["scale"][r, group]) + mean
 
 
+def vectors(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    length, group = node.facts["length"], c // node.facts["span"]
+    word = number(node.tensors["index"], width_for(node.facts["entries"]), r * math.ceil(node.cols / length) + c // length)
+    return float(node.tensors["codebook"][word, c % length]) * float(node.tensors["scale"][r, group])
+
+
 def low_rank(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     left, right = node.tensors["left"], node.tensors["right"]
     return sum(float(left[r, k]) * float(right[k, c]) for k in range(left.shape[1]))
@@ -143,6 +149,7 @@ WEIGHTS = {
     "uniform": uniform,
     "planes": planes,
     "binary-codebook": codebook,
+    "vector-codebook": vectors,
     "low-rank": low_rank,
     "sum": total,
     "zero": lambda *_: 0.0,
@@ -206,8 +213,15 @@ def test_three_children_take_two_bits_of_map(draw) -> None:
     torch.testing.assert_close(reference.decode(tree).double(), slow(tree), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["codebook", "hadamard"])
+WHOLE = {
+    "binary-codebook": lambda draw: draw.codebook(4, 4, 13, extras=False),
+    "vector-codebook": lambda draw: draw.vectors(4, 4, 13),
+    "hadamard": lambda draw: draw.hadamard(draw.dense()),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
 def test_formats_of_whole_rows_refuse_a_mask(draw, kind: str) -> None:
-    node = draw.codebook(4, 4, 13, extras=False) if kind == "codebook" else draw.hadamard(draw.dense())
+    node = WHOLE[kind](draw)
     with pytest.raises(ShapeError, match="cannot be masked"):
         reference.decode(node, torch.ones(draw.rows, draw.cols, dtype=torch.bool))

@@ -12,6 +12,7 @@ from workbench.errors import RecipeError
 from workbench.kernels import bitpack
 from workbench.presets.btc import codebook_shape
 from workbench.presets.preset import Preset
+from workbench.presets.vectors import vector_shape
 from workbench.recipe import Recipe
 
 
@@ -40,6 +41,7 @@ def test_all_presets_are_there() -> None:
         "btc-paper",
         "btc-planes",
         "gptq",
+        "gptvq",
         "none",
         "pb-llm",
         "rtn",
@@ -102,6 +104,7 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "btc-paper": 0.8,
         "btc-planes": 1.6,
         "gptq": 4,
+        "gptvq": 0.8,
         "none": 16,
         "pb-llm": 1.7,
         "rtn": 4,
@@ -116,6 +119,7 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "btc-paper": True,
         "btc-planes": True,
         "gptq": True,
+        "gptvq": True,
         "none": False,
         "pb-llm": True,
         "rtn": False,
@@ -146,6 +150,16 @@ def test_no_rate_below_one_is_silently_another() -> None:
             assert presets.find("btc")(bits=bits).nominal_bits == pytest.approx(bits, abs=0.0051)
         except RecipeError as error:
             assert f"has {bits} bits; use" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(("bits", "shape"), [(0.8, (10, 256)), (1, (10, 1024)), (1.5, (6, 512)), (2, (5, 1024)), (4, (2, 256))])
+def test_vectors_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
+    assert vector_shape(bits) == shape
+
+
+def test_a_rate_without_vectors_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"preset 'gptvq': no codebook of 1 to 16 weights .* has 2\.7 bits; use 2\.667 or 2\.5"):
+        presets.find("gptvq")(bits=2.7).build()
 
 
 def test_one_bit_and_more_need_no_codebook() -> None:
@@ -202,7 +216,7 @@ def test_pb_llm_stores_what_its_formula_says() -> None:
 
 
 MISTAKES = {
-    "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, btc, btc-paper, btc-planes, gptq, none",
+    "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, btc, btc-paper, btc-planes, gptq",
     "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: bits, assignment, scope",
     "btc:bits=x": "preset 'btc': bits is 'x'; a number is needed",
     "rtn:bits=2.5": "preset 'rtn': bits is '2.5'; a whole number is needed",

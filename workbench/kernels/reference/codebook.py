@@ -1,4 +1,4 @@
-"""Format `binary-codebook`: vectors of signs from a shared codebook, an index for each, as in BTC-LLM (arXiv 2506.12040)."""
+"""Formats `binary-codebook` (of signs, as in BTC-LLM, arXiv 2506.12040) and `vector-codebook` (of numbers): an index a vector."""
 
 import math
 from typing import ClassVar
@@ -50,6 +50,29 @@ class BinaryCodebook(Format):
         return value
 
 
+@register("format", "vector-codebook")
+class VectorCodebook(Format):
+    """value = scale · C[index]; every index stands for `length` neighbouring weights of a row.
+
+    Facts: `length` v, `entries` c, `span` columns a group. Tensors: `index` as in `binary-codebook`, `codebook` fp16 `[c, v]`
+    (usually shared), `scale` fp16 `[rows, groups]`. Weights past the last column are ignored.
+    """
+
+    items: ClassVar = {
+        "index": "which codeword, one a vector of weights",
+        "codebook": "the codewords",
+        "scale": "magnitude, one a row and group",
+    }
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """scale · C[index]."""
+        if mask is not None:
+            raise ShapeError("format 'vector-codebook' stores whole vectors and cannot be masked; use it for the whole matrix.")
+        scale = over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols)
+        return scale * lookup(packed, packed.tensors["codebook"].to(torch.float32))
+
+
 def codewords(packed: Packed) -> Tensor:
     """The codebook as ±1, float32 `[entries, length]`."""
     entries, length = packed.facts["entries"], packed.facts["length"]
@@ -59,6 +82,11 @@ def codewords(packed: Packed) -> Tensor:
 
 def signs(packed: Packed) -> Tensor:
     """C[index] as ±1, float32 `[rows, cols]`."""
+    return lookup(packed, codewords(packed))
+
+
+def lookup(packed: Packed, words: Tensor) -> Tensor:
+    """C[index] for the codebook `words [entries, length]`, `[rows, cols]`."""
     segments = -(-packed.cols // packed.facts["length"])
     index = bitpack.unpack(packed.tensors["index"], index_width(packed.facts["entries"]), packed.rows * segments)
-    return codewords(packed)[index].view(packed.rows, -1)[:, : packed.cols]
+    return words[index].view(packed.rows, -1)[:, : packed.cols]

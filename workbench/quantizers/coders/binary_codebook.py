@@ -18,7 +18,6 @@ from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
 from workbench.registry import register
 
-SAMPLE = 1 << 17  # vectors a magnitude-aware codebook is trained on, at most
 SETTLE = 5  # sweeps of scales and codewords in turn, with the codebook fixed
 
 
@@ -80,18 +79,13 @@ class BinaryCodebook(Coder):
         return {"codebook": self.train((self.directions(w) for w in weights), len(weights))}
 
     def train(self, matrices: Iterable[Tensor], count: int) -> Tensor:
-        """A codebook for the vectors of `count` matrices: by Hamming distance on all of them, by magnitude on a sample.
-
-        The sample holds at most 2^17 vectors, as many of each matrix, drawn with a fixed seed.
-        """
+        """A codebook for the vectors of `count` matrices: by Hamming distance on all of them, by magnitude on a sample."""
         if self.assignment == "hamming":
             counts = torch.zeros(1 << self.length, dtype=torch.int64)
             for y in matrices:
                 counts += codebook.pattern_counts(y)
             return codebook.train_hamming(counts, self.entries, self.length)[0]
-        draw, limit = torch.Generator().manual_seed(0), max(SAMPLE // count, 1)
-        sample = [y[torch.randperm(len(y), generator=draw)[:limit]] if len(y) > limit else y for y in matrices]
-        return codebook.train_magnitude(torch.cat(sample), self.entries)[0]
+        return codebook.train_magnitude(codebook.sampled(matrices, count), self.entries)[0]
 
     def directions(self, w: Tensor) -> Tensor:
         """What codewords should point along: scale · column_scale · (w − mean) after plain binarization, as vectors."""

@@ -7,7 +7,7 @@ Ties keep the previous centroid or bit; an empty cluster is given the pattern th
 Inside, codewords and patterns are integers whose bit j is 1 where sign j is +1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -15,14 +15,21 @@ from torch import Tensor
 from workbench.kernels import codewords
 
 SWEEPS = 20
+SAMPLE = 1 << 17  # vectors a codebook is trained on, at most
 Assign = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]  # (words, previous index) → index and loss of each point
-Majority = Callable[[Tensor, Tensor], Tensor]  # (words, index) → the best words for these members
-Trained = tuple[Tensor, tuple[float, ...]]  # codebook ±1 [entries, length], loss after each sweep
+Best = Callable[[Tensor, Tensor], Tensor]  # (words, index) → the best words for these members
+Trained = tuple[Tensor, tuple[float, ...]]  # codebook [entries, length], loss after each sweep
 
 
 def vectors(y: Tensor, length: int) -> Tensor:
     """Rows cut into vectors, `[rows · ceil(cols/length), length]`; the last vector of a row is filled with zeros."""
     return torch.nn.functional.pad(y, (0, -y.shape[1] % length)).reshape(-1, length)
+
+
+def sampled(matrices: Iterable[Tensor], count: int) -> Tensor:
+    """At most 2^17 of the vectors `[n, length]` of `count` matrices, as many of each, drawn with a fixed seed."""
+    draw, limit = torch.Generator().manual_seed(0), max(SAMPLE // count, 1)
+    return torch.cat([y[torch.randperm(len(y), generator=draw)[:limit]] if len(y) > limit else y for y in matrices])
 
 
 def nearest(y: Tensor, codebook: Tensor) -> Tensor:
@@ -78,13 +85,13 @@ def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Tra
     return codewords.signs(words, y.shape[1]), losses
 
 
-def cluster(words: Tensor, points: Tensor, assign: Assign, majority: Majority) -> Trained:
-    """Binary k-means on integers: assign points to words, take the majority of their members, until nothing changes."""
+def cluster(words: Tensor, points: Tensor, assign: Assign, best: Best) -> Trained:
+    """k-means: assign points to words, take the best words for their members, until nothing changes."""
     index, loss = assign(words, None)
     losses: list[float] = []
     for _ in range(SWEEPS):
         losses.append(loss.sum(dtype=torch.float64).item())
-        updated = majority(words, index)
+        updated = best(words, index)
         empty = (torch.bincount(index, minlength=len(words)) == 0).nonzero()[:, 0]
         if len(empty):
             worst = torch.argsort(loss, descending=True, stable=True)[: len(empty)]

@@ -1,0 +1,52 @@
+"""Preset `gptvq`: vectors of weights looked up in a real-valued codebook, with error feedback."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.errors import RecipeError
+from workbench.presets.preset import Preset, compose, part
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+LENGTHS = range(1, 17)  # weights a codeword may stand for
+WIDEST = 10  # bits of the longest index that is chosen here
+CLOSE = 0.005  # how far k/v may be from the bits that were asked for
+
+
+@register("preset", "gptvq")
+@dataclass(frozen=True)
+class Gptvq(Preset):
+    """Vector by vector the nearest codeword, the error moves to the columns not yet coded; any rate from 0.3 to 4 bits.
+
+    The real-valued competitor of `btc` at the same rate and with the same feedback.
+    """
+
+    source: ClassVar[str] = "GPTVQ, arXiv 2402.15319"
+    note: ClassVar[str] = (
+        "one fp16 codebook for the model (or projection, matrix) and a scale a row, where the paper has an 8-bit codebook for "
+        "each part of a matrix and block-wise scales; plain k-means instead of EM under the second moment, no update of the "
+        "codebook afterwards. A model of a few million weights cannot pay for more than one codebook"
+    )
+
+    bits: float = setting(0.8, "nominal bits per weight: the index over the weights it stands for", low=0.3, high=4.0)
+    scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
+    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
+    compensation: bool = setting(True, "move each codeword's error to later columns (needs calibration)")
+
+    def build(self) -> Recipe:
+        """Codewords, with column feedback."""
+        length, entries = vector_shape(self.bits)
+        assignment = part("assignment", "column-feedback", repair=self.repair) if self.compensation else None
+        settings = {"length": length, "entries": entries, "scope": self.scope}
+        return compose(part("coder", "vector-codebook", **settings), assignment=assignment)
+
+
+def vector_shape(bits: float) -> tuple[int, int]:
+    """(v, 2^k): the longest codewords of at most 2^10 whose k/v is within 0.005 of `bits`; RecipeError names the nearest."""
+    shapes = [(v, k) for v in reversed(LENGTHS) for k in range(WIDEST, 0, -1)]
+    for v, k in shapes:
+        if abs(k / v - bits) <= CLOSE:
+            return v, 1 << k
+    near = sorted({k / v for v, k in shapes}, key=lambda rate: abs(rate - bits))
+    tried = f"1 to {LENGTHS[-1]} weights with at most 2^{WIDEST} entries"
+    raise RecipeError(f"preset 'gptvq': no codebook of {tried} has {bits} bits; use {near[0]:.4g} or {near[1]:.4g}.")

@@ -1,0 +1,125 @@
+"""Coder `vector-codebook`: vectors of neighbouring weights replaced by the nearest of a few real-valued codewords."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.codebook import index_width
+from workbench.quantizers.coders import codebook, planes, vectors
+from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.stored import fp16
+from workbench.recipe import setting
+from workbench.registry import register
+
+SETTLE = 5  # sweeps of scales and codewords in turn, with the codebook fixed
+
+
+@register("coder", "vector-codebook")
+@dataclass(frozen=True)
+class VectorCodebook(Coder):
+    """value = scale · C[index] with a codebook of `entries` vectors of `length` weights, by k-means on weights over their size.
+
+    Vector quantization as in GPTVQ (arXiv 2402.15319) and AQLM with one codebook (2401.06118), which hold a codebook for each
+    part of a matrix; here a scope shares one in fp16, and rows (or groups of columns) have scales. `length` 1 is Lloyd's
+    optimal scalar quantizer. `rescale` solves the scales again for the final codes, under the second moment where there is one.
+    """
+
+    whole: ClassVar[bool] = True
+    length: int = setting(10, "weights a codeword stands for", low=1, high=24)
+    entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
+    scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
+    group: int = group_setting(0)
+    rescale: bool = setting(True, "solve the scales again for the final codes")
+
+    @property
+    def nominal_bits(self) -> float:
+        """Bits of an index over the weights it stands for."""
+        return index_width(self.entries) / self.length
+
+    @property
+    def sharing(self) -> str:
+        """As set."""
+        return self.scope
+
+    def span(self, cols: int) -> int:
+        """One group, or the row."""
+        return group_span(self.group, cols, self.length)
+
+    def step(self, cols: int) -> int:
+        """One codeword."""
+        return self.length
+
+    def prepare(self, weights: Sequence[Tensor]) -> Params:
+        """`codebook [entries, length]` rounded to fp16, trained on a sample of the scope's vectors."""
+        sample = codebook.sampled((self.shapes(w) for w in weights), len(weights))
+        return {"codebook": fp16(vectors.train(sample, self.entries)[0])}
+
+    def shapes(self, w: Tensor) -> Tensor:
+        """Vectors over the size of their row and group; a vector past the last whole one only where there is no other."""
+        span, pieces = self.span(w.shape[1]), []
+        for start in range(0, w.shape[1], span):
+            piece = w[:, start : start + span]
+            size = root_mean_square(piece)
+            piece = torch.where(size > 0, piece / size, 0.0)
+            whole = piece.shape[1] // self.length * self.length or piece.shape[1]
+            pieces.append(codebook.vectors(piece[:, :whole], self.length))
+        return torch.cat(pieces)
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """`scale [1, rows]`, settled on codewords, and the shared `codebook`."""
+        everywhere = slice(0, w.shape[1])
+
+        def choose(w: Tensor, params: Params) -> Tensor:
+            return self.words(self.encode(w, params, everywhere), params, w.shape[1])
+
+        start = {"scale": fp16(root_mean_square(w)).mT, **shared}
+        return planes.alternate(w, mask, start, SETTLE, choose)
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The index of the nearest codeword, `[rows, ceil(k/length)]`; the last one of a row looks at real columns only."""
+        book, scale = params["codebook"], params["scale"].mT
+        whole = w.shape[1] // self.length * self.length
+        y = w[:, :whole].reshape(-1, self.length)
+        codes = vectors.nearest(y, scale.repeat_interleave(whole // self.length, 0), book).view(len(w), -1)
+        if whole == w.shape[1]:
+            return codes
+        rest = w[:, whole:]
+        return torch.cat([codes, vectors.nearest(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
+
+    def words(self, codes: Tensor, params: Params, cols: int) -> Tensor:
+        """C[index], `[1, rows, cols]`."""
+        return params["codebook"][codes].reshape(len(codes), -1)[None, :, :cols]
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """scale · C[index]."""
+        return planes.values(self.words(codes, params, columns.stop - columns.start), params, columns)
+
+    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+        """Scales by least squares, unless `rescale` is off."""
+        if not self.rescale:
+            return params
+        cols = mask.shape[1]
+        return planes.refit(target, self.words(codes, params[0], cols), params, self.span(cols), mask, moment)
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `vector-codebook`; the codebook is marked as shared unless every matrix has its own."""
+        tensors = {
+            "index": bitpack.pack(codes, index_width(self.entries)),
+            "codebook": params[0]["codebook"].half(),
+            "scale": planes.scale_tensors(params)["scale"][0],
+        }
+        facts = {"length": self.length, "entries": self.entries, "span": self.span(shape[1])}
+        shared = {} if self.scope == "matrix" else {"codebook": ("codebook", 1)}
+        return Packed("vector-codebook", *shape, tensors, facts, shared=shared)
+
+
+def root_mean_square(w: Tensor) -> Tensor:
+    """The size of each row, `[rows, 1]`."""
+    largest = w.abs().amax(1, keepdim=True)  # so that squares stay in range
+    return largest * torch.where(largest > 0, w / largest, 0.0).square().mean(1, keepdim=True).sqrt()
