@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from workbench.quantizers.learning.descent import LearningStep
 
 Params = dict[str, Tensor]
-Rounding = Callable[[Tensor], Tensor]  # a matrix to what the recipe's coders make of it, each weight to its nearest code
+Rounding = Callable[[Tensor, Tensor | None], Tensor]  # a matrix, under a second moment, to what the recipe makes of it
 Step = TypeVar("Step")
 Result = TypeVar("Result")
 

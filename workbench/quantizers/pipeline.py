@@ -177,7 +177,7 @@ def fit_transform(weight: Tensor, moment: Tensor | None, recipe: Recipe) -> Gene
     """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one."""
     check_inputs(weight, moment)
     h = None if moment is None else moment.to(torch.float32)
-    steps = cast(Transform, recipe.transform).learn(weight.detach().to(torch.float32), h, recipe.seed, Nearest(recipe))
+    steps = cast(Transform, recipe.transform).learn(weight.detach().to(torch.float32), h, recipe.seed, InLoop(recipe))
     while True:
         try:
             step = next(steps)
@@ -186,17 +186,17 @@ def fit_transform(weight: Tensor, moment: Tensor | None, recipe: Recipe) -> Gene
         yield Snapshot("learn", 0, weight.shape[1], {"step": step})
 
 
-class Nearest:
-    """The recipe's split and coders on a matrix without error feedback: the quantizer inside a learning loop.
+class InLoop:
+    """The recipe's split, coders and assignment on a matrix that is in its basis already: the quantizer inside a learning loop.
 
     Coders that alternate do at most three sweeps. What they share (a codebook) comes from the first matrix and then stays,
-    so that learning aims at something that does not move.
+    so that learning aims at something that does not move. Without a second moment errors stay where they arise.
     """
 
     SWEEPS = 3
 
     def __init__(self, recipe: Recipe) -> None:
-        self.split = cast(Split, recipe.split)
+        self.split, self.assignment = cast(Split, recipe.split), cast(Assignment, recipe.assignment)
         self.coders = [self.quick(coder) for coder in cast(tuple[Coder, ...], recipe.coders)]
         self.shared: list[Params] | None = None
 
@@ -206,14 +206,19 @@ class Nearest:
             return coder
         return cast(Any, dataclasses.replace)(coder, sweeps=self.SWEEPS)
 
-    def __call__(self, w: Tensor) -> Tensor:
-        """Values of `w [rows, cols]`."""
+    def __call__(self, w: Tensor, moment: Tensor | None) -> Tensor:
+        """Values of `w [rows, cols]` under `moment [cols, cols]`."""
         if self.shared is None:
             self.shared = [coder.prepare([w]) for coder in self.coders]
-        division = SplitRun(self.split, w, torch.eye(w.shape[1]) if self.split.needs_moment else None)
-        division.reach(w, 0, w.shape[1])
-        runs = [CoderRun(i, *args, None) for i, args in enumerate(zip(self.coders, division.masks, self.shared, strict=True))]
-        return sum((run.code(w, 0, w.shape[1]) * run.mask for run in runs), torch.zeros_like(w))
+        if moment is None and (self.split.needs_moment or self.assignment.needs_moment):
+            moment = torch.eye(w.shape[1])
+        division = SplitRun(self.split, w, moment)
+        runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(self.coders, division.masks, self.shared, strict=True))]
+        for _ in code_columns(w, moment, division, runs, self.assignment):
+            pass
+        for run in runs:
+            run.refit(w - sum(other.values() for other in runs if other is not run))
+        return sum((run.values() for run in runs), torch.zeros_like(w))
 
 
 def code_columns(

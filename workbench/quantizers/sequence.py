@@ -22,7 +22,7 @@ from workbench.quantizers.finished import Finished
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
-from workbench.quantizers.pipeline import Nearest, check_inputs, quantize_layer, relative_error
+from workbench.quantizers.pipeline import InLoop, check_inputs, quantize_layer, relative_error
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.sharing import Scopes, mark_transform
 from workbench.quantizers.transforms.learned import Learned
@@ -99,9 +99,10 @@ class BlockSequence:
             if isinstance(recipe.transform, Learned):
                 learned = learned or recipe.transform
                 weights = {name: self.model.weight(name).float() for name in group}
-                basis = Basis(weights[group[0]].shape[1], recipe.transform.factors)
-                roundings = {name: Nearest(self.chosen[name]) for name in group}
-                inputs.append(Input(weights, basis, roundings, recipe.transform.gradient))
+                basis = Basis(weights[group[0]].shape[1], recipe.transform.factors, recipe.seed)
+                roundings = {name: InLoop(self.chosen[name]) for name in group}
+                seen = run.seen(group[0])
+                inputs.append(Input(weights, basis, roundings, recipe.transform.gradient, seen.moment if seen else None))
             else:
                 transform, seen = cast(Transform, recipe.transform), run.seen(group[0])
                 moment = None if seen is None else seen.moment

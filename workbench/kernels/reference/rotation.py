@@ -1,7 +1,8 @@
-"""Format `rotated`: T = Λ D± R applied to the input, as BTC-LLM learns it. R is orthogonal whatever is stored.
+"""Format `rotated`: T = Λ D± R H applied to the input, as BTC-LLM learns it. R is orthogonal whatever is stored.
 
 R = R₁ ⊗ R₂ with Rᵢ = (I − Aᵢ)(I + Aᵢ)⁻¹ (Cayley) and Aᵢ skew: only the upper triangles of A₁ and A₂ are stored, half the numbers
-of the matrices themselves, and no rounding of them can make R anything but a rotation.
+of the matrices themselves, and no rounding of them can make R anything but a rotation. H is the fixed Hadamard transform of its width
+(see `transforms.hadamard`), which costs no bits; without it T = Λ D± R.
 """
 
 from typing import ClassVar
@@ -11,17 +12,17 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.transforms import Transformed
+from workbench.kernels.reference.transforms import Transformed, factors, hadamard, hadamard_inverse
 from workbench.registry import register
 
 
 @register("format", "rotated")
 class Rotated(Transformed):
-    """W' = W Λ⁻¹ D R, x' = x Λ D R; each of the three may be absent. Λ and D can be folded into the norm before the layer.
+    """W' = W Λ⁻¹ D R H, x' = x Λ D R H; each of the four may be absent. Λ and D can be folded into the norm before the layer.
 
     Tensors `gain` fp16 `[cols]` (the diagonal of Λ, positive), `signs` 1 bit `[cols]` (1: +1), and for fact `factors` [a, b]
     with a · b = cols `left` fp16 `[a (a−1)/2]`, `right` fp16 `[b (b−1)/2]`: the skew matrices' upper triangles in row order;
-    a factor of size 1 stores nothing.
+    a factor of size 1 stores nothing. Fact `hadamard`: whether H is there.
     """
 
     items: ClassVar = {
@@ -33,18 +34,24 @@ class Rotated(Transformed):
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
-        """x Λ D R."""
-        return rotate(x * diagonal(packed, 1).to(x), *(r.to(x) for r in rotations(packed)))
+        """x Λ D R H."""
+        return spread(rotate(x * diagonal(packed, 1).to(x), *(r.to(x) for r in rotations(packed))), packed)
 
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
-        """W' Rᵀ D Λ."""
+        """W' Hᵀ Rᵀ D Λ."""
+        w = hadamard_inverse(w, torch.ones_like(w[0])) if packed.facts.get("hadamard") else w
         return rotate(w, *(r.mT.to(w) for r in rotations(packed))) * diagonal(packed, 1).to(w)
 
     @classmethod
     def apply(cls, w: Tensor, packed: Packed) -> Tensor:
-        """W' = W Λ⁻¹ D R."""
-        return rotate(w * diagonal(packed, -1).to(w), *(r.to(w) for r in rotations(packed)))
+        """W' = W Λ⁻¹ D R H."""
+        return spread(rotate(w * diagonal(packed, -1).to(w), *(r.to(w) for r in rotations(packed))), packed)
+
+
+def spread(x: Tensor, packed: Packed) -> Tensor:
+    """x H, or x where there is no H."""
+    return hadamard(x, torch.ones_like(x[0])) if packed.facts.get("hadamard") else x
 
 
 def diagonal(packed: Packed, power: int) -> Tensor:
@@ -91,7 +98,12 @@ def factor_pair(cols: int) -> tuple[int, int]:
 
 
 def multiply_adds(packed: Packed) -> int:
-    """What the transform costs for each token at run time: Λ and D are free once folded, R takes cols · (a + b)."""
-    if "factors" not in packed.facts:
-        return 0
-    return packed.cols * sum(size for size in packed.facts["factors"] if size > 1)
+    """What the transform costs for each token at run time: Λ and D are free once folded, R takes cols · (a + b).
+
+    H of width 2^p · k takes cols · (p + k), k only where it is not 1.
+    """
+    sizes = [size for size in packed.facts.get("factors", ()) if size > 1]
+    if packed.facts.get("hadamard"):
+        power, odd = factors(packed.cols)
+        sizes += [power.bit_length() - 1, odd if odd > 1 else 0]
+    return packed.cols * sum(sizes)

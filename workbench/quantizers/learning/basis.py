@@ -6,19 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from workbench.kernels.reference.rotation import cayley, factor_pair, rotate
+from workbench.kernels.reference.transforms import hadamard, hadamard_inverse
 from workbench.quantizers.contract import Params
 
 LARGEST_GAIN = 5 * 0.6931471805599453  # |log λ| at most log 32
+LEAN = 0.05  # how far from zero a sign starts
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Which of Λ (`gain`), D± (`signs`) and R (`rotation`) are learned; R is a Kronecker product unless `full`."""
+    """Which of Λ (`gain`), D± (`signs`) and R (`rotation`) are learned; R is a Kronecker product unless `full`.
+
+    With `hadamard` the fixed Hadamard transform comes after them, T = Λ D± R H.
+    """
 
     gain: bool
     signs: bool
     rotation: bool
     full: bool = False
+    hadamard: bool = False
 
     def sizes(self, cols: int) -> tuple[int, int]:
         """Sizes of R₁ and R₂."""
@@ -26,19 +32,20 @@ class Factors:
 
 
 class Basis(nn.Module):
-    """A trainable T = Λ D± R that begins as the identity.
+    """A trainable T = Λ D± R H. Λ and R begin as the identity, D too, or with H as random signs drawn by `seed`.
 
     λ = exp(θ) with |θ| ≤ log 32; d = sign(u), straight through for |u| ≤ 1; R by its Cayley matrices. What training sees is
-    what is stored, up to rounding to fp16.
+    what is stored, up to rounding to fp16. Signs matter only before something that mixes inputs, R or H.
     """
 
-    def __init__(self, cols: int, factors: Factors) -> None:
+    def __init__(self, cols: int, factors: Factors, seed: int = 0) -> None:
         super().__init__()
-        self.cols, self.sizes = cols, factors.sizes(cols)
+        self.cols, self.sizes, self.hadamard = cols, factors.sizes(cols), factors.hadamard
         if factors.gain:
             self.log_gain = nn.Parameter(torch.zeros(cols))
         if factors.signs:
-            self.lean = nn.Parameter(torch.full((cols,), 0.05))
+            drawn = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
+            self.lean = nn.Parameter(LEAN * (drawn if factors.hadamard else torch.ones(cols)))
         if factors.rotation:
             for side, size in zip(("left", "right"), self.sizes, strict=True):
                 if size > 1:
@@ -67,14 +74,25 @@ class Basis(nn.Module):
         return hard + soft - soft.detach()
 
     def forward(self, w: Tensor) -> Tensor:
-        """W' = W Λ⁻¹ D R."""
-        gain, signs = self.gain(), self.signs()
-        w = w if gain is None else w / gain
-        return rotate(w if signs is None else w * signs, *self.matrices())
+        """W' = W Λ⁻¹ D R H."""
+        gain = self.gain()
+        return self.turned(w if gain is None else w / gain)
+
+    def input(self, x: Tensor) -> Tensor:
+        """x' = x Λ D R H."""
+        gain = self.gain()
+        return self.turned(x if gain is None else x * gain)
+
+    def turned(self, x: Tensor) -> Tensor:
+        """x D R H."""
+        signs = self.signs()
+        x = rotate(x if signs is None else x * signs, *self.matrices())
+        return hadamard(x, torch.ones_like(x[0])) if self.hadamard else x
 
     def undo(self, w: Tensor) -> Tensor:
-        """W from W': W' Rᵀ D Λ."""
+        """W from W': W' Hᵀ Rᵀ D Λ."""
         gain, signs = self.gain(), self.signs()
+        w = hadamard_inverse(w, torch.ones_like(w[0])) if self.hadamard else w
         w = rotate(w, *(r.mT for r in self.matrices()))
         w = w if signs is None else w * signs
         return w if gain is None else w * gain
@@ -82,12 +100,18 @@ class Basis(nn.Module):
     @torch.no_grad()
     def round(self) -> None:
         """Take the values that will be read back from the stored state."""
-        state = self.state()
+        self.load(self.state())
+
+    @torch.no_grad()
+    def load(self, state: Params) -> None:
+        """Take the values of a stored state."""
         for side in ("left", "right"):
             if side in state:
                 getattr(self, side).copy_(state[side].float())
         if "gain" in state:
             self.log_gain.copy_(state["gain"].float().log())
+        if "signs" in state and hasattr(self, "lean"):
+            self.lean.copy_(torch.where(state["signs"] > 0, 1.0, -1.0) * self.lean.abs().clamp(min=LEAN))
 
     def state(self) -> Params:
         """As stored: `gain` fp16, `signs` ±1, `left` and `right` fp16; only what is learned."""

@@ -13,22 +13,31 @@ GRADIENTS = ("codes", "straight-through")
 
 
 class Input:
-    """Layers `weights` (by name, `[rows, cols]`) that share a basis.
+    """Layers `weights` (by name, `[rows, cols]`) that share a basis and the input with second moment `moment`.
 
     `gradient` says what stays put while the basis moves: "codes", the quantized values Q(W'), which is the true gradient
     wherever no weight changes its code; or "straight-through", the rounding error Q(W') − W', the usual surrogate.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], basis: Basis, roundings: Mapping[str, Rounding], gradient: str) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        basis: Basis,
+        roundings: Mapping[str, Rounding],
+        gradient: str,
+        moment: Tensor | None = None,
+    ) -> None:
         self.weights, self.basis, self.roundings, self.gradient = dict(weights), basis, roundings, gradient
+        self.moment = moment
         self.held: dict[str, Tensor] = {}
 
     def refresh(self) -> None:
         """Quantize again in the basis as it is now."""
         with torch.no_grad():
+            moment = None if self.moment is None else self.basis.input(self.basis.input(self.moment).mT)
             for name, w in self.weights.items():
                 inner = self.basis(w)
-                values = self.roundings[name](inner)
+                values = self.roundings[name](inner, moment)
                 self.held[name] = values if self.gradient == "codes" else values - inner
 
     def effective(self) -> dict[str, Tensor]:
@@ -38,7 +47,7 @@ class Input:
 
     def as_stored(self) -> dict[str, Tensor]:
         """Quantized weights of the basis rounded as it is stored."""
-        stored = Input(self.weights, copy.deepcopy(self.basis), self.roundings, self.gradient)
+        stored = Input(self.weights, copy.deepcopy(self.basis), self.roundings, self.gradient, self.moment)
         stored.basis.round()
         stored.refresh()
         with torch.no_grad():

@@ -14,14 +14,14 @@ REFRESH = 5  # steps between two quantizations
 
 
 def learn_layer(
-    w: Tensor, moment: Tensor | None, factors: Factors, rounding: Rounding, schedule: Schedule, gradient: str
+    w: Tensor, moment: Tensor | None, factors: Factors, rounding: Rounding, schedule: Schedule, gradient: str, seed: int = 0
 ) -> Generator[LearningStep, None, Params]:
     """The stored state of the best basis for `w [rows, cols]`; its loss is the share of the output's energy that is lost."""
     size = w.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     scaled = w / size  # far from the ends of float32, where squares are lost
     h = None if moment is None else moment / moment.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
-    basis = Basis(w.shape[1], factors)
-    layer = Input({"weight": scaled}, basis, {"weight": rounding}, gradient)
+    basis = Basis(w.shape[1], factors, seed)
+    layer = Input({"weight": scaled}, basis, {"weight": rounding}, gradient, h)
 
     def energy(e: Tensor) -> Tensor:
         return (e * e).sum() if h is None else ((e @ h) * e).sum()

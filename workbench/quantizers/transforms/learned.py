@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,14 +20,15 @@ from workbench.recipe import setting
 from workbench.registry import register
 
 ROTATIONS = ("none", "kronecker", "full")
+STARTS = ("hadamard", "identity")
 
 
 @register("transform", "learned")
 @dataclass(frozen=True)
 class Learned(Transform):
-    """T = Λ D± R of BTC-LLM (arXiv 2506.12040; no released code), learned with the recipe's own coders in the loop.
+    """T = Λ D± R H of BTC-LLM (arXiv 2506.12040; no released code), learned with the recipe's own coders in the loop.
 
-    W' = W Λ⁻¹ D R. R is a Kronecker product of two rotations (placement and cost as in FlatQuant, arXiv 2410.09426) or one
+    W' = W Λ⁻¹ D R H. R is a Kronecker product of two rotations (placement and cost as in FlatQuant, arXiv 2410.09426) or one
     full rotation, by the Cayley map. Trained by AdamW where the paper uses Cayley SGD. For one layer the loss is its output
     error under the second moment; over a model, a whole block's output error (see `quantizers.sequence`).
     """
@@ -36,6 +37,7 @@ class Learned(Transform):
     gain: bool = setting(True, "learn a positive factor for each input (Λ)")
     signs: bool = setting(True, "learn a sign for each input (D±)")
     rotation: str = setting("kronecker", "learn a rotation of the input (R), of two small factors or full", choices=ROTATIONS)
+    start: str = setting("hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=STARTS)
     steps: int = setting(100, "steps of AdamW at most", low=0, high=100_000)
     rate: float = setting(0.01, "learning rate at the start of the cosine", low=0.0, high=1.0)
     tokens: int = setting(1024, "tokens of a step, where a block is learned", low=1, high=1 << 20)
@@ -44,7 +46,7 @@ class Learned(Transform):
     @property
     def factors(self) -> Factors:
         """What is learned."""
-        return Factors(self.gain, self.signs, self.rotation != "none", full=self.rotation == "full")
+        return Factors(self.gain, self.signs, self.rotation != "none", full=self.rotation == "full", hadamard=self.start == "hadamard")
 
     @property
     def schedule(self) -> Schedule:
@@ -57,14 +59,14 @@ class Learned(Transform):
 
     def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator[LearningStep, None, Params]:
         """The same, step by step, against the recipe's coders."""
-        return (yield from learn_layer(w, moment, self.factors, rounding, self.schedule, self.gradient))
+        return (yield from learn_layer(w, moment, self.factors, rounding, self.schedule, self.gradient, seed))
 
     def forward(self, w: Tensor, state: Params) -> Tensor:
-        """W Λ⁻¹ D R."""
+        """W Λ⁻¹ D R H."""
         return Rotated.apply(w, self.node(w.shape[0], w.shape[1], state))
 
     def moment(self, moment: Tensor, state: Params) -> Tensor:
-        """Rᵀ D Λ H Λ D R."""
+        """Tᵀ M T, M being the second moment."""
         node = self.node(len(moment), len(moment), state)
         return Rotated.input(Rotated.input(moment, node).mT, node)
 
@@ -75,12 +77,14 @@ class Learned(Transform):
     def node(self, rows: int, cols: int, state: Params, *children: Packed) -> Packed:
         """The stored form around `children`."""
         tensors = {name: bitpack.pack(value > 0, 1) if name == "signs" else value for name, value in state.items()}
-        facts = {"factors": list(self.factors.sizes(cols))} if {"left", "right"} & state.keys() else {}
+        facts: dict[str, Any] = {"factors": list(self.factors.sizes(cols))} if {"left", "right"} & state.keys() else {}
+        if self.factors.hadamard:
+            facts["hadamard"] = True
         return Packed("rotated", rows, cols, tensors, facts, children)
 
 
-def binarized(w: Tensor) -> Tensor:
-    """First-order ARB with row scales and means, three sweeps."""
+def binarized(w: Tensor, moment: Tensor | None = None) -> Tensor:
+    """First-order ARB with row scales and means, three sweeps; blind to the second moment."""
     every = torch.ones_like(w, dtype=torch.bool)
     params = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs).params
     return values(nearest_signs(w, params), params, slice(0, w.shape[1]))
