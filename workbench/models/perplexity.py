@@ -1,7 +1,7 @@
 """Perplexity and bits per byte of a language model on text, each with a bootstrap interval."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +29,7 @@ class Window:
 
 @dataclass(frozen=True)
 class PerplexityResult:
-    """exp(mean loss per token) and bits per UTF-8 byte over all scored tokens, with 95 % intervals.
-
-    `losses` is the mean loss of each window in nats per token.
-    """
+    """exp(mean loss per token) and bits per UTF-8 byte over all scored tokens, with 95 % intervals; `windows` as scored."""
 
     perplexity: float
     perplexity_interval: Interval
@@ -40,9 +37,43 @@ class PerplexityResult:
     bits_per_byte_interval: Interval
     tokens: int
     bytes: int
-    losses: tuple[float, ...]
+    windows: tuple[Window, ...]
     text: str
     seed: int
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Mean loss of each window, nats per token."""
+        return tuple(window.loss / window.tokens for window in self.windows)
+
+
+@dataclass(frozen=True)
+class PerplexityRatio:
+    """How many times the first model's perplexity another's is on the same text, with its 95 % interval."""
+
+    ratio: float
+    interval: Interval
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves 1 out: the two differ by more than the choice of the text explains."""
+        return not self.interval[0] <= 1 <= self.interval[1]
+
+
+def perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> PerplexityRatio:
+    """`other` over `first`, measured on the same text; ModelError where they were not.
+
+    Paired bootstrap (Efron 1979): both models' losses on a document are drawn together, so what makes a document hard for
+    both drops out, and the interval is much narrower than those of the two perplexities.
+    """
+    if [(w.document, w.tokens) for w in first.windows] != [(w.document, w.tokens) for w in other.windows]:
+        sizes = f"{first.tokens} tokens of {first.text!r} and {other.tokens} of {other.text!r}"
+        raise ModelError(f"perplexities on {sizes} cannot be paired; measure both on the same text, cut into the same windows.")
+    columns = np.array([[b.loss - a.loss, a.tokens] for a, b in zip(first.windows, other.windows, strict=True)])
+    difference, tokens = columns.sum(0)
+    resampled = resample(columns, [w.document for w in first.windows], first.seed)
+    low, high = percentiles(resampled[:, 0] / resampled[:, 1])
+    return PerplexityRatio(exp(difference / tokens), (exp(low), exp(high)))
 
 
 def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None, *, seed: int = 0) -> PerplexityResult:
@@ -108,12 +139,8 @@ def text_bytes(lm: LanguageModel, ids: Tensor) -> int:
 def summarise(windows: list[Window], name: str, seed: int) -> PerplexityResult:
     """Totals of all windows, and the spread of the same totals over resampled documents."""
     columns = np.array([[w.loss, w.tokens, w.bytes] for w in windows], dtype=np.float64)
-    documents = np.array([w.document for w in windows])
     loss, tokens, size = columns.sum(0)
-    one = len(np.unique(documents)) == 1
-    groups = columns if one else np.stack([columns[documents == d].sum(0) for d in np.unique(documents)])
-    drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES, len(groups)))
-    resampled = groups[drawn].sum(1)
+    resampled = resample(columns, [w.document for w in windows], seed)
     low, high = percentiles(resampled[:, 0] / resampled[:, 1])
     return PerplexityResult(
         perplexity=exp(loss / tokens),
@@ -122,10 +149,18 @@ def summarise(windows: list[Window], name: str, seed: int) -> PerplexityResult:
         bits_per_byte_interval=percentiles(resampled[:, 0] / math.log(2) / resampled[:, 2]),
         tokens=int(tokens),
         bytes=int(size),
-        losses=tuple(w.loss / w.tokens for w in windows),
+        windows=tuple(windows),
         text=name,
         seed=seed,
     )
+
+
+def resample(columns: np.ndarray, documents: Sequence[int], seed: int) -> np.ndarray:
+    """Sums `[RESAMPLES, k]` of the windows' `columns [n, k]` over drawn documents, or over drawn windows of a single one."""
+    names = np.unique(documents)
+    groups = columns if len(names) == 1 else np.stack([columns[np.equal(documents, name)].sum(0) for name in names])
+    drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES, len(groups)))
+    return groups[drawn].sum(1)
 
 
 def exp(nats: float) -> float:

@@ -1,6 +1,7 @@
 """Random stored matrices of every format, alone and in trees, for the tests of this folder."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,6 +133,12 @@ def rotated_12() -> Packed:
     return draw.rotated(draw.uniform(3, 4, zero=True), (3, 4))
 
 
+def spread_12() -> Packed:
+    """The same with the Hadamard transform of width 4 · 3 after it."""
+    node = rotated_12()
+    return replace(node, facts={**node.facts, "hadamard": True})
+
+
 EXAMPLES = {
     "dense-fp32": lambda draw: draw.dense(),
     "dense-bf16": lambda draw: draw.dense(torch.bfloat16),
@@ -157,6 +164,7 @@ EXAMPLES = {
     "hadamard": lambda draw: draw.hadamard(draw.sum()),
     "rotated": lambda draw: draw.rotated(draw.codebook(4, 8, 13, extras=False)),
     "rotated-two-factors": lambda draw: rotated_12(),
+    "rotated-hadamard": lambda draw: spread_12(),
     "rotated-rotation-only": lambda draw: draw.rotated(draw.sum(), extras=False),
     "permuted-scaled-hadamard": lambda draw: draw.permuted(draw.scaled(draw.hadamard(draw.codebook(4, 8, 13, extras=True)))),
 }

@@ -111,16 +111,20 @@ def unscale(w: Tensor, node: Packed) -> Tensor:
 
 
 def unrotate(w: Tensor, node: Packed) -> Tensor:
-    """W' Hᵀ D with H written out as a Kronecker product of its two factors."""
-    n, power = node.cols, 1
+    """W' Hᵀ D."""
+    signs = torch.tensor([2.0 * number(node.tensors["signs"], 1, i) - 1 for i in range(node.cols)], dtype=torch.float64)
+    return w @ hadamard_matrix(node.cols).T * signs
+
+
+def hadamard_matrix(n: int) -> Tensor:
+    """H written out as a Kronecker product of its two factors."""
+    power = 1
     while n % (2 * power) == 0:
         power *= 2
     k = n // power
     sylvester = torch.tensor([[(-1.0) ** (i & j).bit_count() for j in range(power)] for i in range(power)], dtype=torch.float64)
     cosine = torch.tensor([[math.cos(math.pi * (i + 0.5) * j / k) for j in range(k)] for i in range(k)], dtype=torch.float64)
-    h = torch.kron(sylvester / math.sqrt(power), cosine / cosine.norm(dim=0))
-    signs = torch.tensor([2.0 * number(node.tensors["signs"], 1, i) - 1 for i in range(n)], dtype=torch.float64)
-    return w @ h.T * signs
+    return torch.kron(sylvester / math.sqrt(power), cosine / cosine.norm(dim=0))
 
 
 def cayley(stream: Tensor, size: int) -> Tensor:
@@ -135,7 +139,8 @@ def cayley(stream: Tensor, size: int) -> Tensor:
 
 
 def unlearn(w: Tensor, node: Packed) -> Tensor:
-    """W' Rᵀ D Λ with R written out as a Kronecker product."""
+    """W' Hᵀ Rᵀ D Λ with R written out as a Kronecker product."""
+    w = w @ hadamard_matrix(node.cols).T if node.facts.get("hadamard") else w
     a, b = node.facts["factors"]
     left = cayley(node.tensors["left"], a) if a > 1 else torch.ones(1, 1, dtype=torch.float64)
     w = w @ torch.kron(left, cayley(node.tensors["right"], b)).T

@@ -12,15 +12,15 @@ from workbench.kernels.reference.rotation import Rotated, cayley, factor_pair, m
 WIDTHS = [2, 7, 12, 64, 203, 256]
 
 
-def node(cols: int, size: float = 1.0, seed: int = 0) -> Packed:
-    """A random transform of all three factors around nothing."""
+def node(cols: int, size: float = 1.0, seed: int = 0, *, hadamard: bool = False) -> Packed:
+    """A random transform of all three factors around nothing, with the Hadamard transform after them or not."""
     draw = torch.Generator().manual_seed(seed)
     factors = factor_pair(cols)
     sides = {side: n for side, n in zip(("left", "right"), factors, strict=True) if n > 1}
     tensors = {side: (size * torch.randn(n * (n - 1) // 2, generator=draw)).half() for side, n in sides.items()}
     tensors["gain"] = (0.5 + torch.rand(cols, generator=draw)).half()
     tensors["signs"] = torch.randint(0, 256, (-(-cols // 8),), generator=draw).to(torch.uint8)
-    return Packed("rotated", 1, cols, tensors, {"factors": list(factors)})
+    return Packed("rotated", 1, cols, tensors, {"factors": list(factors), "hadamard": hadamard})
 
 
 @given(st.integers(2, 40), st.sampled_from([0.0, 1e-3, 1.0, 100.0]), st.integers(0, 5))
@@ -34,11 +34,12 @@ def test_whatever_is_stored_is_a_rotation(size: int, spread: float, seed: int) -
 
 @pytest.mark.parametrize("cols", WIDTHS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["fp64", "fp32"])
-def test_undo_is_the_inverse_and_the_output_stays(cols: int, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("hadamard", [False, True], ids=["plain", "hadamard"])
+def test_undo_is_the_inverse_and_the_output_stays(cols: int, dtype: torch.dtype, tolerance: float, hadamard: bool) -> None:
     draw = torch.Generator().manual_seed(1)
     w = torch.randn(5, cols, generator=draw, dtype=torch.float64).to(dtype)
     x = torch.randn(3, cols, generator=draw, dtype=torch.float64).to(dtype)
-    packed = node(cols)
+    packed = node(cols, hadamard=hadamard)
     inner = Rotated.apply(w, packed)
     torch.testing.assert_close(Rotated.undo(inner, packed), w, rtol=tolerance, atol=tolerance)
     scale = cols**0.5
@@ -74,4 +75,6 @@ def test_factors_are_as_near_as_they_get(cols: int, pair: tuple[int, int]) -> No
 def test_cost_and_bits_of_a_width_of_4096() -> None:
     packed = node(4096)
     assert multiply_adds(packed) == 4096 * 128
+    assert multiply_adds(node(4096, hadamard=True)) == 4096 * (128 + 12)
+    assert multiply_adds(Packed("rotated", 1, 768, facts={"hadamard": True})) == 768 * (8 + 3)
     assert stored_bits(packed.tensors["left"]) == 16 * 64 * 63 // 2

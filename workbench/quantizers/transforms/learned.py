@@ -46,7 +46,8 @@ class Learned(Transform):
     @property
     def factors(self) -> Factors:
         """What is learned."""
-        return Factors(self.gain, self.signs, self.rotation != "none", full=self.rotation == "full", hadamard=self.start == "hadamard")
+        rotation, full = self.rotation != "none", self.rotation == "full"
+        return Factors(self.gain, self.signs, rotation, full, self.start == "hadamard")
 
     @property
     def schedule(self) -> Schedule:
@@ -83,7 +84,7 @@ class Learned(Transform):
         return Packed("rotated", rows, cols, tensors, facts, children)
 
 
-def binarized(w: Tensor, moment: Tensor | None = None) -> Tensor:
+def binarized(w: Tensor, _moment: Tensor | None = None) -> Tensor:
     """First-order ARB with row scales and means, three sweeps; blind to the second moment."""
     every = torch.ones_like(w, dtype=torch.bool)
     params = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs).params

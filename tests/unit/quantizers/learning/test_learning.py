@@ -9,15 +9,16 @@ from workbench.kernels import reference
 from workbench.kernels.packed import Packed
 from workbench.models import open_model
 from workbench.models.blocks import BlockRow
-from workbench.quantizers.contract import finish
+from workbench.quantizers.contract import Params, finish
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.block import BlockLoss, draw_batches, learn_block
 from workbench.quantizers.learning.descent import LearningStep, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS, Input
 from workbench.quantizers.learning.layer import learn_layer
-from workbench.quantizers.transforms.learned import ROTATIONS, Learned, binarized
+from workbench.quantizers.transforms.learned import ROTATIONS, STARTS, Learned, binarized
 
 ALL = Factors(gain=True, signs=True, rotation=True)
+SPREAD = Factors(gain=True, signs=True, rotation=True, hadamard=True)
 IDS = torch.arange(3, 67)[None]
 
 
@@ -38,8 +39,9 @@ def correlated(cols: int, seed: int = 1) -> torch.Tensor:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["fp32", "fp64"])
 @pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("factors", [ALL, SPREAD], ids=["plain", "hadamard"])
 def test_without_a_quantizer_the_block_is_reproduced(
-    tiny_models: dict[str, Path], dtype: torch.dtype, tolerance: float, gradient: str
+    tiny_models: dict[str, Path], dtype: torch.dtype, tolerance: float, gradient: str, factors: Factors
 ) -> None:
     row = BlockRow(open_model(tiny_models["llama"]))
     (window,) = row.windows([IDS])
@@ -50,7 +52,7 @@ def test_without_a_quantizer_the_block_is_reproduced(
         weights = {row.within(0, name): row.model.weight(name).to(dtype) for name in row.layers[0]}
         changed = {}
         for name, w in weights.items():
-            one = Input({name: w}, wild(w.shape[1]).to(dtype), {name: lambda inner: inner}, gradient)
+            one = Input({name: w}, wild(w.shape[1], factors).to(dtype), {name: lambda inner, _moment: inner}, gradient)
             one.refresh()
             changed[f"{name}.weight"] = one.effective()[name]
         full = call.run(block, hidden, original)
@@ -59,8 +61,9 @@ def test_without_a_quantizer_the_block_is_reproduced(
 
 @pytest.mark.parametrize("rotation", ROTATIONS)
 @pytest.mark.parametrize("gain", [True, False], ids=["gain", "no-gain"])
-def test_what_is_trained_is_what_is_stored(rotation: str, gain: bool) -> None:
-    part = Learned(gain=gain, rotation=rotation)
+@pytest.mark.parametrize("start", STARTS)
+def test_what_is_trained_is_what_is_stored(rotation: str, gain: bool, start: str) -> None:
+    part = Learned(gain=gain, rotation=rotation, start=start)
     basis = wild(24, part.factors)
     basis.round()
     w = torch.randn(5, 24, generator=torch.Generator().manual_seed(2))
@@ -75,19 +78,21 @@ def test_what_is_trained_is_what_is_stored(rotation: str, gain: bool) -> None:
 def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> None:
     w, h = torch.randn(32, 48, generator=torch.Generator().manual_seed(3)), correlated(48)
     seen: list[LearningStep] = []
-    part = Learned(steps=40, gradient=gradient)
+    part = Learned(start="identity", steps=40, gradient=gradient)
     state = finish(learn_layer(w, h, part.factors, binarized, part.schedule, gradient), seen.append)
 
     def lost(values: torch.Tensor) -> float:
         e = values - w
         return (((e @ h) * e).sum() / ((w @ h) * w).sum()).item()
 
-    inner = part.forward(w, state)
-    packed = part.pack(Packed("dense", 32, 48, {"weight": binarized(inner)}), state)
+    def stored(state: Params) -> torch.Tensor:
+        inner = part.forward(w, state)
+        return reference.decode(part.pack(Packed("dense", 32, 48, {"weight": binarized(inner)}), state))
+
     looks = [step.held_out for step in seen if step.held_out is not None]
-    best = lost(reference.decode(packed))
-    assert best == pytest.approx(min(*looks, lost(binarized(w))), rel=1e-3)
-    assert best < lost(binarized(w))
+    best, start = lost(stored(state)), lost(stored(Basis(48, part.factors).state()))
+    assert best == pytest.approx(min(*looks, start), rel=1e-3)
+    assert best < min(start, lost(binarized(w)))
 
 
 def test_a_rotation_makes_binarizing_easier() -> None:
@@ -96,7 +101,7 @@ def test_a_rotation_makes_binarizing_easier() -> None:
     hidden = wild(16, Factors(gain=False, signs=False, rotation=True), seed=5)
     with torch.no_grad():
         w = hidden.undo(torch.randn(64, 16, generator=draw).sign())
-    part = Learned(gain=False, signs=False, steps=200, rate=0.03)
+    part = Learned(gain=False, signs=False, start="identity", steps=200, rate=0.03)
     state = finish(part.learn(w, None, 0, binarized))
     inner = part.forward(w, state)
     before, after = ((binarized(m) - m).square().sum() / m.square().sum() for m in (w, inner))
@@ -136,3 +141,26 @@ def test_batches_see_every_window_before_any_again() -> None:
     halves = [sorted(i for batch in half for i in batch) for half in (batches[:3], batches[3:])]
     assert halves == [[1, 2, 3, 4, 5, 6]] * 2
     assert batches == draw_batches([10] * 7, [1, 2, 3, 4, 5, 6], tokens=20, steps=6, seed=0)
+
+
+def test_the_moment_of_the_changed_input_is_what_codes_are_chosen_under() -> None:
+    basis, h = wild(24, SPREAD), correlated(24)
+    seen: list[torch.Tensor | None] = []
+
+    def rounding(inner: torch.Tensor, moment: torch.Tensor | None) -> torch.Tensor:
+        seen.append(moment)
+        return inner
+
+    Input({"weight": torch.eye(24)}, basis, {"weight": rounding}, "codes", h).refresh()
+    with torch.no_grad():
+        t = basis.input(torch.eye(24))
+    assert seen[0] is not None
+    torch.testing.assert_close(seen[0], t.mT @ h @ t, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(t @ basis(torch.eye(24)).mT, torch.eye(24), rtol=0, atol=1e-5)
+
+
+def test_signs_start_as_drawn_before_a_hadamard_and_as_they_are_without() -> None:
+    assert torch.equal(Basis(64, ALL, seed=1).state()["signs"], torch.ones(64))
+    drawn, other = (Basis(64, SPREAD, seed=seed).state()["signs"] for seed in (1, 2))
+    assert 16 < (drawn < 0).sum() < 48
+    assert not torch.equal(drawn, other)
