@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workbench.analysis.whatif import what_if
     from workbench.artifact import load, save
     from workbench.calibration import calibrate
-    from workbench.models import open_model
+    from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
     from workbench.widgets import Explorer, notebook
@@ -34,6 +34,7 @@ __all__ = [
     "calibrate",
     "compare",
     "errors",
+    "fuse",
     "load",
     "notebook",
     "open_model",
@@ -50,6 +51,7 @@ _HOMES = {
     "Explorer": "workbench.widgets",
     "calibrate": "workbench.calibration",
     "compare": "workbench.analysis.compare",
+    "fuse": "workbench.models",
     "load": "workbench.artifact",
     "notebook": "workbench.widgets",
     "open_model": "workbench.models",

@@ -56,7 +56,7 @@ class QuantizedModel:
 
     `source` is what the model was opened by; `calibration` holds plain facts (text, tokens, seed). `changed_tensors` are the
     model's other tensors that were changed together with the layers (gains of norms), by the module's name, in the type and
-    size in which the model stores them.
+    size in which the model stores them. `fused` says how the model was fused before (see `models.fused.fuse`); empty if not.
     """
 
     source: str
@@ -65,6 +65,7 @@ class QuantizedModel:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     changed_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    fused: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ledger(self) -> BitLedger:

@@ -8,8 +8,8 @@ import pytest
 import workbench as wb
 
 PUBLIC = [
-    "Explorer", "LayerPlan", "Recipe", "calibrate", "compare", "errors", "load", "notebook", "open_model", "part", "quantize",
-    "quantize_model", "recipe", "save", "text", "what_if",
+    "Explorer", "LayerPlan", "Recipe", "calibrate", "compare", "errors", "fuse", "load", "notebook", "open_model", "part",
+    "quantize", "quantize_model", "recipe", "save", "text", "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",

@@ -36,6 +36,7 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
         calibration=contents.recipe["calibration"],
         seconds=contents.recipe["seconds"],
         changed_tensors={name: others[name] for name in contents.recipe.get("changed_tensors", ())},
+        fused=contents.recipe.get("fused", {}),
     )
     module = build(place, {name: layer.packed for name, layer in layers.items()}, others, cache)
     file_ledger = BitLedger.from_dict(contents.ledger["model"])

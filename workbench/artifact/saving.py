@@ -117,6 +117,7 @@ def recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLay
         "calibration": dict(quantized.calibration),
         "seconds": quantized.seconds,
         "changed_tensors": list(quantized.changed_tensors),
+        "fused": dict(quantized.fused),
         "layers": {
             name: {
                 "recipe": layer.recipe.to_dict(),

@@ -88,6 +88,27 @@ class ModelHandle:
                 del found[tied]
         return found
 
+    def holds(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor for this name of the module."""
+        return self._place(name) is not None
+
+    def tensor(self, name: str) -> Tensor:
+        """Any tensor by the module's name, in its stored dtype; one that is stored only as another's twin is read from there."""
+        place = self._place(name)
+        if place is not None:
+            return self._checkpoint.read(place)
+        tied = self.tied_tensor(name)
+        if tied is None:
+            raise ModelError(f"{self.source!r} has no tensor {name!r}.")
+        return tied
+
+    def _place(self, name: str) -> str | None:
+        return stored_name(name, self._prefix, self._checkpoint)
+
+    @cached_property
+    def _prefix(self) -> str:
+        return str(getattr(architecture.empty_module(self.config), "base_model_prefix", ""))
+
     def tied_tensor(self, name: str) -> Tensor | None:
         """The tensor that the module ties `name` to (an output head to the embedding), in its stored dtype, or None."""
         module: Any = architecture.empty_module(self.config)

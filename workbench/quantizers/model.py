@@ -3,14 +3,17 @@
 import fnmatch
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from workbench.errors import RecipeError
+from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import sequence
 from workbench.quantizers.contract import Params, Transform, finish
 from workbench.quantizers.layer import Stats, moment_of
 from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
+from workbench.quantizers.placement import placed
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.sharing import Scopes
 from workbench.recipe import LayerPlan, Recipe
@@ -40,7 +43,8 @@ def quantize_model(
     With `stats`, or with nothing, every layer is quantized by itself. With `text` the blocks are worked on in sequence: each
     layer sees what the quantized layers before it produce on `tokens` tokens of the text (drawn by `seed`), and transforms are
     learned for a whole block at once; `stats` are measured on the way. `store` keeps what is finished, so that the same call
-    goes on after a kill, with the same result. Raises RecipeError when no layer matches or calibration is missing.
+    goes on after a kill, with the same result. On a fused model (`fuse`) a recipe without a transform gets an online Hadamard
+    where none could be fused; a plan is taken as it is. Raises RecipeError when no layer matches or calibration is missing.
     """
     steps = quantize_model_steps(model, recipe, stats, layers, text=text, tokens=tokens, seed=seed, store=store)
     return finish(steps, on_progress)
@@ -59,7 +63,7 @@ def quantize_model_steps(
 ) -> Generator[LayerProgress, None, QuantizedModel]:
     """The same as a generator that yields LayerProgress and returns the model, for a job that can be stopped."""
     begin = time.perf_counter()
-    plan = recipe if isinstance(recipe, LayerPlan) else LayerPlan.uniform(recipe)
+    plan = recipe if isinstance(recipe, LayerPlan) else placed(model, recipe)
     if text is None:
         if store is not None:
             raise RecipeError("a store keeps the layers of a run in sequence; give text= too, or no store.")
@@ -73,7 +77,10 @@ def quantize_model_steps(
         run = sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
         done = yield from run.steps()
         facts = run.facts()
-    return QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin)
+    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin)
+    if isinstance(model, FusedModel):
+        return replace(result, changed_tensors=model.changed_tensors(done), fused=model.facts)
+    return result
 
 
 def one_by_one(

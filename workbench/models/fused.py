@@ -1,0 +1,181 @@
+"""Fuse a model: rotate its residual stream and its heads by multiplying rotations into the weights, so that none run online.
+
+With R orthogonal and an RMSNorm without gains, rms(x R) = rms(x): a stream turned by R runs through the whole model if every
+matrix that reads it is turned back on its input side, W R, and every one that writes it is turned on its output side, Rᵀ W.
+The layout is that of QuaRot (arXiv 2404.00456): random Hadamard matrices for the stream and for each head between v and o; the
+input of down_proj, behind a nonlinearity, is out of reach. Here they have any width (see `kernels.reference.transforms`).
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.kernels.reference.transforms import hadamard
+from workbench.models import architecture
+from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.handle import ModelHandle
+
+Map = Callable[[Tensor], Tensor]  # acts on the last dimension, row by row
+PIECE = 1 << 22  # numbers worked on at a time, in float64
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What happens to one tensor: `inputs` act on its columns, then `outputs` on its rows (on all of a vector)."""
+
+    inputs: tuple[Map, ...] = ()
+    outputs: tuple[Map, ...] = ()
+
+    def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """The rewritten tensor in `dtype`; arithmetic is in float64, a piece at a time."""
+        if tensor.ndim == 1:
+            return row_by_row(tensor[None], self.inputs + self.outputs, dtype)[0]
+        tensor = row_by_row(tensor, self.inputs, dtype) if self.inputs else tensor
+        return row_by_row(tensor.mT, self.outputs, dtype).mT.contiguous() if self.outputs else tensor.to(dtype)
+
+
+def row_by_row(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tensor:
+    """All maps, one after the other, on some rows at a time."""
+    out = torch.empty(rows.shape, dtype=dtype)
+    size = max(PIECE // rows.shape[-1], 1)
+    for start in range(0, len(rows), size):
+        piece = rows[start : start + size].double()
+        for each in maps:
+            piece = each(piece)
+        out[start : start + size] = piece
+    return out
+
+
+class FusedModel(ModelHandle):
+    """A model that computes what its `base` computes, from other weights; all else is as for the base.
+
+    `facts` say how it was fused. `online` are the layers whose inputs could not be rotated. `weight` gives float32, since a
+    rotated weight is on no narrower grid; other tensors keep the stored type, in which they will be saved.
+    """
+
+    def __init__(
+        self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any], online: Collection[str]
+    ) -> None:
+        super().__init__(base.source, base.folder, base.config, base._checkpoint, base._layers)
+        self.base, self.facts, self.online = base, dict(facts), list(online)
+        self._rewrites = dict(rewrites)
+
+    def __repr__(self) -> str:
+        apart = f"; the output head is stored apart from the embedding, {self.untied_bytes:,} bytes more"
+        return f"<FusedModel of {self.base!r}{apart if self.untied_bytes else ''}>"
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the base with how it was fused."""
+        return hashlib.sha256(f"{self.base.fingerprint} {sorted(self.facts.items())}".encode()).hexdigest()[:16]
+
+    def weight(self, name: str) -> Tensor:
+        """One layer's rewritten weight `[out, in]`, float32."""
+        return self.tensor(f"{name}.weight", torch.float32)
+
+    def bias(self, name: str) -> Tensor | None:
+        """One layer's rewritten bias `[out]` in its stored dtype, or None."""
+        stored = self.base.bias(name)
+        return None if stored is None else self.rewritten(f"{name}.bias", stored)
+
+    def tensor(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Any tensor by the module's name, a layer's weight too, rewritten; in its stored dtype by default."""
+        layer = name.removesuffix(".weight")
+        stored = self.base.weight(layer) if layer in self._layers else self.base.tensor(name)
+        return self.rewritten(name, stored, dtype)
+
+    def rewritten(self, name: str, stored: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """What becomes of a stored tensor, in its own dtype by default."""
+        rewrite = self._rewrites.get(name)
+        return stored.to(dtype or stored.dtype) if rewrite is None else rewrite(stored, dtype or stored.dtype)
+
+    def other_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
+        """Those of the base, rewritten; a head that was tied to the embedding and no longer equals it is there too."""
+        found = {name: self.rewritten(name, stored) for name, stored in self.base.other_tensors(layers).items()}
+        replaced = {f"{name}.weight" for name in layers}
+        missing = self._rewrites.keys() - found.keys() - replaced
+        return found | {name: self.tensor(name) for name in sorted(missing)}
+
+    def changed_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
+        """Those of `other_tensors` that are not the base's."""
+        return {name: tensor for name, tensor in self.other_tensors(layers).items() if name in self._rewrites}
+
+    @cached_property
+    def untied_bytes(self) -> int:
+        """What the model takes more than its base: bytes of a head that was tied to the embedding."""
+        module: Any = architecture.empty_module(self.config)
+        apart = [name for name in module.all_tied_weights_keys if name in self._rewrites]
+        return sum(tensor.nbytes for tensor in map(self.tensor, apart))
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        module = architecture.empty_module(self.config)
+        weights = {f"{name}.weight": self._layers[name].orient(self.weight(name)) for name in self.layer_names}
+        architecture.fill(module, self.other_tensors(self.layer_names) | weights)
+        generation = architecture.read_generation_config(self.folder)
+        if generation is not None:
+            module.generation_config = generation  # type: ignore[assignment]
+        return module
+
+
+def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedModel:
+    """The same function from rotated weights, at no cost when it runs; `seed` draws the signs of the Hadamard matrices.
+
+    Rotated are the residual stream (inputs of q, k, v, gate, up; outputs of o, down) and each head between v and o. The gains
+    of the norms go into the layers that follow; with tied embeddings the output head therefore becomes a matrix of its own,
+    which costs bytes (`untied_bytes`). `residual=False` leaves the stream, norms and embeddings as they are. Raises ModelError
+    for models of another shape (LayerNorm, norms behind the layers, experts).
+    """
+    shape = anatomy(architecture.empty_module(model.config), model.source)
+    rewrites: dict[str, Rewrite] = {}
+    online = [block.part("mlp.down_proj") for block in shape.blocks]
+    if residual:
+        rewrites = rotated_stream(model, shape, seed)
+    else:
+        readers = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+        online += [block.part(name) for block in shape.blocks for name in readers]
+    for index, block in enumerate(shape.blocks):
+        turn = partial(per_head, signs=draw_signs(block.head_dim, seed + 1 + index))
+        for name in ("self_attn.v_proj.weight", "self_attn.v_proj.bias"):
+            before = rewrites.get(block.part(name), Rewrite())
+            rewrites[block.part(name)] = Rewrite(before.inputs, (*before.outputs, turn))
+        after = rewrites.get(block.part("self_attn.o_proj.weight"), Rewrite())
+        rewrites[block.part("self_attn.o_proj.weight")] = Rewrite((turn, *after.inputs), after.outputs)
+    present = {name: rewrite for name, rewrite in rewrites.items() if name == f"{shape.head}.weight" or model.holds(name)}
+    return FusedModel(model, present, {"seed": seed, "residual": residual}, online)
+
+
+def rotated_stream(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:
+    """Everything that reads or writes the residual stream, with the gains of the norms multiplied into what reads them."""
+    turn = partial(hadamard, signs=draw_signs(shape.width, seed))
+    found = {f"{shape.embedding}.weight": Rewrite(inputs=(turn,))}
+
+    def read(norm: str, *layers: str) -> None:
+        gain = model.tensor(f"{norm}.weight").double()
+        found[f"{norm}.weight"] = Rewrite(outputs=(torch.ones_like,))
+        for layer in layers:
+            found[f"{layer}.weight"] = Rewrite(inputs=(gain.mul, turn))
+
+    for block in shape.blocks:
+        read(block.part("input_layernorm"), *(block.part(f"self_attn.{x}_proj") for x in "qkv"))
+        read(block.part("post_attention_layernorm"), *(block.part(f"mlp.{x}_proj") for x in ("gate", "up")))
+        for writer in ("self_attn.o_proj", "mlp.down_proj"):
+            for name in ("weight", "bias"):
+                found[block.part(f"{writer}.{name}")] = Rewrite(outputs=(turn,))
+    read(shape.norm, shape.head)
+    return found
+
+
+def per_head(x: Tensor, signs: Tensor) -> Tensor:
+    """x D H for each head, the heads lying side by side in the last dimension."""
+    return hadamard(x.reshape(*x.shape[:-1], -1, len(signs)), signs).reshape(x.shape)
+
+
+def draw_signs(width: int, seed: int) -> Tensor:
+    """Random ±1 `[width]`."""
+    return torch.randint(2, (width,), generator=torch.Generator().manual_seed(seed)).double() * 2 - 1

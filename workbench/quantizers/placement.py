@@ -1,0 +1,23 @@
+"""Where a recipe's rotation goes in a fused model: nowhere more, but for layers that fusing did not reach."""
+
+from typing import TYPE_CHECKING
+
+from workbench import registry
+from workbench.models.fused import FusedModel
+from workbench.recipe import LayerPlan, Recipe
+
+if TYPE_CHECKING:
+    from workbench.models import ModelHandle
+
+
+def placed(model: "ModelHandle", recipe: Recipe) -> LayerPlan:
+    """The recipe for every layer. On a fused model one without a transform gets an online Hadamard where none could be fused."""
+    if not isinstance(model, FusedModel) or recipe.transform.name != "identity":
+        return LayerPlan.uniform(recipe)
+    turned = recipe.replace(transform=registry.make("transform", "hadamard"))
+    return LayerPlan((*((pattern, turned) for pattern in ends(model.online)), ("*", recipe)))
+
+
+def ends(layers: list[str]) -> list[str]:
+    """Patterns for layers by their last name."""
+    return [f"*.{name}" for name in dict.fromkeys(layer.rpartition(".")[2] for layer in layers)]
