@@ -18,23 +18,26 @@ def quantize(
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
     seed: Seed = 0,
+    fused: Annotated[bool, typer.Option("--fuse", help="Rotate inside the weights first, at no cost when it runs.")] = False,
     as_json: Json = False,
 ) -> None:
     """Quantize every layer that matches and save the model.
 
     Recipes that need calibration run block by block, each layer on what the quantized layers before it produce; a run that was
-    stopped goes on where it ended.
+    stopped goes on where it ended. With --fuse the model computes the same from rotated weights, which quantize better; recipes
+    without a transform then rotate online only before down_proj. Tied embeddings are stored twice for it.
     """
     from workbench.artifact import save
     from workbench.artifact.atomic import check_place
     from workbench.calibration import calibrate
-    from workbench.models import open_model
+    from workbench.models import FusedModel, fuse, open_model
     from workbench.presets import parse
     from workbench.quantizers import quantize_model
     from workbench.quantizers.pipeline import needs_moment
     from workbench.store import Store
 
-    chosen, document, handle = parse(recipe), read_text(text), open_model(model)
+    chosen, document, original = parse(recipe), read_text(text), open_model(model)
+    handle = fuse(original, seed=seed) if fused else original
     check_place(out)  # now rather than after the work
     begin = time.perf_counter()
     given: dict[str, Any]
@@ -45,8 +48,8 @@ def quantize(
             given = {"stats": calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())}
     with progress("quantizing", quiet=as_json) as told:
         result = quantize_model(handle, chosen, layers=layers, on_progress=lambda step: told(step.fraction, 1), **given)
-    save(result, out, handle)
-    table = result.table()
+    save(result, out, original)
+    table, apart = result.table(), handle.untied_bytes if isinstance(handle, FusedModel) else 0
     facts: dict[str, Any] = {
         "model": model,
         "out": str(out),
@@ -54,6 +57,8 @@ def quantize(
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "bytes": stored_bytes(out),
+        "fused": dict(result.fused),
+        "untied_bytes": apart,
         "tokens": result.calibration["tokens"],
         "seed": seed,
         "seconds": time.perf_counter() - begin,
@@ -65,6 +70,8 @@ def quantize(
         f"{result.bits_per_weight:.2f} bits per weight stored ({result.nominal_bits:.2f} nominal), "
         f"{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
+    if apart:
+        sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
     emit(facts, as_json=as_json, text=sentence)
 
 

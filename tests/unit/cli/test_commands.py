@@ -111,3 +111,26 @@ def test_console_script_is_installed_with_quick_help() -> None:
     assert "quantize" in said.stdout
     assert "transformers" not in said.stderr
     assert "panel" not in said.stderr
+
+
+def test_quantize_a_fused_model(command: Callable[..., Said], tmp_path: Path, story: Path) -> None:
+    given = (
+        "quantize",
+        "builtin",
+        "--recipe",
+        "rtn:bits=4,group=64",
+        "--text",
+        story,
+        "--out",
+        tmp_path / "out",
+        "--layers",
+        "*.0.mlp.*",
+        "--fuse",
+    )
+    said = command(*given)
+    assert "262,144 of these bytes are the output head" in said.out
+    facts = json.loads(command(*given, "--json").out)
+    assert (facts["fused"], facts["untied_bytes"]) == ({"seed": 0, "residual": True}, 262_144)
+    again = json.loads(command("eval", tmp_path / "out", "--text", story, "--json").out)
+    original = json.loads(command("eval", "builtin", "--text", story, "--json").out)
+    assert again["perplexity"] == pytest.approx(original["perplexity"], rel=0.1)
