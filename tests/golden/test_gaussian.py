@@ -1,6 +1,7 @@
 """Known distortions E(q−w)²/E w² of standard normal weights, within 2 %.
 
-Published or derived reference values for grids (groups of 128, min–max and best clip), sign planes, vectors and binary codebooks;
+Published or derived reference values for grids (groups of 128, min–max and best clip), sign planes, vectors,
+trellis (states of 12 bits) and binary codebooks;
 the binary codebook's magnitude rows are upper bounds, as better training may go below them.
 """
 
@@ -39,6 +40,7 @@ GROUPS = {(1, "joint"): 0.3634, (2, "joint"): 0.1177, (3, "joint"): 0.0586, (3, 
 HAMMING = {128: 0.610, 256: 0.545, 512: 0.484}
 MAGNITUDE = {128: 0.500, 256: 0.445, 512: 0.400}
 VECTORS = {(10, 256): 0.401, (8, 256): 0.3232, (4, 256): 0.0981, (2, 16): 0.1086, (1, 4): 0.1175}
+TRELLIS = {(2, 1): 0.0737, (3, 1): 0.0197, (2, 2): 0.279}
 
 
 def distortion(rows: int, cols: int, coder: str, **settings: object) -> float:
@@ -84,6 +86,16 @@ def test_binary_codebook_by_magnitude(entries: int) -> None:
 def test_vector_codebook(length: int, entries: int) -> None:
     found = distortion(1024, 1280, "vector-codebook", length=length, entries=entries)
     assert found == pytest.approx(VECTORS[length, entries], rel=0.02)
+
+
+@pytest.mark.parametrize(("bits", "length"), TRELLIS, ids=str)
+def test_trellis(bits: int, length: int) -> None:
+    found = distortion(256, 320, "trellis", bits=bits, length=length)
+    assert found == pytest.approx(TRELLIS[bits, length], rel=0.03)
+
+
+def test_trellis_below_one_bit_lies_between_vectors_and_the_bound() -> None:
+    assert 4**-0.8 < distortion(256, 640, "trellis", bits=4, length=5) < 0.365 < VECTORS[10, 256]
 
 
 def test_gaussian_distortions_stay_above_the_rate_distortion_bound() -> None:

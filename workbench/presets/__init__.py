@@ -6,7 +6,7 @@ Importing the package registers all of them under the kind "preset".
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench import registry
-from workbench.presets import binary, btc, grids, none, pb_llm, salient_groups, vectors
+from workbench.presets import binary, btc, grids, none, pb_llm, salient_groups, trellis, vectors
 from workbench.presets.preset import Preset
 from workbench.presets.spelling import parse
 from workbench.recipe import Recipe
@@ -27,6 +27,7 @@ __all__ = [
     "recipe",
     "salient_groups",
     "table",
+    "trellis",
     "vectors",
 ]
 

@@ -73,6 +73,12 @@ class Draw:
         tensors = {**packed.tensors, "codebook": self.half(entries, length)}
         return Packed("vector-codebook", self.rows, self.cols, tensors, packed.facts)
 
+    def trellis(self, bits: int, length: int, state: int, span: int) -> Packed:
+        path = self.codes(bits, self.rows, math.ceil(self.cols / length))
+        facts = {"bits": bits, "length": length, "state": state, "span": span}
+        tensors = {"path": pack(path, bits), "scale": self.half(self.rows, self.groups(span))}
+        return Packed("trellis", self.rows, self.cols, tensors, facts)
+
     def bitmap(self) -> Packed:
         owner = self.codes(1, self.rows, self.cols)
         children = (self.planes(1, 4, extras=True, mask=owner == 0), self.uniform(3, 8, zero=True, mask=owner == 1))
@@ -152,6 +158,9 @@ EXAMPLES = {
     "codebook-one-entry": lambda draw: draw.codebook(3, 1, 13, extras=False),
     "vectors-4-of-6": lambda draw: draw.vectors(4, 6, 13),
     "vectors-2-of-16-groups": lambda draw: draw.vectors(2, 16, 4),
+    "trellis-4-for-5": lambda draw: draw.trellis(4, 5, 12, 13),
+    "trellis-3-for-2-groups": lambda draw: draw.trellis(3, 2, 10, 4),
+    "trellis-no-memory": lambda draw: draw.trellis(6, 1, 6, 13),
     "masked-bitmap": lambda draw: draw.bitmap(),
     "masked-columns": lambda draw: draw.columns(),
     "masked-kept": lambda draw: draw.kept(),

@@ -90,6 +90,19 @@ def vectors(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     return float(node.tensors["codebook"][word, c % length]) * float(node.tensors["scale"][r, group])
 
 
+def trellis(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    bits, length = node.facts["bits"], node.facts["length"]
+    steps, state = math.ceil(node.cols / length), 0
+    for back in reversed(range(math.ceil(node.facts["state"] / bits))):
+        state = state << bits | number(node.tensors["path"], bits, (r - back) % node.rows * steps + c // length)
+    x = state % 2 ** node.facts["state"] * length + c % length + 1
+    for factor, shift in ((0x9E3779B1, 15), (0x2C1B3C6D, 12), (0x297A2D39, 15)):
+        x = x * factor % 2**32
+        x ^= x >> shift
+    value = (sum(x.to_bytes(4, "little")) - 510) / math.sqrt(21845)
+    return value * float(node.tensors["scale"][r, c // node.facts["span"]])
+
+
 def low_rank(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     left, right = node.tensors["left"], node.tensors["right"]
     return sum(float(left[r, k]) * float(right[k, c]) for k in range(left.shape[1]))
@@ -155,6 +168,7 @@ WEIGHTS = {
     "planes": planes,
     "binary-codebook": codebook,
     "vector-codebook": vectors,
+    "trellis": trellis,
     "low-rank": low_rank,
     "sum": total,
     "zero": lambda *_: 0.0,
@@ -221,6 +235,7 @@ def test_three_children_take_two_bits_of_map(draw) -> None:
 WHOLE = {
     "binary-codebook": lambda draw: draw.codebook(4, 4, 13, extras=False),
     "vector-codebook": lambda draw: draw.vectors(4, 4, 13),
+    "trellis": lambda draw: draw.trellis(4, 5, 12, 13),
     "hadamard": lambda draw: draw.hadamard(draw.dense()),
 }
 

@@ -12,6 +12,7 @@ from workbench.errors import RecipeError
 from workbench.kernels import bitpack
 from workbench.presets.btc import codebook_shape
 from workbench.presets.preset import Preset
+from workbench.presets.trellis import step_shape
 from workbench.presets.vectors import vector_shape
 from workbench.recipe import Recipe
 
@@ -44,6 +45,7 @@ def test_all_presets_are_there() -> None:
         "gptvq",
         "none",
         "pb-llm",
+        "qtip",
         "rtn",
         "stbllm",
     ]
@@ -107,6 +109,7 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "gptvq": 0.8,
         "none": 16,
         "pb-llm": 1.7,
+        "qtip": 0.8,
         "rtn": 4,
         "stbllm": 0.55,
     }
@@ -122,6 +125,7 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "gptvq": True,
         "none": False,
         "pb-llm": True,
+        "qtip": True,
         "rtn": False,
         "stbllm": True,
     }
@@ -160,6 +164,16 @@ def test_vectors_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
 def test_a_rate_without_vectors_names_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"preset 'gptvq': no codebook of 1 to 16 weights .* has 2\.7 bits; use 2\.667 or 2\.5"):
         presets.find("gptvq")(bits=2.7).build()
+
+
+@pytest.mark.parametrize(("bits", "shape"), [(0.8, (4, 5)), (0.7, (7, 10)), (1, (2, 2)), (1.5, (3, 2)), (2, (2, 1)), (3, (3, 1))])
+def test_steps_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
+    assert step_shape(bits) == shape
+
+
+def test_a_rate_without_steps_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"preset 'qtip': no step of 2 to 10 bits .* has 3\.8 bits a weight; use 4 or 3\.5"):
+        presets.find("qtip")(bits=3.8).build()
 
 
 def test_one_bit_and_more_need_no_codebook() -> None:

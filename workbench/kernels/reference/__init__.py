@@ -3,7 +3,19 @@
 Other backends are checked against this one. Importing the package registers all formats under the kind "format".
 """
 
-from workbench.kernels.reference import codebook, composite, grids, planes, rotation, rounding, transforms
+from workbench.kernels.reference import codebook, composite, grids, planes, rotation, rounding, transforms, trellis
 from workbench.kernels.reference.format import Format, decode, linear
 
-__all__ = ["Format", "codebook", "composite", "decode", "grids", "linear", "planes", "rotation", "rounding", "transforms"]
+__all__ = [
+    "Format",
+    "codebook",
+    "composite",
+    "decode",
+    "grids",
+    "linear",
+    "planes",
+    "rotation",
+    "rounding",
+    "transforms",
+    "trellis",
+]

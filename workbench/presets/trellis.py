@@ -1,0 +1,50 @@
+"""Preset `qtip`: weights as the values of a path through a trellis, with error feedback."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.errors import RecipeError
+from workbench.presets.preset import Preset, compose, part
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+STEPS = [(k, v) for v in range(1, 17) for k in range(2, 11)]  # bits and columns of a step; one bit takes four times as long
+CLOSE = 0.005  # how far k/v may be from the bits that were asked for
+
+
+@register("preset", "qtip")
+@dataclass(frozen=True)
+class Qtip(Preset):
+    """A path of k bits for every V columns, its error moved to later columns: near the bound at any rate, no codebook."""
+
+    source: ClassVar[str] = "QTIP, arXiv 2406.11235"
+    note: ClassVar[str] = (
+        "the paper's ring of 256 weights is a tile of 16 × 16, and errors move on after 16 columns; here a ring runs down all "
+        "rows of a step's columns, and errors move on after each step. States of 12 bits where the paper has 16, another hash, a "
+        "scale a row instead of one for the matrix, the input's side of its Hadamard transforms only; any rate, not whole bits"
+    )
+
+    bits: float = setting(0.8, "nominal bits per weight: k bits for every V columns", low=0.3, high=4.0)
+    state: int = setting(12, "bits of a state; each more doubles the time and lowers the error a little", low=10, high=16)
+    hadamard: bool = setting(True, "spread each input over all columns first, so that weights are close to normal")
+    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
+    compensation: bool = setting(True, "move each step's error to later columns (needs calibration)")
+
+    def build(self) -> Recipe:
+        """Paths down the rows, with column feedback."""
+        bits, length = step_shape(self.bits)
+        return compose(
+            part("coder", "trellis", bits=bits, length=length, state=self.state),
+            transform=part("transform", "hadamard") if self.hadamard else None,
+            assignment=part("assignment", "column-feedback", repair=self.repair) if self.compensation else None,
+        )
+
+
+def step_shape(bits: float) -> tuple[int, int]:
+    """(k, V): the shortest step of 2 to 10 bits with k/V within 0.005 of `bits`; RecipeError names the nearest."""
+    for k, v in STEPS:
+        if abs(k / v - bits) <= CLOSE:
+            return k, v
+    near = sorted({k / v for k, v in STEPS}, key=lambda rate: abs(rate - bits))
+    tried = "2 to 10 bits and 1 to 16 columns"
+    raise RecipeError(f"preset 'qtip': no step of {tried} has {bits} bits a weight; use {near[0]:.4g} or {near[1]:.4g}.")

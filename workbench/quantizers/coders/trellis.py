@@ -1,0 +1,105 @@
+"""Coder `trellis`: weights are the values of a path through states, a few bits a step, without a codebook to store."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.errors import RecipeError
+from workbench.kernels import bitpack, viterbi
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference import trellis
+from workbench.quantizers.coders import planes
+from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.quantizers.coders.vector_codebook import root_mean_square
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.stored import fp16
+from workbench.recipe import setting
+from workbench.registry import register
+
+
+@register("coder", "trellis")
+@dataclass(frozen=True)
+class Trellis(Coder):
+    """value = scale · values(state): `bits` more bits of the state for each row of `length` neighbouring columns.
+
+    Trellis-coded quantization with the bitshift trellis of QTIP (arXiv 2406.11235), which sends a path through tiles of 16 × 16
+    weights and feeds errors back from 16 columns to the next. Here a path runs down the rows of one step of columns, so errors
+    move on after every step as in GPTQ, and the best path weighs rows by their scales. `rescale` solves the scales again for
+    the final codes, under the second moment where there is one.
+    """
+
+    whole: ClassVar[bool] = True
+    bits: int = setting(4, "bits a step stores", low=1, high=10)
+    length: int = setting(5, "neighbouring columns a step stands for", low=1, high=16)
+    state: int = setting(12, "bits of a state; each more doubles the time and lowers the error a little", low=6, high=16)
+    group: int = group_setting(0)
+    rescale: bool = setting(True, "solve the scales again for the final codes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.state < self.bits:
+            raise RecipeError(
+                f"coder 'trellis': a state of {self.state} bits cannot hold a step of {self.bits}; use state={self.bits} or more."
+            )
+
+    @property
+    def nominal_bits(self) -> float:
+        """Bits of a step over its columns."""
+        return self.bits / self.length
+
+    def span(self, cols: int) -> int:
+        """One group, or the row."""
+        return group_span(self.group, cols, self.length)
+
+    def step(self, cols: int) -> int:
+        """The columns of one step."""
+        return self.length
+
+    def remembered(self, rows: int) -> int:
+        """Bits of a state where rings have `rows` steps: at most half of the ring, so that its ends can meet."""
+        return max(min(self.state, self.bits * rows // 2), self.bits)
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """`scale [1, rows]`: what the best code of this rate would have for normal weights, √(1 − 4^−rate) of the row's size."""
+        return Fit({"scale": fp16(root_mean_square(w) * (1 - 4**-self.nominal_bits) ** 0.5).mT})
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The path's bits, `[rows, ceil(k/length)]`; a step past the last column looks at real columns only."""
+        words, scale = trellis.values(self.remembered(len(w)), self.length), params["scale"][0]
+        whole = w.shape[1] // self.length * self.length
+        pieces = [self.path(w[:, :whole].reshape(len(w), -1, self.length), scale, words)] if whole else []
+        if whole < w.shape[1]:
+            rest = w[:, whole:]
+            pieces.append(self.path(rest[:, None], scale, words[:, : rest.shape[1]]))
+        return torch.cat(pieces, 1)
+
+    def path(self, y: Tensor, scale: Tensor, words: Tensor) -> Tensor:
+        """Codes `[rows, steps]` for `y [rows, steps, columns]`, in units in which neither sizes nor squares overflow."""
+        unit = y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+        return viterbi.search(y / unit, scale / unit, words, self.bits)
+
+    def words(self, codes: Tensor, cols: int) -> Tensor:
+        """values(state), `[1, rows, cols]`."""
+        state = self.remembered(len(codes))
+        found = trellis.values(state, self.length)[trellis.states(codes, self.bits, state)]
+        return found.view(len(codes), -1)[None, :, :cols]
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """scale · values(state)."""
+        return planes.values(self.words(codes, columns.stop - columns.start), params, columns)
+
+    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+        """Scales by least squares, unless `rescale` is off."""
+        if not self.rescale:
+            return params
+        cols = mask.shape[1]
+        return planes.refit(target, self.words(codes, cols), params, self.span(cols), mask, moment)
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `trellis`."""
+        tensors = {"path": bitpack.pack(codes, self.bits), "scale": planes.scale_tensors(params)["scale"][0]}
+        state = self.remembered(shape[0])
+        facts = {"bits": self.bits, "length": self.length, "state": state, "span": self.span(shape[1])}
+        return Packed("trellis", *shape, tensors, facts)
