@@ -239,7 +239,7 @@ class Session:
         return "\n".join(
             [
                 "import workbench as wb",
-                f"model = wb.open_model({self.model.source!r})",
+                f"model = {self.model.code()}",
                 f'stats = wb.calibrate(model, wb.text("calibration"), tokens={CALIBRATION_TOKENS})',
                 f"recipe = {self.recipe.code()}",
                 f"result = wb.quantize(model, {self.layer!r}, recipe, stats=stats)",

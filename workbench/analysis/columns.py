@@ -70,6 +70,11 @@ COLUMNS: dict[str, Column] = {
     "input": Column("input", "Which input feature.", ",d"),
     "factor": Column("factor", "What the input is multiplied with; below zero where its sign is flipped.", ".3g"),
     "matrix factor": Column("matrix", "Which factor of the rotation's Kronecker product."),
+    "transform": Column("transform", "What changes the layer's input before it meets the stored codes."),
+    "where": Column("where", "Folded into weights, at no cost, or online, for every token."),
+    "multiply_adds": Column("multiply-adds", "What it costs for each token.", ",d"),
+    "online_share": Column("of the layer", "Its multiply-adds over those of the layer itself, rows × columns.", ".2%"),
+    "transform_bits": Column("its bits", "Bits stored for it, a weight of the layer.", ".4f"),
     "turned": Column("turned", "How far from the identity: 0 for no rotation, 1 for a right angle on average.", ".3g"),
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from workbench.errors import ShapeError
 from workbench.kernels.packed import Packed, stored_bits
-from workbench.kernels.reference.rotation import diagonal, multiply_adds, rotations
+from workbench.kernels.reference.rotation import Rotated, diagonal, rotations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LearnedTransform:
     """T = Λ D± R of one layer: `diagonal [cols]` of Λ D±, and the rotations whose Kronecker product is R (none, or two).
 
-    `bits` are stored for it (before layers that share it divide them), `multiply_adds` what R costs a token at run time.
+    `bits` are stored for it (before layers that share it divide them), `multiply_adds` what it costs a token at run time.
     """
 
     diagonal: np.ndarray
@@ -40,7 +40,7 @@ def learned_transform(packed: Packed) -> LearnedTransform:
         raise ShapeError(f"this layer has no learned transform (its format is {packed.format!r}); use btc with transform='both'.")
     bits = sum(stored_bits(tensor) for tensor in packed.tensors.values())
     matrices = tuple(matrix.numpy() for matrix in rotations(packed))
-    return LearnedTransform(diagonal(packed, 1).numpy(), matrices, bits, multiply_adds(packed))
+    return LearnedTransform(diagonal(packed, 1).numpy(), matrices, bits, Rotated.multiply_adds(packed))
 
 
 def loss_table(steps: Iterable["LearningStep"]) -> "pd.DataFrame":

@@ -54,20 +54,22 @@ def row_by_row(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tenso
 class FusedModel(ModelHandle):
     """A model that computes what its `base` computes, from other weights; all else is as for the base.
 
-    `facts` say how it was fused. `online` are the layers whose inputs could not be rotated. `weight` gives float32, since a
-    rotated weight is on no narrower grid; other tensors keep the stored type, in which they will be saved.
+    `facts` say how it was fused: seed, residual, and `online`, the matrices whose inputs were not rotated. `weight` gives
+    float32, since a rotated weight is on no narrower grid; other tensors keep the stored type, in which they will be saved.
     """
 
-    def __init__(
-        self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any], online: Collection[str]
-    ) -> None:
+    def __init__(self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any]) -> None:
         super().__init__(base.source, base.folder, base.config, base._checkpoint, base._layers)
-        self.base, self.facts, self.online = base, dict(facts), list(online)
+        self.base, self.facts = base, dict(facts)
         self._rewrites = dict(rewrites)
 
     def __repr__(self) -> str:
         apart = f"; the output head is stored apart from the embedding, {self.untied_bytes:,} bytes more"
         return f"<FusedModel of {self.base!r}{apart if self.untied_bytes else ''}>"
+
+    def code(self) -> str:
+        """Python that makes this model again."""
+        return f"wb.fuse({self.base.code()}, seed={self.facts['seed']}, residual={self.facts['residual']})"
 
     @property
     def fingerprint(self) -> str:
@@ -133,12 +135,11 @@ def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedMo
     """
     shape = anatomy(architecture.empty_module(model.config), model.source)
     rewrites: dict[str, Rewrite] = {}
-    online = [block.part("mlp.down_proj") for block in shape.blocks]
+    online = ["down_proj"]
     if residual:
         rewrites = rotated_stream(model, shape, seed)
     else:
-        readers = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
-        online += [block.part(name) for block in shape.blocks for name in readers]
+        online += ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]
     for index, block in enumerate(shape.blocks):
         turn = partial(per_head, signs=draw_signs(block.head_dim, seed + 1 + index))
         for name in ("self_attn.v_proj.weight", "self_attn.v_proj.bias"):
@@ -147,7 +148,7 @@ def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedMo
         after = rewrites.get(block.part("self_attn.o_proj.weight"), Rewrite())
         rewrites[block.part("self_attn.o_proj.weight")] = Rewrite((turn, *after.inputs), after.outputs)
     present = {name: rewrite for name, rewrite in rewrites.items() if name == f"{shape.head}.weight" or model.holds(name)}
-    return FusedModel(model, present, {"seed": seed, "residual": residual}, online)
+    return FusedModel(model, present, {"seed": seed, "residual": residual, "online": online})
 
 
 def rotated_stream(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:

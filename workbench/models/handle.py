@@ -42,6 +42,10 @@ class ModelHandle:
         parameters = sum(layer.rows * layer.cols for layer in self._layers.values())
         return f"<ModelHandle {self.source!r}: {len(self._layers)} layers, {parameters:,} weights in them>"
 
+    def code(self) -> str:
+        """Python that opens this model again, after `import workbench as wb`."""
+        return f"wb.open_model({self.source!r})"
+
     @property
     def layer_names(self) -> list[str]:
         """Names of all linear layers inside the transformer blocks, in the model's order."""

@@ -15,9 +15,4 @@ def placed(model: "ModelHandle", recipe: Recipe) -> LayerPlan:
     if not isinstance(model, FusedModel) or recipe.transform.name != "identity":
         return LayerPlan.uniform(recipe)
     turned = recipe.replace(transform=registry.make("transform", "hadamard"))
-    return LayerPlan((*((pattern, turned) for pattern in ends(model.online)), ("*", recipe)))
-
-
-def ends(layers: list[str]) -> list[str]:
-    """Patterns for layers by their last name."""
-    return [f"*.{name}" for name in dict.fromkeys(layer.rpartition(".")[2] for layer in layers)]
+    return LayerPlan((*((f"*.{matrix}", turned) for matrix in model.facts["online"]), ("*", recipe)))

@@ -130,7 +130,7 @@ def test_quantize_a_fused_model(command: Callable[..., Said], tmp_path: Path, st
     said = command(*given)
     assert "262,144 of these bytes are the output head" in said.out
     facts = json.loads(command(*given, "--json").out)
-    assert (facts["fused"], facts["untied_bytes"]) == ({"seed": 0, "residual": True}, 262_144)
+    assert (facts["fused"], facts["untied_bytes"]) == ({"seed": 0, "residual": True, "online": ["down_proj"]}, 262_144)
     again = json.loads(command("eval", tmp_path / "out", "--text", story, "--json").out)
     original = json.loads(command("eval", "builtin", "--text", story, "--json").out)
     assert again["perplexity"] == pytest.approx(original["perplexity"], rel=0.1)

@@ -80,6 +80,11 @@ def test_a_tied_head_is_stored_apart_and_its_bytes_are_said(builtin: ModelHandle
     assert "bytes" not in repr(kept)
 
 
+def test_its_code_makes_it_again(builtin: ModelHandle) -> None:
+    fused = wb.fuse(builtin, seed=4, residual=False)
+    assert eval(fused.code(), {"wb": wb}).fingerprint == fused.fingerprint
+
+
 def test_another_seed_is_another_model(builtin: ModelHandle) -> None:
     prints = [builtin.fingerprint, *(wb.fuse(builtin, seed=s, residual=r).fingerprint for s in (0, 1) for r in (True, False))]
     assert len(set(prints)) == 5

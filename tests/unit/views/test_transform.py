@@ -31,7 +31,7 @@ def test_numbers_of_a_packed_transform(learned: LearnedTransform) -> None:
     for matrix in learned.rotations:
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(len(matrix)), atol=1e-12)
     assert learned.bits == 16 * (12 + 3 + 6) + 8 * 2
-    assert learned.multiply_adds == 12 * (3 + 4)
+    assert learned.multiply_adds == 12 * (1 + 3 + 4)
 
 
 def test_a_layer_without_one_says_so() -> None:
@@ -62,6 +62,6 @@ def test_diagonal_shows_flips_below_zero(learned: LearnedTransform) -> None:
 def test_rotation_shows_both_factors_and_the_cost(learned: LearnedTransform) -> None:
     figure = views.rotation(learned)
     assert [trace["z"].shape for trace in figure.plot["data"]] == [(3, 3), (4, 4)]
-    assert "12 inputs as 3 × 3 ⊗ 4 × 4: 84 multiply-adds a token" in figure.answer
+    assert "12 inputs as 3 × 3 ⊗ 4 × 4: 96 multiply-adds a token" in figure.answer
     none = LearnedTransform(np.ones(4), (), 0, 0)
     assert views.rotation(none).answer == "This transform does not rotate."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.transforms import Transformed, factors, hadamard, hadamard_inverse
+from workbench.kernels.reference.transforms import Transformed, hadamard, hadamard_cost, hadamard_inverse
 from workbench.registry import register
 
 
@@ -47,6 +47,13 @@ class Rotated(Transformed):
     def apply(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' = W Λ⁻¹ D R H."""
         return spread(rotate(w * diagonal(packed, -1).to(w), *(r.to(w) for r in rotations(packed))), packed)
+
+    @classmethod
+    def multiply_adds(cls, packed: Packed) -> int:
+        """Λ one a column, R the sum of its factors, H its own; signs are free, and what was folded is not stored here."""
+        sizes = sum(size for size in packed.facts.get("factors", ()) if size > 1)
+        gain, h = "gain" in packed.tensors, packed.facts.get("hadamard")
+        return packed.cols * (sizes + gain) + (hadamard_cost(packed.cols) if h else 0)
 
 
 def spread(x: Tensor, packed: Packed) -> Tensor:
@@ -95,15 +102,3 @@ def factor_pair(cols: int) -> tuple[int, int]:
     """a · b = cols with a ≤ b as near as they get; (1, cols), a full rotation, for a prime width."""
     a = next(a for a in range(int(cols**0.5), 0, -1) if cols % a == 0)
     return a, cols // a
-
-
-def multiply_adds(packed: Packed) -> int:
-    """What the transform costs for each token at run time: Λ and D are free once folded, R takes cols · (a + b).
-
-    H of width 2^p · k takes cols · (p + k), k only where it is not 1.
-    """
-    sizes = [size for size in packed.facts.get("factors", ()) if size > 1]
-    if packed.facts.get("hadamard"):
-        power, odd = factors(packed.cols)
-        sizes += [power.bit_length() - 1, odd if odd > 1 else 0]
-    return packed.cols * sum(sizes)

@@ -27,6 +27,11 @@ class RoundedInput(Transformed):
         return round_per_token(x, packed.facts["bits"])
 
     @classmethod
+    def multiply_adds(cls, packed: Packed) -> int:
+        """One a column, to scale."""
+        return packed.cols
+
+    @classmethod
     def apply(cls, w: Tensor, packed: Packed) -> Tensor:  # noqa: ARG003  the contract's argument
         """W."""
         return w

@@ -38,6 +38,11 @@ class Transformed(Format):
         raise NotImplementedError
 
     @classmethod
+    def multiply_adds(cls, packed: Packed) -> int:
+        """What the change of the input costs for each token."""
+        raise NotImplementedError
+
+    @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """The child's matrix, back in the basis of the input."""
         if mask is not None:
@@ -60,6 +65,11 @@ class Permuted(Transformed):
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x[..., order]."""
         return x[..., order(packed)]
+
+    @classmethod
+    def multiply_adds(cls, packed: Packed) -> int:  # noqa: ARG003  the contract's argument
+        """None: numbers only move."""
+        return 0
 
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
@@ -89,6 +99,11 @@ class Scaled(Transformed):
         return w * packed.tensors["scale"].to(w.dtype)
 
     @classmethod
+    def multiply_adds(cls, packed: Packed) -> int:
+        """One a column."""
+        return packed.cols
+
+    @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' / s."""
         return w / packed.tensors["scale"].to(w.dtype)
@@ -104,6 +119,11 @@ class Hadamard(Transformed):
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x D H."""
         return hadamard(x, signs(packed))
+
+    @classmethod
+    def multiply_adds(cls, packed: Packed) -> int:
+        """Those of H; signs are free."""
+        return hadamard_cost(packed.cols)
 
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
@@ -132,6 +152,12 @@ def hadamard_inverse(x: Tensor, signs: Tensor) -> Tensor:
     power, odd = factors(x.shape[-1])
     blocks = butterflies(x.reshape(-1, power, odd)) @ cosine(odd).mT.to(x)
     return blocks.reshape(x.shape) * signs.to(x.dtype)
+
+
+def hadamard_cost(cols: int) -> int:
+    """Multiply-adds of x H for cols = 2^p · k: p a column for the butterflies, and k where k is not 1."""
+    power, odd = factors(cols)
+    return cols * (power.bit_length() - 1 + (odd if odd > 1 else 0))
 
 
 def factors(cols: int) -> tuple[int, int]:
