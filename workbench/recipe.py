@@ -1,7 +1,7 @@
 """A recipe is a value: which parts quantize a layer, with every number that matters; and a plan for many layers.
 
-Parts are frozen dataclasses that register themselves (see `registry`); this module knows none of them by name, but for the one
-that keeps activations as they are, which recipes written before there was a choice mean.
+Parts are frozen dataclasses that register themselves (see `registry`); this module knows none of them by name, but for those
+that change nothing about activations and blocks, which recipes written before there was a choice mean.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from workbench import registry
 from workbench.errors import RecipeError
 
 VERSION = 1
+UNREFINED = "none"
 
 
 def setting(
@@ -71,9 +72,15 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
         raise RecipeError(f"{owner}: {field.name} is {value!r}; it must be {allowed}.")
 
 
+def no_refinement() -> Part:
+    """The refinement that does nothing, which a recipe has unless it names another."""
+    return registry.make("refinement", UNREFINED)
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How one layer is quantized: transform · split · coders (one for each mask of the split) · assignment · correction.
+    """How one layer is quantized: transform · split · coders (one for each mask of the split) · assignment · correction ·
+    refinement (of a whole block, where blocks are quantized in sequence).
 
     `activations` says what happens to the layer's input when it runs.
     `name` and `settings` remember the preset it came from, so that it can be printed as one short call.
@@ -85,9 +92,15 @@ class Recipe:
     assignment: Part
     correction: Part
     activations: Part = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))
+    refinement: Part = dataclasses.field(default_factory=no_refinement)
     seed: int = 0
     name: str = "custom"
     settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def refines(self) -> bool:
+        """Whether a block is refined after its layers are quantized."""
+        return self.refinement.name != UNREFINED
 
     def replace(self, **parts: Any) -> "Recipe":
         """A copy with some parts exchanged; it is no longer the named preset."""
@@ -95,6 +108,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with a version."""
+        # a recipe without refinement reads as it did before there was one: its hash is the key of stored results
+        refinement = {"refinement": self.refinement.to_dict()} if self.refines else {}
         return {
             "version": VERSION,
             "name": self.name,
@@ -106,6 +121,7 @@ class Recipe:
             "assignment": self.assignment.to_dict(),
             "correction": self.correction.to_dict(),
             "activations": self.activations.to_dict(),
+            **refinement,
         }
 
     @classmethod
@@ -121,6 +137,7 @@ class Recipe:
                 assignment=part_from_dict("assignment", data["assignment"]),
                 correction=part_from_dict("correction", data["correction"]),
                 activations=part_from_dict("activations", data.get("activations", {"part": "keep"})),
+                refinement=part_from_dict("refinement", data.get("refinement", {"part": UNREFINED})),
                 seed=data.get("seed", 0),
                 name=data.get("name", "custom"),
                 settings=tuple(data.get("settings", {}).items()),
@@ -148,6 +165,7 @@ class Recipe:
             settings = "".join(f", {key}={value!r}" for key, value in self.settings)
             return f"wb.recipe({self.name!r}{settings})"
         coders = "".join(f"{coder.code()}, " for coder in self.coders)
+        refinement = f"    refinement={self.refinement.code()},\n" if self.refines else ""
         return (
             "wb.Recipe(\n"
             f"    transform={self.transform.code()},\n"
@@ -156,6 +174,7 @@ class Recipe:
             f"    assignment={self.assignment.code()},\n"
             f"    correction={self.correction.code()},\n"
             f"    activations={self.activations.code()},\n"
+            f"{refinement}"
             f"    seed={self.seed},\n"
             ")"
         )

@@ -24,7 +24,7 @@ from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
 from workbench.quantizers.contract import Coder, Snapshot
-from workbench.quantizers.pipeline import check_recipe, needs_moment
+from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.recipe import Recipe
 from workbench.store import Store, key
 
@@ -170,7 +170,7 @@ class Session:
     def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
         recipe = self.recipe
-        if needs_moment(recipe):
+        if needs_text(recipe):
             words = text("calibration")
             whole = yield from quantize_model_steps(self.model, recipe, text=words, tokens=CALIBRATION_TOKENS)
         else:

@@ -22,7 +22,7 @@ COMBINED: dict[tuple[str, str], list[dict[str, object]]] = {
         {"groups": 3, "search": "greedy", "salient": 20, "kept": 5},
     ],
 }  # settings that only together reach all of a part
-KINDS = ("transform", "split", "coder", "assignment", "correction", "activations")
+KINDS = ("transform", "split", "coder", "assignment", "correction", "activations", "refinement")
 
 
 def variants() -> Iterator[tuple[str, Part]]:

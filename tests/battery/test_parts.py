@@ -179,6 +179,16 @@ def test_coding_its_own_values_changes_nothing(part: Coder) -> None:
     torch.testing.assert_close(again, values, rtol=1e-6, atol=1e-7)
 
 
+@every_part
+def test_nearest_codes_are_never_worse_and_those_of_its_own_values_are_the_same(part: Part) -> None:
+    w = gaussian(16, 203)
+    stored, goal, _ = coded(quantize(recipe_with(part), w, correlated(203)).packed, w)
+    values = reference.decode(stored)
+    torch.testing.assert_close(reference.decode(reference.nearest(stored, values)), values)
+    nearer = reference.decode(reference.nearest(stored, goal))
+    assert (nearer - goal).square().sum() <= (values - goal).square().sum() * (1 + 1e-5)
+
+
 @of(Coder)
 def test_sweeps_never_raise_the_error(part: Coder) -> None:
     w = gaussian(16, 240)[:, : part.span(240)]

@@ -58,7 +58,7 @@ def test_an_unknown_field_names_the_fields(shelf: str) -> None:
         registry.make(shelf, "apple", sise=3)
 
 
-KINDS = ["transform", "split", "coder", "assignment", "correction", "format"]
+KINDS = ["transform", "split", "coder", "assignment", "correction", "activations", "refinement", "format"]
 FRESH = "import sys; from workbench import registry; sys.exit(not all(registry.names(kind) for kind in sys.argv[1:]))"
 
 

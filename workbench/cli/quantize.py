@@ -33,7 +33,7 @@ def quantize(
     from workbench.models import FusedModel, fuse, open_model
     from workbench.presets import parse
     from workbench.quantizers import quantize_model
-    from workbench.quantizers.pipeline import needs_moment
+    from workbench.quantizers.pipeline import needs_text
     from workbench.store import Store
 
     chosen, document, original = parse(recipe), read_text(text), open_model(model)
@@ -41,7 +41,7 @@ def quantize(
     check_place(out)  # now rather than after the work
     begin = time.perf_counter()
     given: dict[str, Any]
-    if needs_moment(chosen):
+    if needs_text(chosen):
         given = {"text": document, "tokens": tokens, "seed": seed, "store": Store()}
     else:  # nothing is learned from text: statistics only measure the output error
         with progress("calibrating", quiet=as_json) as told:

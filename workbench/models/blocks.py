@@ -53,7 +53,9 @@ class BlockRow:
                 self.layers.append([])
             self.layers[self.names.index(name)].append(layer)
         self._module = architecture.empty_module(model.config)
-        architecture.fill(self._module, model.other_tensors(model.layer_names))
+        others = model.other_tensors(model.layer_names)
+        self._dtypes = {name: tensor.dtype for name, tensor in others.items()}
+        architecture.fill(self._module, others)
 
     def windows(self, ids: Iterable[Tensor]) -> list[Window]:
         """Token ids `[1, T]` up to the first block; blocks are not run, only asked what they are called with."""
@@ -88,6 +90,15 @@ class BlockRow:
         """Give layer `name` the weight `[rows, cols]`."""
         oriented = self.model.layer(name).orient(weight.to(torch.float32))
         self._module.get_submodule(name).weight = nn.Parameter(oriented, requires_grad=False)
+
+    def vectors(self, index: int) -> dict[str, Tensor]:
+        """Gains of norms and biases of block `index` by their names in it, in the type in which the model stores them."""
+        named = self._module.get_submodule(self.names[index]).named_parameters()
+        return {name: p.detach().to(self._dtypes[f"{self.names[index]}.{name}"]) for name, p in named if p.ndim == 1}
+
+    def put_tensor(self, name: str, tensor: Tensor) -> None:
+        """Give the parameter `name` of a block other values."""
+        architecture.replace_parameters(self._module, {name: tensor})
 
     def within(self, index: int, layer: str) -> str:
         """A layer's name inside its block."""

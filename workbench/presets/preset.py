@@ -52,6 +52,7 @@ def compose(
     assignment: Part | None = None,
     correction: Part | None = None,
     activations: Part | None = None,
+    refinement: Part | None = None,
 ) -> Recipe:
     """A recipe in which a part that is not named does nothing."""
     return Recipe(
@@ -61,6 +62,7 @@ def compose(
         assignment=assignment or part("assignment", "nearest"),
         correction=correction or part("correction", "none"),
         activations=activations or part("activations", "keep"),
+        refinement=refinement or part("refinement", "none"),
     )
 
 

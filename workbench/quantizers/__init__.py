@@ -1,9 +1,9 @@
 """Quantizers: kinds of parts, the pipeline that runs them on a layer, and loops over the layers of a model.
 
-Importing the package registers every transform, split, coder, assignment, correction and choice for activations.
+Importing the package registers every transform, split, coder, assignment, correction choice for activations and refinement.
 """
 
-from workbench.quantizers import activations, assignment, coders, corrections, splits, transforms
+from workbench.quantizers import activations, assignment, coders, corrections, refinements, splits, transforms
 from workbench.quantizers.layer import quantize, quantize_steps
 from workbench.quantizers.model import quantize_model, quantize_model_steps
 from workbench.quantizers.progress import LayerProgress
@@ -18,6 +18,7 @@ __all__ = [
     "quantize_model",
     "quantize_model_steps",
     "quantize_steps",
+    "refinements",
     "splits",
     "transforms",
 ]

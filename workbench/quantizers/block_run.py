@@ -1,7 +1,7 @@
 """One transformer block on the calibration text: which layers share an input, what they are fed, and what comes out."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -75,28 +75,51 @@ class BlockRun:
 
     def seen(self, layer: str) -> Seen | None:
         """What comes into a layer with the block as it is now, beside what would; None where no token reached it."""
-        caught: list[Tensor] = []
-        moment = cross = torch.zeros(())
-        tokens = 0
-        with caught_inputs(self.layers[layer], caught), torch.no_grad():
+        return self.all_seen([layer])[layer]
+
+    def all_seen(self, layers: Iterable[str]) -> dict[str, Seen | None]:
+        """The same for several layers at once."""
+        sums = {name: SeenSums() for name in layers}
+        with ExitStack() as hooks, torch.no_grad():
+            caught = {name: hooks.enter_context(caught_inputs(self.layers[name])) for name in sums}
             for call, hidden, full in zip(self.calls, self.hidden, self.full, strict=True):
-                caught.clear()
                 call.run(self.block, hidden)
                 call.run(self.block, full, self.original)
-                if len(caught) == 2 and caught[0].shape == caught[1].shape:  # a router may send other tokens to an expert
-                    real, wanted = caught
-                    moment = moment + (real.mT @ real).double()
-                    cross = cross + (wanted.mT @ real).double()
-                    tokens += len(real)
-        return Seen((moment / tokens).float(), (cross / tokens).float()) if tokens else None
+                for name, inputs in caught.items():
+                    sums[name].add(inputs)
+                    inputs.clear()
+        return {name: own.mean() for name, own in sums.items()}
+
+
+class SeenSums:
+    """Running sums of what comes into a layer, window by window."""
+
+    def __init__(self) -> None:
+        self.moment = self.cross = torch.zeros(())
+        self.tokens = 0
+
+    def add(self, inputs: Sequence[Tensor]) -> None:
+        """Count one window's inputs in the quantized and in the original model, `[tokens, cols]` each."""
+        if len(inputs) == 2 and inputs[0].shape == inputs[1].shape:  # a router may send other tokens to an expert
+            real, wanted = inputs
+            self.moment = self.moment + (real.mT @ real).double()
+            self.cross = self.cross + (wanted.mT @ real).double()
+            self.tokens += len(real)
+
+    def mean(self) -> Seen | None:
+        """What was seen, None where no token came."""
+        if not self.tokens:
+            return None
+        return Seen((self.moment / self.tokens).float(), (self.cross / self.tokens).float())
 
 
 @contextmanager
-def caught_inputs(module: nn.Module, caught: list[Tensor]) -> Iterator[None]:
-    """Append every input of `module` to `caught`, as `[tokens, cols]`."""
+def caught_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that every input of `module` is appended to, as `[tokens, cols]`."""
+    caught: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda _module, args: caught.append(args[0].reshape(-1, args[0].shape[-1])))
     try:
-        yield
+        yield caught
     finally:
         hook.remove()
 

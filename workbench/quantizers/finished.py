@@ -1,6 +1,6 @@
 """Finished work of a long run, kept in a store under the hash of what it was made from: a killed run goes on from there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from workbench.artifact.layout import tensor_key, tree_from_dict, tree_to_dict
 from workbench.kernels.packed import ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Params
+from workbench.quantizers.refining import RefinedBlock
 from workbench.recipe import Recipe
 from workbench.store import Store
 
@@ -24,9 +25,9 @@ class Finished:
         """Where one result lies."""
         return stores.key(dict(self.made_from), what, name)
 
-    def layer(self, name: str) -> QuantizedLayer | None:
-        """A finished layer, or None."""
-        entry = self.store.get(self.key("layer", name)) if self.store else None
+    def layer(self, name: str, what: str = "layer") -> QuantizedLayer | None:
+        """A finished layer, or None; `what` is "layer" as it was quantized, "refined" as it is after refinement."""
+        entry = self.store.get(self.key(what, name)) if self.store else None
         if entry is None:
             return None
         packed = tree_from_dict(entry.facts["packed"], entry.tensors)
@@ -34,8 +35,8 @@ class Finished:
         recipe = Recipe.from_dict(entry.facts["recipe"])
         return QuantizedLayer(name, packed, recipe, ledger(packed, entry.facts["nominal_bits"]), **facts)
 
-    def keep_layer(self, layer: QuantizedLayer) -> None:
-        """Keep a finished layer."""
+    def keep_layer(self, layer: QuantizedLayer, what: str = "layer") -> None:
+        """Keep a finished layer; `what` as above."""
         if self.store is None:
             return
         tensors = {
@@ -49,7 +50,21 @@ class Finished:
             "output_error": layer.output_error,
             "seconds": layer.seconds,
         }
-        self.store.put(self.key("layer", layer.name), tensors, facts)
+        self.store.put(self.key(what, layer.name), tensors, facts)
+
+    def block(self, name: str, layers: Sequence[str]) -> RefinedBlock | None:
+        """A refined block with these layers, or None."""
+        vectors = self.store.get(self.key("vectors", name)) if self.store else None
+        found = {layer: self.layer(layer, "refined") for layer in layers}
+        whole = {layer: result for layer, result in found.items() if result is not None}
+        return None if vectors is None or len(whole) < len(layers) else RefinedBlock(whole, vectors.tensors)
+
+    def keep_block(self, name: str, block: RefinedBlock) -> None:
+        """Keep a refined block."""
+        if self.store is not None:
+            for layer in block.layers.values():
+                self.keep_layer(layer, "refined")
+            self.store.put(self.key("vectors", name), block.vectors)
 
     def states(self, block: str) -> dict[str, Params] | None:
         """What the transforms of a block's layers found out, or None."""

@@ -2,9 +2,11 @@
 
 import fnmatch
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
+
+from torch import Tensor
 
 from workbench.errors import RecipeError
 from workbench.models.fused import FusedModel
@@ -68,6 +70,8 @@ def quantize_model_steps(
         if store is not None:
             raise RecipeError("a store keeps the layers of a run in sequence; give text= too, or no store.")
         chosen = choose_layers(model, plan, layers, stats)
+        check_unrefined(chosen)
+        changed: Mapping[str, Tensor] = {}
         done = yield from one_by_one(model, plan, chosen, stats)
         facts = stats.facts() if stats is not None and hasattr(stats, "facts") else {}
     else:
@@ -76,10 +80,10 @@ def quantize_model_steps(
         chosen = choose_layers(model, plan, layers, None, measured=True)
         run = sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
         done = yield from run.steps()
-        facts = run.facts()
-    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin)
+        facts, changed = run.facts(), run.changed_tensors
+    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed)
     if isinstance(model, FusedModel):
-        return replace(result, changed_tensors=model.changed_tensors(done), fused=model.facts)
+        return replace(result, changed_tensors={**model.changed_tensors(done), **changed}, fused=model.facts)
     return result
 
 
@@ -103,6 +107,14 @@ def one_by_one(
         done[name] = scopes.mark((yield from place.follow("layer", steps)))
         yield place.progress("done", result=done[name])
     return done
+
+
+def check_unrefined(chosen: Mapping[str, Recipe]) -> None:
+    """Raise RecipeError where a recipe refines blocks, which layers quantized by themselves do not make up."""
+    for name, recipe in chosen.items():
+        if recipe.refines:
+            part = f"refinement {recipe.refinement.name!r}"
+            raise RecipeError(f"{part} of layer {name!r} works on blocks in sequence; give text= instead of stats=.")
 
 
 def choose_layers(

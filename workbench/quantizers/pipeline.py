@@ -308,6 +308,11 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
             raise RecipeError(f"{what} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration')).")
 
 
+def needs_text(recipe: Recipe) -> bool:
+    """Whether a whole model is quantized on text, block by block: where a part needs a second moment, or blocks are refined."""
+    return recipe.refines or bool(needs_moment(recipe))
+
+
 def needs_moment(recipe: Recipe) -> list[QuantizerPart]:
     """The parts of a recipe that cannot work without a calibrated second moment."""
     parts = (recipe.transform, recipe.split, *recipe.coders, recipe.assignment, recipe.correction)

@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LayerProgress:
-    """Layer number `index` (from 0) of `count`, and what is happening in it; a run has one or two phases (`phase`, from 0).
+    """Piece of work `index` (from 0) of `count`, and what is happening in it; a run has one or two phases (`phase`, from 0).
 
-    `event` is "learn" while a transform is learned (for a whole block at once where blocks are learned), "share" while what
-    several layers share is prepared, "layer" while a layer runs (`snapshot` says how far) and "done" when it is finished
-    (`result`).
+    A piece is a layer, or a block in which bases are learned or which is refined (`layer` is then its name). `event` is "learn"
+    while a transform is learned, "share" while what several layers share is prepared, "layer" while a layer runs (`snapshot`
+    says how far), "refine" while a block does, and "done" when a layer is finished (`result`): once more after refinement.
     """
 
     layer: str

@@ -11,19 +11,22 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from workbench.calibration import windows
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.block_run import BlockRun, Seen, rounded_inputs
-from workbench.quantizers.contract import Assignment, Params, Snapshot, Transform
+from workbench.quantizers.contract import Params, Snapshot, Transform
 from workbench.quantizers.finished import Finished
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
+from workbench.quantizers.learning.refine import QuantizedBlock
 from workbench.quantizers.pipeline import InLoop, check_inputs, quantize_layer, relative_error
 from workbench.quantizers.progress import LayerProgress, Place
+from workbench.quantizers.refining import RefinedBlock, aim_of, measured, refine
 from workbench.quantizers.sharing import Scopes, mark_transform
 from workbench.quantizers.transforms.learned import Learned
 from workbench.recipe import LayerPlan, Recipe
@@ -57,6 +60,7 @@ class BlockSequence:
         self.finished = Finished(store, made_from)
         transforms = [cast(Transform, recipe.transform) for recipe in chosen.values()]
         shares = any(scope is not None for scope in self.scopes.names.values())
+        self.changed_tensors: dict[str, Tensor] = {}
         self.looks_first = any(part.learns or (part.needs_moment and shares) for part in transforms)
 
     def facts(self) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class BlockSequence:
         done: dict[str, QuantizedLayer] = {}
         full: Sequence[Tensor] = [window.hidden for window in self.windows]
         hidden = full
-        phases = 2 if self.looks_first else 1
+        phases, at, count = 2 if self.looks_first else 1, 0, len(self.chosen) + len(self.refining())
         for index in range(len(self.row.names)):
             with self.row.block(index) as block, ExitStack() as rounding:
                 run = self.run(index, block, hidden, full)
@@ -135,7 +139,7 @@ class BlockSequence:
                     kept = {name: self.finished.layer(name) for name in own}
                     seen = run.seen(group[0]) if None in kept.values() else None
                     for name in own:
-                        place = Place(name, len(done), len(self.chosen), phases - 1, phases)
+                        place, at = Place(name, at, count, phases - 1, phases), at + 1
                         result = kept[name]
                         if result is None:
                             result = yield from self.quantize(place, seen, states)
@@ -146,7 +150,12 @@ class BlockSequence:
                     for name in own:
                         self.row.put(name, done[name].weight())
                         rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
-                full, hidden = run.full_outputs(), run.outputs()
+                full = run.full_outputs()
+                if index in self.refining():
+                    place, at = Place(self.row.names[index], at, count, phases - 1, phases), at + 1
+                    layers = {name: done[name] for name in run.layers if name in done and self.chosen[name].refines}
+                    done |= yield from self.refine(place, index, run, full, layers, rounding)
+                hidden = run.outputs()
         return {name: done[name] for name in self.chosen}
 
     def quantize(
@@ -163,11 +172,54 @@ class BlockSequence:
         recipe, shared = self.chosen[name], self.scopes.shared(name)
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
-        repairs = seen is not None and cast(Assignment, recipe.assignment).repairs
-        aim, moment = seen.aim(weight) if seen and repairs else weight, seen.moment if seen else None
+        aim, moment = aim_of(recipe, weight, seen), seen.moment if seen else None
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name))
         result = yield from place.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
+
+    def refining(self) -> list[int]:
+        """The blocks that are refined."""
+        layers = self.row.layers
+        return [i for i in range(len(layers)) if any(name in self.chosen and self.chosen[name].refines for name in layers[i])]
+
+    def refine(
+        self,
+        place: Place,
+        index: int,
+        run: BlockRun,
+        target: Sequence[Tensor],
+        layers: Mapping[str, QuantizedLayer],
+        rounding: ExitStack,
+    ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """The block's layers after their refinement; what it changed beside them goes to `changed_tensors`. Both then run."""
+        refined = self.finished.block(place.layer, list(layers))
+        if refined is None:
+            names = {name: f"{self.row.within(index, name)}.weight" for name in layers}
+            orient = {name: self.model.layer(name).orient for name in layers}
+            weights = {name: self.model.weight(name).float() for name in layers}
+            trees = {name: layer.packed for name, layer in layers.items()}
+            loss, vectors = BlockLoss(run.block, run.calls, run.hidden, target), self.row.vectors(index)
+            block = QuantizedBlock(loss, trees, weights, names, orient, vectors)
+            block = yield from place.follow("refine", refine(block, {name: self.chosen[name] for name in layers}))
+            trained = {name: vector for name, vector in block.vectors.items() if not torch.equal(vector, vectors[name])}
+            refined = RefinedBlock({n: replace(layer, packed=block.trees[n]) for n, layer in layers.items()}, trained)
+            with ExitStack() as rounded:
+                self.put(index, run, refined, rounded)
+                refined = replace(refined, layers=measured(run, refined.layers, weights))
+            self.finished.keep_block(place.layer, refined)
+        self.put(index, run, refined, rounding)
+        for layer in refined.layers.values():
+            yield replace(place, layer=layer.name).progress("done", result=layer)
+        return dict(refined.layers)
+
+    def put(self, index: int, run: BlockRun, refined: RefinedBlock, rounding: ExitStack) -> None:
+        """Let block `index` run with its refined layers and vectors."""
+        for name, layer in refined.layers.items():
+            self.row.put(name, layer.weight())
+            rounding.enter_context(rounded_inputs(run.layers[name], layer.packed))
+        for name, vector in refined.vectors.items():
+            self.row.put_tensor(f"{self.row.names[index]}.{name}", vector)
+            self.changed_tensors[f"{self.row.names[index]}.{name}"] = vector
 
     def mark(self, layer: QuantizedLayer, group: Sequence[str], states: Mapping[str, Params]) -> QuantizedLayer:
         """The layer with its codebook shared in its scope, and its transform among the layers that learned it together."""

@@ -35,6 +35,7 @@ def parts_table(recipe: Recipe) -> list[tuple[str, str]]:
     parts = [("transform", recipe.transform), ("split", recipe.split)]
     parts += [("coder" if len(recipe.coders) == 1 else f"coder {i}", coder) for i, coder in enumerate(recipe.coders, 1)]
     parts += [("assignment", recipe.assignment), ("correction", recipe.correction), ("activations", recipe.activations)]
+    parts += [("refinement", recipe.refinement)]
     rows = []
     for kind, part in parts:
         settings = ", ".join(f"{f.name.replace('_', ' ')} {getattr(part, f.name)}" for f in dataclasses.fields(part))

@@ -50,6 +50,14 @@ def test_the_parts_of_a_recipe_are_listed(name: str) -> None:
     recipe = presets.recipe(name)
     table = form.parts_table(recipe)
     kinds = [kind.split()[0] for kind, _ in table]
-    assert kinds == ["transform", "split", *["coder"] * len(recipe.coders), "assignment", "correction"]
+    assert kinds == [
+        "transform",
+        "split",
+        *["coder"] * len(recipe.coders),
+        "assignment",
+        "correction",
+        "activations",
+        "refinement",
+    ]
     for (_, text), part in zip(table[2:], recipe.coders, strict=False):
         assert text.startswith(part.name)

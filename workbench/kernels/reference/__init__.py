@@ -4,7 +4,7 @@ Other backends are checked against this one. Importing the package registers all
 """
 
 from workbench.kernels.reference import codebook, composite, grids, planes, rotation, rounding, transforms, trellis
-from workbench.kernels.reference.format import Format, decode, linear
+from workbench.kernels.reference.format import Format, decode, linear, nearest
 
 __all__ = [
     "Format",
@@ -13,6 +13,7 @@ __all__ = [
     "decode",
     "grids",
     "linear",
+    "nearest",
     "planes",
     "rotation",
     "rounding",

@@ -9,8 +9,10 @@ from torch import Tensor
 from workbench.errors import ShapeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, over_columns
+from workbench.kernels.reference.format import Format, over_columns, with_codes
 from workbench.registry import register
+
+PIECE = 1 << 14  # vectors compared with all codewords at a time
 
 
 def index_width(entries: int) -> int:
@@ -38,16 +40,24 @@ class BinaryCodebook(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · column_scale · C[index] + mean."""
-        if mask is not None:
-            raise ShapeError("format 'binary-codebook' stores whole vectors and cannot be masked; use it for the whole matrix.")
-        span = packed.facts["span"]
-        value = over_columns(packed.tensors["scale"], span, packed.cols)
-        if "column_scale" in packed.tensors:
-            value = value * packed.tensors["column_scale"].to(torch.float32)
-        value = value * signs(packed)
+        check_unmasked(packed, mask)
+        value = magnitudes(packed) * signs(packed)
         if "mean" in packed.tensors:
-            value += over_columns(packed.tensors["mean"], span, packed.cols)
+            value += over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
         return value
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The codeword that leaves the least squared error, for every vector."""
+        from workbench.kernels.codewords import nearest_by_magnitude, numbers  # they ask dispatch, which knows this module
+
+        check_unmasked(packed, mask)
+        length, entries = packed.facts["length"], packed.facts["entries"]
+        if "mean" in packed.tensors:
+            target = target - over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
+        pull = torch.nn.functional.pad(magnitudes(packed) * target, (0, -packed.cols % length)).view(-1, length)
+        index = nearest_by_magnitude(pull, numbers(codewords(packed)))[0]
+        return with_codes(packed, "index", index, index_width(entries), None)
 
 
 @register("format", "vector-codebook")
@@ -67,10 +77,32 @@ class VectorCodebook(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · C[index]."""
-        if mask is not None:
-            raise ShapeError("format 'vector-codebook' stores whole vectors and cannot be masked; use it for the whole matrix.")
-        scale = over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols)
-        return scale * lookup(packed, packed.tensors["codebook"].to(torch.float32))
+        check_unmasked(packed, mask)
+        return magnitudes(packed) * lookup(packed, packed.tensors["codebook"].to(torch.float32))
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The codeword that leaves the least squared error, for every vector; the last one of a row counts real columns only."""
+        check_unmasked(packed, mask)
+        length, book = packed.facts["length"], packed.tensors["codebook"].to(torch.float32)
+        short = (0, -packed.cols % length)
+        size = torch.nn.functional.pad(magnitudes(packed), short).view(-1, length)  # 0 past the last column
+        pull = torch.nn.functional.pad(magnitudes(packed) * target, short).view(-1, length)
+        pieces = zip(pull.split(PIECE), size.split(PIECE), strict=True)
+        index = torch.cat([(p @ book.mT - s.square() @ book.square().mT / 2).argmax(1) for p, s in pieces])
+        return with_codes(packed, "index", index, index_width(packed.facts["entries"]), None)
+
+
+def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
+    """Raise ShapeError where single weights are asked for."""
+    if mask is not None:
+        raise ShapeError(f"format {packed.format!r} stores whole vectors and cannot be masked; use it for the whole matrix.")
+
+
+def magnitudes(packed: Packed) -> Tensor:
+    """scale · column_scale, float32 `[rows, cols]`."""
+    scale = over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols)
+    return scale * packed.tensors["column_scale"].to(torch.float32) if "column_scale" in packed.tensors else scale
 
 
 def codewords(packed: Packed) -> Tensor:

@@ -1,5 +1,6 @@
 """Formats made of other formats: `masked` (each weight from one child), `sum` (children added); `low-rank` and `zero`."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from workbench.kernels import bitpack, selection
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
-from workbench.kernels.reference.format import Format, codes, decode, linear, only
+from workbench.kernels.reference.format import Format, codes, decode, linear, nearest, only
 from workbench.registry import register
 
 
@@ -35,6 +36,13 @@ class Masked(Format):
             own = owner == number if mask is None else (owner == number) & mask
             value += decode(child, own)
         return value
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """Each child's nearest codes at its own positions; who owns what stays."""
+        owner = owners(packed, mask)
+        own = [owner == number if mask is None else (owner == number) & mask for number in range(len(packed.children))]
+        return replace(packed, children=tuple(nearest(c, target, m) for c, m in zip(packed.children, own, strict=True)))
 
 
 def owners(packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -83,6 +91,15 @@ class Sum(Format):
         for child in others:
             y = y + linear(x, child)
         return y
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """Child by child, each for what the others leave."""
+        children = list(packed.children)
+        for number, child in enumerate(children):
+            others = sum(decode(other, mask) for other in children[:number] + children[number + 1 :])
+            children[number] = nearest(child, target - others, mask)
+        return replace(packed, children=tuple(children))
 
 
 @register("format", "low-rank")

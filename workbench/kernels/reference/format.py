@@ -1,6 +1,7 @@
 """What a stored format promises, and the two doors through which formats call each other: `decode` and `linear`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, cast
 
 import torch
@@ -32,6 +33,14 @@ class Format:
         """x Wᵀ: `[..., cols]` to `[..., rows]` in the type of `x`."""
         return torch.nn.functional.linear(x, decode(packed).to(x.dtype))
 
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:  # noqa: ARG003  forms with codes do
+        """The same form with the codes that come nearest to `target [rows, cols]`; scales, codebooks and maps stay.
+
+        Forms without codes stay as they are. `target` in the basis of the codes; `mask` as in `decode`.
+        """
+        return packed
+
 
 def decode(packed: Packed, mask: Tensor | None = None) -> Tensor:
     """The matrix a tree stands for, float32 `[rows, cols]`, transforms undone: the effective weight in the model's basis."""
@@ -41,6 +50,11 @@ def decode(packed: Packed, mask: Tensor | None = None) -> Tensor:
 def linear(x: Tensor, packed: Packed) -> Tensor:
     """x Wᵀ for a tree: `[..., cols]` to `[..., rows]` in the type of `x`; transforms are applied to the input."""
     return find(packed).linear(x, packed)
+
+
+def nearest(packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+    """A tree without transforms with the codes that come nearest to `target`, everything else as it is."""
+    return find(packed).nearest(packed, target, mask)
 
 
 def find(packed: Packed) -> type[Format]:
@@ -58,6 +72,12 @@ def codes(packed: Packed, name: str, width: int, mask: Tensor | None, planes: in
     stored = bitpack.unpack(stream, width, planes * int(mask.sum()))
     full[mask.expand(shape)] = stored
     return full
+
+
+def with_codes(packed: Packed, name: str, codes: Tensor, width: int, mask: Tensor | None) -> Packed:
+    """The node with another bit stream `name`, from codes `[..., rows, cols]` of which those outside the mask are left out."""
+    kept = codes if mask is None else codes[..., mask]
+    return replace(packed, tensors={**packed.tensors, name: bitpack.pack(kept, width)})
 
 
 def over_columns(per_group: Tensor, span: int, cols: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, codes, only, over_columns
+from workbench.kernels.reference.format import Format, codes, only, over_columns, with_codes
 from workbench.registry import register
 
 
@@ -54,3 +54,15 @@ class Uniform(Format):
         else:
             code -= 1 << (bits - 1)
         return only(mask, over_columns(scale, span, packed.cols) * code)
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The nearest point of the grid."""
+        bits, span = packed.facts["bits"], packed.facts["span"]
+        scale, zero = packed.tensors["scale"], torch.tensor(1 << (bits - 1))
+        if "zero" in packed.tensors:
+            zeros = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
+            zero = over_columns(zeros, span, packed.cols)
+        step = over_columns(scale, span, packed.cols)
+        code = torch.round(target / torch.where(step == 0, 1.0, step) + zero).clamp(0, (1 << bits) - 1)
+        return with_codes(packed, "codes", code.to(torch.uint8), bits, mask)

@@ -1,12 +1,13 @@
 """Format `planes`: a sum of sign matrices, each with its own scales (binary, residual binary, binary coding)."""
 
+import itertools
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, codes, only, over_columns
+from workbench.kernels.reference.format import Format, codes, only, over_columns, with_codes
 from workbench.registry import register
 
 
@@ -28,15 +29,32 @@ class Planes(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Σ_p scale_p · column_scale_p · sign_p + mean."""
-        planes, span = packed.facts["planes"], packed.facts["span"]
-        positive = codes(packed, "signs", 1, mask, planes)
-        scale = over_columns(packed.tensors["scale"], span, packed.cols)
-        value = torch.zeros(packed.rows, packed.cols, device=scale.device)
-        for plane in range(planes):
-            size = scale[plane]
-            if "column_scale" in packed.tensors:
-                size = size * packed.tensors["column_scale"][plane].to(torch.float32)
-            value += torch.where(positive[plane] == 1, size, -size)
+        positive = codes(packed, "signs", 1, mask, packed.facts["planes"])
+        sizes = magnitudes(packed)
+        value = torch.zeros(packed.rows, packed.cols, device=sizes.device)
+        for plane, size in zip(positive, sizes, strict=True):
+            value += torch.where(plane == 1, size, -size)
         if "mean" in packed.tensors:
-            value += over_columns(packed.tensors["mean"], span, packed.cols)
+            value += over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
         return only(mask, value)
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """Of all sums of signs the nearest one, weight by weight; the more positive one where two are equally near."""
+        if "mean" in packed.tensors:
+            target = target - over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
+        sizes = magnitudes(packed)
+        best = torch.full_like(target, torch.inf)
+        signs = torch.zeros(sizes.shape, dtype=torch.bool, device=target.device)
+        for choice in itertools.product((True, False), repeat=len(sizes)):
+            distance = (target - sum(size if plus else -size for plus, size in zip(choice, sizes, strict=True))).abs()
+            closer = distance < best
+            best = torch.where(closer, distance, best)
+            signs = torch.where(closer, torch.tensor(choice, device=target.device).view(-1, 1, 1), signs)
+        return with_codes(packed, "signs", signs, 1, mask)
+
+
+def magnitudes(packed: Packed) -> Tensor:
+    """scale · column_scale, float32 `[planes, rows, cols]`."""
+    scale = over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols).expand(-1, packed.rows, -1)
+    return scale * packed.tensors["column_scale"].to(torch.float32)[:, None] if "column_scale" in packed.tensors else scale

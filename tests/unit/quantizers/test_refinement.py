@@ -1,0 +1,246 @@
+"""Refinement of blocks: lower block error at the same stored bits, never worse where not trained, the same after a kill."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from workbench import presets
+from workbench.artifact import load, save
+from workbench.artifact.twin import twin
+from workbench.errors import RecipeError
+from workbench.kernels import reference
+from workbench.kernels.bitpack import pack
+from workbench.kernels.packed import Packed
+from workbench.models import ModelHandle, open_model
+from workbench.models.text import text
+from workbench.presets.preset import part
+from workbench.quantized import QuantizedModel
+from workbench.quantizers import LayerProgress, quantize, quantize_model, quantize_model_steps
+from workbench.quantizers.learning.stored import StoredForms, latent
+from workbench.quantizers.refinements.block import WHAT
+from workbench.recipe import LayerPlan, Recipe
+from workbench.store import Store
+
+TEXT = text("calibration")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models: dict[str, Path]) -> ModelHandle:
+    return open_model(tiny_models["gpt2"])
+
+
+def recipe(what: str = "codes", steps: int = 20) -> Recipe:
+    """Below one bit with a learned transform that layers share, refined."""
+    plain = presets.recipe("btc", bits=0.8)
+    transform = part("transform", "learned", steps=2, tokens=64)
+    return plain.replace(transform=transform, refinement=part("refinement", "block", what=what, steps=steps, tokens=128))
+
+
+def run(
+    model: ModelHandle, recipe: Recipe | LayerPlan, store: Store | None = None, seen: list[LayerProgress] | None = None
+) -> QuantizedModel:
+    return quantize_model(model, recipe, text=TEXT, tokens=300, store=store, on_progress=None if seen is None else seen.append)
+
+
+@pytest.fixture(scope="module")
+def plain(model: ModelHandle) -> QuantizedModel:
+    return run(model, recipe().replace(refinement=part("refinement", "none")))
+
+
+def looks(seen: list[LayerProgress], block: str) -> list[float]:
+    """Every loss on held-out windows while one block was refined."""
+    steps = [s.snapshot.detail["step"] for s in seen if s.event == "refine" and s.layer == block and s.snapshot is not None]
+    return [step.held_out for step in steps if step.held_out is not None]
+
+
+def same_tensors(one: QuantizedModel, other: QuantizedModel, integers: bool) -> bool:
+    """Whether all integer (or all float) tensors of two results are equal."""
+    return all(
+        torch.equal(a.tensors[name], b.tensors[name])
+        for layer in one.layers
+        for (_, a), (_, b) in zip(one.layers[layer].packed.walk(), other.layers[layer].packed.walk(), strict=True)
+        for name in a.tensors
+        if a.tensors[name].is_floating_point() != integers
+    )
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_stored_bits_stay_and_numbers_move(model: ModelHandle, plain: QuantizedModel, what: str) -> None:
+    seen: list[LayerProgress] = []
+    refined = run(model, recipe(what), seen=seen)
+    assert refined.ledger == plain.ledger
+    first = {name: layer for name, layer in refined.layers.items() if ".h.0." in name}  # blocks after it see other inputs
+    start = replace(plain, layers={name: plain.layers[name] for name in first})
+    assert not same_tensors(replace(refined, layers=first), start, integers=False)
+    assert same_tensors(replace(refined, layers=first), start, integers=True) == (what != "codes")
+    assert bool(refined.changed_tensors) == (what != "scales")
+    own = model.other_tensors(model.layer_names)
+    assert all((t.dtype, t.shape) == (own[name].dtype, own[name].shape) for name, t in refined.changed_tensors.items())
+    assert [layer.recipe.refinement for layer in refined.layers.values()] == [part("refinement", "block", **settings(what))] * 8
+
+
+def settings(what: str) -> dict[str, object]:
+    """Those of `recipe`."""
+    return {"what": what, "steps": 20, "tokens": 128}
+
+
+def test_the_output_comes_nearer_to_the_originals(model: ModelHandle, plain: QuantizedModel) -> None:
+    lm = model.language_model()
+    ids = lm.encode(TEXT.documents[0])[:, :100]
+    wanted = lm.logits(ids)
+
+    def distance(result: QuantizedModel) -> float:
+        return (twin(model, result.layers, result.changed_tensors).logits(ids) - wanted).square().mean().item()
+
+    assert distance(run(model, recipe("norms", steps=60))) < 0.9 * distance(plain)
+
+
+def test_without_steps_nothing_changes(model: ModelHandle, plain: QuantizedModel) -> None:
+    refined = run(model, recipe(steps=0))
+    assert same_tensors(refined, plain, integers=True)
+    assert same_tensors(refined, plain, integers=False)
+    assert refined.changed_tensors == {}
+
+
+def test_a_rate_that_ruins_everything_is_taken_back(model: ModelHandle, plain: QuantizedModel) -> None:
+    ruined = recipe().replace(refinement=part("refinement", "block", rate=1.0, what="codes", steps=10, tokens=128))
+    seen: list[LayerProgress] = []
+    assert same_tensors(run(model, ruined, seen=seen), plain, integers=True)
+    assert {step.layer for step in seen if step.event == "refine"} == {"transformer.h.0", "transformer.h.1"}
+
+
+def test_a_killed_run_goes_on_to_the_same_result(model: ModelHandle, tmp_path: Path) -> None:
+    chosen, store = recipe(), Store(tmp_path)
+    whole = run(model, chosen)
+    killed = quantize_model_steps(model, chosen, text=TEXT, tokens=300, store=store)
+    done = (step for step in killed if step.event == "done" and step.layer.startswith("transformer.h.1"))
+    next(done)
+    killed.close()
+    seen: list[LayerProgress] = []
+    again = run(model, chosen, store, seen)
+    assert not looks(seen, "transformer.h.0")
+    assert looks(seen, "transformer.h.1")
+    assert same_tensors(again, whole, integers=True)
+    assert same_tensors(again, whole, integers=False)
+    assert again.layers.keys() == whole.layers.keys()
+    for name, layer in whole.layers.items():
+        assert (again.layers[name].relative_error, again.layers[name].output_error) == (layer.relative_error, layer.output_error)
+    assert all(torch.equal(again.changed_tensors[name], tensor) for name, tensor in whole.changed_tensors.items())
+
+
+def test_progress_rises_to_one_and_tells_every_step(model: ModelHandle) -> None:
+    seen: list[LayerProgress] = []
+    run(model, recipe(), seen=seen)
+    fractions = [step.fraction for step in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    steps = [s.snapshot.detail["step"].step for s in seen if s.event == "refine" and s.snapshot is not None]
+    assert steps == [*range(1, 21), *range(1, 21)]
+
+
+def test_a_saved_model_runs_refined(model: ModelHandle, tmp_path: Path) -> None:
+    refined = run(model, recipe("norms"))
+    ids = model.language_model().encode("Once upon a time")
+    expected = twin(model, refined.layers, refined.changed_tensors).logits(ids)
+    assert not torch.allclose(expected, twin(model, refined.layers).logits(ids), rtol=1e-2), "the vectors matter"
+    again = load(save(refined, tmp_path / "out", model))
+    torch.testing.assert_close(again.logits(ids), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_only_the_layers_that_ask_for_it_are_refined(model: ModelHandle) -> None:
+    unrefined = recipe().replace(refinement=part("refinement", "none"))
+    plan = LayerPlan((("*.0.mlp.*", recipe("scales")), ("*", unrefined)))
+    mixed, plain = run(model, plan), run(model, LayerPlan((("*.0.mlp.*", unrefined), ("*", unrefined))))
+
+    def unchanged(name: str) -> bool:
+        one, other = (replace(result, layers={name: result.layers[name]}) for result in (mixed, plain))
+        return same_tensors(one, other, integers=False)
+
+    first = [name for name in mixed.layers if ".h.0." in name]  # blocks after it see other inputs
+    assert [name for name in first if not unchanged(name)] == ["transformer.h.0.mlp.c_fc", "transformer.h.0.mlp.c_proj"]
+
+
+def test_layers_by_themselves_are_not_refined(model: ModelHandle) -> None:
+    chosen = presets.recipe("rtn", bits=2, group=32).replace(refinement=part("refinement", "block"))
+    with pytest.raises(RecipeError, match=r"refinement 'block' of layer '.*' works on blocks in sequence; give text= instead of"):
+        quantize_model(model, chosen, {})
+    name = model.layer_names[0]
+    alone, unrefined = (quantize(model, name, r) for r in (chosen, presets.recipe("rtn", bits=2, group=32)))
+    assert torch.equal(alone.weight(), unrefined.weight())
+
+
+RECIPES = {
+    "codebook": presets.recipe("btc", bits=0.8),
+    "rotated": presets.recipe("btc", bits=0.8, transform="hadamard"),
+    "masked": presets.recipe("btc", bits=1.11, compensation=False),
+    "planes": presets.recipe("btc-planes", compensation=False),
+    "grid": presets.recipe("rtn", bits=2, group=32),
+}
+
+
+def forms_of(model: ModelHandle, recipe: Recipe) -> tuple[StoredForms, Mapping[str, Tensor]]:
+    """Two layers' forms with codes to train."""
+    names = model.layer_names[:2]
+    weights = {name: model.weight(name).float() for name in names}
+    stats = None
+    if recipe.assignment.name != "nearest":
+        from workbench.calibration import calibrate
+
+        stats = calibrate(model, TEXT, tokens=200)
+    trees = {name: quantize(model, name, recipe, stats).packed for name in names}
+    return StoredForms(trees, weights), trees
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_training_begins_at_what_is_stored(model: ModelHandle, recipe: Recipe) -> None:
+    forms, trees = forms_of(model, recipe)
+    for name, tree in trees.items():
+        for rounded in (True, False):
+            decoded = reference.decode(forms.tree(name, rounded=rounded))
+            torch.testing.assert_close(decoded, reference.decode(tree), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_a_step_down_the_gradient_comes_nearer(model: ModelHandle, recipe: Recipe) -> None:
+    """Floats and codes get gradients through every format, and what they decode to follows."""
+    forms, trees = forms_of(model, recipe)
+    name = next(iter(trees))
+    goal = model.weight(name).float()
+
+    def loss() -> Tensor:
+        return (reference.decode(forms.tree(name, rounded=False)) - goal).square().sum()
+
+    before = loss()
+    before.backward()
+    own = [p for p in forms.parameters() if p.grad is not None]
+    assert any(p.shape == goal.shape for p in own), "the latent matrix"
+    with torch.no_grad():
+        for p in own:
+            p -= 1e-3 * p.grad / p.grad.norm().clamp(min=1e-12)
+    assert loss() < before
+
+
+def test_a_latent_keeps_its_codes_and_leans_towards_the_weight(model: ModelHandle) -> None:
+    _, trees = forms_of(model, RECIPES["codebook"])
+    for name, tree in trees.items():
+        weight, values = model.weight(name).float(), reference.decode(tree)
+        start = latent(tree, weight)
+        assert torch.equal(reference.decode(reference.nearest(tree, start)), values)
+        assert (start - weight).square().sum() < 0.7 * (values - weight).square().sum()
+
+
+def test_a_tensor_that_layers_share_is_one_number_to_train_where_all_of_them_are_here() -> None:
+    child = Packed("dense", 2, 4, {"weight": torch.ones(2, 4).half()})
+    tensors = {"gain": torch.ones(4).half(), "signs": pack(torch.ones(4), 1)}
+    tree = Packed("rotated", 2, 4, tensors, {}, (child,), {"gain": ("q/gain", 2), "signs": ("q/signs", 2)})
+    both, one = StoredForms({"q": tree, "k": tree}), StoredForms({"q": tree})
+    assert sorted(both.floats) == [("", "q/gain"), ("k", "0.weight"), ("q", "0.weight")]
+    assert sorted(one.floats) == [("q", "0.weight")], "the other layer would lose its gain"
+    with torch.no_grad():
+        both.floats["", "q/gain"].step.add_(1)
+    gains = [both.tree(name, rounded=True).tensors["gain"] for name in "qk"]
+    assert all(torch.equal(gain, torch.full((4,), 2.0).half()) for gain in gains)

@@ -1,0 +1,63 @@
+"""A block whose layers are quantized, trained on its output error against the full-precision block."""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import reference
+from workbench.kernels.packed import Packed
+from workbench.quantizers.learning.block import HELD_OUT, BlockLoss, draw_batches
+from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
+from workbench.quantizers.learning.stored import StoredForms, Trained
+
+
+@dataclass(frozen=True)
+class QuantizedBlock:
+    """A block with quantized layers, and the output it aims at.
+
+    `trees` are the layers' stored forms and `weights` the matrices they stand for, in the model's own basis; `names` gives
+    each layer's weight in the block, `orient` turns `[rows, cols]` into how the block holds it. `vectors` are the block's other
+    vectors (gains of norms, biases) by their names in the block, in the type in which the model stores them.
+    """
+
+    loss: BlockLoss
+    trees: Mapping[str, Packed]
+    weights: Mapping[str, Tensor]
+    names: Mapping[str, str]
+    orient: Mapping[str, Callable[[Tensor], Tensor]]
+    vectors: Mapping[str, Tensor]
+
+
+def refine_block(
+    block: QuantizedBlock, schedule: Schedule, *, norms: bool, codes: bool, tokens: int, seed: int
+) -> Generator[LearningStep, None, QuantizedBlock]:
+    """Train the floats of the stored forms, with `norms` the block's vectors, with `codes` the codes; returns the best block.
+
+    Inputs are what the quantized model produces so far, the target is the original block's output in the original model.
+    Each step sees windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out and looked
+    at with every number rounded as it is stored. Never worse than the start on these windows.
+    """
+    forms = StoredForms(block.trees, block.weights if codes else None)
+    vectors = {name: Trained.of(vector) for name, vector in block.vectors.items()} if norms else {}
+    count = len(block.loss.hidden)
+    apart = list(range(0, count, HELD_OUT)) if count > 1 else [0]
+    training = [i for i in range(count) if i not in apart] or apart
+    batches = draw_batches([hidden.shape[1] for hidden in block.loss.hidden], training, tokens, schedule.steps, seed)
+
+    def weights(rounded: bool) -> dict[str, Tensor]:
+        found = {
+            block.names[layer]: block.orient[layer](reference.decode(forms.tree(layer, rounded=rounded))) for layer in block.trees
+        }
+        return found | {name: v.rounded().float() if rounded else v.value() for name, v in vectors.items()}
+
+    def held_out() -> float:
+        with torch.no_grad():
+            return block.loss(apart, weights(rounded=True)).item()
+
+    parameters = [*forms.parameters(), *(vector.step for vector in vectors.values())]
+    if parameters and schedule.steps:
+        yield from descend(parameters, lambda step: block.loss(batches[step], weights(rounded=False)), held_out, schedule)
+    trees = {layer: forms.tree(layer, rounded=True) for layer in block.trees}
+    return replace(block, trees=trees, vectors={**block.vectors, **{name: v.rounded() for name, v in vectors.items()}})

@@ -1,0 +1,6 @@
+"""What is trained of a block once all its layers are quantized; importing the package registers all of them."""
+
+from workbench.quantizers.refinements.block import Block
+from workbench.quantizers.refinements.none import NoRefinement
+
+__all__ = ["Block", "NoRefinement"]

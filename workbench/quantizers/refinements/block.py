@@ -1,0 +1,34 @@
+"""Refinement `block`: stored numbers are trained until the whole block's output comes nearer to the original's."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from workbench.quantizers.contract import Refinement
+from workbench.quantizers.learning.descent import LearningStep, Schedule
+from workbench.quantizers.learning.refine import QuantizedBlock, refine_block
+from workbench.recipe import setting
+from workbench.registry import register
+
+WHAT = ("scales", "norms", "codes")
+
+
+@register("refinement", "block")
+@dataclass(frozen=True)
+class Block(Refinement):
+    """Block-wise reconstruction with quantized inputs, of whatever the layers store.
+
+    BRECQ (arXiv 2102.05426) reconstructs blocks, AQLM (arXiv 2401.06118) trains the floats of a stored form that way, and
+    codes move by a straight-through estimator as in LLM-QAT's many relatives. Here floats are rounded as they are stored
+    before any look at held-out windows, and the best look wins, so that the block is never worse there than it was.
+    """
+
+    what: str = setting("norms", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
+    steps: int = setting(100, "steps of AdamW at most", low=0, high=100_000)
+    rate: float = setting(0.01, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
+    tokens: int = setting(1024, "tokens of a step", low=1, high=1 << 20)
+
+    def refine(self, block: QuantizedBlock, seed: int) -> Generator[LearningStep, None, QuantizedBlock]:
+        """The block with trained numbers."""
+        norms, codes = self.what != "scales", self.what == "codes"
+        schedule = Schedule(self.steps, self.rate)
+        return (yield from refine_block(block, schedule, norms=norms, codes=codes, tokens=self.tokens, seed=seed))
