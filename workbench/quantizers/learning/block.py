@@ -1,14 +1,13 @@
 """Bases learned for a whole transformer block: its output with quantized weights against its full-precision output."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from workbench.models.blocks import Call
-from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, descend
+from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, descend, put
 from workbench.quantizers.learning.inputs import Input
-from workbench.quantizers.learning.layer import REFRESH
 
 HELD_OUT = 8  # one window in so many is never trained on
 
@@ -46,31 +45,31 @@ def learn_block(
     """Train the bases of all `inputs` together and leave the best in them; returns the held-out loss.
 
     `names` gives each layer's weight in the block, `orient` turns `[rows, cols]` into how the block holds it. Each step sees
-    windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out. `start` goes on from an
-    earlier step's memory.
+    windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out. Every look at these quantizes
+    again, for the steps up to the next look. `start` goes on from an earlier step's memory.
     """
     count = len(loss.hidden)
     apart = list(range(0, count, HELD_OUT)) if count > 1 else [0]
     training = [i for i in range(count) if i not in apart] or apart
     batches = draw_batches([loss.hidden[i].shape[1] for i in range(count)], training, tokens, schedule.steps, seed)
 
-    def effective(stored: bool) -> dict[str, Tensor]:
-        found = (i.as_stored() if stored else i.effective() for i in inputs)
-        return {names[name]: orient[name](w) for weights in found for name, w in weights.items()}
+    def in_block(weights: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {names[name]: orient[name](w) for own in weights for name, w in own.items()}
 
     def step_loss(step: int) -> Tensor:
-        if step % REFRESH == 0:
-            for group in inputs:
-                group.refresh()
-        return loss(batches[step], effective(stored=False))
+        return loss(batches[step], in_block(group.effective() for group in inputs))
 
+    @torch.no_grad()
     def held_out() -> float:
-        with torch.no_grad():
-            return loss(apart, effective(stored=True)).item()
+        return loss(apart, in_block(group.refresh() for group in inputs)).item()
 
     parameters = [p for group in inputs for p in group.basis.parameters()]
     if not parameters:
         return held_out()
+    if start is not None:  # what coders share comes from the basis at the beginning, codes from the basis to go on with
+        held_out()
+        put(parameters, start.values)
+        held_out()
     return (yield from descend(parameters, step_loss, held_out, schedule, start))
 
 

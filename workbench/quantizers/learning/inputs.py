@@ -31,24 +31,21 @@ class Input:
         self.moment = moment
         self.held: dict[str, Tensor] = {}
 
-    def refresh(self) -> None:
-        """Quantize again in the basis as it is now."""
-        with torch.no_grad():
-            moment = None if self.moment is None else self.basis.input(self.basis.input(self.moment).mT)
-            for name, w in self.weights.items():
-                inner = self.basis(w)
-                values = self.roundings[name](inner, moment)
-                self.held[name] = values if self.gradient == "codes" else values - inner
+    @torch.no_grad()
+    def refresh(self) -> dict[str, Tensor]:
+        """Quantize again in the basis as it would be stored now, and return what that decodes to in the model's own basis."""
+        basis = copy.deepcopy(self.basis)
+        basis.round()
+        moment = None if self.moment is None else basis.input(basis.input(self.moment).mT)
+        decoded = {}
+        for name, w in self.weights.items():
+            inner = basis(w)
+            values = self.roundings[name](inner, moment)
+            self.held[name] = values if self.gradient == "codes" else values - inner
+            decoded[name] = basis.undo(values)
+        return decoded
 
     def effective(self) -> dict[str, Tensor]:
         """Quantized weights in the model's own basis, differentiable in the basis."""
         back = {name: self.basis.undo(held) for name, held in self.held.items()}
         return back if self.gradient == "codes" else {name: self.weights[name] + error for name, error in back.items()}
-
-    def as_stored(self) -> dict[str, Tensor]:
-        """Quantized weights of the basis rounded as it is stored."""
-        stored = Input(self.weights, copy.deepcopy(self.basis), self.roundings, self.gradient, self.moment)
-        stored.basis.round()
-        stored.refresh()
-        with torch.no_grad():
-            return stored.effective()

@@ -10,8 +10,6 @@ from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
 from workbench.quantizers.learning.inputs import Input
 
-REFRESH = 5  # steps between two quantizations
-
 
 def learn_layer(
     w: Tensor, moment: Tensor | None, factors: Factors, rounding: Rounding, schedule: Schedule, gradient: str, seed: int = 0
@@ -28,13 +26,11 @@ def learn_layer(
 
     whole = energy(scaled).clamp(min=torch.finfo(torch.float32).tiny)
 
-    def loss(step: int) -> Tensor:
-        if step % REFRESH == 0:
-            layer.refresh()
+    def loss(_step: int) -> Tensor:
         return energy(layer.effective()["weight"] - scaled) / whole
 
     def held_out() -> float:
-        return (energy(layer.as_stored()["weight"] - scaled) / whole).item()
+        return (energy(layer.refresh()["weight"] - scaled) / whole).item()
 
     parameters = list(basis.parameters())
     if parameters:

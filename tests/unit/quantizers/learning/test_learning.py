@@ -1,10 +1,12 @@
 """Learned bases: exact when nothing is quantized, never worse than none, and in a block the same as in the stored form."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from workbench import presets
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed
 from workbench.models import open_model
@@ -12,14 +14,16 @@ from workbench.models.blocks import BlockRow
 from workbench.quantizers.contract import Params, finish
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.block import BlockLoss, draw_batches, learn_block
-from workbench.quantizers.learning.descent import LearningStep, Schedule
+from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS, Input
 from workbench.quantizers.learning.layer import learn_layer
+from workbench.quantizers.pipeline import InLoop
 from workbench.quantizers.transforms.learned import ROTATIONS, STARTS, Learned, binarized
 
 ALL = Factors(gain=True, signs=True, rotation=True)
 SPREAD = Factors(gain=True, signs=True, rotation=True, hadamard=True)
 IDS = torch.arange(3, 67)[None]
+Learn = Callable[..., tuple[float, list[LearningStep], dict[str, torch.Tensor]]]
 
 
 def wild(cols: int, factors: Factors = ALL, seed: int = 0) -> Basis:
@@ -53,8 +57,10 @@ def test_without_a_quantizer_the_block_is_reproduced(
         changed = {}
         for name, w in weights.items():
             one = Input({name: w}, wild(w.shape[1], factors).to(dtype), {name: lambda inner, _moment: inner}, gradient)
-            one.refresh()
+            one.basis.round()
+            decoded = one.refresh()
             changed[f"{name}.weight"] = one.effective()[name]
+            torch.testing.assert_close(decoded[name], w, rtol=tolerance, atol=tolerance)
         full = call.run(block, hidden, original)
         torch.testing.assert_close(call.run(block, hidden, {**original, **changed}), full, rtol=tolerance, atol=tolerance)
 
@@ -108,31 +114,46 @@ def test_a_rotation_makes_binarizing_easier() -> None:
     assert after < 0.5 * before
 
 
-def test_learning_a_block_lowers_its_held_out_loss_and_repeats(tiny_models: dict[str, Path]) -> None:
+@pytest.fixture(scope="module")
+def learn(tiny_models: dict[str, Path]) -> Iterator[Learn]:
+    """Learns the bases of block 0 with the recipe's coders in the loop, from the start or from a memory."""
     row = BlockRow(open_model(tiny_models["llama"]))
     windows = row.windows([IDS + i for i in range(6)])
     with row.block(0) as block:
         calls, hidden = [w.calls[0] for w in windows], [w.hidden for w in windows]
         with torch.no_grad():
             loss = BlockLoss(block, calls, hidden, [call.run(block, h) for call, h in zip(calls, hidden, strict=True)])
+        names = {name: f"{row.within(0, name)}.weight" for name in row.layers[0]}
+        orient = {name: row.model.layer(name).orient for name in names}
+        coders = presets.recipe("btc", bits=0.8, compensation=False)
 
-        def learn() -> tuple[float, list[LearningStep], dict[str, torch.Tensor]]:
-            weights = {name: row.model.weight(name) for name in row.layers[0]}
-            inputs = [Input({n: w}, Basis(w.shape[1], ALL), {n: binarized}, "codes") for n, w in weights.items()]
-            names = {name: f"{row.within(0, name)}.weight" for name in weights}
-            orient = {name: row.model.layer(name).orient for name in weights}
+        def run(start: Memory | None = None) -> tuple[float, list[LearningStep], dict[str, torch.Tensor]]:
+            weights = {name: row.model.weight(name) for name in names}
+            inputs = [Input({n: w}, Basis(w.shape[1], ALL), {n: InLoop(coders)}, "codes") for n, w in weights.items()]
             seen: list[LearningStep] = []
-            steps = learn_block(loss, inputs, names, orient, Schedule(20, 0.01), tokens=128, seed=0)
+            steps = learn_block(loss, inputs, names, orient, Schedule(20, 0.01), tokens=128, seed=0, start=start)
             return finish(steps, seen.append), seen, inputs[0].basis.state()
 
-        (best, seen, state), (again, _, same) = learn(), learn()
-        with torch.no_grad():
-            plain = {f"{row.within(0, n)}.weight": binarized(row.model.weight(n)) for n in row.layers[0]}
-            start = loss([0], plain).item()
+        yield run
+
+
+def test_learning_a_block_lowers_its_held_out_loss_and_repeats(learn: Learn) -> None:
+    (best, seen, state), (again, _, same) = learn(), learn()
     assert best == again
     assert all(torch.equal(state[name], same[name]) for name in state)
-    assert best <= start
-    assert min(step.held_out for step in seen if step.held_out is not None) < start
+    looks = [step.held_out for step in seen if step.held_out is not None]
+    assert [step.step for step in seen if step.held_out is not None] == [10, 20]
+    assert best == min(looks) < seen[0].loss
+
+
+def test_learning_that_was_stopped_goes_on_to_the_same_end(learn: Learn) -> None:
+    best, seen, state = learn()
+    memory = seen[9].memory
+    assert memory is not None
+    assert memory.step == 10
+    rest_best, rest, rest_state = learn(memory)
+    assert (rest_best, rest[0].step, [step.loss for step in rest]) == (best, 11, [step.loss for step in seen[10:]])
+    assert all(torch.equal(state[name], rest_state[name]) for name in state)
 
 
 def test_batches_see_every_window_before_any_again() -> None:
@@ -145,6 +166,7 @@ def test_batches_see_every_window_before_any_again() -> None:
 
 def test_the_moment_of_the_changed_input_is_what_codes_are_chosen_under() -> None:
     basis, h = wild(24, SPREAD), correlated(24)
+    basis.round()
     seen: list[torch.Tensor | None] = []
 
     def rounding(inner: torch.Tensor, moment: torch.Tensor | None) -> torch.Tensor:
