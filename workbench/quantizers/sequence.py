@@ -117,9 +117,9 @@ class BlockSequence:
             orient = {name: self.model.layer(name).orient for name in run.layers}
             loss = BlockLoss(run.block, run.calls, run.hidden, full)
             seed = self.chosen[next(iter(inputs[0].weights))].seed
-            steps = learn_block(loss, inputs, names, orient, learned.schedule, tokens=learned.tokens, seed=seed)
-            for step in steps:
-                yield Snapshot("learn", step.step, step.steps, {"step": step})
+            how: dict[str, Any] = {"tokens": learned.tokens, "seed": seed, "draws": learned.draws}
+            for step in learn_block(loss, inputs, names, orient, learned.schedule, **how):
+                yield Snapshot("learn", step.step, max(step.steps, 1), {"step": step})
         for own in inputs:
             state = own.basis.state()
             states |= dict.fromkeys(own.weights, state)

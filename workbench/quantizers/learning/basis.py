@@ -10,7 +10,8 @@ from workbench.kernels.reference.transforms import hadamard, hadamard_inverse
 from workbench.quantizers.contract import Params
 
 LARGEST_GAIN = 5 * 0.6931471805599453  # |log λ| at most log 32
-LEAN = 0.05  # how far from zero a sign starts
+LEAN = 0.05  # how far from zero a sign starts where nothing is drawn
+FIRM = 0.5  # and where it is: a flip then takes a gradient that goes on for long
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Basis(nn.Module):
     """A trainable T = Λ D± R H. Λ and R begin as the identity, D too, or with H as random signs drawn by `seed`.
 
     λ = exp(θ) with |θ| ≤ log 32; d = sign(u), straight through for |u| ≤ 1; R by its Cayley matrices. What training sees is
-    what is stored, up to rounding to fp16. Signs matter only before something that mixes inputs, R or H.
+    what is stored, up to rounding to fp16. Signs matter only before something that mixes inputs, R or H; before H they are
+    chosen among draws first (see `draws`).
     """
 
     def __init__(self, cols: int, factors: Factors, seed: int = 0) -> None:
@@ -45,7 +47,7 @@ class Basis(nn.Module):
             self.log_gain = nn.Parameter(torch.zeros(cols))
         if factors.signs:
             drawn = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
-            self.lean = nn.Parameter(LEAN * (drawn if factors.hadamard else torch.ones(cols)))
+            self.lean = nn.Parameter(FIRM * drawn if factors.hadamard else torch.full((cols,), LEAN))
         if factors.rotation:
             for side, size in zip(("left", "right"), self.sizes, strict=True):
                 if size > 1:
@@ -100,18 +102,12 @@ class Basis(nn.Module):
     @torch.no_grad()
     def round(self) -> None:
         """Take the values that will be read back from the stored state."""
-        self.load(self.state())
-
-    @torch.no_grad()
-    def load(self, state: Params) -> None:
-        """Take the values of a stored state."""
+        state = self.state()
         for side in ("left", "right"):
             if side in state:
                 getattr(self, side).copy_(state[side].float())
         if "gain" in state:
             self.log_gain.copy_(state["gain"].float().log())
-        if "signs" in state and hasattr(self, "lean"):
-            self.lean.copy_(torch.where(state["signs"] > 0, 1.0, -1.0) * self.lean.abs().clamp(min=LEAN))
 
     def state(self) -> Params:
         """As stored: `gain` fp16, `signs` ±1, `left` and `right` fp16; only what is learned."""

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from workbench.models.blocks import Call
 from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, descend, put
+from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input
 
 HELD_OUT = 8  # one window in so many is never trained on
+DRAWN = 2  # steps whose windows decide between draws
 
 
 class BlockLoss:
@@ -40,18 +42,21 @@ def learn_block(
     *,
     tokens: int,
     seed: int,
+    draws: int = 1,
     start: Memory | None = None,
 ) -> Generator[LearningStep, None, float]:
     """Train the bases of all `inputs` together and leave the best in them; returns the held-out loss.
 
     `names` gives each layer's weight in the block, `orient` turns `[rows, cols]` into how the block holds it. Each step sees
     windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out. Every look at these quantizes
-    again, for the steps up to the next look. `start` goes on from an earlier step's memory.
+    again, for the steps up to the next look. Before the first step, signs before a Hadamard transform are the best of `draws`.
+    `start` goes on from an earlier step's memory.
     """
     count = len(loss.hidden)
     apart = list(range(0, count, HELD_OUT)) if count > 1 else [0]
     training = [i for i in range(count) if i not in apart] or apart
-    batches = draw_batches([loss.hidden[i].shape[1] for i in range(count)], training, tokens, schedule.steps, seed)
+    lengths = [hidden.shape[1] for hidden in loss.hidden]
+    batches = draw_batches(lengths, training, tokens, max(schedule.steps, DRAWN), seed)
 
     def in_block(weights: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {names[name]: orient[name](w) for own in weights for name, w in own.items()}
@@ -63,13 +68,19 @@ def learn_block(
     def held_out() -> float:
         return loss(apart, in_block(group.refresh() for group in inputs)).item()
 
+    @torch.no_grad()
+    def drawn_loss(weights: Mapping[str, Tensor]) -> float:
+        return loss(sorted({i for batch in batches[:DRAWN] for i in batch}), in_block([weights])).item()
+
     parameters = [p for group in inputs for p in group.basis.parameters()]
-    if not parameters:
-        return held_out()
-    if start is not None:  # what coders share comes from the basis at the beginning, codes from the basis to go on with
+    if start is None:
+        yield from draw_signs(inputs, drawn_loss, draws, schedule.steps, seed)
+    else:  # what coders share comes from the basis at the beginning, codes from the basis to go on with
         held_out()
         put(parameters, start.values)
         held_out()
+    if not parameters or not schedule.steps:
+        return held_out()
     return (yield from descend(parameters, step_loss, held_out, schedule, start))
 
 

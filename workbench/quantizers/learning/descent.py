@@ -40,9 +40,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class LearningStep:
-    """One step of a descent: training loss, and at every look the loss on held-out data of what would be stored (`held_out`).
+    """One step of a descent, or step 0 for every draw before it.
 
-    `memory` is there at every look too; `descend(..., start=memory)` goes on from it to the same end.
+    `loss` is the training loss, and at every look `held_out` the loss on held-out data of what would be stored. `memory` is there
+    at every look too; `descend(..., start=memory)` goes on from it to the same end.
     """
 
     step: int
@@ -54,7 +55,7 @@ class LearningStep:
     @property
     def fraction(self) -> float:
         """Share of the steps that are done, 0 to 1."""
-        return self.step / self.steps
+        return self.step / max(self.steps, 1)
 
 
 def descend(

@@ -1,6 +1,6 @@
 """A basis learned for one layer alone: least output error tr(E H Eᵀ) of the quantized weight under the second moment."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import torch
 from torch import Tensor
@@ -8,11 +8,20 @@ from torch import Tensor
 from workbench.quantizers.contract import Params, Rounding
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
+from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input
 
 
 def learn_layer(
-    w: Tensor, moment: Tensor | None, factors: Factors, rounding: Rounding, schedule: Schedule, gradient: str, seed: int = 0
+    w: Tensor,
+    moment: Tensor | None,
+    factors: Factors,
+    rounding: Rounding,
+    schedule: Schedule,
+    gradient: str,
+    *,
+    draws: int = 1,
+    seed: int = 0,
 ) -> Generator[LearningStep, None, Params]:
     """The stored state of the best basis for `w [rows, cols]`; its loss is the share of the output's energy that is lost."""
     size = w.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
@@ -32,7 +41,11 @@ def learn_layer(
     def held_out() -> float:
         return (energy(layer.refresh()["weight"] - scaled) / whole).item()
 
+    def drawn_loss(weights: Mapping[str, Tensor]) -> float:
+        return (energy(weights["weight"] - scaled) / whole).item()
+
+    yield from draw_signs([layer], drawn_loss, draws, schedule.steps, seed)
     parameters = list(basis.parameters())
-    if parameters:
+    if parameters and schedule.steps:
         yield from descend(parameters, loss, held_out, schedule)
     return basis.state()

@@ -38,6 +38,7 @@ class Learned(Transform):
     signs: bool = setting(True, "learn a sign for each input (D±)")
     rotation: str = setting("kronecker", "learn a rotation of the input (R), of two small factors or full", choices=ROTATIONS)
     start: str = setting("hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=STARTS)
+    draws: int = setting(8, "sign patterns tried for each input first, where a Hadamard transform follows", low=1, high=1000)
     steps: int = setting(100, "steps of AdamW at most", low=0, high=100_000)
     rate: float = setting(0.01, "learning rate at the start of the cosine", low=0.0, high=1.0)
     tokens: int = setting(1024, "tokens of a step, where a block is learned", low=1, high=1 << 20)
@@ -60,7 +61,8 @@ class Learned(Transform):
 
     def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator[LearningStep, None, Params]:
         """The same, step by step, against the recipe's coders."""
-        return (yield from learn_layer(w, moment, self.factors, rounding, self.schedule, self.gradient, seed))
+        how = {"draws": self.draws, "seed": seed}
+        return (yield from learn_layer(w, moment, self.factors, rounding, self.schedule, self.gradient, **how))
 
     def forward(self, w: Tensor, state: Params) -> Tensor:
         """W Λ⁻¹ D R H."""
