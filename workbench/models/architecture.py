@@ -105,7 +105,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give an empty module the tensors it needs, float32, and tie what is tied; what is not given stays empty."""
     wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     module.load_state_dict(wide, strict=False, assign=True)
-    cast(Any, module).tie_weights(missing_keys=empty_parameters(module), recompute_mapping=False)
+    with only_errors():  # that a head is not tied although the configuration says so is what was asked for
+        cast(Any, module).tie_weights(missing_keys=empty_parameters(module), recompute_mapping=False)
     module.eval().requires_grad_(requires_grad=False)
 
 
@@ -162,6 +163,19 @@ def one_sentence(where: Path | str) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """An error's own words, cut to one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """transformers logs advice on standard error."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextmanager

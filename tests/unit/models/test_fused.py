@@ -80,6 +80,14 @@ def test_a_tied_head_is_stored_apart_and_its_bytes_are_said(builtin: ModelHandle
     assert "bytes" not in repr(kept)
 
 
+def test_a_head_that_is_apart_is_no_reason_for_advice(
+    builtin: ModelHandle, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert wb.fuse(builtin).module.get_parameter("lm_head.weight") is not None
+    assert capfd.readouterr().err == ""
+    assert caplog.text == ""
+
+
 def test_its_code_makes_it_again(builtin: ModelHandle) -> None:
     fused = wb.fuse(builtin, seed=4, residual=False)
     assert eval(fused.code(), {"wb": wb}).fingerprint == fused.fingerprint
