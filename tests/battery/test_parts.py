@@ -283,7 +283,7 @@ def test_a_transform_keeps_the_output(part: Transform) -> None:
 def test_every_column_is_coded_once_in_whole_steps(part: Assignment, layout: Layout) -> None:
     times = torch.zeros(203, dtype=torch.int64)
 
-    def quantize(current: Tensor, start: int, stop: int) -> Tensor:
+    def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         assert start % layout.step == 0
         assert stop % layout.step == 0 or stop == layout.cols
         times[start:stop] += 1
@@ -297,9 +297,11 @@ def test_every_column_is_coded_once_in_whole_steps(part: Assignment, layout: Lay
 @of(Assignment)
 def test_coding_without_error_moves_nothing(part: Assignment) -> None:
     w = gaussian(4, 150)
-    *_, last = part.run(
-        w.clone(), correlated(150), Layout(150, 1, 150), lambda current, start, stop: current[:, start:stop].clone()
-    )
+
+    def keep(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
+        return current[:, start:stop].clone()
+
+    *_, last = part.run(w.clone(), correlated(150), Layout(150, 1, 150), keep)
     assert torch.equal(last, w)
 
 

@@ -188,6 +188,13 @@ class Coder(QuantizerPart):
         """Codes of `w [rows, k]`, one for each step of columns; `columns` says which columns of the span these are."""
         raise NotImplementedError
 
+    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The same where an error e in a row of `w` costs e M eᵀ with M = `metric [k, k]`, float64.
+
+        Coders of single columns cannot do better than the nearest code.
+        """
+        return self.encode(w, params, columns)
+
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """Values of codes, `[rows, columns]`: the float32 values that the packed form will decode to."""
         raise NotImplementedError
@@ -225,8 +232,8 @@ class Layout:
 class Quantize(Protocol):
     """What an assignment is given: code columns `start:stop` of the current matrix and return their new values."""
 
-    def __call__(self, w: Tensor, start: int, stop: int, /) -> Tensor:
-        """Values `[rows, stop − start]`."""
+    def __call__(self, w: Tensor, start: int, stop: int, metric: Tensor | None = None, /) -> Tensor:
+        """Values `[rows, stop − start]`; an error e of a row costs e M eᵀ with M = `metric`, float64, or e eᵀ."""
 
 
 class Assignment(QuantizerPart):

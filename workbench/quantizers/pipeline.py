@@ -82,14 +82,18 @@ class CoderRun:
         news, self.sweeps = self.sweeps, []
         return news
 
-    def code(self, w: Tensor, start: int, stop: int) -> Tensor:
+    def code(self, w: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         """Code columns `start:stop` and return their values."""
-        pieces = []
+        pieces, first = [], start
         while start < stop:
             index = start // self.span
             end = min(stop, (index + 1) * self.span)
             params, within = self.fit(w, index), slice(start - index * self.span, end - index * self.span)
-            self.codes[start] = self.coder.encode(w[:, start:end], params, within)
+            if metric is None:
+                self.codes[start] = self.coder.encode(w[:, start:end], params, within)
+            else:
+                own = slice(start - first, end - first)
+                self.codes[start] = self.coder.encode_under(metric[own, own], w[:, start:end], params, within)
             pieces.append(self.coder.decode(self.codes[start], params, within))
             start = end
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
@@ -234,10 +238,10 @@ def code_columns(
                 yield Snapshot("fit", 0, cols, {"sweeps": run.told()})
     coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
 
-    def quantize(current: Tensor, start: int, stop: int) -> Tensor:
+    def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         coded[start:stop] = True
         division.reach(current, start - start % widest, min(stop - stop % -widest, cols))
-        first, *others = (run.code(current, start, stop) for run in runs)
+        first, *others = (run.code(current, start, stop, metric) for run in runs)
         for run, values in zip(runs[1:], others, strict=True):
             first = torch.where(run.mask[:, start:stop], values, first)
         return first

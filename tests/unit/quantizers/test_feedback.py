@@ -26,7 +26,7 @@ def only_first(columns: int) -> Callable[[Tensor, int, int], Tensor]:
 
 def drain(w: Tensor, h: Tensor, batches: list[list[tuple[int, int]]], quantize: Callable[[Tensor, int, int], Tensor]) -> Tensor:
     """The matrix after all batches, damping 0.01."""
-    *_, last = feed_back(w.clone(), h, batches, 0.01, quantize)
+    *_, last = feed_back(w.clone(), h, batches, 0.01, lambda w, start, stop, metric: quantize(w, start, stop))
     return last
 
 
@@ -42,6 +42,20 @@ def test_the_error_goes_where_brute_force_puts_it(block: int) -> None:
     moved = drain(w, h, batches, only_first(64))
     expected = best_rest((moved - w)[:, :64], damped(h, 0.01), 64)
     torch.testing.assert_close((moved - w)[:, 64:], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_metric_is_what_an_error_costs_after_the_best_repair() -> None:
+    w, h, metrics = gaussian(6, 96).double(), correlated(96), list[Tensor | None]()
+
+    def quantize(w: Tensor, start: int, stop: int, metric: Tensor | None) -> Tensor:
+        metrics.append(metric)
+        return half_steps(w, start, stop) if stop <= 8 else w[:, start:stop].clone()
+
+    *_, moved = feed_back(w.clone(), h, tile_batches(Layout(96, 8, 96), 1), 0.01, quantize)
+    change = moved - w
+    lost = ((change @ damped(h, 0.01)) * change).sum(1)
+    cost = ((change[:, :8] @ metrics[0]) * change[:, :8]).sum(1)
+    torch.testing.assert_close(cost / cost.sum(), lost / lost.sum())
 
 
 def test_exact_solve_beats_the_released_update_which_beats_none() -> None:

@@ -12,6 +12,7 @@ from workbench.kernels import reference
 from workbench.kernels.packed import Packed
 from workbench.presets.preset import compose
 from workbench.quantizers.coders import vectors
+from workbench.quantizers.contract import Coder
 
 
 def test_nearest_is_the_least_squared_error_under_its_scale() -> None:
@@ -77,3 +78,35 @@ def test_gradients_reach_codewords_and_scales() -> None:
 def test_groups_hold_whole_codewords() -> None:
     with pytest.raises(ShapeError, match="group size 128 does not hold whole vectors of 10 columns; use 10, 20, 40, 80, 160"):
         quantize(compose(registry.make("coder", "vector-codebook", group=128)), gaussian(8, 256))
+
+
+def test_nearest_under_a_metric_costs_least() -> None:
+    """Two vectors and a shorter one a row, against every codeword."""
+    w, scale, words, column = gaussian(40, 10), gaussian(40, 1, 1), gaussian(12, 4, 2), gaussian(1, 10, 3)[0]
+    column[5] = 0
+    metric = correlated(10).double()
+    found = vectors.nearest_under(metric, w, scale, words, column)
+    for vector, start in enumerate((0, 4, 8)):
+        own = slice(start, min(start + 4, 10))
+        error = w[:, None, own] - scale[:, None] * words[:, : own.stop - start] * column[own]
+        cost = torch.einsum("rci,ij,rcj->rc", error.double(), metric[own, own], error.double())
+        assert torch.equal(found[:, vector], cost.argmin(1))
+
+
+CODERS = {
+    "binary-codebook": {"entries": 32},
+    "vector-codebook": {"entries": 32},
+    "trellis": {"bits": 6, "length": 10},
+}
+
+
+@pytest.mark.parametrize("coder", CODERS)
+def test_codes_are_chosen_for_the_output(coder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metric that feedback gives beats the nearest code in the weights."""
+    w, h = gaussian(64, 240), correlated(240)
+    recipe = compose(registry.make("coder", coder, **CODERS[coder]), assignment=registry.make("assignment", "column-feedback"))
+    under = quantize(recipe, w, h)
+    monkeypatch.setattr(type(recipe.coders[0]), "encode_under", Coder.encode_under)
+    plain = quantize(recipe, w, h)
+    assert under.output_error < 0.97 * plain.output_error
+    assert under.bits_per_weight == plain.bits_per_weight

@@ -2,7 +2,8 @@
 
 Coding columns b with error D = W_b − Q_b leaves the least tr(E H Eᵀ) when the columns r after them move by
 −D U_bb⁻¹ U_br, where Uᵀ U = H⁻¹ (upper). For one column this is GPTQ (arXiv 2210.17323); for a block, the released codes of
-BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only, which is not the optimum.
+BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only, which is not the optimum. What is left then is
+‖D U_bb⁻¹‖², so codes of several columns are chosen under the metric (U_bbᵀ U_bb)⁻¹ (as in GPTVQ, arXiv 2402.15319).
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,8 @@ def feed_back(w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: floa
     """
     order = torch.cat([torch.arange(start, stop) for tiles in batches for start, stop in tiles])
     in_place = bool((order == torch.arange(len(order))).all())
-    u = inverse_factor(moment if in_place else moment[order][:, order], damping).to(w.dtype)
+    exact = inverse_factor(moment if in_place else moment[order][:, order], damping)
+    u = exact.to(w.dtype)
     x = w if in_place else w[:, order]
     first = 0
     for tiles in batches:
@@ -42,7 +44,7 @@ def feed_back(w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: floa
         for start, stop in tiles:
             tile = slice(done, done + stop - start)
             w[:, start:stop] = x[:, tile]
-            values = quantize(w, start, stop)
+            values = quantize(w, start, stop, remaining_cost(exact[tile, tile]))
             error = torch.linalg.solve_triangular(u[tile, tile], x[:, tile] - values, upper=True, left=False)
             w[:, start:stop] = values
             done = tile.stop
@@ -51,3 +53,9 @@ def feed_back(w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: floa
         x[:, last:].addmm_(errors, u[first:last, last:], alpha=-1)
         first = last
         yield w
+
+
+def remaining_cost(u: Tensor) -> Tensor:
+    """(UᵀU)⁻¹ `[k, k]` over its mean diagonal: what errors in these columns cost once the columns after them make up for them."""
+    metric = torch.cholesky_inverse(u, upper=True)
+    return metric / metric.diagonal().mean()

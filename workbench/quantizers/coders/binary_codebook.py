@@ -11,7 +11,7 @@ from workbench.errors import RecipeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
-from workbench.quantizers.coders import codebook, planes
+from workbench.quantizers.coders import codebook, planes, vectors
 from workbench.quantizers.coders.groups import group_setting, group_span
 from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
 from workbench.quantizers.contract import Coder, Fit, Params
@@ -28,8 +28,8 @@ class BinaryCodebook(Coder):
 
     The binary codebook of BTC-LLM (arXiv 2506.12040, no released code): signs by ARB, patterns clustered by Hamming
     distance. Assignment "magnitude" is this project's: a wrong sign costs what its weight is large, which takes a fifth off
-    the error at the same bits. `rescale` solves the scales again for the final codewords, under the second moment where
-    there is one.
+    the error at the same bits; where errors move on, a codeword costs what they leave behind. `rescale` solves the scales again
+    for the final codewords, under the second moment where there is one.
     """
 
     whole: ClassVar[bool] = True
@@ -114,6 +114,13 @@ class BinaryCodebook(Coder):
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`."""
         return self.nearest(pull(w, params, columns), params["codebook"])
+
+    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The index of the codeword that costs least; by Hamming distance the nearest all the same."""
+        if self.assignment == "hamming":
+            return self.encode(w, params, columns)
+        column = params["column_scale"][0, columns] if "column_scale" in params else None
+        return vectors.nearest_under(metric, planes.centred(w, params), params["scale"].mT, params["codebook"], column)
 
     def nearest(self, y: Tensor, book: Tensor) -> Tensor:
         """The codeword nearest to each vector of `y [rows, k]`, by the set distance."""

@@ -87,6 +87,10 @@ class CodebookPlanes(BinaryCodebook):
                 values[p] = size[p] * self.lookup(codes[p], book, w.shape[1])
         return torch.stack(codes, -1)
 
+    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The nearest codewords: planes are chosen in turn."""
+        return self.encode(w, params, columns)
+
     def books(self, params: Params) -> list[Tensor | None]:
         """Each plane's codebook, None for a plane without."""
         return [*params["codebook"], *[None] * (self.planes - self.indexed)]

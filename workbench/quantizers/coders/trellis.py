@@ -75,6 +75,15 @@ class Trellis(Coder):
             pieces.append(self.path(rest[:, None], scale, words[:, : rest.shape[1]]))
         return torch.cat(pieces, 1)
 
+    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The bits of the path that costs least."""
+        words, scale, pieces = trellis.values(self.remembered(len(w)), self.length), params["scale"][0], []
+        for start in range(0, w.shape[1], self.length):
+            own = slice(start, min(start + self.length, w.shape[1]))
+            root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
+            pieces.append(self.path((w[:, own] @ root)[:, None], scale, words[:, : own.stop - start] @ root))
+        return torch.cat(pieces, 1)
+
     def path(self, y: Tensor, scale: Tensor, words: Tensor) -> Tensor:
         """Codes `[rows, steps]` for `y [rows, steps, columns]`, in units in which neither sizes nor squares overflow."""
         unit = y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)

@@ -92,6 +92,10 @@ class VectorCodebook(Coder):
         rest = w[:, whole:]
         return torch.cat([codes, vectors.nearest(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
 
+    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The index of the codeword that costs least."""
+        return vectors.nearest_under(metric, w, params["scale"].mT, params["codebook"])
+
     def words(self, codes: Tensor, params: Params, cols: int) -> Tensor:
         """C[index], `[1, rows, cols]`."""
         return params["codebook"][codes].reshape(len(codes), -1)[None, :, :cols]

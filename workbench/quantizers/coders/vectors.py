@@ -36,3 +36,17 @@ def nearest(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
     size = max(CHUNK // len(words), 1)
     pieces = zip(w.split(size), scale.split(size), strict=True)
     return torch.cat([(own * (piece @ words.mT) - own.square() * half).argmax(1) for piece, own in pieces])
+
+
+def nearest_under(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, column: Tensor | None = None) -> Tensor:
+    """Number of the codeword with the least e M eᵀ, e = w − scale · column · c, for each vector of the rows of `w [rows, k]`.
+
+    M are the vector's own columns in `metric [k, k]`, `scale [rows, 1]`, `column [k]`; returns int64 `[rows, ceil(k/length)]`.
+    """
+    codes = []
+    for start in range(0, w.shape[1], words.shape[1]):
+        own = slice(start, min(start + words.shape[1], w.shape[1]))
+        root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
+        book = words[:, : own.stop - start] if column is None else words[:, : own.stop - start] * column[own]
+        codes.append(nearest(w[:, own] @ root, scale, book @ root))
+    return torch.stack(codes, 1)
