@@ -15,6 +15,7 @@ from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.recipe import Part, Recipe
 
 COMBINED: dict[tuple[str, str], list[dict[str, object]]] = {
+    ("coder", "binary-factors"): [{"sweeps": 0, "start": "singular", "middle": True}],
     ("coder", "codebook-planes"): [{"planes": 3, "indexed": 1, "mean": True}],
     ("split", "groups"): [
         {"groups": 3, "salient": 50, "salient_groups": 2, "metric": "hessian"},

@@ -37,6 +37,7 @@ SIGNS = {
     "two-planes-row": (0.1175, {"planes": 2, "mean": False, "sweeps": 50}),
 }
 GROUPS = {(1, "joint"): 0.3634, (2, "joint"): 0.1177, (3, "joint"): 0.0586, (3, "double"): 0.059, (3, "greedy"): 0.0795}
+FACTORS = {0.625: 0.575, 1.0: 0.377}  # ADMM after 200 sweeps, 256 × 256; upper bounds
 HAMMING = {128: 0.610, 256: 0.545, 512: 0.484}
 MAGNITUDE = {128: 0.500, 256: 0.445, 512: 0.400}
 VECTORS = {(10, 256): 0.401, (8, 256): 0.3232, (4, 256): 0.0981, (2, 16): 0.1086, (1, 4): 0.1175}
@@ -68,6 +69,12 @@ def test_magnitude_groups(groups: int, search: str) -> None:
     w = torch.randn(512, 2048, generator=torch.Generator().manual_seed(0))
     found = finish(quantize_layer(w, None, compose(*[coder] * groups, split=split))).relative_error
     assert found == pytest.approx(GROUPS[groups, search], rel=0.02)
+
+
+@pytest.mark.parametrize("bits", FACTORS)
+def test_binary_factors(bits: float) -> None:
+    found = distortion(256, 256, "binary-factors", bits=bits + 1e-3, sweeps=200)
+    assert 0.95 * FACTORS[bits] < found <= FACTORS[bits]
 
 
 @pytest.mark.parametrize("entries", HAMMING)

@@ -110,6 +110,17 @@ class Draw:
         tensors = {"left": self.half(self.rows, rank), "right": self.half(rank, self.cols)}
         return Packed("low-rank", self.rows, self.cols, tensors)
 
+    def factors(self, rank: int = 3, *, middle: bool) -> Packed:
+        tensors = {
+            "left": pack(self.codes(1, self.rows, rank), 1),
+            "right": pack(self.codes(1, rank, self.cols), 1),
+            "row": self.half(self.rows),
+            "column": self.half(self.cols),
+        }
+        if middle:
+            tensors["middle"] = self.half(rank)
+        return Packed("binary-factors", self.rows, self.cols, tensors, {"rank": rank})
+
     def sum(self) -> Packed:
         return Packed("sum", self.rows, self.cols, children=(self.bitmap(), self.low_rank()))
 
@@ -167,6 +178,8 @@ EXAMPLES = {
     "masked-3-of-5": lambda draw: draw.chosen(),
     "zero": lambda draw: Packed("zero", draw.rows, draw.cols),
     "low-rank": lambda draw: draw.low_rank(),
+    "factors": lambda draw: draw.factors(middle=False),
+    "factors-9-middle": lambda draw: draw.factors(9, middle=True),
     "sum": lambda draw: draw.sum(),
     "permuted": lambda draw: draw.permuted(draw.uniform(4, 4, zero=True)),
     "scaled": lambda draw: draw.scaled(draw.planes(1, 4, extras=True)),

@@ -108,6 +108,15 @@ def low_rank(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     return sum(float(left[r, k]) * float(right[k, c]) for k in range(left.shape[1]))
 
 
+def factors(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    rank, value = node.facts["rank"], 0.0
+    for k in range(rank):
+        left = 2 * number(node.tensors["left"], 1, r * rank + k) - 1
+        right = 2 * number(node.tensors["right"], 1, k * node.cols + c) - 1
+        value += left * right * (float(node.tensors["middle"][k]) if "middle" in node.tensors else 1.0)
+    return value * float(node.tensors["row"][r]) * float(node.tensors["column"][c])
+
+
 def total(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     return sum(float(slow(child)[r, c]) for child in node.children)
 
@@ -170,6 +179,7 @@ WEIGHTS = {
     "vector-codebook": vectors,
     "trellis": trellis,
     "low-rank": low_rank,
+    "binary-factors": factors,
     "sum": total,
     "zero": lambda *_: 0.0,
 }
@@ -245,3 +255,16 @@ def test_formats_of_whole_rows_refuse_a_mask(draw, kind: str) -> None:
     node = WHOLE[kind](draw)
     with pytest.raises(ShapeError, match="cannot be masked"):
         reference.decode(node, torch.ones(draw.rows, draw.cols, dtype=torch.bool))
+
+
+def test_factors_have_a_gradient_in_every_magnitude(draw) -> None:
+    node = draw.factors(middle=True)
+    names = ("row", "column", "middle")
+    tensors = {name: tensor.float().requires_grad_() if name in names else tensor for name, tensor in node.tensors.items()}
+    tree = Packed(node.format, node.rows, node.cols, tensors, node.facts)
+    x = torch.randn(4, node.cols, generator=torch.Generator().manual_seed(2))
+    by_decode = torch.autograd.grad((x @ reference.decode(tree).T).square().sum(), [tensors[name] for name in names])
+    by_linear = torch.autograd.grad(reference.linear(x, tree).square().sum(), [tensors[name] for name in names])
+    for one, other in zip(by_decode, by_linear, strict=True):
+        assert one.abs().min() > 0
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -30,6 +30,7 @@ def settings_of(name: str) -> list[dict[str, object]]:
 
 CASES = [(name, settings) for name in presets.names() for settings in settings_of(name)]
 IDS = [f"{name}:" + ",".join(f"{key}={value}" for key, value in settings.items()) for name, settings in CASES]
+COUNT_EVERYTHING = ("binary-factors", "littlebit", "nanoquant")  # nominal bits of these are all stored ones
 every_case = pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
 
 
@@ -38,11 +39,14 @@ def test_all_presets_are_there() -> None:
         "arb-llm",
         "billm",
         "binary",
+        "binary-factors",
         "btc",
         "btc-paper",
         "btc-planes",
         "gptq",
         "gptvq",
+        "littlebit",
+        "nanoquant",
         "none",
         "pb-llm",
         "qtip",
@@ -70,7 +74,10 @@ def test_a_recipe_runs_and_counts_what_it_promises(name: str, settings: dict[str
     if name != "none":
         exact = preset.build().split.fixed_shares
         assert result.nominal_bits == pytest.approx(preset.nominal_bits, abs=0.005 if exact else 0.5)
-        assert result.bits_per_weight > result.nominal_bits
+        if name in COUNT_EVERYTHING:
+            assert result.bits_per_weight <= result.nominal_bits or result.packed.facts["rank"] == 1
+        else:
+            assert result.bits_per_weight > result.nominal_bits
 
 
 WITHOUT_EFFECT = {("binary", "block")}  # until compensation is on
@@ -102,11 +109,14 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "arb-llm": 1.1,
         "billm": 1.1,
         "binary": 1,
+        "binary-factors": 0.8,
         "btc": 0.8,
         "btc-paper": 0.8,
         "btc-planes": 1.6,
         "gptq": 4,
         "gptvq": 0.8,
+        "littlebit": 1,
+        "nanoquant": 1,
         "none": 16,
         "pb-llm": 1.7,
         "qtip": 0.8,
@@ -118,11 +128,14 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "arb-llm": True,
         "billm": True,
         "binary": False,
+        "binary-factors": True,
         "btc": True,
         "btc-paper": True,
         "btc-planes": True,
         "gptq": True,
         "gptvq": True,
+        "littlebit": False,
+        "nanoquant": True,
         "none": False,
         "pb-llm": True,
         "qtip": True,

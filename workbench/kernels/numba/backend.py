@@ -40,6 +40,10 @@ def unfit(packed: Packed) -> str | None:
         if entries > packed.rows:
             return f"a table of {entries} codewords takes longer to make than the {packed.rows} rows take to multiply"
         return misaligned(packed, length, f"vectors of {length}", padded=True)
+    if packed.format == "binary-factors":
+        if packed.facts["rank"] % 8:
+            return f"a rank of {packed.facts['rank']} does not consist of bytes of 8 signs"
+        return f"rows of {packed.cols} columns do not consist of bytes of 8 signs" if packed.cols % 8 else None
     return None if packed.format == "low-rank" else f"it has no kernel for format {packed.format!r}"
 
 
@@ -71,6 +75,8 @@ def product(x: Tensor, packed: Packed) -> Tensor:
         return add_means(planes(x, packed), x, packed)
     if packed.format == "binary-codebook":
         return add_means(codebook(x, packed), x, packed)
+    if packed.format == "binary-factors":
+        return factors(x, packed)
     return reference.linear(x, packed)
 
 
@@ -100,6 +106,21 @@ def codebook(x: Tensor, packed: Packed) -> Tensor:
     x = pad(x, (0, -packed.cols % length)).contiguous()
     width, group = index_width(entries), per_group(packed, length)
     return torch.from_numpy(lookup.codebook(x.numpy(), words, length, entries, index, width, scale, group))
+
+
+def factors(x: Tensor, packed: Packed) -> Tensor:
+    """Sums with the right signs, then of those sums with the left ones, `[n, rows]`."""
+    stored = packed.tensors
+    middle = stored.get("middle", torch.ones(packed.facts["rank"]))
+    return sign_sums(sign_sums(x * stored["column"].float(), stored["right"], middle), stored["left"], stored["row"])
+
+
+def sign_sums(x: Tensor, signs: Tensor, size: Tensor) -> Tensor:
+    """diag(size) · signs · x for `x [n, k]`, signs `[m, k]` as a stream and `size [m]`: `[n, m]`."""
+    from workbench.kernels.numba import lookup
+
+    scale = size.float().view(1, -1, 1).numpy()
+    return torch.from_numpy(lookup.planes(x.contiguous().numpy(), signs.view(1, -1).numpy(), scale, x.shape[1] // 8))
 
 
 def per_group(packed: Packed, unit: int) -> int:

@@ -3,7 +3,7 @@
 Other backends are checked against this one. Importing the package registers all formats under the kind "format".
 """
 
-from workbench.kernels.reference import codebook, composite, grids, planes, rotation, rounding, transforms, trellis
+from workbench.kernels.reference import codebook, composite, factors, grids, planes, rotation, rounding, transforms, trellis
 from workbench.kernels.reference.format import Format, decode, linear, nearest
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "codebook",
     "composite",
     "decode",
+    "factors",
     "grids",
     "linear",
     "nearest",

@@ -1,6 +1,7 @@
 """Coders: how a number or a vector becomes a code; importing the package registers all of them."""
 
 from workbench.quantizers.coders.binary_codebook import BinaryCodebook
+from workbench.quantizers.coders.binary_factors import BinaryFactors
 from workbench.quantizers.coders.codebook_planes import CodebookPlanes
 from workbench.quantizers.coders.keep import Keep
 from workbench.quantizers.coders.sign import Sign
@@ -9,4 +10,4 @@ from workbench.quantizers.coders.uniform import Uniform
 from workbench.quantizers.coders.vector_codebook import VectorCodebook
 from workbench.quantizers.coders.zero import Zero
 
-__all__ = ["BinaryCodebook", "CodebookPlanes", "Keep", "Sign", "Trellis", "Uniform", "VectorCodebook", "Zero"]
+__all__ = ["BinaryCodebook", "BinaryFactors", "CodebookPlanes", "Keep", "Sign", "Trellis", "Uniform", "VectorCodebook", "Zero"]

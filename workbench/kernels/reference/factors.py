@@ -1,0 +1,51 @@
+"""Format `binary-factors`: two thin sign matrices multiplied, as in LittleBit (arXiv 2506.13771) and NanoQuant (2602.06694)."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.format import Format, only
+from workbench.registry import register
+
+
+@register("format", "binary-factors")
+class BinaryFactors(Format):
+    """diag(row) · left · diag(middle) · right · diag(column); below one bit a weight where `rank` is small.
+
+    Fact: `rank` r. Tensors: `left` (stream of 1 bit, `[rows, r]`, 1 is +1 and 0 is −1), `right` (the same, `[r, cols]`),
+    `row` fp16 `[rows]`, `column` fp16 `[cols]`, optional `middle` fp16 `[r]`.
+    """
+
+    items: ClassVar = {
+        "left": "signs of the left factor, one a row and rank",
+        "right": "signs of the right factor, one a rank and column",
+        "row": "magnitude, one a row",
+        "column": "magnitude, one a column",
+        "middle": "magnitude, one a rank",
+    }
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """The product in float32; differentiable in the magnitudes."""
+        left, right = factors(packed)
+        return only(mask, left @ right)
+
+    @classmethod
+    def linear(cls, x: Tensor, packed: Packed) -> Tensor:
+        """(x rightᵀ) leftᵀ."""
+        left, right = factors(packed)
+        return (x @ right.to(x.dtype).mT) @ left.to(x.dtype).mT
+
+
+def factors(packed: Packed) -> tuple[Tensor, Tensor]:
+    """diag(row) · left · diag(middle) `[rows, r]` and right · diag(column) `[r, cols]`, float32."""
+    left = signs(packed.tensors["left"], packed.rows, packed.facts["rank"]) * packed.tensors["row"].float()[:, None]
+    right = signs(packed.tensors["right"], packed.facts["rank"], packed.cols) * packed.tensors["column"].float()
+    return (left * packed.tensors["middle"].float() if "middle" in packed.tensors else left), right
+
+
+def signs(stream: Tensor, rows: int, cols: int) -> Tensor:
+    """±1 `[rows, cols]`."""
+    return bitpack.unpack(stream, 1, rows * cols).view(rows, cols).float() * 2 - 1

@@ -1,0 +1,68 @@
+"""Presets `binary-factors`, `nanoquant` and `littlebit`: a matrix as two thin sign matrices; nominal bits are all stored ones."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.presets.preset import Preset, compose, part
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+
+@register("preset", "binary-factors")
+@dataclass(frozen=True)
+class BinaryFactors(Preset):
+    """Binary factors found by ADMM under the whole second moment of a layer's input, aiming at its original output."""
+
+    source: ClassVar[str] = "this project; after NanoQuant, arXiv 2602.06694, and DBF, arXiv 2505.11076"
+    note: ClassVar[str] = (
+        "the papers weigh rows and columns by themselves, here an error costs what it does to the layer's output on the "
+        "calibration text; no training, no magnitudes for ranks"
+    )
+
+    bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
+    sweeps: int = setting(400, "sweeps of ADMM; more are slower and better", low=1, high=10000)
+    compensation: bool = setting(True, "find factors under the second moment (needs calibration)")
+    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
+
+    def build(self) -> Recipe:
+        """One coder for the whole matrix; the assignment has nothing to feed on and only says what to aim at."""
+        assignment = part("assignment", "block-feedback", repair=self.repair) if self.compensation else None
+        return compose(part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps), assignment=assignment)
+
+
+@register("preset", "nanoquant")
+@dataclass(frozen=True)
+class NanoQuant(Preset):
+    """NanoQuant's factorization: ADMM from a random start, inputs weighted by their energy."""
+
+    source: ClassVar[str] = "NanoQuant, arXiv 2602.06694"
+    note: ClassVar[str] = (
+        "as in the paper without its tuning of blocks and of the model; inputs are weighted, outputs are not (the paper weighs "
+        "them by gradients); the rank is not rounded down to a multiple of 32; magnitudes by least squares, not means"
+    )
+
+    bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1, 0.8, 0.55)", low=0.05, high=4.0)
+    sweeps: int = setting(400, "sweeps of ADMM", low=1, high=10000)
+
+    def build(self) -> Recipe:
+        """One coder, calibrated on the diagonal of the second moment."""
+        coder = part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps, metric="diagonal")
+        return compose(coder, assignment=part("assignment", "block-feedback"))
+
+
+@register("preset", "littlebit")
+@dataclass(frozen=True)
+class LittleBit(Preset):
+    """LittleBit's starting point (dual SVID): signs of the singular vectors with magnitudes for rows, ranks and columns."""
+
+    source: ClassVar[str] = "LittleBit, arXiv 2506.13771"
+    note: ClassVar[str] = (
+        "only what the paper starts from: it then trains signs and magnitudes on the whole model, and relies on it; without its "
+        "second, residual path; magnitudes by least squares"
+    )
+
+    bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1 down to 0.1)", low=0.05, high=2.0)
+
+    def build(self) -> Recipe:
+        """One coder, not calibrated."""
+        return compose(part("coder", "binary-factors", bits=self.bits, start="singular", sweeps=0, middle=True))

@@ -1,0 +1,108 @@
+"""Coder `binary-factors`: a whole matrix as the product of two thin sign matrices, as thin as the wanted bits allow."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.quantizers.coders import factors
+from workbench.quantizers.coders.factors import Target
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.recipe import setting
+from workbench.registry import register
+
+LOOKS = 10  # times that ADMM is stopped to see what its signs are worth
+LARGE = 800  # from this rank on whole bytes, which the kernels read, cost less than 1 % of it
+STARTS = {"random": factors.random_start, "singular": factors.singular_start}
+
+
+@register("coder", "binary-factors")
+@dataclass(frozen=True)
+class BinaryFactors(Coder):
+    """W ≈ diag(row) · left · diag(middle) · right · diag(column), signs in both factors, of the rank that `bits` pay for.
+
+    Factors by ADMM as in NanoQuant (arXiv 2602.06694), here under the whole second moment; with `sweeps` 0 and the singular
+    start, the dual SVID of LittleBit (arXiv 2506.13771). All columns are coded at once, so no error is left to be fed on.
+    `bits` count everything that is stored; a matrix too small for them gets rank 1.
+    """
+
+    whole: ClassVar[bool] = True
+    bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
+    sweeps: int = setting(400, "sweeps of ADMM; 0 takes the signs of the start", low=0, high=10000)
+    start: str = setting("random", "where ADMM starts; singular: rank at most the smaller side", choices=tuple(STARTS))
+    metric: str = setting("moment", "how much of the second moment counts", choices=("moment", "diagonal"))
+    middle: bool = setting(False, "also store a magnitude for each rank")
+
+    @property
+    def nominal_bits(self) -> float:
+        """As wanted."""
+        return self.bits
+
+    def span(self, cols: int) -> int:
+        """The whole row."""
+        return cols
+
+    def step(self, cols: int) -> int:
+        """All columns at once."""
+        return cols
+
+    def rank(self, rows: int, cols: int) -> int:
+        """The largest rank whose stored bits are at most those wanted, at least 1; whole bytes where they hardly matter."""
+        sides, padding = 16 * (rows + cols), 2 * 7  # both streams end on a whole byte
+        each = rows + cols + (16 if self.middle else 0)
+        rank = int((self.bits * rows * cols - sides - padding) // each)
+        if self.start == "singular":
+            rank = min(rank, rows, cols)
+        return max(1, rank if rank < LARGE else rank - rank % 8)
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """`left [rows, r]`, `right [r, cols]` of ±1, `row [rows]`, `column [cols]` and where wanted `middle [r]`."""
+        rank = self.rank(*w.shape)
+        if not w.any():
+            return Fit(zeros(w, rank, middle=self.middle))
+        target = Target.of(w, moment, diagonal=self.metric == "diagonal")
+        best, errors = Params(), list[float]()
+        for left, right in self.candidates(target, rank):
+            params, losses = factors.settle(target, factors.parameters(left, right, middle=self.middle))
+            if not errors or losses[-1] < errors[-1]:
+                best = params
+                errors += losses if not errors else losses[-1:]
+        size = target.row_unit.item() ** 4
+        return Fit(factors.stored(target, best), tuple(size * error for error in errors))
+
+    def candidates(self, target: Target, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Real factors whose signs are worth a look: the start, or those of ADMM at a few points and its end."""
+        start = STARTS[self.start](target, rank)
+        if self.sweeps == 0:
+            yield start
+        every = -(-self.sweeps // LOOKS)
+        for sweep, found in enumerate(factors.search(target, *start, self.sweeps, middle=self.middle), 1):
+            if sweep % every == 0 or sweep == self.sweeps:
+                yield found
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The left signs, uint8 `[rows, 1, r]`; they were found together with the right ones, for the same `w`."""
+        return (params["left"] > 0)[:, None].to(torch.uint8)
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """The product."""
+        return factors.product({**params, "left": codes[:, 0].float() * 2 - 1})
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `binary-factors`."""
+        (own,) = params
+        tensors = {"left": bitpack.pack(codes, 1), "right": bitpack.pack(own["right"] > 0, 1)}
+        tensors |= {name: own[name].half() for name in ("row", "column", "middle") if name in own}
+        return Packed("binary-factors", *shape, tensors, {"rank": codes.shape[-1]})
+
+
+def zeros(w: Tensor, rank: int, *, middle: bool) -> Params:
+    """The parameters of a matrix of zeros."""
+    rows, cols = w.shape
+    params = {"left": torch.ones(rows, rank), "right": torch.ones(rank, cols)}
+    sizes = {"row": rows, "column": cols, "middle": rank} if middle else {"row": rows, "column": cols}
+    return {**params, **{name: torch.zeros(size) for name, size in sizes.items()}}
