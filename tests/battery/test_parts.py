@@ -240,7 +240,7 @@ BUDGETS = {
     ("coder", "binary-codebook"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("coder", "vector-codebook"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("coder", "trellis"): ("bits", [1, 2, 4, 6, 8, 10]),
-    ("coder", "binary-factors"): ("bits", [0.4, 0.6, 0.9, 1.4, 2.0, 3.0]),
+    ("coder", "binary-factors"): ("bits", [0.4, 0.6, 0.9, 1.4]),
     ("coder", "codebook-planes"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("split", "top-elements"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
     ("split", "groups"): ("groups", [1, 2, 3]),

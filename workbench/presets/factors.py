@@ -20,7 +20,7 @@ class BinaryFactors(Preset):
     )
 
     bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
-    sweeps: int = setting(400, "sweeps of ADMM; more are slower and better", low=1, high=10000)
+    sweeps: int = setting(200, "sweeps of ADMM; more are slower and better", low=1, high=1000)
     compensation: bool = setting(True, "find factors under the second moment (needs calibration)")
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
 
@@ -42,7 +42,7 @@ class NanoQuant(Preset):
     )
 
     bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1, 0.8, 0.55)", low=0.05, high=4.0)
-    sweeps: int = setting(400, "sweeps of ADMM", low=1, high=10000)
+    sweeps: int = setting(400, "sweeps of ADMM (paper: 400)", low=1, high=1000)
 
     def build(self) -> Recipe:
         """One coder, calibrated on the diagonal of the second moment."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import factors
+from workbench.quantizers.coders import factors, planes
 from workbench.quantizers.coders.factors import Target
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
@@ -32,7 +32,7 @@ class BinaryFactors(Coder):
 
     whole: ClassVar[bool] = True
     bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
-    sweeps: int = setting(400, "sweeps of ADMM; 0 takes the signs of the start", low=0, high=10000)
+    sweeps: int = setting(200, "sweeps of ADMM; 0 takes the signs of the start", low=0, high=1000)
     start: str = setting("random", "where ADMM starts; singular: rank at most the smaller side", choices=tuple(STARTS))
     metric: str = setting("moment", "how much of the second moment counts", choices=("moment", "diagonal"))
     middle: bool = setting(False, "also store a magnitude for each rank")
@@ -65,14 +65,15 @@ class BinaryFactors(Coder):
         if not w.any():
             return Fit(zeros(w, rank, middle=self.middle))
         target = Target.of(w, moment, diagonal=self.metric == "diagonal")
-        best, errors = Params(), list[float]()
-        for left, right in self.candidates(target, rank):
-            params, losses = factors.settle(target, factors.parameters(left, right, middle=self.middle))
-            if not errors or losses[-1] < errors[-1]:
-                best = params
-                errors += losses if not errors else losses[-1:]
         size = target.row_unit.item() ** 4
-        return Fit(factors.stored(target, best), tuple(size * error for error in errors))
+        kept, errors = list[Params](), list[float]()
+        for left, right in self.candidates(target, rank):
+            params, error = factors.settle(target, factors.parameters(left, right, middle=self.middle))
+            if not errors or size * error < errors[-1]:
+                kept.append(factors.stored(target, params))
+                errors.append(size * error)
+        path = (planes.watched({"scale": params["row"][None]}) for params in kept)
+        return Fit(kept[-1], tuple(errors), tuple(path))
 
     def candidates(self, target: Target, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Real factors whose signs are worth a look: the start, or those of ADMM at a few points and its end."""

@@ -171,16 +171,17 @@ def lost(target: Target, params: Params) -> float:
     return cost(target.w - product(params), target.moment).sum(dtype=torch.float64).item()
 
 
-def settle(target: Target, params: Params) -> tuple[Params, tuple[float, ...]]:
-    """Magnitudes by least squares for fixed signs, as they will be stored, and what they lose after each round that helped."""
-    errors: tuple[float, ...] = ()
-    for _ in range(ROUNDS):
-        trial = better_magnitudes(target, params)
+def settle(target: Target, params: Params) -> tuple[Params, float]:
+    """Magnitudes by least squares for fixed signs, as they will be stored, and what they lose."""
+    best = better_magnitudes(target, params)
+    least = lost(target, best)
+    for _ in range(ROUNDS - 1):
+        trial = better_magnitudes(target, best)
         now = lost(target, trial)
-        if errors and not now < errors[-1]:
+        if not now < least:
             break
-        params, errors = trial, (*errors, now)
-    return params, errors
+        best, least = trial, now
+    return best, least
 
 
 def better_magnitudes(target: Target, params: Params) -> Params:
