@@ -38,7 +38,7 @@ COLUMNS: dict[str, Column] = {
     "seconds": Column("seconds", "How long quantizing took.", ".2f"),
     "item": Column("stored item", "One thing that is stored for the layer."),
     "bits": Column("bits", "What the item takes in the file, in bits.", ",.0f"),
-    "share": Column("share", "The item's part of everything stored.", ".1%"),
+    "share": Column("share", "Its part of the whole.", ".1%"),
     "shared_by": Column("shared by", "How many layers share the item; each pays its part.", "d"),
     "why": Column("why", "Why the item has to be stored."),
     "recipe": Column("recipe", "The preset and settings that made this result."),
@@ -76,6 +76,16 @@ COLUMNS: dict[str, Column] = {
     "online_share": Column("of the layer", "Its multiply-adds over those of the layer itself, rows × columns.", ".2%"),
     "transform_bits": Column("its bits", "Bits stored for it, a weight of the layer.", ".4f"),
     "turned": Column("turned", "How far from the identity: 0 for no rotation, 1 for a right angle on average.", ".3g"),
+    "group": Column("group", "Which weights are coded alike."),
+    "magnitude": Column("mean size", "Mean magnitude of the group's weights, in the basis that is coded.", ".3g"),
+    "coder": Column("coder", "Which coder of the recipe, counted from 0.", "d"),
+    "sweep": Column("sweep", "Alternating sweeps so far; 0 is the closed-form start.", "d"),
+    "error": Column("squared error", "Sum of squared errors of the weights.", ".4g"),
+    "running": Column("still moving", "How many sets of scales took this sweep.", ",d"),
+    "row": Column("row", "Which output feature.", ",d"),
+    "plane": Column("plane", "Which sign plane, counted from 1.", "d"),
+    "scale": Column("scale α", "What a sign is multiplied with.", ".4g"),
+    "mean": Column("mean μ", "What is added to every weight of the row.", ".3g"),
 }
 
 

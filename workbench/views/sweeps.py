@@ -1,0 +1,102 @@
+"""Alternating refined binarization: how sweeps lower the error, and how a row's scales and mean settle."""
+
+from typing import Any
+
+import pandas as pd
+
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+
+def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Squared error after each sweep, as a share of the start's; `table` is `analysis.trace.error_table`."""
+    coders = table["coder"].unique().tolist()
+    traces: list[dict[str, Any]] = []
+    for index, coder in enumerate(coders):
+        own = table[table["coder"] == coder]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": own["sweep"].tolist(),
+                "y": own["share"].tolist(),
+                "customdata": own["running"].tolist(),
+                "name": f"coder {coder + 1}",
+                "line": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)], "width": 2},
+                "hovertemplate": "sweep %{x}: %{y:.2%} of the first error<br>%{customdata} still moving<extra></extra>",
+            }
+        )
+    layout = themes.layout(
+        theme,
+        x="sweep",
+        y="squared error, as a share of the start",
+        height=320,
+        showlegend=len(coders) > 1,
+        xaxis={"dtick": max(1, int(table["sweep"].max()) // 10)},
+        yaxis={"tickformat": ".0%"},
+    )
+    return Figure("How much do sweeps help?", errors_sentence(table), {"data": traces, "layout": layout}, table)
+
+
+def errors_sentence(table: pd.DataFrame) -> str:
+    """How many sweeps, and the error that is left."""
+    last = table.groupby("coder").tail(1)
+    kept = last["error"].sum() / table.loc[table["sweep"] == 0, "error"].sum()
+    fits = int(table.loc[table["sweep"] == 0, "running"].sum())
+    groups = "the layer's scales" if fits == 1 else f"{fits:,} sets of scales"
+    return (
+        f"After at most {themes.count(int(table['sweep'].max()), 'sweep')} over {groups}, {themes.percent(kept)} of the "
+        "starting error is left; no sweep raises it."
+    )
+
+
+def paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = themes.LIGHT) -> Figure:
+    """Scale α and mean μ of a few rows, sweep by sweep; `table` is `analysis.trace.path_table`."""
+    meant = bool(table["mean"].notna().any())
+    rows, sweeps = table["row"].unique().tolist(), int(table["sweep"].max())
+    traces = [line(table, "scale", row, plane) for row in rows for plane in table["plane"].unique()]
+    traces += [line(table[table["plane"] == 1], "mean", row, 1) for row in rows] if meant else []
+    layout = themes.layout(
+        theme,
+        x="sweep",
+        y="scale α",
+        height=440 if meant else 320,
+        showlegend=False,
+        xaxis={"dtick": max(1, sweeps // 10)} | ({"anchor": "y2"} if meant else {}),
+        yaxis={"domain": [0.48, 1.0]} if meant else {},
+    )
+    if meant:
+        layout["yaxis2"] = layout["yaxis"] | {"domain": [0.0, 0.4], "title": layout["yaxis"]["title"] | {"text": "mean μ"}}
+    return Figure(
+        "How do scale and mean of a row settle?", paths_sentence(table, scope), {"data": traces, "layout": layout}, table
+    )
+
+
+def line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:
+    """One row's scale or mean over the sweeps; second planes are dashed."""
+    own = table[(table["row"] == row) & (table["plane"] == plane)]
+    name = f"row {row}" + (f", plane {plane}" if plane > 1 else "")
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": own["sweep"].tolist(),
+        "y": own[what].tolist(),
+        "yaxis": "y2" if what == "mean" else "y",
+        "name": name,
+        "line": {"color": themes.CATEGORIES[row % len(themes.CATEGORIES)], "width": 2, "dash": "solid" if plane == 1 else "dash"},
+        "marker": {"size": 5},
+        "hovertemplate": f"{name}<br>{what} %{{y:.4g}} after sweep %{{x}}<extra></extra>",
+    }
+
+
+def paths_sentence(table: pd.DataFrame, scope: str) -> str:
+    """How far the scales of the watched rows moved."""
+    first = table[(table["sweep"] == 0) & (table["plane"] == 1)]["scale"].to_numpy()
+    last = table[(table["sweep"] == table["sweep"].max()) & (table["plane"] == 1)]["scale"].to_numpy()
+    moved = max((abs(b - a) / a for a, b in zip(first, last, strict=True) if a), default=0.0)
+    where = f" of {scope}" if scope else ""
+    return (
+        f"The first {themes.count(len(first), 'row')}{where}: from the closed form on, a first scale moves by at most "
+        f"{themes.percent(moved)} of itself in {themes.count(int(table['sweep'].max()), 'sweep')}."
+    )
