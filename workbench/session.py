@@ -4,7 +4,8 @@ A result is kept under the content that made it (weights, layer, recipe, calibra
 and never shown for anything else.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import RLock
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from workbench import presets
 from workbench.analysis import weights
+from workbench.analysis.trace import Trace
 from workbench.artifact.twin import twin
 from workbench.calibration import CalibrationStats, calibrate
 from workbench.errors import WorkbenchError
@@ -23,7 +25,7 @@ from workbench.models.language_model import LanguageModel
 from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
-from workbench.quantizers.contract import Coder, Snapshot
+from workbench.quantizers.contract import Coder, Result, Snapshot, Step
 from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.recipe import Recipe
 from workbench.store import Store, key
@@ -42,6 +44,17 @@ class Choice:
     layer: str
     recipe: Recipe
     prompt: str = "Once upon a time"
+
+
+def watched(steps: Generator[Step, None, Result], see: Callable[[Step], None]) -> Generator[Step, None, Result]:
+    """The same steps, each shown to `see` on its way."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        see(step)
+        yield step
 
 
 class SharedModel:
@@ -84,6 +97,7 @@ class Session:
         self.shared = model if isinstance(model, SharedModel) else SharedModel(model)
         self.model = self.shared.model
         self.results: dict[str, QuantizedLayer] = {}
+        self.traces: dict[str, Trace] = {}
         self.whole: QuantizedModel | None = None
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self._history, self._at = [first], 0
@@ -152,6 +166,12 @@ class Session:
         own = [self._key(self.layer, self.recipe, alone) for alone in (True, False)]
         return next((self.results[made] for made in reversed(self.results) if made in own), None)
 
+    @property
+    def trace(self) -> Trace | None:
+        """What the run that makes, or made, this result has told; None where there was none."""
+        own = [self._key(self.layer, self.recipe, alone) for alone in (True, False)]
+        return next((self.traces[made] for made in reversed(self.traces) if made in own), None)
+
     def results_of(self, layer: str) -> list[QuantizedLayer]:
         """Every result for one layer, in the order they were made."""
         return [result for result in self.results.values() if result.name == layer]
@@ -163,22 +183,48 @@ class Session:
     def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
         layer, recipe = self.layer, self.recipe
-        result = yield from quantize_steps(self.model, layer, recipe, self.shared.stats())
+        with self._traced(recipe, [layer], alone=True) as (trace,):
+            steps = quantize_steps(self.model, layer, recipe, self.shared.stats())
+            result = yield from watched(steps, trace.see)
         self._keep(recipe, result, alone=True)
         return result
 
     def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
-        recipe = self.recipe
+        recipe, names = self.recipe, self.model.layer_names
         if needs_text(recipe):
             words = text("calibration")
-            whole = yield from quantize_model_steps(self.model, recipe, text=words, tokens=CALIBRATION_TOKENS)
+            steps = quantize_model_steps(self.model, recipe, text=words, tokens=CALIBRATION_TOKENS)
         else:
-            whole = yield from quantize_model_steps(self.model, recipe, self.shared.stats())
+            steps = quantize_model_steps(self.model, recipe, self.shared.stats())
+        with self._traced(recipe, names, alone=False) as traces:
+            named = list(zip(names, traces, strict=True))
+
+            def see(progress: LayerProgress) -> None:
+                """A transform may be learned for a whole block: its steps belong to all layers inside."""
+                for name, trace in named:
+                    if progress.snapshot is not None and f"{name}.".startswith(f"{progress.layer}."):
+                        trace.see(progress.snapshot)
+
+            whole = yield from watched(steps, see)
         for layer in whole.layers.values():
             self._keep(recipe, layer, alone=False)
         self.whole = whole
         return whole
+
+    @contextmanager
+    def _traced(self, recipe: Recipe, layers: Sequence[str], *, alone: bool) -> Iterator[list[Trace]]:
+        """A new trace for each layer; a run that does not end leaves the traces of the one before it."""
+        made = [self._key(layer, recipe, alone) for layer in layers]
+        before = {name: self.traces.pop(name) for name in made if name in self.traces}
+        self.traces |= {name: Trace() for name in made}
+        try:
+            yield [self.traces[name] for name in made]
+        except BaseException:
+            for name in made:
+                del self.traces[name]
+            self.traces |= before
+            raise
 
     def _keep(self, recipe: Recipe, result: QuantizedLayer, *, alone: bool) -> None:
         """Store a result as the latest."""

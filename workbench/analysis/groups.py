@@ -76,7 +76,7 @@ def magnitudes(node: Packed, target: Tensor) -> dict[str, Tensor]:
     planes = sign_planes(node)
     if len(planes) < 2:
         return {}
-    number = sum((plane == planes[0]).int() << bit for bit, plane in enumerate(planes[1:]))
+    number = torch.stack([(plane == planes[0]).int() << bit for bit, plane in enumerate(planes[1:])]).sum(0)
     masks = [number == pattern for pattern in range(1 << (len(planes) - 1))]
     masks.sort(key=lambda mask: float(target[mask].abs().mean().nan_to_num()))
     return {f"magnitude {i + 1} of {len(masks)}": mask for i, mask in enumerate(masks)}

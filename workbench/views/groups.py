@@ -52,5 +52,6 @@ def colours(names: list[str], theme: Theme) -> list[str]:
 
 def sentence(found: GroupMap, part: np.ndarray) -> str:
     """Shares of all groups, and the price of knowing them."""
-    shares = ", ".join(f"{themes.percent(share)} {name}" for name, share in zip(found.table["group"], found.table["share"]))
+    lines = zip(found.table["group"], found.table["share"], strict=True)
+    shares = ", ".join(f"{themes.percent(share)} {name}" for name, share in lines)
     return f"{shares}; saying which costs {themes.bits(found.map_bits)} bits a weight. Shown: {part.shape[0]} × {part.shape[1]}."

@@ -68,9 +68,8 @@ def paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = themes.LIGHT) 
     )
     if meant:
         layout["yaxis2"] = layout["yaxis"] | {"domain": [0.0, 0.4], "title": layout["yaxis"]["title"] | {"text": "mean μ"}}
-    return Figure(
-        "How do scale and mean of a row settle?", paths_sentence(table, scope), {"data": traces, "layout": layout}, table
-    )
+    plot = {"data": traces, "layout": layout}
+    return Figure("How do scale and mean of a row settle?", paths_sentence(table, scope), plot, table)
 
 
 def line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:

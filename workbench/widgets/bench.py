@@ -171,6 +171,7 @@ class Bench(Component):
         self.progress.value = round(100 * job.progress)
         if job.status is Status.RUNNING:
             left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+            self.live.steps += 1
             if job.progress:
                 self.status.object = f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
             return

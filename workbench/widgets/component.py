@@ -1,7 +1,7 @@
 """What every component shares: a session that tells when something changed, and the frame around one figure."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import panel as pn
@@ -40,10 +40,12 @@ def chosen() -> str:
 
 
 class Live(param.Parameterized):
-    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `results` new results."""
+    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `results` new results, and `steps` looks
+    at a job that runs."""
 
     choice = param.Integer(default=0)
     results = param.Integer(default=0)
+    steps = param.Integer(default=0)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -58,15 +60,33 @@ class Live(param.Parameterized):
 
 
 class Component(pn.viewable.Viewer):
-    """One part of the screen over a live session. Subclasses say in `build` what it looks like and in `refresh` what it shows."""
+    """One part of the screen over a live session. Subclasses say in `build` what it looks like and in `refresh` what it shows.
+
+    A part behind another tab (`look(False)`) is not drawn; what it missed it shows when it is looked at again.
+    """
+
+    watches: ClassVar[tuple[str, ...]] = ("choice", "results")
 
     def __init__(self, live: Live | Session) -> None:
         super().__init__()
         self.live = live if isinstance(live, Live) else Live(live)
         self.session = self.live.session
+        self.seen, self.stale = True, False
         self.view = self.build()
         self.refresh()
-        self.live.param.watch(lambda *_: self.refresh(), ["choice", "results"])
+        self.live.param.watch(lambda *_: self.changed(), list(self.watches))
+
+    def changed(self) -> None:
+        """Show what is new, now or when this part is looked at."""
+        self.stale = not self.seen
+        if self.seen:
+            self.refresh()
+
+    def look(self, seen: bool) -> None:
+        """Come to the front, or go behind another tab."""
+        self.seen = seen
+        if seen and self.stale:
+            self.changed()
 
     def build(self) -> pn.viewable.Viewable:
         """The layout, once."""

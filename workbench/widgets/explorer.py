@@ -12,6 +12,7 @@ from workbench.views.layers import title
 from workbench.widgets.bench import Bench
 from workbench.widgets.component import Component, Live, chosen, theme
 from workbench.widgets.layer_browser import LayerBrowser, LayerTable
+from workbench.widgets.method import MethodView
 from workbench.widgets.notices import Notices
 from workbench.widgets.offline import notebook
 from workbench.widgets.results import ErrorView, LedgerView
@@ -51,18 +52,20 @@ class Explorer(Component):
         self.layers, self.table = LayerBrowser(self.live), LayerTable(self.live)
         self.weights = WeightInspector(self.live)
         self.errors, self.ledger = ErrorView(self.live), LedgerView(self.live)
+        self.method = MethodView(self.live)
         self.text = TextComparison(self.live, self.notices, threaded=self.threaded)
         self.bench = Bench(self.live, self.notices, threaded=self.threaded)
-        self.tabs = pn.Tabs(
-            ("Weights", self.weights),
-            ("Error", self.errors),
-            ("Ledger", self.ledger),
-            ("Text", self.text),
-            ("Table", self.table),
-            dynamic=True,
-            sizing_mode="stretch_width",
-            stylesheets=[chosen()],
-        )
+        self.parts: dict[str, Component] = {
+            "Weights": self.weights,
+            "Error": self.errors,
+            "Ledger": self.ledger,
+            "Method": self.method,
+            "Text": self.text,
+            "Table": self.table,
+        }
+        self.tabs = pn.Tabs(*self.parts.items(), dynamic=True, sizing_mode="stretch_width", stylesheets=[chosen()])
+        self.tabs.param.watch(lambda _: self._look(), "active")
+        self._look()
         columns = {
             "layers": self.layers,
             "centre": pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"),
@@ -70,6 +73,15 @@ class Explorer(Component):
         }
         folded = [pn.Column(columns[name], styles=card(*WIDTHS[name])) for name in columns]
         return pn.Column(self.notices, pn.FlexBox(*folded, gap="12px", sizing_mode="stretch_width"), sizing_mode="stretch_width")
+
+    def show(self, part: str) -> None:
+        """Bring a tab to the front, by its title."""
+        self.tabs.active = list(self.parts).index(part)
+
+    def _look(self) -> None:
+        """Only the tab in front is drawn."""
+        for number, part in enumerate(self.parts.values()):
+            part.look(number == self.tabs.active)
 
     def refresh(self) -> None:
         """The title line of the selected layer."""

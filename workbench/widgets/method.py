@@ -1,0 +1,193 @@
+"""What did the method do inside this layer? Its codebook, its transform, its groups of weights, its sweeps."""
+
+import panel as pn
+
+from workbench.analysis import basis, codebook, trace, transform
+from workbench.analysis.groups import group_map
+from workbench.quantizers.contract import Sweeps
+from workbench.views import codebook as codebook_views
+from workbench.views import groups as group_views
+from workbench.views import sweeps as sweep_views
+from workbench.views import transform as transform_views
+from workbench.widgets.component import Component, FigureFrame, chosen, theme
+
+FIRST = "This layer is not quantized yet: press Quantize this layer."
+LENGTH = 10  # signs of a pattern where no codebook says otherwise
+
+
+class MethodView(Component):
+    """One section at a time; each says in a sentence when the recipe has nothing for it."""
+
+    watches = ()  # the section in front looks after itself
+
+    def build(self) -> pn.viewable.Viewable:
+        """The choice of sections above the one chosen."""
+        self.sections: dict[str, Component] = {
+            "Codebook": CodebookView(self.live),
+            "Transform": TransformView(self.live),
+            "Groups": GroupView(self.live),
+            "Sweeps": SweepView(self.live),
+        }
+        self.section = pn.widgets.RadioButtonGroup(
+            label="Section", options=list(self.sections), value="Codebook", width=420, stylesheets=[chosen()]
+        )
+        self.section.param.watch(lambda _: self.look(self.seen), "value")
+        self.shown = pn.Column(sizing_mode="stretch_width")
+        return pn.Column(self.section, self.shown, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The chosen section."""
+        self.look(self.seen)
+
+    def look(self, seen: bool) -> None:
+        """Only the chosen section is drawn, and only while this tab is in front."""
+        super().look(seen)
+        for name, part in self.sections.items():
+            part.look(seen and name == self.section.value)
+        self.shown[:] = [self.sections[self.section.value]]
+
+
+class CodebookView(Component):
+    """Sign patterns before and after the transform, use of codewords, flipped signs."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Three figures, and which plane's codewords the second is about."""
+        self.patterns, self.usage, self.flips = FigureFrame(), FigureFrame(), FigureFrame()
+        self.plane = pn.widgets.Select(label="Codebook", options={"codebook 1": 0}, width=170, visible=False)
+        self.plane.param.watch(lambda _: self._usage(), "value")
+        return pn.Column(self.patterns, self.plane, self.usage, self.flips, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """All three for the selected layer and its result."""
+        original, result = self.session.original(), self.session.result
+        self.nodes = [] if result is None else [node for _, node in codebook.codebook_nodes(result.packed)]
+        length = min(self.nodes[0].facts["length"] if self.nodes else LENGTH, original.shape[1])
+        after = None
+        if result is not None and basis.is_transformed(result.packed):
+            after = codebook.sign_patterns(basis.coded(result.packed, original)[1], length)
+        self.patterns.draw(codebook_views.patterns(codebook.sign_patterns(original, length), after, theme=theme()))
+        options = {f"codebook {number + 1}": number for number in range(max(len(self.nodes), 1))}
+        self.plane.param.update(options=options, value=0, visible=len(self.nodes) > 1)
+        self._usage()
+        if result is None or not self.nodes:
+            self.flips.say("How many signs does the codebook flip?", self._missing())
+        else:
+            self.flips.draw(codebook_views.flips(codebook.summary(result.packed, original), theme=theme()))
+
+    def _usage(self) -> None:
+        if self.nodes:
+            self.usage.draw(codebook_views.usage(codebook.usage(self.nodes[self.plane.value or 0]), theme=theme()))
+        else:
+            self.usage.say("Does every codeword earn its place?", self._missing())
+
+    def _missing(self) -> str:
+        return FIRST if self.session.result is None else "This recipe has no codebook: try the preset btc at 0.8 bits."
+
+
+class TransformView(Component):
+    """How learning lowered the loss, also while it runs; what was learned."""
+
+    watches = ("choice", "results", "steps")
+
+    def build(self) -> pn.viewable.Viewable:
+        """Three figures."""
+        self.loss, self.diagonal, self.rotation = FigureFrame(), FigureFrame(), FigureFrame()
+        return pn.Column(self.loss, self.diagonal, self.rotation, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The curve so far, and the transform once it is stored."""
+        told, result = self.session.trace, self.session.result
+        if told is not None and told.learning:
+            self.loss.draw(transform_views.loss_curve(transform.loss_table(told.learning), theme=theme()))
+        else:
+            self.loss.say("How does learning lower the loss?", self._missing())
+        if result is None or result.packed.format != "rotated":
+            self.diagonal.say("Which inputs are scaled or flipped?", "Shown when a transform has been learned.")
+            self.rotation.say("How are the inputs rotated?", "Shown when a transform has been learned.")
+            return
+        learned = transform.learned_transform(result.packed)
+        self.diagonal.draw(transform_views.diagonal(learned, theme=theme()))
+        if learned.rotations:
+            self.rotation.draw(transform_views.rotation(learned, theme=theme()))
+        else:
+            self.rotation.say("How are the inputs rotated?", "This transform does not rotate.")
+
+    def _missing(self) -> str:
+        if self.session.recipe.transform.name != "learned":
+            return "This recipe learns no transform: try the preset btc with transform both."
+        return FIRST if self.session.result is None else "Nothing was learned in this run: its result was there already."
+
+
+class GroupView(Component):
+    """The groups of weights as a picture, a window at a time."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Where the window begins, and the picture."""
+        self.row, self.col = (
+            pn.widgets.IntInput(label=f"First {what}", value=0, start=0, width=130) for what in ("row", "column")
+        )
+        self.frame = FigureFrame()
+        for field in (self.row, self.col):
+            field.param.watch(lambda _: self._picture(), "value")
+        return pn.Column(pn.FlexBox(self.row, self.col), self.frame, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The groups of the selected layer's result."""
+        result = self.session.result
+        self.found = None if result is None else group_map(result.packed, self.session.original())
+        if self.found is not None:
+            rows, cols = self.found.groups.shape
+            self.row.param.update(end=rows - 1, value=min(self.row.value or 0, rows - 1))
+            self.col.param.update(end=cols - 1, value=min(self.col.value or 0, cols - 1))
+        self.row.visible = self.col.visible = self.found is not None
+        self._picture()
+
+    def _picture(self) -> None:
+        if self.found is not None:
+            self.frame.draw(group_views.picture(self.found, self.row.value or 0, self.col.value or 0, theme=theme()))
+            return
+        alike = "This recipe codes all weights alike: try the preset billm, stbllm or btc-paper."
+        self.frame.say("Which weight belongs to which group?", FIRST if self.session.result is None else alike)
+
+
+class SweepView(Component):
+    """How alternating sweeps lower the error, and how scales and means of a few rows settle."""
+
+    watches = ("choice", "results", "steps")
+
+    def build(self) -> pn.viewable.Viewable:
+        """Two figures; which columns the second is about."""
+        self.errors, self.paths = FigureFrame(), FigureFrame()
+        self.fit = pn.widgets.Select(label="Columns", options={"": 0}, width=260)
+        self.fit.param.watch(lambda _: self._paths(), "value")
+        return pn.Column(self.errors, self.fit, self.paths, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """What the run has told so far."""
+        told = self.session.trace
+        self.settled = [] if told is None else told.settled
+        self.fit.visible = len(self.settled) > 1
+        if not self.settled:
+            for frame, question in ((self.errors, "How much do sweeps help?"), (self.paths, "How do scales settle?")):
+                frame.say(question, self._missing())
+            return
+        self.errors.draw(sweep_views.errors(trace.error_table(self.settled), theme=theme()))
+        options = {columns(fit): number for number, fit in enumerate(self.settled)}
+        if options != self.fit.options:
+            self.fit.param.update(options=options, value=min(self.fit.value or 0, len(self.settled) - 1))
+        self._paths()
+
+    def _paths(self) -> None:
+        if self.settled:
+            fit = self.settled[min(self.fit.value or 0, len(self.settled) - 1)]
+            self.paths.draw(sweep_views.paths(trace.path_table(fit), columns(fit), theme=theme()))
+
+    def _missing(self) -> str:
+        if self.session.result is None:
+            return FIRST
+        return "This recipe takes no sweeps: try the preset binary, arb-llm or btc."
+
+
+def columns(fit: Sweeps) -> str:
+    """The columns of one fit, and whose they are."""
+    return f"columns {fit.start:,} to {fit.stop - 1:,}, coder {fit.coder + 1}"
