@@ -86,8 +86,11 @@ def usage(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     )
 
 
-def flips(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Flipped signs of codebooks (rows of `analysis.codebook.summary`) over their rate, with the least there can be as a line."""
+def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIGHT) -> Figure:
+    """Flipped signs of codebooks (rows of `analysis.codebook.summary`) over their rate, with the least there can be as a line.
+
+    `moved` says that errors were moved on to weights before they were coded, which flips signs too.
+    """
     known = table.dropna(subset=["flip_rate"])
     rates = np.linspace(0.2, 1.0, 81)
     bound = {
@@ -114,13 +117,14 @@ def flips(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             theme, x="index bits a sign", y="signs flipped", yaxis={"tickformat": ".0%", "rangemode": "tozero"}
         ),
     }
-    return Figure("How many signs does the codebook flip?", flips_sentence(known), plot, table)
+    return Figure("How many signs does the codebook flip?", flips_sentence(known, moved), plot, table)
 
 
-def flips_sentence(known: pd.DataFrame) -> str:
+def flips_sentence(known: pd.DataFrame, moved: bool) -> str:
     """The codebook with the fewest flips, against its bound."""
     if known.empty:
         return "No codebook has been compared with its weights yet."
     best = known.loc[known["flip_rate"].idxmin()]
     least = f"{themes.percent(best['flip_bound'])} is the least for evenly spread signs"
-    return f"{themes.percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}."
+    also = " Some of them flipped before, when weights took over the errors of columns already coded." if moved else ""
+    return f"{themes.percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}.{also}"

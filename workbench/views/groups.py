@@ -17,7 +17,7 @@ SALIENT_COLOURS = ["#c2255c", "#ff9dbf"]
 def picture(found: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = themes.LIGHT) -> Figure:
     """A window of the layer, from `row` and `col` on, every weight in the colour of its group."""
     names = found.table["group"].tolist()
-    palette = colours(names, theme)
+    palette, labels = colours(names, theme), [name.replace(", ", ",<br>") for name in names]
     part = found.groups[row : row + ROWS, col : col + COLS]
     steps = [[edge / len(names), palette[i]] for i in range(len(names)) for edge in (i, i + 1)]
     trace: dict[str, Any] = {
@@ -28,7 +28,7 @@ def picture(found: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = theme
         "colorscale": steps,
         "zmin": -0.5,
         "zmax": len(names) - 0.5,
-        "colorbar": themes.colorbar(theme, "") | {"tickvals": list(range(len(names))), "ticktext": names},
+        "colorbar": themes.colorbar(theme, "") | {"tickvals": list(range(len(names))), "ticktext": labels},
         "hovertemplate": "row %{y}, column %{x}<extra></extra>",
     }
     layout = themes.layout(

@@ -34,7 +34,7 @@ def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
         height=320,
         showlegend=len(coders) > 1,
         xaxis={"dtick": max(1, int(table["sweep"].max()) // 10)},
-        yaxis={"tickformat": ".0%"},
+        yaxis={"tickformat": ".2~%"},
     )
     return Figure("How much do sweeps help?", errors_sentence(table), {"data": traces, "layout": layout}, table)
 

@@ -95,22 +95,12 @@ def rotation(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Fig
         turned = 1 - float(np.diag(matrix).mean())
         rows.append({"matrix factor": f"R{number}", "rows": len(matrix), "turned": turned})
     quiet = {"showgrid": False, "constrain": "domain"}
-    plot = {
-        "data": traces,
-        "layout": themes.layout(
-            theme,
-            xaxis={**quiet, "domain": [0.0, 0.47]},
-            xaxis2={**quiet, "domain": [0.53, 1.0], "anchor": "y2"},
-            yaxis={**quiet, "autorange": "reversed", "scaleanchor": "x"},
-            yaxis2={**quiet, "autorange": "reversed", "anchor": "x2", "scaleanchor": "x2"},
-        ),
-    }
-    return Figure(
-        "How are the inputs rotated?",
-        rotation_sentence(transform),
-        plot,
-        pd.DataFrame(rows, columns=["matrix factor", "rows", "turned"]),
-    )
+    down = {**quiet, "autorange": "reversed"}
+    layout = themes.layout(theme, xaxis={**quiet, "domain": [0.0, 0.47]}, yaxis={**down, "scaleanchor": "x"})
+    layout["xaxis2"] = layout["xaxis"] | {"domain": [0.53, 1.0], "anchor": "y2"}
+    layout["yaxis2"] = layout["yaxis"] | {"anchor": "x2", "scaleanchor": "x2"}
+    table = pd.DataFrame(rows, columns=["matrix factor", "rows", "turned"])
+    return Figure("How are the inputs rotated?", rotation_sentence(transform), {"data": traces, "layout": layout}, table)
 
 
 def rotation_sentence(transform: LearnedTransform) -> str:

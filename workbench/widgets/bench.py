@@ -10,6 +10,9 @@ from workbench import presets
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Snapshot
+from workbench.quantizers.learning.descent import LearningStep
+from workbench.quantizers.progress import LayerProgress
 from workbench.recipe import Recipe
 from workbench.session import Session
 from workbench.views import theme as themes
@@ -172,8 +175,11 @@ class Bench(Component):
         if job.status is Status.RUNNING:
             left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
             self.live.steps += 1
+            learning = learning_step(job.latest)
             if job.progress:
                 self.status.object = f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
+            elif learning is not None:
+                self.status.object = f"Learning the transform: step {learning.step} of at most {learning.steps}."
             return
         if self._poll is not None:
             self._poll.stop()
@@ -198,6 +204,12 @@ class Bench(Component):
 
         button.on_click(pressed)
         return button
+
+
+def learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | None:
+    """The step of a transform's learning that a job is at, if it is at one."""
+    snapshot = latest.snapshot if isinstance(latest, LayerProgress) else latest
+    return None if snapshot is None else snapshot.detail.get("step")
 
 
 def outcome(result: QuantizedLayer) -> str:

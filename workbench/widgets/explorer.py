@@ -74,7 +74,7 @@ class Explorer(Component):
         folded = [pn.Column(columns[name], styles=card(*WIDTHS[name])) for name in columns]
         return pn.Column(self.notices, pn.FlexBox(*folded, gap="12px", sizing_mode="stretch_width"), sizing_mode="stretch_width")
 
-    def show(self, part: str) -> None:
+    def bring(self, part: str) -> None:
         """Bring a tab to the front, by its title."""
         self.tabs.active = list(self.parts).index(part)
 

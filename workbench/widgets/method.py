@@ -72,7 +72,8 @@ class CodebookView(Component):
         if result is None or not self.nodes:
             self.flips.say("How many signs does the codebook flip?", self._missing())
         else:
-            self.flips.draw(codebook_views.flips(codebook.summary(result.packed, original), theme=theme()))
+            table, moved = codebook.summary(result.packed, original), result.recipe.assignment.name != "nearest"
+            self.flips.draw(codebook_views.flips(table, moved=moved, theme=theme()))
 
     def _usage(self) -> None:
         if self.nodes:

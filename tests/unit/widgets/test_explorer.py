@@ -122,7 +122,9 @@ def test_quantizing_a_layer_changes_every_figure(explorer: Explorer) -> None:
     assert f"{result.bits_per_weight:.2f}" in explorer.bench.outcome.object
     assert "Done" in explorer.bench.status.object
     assert numbers(explorer.weights.histogram) == ["original", "quantized"]
+    explorer.bring("Ledger")
     assert numbers(explorer.ledger.frame)[-1] == "as the paper counts"
+    explorer.bring("Error")
     assert explorer.errors.layers.figure.table["relative_error"].tolist() == [result.relative_error]
     assert explorer.errors.tried.figure.table["bits_per_weight"].tolist() == [result.bits_per_weight]
     assert explorer.layers.frame.figure.table.set_index("name").loc[QUERY, "bits_per_weight"] == result.bits_per_weight
@@ -134,6 +136,7 @@ def test_another_recipe_takes_the_figures_of_the_last_one_away(explorer: Explore
     assert explorer.result is None
     assert "not quantized yet" in explorer.bench.outcome.object
     assert numbers(explorer.weights.histogram) == ["original"]
+    explorer.bring("Ledger")
     assert explorer.ledger.frame.figure is None
     assert "Nothing is stored yet" in explorer.ledger.frame.answer.object
 
@@ -170,8 +173,10 @@ def test_a_row_that_the_next_layer_lacks_is_not_asked_of_it(explorer: Explorer) 
 def test_quantizing_the_whole_model_fills_the_map_and_the_ledger(explorer: Explorer) -> None:
     press(explorer.bench.all)
     whole = explorer.session.whole
+    explorer.bring("Ledger")
     explorer.ledger.scope.value = "the whole model"
     assert f"{whole.bits_per_weight:.2f} bits per weight" in explorer.ledger.frame.answer.object
+    explorer.bring("Error")
     assert explorer.errors.layers.figure.table["name"].tolist() == explorer.session.model.layer_names
 
 
@@ -239,6 +244,20 @@ def test_two_explorers_on_one_session_agree(session: Session) -> None:
     first, second = Explorer(session, threaded=False), Explorer(session, threaded=False)
     first.layers.menu.value = DOWN
     assert second.code == first.code
+
+
+def test_only_the_tab_in_front_is_drawn(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for name, part in explorer.parts.items():
+        monkeypatch.setattr(part, "refresh", lambda name=name: drawn.append(name))
+    explorer.layers.menu.value = DOWN
+    assert drawn == ["Weights"]
+    explorer.bring("Ledger")
+    explorer.bring("Weights")
+    explorer.bring("Ledger")
+    assert drawn == ["Weights", "Ledger"], "what has not changed is not drawn again"
+    explorer.bench.settings["bits"].value = 3
+    assert drawn == ["Weights", "Ledger", "Ledger"]
 
 
 @pytest.mark.parametrize("give", ["shared", "model", "source"])

@@ -1,0 +1,160 @@
+"""The Method tab shows what the recipe has, says in a sentence what it has not, and follows a run while it goes on."""
+
+import pytest
+
+import workbench as wb
+from workbench.presets.preset import part
+from workbench.quantizers.contract import Snapshot
+from workbench.quantizers.learning.descent import LearningStep
+from workbench.quantizers.progress import LayerProgress
+from workbench.session import Session
+from workbench.widgets.bench import learning_step
+from workbench.widgets.component import FigureFrame
+from workbench.widgets.method import CodebookView, GroupView, MethodView, SweepView, TransformView
+
+QUERY = "model.layers.0.self_attn.q_proj"
+
+
+def made(session: Session, spelled: str, **settings: object) -> Session:
+    """The session with this recipe's result of the selected layer."""
+    session.use(wb.recipe(spelled, **settings))
+    for _ in session.quantize_steps():
+        pass
+    return session
+
+
+def questions(*frames: FigureFrame) -> list[bool]:
+    """Which frames show a figure."""
+    return [frame.figure is not None for frame in frames]
+
+
+def test_a_codebook_and_a_transform(session: Session) -> None:
+    view = CodebookView(made(session, "btc", transform="hadamard"))
+    assert questions(view.patterns, view.usage, view.flips) == [True, True, True]
+    assert [trace["name"] for trace in view.patterns.figure.plot["data"]] == ["original", "transformed", "all as likely"]
+    assert view.flips.figure.table["flip_rate"].between(0.02, 0.4).all()
+    assert "took over the errors" in view.flips.figure.answer
+    assert not view.plane.visible
+
+
+def test_planes_have_a_codebook_each(session: Session) -> None:
+    view = CodebookView(made(session, "btc-planes"))
+    assert view.plane.visible
+    assert list(view.plane.options.values()) == [0, 1]
+    first = view.usage.figure.table
+    view.plane.value = 1
+    assert not view.usage.figure.table.equals(first)
+    made(session, "btc")
+    view.live.results += 1
+    assert (view.plane.value, view.plane.visible) == (0, False)
+
+
+@pytest.mark.parametrize(("recipe", "sentence"), [("rtn", "has no codebook"), (None, "not quantized yet")])
+def test_no_codebook_is_a_sentence_beside_the_patterns(session: Session, recipe: str | None, sentence: str) -> None:
+    view = CodebookView(session if recipe is None else made(session, recipe, group=32))
+    assert questions(view.patterns, view.usage, view.flips) == [True, False, False]
+    assert sentence in view.usage.answer.object
+    assert sentence in view.flips.answer.object
+
+
+def test_learning_is_shown_while_it_runs_and_its_transform_at_the_end(session: Session) -> None:
+    session.use(wb.recipe("btc").replace(transform=part("transform", "learned", steps=20)))
+    view, run = TransformView(session), session.quantize_steps()
+    assert "not quantized yet" in view.loss.answer.object
+    for _ in range(12):
+        next(run)
+    view.live.steps += 1
+    assert questions(view.loss, view.diagonal, view.rotation) == [True, False, False]
+    assert len(view.loss.figure.table) == 12
+    for _ in run:
+        pass
+    view.live.results += 1
+    assert questions(view.loss, view.diagonal, view.rotation) == [True, True, True]
+
+
+def test_without_a_learned_transform_there_is_a_sentence(session: Session) -> None:
+    view = TransformView(made(session, "btc", transform="hadamard"))
+    assert questions(view.loss, view.diagonal, view.rotation) == [False, False, False]
+    assert "learns no transform" in view.loss.answer.object
+    view = TransformView(made(session, "btc", transform="signs"))
+    assert questions(view.loss, view.diagonal, view.rotation) == [True, True, False]
+    assert "does not rotate" in view.rotation.answer.object
+
+
+def test_groups_and_their_window(session: Session) -> None:
+    view = GroupView(made(session, "billm"))
+    assert "magnitude 1 of 2" in view.frame.figure.answer
+    view.row.value, view.col.value = 40, 8
+    (picture,) = view.frame.figure.plot["data"]
+    assert (picture["z"].shape, picture["y0"]) == ((64 - 40, 64 - 8), 40)
+    made(session, "rtn", group=32)
+    view.live.results += 1
+    assert "codes all weights alike" in view.frame.answer.object
+    assert not view.row.visible
+
+
+def test_sweeps_of_each_set_of_scales(session: Session) -> None:
+    view = SweepView(made(session, "billm"))
+    assert questions(view.errors, view.paths) == [False, False]
+    assert "takes no sweeps" in view.errors.answer.object
+    made(session, "arb-llm", block=32)
+    view.live.results += 1
+    assert questions(view.errors, view.paths) == [True, True]
+    assert len(view.fit.options) == len(session.trace.settled) > 4
+    view.fit.value = 3
+    assert list(view.fit.options)[3] in view.paths.figure.answer
+
+
+def test_only_the_chosen_section_is_drawn(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    view, drawn = MethodView(session), []
+    for name, section in view.sections.items():
+        monkeypatch.setattr(section, "refresh", lambda name=name: drawn.append(name))
+    view.live.results += 1
+    view.section.value = "Groups"
+    assert list(view.shown) == [view.sections["Groups"].view]
+    view.look(False)
+    view.live.results += 1
+    assert drawn == ["Codebook", "Groups"]
+    view.look(True)
+    assert drawn == ["Codebook", "Groups", "Groups"]
+
+
+def test_a_block_that_learns_together_tells_every_layer_of_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.session.CALIBRATION_TOKENS", 256)
+    learned = part("transform", "learned", rotation="none", steps=3, tokens=32)
+    session.use(wb.recipe("btc", bits=1.0, sweeps=2).replace(transform=learned))
+    for _ in session.quantize_model_steps():
+        pass
+    first = session.trace.learning
+    session.select("model.layers.0.mlp.down_proj")
+    assert session.trace.learning == first != []
+    session.select("model.layers.1.mlp.down_proj")
+    assert session.trace.learning != first
+    assert {sweeps.coder for sweeps in session.trace.sweeps} == {0}
+
+
+def test_a_run_that_does_not_end_leaves_the_trace_before_it(session: Session) -> None:
+    before = made(session, "btc").trace
+    run = session.quantize_steps()
+    next(run)
+    assert session.trace is not before
+    run.close()
+    assert session.trace is before
+
+
+STEP = LearningStep(3, 10, 0.5)
+LEARNING = Snapshot("learn", 0, 8, {"step": STEP})
+
+
+@pytest.mark.parametrize(
+    ("latest", "expected"),
+    [
+        pytest.param(None, None, id="nothing-yet"),
+        pytest.param(LEARNING, STEP, id="learning"),
+        pytest.param(Snapshot("block", 8, 8, {}), None, id="coding"),
+        pytest.param(LayerProgress("a", 0, 1, "learn", LEARNING), STEP, id="learning-in-a-model"),
+        pytest.param(LayerProgress("a", 0, 1, "share"), None, id="sharing"),
+    ],
+)
+def test_a_job_says_where_its_learning_stands(latest: object, expected: LearningStep | None) -> None:
+    assert learning_step(latest) is expected
