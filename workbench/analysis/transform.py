@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LearnedTransform:
-    """T = Λ D± R of one layer: `diagonal [cols]` of Λ D±, and the rotations whose Kronecker product is R (none, or two).
+    """T = Λ D± R H of one layer: `diagonal [cols]` of Λ D±, and the rotations whose Kronecker product is R (none, or two).
 
-    `bits` are stored for it (before layers that share it divide them), `multiply_adds` what it costs a token at run time.
+    `bits` are stored for it (before layers that share it divide them), `multiply_adds` what it costs a token at run time,
+    `hadamard` says whether the fixed Hadamard transform H is part of it.
     """
 
     diagonal: np.ndarray
     rotations: tuple[np.ndarray, ...]
     bits: int
     multiply_adds: int
+    hadamard: bool = False
 
     @property
     def flipped(self) -> int:
@@ -40,7 +42,8 @@ def learned_transform(packed: Packed) -> LearnedTransform:
         raise ShapeError(f"this layer has no learned transform (its format is {packed.format!r}); use btc with transform='both'.")
     bits = sum(stored_bits(tensor) for tensor in packed.tensors.values())
     matrices = tuple(matrix.numpy() for matrix in rotations(packed))
-    return LearnedTransform(diagonal(packed, 1).numpy(), matrices, bits, Rotated.multiply_adds(packed))
+    fixed = bool(packed.facts.get("hadamard"))
+    return LearnedTransform(diagonal(packed, 1).numpy(), matrices, bits, Rotated.multiply_adds(packed), fixed)
 
 
 def loss_table(steps: Iterable["LearningStep"]) -> "pd.DataFrame":

@@ -10,6 +10,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
+NO_ROTATION = "This transform does not rotate."
 STRONGEST = 32  # inputs in the table twin of the diagonal
 
 
@@ -106,9 +107,10 @@ def rotation(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Fig
 def rotation_sentence(transform: LearnedTransform) -> str:
     """The sizes of the factors and what the rotation costs."""
     if not transform.rotations:
-        return "This transform does not rotate."
+        return "No rotation is learned: only the fixed Hadamard transform rotates." if transform.hadamard else NO_ROTATION
+    fixed = "; the fixed Hadamard transform after it stores nothing" if transform.hadamard else ""
     sizes = " ⊗ ".join(f"{len(matrix)} × {len(matrix)}" for matrix in transform.rotations)
     return (
         f"A rotation of {len(transform.diagonal):,} inputs as {sizes}: {transform.multiply_adds:,} multiply-adds a token, "
-        f"{themes.megabytes(transform.bits)} stored with factors and signs."
+        f"{themes.megabytes(transform.bits)} stored with factors and signs{fixed}."
     )

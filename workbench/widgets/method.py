@@ -111,7 +111,7 @@ class TransformView(Component):
         if learned.rotations:
             self.rotation.draw(transform_views.rotation(learned, theme=theme()))
         else:
-            self.rotation.say("How are the inputs rotated?", "This transform does not rotate.")
+            self.rotation.say("How are the inputs rotated?", transform_views.rotation_sentence(learned))
 
     def _missing(self) -> str:
         if self.session.recipe.transform.name != "learned":

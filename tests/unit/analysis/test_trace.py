@@ -25,7 +25,9 @@ def test_sweeps_of_every_coder_and_block_are_kept() -> None:
 
 
 def test_steps_of_learning_are_kept_without_their_memory() -> None:
-    trace = traced("btc:bits=1.0,transform=both", cols=64)
+    trace, recipe = Trace(), presets.recipe("btc", bits=1.0).replace(transform=part("transform", "learned", steps=12))
+    for snapshot in snapshots(recipe, gaussian(12, 64), correlated(64))[0]:
+        trace.see(snapshot)
     assert [step.step for step in trace.learning] == list(range(1, len(trace.learning) + 1))
     assert all(step.memory is None for step in trace.learning)
     assert any(step.held_out is not None for step in trace.learning)

@@ -1,5 +1,7 @@
 """The learned transform's numbers and figures: right values, sentences with numbers, a table twin."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +67,7 @@ def test_rotation_shows_both_factors_and_the_cost(learned: LearnedTransform) -> 
     assert "12 inputs as 3 × 3 ⊗ 4 × 4: 96 multiply-adds a token" in figure.answer
     none = LearnedTransform(np.ones(4), (), 0, 0)
     assert views.rotation(none).answer == "This transform does not rotate."
+    fixed = dataclasses.replace(none, hadamard=True)
+    assert views.rotation(fixed).answer == "No rotation is learned: only the fixed Hadamard transform rotates."
+    both = dataclasses.replace(learned, hadamard=True)
+    assert views.rotation(both).answer.endswith("; the fixed Hadamard transform after it stores nothing.")

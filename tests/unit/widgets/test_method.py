@@ -7,6 +7,7 @@ from workbench.presets.preset import part
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.learning.descent import LearningStep
 from workbench.quantizers.progress import LayerProgress
+from workbench.recipe import Recipe
 from workbench.session import Session
 from workbench.widgets.bench import learning_step
 from workbench.widgets.component import FigureFrame
@@ -15,9 +16,9 @@ from workbench.widgets.method import CodebookView, GroupView, MethodView, SweepV
 QUERY = "model.layers.0.self_attn.q_proj"
 
 
-def made(session: Session, spelled: str, **settings: object) -> Session:
+def made(session: Session, recipe: str | Recipe, **settings: object) -> Session:
     """The session with this recipe's result of the selected layer."""
-    session.use(wb.recipe(spelled, **settings))
+    session.use(wb.recipe(recipe, **settings) if isinstance(recipe, str) else recipe)
     for _ in session.quantize_steps():
         pass
     return session
@@ -76,9 +77,10 @@ def test_without_a_learned_transform_there_is_a_sentence(session: Session) -> No
     view = TransformView(made(session, "btc", transform="hadamard"))
     assert questions(view.loss, view.diagonal, view.rotation) == [False, False, False]
     assert "learns no transform" in view.loss.answer.object
-    view = TransformView(made(session, "btc", transform="signs"))
+    signs = wb.recipe("btc").replace(transform=part("transform", "learned", rotation="none", steps=2))
+    view = TransformView(made(session, signs))
     assert questions(view.loss, view.diagonal, view.rotation) == [True, True, False]
-    assert "does not rotate" in view.rotation.answer.object
+    assert "only the fixed Hadamard transform rotates" in view.rotation.answer.object
 
 
 def test_groups_and_their_window(session: Session) -> None:
@@ -122,7 +124,7 @@ def test_only_the_chosen_section_is_drawn(session: Session, monkeypatch: pytest.
 def test_a_block_that_learns_together_tells_every_layer_of_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.session.CALIBRATION_TOKENS", 256)
     learned = part("transform", "learned", rotation="none", steps=3, tokens=32)
-    session.use(wb.recipe("btc", bits=1.0, sweeps=2).replace(transform=learned))
+    session.use(wb.recipe("btc", bits=1.0, sweeps=2, block=128).replace(transform=learned))
     for _ in session.quantize_model_steps():
         pass
     first = session.trace.learning
