@@ -34,8 +34,8 @@ def model(tiny_models: dict[str, Path]) -> ModelHandle:
 
 
 def recipe(what: str = "codes", steps: int = 20) -> Recipe:
-    """Below one bit with a learned transform that layers share, refined."""
-    plain = presets.recipe("btc", bits=0.8)
+    """Below one bit with a learned transform that layers share, refined; by Hamming distance, which leaves most to be refined."""
+    plain = presets.recipe("btc", bits=0.8, assignment="hamming")
     transform = part("transform", "learned", steps=2, tokens=64)
     return plain.replace(transform=transform, refinement=part("refinement", "block", what=what, steps=steps, tokens=128))
 

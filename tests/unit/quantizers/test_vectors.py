@@ -110,3 +110,11 @@ def test_codes_are_chosen_for_the_output(coder: str, monkeypatch: pytest.MonkeyP
     plain = quantize(recipe, w, h)
     assert under.output_error < 0.97 * plain.output_error
     assert under.bits_per_weight == plain.bits_per_weight
+
+
+def test_among_words_that_are_equal_where_it_counts_the_first_is_chosen() -> None:
+    words, metric = gaussian(256, 10).sign(), correlated(2).double()
+    w = gaussian(300, 2)
+    found = vectors.nearest_under(metric, w, torch.ones(300, 1), words)[:, 0]
+    same = (words[:, None, :2] == words[None, :, :2]).all(-1)
+    assert torch.equal(found, same.float().argmax(1)[found])

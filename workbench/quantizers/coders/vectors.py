@@ -47,6 +47,14 @@ def nearest_under(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, colum
     for start in range(0, w.shape[1], words.shape[1]):
         own = slice(start, min(start + words.shape[1], w.shape[1]))
         root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
-        book = words[:, : own.stop - start] if column is None else words[:, : own.stop - start] * column[own]
-        codes.append(nearest(w[:, own] @ root, scale, book @ root))
+        book, number = first_of_equals(words[:, : own.stop - start]) if own.stop - start < words.shape[1] else (words, None)
+        found = nearest(w[:, own] @ root, scale, (book if column is None else book * column[own]) @ root)
+        codes.append(found if number is None else number[found])
     return torch.stack(codes, 1)
+
+
+def first_of_equals(words: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct rows of `words`, and the first number of each: rounding must not choose among equals."""
+    distinct, which = words.unique(dim=0, return_inverse=True)
+    first = torch.full((len(distinct),), len(words)).scatter_reduce(0, which, torch.arange(len(words)), "amin")
+    return distinct, first
