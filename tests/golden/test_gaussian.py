@@ -42,6 +42,7 @@ HAMMING = {128: 0.610, 256: 0.545, 512: 0.484}
 MAGNITUDE = {128: 0.500, 256: 0.445, 512: 0.400}
 VECTORS = {(10, 256): 0.401, (8, 256): 0.3232, (4, 256): 0.0981, (2, 16): 0.1086, (1, 4): 0.1175}
 TRELLIS = {(2, 1): 0.0737, (3, 1): 0.0197, (2, 2): 0.279}
+PARITY = {(10, 1): 0.374, (5, 1): 0.396, (10, 3): 0.429, (20, 9): 0.506}  # measured here; 4^-bits bounds any code
 
 
 def distortion(rows: int, cols: int, coder: str, **settings: object) -> float:
@@ -103,6 +104,12 @@ def test_trellis(bits: int, length: int) -> None:
 
 def test_trellis_below_one_bit_lies_between_vectors_and_the_bound() -> None:
     assert 4**-0.8 < distortion(256, 640, "trellis", bits=4, length=5) < 0.365 < VECTORS[10, 256]
+
+
+@pytest.mark.parametrize(("length", "checks"), PARITY, ids=str)
+def test_parity_signs(length: int, checks: int) -> None:
+    found = distortion(1024, 256, "parity-signs", length=length, checks=checks, sweeps=0)
+    assert found == pytest.approx(PARITY[length, checks], rel=0.01)
 
 
 def test_gaussian_distortions_stay_above_the_rate_distortion_bound() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from workbench.kernels import selection
 from workbench.kernels.bitpack import pack
 from workbench.kernels.packed import Packed
+from workbench.kernels.parity import ParityCode
 
 ROWS, COLS = 5, 13  # no group, vector or byte ends evenly
 
@@ -78,6 +79,14 @@ class Draw:
         facts = {"bits": bits, "length": length, "state": state, "span": span}
         tensors = {"path": pack(path, bits), "scale": self.half(self.rows, self.groups(span))}
         return Packed("trellis", self.rows, self.cols, tensors, facts)
+
+    def parity(self, length: int, checks: int, span: int, *, extras: bool) -> Packed:
+        stored = int(ParityCode(length, checks).stored(self.rows).sum())
+        tensors = {"signs": pack(self.codes(1, stored, self.cols), 1), "scale": self.half(self.rows, self.groups(span))}
+        if extras:
+            tensors["column_scale"] = self.half(self.cols)
+            tensors["mean"] = self.half(self.rows, self.groups(span))
+        return Packed("parity-signs", self.rows, self.cols, tensors, {"length": length, "checks": checks, "span": span})
 
     def bitmap(self) -> Packed:
         owner = self.codes(1, self.rows, self.cols)
@@ -172,6 +181,8 @@ EXAMPLES = {
     "trellis-4-for-5": lambda draw: draw.trellis(4, 5, 12, 13),
     "trellis-3-for-2-groups": lambda draw: draw.trellis(3, 2, 10, 4),
     "trellis-no-memory": lambda draw: draw.trellis(6, 1, 6, 13),
+    "parity-2-of-5": lambda draw: draw.parity(5, 2, 13, extras=False),
+    "parity-1-of-2-extras": lambda draw: draw.parity(2, 1, 4, extras=True),
     "masked-bitmap": lambda draw: draw.bitmap(),
     "masked-columns": lambda draw: draw.columns(),
     "masked-kept": lambda draw: draw.kept(),

@@ -11,6 +11,7 @@ from workbench import registry
 from workbench.errors import ShapeError
 from workbench.kernels import bitpack, reference
 from workbench.kernels.packed import Packed
+from workbench.kernels.parity import ParityCode
 from workbench.kernels.reference.transforms import hadamard, hadamard_inverse
 
 
@@ -103,6 +104,21 @@ def trellis(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     return value * float(node.tensors["scale"][r, c // node.facts["span"]])
 
 
+def parity(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    """A shift register of open checks: a −1 toggles those its mask names, and a check that closes must be even."""
+    code, group = ParityCode(node.facts["length"], node.facts["checks"]), c // node.facts["span"]
+    masks, open_checks, at, negative = code.masks(node.rows), 0, 0, 0
+    for row in range(r + 1):
+        if code.closes(row):
+            negative = open_checks & 1
+        else:
+            negative, at = number(node.tensors["signs"], 1, at * node.cols + c), at + 1
+        open_checks = (open_checks ^ masks[row] * negative) >> code.closes(row)
+    column = float(node.tensors["column_scale"][c]) if "column_scale" in node.tensors else 1.0
+    mean = float(node.tensors["mean"][r, group]) if "mean" in node.tensors else 0.0
+    return (1 - 2 * negative) * column * float(node.tensors["scale"][r, group]) + mean
+
+
 def low_rank(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     left, right = node.tensors["left"], node.tensors["right"]
     return sum(float(left[r, k]) * float(right[k, c]) for k in range(left.shape[1]))
@@ -178,6 +194,7 @@ WEIGHTS = {
     "binary-codebook": codebook,
     "vector-codebook": vectors,
     "trellis": trellis,
+    "parity-signs": parity,
     "low-rank": low_rank,
     "binary-factors": factors,
     "sum": total,
@@ -246,6 +263,7 @@ WHOLE = {
     "binary-codebook": lambda draw: draw.codebook(4, 4, 13, extras=False),
     "vector-codebook": lambda draw: draw.vectors(4, 4, 13),
     "trellis": lambda draw: draw.trellis(4, 5, 12, 13),
+    "parity-signs": lambda draw: draw.parity(5, 2, 13, extras=False),
     "hadamard": lambda draw: draw.hadamard(draw.dense()),
 }
 

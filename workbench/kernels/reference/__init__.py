@@ -3,7 +3,18 @@
 Other backends are checked against this one. Importing the package registers all formats under the kind "format".
 """
 
-from workbench.kernels.reference import codebook, composite, factors, grids, planes, rotation, rounding, transforms, trellis
+from workbench.kernels.reference import (
+    codebook,
+    composite,
+    factors,
+    grids,
+    parity,
+    planes,
+    rotation,
+    rounding,
+    transforms,
+    trellis,
+)
 from workbench.kernels.reference.format import Format, decode, linear, nearest
 
 __all__ = [
@@ -15,6 +26,7 @@ __all__ = [
     "grids",
     "linear",
     "nearest",
+    "parity",
     "planes",
     "rotation",
     "rounding",

@@ -1,0 +1,52 @@
+"""Nearest signs under parity checks: each column through the trellis, several columns on several threads."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit, prange
+
+from workbench.kernels.numba.threads import threads
+
+
+@njit(cache=True, nogil=True)
+def column(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
+    """Fill `out [rows]` for `y [rows]`."""
+    rows, low = len(y), states // 2
+    cost, fresh = np.full(states, np.float32(np.inf)), np.empty(states, np.float32)
+    flips = np.empty((rows, states), np.bool_)
+    cost[0] = 0
+    for row in range(rows):
+        mask, chosen = masks[row], flips[row]
+        positive, negative = max(-y[row], np.float32(0)), max(y[row], np.float32(0))
+        for state in range(states):
+            stay, flip = cost[state] + positive, cost[state ^ mask] + negative
+            chosen[state] = flip < stay
+            fresh[state] = min(flip, stay)
+        if closes[row]:
+            for state in range(low):
+                cost[state] = fresh[2 * state]
+                cost[low + state] = np.float32(np.inf)
+        else:
+            cost, fresh = fresh, cost
+    state = np.argmin(cost)
+    for row in range(rows - 1, -1, -1):
+        if closes[row]:
+            state = 2 * state
+        out[row] = flips[row, state]
+        if out[row]:
+            state ^= masks[row]
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def columns(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
+    """`column` for every row of `y [cols, rows]`."""
+    for i in prange(len(y)):
+        column(y[i], masks, closes, states, out[i])
+
+
+def nearest(y: np.ndarray, masks: Sequence[int], closes: Sequence[bool], states: int) -> np.ndarray:
+    """Which signs are −1, bool `[cols, rows]`, for `y [rows, cols]`; see `kernels.parity_search.nearest`."""
+    out = np.empty(y.T.shape, np.bool_)
+    with threads():
+        columns(np.ascontiguousarray(y.T, np.float32), np.array(masks), np.array(closes), states, out)
+    return out

@@ -1,0 +1,61 @@
+"""The nearest signs that obey parity checks (see `kernels.parity`): Viterbi's algorithm, in plain torch or compiled."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from workbench.kernels.dispatch import VARIABLE
+from workbench.kernels.parity import MEMORY, ParityCode
+
+WORTH_COMPILING = 1 << 20  # steps through a state from which on loading the compiled search pays
+
+
+def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
+    """("numba" or "reference", one sentence why) for so many steps through a state."""
+    if os.environ.get(VARIABLE) == "reference":
+        return "reference", f"forced by {VARIABLE}"
+    if device != "cpu":
+        return "reference", f"tensors are on {device}; the compiled search runs on the CPU"
+    if steps < WORTH_COMPILING:
+        return "reference", f"{steps} steps through a state; loading compiled code pays from {WORTH_COMPILING} on"
+    return "numba", f"{steps} steps through a state, compiled for this CPU"
+
+
+def nearest(y: Tensor, code: ParityCode) -> Tensor:
+    """The signs under `code` that lose least of y: bool `[rows, cols]`, true for −1, with the smallest Σ|y| of other sign.
+
+    Exact, one column of `y [rows, cols]` at a time; for y = scale · w that is the least ‖w − scale · sign‖² of a column.
+    """
+    rows, cols = y.shape
+    if explain(rows * cols << MEMORY, y.device.type)[0] == "numba":
+        from workbench.kernels.numba import parity
+
+        closes = [code.closes(row) for row in range(rows)]
+        return torch.from_numpy(parity.nearest(y.numpy(), code.masks(rows), closes, 1 << MEMORY)).mT.contiguous()
+    return search(y, code)
+
+
+def search(y: Tensor, code: ParityCode) -> Tensor:
+    """`nearest` in plain torch, all columns at once."""
+    rows, cols = y.shape
+    states = 1 << MEMORY
+    numbers = torch.arange(states, device=y.device)
+    cost = torch.full((cols, states), torch.inf, device=y.device)
+    cost[:, 0] = 0
+    flips, masks = torch.empty(rows, cols, states, dtype=torch.bool, device=y.device), code.masks(rows)
+    for row, mask in enumerate(masks):
+        loss = y[row].abs()[:, None]
+        positive, negative = torch.where(y[row][:, None] < 0, loss, 0.0), torch.where(y[row][:, None] < 0, 0.0, loss)
+        stay, flip = cost + positive, cost[:, numbers ^ mask] + negative
+        flips[row] = flip < stay
+        cost = torch.minimum(stay, flip)
+        if code.closes(row):  # only an even check may close; the others move up
+            cost = torch.cat([cost[:, ::2], torch.full_like(cost[:, ::2], torch.inf)], 1)
+    state, every = cost.argmin(1), torch.arange(cols, device=y.device)
+    signs = torch.empty(rows, cols, dtype=torch.bool, device=y.device)
+    for row in reversed(range(rows)):
+        state = state * 2 if code.closes(row) else state
+        signs[row] = flips[row][every, state]
+        state = torch.where(signs[row], state ^ masks[row], state)
+    return signs

@@ -1,0 +1,52 @@
+"""Preset `parity`: sub-1-bit signs by parity checks instead of a codebook."""
+
+import dataclasses
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+from workbench.presets.btc import TRANSFORMS, activation_setting, activations
+from workbench.presets.preset import Preset, compose, part
+from workbench.quantizers.coders.sign import SCALES
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+LONGEST = 100  # signs in which the checks of a code repeat, at most
+
+
+@register("preset", "parity")
+@dataclass(frozen=True)
+class Parity(Preset):
+    """ARB signs of which some follow from the others by parity checks; errors move on column by column.
+
+    The rival of `btc` at the same bits: no codebook is stored or clustered, and any rate from 0.5 bits on has a code.
+    """
+
+    source: ClassVar[str] = "this project; syndrome coding: Filler, Judas and Fridrich, IEEE TIFS 2011"
+    note: ClassVar[str] = (
+        "not in a paper: the scales, feedback and transforms of `btc` with a linear code in the place of BTC-LLM's codebook; the "
+        "nominal bits are the stored signs"
+    )
+
+    bits: float = setting(0.8, "nominal bits per weight: stored signs over signs", low=0.5, high=0.99)
+    scales: str = setting("row", "what shares a scale", choices=SCALES[:2])
+    mean: bool = setting(False, "also store a mean beside each scale")
+    sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
+    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
+    compensation: bool = setting(True, "move each column's error to later columns (needs calibration)")
+    transform: str = setting(
+        "none",
+        "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains",
+        choices=tuple(TRANSFORMS),
+    )
+    activations: int = activation_setting()
+
+    def build(self) -> Recipe:
+        """Parity signs, in the basis of `transform`."""
+        rate = Fraction(1 - self.bits).limit_denominator(LONGEST)
+        settings = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
+        coder = part("coder", "parity-signs", length=rate.denominator, checks=rate.numerator, **settings)
+        assignment = part("assignment", "block-feedback", block=1, repair=self.repair) if self.compensation else None
+        name, basis = TRANSFORMS[self.transform]
+        recipe = compose(coder, assignment=assignment, activations=activations(self.activations))
+        return dataclasses.replace(recipe, transform=part("transform", name, **basis))
