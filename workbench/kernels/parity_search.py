@@ -8,7 +8,7 @@ from torch import Tensor
 from workbench.kernels.dispatch import VARIABLE
 from workbench.kernels.parity import MEMORY, ParityCode
 
-WORTH_COMPILING = 1 << 20  # steps through a state from which on loading the compiled search pays
+WORTH_COMPILING = 1 << 12  # steps through a state from which on a compiled call pays; there is one for every column
 
 
 def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
@@ -18,7 +18,7 @@ def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
     if device != "cpu":
         return "reference", f"tensors are on {device}; the compiled search runs on the CPU"
     if steps < WORTH_COMPILING:
-        return "reference", f"{steps} steps through a state; loading compiled code pays from {WORTH_COMPILING} on"
+        return "reference", f"{steps} steps through a state; a compiled call pays from {WORTH_COMPILING} on"
     return "numba", f"{steps} steps through a state, compiled for this CPU"
 
 
@@ -31,8 +31,7 @@ def nearest(y: Tensor, code: ParityCode) -> Tensor:
     if explain(rows * cols << MEMORY, y.device.type)[0] == "numba":
         from workbench.kernels.numba import parity
 
-        closes = [code.closes(row) for row in range(rows)]
-        return torch.from_numpy(parity.nearest(y.numpy(), code.masks(rows), closes, 1 << MEMORY)).mT.contiguous()
+        return torch.from_numpy(parity.nearest(y.numpy(), code)).mT.contiguous()
     return search(y, code)
 
 

@@ -64,8 +64,9 @@ def test_the_search_finds_the_nearest_signs_of_all(code: ParityCode) -> None:
 
 
 @pytest.mark.parametrize("code", [ParityCode(5, 1), ParityCode(10, 3), ParityCode(20, 9)], ids=str)
-def test_compiled_search_is_the_plain_one(code: ParityCode, monkeypatch: pytest.MonkeyPatch) -> None:
-    y = gaussian(150, 9)
+@pytest.mark.parametrize("cols", [9, 1], ids=["columns", "column"])
+def test_compiled_search_is_the_plain_one(code: ParityCode, cols: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    y = gaussian(150, cols)
     monkeypatch.setattr(parity_search, "WORTH_COMPILING", 0)
     assert parity_search.explain(y.numel())[0] == "numba"
     compiled = parity_search.nearest(y, code)
@@ -76,7 +77,7 @@ def test_compiled_search_is_the_plain_one(code: ParityCode, monkeypatch: pytest.
     torch.testing.assert_close(loss(y, compiled), loss(y, plain))
 
 
-@pytest.mark.parametrize(("steps", "device", "why"), [(1, "cpu", "loading compiled code pays"), (1 << 30, "cuda", "on the CPU")])
+@pytest.mark.parametrize(("steps", "device", "why"), [(1, "cpu", "a compiled call pays"), (1 << 30, "cuda", "on the CPU")])
 def test_small_or_foreign_tensors_are_searched_in_torch(steps: int, device: str, why: str) -> None:
     backend, reason = parity_search.explain(steps, device)
     assert backend == "reference"

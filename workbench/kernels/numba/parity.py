@@ -1,11 +1,12 @@
 """Nearest signs under parity checks: each column through the trellis, several columns on several threads."""
 
-from collections.abc import Sequence
+import functools
 
 import numpy as np
 from numba import njit, prange
 
 from workbench.kernels.numba.threads import threads
+from workbench.kernels.parity import MEMORY, ParityCode
 
 
 @njit(cache=True, nogil=True)
@@ -44,9 +45,20 @@ def columns(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, o
         column(y[i], masks, closes, states, out[i])
 
 
-def nearest(y: np.ndarray, masks: Sequence[int], closes: Sequence[bool], states: int) -> np.ndarray:
+@functools.lru_cache(maxsize=64)
+def layout(code: ParityCode, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and closing rows of a column."""
+    return np.array(code.masks(rows)), np.array([code.closes(row) for row in range(rows)])
+
+
+def nearest(y: np.ndarray, code: ParityCode) -> np.ndarray:
     """Which signs are −1, bool `[cols, rows]`, for `y [rows, cols]`; see `kernels.parity_search.nearest`."""
     out = np.empty(y.T.shape, np.bool_)
+    turned, states = np.ascontiguousarray(y.T, np.float32), 1 << MEMORY
+    masks, closes = layout(code, len(y))
+    if len(out) == 1:  # as error feedback asks, a column at a time: not worth waking threads
+        column(turned[0], masks, closes, states, out[0])
+        return out
     with threads():
-        columns(np.ascontiguousarray(y.T, np.float32), np.array(masks), np.array(closes), states, out)
+        columns(turned, masks, closes, states, out)
     return out
