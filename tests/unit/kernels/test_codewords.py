@@ -27,9 +27,23 @@ def draw(seed: int, length: int, count: int) -> Tensor:
     return torch.randint(1 << length, (count,), generator=torch.Generator().manual_seed(seed))
 
 
+def brute(points: Tensor, words: Tensor, length: int) -> Tensor:
+    """How many bits differ, bit by bit, `[n, c]`."""
+    return sum(((points[:, None] >> j ^ words >> j) & 1 for j in range(length)), torch.zeros(len(points), len(words)).long())
+
+
 def compiled(search: object, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
     found = search.nearest(*(None if x is None else x.numpy() for x in inputs))  # type: ignore[attr-defined]
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=shapes["seed"], length=shapes["length"], count=shapes["count"], entries=shapes["entries"])
+def test_a_gpu_counts_what_differs(seed: int, length: int, count: int, entries: int) -> None:
+    """The same tensor operations on the CPU."""
+    points, words = draw(seed, length, count), draw(seed + 1, length, entries)
+    assert torch.equal(codewords.fewest_flips(points, words), brute(points, words, length).argmin(1))
+    assert torch.equal(codewords.differing(points, words[:1]), brute(points, words[:1], length)[:, 0])
 
 
 @settings(max_examples=40, deadline=None)
@@ -41,7 +55,7 @@ def test_counting_bits_gives_what_multiplying_gives(seed: int, length: int, coun
     other, other_distance = compiled(hamming, points, words, previous)
     assert torch.equal(other, index)
     assert torch.equal(other_distance, distance)
-    every = codewords.differing(points[:, None], words[None], length)
+    every = brute(points, words, length)
     assert torch.equal(distance, every.amin(1))
     expected = every.argmin(1)
     if previous is not None:

@@ -42,6 +42,31 @@ def test_patterns_count_and_return() -> None:
     assert codewords.signs(torch.tensor([0b101]), 3).tolist() == [[1, -1, 1]]
 
 
+@pytest.mark.parametrize(("length", "bits"), [(10, 8), (10, 7), (9, 5), (4, 3)], ids=str)
+def test_even_words_lie_evenly(length: int, bits: int) -> None:
+    """The sum of two words is a word again (so every word has the same neighbours), and none is there twice."""
+    (words,) = codebook.even_words(length, 1 << bits)
+    known = set(words.tolist())
+    assert len(known) == 1 << bits
+    assert max(known) < 1 << length
+    assert all(a ^ b in known for a in words[:9].tolist() for b in words.tolist())
+
+
+@pytest.mark.parametrize(("length", "entries"), [(10, 100), (3, 8)], ids=str)
+def test_other_sizes_have_no_even_words(length: int, entries: int) -> None:
+    assert codebook.even_words(length, entries) == []
+
+
+def test_training_begins_where_less_is_lost() -> None:
+    """Normal weights have no frequent patterns; planted ones do, and are found again."""
+    y, planted = gaussian(5000, 10), gaussian(64, 10, 5).sign()
+    even, frequent = codebook.even_words(10, 256)[0], codebook.most_frequent(codebook.pattern_counts(y), 256)
+    losses = [codebook.train_magnitude(y, 256, codewords.signs(start, 10))[1][-1] for start in (even, frequent)]
+    assert codebook.train_magnitude(y, 256)[1][-1] == losses[0] < 0.95 * losses[1]
+    seen = planted[torch.randint(64, (3000,), generator=torch.Generator().manual_seed(0))]
+    assert codebook.train_magnitude(seen, 64)[1][-1] == 0
+
+
 def test_few_patterns_are_stored_without_loss() -> None:
     seen = gaussian(6, 8).sign()
     y = seen[torch.randint(6, (300,), generator=torch.Generator().manual_seed(0))]
