@@ -29,7 +29,7 @@ def column(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, ou
                 cost[low + state] = np.float32(np.inf)
         else:
             cost, fresh = fresh, cost
-    state = np.argmin(cost)
+    state = int(np.argmin(cost))
     for row in range(rows - 1, -1, -1):
         if closes[row]:
             state = 2 * state

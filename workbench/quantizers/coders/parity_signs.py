@@ -50,7 +50,7 @@ class ParitySigns(Coder):
             )
 
     @property
-    def code(self) -> ParityCode:
+    def parity(self) -> ParityCode:
         """The parity checks."""
         return ParityCode(self.length, self.checks)
 
@@ -77,7 +77,7 @@ class ParitySigns(Coder):
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """Which signs are −1, bool `[rows, k]`."""
         y = planes.magnitudes(params, columns)[0] * planes.centred(w, params)
-        return parity_search.nearest(y / y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), self.code)
+        return parity_search.nearest(y / y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), self.parity)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · column_scale · sign + mean."""
@@ -91,7 +91,7 @@ class ParitySigns(Coder):
         """Format `parity-signs`: the signs that no check determines, scales and means."""
         scales = planes.scale_tensors(params)
         tensors = {
-            "signs": bitpack.pack(codes[self.code.stored(shape[0])], 1),
+            "signs": bitpack.pack(codes[self.parity.stored(shape[0])], 1),
             **{name: tensor if name == "mean" else tensor[0] for name, tensor in scales.items()},
         }
         return Packed(
