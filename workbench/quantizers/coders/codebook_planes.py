@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.errors import RecipeError
 from workbench.kernels import bitpack, codewords
 from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import codebook, planes
+from workbench.quantizers.coders import codebook, planes, vectors
 from workbench.quantizers.coders.binary_codebook import BinaryCodebook
 from workbench.quantizers.contract import Params
 from workbench.recipe import setting
@@ -75,21 +75,28 @@ class CodebookPlanes(BinaryCodebook):
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """One code for each vector and plane, `[rows, ceil(k/length), planes]`, plane by plane, then once more."""
+        return self.in_turn(w, params, columns, None)
+
+    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The same for the cost that `metric` says, but a plane without a codebook takes the nearest signs."""
+        return self.in_turn(w, params, columns, None if self.assignment == "hamming" else metric)
+
+    def in_turn(self, w: Tensor, params: Params, columns: slice, metric: Tensor | None) -> Tensor:
+        """Each plane's codes for what the others leave."""
         target, size = planes.centred(w, params), planes.magnitudes(params, columns)
         values, codes = torch.zeros(self.planes, *w.shape), [torch.empty(0)] * self.planes
         for _ in range(ROUNDS):
             for p, book in enumerate(self.books(params)):
-                y = size[p] * (target - values.sum(0) + values[p])
+                rest = target - values.sum(0) + values[p]
                 if book is None:
-                    codes[p] = codewords.numbers(codebook.vectors(y, self.length)).view(len(w), -1)
+                    codes[p] = codewords.numbers(codebook.vectors(size[p] * rest, self.length)).view(len(w), -1)
+                elif metric is None:
+                    codes[p] = self.nearest(size[p] * rest, book)
                 else:
-                    codes[p] = self.nearest(y, book)
+                    column = params["column_scale"][p, columns] if "column_scale" in params else None
+                    codes[p] = vectors.nearest_under(metric, rest, params["scale"][p][:, None], book, column)
                 values[p] = size[p] * self.lookup(codes[p], book, w.shape[1])
         return torch.stack(codes, -1)
-
-    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
-        """The nearest codewords: planes are chosen in turn."""
-        return self.encode(w, params, columns)
 
     def books(self, params: Params) -> list[Tensor | None]:
         """Each plane's codebook, None for a plane without."""
