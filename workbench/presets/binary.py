@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.quantizers.coders.groups import group_setting
 from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
@@ -28,10 +28,12 @@ class Binary(Preset):
     sweeps: int = setting(15, "alternating sweeps; 0 is the closed form", low=0, high=100)
     compensation: bool = setting(False, "move each block's error to later columns (needs calibration)")
     block: int = setting(128, "columns of such a block", low=1, high=65536)
+    refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Sign planes, with block feedback if wanted."""
         coder = part(
             "coder", "sign", planes=self.planes, scales=self.scales, group=self.group, mean=self.mean, sweeps=self.sweeps
         )
-        return compose(coder, assignment=part("assignment", "block-feedback", block=self.block) if self.compensation else None)
+        assignment = part("assignment", "block-feedback", block=self.block) if self.compensation else None
+        return compose(coder, assignment=assignment, refinement=refinement(self.refinement))

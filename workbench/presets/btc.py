@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Part, Recipe, setting
 from workbench.registry import register
@@ -70,12 +70,13 @@ class Btc(Preset):
     )
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
     activations: int = activation_setting()
+    refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Codebook, signs, or signs with a second plane for salient columns, by `bits`, in the basis of `transform`."""
         name, settings = TRANSFORMS[self.transform]
         basis, inputs = part("transform", name, **settings), activations(self.activations)
-        return dataclasses.replace(self.plain(), transform=basis, activations=inputs)
+        return dataclasses.replace(self.plain(), transform=basis, activations=inputs, refinement=refinement(self.refinement))
 
     def plain(self) -> Recipe:
         """The same without a change of basis."""
@@ -117,6 +118,7 @@ class BtcPlanes(Preset):
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
     activations: int = activation_setting()
+    refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Planes of codewords."""
@@ -124,8 +126,9 @@ class BtcPlanes(Preset):
         shape = {"planes": self.planes, "indexed": self.planes, "length": length, "entries": entries}
         how = {"assignment": self.assignment, "scope": self.scope, "scales": self.scales, "sweeps": self.sweeps}
         assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
-        inputs = activations(self.activations)
-        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment, activations=inputs)
+        inputs, trained = activations(self.activations), refinement(self.refinement)
+        coder = part("coder", "codebook-planes", **shape, **how)
+        return compose(coder, assignment=assignment, activations=inputs, refinement=trained)
 
 
 @register("preset", "btc-paper")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.quantizers.coders.groups import group_setting
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
@@ -51,6 +51,7 @@ class Gptq(Preset):
     static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
     repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost (as GPTAQ, 2504.02692)")
+    refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Uniform grid with column feedback; act-order with moving groups is a stored permutation."""
@@ -66,4 +67,5 @@ class Gptq(Preset):
                 damping=self.damping,
                 repair=self.repair,
             ),
+            refinement=refinement(self.refinement),
         )

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, cast
 from workbench import registry
 from workbench.quantizers.contract import Coder, Split
 from workbench.quantizers.pipeline import needs_moment
-from workbench.recipe import Part, Recipe
+from workbench.quantizers.refinements.block import WHAT
+from workbench.recipe import Part, Recipe, setting
 
 WHOLE_CHECKPOINT = 16.0  # nominal bits of kept weights: what almost all checkpoints store
 
@@ -64,6 +65,20 @@ def compose(
         activations=activations or part("activations", "keep"),
         refinement=refinement or part("refinement", "none"),
     )
+
+
+def refinement_setting() -> Any:
+    """The setting `refinement` of presets."""
+    return setting(
+        "none",
+        "where layers run in sequence, train on each block's output: stored scales, also gains of norms, also the codes",
+        choices=("none", *WHAT),
+    )
+
+
+def refinement(what: str) -> Part:
+    """The part that trains `what` of a block, or nothing."""
+    return part("refinement", "none") if what == "none" else part("refinement", "block", what=what)
 
 
 def part(kind: str, name: str, **settings: Any) -> Part:
