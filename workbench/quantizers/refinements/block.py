@@ -23,9 +23,9 @@ class Block(Refinement):
     """
 
     what: str = setting("norms", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
-    steps: int = setting(100, "steps of AdamW at most", low=0, high=100_000)
-    rate: float = setting(0.01, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
-    tokens: int = setting(1024, "tokens of a step", low=1, high=1 << 20)
+    steps: int = setting(200, "steps of AdamW at most", low=0, high=100_000)
+    rate: float = setting(0.03, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
+    tokens: int = setting(512, "tokens of a step", low=1, high=1 << 20)
 
     def refine(self, block: QuantizedBlock, seed: int) -> Generator[LearningStep, None, QuantizedBlock]:
         """The block with trained numbers."""
