@@ -243,7 +243,7 @@ def test_pb_llm_stores_what_its_formula_says() -> None:
 
 
 MISTAKES = {
-    "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, btc, btc-paper, btc-planes, gptq",
+    "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, binary-factors, btc, btc-paper, btc",
     "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: bits, assignment, scope",
     "btc:bits=x": "preset 'btc': bits is 'x'; a number is needed",
     "rtn:bits=2.5": "preset 'rtn': bits is '2.5'; a whole number is needed",

@@ -15,6 +15,7 @@ from workbench.errors import RecipeError
 from workbench.kernels import reference
 from workbench.kernels.bitpack import pack
 from workbench.kernels.packed import Packed, ledger
+from workbench.kernels.reference.format import find
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
 from workbench.presets.preset import part
@@ -179,6 +180,7 @@ RECIPES = {
     "masked": presets.recipe("btc", bits=1.11, compensation=False),
     "planes": presets.recipe("btc-planes", compensation=False),
     "grid": presets.recipe("rtn", bits=2, group=32),
+    "factors": presets.recipe("littlebit", bits=1.0),
 }
 
 
@@ -217,7 +219,8 @@ def test_a_step_down_the_gradient_comes_nearer(model: ModelHandle, recipe: Recip
     before = loss()
     before.backward()
     own = [p for p in forms.parameters() if p.grad is not None]
-    assert any(p.shape == goal.shape for p in own), "the latent matrix"
+    of_codes = [*(sign.step for sign in forms.signs.values()), *(matrix.step for matrix in forms.latent.values())]
+    assert any(p is q for p in own for q in of_codes)
     with torch.no_grad():
         for p in own:
             p -= 1e-3 * p.grad / p.grad.norm().clamp(min=1e-12)
@@ -231,6 +234,27 @@ def test_a_latent_keeps_its_codes_and_leans_towards_the_weight(model: ModelHandl
         start = latent(tree, weight)
         assert torch.equal(reference.decode(reference.nearest(tree, start)), values)
         assert (start - weight).square().sum() < 0.7 * (values - weight).square().sum()
+
+
+def test_loose_signs_are_worth_what_their_flip_costs() -> None:
+    random = torch.Generator().manual_seed(0)
+    target = torch.randn(6, 8, generator=random)
+    shape = {"row": torch.rand(6, generator=random) + 0.5, "column": torch.rand(8, generator=random) + 0.5}
+    signs = {"left": torch.randn(6, 3, generator=random).sign(), "right": torch.randn(3, 8, generator=random).sign()}
+    bits = {name: pack(sign > 0, 1) for name, sign in signs.items()}
+    tree = Packed("binary-factors", 6, 8, {**shape, **bits, "middle": torch.rand(3, generator=random) + 0.5}, {"rank": 3})
+
+    def error(changed: dict[str, Tensor]) -> Tensor:
+        return (target - reference.decode(replace(tree, tensors={**tree.tensors, **changed}))).square().sum()
+
+    leans = find(tree).loose(tree, target)
+    for name, sign in signs.items():
+        assert torch.equal(leans[name].sign(), sign)
+        without = error({name: sign * (torch.arange(sign.numel()).view_as(sign) != 4)}) - error({})
+        flipped = error({name: torch.where(torch.arange(sign.numel()).view_as(sign) == 4, -sign, sign)}) - error({})
+        worth = flipped / 2 - without  # of the sign alone: half the second difference
+        expected = (flipped / (4 * worth)).clamp(min=0.3)
+        torch.testing.assert_close(leans[name].flatten()[4].abs(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_tensor_that_layers_share_is_one_number_to_train_where_all_of_them_are_here() -> None:

@@ -2,12 +2,15 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import Format, only
 from workbench.registry import register
+
+LEAST = 0.3  # size of the numbers of signs that hardly matter: much nearer to zero, training flips too many of them at once
 
 
 @register("format", "binary-factors")
@@ -38,6 +41,20 @@ class BinaryFactors(Format):
         left, right = factors(packed)
         return (x @ right.to(x.dtype).mT) @ left.to(x.dtype).mT
 
+    @classmethod
+    def loose(cls, packed: Packed, target: Tensor) -> dict[str, Tensor]:
+        """The signs of both factors, each with what its flip adds to the squared error over what the sign itself is worth."""
+        rank, tensors = packed.facts["rank"], packed.tensors
+        left, right = factors(packed)
+        error = target - left @ right
+        left_sign, right_sign = signs(tensors["left"], packed.rows, rank), signs(tensors["right"], rank, packed.cols)
+        worth = left.square() * right.square().sum(1), right.square() * left.square().sum(0)[:, None]
+        kept = (left * (error @ right.mT), right * (left.mT @ error))
+        return {
+            name: sign * torch.where(own > 0, 1 + gain / own, 1.0).clamp(min=LEAST)
+            for name, sign, gain, own in zip(("left", "right"), (left_sign, right_sign), kept, worth, strict=True)
+        }
+
 
 def factors(packed: Packed) -> tuple[Tensor, Tensor]:
     """diag(row) · left · diag(middle) `[rows, r]` and right · diag(column) `[r, cols]`, float32."""
@@ -47,5 +64,7 @@ def factors(packed: Packed) -> tuple[Tensor, Tensor]:
 
 
 def signs(stream: Tensor, rows: int, cols: int) -> Tensor:
-    """±1 `[rows, cols]`."""
+    """±1 `[rows, cols]`, from bits or loose."""
+    if stream.is_floating_point():
+        return stream
     return bitpack.unpack(stream, 1, rows * cols).view(rows, cols).float() * 2 - 1

@@ -37,9 +37,19 @@ class Format:
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:  # noqa: ARG003  forms with codes do
         """The same form with the codes that come nearest to `target [rows, cols]`; scales, codebooks and maps stay.
 
-        Forms without codes stay as they are. `target` in the basis of the codes; `mask` as in `decode`.
+        Forms without codes stay as they are, and those whose codes are `loose`. `target` in the basis of the codes; `mask` as in
+        `decode`.
         """
         return packed
+
+    @classmethod
+    def loose(cls, packed: Packed, target: Tensor) -> dict[str, Tensor]:  # noqa: ARG003  forms with loose signs do
+        """Numbers with the stored signs, larger the more a flip takes from the nearness to `target [rows, cols]`, by tensor.
+
+        Signs ±1 as float32 may stand in the place of these bit streams in `decode`, and get gradients. For forms whose nearest
+        codes cannot be told weight by weight; none for all others.
+        """
+        return {}
 
 
 def decode(packed: Packed, mask: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels import reference
+from workbench.kernels import bitpack, reference
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import find
 from workbench.kernels.reference.transforms import Transformed
@@ -46,17 +46,22 @@ class StoredForms:
 
     A float tensor that layers share is one number to train if all of them are here, and stays as it is otherwise. Where
     `weights` are given, a layer's codes are those nearest to a latent matrix, which begins between its weight and the values
-    that its codes stand for; its gradient is that of these values (the straight-through estimator, arXiv 1308.3432).
+    that its codes stand for; its gradient is that of these values (the straight-through estimator, arXiv 1308.3432). Signs
+    that a format lets loose are those of latent numbers of their own, and get the gradients of the signs.
     """
 
     def __init__(self, trees: Mapping[str, Packed], weights: Mapping[str, Tensor] | None = None) -> None:
         self.trees = dict(trees)
         self.floats = trained_floats(trees)
-        self.latent = {name: Trained.of(latent(trees[name], weight)) for name, weight in (weights or {}).items()}
+        weights = weights or {}
+        self.signs = {key: sign for name in weights for key, sign in loose_signs(name, trees[name], weights[name]).items()}
+        loose = {layer for layer, _ in self.signs}
+        matrices = {name: weight for name, weight in weights.items() if name not in loose}
+        self.latent = {name: Trained.of(latent(trees[name], weight)) for name, weight in matrices.items()}
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
-        return [trained.step for trained in (*self.floats.values(), *self.latent.values())]
+        return [trained.step for trained in (*self.floats.values(), *self.signs.values(), *self.latent.values())]
 
     def tree(self, layer: str, *, rounded: bool) -> Packed:
         """A layer's form as it is now: floats in float32 with gradients, or rounded as stored."""
@@ -73,9 +78,13 @@ class StoredForms:
         """A node and what is below it, with floats as they are now."""
         tensors = dict(node.tensors)
         for name in tensors:
-            trained = self.floats.get(key_of(layer, path, node, name))
-            if trained is not None:
-                tensors[name] = trained.rounded() if rounded else trained.value()
+            key = key_of(layer, path, node, name)
+            if key in self.floats:
+                tensors[name] = self.floats[key].rounded() if rounded else self.floats[key].value()
+            if key in self.signs:
+                lean = self.signs[key].value()
+                hard = torch.where(lean >= 0, 1.0, -1.0)
+                tensors[name] = bitpack.pack(lean.detach() >= 0, 1) if rounded else hard + lean - lean.detach()
         children = tuple(self.fill(layer, child, f"{path}{i}.", rounded) for i, child in enumerate(node.children))
         return replace(node, tensors=tensors, children=children)
 
@@ -97,6 +106,21 @@ def trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
     return found
 
 
+def loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
+    """The signs that the form below the tree's transforms lets loose, each as a number that is positive for +1."""
+    node, goal, path = below(tree, weight)
+    found = {key_of(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
+    return {key: Trained(lean, 1.0, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in found.items()}
+
+
+def below(tree: Packed, weight: Tensor) -> tuple[Packed, Tensor, str]:
+    """The node below all transforms, `weight` in its basis, and its path."""
+    path = ""
+    while issubclass(kind := find(tree), Transformed):
+        weight, tree, path = kind.apply(weight, tree), tree.children[0], f"{path}0."
+    return tree, weight, path
+
+
 def key_of(layer: str, path: str, node: Packed, name: str) -> Key:
     """What a stored tensor is called here."""
     return ("", node.shared[name][0]) if name in node.shared else (layer, f"{path}{name}")
@@ -115,8 +139,7 @@ def latent(tree: Packed, weight: Tensor) -> Tensor:
     A weight that hardly chose its code will hardly resist another one. Where no point between the two keeps the codes of a
     row, the row is what they stand for.
     """
-    while issubclass(kind := find(tree), Transformed):
-        weight, tree = kind.apply(weight, tree), tree.children[0]
+    tree, weight, _ = below(tree, weight)
     values = reference.decode(tree)
     for _ in range(HALVINGS):
         moved = reference.decode(reference.nearest(tree, weight)) != values

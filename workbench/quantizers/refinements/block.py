@@ -9,6 +9,7 @@ from workbench.quantizers.learning.refine import QuantizedBlock, refine_block
 from workbench.recipe import setting
 from workbench.registry import register
 
+PATIENCE = 8  # looks: the first codes to move make a block worse before it gets better
 WHAT = ("scales", "norms", "codes")
 
 
@@ -24,11 +25,11 @@ class Block(Refinement):
 
     what: str = setting("norms", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
     steps: int = setting(200, "steps of AdamW at most", low=0, high=100_000)
-    rate: float = setting(0.03, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
+    rate: float = setting(0.02, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
     tokens: int = setting(512, "tokens of a step", low=1, high=1 << 20)
 
     def refine(self, block: QuantizedBlock, seed: int) -> Generator[LearningStep, None, QuantizedBlock]:
         """The block with trained numbers."""
         norms, codes = self.what != "scales", self.what == "codes"
-        schedule = Schedule(self.steps, self.rate)
+        schedule = Schedule(self.steps, self.rate, patience=PATIENCE)
         return (yield from refine_block(block, schedule, norms=norms, codes=codes, tokens=self.tokens, seed=seed))
