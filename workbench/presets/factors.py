@@ -39,8 +39,8 @@ class NanoQuant(Preset):
 
     source: ClassVar[str] = "NanoQuant, arXiv 2602.06694"
     note: ClassVar[str] = (
-        "as in the paper without its tuning of the model, and of blocks unless refined; inputs are weighted, outputs are not (the "
-        "paper weighs them by gradients); the rank is not rounded down to a multiple of 32; magnitudes by least squares, not means"
+        "as in the paper without its tuning of the model, and of blocks unless refined; inputs are weighted, outputs are not "
+        "(the paper weighs them by gradients); the rank is not rounded to a multiple of 32; magnitudes by least squares"
     )
 
     bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1, 0.8, 0.55)", low=0.05, high=4.0)
