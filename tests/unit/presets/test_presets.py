@@ -48,6 +48,7 @@ def test_all_presets_are_there() -> None:
         "littlebit",
         "nanoquant",
         "none",
+        "parity",
         "pb-llm",
         "qtip",
         "rtn",
