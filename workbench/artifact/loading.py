@@ -11,7 +11,8 @@ from workbench.artifact.layout import tree_from_dict
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.kernels.linear import Cache, PackedLinear
+from workbench.kernels.linear import PackedLinear
+from workbench.kernels.mode import Cache
 from workbench.kernels.packed import Packed
 from workbench.models import architecture
 from workbench.quantized import QuantizedLayer, QuantizedModel

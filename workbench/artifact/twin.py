@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from workbench.kernels.linear import Cache, PackedLinear
+from workbench.kernels.linear import PackedLinear
+from workbench.kernels.mode import Cache
 from workbench.models import architecture
 from workbench.models.handle import ModelHandle
 from workbench.models.language_model import LanguageModel

@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench import registry
 from workbench.errors import KernelError
 from workbench.kernels import reference
+from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba import backend as numba
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import rounded_bits
@@ -22,30 +23,36 @@ VARIABLE = "WORKBENCH_KERNELS"
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute x Wᵀ. `refuses(packed, batch)` is one sentence, or None where it can run."""
+    """One way to compute x Wᵀ.
+
+    `refuses(packed, batch)` is one sentence, or None where it can run; `prepare(packed, mode)` makes what is done once for all
+    inputs. A backend of another device is one more folder beside `numba` and one more row in the table below.
+    """
 
     name: str
     reason: str
     refuses: Callable[[Packed, int], str | None]
-    linear: Callable[[Tensor, Packed], Tensor]
+    prepare: Callable[[Packed, Mode], Product]
 
 
 def runs_everything(packed: Packed, batch: int) -> None:
     """The reference refuses nothing."""
 
 
+ONCE = Mode(cache="none")  # nothing is kept of what runs once
+
 BACKENDS = (
     Backend(
         "numba",
-        "multiplies straight from the packed codes, by looking sums up in tables",
+        "multiplies straight from the packed codes, by looking sums up in tables; compiled for this CPU",
         numba.refuses,
-        numba.linear,
+        numba.prepare,
     ),
     Backend(
         "reference",
         "plain torch: decodes the matrix and multiplies; runs every format on every device",
         runs_everything,
-        reference.linear,
+        reference.prepare,
     ),
 )
 
@@ -63,10 +70,15 @@ class Explanation:
         return "\n".join(lines)
 
 
-def linear(x: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + bias: `[..., cols]` to `[..., rows]` in the type of `x`, on the chosen backend."""
-    y = choose(packed, x.numel() // max(1, x.shape[-1]))[0].linear(x, packed)
+def linear(x: Tensor, packed: Packed, bias: Tensor | None = None, mode: Mode = ONCE) -> Tensor:
+    """x Wᵀ + bias: `[..., cols]` to `[..., rows]` in the type of `x`, on the chosen backend; `PackedLinear` prepares once."""
+    y = choose(packed, batch_of(x))[0].prepare(packed, mode)(x)
     return y if bias is None else y + bias.to(y.dtype)
+
+
+def batch_of(x: Tensor) -> int:
+    """How many inputs `[..., cols]` holds."""
+    return x.numel() // max(1, x.shape[-1])
 
 
 def explain(packed: Packed, batch: int = 1) -> Explanation:

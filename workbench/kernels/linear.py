@@ -1,19 +1,16 @@
 """PackedLinear: the layer of a network that holds a stored matrix instead of a weight, and multiplies with it."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any
 
 from torch import Tensor, nn
 
-from workbench.kernels import dispatch, reference
+from workbench.kernels import dispatch
 from workbench.kernels.dispatch import Explanation
+from workbench.kernels.mode import Cache, Mode, Precision, Product
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import find
-from workbench.kernels.reference.rounding import before_rounding
-from workbench.kernels.reference.transforms import Transformed
-
-Cache = Literal["decoded", "none"]
 
 
 class PackedLinear(nn.Module):
@@ -22,25 +19,29 @@ class PackedLinear(nn.Module):
     The stored tensors are buffers named `<path><tensor>` with dots as underscores. They move with `.to(device)` and keep their
     types: a scale rounded to another type would be another matrix.
 
-    `cache` matters where the reference backend runs. "decoded" (the default) keeps the float32 matrix after its first use:
-    fast, 4 bytes a weight more. "none" decodes at every call and holds only what is stored. `resident_bytes` counts both.
+    `cache` and `precision` are those of `Mode`. A backend prepares the matrix at its first use here and keeps that: the packed
+    codes in its own order (numba), or with cache "decoded" the float32 matrix (reference). `resident_bytes` counts the stored
+    tensors and what was prepared.
     """
 
-    def __init__(self, packed: Packed, bias: Tensor | None = None, *, cache: Cache = "decoded") -> None:
+    def __init__(
+        self, packed: Packed, bias: Tensor | None = None, *, cache: Cache = "decoded", precision: Precision = "exact"
+    ) -> None:
         super().__init__()
-        self.out_features, self.in_features, self.cache = packed.rows, packed.cols, cache
+        self.out_features, self.in_features, self.mode = packed.rows, packed.cols, Mode(cache, precision)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self._tree = strip(packed)
-        self._decoded: Tensor | None = None
+        self._prepared: dict[str, Product] = {}  # by backend
+        self._chosen: dict[tuple[str | None, int], Product] = {}  # by what was forced and the number of inputs
         for path, node in packed.walk():
             for name, tensor in node.tensors.items():
                 self.register_buffer(buffer_name(path, name), tensor)
         self._names = {path: tuple(node.tensors) for path, node in packed.walk()}
 
     @classmethod
-    def instead_of(cls, module: nn.Module, packed: Packed, *, cache: Cache = "decoded") -> "PackedLinear":
-        """The stored form of a linear module, with that module's bias."""
-        return cls(packed, module._parameters.get("bias"), cache=cache)
+    def instead_of(cls, module: nn.Module, packed: Packed, **mode: Any) -> "PackedLinear":
+        """The stored form of a linear module, with that module's bias; `cache` and `precision` as above."""
+        return cls(packed, module._parameters.get("bias"), **mode)
 
     @property
     def packed(self) -> Packed:
@@ -49,17 +50,20 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]` in the type of `x`."""
+        case = (os.environ.get(dispatch.VARIABLE), dispatch.batch_of(x))
+        product = self._chosen.get(case)
+        if product is None:
+            product = self._chosen[case] = self._product(case[1])
+        y = product(x)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def _product(self, batch: int) -> Product:
+        """What the backend that is chosen for so many inputs has prepared, or prepares now."""
         packed = self.packed
-        backend, _ = dispatch.choose(packed, x.numel() // max(1, x.shape[-1]))
-        if backend.name != "reference" or self.cache == "none":
-            return dispatch.linear(x, packed, self.bias)
-        wrappers, held = before_rounding(packed)
-        if self._decoded is None:
-            self._decoded = reference.decode(held)
-        for node in wrappers:  # without rounding the decoded matrix has undone them
-            x = cast(type[Transformed], find(node)).input(x, node)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return nn.functional.linear(x, self._decoded.to(x.dtype), bias)
+        backend, _ = dispatch.choose(packed, batch)
+        if backend.name not in self._prepared:
+            self._prepared[backend.name] = backend.prepare(packed, self.mode)
+        return self._prepared[backend.name]
 
     def explain(self, batch: int = 1) -> Explanation:
         """Which backend runs this layer, with what the cache does to it."""
@@ -68,11 +72,11 @@ class PackedLinear(nn.Module):
             return explanation
         size = 4 * self.out_features * self.in_features
         how = {"decoded": f"keeps the decoded matrix, {size:,} bytes", "none": "decodes at every call and keeps nothing"}
-        return replace(explanation, reason=f"{explanation.reason}; {how[self.cache]} (cache={self.cache!r})")
+        return replace(explanation, reason=f"{explanation.reason}; {how[self.mode.cache]} (cache={self.mode.cache!r})")
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes in memory now: stored tensors, bias and, once it is there, the decoded matrix."""
+        """Bytes in memory now: stored tensors, bias and what backends have prepared."""
         return resident_bytes([self])
 
     def extra_repr(self) -> str:
@@ -89,20 +93,21 @@ class PackedLinear(nn.Module):
         super()._apply(fn, recurse)
         for name, tensor in stored.items():
             self._buffers[name] = tensor.to(self.get_buffer(name).device)
-        self._decoded = None
+        self._prepared.clear()
+        self._chosen.clear()
         return self
 
 
 def resident_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes in memory of parameters, buffers and decoded matrices; memory that several modules share counts once."""
+    """Bytes in memory of parameters, buffers and what backends have prepared; memory that several modules share counts once."""
     sizes: dict[int, int] = {}
     for module in modules:
         for part in module.modules():
-            held: list[Any] = [*part._parameters.values(), *part._buffers.values()]
-            held.append(part._decoded if isinstance(part, PackedLinear) else None)
-            for tensor in held:
+            for tensor in (*part._parameters.values(), *part._buffers.values()):
                 if tensor is not None:
                     sizes[tensor.data_ptr()] = tensor.nbytes
+            for product in part._prepared.values() if isinstance(part, PackedLinear) else ():
+                sizes[id(product)] = product.bytes
     return sum(sizes.values())
 
 

@@ -21,6 +21,13 @@ def plain(packed: Packed, bias: torch.Tensor) -> nn.Linear:
     return linear
 
 
+@pytest.fixture
+def by_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run on the reference backend, which sums in float32 and minds `cache`."""
+    monkeypatch.setenv("WORKBENCH_KERNELS", "reference")
+
+
+@pytest.mark.usefixtures("by_reference")
 @pytest.mark.parametrize("cache", ["decoded", "none"])
 def test_equals_a_linear_layer_with_the_decoded_weight(example: Packed, cache: str) -> None:
     linear = plain(example, torch.randn(example.rows))
@@ -39,6 +46,7 @@ def test_holds_the_tree_it_was_given(example: Packed) -> None:
             assert torch.equal(kept.tensors[name], tensor)
 
 
+@pytest.mark.usefixtures("by_reference")
 @pytest.mark.parametrize(("cache", "extra"), [("none", 0), ("decoded", 4 * 5 * 13)])
 def test_resident_bytes_count_what_is_held(draw, cache: str, extra: int) -> None:
     tree = draw.sum()
@@ -66,9 +74,27 @@ def test_casting_keeps_stored_types(example: Packed) -> None:
     assert torch.equal(reference.decode(packed.packed), expected)
 
 
+@pytest.mark.usefixtures("by_reference")
 @pytest.mark.parametrize(
     ("cache", "words"), [("decoded", "keeps the decoded matrix, 260 bytes"), ("none", "decodes at every call")]
 )
-def test_explain_tells_what_the_cache_does(draw, cache: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORKBENCH_KERNELS", "reference")
+def test_explain_tells_what_the_cache_does(draw, cache: str, words: str) -> None:
     assert words in PackedLinear(draw.planes(1, 4, extras=False), cache=cache).explain().reason
+
+
+def test_a_change_of_backend_is_seen_at_once(draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = PackedLinear(draw.planes(1, 13, extras=False)), torch.ones(1, 13)
+    monkeypatch.delenv("WORKBENCH_KERNELS", raising=False)
+    layer(x)
+    assert list(layer._prepared) == ["numba"]
+    monkeypatch.setenv("WORKBENCH_KERNELS", "reference")
+    layer(x)
+    assert list(layer._prepared) == ["numba", "reference"]
+
+
+def test_moving_forgets_what_was_prepared(draw) -> None:
+    layer = PackedLinear(draw.planes(1, 13, extras=False))
+    stored = layer.resident_bytes
+    layer(torch.ones(1, 13))
+    assert layer.resident_bytes > stored
+    assert layer.to("cpu").resident_bytes == stored

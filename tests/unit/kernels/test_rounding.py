@@ -84,7 +84,7 @@ def test_every_way_of_running_rounds_alike(draw16, around: str, way: str, monkey
     monkeypatch.setenv(dispatch.VARIABLE, "numba" if way == "numba" else "reference")
     layer = PackedLinear(tree, cache="none" if way == "numba" else way)
     for _ in range(2):
-        torch.testing.assert_close(layer(inputs()), expected, rtol=1e-4, atol=1e-4)
+        assert (layer(inputs()) - expected).norm() < 2e-4 * expected.norm()
     plain = inputs() @ reference.decode(tree).T
     assert float((plain - expected).norm() / expected.norm()) > 0.01, "4 bits must show"
 

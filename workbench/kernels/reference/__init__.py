@@ -16,6 +16,7 @@ from workbench.kernels.reference import (
     trellis,
 )
 from workbench.kernels.reference.format import Format, decode, linear, nearest
+from workbench.kernels.reference.product import prepare
 
 __all__ = [
     "Format",
@@ -28,6 +29,7 @@ __all__ = [
     "nearest",
     "parity",
     "planes",
+    "prepare",
     "rotation",
     "rounding",
     "transforms",

@@ -1,0 +1,33 @@
+"""How a stored matrix is run where there is a choice: what is kept in memory, and how exact sums are."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+Cache = Literal["decoded", "none"]
+Precision = Literal["exact", "fast"]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """`cache` trades memory for speed, `precision` exactness for speed.
+
+    cache "decoded" keeps what was once decoded (reference: the float32 matrix; numba: the signs that codewords stand for), "none"
+    decodes at every call. precision "exact" sums with a relative error below 2e-4 (numba; the reference sums in float32), "fast"
+    with one of about 1e-2, as 8-bit activations have.
+    """
+
+    cache: Cache = "decoded"
+    precision: Precision = "exact"
+
+
+class Product(Protocol):
+    """A stored matrix made ready to multiply by one backend."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held now beside the stored tensors."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ: `[..., cols]` to `[..., rows]` in the type of `x`."""

@@ -1,0 +1,189 @@
+"""From stored bits to stripes: the order in which `signs.py` reads signs, scales and offsets. Plain numpy."""
+
+import itertools
+import mmap
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference import codebook
+from workbench.kernels.reference.format import codes
+
+STEP = 8  # columns of a byte
+STRIPE = 64  # rows of a stripe
+CHUNK = 128  # steps that share the scale of their tables, at most
+LARGE_PAGE = 2 << 20
+JOINED = 4  # planes of a binary code that are added up before they are scaled
+WORD = 65535  # the largest sum that fits 16 bits; a step adds at most 255, the highest of n joined planes 2^(n−1) times as much
+
+
+@dataclass(frozen=True)
+class Stripes:
+    """A matrix `[rows, cols]` as the compiled loops read it; see `signs.Matrix` for its arrays."""
+
+    rows: int
+    cols: int
+    signs: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    zero: np.ndarray
+    edges: np.ndarray
+    column: np.ndarray
+    planes: int
+    joined: int
+    span: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(
+            value.nbytes for value in (getattr(self, field.name) for field in fields(self)) if isinstance(value, np.ndarray)
+        )
+
+
+def of_planes(packed: Packed, mask: Tensor | None = None) -> Stripes:
+    """Format `planes`.
+
+    Of signs stored inside a mask the others are arbitrary: the mask must be the same for all rows, and their inputs zero.
+    """
+    count, scale = packed.facts["planes"], packed.tensors["scale"]
+    signs = plane_bytes(packed, count) if mask is None else packed_bytes(codes(packed, "signs", 1, mask, count).bool())
+    return striped(packed, signs, scale, mean=packed.tensors.get("mean"), column=packed.tensors.get("column_scale"))
+
+
+def of_masked_planes(packed: Packed, mask: Tensor) -> Stripes:
+    """Twice the matrix of `planes` inside a mask; twice, since a fp16 scale cannot always be halved.
+
+    Every plane becomes two, which agree where the mask is true and cancel elsewhere (so two planes hold a ternary matrix); a mean
+    becomes a plane and a mean.
+    """
+    count, scale = packed.facts["planes"], packed.tensors["scale"]
+    mean, column = packed.tensors.get("mean"), packed.tensors.get("column_scale")
+    positive = codes(packed, "signs", 1, mask, count).bool()
+    signs = torch.stack([positive | ~mask, positive & mask], 1).flatten(0, 1)
+    scale = scale.repeat_interleave(2, 0)
+    column = None if column is None else column.repeat_interleave(2, 0)
+    if mean is not None:
+        signs, scale = torch.cat([signs, mask[None]]), torch.cat([scale, mean[None]])
+        column = None if column is None else torch.cat([column, torch.ones_like(column[:1])])
+    return striped(packed, packed_bytes(signs), scale, mean=mean, column=column)
+
+
+def of_codes(packed: Packed, mask: Tensor | None = None) -> Stripes:
+    """Format `uniform`: a plane for each bit, the highest first; outside a mask the code is that of 0."""
+    bits, scale = packed.facts["bits"], packed.tensors["scale"]
+    if "zero" in packed.tensors:
+        zero = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
+    else:
+        zero = torch.full_like(scale, 1 << (bits - 1), dtype=torch.int32)
+    code = codes(packed, "codes", bits, mask)[0].to(torch.uint8)
+    if mask is not None:
+        spread = zero.to(torch.uint8).repeat_interleave(packed.facts["span"], 1)[:, : packed.cols]
+        code = torch.where(mask, code, spread)
+    signs = np.concatenate([packed_bytes((code >> bit & 1)[None].bool()) for bit in reversed(range(bits))])
+    return striped(packed, signs, scale[None], zero=zero)
+
+
+def of_codebook(packed: Packed) -> Stripes:
+    """Format `binary-codebook`, its signs looked up once."""
+    entries, length = packed.facts["entries"], packed.facts["length"]
+    words = bitpack.unpack(packed.tensors["codebook"], 1, entries * length).view(entries, length).to(torch.uint8)
+    segments = -(-packed.cols // length)
+    index = bitpack.unpack(packed.tensors["index"], codebook.index_width(entries), packed.rows * segments)
+    signs = words[index].view(1, packed.rows, -1)[..., : packed.cols]
+    column = packed.tensors.get("column_scale")
+    return striped(
+        packed,
+        packed_bytes(signs.bool()),
+        packed.tensors["scale"][None],
+        mean=packed.tensors.get("mean"),
+        column=None if column is None else column[None],
+    )
+
+
+def striped(
+    packed: Packed,
+    signs: np.ndarray,
+    scale: Tensor,
+    *,
+    mean: Tensor | None = None,
+    zero: Tensor | None = None,
+    column: Tensor | None = None,
+) -> Stripes:
+    """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes; `zero` is there for codes only."""
+    steps, span, joined = signs.shape[2], steps_of_group(packed), 1 if zero is None else JOINED
+    edges = chunk_edges(steps, span, min(len(signs), joined))
+    empty = np.zeros(0, np.uint16)
+    return Stripes(
+        packed.rows,
+        packed.cols,
+        sign_stream(signs, edges),
+        row_stream(scale.view(torch.int16).numpy().view(np.uint16)),
+        empty if mean is None else row_stream(mean[None].view(torch.int16).numpy().view(np.uint16)),
+        np.zeros(0, np.uint8) if zero is None else row_stream(zero[None].numpy().astype(np.uint8)),
+        edges,
+        np.zeros((0, 0), np.float32) if column is None else column.to(torch.float32).numpy(),
+        len(signs),
+        joined,
+        span,
+    )
+
+
+def plane_bytes(packed: Packed, planes: int) -> np.ndarray:
+    """The stored signs as bytes `[planes, rows, steps]`; they are such bytes already where rows end on one."""
+    if packed.cols % STEP == 0:
+        return packed.tensors["signs"].numpy().reshape(planes, packed.rows, -1)
+    return packed_bytes(codes(packed, "signs", 1, None, planes).bool())
+
+
+def packed_bytes(positive: Tensor) -> np.ndarray:
+    """Signs `[planes, rows, cols]` as bytes; the last byte of a row is filled up with zeros."""
+    return np.packbits(positive.numpy(), axis=2, bitorder="little")
+
+
+def steps_of_group(packed: Packed) -> int:
+    """Steps of a group; a group as wide as the row holds all of them."""
+    return -(-min(packed.facts["span"], packed.cols) // STEP)
+
+
+def chunk_edges(steps: int, span: int, joined: int) -> np.ndarray:
+    """Where chunks begin and where the last one ends: no chunk is in two groups, or so long that its sums overflow."""
+    longest = min(CHUNK, WORD // (255 * ((1 << joined) - 1)))
+    longest = 1 << (longest.bit_length() - 1)
+    starts = [start for group in range(0, steps, span) for start in range(group, min(group + span, steps), longest)]
+    return np.array([*starts, steps], np.int32)
+
+
+def sign_stream(signs: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, row r of a stripe beside row 32 + r."""
+    planes, rows, steps = signs.shape
+    full = np.pad(signs, ((0, 0), (0, -rows % STRIPE), (0, 0)))
+    stripes = full.reshape(planes, -1, 2, STRIPE // 2, steps).transpose(1, 0, 4, 3, 2)
+    stream = room(len(stripes) * planes * steps * STRIPE).reshape(len(stripes), -1)
+    for begin, end in itertools.pairwise(edges):
+        place = slice(begin * planes * STRIPE, end * planes * STRIPE)
+        stream[:, place] = stripes[:, :, begin:end].reshape(len(stripes), -1)
+    return stream.reshape(-1)
+
+
+def room(size: int) -> np.ndarray:
+    """So many bytes that begin on a page; on large pages, where there are such, from half of one on.
+
+    A stream from memory stops at the end of each page of 4 kB to look the next one up.
+    """
+    anonymous = mmap.mmap(-1, max(1, size) + LARGE_PAGE)
+    start = -np.frombuffer(anonymous, np.uint8).ctypes.data % LARGE_PAGE
+    if size >= LARGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
+        anonymous.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(anonymous, np.uint8, size, start)
+
+
+def row_stream(values: np.ndarray) -> np.ndarray:
+    """Values `[kinds, rows, groups]` as `[stripe][group][kind][64]`."""
+    kinds, rows, groups = values.shape
+    full = np.pad(values, ((0, 0), (0, -rows % STRIPE), (0, 0)))
+    return np.ascontiguousarray(full.reshape(kinds, -1, STRIPE, groups).transpose(1, 3, 0, 2)).reshape(-1)

@@ -1,0 +1,249 @@
+"""Vectors as values inside compiled loops: 64 bytes, or 32 floats, at a time, whatever the width of the CPU's registers.
+
+LLVM splits them into as many registers as they need (one with AVX-512, two with AVX2). Only the look-up of bytes by bytes has no
+common form: it is the processor's own instruction where there is one and a loop of loads elsewhere, with the same result.
+
+NUMBA_CPU_NAME=generic makes numba compile for any processor, and this module follows it: that is how the loop is tested.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+FLOAT = ir.FloatType()
+QUARTER = ir.VectorType(I8, 16)  # what one look-up can choose from
+HALF = ir.VectorType(I8, 32)
+BYTES = ir.VectorType(I8, 64)
+WORDS = ir.VectorType(I16, 32)  # the same 64 bytes, two at a time
+FLOATS = ir.VectorType(FLOAT, 32)
+INTEGERS = ir.VectorType(I32, 32)
+
+
+class Vector(types.Type):
+    """The numba type of a vector; `llvm` is what it is in machine code."""
+
+    def __init__(self, name: str, llvm: ir.VectorType) -> None:
+        super().__init__(name=name)
+        self.llvm = llvm
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """A vector is kept in registers as it is."""
+
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+Bytes, Floats = Vector("Bytes", BYTES), Vector("Floats", FLOATS)
+
+
+def features() -> set[str]:
+    """What the processor that numba compiles for can do, as LLVM names it, for example {"avx2", "fma"}."""
+    config: Any = numba.config
+    if config.CPU_FEATURES is not None:
+        return {flag[1:] for flag in config.CPU_FEATURES.split(",") if flag.startswith("+")}
+    if config.CPU_NAME not in (None, "", "host"):
+        return set()
+    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+
+
+def instruction() -> str:
+    """How bytes are looked up here: "avx512bw", "avx2", or "portable" where there is no instruction for it."""
+    return next((name for name in ("avx512bw", "avx2") if name in features()), "portable")
+
+
+INSTRUCTION = instruction()
+
+
+def operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
+    """A function for compiled code; `emit(builder, *values)` writes its instructions, and array arguments are their addresses."""
+
+    def define(_typing: Any, *given: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            pairs = zip(signature.args, values, strict=True)
+            plain = [
+                context.make_array(kind)(context, builder, v).data if isinstance(kind, types.Array) else v for kind, v in pairs
+            ]
+            written = emit(builder, *plain)
+            return context.get_dummy_value() if result is types.void else written
+
+        return result(*map(argument, given)), generate
+
+    define.__name__ = name
+    define.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]  # numba counts the arguments
+    return intrinsic(define)
+
+
+def argument(given: types.Type) -> types.Type:
+    """What an argument is turned into: places are integers, other numbers are float32; arrays and vectors stay as they are."""
+    if isinstance(given, types.Integer):
+        return types.intp
+    return types.float32 if isinstance(given, types.Float) else given
+
+
+def address(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
+    """The address of element `at` of an array, as that of a vector."""
+    return builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+
+
+def fetch(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
+    """A vector from anywhere in an array; it need not be aligned."""
+    return builder.load(address(builder, data, at, kind), align=1)
+
+
+EIGHTS = ir.Constant(WORDS, [8] * 32)
+
+
+def splat(kind: ir.VectorType, value: float) -> ir.Constant:
+    """A constant vector of equal elements."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def lanes(count: int, of: int) -> ir.Constant:
+    """Indices 0 … of − 1 over and over, `count` of them, for a shuffle."""
+    return ir.Constant(ir.VectorType(I32, count), [lane % of for lane in range(count)])
+
+
+def declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """One of LLVM's own functions."""
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def emit_broadcast(builder: Any, data: Any, at: Any) -> Any:
+    """16 bytes, four times over."""
+    quarter = fetch(builder, data, at, QUARTER)
+    return builder.shuffle_vector(quarter, quarter, lanes(64, 16))
+
+
+def emit_fill(builder: Any, value: Any) -> Any:
+    """One float in all lanes."""
+    one = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), value, I32(0))
+    return builder.shuffle_vector(one, one, lanes(32, 1))
+
+
+def emit_halves(builder: Any, data: Any, at: Any) -> Any:
+    """32 floats of 16 bits, given as uint16, widened exactly: exponent and fraction moved into place, × 2^112, and the sign."""
+    half = builder.zext(fetch(builder, data, at, WORDS), INTEGERS)
+    size = builder.shl(builder.and_(half, splat(INTEGERS, 0x7FFF)), splat(INTEGERS, 13))
+    size = builder.fmul(builder.bitcast(size, FLOATS), splat(FLOATS, 2.0**112))
+    sign = builder.shl(builder.and_(half, splat(INTEGERS, 0x8000)), splat(INTEGERS, 16))
+    return builder.bitcast(builder.or_(builder.bitcast(size, INTEGERS), sign), FLOATS)
+
+
+def emit_look_up(builder: Any, table: Any, index: Any) -> Any:
+    """table[index] for every byte; the table holds the same 16 entries in each quarter, and indices are below 16."""
+    if INSTRUCTION == "avx512bw":
+        return builder.call(declared(builder, "llvm.x86.avx512.pshuf.b.512", BYTES, [BYTES, BYTES]), [table, index])
+    if INSTRUCTION == "avx2":
+        return in_halves(builder, table, index)
+    memory = cgutils.alloca_once(builder, BYTES)
+    builder.store(table, memory)
+    entries, found = builder.bitcast(memory, I8.as_pointer()), ir.Constant(BYTES, ir.Undefined)
+    for lane in range(64):
+        place = builder.zext(builder.extract_element(index, I32(lane)), I64)
+        found = builder.insert_element(found, builder.load(builder.gep(entries, [place])), I32(lane))
+    return found
+
+
+def in_halves(builder: Any, table: Any, index: Any) -> Any:
+    """The look-up with AVX2, 32 bytes at a time."""
+    shuffle = declared(builder, "llvm.x86.avx2.pshuf.b", HALF, [HALF, HALF])
+    low, high = ([part * 32 + lane for lane in range(32)] for part in (0, 1))
+    pick = [ir.Constant(ir.VectorType(I32, 32), part) for part in (low, high)]
+    split = [[builder.shuffle_vector(v, v, part) for v in (table, index)] for part in pick]
+    found = [builder.call(shuffle, pair) for pair in split]
+    return builder.shuffle_vector(*found, ir.Constant(ir.VectorType(I32, 64), low + high))
+
+
+def emit_sign_sums(builder: Any, data: Any, at: Any, factor: Any) -> Any:
+    """Sums of 4 neighbouring floats, times a factor, under all 16 patterns of signs: lane i has bit j of i set where float j is
+    added; lanes 16 to 31 hold the same for the next 4 floats."""
+    inputs = fetch(builder, data, at, ir.VectorType(FLOAT, 8))
+    total = splat(FLOATS, 0.0)
+    for place in range(4):
+        value = builder.shuffle_vector(inputs, inputs, ir.Constant(INTEGERS, [place] * 16 + [place + 4] * 16))
+        sign = ir.Constant(FLOATS, [1.0 if lane >> place & 1 else -1.0 for lane in range(32)])
+        total = fused(builder, value, sign, total)
+    return builder.fmul(total, emit_fill(builder, factor))
+
+
+def of_step(builder: Any, data: Any, at: Any, act: Callable[..., Any]) -> Any:
+    """The sum over 8 floats of what `act` makes of them."""
+    inputs = fetch(builder, data, at, ir.VectorType(FLOAT, 8))
+    add = declared(builder, "llvm.vector.reduce.fadd.v8f32", FLOAT, [FLOAT, inputs.type])
+    return builder.call(add, [FLOAT(0.0), act(inputs)], fastmath=("reassoc",))
+
+
+def emit_magnitude(builder: Any, data: Any, at: Any) -> Any:
+    """Σ|x| of 8 floats."""
+    return of_step(builder, data, at, lambda x: builder.call(declared(builder, "llvm.fabs.v8f32", x.type, [x.type]), [x]))
+
+
+def emit_two(builder: Any, first: Any, second: Any) -> Any:
+    """One float in lanes 0 to 15, another one in lanes 16 to 31."""
+    pick = ir.Constant(INTEGERS, [*range(16), *range(48, 64)])
+    return builder.shuffle_vector(emit_fill(builder, first), emit_fill(builder, second), pick)
+
+
+def store_digit(builder: Any, data: Any, at: Any, value: Any, shift: int, mask: int) -> Any:
+    """Some bits of floats cut to integers, as 32 bytes."""
+    shifted = builder.lshr(builder.fptosi(value, INTEGERS), splat(INTEGERS, shift))
+    digit = builder.trunc(builder.and_(shifted, splat(INTEGERS, mask)), HALF)
+    return builder.store(digit, address(builder, data, at, HALF), align=1)
+
+
+def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """x · y + z, in one instruction where there is one."""
+    return builder.call(declared(builder, "llvm.fmuladd.v32f32", FLOATS, [FLOATS] * 3), [x, y, z])
+
+
+def emit_prefetch(builder: Any, data: Any, at: Any) -> Any:
+    """Ask for a cache line that will be read soon; an address past the end does no harm."""
+    pointer = builder.bitcast(builder.gep(data, [at]), I8.as_pointer())
+    function = declared(builder, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+
+
+def words(builder: Any, act: str, x: Any, y: Any) -> Any:
+    """An operation on the bytes as 16-bit integers; results wrap around."""
+    return builder.bitcast(getattr(builder, act)(builder.bitcast(x, WORDS), builder.bitcast(y, WORDS)), BYTES)
+
+
+load = operation("load", Bytes, lambda b, data, at: fetch(b, data, at, BYTES))
+broadcast = operation("broadcast", Bytes, emit_broadcast)
+look_up = operation("look_up", Bytes, emit_look_up)
+prefetch = operation("prefetch", types.void, emit_prefetch)
+no_bytes = operation("no_bytes", Bytes, lambda _: splat(BYTES, 0))
+low_nibbles = operation("low_nibbles", Bytes, lambda b, v: b.and_(v, splat(BYTES, 15)))
+high_nibbles = operation("high_nibbles", Bytes, lambda b, v: b.lshr(v, splat(BYTES, 4)))
+add_bytes = operation("add_bytes", Bytes, lambda b, x, y: b.add(x, y))
+add_words = operation("add_words", Bytes, lambda b, x, y: words(b, "add", x, y))
+odd_bytes = operation("odd_bytes", Bytes, lambda b, v: words(b, "lshr", v, EIGHTS))
+without_odd = operation(
+    "without_odd", Bytes, lambda b, v, odd: words(b, "sub", v, words(b, "shl", odd, EIGHTS))
+)  # sums of even bytes, where v holds sums of even + 256 · odd bytes
+words_to_floats = operation("words_to_floats", Floats, lambda b, v: b.uitofp(b.zext(b.bitcast(v, WORDS), INTEGERS), FLOATS))
+load_floats = operation("load_floats", Floats, lambda b, data, at: fetch(b, data, at, FLOATS))
+load_halves = operation("load_halves", Floats, emit_halves)
+load_small = operation("load_small", Floats, lambda b, data, at: b.uitofp(b.zext(fetch(b, data, at, HALF), INTEGERS), FLOATS))
+store_floats = operation("store_floats", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, FLOATS), align=1))
+store_entries = operation("store_entries", types.void, lambda b, data, at, v: store_digit(b, data, at, v, 0, 255))
+store_low = operation("store_low", types.void, lambda b, data, at, v: store_digit(b, data, at, v, 0, 127))
+store_high = operation("store_high", types.void, lambda b, data, at, v: store_digit(b, data, at, v, 7, 255))
+fill = operation("fill", Floats, emit_fill)
+two = operation("two", Floats, emit_two)
+sign_sums = operation("sign_sums", Floats, emit_sign_sums)
+magnitude = operation("magnitude", types.float32, emit_magnitude)
+energy = operation("energy", types.float32, lambda b, data, at: of_step(b, data, at, lambda x: b.fmul(x, x)))
+add_floats = operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
+multiply = operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
+multiply_add = operation("multiply_add", Floats, fused)

@@ -1,0 +1,51 @@
+"""The reference backend's products: decode the matrix and multiply, keeping the decoded matrix or not."""
+
+from typing import cast
+
+from torch import Tensor
+from torch.nn.functional import linear as multiply
+
+from workbench.kernels.mode import Mode
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.format import decode, find, linear
+from workbench.kernels.reference.rounding import before_rounding
+from workbench.kernels.reference.transforms import Transformed
+
+
+class Decoded:
+    """Decodes at the first call and keeps the float32 matrix, in the basis in which inputs are rounded where they are."""
+
+    def __init__(self, packed: Packed) -> None:
+        self._before, self._held = before_rounding(packed)  # without rounding the decoded matrix has undone all transforms
+        self._weight: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """4 a weight after the first call."""
+        return 0 if self._weight is None else self._weight.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ with the decoded matrix."""
+        if self._weight is None:
+            self._weight = decode(self._held)
+        for node in self._before:
+            x = cast(type[Transformed], find(node)).input(x, node)
+        return multiply(x, self._weight.to(x.dtype))
+
+
+class Undecoded:
+    """Decodes at every call and keeps nothing."""
+
+    bytes = 0
+
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ from the stored codes."""
+        return linear(x, self._packed)
+
+
+def prepare(packed: Packed, mode: Mode) -> Decoded | Undecoded:
+    """The product with a stored tree."""
+    return Decoded(packed) if mode.cache == "decoded" else Undecoded(packed)
