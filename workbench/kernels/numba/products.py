@@ -23,6 +23,10 @@ from workbench.kernels.reference.composite import owners
 from workbench.kernels.reference.format import decode, find
 from workbench.kernels.reference.transforms import Transformed
 
+# numba's own types say nothing about arguments
+serial: Any = signs.serial
+parallel: Any = signs.parallel
+
 MANY = 96  # inputs from which on decoding a tile and multiplying with it is faster, measured at 4096 × 4096
 TILE = 1 << 20  # weights of a tile
 
@@ -47,12 +51,13 @@ class Signs:
 
     def looked_up(self, x: Tensor) -> Tensor:
         """Sums of inputs, looked up by their signs."""
-        y = torch.empty(len(x), self.stripes.rows)
-        together = worth_threads(self.stripes.rows * self.stripes.cols * len(x))
-        loop: Any = signs.parallel if together else signs.serial
-        with threads() if together else nullcontext():
-            loop(x.numpy(), *self.given, y.numpy())
-        return y
+        y = np.empty((len(x), self.stripes.rows), np.float32)
+        if worth_threads(self.stripes.rows * self.stripes.cols * len(x)):
+            with threads():
+                parallel(x.numpy(), *self.given, y)
+        else:
+            serial(x.numpy(), *self.given, y)
+        return torch.from_numpy(y)
 
     @cached_property
     def given(self) -> Any:

@@ -128,48 +128,54 @@ def add_offsets(m: Matrix, total: np.float32, group: int, y: np.ndarray, y_at: i
         y_at += HALF
 
 
+@njit(cache=True, nogil=True)
+def put(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None:
+    """Write the sums of stripe `number`, `total [inputs · 64]`, to their rows of `y`, in the inputs' own size."""
+    for i in range(len(y)):
+        for row in range(min(STRIPE, y.shape[1] - STRIPE * number)):
+            y[i, STRIPE * number + row] = norm[i] * total[STRIPE * i + row]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def stripe(m: Matrix, t: Tables, number: int, y: np.ndarray) -> None:
-    """64 rows of the product for all inputs, into `y [inputs, rows]`."""
-    # taking an array out of a tuple costs as much as a hundred weights: once for a stripe
+def stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.ndarray) -> None:
+    """64 rows for each stripe of the product for all inputs, into `y [inputs, rows]`."""
+    # taking an array out of a tuple costs as much as a hundred weights: only once
     signs, scale, edges = m.signs, m.scale, m.edges
-    table, first, start, unit, bias = t.table, t.first, t.start, t.unit, t.bias
+    table, first, start, unit, bias, norm = t.table, t.first, t.start, t.unit, t.bias, t.norm
     inputs, steps = len(y), edges[-1]
     groups = (steps + m.span - 1) // m.span
     sets = (m.planes + m.joined - 1) // m.joined
-    highest = m.planes - (sets - 1) * m.joined  # planes of the first set
     offsets = len(m.mean) + len(m.zero) > 0
-    total = np.zeros(inputs * STRIPE, np.float32)
-    for chunk in range(len(edges) - 1):
-        begin, end = edges[chunk], edges[chunk + 1]
-        group = number * groups + begin // m.span
-        length = STRIPE * (end - begin)  # bytes of a plane
-        for i in range(inputs):
-            if offsets and begin % m.span == 0:
-                add_offsets(m, t.sums[i, begin // m.span], group, total, STRIPE * i)
-            at = STRIPE * m.planes * (number * steps + begin)
-            for this in range(sets):
-                own = highest if this == 0 else m.joined
-                source = i * t.each + min(this, t.each - 1)
-                scale_at = STRIPE * (group * m.planes + this if m.joined == 1 else group)
-                # a bit is half a sign and a half
-                weight = np.float32(1) if m.joined == 1 else np.float32(0.5) * np.float32(1 << (m.joined * (sets - 1 - this)))
-                for run in range(first[source, chunk], first[source, chunk + 1]):
-                    here, stop = start[source, run], min(start[source, run + 1], end)
-                    to = (source * steps + here) * HALF * t.digits
-                    if t.digits == 1:
-                        even, odd = fast_run(signs, at + STRIPE * (here - begin), length, own, table, to, stop - here)
-                    else:
-                        even, odd = exact_run(signs, at + STRIPE * (here - begin), length, own, table, to, stop - here)
-                    offset = fill(-bias[source, run] * np.float32((1 << own) - 1))
-                    factor = fill(unit[source, run] * weight)
-                    add_rows(total, STRIPE * i, even, offset, factor, scale, scale_at)
-                    add_rows(total, STRIPE * i + HALF, odd, offset, factor, scale, scale_at + HALF)
-                at += own * length
-    norm = t.norm
-    for i in range(inputs):
-        for row in range(min(STRIPE, y.shape[1] - STRIPE * number)):
-            y[i, STRIPE * number + row] = norm[i] * total[STRIPE * i + row]
+    total = np.empty(inputs * STRIPE, np.float32)
+    for number in range(first_stripe, last_stripe):
+        total[:] = 0
+        for chunk in range(len(edges) - 1):
+            begin, end = edges[chunk], edges[chunk + 1]
+            group = number * groups + begin // m.span
+            length = STRIPE * (end - begin)  # bytes of a plane
+            for i in range(inputs):
+                if offsets and begin % m.span == 0:
+                    add_offsets(m, t.sums[i, begin // m.span], group, total, STRIPE * i)
+                at = STRIPE * m.planes * (number * steps + begin)
+                for this in range(sets):
+                    own = m.planes - (sets - 1) * m.joined if this == 0 else m.joined
+                    source = i * t.each + min(this, t.each - 1)
+                    scale_at = STRIPE * (group * m.planes + this if m.joined == 1 else group)
+                    # a bit is half a sign and a half
+                    weight = np.float32(1 if m.joined == 1 else 0.5 * (1 << (m.joined * (sets - 1 - this))))
+                    for run in range(first[source, chunk], first[source, chunk + 1]):
+                        here, stop = start[source, run], min(start[source, run + 1], end)
+                        to = (source * steps + here) * HALF * t.digits
+                        if t.digits == 1:
+                            even, odd = fast_run(signs, at + STRIPE * (here - begin), length, own, table, to, stop - here)
+                        else:
+                            even, odd = exact_run(signs, at + STRIPE * (here - begin), length, own, table, to, stop - here)
+                        offset = fill(-bias[source, run] * np.float32((1 << own) - 1))
+                        factor = fill(unit[source, run] * weight)
+                        add_rows(total, STRIPE * i, even, offset, factor, scale, scale_at)
+                        add_rows(total, STRIPE * i + HALF, odd, offset, factor, scale, scale_at + HALF)
+                    at += own * length
+        put(total, norm, number, y)
 
 
 @njit(cache=True, nogil=True)
@@ -190,8 +196,7 @@ def serial(
     """The product on this thread alone; see `parallel`."""
     m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
     t = tables.make(x, column, edges, span, digits)
-    for number in range((y.shape[1] + STRIPE - 1) // STRIPE):
-        stripe(m, t, number, y)
+    stripes(m, t, 0, (y.shape[1] + STRIPE - 1) // STRIPE, y)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -216,4 +221,4 @@ def parallel(
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
         m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
         t = Tables(table, first, start, unit, bias, sums, norm, each, digits)
-        stripe(m, t, number, y)
+        stripes(m, t, number, number + 1, y)
