@@ -2,7 +2,8 @@
 
 import itertools
 import mmap
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,21 @@ CHUNK = 128  # steps that share the scale of their tables, at most
 LARGE_PAGE = 2 << 20
 JOINED = 4  # planes of a binary code that are added up before they are scaled
 WORD = 65535  # the largest sum that fits 16 bits; a step adds at most 255, the highest of n joined planes 2^(n−1) times as much
+
+
+@dataclass(frozen=True)
+class Indices:
+    """What stands for the signs of a matrix in `codewords.py`: an index of `width` bits for every `length` columns of a row."""
+
+    stream: np.ndarray
+    words: np.ndarray
+    width: int
+    length: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of indices and codewords."""
+        return self.stream.nbytes + self.words.nbytes
 
 
 @dataclass(frozen=True)
@@ -40,9 +56,19 @@ class Stripes:
     @property
     def bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(
-            value.nbytes for value in (getattr(self, field.name) for field in fields(self)) if isinstance(value, np.ndarray)
-        )
+        values = (getattr(self, field.name) for field in fields(self))
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+    def part(self, first: int, last: int) -> "Stripes":
+        """The stripes from `first` to `last`; their last rows may be there only to fill them."""
+        count = -(-self.rows // STRIPE)
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            each = len(values) // count
+            return values[first * each : last * each]
+
+        parts: dict[str, Any] = {name: cut(getattr(self, name)) for name in ("signs", "scale", "mean", "zero")}
+        return replace(self, rows=STRIPE * (last - first), **parts)
 
 
 def of_planes(packed: Packed, mask: Tensor | None = None) -> Stripes:
@@ -90,19 +116,48 @@ def of_codes(packed: Packed, mask: Tensor | None = None) -> Stripes:
 
 def of_codebook(packed: Packed) -> Stripes:
     """Format `binary-codebook`, its signs looked up once."""
+    index, words = vectors(packed)
+    positive = words[index].view(1, packed.rows, -1)[..., : packed.cols].bool()
+    return striped(packed, packed_bytes(positive), **magnitudes(packed))
+
+
+def without_signs(packed: Packed) -> Stripes:
+    """Format `binary-codebook` without its signs, for which `indices_of` stands."""
+    nothing = np.zeros((1, 0, -(-packed.cols // STEP)), np.uint8)
+    return striped(packed, nothing, **magnitudes(packed))
+
+
+def indices_of(packed: Packed) -> Indices:
+    """The indices of `binary-codebook`, packed to the bit in the order of stripes, and its codewords."""
+    index, words = vectors(packed)
+    length, width = words.shape[1], codebook.index_width(len(words))
+    full = np.pad(index.numpy().reshape(packed.rows, -1), ((0, -packed.rows % STRIPE), (0, 0)))
+    lanes = full.reshape(-1, 2, STRIPE // 2, full.shape[1]).transpose(0, 3, 2, 1).reshape(-1, full.shape[1], STRIPE)
+    fields, have = [], 0
+    for bits in [8] * (width // 8) + [bits for bits in (4, 2, 1) if width & bits]:
+        parts = (lanes >> have & (1 << bits) - 1).astype(np.uint8).reshape(*lanes.shape[:2], -1, 8 * bits)
+        fields.append(np.bitwise_or.reduce(parts << (bits * np.arange(parts.shape[2], dtype=np.uint8))[:, None], axis=2))
+        have += bits
+    stream = np.concatenate(fields, -1)
+    place = room(stream.size)
+    place[:] = stream.reshape(-1)
+    number = (words.to(torch.int64) << torch.arange(length)).sum(1)
+    return Indices(place, number.numpy().astype(np.uint16), width, length)
+
+
+def vectors(packed: Packed) -> tuple[Tensor, Tensor]:
+    """The index of every vector of columns, row by row, and the codewords as bits, uint8 `[entries, length]`."""
     entries, length = packed.facts["entries"], packed.facts["length"]
     words = bitpack.unpack(packed.tensors["codebook"], 1, entries * length).view(entries, length).to(torch.uint8)
-    segments = -(-packed.cols // length)
-    index = bitpack.unpack(packed.tensors["index"], codebook.index_width(entries), packed.rows * segments)
-    signs = words[index].view(1, packed.rows, -1)[..., : packed.cols]
+    count = packed.rows * -(-packed.cols // length)
+    return bitpack.unpack(packed.tensors["index"], codebook.index_width(entries), count), words
+
+
+def magnitudes(packed: Packed) -> dict[str, Any]:
+    """Scales, means and column scales of `binary-codebook` as those of one plane."""
     column = packed.tensors.get("column_scale")
-    return striped(
-        packed,
-        packed_bytes(signs.bool()),
-        packed.tensors["scale"][None],
-        mean=packed.tensors.get("mean"),
-        column=None if column is None else column[None],
-    )
+    own = None if column is None else column[None]
+    return {"scale": packed.tensors["scale"][None], "mean": packed.tensors.get("mean"), "column": own}
 
 
 def striped(
@@ -121,9 +176,9 @@ def striped(
     return Stripes(
         packed.rows,
         packed.cols,
-        sign_stream(signs, edges),
-        row_stream(scale.view(torch.int16).numpy().view(np.uint16)),
-        empty if mean is None else row_stream(mean[None].view(torch.int16).numpy().view(np.uint16)),
+        sign_stream(signs, edges) if signs.size else np.zeros(0, np.uint8),
+        half_stream(scale),
+        empty if mean is None else half_stream(mean[None]),
         np.zeros(0, np.uint8) if zero is None else row_stream(zero[None].numpy().astype(np.uint8)),
         edges,
         np.zeros((0, 0), np.float32) if column is None else column.to(torch.float32).numpy(),
@@ -180,6 +235,11 @@ def room(size: int) -> np.ndarray:
     if size >= LARGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
         anonymous.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(anonymous, np.uint8, size, start)
+
+
+def half_stream(values: Tensor) -> np.ndarray:
+    """fp16 values `[kinds, rows, groups]` as bits in the order of `row_stream`."""
+    return row_stream(values.view(torch.int16).numpy().view(np.uint16))
 
 
 def row_stream(values: np.ndarray) -> np.ndarray:

@@ -5,84 +5,19 @@ tensors.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.kernels.mode import Mode, Precision, Product
-from workbench.kernels.numba import layout, signs, sparse, tiles, transforms
-from workbench.kernels.numba.layout import STRIPE, Stripes
-from workbench.kernels.numba.threads import threads, worth_threads
+from workbench.kernels.mode import Mode, Product
+from workbench.kernels.numba import layout, sparse, transforms
+from workbench.kernels.numba.layout import Stripes
+from workbench.kernels.numba.planes import Codewords, Signs
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.composite import owners
 from workbench.kernels.reference.format import decode, find
 from workbench.kernels.reference.transforms import Transformed
-
-# numba's own types say nothing about arguments
-serial: Any = signs.serial
-parallel: Any = signs.parallel
-
-MANY = 96  # inputs from which on decoding a tile and multiplying with it is faster, measured at 4096 × 4096
-TILE = 1 << 20  # weights of a tile
-
-
-@dataclass(frozen=True)
-class Signs:
-    """Sign planes or codes, in stripes; `factor` is applied to the result."""
-
-    stripes: Stripes
-    precision: Precision
-    factor: float = 1.0
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the stripes."""
-        return self.stripes.bytes
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Looked up for few inputs, by way of tiles for many."""
-        y = self.tiled(x) if len(x) >= MANY else self.looked_up(x)
-        return y if self.factor == 1 else y * self.factor
-
-    def looked_up(self, x: Tensor) -> Tensor:
-        """Sums of inputs, looked up by their signs."""
-        y = np.empty((len(x), self.stripes.rows), np.float32)
-        if worth_threads(self.stripes.rows * self.stripes.cols * len(x)):
-            with threads():
-                parallel(x.numpy(), *self.given, y)
-        else:
-            serial(x.numpy(), *self.given, y)
-        return torch.from_numpy(y)
-
-    @cached_property
-    def given(self) -> Any:
-        """What the loops take between inputs and outputs; see `signs.parallel`."""
-        s = self.stripes
-        digits = {"fast": 1, "exact": 2}[self.precision]
-        return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, digits
-
-    def tiled(self, x: Tensor) -> Tensor:
-        """Rows decoded to float32, a tile at a time."""
-        s = self.stripes
-        y = torch.empty(len(x), s.rows)
-        count, each = -(-s.rows // STRIPE), max(1, TILE // (STRIPE * s.cols))
-        for first in range(0, count, each):
-            last = min(first + each, count)
-            weight = torch.from_numpy(self.tile(first, last))
-            rows = slice(STRIPE * first, min(STRIPE * last, s.rows))
-            torch.mm(x, weight[: rows.stop - rows.start].mT, out=y[:, rows])
-        return y
-
-    def tile(self, first: int, last: int) -> np.ndarray:
-        """Rows of some stripes, float32."""
-        together = worth_threads(STRIPE * (last - first) * self.stripes.cols)
-        with threads() if together else nullcontext():
-            return tiles.tile(self.stripes, first, last, tiles.expand_parallel if together else tiles.expand_serial)
 
 
 @dataclass(frozen=True)
@@ -177,7 +112,14 @@ def prepare(packed: Packed, mode: Mode) -> Product:
         return After(inner, prepare(left, mode), inner.bytes)
     if packed.format == "zero":
         return Sum((), packed.rows)
+    if packed.format == "binary-codebook" and mode.cache == "none" and few_enough(packed):
+        return Codewords(layout.without_signs(packed), mode.precision, indices=layout.indices_of(packed))
     return Signs(STRIPES[packed.format](packed), mode.precision)
+
+
+def few_enough(packed: Packed) -> bool:
+    """Whether indices and codewords fit the 16 bits that looking them up at each call takes."""
+    return packed.facts["entries"] <= 1 << 16 and packed.facts["length"] <= 16
 
 
 def factors(packed: Packed) -> tuple[Packed, Packed]:

@@ -11,31 +11,27 @@ from workbench.kernels.numba.layout import STEP, STRIPE, Stripes
 SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
 
 
-def tile(s: Stripes, first: int, last: int, expand: Callable[..., None]) -> np.ndarray:
-    """Rows of the stripes from `first` to `last`, float32 `[64 · stripes, cols]`."""
-    size, offset = sizes(s, first, last)
+def tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
+    """All rows, float32 `[64 · stripes, cols]`."""
+    size, offset = sizes(s)
     steps = int(s.edges[-1])
-    signs = s.signs.reshape(-1, steps * s.planes * STRIPE)[first:last]
+    signs = s.signs.reshape(-1, steps * s.planes * STRIPE)
+    column = np.pad(s.column, ((0, 0), (0, steps * STEP - s.cols))) if s.column.size else s.column
     out = np.empty((len(signs) * STRIPE, steps * STEP), np.float32)
-    expand(signs, s.edges, s.span, size, offset, padded(s), out)
+    expand(signs, s.edges, s.span, size, offset, column, out)
     return out[:, : s.cols]
 
 
-def padded(s: Stripes) -> np.ndarray:
-    """Column scales `[planes or 0, steps · 8]`."""
-    return np.pad(s.column, ((0, 0), (0, int(s.edges[-1]) * STEP - s.cols))) if s.column.size else s.column
-
-
-def sizes(s: Stripes, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+def sizes(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
     """What a sign of each plane counts `[stripe, group, plane, 64]`, and what is added to each weight `[stripe, group, 64]`."""
     groups = -(-int(s.edges[-1]) // s.span)
-    scale = s.scale.view(np.float16).reshape(-1, groups, s.planes if s.joined == 1 else 1, STRIPE)[first:last].astype(np.float32)
+    scale = s.scale.view(np.float16).reshape(-1, groups, s.planes if s.joined == 1 else 1, STRIPE).astype(np.float32)
     if s.joined == 1:
-        mean = s.mean.view(np.float16).reshape(-1, groups, STRIPE)[first:last].astype(np.float32) if s.mean.size else 0
+        mean = s.mean.view(np.float16).reshape(-1, groups, STRIPE).astype(np.float32) if s.mean.size else 0
         return scale, np.broadcast_to(mean, scale[:, :, 0].shape).copy()
     bits = 0.5 * 2.0 ** np.arange(s.planes - 1, -1, -1)
-    zero = s.zero.reshape(-1, groups, STRIPE)[first:last]
-    return scale * bits[:, None].astype(np.float32), scale[:, :, 0] * ((2**s.planes - 1) / 2 - zero.astype(np.float32))
+    zero = s.zero.reshape(-1, groups, STRIPE).astype(np.float32)
+    return scale * bits[:, None].astype(np.float32), scale[:, :, 0] * ((2**s.planes - 1) / 2 - zero)
 
 
 @njit(cache=True, nogil=True)

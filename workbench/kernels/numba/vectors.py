@@ -25,6 +25,7 @@ BYTES = ir.VectorType(I8, 64)
 WORDS = ir.VectorType(I16, 32)  # the same 64 bytes, two at a time
 FLOATS = ir.VectorType(FLOAT, 32)
 INTEGERS = ir.VectorType(I32, 32)
+CODES = ir.VectorType(I16, 64)
 
 
 class Vector(types.Type):
@@ -43,7 +44,7 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, vector.llvm)
 
 
-Bytes, Floats = Vector("Bytes", BYTES), Vector("Floats", FLOATS)
+Bytes, Floats, Codes = Vector("Bytes", BYTES), Vector("Floats", FLOATS), Vector("Codes", CODES)
 
 
 def features() -> set[str]:
@@ -206,6 +207,20 @@ def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.call(declared(builder, "llvm.fmuladd.v32f32", FLOATS, [FLOATS] * 3), [x, y, z])
 
 
+def field(builder: Any, data: Any, at: Any, bits: int) -> Any:
+    """64 numbers of 1, 2, 4 or 8 bits: lane i of the n first is in the lowest bits of byte i, lane n + i in the next ones."""
+    packed = fetch(builder, data, at, ir.VectorType(I8, 8 * bits))
+    spread = builder.shuffle_vector(packed, packed, lanes(64, 8 * bits))
+    shifts = ir.Constant(CODES, [bits * (lane // (8 * bits)) for lane in range(64)])
+    return builder.and_(builder.lshr(builder.zext(spread, CODES), shifts), splat(CODES, (1 << bits) - 1))
+
+
+def shifted(builder: Any, act: str, codes: Any, by: Any) -> Any:
+    """Every number shifted by the same amount."""
+    amount = builder.insert_element(ir.Constant(CODES, ir.Undefined), builder.trunc(by, I16), I32(0))
+    return getattr(builder, act)(codes, builder.shuffle_vector(amount, amount, lanes(64, 1)))
+
+
 def emit_prefetch(builder: Any, data: Any, at: Any) -> Any:
     """Ask for a cache line that will be read soon; an address past the end does no harm."""
     pointer = builder.bitcast(builder.gep(data, [at]), I8.as_pointer())
@@ -247,3 +262,15 @@ energy = operation("energy", types.float32, lambda b, data, at: of_step(b, data,
 add_floats = operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
 multiply = operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
 multiply_add = operation("multiply_add", Floats, fused)
+no_codes = operation("no_codes", Codes, lambda _: splat(CODES, 0))
+field_1 = operation("field_1", Codes, lambda b, data, at: field(b, data, at, 1))
+field_2 = operation("field_2", Codes, lambda b, data, at: field(b, data, at, 2))
+field_4 = operation("field_4", Codes, lambda b, data, at: field(b, data, at, 4))
+field_8 = operation("field_8", Codes, lambda b, data, at: field(b, data, at, 8))
+load_codes = operation("load_codes", Codes, lambda b, data, at: fetch(b, data, at, CODES))
+store_codes = operation("store_codes", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, CODES), align=1))
+store_low_bytes = operation(
+    "store_low_bytes", types.void, lambda b, data, at, v: b.store(b.trunc(v, BYTES), address(b, data, at, BYTES), align=1)
+)
+merge = operation("merge", Codes, lambda b, codes, others, by: b.or_(codes, shifted(b, "shl", others, by)))
+drop = operation("drop", Codes, lambda b, codes, by: shifted(b, "lshr", codes, by))

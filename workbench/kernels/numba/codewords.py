@@ -1,0 +1,152 @@
+"""Products with a binary codebook that keep only indices: the codewords of 64 rows are looked up anew at each call.
+
+Indices are packed to the bit. Those of one vector of columns and 64 rows (in the order of `signs.py`) lie together: of each index
+first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `vectors.field`. `words[k]` has bit j set where sign j
+of codeword k is +1.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from workbench.kernels.numba import tables
+from workbench.kernels.numba.signs import STRIPE, Matrix, stripes
+from workbench.kernels.numba.tables import Tables
+from workbench.kernels.numba.vectors import (
+    drop,
+    field_1,
+    field_2,
+    field_4,
+    field_8,
+    load_codes,
+    merge,
+    no_codes,
+    prefetch,
+    store_codes,
+    store_low_bytes,
+)
+
+AHEAD = 2048  # bytes to ask the memory for in advance
+TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
+
+
+@njit(cache=True, nogil=True)
+def indices(stream: np.ndarray, at: int, width: int, found: np.ndarray) -> None:
+    """64 indices for each vector of columns, `found [vectors · 64]`; field by field, for all vectors."""
+    apart, have = 8 * width, 0
+    vectors = len(found) // STRIPE
+    for k in range(vectors):
+        prefetch(stream, at + AHEAD + k * apart)
+        store_codes(found, STRIPE * k, field_8(stream, at + k * apart) if width >= 8 else no_codes())
+    if width >= 8:
+        at, have = at + 64, 8
+    if width == 16:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_8(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+    if width & 4:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_4(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+        at, have = at + 32, have + 4
+    if width & 2:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_2(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+        at, have = at + 16, have + 2
+    if width & 1:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_1(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+
+
+@njit(cache=True, nogil=True)
+def decode(stream: np.ndarray, at: int, width: int, words: np.ndarray, length: int, signs: np.ndarray) -> None:
+    """The signs `[steps][64]` of a stripe, whose indices begin at `at`."""
+    found = np.empty(STRIPE * TOGETHER, np.uint16)
+    waiting, have = no_codes(), 0  # signs that do not fill a byte yet
+    vectors, to = (8 * len(signs) // STRIPE + length - 1) // length, 0
+    for first in range(0, vectors, TOGETHER):
+        count = min(TOGETHER, vectors - first)
+        indices(stream, at, width, found[: STRIPE * count])
+        at += 8 * width * count
+        for i in range(STRIPE * count):
+            found[i] = words[found[i]]
+        for k in range(count):
+            codes, left = load_codes(found, STRIPE * k), length
+            if have + left < 8:
+                waiting, have = merge(waiting, codes, have), have + left
+                continue
+            store_low_bytes(signs, to, merge(waiting, codes, have))
+            codes, left = drop(codes, 8 - have), left - (8 - have)
+            to += STRIPE
+            while left >= 8 and to < len(signs):
+                store_low_bytes(signs, to, codes)
+                codes, left = drop(codes, 8), left - 8
+                to += STRIPE
+            waiting, have = codes, left
+    if to < len(signs):
+        store_low_bytes(signs, to, waiting)
+
+
+@njit(cache=True, nogil=True)
+def stripe(
+    stream: np.ndarray, width: int, words: np.ndarray, length: int, m: Matrix, t: Tables, number: int, y: np.ndarray
+) -> None:
+    """64 rows of the product; the signs of `m` are not there."""
+    steps = m.edges[-1]
+    groups = (steps + m.span - 1) // m.span
+    signs = np.empty(STRIPE * steps, np.uint8)
+    decode(stream, number * ((8 * steps + length - 1) // length) * 8 * width, width, words, length, signs)
+    rows = slice(STRIPE * groups * number, STRIPE * groups * (number + 1))
+    mean = m.mean[rows] if len(m.mean) > 0 else m.mean
+    own = Matrix(signs, m.scale[rows], mean, m.zero, m.edges, m.planes, m.joined, m.span)
+    stripes(own, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
+
+
+@njit(cache=True, nogil=True)
+def serial(
+    x: np.ndarray,
+    column: np.ndarray,
+    stream: np.ndarray,
+    width: int,
+    words: np.ndarray,
+    length: int,
+    scale: np.ndarray,
+    mean: np.ndarray,
+    zero: np.ndarray,
+    edges: np.ndarray,
+    span: int,
+    digits: int,
+    y: np.ndarray,
+) -> None:
+    """The product on this thread alone; see `parallel`."""
+    t = tables.make(x, column, edges, span, digits)
+    m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
+    for number in range((y.shape[1] + STRIPE - 1) // STRIPE):
+        stripe(stream, width, words, length, m, t, number, y)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def parallel(
+    x: np.ndarray,
+    column: np.ndarray,
+    stream: np.ndarray,
+    width: int,
+    words: np.ndarray,
+    length: int,
+    scale: np.ndarray,
+    mean: np.ndarray,
+    zero: np.ndarray,
+    edges: np.ndarray,
+    span: int,
+    digits: int,
+    y: np.ndarray,
+) -> None:
+    """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `signs.Matrix` and `tables.make`."""
+    made = tables.make(x, column, edges, span, digits)
+    # numba cannot carry a named tuple into a parallel loop
+    table, first, start, unit, bias, sums, norm, each = made[:8]
+    for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
+        t = Tables(table, first, start, unit, bias, sums, norm, each, digits)
+        m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
+        stripe(stream, width, words, length, m, t, number, y)

@@ -1,0 +1,110 @@
+"""Products with sign planes, held as signs or as indices of codewords: looked up for few inputs, by way of tiles for many."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.kernels.mode import Precision
+from workbench.kernels.numba import codewords, signs, tiles
+from workbench.kernels.numba.layout import STRIPE, Indices, Stripes
+from workbench.kernels.numba.threads import threads, worth_threads
+
+MANY = 96  # inputs from which on decoding a tile and multiplying with it is faster, measured at 4096 × 4096
+TILE = 1 << 20  # weights of a tile
+DIGITS = {"fast": 1, "exact": 2}
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Sign planes or codes, in stripes; `factor` is applied to the result."""
+
+    stripes: Stripes
+    precision: Precision
+    factor: float = 1.0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stripes."""
+        return self.stripes.bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ for float32 `x [n, cols]`."""
+        y = self.tiled(x) if len(x) >= MANY else self.looked_up(x)
+        return y if self.factor == 1 else y * self.factor
+
+    def looked_up(self, x: Tensor) -> Tensor:
+        """Sums of inputs, looked up by their signs."""
+        y = np.empty((len(x), self.stripes.rows), np.float32)
+        if worth_threads(self.stripes.rows * self.stripes.cols * len(x)):
+            with threads():
+                self.loops[1](x.numpy(), *self.given, y)
+        else:
+            self.loops[0](x.numpy(), *self.given, y)
+        return torch.from_numpy(y)
+
+    @cached_property
+    def loops(self) -> Any:
+        """The compiled loop of one thread and that of all threads."""
+        return signs.serial, signs.parallel
+
+    @cached_property
+    def given(self) -> Any:
+        """What the loops take between inputs and outputs; see `signs.parallel`."""
+        s = self.stripes
+        return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, DIGITS[self.precision]
+
+    def tiled(self, x: Tensor) -> Tensor:
+        """Rows decoded to float32, a tile at a time."""
+        s = self.stripes
+        y = torch.empty(len(x), s.rows)
+        count, each = -(-s.rows // STRIPE), max(1, TILE // (STRIPE * s.cols))
+        for first in range(0, count, each):
+            last = min(first + each, count)
+            together = worth_threads(STRIPE * (last - first) * s.cols)
+            with threads() if together else nullcontext():
+                weight = tiles.tile(self.part(first, last), tiles.expand_parallel if together else tiles.expand_serial)
+            rows = slice(STRIPE * first, min(STRIPE * last, s.rows))
+            torch.mm(x, torch.from_numpy(weight)[: rows.stop - rows.start].mT, out=y[:, rows])
+        return y
+
+    def part(self, first: int, last: int) -> Stripes:
+        """Some of the stripes."""
+        return self.stripes.part(first, last)
+
+
+@dataclass(frozen=True)
+class Codewords(Signs):
+    """Indices into a binary codebook: fewer bytes than signs where an index is shorter than its vector, and slower."""
+
+    indices: Indices = None  # type: ignore[assignment]  # fields with defaults come before it
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of indices, codewords and scales."""
+        return self.stripes.bytes + self.indices.bytes
+
+    @cached_property
+    def loops(self) -> Any:
+        """The compiled loop of one thread and that of all threads."""
+        return codewords.serial, codewords.parallel
+
+    @cached_property
+    def given(self) -> Any:
+        """What the loops take between inputs and outputs; see `codewords.parallel`."""
+        s, i = self.stripes, self.indices
+        digits = DIGITS[self.precision]
+        return s.column, i.stream, i.width, i.words, i.length, s.scale, s.mean, s.zero, s.edges, s.span, digits
+
+    def part(self, first: int, last: int) -> Stripes:
+        """Some of the stripes, with the signs that their indices stand for."""
+        i, steps = self.indices, int(self.stripes.edges[-1])
+        each = -(-8 * steps // i.length) * 8 * i.width
+        decoded = np.empty((last - first, steps * STRIPE), np.uint8)
+        for number in range(first, last):
+            codewords.decode(i.stream, number * each, i.width, i.words, i.length, decoded[number - first])
+        return replace(self.stripes.part(first, last), signs=decoded.reshape(-1))
