@@ -28,6 +28,9 @@ class BinaryFactors(Coder):
     Factors by ADMM as in NanoQuant (arXiv 2602.06694), here under the whole second moment; with `sweeps` 0 and the singular
     start, the dual SVID of LittleBit (arXiv 2506.13771). All columns are coded at once, so no error is left to be fed on.
     `bits` count everything that is stored; a matrix too small for them gets rank 1.
+
+    At equal stored bits none of these paid on the built-in model's layers: a magnitude for each rank (`middle`), a second pair of
+    factors for what the first leaves, a low-rank correction; and a random start ends where a singular one does.
     """
 
     whole: ClassVar[bool] = True
