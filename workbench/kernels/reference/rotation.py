@@ -15,6 +15,8 @@ from workbench.kernels.packed import Packed
 from workbench.kernels.reference.transforms import Transformed, hadamard, hadamard_cost, hadamard_inverse
 from workbench.registry import register
 
+ANGLES = ("left", "right")  # tensors that hold upper triangles
+
 
 @register("format", "rotated")
 class Rotated(Transformed):

@@ -36,7 +36,7 @@ class Basis(nn.Module):
     """A trainable T = Λ D± R H. Λ and R begin as the identity, D too, or with H as random signs drawn by `seed`.
 
     λ = exp(θ) with |θ| ≤ log 32; d = sign(u), straight through for |u| ≤ 1; R by its Cayley matrices. What training sees is
-    what is stored, up to rounding to fp16. Signs matter only before something that mixes inputs, R or H; before H they are
+    what is stored, up to rounding. Signs matter only before something that mixes inputs, R or H; before H they are
     chosen among draws first (see `draws`).
     """
 

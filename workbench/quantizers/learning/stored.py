@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from workbench.kernels import bitpack, reference
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import find
+from workbench.kernels.reference.rotation import ANGLES
 from workbench.kernels.reference.transforms import Transformed
 
 HALVINGS = 4
@@ -25,10 +26,10 @@ class Trained:
     step: nn.Parameter
 
     @classmethod
-    def of(cls, stored: Tensor) -> "Trained":
-        """From the values that are stored now; `size` is their root mean square."""
+    def of(cls, stored: Tensor, size: float | None = None) -> "Trained":
+        """From the values that are stored now; `size` is their root mean square unless given."""
         start = stored.detach().float()
-        size = start.square().mean().sqrt().item() or 1.0
+        size = size or start.square().mean().sqrt().item() or 1.0
         return cls(start, size, stored.dtype, nn.Parameter(torch.zeros_like(start)))
 
     def value(self) -> Tensor:
@@ -102,7 +103,8 @@ def trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
             complete = name not in node.shared or node.shared[name][1] == here[node.shared[name][0]]
             key = key_of(layer, path, node, name)
             if tensor.is_floating_point() and complete and key not in found:
-                found[key] = Trained.of(tensor)
+                # how large an angle is says nothing of how far it has to go
+                found[key] = Trained.of(tensor, 1.0 if node.format == "rotated" and name in ANGLES else None)
     return found
 
 
