@@ -21,7 +21,7 @@ CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("identity", {}),
     "hadamard": ("hadamard", {}),
-    "signs": ("learned", {"gain": False, "rotation": "none"}),
+    "signs": ("learned", {"gain": False, "rotation": "none", "steps": 0}),  # drawn; a straight-through gradient finds none better
     "rotation": ("learned", {"gain": False, "signs": False}),
     "both": ("learned", {"gain": False}),
     "all": ("learned", {}),

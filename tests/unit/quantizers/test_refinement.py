@@ -268,3 +268,14 @@ def test_a_tensor_that_layers_share_is_one_number_to_train_where_all_of_them_are
         both.floats["", "q/gain"].step.add_(1)
     gains = [both.tree(name, rounded=True).tensors["gain"] for name in "qk"]
     assert all(torch.equal(gain, torch.full((4,), 2.0).half()) for gain in gains)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.5])
+def test_angles_turn_alike_however_large_they_are(spread: float) -> None:
+    child = Packed("dense", 2, 3, {"weight": torch.ones(2, 3).half()})
+    tree = Packed("rotated", 2, 3, {"right": torch.full((3,), spread).half()}, {"factors": [1, 3]}, (child,))
+    forms = StoredForms({"q": tree})
+    with torch.no_grad():
+        forms.floats["q", "right"].step.add_(0.25)
+    turned = forms.tree("q", rounded=False).tensors["right"] - tree.tensors["right"]
+    torch.testing.assert_close(turned, torch.full((3,), 0.25))
