@@ -193,8 +193,8 @@ def fit_transform(weight: Tensor, moment: Tensor | None, recipe: Recipe) -> Gene
 class InLoop:
     """The recipe's split, coders and assignment on a matrix that is in its basis already: the quantizer inside a learning loop.
 
-    Coders that alternate do at most three sweeps. What they share (a codebook) comes from the first matrix and then stays,
-    so that learning aims at something that does not move. Without a second moment errors stay where they arise.
+    Coders that alternate do at most three sweeps. What they share (a codebook) is prepared from each matrix anew: a basis that
+    is fitted to one codebook is of no use with the next. Without a second moment errors stay where they arise.
     """
 
     SWEEPS = 3
@@ -202,7 +202,6 @@ class InLoop:
     def __init__(self, recipe: Recipe) -> None:
         self.split, self.assignment = cast(Split, recipe.split), cast(Assignment, recipe.assignment)
         self.coders = [self.quick(coder) for coder in cast(tuple[Coder, ...], recipe.coders)]
-        self.shared: list[Params] | None = None
 
     def quick(self, coder: Coder) -> Coder:
         """The coder with few sweeps."""
@@ -212,12 +211,11 @@ class InLoop:
 
     def __call__(self, w: Tensor, moment: Tensor | None) -> Tensor:
         """Values of `w [rows, cols]` under `moment [cols, cols]`."""
-        if self.shared is None:
-            self.shared = [coder.prepare([w]) for coder in self.coders]
+        shared = [coder.prepare([w]) for coder in self.coders]
         if moment is None and (self.split.needs_moment or self.assignment.needs_moment):
             moment = torch.eye(w.shape[1])
         division = SplitRun(self.split, w, moment)
-        runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(self.coders, division.masks, self.shared, strict=True))]
+        runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(self.coders, division.masks, shared, strict=True))]
         for _ in code_columns(w, moment, division, runs, self.assignment):
             pass
         for run in runs:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.reference.rotation import cayley, factor_pair, rotate
+from workbench.kernels.reference.rotation import ANGLES, cayley, factor_pair, rotate
 from workbench.kernels.reference.transforms import hadamard, hadamard_inverse
 from workbench.quantizers.contract import Params
 
@@ -49,16 +49,16 @@ class Basis(nn.Module):
             drawn = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
             self.lean = nn.Parameter(FIRM * drawn if factors.hadamard else torch.full((cols,), LEAN))
         if factors.rotation:
-            for side, size in zip(("left", "right"), self.sizes, strict=True):
+            for side, size in zip(ANGLES, self.sizes, strict=True):
                 if size > 1:
                     self.register_parameter(side, nn.Parameter(torch.zeros(size * (size - 1) // 2)))
 
     def matrices(self) -> tuple[Tensor, ...]:
         """R₁ and R₂, or nothing without rotation."""
         upper = dict(self.named_parameters())
-        if not {"left", "right"} & upper.keys():
+        if not set(ANGLES) & upper.keys():
             return ()
-        pairs = zip(("left", "right"), self.sizes, strict=True)
+        pairs = zip(ANGLES, self.sizes, strict=True)
         return tuple(cayley(upper[side], size) if size > 1 else torch.ones(1, 1) for side, size in pairs)
 
     def gain(self) -> Tensor | None:
@@ -103,21 +103,20 @@ class Basis(nn.Module):
     def round(self) -> None:
         """Take the values that will be read back from the stored state."""
         state = self.state()
-        for side in ("left", "right"):
-            if side in state:
-                getattr(self, side).copy_(state[side].float())
-        if "gain" in state:
-            self.log_gain.copy_(state["gain"].float().log())
+        for side in ANGLES:
+            if hasattr(self, side):
+                angles = getattr(self, side)
+                angles.copy_(state.get(side, torch.zeros_like(angles)).float())
+        if hasattr(self, "log_gain"):
+            self.log_gain.copy_(state.get("gain", torch.ones(self.cols)).float().log())
 
     def state(self) -> Params:
-        """As stored: `gain` fp16, `signs` ±1, `left` and `right` fp16; only what is learned."""
+        """As stored: `gain` fp16, `signs` ±1, `left` and `right` fp16; only what is learned, and not what stayed the identity."""
         found: Params = {}
         gain, signs = self.gain(), self.signs()
-        if gain is not None:
+        if gain is not None and (gain.detach().half() != 1).any():
             found["gain"] = gain.detach().half()
         if signs is not None:
             found["signs"] = torch.where(self.lean.detach() >= 0, 1.0, -1.0)
-        for side in ("left", "right"):
-            if hasattr(self, side):
-                found[side] = getattr(self, side).detach().half()
-        return found
+        angles = {side: getattr(self, side).detach().half() for side in ANGLES if hasattr(self, side)}
+        return found | angles if any(side.any() for side in angles.values()) else found

@@ -75,8 +75,7 @@ def learn_block(
     parameters = [p for group in inputs for p in group.basis.parameters()]
     if start is None:
         yield from draw_signs(inputs, drawn_loss, draws, schedule.steps, seed)
-    else:  # what coders share comes from the basis at the beginning, codes from the basis to go on with
-        held_out()
+    else:  # the codes of the basis to go on with
         put(parameters, start.values)
         held_out()
     if not parameters or not schedule.steps:

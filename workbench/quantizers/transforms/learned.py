@@ -38,7 +38,7 @@ class Learned(Transform):
     signs: bool = setting(True, "learn a sign for each input (D±)")
     rotation: str = setting("kronecker", "learn a rotation of the input (R), of two small factors or full", choices=ROTATIONS)
     start: str = setting("hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=STARTS)
-    draws: int = setting(8, "sign patterns tried for each input first, where a Hadamard transform follows", low=1, high=1000)
+    draws: int = setting(16, "sign patterns tried for each input first, where a Hadamard transform follows", low=1, high=1000)
     steps: int = setting(100, "steps of AdamW at most", low=0, high=100_000)
     rate: float = setting(0.01, "learning rate at the start of the cosine", low=0.0, high=1.0)
     tokens: int = setting(1024, "tokens of a step, where a block is learned", low=1, high=1 << 20)

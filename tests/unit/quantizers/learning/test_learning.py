@@ -186,3 +186,15 @@ def test_signs_start_as_drawn_before_a_hadamard_and_as_they_are_without() -> Non
     drawn, other = (Basis(64, SPREAD, seed=seed).state()["signs"] for seed in (1, 2))
     assert 16 < (drawn < 0).sum() < 48
     assert not torch.equal(drawn, other)
+
+
+@pytest.mark.parametrize("factors", [ALL, SPREAD], ids=["plain", "hadamard"])
+def test_what_stayed_the_identity_is_not_stored(factors: Factors) -> None:
+    basis = Basis(24, factors)
+    assert list(basis.state()) == ["signs"]
+    with torch.no_grad():
+        basis.right[3] = 0.1
+        basis.log_gain[5] = 1e-5  # rounds to a factor of one
+    assert list(basis.state()) == ["signs", "left", "right"]
+    basis.round()
+    assert not basis.log_gain.any()
