@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from workbench import presets
 from workbench.analysis.ablation import ablation, block_errors
@@ -66,3 +67,22 @@ def test_a_block_that_adds_nothing_loses_all_it_adds(llama: ModelHandle) -> None
 def test_no_recipe_is_an_error(llama: ModelHandle) -> None:
     with pytest.raises(RecipeError, match="no recipes to compare; give at least one"):
         ablation(llama, {}, EVALUATION, calibration=CALIBRATION)
+
+
+def test_a_later_block_gets_its_own_input(llama: ModelHandle) -> None:
+    """With only block 1 quantized, its output in the whole model is its output on full-precision input."""
+    result = quantize_model(llama, presets.recipe("rtn", bits=2), layers="model.layers.1.*")
+    words = Text("one", ("Tom had a red ball. He ran after it.",))
+    ids = llama.encode(words.documents[0])
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = llama.module.get_submodule("model.layers.1").register_forward_hook(
+        lambda _module, args, out: seen.append((args[0], out if isinstance(out, torch.Tensor) else out[0]))
+    )
+    with hook, torch.no_grad():
+        llama.module(ids)
+        with llama.swapped({name: layer.weight() for name, layer in result.layers.items()}):
+            llama.module(ids)
+    (hidden, full), (_, out) = seen
+    expected = ((out - full).square().sum() / (full - hidden).square().sum()).item()
+    assert expected > 0.001
+    assert block_errors(llama, result, words, tokens=ids.shape[1]) == pytest.approx([0, expected], rel=1e-4)
