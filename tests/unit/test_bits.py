@@ -41,6 +41,11 @@ def test_merging_adds_items_and_averages_nominal_bits_over_weights() -> None:
     assert both.nominal_bits == pytest.approx(1.4)
 
 
+def test_the_nominal_bits_of_equal_layers_are_theirs() -> None:
+    layers = [BitLedger((), weights, 0.8) for weights in (65536, 65536, 65536)]
+    assert BitLedger.merge(layers).nominal_bits == 0.8
+
+
 def test_parts_of_a_shared_item_add_up_to_the_whole() -> None:
     part = BitLedger((BitEntry("codebook", 100 / 3, "shared", shared_by=3),), 10, 1.0)
     assert BitLedger.merge([part] * 3).total_bits == pytest.approx(100)

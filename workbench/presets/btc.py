@@ -28,6 +28,18 @@ TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def transform_setting() -> Any:
+    """The setting of all presets here for the basis in which weights are coded."""
+    said = "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains"
+    return setting("none", said, choices=tuple(TRANSFORMS))
+
+
+def basis(name: str) -> Part:
+    """The part of that setting."""
+    transform, settings = TRANSFORMS[name]
+    return part("transform", transform, **settings)
+
+
 def activation_setting() -> Any:
     """The setting of all presets here for W·A8: bits of a layer's input."""
     return setting(16, "bits of a layer's inputs when it runs, rounded token by token; 16 keeps them", choices=(16, 8, 6, 4))
@@ -63,27 +75,22 @@ class Btc(Preset):
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
-    transform: str = setting(
-        "none",
-        "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains",
-        choices=tuple(TRANSFORMS),
-    )
+    transform: str = transform_setting()
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
     activations: int = activation_setting()
     refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Codebook, signs, or signs with a second plane for salient columns, by `bits`, in the basis of `transform`."""
-        name, settings = TRANSFORMS[self.transform]
-        basis, inputs = part("transform", name, **settings), activations(self.activations)
-        return dataclasses.replace(self.plain(), transform=basis, activations=inputs, refinement=refinement(self.refinement))
+        inputs, trained = activations(self.activations), refinement(self.refinement)
+        return dataclasses.replace(self.plain(), transform=basis(self.transform), activations=inputs, refinement=trained)
 
     def plain(self) -> Recipe:
         """The same without a change of basis."""
         assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
         scales = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
         if self.bits < 1:
-            length, entries = codebook_shape(self.bits)
+            length, entries = codebook_shape(self.bits, self.name)
             shape = {"length": length, "entries": entries, "assignment": self.assignment, "scope": self.scope}
             return compose(part("coder", "binary-codebook", **shape, **scales), assignment=assignment)
         if self.bits in (1, 2):
@@ -117,61 +124,83 @@ class BtcPlanes(Preset):
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
+    transform: str = transform_setting()
     activations: int = activation_setting()
     refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Planes of codewords."""
-        length, entries = codebook_shape(self.bits / self.planes)
+        length, entries = codebook_shape(self.bits, self.name, self.planes)
         shape = {"planes": self.planes, "indexed": self.planes, "length": length, "entries": entries}
         how = {"assignment": self.assignment, "scope": self.scope, "scales": self.scales, "sweeps": self.sweeps}
         assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
         inputs, trained = activations(self.activations), refinement(self.refinement)
         coder = part("coder", "codebook-planes", **shape, **how)
-        return compose(coder, assignment=assignment, activations=inputs, refinement=trained)
+        return compose(coder, transform=basis(self.transform), assignment=assignment, activations=inputs, refinement=trained)
 
 
 @register("preset", "btc-paper")
 @dataclass(frozen=True)
 class BtcPaper(Preset):
-    """The codebook on the signs of two to four magnitude groups in blocks of 128: nominal bits count the index alone.
+    """Magnitude groups in blocks of 128 columns as the paper's figures imply; below 1 bit a codebook on their signs.
 
-    `splits` are the paper's: each adds a plane of one bit a weight that says which magnitude a weight has.
+    `splits` are the paper's. Below 1 bit nominal bits are those of the index, and each split adds a plane of one bit a weight
+    that says which magnitude a weight has. From 1 bit on there is no codebook: the split is ARB-LLM's, into `splits` + 1 groups,
+    and nominal bits count the second plane of salient columns, at most a share of `bits` − 1 of each block ("1.11": 11 %).
     """
 
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
-        "as the paper's figures imply, no code was released: 2 splits (four magnitudes here, three there), means and scales in "
-        "blocks of 128, maps and scales left out of the nominal bits. Maps are stored as planes, which may also repair signs "
-        "that the codebook flips; without the second plane of salient columns and the learned transformation"
+        "as the paper's figures imply, no code was released: 2 splits, means and scales in blocks of 128, maps and scales left "
+        "out of the nominal bits. Below 1 bit maps are planes: 2 splits are four magnitudes where the paper has three, and "
+        "planes may also repair signs that the codebook flips; a codeword stands for neighbouring columns, so salient columns "
+        "cannot be set apart there: their second plane is in the setting of 1.11 bits alone. No transformation unless asked for"
     )
 
-    bits: float = setting(0.8, "nominal bits per weight: the index alone", low=0.3, high=0.9)
-    splits: int = setting(2, "splits by magnitude, one stored bit a weight each (paper: 2)", low=1, high=2)
+    bits: float = setting(0.8, "nominal bits per weight: the index alone, or signs and second planes", low=0.3, high=1.4)
+    splits: int = setting(2, "splits by magnitude, about one stored bit a weight each (paper: 2)", low=1, high=2)
     assignment: str = setting("hamming", "what a wrong sign costs: 1, or the weight's size", choices=("hamming", "magnitude"))
     scope: str = setting("model", "which layers share the codebook", choices=("matrix", "projection", "model"))
     mean: bool = setting(True, "also store a mean beside the scales")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
+    transform: str = transform_setting()
     activations: int = activation_setting()
 
     def build(self) -> Recipe:
+        """A codebook with planes of single bits, or groups of signs, in the basis of `transform`."""
+        plain = self.indexed() if self.bits < 1 else self.signs()
+        return dataclasses.replace(plain, transform=basis(self.transform), activations=activations(self.activations))
+
+    def indexed(self) -> Recipe:
         """One plane of codewords, a plane of single bits a split, scales in blocks of whole codewords."""
-        length, entries = codebook_shape(self.bits)
+        length, entries = codebook_shape(self.bits, self.name)
         block = BLOCK // length * length
         shape = {"planes": 1 + self.splits, "indexed": 1, "length": length, "entries": entries, "scales": "group", "group": block}
         how = {"assignment": self.assignment, "scope": self.scope, "mean": self.mean, "sweeps": self.sweeps}
-        assignment, inputs = part("assignment", "block-feedback", block=block), activations(self.activations)
-        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment, activations=inputs)
+        assignment = part("assignment", "block-feedback", block=block)
+        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment)
+
+    def signs(self) -> Recipe:
+        """One plane of signs for each magnitude group, two for salient columns, blocks of 128."""
+        most = round((self.bits - 1) * BLOCK)
+        salient = most + 1 if most else 0  # fewer than so many
+        settings = {"groups": self.splits + 1, "search": "greedy", "salient": salient, "metric": "hessian", "block": BLOCK}
+        sign = {"scales": "group", "group": BLOCK, "mean": self.mean, "sweeps": self.sweeps, "rescale": False}
+        planes = [1] * (self.splits + 1) + ([2] if salient else [])
+        coders = [part("coder", "sign", planes=count, **sign) for count in planes]
+        assignment = part("assignment", "block-feedback", block=BLOCK)
+        return compose(*coders, split=part("split", "groups", **settings), assignment=assignment)
 
 
-def codebook_shape(bits: float) -> tuple[int, int]:
-    """(v, 2^k): the shortest codewords whose k/v is within 0.005 of `bits`; RecipeError names the nearest there are."""
+def codebook_shape(bits: float, owner: str = "btc", planes: int = 1) -> tuple[int, int]:
+    """(v, 2^k): the shortest codewords whose planes · k/v is within 0.005 of `bits`; RecipeError names the nearest there are."""
     shapes = [(v, k) for v in LENGTHS for k in range(1, min(v, WIDEST + 1))]
     for v, k in shapes:
-        if abs(k / v - bits) <= CLOSE:
+        if abs(k / v - bits / planes) <= CLOSE:
             return v, 1 << k
-    below = max((k / v for v, k in shapes if k / v < bits), default=None)
-    above = min((k / v for v, k in shapes if k / v > bits), default=1.0)
+    rates = [planes * k / v for v, k in shapes]
+    below = max((rate for rate in rates if rate < bits), default=None)
+    above = min((rate for rate in rates if rate > bits), default=float(planes))
     near = " or ".join(f"{rate:.4g}" for rate in (below, above) if rate is not None)
     tried = f"{LENGTHS[0]} to {LENGTHS[-1]} signs with at most 2^{WIDEST} entries"
-    raise RecipeError(f"preset 'btc': no codebook of {tried} has {bits} bits; use {near}.")
+    raise RecipeError(f"preset {owner!r}: no codebook of {tried} has {bits} bits; use {near}.")

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed, ledger
@@ -256,8 +257,8 @@ def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Seq
     total = 0.0
     for coder, mask, child in zip(coders, masks, children, strict=True):
         own = coder.nominal_bits
-        total += ledger(child, 0.0).bits_per_weight if own is None else own * mask.float().mean().item()
-    return total
+        total += ledger(child, 0.0).bits_per_weight if own is None else own * (int(mask.sum()) / mask.numel())
+    return round(total, FIGURES)
 
 
 def relative_error(w: Tensor, decoded: Tensor) -> float:

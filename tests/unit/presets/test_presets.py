@@ -70,7 +70,7 @@ def test_a_recipe_is_written_down_and_read_back(name: str, settings: dict[str, o
 def test_a_recipe_runs_and_counts_what_it_promises(name: str, settings: dict[str, object]) -> None:
     preset = presets.find(name)(**settings)
     w = gaussian(40, 256)
-    result = quantize(preset.recipe(), w, correlated(256) if preset.needs_calibration else None)
+    result = quantize(quick(preset.recipe()), w, correlated(256) if preset.needs_calibration else None)
     assert torch.isfinite(result.weight()).all()
     if name != "none":
         exact = preset.build().split.fixed_shares
@@ -79,6 +79,13 @@ def test_a_recipe_runs_and_counts_what_it_promises(name: str, settings: dict[str
             assert result.bits_per_weight <= result.nominal_bits or result.packed.facts["rank"] == 1
         else:
             assert result.bits_per_weight > result.nominal_bits
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """The recipe, its transform learned in two steps: enough to run all of it."""
+    if not recipe.transform.learns:
+        return recipe
+    return recipe.replace(transform=dataclasses.replace(recipe.transform, steps=2))
 
 
 WITHOUT_EFFECT = {("binary", "block")}  # until compensation is on
@@ -337,7 +344,30 @@ def test_the_papers_bits_leave_out_maps_and_scales(bits: float, splits: int) -> 
     assert result.bits_per_weight == pytest.approx(bits + splits + scales + book, abs=0.01)
 
 
-@pytest.mark.parametrize("bits", [1.11, 1.4, 1.6, 1.8])
+@pytest.mark.parametrize("splits", [1, 2])
+def test_the_setting_of_1_11_bits_has_groups_of_signs_and_two_planes_in_salient_columns(splits: int) -> None:
+    result = quantize(presets.recipe("btc-paper", bits=1.11, splits=splits), gaussian(48, 256), correlated(256))
+    signs = sum(entry.bits for entry in result.ledger.entries if entry.item.endswith("planes signs")) / (48 * 256)
+    assert 1 < result.nominal_bits <= 1.11
+    assert result.nominal_bits == pytest.approx(signs, abs=0.005)
+    assert result.bits_per_weight > result.nominal_bits + 1
+    assert presets.find("btc-paper")(bits=1.0).nominal_bits == 1
+
+
+@pytest.mark.parametrize("name", ["btc", "btc-paper", "btc-planes"])
+@pytest.mark.parametrize("bits", [0.8, 1.11])
+def test_every_btc_takes_the_same_transforms(name: str, bits: float) -> None:
+    recipe = presets.recipe(name, bits=bits, transform="both")
+    assert recipe.transform == presets.recipe("btc", transform="both").transform
+    assert recipe.coders == presets.recipe(name, bits=bits).coders
+
+
+def test_a_rate_that_planes_cannot_have_is_named_in_all_their_bits() -> None:
+    with pytest.raises(RecipeError, match=r"preset 'btc-planes': no codebook of .* has 0\.62 bits; use 0\.6 or 0\.625"):
+        presets.recipe("btc-planes", bits=0.62)
+
+
+@pytest.mark.parametrize("bits", [0.7, 0.8, 0.9, 1.11, 1.4, 1.6, 1.8])
 def test_planes_of_codewords_store_what_they_promise(bits: float) -> None:
     result = quantize(presets.recipe("btc-planes", bits=bits, compensation=False), gaussian(512, 720))
     books = sum(entry.bits for entry in result.ledger.entries if entry.item.endswith("codebook codebook")) / (512 * 720)

@@ -62,8 +62,8 @@ class Groups(BlockSplit):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of normal weights, and a tenth of the columns salient."""
-        kept, salient = self.kept / self.of, SALIENT if self.salient > 1 else 0.0
+        """Of normal weights, and a tenth of the columns salient, or as many as may be."""
+        kept, salient = self.kept / self.of, min(SALIENT, max(self.salient - 1, 0) / self.block)
         apart = [share * salient * kept for share in NORMAL[self.salient_groups]] if self.salient else []
         pruned = [1 - kept] if self.pruned else []
         return (*pruned, *(share * (1 - salient) * kept for share in NORMAL[self.groups]), *apart)
