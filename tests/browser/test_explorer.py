@@ -152,6 +152,29 @@ def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> 
     expect(page.locator(".tabulator-cell").filter(has_text="uniform codes")).to_have_count(0)
 
 
+def test_the_method_tab_shows_what_the_recipe_has(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}?recipe=btc-paper")
+    tab(page, "Method")
+    figure(page, "rank of the pattern")
+    expect(page.get_by_text("This layer is not quantized yet: press").first).to_be_visible()
+    button(page, "Quantize this layer").click()
+    assert len(figure(page, "codewords, most used first")["x"][0]) == 256
+    expect(page.get_by_text(re.compile(r"of the signs are flipped at 0\.80 bits a sign"))).to_be_visible()
+
+    button(page, "Groups").focus()
+    page.keyboard.press("Enter")
+    figure(page, "column (input feature, in the coded basis)")
+    expect(page.get_by_text(re.compile("magnitude 4 of 4; saying which costs 2.00 bits"))).to_be_visible()
+    button(page, "Show as table").last.click()
+    expect(page.locator(".tabulator-cell").filter(has_text="magnitude 4 of 4")).to_be_visible()
+
+    button(page, "Sweeps").click()
+    figure(page, "sweep")
+    expect(page.get_by_text("How do scale and mean of a row settle?")).to_be_visible()
+    button(page, "Transform").click()
+    expect(page.get_by_text("This recipe learns no transform: try")).to_be_visible()
+
+
 def test_a_run_over_the_whole_model_can_be_cancelled(address: str, open_page: Open) -> None:
     page = open_page(address)
     field(page, "Preset").select_option("btc")
@@ -202,7 +225,7 @@ def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> N
 def test_nothing_sticks_out(address: str, open_page: Open, width: int) -> None:
     page = open_page(address, width=width)
     figure(page, "weight")
-    for name in ("Weights", "Error", "Ledger", "Text", "Table"):
+    for name in ("Weights", "Error", "Ledger", "Method", "Text", "Table"):
         tab(page, name)
         page.wait_for_timeout(300)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, name
@@ -213,7 +236,7 @@ def test_nothing_is_in_a_blind_visitors_way(address: str, open_page: Open, theme
     page = open_page(f"{address}?theme={theme}")
     figure(page, "weight")
     quantize_one(page, 1)
-    for name in ("Weights", "Error", "Ledger", "Text", "Table"):
+    for name in ("Weights", "Error", "Ledger", "Method", "Text", "Table"):
         tab(page, name)
         if name == "Text":
             fill(page, "Prompt", "The small dog")

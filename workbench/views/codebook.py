@@ -124,7 +124,7 @@ def flips_sentence(known: pd.DataFrame, moved: bool) -> str:
     """The codebook with the fewest flips, against its bound."""
     if known.empty:
         return "No codebook has been compared with its weights yet."
-    best = known.loc[known["flip_rate"].idxmin()]
+    best = known.iloc[int(known["flip_rate"].argmin())]
     least = f"{themes.percent(best['flip_bound'])} is the least for evenly spread signs"
     also = " Some of them flipped before, when weights took over the errors of columns already coded." if moved else ""
     return f"{themes.percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}.{also}"

@@ -149,12 +149,7 @@ class FigureFrame(pn.viewable.Viewer):
 
 def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
     """A table with the glossary's headers, tooltips and number formats; numbers stay numbers and sort as such."""
-    shown = frame.reset_index(drop=True).copy()
-    for column in shown:
-        if columns.digits(column):
-            shown[column] = [float(f"{value:.3g}") for value in shown[column].astype(float)]
-        elif not is_numeric_dtype(shown[column]):
-            shown[column] = [columns.written(column, value) for value in shown[column]]
+    shown = readable(frame)
     return pn.widgets.Tabulator(
         shown,
         titles={column: columns.label(column) for column in shown},
@@ -170,6 +165,17 @@ def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
         sizing_mode="stretch_width",
         **settings,
     )
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table as they are shown: short numbers, a dash where there is no text."""
+    shown = frame.reset_index(drop=True).copy()
+    for column in shown:
+        if columns.digits(column):
+            shown[column] = [float(f"{value:.3g}") for value in shown[column].astype(float)]
+        elif not is_numeric_dtype(shown[column]):
+            shown[column] = [columns.written(column, value) for value in shown[column]]
+    return shown
 
 
 def number(column: str) -> NumberFormatter:

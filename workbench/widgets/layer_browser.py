@@ -6,7 +6,7 @@ import panel as pn
 
 from workbench.analysis import columns
 from workbench.views import layers as views
-from workbench.widgets.component import Component, FigureFrame, data_table, theme
+from workbench.widgets.component import Component, FigureFrame, data_table, readable, theme
 
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
 
@@ -51,10 +51,10 @@ class LayerTable(Component):
     """All layers with their numbers, sortable."""
 
     def build(self) -> pn.viewable.Viewable:
-        """Filled by `refresh`."""
-        self.column = pn.Column(sizing_mode="stretch_width")
-        return self.column
+        """The table, as it stands at first."""
+        self.table = data_table(self.session.layer_table())
+        return pn.Column(self.table, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
-        """The table as it stands."""
-        self.column[:] = [data_table(self.session.layer_table())]
+        """New numbers in the same table, so that its order and page stay."""
+        self.table.value = readable(self.session.layer_table())

@@ -55,6 +55,9 @@ def test_flips_are_points_over_the_bound() -> None:
     assert (points["x"], points["y"]) == ([0.75], table["flip_rate"].tolist())
     assert bound["y"][0] > bound["y"][-1] == 0
     assert "are flipped at 0.75 bits a sign" in figure.answer
+    both = pd.concat([table.assign(flip_rate=0.3), table])
+    assert codebook.flips(both, moved=True).answer.startswith(figure.answer)
+    assert "took over the errors" in codebook.flips(both, moved=True).answer
     assert codebook.flips(analysis.summary(PACKED)).answer == "No codebook has been compared with its weights yet."
 
 
