@@ -1,12 +1,11 @@
 """Preset `parity`: sub-1-bit signs by parity checks instead of a codebook."""
 
-import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
-from workbench.presets.btc import TRANSFORMS, activation_setting, activations
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.btc import activation_setting, activations, basis, transform_setting
+from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
@@ -34,12 +33,9 @@ class Parity(Preset):
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each column's error to later columns (needs calibration)")
-    transform: str = setting(
-        "none",
-        "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains",
-        choices=tuple(TRANSFORMS),
-    )
+    transform: str = transform_setting()
     activations: int = activation_setting()
+    refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Parity signs, in the basis of `transform`."""
@@ -47,6 +43,5 @@ class Parity(Preset):
         settings = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
         coder = part("coder", "parity-signs", length=rate.denominator, checks=rate.numerator, **settings)
         assignment = part("assignment", "block-feedback", block=1, repair=self.repair) if self.compensation else None
-        name, basis = TRANSFORMS[self.transform]
-        recipe = compose(coder, assignment=assignment, activations=activations(self.activations))
-        return dataclasses.replace(recipe, transform=part("transform", name, **basis))
+        inputs, trained = activations(self.activations), refinement(self.refinement)
+        return compose(coder, transform=basis(self.transform), assignment=assignment, activations=inputs, refinement=trained)
