@@ -242,6 +242,7 @@ BUDGETS = {
     ("coder", "trellis"): ("bits", [1, 2, 4, 6, 8, 10]),
     ("coder", "binary-factors"): ("bits", [0.4, 0.6, 0.9, 1.4]),
     ("coder", "codebook-planes"): ("entries", [4, 16, 64, 256, 512, 1024]),
+    ("coder", "parity-signs"): ("length", [2, 3, 5, 10, 20]),
     ("split", "top-elements"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
     ("split", "groups"): ("groups", [1, 2, 3]),
     ("split", "salient-columns"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
