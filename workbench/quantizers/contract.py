@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from workbench.quantizers.learning.refine import QuantizedBlock
 
 Params = dict[str, Tensor]
-Rounding = Callable[[Tensor, Tensor | None], Tensor]  # a matrix, under a second moment, to what the recipe makes of it
 Step = TypeVar("Step")
 Result = TypeVar("Result")
 
@@ -55,6 +54,16 @@ class Sweeps:
     stop: int
     errors: tuple[float, ...]
     path: tuple[Params, ...]
+
+
+class Rounding(Protocol):
+    """A quantizer inside a learning loop, on matrices that are in their basis already."""
+
+    def __call__(self, w: Tensor, moment: Tensor | None, /) -> Tensor:
+        """The values of `w [rows, cols]` under `moment [cols, cols]`; the parameters that it found stay for `nearest`."""
+
+    def nearest(self, w: Tensor, /) -> Tensor:
+        """The values of the codes nearest to another `w`, with the parameters of the last call."""
 
 
 class QuantizerPart(Part):

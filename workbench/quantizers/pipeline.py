@@ -203,6 +203,7 @@ class InLoop:
     def __init__(self, recipe: Recipe) -> None:
         self.split, self.assignment = cast(Split, recipe.split), cast(Assignment, recipe.assignment)
         self.coders = [self.quick(coder) for coder in cast(tuple[Coder, ...], recipe.coders)]
+        self.runs: list[CoderRun] = []
 
     def quick(self, coder: Coder) -> Coder:
         """The coder with few sweeps."""
@@ -221,7 +222,12 @@ class InLoop:
             pass
         for run in runs:
             run.refit(w - sum(other.values() for other in runs if other is not run))
+        self.runs = runs
         return sum((run.values() for run in runs), torch.zeros_like(w))
+
+    def nearest(self, w: Tensor) -> Tensor:
+        """The values of the nearest codes, with the masks and parameters of the last call."""
+        return sum((run.code(w, 0, w.shape[1]) * run.mask for run in self.runs), torch.zeros_like(w))
 
 
 def code_columns(

@@ -43,13 +43,15 @@ def learn_block(
     tokens: int,
     seed: int,
     draws: int = 1,
+    commitment: float = 0.0,
     start: Memory | None = None,
 ) -> Generator[LearningStep, None, float]:
     """Train the bases of all `inputs` together and leave the best in them; returns the held-out loss.
 
     `names` gives each layer's weight in the block, `orient` turns `[rows, cols]` into how the block holds it. Each step sees
     windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out. Every look at these quantizes
-    again, for the steps up to the next look. Before the first step, signs before a Hadamard transform are the best of `draws`.
+    again, for the steps up to the next look. The loss is the block's, and for a share of `commitment` the weights' distance from
+    their nearest codes, which are chosen anew at every step. Before the first step, signs before a Hadamard transform are the best of `draws`.
     `start` goes on from an earlier step's memory.
     """
     count = len(loss.hidden)
@@ -62,7 +64,12 @@ def learn_block(
         return {names[name]: orient[name](w) for own in weights for name, w in own.items()}
 
     def step_loss(step: int) -> Tensor:
-        return loss(batches[step], in_block(group.effective() for group in inputs))
+        total = torch.zeros(())
+        if commitment > 0:
+            total = total + commitment * torch.stack([group.distance() for group in inputs]).mean()
+        if commitment < 1:
+            total = total + (1 - commitment) * loss(batches[step], in_block(group.effective() for group in inputs))
+        return total
 
     @torch.no_grad()
     def held_out() -> float:

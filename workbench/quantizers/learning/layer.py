@@ -21,6 +21,7 @@ def learn_layer(
     gradient: str,
     *,
     draws: int = 1,
+    commitment: float = 0.0,
     seed: int = 0,
 ) -> Generator[LearningStep, None, Params]:
     """The stored state of the best basis for `w [rows, cols]`; its loss is the share of the output's energy that is lost."""
@@ -36,7 +37,8 @@ def learn_layer(
     whole = energy(scaled).clamp(min=torch.finfo(torch.float32).tiny)
 
     def loss(_step: int) -> Tensor:
-        return energy(layer.effective()["weight"] - scaled) / whole
+        lost = energy(layer.effective()["weight"] - scaled) / whole
+        return commitment * layer.distance() + (1 - commitment) * lost
 
     def held_out() -> float:
         return (energy(layer.refresh()["weight"] - scaled) / whole).item()

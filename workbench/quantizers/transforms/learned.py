@@ -30,7 +30,10 @@ class Learned(Transform):
 
     W' = W Λ⁻¹ D R H. R is a Kronecker product of two rotations (placement and cost as in FlatQuant, arXiv 2410.09426) or one
     full rotation, by the Cayley map. Trained by AdamW where the paper uses Cayley SGD. For one layer the loss is its output
-    error under the second moment; over a model, a whole block's output error (see `quantizers.sequence`).
+    error under the second moment; over a model, a whole block's output error (see `quantizers.sequence`). Differences: H, without
+    which signs change nothing; signs are drawn and compared, as a straight-through gradient does no better than that; and most
+    of the loss is the weights' distance from their nearest codes (the paper's auxiliary loss is not public), as a rotation that
+    follows the block's output alone fits codes that are gone once it is quantized again.
     """
 
     learns: ClassVar[bool] = True
@@ -39,8 +42,9 @@ class Learned(Transform):
     rotation: str = setting("kronecker", "learn a rotation of the input (R), of two small factors or full", choices=ROTATIONS)
     start: str = setting("hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=STARTS)
     draws: int = setting(16, "sign patterns tried for each input first, where a Hadamard transform follows", low=1, high=1000)
-    steps: int = setting(100, "steps of AdamW at most", low=0, high=100_000)
-    rate: float = setting(0.01, "learning rate at the start of the cosine", low=0.0, high=1.0)
+    commitment: float = setting(0.9, "share of the weights' distance from their nearest codes in the loss", low=0.0, high=1.0)
+    steps: int = setting(60, "steps of AdamW at most", low=0, high=100_000)
+    rate: float = setting(0.02, "learning rate at the start of the cosine", low=0.0, high=1.0)
     tokens: int = setting(1024, "tokens of a step, where a block is learned", low=1, high=1 << 20)
     gradient: str = setting("codes", "what stays put while the basis moves: the codes or the rounding error", choices=GRADIENTS)
 
@@ -57,12 +61,13 @@ class Learned(Transform):
 
     def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
         """`gain`, `signs`, `left`, `right`, as far as they are learned, against plain binarization."""
-        return finish(self.learn(w, moment, seed, binarized))
+        return finish(self.learn(w, moment, seed, Binarized()))
 
     def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator[LearningStep, None, Params]:
         """The same, step by step, against the recipe's coders."""
-        how = {"draws": self.draws, "seed": seed}
-        return (yield from learn_layer(w, moment, self.factors, rounding, self.schedule, self.gradient, **how))
+        factors, schedule, how = self.factors, self.schedule, {"draws": self.draws, "seed": seed}
+        steps = learn_layer(w, moment, factors, rounding, schedule, self.gradient, commitment=self.commitment, **how)
+        return (yield from steps)
 
     def forward(self, w: Tensor, state: Params) -> Tensor:
         """W Λ⁻¹ D R H."""
@@ -86,8 +91,17 @@ class Learned(Transform):
         return Packed("rotated", rows, cols, tensors, facts, children)
 
 
-def binarized(w: Tensor, _moment: Tensor | None = None) -> Tensor:
+class Binarized:
     """First-order ARB with row scales and means, three sweeps; blind to the second moment."""
-    every = torch.ones_like(w, dtype=torch.bool)
-    params = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs).params
-    return values(nearest_signs(w, params), params, slice(0, w.shape[1]))
+
+    params: Params
+
+    def __call__(self, w: Tensor, _moment: Tensor | None = None) -> Tensor:
+        """Scales, means and signs of `w [rows, cols]`."""
+        every = torch.ones_like(w, dtype=torch.bool)
+        self.params = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs).params
+        return self.nearest(w)
+
+    def nearest(self, w: Tensor) -> Tensor:
+        """Signs of another matrix, with these scales and means."""
+        return values(nearest_signs(w, self.params), self.params, slice(0, w.shape[1]))

@@ -8,14 +8,14 @@ from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep
 from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input
-from workbench.quantizers.transforms.learned import binarized
+from workbench.quantizers.transforms.learned import Binarized
 
 SIGNS = Factors(gain=False, signs=True, rotation=False, hadamard=True)
 
 
 def one(cols: int = 32, factors: Factors = SIGNS, seed: int = 0) -> Input:
     w = torch.randn(16, cols, generator=torch.Generator().manual_seed(seed)) ** 3
-    return Input({f"layer {seed}": w}, Basis(cols, factors), {f"layer {seed}": binarized}, "codes")
+    return Input({f"layer {seed}": w}, Basis(cols, factors), {f"layer {seed}": Binarized()}, "codes")
 
 
 def lost(inputs: list[Input], weights: dict[str, torch.Tensor]) -> float:

@@ -18,12 +18,23 @@ from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS, Input
 from workbench.quantizers.learning.layer import learn_layer
 from workbench.quantizers.pipeline import InLoop
-from workbench.quantizers.transforms.learned import ROTATIONS, STARTS, Learned, binarized
+from workbench.quantizers.transforms.learned import ROTATIONS, STARTS, Binarized, Learned
 
 ALL = Factors(gain=True, signs=True, rotation=True)
 SPREAD = Factors(gain=True, signs=True, rotation=True, hadamard=True)
 IDS = torch.arange(3, 67)[None]
 Learn = Callable[..., tuple[float, list[LearningStep], dict[str, torch.Tensor]]]
+
+
+class Exact:
+    """No quantizer: every value is a code."""
+
+    def __call__(self, w: torch.Tensor, moment: torch.Tensor | None) -> torch.Tensor:
+        self.moment = moment
+        return w
+
+    def nearest(self, w: torch.Tensor) -> torch.Tensor:
+        return w
 
 
 def wild(cols: int, factors: Factors = ALL, seed: int = 0) -> Basis:
@@ -56,7 +67,7 @@ def test_without_a_quantizer_the_block_is_reproduced(
         weights = {row.within(0, name): row.model.weight(name).to(dtype) for name in row.layers[0]}
         changed = {}
         for name, w in weights.items():
-            one = Input({name: w}, wild(w.shape[1], factors).to(dtype), {name: lambda inner, _moment: inner}, gradient)
+            one = Input({name: w}, wild(w.shape[1], factors).to(dtype), {name: Exact()}, gradient)
             one.basis.round()
             decoded = one.refresh()
             changed[f"{name}.weight"] = one.effective()[name]
@@ -85,7 +96,7 @@ def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> N
     w, h = torch.randn(32, 48, generator=torch.Generator().manual_seed(3)), correlated(48)
     seen: list[LearningStep] = []
     part = Learned(start="identity", steps=40, gradient=gradient)
-    state = finish(learn_layer(w, h, part.factors, binarized, part.schedule, gradient), seen.append)
+    state = finish(learn_layer(w, h, part.factors, Binarized(), part.schedule, gradient), seen.append)
 
     def lost(values: torch.Tensor) -> float:
         e = values - w
@@ -93,12 +104,12 @@ def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> N
 
     def stored(state: Params) -> torch.Tensor:
         inner = part.forward(w, state)
-        return reference.decode(part.pack(Packed("dense", 32, 48, {"weight": binarized(inner)}), state))
+        return reference.decode(part.pack(Packed("dense", 32, 48, {"weight": Binarized()(inner)}), state))
 
     looks = [step.held_out for step in seen if step.held_out is not None]
     best, start = lost(stored(state)), lost(stored(Basis(48, part.factors).state()))
     assert best == pytest.approx(min(*looks, start), rel=1e-3)
-    assert best < min(start, lost(binarized(w)))
+    assert best < min(start, lost(Binarized()(w)))
 
 
 def test_a_rotation_makes_binarizing_easier() -> None:
@@ -108,9 +119,9 @@ def test_a_rotation_makes_binarizing_easier() -> None:
     with torch.no_grad():
         w = hidden.undo(torch.randn(64, 16, generator=draw).sign())
     part = Learned(gain=False, signs=False, start="identity", steps=200, rate=0.03)
-    state = finish(part.learn(w, None, 0, binarized))
+    state = finish(part.learn(w, None, 0, Binarized()))
     inner = part.forward(w, state)
-    before, after = ((binarized(m) - m).square().sum() / m.square().sum() for m in (w, inner))
+    before, after = ((Binarized()(m) - m).square().sum() / m.square().sum() for m in (w, inner))
     assert after < 0.5 * before
 
 
@@ -127,11 +138,15 @@ def learn(tiny_models: dict[str, Path]) -> Iterator[Learn]:
         orient = {name: row.model.layer(name).orient for name in names}
         coders = presets.recipe("btc", bits=0.8, compensation=False)
 
-        def run(start: Memory | None = None) -> tuple[float, list[LearningStep], dict[str, torch.Tensor]]:
+        def run(
+            start: Memory | None = None, commitment: float = 0.0
+        ) -> tuple[float, list[LearningStep], dict[str, torch.Tensor]]:
             weights = {name: row.model.weight(name) for name in names}
             inputs = [Input({n: w}, Basis(w.shape[1], ALL), {n: InLoop(coders)}, "codes") for n, w in weights.items()]
             seen: list[LearningStep] = []
-            steps = learn_block(loss, inputs, names, orient, Schedule(20, 0.01), tokens=128, seed=0, start=start)
+            steps = learn_block(
+                loss, inputs, names, orient, Schedule(20, 0.01), tokens=128, seed=0, commitment=commitment, start=start
+            )
             return finish(steps, seen.append), seen, inputs[0].basis.state()
 
         yield run
@@ -167,17 +182,12 @@ def test_batches_see_every_window_before_any_again() -> None:
 def test_the_moment_of_the_changed_input_is_what_codes_are_chosen_under() -> None:
     basis, h = wild(24, SPREAD), correlated(24)
     basis.round()
-    seen: list[torch.Tensor | None] = []
-
-    def rounding(inner: torch.Tensor, moment: torch.Tensor | None) -> torch.Tensor:
-        seen.append(moment)
-        return inner
-
+    rounding = Exact()
     Input({"weight": torch.eye(24)}, basis, {"weight": rounding}, "codes", h).refresh()
     with torch.no_grad():
         t = basis.input(torch.eye(24))
-    assert seen[0] is not None
-    torch.testing.assert_close(seen[0], t.mT @ h @ t, rtol=1e-4, atol=1e-4)
+    assert rounding.moment is not None
+    torch.testing.assert_close(rounding.moment, t.mT @ h @ t, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(t @ basis(torch.eye(24)).mT, torch.eye(24), rtol=0, atol=1e-5)
 
 
@@ -198,3 +208,23 @@ def test_what_stayed_the_identity_is_not_stored(factors: Factors) -> None:
     assert list(basis.state()) == ["signs", "left", "right"]
     basis.round()
     assert not basis.log_gain.any()
+
+
+def test_the_distance_from_the_nearest_codes_is_that_of_the_decoded_weights() -> None:
+    """With gains too: what counts is the weight in the model's own basis."""
+    w = torch.randn(16, 24, generator=torch.Generator().manual_seed(6))
+    group = Input({"weight": w}, wild(24, SPREAD), {"weight": Binarized()}, "codes")
+    group.basis.round()
+    decoded = group.refresh()["weight"]
+    assert group.distance().item() == pytest.approx(((decoded - w).square().sum() / w.square().sum()).item(), rel=1e-4)
+    group.distance().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in group.basis.parameters())
+
+
+@pytest.mark.parametrize("commitment", [0.0, 0.5, 1.0])
+def test_a_committed_basis_is_nearer_to_its_codes(learn: Learn, commitment: float) -> None:
+    """The more the loss asks for it, the lower the distance; the first step's loss is the mixture it says."""
+    plain, committed = learn()[1][0].loss, learn(commitment=1.0)[1]
+    mixed = learn(commitment=commitment)[1]
+    assert mixed[0].loss == pytest.approx(commitment * committed[0].loss + (1 - commitment) * plain, rel=1e-4)
+    assert committed[-1].loss < committed[0].loss
