@@ -119,9 +119,9 @@ class BlockSequence:
             seed = self.chosen[next(iter(inputs[0].weights))].seed
             how: dict[str, Any] = {
                 "tokens": learned.tokens,
-                "seed": seed,
                 "draws": learned.draws,
                 "commitment": learned.commitment,
+                "seed": seed,
             }
             for step in learn_block(loss, inputs, names, orient, learned.schedule, **how):
                 yield Snapshot("learn", step.step, max(step.steps, 1), {"step": step})

@@ -51,8 +51,8 @@ def learn_block(
     `names` gives each layer's weight in the block, `orient` turns `[rows, cols]` into how the block holds it. Each step sees
     windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out. Every look at these quantizes
     again, for the steps up to the next look. The loss is the block's, and for a share of `commitment` the weights' distance from
-    their nearest codes, which are chosen anew at every step. Before the first step, signs before a Hadamard transform are the best of `draws`.
-    `start` goes on from an earlier step's memory.
+    their nearest codes, chosen anew at every step. Before the first step, signs before a Hadamard transform are the best of
+    `draws`. `start` goes on from an earlier step's memory.
     """
     count = len(loss.hidden)
     apart = list(range(0, count, HELD_OUT)) if count > 1 else [0]
