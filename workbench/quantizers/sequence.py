@@ -117,13 +117,18 @@ class BlockSequence:
             orient = {name: self.model.layer(name).orient for name in run.layers}
             loss = BlockLoss(run.block, run.calls, run.hidden, full)
             seed = self.chosen[next(iter(inputs[0].weights))].seed
-            how: dict[str, Any] = {
-                "tokens": learned.tokens,
-                "draws": learned.draws,
-                "commitment": learned.commitment,
-                "seed": seed,
-            }
-            for step in learn_block(loss, inputs, names, orient, learned.schedule, **how):
+            steps = learn_block(
+                loss,
+                inputs,
+                names,
+                orient,
+                learned.schedule,
+                tokens=learned.tokens,
+                draws=learned.draws,
+                commitment=learned.commitment,
+                seed=seed,
+            )
+            for step in steps:
                 yield Snapshot("learn", step.step, max(step.steps, 1), {"step": step})
         for own in inputs:
             state = own.basis.state()

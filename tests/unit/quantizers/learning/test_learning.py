@@ -21,6 +21,7 @@ from workbench.quantizers.pipeline import InLoop
 from workbench.quantizers.transforms.learned import ROTATIONS, STARTS, Binarized, Learned
 
 ALL = Factors(gain=True, signs=True, rotation=True)
+TURNED = Factors(gain=True, signs=False, rotation=True)
 SPREAD = Factors(gain=True, signs=True, rotation=True, hadamard=True)
 IDS = torch.arange(3, 67)[None]
 Learnt = tuple[float, list[LearningStep], dict[str, torch.Tensor]]
@@ -141,7 +142,7 @@ def learn(tiny_models: dict[str, Path]) -> Iterator[Learn]:
 
         def run(start: Memory | None = None, commitment: float = 0.0) -> Learnt:
             weights = {name: row.model.weight(name) for name in names}
-            inputs = [Input({n: w}, Basis(w.shape[1], ALL), {n: InLoop(coders)}, "codes") for n, w in weights.items()]
+            inputs = [Input({n: w}, Basis(w.shape[1], TURNED), {n: InLoop(coders)}, "codes") for n, w in weights.items()]
             seen: list[LearningStep] = []
             schedule, how = Schedule(20, 0.01), {"commitment": commitment, "start": start}
             steps = learn_block(loss, inputs, names, orient, schedule, tokens=128, seed=0, **how)
