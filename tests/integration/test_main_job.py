@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import workbench as wb
 from workbench.calibration import CalibrationStats
@@ -57,6 +56,8 @@ def test_quantize_eval_compare(tmp_path: Path, recipe: str) -> None:
     assert row["kl_interval"][0] < row["kl"] < row["kl_interval"][1]
     assert 0 < row["top1_agreement"] < 1
     assert row["bytes"] == size < compared["original"]["bytes"]
+    assert row["resident_bytes"] < compared["original"]["resident_bytes"] / 4
+    assert row["tokens_per_second_range"][0] <= row["tokens_per_second"] <= row["tokens_per_second_range"][1]
     assert row["generated"]
 
 
@@ -67,8 +68,9 @@ def test_saved_model_runs_as_the_dequantized_one(builtin: ModelHandle, tmp_path:
     ids = builtin.encode("Once upon a time there was a little dog who lived in a small house.")
     with builtin.swapped({name: layer.weight() for name, layer in quantized.layers.items()}):
         expected = builtin.language_model().logits(ids)
-    torch.testing.assert_close(packed.logits(ids), expected, rtol=1e-4, atol=1e-4)
-    assert packed.generate("Once upon a time", tokens=20).startswith("Once upon a time")
+        text = builtin.language_model().generate("Once upon a time", tokens=60)
+    assert (packed.logits(ids) - expected).norm() < 1e-3 * expected.norm()
+    assert packed.generate("Once upon a time", tokens=60) == text
 
 
 @dataclass(frozen=True)

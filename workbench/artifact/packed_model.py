@@ -1,6 +1,6 @@
 """PackedModel: a loaded artifact. It reads and writes text like an opened model, on packed layers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from workbench.artifact.layout import MODEL
 from workbench.bits import BitLedger
 from workbench.errors import ModelError
-from workbench.kernels.linear import resident_bytes
+from workbench.kernels.linear import resident_bytes, warm_up
 from workbench.models import architecture
 from workbench.models.language_model import LanguageModel
 from workbench.models.layers import unknown_layer
@@ -69,6 +69,10 @@ class PackedModel:
     def resident_bytes(self) -> int:
         """Bytes that weights take in memory now, decoded copies included; other tensors are held in float32."""
         return resident_bytes([self.module])
+
+    def warm_up(self, on_progress: Callable[[float, float], None] = lambda *_: None) -> None:
+        """Compile kernels and prepare all layers now; see `kernels.linear.warm_up`."""
+        warm_up(self.module, on_progress)
 
     @property
     def layer_names(self) -> list[str]:

@@ -5,6 +5,7 @@ Exit status 0; 1 with one line `error: …` on standard error for a user's mista
 
 import typer
 
+from workbench.cli.bench import bench
 from workbench.cli.explore import explore
 from workbench.cli.measure import compare, evaluate, generate, whatif
 from workbench.cli.quantize import quantize
@@ -26,6 +27,7 @@ app.command("eval")(evaluate)
 app.command()(generate)
 app.command()(compare)
 app.command()(whatif)
+app.command()(bench)
 
 
 def main() -> None:

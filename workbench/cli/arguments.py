@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.cli.output import progress
+
 if TYPE_CHECKING:
     from workbench.artifact import PackedModel
     from workbench.models import ModelHandle
@@ -29,7 +31,10 @@ def open_any(source: str) -> "ModelHandle | PackedModel":
     if holds_recipe(source):
         from workbench.artifact import load
 
-        return load(source)
+        model = load(source)
+        with progress("compiling kernels", quiet=False) as told:
+            model.warm_up(told)
+        return model
     from workbench.models import open_model
 
     return open_model(source)

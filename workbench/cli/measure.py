@@ -9,6 +9,7 @@ from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextF
 from workbench.cli.output import emit, plus_minus, progress
 
 if TYPE_CHECKING:
+    from workbench.analysis.speed import Speed
     from workbench.artifact import PackedModel
     from workbench.models import ModelHandle
 
@@ -69,8 +70,9 @@ def compare(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, what they write."""
+    """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, speed, texts."""
     from workbench.analysis.compare import compare as measure
+    from workbench.analysis.speed import speeds
 
     original, document = open_any(model), read_text(text)
     pieces = list(original.language_model().stream(prompt))
@@ -80,11 +82,13 @@ def compare(
         begin = time.perf_counter()
         other = open_any(folder)
         result = measure(original, other, document, tokens=tokens, seed=seed)
+        before, after = speeds([original.language_model(), other.language_model()], prompt)
         facts["original"] = {
             "perplexity": result.perplexity_original,
             "perplexity_interval": result.perplexity_original_interval,
             "generated": "".join(pieces),
             **stored(original),
+            **running(original, before),
         }
         facts["tokens"] = result.tokens
         rows.append(
@@ -99,6 +103,7 @@ def compare(
                 "perplexity_interval": result.perplexity_interval,
                 **writing(pieces, list(other.language_model().stream(prompt))),
                 **stored(other),
+                **running(other, after),
                 "seconds": time.perf_counter() - begin,
             }
         )
@@ -162,6 +167,17 @@ def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:
     return {"bytes": model.bytes, "bits_per_weight": model.ledger.bits_per_weight, "nominal_bits": model.ledger.nominal_bits}
 
 
+def running(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any]:
+    """What the model takes in memory while it runs, and how fast it writes."""
+    from workbench.kernels.linear import resident_bytes
+
+    return {
+        "resident_bytes": resident_bytes([model.language_model().module]),
+        "tokens_per_second": speed.tokens_per_second,
+        "tokens_per_second_range": (speed.low, speed.high),
+    }
+
+
 def writing(original: list[str], other: list[str]) -> dict[str, Any]:
     """What the other model wrote, and the first token at which the two part: `fork` is None where they agree to the end."""
     from workbench.views.text import fork
@@ -174,6 +190,15 @@ def writing(original: list[str], other: list[str]) -> dict[str, Any]:
     return {"generated": "".join(other), "fork": parted}
 
 
+def running_lines(row: dict[str, Any]) -> list[str]:
+    """Memory and speed as two lines."""
+    low, high = row["tokens_per_second_range"]
+    return [
+        f"  in memory        {row['resident_bytes']:,} bytes",
+        f"  tokens a second  {row['tokens_per_second']:.0f}  ({low:.0f} to {high:.0f})",
+    ]
+
+
 def comparison_text(facts: dict[str, Any]) -> str:
     """The comparison as a page of text."""
     original = facts["original"]
@@ -183,6 +208,7 @@ def comparison_text(facts: dict[str, Any]) -> str:
         facts["model"],
         f"  perplexity       {plus_minus(original['perplexity'], original['perplexity_interval'])}",
         f"  bytes            {original['bytes']:,}",
+        *running_lines(original),
         f"  writes           {facts['prompt']}{original['generated']}",
     ]
     for row in facts["models"]:
@@ -200,6 +226,7 @@ def comparison_text(facts: dict[str, Any]) -> str:
             f"  top-1 agreement  {row['top1_agreement']:.2%}",
             f"  perplexity       {plus_minus(row['perplexity'], row['perplexity_interval'])}",
             f"  bytes            {row['bytes']:,}{bits}",
+            *running_lines(row),
             f"  writes           {facts['prompt']}{row['generated']}",
             f"  first fork       {parted}",
         ]

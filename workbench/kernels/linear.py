@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from workbench.kernels import dispatch
 from workbench.kernels.dispatch import Explanation
 from workbench.kernels.mode import Cache, Mode, Precision, Product
 from workbench.kernels.packed import Packed
+
+MANY_TOKENS = 128  # of a prompt: backends may multiply with so many inputs in another way than with one
 
 
 class PackedLinear(nn.Module):
@@ -109,6 +112,22 @@ def resident_bytes(modules: Iterable[nn.Module]) -> int:
             for product in part._prepared.values() if isinstance(part, PackedLinear) else ():
                 sizes[id(product)] = product.bytes
     return sum(sizes.values())
+
+
+def warm_up(module: nn.Module, on_progress: Callable[[float, float], None] = lambda *_: None) -> None:
+    """Run every packed layer once, so that kernels are compiled and matrices prepared before somebody waits for them.
+
+    Compiling takes a minute or two the first time on a machine and is kept on disk; `on_progress` is told `(done, layers)`.
+    """
+    layers = [part for part in module.modules() if isinstance(part, PackedLinear)]
+    seen = set()
+    for done, layer in enumerate(layers):
+        on_progress(done, len(layers))
+        forms = tuple(node.format for _, node in layer._tree.walk())
+        for inputs in (1,) if forms in seen else (1, MANY_TOKENS):
+            layer(torch.zeros(inputs, layer.in_features, device=next(layer.buffers(), torch.empty(0)).device))
+        seen.add(forms)
+    on_progress(1, 1)
 
 
 def buffer_name(path: str, tensor: str) -> str:

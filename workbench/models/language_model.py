@@ -91,7 +91,7 @@ class LanguageModel:
     def _pieces(self, ids: Tensor, tokens: int, temperature: float, seed: int) -> Iterator[str]:
         written = ids.flatten().tolist()
         shown = len(self.decode(written))
-        for token in self._tokens(ids, tokens, temperature, seed):
+        for token in self.new_tokens(ids, tokens, temperature, seed):
             written.append(token)
             text = self._settled(written)
             if len(text) > shown:
@@ -101,8 +101,8 @@ class LanguageModel:
         if rest:
             yield rest
 
-    def _tokens(self, ids: Tensor, tokens: int, temperature: float, seed: int) -> Iterator[int]:
-        """New tokens one at a time, reading only the newest one against cached keys and values."""
+    def new_tokens(self, ids: Tensor, tokens: int, temperature: float = 0.0, seed: int = 0) -> Iterator[int]:
+        """New tokens after `ids [1, T]`, one at a time, reading only the newest one against cached keys and values."""
         generator = torch.Generator(ids.device).manual_seed(seed)
         cache = None
         for _ in range(tokens):

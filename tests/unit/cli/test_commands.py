@@ -78,6 +78,19 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
     assert (tmp_path / "out" / "recipe.json").is_file()
 
 
+def test_bench(command: Callable[..., Said]) -> None:
+    words = ["bench", "--shape", "64x128", "--formats", "signs,w4-g128", "--threads", 1, "--batch", "1,2"]
+    facts = json.loads(command(*words, "--json").out)
+    assert {"machine", "rows", "cols", "turns", "results", "seconds"} == set(facts)
+    assert (facts["rows"], facts["cols"]) == (64, 128)
+    assert {row["format"] for row in facts["results"]} == {"torch-fp32", "signs", "w4-g128"}
+    assert {row["batch"] for row in facts["results"]} == {1, 2}
+    said = command(*words)
+    assert said.err == ""
+    assert "w4-g128" in said.out
+    assert "GB/s" in said.out
+
+
 def test_json_has_no_nan() -> None:
     facts = {"a": float("nan"), "b": [float("inf"), 1.5], "c": (True, None)}
     assert plain(facts) == {"a": None, "b": [None, 1.5], "c": [True, None]}

@@ -26,6 +26,9 @@ QUANTIZE = ["quantize", "builtin", "--out", "OUT", "--recipe"]
         pytest.param([*QUANTIZE, "rtn", "--layers", "x*"], "match none of 42 layers", id="pattern-matches-nothing"),
         pytest.param(["whatif", "builtin", "--layer", "mlp", "--recipe", "rtn"], "unknown layer 'mlp'", id="no-such-layer"),
         pytest.param(["compare", "builtin", "nowhere"], "there is no folder 'nowhere'", id="no-such-result"),
+        pytest.param(["bench", "--shape", "64"], "--shape '64'; give rows and columns", id="bench-shape"),
+        pytest.param(["bench", "--threads", "two"], "--threads 'two'; give whole numbers", id="bench-threads"),
+        pytest.param(["bench", "--formats", "w5"], "unknown bench format 'w5'", id="bench-format"),
         pytest.param(["explore", "nowhere"], "there is no folder 'nowhere'", id="explore-nothing"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from workbench.kernels import reference
-from workbench.kernels.linear import PackedLinear, resident_bytes
+from workbench.kernels.linear import PackedLinear, resident_bytes, warm_up
 from workbench.kernels.packed import Packed
 
 
@@ -98,3 +98,12 @@ def test_moving_forgets_what_was_prepared(draw) -> None:
     layer(torch.ones(1, 13))
     assert layer.resident_bytes > stored
     assert layer.to("cpu").resident_bytes == stored
+
+
+def test_warming_up_prepares_every_layer(draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORKBENCH_KERNELS", raising=False)
+    layers = nn.Sequential(PackedLinear(draw.planes(1, 13, extras=False)), nn.ReLU(), PackedLinear(draw.dense()))
+    told: list[tuple[float, float]] = []
+    warm_up(layers, lambda done, total: told.append((done, total)))
+    assert [list(layers[i]._prepared) for i in (0, 2)] == [["numba"], ["reference"]]
+    assert told == [(0, 2), (1, 2), (1, 1)]

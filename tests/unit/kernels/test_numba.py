@@ -89,6 +89,7 @@ ACCEPTED: dict[str, Callable[[Draw], Packed]] = {
     "codebook-11-bit-index": lambda draw: draw.codebook(16, 1100, 16, extras=True),
     "codebook-padded": lambda draw: draw.codebook(10, 12, 48, extras=True),
     "codebook-one-entry": lambda draw: draw.codebook(8, 1, 48, extras=False),
+    "parity": lambda draw: draw.parity(15, 4, 16, extras=True),
     "factors": lambda draw: draw.factors(24, middle=False),
     "factors-odd-rank": lambda draw: draw.factors(13, middle=True),
     "masked-halves": lambda draw: masked(draw, 0.5, plane, two_planes),

@@ -39,7 +39,7 @@ def scripted(lm: LanguageModel, tokens: list[int]) -> LanguageModel:
 def test_pieces_make_the_decoded_text_of_all_tokens(tiny_models: dict[str, Path], family: str, seed: int) -> None:
     lm = open_model(tiny_models[family]).language_model()
     prompt = lm.encode("A fox")
-    tokens = list(lm._tokens(prompt, 60, 1.5, seed))
+    tokens = list(lm.new_tokens(prompt, 60, 1.5, seed))
     pieces = list(lm.stream("A fox", tokens=60, temperature=1.5, seed=seed))
     assert lm.decode(prompt) + "".join(pieces) == lm.decode(prompt[0].tolist() + tokens)
     assert lm.generate("A fox", tokens=60, temperature=1.5, seed=seed) == lm.decode(prompt[0].tolist() + tokens)
@@ -84,7 +84,7 @@ def test_greedy_takes_the_likeliest_token_each_time(lm: LanguageModel) -> None:
         expected.append(token)
         ids = torch.cat([ids, torch.tensor([[token]])], 1)
     assert expected
-    assert list(lm._tokens(lm.encode("Once"), 12, 0.0, 0)) == expected
+    assert list(lm.new_tokens(lm.encode("Once"), 12, 0.0, 0)) == expected
 
 
 def test_a_seed_repeats_itself_and_another_differs(lm: LanguageModel) -> None:

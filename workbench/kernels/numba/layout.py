@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference import codebook
+from workbench.kernels.reference import codebook, parity
 from workbench.kernels.reference.format import codes
 
 STEP = 8  # columns of a byte
@@ -121,6 +121,11 @@ def of_codebook(packed: Packed) -> Stripes:
     return striped(packed, packed_bytes(positive), **magnitudes(packed))
 
 
+def of_parity(packed: Packed) -> Stripes:
+    """Format `parity-signs`, the signs that follow from others filled in once."""
+    return striped(packed, packed_bytes(~parity.negative(packed)[None]), **magnitudes(packed))
+
+
 def without_signs(packed: Packed) -> Stripes:
     """Format `binary-codebook` without its signs, for which `indices_of` stands."""
     nothing = np.zeros((1, 0, -(-packed.cols // STEP)), np.uint8)
@@ -154,7 +159,7 @@ def vectors(packed: Packed) -> tuple[Tensor, Tensor]:
 
 
 def magnitudes(packed: Packed) -> dict[str, Any]:
-    """Scales, means and column scales of `binary-codebook` as those of one plane."""
+    """Scales, means and column scales of a format with one sign a weight as those of one plane."""
     column = packed.tensors.get("column_scale")
     own = None if column is None else column[None]
     return {"scale": packed.tensors["scale"][None], "mean": packed.tensors.get("mean"), "column": own}

@@ -138,6 +138,7 @@ STRIPES: dict[str, Callable[..., Stripes]] = {
     "planes": layout.of_planes,
     "uniform": layout.of_codes,
     "binary-codebook": layout.of_codebook,
+    "parity-signs": layout.of_parity,
 }
 
 

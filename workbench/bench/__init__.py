@@ -1,0 +1,6 @@
+"""How fast packed layers run on this machine: measured beside torch in one process, with what the machine could do at most."""
+
+from workbench.bench.machine import Machine, measure
+from workbench.bench.run import Result, bench
+
+__all__ = ["Machine", "Result", "bench", "measure"]

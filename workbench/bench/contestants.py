@@ -1,0 +1,117 @@
+"""What is measured: torch's own matrices in three types, and random matrices in packed formats.
+
+Random matrices are as fast as learned ones: nothing here depends on values. "exact" and "fast" are the two precisions of sums.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.errors import KernelError
+from workbench.kernels import dispatch, reference
+from workbench.kernels.mode import Mode
+from workbench.kernels.packed import Packed
+from workbench.registry import unknown
+
+BASELINE = "torch-fp32"
+GROUP = 128  # columns of a group in W2 and W4
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A matrix ready to multiply: float32 `[n, cols]` to `[n, rows]`; the bytes that a product reads, and its decoded weights."""
+
+    run: Callable[[Tensor], Tensor]
+    bytes: int
+    decode: Callable[[], Tensor]
+
+
+def torch_matrix(rows: int, cols: int, kind: torch.dtype) -> Ready:
+    """A matrix of torch in float32 or bfloat16."""
+    weight = torch.randn(rows, cols).to(kind)
+    return Ready(lambda x: torch.nn.functional.linear(x.to(kind), weight), weight.nbytes, lambda: weight.to(torch.float64))
+
+
+def torch_int8(rows: int, cols: int) -> Ready:
+    """torch's dynamic int8: weights and, at each call, inputs are rounded to 8 bits; the error counts the inputs' rounding."""
+    weight = torch.randn(rows, cols)
+    scale = float(weight.abs().max() / 127)
+    with warnings.catch_warnings():
+        # its tensors are to be removed from torch one day, but it is what int8 on a CPU means today
+        warnings.simplefilter("ignore", UserWarning)
+        rounded = torch.quantize_per_tensor(weight, scale, 0, torch.qint8)
+        held = torch.ops.quantized.linear_prepack(rounded, None)
+        values = rounded.dequantize()
+    return Ready(lambda x: torch.ops.quantized.linear_dynamic(x, held), rows * cols, values.double)
+
+
+def packed(tree: Packed, mode: Mode) -> Ready:
+    """A packed matrix on the backend that runs it, which must not be the reference."""
+    backend, refused = dispatch.choose(tree, 1)
+    if backend.name == "reference":
+        raise KernelError(f"no compiled backend runs format {tree.format!r} here: {'; '.join(refused.values())}.")
+    product = backend.prepare(tree, mode)
+    return Ready(product, product.bytes, lambda: reference.decode(tree).double())
+
+
+def signs(rows: int, cols: int, planes: int) -> Packed:
+    """Random sign planes with a scale for each row and plane."""
+    tensors = {"signs": random_bits(planes * rows * cols), "scale": scales(planes, rows, 1)}
+    return Packed("planes", rows, cols, tensors, {"planes": planes, "span": cols})
+
+
+def codes(rows: int, cols: int, bits: int) -> Packed:
+    """Random codes on a grid with a scale and zero for each group."""
+    span = GROUP if cols % GROUP == 0 else cols
+    groups = cols // span
+    tensors = {
+        "codes": random_bits(rows * cols * bits),
+        "scale": scales(rows, groups),
+        "zero": random_bits(rows * groups * bits),
+    }
+    return Packed("uniform", rows, cols, tensors, {"bits": bits, "span": span})
+
+
+def codebook(rows: int, cols: int, length: int, entries: int) -> Packed:
+    """Random indices into a random binary codebook; entries is a power of two."""
+    count = rows * -(-cols // length)
+    tensors = {
+        "index": random_bits(count * (entries.bit_length() - 1)),
+        "codebook": random_bits(entries * length),
+        "scale": scales(rows, 1),
+    }
+    return Packed("binary-codebook", rows, cols, tensors, {"length": length, "entries": entries, "span": cols})
+
+
+def random_bits(count: int) -> Tensor:
+    """A random bit stream."""
+    return torch.randint(0, 256, (-(-count // 8),), dtype=torch.uint8)
+
+
+def scales(*shape: int) -> Tensor:
+    """Random positive scales."""
+    return (torch.rand(shape) + 0.5).half()
+
+
+CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
+    BASELINE: lambda rows, cols: torch_matrix(rows, cols, torch.float32),
+    "torch-bf16": lambda rows, cols: torch_matrix(rows, cols, torch.bfloat16),
+    "torch-int8": torch_int8,
+    "signs": lambda rows, cols: packed(signs(rows, cols, 1), Mode()),
+    "signs-fast": lambda rows, cols: packed(signs(rows, cols, 1), Mode(precision="fast")),
+    "two-planes": lambda rows, cols: packed(signs(rows, cols, 2), Mode()),
+    "codebook": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode()),
+    "codebook-indices": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode(cache="none")),
+    "w2-g128": lambda rows, cols: packed(codes(rows, cols, 2), Mode()),
+    "w4-g128": lambda rows, cols: packed(codes(rows, cols, 4), Mode()),
+}
+
+
+def make(name: str, rows: int, cols: int) -> Ready:
+    """A contestant by name; an unknown name is answered with the list."""
+    if name not in CONTESTANTS:
+        raise KernelError(unknown("bench format", name, list(CONTESTANTS)))
+    return CONTESTANTS[name](rows, cols)

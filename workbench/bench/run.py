@@ -1,0 +1,185 @@
+"""bench: contestants take turns, so that what disturbs the machine disturbs them all alike; ratios are taken turn by turn.
+
+Cold: between two turns of a matrix more bytes of others are read than caches hold. Hot: the same matrix again and again.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from workbench.bench.contestants import BASELINE, CONTESTANTS, Ready, make
+from workbench.bench.machine import Machine, measure, torch_threads
+from workbench.errors import KernelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLD_BYTES = 192 << 20  # read between two turns of one matrix
+TURN = 2e-3  # seconds of a turn at least; fast products run several times in one
+OUTLIERS = 8  # inputs a hundred times as large as the others, as language models have them
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One contestant in one setting.
+
+    Times in microseconds: the median and the quartiles around it. `ratio` is the median over turns of the baseline's time over
+    this one. `bytes` is what a product reads of the matrix, `error` the distance to float64 over the norm, for inputs with
+    outliers.
+    """
+
+    format: str
+    state: str
+    threads: int
+    batch: int
+    microseconds: float
+    low: float
+    high: float
+    ratio: float
+    bytes: int
+    bits_per_weight: float
+    read: float
+    operations: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The machine, the shape and a row for each contestant and setting. `read` is in GB/s, `operations` in GFLOP/s."""
+
+    machine: Machine
+    rows: int
+    cols: int
+    turns: int
+    measured: tuple[Measured, ...]
+
+    def table(self) -> "pd.DataFrame":
+        """One row a contestant and setting; columns as in `Measured`."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.measured])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "machine": asdict(self.machine),
+            "rows": self.rows,
+            "cols": self.cols,
+            "turns": self.turns,
+            "results": [asdict(row) for row in self.measured],
+        }
+
+
+def bench(
+    shape: tuple[int, int] = (4096, 4096),
+    formats: Sequence[str] = tuple(CONTESTANTS),
+    *,
+    batches: Sequence[int] = (1,),
+    threads: Sequence[int] | None = None,
+    turns: int = 15,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
+) -> Result:
+    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch's float32, which always takes part.
+
+    `threads` are numbers of threads, by default 1 and all that torch uses. Kernels are compiled and matrices made before anything
+    is timed. KernelError for an unknown format and for a setting that cannot be.
+    """
+    rows, cols = shape
+    counts = tuple(threads or sorted({1, torch.get_num_threads()}))
+    check(rows, cols, batches, counts, turns)
+    names = [BASELINE, *(name for name in formats if name != BASELINE)]
+    settings = list(itertools.product(counts, batches, ("cold", "hot")))
+    total = len(names) + len(settings)
+    ready: dict[str, list[Ready]] = {}
+    for done, name in enumerate(names):
+        on_progress(done, total)
+        ready[name] = [make(name, rows, cols)]
+    copies = -(-COLD_BYTES // sum(group[0].bytes for group in ready.values())) + 1
+    for name, group in ready.items():
+        group.extend(make(name, rows, cols) for _ in range(copies - 1))
+    machine = measure(counts)
+    errors = {name: error(group[0], cols) for name, group in ready.items()}
+    found: list[Measured] = []
+    for done, (count, batch, state) in enumerate(settings, len(names)):
+        on_progress(done, total)
+        with torch_threads(count):
+            seconds = take_turns(ready, torch.randn(batch, cols), turns, cold=state == "cold")
+        for name, own in seconds.items():
+            times = Times(own, seconds[BASELINE])
+            found.append(measured(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name]))
+    on_progress(total, total)
+    return Result(machine, rows, cols, turns, tuple(found))
+
+
+class Times(NamedTuple):
+    """Seconds of a product, turn by turn, and those of the baseline in the same turns."""
+
+    own: list[float]
+    baseline: list[float]
+
+
+def measured(name: str, state: str, threads: int, batch: int, times: Times, size: int, weights: int, distance: float) -> Measured:
+    """What the times of one contestant come to."""
+    low, median, high = statistics.quantiles(times.own, n=4)
+    return Measured(
+        format=name,
+        state=state,
+        threads=threads,
+        batch=batch,
+        microseconds=1e6 * median,
+        low=1e6 * low,
+        high=1e6 * high,
+        ratio=statistics.median(base / own for own, base in zip(*times, strict=True)),
+        bytes=size,
+        bits_per_weight=8 * size / weights,
+        read=size / median / 1e9,
+        operations=2 * weights * batch / median / 1e9,
+        error=distance,
+    )
+
+
+def check(rows: int, cols: int, batches: Sequence[int], threads: Sequence[int], turns: int) -> None:
+    """KernelError for numbers that cannot be."""
+    if min(rows, cols) < 8:
+        raise KernelError(f"a matrix of {rows} × {cols}; use at least 8 rows and 8 columns.")
+    if min(batches, default=0) < 1 or min(threads, default=0) < 1:
+        raise KernelError(f"batches {list(batches)} and threads {list(threads)}; use numbers from 1 on.")
+    if turns < 3:
+        raise KernelError(f"{turns} turns; use at least 3, a median and its quartiles are wanted.")
+
+
+def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bool) -> dict[str, list[float]]:
+    """Seconds a product of each contestant, turn by turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in ready}
+    with torch.inference_mode():
+        again = {name: 1 if cold else repeats(group[0], x) for name, group in ready.items()}
+        for turn in range(turns):
+            for name, group in ready.items():
+                run = group[turn % len(group) if cold else 0].run
+                begin = time.perf_counter()
+                for _ in range(again[name]):
+                    run(x)
+                seconds[name].append((time.perf_counter() - begin) / again[name])
+    return seconds
+
+
+def repeats(one: Ready, x: Tensor) -> int:
+    """How often a product runs in one turn."""
+    one.run(x)
+    begin = time.perf_counter()
+    one.run(x)
+    return max(1, int(TURN / (time.perf_counter() - begin)))
+
+
+def error(one: Ready, cols: int) -> float:
+    """‖y − y₆₄‖ / ‖y₆₄‖ for two inputs, one of them with outliers."""
+    x = torch.randn(2, cols)
+    x[1, :OUTLIERS] *= 100
+    expected = x.double() @ one.decode().mT
+    return float((one.run(x) - expected).norm() / expected.norm())

@@ -1,0 +1,78 @@
+"""The command that measures how fast packed layers run on this machine."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.cli.arguments import Json
+from workbench.cli.output import emit, progress
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.bench import Result
+
+TURNS, THOROUGH_TURNS = 9, 41
+BATCHES, THOROUGH_BATCHES = (1,), (1, 8, 32)
+
+
+def bench(
+    shape: Annotated[str, typer.Option("--shape", metavar="ROWSxCOLS", help="Size of the matrix.")] = "4096x4096",
+    formats: Annotated[str, typer.Option("--formats", metavar="NAME,...", help="Which formats; by default all.")] = "",
+    batch: Annotated[str, typer.Option("--batch", metavar="N,...", help="How many inputs at a time.")] = "",
+    threads: Annotated[str, typer.Option("--threads", metavar="N,...", help="By default 1 and all cores.")] = "",
+    thorough: Annotated[bool, typer.Option("--thorough", help="Batches 1, 8 and 32, and more turns: minutes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure packed layers beside torch on this machine: speed, error, bytes read, and what the machine allows."""
+    from workbench.bench import bench as run
+    from workbench.bench.contestants import CONTESTANTS
+
+    begin = time.perf_counter()
+    size = numbers(shape.lower().replace("x", ","), "--shape")
+    if len(size) != 2:
+        raise WorkbenchError(f"--shape {shape!r}; give rows and columns, for example 4096x4096.")
+    with progress("measuring", quiet=as_json) as told:
+        result = run(
+            (size[0], size[1]),
+            tuple(name.strip() for name in formats.split(",")) if formats else tuple(CONTESTANTS),
+            batches=numbers(batch, "--batch") or (THOROUGH_BATCHES if thorough else BATCHES),
+            threads=numbers(threads, "--threads") or None,
+            turns=THOROUGH_TURNS if thorough else TURNS,
+            on_progress=told,
+        )
+    facts: dict[str, Any] = {**result.to_dict(), "seconds": time.perf_counter() - begin}
+    emit(facts, as_json=as_json, text=result_text(result))
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas."""
+    try:
+        return tuple(int(piece) for piece in text.split(",") if piece.strip())
+    except ValueError:
+        raise WorkbenchError(f"{option} {text!r}; give whole numbers separated by commas, for example 1,8.") from None
+
+
+def result_text(result: "Result") -> str:
+    """The machine in three lines, then a table."""
+    machine = result.machine
+    limits = "; ".join(
+        f"{one.threads} thread{'' if one.threads == 1 else 's'}: reads {one.read:.1f} GB/s, multiplies {one.multiply:.0f} GFLOP/s"
+        for one in machine.limits
+    )
+    table = result.table()
+    shown = table.assign(
+        spread=[f"{low:.0f}–{high:.0f}" for low, high in zip(table["low"], table["high"], strict=True)],
+        microseconds=table["microseconds"].map("{:.0f}".format),
+        ratio=table["ratio"].map("{:.1f}".format),
+        bits_per_weight=table["bits_per_weight"].map("{:.2f}".format),
+        read=table["read"].map("{:.1f}".format),
+        error=table["error"].map("{:.1e}".format),
+    ).rename(columns={"microseconds": "µs", "ratio": "× fp32", "bits_per_weight": "bits held", "read": "GB/s"})
+    columns = ["format", "state", "threads", "batch", "µs", "spread", "× fp32", "bits held", "GB/s", "error"]
+    return (
+        f"{machine.processor}, bytes looked up by {machine.instruction}, torch {machine.torch}, numba {machine.numba}\n"
+        f"{limits}; a compiled call takes {machine.call:.1f} µs\n"
+        f"{result.rows} × {result.cols}, medians and quartiles of {result.turns} turns\n\n"
+        f"{shown[columns].to_string(index=False)}"
+    )

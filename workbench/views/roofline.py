@@ -1,0 +1,95 @@
+"""The roofline of a machine: what memory and multipliers allow, and where torch and packed layers are below it."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.bench import Result
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+
+def roofline(result: Result, *, threads: int | None = None, state: str = "cold", theme: Theme = themes.LIGHT) -> Figure:
+    """GFLOP/s over operations a byte that is read: the two limits, measured products, and what each could reach.
+
+    `threads` is the most that were measured unless given. Operations are those of the matrix product (two a weight and input),
+    whatever a kernel really does, so that formats compare; looking sums up may therefore end above the multipliers' limit.
+    """
+    count = max(limits.threads for limits in result.machine.limits) if threads is None else threads
+    limits = result.machine.of(count)
+    table = result.table()
+    rows = table[(table["threads"] == count) & (table["state"] == state)].copy()
+    rows["intensity"] = 2 * result.rows * result.cols * rows["batch"] / rows["bytes"]
+    rows["memory_allows"] = limits.read * rows["intensity"]
+    span = np.array([rows["intensity"].min() / 2, rows["intensity"].max() * 2])
+    knee = limits.multiply / limits.read
+    x = np.unique(np.clip([span[0], knee, span[1]], *span))
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x.tolist(),
+            "y": (limits.read * x).tolist(),
+            "name": f"reading memory, {limits.read:.0f} GB/s",
+            "line": {"color": theme.muted, "width": 2},
+            "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": span.tolist(),
+            "y": [limits.multiply] * 2,
+            "name": f"multiplying in float32, {limits.multiply:.0f} GFLOP/s",
+            "line": {"color": theme.muted, "width": 2, "dash": "dot"},
+            "hoverinfo": "skip",
+        },
+        points(rows[rows["format"].str.startswith("torch")], "torch", theme.original, "operations", "circle"),
+        points(rows[~rows["format"].str.startswith("torch")], "packed", theme.quantized, "operations", "diamond"),
+        points(rows, "what memory allows", theme.muted, "memory_allows", "line-ew-open"),
+    ]
+    axis = {"type": "log"}
+    layout = themes.layout(
+        theme,
+        x="operations a byte read",
+        y="GFLOP/s (of the matrix product)",
+        height=420,
+        showlegend=True,
+        xaxis=axis,
+        yaxis=axis,
+    )
+    columns = ["format", "batch", "microseconds", "ratio", "bits_per_weight", "intensity", "operations", "memory_allows", "error"]
+    twin = rows[columns].reset_index(drop=True)
+    return Figure(
+        "How near is each format to what this machine allows?", sentence(rows), {"data": traces, "layout": layout}, twin
+    )
+
+
+def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> dict[str, Any]:
+    """One dot a contestant and batch."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": rows["intensity"].tolist(),
+        "y": rows[y].tolist(),
+        "name": name,
+        "marker": {"color": colour, "size": 11, "symbol": symbol, "line": {"color": colour, "width": 2}},
+        "customdata": rows[["format", "batch", "microseconds", "ratio"]].to_numpy().tolist(),
+        "hovertemplate": "<b>%{customdata[0]}</b>, batch %{customdata[1]}<br>%{customdata[2]:.0f} µs, "
+        "%{customdata[3]:.1f} × torch in float32<br>%{y:.0f} GFLOP/s<extra></extra>",
+    }
+
+
+def sentence(rows: pd.DataFrame) -> str:
+    """The fastest packed format at the smallest batch, and how much of the memory's speed it takes."""
+    packed = rows[~rows["format"].str.startswith("torch")]
+    if packed.empty:
+        return "No packed format was measured."
+    small = packed[packed["batch"] == packed["batch"].min()]
+    best = small.loc[small["ratio"].idxmax()]
+    share = best["operations"] / best["memory_allows"]
+    return (
+        f"At batch {int(best['batch'])}, {best['format']} takes {best['microseconds']:.0f} µs, {best['ratio']:.1f} times as fast "
+        f"as torch in float32, and reads memory at {themes.percent(share)} of the speed that was measured for reading alone."
+    )
