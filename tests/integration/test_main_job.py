@@ -56,7 +56,7 @@ def test_quantize_eval_compare(tmp_path: Path, recipe: str) -> None:
     assert row["kl_interval"][0] < row["kl"] < row["kl_interval"][1]
     assert 0 < row["top1_agreement"] < 1
     assert row["bytes"] == size < compared["original"]["bytes"]
-    assert row["resident_bytes"] < compared["original"]["resident_bytes"] / 4
+    assert row["resident_bytes"] < compared["original"]["resident_bytes"] / 3
     assert row["tokens_per_second_range"][0] <= row["tokens_per_second"] <= row["tokens_per_second_range"][1]
     assert row["generated"]
 

@@ -86,6 +86,7 @@ ACCEPTED: dict[str, Callable[[Draw], Packed]] = {
     "codes-8": lambda draw: draw.uniform(8, 48, zero=True),
     "codebook-8-bit-index": lambda draw: draw.codebook(8, 256, 48, extras=False),
     "codebook-3-bit-index": lambda draw: draw.codebook(4, 6, 16, extras=True),
+    "codebook-of-3-signs": lambda draw: draw.codebook(3, 5, 48, extras=True),
     "codebook-11-bit-index": lambda draw: draw.codebook(16, 1100, 16, extras=True),
     "codebook-padded": lambda draw: draw.codebook(10, 12, 48, extras=True),
     "codebook-one-entry": lambda draw: draw.codebook(8, 1, 48, extras=False),
@@ -146,22 +147,32 @@ def test_fast_sums_are_coarser(form: str) -> None:
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 LARGE = 1e30  # beyond it float32 outputs may overflow
+WIDE: dict[str, Callable[[Draw], Packed]] = {
+    "row-scales": lambda draw: draw.planes(1, 1024, extras=False),
+    "columns-and-means": lambda draw: draw.planes(2, 1024, extras=True),
+    "groups": lambda draw: draw.planes(1, 128, extras=False),
+    "codes-2": lambda draw: draw.uniform(2, 1024, zero=True),
+    "codes-4": lambda draw: draw.uniform(4, 128, zero=True),
+    "codebook": lambda draw: draw.codebook(8, 64, 1024, extras=False),
+}
 SOME = st.sampled_from([0.0, 1.0, -3.0, 1e-3, 400.0]) | FINITE.filter(lambda value: abs(value) < LARGE)
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(["planes-row-scales", "planes-groups", "codes-2", "codes-4", "codebook-8-bit-index"]),
+    st.sampled_from(list(WIDE)),
     st.lists(SOME, min_size=1, max_size=40),
     st.integers(0, 2**20),
-    st.sampled_from([0.0, 1e-6, 1.0]),
+    st.sampled_from([0.0, 1e-6, 1e-4, 1e-3, 1e-2, 1.0]),
+    st.booleans(),
 )
-def test_any_inputs_are_summed_exactly(form: str, values: list[float], seed: int, noise: float) -> None:
-    """Outliers, all kinds of magnitudes, subnormal numbers: nothing is rounded away that counts."""
-    tree = ACCEPTED[form](Draw(rows=256, cols=1024, seed=seed))
+def test_any_inputs_are_summed_exactly(form: str, values: list[float], seed: int, noise: float, together: bool) -> None:
+    """Outliers, apart or side by side, all kinds of magnitudes, subnormal numbers: nothing is rounded away that counts."""
+    tree = WIDE[form](Draw(rows=256, cols=1024, seed=seed))
     random = torch.Generator().manual_seed(seed)
     x = noise * torch.randn(1, 1024, generator=random) * max(map(abs, values))
-    x[0, torch.randperm(1024, generator=random)[: len(values)]] = torch.tensor(values)
+    places = torch.arange(1024) if together else torch.randperm(1024, generator=random)
+    x[0, places[: len(values)]] = torch.tensor(values)
     y = product(x, tree)
     assert y.isfinite().all()
     smallest = 1e-38 * 1024  # a float32 below about 1e-38 is not exact itself

@@ -6,9 +6,10 @@ of codeword k is +1.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from workbench.kernels.numba import tables
+from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.signs import STRIPE, Matrix, stripes
 from workbench.kernels.numba.tables import Tables
 from workbench.kernels.numba.vectors import (
@@ -29,7 +30,7 @@ AHEAD = 2048  # bytes to ask the memory for in advance
 TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def indices(stream: np.ndarray, at: int, width: int, found: np.ndarray) -> None:
     """64 indices for each vector of columns, `found [vectors · 64]`; field by field, for all vectors."""
     apart, have = 8 * width, 0
@@ -59,7 +60,7 @@ def indices(stream: np.ndarray, at: int, width: int, found: np.ndarray) -> None:
             store_codes(found, STRIPE * k, codes)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decode(stream: np.ndarray, at: int, width: int, words: np.ndarray, length: int, signs: np.ndarray) -> None:
     """The signs `[steps][64]` of a stripe, whose indices begin at `at`."""
     found = np.empty(STRIPE * TOGETHER, np.uint16)
@@ -88,7 +89,7 @@ def decode(stream: np.ndarray, at: int, width: int, words: np.ndarray, length: i
         store_low_bytes(signs, to, waiting)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stripe(
     stream: np.ndarray, width: int, words: np.ndarray, length: int, m: Matrix, t: Tables, number: int, y: np.ndarray
 ) -> None:
@@ -103,7 +104,7 @@ def stripe(
     stripes(own, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def serial(
     x: np.ndarray,
     column: np.ndarray,
@@ -126,7 +127,7 @@ def serial(
         stripe(stream, width, words, length, m, t, number, y)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@compiled(parallel=True)
 def parallel(
     x: np.ndarray,
     column: np.ndarray,

@@ -1,8 +1,9 @@
 """What this processor can do at most: loops that only read, only multiply, or do nothing."""
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.vectors import (
     add_bytes,
     add_floats,
@@ -22,7 +23,7 @@ AHEAD = 4096
 STREAM = 256  # bytes read in one turn of the loop
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@compiled(parallel=True)
 def read(data: np.ndarray, out: np.ndarray) -> None:
     """Read all of `data` (uint8), a piece for each row of `out [pieces, 32]`, which receives what keeps the reading alive."""
     pieces = len(out)
@@ -37,7 +38,7 @@ def read(data: np.ndarray, out: np.ndarray) -> None:
         store_entries(out.reshape(-1), 32 * piece, words_to_floats(add_bytes(add_bytes(a, b), add_bytes(c, d))))
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@compiled(parallel=True)
 def multiply_adds(turns: int, out: np.ndarray) -> None:
     """8 × 32 float32 multiply-adds that do not wait for each other, `turns` times, for each row of `out [pieces, 32]`."""
     for piece in prange(len(out)):
@@ -55,6 +56,6 @@ def multiply_adds(turns: int, out: np.ndarray) -> None:
         store_floats(place, 32 * piece, sums)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def nothing(x: np.ndarray, y: np.ndarray) -> None:
     """What a call costs."""

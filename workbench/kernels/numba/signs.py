@@ -11,9 +11,10 @@ A `set` is `joined` planes that share a scale: the planes of a binary code, the 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from workbench.kernels.numba import tables
+from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.tables import Tables
 from workbench.kernels.numba.vectors import (
     add_bytes,
@@ -61,14 +62,14 @@ class Matrix(NamedTuple):
     span: int
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_rows(y: np.ndarray, at: int, sums: Any, bias: Any, factor: Any, scale: np.ndarray, scale_at: int) -> None:
     """y += (sums − bias) · factor · scale for 32 rows."""
     size = multiply(factor, load_halves(scale, scale_at))
     store_floats(y, at, multiply_add(add_floats(sums, bias), size, load_floats(y, at)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exact_run(
     signs: np.ndarray, at: int, plane_bytes: int, planes: int, table: np.ndarray, table_at: int, steps: int
 ) -> tuple[Any, Any]:
@@ -92,7 +93,7 @@ def exact_run(
     return even, multiply_add(digit, words_to_floats(high_odd), words_to_floats(low_odd))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fast_run(
     signs: np.ndarray, at: int, plane_bytes: int, planes: int, table: np.ndarray, table_at: int, steps: int
 ) -> tuple[Any, Any]:
@@ -111,7 +112,7 @@ def fast_run(
     return words_to_floats(without_odd(low, low_odd)), words_to_floats(low_odd)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_offsets(m: Matrix, total: np.float32, group: int, y: np.ndarray, y_at: int) -> None:
     """Add what a group's inputs, which sum to `total`, give by the mean of each row, or by the middle of codes less `zero`."""
     mean, zero, scale = m.mean, m.zero, m.scale
@@ -128,7 +129,7 @@ def add_offsets(m: Matrix, total: np.float32, group: int, y: np.ndarray, y_at: i
         y_at += HALF
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def put(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None:
     """Write the sums of stripe `number`, `total [inputs · 64]`, to their rows of `y`, in the inputs' own size."""
     for i in range(len(y)):
@@ -136,7 +137,7 @@ def put(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None
             y[i, STRIPE * number + row] = norm[i] * total[STRIPE * i + row]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.ndarray) -> None:
     """64 rows for each stripe of the product for all inputs, into `y [inputs, rows]`."""
     # taking an array out of a tuple costs as much as a hundred weights: only once
@@ -178,7 +179,7 @@ def stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.nda
         put(total, norm, number, y)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def serial(
     x: np.ndarray,
     column: np.ndarray,
@@ -199,7 +200,7 @@ def serial(
     stripes(m, t, 0, (y.shape[1] + STRIPE - 1) // STRIPE, y)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@compiled(parallel=True)
 def parallel(
     x: np.ndarray,
     column: np.ndarray,

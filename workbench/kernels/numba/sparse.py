@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from torch import Tensor
+
+from workbench.kernels.numba.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def bits(mask: Tensor) -> int:
     return int(mask.sum()) * (32 + (16 if mask.shape[1] <= 1 << 16 else 32)) + 64 * (len(mask) + 1)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def product(x: np.ndarray, start: np.ndarray, column: np.ndarray, value: np.ndarray, y: np.ndarray) -> None:
     """y = x Wᵀ for `x [inputs, cols]`, `y [inputs, rows]`."""
     for row in range(len(start) - 1):

@@ -13,8 +13,8 @@ rounding costs less than 1.5e-4 of the output (root mean square, signs that know
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.vectors import add_floats, energy, magnitude, sign_sums, store_entries, store_high, store_low, two
 
 STEP = 8  # inputs of a step
@@ -46,7 +46,7 @@ class Tables(NamedTuple):
     digits: int
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def make(x: np.ndarray, column: np.ndarray, edges: np.ndarray, span: int, digits: int) -> Tables:
     """Tables of `x [inputs, cols]`, times each row of `column [each, cols]` if there are any; a group has `span` steps."""
     inputs, steps, each = len(x), edges[-1], max(1, len(column))
@@ -77,7 +77,7 @@ def make(x: np.ndarray, column: np.ndarray, edges: np.ndarray, span: int, digits
     return t
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def normalised(x: np.ndarray, out: np.ndarray) -> np.float32:
     """Write x / max|x| to `out`, which may be longer, and return max|x|; NaN where an input is not finite."""
     bits, largest = x.view(np.int32), np.int32(0)
@@ -93,7 +93,7 @@ def normalised(x: np.ndarray, out: np.ndarray) -> np.float32:
     return most
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def magnitudes(x: np.ndarray, begin: int, end: int, size: np.ndarray) -> tuple[np.float32, np.float32]:
     """Fill Σ|x| of each step; the largest that is no outlier's among these steps, and from where on a step is one."""
     total = np.float32(0)
@@ -107,7 +107,7 @@ def magnitudes(x: np.ndarray, begin: int, end: int, size: np.ndarray) -> tuple[n
     return largest, most
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
     """Fill the tables of number `source` from `x [steps · 8]`."""
     first, start, scale, bias = t.first[source], t.start[source], t.unit[source], t.bias[source]
@@ -134,7 +134,7 @@ def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
     start[runs] = steps
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fill_step(x: np.ndarray, at: int, inverse: np.float32, digits: int, table: np.ndarray, to: int) -> np.float32:
     """The two tables of one step; returns the sum of their offsets."""
     rounding = np.float32(0.5)

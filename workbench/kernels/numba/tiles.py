@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.layout import STEP, STRIPE, Stripes
 
 # SIGNS[byte, j]: the sign that bit j of a byte stands for
@@ -34,7 +35,7 @@ def sizes(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
     return scale * bits[:, None].astype(np.float32), scale[:, :, 0] * ((2**s.planes - 1) / 2 - zero)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def expand_stripe(
     signs: np.ndarray, edges: np.ndarray, span: int, size: np.ndarray, offset: np.ndarray, column: np.ndarray, out: np.ndarray
 ) -> None:
@@ -57,7 +58,7 @@ def expand_stripe(
                         out[row, to + j] += value if len(column) == 0 else value * column[plane, to + j]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def expand_serial(
     signs: np.ndarray, edges: np.ndarray, span: int, size: np.ndarray, offset: np.ndarray, column: np.ndarray, out: np.ndarray
 ) -> None:
@@ -66,7 +67,7 @@ def expand_serial(
         expand_stripe(signs[s], edges, span, size[s], offset[s], column, out[STRIPE * s : STRIPE * (s + 1)])
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@compiled(parallel=True)
 def expand_parallel(
     signs: np.ndarray, edges: np.ndarray, span: int, size: np.ndarray, offset: np.ndarray, column: np.ndarray, out: np.ndarray
 ) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference import rotation, rounding, transforms
 
@@ -71,7 +71,7 @@ def spread(signs: Tensor) -> Transform:
     return Transform(apply, signs.nbytes + factor.nbytes)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def butterflies(x: np.ndarray, odd: int) -> None:
     """Sylvester's Hadamard matrix, not normalised, over places `odd` apart of each row of `x [n, cols]`, in place."""
     for i in range(len(x)):

@@ -1,0 +1,53 @@
+"""Compiled loops are kept on disk, and found again only while no source of their folder has changed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import pytest
+
+from workbench.kernels.numba import compiled
+
+CODE = """
+import numpy as np
+from workbench.kernels.numba.transforms import butterflies
+butterflies(np.ones((1, 8), np.float32), 1)
+print(sum(butterflies.stats.cache_hits.values()), sum(butterflies.stats.cache_misses.values()))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of sources of its own."""
+    (tmp_path / "one.py").write_text("a = 1\n")
+    monkeypatch.setattr(compiled, "FOLDER", tmp_path)
+    compiled.place.cache_clear()
+    yield tmp_path
+    compiled.place.cache_clear()
+
+
+def test_every_state_of_the_sources_has_its_place(folder: Path) -> None:
+    first = compiled.place()
+    assert Path(first).parent == folder / "__pycache__"
+    (folder / "two.py").write_text("b = 2\n")
+    compiled.place.cache_clear()
+    assert compiled.place() != first
+    (folder / "two.py").unlink()
+    compiled.place.cache_clear()
+    assert compiled.place() == first
+
+
+def test_numba_keeps_its_own_place() -> None:
+    before = numba.config.CACHE_DIR
+    assert compiled.compiled(lambda x: x + 1)(1) == 2
+    assert before == numba.config.CACHE_DIR
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = [
+        subprocess.run([sys.executable, "-c", CODE], text=True, capture_output=True, env=environment, check=True) for _ in "ab"
+    ]
+    assert [one.stdout.split() for one in said] == [["0", "1"], ["1", "0"]]
