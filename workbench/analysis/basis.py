@@ -6,17 +6,14 @@ from workbench import registry
 from workbench.errors import ShapeError
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import ROUNDED
-from workbench.kernels.reference.transforms import Transformed
+from workbench.kernels.reference.transforms import Transformed, below
 
 
 def coded(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tensor, str]:
     """The node inside all transforms of `packed`, `weight [rows, cols]` in its basis (W'), and the node's path (see `walk`)."""
     if tuple(weight.shape) != (packed.rows, packed.cols):
         raise ShapeError(f"a weight of shape {list(weight.shape)} does not fit codes of [{packed.rows}, {packed.cols}].")
-    node = packed
-    while issubclass(kind := registry.find("format", node.format), Transformed):
-        weight, node, path = kind.apply(weight, node), node.children[0], f"{path}0."
-    return node, weight, path
+    return below(packed, weight, path)
 
 
 def is_transformed(packed: Packed) -> bool:

@@ -15,7 +15,7 @@ from workbench.errors import ShapeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
-from workbench.kernels.reference.format import Format, decode, linear
+from workbench.kernels.reference.format import Format, decode, find, linear
 from workbench.registry import register
 
 
@@ -53,6 +53,13 @@ class Transformed(Format):
     def linear(cls, x: Tensor, packed: Packed) -> Tensor:
         """The child's product with the transformed input."""
         return linear(cls.input(x, packed), packed.children[0])
+
+
+def below(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tensor, str]:
+    """The node below all transforms of a tree, `weight [rows, cols]` in its basis (W'), and the node's path (see `walk`)."""
+    while issubclass(kind := find(packed), Transformed):
+        weight, packed, path = kind.apply(weight, packed), packed.children[0], f"{path}0."
+    return packed, weight, path
 
 
 @register("format", "permuted")

@@ -10,7 +10,7 @@ from workbench.kernels import bitpack, reference
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import find
 from workbench.kernels.reference.rotation import ANGLES
-from workbench.kernels.reference.transforms import Transformed
+from workbench.kernels.reference.transforms import Transformed, below
 
 HALVINGS = 4
 Key = tuple[str, str]  # the layer, and the path of a tensor in its tree; ("", key) for a tensor that layers share
@@ -113,14 +113,6 @@ def loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
     node, goal, path = below(tree, weight)
     found = {key_of(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
     return {key: Trained(lean, 1.0, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in found.items()}
-
-
-def below(tree: Packed, weight: Tensor) -> tuple[Packed, Tensor, str]:
-    """The node below all transforms, `weight` in its basis, and its path."""
-    path = ""
-    while issubclass(kind := find(tree), Transformed):
-        weight, tree, path = kind.apply(weight, tree), tree.children[0], f"{path}0."
-    return tree, weight, path
 
 
 def key_of(layer: str, path: str, node: Packed, name: str) -> Key:
