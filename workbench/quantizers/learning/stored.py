@@ -13,6 +13,7 @@ from workbench.kernels.reference.rotation import ANGLES
 from workbench.kernels.reference.transforms import Transformed, below
 
 HALVINGS = 4
+PACE = 0.4  # of loose signs: at the pace of other numbers too many flip at once
 Key = tuple[str, str]  # the layer, and the path of a tensor in its tree; ("", key) for a tensor that layers share
 
 
@@ -112,7 +113,7 @@ def loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
     """The signs that the form below the tree's transforms lets loose, each as a number that is positive for +1."""
     node, goal, path = below(tree, weight)
     found = {key_of(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
-    return {key: Trained(lean, 1.0, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in found.items()}
+    return {key: Trained(lean, PACE, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in found.items()}
 
 
 def key_of(layer: str, path: str, node: Packed, name: str) -> Key:

@@ -9,7 +9,6 @@ from workbench.quantizers.learning.refine import QuantizedBlock, refine_block
 from workbench.recipe import setting
 from workbench.registry import register
 
-PATIENCE = 8  # looks: the first codes to move make a block worse before it gets better
 WHAT = ("scales", "norms", "codes")
 
 
@@ -18,12 +17,12 @@ WHAT = ("scales", "norms", "codes")
 class Block(Refinement):
     """Block-wise reconstruction with quantized inputs, of whatever the layers store.
 
-    BRECQ (arXiv 2102.05426) reconstructs blocks, AQLM (arXiv 2401.06118) trains the floats of a stored form that way, and
-    codes move by a straight-through estimator as in LLM-QAT's many relatives. Here floats are rounded as they are stored
-    before any look at held-out windows, and the best look wins, so that the block is never worse there than it was.
+    As in BRECQ (arXiv 2102.05426) and NanoQuant (arXiv 2602.06694); AQLM (arXiv 2401.06118) trains the floats of a stored form
+    that way. Codes move by a straight-through estimator. Every look at held-out windows is at numbers rounded as they are
+    stored, and the best look wins: the block is never worse there than it was.
     """
 
-    what: str = setting("norms", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
+    what: str = setting("codes", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
     steps: int = setting(200, "steps of AdamW at most", low=0, high=100_000)
     rate: float = setting(0.02, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
     tokens: int = setting(512, "tokens of a step", low=1, high=1 << 20)
@@ -31,5 +30,6 @@ class Block(Refinement):
     def refine(self, block: QuantizedBlock, seed: int) -> Generator[LearningStep, None, QuantizedBlock]:
         """The block with trained numbers."""
         norms, codes = self.what != "scales", self.what == "codes"
-        schedule = Schedule(self.steps, self.rate, patience=PATIENCE)
+        # to the end: the first codes to move can make a block worse for a while
+        schedule = Schedule(self.steps, self.rate, patience=self.steps + 1)
         return (yield from refine_block(block, schedule, norms=norms, codes=codes, tokens=self.tokens, seed=seed))
