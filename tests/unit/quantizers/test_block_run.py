@@ -42,7 +42,7 @@ def test_a_layer_rounds_its_inputs_only_with_its_own_weight() -> None:
     module.weight = torch.nn.Parameter(reference.decode(packed), requires_grad=False)
     plain = module(x)
     with rounded_inputs(module, packed), torch.no_grad():
-        torch.testing.assert_close(module(x), reference.linear(x, packed) + module.bias)
+        torch.testing.assert_close(module(x), reference.linear(x, packed) + module.bias, rtol=1e-3, atol=1e-3)
         assert not torch.allclose(module(x), plain, rtol=1e-2)
         full = torch.func.functional_call(module, original, (x,))
     torch.testing.assert_close(full, torch.nn.functional.linear(x, original["weight"], original["bias"]).detach())
