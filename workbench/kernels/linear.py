@@ -13,7 +13,7 @@ from workbench.kernels.dispatch import Explanation
 from workbench.kernels.mode import Cache, Mode, Precision, Product
 from workbench.kernels.packed import Packed
 
-MANY_TOKENS = 128  # of a prompt: backends may multiply with so many inputs in another way than with one
+MANY_TOKENS = 256  # of a prompt: backends may multiply with so many inputs in another way than with one
 
 
 class PackedLinear(nn.Module):

@@ -15,7 +15,7 @@ from workbench.kernels import dispatch, reference
 from workbench.kernels.bitpack import pack
 from workbench.kernels.linear import PackedLinear
 from workbench.kernels.mode import Mode
-from workbench.kernels.numba import backend
+from workbench.kernels.numba import backend, planes
 from workbench.kernels.packed import Packed
 
 BOUND = 2e-4  # of the norm of the output
@@ -136,6 +136,14 @@ def test_equals_the_reference(accepted: Packed, batch: tuple[int, ...], cache: s
     y = product(x, accepted, cache=cache)
     assert y.shape == (*batch, accepted.rows)
     assert distance(y, x, accepted) < BOUND
+
+
+@pytest.mark.parametrize("cache", ["decoded", "none"])
+def test_tiles_equal_the_reference(accepted: Packed, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planes, "decoding_pays", lambda *_: True)
+    x = torch.randn(7, accepted.cols, generator=torch.Generator().manual_seed(3))
+    y = product(x, accepted, cache=cache)
+    torch.testing.assert_close(y, reference.linear(x, accepted), rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("form", ["planes-groups", "codes-4", "masked-halves", "codebook-8-bit-index"])

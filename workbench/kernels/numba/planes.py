@@ -1,4 +1,4 @@
-"""Products with sign planes, held as signs or as indices of codewords: looked up for few inputs, by way of tiles for many."""
+"""Products with sign planes, held as signs or as indices of codewords: looked up, or for many inputs by way of tiles."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,10 +13,19 @@ from workbench.kernels.mode import Precision
 from workbench.kernels.numba import codewords, signs, tiles
 from workbench.kernels.numba.layout import STRIPE, Indices, Stripes
 from workbench.kernels.numba.threads import threads, worth_threads
+from workbench.kernels.numba.vectors import INSTRUCTION
 
-MANY = 96  # inputs from which on decoding a tile and multiplying with it is faster, measured at 4096 × 4096
+# planes up to which looking up is faster than multiplying in float32 however many inputs there are, and for more planes the
+# inputs from which on it pays to decode a tile and multiply; measured at 2048 × 2048
+FEW_PLANES = {"avx512bw": 5, "avx2": 3, "portable": 0}
+MANY_INPUTS = {"avx512bw": 256, "avx2": 192, "portable": 8}
 TILE = 1 << 20  # weights of a tile
 DIGITS = {"fast": 1, "exact": 2}
+
+
+def decoding_pays(planes: int, inputs: int) -> bool:
+    """Whether tiles and a matrix product are faster than looking sums up."""
+    return planes > FEW_PLANES[INSTRUCTION] and inputs >= MANY_INPUTS[INSTRUCTION]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Signs:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
-        y = self.tiled(x) if len(x) >= MANY else self.looked_up(x)
+        y = self.tiled(x) if decoding_pays(self.stripes.planes, len(x)) else self.looked_up(x)
         return y if self.factor == 1 else y * self.factor
 
     def looked_up(self, x: Tensor) -> Tensor:
