@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -160,7 +161,9 @@ def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bo
     with torch.inference_mode():
         again = {name: 1 if cold else repeats(group[0], x) for name, group in ready.items()}
         for turn in range(turns):
-            for name, group in ready.items():
+            # another order each turn: who follows a large matrix finds colder caches than the others
+            for name in Random(turn).sample(list(ready), len(ready)):
+                group = ready[name]
                 run = group[turn % len(group) if cold else 0].run
                 begin = time.perf_counter()
                 for _ in range(again[name]):
