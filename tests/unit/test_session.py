@@ -11,7 +11,7 @@ import workbench as wb
 from workbench.errors import ModelError, RecipeError, WorkbenchError
 from workbench.jobs import Job
 from workbench.quantized import QuantizedLayer
-from workbench.session import Session, SharedModel
+from workbench.session import Selection, Session, SharedModel
 
 RTN = wb.recipe("rtn", bits=2, group=32)
 FINER = wb.recipe("rtn", bits=3, group=32)
@@ -243,3 +243,42 @@ def test_a_layer_alone_and_the_same_layer_in_sequence_are_two_results(session: S
     again = Job(session.quantize_steps).run_here().result()
     assert session.result is again
     assert session.latest()[session.layer] is again
+
+
+def test_marks_are_part_of_the_choice_and_undone(session: Session) -> None:
+    session.mark(channels=[3, 17, 3])
+    session.mark(rows=[1])
+    assert session.selection == Selection(channels=(3, 17), rows=(1,))
+    session.undo()
+    assert session.selection == Selection(channels=(3, 17))
+    session.mark(channels=[])
+    assert session.selection == Selection()
+
+
+def test_marks_of_one_layer_are_not_taken_to_the_next(session: Session) -> None:
+    session.mark(layers=[DOWN], channels=[1], rows=[2], codes=[3], tokens=[4])
+    session.select(QUERY)
+    assert session.selection.channels == (1,), "the same layer"
+    session.select(DOWN)
+    assert session.selection == Selection(layers=(DOWN,), tokens=(4,))
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        pytest.param({"channel": [1]}, "unknown mark 'channel'; use layers, channels", id="kind"),
+        pytest.param({"channels": [64]}, "channels holds 64; .*q_proj has 64 channels, 0 to 63", id="beyond"),
+        pytest.param({"rows": [-1]}, "rows holds -1; it takes whole numbers from 0", id="negative"),
+        pytest.param({"codes": ["a"]}, "codes holds 'a'", id="type"),
+        pytest.param({"layers": ["no_such_layer"]}, "no_such_layer", id="layer"),
+    ],
+)
+def test_what_cannot_be_marked_is_explained_and_changes_nothing(session: Session, marks: dict[str, list], said: str) -> None:
+    with pytest.raises(WorkbenchError, match=said):
+        session.mark(**marks)
+    assert not session.can_undo
+
+
+def test_a_saved_selection_that_this_layer_lacks_is_refused(session: Session) -> None:
+    with pytest.raises(WorkbenchError, match="channels holds 64"):
+        session.restore({**session.state(), "selection": {"channels": [64]}})

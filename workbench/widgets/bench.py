@@ -8,33 +8,25 @@ import panel as pn
 
 from workbench import presets
 from workbench.errors import WorkbenchError
-from workbench.jobs import Job, Status
+from workbench.jobs import Job
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.learning.descent import LearningStep
 from workbench.quantizers.progress import LayerProgress
 from workbench.recipe import Recipe
-from workbench.session import Session
 from workbench.views import theme as themes
 from workbench.widgets import form
-from workbench.widgets.component import Component, Live, chosen
-from workbench.widgets.notices import Notices
-
-POLL = 200  # milliseconds between looks at a running job
+from workbench.widgets.component import Component, chosen
+from workbench.widgets.job_panel import JobPanel
 
 
 class Bench(Component):
     """The recipe on the bench as a form, and the jobs that run it.
 
-    `recipe`, `result` and `code` are what the form stands for, as values. `threaded=False` runs jobs in this thread.
+    `recipe`, `result` and `code` are what the form stands for, as values.
     """
 
-    def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
-        self.notices, self.threaded = notices or Notices(), threaded
-        self.job: Job[Any] | None = None
-        self._filling, self._filled = False, ""
-        self._poll: Any = None
-        super().__init__(live)
+    _filling, _filled = False, ""
 
     @property
     def recipe(self) -> Recipe:
@@ -62,11 +54,10 @@ class Bench(Component):
         self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
         self.one = self._button("Quantize this layer", self._quantize_layer, color="primary")
         self.all = self._button("Quantize the whole model", self._quantize_model)
-        self.cancel = self._button("Cancel", self._cancel, disabled=True)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.param.watch(lambda _: self._free(), "running")
         self.undo = self._button("Undo", lambda: self.live.choose(self.session.undo))
         self.redo = self._button("Redo", lambda: self.live.choose(self.session.redo))
-        self.progress = pn.indicators.Progress(value=0, max=100, sizing_mode="stretch_width", visible=False)
-        self.status = pn.pane.HTML("", sizing_mode="stretch_width")
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         self.preset.param.watch(lambda event: self._preset_chosen(event.new), "value")
         more = pn.Accordion(
@@ -83,9 +74,8 @@ class Bench(Component):
             self.problem,
             self.one,
             self.all,
-            pn.Row(self.undo, self.redo, self.cancel),
-            self.progress,
-            self.status,
+            pn.Row(self.undo, self.redo),
+            self.jobs,
             self.outcome,
             more,
             sizing_mode="stretch_width",
@@ -113,7 +103,7 @@ class Bench(Component):
             field.param.watch(lambda _: self._changed(), "value")
         self.fields[:] = list(self.settings.values())
         self.problem.visible = False
-        self.one.disabled = self.all.disabled = self.job is not None
+        self._free()
         self._filling = False
 
     def _settings(self) -> tuple[tuple[str, Any], ...]:
@@ -134,11 +124,15 @@ class Bench(Component):
             self.session.check(recipe)
         except WorkbenchError as error:
             self.problem.object, self.problem.visible = str(error), True
-            self.one.disabled = self.all.disabled = True
+            self._free()
             return
         self.problem.visible = False
-        self.one.disabled = self.all.disabled = self.job is not None
+        self._free()
         self.live.choose(lambda: self.session.use(recipe))
+
+    def _free(self) -> None:
+        """Nothing is quantized while a job runs, or with a setting that does not fit."""
+        self.one.disabled = self.all.disabled = self.jobs.running or self.problem.visible
 
     def _quantize_layer(self) -> None:
         self._run(self.session.quantize_steps, "this layer")
@@ -147,62 +141,24 @@ class Bench(Component):
         self._run(self.session.quantize_model_steps, "the whole model")
 
     def _run(self, steps: Callable[[], Generator[Any, None, Any]], what: str) -> None:
-        if self.job is not None:
-            return
-        self.job = Job(steps, f"quantizing {what}")
-        self.one.disabled = self.all.disabled = True
-        self.cancel.disabled, self.progress.visible, self.progress.value = False, True, 0
-        first = "" if self.session.shared.is_calibrated else " (first: reading the calibration text)"
-        self.status.object = f"Quantizing {what}{first} …"
-        if self.threaded:
-            self.job.start()
-            self._poll = pn.state.add_periodic_callback(self._look, period=POLL)
-        else:
-            self.job.run_here()
-            self._look()
+        self.jobs.run(steps, f"quantizing {what}", seen=self._seen, ended=lambda _: self._ended())
 
-    def _cancel(self) -> None:
-        if self.job is not None:
-            self.job.cancel()
-            self.status.object = "Stopping after this step …"
+    def _seen(self, job: Job[Any]) -> str | None:
+        self.live.steps += 1
+        learning = learning_step(job.latest)
+        if learning is not None and not job.progress:
+            return f"Learning the transform: step {learning.step} of at most {learning.steps}."
+        first = job.latest is None and not self.session.shared.is_calibrated
+        return "Reading the calibration text first …" if first else None
 
-    def _look(self) -> None:
-        """Bring progress up to date, and the whole screen when the job has ended."""
-        job = self.job
-        if job is None:
-            return
-        self.progress.value = round(100 * job.progress)
-        if job.status is Status.RUNNING:
-            left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            self.live.steps += 1
-            learning = learning_step(job.latest)
-            if job.progress:
-                self.status.object = f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
-            elif learning is not None:
-                self.status.object = f"Learning the transform: step {learning.step} of at most {learning.steps}."
-            return
-        if self._poll is not None:
-            self._poll.stop()
-        self.job, self._poll = None, None
-        self.one.disabled = self.all.disabled = self.problem.visible
-        self.cancel.disabled, self.progress.visible = True, False
-        ended = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}[job.status]
-        self.status.object = f"<p aria-live='polite'>{ended}: {job.name}, {themes.duration(job.seconds)}.</p>"
-        if job.error is not None:
-            self.notices.report(job.error)
+    def _ended(self) -> None:
         self.live.results += 1
 
     def _button(self, label: str, action: Callable[[], None], **settings: Any) -> pn.widgets.Button:
         """A button whose mistakes become notices."""
         button = pn.widgets.Button(label=label, sizing_mode="stretch_width", stylesheets=[chosen()], **settings)
 
-        def pressed(_: Any) -> None:
-            try:
-                action()
-            except Exception as error:  # noqa: BLE001  whatever happens is shown, nothing is lost
-                self.notices.report(error)
-
-        button.on_click(pressed)
+        button.on_click(lambda _: self.notices.guard(action))
         return button
 
 

@@ -1,7 +1,8 @@
 """What every component shares: a session that tells when something changed, and the frame around one figure."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
 import panel as pn
@@ -13,6 +14,9 @@ from workbench.analysis import columns
 from workbench.session import Session
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
+from workbench.widgets.notices import Notices
+
+C = TypeVar("C", bound="Component")
 
 PLOT_CONFIG = {
     "displaylogo": False,
@@ -40,10 +44,11 @@ def chosen() -> str:
 
 
 class Live(param.Parameterized):
-    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `results` new results, and `steps` looks
-    at a job that runs."""
+    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
+    `results` new results, and `steps` looks at a job that runs."""
 
     choice = param.Integer(default=0)
+    selection = param.Integer(default=0)
     results = param.Integer(default=0)
     steps = param.Integer(default=0)
 
@@ -52,41 +57,53 @@ class Live(param.Parameterized):
         self.session = session
 
     def choose(self, change: Callable[[], None]) -> None:
-        """Change the session's choice and tell everybody, if it did change."""
+        """Change the session's choice and tell everybody what did change, each watcher once."""
         before = self.session.choice
         change()
-        if self.session.choice != before:
-            self.choice += 1
+        after = self.session.choice
+        chosen = replace(before, selection=after.selection) != after
+        self.param.update(choice=self.choice + chosen, selection=self.selection + (before.selection != after.selection))
+
+    def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
+        """Mark layers, channels, rows, codes or tokens for everybody, as `Session.mark` does."""
+        self.choose(lambda: self.session.mark(**changes))
 
 
 class Component(pn.viewable.Viewer):
     """One part of the screen over a live session. Subclasses say in `build` what it looks like and in `refresh` what it shows.
 
-    A part behind another tab (`look(False)`) is not drawn; what it missed it shows when it is looked at again.
+    `watches` names the counters of `Live` that it follows. A part behind another tab (`look(False)`) is not drawn; what it
+    missed it shows when it is looked at again. What fails becomes a notice: in the explorer's `notices` or, for a part on its
+    own, above it. `threaded=False` runs its jobs in this thread.
     """
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
 
-    def __init__(self, live: Live | Session) -> None:
+    def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
         super().__init__()
         self.live = live if isinstance(live, Live) else Live(live)
-        self.session = self.live.session
+        self.session, self.threaded = self.live.session, threaded
+        self.alone, self.notices = notices is None, notices or Notices()
         self.seen, self.stale = True, False
         self.view = self.build()
         self.refresh()
         self.live.param.watch(lambda *_: self.changed(), list(self.watches))
 
     def changed(self) -> None:
-        """Show what is new, now or when this part is looked at."""
+        """Show what is new, now or when this part is looked at; a failure here keeps no other part from its turn."""
         self.stale = not self.seen
         if self.seen:
-            self.refresh()
+            self.notices.guard(self.refresh)
 
     def look(self, seen: bool) -> None:
         """Come to the front, or go behind another tab."""
         self.seen = seen
         if seen and self.stale:
             self.changed()
+
+    def part(self, kind: type[C]) -> C:
+        """A component inside this one: on the same session, with the same notices."""
+        return kind(self.live, self.notices, threaded=self.threaded)
 
     def build(self) -> pn.viewable.Viewable:
         """The layout, once."""
@@ -97,7 +114,7 @@ class Component(pn.viewable.Viewer):
         raise NotImplementedError
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return self.view
+        return pn.Column(self.notices, self.view, sizing_mode="stretch_width") if self.alone else self.view
 
     def ipywidget(self) -> Any:
         """The component as an ipywidget, to be placed in an `ipywidgets.VBox`."""

@@ -10,14 +10,10 @@ from workbench.recipe import Recipe
 from workbench.session import Session, SharedModel
 from workbench.views.layers import title
 from workbench.widgets.bench import Bench
-from workbench.widgets.component import Component, Live, chosen, theme
-from workbench.widgets.layer_browser import LayerBrowser, LayerTable
-from workbench.widgets.method import MethodView
-from workbench.widgets.notices import Notices
+from workbench.widgets.component import Component, Live, theme
+from workbench.widgets.layer_browser import LayerBrowser
 from workbench.widgets.offline import notebook
-from workbench.widgets.results import ErrorView, LedgerView
-from workbench.widgets.text_comparison import TextComparison
-from workbench.widgets.weight_inspector import WeightInspector
+from workbench.widgets.tabs import STRIPS, Tabs
 
 # columns fold below each other where their widths no longer fit: at 900 px the bench goes under the figures
 WIDTHS = {"layers": ("1 1 270px", "250px"), "centre": ("4 1 520px", "320px"), "bench": ("1 1 270px", "250px")}
@@ -28,8 +24,7 @@ class Explorer(Component):
 
     def __init__(self, model: ModelHandle | SharedModel | Session | str = "builtin", *, threaded: bool = True) -> None:
         notebook()
-        self.threaded, self.notices = threaded, Notices()
-        super().__init__(Live(session_on(model)))
+        super().__init__(Live(session_on(model)), threaded=threaded)
 
     @property
     def recipe(self) -> Recipe:
@@ -47,41 +42,23 @@ class Explorer(Component):
         return self.bench.code
 
     def build(self) -> pn.viewable.Viewable:
-        """Layers left, figures in the middle, bench right."""
+        """Strips above; layers left, figures in the middle, bench right."""
         self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.layers, self.table = LayerBrowser(self.live), LayerTable(self.live)
-        self.weights = WeightInspector(self.live)
-        self.errors, self.ledger = ErrorView(self.live), LedgerView(self.live)
-        self.method = MethodView(self.live)
-        self.text = TextComparison(self.live, self.notices, threaded=self.threaded)
-        self.bench = Bench(self.live, self.notices, threaded=self.threaded)
-        self.parts: dict[str, Component] = {
-            "Weights": self.weights,
-            "Error": self.errors,
-            "Ledger": self.ledger,
-            "Method": self.method,
-            "Text": self.text,
-            "Table": self.table,
-        }
-        self.tabs = pn.Tabs(*self.parts.items(), dynamic=True, sizing_mode="stretch_width", stylesheets=[chosen()])
-        self.tabs.param.watch(lambda _: self._look(), "active")
-        self._look()
+        self.strips = [self.part(kind) for kind in STRIPS]
+        self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
+        self.tabs = Tabs(self)
         columns = {
             "layers": self.layers,
             "centre": pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"),
             "bench": self.bench,
         }
         folded = [pn.Column(columns[name], styles=card(*WIDTHS[name])) for name in columns]
-        return pn.Column(self.notices, pn.FlexBox(*folded, gap="12px", sizing_mode="stretch_width"), sizing_mode="stretch_width")
+        return pn.Column(*self.strips, pn.FlexBox(*folded, gap="12px", sizing_mode="stretch_width"), sizing_mode="stretch_width")
 
-    def bring(self, part: str) -> None:
-        """Bring a tab to the front, by its title."""
-        self.tabs.active = list(self.parts).index(part)
-
-    def _look(self) -> None:
-        """Only the tab in front is drawn."""
-        for number, part in enumerate(self.parts.values()):
-            part.look(number == self.tabs.active)
+    def bring(self, title: str) -> Any:
+        """Bring a tab to the front, by its title; its component."""
+        self.tabs.front = title
+        return self.tabs[title]
 
     def refresh(self) -> None:
         """The title line of the selected layer."""

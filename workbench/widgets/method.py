@@ -23,10 +23,10 @@ class MethodView(Component):
     def build(self) -> pn.viewable.Viewable:
         """The choice of sections above the one chosen."""
         self.sections: dict[str, Component] = {
-            "Codebook": CodebookView(self.live),
-            "Transform": TransformView(self.live),
-            "Groups": GroupView(self.live),
-            "Sweeps": SweepView(self.live),
+            "Codebook": self.part(CodebookView),
+            "Transform": self.part(TransformView),
+            "Groups": self.part(GroupView),
+            "Sweeps": self.part(SweepView),
         }
         self.section = pn.widgets.RadioButtonGroup(
             label="Section", options=list(self.sections), value="Codebook", width=420, stylesheets=[chosen()]

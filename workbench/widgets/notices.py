@@ -2,6 +2,8 @@
 
 import logging
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import panel as pn
 
@@ -27,6 +29,13 @@ class Notices(pn.viewable.Viewer):
             return
         log.error("unexpected error", exc_info=error)
         self.say("".join(traceback.format_exception(error)).strip())
+
+    def guard(self, action: Callable[[], Any]) -> None:
+        """Do something; what goes wrong becomes a notice."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  whatever happens is shown, nothing is lost
+            self.report(error)
 
     def say(self, message: str) -> None:
         """Show a sentence, newest first."""

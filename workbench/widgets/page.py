@@ -1,6 +1,7 @@
 """The served page: one model for all visitors, a session for each, everything from this host."""
 
 from functools import cache
+from typing import Any
 from urllib.parse import urlencode
 
 import panel as pn
@@ -29,7 +30,7 @@ def page(source: str) -> pn.viewable.Viewable:
         read_address(session)
         explorer = Explorer(session)
         explorer.live.param.watch(lambda *_: write_address(session), "choice")
-        body: pn.viewable.Viewable = explorer.view
+        body: Any = explorer
     except WorkbenchError as error:
         body = pn.pane.Alert(f"{error}", alert_type="danger", sizing_mode="stretch_width")
     colours = theme()

@@ -5,31 +5,23 @@ from typing import Any
 
 import panel as pn
 
-from workbench.jobs import Job, Status
-from workbench.session import Session
+from workbench.jobs import Job
 from workbench.views import text as views
 from workbench.views.theme import Theme
-from workbench.widgets.component import Component, Live, chosen, data_table, theme
-from workbench.widgets.notices import Notices
-
-POLL = 150
+from workbench.widgets.component import Component, chosen, data_table, theme
+from workbench.widgets.job_panel import JobPanel
 
 
 class TextComparison(Component):
     """A prompt, two continuations and the first token at which they part."""
-
-    def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
-        self.notices, self.threaded = notices or Notices(), threaded
-        self.job: Job[Any] | None = None
-        self._poll: Any = None
-        super().__init__(live)
 
     def build(self) -> pn.viewable.Viewable:
         """Prompt and button above, the two texts beside each other where there is room."""
         self.prompt = pn.widgets.TextInput(label="Prompt", sizing_mode="stretch_width")
         self.tokens = pn.widgets.IntInput(label="Tokens", value=120, start=1, end=500, width=110)
         self.go = pn.widgets.Button(label="Write", color="primary", width=110, margin=(24, 10, 5, 10), stylesheets=[chosen()])
-        self.stop = pn.widgets.Button(label="Stop", width=90, margin=(24, 10, 5, 0), disabled=True)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
         self.left, self.right = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
         self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130)
@@ -37,11 +29,11 @@ class TextComparison(Component):
         self.pieces: tuple[list[str], list[str]] = ([], [])
         self.as_table.param.watch(lambda _: self._show(), "value")
         self.go.on_click(lambda _: self.write())
-        self.stop.on_click(lambda _: self.job.cancel() if self.job else None)
         wide = {"flex": "1 1 300px", "min-width": "280px"}
         columns = [pn.Column(side, styles=wide) for side in (self.left, self.right)]
         return pn.Column(
-            pn.Row(self.prompt, self.tokens, self.go, self.stop, sizing_mode="stretch_width"),
+            pn.Row(self.prompt, self.tokens, self.go, sizing_mode="stretch_width"),
+            self.jobs,
             self.sentence,
             pn.FlexBox(*columns, sizing_mode="stretch_width"),
             self.as_table,
@@ -57,7 +49,7 @@ class TextComparison(Component):
 
     def write(self) -> None:
         """Let both models write, token by token."""
-        if self.job is not None:
+        if self.jobs.running:
             return
         self.live.choose(lambda: self.session.ask(self.prompt.value or ""))
         tokens = int(self.tokens.value or 1)
@@ -66,31 +58,17 @@ class TextComparison(Component):
         def steps() -> Generator[Any, None, None]:
             yield from self.session.write(tokens)
 
-        self.job = Job(steps, "writing")
-        self.go.disabled, self.stop.disabled = True, False
-        if self.threaded:
-            self.job.start()
-            self._poll = pn.state.add_periodic_callback(self._look, period=POLL)
-        else:
-            self.job.run_here()
-            self._look()
+        self.jobs.run(steps, "writing", seen=self._seen, ended=self._ended)
 
-    def _look(self) -> None:
-        job = self.job
-        if job is None:
-            return
-        running = job.status is Status.RUNNING  # read once and first: a job may end while its text is being shown
+    def _seen(self, job: Job[Any]) -> str:
         if job.latest is not None:
             self.pieces = job.latest
-            self._show(done=not running)
-        if running:
-            return
-        if self._poll is not None:
-            self._poll.stop()
-        self.job, self._poll = None, None
-        self.go.disabled, self.stop.disabled = False, True
+            self._show(done=False)
+        return f"Writing: {max(map(len, self.pieces))} tokens."
+
+    def _ended(self, job: Job[Any]) -> None:
+        self._show()
         if job.error is not None:
-            self.notices.report(job.error)
             self.sentence.object = heading("Does it still write the same?", str(job.error))
 
     def _show(self, done: bool = True) -> None:

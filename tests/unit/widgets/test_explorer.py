@@ -8,10 +8,10 @@ import pytest
 import workbench as wb
 from workbench import presets
 from workbench.errors import WorkbenchError
-from workbench.jobs import Job, Status
 from workbench.session import Session, SharedModel
 from workbench.widgets import Explorer
 from workbench.widgets.component import FigureFrame
+from workbench.widgets.tabs import TABS
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
 
@@ -37,7 +37,7 @@ def test_everything_follows_the_selected_layer(explorer: Explorer) -> None:
     assert explorer.session.layer == DOWN
     assert "block 0 · down_proj" in explorer.heading.object
     assert "64 × 128" in explorer.heading.object
-    assert f"{64 * 128:,} weights" in explorer.weights.histogram.answer.object
+    assert f"{64 * 128:,} weights" in explorer.tabs["Weights"].histogram.answer.object
     assert DOWN in explorer.code
     explorer.bench.undo.clicks += 1
     assert explorer.layers.menu.value == QUERY
@@ -120,13 +120,13 @@ def test_quantizing_a_layer_changes_every_figure(explorer: Explorer) -> None:
     assert result.name == QUERY
     assert result.recipe == explorer.recipe
     assert f"{result.bits_per_weight:.2f}" in explorer.bench.outcome.object
-    assert "Done" in explorer.bench.status.object
-    assert numbers(explorer.weights.histogram) == ["original", "quantized"]
+    assert "Done" in explorer.bench.jobs.words.object
+    assert numbers(explorer.tabs["Weights"].histogram) == ["original", "quantized"]
     explorer.bring("Ledger")
-    assert numbers(explorer.ledger.frame)[-1] == "as the paper counts"
+    assert numbers(explorer.tabs["Ledger"].frame)[-1] == "as the paper counts"
     explorer.bring("Error")
-    assert explorer.errors.layers.figure.table["relative_error"].tolist() == [result.relative_error]
-    assert explorer.errors.tried.figure.table["bits_per_weight"].tolist() == [result.bits_per_weight]
+    assert explorer.tabs["Error"].layers.figure.table["relative_error"].tolist() == [result.relative_error]
+    assert explorer.tabs["Error"].tried.figure.table["bits_per_weight"].tolist() == [result.bits_per_weight]
     assert explorer.layers.frame.figure.table.set_index("name").loc[QUERY, "bits_per_weight"] == result.bits_per_weight
 
 
@@ -135,69 +135,70 @@ def test_another_recipe_takes_the_figures_of_the_last_one_away(explorer: Explore
     explorer.bench.settings["bits"].value = 3
     assert explorer.result is None
     assert "not quantized yet" in explorer.bench.outcome.object
-    assert numbers(explorer.weights.histogram) == ["original"]
+    assert numbers(explorer.tabs["Weights"].histogram) == ["original"]
     explorer.bring("Ledger")
-    assert explorer.ledger.frame.figure is None
-    assert "Nothing is stored yet" in explorer.ledger.frame.answer.object
+    assert explorer.tabs["Ledger"].frame.figure is None
+    assert "Nothing is stored yet" in explorer.tabs["Ledger"].frame.answer.object
 
 
 @pytest.mark.parametrize("what", ["original", "quantized", "difference"])
 def test_the_raster_shows_what_is_asked(explorer: Explorer, what: str) -> None:
-    explorer.weights.what.value = what
-    waiting = explorer.weights.raster.figure is None
+    explorer.tabs["Weights"].what.value = what
+    waiting = explorer.tabs["Weights"].raster.figure is None
     assert waiting == (what != "original")
     press(explorer.bench.one)
     original, quantized = explorer.session.original(), explorer.result.weight()
     shown = {"original": original, "quantized": quantized, "difference": quantized - original}[what]
     largest = shown.flatten()[shown.abs().argmax()].item()
     expected = f"{largest:+.3g}" if what == "difference" else f"{abs(largest):.3g}"
-    assert expected in explorer.weights.raster.answer.object
+    assert expected in explorer.tabs["Weights"].raster.answer.object
 
 
 def test_one_row_has_its_own_histogram_and_levels(explorer: Explorer) -> None:
     explorer.bench.settings["group"].value = 0
     press(explorer.bench.one)
-    explorer.weights.row.value = 3
+    explorer.tabs["Weights"].row.value = 3
     levels = explorer.result.weight()[3].unique()
-    assert "64 weights of row 3" in explorer.weights.histogram.answer.object
-    assert [shape["x0"] for shape in explorer.weights.histogram.figure.plot["layout"]["shapes"]] == levels.tolist()
+    assert "64 weights of row 3" in explorer.tabs["Weights"].histogram.answer.object
+    assert [shape["x0"] for shape in explorer.tabs["Weights"].histogram.figure.plot["layout"]["shapes"]] == levels.tolist()
 
 
 def test_a_row_that_the_next_layer_lacks_is_not_asked_of_it(explorer: Explorer) -> None:
     explorer.layers.menu.value = "model.layers.0.mlp.gate_proj"
-    explorer.weights.row.value = 127
+    explorer.tabs["Weights"].row.value = 127
     explorer.layers.menu.value = DOWN
-    assert explorer.weights.row.value == 63
+    assert explorer.tabs["Weights"].row.value == 63
 
 
 def test_quantizing_the_whole_model_fills_the_map_and_the_ledger(explorer: Explorer) -> None:
     press(explorer.bench.all)
     whole = explorer.session.whole
     explorer.bring("Ledger")
-    explorer.ledger.scope.value = "the whole model"
-    assert f"{whole.bits_per_weight:.2f} bits per weight" in explorer.ledger.frame.answer.object
+    explorer.tabs["Ledger"].scope.value = "the whole model"
+    assert f"{whole.bits_per_weight:.2f} bits per weight" in explorer.tabs["Ledger"].frame.answer.object
     explorer.bring("Error")
-    assert explorer.errors.layers.figure.table["name"].tolist() == explorer.session.model.layer_names
+    assert explorer.tabs["Error"].layers.figure.table["name"].tolist() == explorer.session.model.layer_names
 
 
 def test_both_models_write(explorer: Explorer) -> None:
     press(explorer.bench.one)
-    explorer.text.prompt.value, explorer.text.tokens.value = "The <b>small</b> dog", 6
-    press(explorer.text.go)
-    assert all(explorer.text.pieces)
-    assert "The &lt;b&gt;small&lt;/b&gt; dog" in explorer.text.left.object
-    assert "original text" in explorer.text.left.object
-    assert "quantized text" in explorer.text.right.object
+    explorer.tabs["Text"].prompt.value, explorer.tabs["Text"].tokens.value = "The <b>small</b> dog", 6
+    press(explorer.tabs["Text"].go)
+    assert all(explorer.tabs["Text"].pieces)
+    assert "The &lt;b&gt;small&lt;/b&gt; dog" in explorer.tabs["Text"].left.object
+    assert "original text" in explorer.tabs["Text"].left.object
+    assert "quantized text" in explorer.tabs["Text"].right.object
     assert explorer.session.choice.prompt == "The <b>small</b> dog"
-    explorer.text.as_table.value = True
-    assert len(explorer.text.table[0].value) == max(map(len, explorer.text.pieces))
+    explorer.tabs["Text"].as_table.value = True
+    assert len(explorer.tabs["Text"].table[0].value) == max(map(len, explorer.tabs["Text"].pieces))
 
 
 def test_writing_before_anything_is_quantized_says_what_to_do(explorer: Explorer) -> None:
-    press(explorer.text.go)
+    press(explorer.tabs["Text"].go)
     assert "nothing is quantized yet" in explorer.notices.messages[0]
     assert explorer.notices.view.visible
-    assert (explorer.text.go.disabled, explorer.text.stop.disabled) == (False, True)
+    text = explorer.tabs["Text"]
+    assert (text.go.disabled, text.jobs.stop.disabled) == (False, True)
 
 
 def failing() -> Iterator[None]:
@@ -210,12 +211,12 @@ def test_a_failed_job_becomes_a_notice_and_frees_the_buttons(explorer: Explorer,
     monkeypatch.setattr(explorer.session, "quantize_steps", failing)
     press(explorer.bench.one)
     assert explorer.notices.messages == ["the layer is on fire; pour water on it."]
-    assert "Failed" in explorer.bench.status.object
-    assert (explorer.bench.one.disabled, explorer.bench.cancel.disabled, explorer.bench.job) == (False, True, None)
+    assert "Failed" in explorer.bench.jobs.words.object
+    assert (explorer.bench.one.disabled, explorer.bench.jobs.running) == (False, False)
 
 
 def test_a_bug_becomes_a_notice_with_its_traceback(
-    explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bugs: list[BaseException]
 ) -> None:
     def broken() -> None:
         raise ZeroDivisionError("planted")
@@ -226,10 +227,11 @@ def test_a_bug_becomes_a_notice_with_its_traceback(
     assert "ZeroDivisionError: planted" in explorer.notices.messages[0]
     assert "in broken" in explorer.notices.messages[0]
     assert "unexpected error" in caplog.text
+    bugs.clear()
 
 
 def test_a_figure_and_its_table_take_turns(explorer: Explorer) -> None:
-    frame = explorer.weights.histogram
+    frame = explorer.tabs["Weights"].histogram
     frame.as_table.value = True
     assert not frame.plot.visible
     assert len(frame.table[0].value) == len(frame.figure.table)
@@ -246,9 +248,11 @@ def test_two_explorers_on_one_session_agree(session: Session) -> None:
     assert second.code == first.code
 
 
-def test_only_the_tab_in_front_is_drawn(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_tab_in_front_is_built_and_drawn(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(explorer.tabs.built) == ["Weights"]
     drawn = []
-    for name, part in explorer.parts.items():
+    for name in ("Weights", "Ledger"):
+        part = explorer.tabs[name]
         monkeypatch.setattr(part, "refresh", lambda name=name: drawn.append(name))
     explorer.layers.menu.value = DOWN
     assert drawn == ["Weights"]
@@ -258,6 +262,28 @@ def test_only_the_tab_in_front_is_drawn(explorer: Explorer, monkeypatch: pytest.
     assert drawn == ["Weights", "Ledger"], "what has not changed is not drawn again"
     explorer.bench.settings["bits"].value = 3
     assert drawn == ["Weights", "Ledger", "Ledger"]
+
+
+def test_every_tab_opens(explorer: Explorer) -> None:
+    for title in TABS:
+        explorer.bring(title)
+        assert list(explorer.tabs.places[title]) == [explorer.tabs[title].view]
+    assert explorer.notices.messages == []
+
+
+def test_a_tab_that_fails_takes_no_other_with_it(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bugs: list[BaseException]
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(explorer.layers, "refresh", broken)
+    with caplog.at_level(logging.ERROR):
+        explorer.live.choose(lambda: explorer.session.select(DOWN))
+    assert DOWN in explorer.heading.object
+    assert f"{64 * 128:,} weights" in explorer.tabs["Weights"].histogram.answer.object
+    assert "ZeroDivisionError: planted" in explorer.notices.messages[0]
+    bugs.clear()
 
 
 @pytest.mark.parametrize("give", ["shared", "model", "source"])
@@ -277,27 +303,3 @@ def test_it_becomes_an_ipywidget(explorer: Explorer) -> None:
 
     assert isinstance(explorer.ipywidget(), ipywidgets.Widget)
     assert isinstance(explorer.bench.ipywidget(), ipywidgets.Widget)
-
-
-class EndsWhileLookedAt(Job[None]):
-    """A job that is running at the first look at its status and done at the next, as when its thread ends in between."""
-
-    looks = 0
-
-    @property
-    def status(self) -> Status:
-        self.looks += 1
-        return Status.RUNNING if self.looks == 1 else Status.DONE
-
-
-def test_a_text_that_ends_while_it_is_looked_at_is_shown_to_its_end(explorer: Explorer) -> None:
-    text = explorer.text
-    text.job = EndsWhileLookedAt(lambda: iter(()))  # type: ignore[arg-type,return-value]
-    text.job.latest = (["a", "b"], ["a", "c"])
-    text.go.disabled = True
-    text._look()
-    assert text.job is not None, "it was running when looked at: look again"
-    text._look()
-    assert text.job is None
-    assert not text.go.disabled
-    assert "token 2 is “b” in the original and “c” in the quantized" in text.sentence.object

@@ -122,7 +122,7 @@ def test_only_the_chosen_section_is_drawn(session: Session, monkeypatch: pytest.
 
 
 def test_a_block_that_learns_together_tells_every_layer_of_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.session.CALIBRATION_TOKENS", 256)
+    monkeypatch.setattr("workbench.session.session.CALIBRATION_TOKENS", 256)
     learned = part("transform", "learned", rotation="none", steps=3, tokens=32)
     session.use(wb.recipe("btc", bits=1.0, sweeps=2, block=128).replace(transform=learned))
     for _ in session.quantize_model_steps():

@@ -1,24 +1,20 @@
-"""Session: what one visitor has open — model, layer, recipe, results — with undo. It knows nothing of any screen.
+"""Session: what one visitor has open — model, choice, results — with undo. It knows nothing of any screen.
 
 A result is kept under the content that made it (weights, layer, recipe, calibration), so that it is found again after an undo
 and never shown for anything else.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
-from threading import RLock
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from workbench import presets
-from workbench.analysis import weights
 from workbench.analysis.trace import Trace
 from workbench.artifact.twin import twin
-from workbench.calibration import CalibrationStats, calibrate
 from workbench.errors import WorkbenchError
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
@@ -28,22 +24,14 @@ from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_s
 from workbench.quantizers.contract import Coder, Result, Snapshot, Step
 from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.recipe import Recipe
-from workbench.store import Store, key
+from workbench.session.choice import Choice, Selection
+from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
+from workbench.store import key
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1
-CALIBRATION_TOKENS = 16_384
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the visitor has chosen: one step of the history."""
-
-    layer: str
-    recipe: Recipe
-    prompt: str = "Once upon a time"
 
 
 def watched(steps: Generator[Step, None, Result], see: Callable[[Step], None]) -> Generator[Step, None, Result]:
@@ -55,35 +43,6 @@ def watched(steps: Generator[Step, None, Result], see: Callable[[Step], None]) -
             return stop.value
         see(step)
         yield step
-
-
-class SharedModel:
-    """What all sessions on one model have in common: its handle, its calibration and the sketches of its weights."""
-
-    def __init__(self, model: ModelHandle) -> None:
-        self.model = model
-        self.sketches: dict[str, weights.Sketch] = {}
-        self._lock = RLock()
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether the text has been run through the model already."""
-        return "_stats" in self.__dict__
-
-    def stats(self) -> CalibrationStats:
-        """Second moments of the built-in calibration text, made once for all sessions."""
-        with self._lock:
-            return self._stats
-
-    @cached_property
-    def _stats(self) -> CalibrationStats:
-        return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, store=Store())
-
-    def sketch(self, layer: str) -> weights.Sketch:
-        """Moments and histogram of a layer's weights, read once."""
-        if layer not in self.sketches:
-            self.sketches[layer] = weights.sketch(self.model.weight(layer))
-        return self.sketches[layer]
 
 
 class Session:
@@ -117,10 +76,16 @@ class Session:
         """The recipe on the bench."""
         return self.choice.recipe
 
+    @property
+    def selection(self) -> Selection:
+        """What is marked: layers, channels, rows, codes, tokens."""
+        return self.choice.selection
+
     def select(self, layer: str) -> None:
-        """Select a layer; ModelError for one that does not exist."""
+        """Select a layer; ModelError for one that does not exist. Marked channels, rows and codes of another one are cleared."""
         self.model.layer(layer)
-        self._step(replace(self.choice, layer=layer))
+        selection = self.selection if layer == self.layer else self.selection.in_another_layer()
+        self._step(replace(self.choice, layer=layer, selection=selection))
 
     def use(self, recipe: Recipe) -> None:
         """Put a recipe on the bench."""
@@ -129,6 +94,24 @@ class Session:
     def ask(self, prompt: str) -> None:
         """Choose the prompt that both models continue."""
         self._step(replace(self.choice, prompt=prompt))
+
+    def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
+        """Mark layers, channels, rows, codes or tokens, as `mark(channels=[3, 17])`; an empty list clears them.
+
+        ModelError for a layer that does not exist, WorkbenchError for a channel or row that the selected layer does not have.
+        """
+        marked = self.selection.replace(**{name: tuple(marks) for name, marks in changes.items()})
+        self._step(self._possible(replace(self.choice, selection=marked)))
+
+    def _possible(self, choice: Choice) -> Choice:
+        """The choice, if this model has what it names; ModelError or WorkbenchError otherwise."""
+        for name in (choice.layer, *choice.selection.layers):
+            self.model.layer(name)
+        layer, marked = self.model.layer(choice.layer), choice.selection
+        for name, marks, limit in (("channels", marked.channels, layer.cols), ("rows", marked.rows, layer.rows)):
+            if max(marks, default=0) >= limit:
+                raise WorkbenchError(f"{name} holds {max(marks)}; {layer.name} has {limit} {name}, 0 to {limit - 1}.")
+        return choice
 
     def check(self, recipe: Recipe) -> None:
         """Raise what is wrong with a recipe for the selected layer before anything runs: parts and widths that do not fit."""
@@ -294,8 +277,7 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """The choice as plain JSON values; results are not part of it, they can be made again."""
-        choice = self.choice
-        return {"version": VERSION, "layer": choice.layer, "recipe": choice.recipe.to_dict(), "prompt": choice.prompt}
+        return {"version": VERSION, **self.choice.to_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a saved choice, as a step that can be undone."""
@@ -303,7 +285,4 @@ class Session:
             raise WorkbenchError(
                 f"session version {state.get('version')!r} is not known; this workbench reads version {VERSION}."
             )
-        if missing := [name for name in ("layer", "recipe", "prompt") if name not in state]:
-            raise WorkbenchError(f"the saved session lacks {', '.join(missing)}; save it again with Session.state().")
-        self.model.layer(state["layer"])
-        self._step(Choice(state["layer"], Recipe.from_dict(state["recipe"]), state["prompt"]))
+        self._step(self._possible(Choice.from_dict(state)))

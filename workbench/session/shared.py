@@ -1,0 +1,41 @@
+"""What all sessions on one model have in common, read and computed once for all of them."""
+
+from functools import cached_property
+from threading import RLock
+
+from workbench.analysis import weights
+from workbench.calibration import CalibrationStats, calibrate
+from workbench.models import ModelHandle
+from workbench.models.text import text
+from workbench.store import Store
+
+CALIBRATION_TOKENS = 16_384
+
+
+class SharedModel:
+    """A model's handle, its calibration and the sketches of its weights."""
+
+    def __init__(self, model: ModelHandle) -> None:
+        self.model = model
+        self.sketches: dict[str, weights.Sketch] = {}
+        self._lock = RLock()
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the text has been run through the model already."""
+        return "_stats" in self.__dict__
+
+    def stats(self) -> CalibrationStats:
+        """Second moments of the built-in calibration text, made once for all sessions."""
+        with self._lock:
+            return self._stats
+
+    @cached_property
+    def _stats(self) -> CalibrationStats:
+        return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, store=Store())
+
+    def sketch(self, layer: str) -> weights.Sketch:
+        """Moments and histogram of a layer's weights, read once."""
+        if layer not in self.sketches:
+            self.sketches[layer] = weights.sketch(self.model.weight(layer))
+        return self.sketches[layer]

@@ -1,0 +1,121 @@
+"""A job on the screen: how far it is, how long it will take, how much memory it needs, and the buttons to stop it or go on."""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import panel as pn
+import param
+import psutil
+
+from workbench.jobs import Job, Status
+from workbench.views import theme as themes
+from workbench.widgets.notices import Notices
+
+POLL = 200  # milliseconds between looks at a running job
+ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}
+
+
+def memory() -> int:
+    """Bytes of memory that this process has now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+class JobPanel(pn.viewable.Viewer):
+    """Runs generators as jobs, one at a time; an error becomes a notice. `running` can be watched, for what must wait.
+
+    `threaded=False` runs them in this thread.
+    """
+
+    running = param.Boolean(default=False, doc="whether a job is at work")
+
+    def __init__(self, notices: Notices, *, threaded: bool = True) -> None:
+        super().__init__()
+        self.notices, self.threaded = notices, threaded
+        self.job: Job[Any] | None = None
+        self.peak = 0
+        self._poll: Any = None
+        self._seen: Callable[[Job[Any]], str | None] = lambda _: None
+        self._ended: Callable[[Job[Any]], None] = lambda _: None
+        self.progress = pn.indicators.Progress(value=0, max=100, sizing_mode="stretch_width", visible=False)
+        self.words = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.stop = pn.widgets.Button(label="Cancel", disabled=True, width=90, description="Stop after the step at hand")
+        self.again = pn.widgets.Button(label="Resume", visible=False, width=90, description="Take the stopped job up again")
+        self.stop.on_click(lambda _: self.notices.guard(self.cancel))
+        self.again.on_click(lambda _: self.notices.guard(self.resume))
+        self.view = pn.Column(pn.Row(self.stop, self.again), self.progress, self.words, sizing_mode="stretch_width")
+
+    def run(
+        self,
+        steps: Callable[[], Generator[Any, None, Any]],
+        name: str,
+        *,
+        seen: Callable[[Job[Any]], str | None] = lambda _: None,
+        ended: Callable[[Job[Any]], None] = lambda _: None,
+    ) -> None:
+        """Start a job; nothing happens while another one runs.
+
+        `seen` is called at each look at the running job, and what it returns is said in place of how far the job is. `ended` is
+        called once, with whatever came of it.
+        """
+        if self.running:
+            return
+        self._seen, self._ended = seen, ended
+        self._go(Job(steps, name), Job.start if self.threaded else Job.run_here)
+
+    def resume(self) -> None:
+        """Take up the job that was cancelled or has failed: `steps` is called again."""
+        if self.job is not None and not self.running:
+            self._go(self.job, Job.resume)
+
+    def cancel(self) -> None:
+        """Stop after the step at hand."""
+        if self.running and self.job is not None:
+            self.job.cancel()
+            self.words.object = "Stopping after this step …"
+
+    def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any]) -> None:
+        self.job, self.running, self.peak = job, True, memory()
+        self.stop.disabled, self.again.visible = False, False
+        self.progress.param.update(value=0, visible=True)
+        self.words.object = f"{job.name.capitalize()} …"
+        start(job)
+        if self.threaded:
+            self._poll = pn.state.add_periodic_callback(lambda: self.notices.guard(self.look), period=POLL)
+        else:
+            job.wait()
+            self.look()
+
+    def look(self) -> None:
+        """Bring the screen up to date with the job."""
+        job = self.job
+        if job is None or not self.running:
+            return
+        running = job.status is Status.RUNNING  # read once and first: a job may end while it is being shown
+        self.peak = max(self.peak, memory())
+        self.progress.value = round(100 * job.progress)
+        said = self._seen(job)
+        if running:
+            if said is not None or job.progress:
+                self.words.object = said or self._stand(job)
+            return
+        self._end(job)
+
+    def _stand(self, job: Job[Any]) -> str:
+        left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+        return f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
+
+    def _end(self, job: Job[Any]) -> None:
+        if self._poll is not None:
+            self._poll.stop()
+            self._poll = None
+        self.running = False
+        self.stop.disabled, self.progress.visible = True, False
+        self.again.visible = job.status is not Status.DONE
+        took = f"{themes.duration(job.seconds)}, memory at most {themes.megabytes(8 * self.peak)}"
+        self.words.object = f"<p aria-live='polite'>{ENDED[job.status]}: {job.name}, {took}.</p>"
+        if job.error is not None:
+            self.notices.report(job.error)
+        self._ended(job)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
