@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
+    from workbench.views.card import card
     from workbench.widgets import Explorer, notebook
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "LayerPlan",
     "Recipe",
     "calibrate",
+    "card",
     "compare",
     "errors",
     "fuse",
@@ -50,6 +52,7 @@ __all__ = [
 _HOMES = {
     "Explorer": "workbench.widgets",
     "calibrate": "workbench.calibration",
+    "card": "workbench.views.card",
     "compare": "workbench.analysis.compare",
     "fuse": "workbench.models",
     "load": "workbench.artifact",

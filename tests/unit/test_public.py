@@ -8,7 +8,7 @@ import pytest
 import workbench as wb
 
 PUBLIC = [
-    "Explorer", "LayerPlan", "Recipe", "calibrate", "compare", "errors", "fuse", "load", "notebook", "open_model", "part",
+    "Explorer", "LayerPlan", "Recipe", "calibrate", "card", "compare", "errors", "fuse", "load", "notebook", "open_model", "part",
     "quantize", "quantize_model", "recipe", "save", "text", "what_if",
 ]  # fmt: skip
 CORE = [

@@ -85,6 +85,13 @@ COLUMNS: dict[str, Column] = {
     "row": Column("row", "Which output feature.", ",d"),
     "plane": Column("plane", "Which sign plane, counted from 1.", "d"),
     "scale": Column("scale α", "What a sign is multiplied with.", ".4g"),
+    "model": Column("model", "Which of the two models."),
+    "section": Column("part", "Which part of the cards differs."),
+    "first": Column("was", "In the first card."),
+    "second": Column("is", "In the second card."),
+    "change": Column("change", "By how much, where it is a number.", ".3g"),
+    "allowed": Column("allowed", "The largest change that counts as none.", ".3g"),
+    "within": Column("within", "Whether the change is within its tolerance, or may be."),
     "mean": Column("mean μ", "What is added to every weight of the row.", ".3g"),
 }
 

@@ -6,6 +6,7 @@ Exit status 0; 1 with one line `error: …` on standard error for a user's mista
 import typer
 
 from workbench.cli.bench import bench
+from workbench.cli.card import card, diff
 from workbench.cli.explore import explore
 from workbench.cli.measure import compare, evaluate, generate, whatif
 from workbench.cli.quantize import quantize
@@ -28,6 +29,8 @@ app.command()(generate)
 app.command()(compare)
 app.command()(whatif)
 app.command()(bench)
+app.command()(card)
+app.command()(diff)
 
 
 def main() -> None:

@@ -1,0 +1,82 @@
+"""Commands that make a quant card and compare two: a page to attach to an issue, and a check for CI."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.arguments import Json, Seed, TextFile, Tokens, holds_recipe, read_text
+from workbench.cli.output import emit
+
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder that `workbench quantize` wrote.")]
+Side = Annotated[str, typer.Argument(metavar="CARD|DIR", help="A card (.html or .json), or a folder that was quantized.")]
+
+
+def card(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the card goes, .html or .json.")] = None,
+    text: TextFile = "evaluation",
+    tokens: Tokens = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a quant card: recipe, ledger, errors, KL and perplexity, hashes and environment in one file that opens offline."""
+    from workbench.views.card import card as make
+
+    made = make(folder, text=read_text(text), tokens=tokens, seed=seed)
+    sentence = made.answer
+    if out is not None:
+        place = made.save(out)
+        sentence += f"\n{place}: {place.stat().st_size:,} bytes"
+    emit(made.facts, as_json=as_json, text=sentence)
+
+
+def diff(
+    first: Side,
+    second: Side,
+    bits: Annotated[float, typer.Option("--bits", min=0, help="Allowed change of stored bits per weight.")] = 0.0,
+    error: Annotated[float, typer.Option("--error", min=0, help="Allowed relative change of a layer's errors.")] = 1e-3,
+    perplexity: Annotated[float, typer.Option("--perplexity", min=0, help="Allowed relative change of perplexity.")] = 1e-3,
+    kl: Annotated[float, typer.Option("--kl", min=0, help="Allowed change of KL, nats per token.")] = 1e-3,
+    top1: Annotated[float, typer.Option("--top1", min=0, help="Allowed change of the share of changed top-1 tokens.")] = 1e-3,
+    allow: Annotated[list[str] | None, typer.Option("--allow", help="A section that may differ: recipe, hashes …")] = None,
+    text: TextFile = "evaluation",
+    tokens: Tokens = None,
+    seed: Seed = 0,
+    stored: Annotated[bool, typer.Option("--stored-only", help="Compare what is stored; run no model.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what differs between two cards; exit status 1 where anything differs above its tolerance.
+
+    A folder is measured on as many tokens as the card beside it, with its seed. Versions and processor are told, and may differ.
+    """
+    from workbench.analysis.card_diff import Tolerances, diff_cards
+
+    given = [None if holds_recipe(side) else read_card(side) for side in (first, second)]
+    settings: dict[str, Any] = {"tokens": tokens, "seed": seed}
+    for facts in given:
+        if facts and facts["figures"]:
+            settings = {"tokens": facts["figures"]["tokens"], "seed": facts["seed"]}
+    one, other = (
+        facts or card_of(side, text, measured=not stored, **settings) for side, facts in zip((first, second), given, strict=True)
+    )
+    limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
+    found = diff_cards(one, other, limits, allow=allow or ())
+    lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in found.differences), *found.skipped, found.answer]
+    emit({"first": first, "second": second, **found.to_dict()}, as_json=as_json, text="\n".join(lines))
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def read_card(side: str) -> dict[str, Any]:
+    """The facts of a card's file."""
+    from workbench.analysis.card import read_facts
+
+    return read_facts(side)
+
+
+def card_of(folder: str, text: str, **settings: Any) -> dict[str, Any]:
+    """The facts of a quantized folder."""
+    from workbench.analysis.card import card_facts
+
+    return card_facts(folder, text=read_text(text), **settings)
