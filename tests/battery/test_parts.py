@@ -237,6 +237,7 @@ def test_a_masked_coder_stores_only_its_own_weights(part: Coder) -> None:
 BUDGETS = {
     ("coder", "uniform"): ("bits", [1, 2, 3, 4, 5, 6, 7, 8]),
     ("coder", "sign"): ("planes", [1, 2]),
+    ("coder", "ternary"): ("planes", [1, 2, 3]),
     ("coder", "binary-codebook"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("coder", "vector-codebook"): ("entries", [4, 16, 64, 256, 512, 1024]),
     ("coder", "trellis"): ("bits", [1, 2, 4, 6, 8, 10]),

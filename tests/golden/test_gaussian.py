@@ -1,6 +1,6 @@
 """Known distortions E(q−w)²/E w² of standard normal weights, within 2 %.
 
-Published or derived reference values for grids (groups of 128, min–max and best clip), sign planes, vectors,
+Published or derived reference values for grids (groups of 128, min–max and best clip), sign and trit planes, vectors,
 trellis (states of 12 bits) and binary codebooks;
 the binary codebook's magnitude rows are upper bounds, as better training may go below them.
 """
@@ -36,6 +36,12 @@ SIGNS = {
     "two-planes-128": (0.114, {"planes": 2, "scales": "group", "mean": False, "sweeps": 30}),
     "two-planes-row": (0.1175, {"planes": 2, "mean": False, "sweeps": 50}),
 }
+TERNARY = {
+    "absmean-row": (0.263, {"rule": "absmean", "sweeps": 0, "rescale": False, "group": 0}),
+    "best-row": (0.190, {"group": 0}),
+    "best-128": (0.188, {}),
+    "two-planes-128": (0.0276, {"planes": 2, "sweeps": 30}),
+}
 GROUPS = {(1, "joint"): 0.3634, (2, "joint"): 0.1177, (3, "joint"): 0.0586, (3, "double"): 0.059, (3, "greedy"): 0.0795}
 FACTORS = {0.625: 0.575, 1.0: 0.377}  # ADMM after 200 sweeps, 256 × 256; upper bounds
 HAMMING = {128: 0.610, 256: 0.545, 512: 0.484}
@@ -61,6 +67,12 @@ def test_uniform_grids(bits: int, symmetric: bool, clip: str) -> None:
 def test_sign_planes(name: str) -> None:
     golden, settings = SIGNS[name]
     assert distortion(512, 2048, "sign", **settings) == pytest.approx(golden, rel=0.02)
+
+
+@pytest.mark.parametrize("name", TERNARY)
+def test_ternary(name: str) -> None:
+    golden, settings = TERNARY[name]
+    assert distortion(512, 2048, "ternary", **settings) == pytest.approx(golden, rel=0.02)
 
 
 @pytest.mark.parametrize(("groups", "search"), GROUPS, ids=str)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import KernelError
-from workbench.kernels import dispatch, reference
+from workbench.kernels import dispatch, reference, tritpack
 from workbench.kernels.mode import Mode
 from workbench.kernels.packed import Packed
 from workbench.registry import unknown
@@ -63,6 +63,12 @@ def signs(rows: int, cols: int, planes: int) -> Packed:
     return Packed("planes", rows, cols, tensors, {"planes": planes, "span": cols})
 
 
+def trits(rows: int, cols: int) -> Packed:
+    """Random trits with a scale for each row."""
+    tensors = {"trits": tritpack.pack(torch.randint(-1, 2, (rows * cols,))), "scale": scales(1, rows, 1)}
+    return Packed("ternary", rows, cols, tensors, {"planes": 1, "span": cols})
+
+
 def codes(rows: int, cols: int, bits: int) -> Packed:
     """Random codes on a grid with a scale and zero for each group."""
     span = GROUP if cols % GROUP == 0 else cols
@@ -102,6 +108,7 @@ CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
     "torch-int8": torch_int8,
     "signs": lambda rows, cols: packed(signs(rows, cols, 1), Mode()),
     "signs-fast": lambda rows, cols: packed(signs(rows, cols, 1), Mode(precision="fast")),
+    "ternary": lambda rows, cols: packed(trits(rows, cols), Mode()),
     "two-planes": lambda rows, cols: packed(signs(rows, cols, 2), Mode()),
     "codebook": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode()),
     "codebook-indices": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode(cache="none")),

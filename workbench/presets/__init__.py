@@ -6,7 +6,7 @@ Importing the package registers all of them under the kind "preset".
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench import registry
-from workbench.presets import binary, btc, factors, grids, none, parity, pb_llm, salient_groups, trellis, vectors
+from workbench.presets import binary, btc, factors, grids, none, parity, pb_llm, salient_groups, ternary, trellis, vectors
 from workbench.presets.preset import Preset
 from workbench.presets.spelling import parse
 from workbench.recipe import Recipe
@@ -29,6 +29,7 @@ __all__ = [
     "recipe",
     "salient_groups",
     "table",
+    "ternary",
     "trellis",
     "vectors",
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.kernels import selection
+from workbench.kernels import selection, tritpack
 from workbench.kernels.bitpack import pack
 from workbench.kernels.packed import Packed
 from workbench.kernels.parity import ParityCode
@@ -55,6 +55,11 @@ class Draw:
             tensors["mean"] = self.half(self.rows, self.groups(span))
         return Packed("planes", self.rows, self.cols, tensors, {"planes": planes, "span": span})
 
+    def ternary(self, planes: int, span: int, *, mask: Tensor | None = None) -> Packed:
+        trits = torch.randint(-1, 2, (planes * self.count(mask),), generator=self.random)
+        tensors = {"trits": tritpack.pack(trits), "scale": self.half(planes, self.rows, self.groups(span))}
+        return Packed("ternary", self.rows, self.cols, tensors, {"planes": planes, "span": span})
+
     def codebook(self, length: int, entries: int, span: int, *, extras: bool) -> Packed:
         width = max(1, (entries - 1).bit_length())
         index = torch.randint(0, entries, (self.rows, math.ceil(self.cols / length)), generator=self.random)
@@ -91,6 +96,11 @@ class Draw:
     def bitmap(self) -> Packed:
         owner = self.codes(1, self.rows, self.cols)
         children = (self.planes(1, 4, extras=True, mask=owner == 0), self.uniform(3, 8, zero=True, mask=owner == 1))
+        return Packed("masked", self.rows, self.cols, {"map": pack(owner, 1)}, {"map": "bitmap"}, children)
+
+    def trits(self) -> Packed:
+        owner = self.codes(1, self.rows, self.cols)
+        children = (self.ternary(1, 4, mask=owner == 0), self.ternary(2, 8, mask=owner == 1))
         return Packed("masked", self.rows, self.cols, {"map": pack(owner, 1)}, {"map": "bitmap"}, children)
 
     def columns(self) -> Packed:
@@ -173,6 +183,9 @@ EXAMPLES = {
     "uniform-1-whole-row": lambda draw: draw.uniform(1, 13, zero=False),
     "planes-1": lambda draw: draw.planes(1, 13, extras=False),
     "planes-2-extras": lambda draw: draw.planes(2, 4, extras=True),
+    "ternary": lambda draw: draw.ternary(1, 13),
+    "ternary-2-groups": lambda draw: draw.ternary(2, 4),
+    "masked-ternary": lambda draw: draw.trits(),
     "codebook-4-of-6": lambda draw: draw.codebook(4, 6, 13, extras=False),
     "codebook-8-of-16-extras": lambda draw: draw.codebook(8, 16, 8, extras=True),
     "codebook-one-entry": lambda draw: draw.codebook(3, 1, 13, extras=False),

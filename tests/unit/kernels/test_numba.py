@@ -49,6 +49,10 @@ def integers(draw: Draw, mask: Tensor) -> Packed:
     return draw.uniform(8, 48, zero=True, mask=mask)
 
 
+def trits(draw: Draw, mask: Tensor) -> Packed:
+    return draw.ternary(1, 16, mask=mask)
+
+
 def kept(draw: Draw, mask: Tensor) -> Packed:
     return draw.dense(mask=mask)
 
@@ -84,6 +88,8 @@ ACCEPTED: dict[str, Callable[[Draw], Packed]] = {
     "codes-4": lambda draw: draw.uniform(4, 32, zero=True),
     "codes-5": lambda draw: draw.uniform(5, 16, zero=True),
     "codes-8": lambda draw: draw.uniform(8, 48, zero=True),
+    "ternary": lambda draw: draw.ternary(1, 48),
+    "ternary-groups": lambda draw: draw.ternary(3, 16),
     "codebook-8-bit-index": lambda draw: draw.codebook(8, 256, 48, extras=False),
     "codebook-3-bit-index": lambda draw: draw.codebook(4, 6, 16, extras=True),
     "codebook-of-3-signs": lambda draw: draw.codebook(3, 5, 48, extras=True),
@@ -98,6 +104,7 @@ ACCEPTED: dict[str, Callable[[Draw], Packed]] = {
     "masked-kept": lambda draw: masked(draw, 0.1, plane, kept),
     "masked-many-integers": lambda draw: masked(draw, 0.7, none, integers),
     "masked-twice": lambda draw: masked(draw, 0.4, two_planes, twice),
+    "masked-trits": lambda draw: masked(draw, 0.5, trits, plane),
     "masked-columns": lambda draw: by_columns(draw, plane, two_planes),
     "masked-columns-of-masks": lambda draw: by_columns(draw, twice, integers),
     "hadamard": lambda draw: draw.hadamard(draw.planes(1, 8, extras=True)),

@@ -75,6 +75,15 @@ def planes(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     return value + (float(node.tensors["mean"][r, group]) if "mean" in node.tensors else 0.0)
 
 
+def ternary(node: Packed, r: int, c: int, place: int, stored: int) -> float:
+    value = 0.0
+    for p in range(node.facts["planes"]):
+        byte, digit = divmod(p * stored + place, 5)
+        trit = int(node.tensors["trits"][byte]) // 3**digit % 3 - 1
+        value += trit * float(node.tensors["scale"][p, r, c // node.facts["span"]])
+    return value
+
+
 def codebook(node: Packed, r: int, c: int, place: int, stored: int) -> float:
     length, group = node.facts["length"], c // node.facts["span"]
     segment = r * math.ceil(node.cols / length) + c // length
@@ -191,6 +200,7 @@ WEIGHTS = {
     "dense": dense,
     "uniform": uniform,
     "planes": planes,
+    "ternary": ternary,
     "binary-codebook": codebook,
     "vector-codebook": vectors,
     "trellis": trellis,

@@ -53,6 +53,7 @@ def test_all_presets_are_there() -> None:
         "qtip",
         "rtn",
         "stbllm",
+        "ternary",
     ]
 
 
@@ -132,6 +133,7 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "qtip": 0.8,
         "rtn": 4,
         "stbllm": 0.55,
+        "ternary": 1.584963,
     }
     assert table["nominal_bits"].to_dict() == pytest.approx(nominal)
     assert table["needs_calibration"].to_dict() == {
@@ -152,6 +154,7 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
         "qtip": True,
         "rtn": False,
         "stbllm": True,
+        "ternary": False,
     }
     assert table.loc["btc", "source"] == "BTC-LLM, arXiv 2506.12040"
     assert (table["note"].str.len() > 20).all()

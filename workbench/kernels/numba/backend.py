@@ -14,7 +14,7 @@ from workbench.kernels.mode import Mode, Product
 from workbench.kernels.packed import Packed
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
-CODED = ("planes", "uniform", "binary-codebook", "parity-signs")
+CODED = ("planes", "uniform", "ternary", "binary-codebook", "parity-signs")
 STEP = 8  # columns of a byte of signs
 
 

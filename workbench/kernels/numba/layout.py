@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference import codebook, parity
+from workbench.kernels.reference import codebook, parity, ternary
 from workbench.kernels.reference.format import codes
 
 STEP = 8  # columns of a byte
@@ -97,6 +97,13 @@ def of_masked_planes(packed: Packed, mask: Tensor) -> Stripes:
         signs, scale = torch.cat([signs, mask[None]]), torch.cat([scale, mean[None]])
         column = None if column is None else torch.cat([column, torch.ones_like(column[:1])])
     return striped(packed, packed_bytes(signs), scale, mean=mean, column=column)
+
+
+def of_trits(packed: Packed, mask: Tensor | None = None) -> Stripes:
+    """Twice the matrix of `ternary`: every plane becomes two, which agree where a trit is not 0."""
+    trits = ternary.trits(packed, mask)
+    signs = torch.stack([trits >= 0, trits > 0], 1).flatten(0, 1)
+    return striped(packed, packed_bytes(signs), packed.tensors["scale"].repeat_interleave(2, 0))
 
 
 def of_codes(packed: Packed, mask: Tensor | None = None) -> Stripes:

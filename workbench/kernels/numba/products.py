@@ -114,7 +114,7 @@ def prepare(packed: Packed, mode: Mode) -> Product:
         return Sum((), packed.rows)
     if packed.format == "binary-codebook" and mode.cache == "none" and few_enough(packed):
         return Codewords(layout.without_signs(packed), mode.precision, indices=layout.indices_of(packed))
-    return Signs(STRIPES[packed.format](packed), mode.precision)
+    return Signs(STRIPES[packed.format](packed), mode.precision, FACTOR.get(packed.format, 1.0))
 
 
 def few_enough(packed: Packed) -> bool:
@@ -137,9 +137,11 @@ def factors(packed: Packed) -> tuple[Packed, Packed]:
 STRIPES: dict[str, Callable[..., Stripes]] = {
     "planes": layout.of_planes,
     "uniform": layout.of_codes,
+    "ternary": layout.of_trits,
     "binary-codebook": layout.of_codebook,
     "parity-signs": layout.of_parity,
 }
+FACTOR = {"ternary": 0.5}  # of stripes that hold twice the matrix
 
 
 def leaves(packed: Packed, mask: Tensor | None = None) -> Iterator[tuple[Packed, Tensor]]:
@@ -162,7 +164,7 @@ def masked(leaf: Packed, mask: Tensor, mode: Mode) -> Product:
         return Sparse(sparse.of(decode(leaf, mask), mask))
     if leaf.format == "planes":
         return Signs(layout.of_masked_planes(leaf, mask), mode.precision, 0.5)
-    return Signs(layout.of_codes(leaf, mask), mode.precision)
+    return Signs(STRIPES[leaf.format](leaf, mask), mode.precision, FACTOR.get(leaf.format, 1.0))
 
 
 def planes_in_mask(leaf: Packed) -> int:

@@ -12,6 +12,7 @@ from workbench.kernels.reference import (
     planes,
     rotation,
     rounding,
+    ternary,
     transforms,
     trellis,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "prepare",
     "rotation",
     "rounding",
+    "ternary",
     "transforms",
     "trellis",
 ]

@@ -6,6 +6,7 @@ from workbench.quantizers.coders.codebook_planes import CodebookPlanes
 from workbench.quantizers.coders.keep import Keep
 from workbench.quantizers.coders.parity_signs import ParitySigns
 from workbench.quantizers.coders.sign import Sign
+from workbench.quantizers.coders.ternary import Ternary
 from workbench.quantizers.coders.trellis import Trellis
 from workbench.quantizers.coders.uniform import Uniform
 from workbench.quantizers.coders.vector_codebook import VectorCodebook
@@ -18,6 +19,7 @@ __all__ = [
     "Keep",
     "ParitySigns",
     "Sign",
+    "Ternary",
     "Trellis",
     "Uniform",
     "VectorCodebook",

@@ -1,0 +1,35 @@
+"""Preset `ternary`: weights −1, 0 and +1 times a scale, or sums of such planes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
+from workbench.quantizers.coders.groups import group_setting
+from workbench.quantizers.coders.ternary import RULES
+from workbench.recipe import Recipe, setting
+from workbench.registry import register
+
+
+@register("preset", "ternary")
+@dataclass(frozen=True)
+class Ternary(Preset):
+    """Trits five to a byte. `planes=2` are trit planes as in PTQTP, `rule="absmean", sweeps=0` is BitNet b1.58's rounding."""
+
+    source: ClassVar[str] = "TWN, arXiv 1605.04711; BitNet b1.58, 2402.17764; PTQTP, 2509.16989"
+    note: ClassVar[str] = (
+        "after training, on a finished model: the papers but the last train with it. The threshold is the exact optimum, which "
+        "TWN approximates; planes begin with halved sizes and are refined together, where PTQTP starts from equal ones"
+    )
+
+    planes: int = setting(1, "planes of trits, 1.6 stored bits a weight each", low=1, high=3)
+    group: int = group_setting(128)
+    rule: str = setting("least-squares", "how scales begin: with the least squared error, or as the mean size", choices=RULES)
+    sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
+    compensation: bool = setting(False, "move each column's error to later columns (needs calibration)")
+    refinement: str = refinement_setting()
+
+    def build(self) -> Recipe:
+        """Trit planes, with column feedback if wanted."""
+        coder = part("coder", "ternary", planes=self.planes, group=self.group, rule=self.rule, sweeps=self.sweeps)
+        assignment = part("assignment", "column-feedback") if self.compensation else None
+        return compose(coder, assignment=assignment, refinement=refinement(self.refinement))

@@ -1,0 +1,97 @@
+"""Coder `ternary`: one to three planes of trits (−1, 0, +1) with scales."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import tritpack
+from workbench.kernels.packed import Packed
+from workbench.kernels.reference.ternary import nearest_trits
+from workbench.quantizers.coders import planes
+from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.stored import fp16
+from workbench.recipe import setting
+from workbench.registry import register
+
+FIRST = 1.3  # of several planes the first is so much larger than one alone, each next one half of it: sweeps end lower from there
+RULES = ("least-squares", "absmean")
+
+
+@register("coder", "ternary")
+@dataclass(frozen=True)
+class Ternary(Coder):
+    """value = Σ_p scale_p · trit_p; a code is Σ_p 3^p (trit_p + 1).
+
+    Rule "least-squares" is the scale that loses least: the mean of the largest k weights for the best k, which TWN (arXiv
+    1605.04711) approximates by a threshold; "absmean" is the mean size, as in BitNet b1.58 (arXiv 2402.17764). Then scales and
+    trits are refined in turn. Two planes are the form of PTQTP (arXiv 2509.16989), which starts from equal planes and needs a
+    ridge. `rescale` solves the scales once more for the final trits.
+    """
+
+    planes: int = setting(1, "planes of trits, 1.6 bits a weight each", low=1, high=3)
+    group: int = group_setting(128)
+    rule: str = setting("least-squares", "how scales begin: with the least squared error, or as the mean size", choices=RULES)
+    sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
+    rescale: bool = setting(True, "solve the scales again for the final trits")
+
+    @property
+    def nominal_bits(self) -> float:
+        """log₂ 3 a plane."""
+        return self.planes * math.log2(3)
+
+    def span(self, cols: int) -> int:
+        """One group, or the row."""
+        return group_span(self.group, cols)
+
+    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+        """`scale [planes, rows]`."""
+        size = best_size(w * mask) if self.rule == "least-squares" else mean_size(w * mask, mask)
+        start = size * FIRST * 0.5 ** torch.arange(self.planes)[:, None] if self.planes > 1 else size[None]
+        return planes.alternate(w, mask, {"scale": fp16(start)}, self.sweeps, chosen)
+
+    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+        """The nearest sum of trits."""
+        digits = 3 ** torch.arange(self.planes)[:, None, None]
+        return ((nearest_trits(w, params["scale"][..., None]) + 1) * digits).sum(0).to(torch.uint8)
+
+    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+        """Σ_p scale_p · trit_p."""
+        return planes.values(self.trits(codes).float(), params, columns)
+
+    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+        """Scales by least squares, unless `rescale` is off."""
+        if not self.rescale:
+            return params
+        return planes.refit(target, self.trits(codes).float(), params, self.span(mask.shape[1]), mask, moment)
+
+    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+        """Format `ternary`."""
+        trits = self.trits(codes)
+        stored = trits if mask is None else trits[:, mask]
+        tensors = {"trits": tritpack.pack(stored), **planes.scale_tensors(params)}
+        return Packed("ternary", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})
+
+    def trits(self, codes: Tensor) -> Tensor:
+        """The trits of codes, int8 `[planes, rows, k]`."""
+        return torch.stack([codes // 3**p % 3 for p in range(self.planes)]).to(torch.int8) - 1
+
+
+def chosen(w: Tensor, params: Params) -> Tensor:
+    """The nearest trits for a whole span."""
+    return nearest_trits(w, params["scale"][..., None]).float()
+
+
+def best_size(w: Tensor) -> Tensor:
+    """The scale of each row `[rows]` that loses least: the mean of its k largest weights, for the k with the largest (Σ)²/k."""
+    total = w.abs().sort(1, descending=True).values.double().cumsum(1)
+    count = torch.arange(1, w.shape[1] + 1)
+    best = (total.square() / count).argmax(1, keepdim=True)
+    return (total.gather(1, best) / (best + 1))[:, 0].to(w.dtype)
+
+
+def mean_size(w: Tensor, mask: Tensor) -> Tensor:
+    """mean |w| over the mask, `[rows]`."""
+    return w.abs().sum(1) / mask.sum(1).clamp(min=1)
