@@ -26,11 +26,11 @@ FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3", "opt", "gpt
 CAUSAL = [family for family in FAMILIES if family != "bert"]
 
 
-def tiny_module(family: str) -> torch.nn.Module:
-    """A random model of one family: two blocks of width 64, the built-in model's vocabulary."""
+def tiny_module(family: str, blocks: int = 2, width: int = 64) -> torch.nn.Module:
+    """A random model of one family: `blocks` blocks of `width`, the built-in model's vocabulary."""
     import transformers as t
 
-    shape = dict(SHAPE)
+    shape = {**SHAPE, "num_hidden_layers": blocks, "hidden_size": width, "intermediate_size": 2 * width}
     without = {name: value for name, value in shape.items() if name not in ("num_key_value_heads", "head_dim")}
     builders: dict[str, Callable[[], torch.nn.Module]] = {
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**shape)),
@@ -39,29 +39,32 @@ def tiny_module(family: str) -> torch.nn.Module:
         "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**shape)),
         "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**shape)),
         "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**shape, sliding_window=32)),
-        "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**{**without, "ffn_dim": 128, "word_embed_proj_dim": 64})),
+        "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**{**without, "ffn_dim": 2 * width, "word_embed_proj_dim": width})),
         "gpt2": lambda: t.GPT2LMHeadModel(
             t.GPT2Config(
                 vocab_size=VOCABULARY,
-                n_embd=64,
-                n_inner=128,
-                n_layer=2,
+                n_embd=width,
+                n_inner=2 * width,
+                n_layer=blocks,
                 n_head=4,
                 n_positions=128,
                 bos_token_id=1,
                 eos_token_id=2,
             )
         ),
+        "bloom": lambda: t.BloomForCausalLM(
+            t.BloomConfig(vocab_size=VOCABULARY, hidden_size=width, n_layer=blocks, n_head=4, bos_token_id=1, eos_token_id=2)
+        ),
         "bert": lambda: t.BertModel(t.BertConfig(**without)),
     }
     return builders[family]()
 
 
-def write_model(family: str, folder: Path, shard_size: str = "1GB", seed: int = 0) -> Path:
+def write_model(family: str, folder: Path, shard_size: str = "1GB", seed: int = 0, *, blocks: int = 2, width: int = 64) -> Path:
     """Write a tiny random model of `family` with the built-in tokenizer; weights large enough that logits differ clearly."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = tiny_module(family)
+        module = tiny_module(family, blocks, width)
         for parameter in module.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
     module.save_pretrained(folder, max_shard_size=shard_size)

@@ -2,19 +2,14 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
-from workbench.analysis.divergence import Divergence, diverge
+from workbench.analysis.divergence import Divergence
+from workbench.analysis.replay import TOKENS, Replay
 from workbench.calibration import CalibrationStats
-from workbench.kernels.linear import PackedLinear
-from workbench.kernels.reference.rounding import rounded_bits
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers import quantize
 from workbench.recipe import Recipe
-
-TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -63,16 +58,8 @@ def what_if(
     """Quantize `layer` by `recipe` (or take a layer that is quantized already) and compare the model with and without it.
 
     Nothing else changes and the model is as before afterwards; the recipe "none" gives exactly zero. `stats` are needed where
-    the recipe needs calibration. Inputs of later layers move, later layers do not: this is the isolated effect.
+    the recipe needs calibration. Inputs of later layers move, later layers do not: this is the isolated effect. For many
+    changes on one text keep a `Replay`, of which this uses one.
     """
     quantized = recipe if isinstance(recipe, QuantizedLayer) else quantize(model, layer, recipe, stats=stats)
-    lm, packed = model.language_model(), quantized.packed
-    new: Tensor | nn.Module = quantized.weight()
-    if rounded_bits(packed):  # then the layer is more than a weight
-        new = PackedLinear.instead_of(model.module.get_submodule(layer), packed)
-
-    def changed(ids: Tensor) -> Tensor:
-        with model.swapped({layer: new}):
-            return lm.logits(ids)
-
-    return WhatIf(quantized, diverge(lm, text, lm.logits, changed, tokens=tokens, seed=seed))
+    return WhatIf(quantized, Replay(model, text, tokens=tokens, seed=seed).divergence({layer: quantized}))

@@ -1,0 +1,93 @@
+"""Hidden states between the blocks of a model, kept for some text, and the model run on from there with layers swapped.
+
+The module itself runs, with stand-ins for the blocks before the first changed one: what a family does around its blocks
+(positions, masks, last norm, head) is its own code.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from workbench.models.blocks import block_name
+from workbench.models.handle import ModelHandle
+
+Swap = Tensor | nn.Module | None
+
+
+class Boundaries:
+    """What every block of `model` puts out for each window of token ids `[1, T]`, and the logits of a changed model from there.
+
+    `base` are layers that are swapped from the start, as in `ModelHandle.swapped`; the kept states are those of the model with
+    them. Kept states are copies, and copies are handed out: a block that writes into its input harms nobody.
+    """
+
+    def __init__(
+        self, model: ModelHandle, windows: Iterable[Tensor], base: Mapping[str, Tensor | nn.Module] | None = None
+    ) -> None:
+        self.model, self.base = model, dict(base or {})
+        self.windows = tuple(windows)
+        self.blocks = list(dict.fromkeys(block_name(layer) for layer in model.layer_names))
+        self._lm = model.language_model()
+        self._after = [self._outputs(ids) for ids in self.windows]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the kept states: blocks × tokens × width × 4."""
+        return sum(hidden(out).nbytes for outputs in self._after for out in outputs)
+
+    def first_block(self, layers: Iterable[str]) -> int:
+        """Index of the earliest block with one of `layers`; the number of blocks where there are none."""
+        found = [self.blocks.index(block_name(self.model.layer(layer).name)) for layer in layers]
+        return min(found, default=len(self.blocks))
+
+    def logits(self, window: int, swaps: Mapping[str, Swap] | None = None) -> Tensor:
+        """Logits float32 `[1, T, V]` of one window with layers swapped on top of `base`; None is the opened model's own layer.
+
+        Runs from the earliest changed block on; without swaps only what comes after the last block.
+        """
+        changes = dict(swaps or {})
+        replaced = {name: new for name, new in {**self.base, **changes}.items() if new is not None}
+        with self.model.swapped(replaced), self._standing_in(window, self.first_block(changes)):
+            return self._lm.logits(self.windows[window])
+
+    def _outputs(self, ids: Tensor) -> list[Any]:
+        """What each block puts out, copied before the next one sees it."""
+        seen: list[Any] = []
+        with self.model.swapped(self.base), ExitStack() as hooks:
+            for name in self.blocks:
+                block = self.model.module.get_submodule(name)
+                handle = block.register_forward_hook(lambda _module, _inputs, out: seen.append(copied(out)))
+                hooks.callback(handle.remove)
+            self._lm.logits(ids)
+        return seen
+
+    @contextmanager
+    def _standing_in(self, window: int, start: int) -> Iterator[None]:
+        """Blocks before `start` do not run: each hands on what it put out in the kept run."""
+        blocks = [self.model.module.get_submodule(name) for name in self.blocks[:start]]
+        for block, kept in zip(blocks, self._after[window], strict=False):
+            # a block's own forward is found on its class: the one set here is removed without a trace
+            block.forward = partial(replayed, kept)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                del block.forward
+
+
+def hidden(out: Any) -> Tensor:
+    """The hidden states in what a block puts out: it, or the first of a tuple."""
+    return out[0] if isinstance(out, tuple) else out
+
+
+def copied(out: Any) -> Any:
+    """A block's output with its hidden states copied; what stands beside them, such as attention weights, is left out."""
+    return (out[0].clone(), *(None for _ in out[1:])) if isinstance(out, tuple) else out.clone()
+
+
+def replayed(kept: Any, *_args: Any, **_kwargs: Any) -> Any:
+    """Stand in for a block's forward pass."""
+    return copied(kept)
