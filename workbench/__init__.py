@@ -17,6 +17,7 @@ from workbench.registry import make as part
 
 if TYPE_CHECKING:
     from workbench.analysis.compare import compare
+    from workbench.analysis.replay import Replay
     from workbench.analysis.whatif import what_if
     from workbench.artifact import load, save
     from workbench.calibration import calibrate
@@ -32,6 +33,7 @@ __all__ = [
     "Explorer",
     "LayerPlan",
     "Recipe",
+    "Replay",
     "calibrate",
     "card",
     "compare",
@@ -51,6 +53,7 @@ __all__ = [
 
 _HOMES = {
     "Explorer": "workbench.widgets",
+    "Replay": "workbench.analysis.replay",
     "calibrate": "workbench.calibration",
     "card": "workbench.views.card",
     "compare": "workbench.analysis.compare",

@@ -145,10 +145,10 @@ def test_the_model_is_as_before_an_error(builtin: ModelHandle) -> None:
 
 def test_faster_than_the_whole_model(tmp_path: Path) -> None:
     """Averaged over the layers of 12 blocks, in processor time, the fastest of a few runs each."""
-    model = open_model(write_model("llama", tmp_path, blocks=12, width=256))
+    model = open_model(write_model("llama", tmp_path, blocks=12, width=512))
     ids = torch.randint(3, 500, (1, 128), generator=torch.Generator().manual_seed(0))
     boundaries, lm = Boundaries(model, [ids]), model.language_model()
-    names = [name for name in model.layer_names if name.endswith(("q_proj", "down_proj"))]
+    names = [name for name in model.layer_names if name.endswith("down_proj")]
 
     def seconds(run: Callable[[], Tensor]) -> float:
         begin = time.process_time()
@@ -165,7 +165,7 @@ def test_faster_than_the_whole_model(tmp_path: Path) -> None:
             turns.append((full, seconds(lambda swap=swap: boundaries.logits(0, swap))))
         full, part = (min(side) for side in zip(*turns, strict=True))
         whole, replayed = whole + full, replayed + part
-    assert whole / replayed >= 1.6
+    assert whole / replayed >= 1.7
 
 
 def test_mistakes(builtin: ModelHandle) -> None:
