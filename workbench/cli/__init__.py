@@ -8,6 +8,7 @@ import typer
 from workbench.cli.bench import bench
 from workbench.cli.card import card, diff
 from workbench.cli.explore import explore
+from workbench.cli.kv import kv
 from workbench.cli.measure import compare, evaluate, generate, whatif
 from workbench.cli.quantize import quantize
 from workbench.cli.show import layers, recipes
@@ -31,6 +32,7 @@ app.command()(whatif)
 app.command()(bench)
 app.command()(card)
 app.command()(diff)
+app.command()(kv)
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class LanguageModel:
         self, module: nn.Module, tokenizer: "PreTrainedTokenizerBase", name: str, *, lock: AbstractContextManager | None = None
     ) -> None:
         self.module, self.tokenizer, self.name = module, tokenizer, name
-        self._lock = lock or RLock()
+        self.lock = lock or RLock()
 
     @property
     def context(self) -> int:
@@ -104,7 +104,7 @@ class LanguageModel:
     def new_tokens(self, ids: Tensor, tokens: int, temperature: float = 0.0, seed: int = 0) -> Iterator[int]:
         """New tokens after `ids [1, T]`, one at a time, reading only the newest one against cached keys and values."""
         generator = torch.Generator(ids.device).manual_seed(seed)
-        cache = None
+        cache = self._new_cache()
         for _ in range(tokens):
             logits, cache = self._forward(ids, cache, use_cache=True)
             ids = choose(logits[:, -1], temperature, generator)
@@ -112,6 +112,10 @@ class LanguageModel:
             if token in self._stops:
                 return
             yield token
+
+    def _new_cache(self) -> Any:
+        """What holds the keys and values of a text from its beginning; None leaves it to transformers."""
+        return None
 
     def _settled(self, ids: list[int]) -> str:
         """Text of `ids` that no further token can change: without byte tokens or an unfinished character at the end."""
@@ -137,7 +141,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
-        with self._lock:
+        with self.lock:
             out = self.module(ids, past_key_values=cache, use_cache=use_cache)
         return out.logits.float(), out.past_key_values if use_cache else None
 

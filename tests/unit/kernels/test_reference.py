@@ -210,6 +210,7 @@ WEIGHTS = {
     "sum": total,
     "zero": lambda *_: 0.0,
 }
+APART = {"rounded-input", "transposed", "rows", "offset", "fourier"}  # tested in test_rounding and test_arranged
 TRANSFORMS = {"permuted": unpermute, "scaled": unscale, "hadamard": unrotate, "rotated": unlearn}
 
 
@@ -228,7 +229,7 @@ def test_linear_keeps_the_type_of_its_input(example: Packed, dtype: torch.dtype)
 
 
 def test_every_format_is_covered_here(example: Packed) -> None:
-    assert set(registry.names("format")) == {*WEIGHTS, *TRANSFORMS, "masked", "rounded-input"}, "rounding has tests of its own"
+    assert set(registry.names("format")) == {*WEIGHTS, *TRANSFORMS, "masked", *APART}, "these have tests of their own"
     for _, node in example.walk():
         assert set(node.tensors) <= set(registry.find("format", node.format).items)
 

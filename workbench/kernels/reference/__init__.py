@@ -4,6 +4,7 @@ Other backends are checked against this one. Importing the package registers all
 """
 
 from workbench.kernels.reference import (
+    arranged,
     codebook,
     composite,
     factors,
@@ -21,6 +22,7 @@ from workbench.kernels.reference.product import prepare
 
 __all__ = [
     "Format",
+    "arranged",
     "codebook",
     "composite",
     "decode",

@@ -1,0 +1,88 @@
+"""The command that stores a model's key-value cache in fewer bits and measures what that does."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.arguments import Json, Seed, Source, TextFile, open_any, read_text
+from workbench.cli.output import emit, plus_minus
+
+Schemes = Annotated[
+    list[str] | None,
+    typer.Option("--scheme", metavar="NAME[:key=value,...]", help="How keys and values are stored; several may be given."),
+]
+
+
+def kv(
+    source: Source,
+    scheme: Schemes = None,
+    bits: Annotated[int | None, typer.Option("--bits", min=1, max=8, help="Bits of a code, for schemes that have them.")] = None,
+    block: Annotated[int, typer.Option("--block", min=1, help="Tokens that are packed together.")] = 64,
+    text: TextFile = "evaluation",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Read at most so many tokens.")] = 2048,
+    prompt: Annotated[str, typer.Option("--prompt", help="What is continued through each cache; empty for nothing.")] = "",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Store keys and values in fewer bits: perplexity through the packed cache, stored bits per value, bytes a token.
+
+    Schemes: none, per-token, per-channel, kivi, zipcache, vidkv, rotated; all of them where none is given.
+    """
+    from workbench.analysis.kv import cached, measure_cache
+    from workbench.quantizers.kv import names
+
+    model, document = open_any(source), read_text(text)
+    rows: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {"model": source, "text": document.name, "block": block, "seed": seed, "schemes": rows}
+    for spelled in scheme or names():
+        how = with_bits(spelled, bits)
+        begin = time.perf_counter()
+        result = measure_cache(model, how, document, tokens=tokens, block=block, seed=seed)
+        found = result.divergence
+        facts |= {"tokens": found.tokens, "perplexity_original": found.perplexity_original}
+        row = {
+            "scheme": how.spelled(),
+            "source": how.source,
+            "bits_per_value": result.bits_per_value,
+            "nominal_bits": how.nominal_bits,
+            "bytes_per_token": result.bytes_per_token,
+            "packed_share": result.packed_share,
+            "perplexity": found.perplexity,
+            "perplexity_interval": found.perplexity_interval,
+            "kl": found.kl,
+            "kl_interval": found.kl_interval,
+            "top1_changed": found.top1_changed,
+            "seconds": time.perf_counter() - begin,
+        }
+        if prompt:
+            row["generated"] = cached(model, how, block=block).generate(prompt)
+        rows.append(row)
+    emit(facts, as_json=as_json, text=page(facts))
+
+
+def with_bits(spelled: str, bits: int | None) -> Any:
+    """The scheme, at so many bits where it has that setting and does not say otherwise."""
+    from workbench.quantizers.kv import parse
+
+    how = parse(spelled)
+    return how if bits is None or "bits=" in spelled else how.at(bits)
+
+
+def page(facts: dict[str, Any]) -> str:
+    """The schemes as a page of text."""
+    lines = [
+        f"on {facts['tokens']:,} tokens of {facts['text']}, perplexity {facts['perplexity_original']:.3f} with the whole cache"
+    ]
+    for row in facts["schemes"]:
+        lines += [
+            "",
+            row["scheme"],
+            f"  stored       {row['bits_per_value']:.2f} bits per value ({row['nominal_bits']:.2f} nominal)",
+            f"  size         {row['bytes_per_token']:,.0f} bytes a token",
+            f"  perplexity   {plus_minus(row['perplexity'], row['perplexity_interval'])}",
+            f"  KL           {plus_minus(row['kl'], row['kl_interval'], 5)} nats per token",
+        ]
+        if "generated" in row:
+            lines.append(f"  writes       {row['generated']}")
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Blocks of a cache on grids: scales for each row or each column, some rows finer than others."""
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import bitpack
+from workbench.kernels.packed import Packed
+from workbench.quantizers.coders.groups import group_span
+from workbench.quantizers.coders.sign import Sign
+from workbench.quantizers.coders.uniform import Uniform
+from workbench.quantizers.contract import Coder
+from workbench.quantizers.stored import fp16
+
+WHOLE = 16  # bits of a value that is kept
+
+
+def coded(coder: Coder, x: Tensor) -> Packed:
+    """`x [rows, cols]` by a coder, nearest codes, span by span."""
+    span, codes, params = coder.span(x.shape[1]), [], []
+    for start in range(0, x.shape[1], span):
+        piece = x[:, start : start + span]
+        params.append(coder.fit(piece, torch.ones_like(piece, dtype=torch.bool), {}, None).params)
+        codes.append(coder.encode(piece, params[-1], slice(0, piece.shape[1])))
+    return coder.pack(torch.cat(codes, 1), params, None, (x.shape[0], x.shape[1]))
+
+
+def whole(x: Tensor) -> Packed:
+    """Kept in fp16."""
+    return Packed("dense", x.shape[0], x.shape[1], {"weight": fp16(x).half()})
+
+
+def by_rows(x: Tensor, bits: int, group: int = 0) -> Packed:
+    """A scale for each row and `group` of columns (0: the whole row).
+
+    2 to 8 bits: a grid from the group's least to its largest value, both ends stored in fp16. 1 bit: mean ± size. 16: kept.
+    """
+    if bits == WHOLE:
+        return whole(x)
+    if bits == 1:
+        return coded(Sign(scales="group", group=group, sweeps=0), x)
+    span = group_span(group, x.shape[1])
+    lowest = torch.stack([fp16(piece.amin(1)) for piece in x.split(span, 1)], 1)
+    above = x - lowest.repeat_interleave(span, 1)[:, : x.shape[1]]
+    inner = coded(Uniform(bits=bits, group=group), above)
+    return Packed("offset", x.shape[0], x.shape[1], {"offset": lowest.half()}, {"span": span}, (inner,))
+
+
+def by_columns(x: Tensor, bits: int) -> Packed:
+    """A scale for each column, over all rows of the block."""
+    return transposed(by_rows(x.T, bits))
+
+
+def transposed(inner: Packed) -> Packed:
+    """The stored form of the transposed matrix."""
+    return Packed("transposed", inner.cols, inner.rows, children=(inner,))
+
+
+def chosen(score: Tensor, share: float) -> Tensor:
+    """Mask of the `share` with the highest scores, ties by place."""
+    mask = torch.zeros(len(score), dtype=torch.bool)
+    mask[torch.argsort(score, descending=True, stable=True)[: round(share * len(score))]] = True
+    return mask
+
+
+def split_rows(mask: Tensor, first: Packed, second: Packed) -> Packed:
+    """One matrix of two: rows of `second` where the mask is true."""
+    return Packed("rows", len(mask), first.cols, {"map": bitpack.pack(mask, 1)}, children=(first, second))

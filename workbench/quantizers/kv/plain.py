@@ -1,0 +1,82 @@
+"""Schemes `none`, `per-token`, `per-channel` and `kivi`: one grid for tokens, for channels, or keys and values each their own."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from workbench.kernels.packed import Packed
+from workbench.quantizers.kv.grids import WHOLE, by_columns, by_rows, whole
+from workbench.quantizers.kv.scheme import Scheme
+from workbench.recipe import setting
+from workbench.registry import register
+
+BITS = (1, 2, 3, 4, 5, 6, 7, 8)
+
+
+@register("kv", "none")
+@dataclass(frozen=True)
+class Whole(Scheme):
+    """Keys and values in fp16, as caches usually are."""
+
+    source: ClassVar[str] = "no compression"
+
+    def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
+        """Both kept."""
+        return whole(keys), whole(values)
+
+    @property
+    def nominal_bits(self) -> float:
+        """16."""
+        return float(WHOLE)
+
+
+@dataclass(frozen=True)
+class Grid(Scheme):
+    """What the plain schemes have in common: bits of a code."""
+
+    bits: int = setting(4, "bits of a code", choices=BITS)
+
+    @property
+    def nominal_bits(self) -> float:
+        """Bits of a code."""
+        return float(self.bits)
+
+
+@register("kv", "per-token")
+@dataclass(frozen=True)
+class PerToken(Grid):
+    """A grid for each token, over `group` channels."""
+
+    source: ClassVar[str] = "round to nearest, token by token"
+    group: int = setting(0, "channels that share a scale; 0 is all heads of a token", low=0, high=65536)
+
+    def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
+        """Both by rows."""
+        return by_rows(keys, self.bits, self.group), by_rows(values, self.bits, self.group)
+
+
+@register("kv", "per-channel")
+@dataclass(frozen=True)
+class PerChannel(Grid):
+    """A grid for each channel, over the tokens of a block."""
+
+    source: ClassVar[str] = "round to nearest, channel by channel"
+
+    def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
+        """Both by columns."""
+        return by_columns(keys, self.bits), by_columns(values, self.bits)
+
+
+@register("kv", "kivi")
+@dataclass(frozen=True)
+class Kivi(Grid):
+    """Keys channel by channel, since some channels of keys are large in every token; values token by token."""
+
+    source: ClassVar[str] = "KIVI, arXiv 2402.02750"
+    note: ClassVar[str] = "The last tokens, up to one block, stay in fp16 as there; groups of channels as set."
+    group: int = setting(0, "channels of values that share a scale; 0 is all heads of a token", low=0, high=65536)
+
+    def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
+        """Keys by columns, values by rows."""
+        return by_columns(keys, self.bits), by_rows(values, self.bits, self.group)

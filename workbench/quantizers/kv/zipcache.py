@@ -1,0 +1,52 @@
+"""Scheme `zipcache`: channels made alike before tokens get their grids, and more bits for tokens that are attended to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from workbench.kernels.packed import Packed
+from workbench.quantizers.kv.grids import by_columns, by_rows, chosen, split_rows
+from workbench.quantizers.kv.plain import BITS
+from workbench.quantizers.kv.scheme import Scheme
+from workbench.recipe import setting
+from workbench.registry import register
+
+
+@register("kv", "zipcache")
+@dataclass(frozen=True)
+class ZipCache(Scheme):
+    """Keys channel by channel, values token by token after channel c is divided by √max|x_c|; `share` of the tokens in more bits.
+
+    A token is salient by the attention that it got over the number of queries that could see it.
+    """
+
+    source: ClassVar[str] = "ZipCache, arXiv 2405.14256"
+    note: ClassVar[str] = (
+        "Attention is counted for every query of the block, not estimated from a tenth of them; a block is stored once and not "
+        "stored again every 100 steps."
+    )
+    watches: ClassVar[bool] = True
+    bits: int = setting(2, "bits of a code", choices=BITS)
+    salient: int = setting(4, "bits of a code of salient tokens", choices=BITS)
+    share: float = setting(0.6, "share of the tokens that are salient", low=0.0, high=1.0)
+
+    def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
+        """Each token's keys and values at its own bits, under one map for both, stored with either."""
+        rows, cols = values.shape
+        own = chosen(saliency, self.share)
+        scale = (1 / values.abs().amax(0).clamp(min=1e-8).sqrt()).half()
+        value = self.mixed(own, values * scale.float(), by_rows)
+        return self.mixed(own, keys, by_columns), Packed("scaled", rows, cols, {"scale": scale}, children=(value,))
+
+    def mixed(self, own: Tensor, x: Tensor, store: Callable[[Tensor, int], Packed]) -> Packed:
+        """Salient rows of `x` at more bits than the others; no map where all are alike."""
+        if own.all() or not own.any():
+            return store(x, self.salient if own.all() else self.bits)
+        return split_rows(own, store(x[~own], self.bits), store(x[own], self.salient))
+
+    @property
+    def nominal_bits(self) -> float:
+        """Codes of both kinds of tokens."""
+        return self.share * self.salient + (1 - self.share) * self.bits

@@ -1,0 +1,71 @@
+"""Key-value caches: perplexity against the bytes that a token takes, one point a scheme."""
+
+import pandas as pd
+
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+QUESTION = "How small can the cache be?"
+
+
+def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Points with 95 % intervals and the original's perplexity as a line; `table` as `analysis.kv.cache_table` makes it."""
+    plot = {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "x": table["bytes_per_token"].tolist(),
+                "y": table["perplexity"].tolist(),
+                "text": table["scheme"].tolist(),
+                "textposition": "top center",
+                "textfont": {"size": 12, "color": theme.text},
+                "marker": {"size": 12, "color": theme.quantized, "line": {"color": theme.surface, "width": 1}},
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (table["perplexity_high"] - table["perplexity"]).tolist(),
+                    "arrayminus": (table["perplexity"] - table["perplexity_low"]).tolist(),
+                    "color": theme.muted,
+                    "thickness": 1,
+                },
+                "hovertemplate": "%{text}<br>%{x:,.0f} bytes a token, perplexity %{y:.3f}<extra></extra>",
+                "cliponaxis": False,
+            }
+        ],
+        "layout": themes.layout(
+            theme,
+            x="bytes a token, the newest ones in fp16 included (log scale)",
+            y="perplexity (95 % interval)",
+            height=420,
+            showlegend=False,
+            xaxis={"type": "log"},
+            shapes=[
+                {
+                    "type": "line",
+                    "xref": "paper",
+                    "x0": 0,
+                    "x1": 1,
+                    "y0": original,
+                    "y1": original,
+                    "line": {"color": theme.original, "width": 2, "dash": "dash"},
+                }
+            ],
+        ),
+    }
+    return Figure(QUESTION, sentence(table, original), plot, table)
+
+
+def sentence(table: pd.DataFrame, original: float) -> str:
+    """The smallest cache within 2 % of the original's perplexity."""
+    near = table[table["perplexity"] <= 1.02 * original]
+    start = f"With its whole cache the model has perplexity {original:.2f} on these tokens"
+    if near.empty:
+        return f"{start}; no scheme here comes within 2 % of that."
+    best = near.loc[near["bytes_per_token"].idxmin()]
+    return (
+        f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes a token, "
+        f"{best['bits_per_value']:.2f} bits per value stored ({best['nominal_bits']:.2f} nominal), "
+        f"perplexity {best['perplexity']:.2f}."
+    )
