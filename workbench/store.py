@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -36,6 +37,15 @@ class Entry:
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Held:
+    """An entry's file or a model's folder: its bytes and when it was last used (nanoseconds)."""
+
+    path: Path
+    size: int
+    used: int
 
 
 def key(*parts: Any) -> str:
@@ -93,24 +103,25 @@ class Store:
         self.prune(keep=key)
 
     def prune(self, keep: str = "") -> int:
-        """Remove the entries that were unused for longest until the rest fits; returns the bytes removed."""
-        entries = sorted(self.entries(), key=lambda item: item[1].st_mtime_ns)
-        excess = sum(stat.st_size for _, stat in entries) - self.limit_bytes
+        """Remove the entries and models that were unused for longest until the rest fits; returns the bytes removed."""
+        held = sorted(self.held(), key=lambda item: item.used)
+        excess = sum(item.size for item in held) - self.limit_bytes
         removed = 0
-        for path, stat in entries:
+        for item in held:
             if removed >= excess:
                 break
-            if path.stem != keep:
-                path.unlink(missing_ok=True)
-                removed += stat.st_size
+            if item.path.stem != keep:
+                shutil.rmtree(item.path, ignore_errors=True) if item.path.is_dir() else item.path.unlink(missing_ok=True)
+                removed += item.size
         return removed
 
-    def entries(self) -> list[tuple[Path, os.stat_result]]:
-        """Every entry's file with its size and time of last use."""
+    def held(self) -> list["Held"]:
+        """Every entry and every saved model with its size and time of last use."""
         found = []
-        for path in (self.folder / "entries").glob("*/*.safetensors"):
+        for path in (*(self.folder / "entries").glob("*/*.safetensors"), *(self.folder / "models").glob("*")):
             try:
-                found.append((path, path.stat()))
+                files = list(path.iterdir()) if path.is_dir() else [path]
+                found.append(Held(path, sum(file.stat().st_size for file in files), path.stat().st_mtime_ns))
             except FileNotFoundError:  # another process has just pruned it
                 continue
         return found
@@ -124,6 +135,13 @@ class Store:
     def runs(self) -> list[dict[str, Any]]:
         """All recorded runs, oldest first."""
         return [json.loads(path.read_bytes()) for path in sorted((self.folder / "runs").glob("*.json"))]
+
+    def model(self, key: str) -> Path:
+        """The folder of a whole saved model (see `artifact.save`); asking for one that is there counts as using it."""
+        folder = self.folder / "models" / key
+        if folder.is_dir():
+            os.utime(folder)
+        return folder
 
     def path(self, key: str) -> Path:
         """The file of one key, in one of 256 folders."""

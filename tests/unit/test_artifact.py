@@ -136,8 +136,8 @@ def test_the_end_token_is_remembered(tiny_models: dict[str, Path], tmp_path: Pat
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 77]}')
     model = open_model(folder)
     again = load(save(quantized(model, signs), tmp_path / "out", model))
-    assert 77 in again.language_model()._stops
-    assert again.language_model()._stops == model.language_model()._stops
+    assert 77 in again.language_model().stops
+    assert again.language_model().stops == model.language_model().stops
 
 
 @pytest.mark.parametrize("form", [signs, codebook], ids=["signs", "codebook-tree"])

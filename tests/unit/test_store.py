@@ -1,6 +1,7 @@
 """The store: whole entries or none, keys that follow content, a size limit, and many processes at once."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,16 @@ def test_two_processes_share_one_folder(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
     assert [writer.wait(120) for writer in writers] == [0, 0]
     assert len(Store(tmp_path).runs()) == 120
+
+
+def test_saved_models_are_pruned_like_entries(tmp_path: Path) -> None:
+    place = Store(tmp_path, limit_bytes=3500)
+    for name in ("old", "new"):
+        place.model(name).mkdir(parents=True)
+        (place.model(name) / "model.safetensors").write_bytes(bytes(1000))
+    os.utime(place.folder / "models" / "new", ns=(1, 1))
+    os.utime(place.folder / "models" / "old", ns=(1, 1))
+    assert place.model("old").is_dir(), "asking for it counts as using it"
+    fill(place, "ab", 2000)
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["old"]
+    assert place.get("ab") is not None

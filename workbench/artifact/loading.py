@@ -27,21 +27,31 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     """
     place = Path(folder).expanduser().absolute()
     contents = reading.read(place)
-    layers = {name: layer_from(name, entry, contents) for name, entry in contents.recipe["layers"].items()}
+    quantized = quantized_from(contents)
     packed_names = {key for entry in contents.recipe["layers"].values() for key in tensor_names(entry["packed"])}
     others = {name: tensor for name, tensor in contents.tensors.items() if name not in packed_names}
-    quantized = QuantizedModel(
-        source=contents.recipe["source"],
-        layers=layers,
-        plan=LayerPlan.from_dict(contents.recipe["plan"]),
-        calibration=contents.recipe["calibration"],
-        seconds=contents.recipe["seconds"],
-        changed_tensors={name: others[name] for name in contents.recipe.get("changed_tensors", ())},
-        fused=contents.recipe.get("fused", {}),
-    )
-    module = build(place, {name: layer.packed for name, layer in layers.items()}, others, cache)
+    module = build(place, {name: layer.packed for name, layer in quantized.layers.items()}, others, cache)
     file_ledger = BitLedger.from_dict(contents.ledger["model"])
     return PackedModel(place, quantized, module, file_ledger, contents.recipe["fingerprint"])
+
+
+def quantized_in(folder: Path) -> QuantizedModel:
+    """What was saved in a folder, checked as `load` does, without a module to run it: for a twin of an opened model."""
+    return quantized_from(reading.read(folder))
+
+
+def quantized_from(contents: reading.Contents) -> QuantizedModel:
+    """The quantized model as it was when it was saved."""
+    recipe = contents.recipe
+    return QuantizedModel(
+        source=recipe["source"],
+        layers={name: layer_from(name, entry, contents) for name, entry in recipe["layers"].items()},
+        plan=LayerPlan.from_dict(recipe["plan"]),
+        calibration=recipe["calibration"],
+        seconds=recipe["seconds"],
+        changed_tensors={name: contents.tensors[name] for name in recipe.get("changed_tensors", ())},
+        fused=recipe.get("fused", {}),
+    )
 
 
 def layer_from(name: str, entry: Mapping[str, Any], contents: reading.Contents) -> QuantizedLayer:

@@ -12,6 +12,7 @@ from workbench.cli.kv import kv
 from workbench.cli.measure import compare, evaluate, generate, whatif
 from workbench.cli.quantize import quantize
 from workbench.cli.show import layers, recipes
+from workbench.cli.squeeze import squeeze
 from workbench.errors import WorkbenchError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command("eval")(evaluate)
 app.command()(generate)
 app.command()(compare)
 app.command()(whatif)
+app.command()(squeeze)
 app.command()(bench)
 app.command()(card)
 app.command()(diff)

@@ -10,10 +10,12 @@ from workbench.cli.output import emit, plus_minus, progress
 
 if TYPE_CHECKING:
     from workbench.analysis.speed import Speed
+    from workbench.analysis.writing import Writing
     from workbench.artifact import PackedModel
     from workbench.models import ModelHandle
 
 PROMPT = "Once upon a time"
+TEXT_TOKENS = 100
 
 Length = Annotated[int, typer.Option("--tokens", min=0, help="Write at most so many tokens.")]
 
@@ -73,20 +75,21 @@ def compare(
     """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, speed, texts."""
     from workbench.analysis.compare import compare as measure
     from workbench.analysis.speed import speeds
+    from workbench.analysis.writing import write_together
 
     original, document = open_any(model), read_text(text)
-    pieces = list(original.language_model().stream(prompt))
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {"model": model, "text": document.name, "prompt": prompt, "seed": seed, "models": rows}
     for folder in folders:
         begin = time.perf_counter()
         other = open_any(folder)
         result = measure(original, other, document, tokens=tokens, seed=seed)
+        *_, texts = write_together(original.language_model(), other.language_model(), prompt, TEXT_TOKENS)
         before, after = speeds([original.language_model(), other.language_model()], prompt)
         facts["original"] = {
             "perplexity": result.perplexity_original,
             "perplexity_interval": result.perplexity_original_interval,
-            "generated": "".join(pieces),
+            "generated": "".join(token.text for token in texts.original),
             **stored(original),
             **running(original, before),
         }
@@ -101,7 +104,7 @@ def compare(
                 "top1_agreement_interval": tuple(1 - x for x in reversed(result.top1_changed_interval)),
                 "perplexity": result.perplexity,
                 "perplexity_interval": result.perplexity_interval,
-                **writing(pieces, list(other.language_model().stream(prompt))),
+                **parting(texts),
                 **stored(other),
                 **running(other, after),
                 "seconds": time.perf_counter() - begin,
@@ -178,16 +181,17 @@ def running(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any
     }
 
 
-def writing(original: list[str], other: list[str]) -> dict[str, Any]:
+def parting(texts: "Writing") -> dict[str, Any]:
     """What the other model wrote, and the first token at which the two part: `fork` is None where they agree to the end."""
-    from workbench.views.text import fork
-
-    at = fork(original, other)
+    generated, at = "".join(token.text for token in texts.quantized), texts.fork
     if at is None:
-        return {"generated": "".join(other), "fork": None}
-    here = slice(at, at + 1)  # empty where one text has ended
-    parted = {"token": at, "original": "".join(original[here]), "other": "".join(other[here])}
-    return {"generated": "".join(other), "fork": parted}
+        return {"generated": generated, "fork": None}
+    # empty where one text has ended
+    here = {
+        name: "".join(token.text for token in side[at : at + 1])
+        for name, side in zip(("original", "other"), texts.sides, strict=True)
+    }
+    return {"generated": generated, "fork": {"token": at, **here}}
 
 
 def running_lines(row: dict[str, Any]) -> list[str]:

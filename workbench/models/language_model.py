@@ -93,7 +93,7 @@ class LanguageModel:
         shown = len(self.decode(written))
         for token in self.new_tokens(ids, tokens, temperature, seed):
             written.append(token)
-            text = self._settled(written)
+            text = self.settled(written)
             if len(text) > shown:
                 yield text[shown:]
                 shown = len(text)
@@ -104,12 +104,11 @@ class LanguageModel:
     def new_tokens(self, ids: Tensor, tokens: int, temperature: float = 0.0, seed: int = 0) -> Iterator[int]:
         """New tokens after `ids [1, T]`, one at a time, reading only the newest one against cached keys and values."""
         generator = torch.Generator(ids.device).manual_seed(seed)
-        cache = self._new_cache()
+        reading = Reading(self)
         for _ in range(tokens):
-            logits, cache = self._forward(ids, cache, use_cache=True)
-            ids = choose(logits[:, -1], temperature, generator)
+            ids = choose(reading.read(ids)[None], temperature, generator)
             token = int(ids)
-            if token in self._stops:
+            if token in self.stops:
                 return
             yield token
 
@@ -117,7 +116,7 @@ class LanguageModel:
         """What holds the keys and values of a text from its beginning; None leaves it to transformers."""
         return None
 
-    def _settled(self, ids: list[int]) -> str:
+    def settled(self, ids: list[int]) -> str:
         """Text of `ids` that no further token can change: without byte tokens or an unfinished character at the end."""
         end = len(ids)
         while end and ids[end - 1] in self._byte_tokens:
@@ -130,7 +129,7 @@ class LanguageModel:
         return frozenset(index for token, index in self.tokenizer.get_vocab().items() if BYTE_TOKEN.fullmatch(token))
 
     @cached_property
-    def _stops(self) -> frozenset[int]:
+    def stops(self) -> frozenset[int]:
         """Tokens that end a text: the end token(s), and the first token, with which the next text would begin."""
         stops: set[int] = set()
         for holder in (self.module.config, getattr(self.module, "generation_config", None), self.tokenizer):
@@ -144,6 +143,18 @@ class LanguageModel:
         with self.lock:
             out = self.module(ids, past_key_values=cache, use_cache=use_cache)
         return out.logits.float(), out.past_key_values if use_cache else None
+
+
+class Reading:
+    """A model in the midst of a text: keys and values of what it has read are kept, so that only new tokens cost anything."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model, self._cache = model, model._new_cache()
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Next-token logits float32 `[V]` after these further tokens `[1, T]`."""
+        logits, self._cache = self._model._forward(ids, self._cache, use_cache=True)
+        return logits[0, -1]
 
 
 def choose(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,144 @@
+"""The slider's stops are real models on disk: built once, found again, resumed, never served damaged or for other content."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import workbench as wb
+from workbench.analysis.squeeze import STOPS, Squeeze, Stop, squeeze_table
+from workbench.artifact import load
+from workbench.errors import ArtifactError, WorkbenchError
+from workbench.models import ModelHandle
+from workbench.models.text import Text
+from workbench.quantizers.contract import finish
+from workbench.store import Store
+
+SMALL = (Stop(16, "none", 1), Stop(2, "rtn:bits=2,group=32", 1), Stop(1, "gptq:bits=1,group=32", 2))
+STORY = Text("story", ("The small dog ran to the river. " * 6, "A bird sat on the roof and sang. " * 6))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models: dict[str, Path]) -> ModelHandle:
+    return wb.open_model(tiny_models["llama"])
+
+
+def squeeze_of(model: ModelHandle, folder: Path, **settings: object) -> Squeeze:
+    return Squeeze(model, Store(folder), **{"stops": SMALL, "calibration": STORY, "evaluation": STORY, "tokens": 64, **settings})
+
+
+@pytest.fixture(scope="module")
+def built(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> Squeeze:
+    """All three stops."""
+    squeeze = squeeze_of(model, tmp_path_factory.mktemp("squeeze"))
+    finish(squeeze.steps())
+    return squeeze
+
+
+def test_every_stop_is_a_saved_model_with_measured_figures(built: Squeeze) -> None:
+    found = built.found()
+    assert [known.stop for known in found] == list(SMALL)
+    for known in found:
+        saved = load(built.folder(known.stop))
+        read = saved.perplexity(STORY)
+        assert (known.bits_per_weight, known.nominal_bits, known.bytes) == (
+            saved.bits_per_weight,
+            saved.nominal_bits,
+            saved.bytes,
+        )
+        assert known.perplexity == pytest.approx(read.perplexity, rel=1e-4)
+        assert (known.perplexity_low, known.perplexity_high) == pytest.approx(read.perplexity_interval, rel=1e-4)
+        assert 0 < known.slowest <= known.tokens_per_second <= known.fastest
+        assert known.resident_bytes > 0
+    assert sorted((known.bytes for known in found), reverse=True) == [known.bytes for known in found]
+
+
+def test_the_first_stop_is_the_original(built: Squeeze, model: ModelHandle) -> None:
+    ids = model.encode("The small dog")
+    torch.testing.assert_close(built.model_at(SMALL[0]).logits(ids), model.language_model().logits(ids), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(built.model_at(SMALL[2]).logits(ids), model.language_model().logits(ids), atol=1e-2)
+
+
+def test_a_second_visitor_and_a_restart_build_nothing(built: Squeeze, model: ModelHandle) -> None:
+    again = squeeze_of(model, built.store.folder)
+    assert list(again.steps()) == []
+    assert again.found() == built.found()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"tokens": 65}, id="calibration-tokens"),
+        pytest.param({"seed": 1}, id="seed"),
+        pytest.param({"calibration": Text("other", ("A cat.",))}, id="calibration-text"),
+        pytest.param({"stops": (Stop(1, "gptq:bits=1,group=64", 2),)}, id="recipe"),
+    ],
+)
+def test_other_content_is_another_stop(built: Squeeze, model: ModelHandle, other: dict[str, object]) -> None:
+    again = squeeze_of(model, built.store.folder, **other)
+    assert again.find(again.stops[-1]) is None
+
+
+def test_other_weights_are_another_stop(built: Squeeze, tiny_models: dict[str, Path]) -> None:
+    again = squeeze_of(wb.open_model(tiny_models["mistral"]), built.store.folder)
+    assert again.found() == []
+
+
+def test_a_cancelled_build_goes_on_where_it_stopped(model: ModelHandle, tmp_path: Path) -> None:
+    squeeze = squeeze_of(model, tmp_path)
+    steps = squeeze.steps()
+    for step in steps:
+        if step.stop == SMALL[2]:
+            break
+    steps.close()
+    assert [known.stop for known in squeeze.found()] == [SMALL[0], SMALL[1]]
+    rest = list(squeeze.steps())
+    assert {step.stop for step in rest} == {SMALL[2]}
+    assert len(squeeze.found()) == 3
+    fractions = [step.fraction for step in rest]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] <= fractions[-1] <= 1
+
+
+def test_one_job_builds_for_all_visitors(model: ModelHandle, tmp_path: Path) -> None:
+    squeeze = squeeze_of(model, tmp_path, stops=SMALL[:2])
+    job = squeeze.start()
+    assert squeeze.start() is job
+    assert [known.stop for known in job.result()] == list(SMALL[:2])
+
+
+def test_a_stop_that_is_not_built_is_explained(model: ModelHandle, tmp_path: Path) -> None:
+    with pytest.raises(WorkbenchError, match="the stop at 2 bits is not built yet; build the stops first"):
+        squeeze_of(model, tmp_path).model_at(SMALL[1])
+
+
+@pytest.mark.parametrize("stop", [SMALL[1], SMALL[2]], ids=["plain", "calibrated"])
+def test_a_damaged_stop_is_reported_and_built_again(model: ModelHandle, tmp_path: Path, stop: Stop) -> None:
+    finish(squeeze_of(model, tmp_path, stops=(stop,)).steps())
+    again = squeeze_of(model, tmp_path, stops=(stop,))
+    document = again.folder(stop) / "ledger.json"
+    document.write_text(json.dumps({**json.loads(document.read_text()), "bytes": 1}))
+    assert again.find(stop) is not None
+    with pytest.raises(ArtifactError, match="was changed after it was saved"):
+        again.model_at(stop)
+    assert again.find(stop) is None
+    finish(again.steps())
+    assert again.model_at(stop).logits(model.encode("Hi")).isfinite().all()
+
+
+def test_the_table_has_a_row_a_stop(built: Squeeze) -> None:
+    table = squeeze_table(built.found())
+    assert table["recipe"].tolist() == [stop.preset for stop in SMALL]
+    assert squeeze_table([]).columns.tolist() == table.columns.tolist()
+
+
+def test_the_slider_has_ten_stops_from_16_bits_to_below_one() -> None:
+    bits = [stop.bits for stop in STOPS]
+    assert (len(STOPS), bits[0]) == (10, 16)
+    assert bits == sorted(bits, reverse=True)
+    for stop in STOPS:
+        nominal = replace(stop).recipe
+        assert nominal.name == stop.preset.split(":")[0]
+    assert bits[-1] < 0.7

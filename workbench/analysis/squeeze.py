@@ -1,0 +1,255 @@
+"""The whole model at a row of sizes, from 16 bits a weight to below one: each a real packed model, made once and kept on disk.
+
+Integers rounded to nearest are as good as anything at 8 and 6 bits and cost seconds, with error feedback at 4 and 3 bits they
+still run on compiled kernels; from 2 bits down a trellis reads best of all presets that need no training (README, "Below one
+bit"; training buys a little more for many times the time).
+"""
+
+import logging
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workbench import presets
+from workbench.analysis.speed import speeds
+from workbench.artifact import is_artifact, save
+from workbench.artifact.loading import quantized_in
+from workbench.artifact.twin import twin
+from workbench.bench.machine import processor
+from workbench.errors import ArtifactError, WorkbenchError
+from workbench.jobs import Job, Status
+from workbench.kernels.linear import resident_bytes, warm_up
+from workbench.models import ModelHandle
+from workbench.models import perplexity as reading
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import Text, text
+from workbench.quantized import QuantizedModel
+from workbench.quantizers import quantize_model_steps
+from workbench.quantizers.pipeline import needs_text
+from workbench.recipe import Recipe
+from workbench.store import Store, key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+TOKENS = 8192  # of the calibration text
+PROMPT, SPEED_TOKENS = "Once upon a time", 32
+READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One position of the slider: nominal `bits`, the preset that is best there, and what building it costs beside the others."""
+
+    bits: float
+    preset: str
+    cost: float
+
+    @property
+    def recipe(self) -> Recipe:
+        """The preset's recipe."""
+        return presets.parse(self.preset)
+
+
+STOPS = (
+    Stop(16, "none", 1),
+    Stop(8, "rtn:bits=8", 2),
+    Stop(6, "rtn:bits=6", 2),
+    Stop(4, "gptq:bits=4", 6),
+    Stop(3, "gptq:bits=3", 6),
+    Stop(2, "qtip:bits=2", 14),
+    Stop(1.5, "qtip:bits=1.5", 12),
+    Stop(1, "qtip:bits=1", 16),
+    Stop(0.8, "qtip:bits=0.8", 12),
+    Stop(0.64, "qtip:bits=0.64", 12),
+)
+
+
+@dataclass(frozen=True)
+class Squeezed:
+    """A stop that is built: what it stores, how well it reads (95 % interval over stories, seed 0), how fast it writes here.
+
+    `bytes` is the size of its model.safetensors with all tensors of the model, `resident_bytes` what its weights take in memory
+    while it runs; tokens a second are a median, with the slowest and the fastest round.
+    """
+
+    stop: Stop
+    bits_per_weight: float
+    nominal_bits: float
+    bytes: int
+    perplexity: float
+    perplexity_low: float
+    perplexity_high: float
+    text_tokens: int
+    resident_bytes: int
+    tokens_per_second: float
+    slowest: float
+    fastest: float
+
+
+@dataclass(frozen=True)
+class SqueezeStep:
+    """Where building stands: at which stop, what happens there, and the share of the missing stops' cost that is done."""
+
+    stop: Stop
+    doing: str
+    fraction: float
+
+
+class Squeeze:
+    """All stops of one model, for all visitors; what one of them or an earlier run has built is found in the store.
+
+    A stop lies there as a folder that `wb.load` opens, under the hash of weights, recipe, calibration, seed and version; its
+    layers are kept one by one while it is built, so that a killed run goes on. Speed is kept for each machine.
+    """
+
+    def __init__(
+        self,
+        model: ModelHandle,
+        store: Store | None = None,
+        *,
+        stops: Sequence[Stop] = STOPS,
+        calibration: Text | None = None,
+        evaluation: Text | None = None,
+        tokens: int = TOKENS,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.store = model, store or Store()
+        self.calibration, self.evaluation = calibration or text("calibration"), evaluation or text("evaluation")
+        self.stops, self.tokens, self.seed = tuple(stops), tokens, seed
+        self.job: Job[list[Squeezed]] | None = None
+        self._found: dict[Stop, Squeezed] = {}
+        self._ready: OrderedDict[Stop, LanguageModel] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def folder(self, stop: Stop) -> Path:
+        """Where the packed model of a stop lies, or will."""
+        calibration = [self.calibration.fingerprint, self.tokens, self.seed] if needs_text(stop.recipe) else []
+        return self.store.model(key("squeeze", VERSION, self.model.fingerprint, stop.recipe.to_dict(), calibration))
+
+    def find(self, stop: Stop) -> Squeezed | None:
+        """What is known of a stop, or None where it is not built yet."""
+        if stop not in self._found:
+            entry = self.store.get(self._place(stop))
+            if entry is None or not is_artifact(self.folder(stop)):
+                return None
+            self._found[stop] = Squeezed(stop, **entry.facts)
+        return self._found[stop]
+
+    def found(self) -> list[Squeezed]:
+        """All stops that are built."""
+        return [known for known in map(self.find, self.stops) if known is not None]
+
+    def start(self) -> Job[list[Squeezed]]:
+        """The job that builds what is missing, in a thread of its own: one for all visitors, also while it runs."""
+        with self._lock:
+            if self.job is None or self.job.status is not Status.RUNNING:
+                self.job = Job(self.steps, "building the stops").start()
+            return self.job
+
+    def steps(self) -> Generator[SqueezeStep, None, list[Squeezed]]:
+        """Build what is missing, from 16 bits down."""
+        missing = [stop for stop in self.stops if self.find(stop) is None]
+        whole, done = sum(stop.cost for stop in missing), 0.0
+        for stop in missing:
+            for doing, share in self._build(stop):
+                yield SqueezeStep(stop, doing, (done + share * stop.cost) / whole)
+            done += stop.cost
+        return self.found()
+
+    def model_at(self, stop: Stop) -> LanguageModel:
+        """The running model of a built stop, which shares all other memory with the original.
+
+        WorkbenchError for a stop that is not built; ArtifactError for a damaged one, which is then forgotten.
+        """
+        with self._lock:
+            if stop not in self._ready:
+                self._ready[stop] = self._read(stop)
+            self._ready.move_to_end(stop)
+            each = 4 * sum(self.model.layers()["parameters"])
+            while len(self._ready) > max(2, READY_BYTES // each):
+                self._ready.popitem(last=False)
+            return self._ready[stop]
+
+    def _read(self, stop: Stop) -> LanguageModel:
+        folder = self.folder(stop)
+        if not is_artifact(folder):
+            self._found.pop(stop, None)
+            raise WorkbenchError(f"the stop at {stop.bits:g} bits is not built yet; build the stops first.")
+        try:
+            quantized = quantized_in(folder)
+        except ArtifactError:
+            log.warning("the stop %s is damaged and is built again when asked for", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._found.pop(stop, None)
+            raise
+        lm = twin(self.model, quantized.layers, quantized.changed_tensors)
+        warm_up(lm.module)
+        return lm
+
+    def _build(self, stop: Stop) -> Generator[tuple[str, float], None, None]:
+        """Quantize, save and measure one stop; yields what it does and its share."""
+        yield "quantizing", 0.0
+        folder = self.folder(stop)
+        if not is_artifact(folder):
+            made = yield from self._quantize(stop)
+            save(made, folder, self.model)
+        yield "reading the evaluation text", 0.8
+        lm, quantized = self.model_at(stop), quantized_in(folder)
+        spans, windows = list(reading.spans(lm, self.evaluation)), []
+        for number, span in enumerate(spans):
+            windows.append(reading.score(lm, span))
+            yield "reading the evaluation text", 0.8 + 0.15 * number / len(spans)
+        read = reading.summarise(windows, self.evaluation.name, self.seed)
+        yield "measuring its speed", 0.95
+        (speed,) = speeds([lm], PROMPT, tokens=SPEED_TOKENS, rounds=3)
+        facts: dict[str, Any] = {
+            "bits_per_weight": quantized.bits_per_weight,
+            "nominal_bits": quantized.nominal_bits,
+            "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+            "perplexity": read.perplexity,
+            "perplexity_low": read.perplexity_interval[0],
+            "perplexity_high": read.perplexity_interval[1],
+            "text_tokens": read.tokens,
+            "resident_bytes": resident_bytes([lm.module]),
+            "tokens_per_second": speed.tokens_per_second,
+            "slowest": speed.low,
+            "fastest": speed.high,
+        }
+        self.store.put(self._place(stop), {}, facts)
+        self._found[stop] = Squeezed(stop, **facts)
+
+    def _quantize(self, stop: Stop) -> Generator[tuple[str, float], None, QuantizedModel]:
+        given: dict[str, Any] = {}
+        if needs_text(stop.recipe):
+            given = {"text": self.calibration, "tokens": self.tokens, "seed": self.seed, "store": self.store}
+        steps = quantize_model_steps(self.model, stop.recipe, **given)
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield "quantizing", 0.8 * progress.fraction
+
+    def _place(self, stop: Stop) -> str:
+        """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
+        machine = [processor(), torch.get_num_threads(), torch.__version__]
+        return key("squeeze facts", VERSION, self.folder(stop).name, self.evaluation.fingerprint, machine)
+
+
+def squeeze_table(found: Sequence[Squeezed]) -> "pd.DataFrame":
+    """One row a built stop: its recipe as it is spelled, and the fields of Squeezed."""
+    import pandas as pd
+
+    names = [field.name for field in fields(Squeezed) if field.name != "stop"]
+    rows = [{"recipe": known.stop.preset, **{name: getattr(known, name) for name in names}} for known in found]
+    return pd.DataFrame(rows, columns=["recipe", *names])

@@ -1,0 +1,31 @@
+"""squeeze: the stops of the explorer's slider, built ahead of time and shown as a table."""
+
+from dataclasses import asdict
+
+from workbench.cli.arguments import Json, Model, Seed
+from workbench.cli.output import emit, progress
+
+
+def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
+    """Build the whole model at each stop of the explorer's slider, from 16 to 0.7 stored bits, and measure it.
+
+    Stops are kept on disk, where the explorer finds them; what is there already is only read. Ctrl-C keeps what is finished.
+    """
+    from workbench.analysis.squeeze import Squeeze, squeeze_table
+    from workbench.models import open_model
+    from workbench.quantizers.contract import finish
+
+    squeeze = Squeeze(open_model(model), seed=seed)
+    with progress("building the stops", quiet=as_json) as told:
+        found = finish(squeeze.steps(), lambda step: told(step.fraction, 1))
+    rows = [
+        {
+            "recipe": known.stop.preset,
+            **{name: value for name, value in asdict(known).items() if name != "stop"},
+            "folder": str(squeeze.folder(known.stop)),
+        }
+        for known in found
+    ]
+    table = squeeze_table(found).drop(columns=["nominal_bits", "text_tokens", "slowest", "fastest"])
+    where = f"saved models in {squeeze.folder(found[0].stop).parent}"
+    emit({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{table.to_string(index=False)}\n\n{where}")
