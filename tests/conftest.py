@@ -12,6 +12,7 @@ from workbench.models import ModelHandle, open_model
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network
 _cache = tempfile.TemporaryDirectory(prefix="workbench-tests-")  # a user's store is neither read nor filled
 os.environ["WORKBENCH_CACHE"] = _cache.name
+os.environ["WORKBENCH_SQUEEZE"] = "ask"  # a page that is opened builds nothing behind a test's back
 
 
 @pytest.fixture(scope="session")

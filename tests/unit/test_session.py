@@ -181,10 +181,21 @@ def test_the_packed_model_needs_a_result(session: Session) -> None:
 def test_both_models_write_from_the_same_prompt(session: Session) -> None:
     session.ask("The small dog")
     quantize(session)
-    original, quantized = list(session.write(tokens=6))[-1]
-    for model, pieces in ((session.model.language_model(), original), (session.packed_model(), quantized)):
-        assert "".join(pieces) == "".join(model.stream("The small dog", 6))
-        assert pieces
+    *_, writing = session.write(tokens=6)
+    for model, side in zip((session.model.language_model(), session.packed_model()), writing.sides, strict=True):
+        assert "".join(token.text for token in side) == "".join(model.stream("The small dog", 6))
+        assert side
+
+
+def test_a_model_from_elsewhere_becomes_the_latest_result(session: Session) -> None:
+    own = quantize(session)
+    whole = wb.quantize_model(session.model, session.recipe, text=wb.text("calibration"), tokens=64)
+    session.take(whole)
+    assert session.whole is whole
+    assert session.result is whole.layers[QUERY]
+    assert own in session.results_of(QUERY), "what was made here is still there"
+    session.use(wb.recipe("rtn", bits=3, group=32))
+    assert session.result is None
 
 
 def test_its_code_makes_the_same_result(session: Session) -> None:

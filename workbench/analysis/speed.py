@@ -2,11 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from workbench.errors import ModelError
+from workbench.kernels.linear import resident_bytes
 from workbench.models.language_model import LanguageModel
+from workbench.quantizers.contract import finish
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,23 @@ class Speed:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Running:
+    """What a model does while it runs: how fast it writes, and the bytes that its weights take in memory."""
+
+    speed: Speed
+    resident_bytes: int
+
+
 def speeds(models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5) -> list[Speed]:
     """The speed at which each model continues `prompt` greedily, by at most `tokens` tokens; a first round does not count."""
+    return finish(speed_steps(models, prompt, tokens=tokens, rounds=rounds))
+
+
+def speed_steps(
+    models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5
+) -> Generator[int, None, list[Speed]]:
+    """The same as a generator that yields how many turns are over, for a job that can be stopped."""
     found: list[list[float]] = [[] for _ in models]
     written = [0] * len(models)
     for turn in range(rounds + 1):
@@ -30,7 +47,14 @@ def speeds(models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, ro
             written[number] = sum(1 for _ in model.new_tokens(ids, min(tokens, model.context - ids.shape[1])))
             if turn:
                 found[number].append(written[number] / (time.perf_counter() - begin))
+            yield turn * len(models) + number + 1
     for model, count in zip(models, written, strict=True):
         if count == 0:
             raise ModelError(f"{model.name!r} writes nothing after {prompt!r}; measure its speed with another prompt.")
     return [Speed(statistics.median(f), min(f), max(f), count) for f, count in zip(found, written, strict=True)]
+
+
+def running_steps(models: Sequence[LanguageModel], prompt: str) -> Generator[int, None, list[Running]]:
+    """Speed (32 tokens, median of three rounds) and memory of each model; yields after every turn."""
+    measured = yield from speed_steps(models, prompt, tokens=32, rounds=3)
+    return [Running(speed, resident_bytes([model.module])) for model, speed in zip(models, measured, strict=True)]

@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench import presets
-from workbench.analysis.speed import speeds
+from workbench.analysis.speed import running_steps
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import quantized_in
 from workbench.artifact.twin import twin
 from workbench.bench.machine import processor
 from workbench.errors import ArtifactError, WorkbenchError
 from workbench.jobs import Job, Status
-from workbench.kernels.linear import resident_bytes, warm_up
+from workbench.kernels.linear import warm_up
 from workbench.models import ModelHandle
 from workbench.models import perplexity as reading
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text, text
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model_steps
+from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import needs_text
 from workbench.recipe import Recipe
 from workbench.store import Store, key
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1
-TOKENS = 8192  # of the calibration text
-PROMPT, SPEED_TOKENS = "Once upon a time", 32
+TOKENS = 4096  # of the calibration text
+PROMPT = "Once upon a time"
 READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
 
 log = logging.getLogger(__name__)
@@ -127,14 +128,17 @@ class Squeeze:
         self.calibration, self.evaluation = calibration or text("calibration"), evaluation or text("evaluation")
         self.stops, self.tokens, self.seed = tuple(stops), tokens, seed
         self.job: Job[list[Squeezed]] | None = None
+        self._keys: dict[Stop, str] = {}
         self._found: dict[Stop, Squeezed] = {}
         self._ready: OrderedDict[Stop, LanguageModel] = OrderedDict()
         self._lock = threading.RLock()
 
     def folder(self, stop: Stop) -> Path:
         """Where the packed model of a stop lies, or will."""
-        calibration = [self.calibration.fingerprint, self.tokens, self.seed] if needs_text(stop.recipe) else []
-        return self.store.model(key("squeeze", VERSION, self.model.fingerprint, stop.recipe.to_dict(), calibration))
+        if stop not in self._keys:
+            calibration = [self.calibration.fingerprint, self.tokens, self.seed] if needs_text(stop.recipe) else []
+            self._keys[stop] = key("squeeze", VERSION, self.model.fingerprint, stop.recipe.to_dict(), calibration)
+        return self.store.model(self._keys[stop])
 
     def find(self, stop: Stop) -> Squeezed | None:
         """What is known of a stop, or None where it is not built yet."""
@@ -148,6 +152,11 @@ class Squeeze:
     def found(self) -> list[Squeezed]:
         """All stops that are built."""
         return [known for known in map(self.find, self.stops) if known is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stop is built."""
+        return all(self.find(stop) is not None for stop in self.stops)
 
     def start(self) -> Job[list[Squeezed]]:
         """The job that builds what is missing, in a thread of its own: one for all visitors, also while it runs."""
@@ -211,7 +220,7 @@ class Squeeze:
             yield "reading the evaluation text", 0.8 + 0.15 * number / len(spans)
         read = reading.summarise(windows, self.evaluation.name, self.seed)
         yield "measuring its speed", 0.95
-        (speed,) = speeds([lm], PROMPT, tokens=SPEED_TOKENS, rounds=3)
+        (running,) = finish(running_steps([lm], PROMPT))
         facts: dict[str, Any] = {
             "bits_per_weight": quantized.bits_per_weight,
             "nominal_bits": quantized.nominal_bits,
@@ -220,10 +229,10 @@ class Squeeze:
             "perplexity_low": read.perplexity_interval[0],
             "perplexity_high": read.perplexity_interval[1],
             "text_tokens": read.tokens,
-            "resident_bytes": resident_bytes([lm.module]),
-            "tokens_per_second": speed.tokens_per_second,
-            "slowest": speed.low,
-            "fastest": speed.high,
+            "resident_bytes": running.resident_bytes,
+            "tokens_per_second": running.speed.tokens_per_second,
+            "slowest": running.speed.low,
+            "fastest": running.speed.high,
         }
         self.store.put(self._place(stop), {}, facts)
         self._found[stop] = Squeezed(stop, **facts)

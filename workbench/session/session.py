@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from workbench import presets
+from workbench.analysis.speed import Running, running_steps
 from workbench.analysis.trace import Trace
+from workbench.analysis.writing import Writing, write_together
 from workbench.artifact.twin import twin
 from workbench.errors import WorkbenchError
 from workbench.models import ModelHandle
@@ -58,6 +60,7 @@ class Session:
         self.results: dict[str, QuantizedLayer] = {}
         self.traces: dict[str, Trace] = {}
         self.whole: QuantizedModel | None = None
+        self._taken: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self._history, self._at = [first], 0
 
@@ -146,22 +149,27 @@ class Session:
     @property
     def result(self) -> QuantizedLayer | None:
         """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or None."""
-        own = [self._key(self.layer, self.recipe, alone) for alone in (True, False)]
+        own = self._keys()
         return next((self.results[made] for made in reversed(self.results) if made in own), None)
 
     @property
     def trace(self) -> Trace | None:
         """What the run that makes, or made, this result has told; None where there was none."""
-        own = [self._key(self.layer, self.recipe, alone) for alone in (True, False)]
+        own = self._keys()
         return next((self.traces[made] for made in reversed(self.traces) if made in own), None)
 
     def results_of(self, layer: str) -> list[QuantizedLayer]:
         """Every result for one layer, in the order they were made."""
         return [result for result in self.results.values() if result.name == layer]
 
-    def _key(self, layer: str, recipe: Recipe, alone: bool) -> str:
-        """A layer quantized alone and the same layer in a whole model's run are two results."""
-        return key(self.model.fingerprint, layer, recipe.to_dict(), CALIBRATION_TOKENS, alone)
+    def _key(self, layer: str, recipe: Recipe, alone: bool, calibration: Any = CALIBRATION_TOKENS) -> str:
+        """A layer quantized alone, the same layer in a whole model's run, and one calibrated otherwise are different results."""
+        return key(self.model.fingerprint, layer, recipe.to_dict(), calibration, alone)
+
+    def _keys(self) -> list[str]:
+        """Where results of the selected layer and the recipe on the bench are."""
+        taken = [self._key(self.layer, self.recipe, False, calibration) for calibration in self._taken]
+        return [*(self._key(self.layer, self.recipe, alone) for alone in (True, False)), *taken]
 
     def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
@@ -209,9 +217,9 @@ class Session:
             self.traces |= before
             raise
 
-    def _keep(self, recipe: Recipe, result: QuantizedLayer, *, alone: bool) -> None:
+    def _keep(self, recipe: Recipe, result: QuantizedLayer, *, alone: bool, calibration: Any = CALIBRATION_TOKENS) -> None:
         """Store a result as the latest."""
-        made = self._key(result.name, recipe, alone)
+        made = self._key(result.name, recipe, alone, calibration)
         self.results.pop(made, None)
         self.results[made] = result
 
@@ -249,19 +257,22 @@ class Session:
             return {}
         return self.whole.changed_tensors
 
-    def write(self, tokens: int = 80) -> Iterator[tuple[list[str], list[str]]]:
-        """Both models continue the prompt, token by token; yields the pieces so far of original and quantized."""
-        prompt = self.choice.prompt
-        streams = [model.stream(prompt, tokens) for model in (self.model.language_model(), self.packed_model())]
-        pieces: tuple[list[str], list[str]] = ([], [])
-        running = [True, True]
-        while any(running):
-            for side, stream in enumerate(streams):
-                piece = next(stream, None) if running[side] else None
-                running[side] = piece is not None
-                if piece is not None:
-                    pieces[side].append(piece)
-            yield pieces
+    def write(self, tokens: int = 80) -> Iterator[Writing]:
+        """Both models continue the prompt, token by token; yields what is there after every step."""
+        return write_together(self.model.language_model(), self.packed_model(), self.choice.prompt, tokens)
+
+    def running(self) -> Generator[int, None, list[Running]]:
+        """Speed and memory of the original and the packed model as they continue the prompt; yields after every turn."""
+        return running_steps([self.model.language_model(), self.packed_model()], self.choice.prompt)
+
+    def take(self, whole: QuantizedModel) -> None:
+        """Take up a model that was quantized elsewhere: its layers become the latest results, and found under their recipes."""
+        calibration = dict(whole.calibration)
+        if calibration not in self._taken:
+            self._taken.append(calibration)
+        for layer in whole.layers.values():
+            self._keep(layer.recipe, layer, alone=False, calibration=calibration)
+        self.whole = whole
 
     def code(self) -> str:
         """Python that repeats the current choice in a notebook."""

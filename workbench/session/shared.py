@@ -4,6 +4,7 @@ from functools import cached_property
 from threading import RLock
 
 from workbench.analysis import weights
+from workbench.analysis.squeeze import Squeeze
 from workbench.calibration import CalibrationStats, calibrate
 from workbench.models import ModelHandle
 from workbench.models.text import text
@@ -19,6 +20,11 @@ class SharedModel:
         self.model = model
         self.sketches: dict[str, weights.Sketch] = {}
         self._lock = RLock()
+
+    @cached_property
+    def squeeze(self) -> Squeeze:
+        """The stops of the squeeze slider, built once for all sessions."""
+        return Squeeze(self.model)
 
     @property
     def is_calibrated(self) -> bool:

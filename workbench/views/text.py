@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.speed import Running
 from workbench.analysis.writing import Writing, WrittenToken, candidate_table
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
@@ -81,6 +82,8 @@ def disagreement(writing: Writing) -> str:
     """The largest KL over the original's text."""
     place = max(range(len(writing.original)), key=lambda i: writing.original[i].kl)
     token = writing.original[place]
+    if token.kl == 0:
+        return "both models expect exactly the same at each of them"
     return f"the models disagree most at token {place + 1}, {shown(token.text)}: KL {themes.error(token.kl)} nats"
 
 
@@ -176,3 +179,15 @@ def expectations(token: WrittenToken, place: int, side: str, *, theme: Theme = t
         f"{here} {same if first['token'] == second['token'] else parted}, with {probabilities}; KL {themes.error(token.kl)} nats."
     )
     return Figure("What did each model expect here?", answer, plot, table.assign(token=labels))
+
+
+def running_sentence(measured: Sequence[Running]) -> str:
+    """Speed and memory of the original and the quantized model, as measured here."""
+    before, after = measured
+    ratio = after.speed.tokens_per_second / before.speed.tokens_per_second
+    sizes = f"{themes.megabytes(8 * after.resident_bytes)} instead of {themes.megabytes(8 * before.resident_bytes)}"
+    return (
+        f"On this machine the quantized model writes {themes.speed(after.speed.tokens_per_second)} "
+        f"({after.speed.low:.0f} to {after.speed.high:.0f}), {ratio:.2f} × the original's "
+        f"{themes.speed(before.speed.tokens_per_second)}; its weights take {sizes} in memory."
+    )

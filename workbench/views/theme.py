@@ -135,6 +135,11 @@ def megabytes(bits_stored: float) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
+def speed(tokens_per_second: float) -> str:
+    """Tokens a second."""
+    return f"{tokens_per_second:,.0f} tokens/s"
+
+
 def duration(seconds: float) -> str:
     """A time with its unit."""
     if seconds < 1:

@@ -45,12 +45,13 @@ def chosen() -> str:
 
 class Live(param.Parameterized):
     """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
-    `results` new results, and `steps` looks at a job that runs."""
+    `results` new results, and `steps` looks at a job that runs; `front` is the tab that somebody asked for last."""
 
     choice = param.Integer(default=0)
     selection = param.Integer(default=0)
     results = param.Integer(default=0)
     steps = param.Integer(default=0)
+    front = param.String(default="")
 
     def __init__(self, session: Session) -> None:
         super().__init__()

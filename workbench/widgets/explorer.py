@@ -53,7 +53,9 @@ class Explorer(Component):
             "bench": self.bench,
         }
         folded = [pn.Column(columns[name], styles=card(*WIDTHS[name])) for name in columns]
-        return pn.Column(*self.strips, pn.FlexBox(*folded, gap="12px", sizing_mode="stretch_width"), sizing_mode="stretch_width")
+        above = [pn.Column(strip, styles=card("1 1 100%", "250px"), sizing_mode="stretch_width") for strip in self.strips]
+        body = pn.FlexBox(*above, *folded, gap="12px", sizing_mode="stretch_width")
+        return pn.Column(body, sizing_mode="stretch_width")
 
     def bring(self, title: str) -> Any:
         """Bring a tab to the front, by its title; its component."""

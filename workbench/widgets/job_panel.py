@@ -62,6 +62,19 @@ class JobPanel(pn.viewable.Viewer):
         self._seen, self._ended = seen, ended
         self._go(Job(steps, name), Job.start if self.threaded else Job.run_here)
 
+    def follow(
+        self,
+        job: Job[Any],
+        *,
+        seen: Callable[[Job[Any]], str | None] = lambda _: None,
+        ended: Callable[[Job[Any]], None] = lambda _: None,
+    ) -> None:
+        """Show a job that runs already, perhaps for others too: cancelling it stops it for all. Callbacks as in `run`."""
+        if self.running:
+            return
+        self._seen, self._ended = seen, ended
+        self._go(job, lambda _: None)
+
     def resume(self) -> None:
         """Take up the job that was cancelled or has failed: `steps` is called again."""
         if self.job is not None and not self.running:

@@ -9,6 +9,7 @@ from workbench.widgets.component import Component, chosen
 from workbench.widgets.layer_browser import LayerTable
 from workbench.widgets.method import MethodView
 from workbench.widgets.results import ErrorView, LedgerView
+from workbench.widgets.squeeze import SqueezeView
 from workbench.widgets.text_comparison import TextComparison
 from workbench.widgets.weight_inspector import WeightInspector
 
@@ -22,7 +23,7 @@ TABS: dict[str, type[Component]] = {
     "Table": LayerTable,
 }
 # across the top of the page, above layers, tabs and bench
-STRIPS: tuple[type[Component], ...] = ()
+STRIPS: tuple[type[Component], ...] = (SqueezeView,)
 
 
 class Tabs(pn.viewable.Viewer):
@@ -38,6 +39,7 @@ class Tabs(pn.viewable.Viewer):
         self.view = pn.Tabs(*self.places.items(), dynamic=True, sizing_mode="stretch_width", stylesheets=[chosen()])
         self.view.param.watch(lambda event: self.param.update(front=list(TABS)[event.new]), "active")
         self.param.watch(lambda _: self._look(), "front")
+        owner.live.param.watch(self._asked, "front")
         self._look()
 
     def __getitem__(self, title: str) -> Any:
@@ -47,6 +49,12 @@ class Tabs(pn.viewable.Viewer):
             self.built[title].look(title == self.front)
             self.places[title][:] = [self.built[title]]
         return self.built[title]
+
+    def _asked(self, event: Any) -> None:
+        """Bring the tab to the front that a component asks for; the same one may be asked for again."""
+        if event.new:
+            self.front = event.new
+            self.owner.live.front = ""
 
     def _look(self) -> None:
         """Only the tab in front is drawn."""

@@ -5,95 +5,126 @@ from typing import Any
 
 import panel as pn
 
+from workbench.analysis.speed import Running
+from workbench.analysis.writing import Writing
 from workbench.jobs import Job
 from workbench.views import text as views
-from workbench.views.theme import Theme
-from workbench.widgets.component import Component, chosen, data_table, theme
+from workbench.widgets.component import Component, FigureFrame, chosen, theme
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.text_pages import TextPages
+
+FIRST = "Press Write to let both models continue the prompt."
 
 
 class TextComparison(Component):
-    """A prompt, two continuations and the first token at which they part."""
+    """A prompt, two continuations, the first token at which they part, and what both models expected at each token.
+
+    `writing` is what is shown, as a value; `running` the speed and memory of both models, measured when the texts are written.
+    """
+
+    watches = ("choice", "results", "selection")
 
     def build(self) -> pn.viewable.Viewable:
-        """Prompt and button above, the two texts beside each other where there is room."""
-        self.prompt = pn.widgets.TextInput(label="Prompt", sizing_mode="stretch_width")
-        self.tokens = pn.widgets.IntInput(label="Tokens", value=120, start=1, end=500, width=110)
+        """Prompt and button above, the two texts beside each other where there is room, figures of their tokens below."""
+        self.prompt = pn.widgets.TextInput(label="Prompt", sizing_mode="stretch_width", description="How both texts begin")
+        self.tokens = pn.widgets.IntInput(
+            label="Tokens", value=120, start=1, end=500, width=110, description="Most tokens that each model writes"
+        )
         self.go = pn.widgets.Button(label="Write", color="primary", width=110, margin=(24, 10, 5, 10), stylesheets=[chosen()])
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
-        self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.left, self.right = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
-        self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130)
-        self.table = pn.Column(sizing_mode="stretch_width")
-        self.pieces: tuple[list[str], list[str]] = ([], [])
-        self.as_table.param.watch(lambda _: self._show(), "value")
-        self.go.on_click(lambda _: self.write())
-        wide = {"flex": "1 1 300px", "min-width": "280px"}
-        columns = [pn.Column(side, styles=wide) for side in (self.left, self.right)]
+        self.pages, self.measured = TextPages(), pn.pane.HTML("", sizing_mode="stretch_width")
+        self.place = pn.widgets.IntInput(
+            label="Token", value=1, start=1, width=110, description="Which token after the prompt to look at, from 1"
+        )
+        self.side = pn.widgets.RadioButtonGroup(
+            label="Text", options=["original", "quantized"], width=220, margin=(24, 10, 5, 10), stylesheets=[chosen()]
+        )
+        self.expected, self.divergence = FigureFrame(), FigureFrame()
+        self.details = pn.Column(
+            self.divergence, pn.FlexBox(self.place, self.side), self.expected, sizing_mode="stretch_width", visible=False
+        )
+        self.writing, self.running = Writing(), list[Running]()
+        self.go.on_click(lambda _: self.notices.guard(self.write))
+        self.place.param.watch(lambda event: self._choose(event.new), "value")
+        self.side.param.watch(lambda _: self._details(), "value")
         return pn.Column(
             pn.Row(self.prompt, self.tokens, self.go, sizing_mode="stretch_width"),
             self.jobs,
-            self.sentence,
-            pn.FlexBox(*columns, sizing_mode="stretch_width"),
-            self.as_table,
-            self.table,
+            self.pages,
+            self.measured,
+            self.details,
             sizing_mode="stretch_width",
         )
 
     def refresh(self) -> None:
-        """The session's prompt; texts stay until they are written again."""
+        """The session's prompt and the marked token; texts stay until they are written again."""
         self.prompt.value = self.session.choice.prompt
-        if not any(self.pieces):
-            self.sentence.object = heading("Does it still write the same?", "Press Write to let both models continue the prompt.")
+        if not self.writing.original and not self.writing.quantized:
+            self.pages.say(views.QUESTION, FIRST)
+            return
+        self._show()
 
     def write(self) -> None:
-        """Let both models write, token by token."""
+        """Let both models write, token by token; then measure how fast they are."""
         if self.jobs.running:
             return
         self.live.choose(lambda: self.session.ask(self.prompt.value or ""))
         tokens = int(self.tokens.value or 1)
-        self.pieces = ([], [])
+        self.writing, self.running, self.details.visible, self.measured.object = Writing(), [], False, ""
 
         def steps() -> Generator[Any, None, None]:
-            yield from self.session.write(tokens)
+            for writing in self.session.write(tokens):
+                self.writing = writing
+                yield writing
+            self.running = yield from self.session.running()
 
         self.jobs.run(steps, "writing", seen=self._seen, ended=self._ended)
 
-    def _seen(self, job: Job[Any]) -> str:
-        if job.latest is not None:
-            self.pieces = job.latest
-            self._show(done=False)
-        return f"Writing: {max(map(len, self.pieces))} tokens."
+    def _seen(self, _job: Job[Any]) -> str:
+        self._show()
+        if self.writing.done:
+            return "Measuring how fast both models write …"
+        return f"Writing: {max(map(len, self.writing.sides))} tokens."
 
     def _ended(self, job: Job[Any]) -> None:
         self._show()
         if job.error is not None:
-            self.sentence.object = heading("Does it still write the same?", str(job.error))
+            self.pages.say(views.QUESTION, str(job.error))
 
-    def _show(self, done: bool = True) -> None:
-        left, right = (list(side) for side in self.pieces)
-        if not left and not right:
+    def _show(self) -> None:
+        writing = self.writing
+        if not any(writing.sides):
             return
-        shown = views.side_by_side(self.session.choice.prompt, left, right, done=done)
-        self.sentence.object = heading(shown.question, shown.answer)
-        self.left.object, self.right.object = (
-            page("original", shown.original, theme()),
-            page("quantized", shown.quantized, theme()),
-        )
-        self.table[:] = [data_table(shown.table)] if self.as_table.value else []
+        self.pages.draw(views.side_by_side(self.session.choice.prompt, writing, self._marked(), theme=theme()))
+        self.measured.object = views.running_sentence(self.running) if self.running else ""
+        self.details.visible = writing.done or not self.jobs.running
+        if self.details.visible:
+            self._details()
 
+    def _details(self) -> None:
+        """KL along the texts, and what was expected at the marked token, or at the fork where none is marked."""
+        writing = self.writing
+        if not any(writing.sides):
+            return
+        place = self._marked()
+        self.divergence.draw(views.divergence_bars(writing, place, theme=theme()))
+        side = getattr(writing, self.side.value)
+        at = (writing.fork or 0) if place is None else place
+        self.place.param.update(end=max(map(len, writing.sides)), value=at + 1)
+        if at < len(side):
+            self.expected.draw(views.expectations(side[at], at, self.side.value, theme=theme()))
+        else:
+            ended = f"The {self.side.value} text ends after {len(side)} tokens: choose an earlier one, or the other text."
+            self.expected.say("What did each model expect here?", ended)
 
-def heading(question: str, answer: str) -> str:
-    """A question as the title and its answer."""
-    return f"<h2 style='font-size:1.15rem;margin:0'>{question}</h2><p style='margin:2px 0' aria-live='polite'>{answer}</p>"
+    def _marked(self) -> int | None:
+        """The place of the marked token, if it lies in the text on show."""
+        marked = self.session.selection.tokens
+        return marked[0] if marked and marked[0] < max(map(len, self.writing.sides)) else None
 
-
-def page(side: str, text: str, colours: Theme) -> str:
-    """One text, its edge in the colour of its model; the first differing token stands out by colour and underline."""
-    edge = colours.original if side == "original" else colours.quantized
-    fork = f"background:{colours.action};color:{colours.contrast};text-decoration:underline;border-radius:2px;padding:0 2px"
-    title = f"<h3 style='margin:0;font-size:1rem'>{side}</h3>"
-    body = f"<p style='white-space:pre-wrap;font-size:1.05rem;line-height:1.5;margin:4px 0'>{text}</p>"
-    frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:4px 12px'>{title}{body}</section>"
-    return f"<style>.prompt{{color:{colours.muted}}} mark.fork{{{fork}}}</style>{frame}"
+    def _choose(self, place: int | None) -> None:
+        """Mark a token for everybody; showing the fork marks nothing."""
+        at = (place or 1) - 1
+        if at != ((self.writing.fork or 0) if self._marked() is None else self._marked()):
+            self.notices.guard(lambda: self.live.mark(tokens=(at,)))

@@ -33,6 +33,11 @@ def test_equal_texts_have_no_mark() -> None:
     assert shown.answer == "All 4 tokens agree; the models disagree most at token 1, “Once”: KL 0.5 nats."
 
 
+def test_a_model_beside_itself_disagrees_nowhere() -> None:
+    said = text.side_by_side("Hi.", written(STORY, STORY)).answer
+    assert said == "All 4 tokens agree; both models expect exactly the same at each of them."
+
+
 def test_a_text_that_ends_earlier_ends_there() -> None:
     shown = text.side_by_side("Hi.", written(STORY, STORY[:2]))
     assert "<mark" in shown.original

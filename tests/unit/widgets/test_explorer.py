@@ -180,22 +180,10 @@ def test_quantizing_the_whole_model_fills_the_map_and_the_ledger(explorer: Explo
     assert explorer.tabs["Error"].layers.figure.table["name"].tolist() == explorer.session.model.layer_names
 
 
-def test_both_models_write(explorer: Explorer) -> None:
-    press(explorer.bench.one)
-    explorer.tabs["Text"].prompt.value, explorer.tabs["Text"].tokens.value = "The <b>small</b> dog", 6
-    press(explorer.tabs["Text"].go)
-    assert all(explorer.tabs["Text"].pieces)
-    assert "The &lt;b&gt;small&lt;/b&gt; dog" in explorer.tabs["Text"].left.object
-    assert "original text" in explorer.tabs["Text"].left.object
-    assert "quantized text" in explorer.tabs["Text"].right.object
-    assert explorer.session.choice.prompt == "The <b>small</b> dog"
-    explorer.tabs["Text"].as_table.value = True
-    assert len(explorer.tabs["Text"].table[0].value) == max(map(len, explorer.tabs["Text"].pieces))
-
-
 def test_writing_before_anything_is_quantized_says_what_to_do(explorer: Explorer) -> None:
     press(explorer.tabs["Text"].go)
     assert "nothing is quantized yet" in explorer.notices.messages[0]
+    assert "nothing is quantized yet" in explorer.tabs["Text"].pages.sentence.object
     assert explorer.notices.view.visible
     text = explorer.tabs["Text"]
     assert (text.go.disabled, text.jobs.stop.disabled) == (False, True)

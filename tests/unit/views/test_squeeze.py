@@ -1,0 +1,42 @@
+"""The squeeze figures: numbers as they were measured, and a sentence that claims no more than the intervals allow."""
+
+from dataclasses import replace
+
+import pytest
+
+from workbench.analysis.squeeze import STOPS, Squeezed, squeeze_table
+from workbench.views import squeeze
+from workbench.views.theme import LIGHT
+
+WHOLE = Squeezed(STOPS[0], 16.0, 16.0, 9_800_000, 7.88, 7.4, 8.4, 12_618, 20_000_000, 400.0, 390.0, 410.5)
+HALF = replace(WHOLE, stop=STOPS[1], bits_per_weight=8.19, nominal_bits=8.0, bytes=5_000_000, perplexity=8.1, perplexity_low=7.6)
+TINY = replace(WHOLE, stop=STOPS[-1], bits_per_weight=0.7, nominal_bits=0.64, perplexity=14.3, perplexity_low=13.7)
+
+
+def test_a_stop_has_four_numbers_with_nominal_and_interval_beneath() -> None:
+    shown = [(number.value, number.beneath) for number in squeeze.numbers(HALF)]
+    assert shown == [
+        ("8.19", "8.00 nominal"),
+        ("5.00 MB", "20.00 MB in memory"),
+        ("8.10", "7.60 to 8.40, 95 %"),
+        ("400 tokens/s", "390 to 410, measured"),
+    ]
+    html = squeeze.numbers_html(squeeze.numbers(HALF), LIGHT)
+    assert html.count("<dt") == 4
+    assert "400 tokens/s" in html
+
+
+def test_the_curve_has_intervals_and_marks_the_current_stop() -> None:
+    figure = squeeze.curve(squeeze_table([TINY, WHOLE, HALF]), HALF.stop.preset)
+    (trace,) = figure.plot["data"]
+    assert trace["x"] == [16.0, 8.19, 0.7]
+    assert trace["error_y"]["array"] == pytest.approx([0.52, 0.3, -5.9])
+    assert [edge == LIGHT.accent for edge in trace["marker"]["line"]["color"]] == [False, True, False]
+    assert figure.table["recipe"].tolist() == [stop.preset for stop in (STOPS[0], STOPS[1], STOPS[-1])]
+    assert figure.answer == (
+        "Down to 8.19 stored bits the perplexity, 8.10, cannot be told from the 7.88 at 16.00; at 0.70 it is 14.30."
+    )
+
+
+def test_one_stop_claims_nothing_about_others() -> None:
+    assert squeeze.curve(squeeze_table([WHOLE]), None).answer == "One stop is built: 16.00 stored bits, perplexity 7.88."

@@ -1,0 +1,136 @@
+"""The squeeze strip without a server: honest about what is not built, real texts for what is, and a way into the other views."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.unit.analysis.test_squeeze import SMALL, STORY
+from workbench.analysis.squeeze import Squeeze
+from workbench.analysis.writing import write_together
+from workbench.quantizers.contract import finish
+from workbench.session import Session, SharedModel
+from workbench.store import Store
+from workbench.widgets.explorer import Explorer
+from workbench.widgets.squeeze import QUESTION, TOKENS, SqueezeView
+
+
+def visitor(shared: SharedModel, folder: Path) -> Session:
+    """A visitor of a server whose store is in `folder`."""
+    own = SharedModel(shared.model)
+    own.__dict__["squeeze"] = Squeeze(shared.model, Store(folder), stops=SMALL, calibration=STORY, evaluation=STORY, tokens=64)
+    return Session(own)
+
+
+@pytest.fixture
+def own(shared: SharedModel, tmp_path: Path) -> Session:
+    """A visitor of a model whose three stops are not built."""
+    return visitor(shared, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stops(shared: SharedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which all three are."""
+    folder = tmp_path_factory.mktemp("stops")
+    finish(visitor(shared, folder).shared.squeeze.steps())
+    return folder
+
+
+@pytest.fixture
+def built(shared: SharedModel, stops: Path) -> SqueezeView:
+    """The strip of a visitor who finds them."""
+    return SqueezeView(visitor(shared, stops), threaded=False)
+
+
+def test_a_stop_that_is_not_built_says_so_and_has_no_numbers(own: Session) -> None:
+    view = SqueezeView(own, threaded=False)
+    view.slider.value = 1
+    assert list(view.slider.options) == [f"{bits} bits, not built yet" for bits in (16, 2, 1)]
+    assert view.numbers.object == "<p>There is no model at 2 bits yet: press Build the stops.</p>"
+    assert "There is no model at 2 bits yet" in view.pages.sentence.object
+    assert view.why.disabled
+    assert view.go.visible
+    assert not any(view.writing.sides)
+    view.all.value = True
+    assert "press Build the stops" in view.curve.answer.object
+
+
+def test_building_fills_the_slider_and_writes(own: Session) -> None:
+    view = SqueezeView(own, threaded=False)
+    view.go.clicks += 1
+    assert view.notices.messages == []
+    known = own.shared.squeeze.find(SMALL[1])
+    assert list(view.slider.options)[1] == f"{known.bits_per_weight:.2f} stored bits"
+    assert not view.go.visible
+    assert view.writing.done
+    assert view.writing.original == view.writing.quantized, "the first stop is the original"
+
+
+def test_moving_the_slider_shows_the_stop_and_writes_with_its_model(built: SqueezeView) -> None:
+    built.slider.value = 2
+    squeeze, known = built.squeeze, built.squeeze.find(SMALL[2])
+    for shown in (
+        f"{known.bits_per_weight:.2f}",
+        "1.00 nominal",
+        f"{known.perplexity:.2f}",
+        f"{known.tokens_per_second:,.0f} tokens/s",
+    ):
+        assert shown in built.numbers.object
+    *_, wanted = write_together(squeeze.model.language_model(), squeeze.model_at(SMALL[2]), built.session.choice.prompt, TOKENS)
+    assert built.writing == wanted
+    assert QUESTION in built.pages.sentence.object
+    assert built.pages.right.object.count("<mark") == 1
+
+
+def test_another_prompt_is_written_again(built: SqueezeView) -> None:
+    built.slider.value = 1
+    built.live.choose(lambda: built.session.ask("A bird"))
+    assert built.told == "A bird"
+    assert '<span class="prompt">A bird</span>' in built.pages.left.object
+
+
+def test_all_stops_are_a_figure_with_a_table(built: SqueezeView) -> None:
+    built.slider.value = 1
+    built.all.value = True
+    assert built.curve.figure.table["recipe"].tolist() == [stop.preset for stop in SMALL]
+    edges = built.curve.figure.plot["data"][0]["marker"]["line"]["color"]
+    assert edges[1] != edges[0] == edges[2], "the stop on the slider is outlined"
+
+
+def test_a_damaged_stop_becomes_a_notice_and_is_not_built_any_more(shared: SharedModel, stops: Path, tmp_path: Path) -> None:
+    own = visitor(shared, shutil.copytree(stops, tmp_path / "copy"))
+    (own.shared.squeeze.folder(SMALL[1]) / "ledger.json").write_text("{}")
+    view = SqueezeView(own, threaded=False)
+    view.slider.value = 1
+    assert "ledger.json" in view.notices.messages[0]
+    assert "not built yet" in list(view.slider.options)[1]
+    assert "There is no model at 2 bits yet" in view.pages.sentence.object
+    assert view.go.visible
+
+
+def test_why_did_it_break_takes_the_stop_into_the_other_views(shared: SharedModel, stops: Path) -> None:
+    explorer = Explorer(visitor(shared, stops), threaded=False)
+    (strip,) = (part for part in explorer.strips if isinstance(part, SqueezeView))
+    strip.slider.value = 2
+    strip.why.clicks += 1
+    assert explorer.notices.messages == []
+    assert explorer.session.recipe == SMALL[2].recipe
+    assert explorer.session.result.bits_per_weight == pytest.approx(
+        explorer.session.whole.layers[explorer.session.layer].bits_per_weight
+    )
+    assert explorer.tabs.front == "Text"
+    strip.slider.value = 1
+    explorer.bring("Error")
+    strip.why.clicks += 1
+    assert explorer.tabs.front == "Text", "a tab can be asked for again"
+    assert explorer.session.recipe == SMALL[1].recipe
+
+
+@pytest.mark.parametrize(("weights", "told", "alone"), [(10**6, "", True), (10**9, "", False), (10**6, "ask", False)], ids=str)
+def test_only_small_models_are_squeezed_without_being_asked(
+    built: SqueezeView, monkeypatch: pytest.MonkeyPatch, weights: int, told: str, alone: bool
+) -> None:
+    monkeypatch.setenv("WORKBENCH_SQUEEZE", told)
+    table = built.session.model.layers().assign(parameters=weights // len(built.session.model.layer_names))
+    monkeypatch.setattr(built.session.model, "layers", lambda: table)
+    assert built.starts_alone is alone

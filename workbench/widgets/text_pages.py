@@ -1,0 +1,49 @@
+"""Two texts beside each other: what they say about each other above, every token tinted by how far the models disagree there."""
+
+import panel as pn
+
+from workbench.views.text import Comparison
+from workbench.views.theme import Theme
+from workbench.widgets.component import theme
+
+
+class TextPages(pn.viewable.Viewer):
+    """The original's text and the quantized model's; one below the other where there is no room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.left, self.right = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
+        wide = {"flex": "1 1 300px", "min-width": "280px"}
+        columns = [pn.Column(side, styles=wide) for side in (self.left, self.right)]
+        self.view = pn.Column(self.sentence, pn.FlexBox(*columns, sizing_mode="stretch_width"), sizing_mode="stretch_width")
+
+    def draw(self, shown: Comparison) -> None:
+        """Show both texts."""
+        self.sentence.object = heading(shown.question, shown.answer)
+        self.left.object = page("original", shown.original, theme())
+        self.right.object = page("quantized", shown.quantized, theme())
+
+    def say(self, question: str, sentence: str) -> None:
+        """Another sentence above what is shown."""
+        self.sentence.object = heading(question, sentence)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
+
+
+def heading(question: str, answer: str) -> str:
+    """A question as the title and its answer."""
+    return f"<h2 style='font-size:1.15rem;margin:0'>{question}</h2><p style='margin:2px 0' aria-live='polite'>{answer}</p>"
+
+
+def page(side: str, text: str, colours: Theme) -> str:
+    """One text, its edge in the colour of its model; the first differing token stands out by colour and underline."""
+    edge = colours.original if side == "original" else colours.quantized
+    fork = f"background:{colours.action};color:{colours.contrast};text-decoration:underline;border-radius:2px;padding:0 2px"
+    chosen = f"outline:2px solid {colours.accent};border-radius:2px"
+    style = f"<style>.prompt{{color:{colours.muted}}} mark.fork{{{fork}}} .chosen{{{chosen}}}</style>"
+    title = f"<h3 style='margin:0;font-size:1rem'>{side}</h3>"
+    body = f"<p style='white-space:pre-wrap;font-size:1.05rem;line-height:1.5;margin:4px 0'>{text}</p>"
+    frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:4px 12px'>{title}{body}</section>"
+    return style + frame
