@@ -1,7 +1,7 @@
 """Two models continue one prompt side by side, and each also reads what the other writes: where and how strongly they part."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import pandas as pd
@@ -115,7 +115,14 @@ def write_together(original: LanguageModel, quantized: LanguageModel, prompt: st
         if not any(running):
             break
         yield Writing(tuple(texts[0]), tuple(texts[1]))
-    yield Writing(tuple(texts[0]), tuple(texts[1]), done=True)
+    ended = (ended_text(*own) for own in zip(models, ids, texts, strict=True))
+    yield Writing(*ended, done=True)
+
+
+def ended_text(model: LanguageModel, ids: list[int], tokens: list[WrittenToken]) -> tuple[WrittenToken, ...]:
+    """The tokens of a text of `ids` that no token follows: the last one brings the characters that waited for a next one."""
+    rest = model.decode(ids)[len(model.settled(ids)) :]
+    return (*tokens[:-1], replace(tokens[-1], text=tokens[-1].text + rest)) if tokens else ()
 
 
 def written(model: LanguageModel, before: list[int], chosen: int, p: Tensor, q: Tensor) -> WrittenToken:

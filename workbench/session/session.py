@@ -162,14 +162,14 @@ class Session:
         """Every result for one layer, in the order they were made."""
         return [result for result in self.results.values() if result.name == layer]
 
-    def _key(self, layer: str, recipe: Recipe, alone: bool, calibration: Any = CALIBRATION_TOKENS) -> str:
+    def _key(self, layer: str, recipe: Recipe, *, alone: bool, calibration: Any = CALIBRATION_TOKENS) -> str:
         """A layer quantized alone, the same layer in a whole model's run, and one calibrated otherwise are different results."""
         return key(self.model.fingerprint, layer, recipe.to_dict(), calibration, alone)
 
     def _keys(self) -> list[str]:
         """Where results of the selected layer and the recipe on the bench are."""
-        taken = [self._key(self.layer, self.recipe, False, calibration) for calibration in self._taken]
-        return [*(self._key(self.layer, self.recipe, alone) for alone in (True, False)), *taken]
+        taken = [self._key(self.layer, self.recipe, alone=False, calibration=own) for own in self._taken]
+        return [*(self._key(self.layer, self.recipe, alone=alone) for alone in (True, False)), *taken]
 
     def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
@@ -206,7 +206,7 @@ class Session:
     @contextmanager
     def _traced(self, recipe: Recipe, layers: Sequence[str], *, alone: bool) -> Iterator[list[Trace]]:
         """A new trace for each layer; a run that does not end leaves the traces of the one before it."""
-        made = [self._key(layer, recipe, alone) for layer in layers]
+        made = [self._key(layer, recipe, alone=alone) for layer in layers]
         before = {name: self.traces.pop(name) for name in made if name in self.traces}
         self.traces |= {name: Trace() for name in made}
         try:
@@ -219,7 +219,7 @@ class Session:
 
     def _keep(self, recipe: Recipe, result: QuantizedLayer, *, alone: bool, calibration: Any = CALIBRATION_TOKENS) -> None:
         """Store a result as the latest."""
-        made = self._key(result.name, recipe, alone, calibration)
+        made = self._key(result.name, recipe, alone=alone, calibration=calibration)
         self.results.pop(made, None)
         self.results[made] = result
 
