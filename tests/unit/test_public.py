@@ -8,8 +8,8 @@ import pytest
 import workbench as wb
 
 PUBLIC = [
-    "Explorer", "LayerPlan", "Recipe", "Replay", "calibrate", "card", "compare", "errors", "fuse", "load", "notebook", "open_model",
-    "part", "quantize", "quantize_model", "recipe", "save", "text", "what_if",
+    "Explorer", "LayerPlan", "Recipe", "Replay", "calibrate", "card", "compare", "errors", "fuse", "load", "notebook",
+    "open_model", "part", "quantize", "quantize_model", "recipe", "save", "text", "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",
