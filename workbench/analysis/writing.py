@@ -115,8 +115,8 @@ def write_together(original: LanguageModel, quantized: LanguageModel, prompt: st
         if not any(running):
             break
         yield Writing(tuple(texts[0]), tuple(texts[1]))
-    first, second = (ended_text(*own) for own in zip(models, ids, texts, strict=True))
-    yield Writing(first, second, done=True)
+    left, right = (ended_text(*own) for own in zip(models, ids, texts, strict=True))
+    yield Writing(left, right, done=True)
 
 
 def ended_text(model: LanguageModel, ids: list[int], tokens: list[WrittenToken]) -> tuple[WrittenToken, ...]:
