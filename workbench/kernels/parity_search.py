@@ -1,4 +1,4 @@
-"""The nearest signs that obey parity checks (see `kernels.parity`): Viterbi's algorithm, in plain torch or compiled."""
+"""The nearest signs that obey parity checks (see `kernels.parity`) and all signs from the stored ones, plain or compiled."""
 
 import os
 
@@ -20,6 +20,15 @@ def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
     if steps < WORTH_COMPILING:
         return "reference", f"{steps} steps through a state; a compiled call pays from {WORTH_COMPILING} on"
     return "numba", f"{steps} steps through a state, compiled for this CPU"
+
+
+def complete(stored: Tensor, code: ParityCode, rows: int) -> Tensor:
+    """`ParityCode.complete`."""
+    if explain(rows * stored.shape[1], stored.device.type)[0] == "numba":
+        from workbench.kernels.numba import parity
+
+        return torch.from_numpy(parity.complete(stored.numpy(), code, rows))
+    return code.complete(stored, rows)
 
 
 def nearest(y: Tensor, code: ParityCode) -> Tensor:

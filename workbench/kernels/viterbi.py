@@ -6,9 +6,29 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.dispatch import VARIABLE
+from workbench.kernels.reference import trellis
 
 SETTLED = 6  # steps on each side of a ring's seam that choose its bits, in lengths of a state
 NEVER = 1e30  # cost of a state that cannot be
+
+
+def nearest(w: Tensor, scale: Tensor, bits: int, length: int, state: int) -> Tensor:
+    """Codes `[rows, ceil(cols/length)]` of the rings nearest to `w [rows, cols]`, whose rows have sizes `scale [rows]`.
+
+    A step past the last column looks at real columns only.
+    """
+    words, whole = trellis.values(state, length).to(w.device), w.shape[1] // length * length
+    pieces = [search_scaled(w[:, :whole].reshape(len(w), -1, length), scale, words, bits)] if whole else []
+    if whole < w.shape[1]:
+        rest = w[:, whole:]
+        pieces.append(search_scaled(rest[:, None], scale, words[:, : rest.shape[1]], bits))
+    return torch.cat(pieces, 1)
+
+
+def search_scaled(y: Tensor, scale: Tensor, words: Tensor, bits: int) -> Tensor:
+    """`search` in units in which neither sizes nor squares overflow."""
+    unit = y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    return search(y / unit, scale / unit, words, bits)
 
 
 def search(y: Tensor, scale: Tensor, words: Tensor, bits: int) -> Tensor:

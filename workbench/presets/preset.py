@@ -76,9 +76,9 @@ def refinement_setting() -> Any:
     )
 
 
-def refinement(what: str) -> Part:
+def refinement(what: str, **settings: Any) -> Part:
     """The part that trains `what` of a block, or nothing."""
-    return part("refinement", "none") if what == "none" else part("refinement", "block", what=what)
+    return part("refinement", "none") if what == "none" else part("refinement", "block", what=what, **settings)
 
 
 def part(kind: str, name: str, **settings: Any) -> Part:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
 STEPS = [(k, v) for v in range(1, 17) for k in range(2, 11)]  # bits and columns of a step; one bit takes four times as long
+EVERY = 4  # steps of refinement from one search for paths to the next: a search takes longer than a step
 CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 
 
@@ -29,6 +30,7 @@ class Qtip(Preset):
     hadamard: bool = setting(True, "spread each input over all columns first, so that weights are close to normal")
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each step's error to later columns (needs calibration)")
+    refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Paths down the rows, with column feedback."""
@@ -37,6 +39,7 @@ class Qtip(Preset):
             part("coder", "trellis", bits=bits, length=length, state=self.state),
             transform=part("transform", "hadamard") if self.hadamard else None,
             assignment=part("assignment", "column-feedback", repair=self.repair) if self.compensation else None,
+            refinement=refinement(self.refinement, every=EVERY),
         )
 
 

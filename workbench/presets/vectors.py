@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -32,13 +32,15 @@ class Gptvq(Preset):
     scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each codeword's error to later columns (needs calibration)")
+    refinement: str = refinement_setting()
 
     def build(self) -> Recipe:
         """Codewords, with column feedback."""
         length, entries = vector_shape(self.bits)
         assignment = part("assignment", "column-feedback", repair=self.repair) if self.compensation else None
         settings = {"length": length, "entries": entries, "scope": self.scope}
-        return compose(part("coder", "vector-codebook", **settings), assignment=assignment)
+        coder = part("coder", "vector-codebook", **settings)
+        return compose(coder, assignment=assignment, refinement=refinement(self.refinement))
 
 
 def vector_shape(bits: float) -> tuple[int, int]:

@@ -193,6 +193,11 @@ class Coder(QuantizerPart):
         """Parameters for one span `w [rows, span]`; only masked weights count. `moment` is the span's own block."""
         raise NotImplementedError
 
+    def fit_steps(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Generator[float, None, Fit]:
+        """The same for a fit that takes long, telling the share that is done now and then; others just `fit`."""
+        yield from ()
+        return self.fit(w, mask, shared, moment)
+
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """Codes of `w [rows, k]`, one for each step of columns; `columns` says which columns of the span these are."""
         raise NotImplementedError
@@ -297,9 +302,10 @@ class Refinement(QuantizerPart):
 class Snapshot:
     """One step of a running quantizer, for a progress bar or a viewer that scrubs through the algorithm.
 
-    `done` of `total` columns are coded; `event` is "learn" (a step of a learned transform), "fit" (sweeps of a coder), "block"
-    (columns coded), "refit" or "correction"; `detail` holds small facts: the "step" of a learned transform, "sweeps" (a list of
-    Sweeps: what was fitted since the last snapshot), "relative_error"; `weight` is the transformed matrix as it stands.
+    `done` of `total` columns are coded, or so much of them where a fit codes all at once; `event` is "learn" (a step of a
+    learned transform), "fit" (sweeps of a coder), "block" (columns coded), "refit" or "correction"; `detail` holds small facts:
+    the "step" of a learned transform, "sweeps" (a list of Sweeps: what was fitted since the last snapshot), "relative_error";
+    `weight` is the transformed matrix as it stands.
     """
 
     event: str

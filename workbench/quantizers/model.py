@@ -94,9 +94,11 @@ def one_by_one(
     learners = [name for name, own in chosen.items() if cast(Transform, own.transform).learns]
     scopes, phases = Scopes(plan, chosen), 2 if learners else 1
     states: dict[str, Params] = {}
+    yield from scopes.prepare_beginning(model, phases)
     for index, name in enumerate(learners):
         place, moment = Place(name, index, len(learners), 0, phases), moment_of(name, chosen[name], stats)
-        states[name] = yield from place.follow("learn", fit_transform(model.weight(name), moment, chosen[name]))
+        learning = fit_transform(model.weight(name), moment, chosen[name], scopes.shared(name))
+        states[name] = yield from place.follow("learn", learning)
     done: dict[str, QuantizedLayer] = {}
     for index, (name, own) in enumerate(chosen.items()):
         place, moment = Place(name, index, len(chosen), phases - 1, phases), moment_of(name, own, stats)

@@ -29,6 +29,7 @@ from workbench.quantizers.contract import (
     Split,
     Sweeps,
     Transform,
+    finish,
 )
 from workbench.recipe import Recipe
 
@@ -70,10 +71,14 @@ class CoderRun:
 
     def fit(self, w: Tensor, index: int) -> Params:
         """Fit span `index` on the matrix as it stands now, once."""
+        return finish(self.fit_steps(w, index))
+
+    def fit_steps(self, w: Tensor, index: int) -> Generator[float, None, Params]:
+        """The same, telling the share of this fit that is done."""
         if self.params[index] is None:
             columns = slice(index * self.span, min((index + 1) * self.span, self.cols))
             moment = None if self.moment is None else self.moment[columns, columns]
-            fit = self.coder.fit(w[:, columns], self.mask[:, columns], self.shared, moment)
+            fit = yield from self.coder.fit_steps(w[:, columns], self.mask[:, columns], self.shared, moment)
             self.params[index] = fit.params
             self.sweeps.append(Sweeps(self.number, columns.start, columns.stop, fit.sweeps, fit.path))
         return cast(Params, self.params[index])
@@ -148,7 +153,7 @@ def quantize_layer(
     coders, correction = cast(tuple[Coder, ...], recipe.coders), cast(Correction, recipe.correction)
 
     if state is None:
-        state = yield from fit_transform(original, h, recipe)
+        state = yield from fit_transform(original, h, recipe, shared)
     w = transform.forward(original, state)
     h_inner = None if h is None else transform.moment(h, state)
     division = SplitRun(split, w, h_inner)
@@ -178,11 +183,16 @@ def quantize_layer(
     )
 
 
-def fit_transform(weight: Tensor, moment: Tensor | None, recipe: Recipe) -> Generator[Snapshot, None, Params]:
-    """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one."""
+def fit_transform(
+    weight: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None = None
+) -> Generator[Snapshot, None, Params]:
+    """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one.
+
+    `shared` as in `quantize_layer`.
+    """
     check_inputs(weight, moment)
     h = None if moment is None else moment.to(torch.float32)
-    steps = cast(Transform, recipe.transform).learn(weight.detach().to(torch.float32), h, recipe.seed, InLoop(recipe))
+    steps = cast(Transform, recipe.transform).learn(weight.detach().to(torch.float32), h, recipe.seed, InLoop(recipe, shared))
     while True:
         try:
             step = next(steps)
@@ -194,14 +204,16 @@ def fit_transform(weight: Tensor, moment: Tensor | None, recipe: Recipe) -> Gene
 class InLoop:
     """The recipe's split, coders and assignment on a matrix that is in its basis already: the quantizer inside a learning loop.
 
-    Coders that alternate do at most three sweeps. What they share (a codebook) is prepared from each matrix anew: a basis that
-    is fitted to one codebook is of no use with the next. Without a second moment errors stay where they arise.
+    Coders that alternate do at most three sweeps. `shared` is what they share with other matrices (a codebook), which has to be
+    what they are used with afterwards; without it, it is prepared from each matrix anew. Without a second moment errors stay
+    where they arise.
     """
 
     SWEEPS = 3
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, shared: Sequence[Params] | None = None) -> None:
         self.split, self.assignment = cast(Split, recipe.split), cast(Assignment, recipe.assignment)
+        self.shared = shared
         self.coders = [self.quick(coder) for coder in cast(tuple[Coder, ...], recipe.coders)]
         self.runs: list[CoderRun] = []
 
@@ -213,7 +225,7 @@ class InLoop:
 
     def __call__(self, w: Tensor, moment: Tensor | None) -> Tensor:
         """Values of `w [rows, cols]` under `moment [cols, cols]`."""
-        shared = [coder.prepare([w]) for coder in self.coders]
+        shared = self.shared or [coder.prepare([w]) for coder in self.coders]
         if moment is None and (self.split.needs_moment or self.assignment.needs_moment):
             moment = torch.eye(w.shape[1])
         division = SplitRun(self.split, w, moment)
@@ -235,12 +247,13 @@ def code_columns(
 ) -> Generator[Snapshot, None, None]:
     """Let `assignment` code every column of the transformed matrix with the coders of `runs`, which keep what they find."""
     cols = w.shape[1]
-    if assignment.static:
+    if assignment.static or all(run.step == cols for run in runs):  # nothing is coded before it is fitted
         division.reach(w, 0, cols)
         for run in runs:
             for index in range(len(run.params)):
-                run.fit(w, index)
-                yield Snapshot("fit", 0, cols, {"sweeps": run.told()})
+                for share in run.fit_steps(w, index):
+                    yield Snapshot("fit", int(share * cols), cols, {})
+                yield Snapshot("fit", cols if run.step == cols else 0, cols, {"sweeps": run.told()})
     coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
 
     def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:

@@ -1,12 +1,13 @@
 """A model's blocks in sequence: transforms learned for a block at once, layers quantized on what quantized layers produce.
 
-First pass, where a transform has to see inputs: every block runs on full-precision inputs, and its transforms are learned
-against its full-precision output. Then what layers share is prepared. Second pass: a layer's input comes through all quantized
-layers before it, those of its own block included; where its assignment repairs, it aims at the output that the original model
-has there. In memory: one block's weights, and the text's hidden states in both models.
+First pass, where a transform has to see inputs before what layers share is prepared, or is learned on full-precision inputs:
+every block runs on these. Second pass: a layer's input comes through all quantized layers before it, those of its own block
+included; where its assignment repairs, it aims at the output that the original model has there. A block's transforms are
+learned before its first layer, on the inputs that it then has. In memory: one block's weights, and the text's hidden states in
+both models.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -58,10 +59,17 @@ class BlockSequence:
         self.calibration = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
         made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
         self.finished = Finished(store, made_from)
-        transforms = [cast(Transform, recipe.transform) for recipe in chosen.values()]
-        shares = any(scope is not None for scope in self.scopes.names.values())
         self.changed_tensors: dict[str, Tensor] = {}
-        self.looks_first = any(part.learns or (part.needs_moment and shares) for part in transforms)
+        transforms = {name: cast(Transform, recipe.transform) for name, recipe in chosen.items()}
+        self.late = {name for name, own in transforms.items() if isinstance(own, Learned) and own.inputs == "quantized"}
+        shares = any(scope is not None for scope in self.scopes.names.values())
+        early = (own for name, own in transforms.items() if name not in self.late)
+        self.looks_first = any(own.learns or (own.needs_moment and shares) for own in early)
+
+    @property
+    def phases(self) -> int:
+        """Passes over the blocks."""
+        return 2 if self.looks_first else 1
 
     def facts(self) -> dict[str, Any]:
         """How the model was calibrated."""
@@ -69,6 +77,7 @@ class BlockSequence:
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The whole run."""
+        yield from self.scopes.prepare_beginning(self.model, self.phases)
         states = (yield from self.first_pass()) if self.looks_first else {}
         return (yield from self.second_pass(states))
 
@@ -79,7 +88,7 @@ class BlockSequence:
         return BlockRun(block, layers, calls, hidden, full, dict(block.named_parameters()))
 
     def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
-        """What every transform finds out on full-precision inputs, by layer; one input and transform share one state."""
+        """What transforms find out on full-precision inputs, by layer; one input and transform share one state."""
         states: dict[str, Params] = {}
         full: Sequence[Tensor] = [window.hidden for window in self.windows]
         for index, name in enumerate(self.row.names):
@@ -87,24 +96,33 @@ class BlockSequence:
             with self.row.block(index) as block:
                 run = self.run(index, block, full, full)
                 full = run.outputs()
-                found = self.finished.states(name)
-                if found is None:
-                    found = yield from place.follow("learn", self.find_states(index, run, full))
-                    self.finished.keep_states(name, found)
-            states |= found
+                own = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
+                states |= yield from self.kept_states(place, index, run, full, own)
         return states
 
-    def find_states(self, index: int, run: BlockRun, full: Sequence[Tensor]) -> Generator[Snapshot, None, dict[str, Params]]:
-        """The states of one block: bases learned together on its output, other transforms fitted on their own inputs."""
+    def kept_states(
+        self, place: Place, index: int, run: BlockRun, target: Sequence[Tensor], chosen: Mapping[str, Recipe]
+    ) -> Generator[LayerProgress, None, dict[str, Params]]:
+        """`find_states`, or what was kept of it."""
+        found = self.finished.states(place.layer)
+        if found is None:
+            found = yield from place.follow("learn", self.find_states(index, run, target, chosen))
+            self.finished.keep_states(place.layer, found)
+        return found
+
+    def find_states(
+        self, index: int, run: BlockRun, target: Sequence[Tensor], chosen: Mapping[str, Recipe]
+    ) -> Generator[Snapshot, None, dict[str, Params]]:
+        """The states of one block's `chosen` layers: bases learned together on its output, others fitted on their own inputs."""
         inputs, states = list[Input](), dict[str, Params]()
         learned = None
-        for group in by_transform(run.inputs(), self.chosen):
+        for group in by_transform(run.inputs(), chosen):
             recipe = self.chosen[group[0]]
             if isinstance(recipe.transform, Learned):
                 learned = learned or recipe.transform
                 weights = {name: self.model.weight(name).float() for name in group}
                 basis = Basis(weights[group[0]].shape[1], recipe.transform.factors, recipe.seed)
-                roundings = {name: InLoop(self.chosen[name]) for name in group}
+                roundings = {name: InLoop(self.chosen[name], self.scopes.shared(name)) for name in group}
                 seen = run.seen(group[0])
                 inputs.append(Input(weights, basis, roundings, recipe.transform.gradient, seen.moment if seen else None))
             else:
@@ -115,7 +133,7 @@ class BlockSequence:
         if learned is not None:
             names = {name: f"{self.row.within(index, name)}.weight" for name in run.layers}
             orient = {name: self.model.layer(name).orient for name in run.layers}
-            loss = BlockLoss(run.block, run.calls, run.hidden, full)
+            loss = BlockLoss(run.block, run.calls, run.hidden, target)
             seed = self.chosen[next(iter(inputs[0].weights))].seed
             steps = learn_block(
                 loss,
@@ -135,14 +153,20 @@ class BlockSequence:
             states |= dict.fromkeys(own.weights, state)
         return states
 
-    def second_pass(self, states: Mapping[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+    def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
         full: Sequence[Tensor] = [window.hidden for window in self.windows]
         hidden = full
-        phases, at, count = 2 if self.looks_first else 1, 0, len(self.chosen) + len(self.refining())
+        phases, at = self.phases, 0
+        count = len(self.chosen) + len(self.learning()) + len(self.refining())
         for index in range(len(self.row.names)):
             with self.row.block(index) as block, ExitStack() as rounding:
+                if index in self.learning():
+                    place, at = Place(self.row.names[index], at, count, phases - 1, phases), at + 1
+                    run = self.run(index, block, hidden, hidden)
+                    late = {name: self.chosen[name] for name in self.late}
+                    states |= yield from self.kept_states(place, index, run, run.outputs(), late)
                 run = self.run(index, block, hidden, full)
                 for group in run.inputs():
                     own = [name for name in group if name in self.chosen]
@@ -189,8 +213,15 @@ class BlockSequence:
 
     def refining(self) -> list[int]:
         """The blocks that are refined."""
-        layers = self.row.layers
-        return [i for i in range(len(layers)) if any(name in self.chosen and self.chosen[name].refines for name in layers[i])]
+        return self.blocks_of({name for name, recipe in self.chosen.items() if recipe.refines})
+
+    def learning(self) -> list[int]:
+        """The blocks in which transforms are learned on the inputs that they have once the blocks before are quantized."""
+        return self.blocks_of(self.late)
+
+    def blocks_of(self, names: Collection[str]) -> list[int]:
+        """The blocks that one of these layers is in."""
+        return [index for index, layers in enumerate(self.row.layers) if not set(layers).isdisjoint(names)]
 
     def refine(
         self,

@@ -1,7 +1,7 @@
 """What several layers have in common, stored once and paid for together: codebooks of a scope, transforms of one input."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +12,8 @@ from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Coder, Params, Transform
 from workbench.quantizers.layer import Stats, moment_of
 from workbench.quantizers.pipeline import check_inputs
+from workbench.quantizers.progress import LayerProgress, Place
+from workbench.quantizers.transforms.learned import Learned
 from workbench.recipe import LayerPlan, Recipe
 
 if TYPE_CHECKING:
@@ -42,6 +44,20 @@ class Scopes:
         scope, recipe = cast(str, self.names[layer]), self.chosen[layer]
         weights = TransformedWeights(model, recipe, self.members(scope), stats, states)
         self.prepared[scope] = [coder.prepare(weights) for coder in cast(tuple[Coder, ...], recipe.coders)]
+
+    def prepare_beginning(self, model: "ModelHandle", phases: int) -> Generator[LayerProgress, None, None]:
+        """Prepare what layers with learned transforms share, in the bases in which learning begins.
+
+        A basis is then learned for the codes that it is used with, and not for those of its own matrix alone: a codebook of 256
+        words for the few vectors of a narrow layer loses next to nothing, and leaves nothing to learn.
+        """
+        learned = {name: own.transform for name, own in self.chosen.items() if isinstance(own.transform, Learned)}
+        for name in learned:
+            if self.waits(name):
+                yield Place(name, 0, len(self.chosen), 0, phases).progress("share")
+                widths = {own: model.weight(own).shape[1] for own in self.members(cast(str, self.names[name]))}
+                states = {own: learned[own].beginning(cols, self.chosen[own].seed) for own, cols in widths.items()}
+                self.prepare(name, model, None, states)
 
     def shared(self, layer: str) -> list[Params] | None:
         """The coders' shared parameters for this layer, None where it shares nothing."""

@@ -63,6 +63,16 @@ def test_the_search_finds_the_nearest_signs_of_all(code: ParityCode) -> None:
     torch.testing.assert_close(loss(y, found), best)
 
 
+@given(code=CODES, rows=st.integers(1, 60), cols=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_signs_completed_by_compiled_code_are_the_plain_ones(code: ParityCode, rows: int, cols: int, seed: int) -> None:
+    stored = gaussian(int(code.stored(rows).sum()), cols, seed=seed) < 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity_search, "WORTH_COMPILING", 0)
+        compiled = parity_search.complete(stored, code, rows)
+    assert torch.equal(compiled, code.complete(stored, rows))
+
+
 @pytest.mark.parametrize("code", [ParityCode(5, 1), ParityCode(10, 3), ParityCode(20, 9)], ids=str)
 @pytest.mark.parametrize("cols", [9, 1], ids=["columns", "column"])
 def test_compiled_search_is_the_plain_one(code: ParityCode, cols: int, monkeypatch: pytest.MonkeyPatch) -> None:

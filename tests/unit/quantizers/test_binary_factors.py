@@ -10,6 +10,7 @@ from workbench.presets.preset import compose, part
 from workbench.quantizers.coders import factors
 from workbench.quantizers.coders.factors import Target
 from workbench.quantizers.contract import Fit
+from workbench.quantizers.pipeline import quantize_layer
 
 
 def fitted(w: torch.Tensor, moment: torch.Tensor | None = None, **settings: object) -> Fit:
@@ -128,3 +129,16 @@ def test_signs_are_stored_as_bits_and_nothing_else_is_large() -> None:
     sizes = {name: tensor.nbytes for name, tensor in packed.tensors.items()}
     assert sizes == {"left": 8 * rank, "right": 12 * rank, "row": 128, "column": 192, "middle": 2 * rank}
     assert reference.decode(packed).shape == (64, 96)
+
+
+@pytest.mark.parametrize("assignment", ["nearest", "block-feedback"])
+def test_a_layer_tells_how_far_its_sweeps_are_and_can_be_stopped(assignment: str) -> None:
+    w, moment = gaussian(40, 32), correlated(32)
+    recipe = compose(part("coder", "binary-factors", sweeps=20), assignment=part("assignment", assignment))
+    fractions = [step.fraction for step in quantize_layer(w, moment, recipe)]
+    assert fractions == sorted(fractions)
+    assert sum(0 < share < 1 for share in fractions) == 19
+    assert fractions[-1] == 1
+    stopped = quantize_layer(w, moment, recipe)
+    next(stopped)
+    stopped.close()

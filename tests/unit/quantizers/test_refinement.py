@@ -21,7 +21,7 @@ from workbench.models.text import text
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize, quantize_model, quantize_model_steps
-from workbench.quantizers.learning.stored import StoredForms, latent
+from workbench.quantizers.learning.stored import StoredForms, coded, latent
 from workbench.quantizers.refinements.block import WHAT
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
@@ -181,6 +181,9 @@ RECIPES = {
     "planes": presets.recipe("btc-planes", compensation=False),
     "grid": presets.recipe("rtn", bits=2, group=32),
     "factors": presets.recipe("littlebit", bits=1.0),
+    "parity": presets.recipe("parity", bits=0.8, compensation=False),
+    "trellis": presets.recipe("qtip", bits=0.8, compensation=False),
+    "vectors": presets.recipe("gptvq", bits=0.8, scope="matrix", compensation=False),
 }
 
 
@@ -211,7 +214,7 @@ def test_a_step_down_the_gradient_comes_nearer(model: ModelHandle, recipe: Recip
     """Floats and codes get gradients through every format, and what they decode to follows."""
     forms, trees = forms_of(model, recipe)
     name = next(iter(trees))
-    goal = model.weight(name).float()
+    goal = 1.5 * model.weight(name).float().roll(1, 0)  # not what the codes are the best for already
 
     def loss() -> Tensor:
         return (reference.decode(forms.tree(name, rounded=False)) - goal).square().sum()
@@ -227,8 +230,27 @@ def test_a_step_down_the_gradient_comes_nearer(model: ModelHandle, recipe: Recip
     assert loss() < before
 
 
-def test_a_latent_keeps_its_codes_and_leans_towards_the_weight(model: ModelHandle) -> None:
-    _, trees = forms_of(model, RECIPES["codebook"])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_codes_of_every_form_follow_what_is_trained(model: ModelHandle, recipe: Recipe) -> None:
+    """Where the latent numbers of codes turn round, so do the codes; without a choice they wait for the next one."""
+    forms, trees = forms_of(model, recipe)
+    name = next(iter(trees))
+    started = reference.decode(forms.tree(name, rounded=True))
+    with torch.no_grad():
+        for matrix in (*list(forms.signs.values())[:1], *forms.latent.values()):  # with both factors nothing would turn
+            matrix.step.sub_(2 * matrix.value() / matrix.size)
+    if name in forms.latent:
+        assert torch.equal(reference.decode(forms.tree(name, rounded=True, choose=False)), started)
+    turned = reference.decode(forms.tree(name, rounded=True))
+    assert (turned * started).sum() < 0
+    assert {k: t.shape for k, t in coded(forms.tree(name, rounded=True)).tensors.items()} == {
+        k: t.shape for k, t in coded(trees[name]).tensors.items()
+    }
+
+
+@pytest.mark.parametrize("coder", ["codebook", "planes", "grid"])
+def test_a_latent_keeps_its_codes_and_leans_towards_the_weight(model: ModelHandle, coder: str) -> None:
+    _, trees = forms_of(model, RECIPES[coder])
     for name, tree in trees.items():
         weight, values = model.weight(name).float(), reference.decode(tree)
         start = latent(tree, weight)

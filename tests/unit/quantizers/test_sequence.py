@@ -15,6 +15,7 @@ from workbench.models.text import text
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model, quantize_model_steps
+from workbench.quantizers.transforms.learned import INPUTS
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
 
@@ -26,14 +27,17 @@ def llama(tiny_models: dict[str, Path]) -> ModelHandle:
     return open_model(tiny_models["llama"])
 
 
-def recipe(steps: int = 4) -> Recipe:
+def recipe(steps: int = 4, inputs: str = "quantized") -> Recipe:
     """A learned transform, a codebook of the model and compensation: everything that a run has to keep."""
     btc = presets.recipe("btc", bits=0.8, scope="model")
-    return btc.replace(transform=part("transform", "learned", steps=steps, tokens=64))
+    return btc.replace(transform=part("transform", "learned", steps=steps, tokens=64, inputs=inputs))
 
 
-def run(model: ModelHandle, store: Store | None = None, seen: list[LayerProgress] | None = None) -> QuantizedModel:
-    return quantize_model(model, recipe(), text=TEXT, tokens=200, store=store, on_progress=None if seen is None else seen.append)
+def run(
+    model: ModelHandle, store: Store | None = None, seen: list[LayerProgress] | None = None, inputs: str = "quantized"
+) -> QuantizedModel:
+    told = None if seen is None else seen.append
+    return quantize_model(model, recipe(inputs=inputs), text=TEXT, tokens=200, store=store, on_progress=told)
 
 
 def assert_same(one: QuantizedModel, other: QuantizedModel) -> None:
@@ -49,26 +53,30 @@ def assert_same(one: QuantizedModel, other: QuantizedModel) -> None:
             assert all(torch.equal(a.tensors[t], b.tensors[t]) for t in a.tensors), name + path
 
 
-def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, tmp_path: Path) -> None:
-    whole = run(llama)
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, tmp_path: Path, inputs: str) -> None:
+    whole = run(llama, inputs=inputs)
     store = Store(tmp_path)
-    killed = quantize_model_steps(llama, recipe(), text=TEXT, tokens=200, store=store)
+    killed = quantize_model_steps(llama, recipe(inputs=inputs), text=TEXT, tokens=200, store=store)
     done = (step for step in killed if step.event == "done")
     finished = [step.layer for step in itertools.islice(done, 3)]
     killed.close()
     seen: list[LayerProgress] = []
-    assert_same(run(llama, store, seen), whole)
+    assert_same(run(llama, store, seen, inputs), whole)
     assert {step.layer for step in seen if step.event == "layer"} == set(llama.layer_names) - set(finished)
-    assert not [step for step in seen if step.event == "learn"]
+    # the first block's bases were found before the kill, and all of them where learning comes first
+    learned = {step.layer for step in seen if step.event == "learn"}
+    assert learned == ({"model.layers.1"} if inputs == "quantized" else set())
     # another text is another run
-    other = quantize_model_steps(llama, recipe(), text=TEXT, tokens=100, store=store)
-    assert next(other).event == "learn"
+    other = quantize_model_steps(llama, recipe(inputs=inputs), text=TEXT, tokens=100, store=store)
+    assert next(step for step in other if step.event != "share").event == "learn"
     other.close()
 
 
-def test_progress_rises_through_both_passes_to_one(llama: ModelHandle) -> None:
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_progress_rises_through_all_passes_to_one(llama: ModelHandle, inputs: str) -> None:
     seen: list[LayerProgress] = []
-    run(llama, seen=seen)
+    run(llama, seen=seen, inputs=inputs)
     fractions = [step.fraction for step in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1

@@ -45,10 +45,34 @@ def columns(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, o
         column(y[i], masks, closes, states, out[i])
 
 
+@njit(cache=True, nogil=True)
+def fill(stored: np.ndarray, masks: np.ndarray, closes: np.ndarray, negative: np.ndarray) -> None:
+    """Fill `negative [rows, cols]` from the `stored` rows, in order, and the open checks of each column."""
+    checks, at = np.zeros(negative.shape[1], np.uint8), 0
+    for row in range(len(negative)):
+        own, mask = negative[row], np.uint8(masks[row])
+        if closes[row]:
+            for i in range(len(own)):
+                own[i] = checks[i] & 1
+                checks[i] = (checks[i] ^ own[i] * mask) >> 1
+        else:
+            for i in range(len(own)):
+                own[i] = stored[at, i]
+                checks[i] ^= own[i] * mask
+            at += 1
+
+
 @functools.lru_cache(maxsize=64)
 def layout(code: ParityCode, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks and closing rows of a column."""
     return np.array(code.masks(rows)), np.array([code.closes(row) for row in range(rows)])
+
+
+def complete(stored: np.ndarray, code: ParityCode, rows: int) -> np.ndarray:
+    """All signs, bool `[rows, cols]`; see `ParityCode.complete`."""
+    negative = np.empty((rows, stored.shape[1]), np.uint8)
+    fill(np.ascontiguousarray(stored).view(np.uint8), *layout(code, rows), negative)
+    return negative.view(np.bool_)
 
 
 def nearest(y: np.ndarray, code: ParityCode) -> np.ndarray:

@@ -9,7 +9,8 @@ from workbench.errors import ShapeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.parity import ParityCode
-from workbench.kernels.reference.format import Format, over_columns
+from workbench.kernels.reference.codebook import magnitudes
+from workbench.kernels.reference.format import Format, over_columns, with_codes
 from workbench.registry import register
 
 
@@ -31,21 +32,44 @@ class ParitySigns(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · column_scale · sign + mean."""
-        if mask is not None:
-            raise ShapeError("format 'parity-signs' stores whole columns and cannot be masked; use it for the whole matrix.")
-        span = packed.facts["span"]
-        value = over_columns(packed.tensors["scale"], span, packed.cols)
-        if "column_scale" in packed.tensors:
-            value = value * packed.tensors["column_scale"].to(torch.float32)
-        value = torch.where(negative(packed), -value, value)
-        if "mean" in packed.tensors:
-            value = value + over_columns(packed.tensors["mean"], span, packed.cols)
-        return value
+        check_unmasked(packed, mask)
+        sizes = magnitudes(packed)
+        return torch.where(negative(packed), -sizes, sizes) + means(packed)
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The signs under the checks that leave the least squared error, column by column."""
+        from workbench.kernels import parity_search  # it asks dispatch, which knows this module
+
+        check_unmasked(packed, mask)
+        code, pull = code_of(packed), magnitudes(packed) * (target - means(packed))
+        found = parity_search.nearest(pull / pull.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), code)
+        return with_codes(packed, "signs", found[code.stored(packed.rows)], 1, None)
+
+
+def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
+    """Raise ShapeError where single weights are asked for."""
+    if mask is not None:
+        raise ShapeError(f"format {packed.format!r} stores whole columns and cannot be masked; use it for the whole matrix.")
+
+
+def means(packed: Packed) -> Tensor:
+    """The offsets, float32 `[rows, cols]`, or 0."""
+    if "mean" not in packed.tensors:
+        return torch.zeros((), device=packed.tensors["scale"].device)
+    return over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
+
+
+def code_of(packed: Packed) -> ParityCode:
+    """The parity checks."""
+    return ParityCode(packed.facts["length"], packed.facts["checks"])
 
 
 def negative(packed: Packed) -> Tensor:
     """Which signs are −1, bool `[rows, cols]`."""
-    code = ParityCode(packed.facts["length"], packed.facts["checks"])
+    from workbench.kernels import parity_search  # it asks dispatch, which knows this module
+
+    code = code_of(packed)
     count = int(code.stored(packed.rows).sum())
     bits = bitpack.unpack(packed.tensors["signs"], 1, count * packed.cols).view(count, packed.cols)
-    return code.complete(bits.bool(), packed.rows)
+    return parity_search.complete(bits.bool(), code, packed.rows)

@@ -20,7 +20,7 @@ from torch import Tensor
 from workbench.errors import ShapeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, over_columns
+from workbench.kernels.reference.format import Format, over_columns, with_codes
 from workbench.registry import register
 
 WORD = 0xFFFFFFFF
@@ -48,13 +48,29 @@ class Trellis(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · values(state)."""
-        if mask is not None:
-            raise ShapeError("format 'trellis' stores whole rings and cannot be masked; use it for the whole matrix.")
+        check_unmasked(packed, mask)
         bits, length, state = (packed.facts[name] for name in ("bits", "length", "state"))
         steps = -(-packed.cols // length)
         codes = bitpack.unpack(packed.tensors["path"], bits, packed.rows * steps).view(packed.rows, steps)
         words = values(state, length).to(codes.device)[states(codes, bits, state)].view(packed.rows, -1)
         return over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols) * words[:, : packed.cols]
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The path that leaves the least squared error, for every ring."""
+        from workbench.kernels import viterbi  # it asks dispatch, which knows this module
+
+        check_unmasked(packed, mask)
+        bits, length, state, span = (packed.facts[name] for name in ("bits", "length", "state", "span"))
+        groups = zip(target.split(span, 1), packed.tensors["scale"].float().unbind(1), strict=True)
+        codes = torch.cat([viterbi.nearest(w, scale, bits, length, state) for w, scale in groups], 1)
+        return with_codes(packed, "path", codes, bits, None)
+
+
+def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
+    """Raise ShapeError where single weights are asked for."""
+    if mask is not None:
+        raise ShapeError(f"format {packed.format!r} stores whole rings and cannot be masked; use it for the whole matrix.")
 
 
 @functools.lru_cache(maxsize=16)

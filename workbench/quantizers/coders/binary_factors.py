@@ -1,6 +1,6 @@
 """Coder `binary-factors`: a whole matrix as the product of two thin sign matrices, as thin as the wanted bits allow."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.quantizers.coders import factors, planes
 from workbench.quantizers.coders.factors import Target
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Coder, Fit, Params, finish
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -64,29 +64,35 @@ class BinaryFactors(Coder):
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`left [rows, r]`, `right [r, cols]` of ±1, `row [rows]`, `column [cols]` and where wanted `middle [r]`."""
+        return finish(self.fit_steps(w, mask, shared, moment))
+
+    def fit_steps(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Generator[float, None, Fit]:
+        """The same, telling every sweep of ADMM."""
         rank = self.rank(*w.shape)
         if not w.any():
             return Fit(zeros(w, rank, middle=self.middle))
         target = Target.of(w, moment, diagonal=self.metric == "diagonal")
         size = target.row_unit.item() ** 4
         kept, errors = list[Params](), list[float]()
-        for left, right in self.candidates(target, rank):
-            params, error = factors.settle(target, factors.parameters(left, right, middle=self.middle))
+        for share, found in self.candidates(target, rank):
+            yield share
+            if found is None:
+                continue
+            params, error = factors.settle(target, factors.parameters(*found, middle=self.middle))
             if not errors or size * error < errors[-1]:
                 kept.append(factors.stored(target, params))
                 errors.append(size * error)
         path = (planes.watched({"scale": params["row"][None]}) for params in kept)
         return Fit(kept[-1], tuple(errors), tuple(path))
 
-    def candidates(self, target: Target, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Real factors whose signs are worth a look: the start, or those of ADMM at a few points and its end."""
+    def candidates(self, target: Target, rank: int) -> Iterator[tuple[float, tuple[Tensor, Tensor] | None]]:
+        """How far the search is, and at a few points and its end (or the start alone) real factors whose signs to look at."""
         start = STARTS[self.start](target, rank)
         if self.sweeps == 0:
-            yield start
+            yield 1.0, start
         every = -(-self.sweeps // LOOKS)
         for sweep, found in enumerate(factors.search(target, *start, self.sweeps, middle=self.middle), 1):
-            if sweep % every == 0 or sweep == self.sweeps:
-                yield found
+            yield sweep / self.sweeps, found if sweep % every == 0 or sweep == self.sweeps else None
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The left signs, uint8 `[rows, 1, r]`; they were found together with the right ones, for the same `w`."""

@@ -67,13 +67,7 @@ class Trellis(Coder):
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The path's bits, `[rows, ceil(k/length)]`; a step past the last column looks at real columns only."""
-        words, scale = trellis.values(self.remembered(len(w)), self.length), params["scale"][0]
-        whole = w.shape[1] // self.length * self.length
-        pieces = [self.path(w[:, :whole].reshape(len(w), -1, self.length), scale, words)] if whole else []
-        if whole < w.shape[1]:
-            rest = w[:, whole:]
-            pieces.append(self.path(rest[:, None], scale, words[:, : rest.shape[1]]))
-        return torch.cat(pieces, 1)
+        return viterbi.nearest(w, params["scale"][0], self.bits, self.length, self.remembered(len(w)))
 
     def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The bits of the path that costs least."""
@@ -81,13 +75,9 @@ class Trellis(Coder):
         for start in range(0, w.shape[1], self.length):
             own = slice(start, min(start + self.length, w.shape[1]))
             root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
-            pieces.append(self.path((w[:, own] @ root)[:, None], scale, words[:, : own.stop - start] @ root))
+            y, seen = (w[:, own] @ root)[:, None], words[:, : own.stop - start] @ root
+            pieces.append(viterbi.search_scaled(y, scale, seen, self.bits))
         return torch.cat(pieces, 1)
-
-    def path(self, y: Tensor, scale: Tensor, words: Tensor) -> Tensor:
-        """Codes `[rows, steps]` for `y [rows, steps, columns]`, in units in which neither sizes nor squares overflow."""
-        unit = y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-        return viterbi.search(y / unit, scale / unit, words, self.bits)
 
     def words(self, codes: Tensor, cols: int) -> Tensor:
         """values(state), `[1, rows, cols]`."""

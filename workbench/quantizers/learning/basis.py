@@ -10,8 +10,8 @@ from workbench.kernels.reference.transforms import hadamard, hadamard_inverse
 from workbench.quantizers.contract import Params
 
 LARGEST_GAIN = 5 * 0.6931471805599453  # |log λ| at most log 32
-LEAN = 0.05  # how far from zero a sign starts where nothing is drawn
-FIRM = 0.5  # and where it is: a flip then takes a gradient that goes on for long
+LEAN = 0.05  # how far from zero a sign starts where it is trained
+PARTS = {"gain": ("gain",), "rotation": ANGLES}  # learned numbers, and what they are stored as
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Basis(nn.Module):
 
     λ = exp(θ) with |θ| ≤ log 32; d = sign(u), straight through for |u| ≤ 1; R by its Cayley matrices. What training sees is
     what is stored, up to rounding. Signs matter only before something that mixes inputs, R or H; before H they are
-    chosen among draws first (see `draws`).
+    chosen among draws (see `draws`) and not trained, as a step that flips some of them undoes what was learned around them.
     """
 
     def __init__(self, cols: int, factors: Factors, seed: int = 0) -> None:
@@ -47,7 +47,8 @@ class Basis(nn.Module):
             self.log_gain = nn.Parameter(torch.zeros(cols))
         if factors.signs:
             drawn = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
-            self.lean = nn.Parameter(FIRM * drawn if factors.hadamard else torch.full((cols,), LEAN))
+            start = drawn if factors.hadamard else torch.full((cols,), LEAN)
+            self.lean = nn.Parameter(start, requires_grad=not factors.hadamard)
         if factors.rotation:
             for side, size in zip(ANGLES, self.sizes, strict=True):
                 if size > 1:
@@ -109,6 +110,18 @@ class Basis(nn.Module):
                 angles.copy_(state.get(side, torch.zeros_like(angles)).float())
         if hasattr(self, "log_gain"):
             self.log_gain.copy_(state.get("gain", torch.ones(self.cols)).float().log())
+
+    def stored_bits(self) -> dict[str, int]:
+        """Bits of each learned part, "gain" (Λ) and "rotation" (R), that is not the identity."""
+        state = self.state()
+        bits = {part: 16 * sum(state[name].numel() for name in names if name in state) for part, names in PARTS.items()}
+        return {part: own for part, own in bits.items() if own}
+
+    @torch.no_grad()
+    def reset(self, part: str) -> None:
+        """Make a part the identity again."""
+        for parameter in [self.log_gain] if part == "gain" else [getattr(self, side) for side in ANGLES if hasattr(self, side)]:
+            parameter.zero_()
 
     def state(self) -> Params:
         """As stored: `gain` fp16, `signs` ±1, `left` and `right` fp16; only what is learned, and not what stayed the identity."""

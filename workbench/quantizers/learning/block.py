@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.blocks import Call
-from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, descend, put
+from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, copied, descend, put
 from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input
+from workbench.quantizers.learning.worth import keep_what_pays
 
 HELD_OUT = 8  # one window in so many is never trained on
 DRAWN = 2  # steps whose windows decide between draws
@@ -52,7 +53,7 @@ def learn_block(
     windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out. Every look at these quantizes
     again, for the steps up to the next look. The loss is the block's, and for a share of `commitment` the weights' distance from
     their nearest codes, chosen anew at every step. Before the first step, signs before a Hadamard transform are the best of
-    `draws`. `start` goes on from an earlier step's memory.
+    `draws`; after the last one, what gains less than its bits is undone. `start` goes on from an earlier step's memory.
     """
     count = len(loss.hidden)
     apart = list(range(0, count, HELD_OUT)) if count > 1 else [0]
@@ -80,14 +81,19 @@ def learn_block(
         return loss(sorted({i for batch in batches[:DRAWN] for i in batch}), in_block([weights])).item()
 
     parameters = [p for group in inputs for p in group.basis.parameters()]
+    first = copied(parameters)
     if start is None:
         yield from draw_signs(inputs, drawn_loss, draws, schedule.steps, seed)
     else:  # the codes of the basis to go on with
         put(parameters, start.values)
         held_out()
-    if not parameters or not schedule.steps:
+    beginning = [
+        own if p.requires_grad else p.detach().clone() for p, own in zip(parameters, first, strict=True)
+    ]  # with the signs chosen
+    if not schedule.steps or not any(parameter.requires_grad for parameter in parameters):
         return held_out()
-    return (yield from descend(parameters, step_loss, held_out, schedule, start))
+    yield from descend(parameters, step_loss, held_out, schedule, start)
+    return keep_what_pays(inputs, beginning, held_out)
 
 
 def draw_batches(lengths: Sequence[int], windows: Sequence[int], tokens: int, steps: int, seed: int) -> list[list[int]]:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from workbench.quantizers.contract import Params, Rounding
 from workbench.quantizers.learning.basis import Basis, Factors
-from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
+from workbench.quantizers.learning.descent import LearningStep, Schedule, copied, descend
 from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input
+from workbench.quantizers.learning.worth import keep_what_pays
 
 
 def learn_layer(
@@ -48,6 +49,8 @@ def learn_layer(
 
     yield from draw_signs([layer], drawn_loss, draws, schedule.steps, seed)
     parameters = list(basis.parameters())
-    if parameters and schedule.steps:
+    if schedule.steps and any(parameter.requires_grad for parameter in parameters):
+        beginning = copied(parameters)
         yield from descend(parameters, loss, held_out, schedule)
+        keep_what_pays([layer], beginning, held_out)
     return basis.state()

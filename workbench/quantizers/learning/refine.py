@@ -31,13 +31,14 @@ class QuantizedBlock:
 
 
 def refine_block(
-    block: QuantizedBlock, schedule: Schedule, *, norms: bool, codes: bool, tokens: int, seed: int
+    block: QuantizedBlock, schedule: Schedule, *, norms: bool, codes: bool, every: int, tokens: int, seed: int
 ) -> Generator[LearningStep, None, QuantizedBlock]:
     """Train the floats of the stored forms, with `norms` the block's vectors, with `codes` the codes; returns the best block.
 
     Inputs are what the quantized model produces so far, the target is the original block's output in the original model.
-    Each step sees windows of about `tokens` tokens, in an order drawn by `seed`; every eighth window is held out and looked
-    at with every number rounded as it is stored. Never worse than the start on these windows.
+    Codes are chosen at every `every`-th step. Each step sees windows of about `tokens` tokens, in an order drawn by `seed`;
+    every eighth window is held out and looked at with every number rounded as it is stored. Never worse than the start on
+    these windows.
     """
     forms = StoredForms(block.trees, block.weights if codes else None)
     vectors = {name: Trained.of(vector) for name, vector in block.vectors.items()} if norms else {}
@@ -46,11 +47,13 @@ def refine_block(
     training = [i for i in range(count) if i not in apart] or apart
     batches = draw_batches([hidden.shape[1] for hidden in block.loss.hidden], training, tokens, schedule.steps, seed)
 
-    def weights(rounded: bool) -> dict[str, Tensor]:
-        found = {
-            block.names[layer]: block.orient[layer](reference.decode(forms.tree(layer, rounded=rounded))) for layer in block.trees
-        }
+    def weights(rounded: bool, choose: bool = True) -> dict[str, Tensor]:
+        decoded = {layer: reference.decode(forms.tree(layer, rounded=rounded, choose=choose)) for layer in block.trees}
+        found = {block.names[layer]: block.orient[layer](w) for layer, w in decoded.items()}
         return found | {name: v.rounded().float() if rounded else v.value() for name, v in vectors.items()}
+
+    def step_loss(step: int) -> Tensor:
+        return block.loss(batches[step], weights(rounded=False, choose=step % every == 0))
 
     def held_out() -> float:
         with torch.no_grad():
@@ -58,6 +61,6 @@ def refine_block(
 
     parameters = [*forms.parameters(), *(vector.step for vector in vectors.values())]
     if parameters and schedule.steps:
-        yield from descend(parameters, lambda step: block.loss(batches[step], weights(rounded=False)), held_out, schedule)
+        yield from descend(parameters, step_loss, held_out, schedule)
     trees = {layer: forms.tree(layer, rounded=True) for layer in block.trees}
     return replace(block, trees=trees, vectors={**block.vectors, **{name: v.rounded() for name, v in vectors.items()}})

@@ -60,20 +60,26 @@ class StoredForms:
         loose = {layer for layer, _ in self.signs}
         matrices = {name: weight for name, weight in weights.items() if name not in loose}
         self.latent = {name: Trained.of(latent(trees[name], weight)) for name, weight in matrices.items()}
+        self.chosen: dict[str, Packed] = {}
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
         return [trained.step for trained in (*self.floats.values(), *self.signs.values(), *self.latent.values())]
 
-    def tree(self, layer: str, *, rounded: bool) -> Packed:
-        """A layer's form as it is now: floats in float32 with gradients, or rounded as stored."""
+    def tree(self, layer: str, *, rounded: bool, choose: bool = True) -> Packed:
+        """A layer's form as it is now: floats in float32 with gradients, or rounded as stored.
+
+        Codes are chosen anew, or without `choose` those of the last time.
+        """
         tree = self.fill(layer, self.trees[layer], "", rounded)
         if layer not in self.latent:
             return tree
         target = self.latent[layer].value()
-        with torch.no_grad():
-            chosen = reference.nearest(coded(self.fill(layer, self.trees[layer], "", rounded=True)), target)
-        tree = with_codes(tree, chosen)
+        if choose or layer not in self.chosen:
+            with torch.no_grad():
+                inner = coded(self.fill(layer, self.trees[layer], "", rounded=True))
+                self.chosen[layer] = reference.nearest(inner, target)
+        tree = with_codes(tree, self.chosen[layer])
         return tree if rounded else with_gradient(tree, target)
 
     def fill(self, layer: str, node: Packed, path: str, rounded: bool) -> Packed:
@@ -132,15 +138,17 @@ def latent(tree: Packed, weight: Tensor) -> Tensor:
     """As near to `weight`, in the basis of the codes, as its nearest codes are still those of the tree, `[rows, cols]`.
 
     A weight that hardly chose its code will hardly resist another one. Where no point between the two keeps the codes of a
-    row, the row is what they stand for.
+    row, or of the columns that a code runs down, the row or column is what they stand for.
     """
     tree, weight, _ = below(tree, weight)
     values = reference.decode(tree)
     for _ in range(HALVINGS):
         moved = reference.decode(reference.nearest(tree, weight)) != values
         weight = torch.where(moved, (weight + values) / 2, weight)
-    moved = (reference.decode(reference.nearest(tree, weight)) != values).any(1, keepdim=True)
-    return torch.where(moved, values, weight)
+    for along in (1, 0):
+        moved = (reference.decode(reference.nearest(tree, weight)) != values).any(along, keepdim=True)
+        weight = torch.where(moved, values, weight)
+    return weight
 
 
 def instead(tree: Packed, inner: Packed) -> Packed:

@@ -25,6 +25,7 @@ class Block(Refinement):
     what: str = setting("codes", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
     steps: int = setting(200, "steps of AdamW at most", low=0, high=100_000)
     rate: float = setting(0.02, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
+    every: int = setting(1, "steps from one choice of codes to the next; a trellis takes its time", low=1, high=1000)
     tokens: int = setting(512, "tokens of a step", low=1, high=1 << 20)
 
     def refine(self, block: QuantizedBlock, seed: int) -> Generator[LearningStep, None, QuantizedBlock]:
@@ -32,4 +33,6 @@ class Block(Refinement):
         norms, codes = self.what != "scales", self.what == "codes"
         # to the end: the first codes to move can make a block worse for a while
         schedule = Schedule(self.steps, self.rate, patience=self.steps + 1)
-        return (yield from refine_block(block, schedule, norms=norms, codes=codes, tokens=self.tokens, seed=seed))
+        return (
+            yield from refine_block(block, schedule, norms=norms, codes=codes, every=self.every, tokens=self.tokens, seed=seed)
+        )

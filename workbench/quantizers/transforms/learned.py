@@ -12,7 +12,7 @@ from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rotation import Rotated
 from workbench.quantizers.coders.planes import alternate, greedy, nearest_signs, values
 from workbench.quantizers.contract import Params, Rounding, Transform, finish
-from workbench.quantizers.learning.basis import Factors
+from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS
 from workbench.quantizers.learning.layer import learn_layer
@@ -21,6 +21,7 @@ from workbench.registry import register
 
 ROTATIONS = ("none", "kronecker", "full")
 STARTS = ("hadamard", "identity")
+INPUTS = ("quantized", "teacher")
 
 
 @register("transform", "learned")
@@ -30,10 +31,13 @@ class Learned(Transform):
 
     W' = W Λ⁻¹ D R H. R is a Kronecker product of two rotations (placement and cost as in FlatQuant, arXiv 2410.09426) or one
     full rotation, by the Cayley map. Trained by AdamW where the paper uses Cayley SGD. For one layer the loss is its output
-    error under the second moment; over a model, a whole block's output error (see `quantizers.sequence`). Differences: H, without
-    which signs change nothing; signs are drawn and compared, as a straight-through gradient does no better than that; and most
-    of the loss is the weights' distance from their nearest codes (the paper's auxiliary loss is not public), as a rotation that
-    follows the block's output alone fits codes that are gone once it is quantized again.
+    error under the second moment; over a model, what a whole block's output loses (see `quantizers.sequence`).
+
+    Differences: H, without which signs change nothing; signs are drawn and compared, as a straight-through gradient does no
+    better than that; most of the loss is the weights' distance from their nearest codes (the paper's auxiliary loss is not
+    public), as a rotation that follows the block's output alone fits codes that are gone once it is quantized again; codebooks
+    are there before learning and stay; a block learns on what quantized blocks feed it (the paper: the original's), as below one
+    bit these inputs have little in common; and Λ and R stay only where they gain more than their bits (see `learning.worth`).
     """
 
     learns: ClassVar[bool] = True
@@ -43,6 +47,7 @@ class Learned(Transform):
     start: str = setting("hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=STARTS)
     draws: int = setting(16, "sign patterns tried for each input first, where a Hadamard transform follows", low=1, high=1000)
     commitment: float = setting(0.9, "share of the weights' distance from their nearest codes in the loss", low=0.0, high=1.0)
+    inputs: str = setting("quantized", "what a block learns on: outputs of quantized blocks, or the original's", choices=INPUTS)
     steps: int = setting(60, "steps of AdamW at most", low=0, high=100_000)
     rate: float = setting(0.02, "learning rate at the start of the cosine", low=0.0, high=1.0)
     tokens: int = setting(1024, "tokens of a step, where a block is learned", low=1, high=1 << 20)
@@ -58,6 +63,10 @@ class Learned(Transform):
     def schedule(self) -> Schedule:
         """How it is learned."""
         return Schedule(self.steps, self.rate)
+
+    def beginning(self, cols: int, seed: int) -> Params:
+        """The state in which learning begins for `cols` columns."""
+        return Basis(cols, self.factors, seed).state()
 
     def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
         """`gain`, `signs`, `left`, `right`, as far as they are learned, against plain binarization."""

@@ -95,7 +95,7 @@ def test_what_is_trained_is_what_is_stored(rotation: str, gain: bool, start: str
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> None:
-    w, h = torch.randn(32, 48, generator=torch.Generator().manual_seed(3)), correlated(48)
+    w, h = torch.randn(512, 48, generator=torch.Generator().manual_seed(3)), correlated(48)
     seen: list[LearningStep] = []
     part = Learned(start="identity", steps=40, gradient=gradient)
     state = finish(learn_layer(w, h, part.factors, Binarized(), part.schedule, gradient), seen.append)
@@ -106,12 +106,14 @@ def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> N
 
     def stored(state: Params) -> torch.Tensor:
         inner = part.forward(w, state)
-        return reference.decode(part.pack(Packed("dense", 32, 48, {"weight": Binarized()(inner)}), state))
+        return reference.decode(part.pack(Packed("dense", 512, 48, {"weight": Binarized()(inner)}), state))
 
     looks = [step.held_out for step in seen if step.held_out is not None]
     best, start = lost(stored(state)), lost(stored(Basis(48, part.factors).state()))
-    assert best == pytest.approx(min(*looks, start), rel=1e-3)
-    assert best < min(start, lost(Binarized()(w)))
+    learned = min(*looks, start)
+    dropped = 16 * (48 + 15 + 28) / w.numel()  # bits a weight of Λ and R, which may be taken back where they gain less
+    assert learned * 0.999 <= best <= learned * 4**dropped
+    assert best <= min(start, lost(Binarized()(w)))
 
 
 def test_a_rotation_makes_binarizing_easier() -> None:
@@ -157,7 +159,8 @@ def test_learning_a_block_lowers_its_held_out_loss_and_repeats(learn: Learn) -> 
     assert all(torch.equal(state[name], same[name]) for name in state)
     looks = [step.held_out for step in seen if step.held_out is not None]
     assert [step.step for step in seen if step.held_out is not None] == [10, 20]
-    assert best == min(looks) < seen[0].loss
+    assert min(looks) < seen[0].loss
+    assert best >= min(looks), "what was not worth its bits is taken back"
 
 
 def test_learning_that_was_stopped_goes_on_to_the_same_end(learn: Learn) -> None:
@@ -217,7 +220,9 @@ def test_the_distance_from_the_nearest_codes_is_that_of_the_decoded_weights() ->
     decoded = group.refresh()["weight"]
     assert group.distance().item() == pytest.approx(((decoded - w).square().sum() / w.square().sum()).item(), rel=1e-4)
     group.distance().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in group.basis.parameters())
+    trained = [p for p in group.basis.parameters() if p.requires_grad]
+    assert len(trained) == 3, "signs before a Hadamard transform are drawn"
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
 
 
 @pytest.mark.parametrize("commitment", [0.0, 0.5, 1.0])

@@ -1,0 +1,38 @@
+"""What learned numbers must gain to be stored: more than their bits would gain as longer codes."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor
+
+from workbench.quantizers.learning.descent import copied, put
+from workbench.quantizers.learning.inputs import Input
+
+
+def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_out: Callable[[], float]) -> float:
+    """Undo every learned part of every basis that is not worth its bits on held-out data; returns the loss in the end.
+
+    One bit more a weight divides the squared error of any good code by four (the rate-distortion bound of normal weights). So
+    a part of b bits for n weights stays only where the loss without it is more than 4^(b/n) times the loss with it, and what
+    stays in all only where that holds against the parameters at the `beginning`.
+    """
+    loss, count = held_out(), sum(w.numel() for group in inputs for w in group.weights.values())
+
+    parameters = [p for group in inputs for p in group.basis.parameters()]
+
+    def without(undo: Callable[[], None], bits: int) -> float:
+        """The loss after `undo`, which is taken back where `bits` are worth it."""
+        kept = copied(parameters)
+        undo()
+        now = held_out()
+        if now <= loss * 4 ** (bits / count):
+            return now
+        put(parameters, kept)
+        return loss
+
+    for group in inputs:
+        for part, bits in group.basis.stored_bits().items():
+            loss = without(partial(group.basis.reset, part), bits)
+    loss = without(partial(put, parameters, beginning), sum(sum(group.basis.stored_bits().values()) for group in inputs))
+    held_out()  # the codes of what stays
+    return loss
