@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from workbench import registry
 from workbench.presets import binary, btc, factors, grids, none, parity, pb_llm, salient_groups, ternary, trellis, vectors
 from workbench.presets.preset import Preset
-from workbench.presets.spelling import parse
+from workbench.presets.spelling import parse, spell
 from workbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "pb_llm",
     "recipe",
     "salient_groups",
+    "spell",
     "table",
     "ternary",
     "trellis",

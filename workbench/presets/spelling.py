@@ -1,4 +1,4 @@
-"""Recipes as one word of text, as the command line takes them: `btc:bits=0.8,scope=model`."""
+"""Recipes as one word of text, as the command line takes them and addresses hold them: `btc:bits=0.8,scope=model`."""
 
 import dataclasses
 from typing import Any, cast
@@ -26,6 +26,12 @@ def parse(text: str) -> Recipe:
             raise RecipeError(f"recipe {text!r}: {key} is given twice; give it once.")
         settings[key] = read(name, key, value, type(defaults.get(key, "")))
     return cast(Preset, registry.make("preset", name, **settings)).recipe()
+
+
+def spell(recipe: Recipe) -> str:
+    """A preset's recipe as `parse` reads it; `custom` for one that is composed freely and has no such word."""
+    settings = ",".join(f"{key}={value}" for key, value in recipe.settings)
+    return f"{recipe.name}:{settings}" if settings else recipe.name
 
 
 def read(name: str, key: str, value: str, kind: type) -> Any:

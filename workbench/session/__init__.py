@@ -1,7 +1,9 @@
 """What one visitor has open, without any screen: the choice with its selection, the model that visitors share, the session."""
 
 from workbench.session.choice import Choice, Selection
+from workbench.session.differences import differences
+from workbench.session.history import History, Kind
 from workbench.session.session import Session
 from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
 
-__all__ = ["CALIBRATION_TOKENS", "Choice", "Selection", "Session", "SharedModel"]
+__all__ = ["CALIBRATION_TOKENS", "Choice", "History", "Kind", "Selection", "Session", "SharedModel", "differences"]

@@ -27,6 +27,7 @@ from workbench.quantizers.contract import Coder, Result, Snapshot, Step
 from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
+from workbench.session.history import History, Kind
 from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
 from workbench.store import key
 
@@ -62,12 +63,12 @@ class Session:
         self.whole: QuantizedModel | None = None
         self._taken: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
-        self._history, self._at = [first], 0
+        self.history = History(first)
 
     @property
     def choice(self) -> Choice:
         """Layer, recipe and prompt as they are now."""
-        return self._history[self._at]
+        return self.history.choice
 
     @property
     def layer(self) -> str:
@@ -88,15 +89,15 @@ class Session:
         """Select a layer; ModelError for one that does not exist. Marked channels, rows and codes of another one are cleared."""
         self.model.layer(layer)
         selection = self.selection if layer == self.layer else self.selection.in_another_layer()
-        self._step(replace(self.choice, layer=layer, selection=selection))
+        self.history.take(Kind.SELECT, replace(self.choice, layer=layer, selection=selection))
 
     def use(self, recipe: Recipe) -> None:
         """Put a recipe on the bench."""
-        self._step(replace(self.choice, recipe=recipe))
+        self.history.take(Kind.USE, replace(self.choice, recipe=recipe))
 
     def ask(self, prompt: str) -> None:
         """Choose the prompt that both models continue."""
-        self._step(replace(self.choice, prompt=prompt))
+        self.history.take(Kind.ASK, replace(self.choice, prompt=prompt))
 
     def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
         """Mark layers, channels, rows, codes or tokens, as `mark(channels=[3, 17])`; an empty list clears them.
@@ -104,10 +105,10 @@ class Session:
         ModelError for a layer that does not exist, WorkbenchError for a channel or row that the selected layer does not have.
         """
         marked = self.selection.replace(**{name: tuple(marks) for name, marks in changes.items()})
-        self._step(self._possible(replace(self.choice, selection=marked)))
+        self.history.take(Kind.MARK, self.check_choice(replace(self.choice, selection=marked)))
 
-    def _possible(self, choice: Choice) -> Choice:
-        """The choice, if this model has what it names; ModelError or WorkbenchError otherwise."""
+    def check_choice(self, choice: Choice) -> Choice:
+        """The same choice, if this model has what it names; ModelError or WorkbenchError otherwise."""
         for name in (choice.layer, *choice.selection.layers):
             self.model.layer(name)
         layer, marked = self.model.layer(choice.layer), choice.selection
@@ -125,26 +126,25 @@ class Session:
 
     def undo(self) -> None:
         """Back to the choice before; nothing happens at the first one."""
-        self._at = max(0, self._at - 1)
+        self.history.undo()
 
     def redo(self) -> None:
         """Forward again after an undo."""
-        self._at = min(len(self._history) - 1, self._at + 1)
+        self.history.redo()
+
+    def go(self, step: int) -> None:
+        """To any step of the history, by its number."""
+        self.history.go(step)
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a choice before this one."""
-        return self._at > 0
+        return self.history.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether an undo can be taken back."""
-        return self._at < len(self._history) - 1
-
-    def _step(self, choice: Choice) -> None:
-        if choice != self.choice:
-            self._history = [*self._history[: self._at + 1], choice]
-            self._at += 1
+        return self.history.can_redo
 
     @property
     def result(self) -> QuantizedLayer | None:
@@ -173,16 +173,17 @@ class Session:
 
     def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
-        layer, recipe = self.layer, self.recipe
+        layer, recipe, start = self.layer, self.recipe, self.history.at
         with self._traced(recipe, [layer], alone=True) as (trace,):
             steps = quantize_steps(self.model, layer, recipe, self.shared.stats())
             result = yield from watched(steps, trace.see)
         self._keep(recipe, result, alone=True)
+        self.history.record(Kind.QUANTIZE, start, f"quantized this layer: {result.bits_per_weight:.2f} stored bits")
         return result
 
     def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
-        recipe, names = self.recipe, self.model.layer_names
+        recipe, names, start = self.recipe, self.model.layer_names, self.history.at
         if needs_text(recipe):
             words = text("calibration")
             steps = quantize_model_steps(self.model, recipe, text=words, tokens=CALIBRATION_TOKENS)
@@ -201,6 +202,7 @@ class Session:
         for layer in whole.layers.values():
             self._keep(recipe, layer, alone=False)
         self.whole = whole
+        self.history.record(Kind.QUANTIZE_MODEL, start, f"quantized the whole model: {whole.bits_per_weight:.2f} stored bits")
         return whole
 
     @contextmanager
@@ -296,4 +298,4 @@ class Session:
             raise WorkbenchError(
                 f"session version {state.get('version')!r} is not known; this workbench reads version {VERSION}."
             )
-        self._step(self._possible(Choice.from_dict(state)))
+        self.history.take(Kind.RESTORE, self.check_choice(Choice.from_dict(state)))

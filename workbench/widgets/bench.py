@@ -56,8 +56,6 @@ class Bench(Component):
         self.all = self._button("Quantize the whole model", self._quantize_model)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda _: self._free(), "running")
-        self.undo = self._button("Undo", lambda: self.live.choose(self.session.undo))
-        self.redo = self._button("Redo", lambda: self.live.choose(self.session.redo))
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         self.preset.param.watch(lambda event: self._preset_chosen(event.new), "value")
         more = pn.Accordion(
@@ -74,7 +72,6 @@ class Bench(Component):
             self.problem,
             self.one,
             self.all,
-            pn.Row(self.undo, self.redo),
             self.jobs,
             self.outcome,
             more,
@@ -86,7 +83,6 @@ class Bench(Component):
         recipe, result = self.session.recipe, self.session.result
         if self._filled != recipe.name or recipe.settings != self._settings():
             self._fill(recipe)
-        self.undo.disabled, self.redo.disabled = not self.session.can_undo, not self.session.can_redo
         self.parts.object = rows(form.parts_table(recipe))
         self.python.object = f"<pre style='white-space:pre-wrap;font-size:0.8rem'>{html.escape(self.code)}</pre>"
         if recipe.name in presets.names():

@@ -15,6 +15,7 @@ from workbench.session import Session
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
 from workbench.widgets.notices import Notices
+from workbench.widgets.present import sized
 
 C = TypeVar("C", bound="Component")
 
@@ -24,6 +25,8 @@ PLOT_CONFIG = {
     "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
     "toImageButtonOptions": {"format": "svg", "filename": "workbench"},
 }
+QUESTION = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
+ANSWER = "<p style='margin:2px 0' aria-live='polite'>{}</p>"
 
 
 def theme() -> Theme:
@@ -142,19 +145,20 @@ class FigureFrame(pn.viewable.Viewer):
     def draw(self, figure: Figure) -> None:
         """Show a figure; a figure of the same kind is patched in place, so nothing jumps."""
         self.figure = figure
-        self.title.object = f"<h2 style='font-size:1.15rem;margin:0'>{figure.question}</h2>"
-        self.answer.object = f"<p style='margin:2px 0' aria-live='polite'>{figure.answer}</p>"
-        self.plot.object = figure.plot
+        self._head(figure.question, figure.answer)
+        self.plot.object = sized(figure.plot)
         self.as_table.visible = True
         self._swap()
 
     def say(self, question: str, sentence: str) -> None:
         """No figure yet: why, and what to do."""
         self.figure = None
-        self.title.object = f"<h2 style='font-size:1.15rem;margin:0'>{question}</h2>"
-        self.answer.object = f"<p style='margin:2px 0' aria-live='polite'>{sentence}</p>"
+        self._head(question, sentence)
         self.plot.visible = self.as_table.visible = False
         self.table[:] = []
+
+    def _head(self, question: str, answer: str) -> None:
+        self.title.object, self.answer.object = QUESTION.format(question), ANSWER.format(answer)
 
     def _swap(self) -> None:
         shown = self.figure is not None and self.as_table.value
@@ -163,6 +167,11 @@ class FigureFrame(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
+
+
+def heading(question: str, answer: str) -> str:
+    """A question as the title and its answer, as HTML."""
+    return QUESTION.format(question) + ANSWER.format(answer)
 
 
 def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:

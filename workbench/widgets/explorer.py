@@ -13,10 +13,14 @@ from workbench.widgets.bench import Bench
 from workbench.widgets.component import Component, Live, theme
 from workbench.widgets.layer_browser import LayerBrowser
 from workbench.widgets.offline import notebook
+from workbench.widgets.present import present
 from workbench.widgets.tabs import STRIPS, Tabs
+from workbench.widgets.toolbar import Toolbar
 
-# columns fold below each other where their widths no longer fit: at 900 px the bench goes under the figures
+# how wide the columns of the page are; on a narrow page the layers lie above the figures and the bench below them
 WIDTHS = {"layers": ("1 1 270px", "250px"), "centre": ("4 1 520px", "320px"), "bench": ("1 1 270px", "250px")}
+WIDTHS |= {"strip": ("1 1 100%", "250px")}
+NARROW = "1000px"
 
 
 class Explorer(Component):
@@ -42,20 +46,25 @@ class Explorer(Component):
         return self.bench.code
 
     def build(self) -> pn.viewable.Viewable:
-        """Strips above; layers left, figures in the middle, bench right."""
+        """Toolbar and strips above; layers left, figures in the middle, bench right."""
+        self.toolbar = self.part(Toolbar)
         self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
         self.strips = [self.part(kind) for kind in STRIPS]
         self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
         self.tabs = Tabs(self)
-        columns = {
-            "layers": self.layers,
-            "centre": pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"),
-            "bench": self.bench,
-        }
-        folded = [pn.Column(columns[name], styles=card(*WIDTHS[name])) for name in columns]
-        above = [pn.Column(strip, styles=card("1 1 100%", "250px"), sizing_mode="stretch_width") for strip in self.strips]
-        body = pn.FlexBox(*above, *folded, gap="12px", sizing_mode="stretch_width")
-        return pn.Column(body, sizing_mode="stretch_width")
+        self.toolbar.to_history = lambda: self.bring("History")
+        self.left, self.right = folded(self.layers, "layers"), folded(self.bench, "bench")
+        centre = folded(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
+        self.toolbar.param.watch(lambda event: self._present(event.new), "presented")
+        above = [folded(strip, "strip") for strip in self.strips]
+        columns = pn.FlexBox(*above, self.left, centre, self.right, gap="12px", sizing_mode="stretch_width")
+        return pn.Column(self.toolbar, columns, sizing_mode="stretch_width")
+
+    def _present(self, on: bool) -> None:
+        """Before a room the figures have the whole width and larger type."""
+        present(on)
+        self.left.visible = self.right.visible = not on
+        self.live.choice += 1
 
     def bring(self, title: str) -> Any:
         """Bring a tab to the front, by its title; its component."""
@@ -71,17 +80,13 @@ class Explorer(Component):
         )
 
 
-def card(flex: str, least: str) -> dict[str, str]:
-    """A column of the page that grows and folds."""
-    colours = theme()
-    return {
-        "flex": flex,
-        "min-width": least,
-        "background": colours.surface,
-        "border": f"1px solid {colours.border}",
-        "border-radius": "10px",
-        "padding": "8px",
-    }
+def folded(part: Any, name: str) -> pn.Column:
+    """A column of the page that grows, and folds on a narrow page."""
+    colours, (flex, least) = theme(), WIDTHS[name]
+    look = f"background:{colours.surface};border:1px solid {colours.border};border-radius:10px;padding:8px"
+    wide = f":host{{flex:{flex};min-width:{least};{look}}}"
+    narrow = f"@media (max-width:{NARROW}){{:host{{flex:1 1 100%;min-width:0}}}}"
+    return pn.Column(part, stylesheets=[wide + narrow])
 
 
 def session_on(model: ModelHandle | SharedModel | Session | str) -> Session:

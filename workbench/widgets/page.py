@@ -1,5 +1,7 @@
 """The served page: one model for all visitors, a session for each, everything from this host."""
 
+import dataclasses
+import json
 from functools import cache
 from typing import Any
 from urllib.parse import urlencode
@@ -9,10 +11,14 @@ import panel as pn
 from workbench import presets
 from workbench.errors import WorkbenchError
 from workbench.models import open_model
-from workbench.session import Session, SharedModel
+from workbench.recipe import Recipe
+from workbench.session import Selection, Session, SharedModel
 from workbench.widgets.component import theme
 from workbench.widgets.explorer import Explorer
 from workbench.widgets.offline import EXTENSIONS, local_styles
+from workbench.widgets.tabs import TABS
+
+MARKS = [field.name for field in dataclasses.fields(Selection)]
 
 
 @cache
@@ -26,52 +32,66 @@ def page(source: str) -> pn.viewable.Viewable:
     pn.extension(*EXTENSIONS)
     local_styles()
     try:
-        session = Session(shared_model(source))
-        read_address(session)
-        explorer = Explorer(session)
-        explorer.live.param.watch(lambda *_: write_address(session), "choice")
-        body: Any = explorer
+        explorer = Explorer(Session(shared_model(source)))
     except WorkbenchError as error:
-        body = pn.pane.Alert(f"{error}", alert_type="danger", sizing_mode="stretch_width")
+        return framed(pn.pane.Alert(f"{error}", alert_type="danger", sizing_mode="stretch_width"))
+    pn.config.exception_handler = explorer.notices.report
+    explorer.notices.guard(lambda: read_address(explorer))
+    explorer.live.param.watch(lambda *_: write_address(explorer), ["choice", "selection"])
+    explorer.tabs.param.watch(lambda *_: write_address(explorer), "front")
+    return framed(explorer)
+
+
+def framed(body: Any) -> pn.viewable.Viewable:
+    """The page around what it shows."""
     colours = theme()
-    return pn.Column(
-        header(source),
-        body,
-        sizing_mode="stretch_width",
-        styles={"background": colours.page, "color": colours.text, "padding": "12px", "min-height": "100vh"},
-    )
+    look = {"background": colours.page, "color": colours.text, "padding": "12px", "min-height": "100vh"}
+    return pn.Column(body, sizing_mode="stretch_width", styles=look)
 
 
-def header(source: str) -> pn.viewable.Viewable:
-    """Title, model and the switch between light and dark."""
-    colours = theme()
-    other = "light" if colours.name == "dark" else "dark"
-    name = pn.pane.HTML(
-        "<div style='font-size:1.35rem;font-weight:600'>workbench "
-        f"<small style='font-weight:normal;color:{colours.muted}'>· {source}</small></div>",
-        sizing_mode="stretch_width",
-    )
-    switch = pn.widgets.Button(label=f"{other.capitalize()} page", variant="outline", width=120)
-    switch.js_on_click(code=f"const u = new URL(window.location); u.searchParams.set('theme', '{other}'); window.location = u")
-    return pn.Row(name, switch, sizing_mode="stretch_width")
-
-
-def read_address(session: Session) -> None:
-    """Take layer, recipe and prompt from the page's address, so that a reload shows the same."""
+def read_address(explorer: Explorer) -> None:
+    """Take layer, recipe, prompt, marks and tab from the page's address, so that a reload shows the same."""
     query = {name: values[0].decode() for name, values in pn.state.session_args.items() if values}
-    if "layer" in query:
-        session.select(query["layer"])
-    if "recipe" in query:
-        session.use(presets.parse(query["recipe"]))
-    if "prompt" in query:
-        session.ask(query["prompt"])
+    session = explorer.session
+
+    def choose() -> None:
+        if "layer" in query:
+            session.select(query["layer"])
+        if "recipe" in query:
+            session.use(recipe_in(query["recipe"]))
+        if "prompt" in query:
+            session.ask(query["prompt"])
+        marks = {name: query[name].split(",") for name in MARKS if query.get(name)}
+        if marks:
+            session.mark(**{name: own if name == "layers" else numbers(name, own) for name, own in marks.items()})
+
+    explorer.live.choose(choose)
+    if query.get("tab") in TABS:
+        explorer.bring(query["tab"])
 
 
-def write_address(session: Session) -> None:
-    """Put layer, recipe and prompt into the page's address."""
+def write_address(explorer: Explorer) -> None:
+    """Put layer, recipe, prompt, marks and tab into the page's address."""
     if pn.state.location is None:
         return
-    recipe = session.recipe
-    spelled = ":".join([recipe.name, ",".join(f"{key}={value}" for key, value in recipe.settings)]).rstrip(":")
-    choice = {"layer": session.layer, "recipe": spelled, "prompt": session.choice.prompt, "theme": theme().name}
-    pn.state.location.search = f"?{urlencode(choice)}"
+    choice = explorer.session.choice
+    marks = {name: ",".join(map(str, own)) for name, own in vars(choice.selection).items() if own}
+    named = {"layer": choice.layer, "recipe": recipe_out(choice.recipe), "prompt": choice.prompt, **marks}
+    pn.state.location.search = f"?{urlencode({**named, 'tab': explorer.tabs.front, 'theme': theme().name})}"
+
+
+def recipe_out(recipe: Recipe) -> str:
+    """A recipe for an address: as on the command line, or as JSON where it is composed freely."""
+    return json.dumps(recipe.to_dict(), separators=(",", ":")) if recipe.name == "custom" else presets.spell(recipe)
+
+
+def recipe_in(text: str) -> Recipe:
+    """The inverse of `recipe_out`."""
+    return Recipe.from_json(text) if text.startswith("{") else presets.parse(text)
+
+
+def numbers(name: str, words: list[str]) -> list[int]:
+    """Marks in an address as numbers; WorkbenchError for what is none."""
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise WorkbenchError(f"{name} in the address holds {wrong[0]!r}; it takes whole numbers, as {name}=3,17.")
+    return [int(word) for word in words]

@@ -6,6 +6,7 @@ import panel as pn
 import param
 
 from workbench.widgets.component import Component, chosen
+from workbench.widgets.history import HistoryView
 from workbench.widgets.layer_browser import LayerTable
 from workbench.widgets.method import MethodView
 from workbench.widgets.results import ErrorView, LedgerView
@@ -21,6 +22,7 @@ TABS: dict[str, type[Component]] = {
     "Method": MethodView,
     "Text": TextComparison,
     "Table": LayerTable,
+    "History": HistoryView,
 }
 # across the top of the page, above layers, tabs and bench
 STRIPS: tuple[type[Component], ...] = (SqueezeView,)

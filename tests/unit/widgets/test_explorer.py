@@ -11,6 +11,7 @@ from workbench.errors import WorkbenchError
 from workbench.session import Session, SharedModel
 from workbench.widgets import Explorer
 from workbench.widgets.component import FigureFrame
+from workbench.widgets.present import fonts
 from workbench.widgets.tabs import TABS
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
@@ -39,7 +40,7 @@ def test_everything_follows_the_selected_layer(explorer: Explorer) -> None:
     assert "64 × 128" in explorer.heading.object
     assert f"{64 * 128:,} weights" in explorer.tabs["Weights"].histogram.answer.object
     assert DOWN in explorer.code
-    explorer.bench.undo.clicks += 1
+    explorer.toolbar.undo.clicks += 1
     assert explorer.layers.menu.value == QUERY
 
 
@@ -70,12 +71,12 @@ def test_every_preset_can_be_put_on_the_bench(explorer: Explorer, name: str) -> 
 def test_a_setting_changes_the_recipe_and_is_undone(explorer: Explorer) -> None:
     explorer.bench.settings["bits"].value = 3
     assert explorer.recipe == wb.recipe("rtn", bits=3, group=32)
-    press(explorer.bench.undo)
+    press(explorer.toolbar.undo)
     assert explorer.recipe == wb.recipe("rtn", bits=2, group=32)
     assert explorer.bench.settings["bits"].value == 2
-    press(explorer.bench.redo)
+    press(explorer.toolbar.redo)
     assert explorer.bench.settings["bits"].value == 3
-    assert (explorer.bench.undo.disabled, explorer.bench.redo.disabled) == (False, True)
+    assert (explorer.toolbar.undo.disabled, explorer.toolbar.redo.disabled) == (False, True)
 
 
 def test_a_setting_that_does_not_fit_is_explained_and_changes_nothing(explorer: Explorer) -> None:
@@ -103,7 +104,7 @@ def test_leaving_a_setting_that_does_not_fit_frees_the_buttons(explorer: Explore
     bench.settings["bits"].value = 3
     bench.settings["group"].value = 7
     if leave == "undo":
-        press(bench.undo)
+        press(explorer.toolbar.undo)
     elif leave == "another-layer":
         explorer.layers.menu.value = DOWN
     else:
@@ -211,7 +212,7 @@ def test_a_bug_becomes_a_notice_with_its_traceback(
 
     monkeypatch.setattr(explorer.session, "undo", broken)
     with caplog.at_level(logging.ERROR):
-        press(explorer.bench.undo)
+        press(explorer.toolbar.undo)
     assert "ZeroDivisionError: planted" in explorer.notices.messages[0]
     assert "in broken" in explorer.notices.messages[0]
     assert "unexpected error" in caplog.text
@@ -291,3 +292,24 @@ def test_it_becomes_an_ipywidget(explorer: Explorer) -> None:
 
     assert isinstance(explorer.ipywidget(), ipywidgets.Widget)
     assert isinstance(explorer.bench.ipywidget(), ipywidgets.Widget)
+
+
+def test_the_toolbar_leads_to_the_history(explorer: Explorer) -> None:
+    press(explorer.toolbar.history)
+    assert explorer.tabs.front == "History"
+
+
+def test_before_a_room_the_figures_stand_alone(explorer: Explorer) -> None:
+    explorer.toolbar.presented = True
+    assert (explorer.left.visible, explorer.right.visible) == (False, False)
+    explorer.toolbar.presented = False
+    assert (explorer.left.visible, explorer.right.visible) == (True, True)
+
+
+def test_type_in_figures_grows() -> None:
+    layout = {
+        "font": {"size": 10},
+        "xaxis": {"tickfont": {"size": 20}, "title": {"text": "x"}},
+        "annotations": [{"font": {"size": 5}}],
+    }
+    assert [font["size"] for font in fonts(layout)] == [10, 20, 5]

@@ -1,0 +1,64 @@
+"""The served page: what the address says is shown, what is chosen is in the address, and no exception is lost."""
+
+from urllib.parse import parse_qs
+
+import panel as pn
+import pytest
+
+import workbench as wb
+from workbench.session import Selection, Session
+from workbench.widgets import page
+from workbench.widgets.explorer import Explorer
+
+DOWN = "model.layers.0.mlp.down_proj"
+FREE = wb.recipe("rtn", bits=3, group=32).replace(correction=wb.part("correction", "low-rank", rank=2))
+
+
+@pytest.fixture
+def explorer(session: Session) -> Explorer:
+    return Explorer(session, threaded=False)
+
+
+def opened(explorer: Explorer, monkeypatch: pytest.MonkeyPatch, **query: str) -> Explorer:
+    """The explorer as a visitor finds it who comes with this address."""
+    arguments = {name: [value.encode()] for name, value in query.items()}
+    monkeypatch.setattr(type(pn.state), "session_args", property(lambda _: arguments))
+    page.read_address(explorer)
+    return explorer
+
+
+def address(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the page writes into its address."""
+    location = pn.io.location.Location()
+    monkeypatch.setattr(type(pn.state), "location", property(lambda _: location))
+    page.write_address(explorer)
+    return {name: values[0] for name, values in parse_qs(location.search[1:]).items()}
+
+
+@pytest.mark.parametrize("recipe", [wb.recipe("btc", bits=1.1), FREE], ids=["preset", "composed"])
+def test_an_address_shows_the_same_again(
+    explorer: Explorer, session: Session, monkeypatch: pytest.MonkeyPatch, recipe: wb.Recipe
+) -> None:
+    session.select(DOWN)
+    session.use(recipe)
+    session.ask("Lily & Tom")
+    session.mark(channels=[3, 17], layers=[DOWN])
+    explorer.bring("Ledger")
+    other = opened(Explorer(Session(session.shared)), monkeypatch, **address(explorer, monkeypatch))
+    assert other.session.choice == session.choice
+    assert other.tabs.front == "Ledger"
+
+
+def test_an_address_without_anything_changes_nothing(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(explorer, monkeypatch, tab="Nowhere")
+    assert not explorer.session.can_undo
+    assert explorer.tabs.front == "Weights"
+
+
+def test_marks_in_the_address_are_marked(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert opened(explorer, monkeypatch, channels="3,17").session.selection == Selection(channels=(3, 17))
+
+
+def test_what_an_address_says_wrongly_is_explained(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(wb.errors.WorkbenchError, match="channels in the address holds 'x'; .* as channels=3,17"):
+        opened(explorer, monkeypatch, channels="3,x")

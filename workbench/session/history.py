@@ -1,0 +1,163 @@
+"""History: every step as a value, in a tree. Going back and doing something else keeps the branch that was left."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from threading import Lock
+from typing import Any, Self
+
+from workbench.errors import WorkbenchError
+from workbench.session.choice import Choice
+from workbench.session.differences import differences
+
+
+class Kind(StrEnum):
+    """What a step was; the last two change no choice, they say what was made from it."""
+
+    OPEN = "open"
+    SELECT = "select"
+    USE = "use"
+    ASK = "ask"
+    MARK = "mark"
+    RESTORE = "restore"
+    QUANTIZE = "quantize"
+    QUANTIZE_MODEL = "quantize model"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: the choice after it, the number of the step before it (None for the first), and what it made, in words."""
+
+    kind: Kind
+    choice: Choice
+    parent: int | None = None
+    outcome: str = ""
+
+
+class History:
+    """Steps by number, in the order they were taken, and `at`, the one that is current."""
+
+    def __init__(self, first: Choice) -> None:
+        self.steps = [Step(Kind.OPEN, first)]
+        self.at = 0
+        self._forward: dict[int, int] = {}  # from a step to the one after it that was current last
+        self._lock = Lock()  # a job's end is written down from its own thread
+
+    @property
+    def choice(self) -> Choice:
+        """The current choice."""
+        return self.steps[self.at].choice
+
+    def take(self, kind: Kind, choice: Choice) -> None:
+        """A step from here, unless it changes nothing. Marks in a row are one step."""
+        if choice == self.choice:
+            return
+        with self._lock:
+            here = self.steps[self.at]
+            if kind is Kind.MARK is here.kind and not self.children(self.at):
+                self.steps[self.at] = Step(kind, choice, here.parent)
+            else:
+                self._go(self._add(Step(kind, choice, self.at)))
+
+    def record(self, kind: Kind, start: int, outcome: str) -> None:
+        """What a run that was started at step `start` has made; it becomes current where nothing else was done meanwhile."""
+        with self._lock:
+            number = self._add(Step(kind, self.steps[start].choice, start, outcome))
+            if self.at == start:
+                self._go(number)
+
+    def go(self, number: int) -> None:
+        """Make any step the current one."""
+        if not 0 <= number < len(self.steps):
+            raise WorkbenchError(f"there is no step {number}; steps go from 0 to {len(self.steps) - 1}.")
+        self._go(number)
+
+    def undo(self) -> None:
+        """Back to the last step with another choice; nothing happens where there is none."""
+        if (before := self._before()) is not None:
+            self._go(before)
+
+    def redo(self) -> None:
+        """Forward again, along the branch that was current last, to the next step with another choice."""
+        if (after := self._after()) is not None:
+            self._go(after)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there was another choice before."""
+        return self._before() is not None
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is another choice to go forward to."""
+        return self._after() is not None
+
+    def children(self, number: int) -> list[int]:
+        """The steps that were taken from one."""
+        return [child for child, step in enumerate(self.steps) if step.parent == number]
+
+    def path(self, number: int) -> list[int]:
+        """The steps from the first to one."""
+        parent = self.steps[number].parent
+        return [number] if parent is None else [*self.path(parent), number]
+
+    def words(self, number: int) -> str:
+        """What a step did, in words."""
+        step = self.steps[number]
+        if step.parent is None:
+            return f"opened {step.choice.layer}"
+        return step.outcome or "; ".join(differences(self.steps[step.parent].choice, step.choice))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; recipes that occur more than once are written as often."""
+        steps = [
+            {"kind": str(step.kind), "parent": step.parent, "outcome": step.outcome, "choice": step.choice.to_dict()}
+            for step in self.steps
+        ]
+        return {"at": self.at, "steps": steps}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; WorkbenchError says which step cannot be read."""
+        steps = [_step(number, saved) for number, saved in enumerate(data["steps"])]
+        if not steps or steps[0].parent is not None:
+            raise WorkbenchError("the saved history has no first step; save the session again.")
+        history = cls(steps[0].choice)
+        history.steps = steps
+        for number in range(1, len(steps)):
+            history._forward[_parent(steps, number)] = number
+        history.go(data["at"])
+        return history
+
+    def _add(self, step: Step) -> int:
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+    def _go(self, number: int) -> None:
+        self.at = number
+        path = self.path(number)
+        self._forward |= dict(pairwise(path))
+
+    def _before(self) -> int | None:
+        return next((n for n in reversed(self.path(self.at)) if self.steps[n].choice != self.choice), None)
+
+    def _after(self) -> int | None:
+        number = self._forward.get(self.at)
+        while number is not None and self.steps[number].choice == self.choice:
+            number = self._forward.get(number)
+        return number
+
+
+def _step(number: int, saved: Mapping[str, Any]) -> Step:
+    try:
+        return Step(Kind(saved["kind"]), Choice.from_dict(saved["choice"]), saved["parent"], saved["outcome"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise WorkbenchError(f"step {number} of the saved history cannot be read ({error}); save the session again.") from None
+
+
+def _parent(steps: list[Step], number: int) -> int:
+    parent = steps[number].parent
+    if parent is None or not 0 <= parent < number:
+        raise WorkbenchError(f"step {number} of the saved history follows step {parent}; it must follow an earlier one.")
+    return parent
