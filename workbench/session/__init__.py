@@ -3,7 +3,8 @@
 from workbench.session.choice import Choice, Selection
 from workbench.session.differences import differences
 from workbench.session.history import History, Kind
+from workbench.session.preview import Preview
 from workbench.session.session import Session
 from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
 
-__all__ = ["CALIBRATION_TOKENS", "Choice", "History", "Kind", "Selection", "Session", "SharedModel", "differences"]
+__all__ = ["CALIBRATION_TOKENS", "Choice", "History", "Kind", "Preview", "Selection", "Session", "SharedModel", "differences"]

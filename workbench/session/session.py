@@ -24,10 +24,12 @@ from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
 from workbench.quantizers.contract import Coder, Result, Snapshot, Step
-from workbench.quantizers.pipeline import check_recipe, needs_text
+from workbench.quantizers.layer import moment_of
+from workbench.quantizers.pipeline import check_recipe, needs_text, quantize_layer
 from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.history import History, Kind
+from workbench.session.preview import Preview, preview_rows
 from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
 from workbench.store import key
 
@@ -62,6 +64,7 @@ class Session:
         self.traces: dict[str, Trace] = {}
         self.whole: QuantizedModel | None = None
         self._taken: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
+        self._preview: Preview | None = None
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self.history = History(first)
 
@@ -148,9 +151,11 @@ class Session:
 
     @property
     def result(self) -> QuantizedLayer | None:
-        """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or None."""
+        """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or would make of it
+        as a preview of the whole layer shows; or None."""
         own = self._keys()
-        return next((self.results[made] for made in reversed(self.results) if made in own), None)
+        shown = self.preview.result if self.preview is not None and self.preview.is_whole else None
+        return next((self.results[made] for made in reversed(self.results) if made in own), shown)
 
     @property
     def trace(self) -> Trace | None:
@@ -174,12 +179,43 @@ class Session:
     def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
         layer, recipe, start = self.layer, self.recipe, self.history.at
-        with self._traced(recipe, [layer], alone=True) as (trace,):
-            steps = quantize_steps(self.model, layer, recipe, self.shared.stats())
-            result = yield from watched(steps, trace.see)
+        result = yield from self._layer_steps(layer, recipe)
         self._keep(recipe, result, alone=True)
         self.history.record(Kind.QUANTIZE, start, f"quantized this layer: {result.bits_per_weight:.2f} stored bits")
         return result
+
+    def _layer_steps(self, layer: str, recipe: Recipe) -> Generator[Snapshot, None, QuantizedLayer]:
+        with self._traced(recipe, [layer], alone=True) as (trace,):
+            steps = quantize_steps(self.model, layer, recipe, self.shared.stats())
+            return (yield from watched(steps, trace.see))
+
+    def preview_steps(self) -> Generator[Snapshot, None, Preview]:
+        """What the recipe on the bench would make of the selected layer, or of the first rows of a large one.
+
+        It is kept as `preview`, apart from the results; WorkbenchError until the calibration text has been read.
+        """
+        layer, recipe = self.layer, self.recipe
+        if not self.shared.is_calibrated:
+            raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
+        rows, of = preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
+        if rows == of:
+            result = yield from self._layer_steps(layer, recipe)
+        else:
+            moment = moment_of(layer, recipe, self.shared.stats())
+            result = yield from quantize_layer(self.model.weight(layer)[:rows], moment, recipe, name=layer)
+        self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of)
+        return self._preview
+
+    @property
+    def previews_whole(self) -> bool:
+        """Whether the selected layer is small enough to be previewed as a whole."""
+        return preview_rows(self.model.layer(self.layer)) == self.model.layer(self.layer).rows
+
+    @property
+    def preview(self) -> Preview | None:
+        """The preview of the recipe on the bench on the selected layer, where there is one."""
+        made = self._key(self.layer, self.recipe, alone=True)
+        return self._preview if self._preview is not None and self._preview.made == made else None
 
     def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""

@@ -1,6 +1,7 @@
 """The bench: choose a preset, turn its settings, quantize a layer or the whole model, stop it again."""
 
 import html
+import io
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -18,6 +19,8 @@ from workbench.views import theme as themes
 from workbench.widgets import form
 from workbench.widgets.component import Component, chosen
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.preview import LivePreview
+from workbench.widgets.recipe_form import RecipeForm
 
 
 class Bench(Component):
@@ -26,7 +29,7 @@ class Bench(Component):
     `recipe`, `result` and `code` are what the form stands for, as values.
     """
 
-    _filling, _filled = False, ""
+    waits = False
 
     @property
     def recipe(self) -> Recipe:
@@ -45,10 +48,7 @@ class Bench(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """The form above, the buttons below, progress at the end."""
-        names = [name for name in presets.names() if name != "none"]
-        self.preset = pn.widgets.Select(label="Preset", options=names, sizing_mode="stretch_width")
-        self.settings: dict[str, pn.widgets.Widget] = {}
-        self.fields = pn.Column(sizing_mode="stretch_width")
+        self.form = RecipeForm(self._changed)
         self.problem = pn.pane.Alert("", alert_type="warning", visible=False, sizing_mode="stretch_width")
         self.note, self.parts = pn.pane.HTML("", sizing_mode="stretch_width"), pn.pane.HTML("", sizing_mode="stretch_width")
         self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
@@ -57,7 +57,10 @@ class Bench(Component):
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda _: self._free(), "running")
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.preset.param.watch(lambda event: self._preset_chosen(event.new), "value")
+        self.preview = self.part(LivePreview)
+        self.export = pn.widgets.FileDownload(
+            callback=lambda: io.BytesIO(self.recipe.to_json().encode()), filename="recipe.json", label="Export the recipe"
+        )
         more = pn.Accordion(
             ("What this preset is", self.note),
             ("Parts of the recipe", self.parts),
@@ -67,13 +70,14 @@ class Bench(Component):
         )
         return pn.Column(
             pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>Bench</h2>"),
-            self.preset,
-            self.fields,
+            self.form,
             self.problem,
+            self.preview,
             self.one,
             self.all,
             self.jobs,
             self.outcome,
+            self.export,
             more,
             sizing_mode="stretch_width",
         )
@@ -81,50 +85,41 @@ class Bench(Component):
     def refresh(self) -> None:
         """The form, the parts and the figures of the recipe in the session."""
         recipe, result = self.session.recipe, self.session.result
-        if self._filled != recipe.name or recipe.settings != self._settings():
-            self._fill(recipe)
+        self.form.fill(recipe)
+        self._explain(recipe)
         self.parts.object = rows(form.parts_table(recipe))
         self.python.object = f"<pre style='white-space:pre-wrap;font-size:0.8rem'>{html.escape(self.code)}</pre>"
         if recipe.name in presets.names():
             preset = presets.find(recipe.name)
             self.note.object = f"<p>{html.escape(preset.source)}</p><p>{html.escape(preset.note)}</p>"
+        else:
+            self.note.object = "<p>Parts of your own choice; their sum may be a method that nobody has tried.</p>"
         self.outcome.object = outcome(result) if result is not None else "<p>This layer is not quantized yet.</p>"
 
-    def _fill(self, recipe: Recipe) -> None:
-        """Build the form of a recipe's preset without taking its filling for a change."""
-        self._filling, self._filled = True, recipe.name
-        self.preset.value = recipe.name
-        self.settings = form.fields(recipe.name, recipe)
-        for field in self.settings.values():
-            field.param.watch(lambda _: self._changed(), "value")
-        self.fields[:] = list(self.settings.values())
-        self.problem.visible = False
-        self._free()
-        self._filling = False
-
-    def _settings(self) -> tuple[tuple[str, Any], ...]:
-        """The form's settings that differ from the preset's defaults, as a recipe keeps them."""
-        defaults = presets.find(self.preset.value)()
-        return tuple((name, f.value) for name, f in self.settings.items() if f.value != getattr(defaults, name))
-
-    def _preset_chosen(self, name: str) -> None:
-        if not self._filling:
-            self.live.choose(lambda: self.session.use(presets.recipe(name)))
-
     def _changed(self) -> None:
-        """Put what the form says on the bench, or say what is wrong with it."""
-        if self._filling:
-            return
+        """Put what the form says on the bench, or say what is wrong with it; another preset comes to the bench in any case."""
         try:
-            recipe = presets.recipe(self.preset.value, **dict(self._settings()))
+            recipe = self.form.recipe()
+            if recipe.name == self.recipe.name:
+                self.session.check(recipe)
+        except WorkbenchError as error:
+            self._say(str(error))
+            return
+        self._say("")
+        self.live.choose(lambda: self.session.use(recipe))
+
+    def _explain(self, recipe: Recipe) -> None:
+        """Why the recipe on the bench does not fit this layer, if it does not."""
+        try:
             self.session.check(recipe)
         except WorkbenchError as error:
-            self.problem.object, self.problem.visible = str(error), True
-            self._free()
-            return
-        self.problem.visible = False
+            self._say(str(error))
+        else:
+            self._say("")
+
+    def _say(self, problem: str) -> None:
+        self.problem.param.update(object=html.escape(problem), visible=bool(problem))
         self._free()
-        self.live.choose(lambda: self.session.use(recipe))
 
     def _free(self) -> None:
         """Nothing is quantized while a job runs, or with a setting that does not fit."""

@@ -48,13 +48,17 @@ def chosen() -> str:
 
 class Live(param.Parameterized):
     """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
-    `results` new results, and `steps` looks at a job that runs; `front` is the tab that somebody asked for last."""
+    `results` new results, and `steps` looks at a job that runs; `front` is the tab that somebody asked for last. `waiting` says
+    that what is on the bench now is being computed for the layer on show, as a preview; that can only be where somebody makes
+    previews (`previews`)."""
 
     choice = param.Integer(default=0)
     selection = param.Integer(default=0)
     results = param.Integer(default=0)
     steps = param.Integer(default=0)
     front = param.String(default="")
+    previews = param.Boolean(default=False)
+    waiting = param.Boolean(default=False)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -66,6 +70,9 @@ class Live(param.Parameterized):
         change()
         after = self.session.choice
         chosen = replace(before, selection=after.selection) != after
+        if chosen:
+            known = self.session.result is not None or not self.session.previews_whole
+            self.waiting = self.previews and before.layer == after.layer and not known
         self.param.update(choice=self.choice + chosen, selection=self.selection + (before.selection != after.selection))
 
     def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
@@ -82,6 +89,7 @@ class Component(pn.viewable.Viewer):
     """
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
+    waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
 
     def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
         super().__init__()
@@ -96,7 +104,11 @@ class Component(pn.viewable.Viewer):
     def changed(self) -> None:
         """Show what is new, now or when this part is looked at; a failure here keeps no other part from its turn."""
         self.stale = not self.seen
-        if self.seen:
+        if not self.seen:
+            return
+        waiting = self.waits and self.live.waiting
+        self.view.styles = {**self.view.styles, "opacity": "0.45" if waiting else "1"}
+        if not waiting:
             self.notices.guard(self.refresh)
 
     def look(self, seen: bool) -> None:

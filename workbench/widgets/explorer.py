@@ -26,6 +26,8 @@ NARROW = "1000px"
 class Explorer(Component):
     """Open a model, look at a layer, quantize it, see what that did. Takes a model, its source, a SharedModel or a Session."""
 
+    waits = False
+
     def __init__(self, model: ModelHandle | SharedModel | Session | str = "builtin", *, threaded: bool = True) -> None:
         notebook()
         super().__init__(Live(session_on(model)), threaded=threaded)

@@ -15,6 +15,7 @@ class HistoryView(Component):
     """The steps with their branches: choosing one goes there; save, load, copy as a notebook cell."""
 
     watches = ("choice", "results", "selection")
+    waits = False
 
     def build(self) -> pn.viewable.Viewable:
         """The list, what differs, and the buttons."""

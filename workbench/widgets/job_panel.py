@@ -28,12 +28,13 @@ class JobPanel(pn.viewable.Viewer):
 
     running = param.Boolean(default=False, doc="whether a job is at work")
 
-    def __init__(self, notices: Notices, *, threaded: bool = True) -> None:
+    def __init__(self, notices: Notices, *, threaded: bool = True, period: int = POLL) -> None:
         super().__init__()
-        self.notices, self.threaded = notices, threaded
+        self.notices, self.threaded, self.period = notices, threaded, period
         self.job: Job[Any] | None = None
         self.peak = 0
         self._poll: Any = None
+        self._next: Callable[[], None] | None = None
         self._seen: Callable[[Job[Any]], str | None] = lambda _: None
         self._ended: Callable[[Job[Any]], None] = lambda _: None
         self.progress = pn.indicators.Progress(value=0, max=100, sizing_mode="stretch_width", visible=False)
@@ -51,13 +52,17 @@ class JobPanel(pn.viewable.Viewer):
         *,
         seen: Callable[[Job[Any]], str | None] = lambda _: None,
         ended: Callable[[Job[Any]], None] = lambda _: None,
+        latest: bool = False,
     ) -> None:
-        """Start a job; nothing happens while another one runs.
+        """Start a job; while another one runs nothing happens, or with `latest` that one is stopped and then this one begins.
 
         `seen` is called at each look at the running job, and what it returns is said in place of how far the job is. `ended` is
         called once, with whatever came of it.
         """
         if self.running:
+            if latest:
+                self._next = lambda: self.run(steps, name, seen=seen, ended=ended)
+                self.cancel()
             return
         self._seen, self._ended = seen, ended
         self._go(Job(steps, name), Job.start if self.threaded else Job.run_here)
@@ -93,10 +98,15 @@ class JobPanel(pn.viewable.Viewer):
         self.words.object = f"{job.name.capitalize()} …"
         start(job)
         if self.threaded:
-            self._poll = pn.state.add_periodic_callback(lambda: self.notices.guard(self.look), period=POLL)
+            self._poll = pn.state.add_periodic_callback(lambda: self.notices.guard(self.look), period=self.period)
         else:
             job.wait()
             self.look()
+
+    @property
+    def waits(self) -> bool:
+        """Whether another job begins as soon as this one has stopped."""
+        return self._next is not None
 
     def look(self) -> None:
         """Bring the screen up to date with the job."""
@@ -129,6 +139,9 @@ class JobPanel(pn.viewable.Viewer):
         if job.error is not None:
             self.notices.report(job.error)
         self._ended(job)
+        if self._next is not None:
+            begin, self._next = self._next, None
+            begin()
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view

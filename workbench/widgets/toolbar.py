@@ -47,6 +47,7 @@ class Toolbar(Component):
     """Undo, redo and history; on a served page also share, present, light and dark. `presented` says which."""
 
     watches = ("choice", "selection", "results")
+    waits = False
     presented = param.Boolean(default=False)
 
     def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:

@@ -61,39 +61,39 @@ def test_a_click_beside_the_map_selects_nothing(explorer: Explorer, event: objec
 
 @pytest.mark.parametrize("name", [name for name in presets.names() if name != "none"])
 def test_every_preset_can_be_put_on_the_bench(explorer: Explorer, name: str) -> None:
-    explorer.bench.preset.value = "gptq" if name == "rtn" else "rtn"
-    explorer.bench.preset.value = name
+    explorer.bench.form.preset.value = "gptq" if name == "rtn" else "rtn"
+    explorer.bench.form.preset.value = name
     assert explorer.recipe == presets.recipe(name)
-    assert {key: field.value for key, field in explorer.bench.settings.items()} == vars(presets.find(name)())
+    assert {key: field.value for key, field in explorer.bench.form.settings.items()} == vars(presets.find(name)())
     assert presets.find(name).source.split(",")[0] in explorer.bench.note.object
 
 
 def test_a_setting_changes_the_recipe_and_is_undone(explorer: Explorer) -> None:
-    explorer.bench.settings["bits"].value = 3
+    explorer.bench.form.settings["bits"].value = 3
     assert explorer.recipe == wb.recipe("rtn", bits=3, group=32)
     press(explorer.toolbar.undo)
     assert explorer.recipe == wb.recipe("rtn", bits=2, group=32)
-    assert explorer.bench.settings["bits"].value == 2
+    assert explorer.bench.form.settings["bits"].value == 2
     press(explorer.toolbar.redo)
-    assert explorer.bench.settings["bits"].value == 3
+    assert explorer.bench.form.settings["bits"].value == 3
     assert (explorer.toolbar.undo.disabled, explorer.toolbar.redo.disabled) == (False, True)
 
 
 def test_a_setting_that_does_not_fit_is_explained_and_changes_nothing(explorer: Explorer) -> None:
     bench, before = explorer.bench, explorer.recipe
-    bench.settings["group"].value = 7
+    bench.form.settings["group"].value = 7
     assert bench.problem.visible
     assert "group size 7 does not divide 64 columns" in bench.problem.object
     assert (bench.one.disabled, bench.all.disabled) == (True, True)
     assert explorer.recipe == before
-    bench.settings["group"].value = 16
+    bench.form.settings["group"].value = 16
     assert not bench.problem.visible
     assert (bench.one.disabled, bench.all.disabled) == (False, False)
     assert explorer.recipe == wb.recipe("rtn", bits=2, group=16)
 
 
 def test_an_emptied_field_is_explained(explorer: Explorer) -> None:
-    explorer.bench.settings["group"].value = None
+    explorer.bench.form.settings["group"].value = None
     assert explorer.bench.problem.visible
     assert "group is None" in explorer.bench.problem.object
 
@@ -101,17 +101,17 @@ def test_an_emptied_field_is_explained(explorer: Explorer) -> None:
 @pytest.mark.parametrize("leave", ["undo", "another-layer", "another-preset"])
 def test_leaving_a_setting_that_does_not_fit_frees_the_buttons(explorer: Explorer, leave: str) -> None:
     bench = explorer.bench
-    bench.settings["bits"].value = 3
-    bench.settings["group"].value = 7
+    bench.form.settings["bits"].value = 3
+    bench.form.settings["group"].value = 7
     if leave == "undo":
         press(explorer.toolbar.undo)
     elif leave == "another-layer":
         explorer.layers.menu.value = DOWN
     else:
-        bench.preset.value = "btc"
+        bench.form.preset.value = "btc"
     assert not bench.problem.visible
     assert (bench.one.disabled, bench.all.disabled) == (False, False)
-    assert "group" not in bench.settings or bench.settings["group"].value == 32
+    assert "group" not in bench.form.settings or bench.form.settings["group"].value == 32
 
 
 def test_quantizing_a_layer_changes_every_figure(explorer: Explorer) -> None:
@@ -133,7 +133,7 @@ def test_quantizing_a_layer_changes_every_figure(explorer: Explorer) -> None:
 
 def test_another_recipe_takes_the_figures_of_the_last_one_away(explorer: Explorer) -> None:
     press(explorer.bench.one)
-    explorer.bench.settings["bits"].value = 3
+    explorer.bench.form.settings["bits"].value = 3
     assert explorer.result is None
     assert "not quantized yet" in explorer.bench.outcome.object
     assert numbers(explorer.tabs["Weights"].histogram) == ["original"]
@@ -156,7 +156,7 @@ def test_the_raster_shows_what_is_asked(explorer: Explorer, what: str) -> None:
 
 
 def test_one_row_has_its_own_histogram_and_levels(explorer: Explorer) -> None:
-    explorer.bench.settings["group"].value = 0
+    explorer.bench.form.settings["group"].value = 0
     press(explorer.bench.one)
     explorer.tabs["Weights"].row.value = 3
     levels = explorer.result.weight()[3].unique()
@@ -249,7 +249,7 @@ def test_only_the_tab_in_front_is_built_and_drawn(explorer: Explorer, monkeypatc
     explorer.bring("Weights")
     explorer.bring("Ledger")
     assert drawn == ["Weights", "Ledger"], "what has not changed is not drawn again"
-    explorer.bench.settings["bits"].value = 3
+    explorer.bench.form.settings["bits"].value = 3
     assert drawn == ["Weights", "Ledger", "Ledger"]
 
 

@@ -103,3 +103,20 @@ def test_a_cancelled_job_stops_and_says_so(panel: JobPanel) -> None:
 
     panel.run(steps, "counting")
     assert "Cancelled: counting" in panel.words.object
+
+
+def test_the_latest_job_takes_the_place_of_the_one_that_runs(panel: JobPanel) -> None:
+    ended: list[tuple[str, Status]] = []
+
+    def note(job: Job[None]) -> None:
+        ended.append((job.name, job.status))
+
+    def busy() -> Iterator[None]:
+        for name in ("second", "third"):
+            panel.run(four_steps, name, ended=note, latest=True)
+        assert panel.waits
+        yield None
+
+    panel.run(busy, "first", ended=note)
+    assert ended == [("first", Status.CANCELLED), ("third", Status.DONE)]
+    assert not panel.running

@@ -4,6 +4,7 @@ from urllib.parse import parse_qs
 
 import panel as pn
 import pytest
+from panel.io.location import Location
 
 import workbench as wb
 from workbench.session import Selection, Session
@@ -29,7 +30,7 @@ def opened(explorer: Explorer, monkeypatch: pytest.MonkeyPatch, **query: str) ->
 
 def address(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What the page writes into its address."""
-    location = pn.io.location.Location()
+    location = Location()
     monkeypatch.setattr(type(pn.state), "location", property(lambda _: location))
     page.write_address(explorer)
     return {name: values[0] for name, values in parse_qs(location.search[1:]).items()}

@@ -1,0 +1,81 @@
+"""What would this recipe make of the layer? Computed while settings are turned; the latest setting wins."""
+
+from typing import Any
+
+import panel as pn
+
+from workbench.errors import WorkbenchError
+from workbench.jobs import Job, Status
+from workbench.session import Preview
+from workbench.views import theme as themes
+from workbench.widgets.component import Component
+from workbench.widgets.job_panel import JobPanel
+
+PERIOD = 40  # milliseconds between looks
+
+
+class LivePreview(Component):
+    """Stored bits and error of the recipe on the bench, on the whole layer or the first rows of a large one.
+
+    Where the whole layer is small, all figures follow. The last preview stays, greyed, until the new one is there.
+    """
+
+    watches = ("choice",)
+    waits = False
+
+    def build(self) -> pn.viewable.Viewable:
+        """The switch, the figures, and while it computes a word and a way out."""
+        self.on = pn.widgets.Checkbox(label="Live preview on this layer", value=self.threaded)
+        self.shown = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.jobs = JobPanel(self.notices, threaded=self.threaded, period=PERIOD)
+        self.jobs.progress.visible = False
+        self.on.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        self.jobs.view.visible = False
+        return pn.Column(self.on, self.shown, self.jobs, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """Compute a preview of what is on the bench, if it fits and is not known."""
+        session = self.session
+        self.live.previews = self.on.value and session.shared.is_calibrated
+        if not self.on.value:
+            self._leave("")
+            return
+        try:
+            session.check(session.recipe)
+        except WorkbenchError:
+            self._leave("")  # the bench says why
+            return
+        if session.result is not None or session.preview is not None:
+            self._leave(outcome(session.preview))
+        elif not self.live.previews:
+            self._leave("Previews begin when the calibration text has been read: press Quantize this layer.")
+        else:
+            self.shown.styles = {"opacity": "0.45"}
+            self.jobs.view.visible = True
+            self.jobs.run(session.preview_steps, "preview", ended=self._ended, latest=True)
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.status is Status.CANCELLED and self.jobs.waits:
+            return  # a later setting is waiting for its turn
+        told = self.live.waiting
+        self._leave(outcome(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
+        if not told:
+            self.live.results += 1
+
+    def _leave(self, words: str) -> None:
+        """Nothing is being computed any more; what waited for it is told."""
+        self.jobs.view.visible = False
+        self.shown.param.update(object=f"<p aria-live='polite' style='margin:2px 0'>{words}</p>", styles={"opacity": "1"})
+        if self.live.waiting:
+            self.live.param.update(waiting=False, results=self.live.results + 1)
+
+
+def outcome(preview: Preview | None) -> str:
+    """The figures of a preview in a sentence; those of a result stand elsewhere."""
+    if preview is None:
+        return ""
+    result = preview.result
+    error = result.relative_error if result.output_error is None else result.output_error
+    what = "weight error" if result.output_error is None else "output error"
+    where = "the whole layer" if preview.is_whole else f"{preview.rows} of {preview.of:,} rows, counted alone"
+    return f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)} ({where})."
