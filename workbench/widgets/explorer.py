@@ -54,7 +54,6 @@ class Explorer(Component):
         self.strips = [self.part(kind) for kind in STRIPS]
         self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
         self.tabs = Tabs(self)
-        self.toolbar.to_history = lambda: self.bring("History")
         self.left, self.right = folded(self.layers, "layers"), folded(self.bench, "bench")
         centre = folded(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")

@@ -6,9 +6,7 @@ from collections.abc import Callable
 import panel as pn
 import param
 
-from workbench.session import Session
-from workbench.widgets.component import Component, Live, theme
-from workbench.widgets.notices import Notices
+from workbench.widgets.component import Component, theme
 
 # the keys of the first and the second button; a text field keeps them for itself
 KEYS = """
@@ -50,10 +48,6 @@ class Toolbar(Component):
     waits = False
     presented = param.Boolean(default=False)
 
-    def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
-        self.to_history: Callable[[], object] = lambda: None  # who has a history tab says how to get there
-        super().__init__(live, notices, threaded=threaded)
-
     def build(self) -> pn.viewable.Viewable:
         """One row that folds."""
         served = pn.state.curdoc is not None
@@ -88,7 +82,7 @@ class Toolbar(Component):
         return [share, self.presenting, switch, Keys(self._pressed)]
 
     def _to_history(self) -> None:
-        self.to_history()
+        self.live.front = "History"
 
     def _present(self) -> None:
         self.presented = not self.presented
