@@ -19,20 +19,22 @@ def quantize(
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
     seed: Seed = 0,
     fused: Annotated[bool, typer.Option("--fuse", help="Rotate inside the weights first, at no cost when it runs.")] = False,
+    folded: Annotated[bool, typer.Option("--fold", help="Put learned gains and signs into the norms, as far as exact.")] = False,
     as_json: Json = False,
 ) -> None:
     """Quantize every layer that matches and save the model.
 
     Recipes that need calibration run block by block, each layer on what the quantized layers before it produce; a run that was
     stopped goes on where it ended. With --fuse the model computes the same from rotated weights, which quantize better; recipes
-    without a transform then rotate online only before down_proj. Tied embeddings are stored twice for it.
+    without a transform then rotate online only before down_proj. Tied embeddings are stored twice for it. With --fold what was
+    learned for the inputs behind a norm is neither stored nor run with the layers, but multiplied into its gains.
     """
     from workbench.artifact import save
     from workbench.artifact.atomic import check_place
     from workbench.calibration import calibrate
     from workbench.models import FusedModel, fuse, open_model
     from workbench.presets import parse
-    from workbench.quantizers import quantize_model
+    from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import needs_text
     from workbench.store import Store
 
@@ -48,6 +50,8 @@ def quantize(
             given = {"stats": calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())}
     with progress("quantizing", quiet=as_json) as told:
         result = quantize_model(handle, chosen, layers=layers, on_progress=lambda step: told(step.fraction, 1), **given)
+    if folded:
+        result = fold(handle, result)
     save(result, out, original)
     table, apart = result.table(), handle.untied_bytes if isinstance(handle, FusedModel) else 0
     facts: dict[str, Any] = {

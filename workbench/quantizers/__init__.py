@@ -4,6 +4,7 @@ Importing the package registers every transform, split, coder, assignment, corre
 """
 
 from workbench.quantizers import activations, assignment, coders, corrections, refinements, splits, transforms
+from workbench.quantizers.folding import fold
 from workbench.quantizers.layer import quantize, quantize_steps
 from workbench.quantizers.model import quantize_model, quantize_model_steps
 from workbench.quantizers.progress import LayerProgress
@@ -14,6 +15,7 @@ __all__ = [
     "assignment",
     "coders",
     "corrections",
+    "fold",
     "quantize",
     "quantize_model",
     "quantize_model_steps",

@@ -147,3 +147,15 @@ def test_quantize_a_fused_model(command: Callable[..., Said], tmp_path: Path, st
     again = json.loads(command("eval", tmp_path / "out", "--text", story, "--json").out)
     original = json.loads(command("eval", "builtin", "--text", story, "--json").out)
     assert again["perplexity"] == pytest.approx(original["perplexity"], rel=0.1)
+
+
+def test_quantize_with_learned_signs_in_the_norms(command: Callable[..., Said], tmp_path: Path, story: Path) -> None:
+    recipe = ("quantize", "builtin", "--recipe", "btc:bits=1,transform=signs", "--layers", "*.0.mlp.*", "--text", story)
+    read = {}
+    for name, fold in {"plain": [], "folded": ["--fold"]}.items():
+        facts = json.loads(command(*recipe, "--out", tmp_path / name, *fold, "--json").out)
+        assert facts["changed_tensors"] == ["model.layers.0.post_attention_layernorm.weight"] * len(fold)
+        seen = json.loads(command("eval", tmp_path / name, "--text", story, "--json").out)
+        read[name] = (facts["bits_per_weight"], seen["perplexity"])
+    assert read["folded"][0] < read["plain"][0]
+    assert read["folded"][1] == pytest.approx(read["plain"][1], rel=1e-4)
