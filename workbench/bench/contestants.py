@@ -16,7 +16,8 @@ from workbench.kernels.mode import Mode
 from workbench.kernels.packed import Packed
 from workbench.registry import unknown
 
-BASELINE = "torch-fp32"
+BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device
+ONLY_CPU = ("torch-int8", "signs-fast")
 GROUP = 128  # columns of a group in W2 and W4
 
 
@@ -103,13 +104,14 @@ def scales(*shape: int) -> Tensor:
 
 
 CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
-    BASELINE: lambda rows, cols: torch_matrix(rows, cols, torch.float32),
+    "torch-fp32": lambda rows, cols: torch_matrix(rows, cols, torch.float32),
     "torch-bf16": lambda rows, cols: torch_matrix(rows, cols, torch.bfloat16),
     "torch-int8": torch_int8,
     "signs": lambda rows, cols: packed(signs(rows, cols, 1), Mode()),
     "signs-fast": lambda rows, cols: packed(signs(rows, cols, 1), Mode(precision="fast")),
     "ternary": lambda rows, cols: packed(trits(rows, cols), Mode()),
     "two-planes": lambda rows, cols: packed(signs(rows, cols, 2), Mode()),
+    "codebook-512": lambda rows, cols: packed(codebook(rows, cols, 14, 512), Mode()),
     "codebook": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode()),
     "codebook-indices": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode(cache="none")),
     "w2-g128": lambda rows, cols: packed(codes(rows, cols, 2), Mode()),
@@ -117,8 +119,14 @@ CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
 }
 
 
-def make(name: str, rows: int, cols: int) -> Ready:
+def names(device: str) -> list[str]:
+    """The contestants on a device."""
+    return [name for name in CONTESTANTS if device == "cpu" or name not in ONLY_CPU]
+
+
+def make(name: str, rows: int, cols: int, device: str = "cpu") -> Ready:
     """A contestant by name; an unknown name is answered with the list."""
-    if name not in CONTESTANTS:
-        raise KernelError(unknown("bench format", name, list(CONTESTANTS)))
-    return CONTESTANTS[name](rows, cols)
+    if name not in names(device):
+        raise KernelError(unknown("bench format", name, names(device)))
+    with torch.device(device):
+        return CONTESTANTS[name](rows, cols)

@@ -26,13 +26,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Machine:
-    """The processor, what looks bytes up on it, and its limits; `call` is one call of compiled code in microseconds."""
+    """The processor, what looks bytes up on it (a GPU: its architecture), the compiler of kernels, and its limits.
+
+    `call` is one call of compiled code in microseconds.
+    """
 
     processor: str
     cores: int
     instruction: str
     torch: str
-    numba: str
+    compiler: str
     call: float
     limits: tuple[Limits, ...]
 
@@ -41,8 +44,12 @@ class Machine:
         return next(limits for limits in self.limits if limits.threads == threads)
 
 
-def measure(threads: tuple[int, ...]) -> Machine:
-    """Measure this machine with so many threads each; takes a second or two."""
+def measure(threads: tuple[int, ...], device: str = "cpu") -> Machine:
+    """Measure this machine with so many threads each, or its GPU; takes a second or two."""
+    if device == "cuda":
+        from workbench.bench import gpu
+
+        return gpu.measure()
     from workbench.kernels.numba import limits
     from workbench.kernels.numba.vectors import INSTRUCTION
 
@@ -50,7 +57,9 @@ def measure(threads: tuple[int, ...]) -> Machine:
     x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
     call = best(lambda: [limits.nothing(x, y) for _ in range(1000)]) / 1000
     found = tuple(measured(data, count) for count in threads)
-    return Machine(processor(), torch.get_num_threads(), INSTRUCTION, torch.__version__, version("numba"), 1e6 * call, found)
+    return Machine(
+        processor(), torch.get_num_threads(), INSTRUCTION, torch.__version__, f"numba {version('numba')}", 1e6 * call, found
+    )
 
 
 def measured(data: np.ndarray, count: int) -> Limits:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from workbench.bench.contestants import BASELINE, CONTESTANTS, Ready, make
+from workbench.bench import gpu
+from workbench.bench.contestants import BASELINE, Ready, make, names
 from workbench.bench.machine import Machine, measure, torch_threads
 from workbench.errors import KernelError
 
@@ -52,12 +53,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """The machine, the shape and a row for each contestant and setting. `read` is in GB/s, `operations` in GFLOP/s."""
+    """The machine, the shape and a row for each contestant and setting. `read` is in GB/s, `operations` in GFLOP/s.
+
+    `ratio` is over the contestant `baseline`.
+    """
 
     machine: Machine
     rows: int
     cols: int
     turns: int
+    baseline: str
     measured: tuple[Measured, ...]
 
     def table(self) -> "pd.DataFrame":
@@ -73,49 +78,56 @@ class Result:
             "rows": self.rows,
             "cols": self.cols,
             "turns": self.turns,
+            "baseline": self.baseline,
             "results": [asdict(row) for row in self.measured],
         }
 
 
 def bench(
     shape: tuple[int, int] = (4096, 4096),
-    formats: Sequence[str] = tuple(CONTESTANTS),
+    formats: Sequence[str] | None = None,
     *,
     batches: Sequence[int] = (1,),
     threads: Sequence[int] | None = None,
     turns: int = 15,
+    device: str = "cpu",
     on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> Result:
-    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch's float32, which always takes part.
+    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch's own in float32, which always take part.
 
-    `threads` are numbers of threads, by default 1 and all that torch uses. Kernels are compiled and matrices made before anything
-    is timed. KernelError for an unknown format and for a setting that cannot be.
+    `threads` are numbers of threads, by default 1 and all that torch uses. On `device` "cuda" there are none, inputs are bf16,
+    and torch's bfloat16 is what others are compared with. Kernels are compiled and matrices made before anything is timed.
+    KernelError for an unknown format and for a setting that cannot be.
     """
     rows, cols = shape
-    counts = tuple(threads or sorted({1, torch.get_num_threads()}))
+    counts = (1,) if device == "cuda" else tuple(threads or sorted({1, torch.get_num_threads()}))
     check(rows, cols, batches, counts, turns)
-    names = [BASELINE, *(name for name in formats if name != BASELINE)]
+    gpu.check(device)
+    baseline = BASELINE[device]
+    wanted = [baseline, *(name for name in (names(device) if formats is None else formats) if name != baseline)]
     settings = list(itertools.product(counts, batches, ("cold", "hot")))
-    total = len(names) + len(settings)
+    total = len(wanted) + len(settings)
     ready: dict[str, list[Ready]] = {}
-    for done, name in enumerate(names):
+    for done, name in enumerate(wanted):
         on_progress(done, total)
-        ready[name] = [make(name, rows, cols)]
-    copies = -(-COLD_BYTES // sum(group[0].bytes for group in ready.values())) + 1
+        ready[name] = [make(name, rows, cols, device)]
+    between = sum(group[0].bytes for group in ready.values())
     for name, group in ready.items():
-        group.extend(make(name, rows, cols) for _ in range(copies - 1))
-    machine = measure(counts)
-    errors = {name: error(group[0], cols) for name, group in ready.items()}
+        copies = -(-COLD_BYTES // (group[0].bytes if device == "cuda" else between)) + 1  # there, own copies follow each other
+        group.extend(make(name, rows, cols, device) for _ in range(copies - 1))
+    machine = measure(counts, device)
+    errors = {name: error(group[0], cols, device) for name, group in ready.items()}
     found: list[Measured] = []
-    for done, (count, batch, state) in enumerate(settings, len(names)):
+    for done, (count, batch, state) in enumerate(settings, len(wanted)):
         on_progress(done, total)
         with torch_threads(count):
-            seconds = take_turns(ready, torch.randn(batch, cols), turns, cold=state == "cold")
+            turn = gpu.take_turns if device == "cuda" else take_turns
+            seconds = turn(ready, inputs(batch, cols, device), turns, cold=state == "cold")
         for name, own in seconds.items():
-            times = Times(own, seconds[BASELINE])
+            times = Times(own, seconds[baseline])
             found.append(measured(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name]))
     on_progress(total, total)
-    return Result(machine, rows, cols, turns, tuple(found))
+    return Result(machine, rows, cols, turns, baseline, tuple(found))
 
 
 class Times(NamedTuple):
@@ -180,9 +192,14 @@ def repeats(one: Ready, x: Tensor) -> int:
     return max(1, int(TURN / (time.perf_counter() - begin)))
 
 
-def error(one: Ready, cols: int) -> float:
+def inputs(batch: int, cols: int, device: str) -> Tensor:
+    """Random inputs in the type that is common on the device."""
+    return torch.randn(batch, cols, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+
+
+def error(one: Ready, cols: int, device: str) -> float:
     """‖y − y₆₄‖ / ‖y₆₄‖ for two inputs, one of them with outliers."""
-    x = torch.randn(2, cols)
+    x = inputs(2, cols, device)
     x[1, :OUTLIERS] *= 100
     expected = x.double() @ one.decode().mT
     return float((one.run(x) - expected).norm() / expected.norm())

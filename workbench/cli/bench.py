@@ -21,12 +21,12 @@ def bench(
     formats: Annotated[str, typer.Option("--formats", metavar="NAME,...", help="Which formats; by default all.")] = "",
     batch: Annotated[str, typer.Option("--batch", metavar="N,...", help="How many inputs at a time.")] = "",
     threads: Annotated[str, typer.Option("--threads", metavar="N,...", help="By default 1 and all cores.")] = "",
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to measure.")] = "cpu",
     thorough: Annotated[bool, typer.Option("--thorough", help="Batches 1, 8 and 32, and more turns: minutes.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure packed layers beside torch on this machine: speed, error, bytes read, and what the machine allows."""
     from workbench.bench import bench as run
-    from workbench.bench.contestants import CONTESTANTS
 
     begin = time.perf_counter()
     size = numbers(shape.lower().replace("x", ","), "--shape")
@@ -35,10 +35,11 @@ def bench(
     with progress("measuring", quiet=as_json) as told:
         result = run(
             (size[0], size[1]),
-            tuple(name.strip() for name in formats.split(",")) if formats else tuple(CONTESTANTS),
+            tuple(name.strip() for name in formats.split(",")) if formats else None,
             batches=numbers(batch, "--batch") or (THOROUGH_BATCHES if thorough else BATCHES),
             threads=numbers(threads, "--threads") or None,
             turns=THOROUGH_TURNS if thorough else TURNS,
+            device=device,
             on_progress=told,
         )
     facts: dict[str, Any] = {**result.to_dict(), "seconds": time.perf_counter() - begin}
@@ -56,6 +57,7 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
 def result_text(result: "Result") -> str:
     """The machine in three lines, then a table."""
     machine = result.machine
+    baseline = result.baseline.removeprefix("torch-")
     limits = "; ".join(
         f"{one.threads} thread{'' if one.threads == 1 else 's'}: reads {one.read:.1f} GB/s, multiplies {one.multiply:.0f} GFLOP/s"
         for one in machine.limits
@@ -68,10 +70,10 @@ def result_text(result: "Result") -> str:
         bits_per_weight=table["bits_per_weight"].map("{:.2f}".format),
         read=table["read"].map("{:.1f}".format),
         error=table["error"].map("{:.1e}".format),
-    ).rename(columns={"microseconds": "µs", "ratio": "× fp32", "bits_per_weight": "bits held", "read": "GB/s"})
-    columns = ["format", "state", "threads", "batch", "µs", "spread", "× fp32", "bits held", "GB/s", "error"]
+    ).rename(columns={"microseconds": "µs", "ratio": f"× {baseline}", "bits_per_weight": "bits held", "read": "GB/s"})
+    columns = ["format", "state", "threads", "batch", "µs", "spread", f"× {baseline}", "bits held", "GB/s", "error"]
     return (
-        f"{machine.processor}, bytes looked up by {machine.instruction}, torch {machine.torch}, numba {machine.numba}\n"
+        f"{machine.processor}, bytes looked up by {machine.instruction}, torch {machine.torch}, {machine.compiler}\n"
         f"{limits}; a compiled call takes {machine.call:.1f} µs\n"
         f"{result.rows} × {result.cols}, medians and quartiles of {result.turns} turns\n\n"
         f"{shown[columns].to_string(index=False)}"

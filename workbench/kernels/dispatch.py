@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench import registry
 from workbench.errors import KernelError
 from workbench.kernels import reference
+from workbench.kernels.cuda import backend as cuda
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba import backend as numba
 from workbench.kernels.packed import Packed
@@ -42,6 +43,12 @@ def runs_everything(packed: Packed, batch: int) -> None:
 ONCE = Mode(cache="none")  # nothing is kept of what runs once
 
 BACKENDS = (
+    Backend(
+        "cuda",
+        "multiplies straight from the packed codes on the GPU: sums looked up for a few inputs, tensor cores for more",
+        cuda.refuses,
+        cuda.prepare,
+    ),
     Backend(
         "numba",
         "multiplies straight from the packed codes, by looking sums up in tables; compiled for this CPU",

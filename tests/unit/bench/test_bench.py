@@ -37,7 +37,7 @@ def test_figures_agree(result: Result) -> None:
         assert row.bits_per_weight == pytest.approx(8 * row.bytes / (128 * 256))
         assert row.read == pytest.approx(row.bytes / row.microseconds / 1e3)
         assert row.operations == pytest.approx(2 * 128 * 256 * row.batch / row.microseconds / 1e3)
-        assert (row.ratio == 1) == (row.format == BASELINE)
+        assert (row.ratio == 1) == (row.format == result.baseline == BASELINE["cpu"])
 
 
 def test_the_result_is_json(result: Result) -> None:
@@ -79,6 +79,7 @@ def test_threads_are_put_back() -> None:
         pytest.param({"formats": ["signz"]}, r"unknown bench format 'signz'\. Did you mean 'signs'", id="format"),
         pytest.param({"shape": (4, 64)}, "a matrix of 4 × 64; use at least 8 rows", id="shape"),
         pytest.param({"batches": (0,)}, r"batches \[0\] and threads \[1\]; use numbers from 1 on", id="batch"),
+        pytest.param({"device": "tpu"}, "device 'tpu'; use one of cpu, cuda", id="device"),
         pytest.param({"turns": 1}, "1 turns; use at least 3", id="turns"),
     ],
 )
@@ -91,3 +92,14 @@ def test_the_reference_is_never_measured_as_a_kernel(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WORKBENCH_KERNELS", "reference")
     with pytest.raises(KernelError, match="no compiled backend runs format 'planes'"):
         make("signs", 64, 64)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here, which the bench can measure")
+def test_a_gpu_that_is_not_there_is_a_mistake() -> None:
+    with pytest.raises(KernelError, match="torch sees no CUDA device here; measure on the CPU"):
+        bench((64, 64), device="cuda")
+
+
+def test_a_gpu_has_its_own_contestants() -> None:
+    with pytest.raises(KernelError, match="unknown bench format 'signs-fast'"):
+        make("signs-fast", 64, 64, "cuda")

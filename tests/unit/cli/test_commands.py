@@ -81,7 +81,7 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
 def test_bench(command: Callable[..., Said]) -> None:
     words = ["bench", "--shape", "64x128", "--formats", "signs,w4-g128", "--threads", 1, "--batch", "1,2"]
     facts = json.loads(command(*words, "--json").out)
-    assert {"machine", "rows", "cols", "turns", "results", "seconds"} == set(facts)
+    assert {"machine", "rows", "cols", "turns", "baseline", "results", "seconds"} == set(facts)
     assert (facts["rows"], facts["cols"]) == (64, 128)
     assert {row["format"] for row in facts["results"]} == {"torch-fp32", "signs", "w4-g128"}
     assert {row["batch"] for row in facts["results"]} == {1, 2}

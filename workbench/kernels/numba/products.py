@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workbench.kernels.composed import After, Sum, factors, low_rank
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba import layout, sparse, transforms
 from workbench.kernels.numba.layout import Stripes
@@ -38,63 +39,6 @@ class Sparse:
         return y
 
 
-@dataclass(frozen=True)
-class LowRank:
-    """left · right, never multiplied out."""
-
-    left: Tensor
-    right: Tensor
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of both factors, in float32."""
-        return self.left.nbytes + self.right.nbytes
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(x rightᵀ) leftᵀ."""
-        return (x @ self.right.mT) @ self.left.mT
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Products added up; none at all is zero."""
-
-    parts: tuple[Product, ...]
-    rows: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all parts."""
-        return sum(part.bytes for part in self.parts)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """One part after the other."""
-        if not self.parts:
-            return torch.zeros(len(x), self.rows)
-        y = self.parts[0](x)
-        for part in self.parts[1:]:
-            y = y + part(x)
-        return y
-
-
-@dataclass(frozen=True)
-class After:
-    """A product with changed inputs."""
-
-    change: Callable[[Tensor], Tensor]
-    product: Product
-    held: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the product and of what changes its inputs."""
-        return self.held + self.product.bytes
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """First the change, then the product."""
-        return self.product(self.change(x))
-
-
 def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree."""
     if issubclass(find(packed), Transformed):
@@ -105,7 +49,7 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     if packed.format == "masked":
         return Sum(tuple(masked(leaf, mask, mode) for leaf, mask in leaves(packed)), packed.rows)
     if packed.format == "low-rank":
-        return LowRank(packed.tensors["left"].to(torch.float32), packed.tensors["right"].to(torch.float32))
+        return low_rank(packed)
     if packed.format == "binary-factors":
         right, left = factors(packed)
         inner = prepare(right, mode)
@@ -120,18 +64,6 @@ def prepare(packed: Packed, mode: Mode) -> Product:
 def few_enough(packed: Packed) -> bool:
     """Whether indices and codewords fit the 16 bits that looking them up at each call takes."""
     return packed.facts["entries"] <= 1 << 16 and packed.facts["length"] <= 16
-
-
-def factors(packed: Packed) -> tuple[Packed, Packed]:
-    """The two matrices of signs of `binary-factors` as planes: first the right one, then the left one."""
-    rank, stored = packed.facts["rank"], packed.tensors
-    middle = stored.get("middle", torch.ones(rank, dtype=torch.float16))
-    outer = {"signs": stored["right"], "scale": middle.view(1, rank, 1), "column_scale": stored["column"][None]}
-    inner = {"signs": stored["left"], "scale": stored["row"].view(1, packed.rows, 1)}
-    return (
-        Packed("planes", rank, packed.cols, outer, {"planes": 1, "span": packed.cols}),
-        Packed("planes", packed.rows, rank, inner, {"planes": 1, "span": rank}),
-    )
 
 
 STRIPES: dict[str, Callable[..., Stripes]] = {
