@@ -17,7 +17,7 @@ from workbench.kernels.packed import Packed
 from workbench.registry import unknown
 
 BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device
-ONLY_CPU = ("torch-int8", "signs-fast")
+ONLY_CPU = ("torch-int8", "signs-fast", "vectors", "vectors-indices", "trellis-path")
 GROUP = 128  # columns of a group in W2 and W4
 
 
@@ -93,6 +93,18 @@ def codebook(rows: int, cols: int, length: int, entries: int) -> Packed:
     return Packed("binary-codebook", rows, cols, tensors, {"length": length, "entries": entries, "span": cols})
 
 
+def vectors(rows: int, cols: int, length: int, entries: int) -> Packed:
+    """Random indices into a random codebook of numbers; entries is a power of two."""
+    coded = codebook(rows, cols, length, entries)
+    return Packed("vector-codebook", rows, cols, {**coded.tensors, "codebook": torch.randn(entries, length).half()}, coded.facts)
+
+
+def trellis(rows: int, cols: int, bits: int, length: int) -> Packed:
+    """A random path of so many bits for every step of columns, with states of 12 bits."""
+    tensors = {"path": random_bits(rows * -(-cols // length) * bits), "scale": scales(rows, 1)}
+    return Packed("trellis", rows, cols, tensors, {"bits": bits, "length": length, "state": 12, "span": cols})
+
+
 def random_bits(count: int) -> Tensor:
     """A random bit stream."""
     return torch.randint(0, 256, (-(-count // 8),), dtype=torch.uint8)
@@ -114,6 +126,9 @@ CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
     "codebook-512": lambda rows, cols: packed(codebook(rows, cols, 14, 512), Mode()),
     "codebook": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode()),
     "codebook-indices": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode(cache="none")),
+    "vectors": lambda rows, cols: packed(vectors(rows, cols, 10, 256), Mode()),
+    "vectors-indices": lambda rows, cols: packed(vectors(rows, cols, 10, 256), Mode(cache="none")),
+    "trellis-path": lambda rows, cols: packed(trellis(rows, cols, 4, 5), Mode(cache="none")),
     "w2-g128": lambda rows, cols: packed(codes(rows, cols, 2), Mode()),
     "w4-g128": lambda rows, cols: packed(codes(rows, cols, 4), Mode()),
 }

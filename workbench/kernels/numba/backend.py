@@ -1,7 +1,8 @@
 """Backend `numba`: products straight from packed codes on the CPU, compiled for it at first use and kept on disk.
 
 Signs select sums of neighbouring inputs from small tables (`tables.py`, `signs.py`). Every format whose values are sums of signs
-runs this way: sign planes, binary codes, binary codebooks, and what a mask makes of them.
+runs this way: sign planes, binary codes, binary codebooks, and what a mask makes of them. Words of real numbers are decoded, once
+to fp16 or some rows at a time (`halves.py`, `words.py`).
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from workbench.kernels.packed import Packed
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
 CODED = ("planes", "uniform", "ternary", "binary-codebook", "parity-signs")
+WORDS = ("vector-codebook", "trellis")
+WHOLE = ("binary-factors", "low-rank", "zero", *WORDS)
+LONGEST = 32  # numbers of a word
 STEP = 8  # columns of a byte of signs
 
 
@@ -35,7 +39,9 @@ def unfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
         return next((why for child in packed.children if (why := unfit(child, inside_mask=True))), None)
     if packed.format in CODED:
         return misaligned(packed)
-    known = ("dense", "zero") if inside_mask else ("binary-factors", "low-rank", "zero")
+    if packed.format in WORDS and packed.facts["length"] > LONGEST:
+        return f"words of {packed.facts['length']} numbers are longer than {LONGEST}"
+    known = ("dense", "zero") if inside_mask else WHOLE
     return None if packed.format in known else f"it has no kernel for format {packed.format!r}"
 
 

@@ -43,17 +43,19 @@ class Signs:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
-        y = self.tiled(x) if decoding_pays(self.stripes.planes, len(x)) else self.looked_up(x)
-        return y if self.factor == 1 else y * self.factor
+        given = x.numpy()  # asking a tensor for its length takes as long as a thousand weights
+        y = self.tiled(x) if decoding_pays(self.stripes.planes, len(given)) else self.looked_up(given)
+        return y if self.factor == 1 else y.mul_(self.factor)
 
-    def looked_up(self, x: Tensor) -> Tensor:
+    def looked_up(self, x: np.ndarray) -> Tensor:
         """Sums of inputs, looked up by their signs."""
-        y = np.empty((len(x), self.stripes.rows), np.float32)
-        if worth_threads(self.stripes.rows * self.stripes.cols * len(x)):
+        rows = self.stripes.rows
+        y = np.empty((len(x), rows), np.float32)
+        if worth_threads(rows * self.stripes.cols * len(x)):
             with threads():
-                self.loops[1](x.numpy(), *self.given, y)
+                self.loops[1](x, *self.given, y)
         else:
-            self.loops[0](x.numpy(), *self.given, y)
+            self.loops[0](x, *self.given, y)
         return torch.from_numpy(y)
 
     @cached_property

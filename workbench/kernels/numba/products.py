@@ -12,7 +12,8 @@ from torch import Tensor
 
 from workbench.kernels.composed import After, Sum, factors, low_rank
 from workbench.kernels.mode import Mode, Product
-from workbench.kernels.numba import layout, sparse, transforms
+from workbench.kernels.numba import layout, sparse, transforms, words
+from workbench.kernels.numba.backend import WORDS
 from workbench.kernels.numba.layout import Stripes
 from workbench.kernels.numba.planes import Codewords, Signs
 from workbench.kernels.packed import Packed
@@ -56,6 +57,8 @@ def prepare(packed: Packed, mode: Mode) -> Product:
         return After(inner, prepare(left, mode), inner.bytes)
     if packed.format == "zero":
         return Sum((), packed.rows)
+    if packed.format in WORDS:
+        return words.decoded(packed) if mode.cache == "decoded" else words.of(packed)
     if packed.format == "binary-codebook" and mode.cache == "none" and few_enough(packed):
         return Codewords(layout.without_signs(packed), mode.precision, indices=layout.indices_of(packed))
     return Signs(STRIPES[packed.format](packed), mode.precision, FACTOR.get(packed.format, 1.0))

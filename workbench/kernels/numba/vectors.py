@@ -234,6 +234,7 @@ def words(builder: Any, act: str, x: Any, y: Any) -> Any:
 
 
 load = operation("load", Bytes, lambda b, data, at: fetch(b, data, at, BYTES))
+store = operation("store", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, BYTES), align=1))
 broadcast = operation("broadcast", Bytes, emit_broadcast)
 look_up = operation("look_up", Bytes, emit_look_up)
 prefetch = operation("prefetch", types.void, emit_prefetch)
