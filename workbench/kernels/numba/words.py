@@ -112,7 +112,7 @@ def decoded(packed: Packed) -> halves.Halves:
 
 
 @compiled
-def code(stream: np.ndarray, number: int, bits: int) -> int:
+def code(stream: np.ndarray, number: int, bits: int) -> np.int64:
     """Code `number` of a stream."""
     at = number * bits
     byte = at >> 3
