@@ -3,9 +3,10 @@
 Random matrices are as fast as learned ones: nothing here depends on values. "exact" and "fast" are the two precisions of sums.
 """
 
+import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from workbench.registry import unknown
 
 BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device
 ONLY_CPU = ("torch-int8", "signs-fast", "vectors", "vectors-indices", "trellis-path")
+LAYER = "this layer"
 GROUP = 128  # columns of a group in W2 and W4
 
 
@@ -28,6 +30,10 @@ class Ready:
     run: Callable[[Tensor], Tensor]
     bytes: int
     decode: Callable[[], Tensor]
+
+    def copy(self) -> "Ready":
+        """The same in other memory; what a function has closed over is shared."""
+        return replace(self, run=copy.deepcopy(self.run))
 
 
 def torch_matrix(rows: int, cols: int, kind: torch.dtype) -> Ready:
@@ -55,6 +61,13 @@ def packed(tree: Packed, mode: Mode) -> Ready:
     if backend.name == "reference":
         raise KernelError(f"no compiled backend runs format {tree.format!r} here: {'; '.join(refused.values())}.")
     product = backend.prepare(tree, mode)
+    return Ready(product, product.bytes, lambda: reference.decode(tree).double())
+
+
+def stored(tree: Packed) -> Ready:
+    """A layer's own matrix on the backend that runs it, which may be plain torch."""
+    product = dispatch.choose(tree, 1)[0].prepare(tree, Mode())
+    product(torch.zeros(1, tree.cols))  # plain torch decodes at the first call
     return Ready(product, product.bytes, lambda: reference.decode(tree).double())
 
 

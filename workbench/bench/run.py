@@ -6,8 +6,9 @@ Cold: between two turns of a matrix more bytes of others are read than caches ho
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 
 from workbench.bench import gpu
-from workbench.bench.contestants import BASELINE, Ready, make, names
+from workbench.bench.contestants import BASELINE, LAYER, Ready, make, names, stored
 from workbench.bench.machine import Machine, measure, torch_threads
 from workbench.errors import KernelError
+from workbench.kernels.packed import Packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,18 +85,43 @@ class Result:
         }
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """How far a bench is."""
+
+    fraction: float
+
+
 def bench(
     shape: tuple[int, int] = (4096, 4096),
     formats: Sequence[str] | None = None,
     *,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
+    **settings: Any,
+) -> Result:
+    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch's own in float32; see `bench_steps`."""
+    steps = bench_steps(shape, formats, **settings)
+    while True:
+        try:
+            on_progress(next(steps).fraction, 1)
+        except StopIteration as end:
+            on_progress(1, 1)
+            return end.value
+
+
+def bench_steps(
+    shape: tuple[int, int],
+    formats: Sequence[str] | None = None,
+    *,
+    layer: Packed | None = None,
     batches: Sequence[int] = (1,),
     threads: Sequence[int] | None = None,
     turns: int = 15,
     device: str = "cpu",
-    on_progress: Callable[[float, float], None] = lambda *_: None,
-) -> Result:
-    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch's own in float32, which always take part.
+) -> Generator[Measuring, None, Result]:
+    """The bench as a generator that yields after every matrix made and every setting measured, for a job that can be stopped.
 
+    `formats` are names of `contestants`, by default all; `layer`, a stored matrix of this shape, takes part as "this layer".
     `threads` are numbers of threads, by default 1 and all that torch uses. On `device` "cuda" there are none, inputs are bf16,
     and torch's bfloat16 is what others are compared with. Kernels are compiled and matrices made before anything is timed.
     KernelError for an unknown format and for a setting that cannot be.
@@ -106,27 +133,28 @@ def bench(
     baseline = BASELINE[device]
     wanted = [baseline, *(name for name in (names(device) if formats is None else formats) if name != baseline)]
     settings = list(itertools.product(counts, batches, ("cold", "hot")))
-    total = len(wanted) + len(settings)
-    ready: dict[str, list[Ready]] = {}
+    total = len(wanted) + 1 + len(settings)
+    ready: dict[str, list[Ready]] = {} if layer is None else {LAYER: [stored(layer)]}
     for done, name in enumerate(wanted):
-        on_progress(done, total)
         ready[name] = [make(name, rows, cols, device)]
+        yield Measuring((done + 1) / total)
     between = sum(group[0].bytes for group in ready.values())
     for name, group in ready.items():
         copies = -(-COLD_BYTES // (group[0].bytes if device == "cuda" else between)) + 1  # there, own copies follow each other
-        group.extend(make(name, rows, cols, device) for _ in range(copies - 1))
+        again = group[0].copy if name == LAYER else partial(make, name, rows, cols, device)
+        group.extend(again() for _ in range(copies - 1))
     machine = measure(counts, device)
     errors = {name: error(group[0], cols, device) for name, group in ready.items()}
+    yield Measuring((len(wanted) + 1) / total)
     found: list[Measured] = []
-    for done, (count, batch, state) in enumerate(settings, len(wanted)):
-        on_progress(done, total)
+    for done, (count, batch, state) in enumerate(settings, len(wanted) + 2):
         with torch_threads(count):
             turn = gpu.take_turns if device == "cuda" else take_turns
             seconds = turn(ready, inputs(batch, cols, device), turns, cold=state == "cold")
         for name, own in seconds.items():
             times = Times(own, seconds[baseline])
             found.append(measured(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name]))
-    on_progress(total, total)
+        yield Measuring(done / total)
     return Result(machine, rows, cols, turns, baseline, tuple(found))
 
 

@@ -10,6 +10,8 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
+QUESTION = "How near is each format to what this machine allows?"
+
 
 def roofline(result: Result, *, threads: int | None = None, state: str = "cold", theme: Theme = themes.LIGHT) -> Figure:
     """GFLOP/s over operations a byte that is read: the two limits, measured products, and what each could reach.
@@ -41,7 +43,7 @@ def roofline(result: Result, *, threads: int | None = None, state: str = "cold",
             "mode": "lines",
             "x": span.tolist(),
             "y": [limits.multiply] * 2,
-            "name": f"multiplying in float32, {limits.multiply:.0f} GFLOP/s",
+            "name": f"multiplying, {limits.multiply:.0f} GFLOP/s",
             "line": {"color": theme.muted, "width": 2, "dash": "dot"},
             "hoverinfo": "skip",
         },
@@ -60,10 +62,12 @@ def roofline(result: Result, *, threads: int | None = None, state: str = "cold",
         yaxis=axis,
     )
     columns = ["format", "batch", "microseconds", "ratio", "bits_per_weight", "intensity", "operations", "memory_allows", "error"]
-    twin = rows[columns].reset_index(drop=True)
-    return Figure(
-        "How near is each format to what this machine allows?", sentence(rows), {"data": traces, "layout": layout}, twin
+    twin = (
+        rows[columns]
+        .rename(columns={"ratio": "speedup", "bits_per_weight": "bits_held", "error": "distance"})
+        .reset_index(drop=True)
     )
+    return Figure(QUESTION, sentence(rows, result.baseline), {"data": traces, "layout": layout}, twin)
 
 
 def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> dict[str, Any]:
@@ -77,12 +81,13 @@ def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> d
         "marker": {"color": colour, "size": 11, "symbol": symbol, "line": {"color": colour, "width": 2}},
         "customdata": rows[["format", "batch", "microseconds", "ratio"]].to_numpy().tolist(),
         "hovertemplate": "<b>%{customdata[0]}</b>, batch %{customdata[1]}<br>%{customdata[2]:.0f} µs, "
-        "%{customdata[3]:.1f} × torch in float32<br>%{y:.0f} GFLOP/s<extra></extra>",
+        "%{customdata[3]:.1f} × torch<br>%{y:.0f} GFLOP/s<extra></extra>",
     }
 
 
-def sentence(rows: pd.DataFrame) -> str:
+def sentence(rows: pd.DataFrame, baseline: str) -> str:
     """The fastest packed format at the smallest batch, and how much of the memory's speed it takes."""
+    plain = {"torch-fp32": "float32", "torch-bf16": "bfloat16"}[baseline]
     packed = rows[~rows["format"].str.startswith("torch")]
     if packed.empty:
         return "No packed format was measured."
@@ -91,5 +96,5 @@ def sentence(rows: pd.DataFrame) -> str:
     share = best["operations"] / best["memory_allows"]
     return (
         f"At batch {int(best['batch'])}, {best['format']} takes {best['microseconds']:.0f} µs, {best['ratio']:.1f} times as fast "
-        f"as torch in float32, and reads memory at {themes.percent(share)} of the speed that was measured for reading alone."
+        f"as torch in {plain}, and reads memory at {themes.percent(share)} of the speed that was measured for reading alone."
     )

@@ -10,6 +10,7 @@ from workbench.widgets.history import HistoryView
 from workbench.widgets.layer_browser import LayerTable
 from workbench.widgets.method import MethodView
 from workbench.widgets.results import ErrorView, LedgerView
+from workbench.widgets.speed import SpeedView
 from workbench.widgets.squeeze import SqueezeView
 from workbench.widgets.text_comparison import TextComparison
 from workbench.widgets.weight_inspector import WeightInspector
@@ -21,6 +22,7 @@ TABS: dict[str, type[Component]] = {
     "Ledger": LedgerView,
     "Method": MethodView,
     "Text": TextComparison,
+    "Speed": SpeedView,
     "Table": LayerTable,
     "History": HistoryView,
 }

@@ -9,6 +9,7 @@ from workbench.bench import bench, machine
 from workbench.bench.contestants import BASELINE, CONTESTANTS, make
 from workbench.bench.run import Result, take_turns
 from workbench.errors import KernelError
+from workbench.kernels.packed import Packed
 
 ERRORS = {"torch-fp32": 1e-6, "torch-bf16": 1e-2, "torch-int8": 0.3, "signs-fast": 3e-2}
 EXACT = 2e-4
@@ -98,6 +99,15 @@ def test_the_reference_is_never_measured_as_a_kernel(monkeypatch: pytest.MonkeyP
 def test_a_gpu_that_is_not_there_is_a_mistake() -> None:
     with pytest.raises(KernelError, match="torch sees no CUDA device here; measure on the CPU"):
         bench((64, 64), device="cuda")
+
+
+def test_a_layer_takes_part_beside_random_matrices() -> None:
+    tree = Packed("dense", 64, 64, {"weight": torch.randn(64, 64).half()})
+    result = bench((64, 64), ["signs"], layer=tree, threads=(1,), turns=3)
+    rows = result.table().set_index("format")
+    assert set(rows.index) == {"this layer", "torch-fp32", "signs"}
+    assert (rows.loc["this layer", "bytes"] == 4 * 64 * 64).all(), "plain torch holds the decoded matrix"
+    assert (rows.loc["this layer", "error"] < 1e-5).all()
 
 
 def test_a_gpu_has_its_own_contestants() -> None:

@@ -21,7 +21,7 @@ def result() -> Result:
         for batch in (1, 8)
         for name, size, ratio in (("torch-fp32", 4000, 1.0), ("signs", 125, 20.0))
     ]
-    return Result(machine, 10, 100, 5, tuple(rows))
+    return Result(machine, 10, 100, 5, "torch-fp32", tuple(rows))
 
 
 def test_points_and_limits(result: Result) -> None:
