@@ -20,7 +20,6 @@ FOR_OTHERS = {
     "ipywidgets": "plotly's FigureWidget, and components as widgets",
     "jupyter_bokeh": "components as widgets: `.ipywidget()`",
     "jupyterlab": "the notebooks",
-    "plotly": "panel's Plotly pane, and figures in notebooks",
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
