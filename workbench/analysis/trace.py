@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from workbench.quantizers.contract import Snapshot, Sweeps
+from workbench.quantizers.film import Film
 from workbench.quantizers.learning.descent import LearningStep
 
 
@@ -15,11 +16,13 @@ class Trace:
 
     learning: list[LearningStep] = field(default_factory=list)
     sweeps: list[Sweeps] = field(default_factory=list)
+    film: Film | None = None
 
     def see(self, snapshot: Snapshot) -> None:
         """Keep what `snapshot` tells; the memory of a learning step is left out, it holds whole rotations."""
         if "step" in snapshot.detail:
             self.learning.append(replace(snapshot.detail["step"], memory=None))
+        self.film = snapshot.detail.get("film", self.film)
         self.sweeps += snapshot.detail.get("sweeps", [])
 
     @property

@@ -185,6 +185,7 @@ class Coder(QuantizerPart):
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """What the layers of one scope share (a codebook), from their transformed weights; empty for most coders.
 
+        "rounds" `[codebooks, n]` tells viewers the loss after each round of training, NaN where one had stopped.
         `weights` may read lazily: it is walked once, one matrix at a time.
         """
         return {}
@@ -304,8 +305,8 @@ class Snapshot:
 
     `done` of `total` columns are coded, or so much of them where a fit codes all at once; `event` is "learn" (a step of a
     learned transform), "fit" (sweeps of a coder), "block" (columns coded), "refit" or "correction"; `detail` holds small facts:
-    the "step" of a learned transform, "sweeps" (a list of Sweeps: what was fitted since the last snapshot), "relative_error";
-    `weight` is the transformed matrix as it stands.
+    the "step" of a learned transform, "sweeps" (a list of Sweeps: what was fitted since the last snapshot), "relative_error", and
+    at the end "film" (see `film.Film`); `weight` is the transformed matrix as it stands.
     """
 
     event: str

@@ -31,6 +31,7 @@ from workbench.quantizers.contract import (
     Transform,
     finish,
 )
+from workbench.quantizers.film import Camera
 from workbench.recipe import Recipe
 
 
@@ -160,16 +161,22 @@ def quantize_layer(
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
     runs = [CoderRun(i, *args, h_inner) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
-    yield from code_columns(w, h_inner, division, runs, cast(Assignment, recipe.assignment))
+    camera = Camera(w)
+    coded = yield from code_columns(w, h_inner, division, runs, cast(Assignment, recipe.assignment), camera)
+    film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in codebook_rounds(run.shared)))
     for run in runs:
         run.refit(w - sum(other.values() for other in runs if other is not run))
     children = [run.pack(masked=len(runs) > 1) for run in runs]
     inner = split.pack(division.masks, children)
-    yield Snapshot("refit", w.shape[1], w.shape[1], {}, reference.decode(inner))
-    extra = correction.fit(w - reference.decode(inner), h_inner)
+    decoded = reference.decode(inner)
+    film = film.then("refit", camera.picture(decoded))
+    yield Snapshot("refit", w.shape[1], w.shape[1], {"film": film}, decoded)
+    extra = correction.fit(w - decoded, h_inner)
     if extra is not None:
         inner = Packed("sum", inner.rows, inner.cols, children=(inner, extra))
-        yield Snapshot("correction", w.shape[1], w.shape[1], {}, reference.decode(inner))
+        decoded = reference.decode(inner)
+        film = film.then("correction", camera.picture(decoded))
+        yield Snapshot("correction", w.shape[1], w.shape[1], {"film": film}, decoded)
     packed = transform.pack(cast(Activations, recipe.activations).pack(inner), state)
     decoded = reference.decode(packed)
     return QuantizedLayer(
@@ -242,10 +249,24 @@ class InLoop:
         return sum((run.code(w, 0, w.shape[1]) * run.mask for run in self.runs), torch.zeros_like(w))
 
 
+def codebook_rounds(shared: Params) -> list[tuple[float, ...]]:
+    """The losses of each codebook that `Coder.prepare` has trained, round by round."""
+    rounds = shared.get("rounds")
+    return [] if rounds is None else [tuple(own[own.isfinite()].tolist()) for own in rounds]
+
+
 def code_columns(
-    w: Tensor, moment: Tensor | None, division: SplitRun, runs: Sequence[CoderRun], assignment: Assignment
-) -> Generator[Snapshot, None, None]:
-    """Let `assignment` code every column of the transformed matrix with the coders of `runs`, which keep what they find."""
+    w: Tensor,
+    moment: Tensor | None,
+    division: SplitRun,
+    runs: Sequence[CoderRun],
+    assignment: Assignment,
+    camera: Camera | None = None,
+) -> Generator[Snapshot, None, Tensor]:
+    """Let `assignment` code every column of the transformed matrix with the coders of `runs`, which keep what they find.
+
+    Returns the coded matrix; `camera` sees every tile on the way.
+    """
     cols = w.shape[1]
     if assignment.static or all(run.step == cols for run in runs):  # nothing is coded before it is fitted
         division.reach(w, 0, cols)
@@ -258,6 +279,8 @@ def code_columns(
 
     def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         coded[start:stop] = True
+        if camera is not None:
+            camera.see(current, start, stop)
         division.reach(current, start - start % widest, min(stop - stop % -widest, cols))
         first, *others = (run.code(current, start, stop, metric) for run in runs)
         for run, values in zip(runs[1:], others, strict=True):
@@ -265,10 +288,12 @@ def code_columns(
         return first
 
     layout = Layout(cols, max(run.step for run in runs), min(run.span for run in runs))
+    current = w
     for current in assignment.run(w.clone(), moment, layout, quantize):
         sweeps = [sweeps for run in runs for sweeps in run.told()]
         detail = {"sweeps": sweeps, "relative_error": relative_error(w[:, coded], current[:, coded])}
         yield Snapshot("block", int(coded.sum()), cols, detail, current.clone())
+    return current
 
 
 def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:

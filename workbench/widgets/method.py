@@ -10,6 +10,7 @@ from workbench.views import groups as group_views
 from workbench.views import sweeps as sweep_views
 from workbench.views import transform as transform_views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.scrubber import ScrubberView
 
 FIRST = "This layer is not quantized yet: press Quantize this layer."
 LENGTH = 10  # signs of a pattern where no codebook says otherwise
@@ -27,9 +28,10 @@ class MethodView(Component):
             "Transform": self.part(TransformView),
             "Groups": self.part(GroupView),
             "Sweeps": self.part(SweepView),
+            "Step by step": self.part(ScrubberView),
         }
         self.section = pn.widgets.RadioButtonGroup(
-            label="Section", options=list(self.sections), value="Codebook", width=420, stylesheets=[chosen()]
+            label="Section", options=list(self.sections), value="Codebook", width=520, stylesheets=[chosen()]
         )
         self.section.param.watch(lambda _: self.look(self.seen), "value")
         self.shown = pn.Column(sizing_mode="stretch_width")

@@ -76,16 +76,17 @@ class BinaryCodebook(Coder):
 
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """`codebook` ±1 `[entries, length]`, trained on all weights of the scope."""
-        return {"codebook": self.train((self.directions(w) for w in weights), len(weights))}
+        book, losses = self.train((self.directions(w) for w in weights), len(weights))
+        return {"codebook": book, "rounds": codebook.rounds([losses])}
 
-    def train(self, matrices: Iterable[Tensor], count: int) -> Tensor:
+    def train(self, matrices: Iterable[Tensor], count: int) -> codebook.Trained:
         """A codebook for the vectors of `count` matrices: by Hamming distance on all of them, by magnitude on a sample."""
         if self.assignment == "hamming":
             counts = torch.zeros(1 << self.length, dtype=torch.int64)
             for y in matrices:
                 counts += codebook.pattern_counts(y)
-            return codebook.train_hamming(counts, self.entries, self.length)[0]
-        return codebook.train_magnitude(codebook.sampled(matrices, count), self.entries)[0]
+            return codebook.train_hamming(counts, self.entries, self.length)
+        return codebook.train_magnitude(codebook.sampled(matrices, count), self.entries)
 
     def directions(self, w: Tensor) -> Tensor:
         """What codewords should point along: scale · column_scale · (w − mean) after plain binarization, as vectors."""

@@ -7,7 +7,7 @@ Ties keep the previous centroid or bit; an empty cluster is given the pattern th
 Inside, codewords and patterns are integers whose bit j is 1 where sign j is +1.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -110,6 +110,11 @@ def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Tra
 
     words, losses = cluster(first, codewords.numbers(y), assign, majority)
     return codewords.signs(words, y.shape[1]), losses
+
+
+def rounds(losses: Sequence[tuple[float, ...]]) -> Tensor:
+    """The losses of several codebooks' training as `[codebooks, n]`, NaN where one had stopped."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(own) for own in losses], batch_first=True, padding_value=torch.nan)
 
 
 def cluster(words: Tensor, points: Tensor, assign: Assign, best: Best) -> Trained:

@@ -52,9 +52,12 @@ class CodebookPlanes(BinaryCodebook):
         `weights` is walked once for each codebook.
         """
         books: list[Tensor] = []
+        losses: list[tuple[float, ...]] = []
         for _ in range(self.indexed):
-            books.append(self.train((self.left(w, books) for w in weights), len(weights)))
-        return {"codebook": torch.stack(books)}
+            book, own = self.train((self.left(w, books) for w in weights), len(weights))
+            books.append(book)
+            losses.append(own)
+        return {"codebook": torch.stack(books), "rounds": codebook.rounds(losses)}
 
     def left(self, w: Tensor, books: list[Tensor]) -> Tensor:
         """What the next plane's codewords should point along, as vectors, when the planes before it have these codebooks."""

@@ -58,7 +58,8 @@ class VectorCodebook(Coder):
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """`codebook [entries, length]` rounded to fp16, trained on a sample of the scope's vectors."""
         sample = codebook.sampled((self.shapes(w) for w in weights), len(weights))
-        return {"codebook": fp16(vectors.train(sample, self.entries)[0])}
+        book, losses = vectors.train(sample, self.entries)
+        return {"codebook": fp16(book), "rounds": codebook.rounds([losses])}
 
     def shapes(self, w: Tensor) -> Tensor:
         """Vectors over the size of their row and group; a vector past the last whole one only where there is no other."""
