@@ -60,8 +60,8 @@ def timeline(trace: Trace) -> list[Moment]:
 
 
 def phase(kind: str, name: str, losses: list[float] | tuple[float, ...], first: int, last: int, frame: int) -> list[Moment]:
-    """A moment for each loss; a single one tells of nothing that was lowered."""
-    if len(losses) < 2:
+    """A moment for each loss; a single one tells of nothing that was lowered, but a codebook is worth its mention."""
+    if len(losses) < (1 if kind == CODEBOOK else 2):
         return []
     top = max(losses) or 1.0
     return [Moment(kind, name, i, len(losses), first, last, loss / top, frame) for i, loss in enumerate(losses)]

@@ -89,7 +89,8 @@ def doing(moment: Moment, film: Film, recipe: Recipe) -> str:
         return f"Learning the transform, step {number}: the basis turns so that rounding costs the output less."
     if moment.kind == CODEBOOK:
         later = "codewords follow their vectors, then every vector goes to its nearest codeword"
-        step = "the start" if moment.number == 0 else later
+        start = "the start" if moment.count > 1 else "the start, at which nothing is left to gain"
+        step = start if moment.number == 0 else later
         return f"{moment.phase.capitalize()}, round {number}: {step}."
     if moment.kind == SWEEP:
         step = "scales in closed form" if moment.number == 0 else "scales for these signs, then signs for these scales"

@@ -1,5 +1,6 @@
 """Step by step through the run of a quantizer: forwards, backwards, or played."""
 
+from functools import partial
 from typing import Any
 
 import panel as pn
@@ -22,7 +23,7 @@ class ScrubberView(Component):
         moves = {"First": -(10**9), "Back": -1, "Next": 1, "Last": 10**9}
         self.buttons = {name: pn.widgets.Button(label=name, width=80) for name in moves}
         for name, by in moves.items():
-            self.buttons[name].on_click(lambda _, by=by: self.move(by))
+            self.buttons[name].on_click(partial(self._pressed, by))
         self.play = pn.widgets.Toggle(label="Play", value=False, variant="outline", width=80)
         self.what = pn.widgets.RadioButtonGroup(
             label="Show", options=["error", "groups", "flipped signs"], width=330, stylesheets=[chosen()]
@@ -46,7 +47,7 @@ class ScrubberView(Component):
         self.moments = timeline(told) if told is not None and self.film is not None else []
         self.controls.visible = bool(self.moments)
         if self.moments:
-            self.step.param.update(end=max(len(self.moments), 2), value=min(self.step.value, len(self.moments)))
+            self.step.param.update(end=max(len(self.moments), 2), value=min(self._at(), len(self.moments)))
             self.step.disabled = len(self.moments) < 2
         self._show()
 
@@ -58,21 +59,28 @@ class ScrubberView(Component):
 
     def move(self, by: int) -> None:
         """So many steps on, no further than the ends."""
-        self.step.value = min(max(self.step.value + by, 1), max(len(self.moments), 1))
+        self.step.value = min(max(self._at() + by, 1), max(len(self.moments), 1))
+
+    def _pressed(self, by: int, _event: Any) -> None:
+        self.move(by)
+
+    def _at(self) -> int:
+        """The step that is shown, from 1."""
+        return int(self.step.value or 1)
 
     def _play(self, on: bool) -> None:
         if self.poll is not None:
             self.poll.stop()
             self.poll = None
         self.play.label = "Pause" if on else "Play"
-        if on and self.step.value >= len(self.moments):
+        if on and self._at() >= len(self.moments):
             self.step.value = 1
         if on and self.threaded:
             self.poll = pn.state.add_periodic_callback(self._next, period=PERIOD)
 
     def _next(self) -> None:
         self.move(1)
-        if self.step.value >= len(self.moments):
+        if self._at() >= len(self.moments):
             self.play.value = False
 
     def _show(self) -> None:
@@ -80,7 +88,7 @@ class ScrubberView(Component):
             for frame, question in ((self.picture, QUESTION), (self.losses, "How does the loss develop?")):
                 frame.say(question, self._missing())
             return
-        at = min(self.step.value, len(self.moments)) - 1
+        at = min(self._at(), len(self.moments)) - 1
         moment = self.moments[at]
         shown = still(self.film, moment)
         recipe = self.session.recipe

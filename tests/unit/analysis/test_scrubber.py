@@ -10,11 +10,11 @@ from workbench.analysis.trace import Trace
 from workbench.presets.preset import part
 
 
-def traced(spelled: str, rows: int = 24, cols: int = 256) -> Trace:
+def traced(spelled: str, cols: int = 256) -> Trace:
     trace, recipe = Trace(), presets.parse(spelled)
     if spelled == "btc:bits=1":
         recipe = recipe.replace(transform=part("transform", "learned", steps=6))
-    for snapshot in snapshots(recipe, gaussian(rows, cols), correlated(cols))[0]:
+    for snapshot in snapshots(recipe, gaussian(24, cols), correlated(cols))[0]:
         trace.see(snapshot)
     return trace
 
@@ -32,7 +32,7 @@ def traced(spelled: str, rows: int = 24, cols: int = 256) -> Trace:
     ],
 )
 def test_a_run_is_its_phases_in_order(spelled: str, kinds: list[str]) -> None:
-    trace = traced(spelled, rows=128)
+    trace = traced(spelled)
     moments = timeline(trace)
     assert list(dict.fromkeys(moment.kind for moment in moments)) == kinds
     frames = [moment.frame for moment in moments]
