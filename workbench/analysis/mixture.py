@@ -1,0 +1,248 @@
+"""What if the calibration text were another mixture? Second moments kept source by source, re-added with any weights.
+
+Moments are means over tokens, so a mixture with shares w_i of the tokens has H = Σ w_i H_i: no text is read again. Every source
+is cut into two halves, document by document: one to calibrate on, one held out to measure with.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from workbench.calibration import CalibrationStats, LayerStats, calibrate
+from workbench.errors import ModelError
+from workbench.models.derived_text import DERIVED, derive
+from workbench.models.handle import ModelHandle
+from workbench.models.text import Text
+from workbench.models.text import text as read_text
+from workbench.quantizers.contract import finish
+from workbench.quantizers.pipeline import output_error, quantize_layer
+from workbench.recipe import Recipe
+from workbench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOKENS = 4096
+SALIENT = 0.05  # share of the channels that count as salient
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a reading of texts is, 0 to 1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class SourceStats:
+    """Statistics of one source: of the half to calibrate on, and of the half held out."""
+
+    fit: CalibrationStats
+    held_out: CalibrationStats
+
+
+Sources = Mapping[str, SourceStats]
+Weights = Mapping[str, float]
+
+
+def default_texts() -> list[Text]:
+    """The two texts that are shipped, and three derived ones, which say so in their names."""
+    words = read_text("calibration")
+    return [words, read_text("evaluation"), *(derive(kind, words) for kind in DERIVED)]
+
+
+def halves(text: Text) -> tuple[Text, Text]:
+    """Every other document, to calibrate on and held out; one document is cut in the middle."""
+    documents = text.documents
+    if len(documents) == 1:
+        middle = len(documents[0]) // 2
+        documents = (documents[0][:middle], documents[0][middle:])
+    return Text(f"{text.name}, first half", documents[::2]), Text(f"{text.name}, held out", documents[1::2])
+
+
+def read_sources(
+    model: ModelHandle,
+    texts: Iterable[Text],
+    *,
+    layers: Sequence[str] | None = None,
+    tokens: int = TOKENS,
+    seed: int = 0,
+    store: Store | None = None,
+) -> dict[str, SourceStats]:
+    """Statistics of `layers` (default: all) on both halves of every text, at most `tokens` tokens a half."""
+    return finish(read_sources_steps(model, texts, layers=layers, tokens=tokens, seed=seed, store=store))
+
+
+def read_sources_steps(
+    model: ModelHandle,
+    texts: Iterable[Text],
+    *,
+    layers: Sequence[str] | None = None,
+    tokens: int = TOKENS,
+    seed: int = 0,
+    store: Store | None = None,
+) -> Generator[Progress, None, dict[str, SourceStats]]:
+    """The same as a generator, for a job that can be stopped between texts."""
+    chosen = list(texts)
+    if len({text.name for text in chosen}) < len(chosen):
+        raise ModelError(f"two of the texts {', '.join(text.name for text in chosen)} have the same name; rename one.")
+    found: dict[str, SourceStats] = {}
+    for number, text in enumerate(chosen):
+        fit, held_out = (calibrate(model, half, tokens=tokens, seed=seed, layers=layers, store=store) for half in halves(text))
+        found[text.name] = SourceStats(fit, held_out)
+        yield Progress((number + 1) / len(chosen))
+    return found
+
+
+def shares(weights: Weights, sources: Sources) -> dict[str, float]:
+    """Weights of the sources as shares that add up to 1; ModelError where none is above zero or one is unknown."""
+    if unknown := sorted(set(weights) - set(sources)):
+        raise ModelError(f"no source {unknown[0]!r}; there are {', '.join(map(repr, sources))}.")
+    if min(weights.values(), default=0) < 0 or (total := sum(weights.values())) <= 0:
+        raise ModelError(f"weights {dict(weights)} make no mixture; give weights of 0 or more, one of them above 0.")
+    return {name: weight / total for name, weight in weights.items() if weight > 0}
+
+
+def mixed(sources: Sources, weights: Weights, layer: str) -> LayerStats:
+    """A layer's statistics on a mixture: moment and mean weighted, largest magnitudes of what is in it."""
+    parts = [(share, sources[name].fit[layer]) for name, share in shares(weights, sources).items()]
+    return LayerStats(
+        sum((share * part.moment.double() for share, part in parts), torch.zeros(())).float(),
+        sum((share * part.mean.double() for share, part in parts), torch.zeros(())).float(),
+        torch.stack([part.absmax for _, part in parts]).amax(0),
+        sum(part.tokens for _, part in parts),
+    )
+
+
+def channel_energy(weight: Tensor, moment: Tensor) -> Tensor:
+    """What each input channel adds to the output's energy by itself, ‖W_j‖² H_jj, `[cols]`."""
+    return weight.float().square().sum(0) * moment.diagonal()
+
+
+def salient(energy: Tensor, share: float = SALIENT) -> set[int]:
+    """The channels with the most energy, at least one."""
+    count = max(1, round(share * len(energy)))
+    return set(torch.argsort(energy, descending=True, stable=True)[:count].tolist())
+
+
+def overlaps(model: ModelHandle, sources: Sources, weights: Weights, layer: str, *, share: float = SALIENT) -> "pd.DataFrame":
+    """How far the mixture's salient channels are those of each source.
+
+    One row a source: source, weight (its share of the mixture), jaccard (of the two sets), shared and channels (how many),
+    energy (share of the source's held-out energy that the mixture's channels carry).
+    """
+    import pandas as pd
+
+    weight, own = model.weight(layer), shares(weights, sources)
+    chosen = salient(channel_energy(weight, mixed(sources, weights, layer).moment), share)
+    rows = []
+    for name, source in sources.items():
+        theirs = salient(channel_energy(weight, source.fit[layer].moment), share)
+        energy = channel_energy(weight, source.held_out[layer].moment)
+        common = len(chosen & theirs)
+        carried = (energy[sorted(chosen)].sum() / energy.sum()).item()
+        rows.append((name, own.get(name, 0.0), common / len(chosen | theirs), common, len(chosen), carried))
+    return pd.DataFrame(rows, columns=["source", "weight", "jaccard", "shared", "channels", "energy"])
+
+
+def spectra(sources: Sources, weights: Weights, layer: str) -> "pd.DataFrame":
+    """Eigenvalues of the second moment, largest first, of the mixture and each source: source, rank, eigenvalue, cumulative."""
+    import pandas as pd
+
+    moments = {"mixture": mixed(sources, weights, layer).moment, **{name: s.fit[layer].moment for name, s in sources.items()}}
+    frames = []
+    for name, moment in moments.items():
+        values = torch.linalg.eigvalsh(moment.double()).flip(0).clamp(min=0)
+        rank = range(1, len(values) + 1)
+        cumulative = values.cumsum(0) / values.sum()
+        frames.append(
+            pd.DataFrame({"source": name, "rank": rank, "eigenvalue": values.numpy(), "cumulative": cumulative.numpy()})
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def mixture_errors(model: ModelHandle, sources: Sources, weights: Weights, layer: str, recipe: Recipe) -> "pd.DataFrame":
+    """A layer's output error when its recipe is calibrated on the mixture, on every source: calibrated half and held-out half.
+
+    One row a source: source, weight, calibrated, held_out_error, and `own`, the held-out error when calibrated on that source alone.
+    """
+    import pandas as pd
+
+    weight, own = model.weight(layer).float(), shares(weights, sources)
+    decoded = quantized(weight, mixed(sources, weights, layer).moment, recipe)
+    rows = []
+    for name, source in sources.items():
+        alone = quantized(weight, source.fit[layer].moment, recipe)
+        fit, held_out = source.fit[layer].moment, source.held_out[layer].moment
+        errors = (output_error(weight, d, h) for d, h in ((decoded, fit), (decoded, held_out), (alone, held_out)))
+        rows.append((name, own.get(name, 0.0), *errors))
+    return pd.DataFrame(rows, columns=["source", "weight", "calibrated", "held_out_error", "own"])
+
+
+def quantized(weight: Tensor, moment: Tensor, recipe: Recipe) -> Tensor:
+    """What a recipe makes of a matrix under a moment, as values."""
+    return finish(quantize_layer(weight, moment, recipe)).weight()
+
+
+def influence(
+    model: ModelHandle,
+    text: Text,
+    layer: str,
+    recipe: Recipe,
+    *,
+    tokens: int = TOKENS,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
+) -> "pd.DataFrame":
+    """Which documents of a text matter: each one's moment subtracted from the sum, and the layer quantized without it.
+
+    One row a document of the half to calibrate on, the most influential first: sample (its number), begins, tokens,
+    moment_change = ‖H₋ᵢ − H‖/‖H‖, error_change = held-out output error without it minus with it (above zero: the document helps).
+    """
+    return finish(influence_steps(model, text, layer, recipe, tokens=tokens), lambda step: on_progress(step.fraction, 1))
+
+
+def influence_steps(
+    model: ModelHandle, text: Text, layer: str, recipe: Recipe, *, tokens: int = TOKENS
+) -> Generator[Progress, None, "pd.DataFrame"]:
+    """The same as a generator, for a job."""
+    import pandas as pd
+
+    fit, rest = halves(text)
+    weight = model.weight(layer).float()
+    held_out = calibrate(model, rest, tokens=tokens, layers=[layer])[layer].moment
+    samples = documents(model, fit, layer, tokens)
+    yield Progress(0.5)
+    total = sum(stats.tokens for _, stats in samples)
+    summed = sum((stats.tokens * stats.moment.double() for _, stats in samples), torch.zeros(()))
+    moment = (summed / total).float()
+    before = output_error(weight, quantized(weight, moment, recipe), held_out)
+    rows = []
+    for done, (number, stats) in enumerate(samples):
+        without = ((summed - stats.tokens * stats.moment.double()) / (total - stats.tokens)).float()
+        change = ((without - moment).norm() / moment.norm()).item()
+        error = output_error(weight, quantized(weight, without, recipe), held_out) - before
+        begins = " ".join(fit.documents[number].split()[:6])
+        rows.append((number, begins, stats.tokens, change, error))
+        yield Progress(0.5 + 0.5 * (done + 1) / len(samples))
+    table = pd.DataFrame(rows, columns=["sample", "begins", "tokens", "moment_change", "error_change"])
+    order = table["error_change"].abs().sort_values(ascending=False, kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def documents(model: ModelHandle, text: Text, layer: str, tokens: int) -> list[tuple[int, LayerStats]]:
+    """A layer's statistics on each document by itself, in the text's order, `tokens` tokens in all; at least two documents."""
+    found, left = [], tokens
+    for number, document in enumerate(text.documents):
+        if left <= 0:
+            break
+        stats = calibrate(model, Text(text.name, (document,)), tokens=left, layers=[layer])[layer]
+        found.append((number, stats))
+        left -= stats.tokens
+    if len(found) < 2:
+        raise ModelError(
+            f"{len(found)} documents of {text.name!r} were read; influence needs 2 or more: give more tokens or texts."
+        )
+    return found

@@ -1,0 +1,51 @@
+"""Texts made from another one, to calibrate on something clearly different: derived, and called so by their names."""
+
+import random
+import re
+from collections.abc import Callable
+
+from workbench.errors import ModelError
+from workbench.models.text import Text
+
+WORD = re.compile(r"[A-Za-z]+")
+LETTERS = "abcdefghijklmnopqrstuvwxyz     .,"
+
+
+def shuffled(document: str, draw: random.Random) -> str:
+    """Its words in a drawn order: the same tokens, no sentence."""
+    words = document.split()
+    draw.shuffle(words)
+    return " ".join(words)
+
+
+def program(document: str, draw: random.Random) -> str:
+    """Lines that look like a program, named by its words."""
+    words = [word.lower() for word in WORD.findall(document)] or ["x"]
+    lines = []
+    for _ in range(max(1, len(words) // 8)):
+        name, first, second, third = (draw.choice(words) for _ in range(4))
+        lines += [f"def {name}_{first}({second}, {third}):", f"    return {second}[{draw.randrange(10)}] + {third}({first})", ""]
+    return "\n".join(lines)
+
+
+def noise(document: str, draw: random.Random) -> str:
+    """As many letters, drawn evenly: no words at all."""
+    return "".join(draw.choice(LETTERS) for _ in document)
+
+
+DERIVED: dict[str, Callable[[str, random.Random], str]] = {
+    "shuffled words": shuffled,
+    "program-like": program,
+    "random letters": noise,
+}
+
+
+def derive(kind: str, text: Text, seed: int = 0) -> Text:
+    """`text` made into another kind of text, document by document, drawn by `seed`; ModelError for an unknown kind.
+
+    Its name says what was done, so that nobody takes it for real text.
+    """
+    if kind not in DERIVED:
+        raise ModelError(f"text cannot be derived as {kind!r}; use {', '.join(map(repr, DERIVED))}.")
+    draw = random.Random(seed)
+    return Text(f"{kind} (derived from {text.name})", tuple(DERIVED[kind](document, draw) for document in text.documents))

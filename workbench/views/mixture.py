@@ -1,0 +1,133 @@
+"""Calibration what-if: salient channels, spectra, errors and the influence of single documents as a mixture changes."""
+
+from typing import Any
+
+import pandas as pd
+
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+CHANNELS = "Does this mixture find the same salient channels?"
+SPECTRUM = "How many directions do the inputs use?"
+ERRORS = "What does this mixture cost each text?"
+INFLUENCE = "Which documents matter?"
+SHOWN = 12  # documents in the figure; the table has all
+
+
+def channels(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Jaccard overlap of salient channels with each source's own; `table` as `analysis.mixture.overlaps` makes it."""
+    plot = {
+        "data": [bars(table["jaccard"], table["source"], "overlap", theme.original, "overlap %{x:.2f}")],
+        "layout": sideways(theme, "overlap of salient channels (Jaccard)", len(table), xaxis={"range": [0, 1]}),
+    }
+    least = table.loc[table["jaccard"].idxmin()]
+    answer = (
+        f"Of the {least['channels']} channels that count as salient, the mixture shares fewest with {least['source']}: "
+        f"{least['shared']}, an overlap of {least['jaccard']:.2f}; its channels carry "
+        f"{themes.percent(least['energy'])} of that text's held-out output energy."
+    )
+    return Figure(CHANNELS, answer, plot, table)
+
+
+def spectrum(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Eigenvalues by rank, the mixture strong, sources thin; `table` as `analysis.mixture.spectra` makes it."""
+    traces: list[dict[str, Any]] = []
+    for number, (source, lines) in enumerate(table.groupby("source", sort=False)):
+        mixture = source == "mixture"
+        colour = theme.quantized if mixture else themes.CATEGORIES[number % len(themes.CATEGORIES)]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": lines["rank"].tolist(),
+                "y": lines["eigenvalue"].clip(lower=1e-12).tolist(),
+                "name": source,
+                "line": {"color": colour, "width": 4 if mixture else 1.5},
+                "hovertemplate": f"{source}<br>rank %{{x}}: %{{y:.3g}}<extra></extra>",
+            }
+        )
+    plot = {
+        "data": traces,
+        "layout": themes.layout(
+            theme, x="rank", y="eigenvalue (log scale)", showlegend=True, xaxis={"type": "log"}, yaxis={"type": "log"}
+        ),
+    }
+    half = table[table["cumulative"] >= 0.9].groupby("source", sort=False)["rank"].min()
+    widest = half.drop("mixture").idxmax()
+    answer = (
+        f"{half['mixture']} of {table['rank'].max()} directions hold 90 % of the mixture's second moment; of single texts, "
+        f"{widest} spreads most, over {half[widest]}."
+    )
+    return Figure(SPECTRUM, answer, plot, table)
+
+
+def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Calibrated and held-out output error on each source; `table` as `analysis.mixture.mixture_errors` makes it."""
+    plot = {
+        "data": [
+            bars(table["calibrated"], table["source"], "calibrated half", theme.original, "calibrated half %{x:.3g}"),
+            bars(table["held_out_error"], table["source"], "held-out half", theme.quantized, "held-out half %{x:.3g}"),
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": table["own"].tolist(),
+                "y": table["source"].tolist(),
+                "name": "held out, calibrated on this text alone",
+                "marker": {"symbol": "diamond-open", "size": 11, "color": theme.text, "line": {"width": 2}},
+                "hovertemplate": "alone %{x:.3g}<extra></extra>",
+            },
+        ],
+        "layout": sideways(
+            theme, "output error", 2 * len(table), barmode="group", showlegend=True, xaxis={"rangemode": "tozero"}
+        ),
+    }
+    worst = table.loc[table["held_out_error"].idxmax()]
+    loss = table.assign(more=table["held_out_error"] / table["own"] - 1)
+    most = loss.loc[loss["more"].idxmax()]
+    answer = (
+        f"Held out, the largest output error is {themes.error(worst['held_out_error'])} on {worst['source']}; calibrating on the "
+        f"mixture instead of on the text itself costs most on {most['source']}: {most['more']:+.0%}."
+    )
+    return Figure(ERRORS, answer, plot, table)
+
+
+def documents(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Change of the held-out error without each document; `table` as `analysis.mixture.influence` makes it."""
+    shown = table.head(SHOWN)
+    labels = pd.Series([f"{line.sample}: {line.begins}" for line in shown.itertuples()])
+    colours = [theme.original if change >= 0 else theme.quantized for change in shown["error_change"]]
+    bar = bars(shown["error_change"], labels, "without it", theme.original, "%{x:+.3g}")
+    plot = {
+        "data": [bar | {"marker": {"color": colours}}],
+        "layout": sideways(
+            theme, "change of the held-out output error without the document", len(shown), xaxis={"zeroline": True}
+        ),
+    }
+    helps = int((table["error_change"] > 0).sum())
+    first = table.iloc[0]
+    verb = "raises" if first["error_change"] > 0 else "lowers"
+    answer = (
+        f"Of {len(table)} documents {helps} help: without them the held-out error rises. Leaving out document {first['sample']} "
+        f"(“{first['begins']} …”) {verb} it most, by {themes.error(abs(first['error_change']))}."
+    )
+    return Figure(INFLUENCE, answer, plot, table)
+
+
+def bars(values: pd.Series, names: pd.Series, label: str, colour: str, hover: str) -> dict[str, Any]:
+    """Horizontal bars, one a name."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": values.astype(float).tolist(),
+        "y": names.tolist(),
+        "name": label,
+        "marker": {"color": colour},
+        "hovertemplate": f"%{{y}}<br>{hover}<extra></extra>",
+    }
+
+
+def sideways(theme: Theme, x: str, count: int, **more: Any) -> dict[str, Any]:
+    """The layout of horizontal bars, the first on top."""
+    y = {"type": "category", "autorange": "reversed", "showgrid": False}
+    return themes.layout(theme, x=x, height=140 + 30 * count, yaxis=y, **more)
