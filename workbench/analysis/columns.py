@@ -112,6 +112,9 @@ COLUMNS: dict[str, Column] = {
     "begins": Column("begins", "The document's first words."),
     "moment_change": Column("moment change", "‖H without it − H‖/‖H‖.", ".3g"),
     "error_change": Column("error change", "Held-out output error without it minus with it; above 0 it helps.", ".3g"),
+    "added_loss": Column(
+        "added loss", "Loss over the original's, nats per token: the logarithm of the perplexity's ratio.", ".3g"
+    ),
     "scheme": Column("scheme", "How keys and values are stored."),
     "bits_per_value": Column("stored bits", "Bits per key or value of packed tokens: codes, scales, maps.", ".2f"),
     "bytes_per_token": Column("bytes a token", "All layers' keys and values; the newest tokens in fp16 included.", ",.0f"),

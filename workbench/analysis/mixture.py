@@ -164,22 +164,38 @@ def spectra(sources: Sources, weights: Weights, layer: str) -> "pd.DataFrame":
     return pd.concat(frames, ignore_index=True)
 
 
-def mixture_errors(model: ModelHandle, sources: Sources, weights: Weights, layer: str, recipe: Recipe) -> "pd.DataFrame":
+def mixture_errors(
+    model: ModelHandle,
+    sources: Sources,
+    weights: Weights,
+    layer: str,
+    recipe: Recipe,
+    own: Mapping[str, float] | None = None,
+) -> "pd.DataFrame":
     """A layer's output error when its recipe is calibrated on the mixture, on every source: calibrated half and held-out half.
 
-    One row a source: source, weight, calibrated, held_out_error, and `own`, the held-out error when calibrated on that source alone.
+    One row a source: source, weight, calibrated, held_out_error, and `own`, held out when calibrated on that source alone
+    (`own_errors`, measured here unless it is given).
     """
     import pandas as pd
 
-    weight, own = model.weight(layer).float(), shares(weights, sources)
+    weight, parts = model.weight(layer).float(), shares(weights, sources)
+    alone = own_errors(model, sources, layer, recipe) if own is None else own
     decoded = quantized(weight, mixed(sources, weights, layer).moment, recipe)
     rows = []
     for name, source in sources.items():
-        alone = quantized(weight, source.fit[layer].moment, recipe)
-        fit, held_out = source.fit[layer].moment, source.held_out[layer].moment
-        errors = (output_error(weight, d, h) for d, h in ((decoded, fit), (decoded, held_out), (alone, held_out)))
-        rows.append((name, own.get(name, 0.0), *errors))
+        errors = (output_error(weight, decoded, half[layer].moment) for half in (source.fit, source.held_out))
+        rows.append((name, parts.get(name, 0.0), *errors, alone[name]))
     return pd.DataFrame(rows, columns=["source", "weight", "calibrated", "held_out_error", "own"])
+
+
+def own_errors(model: ModelHandle, sources: Sources, layer: str, recipe: Recipe) -> dict[str, float]:
+    """The layer's held-out output error on each source when it is calibrated on that source alone."""
+    weight = model.weight(layer).float()
+    return {
+        name: output_error(weight, quantized(weight, source.fit[layer].moment, recipe), source.held_out[layer].moment)
+        for name, source in sources.items()
+    }
 
 
 def quantized(weight: Tensor, moment: Tensor, recipe: Recipe) -> Tensor:

@@ -5,7 +5,11 @@ from typing import Any
 import panel as pn
 import param
 
+from workbench.widgets.cache_view import CacheView
+from workbench.widgets.calibration_view import CalibrationView
+from workbench.widgets.card_view import CardView
 from workbench.widgets.component import Component, chosen
+from workbench.widgets.expectations_view import ExpectationsView
 from workbench.widgets.history import HistoryView
 from workbench.widgets.layer_browser import LayerTable
 from workbench.widgets.method import MethodView
@@ -25,6 +29,10 @@ TABS: dict[str, type[Component]] = {
     "Speed": SpeedView,
     "Table": LayerTable,
     "History": HistoryView,
+    "Calibration": CalibrationView,
+    "KV cache": CacheView,
+    "Expectations": ExpectationsView,
+    "Card": CardView,
 }
 # across the top of the page, above layers, tabs and bench
 STRIPS: tuple[type[Component], ...] = (SqueezeView,)

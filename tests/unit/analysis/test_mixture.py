@@ -136,6 +136,11 @@ def test_influence_ranks_documents(builtin: ModelHandle) -> None:
     for kept in (fit.documents, fit.documents[::2]):  # all, and without number 1
         stats = calibrate(builtin, Text("kept", kept), tokens=10_000, layers=[LAYER])
         errors.append(output_error(weight, wb.quantize(builtin, LAYER, RECIPE, stats=stats).weight(), held_out))
+    whole, without = (
+        calibrate(builtin, Text("kept", k), tokens=10_000, layers=[LAYER])[LAYER].moment
+        for k in (fit.documents, fit.documents[::2])
+    )
+    assert table.loc[1, "moment_change"] == pytest.approx(((without - whole).norm() / whole.norm()).item(), rel=1e-3)
     assert table.loc[1, "error_change"] == pytest.approx(errors[1] - errors[0], abs=2e-4)
     assert "documents" in views.documents(table.reset_index()).answer
 

@@ -1,0 +1,138 @@
+"""How fragile a model of this size and training should be, by a published scaling law, and what studies of larger ones found.
+
+The law was fitted on other models; beside it stands what was measured here. Nothing here is a promise.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.errors import ModelError
+from workbench.models.handle import ModelHandle
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BITS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Law:
+    """Loss that quantization adds, nats per token: `factor` · D^`by_tokens` / (N^`by_parameters` · bits^`by_bits`).
+
+    N counts parameters, D tokens of training. It was fitted where both are inside these ranges, for `bits`.
+    """
+
+    factor: float
+    by_tokens: float
+    by_parameters: float
+    by_bits: float
+    parameters: tuple[float, float]
+    tokens: tuple[float, float]
+    bits: tuple[float, float]
+
+    def added_loss(self, parameters: float, tokens: float, bits: float) -> float:
+        """Nats per token; ModelError unless all three are positive."""
+        if min(parameters, tokens, bits) <= 0:
+            raise ModelError(f"{parameters:g} parameters, {tokens:g} tokens and {bits:g} bits; give numbers above 0.")
+        return self.factor * tokens**self.by_tokens / (parameters**self.by_parameters * bits**self.by_bits)
+
+    def outside(self, parameters: float, tokens: float) -> str:
+        """What of a model lies outside of what the law was fitted on, as words; empty where nothing does."""
+        what = (("parameters", parameters, self.parameters), ("training tokens", tokens, self.tokens))
+        return " and ".join(f"{large(value)} {name}" for name, value, (low, high) in what if not low <= value <= high)
+
+
+def large(number: float) -> str:
+    """A large number in words: `4.72 million`."""
+    size, word = (1e9, "billion") if number >= 1e9 else (1e6, "million")
+    return f"{number / size:.3g} {word}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a paper found, in sentences of our own; `known` says how far we checked it."""
+
+    title: str
+    arxiv: str
+    found: str
+    known: str
+
+
+# the constants are those of round-to-nearest-like GPTQ on Pythia checkpoints
+UNDERTRAINED = Law(0.017, 0.5251, 0.2261, 5.4967, (160e6, 12e9), (1e9, 206e9), (2, 4))
+
+STUDIES = (
+    Study(
+        "Low-bit quantization favors undertrained LLMs",
+        "2411.17691",
+        "More than 1500 quantized checkpoints: larger models lose less, and models trained on more tokens lose more. "
+        "The loss that is added follows a power of tokens, parameters and bits; the curve here is that law.",
+        "Findings from its abstract; the law's four constants from a summary of it, not compared with the paper's own table.",
+    ),
+    Study(
+        "Scaling laws for precision",
+        "2411.04330",
+        "Over 465 training runs, up to 1.7B parameters and 26B tokens: what post-training quantization costs grows with the "
+        "tokens that a model was trained on, until more training makes the quantized model worse.",
+        "From its abstract and a summary of it.",
+    ),
+    Study(
+        "How good are low-bit quantized LLaMA3 models?",
+        "2404.14047",
+        "Ten methods from 1 to 8 bits: 4 bits cost little, 3 bits clearly more and depend on the method, 2 bits and fewer mostly "
+        "collapse. Fine-tuning with low-rank adapters did not bring back what was lost below 4 bits; the 70B model is "
+        "sturdier than the 8B.",
+        "From its abstract and summaries of it.",
+    ),
+    Study(
+        "An empirical study of Qwen3 quantization",
+        "2505.02214",
+        "Five methods (round to nearest, GPTQ, AWQ, SmoothQuant, BiLLM) from 1 to 8 bits: nearly nothing is lost at 8 bits, "
+        "something at 4, much at 3 and fewer; larger models are sturdier.",
+        "From its abstract and summaries of it.",
+    ),
+)
+
+
+def parameters(model: ModelHandle) -> int:
+    """Weights of a model's linear layers."""
+    return int(model.layers()["parameters"].sum())
+
+
+def training_tokens(model: ModelHandle) -> int | None:
+    """Tokens that a model was trained on, where its folder says so in training.json, as the built-in model's does; else None."""
+    path = model.folder / "training.json"
+    if not path.is_file():
+        return None
+    stages = json.loads(path.read_text()).get("stages", [])
+    return sum(int(stage["tokens_seen"]) for stage in stages) or None
+
+
+def expectation_table(count: float, tokens: float, law: Law = UNDERTRAINED) -> "pd.DataFrame":
+    """What the law expects of `count` parameters and `tokens` training tokens.
+
+    One row for each of `BITS`: bits, added_loss (nats per token), ratio (perplexity over the original's).
+    """
+    import pandas as pd
+
+    losses = [law.added_loss(count, tokens, bits) for bits in BITS]
+    return pd.DataFrame({"bits": BITS, "added_loss": losses, "ratio": [math.exp(loss) for loss in losses]})
+
+
+def own_curve(stops: "pd.DataFrame") -> "pd.DataFrame":
+    """What was measured, in the same terms: recipe, bits_per_weight, added_loss and ratio to the first row, the original.
+
+    `stops` holds recipe, bits_per_weight and perplexity, the original first; rows without a loss above zero stay.
+    """
+    import numpy as np
+
+    original = stops["perplexity"].iloc[0] if len(stops) else float("nan")
+    ratio = stops["perplexity"] / original
+    return (
+        stops[["recipe", "bits_per_weight"]]
+        .assign(added_loss=np.log(ratio.astype(float)), ratio=ratio)
+        .iloc[1:]
+        .reset_index(drop=True)
+    )

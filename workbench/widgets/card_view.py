@@ -1,0 +1,168 @@
+"""The quant card of what this session has quantized: its figures here, the file to attach, and the difference to another card."""
+
+import io
+import json
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis.card import tree_hash
+from workbench.analysis.card_diff import diff_cards
+from workbench.errors import ArtifactError, WorkbenchError
+from workbench.jobs import Job
+from workbench.quantized import QuantizedModel
+from workbench.recipe import LayerPlan
+from workbench.views.card import Card, card
+from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
+from workbench.widgets.job_panel import JobPanel
+
+TOKENS = 2048
+QUESTION = "What was made, and what does it cost?"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The card is being measured."""
+
+    fraction: float = 0.0
+
+
+class CardView(Component):
+    """Make the card of the latest results and download it; `card` is it as a value, None until it is made."""
+
+    watches = ("results",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """Buttons above, figures below, the comparison at the end."""
+        self.card: Card | None = None
+        self.tokens = pn.widgets.IntInput(
+            label="Tokens",
+            value=TOKENS,
+            start=64,
+            end=20_000,
+            step=256,
+            width=110,
+            description="How much of the evaluation text is read",
+        )
+        self.go = pn.widgets.Button(
+            label="Make the card",
+            color="primary",
+            width=140,
+            margin=(24, 10, 5, 10),
+            description="Measure what is quantized now and gather everything in one file",
+            stylesheets=[chosen()],
+        )
+        self.page, self.data = (
+            pn.widgets.FileDownload(
+                callback=make, filename=name, label=f"Download {name}", width=190, margin=(24, 10, 5, 10), disabled=True
+            )
+            for make, name in ((self.html, "card.html"), (self.json, "card.json"))
+        )
+        self.other = pn.widgets.FileInput(accept=".json", description="A card.json of another run or machine")
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
+        self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.frames = {name: FigureFrame() for name in ("perplexity", "ledger", "errors")}
+        self.difference = pn.Column(sizing_mode="stretch_width")
+        self.go.on_click(lambda _: self.notices.guard(self.make))
+        self.other.param.watch(lambda _: self.notices.guard(self.compare), "value")
+        return pn.Column(
+            pn.FlexBox(self.tokens, self.go, self.page, self.data),
+            self.jobs,
+            self.sentence,
+            *self.frames.values(),
+            pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>What differs from another card?</h2>"),
+            self.other,
+            self.difference,
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """The card there is, or what to do; when results changed since, it says so."""
+        if self.card is None:
+            next_step = (
+                "press Make the card" if self.session.latest() else "quantize a layer or the whole model on the bench first"
+            )
+            self._say(f"No card is made yet: {next_step}.")
+        else:
+            self._show()
+
+    def quantized(self) -> QuantizedModel:
+        """Everything this session has quantized, each layer as its latest result."""
+        session, layers = self.session, self.session.latest()
+        if not layers:
+            raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
+        plan = LayerPlan(tuple((name, layer.recipe) for name, layer in layers.items()))
+        whole = session.whole
+        if whole is not None and all(whole.layers.get(name) is layer for name, layer in layers.items()):
+            return whole
+        facts = session.shared.stats().facts()
+        return QuantizedModel(session.model.source, dict(layers), plan, facts, changed_tensors=session.changed_tensors())
+
+    def make(self) -> None:
+        """Measure and gather."""
+        quantized, tokens = self.quantized(), int(self.tokens.value or TOKENS)
+
+        def steps() -> Generator[Begun, None, Card]:
+            yield Begun()
+            return card(quantized, self.session.model, tokens=tokens)
+
+        self.jobs.run(steps, "making the card", ended=self._made_one)
+
+    def _made_one(self, job: Job[Any]) -> None:
+        if job.error is None and job.progress == 1.0:
+            self.card = job.result()
+        self.refresh()
+
+    def _show(self) -> None:
+        assert self.card is not None
+        self.page.disabled = self.data.disabled = False
+        stale = self.card.facts["hashes"]["layers"] != {
+            name: tree_hash(layer.packed) for name, layer in self.session.latest().items()
+        }
+        more = " Results have changed since: make it again." if stale else ""
+        self.sentence.object = heading(self.card.answer + more)
+        for name, figure in self.card.figures(theme()).items():
+            self.frames[name].view.visible = True
+            self.frames[name].draw(figure)
+
+    def _say(self, sentence: str) -> None:
+        self.sentence.object = heading(sentence)
+        for frame in self.frames.values():
+            frame.view.visible = False
+
+    def html(self) -> io.StringIO:
+        """The page, as a file."""
+        return self._file("html")
+
+    def json(self) -> io.StringIO:
+        """The facts, as a file."""
+        return self._file("json")
+
+    def _file(self, kind: str) -> io.StringIO:
+        if self.card is None:
+            raise WorkbenchError("no card is made yet: press Make the card.")
+        return io.StringIO(self.card.html() if kind == "html" else self.card.json())
+
+    def compare(self) -> None:
+        """What differs between the chosen card and the one made here."""
+        if self.other.value is None:
+            return
+        if self.card is None:
+            raise WorkbenchError("there is nothing to compare with yet: press Make the card first.")
+        try:
+            facts = json.loads(self.other.value)
+            found = diff_cards(facts, self.card.facts)
+        except (ValueError, KeyError, TypeError):
+            raise ArtifactError(f"{self.other.filename} is no quant card; give a card.json.") from None
+        table = found.table()
+        table[["first", "second"]] = table[["first", "second"]].astype(str)
+        parts = [pn.pane.HTML(f"<p aria-live='polite'>{' '.join([found.answer, *found.skipped])}</p>")]
+        self.difference[:] = [*parts, data_table(table)] if len(table) else parts
+
+
+def heading(answer: str) -> str:
+    """The question as the title and its answer."""
+    return f"<h2 style='font-size:1.15rem;margin:0'>{QUESTION}</h2><p style='margin:2px 0' aria-live='polite'>{answer}</p>"
