@@ -16,14 +16,19 @@ from workbench.presets import recipe  # isort: skip
 from workbench.registry import make as part
 
 if TYPE_CHECKING:
+    from workbench.analysis.budget import error_budget
     from workbench.analysis.compare import compare
+    from workbench.analysis.fork import ForkFinder
     from workbench.analysis.replay import Replay
+    from workbench.analysis.scores import layer_scores
+    from workbench.analysis.sensitivity import sensitivity
     from workbench.analysis.whatif import what_if
     from workbench.artifact import load, save
     from workbench.calibration import calibrate
     from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
+    from workbench.quantizers.allocation import allocate
     from workbench.views.card import card
     from workbench.widgets import Explorer, notebook
 
@@ -31,14 +36,18 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Explorer",
+    "ForkFinder",
     "LayerPlan",
     "Recipe",
     "Replay",
+    "allocate",
     "calibrate",
     "card",
     "compare",
+    "error_budget",
     "errors",
     "fuse",
+    "layer_scores",
     "load",
     "notebook",
     "open_model",
@@ -47,23 +56,29 @@ __all__ = [
     "quantize_model",
     "recipe",
     "save",
+    "sensitivity",
     "text",
     "what_if",
 ]
 
 _HOMES = {
     "Explorer": "workbench.widgets",
+    "ForkFinder": "workbench.analysis.fork",
     "Replay": "workbench.analysis.replay",
+    "allocate": "workbench.quantizers.allocation",
     "calibrate": "workbench.calibration",
     "card": "workbench.views.card",
     "compare": "workbench.analysis.compare",
+    "error_budget": "workbench.analysis.budget",
     "fuse": "workbench.models",
+    "layer_scores": "workbench.analysis.scores",
     "load": "workbench.artifact",
     "notebook": "workbench.widgets",
     "open_model": "workbench.models",
     "quantize": "workbench.quantizers",
     "quantize_model": "workbench.quantizers",
     "save": "workbench.artifact",
+    "sensitivity": "workbench.analysis.sensitivity",
     "text": "workbench.models.text",
     "what_if": "workbench.analysis.whatif",
 }

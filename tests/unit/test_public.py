@@ -8,8 +8,9 @@ import pytest
 import workbench as wb
 
 PUBLIC = [
-    "Explorer", "LayerPlan", "Recipe", "Replay", "calibrate", "card", "compare", "errors", "fuse", "load", "notebook",
-    "open_model", "part", "quantize", "quantize_model", "recipe", "save", "text", "what_if",
+    "Explorer", "ForkFinder", "LayerPlan", "Recipe", "Replay", "allocate", "calibrate", "card", "compare", "error_budget",
+    "errors", "fuse", "layer_scores", "load", "notebook", "open_model", "part", "quantize", "quantize_model", "recipe",
+    "save", "sensitivity", "text", "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",

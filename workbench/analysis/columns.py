@@ -136,6 +136,34 @@ COLUMNS: dict[str, Column] = {
     "change": Column("change", "By how much, where it is a number.", ".3g"),
     "allowed": Column("allowed", "The largest change that counts as none.", ".3g"),
     "within": Column("within", "Whether the change is within its tolerance, or may be."),
+    "kl": Column("KL", "KL(original ‖ changed), nats per token: how far predictions moved with only this changed.", ".3g"),
+    "kl_low": Column("KL from", "Lower end of the KL's 95 % interval, over documents.", ".3g"),
+    "kl_high": Column("KL to", "Upper end of the KL's 95 % interval, over documents.", ".3g"),
+    "top1_changed": Column("changed tokens", "Share of tokens whose likeliest successor changed.", ".2%"),
+    "floor": Column(
+        "half-precision noise", "The KL of computing the original model in bfloat16: below it nothing means anything.", ".3g"
+    ),
+    "significant": Column("significant", "Whether the KL's interval lies above the half-precision noise."),
+    "accumulated": Column("accumulated KL", "KL with this layer and all before it quantized.", ".3g"),
+    "earlier": Column("one layer", "The earlier layer of the pair."),
+    "later": Column("other layer", "The later layer of the pair."),
+    "together": Column("KL together", "KL with both layers quantized.", ".3g"),
+    "apart": Column("KL apart", "The sum of both layers' own KL.", ".3g"),
+    "interaction": Column("interaction", "KL together minus KL apart: above zero where two layers hurt each other.", ".3g"),
+    "interaction_low": Column("from", "Lower end of the interaction's 95 % interval.", ".3g"),
+    "interaction_high": Column("to", "Upper end of the interaction's 95 % interval.", ".3g"),
+    "lim": Column("LIM", "−cos(block input, block output): higher where a block changes more.", ".4f"),
+    "zd": Column("ZD", "−(share of weights more than one standard deviation above the mean): higher for heavier tails.", ".4f"),
+    "entropy": Column("entropy", "Entropy of the clusters of a block's outputs, bits.", ".2f"),
+    "token": Column("token", "The token's text."),
+    "chosen": Column("quantized writes", "The token that the quantized model would write here."),
+    "agrees": Column("agrees", "Whether both models write this token."),
+    "kl_restored": Column(
+        "KL restored", "KL at the fork with this layer back at full precision and all others quantized.", ".3g"
+    ),
+    "lead_restored": Column("lead restored", "The original token's lead over its rival with this layer restored, nats.", ".3g"),
+    "lead_gain": Column("lead won back", "What restoring this layer gives the original token against its rival, nats.", ".3g"),
+    "kl_alone": Column("KL alone", "KL at the fork with only this layer quantized.", ".3g"),
     "mean": Column("mean μ", "What is added to every weight of the row.", ".3g"),
 }
 

@@ -3,9 +3,11 @@
 Hidden states after every block are kept for one text; a swap runs from the earliest changed block to the logits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from workbench.analysis.divergence import Divergence, Tokens, score, summarise
@@ -26,7 +28,7 @@ class Replay:
     """A model on `tokens` tokens of `text`, ready to be run again with layers changed.
 
     Logits of the whole vocabulary are never kept: the original's are made again from its last hidden states, window by
-    window. `bytes` is the memory of what is kept: blocks × tokens × width × 4.
+    window. `bytes` is the memory of what is kept: (blocks + 1) × tokens × width × 4.
     """
 
     def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = TOKENS, seed: int = 0) -> None:
@@ -46,10 +48,25 @@ class Replay:
         before afterwards. Raises ModelError for an unknown layer, ShapeError for a wrong shape.
         """
         swaps = {name: swap_of(self.model, name, change) for name, change in changes.items()}
-        rows = []
-        for index, span in enumerate(self.spans):
-            original, changed = self.boundaries.logits(index), self.boundaries.logits(index, swaps)
-            rows.append(score(span.document, span.window, original, changed))
+        return self._compare(lambda index: self.boundaries.logits(index, swaps))
+
+    @cached_property
+    def noise(self) -> Divergence:
+        """What half precision alone does: the original model computed in bfloat16. No change below it means anything."""
+        own = dict.fromkeys(self.model.layer_names)
+
+        def half(index: int) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.boundaries.logits(index, own)
+
+        return self._compare(half)
+
+    def _compare(self, changed: Callable[[int], Tensor]) -> Divergence:
+        """The original and the logits of every window by its number."""
+        rows = [
+            score(span.document, span.window, self.boundaries.logits(index), changed(index))
+            for index, span in enumerate(self.spans)
+        ]
         return summarise(Tokens(*(np.concatenate(column) for column in zip(*rows, strict=True))), self.text.name, self.seed)
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from workbench.models.blocks import block_name
@@ -18,7 +19,7 @@ Swap = Tensor | nn.Module | None
 
 
 class Boundaries:
-    """What every block of `model` puts out for each window of token ids `[1, T]`, and the logits of a changed model from there.
+    """What enters and leaves every block of `model` for each window of token ids `[1, T]`, and logits from there.
 
     `base` are layers that are swapped from the start, as in `ModelHandle.swapped`; the kept states are those of the model with
     them. Kept states are copies, and copies are handed out: a block that writes into its input harms nobody.
@@ -31,12 +32,12 @@ class Boundaries:
         self.windows = tuple(windows)
         self.blocks = list(dict.fromkeys(block_name(layer) for layer in model.layer_names))
         self._lm = model.language_model()
-        self._after = [self._outputs(ids) for ids in self.windows]
+        self._kept = [self._run(ids) for ids in self.windows]
 
     @property
     def bytes(self) -> int:
-        """Memory of the kept states: blocks × tokens × width × 4."""
-        return sum(hidden(out).nbytes for outputs in self._after for out in outputs)
+        """Memory of the kept states: (blocks + 1) × tokens × width × 4."""
+        return sum(hidden(state).nbytes for kept in self._kept for state in kept)
 
     def first_block(self, layers: Iterable[str]) -> int:
         """Index of the earliest block with one of `layers`; the number of blocks where there are none."""
@@ -53,14 +54,22 @@ class Boundaries:
         with self.model.swapped(replaced), self._standing_in(window, self.first_block(changes)):
             return self._lm.logits(self.windows[window])
 
-    def _outputs(self, ids: Tensor) -> list[Any]:
-        """What each block puts out, copied before the next one sees it."""
+    def states(self, index: int) -> Tensor:
+        """Hidden states `[tokens, width]` before block `index` (one past the last: after it), window after window."""
+        return torch.cat([hidden(kept[index]).flatten(0, 1) for kept in self._kept])
+
+    def _run(self, ids: Tensor) -> list[Any]:
+        """What the first block gets and each block puts out, copied before the next one sees it."""
+        blocks = [self.model.module.get_submodule(name) for name in self.blocks]
         seen: list[Any] = []
+
+        def see(_block: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen.append(copied(inputs[0] if inputs else kwargs["hidden_states"]))
+
         with self.model.swapped(self.base), ExitStack() as hooks:
-            for name in self.blocks:
-                block = self.model.module.get_submodule(name)
-                handle = block.register_forward_hook(lambda _module, _inputs, out: seen.append(copied(out)))
-                hooks.callback(handle.remove)
+            hooks.callback(blocks[0].register_forward_pre_hook(see, with_kwargs=True).remove)
+            for block in blocks:
+                hooks.callback(block.register_forward_hook(lambda _block, _inputs, out: seen.append(copied(out))).remove)
             self._lm.logits(ids)
         return seen
 
@@ -68,7 +77,7 @@ class Boundaries:
     def _standing_in(self, window: int, start: int) -> Iterator[None]:
         """Blocks before `start` do not run: each hands on what it put out in the kept run."""
         blocks = [self.model.module.get_submodule(name) for name in self.blocks[:start]]
-        for block, kept in zip(blocks, self._after[window], strict=False):
+        for block, kept in zip(blocks, self._kept[window][1:], strict=False):
             # a block's own forward is found on its class: the one set here is removed without a trace
             block.forward = partial(replayed, kept)
         try:

@@ -3,7 +3,7 @@
 Importing the package registers every transform, split, coder, assignment, correction choice for activations and refinement.
 """
 
-from workbench.quantizers import activations, assignment, coders, corrections, refinements, splits, transforms
+from workbench.quantizers import activations, allocation, assignment, coders, corrections, refinements, splits, transforms
 from workbench.quantizers.folding import fold
 from workbench.quantizers.layer import quantize, quantize_steps
 from workbench.quantizers.model import quantize_model, quantize_model_steps
@@ -12,6 +12,7 @@ from workbench.quantizers.progress import LayerProgress
 __all__ = [
     "LayerProgress",
     "activations",
+    "allocation",
     "assignment",
     "coders",
     "corrections",

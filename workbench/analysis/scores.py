@@ -1,0 +1,54 @@
+"""How important is a layer, without quantizing it? Three published scores, higher for layers that should keep more bits."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.models.blocks import block_name
+from workbench.models.boundaries import Boundaries
+from workbench.models.handle import ModelHandle
+from workbench.models.perplexity import spans
+from workbench.models.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLUSTERS = 100
+TOKENS = 2048
+
+
+def layer_scores(
+    model: ModelHandle, text: Text, *, tokens: int = TOKENS, clusters: int = CLUSTERS, seed: int = 0
+) -> "pd.DataFrame":
+    """One row a layer: name, block, lim, zd, entropy; all layers of a block have the block's score, so rank and do not add up.
+
+    `lim` = −cos(block input, block output), mean over tokens, and `zd` = −(share of the block's weights more than one standard
+    deviation above its mean), both arXiv 2406.17415. `entropy` = Σ −p log₂ p of the clusters of the block's normed outputs
+    (k-means with `clusters` centres, drawn by `seed`), LUQ, arXiv 2509.23729. What the papers leave open: cosines are averaged,
+    not vectors; ZD is one-sided and of all weights of a block together.
+    """
+    import pandas as pd
+
+    boundaries = Boundaries(model, (span.window for span in spans(model.language_model(), text, tokens)))
+    rows = {}
+    for index, block in enumerate(boundaries.blocks):
+        before, after = boundaries.states(index), boundaries.states(index + 1)
+        cosine = torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=-1).mean()
+        weights = torch.cat([model.weight(name).flatten().double() for name in model.layer_names if block_name(name) == block])
+        share = ((weights - weights.mean()) > weights.std()).double().mean()
+        rows[block] = {"block": index, "lim": -float(cosine), "zd": -float(share), "entropy": entropy(after, clusters, seed)}
+    return pd.DataFrame([{"name": name, **rows[block_name(name)]} for name in model.layer_names])
+
+
+def entropy(states: Tensor, clusters: int, seed: int) -> float:
+    """Entropy in bits of k-means cluster shares of the vectors `states [tokens, width]`, each of length 1."""
+    from scipy.cluster.vq import kmeans, vq
+
+    vectors = torch.nn.functional.normalize(states.double(), dim=-1).numpy()
+    first = np.random.default_rng(seed).permutation(len(vectors))[:clusters]
+    centres, _ = kmeans(vectors, vectors[first])
+    shares = np.bincount(vq(vectors, centres)[0]) / len(vectors)
+    used = shares[shares > 0]
+    return float(-(used * np.log2(used)).sum())

@@ -1,0 +1,91 @@
+"""From options and a budget to a plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench import registry
+from workbench.errors import RecipeError
+from workbench.quantizers.allocation.options import Allocator, Options
+from workbench.recipe import LayerPlan, Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# a budget that the caller computed as a mean is met in spite of its rounding
+ROUNDING = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A plan with what it stores and what it should lose if losses add up: `choice` is the recipe's name by layer."""
+
+    plan: LayerPlan
+    choice: Mapping[str, str]
+    bits_per_weight: float
+    loss: float
+    budget: float
+    table: "pd.DataFrame" = field(repr=False, compare=False)
+
+
+def allocate(
+    options: "pd.DataFrame",
+    recipes: Mapping[str, Recipe],
+    bits: float,
+    method: str | Allocator = "lagrangian",
+    *,
+    keep: Mapping[str, str] | None = None,
+    scores: "pd.DataFrame | None" = None,
+) -> Allocation:
+    """Choose a recipe for every layer of `options`, at most `bits` stored bits per weight over all of them.
+
+    `options` is the table of `sensitivity` (name, recipe, parameters, bits, kl), `recipes` says what its names stand for.
+    `method` is "lagrangian", "milp", "closed-form", "ranked" or such a part with settings; `scores` are needed by "ranked".
+    `keep` fixes the recipes of some layers by hand. The result's `table` has one row a layer: name, recipe, parameters, bits,
+    bits_per_weight, kl. Raises RecipeError for a budget below the cheapest choice and for names that are not in the table.
+    """
+    found = Options.from_table(options, scores)
+    part = registry.make("allocation", method) if isinstance(method, str) else method
+    check(found, recipes, keep or {})
+    fixed = np.array([name in (keep or {}) for name in found.names])
+    chosen = found.cheapest()
+    for index in np.flatnonzero(fixed):
+        chosen[index] = found.recipes.index((keep or {})[found.names[index]])
+    budget = bits * float(found.weights.sum()) * ROUNDING
+    if found.cost(chosen) > budget:
+        least = found.cost(chosen) / found.weights.sum()
+        raise RecipeError(f"{bits:g} bits per weight are not enough: the cheapest choice stores {least:.3f}; raise the budget.")
+    free = ~fixed
+    if free.any():
+        rest = found.rows(free)
+        chosen[free] = part.choose(rest, budget - found.cost(chosen) + rest.cost(rest.cheapest()))
+    return allocation(found, recipes, chosen, bits)
+
+
+def allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np.ndarray, budget: float) -> Allocation:
+    """The plan of a choice."""
+    import pandas as pd
+
+    at = np.arange(len(chosen)), chosen
+    names = [options.recipes[index] for index in chosen]
+    table = pd.DataFrame(
+        {"name": options.names, "recipe": names, "parameters": options.weights.astype(int), "bits": options.bits[at]}
+    )
+    table["bits_per_weight"] = table["bits"] / table["parameters"]
+    table["kl"] = options.loss[at]
+    plan = LayerPlan(tuple((name, recipes[recipe]) for name, recipe in zip(options.names, names, strict=True)))
+    stored = options.cost(chosen) / float(options.weights.sum())
+    return Allocation(plan, dict(zip(options.names, names, strict=True)), stored, options.lost(chosen), budget, table)
+
+
+def check(options: Options, recipes: Mapping[str, Recipe], keep: Mapping[str, str]) -> None:
+    """Raise RecipeError for recipes and layers that the options do not have."""
+    if missing := [name for name in options.recipes if name not in recipes]:
+        raise RecipeError(f"recipe {missing[0]!r} of the options is not among the given ones: {', '.join(recipes)}.")
+    for layer, recipe in keep.items():
+        if layer not in options.names:
+            raise RecipeError(registry.unknown("layer", layer, list(options.names)))
+        if recipe not in options.recipes:
+            raise RecipeError(registry.unknown("recipe", recipe, list(options.recipes)))

@@ -1,0 +1,65 @@
+"""Allocator `lagrangian`: one price of a bit for all layers, found by bisection; instant."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from workbench.quantizers.allocation.options import Allocator, Options
+from workbench.registry import register
+
+HALVINGS = 60
+TRIED = 30
+
+
+@register("allocation", "lagrangian")
+@dataclass(frozen=True)
+class Lagrangian(Allocator):
+    """Every layer takes the option with the least loss + λ · bits, at the smallest price λ that keeps the budget.
+
+    Everett 1963; for bits: Shoham and Gersho 1988. It finds only choices on the lower convex hull: what is left of the budget
+    is spent by exchanging the options of one or two layers as long as that lowers the loss.
+    """
+
+    def choose(self, options: Options, budget: float) -> np.ndarray:
+        """By bisection on log λ, then by exchange."""
+        free = options.loss.argmin(1)
+        if options.cost(free) <= budget:
+            return exchanged(options, free, budget)
+        spread = np.ptp(options.loss[np.isfinite(options.loss)])
+        low, high = np.log(max(spread, 1e-300)) - np.log(options.bits.max()) - 40, np.log(max(spread, 1e-300)) + 1
+        found = [options.cheapest()]
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            tried = (options.loss + np.exp(middle) * options.bits).argmin(1)
+            if options.cost(tried) <= budget:
+                found, high = [*found, tried], middle
+            else:
+                low = middle
+        # from prices a little too high, exchange ends elsewhere and now and then lower
+        starts = np.unique(found[-TRIED:], axis=0)
+        return min((exchanged(options, start, budget) for start in starts), key=options.lost)
+
+
+def exchanged(options: Options, chosen: np.ndarray, budget: float) -> np.ndarray:
+    """The choice after the best change of one or two layers that keeps the budget, as long as one lowers the loss."""
+    chosen = chosen.copy()
+    layers, recipes = options.bits.shape
+    of = np.repeat(np.arange(layers), recipes)
+    while True:
+        here = np.arange(layers), chosen
+        bits = (options.bits - options.bits[here][:, None]).reshape(-1)
+        gain = (options.loss[here][:, None] - options.loss).reshape(-1)
+        slack = budget - options.cost(chosen)
+        # a change that neither helps nor frees bits is part of no exchange; the layer's own option stands for "no change"
+        useful = np.flatnonzero((gain > 0) | (bits < 0))
+        first = np.append(useful, of.size)
+        bits, gain, owner = np.append(bits, 0.0), np.append(gain, 0.0), np.append(of, -1)
+        fits = bits[first][:, None] + bits[first][None] <= slack
+        apart = owner[first][:, None] != owner[first][None]
+        gains = np.where(fits & apart, gain[first][:, None] + gain[first][None], 0.0)
+        best = np.unravel_index(gains.argmax(), gains.shape)
+        if gains[best] <= 1e-12 * max(1.0, abs(options.lost(chosen))):
+            return chosen
+        for change in (first[best[0]], first[best[1]]):
+            if change < of.size:
+                chosen[of[change]] = change % recipes
