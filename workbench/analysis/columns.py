@@ -136,7 +136,6 @@ COLUMNS: dict[str, Column] = {
     "change": Column("change", "By how much, where it is a number.", ".3g"),
     "allowed": Column("allowed", "The largest change that counts as none.", ".3g"),
     "within": Column("within", "Whether the change is within its tolerance, or may be."),
-    "kl": Column("KL", "KL(original ‖ changed), nats per token: how far predictions moved with only this changed.", ".3g"),
     "kl_low": Column("KL from", "Lower end of the KL's 95 % interval, over documents.", ".3g"),
     "kl_high": Column("KL to", "Upper end of the KL's 95 % interval, over documents.", ".3g"),
     "top1_changed": Column("changed tokens", "Share of tokens whose likeliest successor changed.", ".2%"),

@@ -1,10 +1,10 @@
 """Which layer gets which recipe: ways to choose under a budget of stored bits; importing the package registers all of them."""
 
-from workbench.quantizers.allocation.allocate import Allocation, allocate
 from workbench.quantizers.allocation.closed_form import ClosedForm
 from workbench.quantizers.allocation.lagrangian import Lagrangian
 from workbench.quantizers.allocation.milp import Milp
 from workbench.quantizers.allocation.options import Allocator, Options
+from workbench.quantizers.allocation.plan import Allocation, allocate
 from workbench.quantizers.allocation.ranked import Ranked
 
 __all__ = ["Allocation", "Allocator", "ClosedForm", "Lagrangian", "Milp", "Options", "Ranked", "allocate"]
