@@ -162,6 +162,7 @@ COLUMNS: dict[str, Column] = {
     ),
     "lead_restored": Column("lead restored", "The original token's lead over its rival with this layer restored, nats.", ".3g"),
     "lead_gain": Column("lead won back", "What restoring this layer gives the original token against its rival, nats.", ".3g"),
+    "holds": Column("removes the fork", "Whether with this layer restored all tokens up to the fork are the original's."),
     "kl_alone": Column("KL alone", "KL at the fork with only this layer quantized.", ".3g"),
     "mean": Column("mean μ", "What is added to every weight of the row.", ".3g"),
 }

@@ -82,38 +82,41 @@ class ForkFinder:
         return first_difference(self.table["agrees"])
 
     def blame(self) -> "pd.DataFrame":
-        """One row a quantized layer, the most guilty first: name, block, matrix, kl_restored, lead_restored, kl_alone, lead_gain.
+        """One row a quantized layer, the most guilty first: name, block, matrix, kl_restored, lead_restored, kl_alone, lead_gain,
+        holds.
 
         At the fork: KL with this layer put back to full precision and all others quantized, and the original token's lead over
-        the token that took its place, in nats; `lead_gain` is what putting it back gives the original token, `kl_alone` the KL of
-        a model with only this layer quantized. ModelError where there is no fork.
+        the likeliest other token then, in nats (above zero the fork is gone from here); `lead_gain` is what putting it back
+        gives the original token, `kl_alone` the KL with only this layer quantized, and `holds` says that with it restored all
+        tokens up to the fork are the original's. Those come first. ModelError where there is no fork.
         """
         import pandas as pd
 
         at = self._place("blame")
         before = self.original.logits(0)[0, at - 1]
         after = self.changed.logits(0)[0, at - 1]
-        wanted, taken = int(self.ids[0, at]), int(after.argmax())
+        wanted = int(self.ids[0, at])
         rows = []
         prefix = [self.ids[:, :at]]  # later tokens change nothing here
         changed, original = Boundaries(self.model, prefix, self.swaps), Boundaries(self.model, prefix)
         for name in self.layers:
-            restored = changed.logits(0, {name: None})[0, -1]
+            way = changed.logits(0, {name: None})[0, self.prompt - 1 :]
+            restored = way[-1]
             alone = original.logits(0, {name: self.swaps[name]})[0, -1]
             layer = self.model.layer(name)
-            lead = float(restored[wanted] - restored[taken])
             rows.append(
                 {
                     "name": name,
                     "block": layer.block,
                     "matrix": layer.matrix,
                     "kl_restored": divergence_at(before, restored),
-                    "lead_restored": lead,
+                    "lead_restored": lead(restored, wanted),
                     "kl_alone": divergence_at(before, alone),
-                    "lead_gain": lead - float(after[wanted] - after[taken]),
+                    "lead_gain": lead(restored, wanted) - lead(after, wanted),
+                    "holds": bool((way.argmax(-1) == self.ids[0, self.prompt : at + 1]).all()),
                 }
             )
-        return pd.DataFrame(rows).sort_values("lead_gain", ascending=False, ignore_index=True)
+        return pd.DataFrame(rows).sort_values(["holds", "lead_gain"], ascending=False, ignore_index=True)
 
     def restored(self, layers: Sequence[str]) -> int | None:
         """Where the fork is once these layers are back at full precision: a later position, the same one, or None for nowhere."""
@@ -160,6 +163,12 @@ def first_difference(agrees: "Sequence[bool] | np.ndarray | pd.Series") -> int |
     """Position, from 1, of the first token that does not agree."""
     wrong = np.flatnonzero(~np.asarray(agrees))
     return int(wrong[0]) + 1 if len(wrong) else None
+
+
+def lead(logits: Tensor, token: int) -> float:
+    """How far a token is ahead of the likeliest other one in `logits [V]`, nats; below zero where it is behind."""
+    others = torch.cat([logits[:token], logits[token + 1 :]])
+    return float(logits[token] - others.max())
 
 
 def divergence_at(original: Tensor, changed: Tensor) -> float:
