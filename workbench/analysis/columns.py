@@ -154,7 +154,6 @@ COLUMNS: dict[str, Column] = {
     "lim": Column("LIM", "−cos(block input, block output): higher where a block changes more.", ".4f"),
     "zd": Column("ZD", "−(share of weights more than one standard deviation above the mean): higher for heavier tails.", ".4f"),
     "entropy": Column("entropy", "Entropy of the clusters of a block's outputs, bits.", ".2f"),
-    "token": Column("token", "The token's text."),
     "chosen": Column("quantized writes", "The token that the quantized model would write here."),
     "agrees": Column("agrees", "Whether both models write this token."),
     "kl_restored": Column(
