@@ -40,7 +40,7 @@ def test_public_name_exists_with_a_docstring(name: str) -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'quantise'; its public names are Explorer, LayerPlan"):
+    with pytest.raises(AttributeError, match="no attribute 'quantise'; its public names are Explorer, ForkFinder, LayerPlan"):
         _ = wb.quantise
 
 
