@@ -1,14 +1,16 @@
 """Job: a long computation that can be watched, stopped and taken up again.
 
 A job runs a generator step by step, in a thread of its own or right here. What it yields is only looked at, never kept,
-apart from the latest step; a viewer reads `progress`, `latest` and `seconds_left` whenever it likes.
+apart from the latest step; a viewer reads `progress`, `latest` and `seconds_left` whenever it likes. A queue shares a few threads
+among the jobs of many visitors.
 """
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -94,13 +96,26 @@ class Job(Generic[T]):
         if self._status is Status.RUNNING:
             self._stop.set()
 
+    def give_up(self) -> None:
+        """Cancel a job that has not been started; any other is left as it is."""
+        with self._lock:
+            if self._status is not Status.WAITING:
+                return
+            self._status = Status.CANCELLED
+        self._leave(Status.CANCELLED)
+
     def resume(self) -> "Job[T]":
         """Start a cancelled or failed job again, in a worker thread."""
-        if self._status not in (Status.CANCELLED, Status.FAILED):
-            raise WorkbenchError(f"{self.name} is {self._status}; only a cancelled or failed job can be resumed.")
+        return self.renew().start()
+
+    def renew(self) -> "Job[T]":
+        """Make a cancelled or failed job one that waits to be started."""
         with self._lock:
+            if self._status not in (Status.CANCELLED, Status.FAILED):
+                raise WorkbenchError(f"{self.name} is {self._status}; only a cancelled or failed job can be resumed.")
             self._status, self.error = Status.WAITING, None
-        return self.start()
+            self._finished.clear()
+        return self
 
     def wait(self, seconds: float | None = None) -> bool:
         """Block until the job has ended or the time is over; whether it has ended."""
@@ -175,3 +190,71 @@ class Job(Generic[T]):
                 callback(self)
             except Exception:
                 log.exception("a callback of %s failed", self.name)
+
+
+class Queue:
+    """Runs the jobs of many owners on a few threads.
+
+    Next is the job of whoever has the fewest running, among those of whoever was served longest ago: one owner with many jobs
+    does not keep another one waiting for all of them.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+        self._waiting: list[tuple[Hashable, Job[Any]]] = []
+        self._running: list[tuple[Hashable, Job[Any]]] = []
+        self._served: dict[Hashable, int] = {}
+        self._turn = self._threads = 0
+        self._lock = threading.Lock()
+
+    def add(self, job: Job[Any], owner: Hashable) -> None:
+        """Let a job wait for its turn."""
+        with self._lock:
+            self._waiting.append((owner, job))
+            if self._threads < self.workers:
+                self._threads += 1
+                threading.Thread(target=self._work, name="workbench queue", daemon=True).start()
+
+    def before(self, job: Job[Any]) -> int:
+        """How many jobs are at work or came earlier, while this one waits; 0 once it has begun."""
+        with self._lock:
+            places = [place for place, (_, waiting) in enumerate(self._waiting) if waiting is job]
+            return places[0] + len(self._running) if places else 0
+
+    def cancel(self, job: Job[Any]) -> None:
+        """Cancel a job, whether it waits or is at work."""
+        with self._lock:
+            self._waiting = [entry for entry in self._waiting if entry[1] is not job]
+        job.give_up()
+        job.cancel()
+
+    def drop(self, owner: Hashable) -> None:
+        """Cancel all jobs of one owner, and forget them."""
+        with self._lock:
+            own = [job for whose, job in [*self._waiting, *self._running] if whose == owner]
+            self._served.pop(owner, None)
+        for job in own:
+            self.cancel(job)
+
+    def _work(self) -> None:
+        while (entry := self._next()) is not None:
+            try:
+                entry[1].run_here()
+            except WorkbenchError:
+                log.debug("%s was cancelled as its turn came", entry[1].name)
+            finally:
+                with self._lock:
+                    self._running.remove(entry)
+
+    def _next(self) -> tuple[Hashable, Job[Any]] | None:
+        with self._lock:
+            if not self._waiting:
+                self._threads -= 1
+                return None
+            busy = Counter(owner for owner, _ in self._running)
+            entry = min(self._waiting, key=lambda entry: (busy[entry[0]], self._served.get(entry[0], -1)))
+            self._waiting.remove(entry)
+            self._running.append(entry)
+            self._turn += 1
+            self._served[entry[0]] = self._turn
+            return entry

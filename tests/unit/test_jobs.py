@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from workbench.errors import JobCancelled, RecipeError, WorkbenchError
-from workbench.jobs import Job, Status
+from workbench.jobs import Job, Queue, Status
 
 
 @dataclass(frozen=True)
@@ -220,3 +220,73 @@ def test_result_waits_no_longer_than_asked() -> None:
     job.cancel()
     gate.allowed.release()
     assert job.wait(10)
+
+
+def waited(queue: Queue, *jobs: Job) -> None:
+    for job in jobs:
+        assert job.wait(10), f"{job.name} has not ended"
+
+
+def test_a_queue_serves_owners_in_turn() -> None:
+    queue, gate, order = Queue(workers=1), Gate(1), []
+
+    def named(name: str) -> Job:
+        def steps() -> Generator[None, None, None]:
+            order.append(name)
+            yield None
+
+        return Job(steps, name)
+
+    first = Job(gate.steps, "first")
+    queue.add(first, owner="a")
+    greedy = [named(f"a{number}") for number in range(3)]
+    for job in greedy:
+        queue.add(job, owner="a")
+    modest = named("b0")
+    queue.add(modest, owner="b")
+    assert queue.before(greedy[0]) >= 1
+    gate.allowed.release()
+    waited(queue, first, *greedy, modest)
+    assert order == ["b0", "a0", "a1", "a2"], "b has not been served yet"
+    assert queue.before(modest) == 0
+
+
+def test_two_workers_serve_two_owners_at_once() -> None:
+    queue, gates = Queue(workers=2), [Gate(1), Gate(1)]
+    jobs = [Job(gate.steps, name) for gate, name in zip(gates, "ab", strict=True)]
+    for job in jobs:
+        queue.add(job, owner=job.name)
+    for job, gate in zip(reversed(jobs), reversed(gates), strict=True):
+        gate.allowed.release()
+        assert job.wait(10), "it did not wait for the other one"
+
+
+def test_a_job_can_be_cancelled_while_it_waits_or_works() -> None:
+    queue, gate = Queue(workers=1), Gate(4)
+    running, waiting, other = Job(gate.steps, "running"), Job(lambda: counting(3), "waiting"), Job(lambda: counting(2), "other")
+    running.on_change(gate.follow)
+    for job in (running, waiting, other):
+        queue.add(job, owner="a")
+    gate.step()
+    queue.cancel(waiting)
+    assert waiting.status is Status.CANCELLED
+    queue.cancel(running)
+    gate.allowed.release()
+    waited(queue, running, other)
+    assert (running.status, other.status) == (Status.CANCELLED, Status.DONE)
+    queue.add(waiting.renew(), owner="a")
+    assert waiting.wait(10)
+    assert waiting.result() == "counted to 3"
+
+
+def test_who_leaves_takes_their_jobs_along() -> None:
+    queue, gate = Queue(workers=1), Gate(4)
+    running, waiting, other = Job(gate.steps, "running"), Job(lambda: counting(3), "waiting"), Job(lambda: counting(2), "other")
+    running.on_change(gate.follow)
+    for job, owner in ((running, "a"), (waiting, "a"), (other, "b")):
+        queue.add(job, owner=owner)
+    gate.step()
+    queue.drop("a")
+    gate.allowed.release()
+    waited(queue, running, waiting, other)
+    assert [job.status for job in (running, waiting, other)] == [Status.CANCELLED, Status.CANCELLED, Status.DONE]

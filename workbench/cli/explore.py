@@ -36,7 +36,7 @@ def command(port: int, browser: bool) -> list[str]:
     """How the server is started."""
     place = ["--address", ADDRESS, "--port", str(port)]
     origins = [f"--allow-websocket-origin={host}:{port}" for host in (ADDRESS, "localhost")]
-    return [sys.executable, "-m", "panel", "serve", str(app_file()), *place, *origins, *(["--show"] if browser else [])]
+    return [sys.executable, "-m", "panel", "serve", str(app_file()), "--warm", *place, *origins, *(["--show"] if browser else [])]
 
 
 def app_file() -> Path:

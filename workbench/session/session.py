@@ -192,10 +192,11 @@ class Session:
     def preview_steps(self) -> Generator[Snapshot, None, Preview]:
         """What the recipe on the bench would make of the selected layer, or of the first rows of a large one.
 
-        It is kept as `preview`, apart from the results; WorkbenchError until the calibration text has been read.
+        It is kept as `preview`, apart from the results; WorkbenchError where the calibration text has yet to be read, which takes
+        long for a large model.
         """
         layer, recipe = self.layer, self.recipe
-        if not self.shared.is_calibrated:
+        if not self.can_preview:
             raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
         rows, of = preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
         if rows == of:
@@ -205,6 +206,11 @@ class Session:
             result = yield from quantize_layer(self.model.weight(layer)[:rows], moment, recipe, name=layer)
         self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of)
         return self._preview
+
+    @property
+    def can_preview(self) -> bool:
+        """Whether a preview is a matter of seconds."""
+        return self.shared.is_calibrated or self.shared.is_small
 
     @property
     def previews_whole(self) -> bool:

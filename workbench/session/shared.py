@@ -1,16 +1,20 @@
 """What all sessions on one model have in common, read and computed once for all of them."""
 
+import os
 from functools import cached_property
 from threading import RLock
 
 from workbench.analysis import weights
 from workbench.analysis.squeeze import Squeeze
 from workbench.calibration import CalibrationStats, calibrate
+from workbench.jobs import Queue
 from workbench.models import ModelHandle
 from workbench.models.text import text
 from workbench.store import Store
 
 CALIBRATION_TOKENS = 16_384
+SMALL = 20_000_000  # weights of a model that is calibrated without being asked: seconds
+QUEUE = Queue(max(1, (os.cpu_count() or 1) // 2))  # long jobs of all sessions of this process, on whatever model
 
 
 class SharedModel:
@@ -25,6 +29,16 @@ class SharedModel:
     def squeeze(self) -> Squeeze:
         """The stops of the squeeze slider, built once for all sessions."""
         return Squeeze(self.model)
+
+    @property
+    def queue(self) -> Queue:
+        """Where the long jobs of all sessions wait for their turn."""
+        return QUEUE
+
+    @property
+    def is_small(self) -> bool:
+        """Whether reading the calibration text takes seconds."""
+        return int(self.model.layers()["parameters"].sum()) <= SMALL
 
     @property
     def is_calibrated(self) -> bool:

@@ -54,7 +54,7 @@ class Bench(Component):
         self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
         self.one = self._button("Quantize this layer", self._quantize_layer, color="primary")
         self.all = self._button("Quantize the whole model", self._quantize_model)
-        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.jobs.param.watch(lambda _: self._free(), "running")
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         self.preview = self.part(LivePreview)

@@ -26,7 +26,7 @@ PLOT_CONFIG = {
     "toImageButtonOptions": {"format": "svg", "filename": "workbench"},
 }
 QUESTION = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
-ANSWER = "<p style='margin:2px 0' aria-live='polite'>{}</p>"
+ANSWER = "<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{}</p>"
 
 
 def theme() -> Theme:

@@ -7,7 +7,7 @@ import panel as pn
 import param
 import psutil
 
-from workbench.jobs import Job, Status
+from workbench.jobs import Job, Queue, Status
 from workbench.views import theme as themes
 from workbench.widgets.notices import Notices
 
@@ -23,14 +23,17 @@ def memory() -> int:
 class JobPanel(pn.viewable.Viewer):
     """Runs generators as jobs, one at a time; an error becomes a notice. `running` can be watched, for what must wait.
 
-    `threaded=False` runs them in this thread.
+    With a `queue` jobs wait for their turn among those of all visitors; without one they begin at once, as short ones should.
+    When the visitor leaves they end. `threaded=False` runs them in this thread.
     """
 
     running = param.Boolean(default=False, doc="whether a job is at work")
 
-    def __init__(self, notices: Notices, *, threaded: bool = True, period: int = POLL) -> None:
+    def __init__(self, notices: Notices, *, threaded: bool = True, period: int = POLL, queue: Queue | None = None) -> None:
         super().__init__()
         self.notices, self.threaded, self.period = notices, threaded, period
+        self.queue = queue if threaded else None
+        self.own = True
         self.job: Job[Any] | None = None
         self.peak = 0
         self._poll: Any = None
@@ -43,6 +46,8 @@ class JobPanel(pn.viewable.Viewer):
         self.again = pn.widgets.Button(label="Resume", visible=False, width=90, description="Take the stopped job up again")
         self.stop.on_click(lambda _: self.notices.guard(self.cancel))
         self.again.on_click(lambda _: self.notices.guard(self.resume))
+        if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+            pn.state.on_session_destroyed(lambda _: self.close())
         self.view = pn.Column(pn.Row(self.stop, self.again), self.progress, self.words, sizing_mode="stretch_width")
 
     def run(
@@ -65,7 +70,7 @@ class JobPanel(pn.viewable.Viewer):
                 self.cancel()
             return
         self._seen, self._ended = seen, ended
-        self._go(Job(steps, name), Job.start if self.threaded else Job.run_here)
+        self._go(Job(steps, name), self._start if self.threaded else Job.run_here)
 
     def follow(
         self,
@@ -78,21 +83,39 @@ class JobPanel(pn.viewable.Viewer):
         if self.running:
             return
         self._seen, self._ended = seen, ended
-        self._go(job, lambda _: None)
+        self._go(job, lambda _: None, own=False)
 
     def resume(self) -> None:
         """Take up the job that was cancelled or has failed: `steps` is called again."""
         if self.job is not None and not self.running:
-            self._go(self.job, Job.resume)
+            self._go(self.job.renew(), self._start)
 
     def cancel(self) -> None:
         """Stop after the step at hand."""
         if self.running and self.job is not None:
-            self.job.cancel()
+            if self.queue is not None and self.own:
+                self.queue.cancel(self.job)
+            else:
+                self.job.cancel()
             self.words.object = "Stopping after this step …"
 
-    def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any]) -> None:
-        self.job, self.running, self.peak = job, True, memory()
+    def close(self) -> None:
+        """The visitor has left: nobody waits for the job any more."""
+        self._next = None
+        if self._poll is not None:
+            self._poll.stop()
+            self._poll = None
+        if self.own:
+            self.cancel()
+
+    def _start(self, job: Job[Any]) -> None:
+        if self.queue is None:
+            job.start()
+        else:
+            self.queue.add(job, owner=id(self.notices))
+
+    def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, own: bool = True) -> None:
+        self.job, self.running, self.peak, self.own = job, True, memory(), own
         self.stop.disabled, self.again.visible = False, False
         self.progress.param.update(value=0, visible=True)
         self.words.object = f"{job.name.capitalize()} …"
@@ -113,17 +136,20 @@ class JobPanel(pn.viewable.Viewer):
         job = self.job
         if job is None or not self.running:
             return
-        running = job.status is Status.RUNNING  # read once and first: a job may end while it is being shown
+        running = job.status in (Status.WAITING, Status.RUNNING)  # read once and first: a job may end while it is being shown
         self.peak = max(self.peak, memory())
         self.progress.value = round(100 * job.progress)
         said = self._seen(job)
         if running:
-            if said is not None or job.progress:
-                self.words.object = said or self._stand(job)
+            if said is not None or job.progress or job.status is Status.WAITING:
+                waits = job.status is Status.WAITING
+                self.words.object = self._stand(job) if waits or said is None else said
             return
         self._end(job)
 
     def _stand(self, job: Job[Any]) -> str:
+        if job.status is Status.WAITING and self.queue is not None:
+            return f"{job.name.capitalize()} waits for its turn, after {themes.count(self.queue.before(job), 'other job')}."
         left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
         return f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
 

@@ -36,7 +36,7 @@ class LivePreview(Component):
     def refresh(self) -> None:
         """Compute a preview of what is on the bench, if it fits and is not known."""
         session = self.session
-        self.live.previews = self.on.value and session.shared.is_calibrated
+        self.live.previews = self.on.value and session.can_preview
         if not self.on.value:
             self._leave("")
             return

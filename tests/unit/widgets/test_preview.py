@@ -78,7 +78,8 @@ def test_a_setting_that_does_not_fit_greys_nothing(explorer: Explorer) -> None:
     assert explorer.bench.problem.visible
 
 
-def test_without_calibration_it_says_what_to_do(shared: SharedModel) -> None:
+def test_without_calibration_a_large_model_says_what_to_do(shared: SharedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.session.shared.SMALL", 1000)
     explorer = Explorer(Session(SharedModel(shared.model)), threaded=False)
     explorer.bench.preview.on.value = True
     assert "press Quantize this layer" in explorer.bench.preview.shown.object
