@@ -1,5 +1,6 @@
 """The explorer: all components around one live session, for a served page or a notebook cell."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import panel as pn
@@ -14,7 +15,7 @@ from workbench.widgets.component import Component, Live, theme
 from workbench.widgets.layer_browser import LayerBrowser
 from workbench.widgets.offline import notebook
 from workbench.widgets.present import present
-from workbench.widgets.tabs import STRIPS, Tabs
+from workbench.widgets.tabs import STRIPS, TABS, Tabs
 from workbench.widgets.toolbar import Toolbar
 
 # how wide the columns of the page are; on a narrow page the layers lie above the figures and the bench below them
@@ -24,12 +25,23 @@ NARROW = "1000px"
 
 
 class Explorer(Component):
-    """Open a model, look at a layer, quantize it, see what that did. Takes a model, its source, a SharedModel or a Session."""
+    """Open a model, look at a layer, quantize it, see what that did. Takes a model, its source, a SharedModel or a Session.
+
+    `tabs` and `strips` say which components it has, where that is not all of them.
+    """
 
     waits = False
 
-    def __init__(self, model: ModelHandle | SharedModel | Session | str = "builtin", *, threaded: bool = True) -> None:
+    def __init__(
+        self,
+        model: ModelHandle | SharedModel | Session | str = "builtin",
+        *,
+        threaded: bool = True,
+        tabs: Mapping[str, type[Component]] = TABS,
+        strips: Sequence[type[Component]] = STRIPS,
+    ) -> None:
         notebook()
+        self._kinds, self._strips = tabs, strips
         super().__init__(Live(session_on(model)), threaded=threaded)
 
     @property
@@ -51,9 +63,9 @@ class Explorer(Component):
         """Toolbar and strips above; layers left, figures in the middle, bench right."""
         self.toolbar = self.part(Toolbar)
         self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.strips = [self.part(kind) for kind in STRIPS]
+        self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
-        self.tabs = Tabs(self)
+        self.tabs = Tabs(self, self._kinds)
         self.left, self.right = folded(self.layers, "layers"), folded(self.bench, "bench")
         centre = folded(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import urlencode
@@ -13,10 +14,10 @@ from workbench.errors import WorkbenchError
 from workbench.models import open_model
 from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
-from workbench.widgets.component import theme
+from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
 from workbench.widgets.offline import EXTENSIONS, local_styles
-from workbench.widgets.tabs import TABS
+from workbench.widgets.tabs import STRIPS, TABS
 
 MARKS = [field.name for field in dataclasses.fields(Selection)]
 
@@ -27,19 +28,35 @@ def shared_model(source: str) -> SharedModel:
     return SharedModel(open_model(source))
 
 
-def page(source: str) -> pn.viewable.Viewable:
-    """The explorer on `source` for one visitor; a model that cannot be opened is a sentence, not a traceback."""
+def page(
+    source: str,
+    *,
+    recipe: Recipe | None = None,
+    tabs: Mapping[str, type[Component]] = TABS,
+    strips: Sequence[type[Component]] = STRIPS,
+) -> pn.viewable.Viewable:
+    """The explorer on `source` for one visitor, as its address says; `recipe` is on the bench at first."""
+
+    def explorer() -> Explorer:
+        made = Explorer(Session(shared_model(source), recipe=recipe), tabs=tabs, strips=strips)
+        made.notices.guard(lambda: read_address(made))
+        made.live.param.watch(lambda *_: write_address(made), ["choice", "selection"])
+        made.tabs.param.watch(lambda *_: write_address(made), "front")
+        return made
+
+    return visit(explorer)
+
+
+def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
+    """A component for one visitor, everything from this host; what cannot be opened is a sentence, and no exception is lost."""
     pn.extension(*EXTENSIONS)
     local_styles()
     try:
-        explorer = Explorer(Session(shared_model(source)))
+        component = make()
     except WorkbenchError as error:
         return framed(pn.pane.Alert(f"{error}", alert_type="danger", sizing_mode="stretch_width"))
-    pn.config.exception_handler = explorer.notices.report
-    explorer.notices.guard(lambda: read_address(explorer))
-    explorer.live.param.watch(lambda *_: write_address(explorer), ["choice", "selection"])
-    explorer.tabs.param.watch(lambda *_: write_address(explorer), "front")
-    return framed(explorer)
+    pn.config.exception_handler = component.notices.report
+    return framed(component)
 
 
 def framed(body: Any) -> pn.viewable.Viewable:
@@ -66,7 +83,7 @@ def read_address(explorer: Explorer) -> None:
             session.mark(**{name: own if name == "layers" else numbers(name, own) for name, own in marks.items()})
 
     explorer.live.choose(choose)
-    if query.get("tab") in TABS:
+    if query.get("tab") in explorer.tabs.titles:
         explorer.bring(query["tab"])
 
 

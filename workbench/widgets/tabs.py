@@ -1,5 +1,6 @@
 """Which components the explorer has: one line each. A tab is built when it first comes to the front."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import panel as pn
@@ -39,17 +40,19 @@ STRIPS: tuple[type[Component], ...] = (SqueezeView,)
 
 
 class Tabs(pn.viewable.Viewer):
-    """The components of `TABS`, of which only the one in front is drawn; `front` is its title."""
+    """Components by title, of which only the one in front is drawn; `front` is its title."""
 
-    front: Any = param.Selector(default=next(iter(TABS)), objects=list(TABS))
+    front: Any = param.Selector()
 
-    def __init__(self, owner: Component) -> None:
-        super().__init__()
-        self.owner = owner
+    def __init__(self, owner: Component, kinds: Mapping[str, type[Component]] = TABS) -> None:
+        self.titles = list(kinds)
+        self.param.front.objects = self.titles
+        super().__init__(front=self.titles[0])
+        self.owner, self.kinds = owner, kinds
         self.built: dict[str, Component] = {}
-        self.places = {title: pn.Column(sizing_mode="stretch_width") for title in TABS}
+        self.places = {title: pn.Column(sizing_mode="stretch_width") for title in kinds}
         self.view = pn.Tabs(*self.places.items(), dynamic=True, sizing_mode="stretch_width", stylesheets=[chosen()])
-        self.view.param.watch(lambda event: self.param.update(front=list(TABS)[event.new]), "active")
+        self.view.param.watch(lambda event: self.param.update(front=self.titles[event.new]), "active")
         self.param.watch(lambda _: self._look(), "front")
         owner.live.param.watch(self._asked, "front")
         self._look()
@@ -57,7 +60,7 @@ class Tabs(pn.viewable.Viewer):
     def __getitem__(self, title: str) -> Any:
         """The component of one tab, built now where it has never been in front."""
         if title not in self.built:
-            self.built[title] = self.owner.part(TABS[title])
+            self.built[title] = self.owner.part(self.kinds[title])
             self.built[title].look(title == self.front)
             self.places[title][:] = [self.built[title]]
         return self.built[title]
@@ -65,12 +68,12 @@ class Tabs(pn.viewable.Viewer):
     def _asked(self, event: Any) -> None:
         """Bring the tab to the front that a component asks for; the same one may be asked for again."""
         if event.new:
-            self.front = event.new
+            self.front = event.new if event.new in self.titles else self.front
             self.owner.live.front = ""
 
     def _look(self) -> None:
         """Only the tab in front is drawn."""
-        self.view.active = list(TABS).index(self.front)
+        self.view.active = self.titles.index(self.front)
         for title, part in self.built.items():
             part.look(title == self.front)
         self.owner.notices.guard(lambda: self[self.front])

@@ -1,0 +1,22 @@
+"""Below one bit: one layer by BTC-LLM in depth: `panel serve apps/codebook.py [--args MODEL]`."""
+
+import os
+import sys
+
+import panel as pn
+
+import workbench as wb
+from workbench.widgets.page import page
+from workbench.widgets.tabs import TABS
+
+SHOWN = ("Method", "Weights", "Error", "Ledger", "History")
+
+
+def app(source: str) -> pn.viewable.Viewable:
+    """The whole page: BTC-LLM on the bench, and the tabs that look inside it."""
+    return page(source, recipe=wb.recipe("btc", bits=0.8), tabs={title: TABS[title] for title in SHOWN}, strips=())
+
+
+if pn.state.served:
+    named = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("WORKBENCH_MODEL", "builtin")
+    app(named).servable(title="workbench · codebook")

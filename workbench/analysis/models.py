@@ -1,0 +1,82 @@
+"""Several quantized models beside the original: stored bits, bytes, and what they cost on one text."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.analysis.compare import check_tokens
+from workbench.analysis.divergence import diverge
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = [
+    "model",
+    "bits_per_weight",
+    "nominal_bits",
+    "megabytes",
+    "kl",
+    "kl_low",
+    "kl_high",
+    "top1_agreement",
+    "perplexity",
+    "perplexity_low",
+    "perplexity_high",
+]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model to compare: its name, how to open it, its stored and nominal bits per quantized weight, and its bytes on disk."""
+
+    name: str
+    model: Callable[[], LanguageModel]
+    bits_per_weight: float
+    nominal_bits: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CompareStep:
+    """`table` holds what is measured so far, one row a model, the original first."""
+
+    table: "pd.DataFrame"
+    done: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """How much of the whole is done, 0 to 1."""
+        return self.done / self.total
+
+
+def compare_models(
+    original: Contender, others: Sequence[Contender], text: Text, *, tokens: int | None = None, seed: int = 0
+) -> Generator[CompareStep, None, "pd.DataFrame"]:
+    """Measure each model against the original on at most `tokens` tokens of `text`; yields the table so far, returns it whole.
+
+    KL(original ‖ model) in nats per token and perplexity with their 95 % intervals (bootstrap over documents, drawn by `seed`).
+    ModelError where a model cuts the text into other tokens.
+    """
+    import pandas as pd
+
+    first = original.model()
+    rows: list[tuple[str | float, ...]] = []
+    for done, other in enumerate(others, 1):
+        second = other.model()
+        check_tokens(first, second, text)
+        found = diverge(first, text, first.logits, second.logits, tokens=tokens, seed=seed)
+        if not rows:
+            own = (found.perplexity_original, *found.perplexity_original_interval)
+            rows.append((original.name, *stored(original), 0.0, 0.0, 0.0, 1.0, *own))
+        kl = (found.kl, *found.kl_interval, 1 - found.top1_changed)
+        rows.append((other.name, *stored(other), *kl, found.perplexity, *found.perplexity_interval))
+        yield CompareStep(pd.DataFrame(rows, columns=COLUMNS), done, len(others))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def stored(model: Contender) -> tuple[float, float, float]:
+    """Stored and nominal bits per weight, and MB (10⁶ bytes)."""
+    return model.bits_per_weight, model.nominal_bits, model.bytes / 1e6
