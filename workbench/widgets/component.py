@@ -25,6 +25,11 @@ PLOT_CONFIG = {
     "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
     "toImageButtonOptions": {"format": "svg", "filename": "workbench"},
 }
+SAVE = """
+const view = Bokeh.index.find_one(plot)
+const figure = view.shadow_el.querySelector('.js-plotly-plot')
+window.Plotly.downloadImage(figure, {format: 'FORM', filename: 'workbench', scale: 2})
+"""
 QUESTION = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
 ANSWER = "<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{}</p>"
 
@@ -152,22 +157,32 @@ class FigureFrame(pn.viewable.Viewer):
         self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130, margin=(2, 10))
         self.table = pn.Column(sizing_mode="stretch_width")
         self.as_table.param.watch(lambda _: self._swap(), "value")
-        self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.as_table, sizing_mode="stretch_width")
+        saving = [self._save_as(form) for form in ("SVG", "PNG")]
+        self.below = pn.Row(self.as_table, *saving)
+        self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.below, sizing_mode="stretch_width")
 
     def draw(self, figure: Figure) -> None:
         """Show a figure; a figure of the same kind is patched in place, so nothing jumps."""
         self.figure = figure
         self._head(figure.question, figure.answer)
         self.plot.object = sized(figure.plot)
-        self.as_table.visible = True
+        self.below.visible = True
         self._swap()
 
     def say(self, question: str, sentence: str) -> None:
         """No figure yet: why, and what to do."""
         self.figure = None
         self._head(question, sentence)
-        self.plot.visible = self.as_table.visible = False
+        self.plot.visible = self.below.visible = False
         self.table[:] = []
+
+    def _save_as(self, form: str) -> pn.widgets.Button:
+        """A button that saves the figure as it is on the screen."""
+        button = pn.widgets.Button(
+            label=form, variant="outline", width=60, margin=(2, 4), description=f"Save the figure as {form}"
+        )
+        button.js_on_click(args={"plot": self.plot}, code=SAVE.replace("FORM", form.lower()))
+        return button
 
     def _head(self, question: str, answer: str) -> None:
         self.title.object, self.answer.object = QUESTION.format(question), ANSWER.format(answer)

@@ -1,0 +1,115 @@
+"""The page around the components: address, history, keys, presentation, files to keep, and several visitors at once."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import PATIENCE, Heard
+from tests.browser.test_explorer import DOWN, LARGEST_MESSAGE, button, field, figure, fill, heading, tab
+from workbench.recipe import Recipe
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+expect.set_options(timeout=PATIENCE)
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong_behind_the_users_back(heard: Heard) -> Any:
+    """No error on the console, no request to another host, no huge message."""
+    yield
+    assert heard.errors == []
+    assert heard.foreign == []
+    assert heard.largest_message < LARGEST_MESSAGE
+
+
+def kept(page: Page, press: Callable[[], None]) -> str:
+    """The content of the file that pressing something saves."""
+    with page.expect_download() as download:
+        press()
+    return Path(download.value.path()).read_text()
+
+
+def download(page: Page, label: str) -> Locator:
+    """What saves a file; Panel draws it as a link."""
+    return page.get_by_role("link", name=label).or_(button(page, label)).first
+
+
+def test_an_address_shows_the_same_to_everybody_and_steps_can_be_walked(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    field(page, "Layer").select_option(DOWN)
+    expect(heading(page)).to_contain_text(DOWN)
+    field(page, "Preset").select_option("composed freely")
+    expect(field(page, "correction")).to_be_visible()
+    field(page, "correction").select_option("low-rank")
+    fill(page, "rank", 3)
+    page.wait_for_url(re.compile(r"rank%22%3A3"))
+    button(page, "History").click()
+    expect(page.get_by_text("What have I done?")).to_be_visible()
+    page.wait_for_url(re.compile("tab=History"))
+
+    other = open_page(page.url)
+    expect(heading(other)).to_contain_text(DOWN)
+    expect(field(other, "rank")).to_have_value("3")
+    expect(other.get_by_text("What have I done?")).to_be_visible()
+
+    page.locator("body").press("Control+z")
+    expect(field(page, "rank")).to_have_value("8")
+    page.locator("body").press("Control+Shift+z")
+    expect(field(page, "rank")).to_have_value("3")
+    saved = json.loads(kept(page, download(page, "Save session").click))
+    assert saved["history"]["steps"][-1]["choice"]["recipe"]["correction"] == {"part": "low-rank", "rank": 3, "damping": 0.001}
+    recipe = Recipe.from_json(kept(page, download(page, "Export the recipe").click))
+    assert recipe.correction.to_dict()["rank"] == 3
+
+
+def test_a_figure_can_be_kept_and_presented(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    figure(page, "weight")
+    assert kept(page, button(page, "SVG").locator("visible=true").first.click).startswith("<svg")
+    with page.expect_download() as download:
+        button(page, "PNG").locator("visible=true").first.press("Enter")
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+    size = "e => getComputedStyle(e).fontSize"
+    before = heading(page).evaluate(size)
+    button(page, "Present").click()
+    expect(button(page, "Quantize this layer")).to_be_hidden()
+    assert float(heading(page).evaluate(size)[:-2]) > float(before[:-2])
+    button(page, "End").click()
+    expect(button(page, "Quantize this layer")).to_be_visible()
+
+
+def test_what_a_widget_fails_at_is_told(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}?channels=99999")
+    expect(page.get_by_text("channels holds 99999")).to_be_visible()
+    button(page, "Dismiss").click()
+    expect(page.get_by_text("channels holds 99999")).to_be_hidden()
+
+
+def test_one_visitors_long_job_does_not_hold_up_another_visitors_sliders(address: str, open_page: Open) -> None:
+    busy, other = open_page(f"{address}?recipe=btc"), open_page(address)
+    expect(field(busy, "sweeps")).to_be_visible()
+    button(busy, "Quantize the whole model").click()
+    expect(busy.get_by_text(re.compile(r"Quantizing the whole model: \d+% after"))).to_be_visible()
+    button(other, "Quantize the whole model").click()
+    expect(other.get_by_text(re.compile("whole model"))).not_to_have_count(0)
+    fill(other, "bits", 2)
+    expect(other.get_by_text(re.compile(r"Preview: .* stored bits"))).to_be_visible()
+    assert figure(other, "weight", "e.data.length === 2")["traces"] == ["original", "quantized"]
+    for page in (other, busy):
+        button(page, "Cancel").locator("visible=true").first.click()
+        expect(page.get_by_text("Cancelled: quantizing the whole model")).to_be_visible()
+
+
+def test_a_visitor_who_is_alone_sees_figures_follow_the_settings(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    figure(page, "weight", "e.data.length === 2")
+    fill(page, "bits", 1)
+    expect(page.get_by_text(re.compile(r"Preview: .* stored bits"))).to_be_visible()
+    tab(page, "Ledger")
+    figure(page, "bits per weight", "e.layout.barmode === 'stack'")
