@@ -9,7 +9,7 @@ import workbench as wb
 from workbench.widgets.page import page
 from workbench.widgets.tabs import TABS
 
-SHOWN = ("Method", "Weights", "Error", "Ledger", "History")
+SHOWN = ("Method", "Codebook", "Weights", "Error", "Ledger", "History")
 
 
 def app(source: str) -> pn.viewable.Viewable:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class QuantizedLayer:
     """One quantized matrix `[rows, cols]`.
 
-    `relative_error` = ‖Ŵ−W‖²/‖W‖²; `output_error` = tr(E H Eᵀ)/tr(W H Wᵀ), None where the layer was not calibrated.
+    `relative_error` = ‖Ŵ−W‖²/‖W‖²; `output_error` = tr(E H Eᵀ)/tr(W H Wᵀ), None where the layer was not calibrated. `edits` say
+    what was changed by hand after the recipe had run (see `analysis.code_edit`).
     """
 
     name: str
@@ -29,6 +30,7 @@ class QuantizedLayer:
     relative_error: float
     output_error: float | None = None
     seconds: float = 0.0
+    edits: tuple[str, ...] = ()
 
     @property
     def bits_per_weight(self) -> float:

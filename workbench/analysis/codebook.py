@@ -19,6 +19,7 @@ from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width, signs
 
 LONGEST = 24
+BOOKS = ("binary-codebook", "vector-codebook")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def summary(packed: Packed, weight: Tensor | None = None) -> pd.DataFrame:
 def coded_targets(packed: Packed, weight: Tensor, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Each codebook's path and the matrix `[rows, cols]` whose signs it stands for, given the layer's original weight."""
     inner, target, path = coded(packed, weight, path)
-    if inner.format == "binary-codebook":
+    if inner.format in BOOKS:
         yield path, target
     elif inner.format == "sum":
         for number, child in enumerate(inner.children):

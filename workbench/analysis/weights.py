@@ -15,9 +15,11 @@ from workbench.kernels import reference
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import ROUNDED
 
-BLOCK = 1 << 22  # weights converted to float at a time: 32 MB in float64
+BLOCK = 1 << 20  # weights converted to float at a time: 8 MB in float64
 OUTLIER = 6.0  # standard deviations from the mean; a Gaussian matrix of 10⁸ weights has none
 MAX_LEVELS = 32  # more lines than this on a histogram are a grey wall
+
+Window = tuple[int, int, int, int]  # first row, last row, first column, last column
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Histogram:
 class Sketch:
     """Moments and ranges of one matrix `[rows, cols]`.
 
-    `kurtosis` is the excess over a Gaussian (Fisher, biased); `outlier_share` is the share of weights more than 6 standard
-    deviations from the mean; `row_absmax [rows]` and `col_absmax [cols]` are largest magnitudes.
+    `skewness` and the excess `kurtosis` (Fisher) are biased estimates, 0 for a Gaussian; `outlier_share` is the share of weights
+    more than 6 standard deviations from the mean; `row_absmax [rows]` and `col_absmax [cols]` are largest magnitudes, and
+    `row_energy` and `col_energy` sums of squares.
     """
 
     rows: int
@@ -58,18 +61,22 @@ class Sketch:
     mean: float
     std: float
     absmax: float
+    skewness: float
     kurtosis: float
     outlier_share: float
     row_absmax: np.ndarray
     col_absmax: np.ndarray
+    row_energy: np.ndarray
+    col_energy: np.ndarray
     histogram: Histogram
 
 
 @dataclass(frozen=True)
 class Raster:
-    """A matrix seen from afar: each cell shows the weight of largest magnitude in `row_step × col_step` weights.
+    """A matrix, or a window of it, from afar: each cell shows the weight of largest magnitude in `row_step × col_step` weights.
 
-    `values [height, width]` hold the magnitude, or the weight with its sign where `signed`.
+    `values [height, width]` hold the magnitude, or the weight with its sign where `signed`; the window begins at `row` and `col`
+    and covers `rows × cols` weights.
     """
 
     values: np.ndarray
@@ -78,6 +85,13 @@ class Raster:
     row_step: int
     col_step: int
     signed: bool
+    row: int = 0
+    col: int = 0
+
+    @property
+    def single(self) -> bool:
+        """Whether every cell is one weight."""
+        return self.row_step * self.col_step == 1
 
 
 @dataclass(frozen=True)
@@ -99,13 +113,17 @@ def sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
     check_matrix(weight)
     total = weight.numel()
     mean = sum(block.sum().item() for block in blocks(weight)) / total
-    powers = np.zeros(2)
-    row_absmax, col_absmax = [], torch.zeros(weight.shape[1], dtype=torch.float64)
+    powers = np.zeros(3)
+    row_absmax, row_energy = [], []
+    col_absmax, col_energy = torch.zeros(2, weight.shape[1], dtype=torch.float64)
     for block in blocks(weight):
-        squares = (block - mean).square()
-        powers += [squares.sum().item(), squares.square().sum().item()]
+        off, energy = block - mean, block.square()
+        squares = off.square()
+        powers += [squares.sum().item(), (squares * off).sum().item(), squares.square().sum().item()]
         row_absmax.append(block.abs().amax(1))
+        row_energy.append(energy.sum(1))
         col_absmax = torch.maximum(col_absmax, block.abs().amax(0))
+        col_energy = col_energy + energy.sum(0)
     std = float(np.sqrt(powers[0] / total))
     outliers = sum(((block - mean).abs() > OUTLIER * std).sum().item() for block in blocks(weight))
     absmax = float(col_absmax.max())
@@ -115,10 +133,13 @@ def sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
         mean=mean,
         std=std,
         absmax=absmax,
-        kurtosis=powers[1] / total / std**4 - 3 if std else 0.0,
+        skewness=powers[1] / total / std**3 if std else 0.0,
+        kurtosis=powers[2] / total / std**4 - 3 if std else 0.0,
         outlier_share=outliers / total,
         row_absmax=torch.cat(row_absmax).float().numpy(),
         col_absmax=col_absmax.float().numpy(),
+        row_energy=torch.cat(row_energy).float().numpy(),
+        col_energy=col_energy.float().numpy(),
         histogram=histogram(weight, limit=min(absmax, 8 * std) or 1.0, bins=bins),
     )
 
@@ -131,14 +152,20 @@ def histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histogram:
     return Histogram(counts, -limit, limit, weight.numel() - int(counts.sum()))
 
 
-def raster(weight: Tensor, *, height: int = 128, width: int = 256, signed: bool = False) -> Raster:
-    """At most `height × width` cells, each the weight of largest magnitude: a mean would hide the outliers."""
+def raster(weight: Tensor, *, height: int = 128, width: int = 256, signed: bool = False, window: Window | None = None) -> Raster:
+    """At most `height × width` cells, each the weight of largest magnitude: a mean would hide the outliers.
+
+    `window` is first row, last row, first column, last column of what is shown; the whole matrix by default.
+    """
+    check_matrix(weight)
+    top, bottom, left, right = window or (0, weight.shape[0] - 1, 0, weight.shape[1] - 1)
+    weight = weight[top : bottom + 1, left : right + 1]
     check_matrix(weight)
     rows, cols = weight.shape
     row_step, col_step = -(-rows // height), -(-cols // width)
     # whole cells only: a block of rows is a multiple of the cell's height
     lines = [cells(block, row_step, col_step, signed) for block in blocks(weight, multiple=row_step)]
-    return Raster(torch.cat(lines).float().numpy(), rows, cols, row_step, col_step, signed)
+    return Raster(torch.cat(lines).float().numpy(), rows, cols, row_step, col_step, signed, top, left)
 
 
 def cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:

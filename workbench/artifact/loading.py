@@ -64,6 +64,7 @@ def layer_from(name: str, entry: Mapping[str, Any], contents: reading.Contents) 
         relative_error=entry["relative_error"],
         output_error=entry["output_error"],
         seconds=entry["seconds"],
+        edits=tuple(entry.get("edits", ())),
     )
 
 

@@ -124,6 +124,7 @@ def recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLay
                 "relative_error": layer.relative_error,
                 "output_error": layer.output_error,
                 "seconds": layer.seconds,
+                "edits": list(layer.edits),
                 "packed": tree_to_dict(name, layer.packed),
             }
             for name, layer in layers.items()

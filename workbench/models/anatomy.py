@@ -23,6 +23,14 @@ PARTS = {
 HARMLESS = {"q_norm", "k_norm", "rotary_emb", "act_fn"}  # they touch neither the residual stream nor what v hands to o
 
 
+class AnatomyError(ModelError):
+    """A model of another shape; `why` says what is different."""
+
+    def __init__(self, source: str, module: nn.Module, why: str) -> None:
+        super().__init__(f"{source!r} ({type(module).__name__}) cannot be fused: {why}. {SUPPORTED}.")
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Block:
     """Module names of one block, and the width of its attention heads."""
@@ -47,10 +55,10 @@ class Anatomy:
 
 
 def anatomy(module: nn.Module, source: str) -> Anatomy:
-    """The anatomy of a module (parameters may be on the meta device); ModelError says what is not as it has to be."""
+    """The anatomy of a module (parameters may be on the meta device); AnatomyError says what is not as it has to be."""
 
-    def refuse(why: str) -> ModelError:
-        return ModelError(f"{source!r} ({type(module).__name__}) cannot be fused: {why}. {SUPPORTED}.")
+    def refuse(why: str) -> AnatomyError:
+        return AnatomyError(source, module, why)
 
     prefix = getattr(module, "base_model_prefix", "")
     base: Any = getattr(module, prefix, None)

@@ -144,9 +144,14 @@ class ModelHandle:
         """Token ids `[1, T]`."""
         return encode(self.tokenizer, text)
 
+    @property
+    def writes_text(self) -> bool:
+        """Whether this is a causal language model; encoders are not."""
+        return architecture.is_causal(self.config)
+
     def language_model(self) -> LanguageModel:
         """The model as something that reads and writes text; ModelError for encoders."""
-        if not architecture.is_causal(self.config):
+        if not self.writes_text:
             what = ", ".join(self.config.architectures or ["unnamed"])
             raise ModelError(
                 f"{self.source!r} ({what}) is no causal language model: its layers can be worked on, but it writes no text."

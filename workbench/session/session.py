@@ -65,6 +65,7 @@ class Session:
         self.whole: QuantizedModel | None = None
         self._taken: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         self._preview: Preview | None = None
+        self.measured: dict[str, Mapping[str, float]] = {}
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self.history = History(first)
 
@@ -155,7 +156,7 @@ class Session:
         as a preview of the whole layer shows; or None."""
         own = self._keys()
         shown = self.preview.result if self.preview is not None and self.preview.is_whole else None
-        return next((self.results[made] for made in reversed(self.results) if made in own), shown)
+        return next((self.results[made] for made in reversed(self.results) if made.partition("/")[0] in own), shown)
 
     @property
     def trace(self) -> Trace | None:
@@ -267,17 +268,32 @@ class Session:
         self.results.pop(made, None)
         self.results[made] = result
 
-    def layer_table(self) -> "pd.DataFrame":
-        """The model's layers with their spread, tails and outliers, and bits and errors where there is a result."""
+    def layer_table(self, *, wait: bool = True) -> "pd.DataFrame":
+        """The model's layers with spread, tails and outliers, bits and errors where there is a result, and what was `measured`.
+
+        Layers whose weights have not been read yet are read now, or stay empty where this does not `wait`.
+        """
         table = self.model.layers()
-        sketches = [self.shared.sketch(name) for name in table["name"]]
+        known = self.shared.sketch if wait else self.shared.sketches.get
+        sketches = [known(name) for name in table["name"]]
         for column in ("std", "absmax", "kurtosis", "outlier_share"):
-            table[column] = [getattr(sketch, column) for sketch in sketches]
+            table[column] = [float("nan") if sketch is None else getattr(sketch, column) for sketch in sketches]
         latest = self.latest()
         for column in ("bits_per_weight", "nominal_bits", "relative_error", "output_error"):
             values = [getattr(latest[name], column) if name in latest else None for name in table["name"]]
             table[column] = [float("nan") if value is None else value for value in values]
+        for column, found in self.measured.items():
+            table[column] = [found.get(name, float("nan")) for name in table["name"]]
         return table
+
+    def adopt(self, layer: QuantizedLayer) -> None:
+        """Take a result that was changed by hand as the latest of the selected layer; what it was made from stays too."""
+        if self.result is None or layer.name != self.layer:
+            raise WorkbenchError(f"{layer.name} has no result on the bench that could be changed: press Quantize this layer.")
+        made = next((key for key, result in reversed(self.results.items()) if result is self.result), self._keys()[0])
+        edited = f"{made.partition('/')[0]}/{' + '.join(layer.edits)}"
+        self.results.pop(edited, None)
+        self.results[edited] = layer
 
     def latest(self) -> Mapping[str, QuantizedLayer]:
         """The last result of each layer."""

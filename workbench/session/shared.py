@@ -1,11 +1,14 @@
 """What all sessions on one model have in common, read and computed once for all of them."""
 
 import os
+from collections.abc import Generator
+from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
 
-from workbench.analysis import weights
+from workbench.analysis import residual, sketches
 from workbench.analysis.squeeze import Squeeze
+from workbench.analysis.weights import Sketch
 from workbench.calibration import CalibrationStats, calibrate
 from workbench.jobs import Queue
 from workbench.models import ModelHandle
@@ -17,13 +20,28 @@ SMALL = 20_000_000  # weights of a model that is calibrated without being asked:
 QUEUE = Queue(max(1, (os.cpu_count() or 1) // 2))  # long jobs of all sessions of this process, on whatever model
 
 
+@dataclass(frozen=True)
+class Read:
+    """One layer has been read: `done` of `total` weights of the model are known from their sketches."""
+
+    layer: str
+    done: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the weights that are known."""
+        return self.done / self.total
+
+
 class SharedModel:
     """A model's handle, its calibration and the sketches of its weights."""
 
     def __init__(self, model: ModelHandle) -> None:
         self.model = model
-        self.sketches: dict[str, weights.Sketch] = {}
-        self._lock = RLock()
+        self.sketches: dict[str, Sketch] = {}
+        self._lock, self._reading = RLock(), RLock()
+        self._streams: dict[bool, residual.Stream] = {}
 
     @cached_property
     def squeeze(self) -> Squeeze:
@@ -54,8 +72,30 @@ class SharedModel:
     def _stats(self) -> CalibrationStats:
         return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, store=Store())
 
-    def sketch(self, layer: str) -> weights.Sketch:
-        """Moments and histogram of a layer's weights, read once."""
-        if layer not in self.sketches:
-            self.sketches[layer] = weights.sketch(self.model.weight(layer))
-        return self.sketches[layer]
+    def sketch(self, layer: str) -> Sketch:
+        """Moments and histogram of a layer's weights, read once; kept on disk by the content of the weights."""
+        with self._reading:
+            if layer not in self.sketches:
+                self.sketches[layer] = sketches.stored(self.model.weight(layer), Store())
+            return self.sketches[layer]
+
+    @property
+    def is_sketched(self) -> bool:
+        """Whether every layer has been read."""
+        return len(self.sketches) == len(self.model.layer_names)
+
+    def sketch_steps(self) -> Generator[Read, None, None]:
+        """Read every layer that has not been read, one in memory at a time; visitors who read at once share the work."""
+        sizes = {name: self.model.layer(name).rows * self.model.layer(name).cols for name in self.model.layer_names}
+        for name in self.model.layer_names:
+            if name not in self.sketches:
+                self.sketch(name)
+                yield Read(name, sum(sizes[known] for known in list(self.sketches)), sum(sizes.values()))
+
+    def stream(self) -> residual.Stream:
+        """Every channel of the residual stream through the model, with its inputs once the calibration text has been read."""
+        heard = self.is_calibrated
+        with self._reading:
+            if heard not in self._streams:
+                self._streams[heard] = residual.stream(self.model, self.sketch, self.stats() if heard else None)
+            return self._streams[heard]

@@ -1,4 +1,4 @@
-"""Binary codebooks: how evenly sign patterns are spread, how much codewords are used, flipped signs against what is possible."""
+"""Binary codebooks: how evenly sign patterns are spread, and flipped signs against what is possible."""
 
 from typing import Any
 
@@ -61,29 +61,6 @@ def patterns_sentence(original: SignPatterns, transformed: SignPatterns | None) 
     if transformed is None:
         return f"{text}."
     return f"{text}; {transformed.entropy_per_sign:.3f} after the transform."
-
-
-def usage(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """How often each codeword is used (`analysis.codebook.usage`), most used first; dead ones are at zero."""
-    plot = {
-        "data": [
-            {
-                "type": "bar",
-                "x": list(range(1, len(table) + 1)),
-                "y": table["count"].tolist(),
-                "customdata": table[["codeword", "pattern"]].to_numpy().tolist(),
-                "marker": {"color": theme.quantized, "line": {"width": 0}},
-                "hovertemplate": "codeword %{customdata[0]}: %{customdata[1]}<br>%{y:,} vectors<extra></extra>",
-            }
-        ],
-        "layout": themes.layout(theme, x="codewords, most used first", y="vectors", bargap=0),
-    }
-    dead = int((table["count"] == 0).sum())
-    most = themes.percent(float(table["share"].iloc[0]))
-    unused = "none is dead" if dead == 0 else f"{dead} of {len(table)} are dead"
-    return Figure(
-        "Does every codeword earn its place?", f"The most used of {len(table)} has {most} of the vectors; {unused}.", plot, table
-    )
 
 
 def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIGHT) -> Figure:

@@ -1,11 +1,14 @@
 """The layer map: every layer of a model as one cell, block by block, coloured by a column of the layer table."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from workbench.analysis import columns
+from workbench.analysis.sketches import Moments
+from workbench.models.layers import split_name
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
@@ -21,6 +24,7 @@ QUESTIONS = {
     "bits_per_weight": "What does each layer store?",
     "relative_error": "Whose weights suffer?",
     "output_error": "Whose output suffers?",
+    "sensitivity": "Which layers does the model's output hang on?",
 }
 
 
@@ -57,6 +61,15 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
     return Figure(
         QUESTIONS.get(column, f"How do layers differ in {columns.label(column)}?"), sentence(layers, column), plot, layers
     )
+
+
+def with_moments(figure: Figure, moments: Moments) -> Figure:
+    """The map with a sentence about all weights that have been read, taken together."""
+    together = (
+        f" The {moments.weights:,} weights of {moments.matrices} layers together: spread {moments.std:.3g}, "
+        f"kurtosis {moments.kurtosis:.3g}, largest {moments.absmax:.3g}."
+    )
+    return replace(figure, answer=figure.answer + together)
 
 
 def heat(values: np.ndarray, rows: list[str], matrices: list[str], names: np.ndarray, written: np.ndarray) -> dict[str, Any]:
@@ -113,6 +126,12 @@ def title(layer: pd.Series) -> str:
     short = short_name(layer["matrix"])
     row = row_name(layer["block"])
     return short if row == OUTSIDE else f"block {row} · {short}"
+
+
+def spoken(name: str) -> str:
+    """The full name of a layer as people say it."""
+    block, matrix = split_name(name) or (None, name)
+    return title(pd.Series({"block": block, "matrix": matrix}))
 
 
 def row_name(block: Any) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.ledger import OnDisk, plain
 from workbench.bits import BitLedger
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
@@ -62,10 +63,15 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     seen: dict[str, int] = {}
     items = []
     for item in table["item"]:
-        plain = item.lstrip("0123456789.").replace("_", " ")
-        seen[plain] = seen.get(plain, 0) + 1
-        items.append(plain if seen[plain] == 1 else f"{plain} {seen[plain]}")
+        name = said(item)
+        seen[name] = seen.get(name, 0) + 1
+        items.append(name if seen[name] == 1 else f"{name} {seen[name]}")
     return table.assign(item=items)
+
+
+def said(item: str) -> str:
+    """An item as people say it."""
+    return plain(item).replace("_", " ")
 
 
 def sentence(ledger: BitLedger, table: pd.DataFrame, scope: str) -> str:
@@ -78,3 +84,98 @@ def sentence(ledger: BitLedger, table: pd.DataFrame, scope: str) -> str:
         return f"{text}: all of it {largest.iloc[0]['item']}." if len(largest) else f"{text}."
     first, second = largest.iloc[0], largest.iloc[1]
     return f"{text}: {themes.percent(first['share'])} is {first['item']}, {themes.percent(second['share'])} {second['item']}."
+
+
+def icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
+    """Everything that is stored, from the whole to single items (`analysis.ledger.tree`); areas are bits, a click goes deeper."""
+    labels = [said(label) for label in tree["label"]]
+    kinds = {name: i for i, name in enumerate(dict.fromkeys(said(label) for label in leaves(tree)["label"]))}
+    colors = [themes.CATEGORIES[kinds[name] % len(themes.CATEGORIES)] if name in kinds else theme.raised for name in labels]
+    trace = {
+        "type": "icicle",
+        "ids": [place or "all" for place in tree["id"]],
+        "parents": ["" if not place else parent or "all" for place, parent in zip(tree["id"], tree["parent"], strict=True)],
+        "labels": labels,
+        "values": tree["bits"].tolist(),
+        "branchvalues": "total",
+        "tiling": {"orientation": "v"},
+        "marker": {"colors": colors, "line": {"color": theme.surface, "width": 1}},
+        "maxdepth": 3,
+        "customdata": [
+            [themes.megabytes(bits), bits / weights, themes.percent(share)]
+            for bits, share in zip(tree["bits"], tree["share"], strict=True)
+        ],
+        "hovertemplate": "<b>%{label}</b><br>%{customdata[0]}, %{customdata[1]:.3f} bits per weight, "
+        "%{customdata[2]}<extra></extra>",
+    }
+    plot = {"data": [trace], "layout": themes.layout(theme, height=340, margin={"l": 4, "r": 4, "t": 24, "b": 4})}
+    table = tree.assign(label=labels).drop(columns=["id", "parent"])
+    return Figure(f"What is {scope} made of?", icicle_sentence(tree), plot, table)
+
+
+def leaves(tree: pd.DataFrame) -> pd.DataFrame:
+    """The items themselves: rows that are nobody's parent."""
+    return tree[~tree["id"].isin(set(tree["parent"])) & (tree["id"] != "")]
+
+
+def icicle_sentence(tree: pd.DataFrame) -> str:
+    """The largest kind of item, and the largest part below the whole."""
+    kinds = leaves(tree).groupby("label", sort=False)["share"].sum().sort_values(ascending=False)
+    parts = tree[(tree["parent"] == "") & (tree["id"] != "")].sort_values("bits", ascending=False)
+    text = f"{themes.percent(float(kinds.iloc[0]))} of all bits are {said(kinds.index[0])}"
+    if len(parts) < 2 or set(parts["label"]) == set(kinds.index):
+        return f"{text}; {themes.count(len(kinds), 'kind of item', 'kinds of items')} in all."
+    first = parts.iloc[0]
+    return f"{text}; the largest part is {said(first['label'])} with {themes.percent(float(first['share']))}."
+
+
+def waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
+    """From the nominal figure to the stored one, item by item (`analysis.ledger.bridge`)."""
+    names = [said(item) for item in bridge["item"]]
+    values = bridge["bits_per_weight"].tolist()
+    trace = {
+        "type": "waterfall",
+        "x": names,
+        "y": values,
+        "measure": ["absolute", *["relative"] * (len(values) - 2), "total"],
+        "text": [f"{value:.3g}" for value in values],
+        "textposition": "outside",
+        "increasing": {"marker": {"color": theme.quantized}},
+        "decreasing": {"marker": {"color": theme.original}},
+        "totals": {"marker": {"color": theme.muted}},
+        "connector": {"line": {"color": theme.border}},
+        "cliponaxis": False,
+        "hovertemplate": "%{x}: %{y:.4f} bits per weight<extra></extra>",
+    }
+    layout = themes.layout(
+        theme, y="bits per weight", height=360, xaxis={"type": "category", "showgrid": False}, showlegend=False
+    )
+    table = bridge.assign(item=names)
+    return Figure(
+        "Why is more stored than the nominal figure says?",
+        bridge_sentence(table, scope),
+        {"data": [trace], "layout": layout},
+        table,
+    )
+
+
+def bridge_sentence(table: pd.DataFrame, scope: str) -> str:
+    """The difference and its largest reason."""
+    nominal, stored = table["bits_per_weight"].iloc[0], table["bits_per_weight"].iloc[-1]
+    between = table.iloc[1:-1]
+    who = f"{scope[0].upper()}{scope[1:]}"
+    if between.empty:
+        return f"{who} stores what is counted: {themes.bits(stored)} bits per weight."
+    first = between.loc[between["bits_per_weight"].abs().idxmax()]
+    return (
+        f"{who} stores {themes.bits(stored)} bits where {themes.bits(nominal)} are nominal; most of the difference of "
+        f"{stored - nominal:.3g} is {first['item']}: {first['bits_per_weight']:.3g} ({first['why']})."
+    )
+
+
+def disk_sentence(found: OnDisk) -> str:
+    """The ledger against a file, in bytes."""
+    file, ledger = f"{found.file:,}", f"{found.ledger:,.0f}"
+    if found.agree:
+        return f"Counted on disk: {found.what} takes {file} bytes, and the ledger adds up to the same {ledger}."
+    return f"Counted on disk: {found.what} takes {file} bytes, but the ledger adds up to {ledger}. Please report this as a bug."

@@ -1,12 +1,15 @@
 """The weights of one layer: their histogram with the quantizer's levels on it, and the matrix as a raster."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from workbench.analysis.distribution import cells
 from workbench.analysis.weights import Histogram, Levels, Raster
 from workbench.views import theme as themes
+from workbench.views.distribution import mark
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
@@ -23,7 +26,10 @@ def histogram(
     log: bool = False,
     theme: Theme = themes.LIGHT,
 ) -> Figure:
-    """How often each value occurs in `scope`, before and after, with the quantizer's levels as orange lines."""
+    """How often each value occurs in `scope`, before and after, with the quantizer's levels as orange lines.
+
+    Dotted lines are the edges of its cells: weights between two of them round to the level inside.
+    """
     traces = [bars(original, "original", theme.original, 0.75)]
     if quantized is not None:
         traces.append(bars(quantized, "quantized", theme.quantized, 0.85))
@@ -38,7 +44,7 @@ def histogram(
             hovermode="x",
             xaxis={"range": [original.low, original.high]},
             yaxis={"type": "log" if log else "linear", "rangemode": "tozero"},
-            shapes=level_shapes(levels, theme) if levels is not None else [],
+            shapes=[*level_shapes(levels, theme), *cell_shapes(levels, theme)] if levels is not None else [],
             annotations=level_notes(levels, theme) if levels is not None else [],
         ),
     }
@@ -75,6 +81,12 @@ def level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     return shapes
 
 
+def cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+    """A dotted line at every edge between two cells."""
+    line = {"color": theme.muted, "width": 1.5, "dash": "dot"}
+    return [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line} for x in cells(levels).tolist()]
+
+
 def level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """The levels' values above their lines, where there are few enough to read."""
     if len(levels.values) > 8:
@@ -94,27 +106,37 @@ def histogram_sentence(original: Histogram, quantized: Histogram | None, levels:
     if levels is None:
         return f"{text}, before and after; the quantized weights take more different values than lines can show."
     if levels.groups == 1:
-        return f"{text} share {themes.count(len(levels.values), 'level')}."
+        return f"{text} share {themes.count(len(levels.values), 'level')}; dotted lines are the edges of their cells."
     each = f"{themes.count(levels.groups, 'group')} looked at"
     return f"{text}: each group has {len(levels.values)} levels of its own; lines are their medians, bands hold 8 of 10 ({each})."
 
 
-def raster(raster: Raster, what: What, limit: float | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """The matrix from afar; `limit` fixes the colour scale so that original and quantized can be compared."""
+def raster(
+    raster: Raster,
+    what: What,
+    limit: float | None = None,
+    chosen: tuple[Sequence[int], Sequence[int]] = ((), ()),
+    *,
+    theme: Theme = themes.LIGHT,
+) -> Figure:
+    """The matrix from afar; `limit` fixes the colour scale so that original and quantized can be compared.
+
+    `chosen` are marked rows and columns.
+    """
     top = float(np.abs(raster.values).max()) if limit is None else limit
     questions = {
         "original": "Where are the large weights?",
         "quantized": "What is left of them after quantizing?",
         "difference": "Where did quantizing change the weights?",
     }
-    cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
     name = "quantized − original" if what == "difference" else "magnitude"
     trace = {
         "type": "heatmap",
         "z": raster.values,
-        "x0": raster.col_step / 2,
+        # a cell stands at the middle of its weights, a single weight at its number
+        "x0": raster.col + (raster.col_step - 1) / 2,
         "dx": raster.col_step,
-        "y0": raster.row_step / 2,
+        "y0": raster.row + (raster.row_step - 1) / 2,
         "dy": raster.row_step,
         "colorscale": themes.DIVERGING if raster.signed else themes.SEQUENTIAL,
         "zmin": -top if raster.signed else 0.0,
@@ -129,32 +151,41 @@ def raster(raster: Raster, what: What, limit: float | None = None, *, theme: The
             x="column (input feature)",
             y="row (output feature)",
             height=400,
-            xaxis={"showgrid": False, "range": [0, raster.cols]},
-            yaxis={"showgrid": False, "range": [raster.rows, 0]},
+            shapes=[
+                *(mark(row, theme, axis="y") for row in chosen[0] if 0 <= row - raster.row < raster.rows),
+                *(mark(col, theme) for col in chosen[1] if 0 <= col - raster.col < raster.cols),
+            ],
+            xaxis={"showgrid": False, "range": [raster.col - 0.5, raster.col + raster.cols - 0.5]},
+            yaxis={"showgrid": False, "range": [raster.row + raster.rows - 0.5, raster.row - 0.5]},
         ),
     }
+    return Figure(questions[what], raster_sentence(raster, name), plot, bands(raster))
+
+
+def raster_sentence(raster: Raster, name: str) -> str:
+    """How much is seen, how it is summed up, and the largest entry."""
     row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
-    seen = "single weights" if raster.row_step * raster.col_step == 1 else f"each cell the {cell}"
-    at = f"row {row * raster.row_step}, column {col * raster.col_step}"
-    near = "at" if raster.row_step * raster.col_step == 1 else "near"
+    cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
+    seen = "single weights" if raster.single else f"each cell the {cell}"
+    at = f"row {raster.row + row * raster.row_step}, column {raster.col + col * raster.col_step}"
+    near = "at" if raster.single else "near"
     value = f"{raster.values[row, col]:+.3g}" if raster.signed else f"{raster.values[row, col]:.3g}"
-    answer = f"{raster.rows:,} × {raster.cols:,} weights, {seen}; the largest {name} is {value}, {near} {at}."
-    return Figure(questions[what], answer, plot, bands(raster))
+    return f"{raster.rows:,} × {raster.cols:,} weights, {seen}; the largest {name} is {value}, {near} {at}."
 
 
 def bands(raster: Raster) -> pd.DataFrame:
     """The raster as a short table: the largest entry of each band of rows."""
     lines = []
-    for cells in np.array_split(np.arange(len(raster.values)), min(BANDS, len(raster.values))):
-        values = raster.values[cells]
+    for lines_of in np.array_split(np.arange(len(raster.values)), min(BANDS, len(raster.values))):
+        values = raster.values[lines_of]
         at = int(np.abs(values).max(0).argmax())
-        last = min(int(cells[-1] + 1) * raster.row_step, raster.rows) - 1
+        last = min(int(lines_of[-1] + 1) * raster.row_step, raster.rows) - 1
         value = values[int(np.abs(values[:, at]).argmax()), at]
         lines.append(
             {
-                "first row": int(cells[0]) * raster.row_step,
-                "last row": last,
-                "column": at * raster.col_step,
+                "first row": raster.row + int(lines_of[0]) * raster.row_step,
+                "last row": raster.row + last,
+                "column": raster.col + at * raster.col_step,
                 "largest": float(value),
             }
         )

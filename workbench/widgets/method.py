@@ -1,4 +1,6 @@
-"""What did the method do inside this layer? Its codebook, its transform, its groups of weights, its sweeps."""
+"""What did the method do inside this layer? Its sign patterns, its transform, its groups of weights, its sweeps."""
+
+from typing import ClassVar
 
 import panel as pn
 
@@ -9,82 +11,37 @@ from workbench.views import codebook as codebook_views
 from workbench.views import groups as group_views
 from workbench.views import sweeps as sweep_views
 from workbench.views import transform as transform_views
-from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.scrubber import ScrubberView
+from workbench.widgets.sections import Sections
 
 FIRST = "This layer is not quantized yet: press Quantize this layer."
 LENGTH = 10  # signs of a pattern where no codebook says otherwise
 
 
-class MethodView(Component):
-    """One section at a time; each says in a sentence when the recipe has nothing for it."""
-
-    watches = ()  # the section in front looks after itself
+class SignView(Component):
+    """Sign patterns before and after the transform, and how many signs a codebook flips."""
 
     def build(self) -> pn.viewable.Viewable:
-        """The choice of sections above the one chosen."""
-        self.sections: dict[str, Component] = {
-            "Codebook": self.part(CodebookView),
-            "Transform": self.part(TransformView),
-            "Groups": self.part(GroupView),
-            "Sweeps": self.part(SweepView),
-            "Step by step": self.part(ScrubberView),
-        }
-        self.section = pn.widgets.RadioButtonGroup(
-            label="Section", options=list(self.sections), value="Codebook", width=520, stylesheets=[chosen()]
-        )
-        self.section.param.watch(lambda _: self.look(self.seen), "value")
-        self.shown = pn.Column(sizing_mode="stretch_width")
-        return pn.Column(self.section, self.shown, sizing_mode="stretch_width")
+        """Two figures."""
+        self.patterns, self.flips = FigureFrame(), FigureFrame()
+        return pn.Column(self.patterns, self.flips, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
-        """The chosen section."""
-        self.look(self.seen)
-
-    def look(self, seen: bool) -> None:
-        """Only the chosen section is drawn, and only while this tab is in front."""
-        super().look(seen)
-        for name, part in self.sections.items():
-            part.look(seen and name == self.section.value)
-        self.shown[:] = [self.sections[self.section.value]]
-
-
-class CodebookView(Component):
-    """Sign patterns before and after the transform, use of codewords, flipped signs."""
-
-    def build(self) -> pn.viewable.Viewable:
-        """Three figures, and which plane's codewords the second is about."""
-        self.patterns, self.usage, self.flips = FigureFrame(), FigureFrame(), FigureFrame()
-        self.plane = pn.widgets.Select(label="Codebook", options={"codebook 1": 0}, width=170, visible=False)
-        self.plane.param.watch(lambda _: self._usage(), "value")
-        return pn.Column(self.patterns, self.plane, self.usage, self.flips, sizing_mode="stretch_width")
-
-    def refresh(self) -> None:
-        """All three for the selected layer and its result."""
+        """Both for the selected layer and its result."""
         original, result = self.session.original(), self.session.result
-        self.nodes = [] if result is None else [node for _, node in codebook.codebook_nodes(result.packed)]
-        length = min(self.nodes[0].facts["length"] if self.nodes else LENGTH, original.shape[1])
+        nodes = [] if result is None else [node for _, node in codebook.codebook_nodes(result.packed)]
+        length = min(nodes[0].facts["length"] if nodes else LENGTH, original.shape[1])
         after = None
         if result is not None and basis.is_transformed(result.packed):
             after = codebook.sign_patterns(basis.coded(result.packed, original)[1], length)
         self.patterns.draw(codebook_views.patterns(codebook.sign_patterns(original, length), after, theme=theme()))
-        options = {f"codebook {number + 1}": number for number in range(max(len(self.nodes), 1))}
-        self.plane.param.update(options=options, value=0, visible=len(self.nodes) > 1)
-        self._usage()
-        if result is None or not self.nodes:
-            self.flips.say("How many signs does the codebook flip?", self._missing())
+        if result is None or not nodes:
+            missing = FIRST if result is None else "This recipe has no binary codebook: try the preset btc at 0.8 bits."
+            self.flips.say("How many signs does the codebook flip?", missing)
         else:
             table, moved = codebook.summary(result.packed, original), result.recipe.assignment.name != "nearest"
             self.flips.draw(codebook_views.flips(table, moved=moved, theme=theme()))
-
-    def _usage(self) -> None:
-        if self.nodes:
-            self.usage.draw(codebook_views.usage(codebook.usage(self.nodes[self.plane.value or 0]), theme=theme()))
-        else:
-            self.usage.say("Does every codeword earn its place?", self._missing())
-
-    def _missing(self) -> str:
-        return FIRST if self.session.result is None else "This recipe has no codebook: try the preset btc at 0.8 bits."
 
 
 class TransformView(Component):
@@ -194,3 +151,15 @@ class SweepView(Component):
 def columns(fit: Sweeps) -> str:
     """The columns of one fit, and whose they are."""
     return f"columns {fit.start:,} to {fit.stop - 1:,}, coder {fit.coder + 1}"
+
+
+class MethodView(Sections):
+    """One section at a time; each says in a sentence when the recipe has nothing for it."""
+
+    kinds: ClassVar = {
+        "Signs": SignView,
+        "Transform": TransformView,
+        "Groups": GroupView,
+        "Sweeps": SweepView,
+        "Step by step": ScrubberView,
+    }

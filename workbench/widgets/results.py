@@ -1,12 +1,12 @@
-"""What did quantizing cost? Errors of all layers, the results tried on this one, and where every stored bit goes."""
+"""What did quantizing cost? Errors of all layers, and the results tried on this one."""
 
 import pandas as pd
 import panel as pn
 
-from workbench.quantized import QuantizedLayer, QuantizedModel
+from workbench.quantized import QuantizedLayer
 from workbench.recipe import Recipe
-from workbench.views import errors, ledger
-from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.views import errors
+from workbench.widgets.component import Component, FigureFrame, theme
 
 
 class ErrorView(Component):
@@ -19,7 +19,7 @@ class ErrorView(Component):
 
     def refresh(self) -> None:
         """Both figures from the results there are."""
-        table = self.session.layer_table()
+        table = self.session.layer_table(wait=False)
         measured = table[table["relative_error"].notna()]
         if measured.empty:
             self.layers.say(
@@ -34,34 +34,6 @@ class ErrorView(Component):
             return
         frame = result_table(results)
         self.tried.draw(errors.bits_against_error(frame, spelled(self.session.recipe), theme=theme()))
-
-
-class LedgerView(Component):
-    """Where the stored bits of the selected layer, or of the whole quantized model, go; nominal bits beside them."""
-
-    def build(self) -> pn.viewable.Viewable:
-        """Scope and figure."""
-        self.scope = pn.widgets.RadioButtonGroup(
-            label="Scope", options=["this layer", "the whole model"], width=260, stylesheets=[chosen()]
-        )
-        self.scope.param.watch(lambda _: self.refresh(), "value")
-        self.frame = FigureFrame()
-        return pn.Column(self.scope, self.frame, sizing_mode="stretch_width")
-
-    def refresh(self) -> None:
-        """The ledger of the chosen scope."""
-        whole = self.scope.value == "the whole model"
-        found = self.session.whole if whole else self.session.result
-        if found is None:
-            button = "Quantize the whole model" if whole else "Quantize this layer"
-            self.frame.say("Where does every stored bit go?", f"Nothing is stored yet: press {button}.")
-        else:
-            made = (
-                f"{self.scope.value} by {spelled(found.plan.rules[0][1])}"
-                if isinstance(found, QuantizedModel)
-                else self.scope.value
-            )
-            self.frame.draw(ledger.bars(found.ledger, scope=made, theme=theme()))
 
 
 def result_table(results: list[QuantizedLayer]) -> pd.DataFrame:

@@ -9,12 +9,15 @@ import param
 from workbench.widgets.cache_view import CacheView
 from workbench.widgets.calibration_view import CalibrationView
 from workbench.widgets.card_view import CardView
+from workbench.widgets.codebook import CodebookMicroscope
 from workbench.widgets.component import Component, chosen
 from workbench.widgets.expectations_view import ExpectationsView
 from workbench.widgets.history import HistoryView
 from workbench.widgets.layer_browser import LayerTable
+from workbench.widgets.ledger import LedgerView
 from workbench.widgets.method import MethodView
-from workbench.widgets.results import ErrorView, LedgerView
+from workbench.widgets.results import ErrorView
+from workbench.widgets.salience import SalienceView
 from workbench.widgets.speed import SpeedView
 from workbench.widgets.squeeze import SqueezeView
 from workbench.widgets.text_comparison import TextComparison
@@ -23,6 +26,8 @@ from workbench.widgets.weight_inspector import WeightInspector
 # every class takes `live, notices, threaded=...`, as Component does; a module of its own and a line here add one
 TABS: dict[str, type[Component]] = {
     "Weights": WeightInspector,
+    "Salience": SalienceView,
+    "Codebook": CodebookMicroscope,
     "Error": ErrorView,
     "Ledger": LedgerView,
     "Method": MethodView,

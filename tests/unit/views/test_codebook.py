@@ -3,7 +3,6 @@
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-import torch
 
 from tests.battery.cases import gaussian, quantize
 from workbench.analysis import codebook as analysis
@@ -33,18 +32,6 @@ def test_patterns_without_a_transform() -> None:
     figure = codebook.patterns(analysis.sign_patterns(W, 8))
     assert [trace["name"] for trace in figure.plot["data"]] == ["original", "all as likely"]
     assert "transform" not in figure.answer
-
-
-def test_usage_is_a_bar_a_codeword_and_names_the_dead() -> None:
-    ((_, node),) = analysis.codebook_nodes(PACKED)
-    table = analysis.usage(node)
-    figure = codebook.usage(table)
-    go.Figure(figure.plot)
-    assert figure.plot["data"][0]["y"] == table["count"].tolist()
-    assert "none is dead" in figure.answer
-    dead = quantize(compose(part("coder", "binary-codebook", length=8, entries=16)), torch.ones(8, 64)).packed
-    ((_, node),) = analysis.codebook_nodes(dead)
-    assert codebook.usage(analysis.usage(node)).answer == "The most used of 16 has 100 % of the vectors; 15 of 16 are dead."
 
 
 def test_flips_are_points_over_the_bound() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 import workbench as wb
 from workbench import presets
+from workbench.analysis import ledger as analysis
+from workbench.analysis.ledger import OnDisk
 from workbench.bits import BitEntry, BitLedger
 from workbench.models import ModelHandle
 from workbench.views import ledger
@@ -67,3 +69,32 @@ def test_both_pages_can_be_read(theme: Theme) -> None:
     layout = ledger.bars(LEDGER, theme=theme).plot["layout"]
     assert layout["font"]["color"] == theme.text
     assert {note["font"]["color"] for note in layout["annotations"]} == {theme.text}
+
+
+def test_the_icicle_is_the_tree() -> None:
+    table = analysis.tree({"a.0.x": LEDGER, "a.1.y": LEDGER})
+    figure = ledger.icicle(table, 2_000_000, scope="the whole model")
+    (trace,) = figure.plot["data"]
+    assert trace["values"] == table["bits"].tolist()
+    assert (trace["parents"][0], trace["ids"][0]) == ("", "all")
+    assert set(trace["parents"][1:]) <= set(trace["ids"])
+    assert figure.question == "What is the whole model made of?"
+    assert figure.answer == "88.9 % of all bits are uniform codes; the largest part is block 0 with 50 %."
+    assert len(figure.table) == len(table)
+
+
+def test_the_waterfall_explains_the_difference() -> None:
+    figure = ledger.waterfall(analysis.bridge(LEDGER))
+    (trace,) = figure.plot["data"]
+    assert trace["measure"] == ["absolute", "relative", "total"]
+    assert trace["y"] == [8.0, 1.0, 9.0]
+    assert figure.answer == (
+        "This layer stores 9.00 bits where 8.00 are nominal; most of the difference of 1 is masked map: 1 (who is who)."
+    )
+    one = BitLedger(LEDGER.entries[:1], 1_000_000, 2.0)
+    assert ledger.waterfall(analysis.bridge(one)).answer == "This layer stores what is counted: 2.00 bits per weight."
+
+
+def test_bytes_on_disk_are_said_to_agree_or_not() -> None:
+    assert "takes 1,200 bytes, and the ledger adds up to the same 1,200" in ledger.disk_sentence(OnDisk(1200, 1200, "a file"))
+    assert "but the ledger adds up to 1,190. Please report" in ledger.disk_sentence(OnDisk(1190, 1200, "a file"))

@@ -38,7 +38,11 @@ def test_a_layer_that_is_not_quantized_shows_one_histogram() -> None:
 @pytest.mark.parametrize(
     ("levels", "said"),
     [
-        pytest.param(ROW, "60 weights of row 2 (6 lie beyond the axis) share 2 levels.", id="one-row"),
+        pytest.param(
+            ROW,
+            "60 weights of row 2 (6 lie beyond the axis) share 2 levels; dotted lines are the edges of their cells.",
+            id="one-row",
+        ),
         pytest.param(LAYER, "each group has 2 levels of its own", id="layer"),
         pytest.param(None, "more different values than lines can show", id="too-many"),
     ],
@@ -49,10 +53,12 @@ def test_the_sentence_counts_weights_and_levels(levels: Levels | None, said: str
 
 def test_a_line_stands_at_every_level_and_a_band_where_groups_differ() -> None:
     shapes = weights.histogram(BEFORE, AFTER, LAYER).plot["layout"]["shapes"]
-    lines = [shape for shape in shapes if shape["type"] == "line"]
+    lines = [shape for shape in shapes if shape["type"] == "line" and shape["line"]["dash"] != "dot"]
     bands = [shape for shape in shapes if shape["type"] == "rect"]
     assert [(line["x0"], line["x1"]) for line in lines] == [(-1.0, -1.0), (1.0, 1.0)]
     assert [(band["x0"], band["x1"]) for band in bands] == [(-1.2, -0.8), (0.9, 1.1)]
+    edges = [shape for shape in shapes if shape["type"] == "line" and shape["line"]["dash"] == "dot"]
+    assert [edge["x0"] for edge in edges] == [0.0], "the edge of the two cells"
     assert all(s["type"] == "line" for s in weights.histogram(BEFORE, AFTER, ROW).plot["layout"]["shapes"])
 
 
@@ -96,6 +102,18 @@ def test_the_bands_of_a_raster_cover_every_row_once() -> None:
     table = weights.raster(analysis.raster(torch.randn(301, 10)), "original").table
     rows = [row for first, last in zip(table["first row"], table["last row"], strict=True) for row in range(first, last + 1)]
     assert rows == list(range(301))
+
+
+def test_a_window_is_shown_at_its_own_place() -> None:
+    weight = torch.zeros(300, 700)
+    weight[211, 503] = 2.5
+    figure = weights.raster(analysis.raster(weight, window=(200, 219, 500, 509)), "original", None, ([211, 5], [503]))
+    trace, layout = figure.plot["data"][0], figure.plot["layout"]
+    assert (trace["x0"], trace["y0"], trace["z"].shape) == (500, 200, (20, 10))
+    assert (layout["xaxis"]["range"], layout["yaxis"]["range"]) == ([499.5, 509.5], [219.5, 199.5])
+    assert "20 × 10 weights, single weights; the largest magnitude is 2.5, at row 211, column 503." in figure.answer
+    assert len(layout["shapes"]) == 2, "a mark outside of the window is not drawn"
+    assert figure.table["first row"].min() == 200
 
 
 def test_a_difference_keeps_its_sign_on_a_symmetric_scale() -> None:

@@ -38,7 +38,7 @@ def test_everything_follows_the_selected_layer(explorer: Explorer) -> None:
     assert explorer.session.layer == DOWN
     assert "block 0 · down_proj" in explorer.heading.object
     assert "64 × 128" in explorer.heading.object
-    assert f"{64 * 128:,} weights" in explorer.tabs["Weights"].histogram.answer.object
+    assert f"{64 * 128:,} weights" in explorer.tabs["Weights"]["Histogram"].frame.answer.object
     assert DOWN in explorer.code
     explorer.toolbar.undo.clicks += 1
     assert explorer.layers.menu.value == QUERY
@@ -122,7 +122,7 @@ def test_quantizing_a_layer_changes_every_figure(explorer: Explorer) -> None:
     assert result.recipe == explorer.recipe
     assert f"{result.bits_per_weight:.2f}" in explorer.bench.outcome.object
     assert "Done" in explorer.bench.jobs.words.object
-    assert numbers(explorer.tabs["Weights"].histogram) == ["original", "quantized"]
+    assert numbers(explorer.tabs["Weights"]["Histogram"].frame) == ["original", "quantized"]
     explorer.bring("Ledger")
     assert numbers(explorer.tabs["Ledger"].frame)[-1] == "as the paper counts"
     explorer.bring("Error")
@@ -136,39 +136,10 @@ def test_another_recipe_takes_the_figures_of_the_last_one_away(explorer: Explore
     explorer.bench.form.settings["bits"].value = 3
     assert explorer.result is None
     assert "not quantized yet" in explorer.bench.outcome.object
-    assert numbers(explorer.tabs["Weights"].histogram) == ["original"]
+    assert numbers(explorer.tabs["Weights"]["Histogram"].frame) == ["original"]
     explorer.bring("Ledger")
     assert explorer.tabs["Ledger"].frame.figure is None
     assert "Nothing is stored yet" in explorer.tabs["Ledger"].frame.answer.object
-
-
-@pytest.mark.parametrize("what", ["original", "quantized", "difference"])
-def test_the_raster_shows_what_is_asked(explorer: Explorer, what: str) -> None:
-    explorer.tabs["Weights"].what.value = what
-    waiting = explorer.tabs["Weights"].raster.figure is None
-    assert waiting == (what != "original")
-    press(explorer.bench.one)
-    original, quantized = explorer.session.original(), explorer.result.weight()
-    shown = {"original": original, "quantized": quantized, "difference": quantized - original}[what]
-    largest = shown.flatten()[shown.abs().argmax()].item()
-    expected = f"{largest:+.3g}" if what == "difference" else f"{abs(largest):.3g}"
-    assert expected in explorer.tabs["Weights"].raster.answer.object
-
-
-def test_one_row_has_its_own_histogram_and_levels(explorer: Explorer) -> None:
-    explorer.bench.form.settings["group"].value = 0
-    press(explorer.bench.one)
-    explorer.tabs["Weights"].row.value = 3
-    levels = explorer.result.weight()[3].unique()
-    assert "64 weights of row 3" in explorer.tabs["Weights"].histogram.answer.object
-    assert [shape["x0"] for shape in explorer.tabs["Weights"].histogram.figure.plot["layout"]["shapes"]] == levels.tolist()
-
-
-def test_a_row_that_the_next_layer_lacks_is_not_asked_of_it(explorer: Explorer) -> None:
-    explorer.layers.menu.value = "model.layers.0.mlp.gate_proj"
-    explorer.tabs["Weights"].row.value = 127
-    explorer.layers.menu.value = DOWN
-    assert explorer.tabs["Weights"].row.value == 63
 
 
 def test_quantizing_the_whole_model_fills_the_map_and_the_ledger(explorer: Explorer) -> None:
@@ -220,7 +191,7 @@ def test_a_bug_becomes_a_notice_with_its_traceback(
 
 
 def test_a_figure_and_its_table_take_turns(explorer: Explorer) -> None:
-    frame = explorer.tabs["Weights"].histogram
+    frame = explorer.tabs["Weights"]["Histogram"].frame
     frame.as_table.value = True
     assert not frame.plot.visible
     assert len(frame.table[0].value) == len(frame.figure.table)
@@ -240,17 +211,18 @@ def test_two_explorers_on_one_session_agree(session: Session) -> None:
 def test_only_the_tab_in_front_is_built_and_drawn(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(explorer.tabs.built) == ["Weights"]
     drawn = []
-    for name in ("Weights", "Ledger"):
+    explorer.bring("Error")
+    for name in ("Error", "Ledger"):
         part = explorer.tabs[name]
         monkeypatch.setattr(part, "refresh", lambda name=name: drawn.append(name))
     explorer.layers.menu.value = DOWN
-    assert drawn == ["Weights"]
+    assert drawn == ["Error"]
     explorer.bring("Ledger")
-    explorer.bring("Weights")
+    explorer.bring("Error")
     explorer.bring("Ledger")
-    assert drawn == ["Weights", "Ledger"], "what has not changed is not drawn again"
+    assert drawn == ["Error", "Ledger"], "what has not changed is not drawn again"
     explorer.bench.form.settings["bits"].value = 3
-    assert drawn == ["Weights", "Ledger", "Ledger"]
+    assert drawn == ["Error", "Ledger", "Ledger"]
 
 
 def test_every_tab_opens(explorer: Explorer) -> None:
@@ -270,7 +242,7 @@ def test_a_tab_that_fails_takes_no_other_with_it(
     with caplog.at_level(logging.ERROR):
         explorer.live.choose(lambda: explorer.session.select(DOWN))
     assert DOWN in explorer.heading.object
-    assert f"{64 * 128:,} weights" in explorer.tabs["Weights"].histogram.answer.object
+    assert f"{64 * 128:,} weights" in explorer.tabs["Weights"]["Histogram"].frame.answer.object
     assert "ZeroDivisionError: planted" in explorer.notices.messages[0]
     bugs.clear()
 

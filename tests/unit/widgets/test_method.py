@@ -11,7 +11,7 @@ from workbench.recipe import Recipe
 from workbench.session import Session
 from workbench.widgets.bench import learning_step
 from workbench.widgets.component import FigureFrame
-from workbench.widgets.method import CodebookView, GroupView, MethodView, SweepView, TransformView
+from workbench.widgets.method import GroupView, MethodView, SignView, SweepView, TransformView
 
 QUERY = "model.layers.0.self_attn.q_proj"
 
@@ -30,31 +30,17 @@ def questions(*frames: FigureFrame) -> list[bool]:
 
 
 def test_a_codebook_and_a_transform(session: Session) -> None:
-    view = CodebookView(made(session, "btc", transform="hadamard"))
-    assert questions(view.patterns, view.usage, view.flips) == [True, True, True]
+    view = SignView(made(session, "btc", transform="hadamard"))
+    assert questions(view.patterns, view.flips) == [True, True]
     assert [trace["name"] for trace in view.patterns.figure.plot["data"]] == ["original", "transformed", "all as likely"]
     assert view.flips.figure.table["flip_rate"].between(0.02, 0.4).all()
     assert "took over the errors" in view.flips.figure.answer
-    assert not view.plane.visible
 
 
-def test_planes_have_a_codebook_each(session: Session) -> None:
-    view = CodebookView(made(session, "btc-planes"))
-    assert view.plane.visible
-    assert list(view.plane.options.values()) == [0, 1]
-    first = view.usage.figure.table
-    view.plane.value = 1
-    assert not view.usage.figure.table.equals(first)
-    made(session, "btc")
-    view.live.results += 1
-    assert (view.plane.value, view.plane.visible) == (0, False)
-
-
-@pytest.mark.parametrize(("recipe", "sentence"), [("rtn", "has no codebook"), (None, "not quantized yet")])
+@pytest.mark.parametrize(("recipe", "sentence"), [("rtn", "has no binary codebook"), (None, "not quantized yet")])
 def test_no_codebook_is_a_sentence_beside_the_patterns(session: Session, recipe: str | None, sentence: str) -> None:
-    view = CodebookView(session if recipe is None else made(session, recipe, group=32))
-    assert questions(view.patterns, view.usage, view.flips) == [True, False, False]
-    assert sentence in view.usage.answer.object
+    view = SignView(session if recipe is None else made(session, recipe, group=32))
+    assert questions(view.patterns, view.flips) == [True, False]
     assert sentence in view.flips.answer.object
 
 
@@ -107,18 +93,20 @@ def test_sweeps_of_each_set_of_scales(session: Session) -> None:
     assert list(view.fit.options)[3] in view.paths.figure.answer
 
 
-def test_only_the_chosen_section_is_drawn(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_chosen_section_is_built_and_drawn(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     view, drawn = MethodView(session), []
-    for name, section in view.sections.items():
+    assert list(view.built) == ["Signs"]
+    for name in ("Signs", "Groups"):
+        section = view[name]
         monkeypatch.setattr(section, "refresh", lambda name=name: drawn.append(name))
     view.live.results += 1
     view.section.value = "Groups"
-    assert list(view.shown) == [view.sections["Groups"].view]
+    assert list(view.shown) == [view["Groups"].view]
     view.look(False)
     view.live.results += 1
-    assert drawn == ["Codebook", "Groups"]
+    assert drawn == ["Signs", "Groups"]
     view.look(True)
-    assert drawn == ["Codebook", "Groups", "Groups"]
+    assert drawn == ["Signs", "Groups", "Groups"]
 
 
 def test_a_block_that_learns_together_tells_every_layer_of_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,56 @@
+"""Marks by number go to the selection and come back, and what is no number is a sentence."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.errors import WorkbenchError
+from workbench.session import Session
+from workbench.widgets.component import Live
+from workbench.widgets.marks import ChannelInput, RowInput, brushed, numbers, spelled
+
+
+@given(st.sets(st.integers(0, 5000)))
+def test_numbers_come_back_as_they_were_spelled(marks: set[int]) -> None:
+    assert numbers(spelled(marks)) == sorted(marks)
+
+
+def test_ranges_and_blanks() -> None:
+    assert numbers(" 17, 40-43 ,, 5 – 6; 2") == [17, 40, 41, 42, 43, 5, 6, 2]
+    assert spelled([43, 41, 40, 42, 17]) == "17, 40-43"
+    assert spelled([]) == ""
+
+
+@pytest.mark.parametrize("text", ["many", "3-", "-3", "4.5", "9-3", "0-99999"])
+def test_what_is_no_number_is_explained(text: str) -> None:
+    with pytest.raises(WorkbenchError, match="write numbers and ranges|is empty or longer"):
+        numbers(text)
+
+
+def test_typed_marks_reach_the_selection_and_every_field(session: Session) -> None:
+    live = Live(session)
+    first, second, rows = ChannelInput(live), ChannelInput(live), RowInput(live)
+    first.field.value = "3, 5-7"
+    assert session.selection.channels == (3, 5, 6, 7)
+    assert second.field.value == "3, 5-7"
+    assert rows.field.value == ""
+    second.field.value = ""
+    assert session.selection.channels == ()
+    assert first.field.value == ""
+
+
+@pytest.mark.parametrize(("text", "said"), [("x", "is no number"), ("64", "has 64 channels, 0 to 63")])
+def test_a_mistake_is_a_notice_and_the_field_says_what_holds(session: Session, text: str, said: str) -> None:
+    view = ChannelInput(session)
+    view.field.value = "3"
+    view.field.value = text
+    assert said in view.notices.messages[0]
+    assert (view.field.value, session.selection.channels) == ("3", (3,))
+
+
+@pytest.mark.parametrize("event", [None, {}, {"points": []}], ids=str)
+def test_an_empty_box_holds_nothing(event: object) -> None:
+    class Event:
+        new = event
+
+    assert brushed(Event()) == []

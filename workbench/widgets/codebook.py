@@ -1,0 +1,268 @@
+"""A codebook under the microscope: every code's use, picture, places and error, and what if it were merged or revived."""
+
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar
+
+import pandas as pd
+import panel as pn
+
+from workbench.analysis import code_edit, codes
+from workbench.analysis.code_edit import CodeEdit
+from workbench.analysis.codes import Book
+from workbench.analysis.divergence import Divergence
+from workbench.analysis.whatif import what_if
+from workbench.errors import WorkbenchError
+from workbench.models.text import text
+from workbench.views import codes as views
+from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.marks import CodeInput, brushed
+from workbench.widgets.salience import BRUSH
+from workbench.widgets.sections import Sections
+
+FIRST = "This layer is not quantized yet: press Quantize this layer."
+NONE = "This recipe has no codebook: try the preset btc at 0.8 bits, or gptvq."
+NO_CODES = "Choose codes: draw a box in the section Use, or type their numbers into Marked codes."
+TOKENS = 1024  # of the evaluation text, for the KL of an edit
+
+
+class BookSection(Component):
+    """A section over one codebook of the selected layer's result; `book` is None where there is none."""
+
+    watches = ("choice", "results", "selection")
+    questions: ClassVar[tuple[str, ...]] = ()
+
+    def build(self) -> pn.viewable.Viewable:
+        """Which codebook, what else the section needs, and a frame for each of its questions."""
+        self.plane = pn.widgets.Select(
+            label="Codebook",
+            options={"codebook 1": 0},
+            width=170,
+            visible=False,
+            description="Which of the layer's codebooks; their values add up.",
+        )
+        self.plane.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        self.frames = [FigureFrame() for _ in self.questions]
+        return pn.Column(pn.FlexBox(self.plane, *self.controls()), *self.frames, sizing_mode="stretch_width")
+
+    def controls(self) -> list[pn.viewable.Viewable]:
+        """Switches of the section; none by default."""
+        return []
+
+    def refresh(self) -> None:
+        """Read the codebook and its errors, then draw, or say why there is nothing to draw."""
+        result = self.session.result
+        found = [] if result is None else codes.books(result.packed)
+        options = {f"codebook {number + 1}": number for number in range(max(len(found), 1))}
+        if options != self.plane.options:
+            self.plane.param.update(options=options, value=0)
+        self.plane.visible = len(found) > 1
+        self.book: Book | None = found[self.plane.value or 0] if found else None
+        if result is None or self.book is None:
+            for frame, question in zip(self.frames, self.questions, strict=True):
+                frame.say(question, FIRST if result is None else NONE)
+            return
+        self.weight = self.session.original()
+        self.errors, self.energy = codes.vector_errors(result.packed, self.weight, self.book)
+        self.marks = tuple(code for code in self.session.selection.codes if code < self.book.entries)
+        self.paint(self.book)
+
+    def paint(self, book: Book) -> None:
+        """Draw what was read."""
+        raise NotImplementedError
+
+    def table(self, book: Book) -> pd.DataFrame:
+        """Every codeword of the book."""
+        return codes.code_table(book, self.errors, self.energy)
+
+
+class UseSection(BookSection):
+    """Use against error of every codeword; a box marks codes."""
+
+    questions = ("Does every codeword earn its place?",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """The figure takes boxes."""
+        view = super().build()
+        plot = self.frames[0].plot
+        plot.config = BRUSH
+        plot.param.watch(lambda event: self.notices.guard(lambda: self._brushed(event)), "selected_data")
+        return view
+
+    def paint(self, book: Book) -> None:
+        """One point a codeword."""
+        self.frames[0].draw(views.scatter(book, self.table(book), codes.index_entropy(book), self.marks, theme=theme()))
+
+    def _brushed(self, event: Any) -> None:
+        if self.book is not None and (places := brushed(event)):
+            self.live.mark(codes=places)  # the first trace is in the order of their numbers
+
+
+class PictureSection(BookSection):
+    """Codewords as pictures."""
+
+    questions = ("What do the codewords look like?",)
+
+    def controls(self) -> list[pn.viewable.Viewable]:
+        """The order."""
+        self.order = pn.widgets.Select(
+            label="Order", options=list(views.ORDERS), width=170, description="Which codewords come first, behind marked ones."
+        )
+        self.order.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        return [self.order]
+
+    def paint(self, book: Book) -> None:
+        """The first few in this order."""
+        self.frames[0].draw(views.pictures(book, self.table(book), self.order.value, self.marks, theme=theme()))
+
+
+class PlaceSection(BookSection):
+    """Where marked codes sit, and how they serve."""
+
+    questions = ("Where do these codes sit?", "Do these codes serve their weights well?")
+
+    def paint(self, book: Book) -> None:
+        """Both figures for the marked codes."""
+        if not self.marks:
+            for frame, question in zip(self.frames, self.questions, strict=True):
+                frame.say(question, NO_CODES)
+            return
+        table, bins = codes.error_profile(book, self.marks, self.errors, self.energy)
+        shape = (book.node.rows, book.node.cols)
+        self.frames[0].draw(views.where(codes.positions(book, self.marks), table, self.marks, shape, theme=theme()))
+        self.frames[1].draw(views.served(table, bins, self.marks, theme=theme()))
+
+
+class EditSection(BookSection):
+    """What if one code were merged into another, revived, or all dead ones taken out? Nothing changes until it is applied."""
+
+    questions = ("What if this code were another?",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """Two codes, three edits, and the button that keeps one."""
+        self.edit: CodeEdit | None = None
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        return pn.Column(super().build(), self.jobs, sizing_mode="stretch_width")
+
+    def controls(self) -> list[pn.viewable.Viewable]:
+        """The fields and buttons."""
+        self.code, self.into = (
+            pn.widgets.IntInput(label=label, value=value, start=0, width=110, description=what)
+            for label, value, what in (
+                ("Code", 0, "The codeword to merge or to revive, by number."),
+                ("Into", 1, "The codeword that its vectors use instead."),
+            )
+        )
+        self.buttons = {
+            "Merge": self._button("Merge", "All vectors of the first code use the second one instead.", self._merge),
+            "Revive": self._button("Revive", "Give a dead code the pattern that is served worst.", self._revive),
+            "Take out dead codes": self._button("Take out dead codes", "Store used codewords only.", self._take_out),
+            "Apply": self._button("Apply", "Keep this as a new result of the layer.", self._apply),
+        }
+        return [self.code, self.into, *self.buttons.values()]
+
+    def refresh(self) -> None:
+        """An edit of another result is forgotten."""
+        if self.edit is not None and self.edit.before is not self.session.result:
+            self.edit = None
+        self.buttons["Apply"].disabled = self.edit is None
+        super().refresh()
+
+    def paint(self, book: Book) -> None:
+        """The edit that was tried on this result, or what can be done."""
+        for field in (self.code, self.into):
+            field.param.update(end=book.entries - 1, value=min(field.value or 0, book.entries - 1))
+        if self.edit is None:
+            self.frames[0].say(self.questions[0], f"{self._suggestion(book)} Nothing is changed until Apply is pressed.")
+
+    def _suggestion(self, book: Book) -> str:
+        """The rarest used code, the one most like it, and the first dead one."""
+        table = self.table(book)
+        used, dead = table[table["count"] > 0], table[table["count"] == 0]
+        rare = used.loc[used["count"].idxmin()]
+        like = "" if pd.isna(rare["nearest"]) else f"; most like it is code {int(rare['nearest'])}"
+        said = f"Code {rare['codeword']} is used least, by {rare['count']:,} vectors{like}: merge them."
+        return said if dead.empty else f"{said} Code {dead['codeword'].iloc[0]} is dead: revive it."
+
+    def _merge(self) -> None:
+        source, into = self.number(self.code), self.number(self.into)
+        self._try(lambda layer, weight, moment, path: code_edit.merge(layer, weight, moment, path, source, into))
+
+    def _revive(self) -> None:
+        code = self.number(self.code)
+        self._try(lambda layer, weight, moment, path: code_edit.revive(layer, weight, moment, path, code))
+
+    def number(self, field: pn.widgets.IntInput) -> int:
+        """What is in a field; WorkbenchError for an emptied one."""
+        if field.value is None:
+            raise WorkbenchError(f"the field {field.label} is empty; write the number of a codeword.")
+        return int(field.value)
+
+    def _take_out(self) -> None:
+        self._try(code_edit.without_dead)
+
+    def _try(self, change: Callable[..., CodeEdit]) -> None:
+        """Make the edit and measure it, as a job: errors, bits and the KL that this layer causes."""
+        result, book = self.session.result, self.book
+        if result is None or book is None:
+            raise WorkbenchError(FIRST if result is None else NONE)
+        model, weight, stats = self.session.model, self.weight, self.session.shared.stats
+
+        def steps() -> Generator[None, None, tuple[CodeEdit, pd.DataFrame]]:
+            edit = change(result, weight, stats()[result.name].moment, book.path)
+            yield
+            changed: list[Divergence] = []
+            for layer in (result, edit.layer) if model.writes_text else ():
+                changed.append(what_if(model, layer.name, layer, text("evaluation"), tokens=TOKENS).divergence)
+                yield
+            return edit, outcome(edit, book.path, changed)
+
+        self.jobs.run(steps, "measuring the edit", ended=self._measured)
+
+    def _measured(self, job: Any) -> None:
+        if job.error is None and job.progress == 1:
+            self.edit, table = job.result()
+            self.frames[0].draw(views.consequence(table, self.edit.said, self.edit.moved, theme=theme()))
+        self.buttons["Apply"].disabled = self.edit is None
+
+    def _apply(self) -> None:
+        if self.edit is not None:
+            self.session.adopt(self.edit.layer)
+            self.edit = None
+            self.live.results += 1
+
+    def _button(self, label: str, what: str, action: Callable[[], None]) -> pn.widgets.Button:
+        button = pn.widgets.Button(label=label, description=what, margin=(26, 6, 0, 6), stylesheets=[chosen()])
+        button.on_click(lambda _: self.notices.guard(action))
+        return button
+
+
+def outcome(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:
+    """One row a figure: figure, before, after, difference, interval (95 %, of `after`); `changed` holds both, or nothing."""
+    before, after = edit.before, edit.layer
+    rows = [("weight error", before.relative_error, after.relative_error, "")]
+    if before.output_error is not None and after.output_error is not None:
+        rows.append(("output error", before.output_error, after.output_error, ""))
+    rows.append(("stored bits per weight", before.bits_per_weight, after.bits_per_weight, ""))
+    rows.append(("bits of an index", *code_edit.index_bits(edit, path), ""))
+    if changed:
+        low, high = changed[1].kl_interval
+        rows.append(("KL of this layer alone", changed[0].kl, changed[1].kl, f"{low:.3g} to {high:.3g}"))
+    table = pd.DataFrame(rows, columns=["figure", "before", "after", "interval"])
+    table.insert(3, "difference", table["after"] - table["before"])
+    return table
+
+
+class CodebookMicroscope(Sections):
+    """The codebooks of the selected layer's result; marked codes are marked in all sections."""
+
+    kinds: ClassVar = {
+        "Use": UseSection,
+        "Pictures": PictureSection,
+        "Places and error": PlaceSection,
+        "Merge or revive": EditSection,
+    }
+
+    def above(self) -> list[pn.viewable.Viewable]:
+        """Marks above all sections."""
+        return [self.part(CodeInput).view]

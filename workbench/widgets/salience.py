@@ -1,0 +1,147 @@
+"""Which channels matter? Sorted by a measure, brushed, and followed through weights, activations and the residual stream."""
+
+from collections.abc import Generator
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis import distribution, residual, saliency
+from workbench.analysis.saliency import MEASURES
+from workbench.models.anatomy import Anatomy, AnatomyError
+from workbench.views import distribution as distribution_views
+from workbench.views import residual as residual_views
+from workbench.views import salience as views
+from workbench.widgets.component import PLOT_CONFIG, Component, FigureFrame, chosen, theme
+from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.marks import ChannelInput, brushed
+
+FOLLOWED = 6  # channels that the figures below the curve show
+WIDE = 4096  # columns from which on measures that invert the second moment are computed only when asked for
+COSTLY = "removal_cost"
+BRUSH = PLOT_CONFIG | {"modeBarButtons": [["toImage", "zoom2d", "select2d", "resetScale2d"]]}
+NONE_CHOSEN = "Choose channels: draw a box around points of the first figure, or type their numbers into Marked channels."
+NOT_READ = "Inputs have not been looked at yet: press Read the calibration text."
+
+
+class SalienceView(Component):
+    """Channels by a measure; those that are marked are followed. Marks are shared with all other views."""
+
+    watches = ("choice", "results", "selection")
+
+    def build(self) -> pn.viewable.Viewable:
+        """Measure, marks and reading above; curve, standing, weights and stream below."""
+        self.measure = pn.widgets.Select(
+            label="Measure",
+            options={how.label: name for name, how in MEASURES.items()},
+            value="output_energy" if self.session.shared.is_calibrated else "column_energy",
+            description="What makes a channel salient: its weights, its inputs, or both.",
+            width=230,
+        )
+        self.channels = self.part(ChannelInput)
+        self.read = pn.widgets.Button(
+            label="Read the calibration text",
+            description="Run the calibration text through the model and keep the second moments of all inputs.",
+            stylesheets=[chosen()],
+            margin=(26, 10, 0, 10),
+        )
+        self.most = pn.widgets.Button(
+            label="Mark the most salient",
+            description="Mark the first hundredth of the channels, at most six.",
+            stylesheets=[chosen()],
+            margin=(26, 10, 0, 10),
+        )
+        self.read.on_click(lambda _: self.notices.guard(self._read))
+        self.most.on_click(lambda _: self.notices.guard(self._mark_most))
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.view.visible = False
+        self.curve, self.standing, self.columns, self.stream = (FigureFrame() for _ in range(4))
+        self.curve.plot.config = BRUSH
+        self.curve.plot.param.watch(lambda event: self.notices.guard(lambda: self._brushed(event)), "selected_data")
+        self.measure.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        self.meaning = pn.pane.HTML("", margin=(0, 10), sizing_mode="stretch_width")
+        controls = pn.FlexBox(self.measure, self.channels.view, self.most, self.read)
+        frames = (self.curve, self.standing, self.columns, self.stream)
+        return pn.Column(controls, self.meaning, self.jobs, *frames, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """All four figures for the selected layer, measure and marks."""
+        self.read.visible = not self.session.shared.is_calibrated
+        self.meaning.object = f"<small>{MEASURES[self.measure.value].meaning}</small>"
+        weight, stats = self.session.original(), None
+        if self.session.shared.is_calibrated:
+            stats = self.session.shared.stats().get(self.session.layer)
+        self.table = saliency.salience_table(weight, stats, self._wanted(weight.shape[1]))
+        result, marks = self.session.result, self.session.selection.channels
+        if self.measure.value in self.table:
+            groups = None if result is None else saliency.group_shares(result.packed, weight)
+            self.ranked = saliency.ranked(self.table, self.measure.value)
+            self.curve.draw(views.curve(self.ranked, self.measure.value, marks, groups, theme=theme()))
+        else:
+            self.curve.say("Which channels carry the output?", NOT_READ)
+        self.most.disabled = self.measure.value not in self.table
+        self._follow(weight, marks[:FOLLOWED])
+
+    def _wanted(self, cols: int) -> list[str]:
+        """The measures to compute: all of them, but on wide layers a costly one only when it is asked for."""
+        return [name for name in MEASURES if name != COSTLY or cols < WIDE or self.measure.value == COSTLY]
+
+    def _follow(self, weight: Any, marks: tuple[int, ...]) -> None:
+        """What is known of the marked channels."""
+        questions = ("Do all measures agree on these channels?", "What do the weights of these channels look like?")
+        if not marks:
+            for frame, question in zip((self.standing, self.columns), questions, strict=True):
+                frame.say(question, NONE_CHOSEN)
+            self.stream.say(residual_views.QUESTION, NONE_CHOSEN)
+            return
+        cols = weight.shape[1]
+        self.standing.draw(views.standing(saliency.standing(self.table, marks), cols, theme=theme()))
+        ranges = distribution.ranges(weight[:, list(marks)], "column").assign(column=list(marks))
+        everything = distribution.ranges(weight.reshape(-1, 1), "column")
+        self.columns.draw(distribution_views.columns(ranges, everything, theme=theme()))
+        self._stream(marks)
+
+    def _stream(self, marks: tuple[int, ...]) -> None:
+        """Where the channels go; a family whose stream is not known is a sentence."""
+        shared, layer = self.session.shared, self.session.layer
+        try:
+            known: Anatomy = residual.model_anatomy(self.session.model)
+        except AnatomyError as error:
+            self.stream.say(
+                residual_views.QUESTION, f"Channels of this family are not followed from layer to layer: {error.why}."
+            )
+            return
+        if not residual.reads_stream(known, layer):
+            table = residual.inner(self.session.model, known, layer, marks, shared.sketch)
+            self.stream.draw(residual_views.inner(table, theme=theme()))
+        elif not shared.is_sketched:
+            self.stream.say(residual_views.QUESTION, "The layers are still being read; the layer map shows how far that is.")
+        else:
+            found = shared.stream()
+            self.stream.draw(residual_views.stream(found, residual.follow(found, marks), theme=theme()))
+
+    def _brushed(self, event: Any) -> None:
+        """Mark the channels inside the box."""
+        places = brushed(event)
+        if places and self.curve.figure is not None:
+            self.live.mark(channels=[int(self.ranked["channel"].iloc[place]) for place in places])
+
+    def _mark_most(self) -> None:
+        count = min(FOLLOWED, max(1, round(views.TOP * len(self.ranked))))
+        self.live.mark(channels=self.ranked["channel"].head(count).tolist())
+
+    def _read(self) -> None:
+        self.jobs.view.visible = True
+        self.read.disabled = True
+        self.jobs.run(self._reading, "reading the calibration text", ended=lambda _: self._heard())
+
+    def _reading(self) -> Generator[None, None, None]:
+        """The model's statistics, once for all visitors."""
+        yield
+        self.session.shared.stats()
+
+    def _heard(self) -> None:
+        self.read.disabled = False
+        self.jobs.view.visible = not self.session.shared.is_calibrated
+        if self.session.shared.is_calibrated:
+            self.measure.value = "output_energy"
+        self.live.results += 1
