@@ -52,7 +52,7 @@ class Card:
         """The card in one sentence."""
         facts, found = self.facts, self.facts["figures"]
         stored = f"{themes.bits(facts['ledger']['bits_per_weight'])} bits per weight stored"
-        text = f"{facts['model']['quantized_layers']} layers of {facts['model']['name']} at {stored}"
+        text = f"{themes.count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {stored}"
         text += f" ({themes.bits(facts['ledger']['nominal_bits'])} nominal)"
         if not found:
             return f"{text}; perplexity was not measured."

@@ -99,7 +99,7 @@ def section(name: str, figure: Figure) -> str:
     question, answer = html.escape(figure.question), html.escape(figure.answer)
     return (
         f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{question}</h2><figure>'
-        f'<figcaption>{answer}</figcaption><div id="plot-{name}" role="img" aria-label="{answer}"></div></figure>'
+        f'<figcaption>{answer}</figcaption><div id="plot-{name}" role="group" aria-label="{answer}"></div></figure>'
         f"<details><summary>The same as a table</summary>{table(figure.table, question)}</details></section>"
     )
 

@@ -4,7 +4,7 @@ import html
 
 import pandas as pd
 
-from workbench.analysis.expectations import STUDIES, UNDERTRAINED, Study
+from workbench.analysis.expectations import STUDIES, UNDERTRAINED, Study, large
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
@@ -65,9 +65,7 @@ def sentence(expected: pd.DataFrame, own: pd.DataFrame, outside: str) -> str:
         text += f"; measured here are {themes.error(near['added_loss'])} at {near['bits_per_weight']:.2f} stored bits"
     if outside:
         low, high = UNDERTRAINED.parameters
-        text += (
-            f". It was fitted on models of {low:.2g} to {high:.2g} parameters: {outside} is far from that, so it is a guess here"
-        )
+        text += f". It was fitted on {large(low)} to {large(high)} parameters; {outside} lie outside, so it is a guess here"
     return f"{text}."
 
 

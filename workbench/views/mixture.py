@@ -12,6 +12,7 @@ CHANNELS = "Does this mixture find the same salient channels?"
 SPECTRUM = "How many directions do the inputs use?"
 ERRORS = "What does this mixture cost each text?"
 INFLUENCE = "Which documents matter?"
+NOTHING = 1e-6  # a relative change that is rounding
 SHOWN = 12  # documents in the figure; the table has all
 
 
@@ -82,14 +83,19 @@ def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             theme, "output error", 2 * len(table), barmode="group", showlegend=True, xaxis={"rangemode": "tozero"}
         ),
     }
+    return Figure(ERRORS, error_sentence(table), plot, table)
+
+
+def error_sentence(table: pd.DataFrame) -> str:
+    """The worst text, and where the mixture costs most beside calibrating on the text itself."""
     worst = table.loc[table["held_out_error"].idxmax()]
-    loss = table.assign(more=table["held_out_error"] / table["own"] - 1)
-    most = loss.loc[loss["more"].idxmax()]
-    answer = (
-        f"Held out, the largest output error is {themes.error(worst['held_out_error'])} on {worst['source']}; calibrating on the "
-        f"mixture instead of on the text itself costs most on {most['source']}: {most['more']:+.0%}."
-    )
-    return Figure(ERRORS, answer, plot, table)
+    text = f"Held out, the largest output error is {themes.error(worst['held_out_error'])} on {worst['source']}"
+    more = table["held_out_error"] / table["own"] - 1
+    if (more.abs() < NOTHING).all():
+        return f"{text}; this recipe does not look at the calibration text, so the mixture changes nothing."
+    most = more.idxmax()
+    beside = "calibrating on the mixture instead of on the text itself costs most on"
+    return f"{text}; {beside} {table['source'][most]}: {more[most]:+.0%}."
 
 
 def documents(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:

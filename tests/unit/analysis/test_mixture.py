@@ -109,6 +109,14 @@ def test_errors_are_measured_on_both_halves(builtin: ModelHandle, sources: dict)
     assert [trace["name"] for trace in figure.plot["data"]][:2] == ["calibrated half", "held-out half"]
 
 
+def test_a_recipe_that_reads_no_text_is_told(builtin: ModelHandle, sources: dict) -> None:
+    first, second = sources
+    plain = mixture_errors(builtin, sources, {first: 1.0, second: 1.0}, LAYER, wb.recipe("rtn", bits=3, group=64))
+    assert "does not look at the calibration text" in views.errors(plain).answer
+    table = mixture_errors(builtin, sources, {first: 1.0}, LAYER, RECIPE)
+    assert f"costs most on {second}" in views.errors(table).answer
+
+
 def test_leaving_out_is_reading_the_rest(builtin: ModelHandle) -> None:
     """Subtracting one document's moment equals calibrating on all the others."""
     text = Text("three", wb.text("calibration").documents[:6])

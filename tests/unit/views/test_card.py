@@ -67,7 +67,7 @@ def test_the_page_is_of_a_size_to_attach(made: Card, tmp_path: Path) -> None:
 def test_every_figure_has_a_plot_and_a_table(made: Card, tags: Tags) -> None:
     plots = {own["id"]: own for own in tags.of("div") if (own.get("id") or "").startswith("plot-")}
     assert list(plots) == ["plot-ledger", "plot-errors", "plot-perplexity"]
-    assert all(own["role"] == "img" and own["aria-label"] for own in plots.values())
+    assert all(own["role"] == "group" and own["aria-label"] for own in plots.values())
     assert len(tags.of("caption")) == len(tags.of("table")) >= len(plots)
     assert {own.get("scope") for own in tags.of("th")} == {"row", "col"}
     heads = {own["id"] for own in tags.of("h2")}

@@ -1,0 +1,49 @@
+"""A quant card opened from disk in a real Chromium: its figures appear, in both modes, and nothing is asked of the network."""
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+import workbench as wb
+from tests.browser.conftest import PATIENCE, Heard
+from workbench.models import ModelHandle
+from workbench.views.theme import DARK, LIGHT
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+FIGURES = ["plot-ledger", "plot-errors", "plot-perplexity"]
+
+
+@pytest.fixture(scope="module")
+def saved(builtin: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    quantized = wb.quantize_model(builtin, wb.recipe("rtn", bits=3, group=64), layers="*.0.mlp.*")
+    return wb.card(quantized, builtin, tokens=64).save(tmp_path_factory.mktemp("card") / "card.html")
+
+
+def test_a_card_opens_offline(chromium: Browser, saved: Path) -> None:
+    heard = Heard()
+    page = chromium.new_page(color_scheme="light")
+    heard.listen(page)
+    try:
+        page.goto(saved.as_uri(), timeout=PATIENCE)
+        for name in FIGURES:
+            page.wait_for_selector(f"#{name} svg.main-svg", timeout=PATIENCE)
+        assert heard.errors == []
+        assert heard.foreign == [saved.as_uri()]  # the file itself
+        colour = "() => getComputedStyle(document.body).backgroundColor"
+        bar = "() => document.querySelector('#plot-perplexity .bars path').style.fill"
+        light = page.evaluate(colour), page.evaluate(bar)
+        found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]})
+        assert [problem["id"] for problem in found.response["violations"]] == []
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function(f"before => ({bar})() !== before", arg=light[1], timeout=PATIENCE)
+        dark = page.evaluate(colour), page.evaluate(bar)
+        assert [light, dark] == [tuple(map(rgb, (mode.page, mode.original))) for mode in (LIGHT, DARK)]
+    finally:
+        page.close()
+
+
+def rgb(colour: str) -> str:
+    """A hexadecimal colour as a browser tells it."""
+    return f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"
