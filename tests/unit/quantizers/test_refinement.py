@@ -258,6 +258,14 @@ def test_a_latent_keeps_its_codes_and_leans_towards_the_weight(model: ModelHandl
         assert (start - weight).square().sum() < 0.7 * (values - weight).square().sum()
 
 
+@pytest.mark.parametrize(("coder", "slower"), [("codebook", 1), ("parity", 10), ("trellis", 10)])
+def test_paths_move_slower_than_other_codes(model: ModelHandle, coder: str, slower: int) -> None:
+    forms, trees = forms_of(model, RECIPES[coder])
+    for name in trees:
+        trained = forms.latent[name]
+        assert slower * trained.size == pytest.approx(trained.start.square().mean().sqrt().item())
+
+
 def test_loose_signs_are_worth_what_their_flip_costs() -> None:
     random = torch.Generator().manual_seed(0)
     target = torch.randn(6, 8, generator=random)

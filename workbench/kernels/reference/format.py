@@ -15,10 +15,12 @@ from workbench.kernels.packed import Packed
 class Format:
     """How a matrix `[rows, cols]` is stored. Subclasses register under "format" and are used without an instance.
 
-    `items` says why each tensor is stored; the ledger prints it.
+    `items` says why each tensor is stored; the ledger prints it. `paths` says that codes hang together down whole columns, so
+    that one weight can change many of them.
     """
 
     items: ClassVar[Mapping[str, str]]
+    paths: ClassVar[bool] = False
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:

@@ -22,6 +22,7 @@ class ParitySigns(Format):
     are stored), `scale` fp16 `[rows, groups]`, optional `column_scale` fp16 `[cols]`, optional `mean` fp16 `[rows, groups]`.
     """
 
+    paths: ClassVar = True
     items: ClassVar = {
         "signs": "one bit for each sign that no parity check determines",
         "scale": "magnitude, one a row and group",

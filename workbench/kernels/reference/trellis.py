@@ -40,6 +40,7 @@ class Trellis(Format):
     four bytes of x, less 510, over √21845, which is close to normal.
     """
 
+    paths: ClassVar = True
     items: ClassVar = {
         "path": "the newest bits of the state, for each row and step of columns",
         "scale": "magnitude, one a row and group",

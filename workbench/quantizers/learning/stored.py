@@ -14,6 +14,7 @@ from workbench.kernels.reference.transforms import Transformed, below
 
 HALVINGS = 4
 PACE = 0.4  # of loose signs: at the pace of other numbers too many flip at once
+PATHS = 0.1  # of what paths are nearest to: a path that moves elsewhere loses what fitted it to the errors before it
 Key = tuple[str, str]  # the layer, and the path of a tensor in its tree; ("", key) for a tensor that layers share
 
 
@@ -59,7 +60,7 @@ class StoredForms:
         self.signs = {key: sign for name in weights for key, sign in loose_signs(name, trees[name], weights[name]).items()}
         loose = {layer for layer, _ in self.signs}
         matrices = {name: weight for name, weight in weights.items() if name not in loose}
-        self.latent = {name: Trained.of(latent(trees[name], weight)) for name, weight in matrices.items()}
+        self.latent = {name: trained_latent(trees[name], weight) for name, weight in matrices.items()}
         self.chosen: dict[str, Packed] = {}
 
     def parameters(self) -> list[nn.Parameter]:
@@ -120,6 +121,12 @@ def loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
     node, goal, path = below(tree, weight)
     found = {key_of(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
     return {key: Trained(lean, PACE, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in found.items()}
+
+
+def trained_latent(tree: Packed, weight: Tensor) -> Trained:
+    """The latent matrix of a layer's codes as a number to train."""
+    trained = Trained.of(latent(tree, weight))
+    return replace(trained, size=trained.size * PATHS) if find(coded(tree)).paths else trained
 
 
 def key_of(layer: str, path: str, node: Packed, name: str) -> Key:

@@ -18,8 +18,9 @@ class Block(Refinement):
     """Block-wise reconstruction with quantized inputs, of whatever the layers store.
 
     As in BRECQ (arXiv 2102.05426) and NanoQuant (arXiv 2602.06694); AQLM (arXiv 2401.06118) trains the floats of a stored form
-    that way. Codes move by a straight-through estimator. Every look at held-out windows is at numbers rounded as they are
-    stored, and the best look wins: the block is never worse there than it was.
+    that way. Codes move by a straight-through estimator; paths of a trellis and parity signs move slower and gain little.
+    Every look at held-out windows is at numbers rounded as they are stored, and the best look wins: the block is never worse
+    there than it was.
     """
 
     what: str = setting("codes", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
