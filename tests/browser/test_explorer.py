@@ -224,7 +224,7 @@ def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> N
 def test_nothing_sticks_out(address: str, open_page: Open, width: int) -> None:
     page = open_page(address, width=width)
     figure(page, "weight")
-    for name in ("Weights", "Salience", "Codebook", "Error", "Ledger", "Method", "Text", "Table"):
+    for name in ("Weights", "Salience", "Codebook", "Error", "Ledger", "Method", "Text", "Speed", "Table"):
         tab(page, name)
         page.wait_for_timeout(300)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, name
@@ -235,7 +235,7 @@ def test_nothing_is_in_a_blind_visitors_way(address: str, open_page: Open, theme
     page = open_page(f"{address}?theme={theme}")
     figure(page, "weight")
     quantize_one(page, 1)
-    for name in ("Weights", "Salience", "Codebook", "Error", "Ledger", "Method", "Text", "Table"):
+    for name in ("Weights", "Salience", "Codebook", "Error", "Ledger", "Method", "Text", "Speed", "Table"):
         tab(page, name)
         if name == "Text":
             fill(page, "Prompt", "The small dog")

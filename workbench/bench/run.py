@@ -117,14 +117,15 @@ def bench_steps(
     batches: Sequence[int] = (1,),
     threads: Sequence[int] | None = None,
     turns: int = 15,
+    cold_bytes: int = COLD_BYTES,
     device: str = "cpu",
 ) -> Generator[Measuring, None, Result]:
     """The bench as a generator that yields after every matrix made and every setting measured, for a job that can be stopped.
 
     `formats` are names of `contestants`, by default all; `layer`, a stored matrix of this shape, takes part as "this layer".
-    `threads` are numbers of threads, by default 1 and all that torch uses. On `device` "cuda" there are none, inputs are bf16,
-    and torch's bfloat16 is what others are compared with. Kernels are compiled and matrices made before anything is timed.
-    KernelError for an unknown format and for a setting that cannot be.
+    Between two cold turns of a matrix `cold_bytes` of others are read. `threads` are numbers of threads, by default 1 and all that
+    torch uses. On `device` "cuda" there are none, inputs are bf16, and torch's bfloat16 is what others are compared with. Kernels
+    are compiled and matrices made before anything is timed. KernelError for an unknown format and for a setting that cannot be.
     """
     rows, cols = shape
     counts = (1,) if device == "cuda" else tuple(threads or sorted({1, torch.get_num_threads()}))
@@ -140,7 +141,7 @@ def bench_steps(
         yield Measuring((done + 1) / total)
     between = sum(group[0].bytes for group in ready.values())
     for name, group in ready.items():
-        copies = -(-COLD_BYTES // (group[0].bytes if device == "cuda" else between)) + 1  # there, own copies follow each other
+        copies = -(-cold_bytes // (group[0].bytes if device == "cuda" else between)) + 1  # there, own copies follow each other
         again = group[0].copy if name == LAYER else partial(make, name, rows, cols, device)
         group.extend(again() for _ in range(copies - 1))
     machine = measure(counts, device)

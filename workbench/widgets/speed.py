@@ -17,6 +17,7 @@ from workbench.widgets.job_panel import JobPanel
 
 BESIDE = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is compared with, next to torch in float32
 BATCHES = (1, 8, 32)
+COLD_BYTES = 64 << 20  # enough for most caches; small layers take hundreds of copies
 MEMORY = {"from memory": "cold", "from the cache": "hot"}
 FIRST = "Press Measure: about ten seconds, more at the very first time, when kernels are compiled."
 UNPACKED = "This layer is not quantized yet: quantize it to see it here, or press Measure for other formats of its size."
@@ -74,7 +75,7 @@ class SpeedView(Component):
 
         def steps() -> Generator[Measuring, None, Result]:
             layer = None if result is None else result.packed
-            return bench_steps((rows, cols), BESIDE, layer=layer, batches=(batch,), threads=(threads,))
+            return bench_steps((rows, cols), BESIDE, layer=layer, batches=(batch,), threads=(threads,), cold_bytes=COLD_BYTES)
 
         def ended(job: Job[Result]) -> None:
             if job.error is None and job.status == "done":

@@ -12,7 +12,7 @@ from workbench.widgets.speed import FIRST, UNPACKED, SpeedView
 def view(session: Session, monkeypatch: pytest.MonkeyPatch) -> SpeedView:
     """The tab, quick: two formats beside the layer."""
     monkeypatch.setattr(speed, "BESIDE", ("signs",))
-    monkeypatch.setattr("workbench.bench.run.COLD_BYTES", 1 << 18)
+    monkeypatch.setattr(speed, "COLD_BYTES", 1 << 18)
     return SpeedView(session, threaded=False)
 
 
