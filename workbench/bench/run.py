@@ -123,9 +123,9 @@ def bench_steps(
     """The bench as a generator that yields after every matrix made and every setting measured, for a job that can be stopped.
 
     `formats` are names of `contestants`, by default all; `layer`, a stored matrix of this shape, takes part as "this layer".
-    Between two cold turns of a matrix `cold_bytes` of others are read. `threads` are numbers of threads, by default 1 and all that
-    torch uses. On `device` "cuda" there are none, inputs are bf16, and torch's bfloat16 is what others are compared with. Kernels
-    are compiled and matrices made before anything is timed. KernelError for an unknown format and for a setting that cannot be.
+    Between two cold turns of a matrix `cold_bytes` of others are read. `threads` are numbers of threads, by default 1 and all
+    that torch uses. On `device` "cuda" there are none, inputs are bf16, and torch's bf16 is what others are compared with.
+    Kernels are compiled and matrices made before anything is timed. KernelError for an unknown format and for a setting that cannot be.
     """
     rows, cols = shape
     counts = (1,) if device == "cuda" else tuple(threads or sorted({1, torch.get_num_threads()}))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.bench import Result
+from workbench.bench.contestants import LAYER
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
@@ -48,10 +49,17 @@ def roofline(result: Result, *, threads: int | None = None, state: str = "cold",
             "hoverinfo": "skip",
         },
         points(rows[rows["format"].str.startswith("torch")], "torch", theme.original, "operations", "circle"),
-        points(rows[~rows["format"].str.startswith("torch")], "packed", theme.quantized, "operations", "diamond"),
+        points(
+            rows[~rows["format"].str.startswith("torch") & (rows["format"] != LAYER)],
+            "packed",
+            theme.quantized,
+            "operations",
+            "diamond",
+        ),
+        points(rows[rows["format"] == LAYER], LAYER, theme.selection, "operations", "star"),
         points(rows, "what memory allows", theme.muted, "memory_allows", "line-ew-open"),
     ]
-    axis = {"type": "log"}
+    axis = {"type": "log", "dtick": 1}
     layout = themes.layout(
         theme,
         x="operations a byte read",
@@ -74,7 +82,9 @@ def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> d
     """One dot a contestant and batch."""
     return {
         "type": "scatter",
-        "mode": "markers",
+        "mode": "markers+text" if y == "operations" else "markers",
+        "text": rows["format"].tolist(),
+        "textposition": "bottom center",
         "x": rows["intensity"].tolist(),
         "y": rows[y].tolist(),
         "name": name,
@@ -86,13 +96,14 @@ def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> d
 
 
 def sentence(rows: pd.DataFrame, baseline: str) -> str:
-    """The fastest packed format at the smallest batch, and how much of the memory's speed it takes."""
+    """The layer that was measured, else the fastest packed format, at the smallest batch: its time, and its share of the limit."""
     plain = {"torch-fp32": "float32", "torch-bf16": "bfloat16"}[baseline]
     packed = rows[~rows["format"].str.startswith("torch")]
     if packed.empty:
         return "No packed format was measured."
     small = packed[packed["batch"] == packed["batch"].min()]
-    best = small.loc[small["ratio"].idxmax()]
+    own = small[small["format"] == LAYER]
+    best = small.loc[small["ratio"].idxmax()] if own.empty else own.iloc[0]
     share = best["operations"] / best["memory_allows"]
     return (
         f"At batch {int(best['batch'])}, {best['format']} takes {best['microseconds']:.0f} µs, {best['ratio']:.1f} times as fast "

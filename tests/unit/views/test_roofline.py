@@ -1,5 +1,7 @@
 """The roofline holds the limits it was given and every measured product of one setting."""
 
+from dataclasses import replace
+
 import pytest
 
 from workbench.bench.machine import Limits, Machine
@@ -26,7 +28,8 @@ def result() -> Result:
 
 def test_points_and_limits(result: Result) -> None:
     figure = roofline(result, threads=1)
-    reading, multiplying, torch, packed, possible = figure.plot["data"]
+    reading, multiplying, torch, packed, layer, possible = figure.plot["data"]
+    assert layer["x"] == []
     assert max(multiplying["y"]) == 100
     assert [y / x for x, y in zip(reading["x"], reading["y"], strict=True)] == pytest.approx([10] * len(reading["x"]))
     assert torch["x"] == [0.5, 4.0]
@@ -39,6 +42,14 @@ def test_the_table_holds_what_is_drawn(result: Result) -> None:
     table = roofline(result, state="hot").table
     assert list(table["format"]) == ["torch-fp32", "signs", "torch-fp32", "signs"]
     assert set(table["memory_allows"]) == {7.5, 60.0, 240.0, 1920.0}, "two threads unless said otherwise"
+
+
+def test_a_layer_stands_out_and_is_what_the_sentence_is_about(result: Result) -> None:
+    rows = (*result.measured, measured("this layer", 1, "cold", 1, 250, 8.0))
+    figure = roofline(replace(result, measured=rows), threads=1)
+    assert figure.plot["data"][4]["text"] == ["this layer"]
+    assert figure.plot["data"][4]["marker"]["color"] != figure.plot["data"][3]["marker"]["color"]
+    assert figure.answer.startswith("At batch 1, this layer takes 100 µs, 8.0 times as fast as torch in float32")
 
 
 def test_the_sentence_names_the_fastest(result: Result) -> None:
