@@ -125,7 +125,8 @@ def bench_steps(
     `formats` are names of `contestants`, by default all; `layer`, a stored matrix of this shape, takes part as "this layer".
     Between two cold turns of a matrix `cold_bytes` of others are read. `threads` are numbers of threads, by default 1 and all
     that torch uses. On `device` "cuda" there are none, inputs are bf16, and torch's bf16 is what others are compared with.
-    Kernels are compiled and matrices made before anything is timed. KernelError for an unknown format and for a setting that cannot be.
+    Kernels are compiled and matrices made before anything is timed. KernelError for an unknown format and for a setting that
+    cannot be.
     """
     rows, cols = shape
     counts = (1,) if device == "cuda" else tuple(threads or sorted({1, torch.get_num_threads()}))

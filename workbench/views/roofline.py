@@ -56,7 +56,7 @@ def roofline(result: Result, *, threads: int | None = None, state: str = "cold",
             "operations",
             "diamond",
         ),
-        points(rows[rows["format"] == LAYER], LAYER, theme.selection, "operations", "star"),
+        points(rows[rows["format"] == LAYER], LAYER, theme.accent, "operations", "star"),
         points(rows, "what memory allows", theme.muted, "memory_allows", "line-ew-open"),
     ]
     axis = {"type": "log", "dtick": 1}
@@ -96,7 +96,7 @@ def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> d
 
 
 def sentence(rows: pd.DataFrame, baseline: str) -> str:
-    """The layer that was measured, else the fastest packed format, at the smallest batch: its time, and its share of the limit."""
+    """The measured layer, else the fastest packed format, at the smallest batch: its time, and its share of the limit."""
     plain = {"torch-fp32": "float32", "torch-bf16": "bfloat16"}[baseline]
     packed = rows[~rows["format"].str.startswith("torch")]
     if packed.empty:
