@@ -5,8 +5,12 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor, nn
+
 from workbench.errors import ModelError
-from workbench.kernels.linear import resident_bytes
+from workbench.kernels.linear import PackedLinear, resident_bytes
+from workbench.kernels.packed import Packed
 from workbench.models.language_model import LanguageModel
 from workbench.quantizers.contract import finish
 
@@ -19,6 +23,19 @@ class Speed:
     low: float
     high: float
     tokens: int
+
+
+def layer_seconds(packed: Packed, weight: Tensor, *, calls: int = 30) -> tuple[float, float]:
+    """Seconds that a stored layer and torch with its float32 `weight [rows, cols]` take for one input, medians in turns."""
+    layer, x, dense = PackedLinear(packed), torch.randn(1, packed.cols), weight.float()
+    times: tuple[list[float], list[float]] = ([], [])
+    for call in range(calls + 3):
+        for own, product in zip(times, (lambda: layer(x), lambda: nn.functional.linear(x, dense)), strict=True):
+            begin = time.perf_counter()
+            product()
+            if call >= 3:  # the first ones prepare and compile
+                own.append(time.perf_counter() - begin)
+    return statistics.median(times[0]), statistics.median(times[1])
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench import presets
+from workbench.analysis.pins import Pins
 from workbench.analysis.speed import Running, running_steps
 from workbench.analysis.trace import Trace
 from workbench.analysis.writing import Writing, write_together
@@ -63,6 +64,7 @@ class Session:
         self.results: dict[str, QuantizedLayer] = {}
         self.traces: dict[str, Trace] = {}
         self.whole: QuantizedModel | None = None
+        self.pins = Pins()
         self._taken: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         self._preview: Preview | None = None
         self.measured: dict[str, Mapping[str, float]] = {}
@@ -324,6 +326,12 @@ class Session:
     def running(self) -> Generator[int, None, list[Running]]:
         """Speed and memory of the original and the packed model as they continue the prompt; yields after every turn."""
         return running_steps([self.model.language_model(), self.packed_model()], self.choice.prompt)
+
+    def pin_model(self) -> Generator[float, None, str]:
+        """Pin the model with every quantized layer as its latest result; measures it on the evaluation text."""
+        if not self.results:
+            raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
+        return self.pins.pin_model(self.model, self.latest(), self.changed_tensors(), text("evaluation"), self.choice.prompt)
 
     def take(self, whole: QuantizedModel) -> None:
         """Take up a model that was quantized elsewhere: its layers become the latest results, and found under their recipes."""

@@ -82,8 +82,10 @@ def error_sentence(layers: pd.DataFrame, column: str) -> str:
     )
 
 
-def bits_against_error(results: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Every result for one layer: stored bits across, error upwards, the nominal figure as a hollow mark.
+def bits_against_error(
+    results: pd.DataFrame, current: str | None, *, scope: str = "for this layer", theme: Theme = themes.LIGHT
+) -> Figure:
+    """Every result: stored bits across, error upwards, the nominal figure as a hollow mark.
 
     `results` holds recipe, bits_per_weight, nominal_bits, relative_error, output_error; `current` is a recipe to mark.
     """
@@ -137,7 +139,7 @@ def bits_against_error(results: pd.DataFrame, current: str | None, *, theme: The
     }
     best = results.loc[errors.idxmin()]
     answer = (
-        f"{themes.count(len(results), 'result')} for this layer; "
+        f"{themes.count(len(results), 'result')} {scope}; "
         f"the smallest {columns.label(column)} is {themes.error(errors.min())} "
         f"with {best['recipe']}, which stores {themes.bits(best['bits_per_weight'])} bits per weight."
     )

@@ -2,6 +2,7 @@
 
 import html
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -49,15 +50,25 @@ def numbers_html(found: list[Number], theme: Theme) -> str:
 def curve(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity with its interval against stored bits, one mark a stop; `current` is the recipe of the one to mark."""
     table = table.sort_values("bits_per_weight", ascending=False, ignore_index=True)
-    edge = [theme.accent if recipe == current else theme.surface for recipe in table["recipe"]]
+    return Figure("How far can it be squeezed?", sentence(table), perplexity_plot(table, "recipe", current, theme), table)
+
+
+def perplexity_plot(
+    table: pd.DataFrame, named: str, current: str | None, theme: Theme, mode: str = "lines+markers"
+) -> dict[str, Any]:
+    """Perplexity with its interval against stored bits; `named` is the column with each row's name, `current` the one to mark."""
+    edge = [theme.accent if name == current else theme.surface for name in table[named]]
     trace = {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": mode,
         "x": table["bits_per_weight"].tolist(),
         "y": table["perplexity"].tolist(),
-        "text": table["recipe"].tolist(),
+        "text": table[named].tolist(),
+        "textposition": "top center",
+        "cliponaxis": False,
         "error_y": {
             "type": "data",
+            "symmetric": False,
             "array": (table["perplexity_high"] - table["perplexity"]).tolist(),
             "arrayminus": (table["perplexity"] - table["perplexity_low"]).tolist(),
             "color": theme.muted,
@@ -73,7 +84,7 @@ def curve(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIG
         "yaxis": {"type": "log"},
     }
     layout = themes.layout(theme, x="stored bits a weight (log scale)", y="perplexity (log scale)", height=300, **axes)
-    return Figure("How far can it be squeezed?", sentence(table), {"data": [trace], "layout": layout}, table)
+    return {"data": [trace], "layout": layout}
 
 
 def sentence(table: pd.DataFrame) -> str:

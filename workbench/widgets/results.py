@@ -3,8 +3,8 @@
 import pandas as pd
 import panel as pn
 
+from workbench.analysis.pins import spelled
 from workbench.quantized import QuantizedLayer
-from workbench.recipe import Recipe
 from workbench.views import errors
 from workbench.widgets.component import Component, FigureFrame, theme
 
@@ -40,8 +40,3 @@ def result_table(results: list[QuantizedLayer]) -> pd.DataFrame:
     """One row a result: recipe, bits_per_weight, nominal_bits, relative_error, output_error."""
     rows = [(spelled(r.recipe), r.bits_per_weight, r.nominal_bits, r.relative_error, r.output_error) for r in results]
     return pd.DataFrame(rows, columns=["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"])
-
-
-def spelled(recipe: Recipe) -> str:
-    """A recipe as short as on the command line: `rtn bits=2`."""
-    return " ".join([recipe.name, *(f"{key}={value}" for key, value in recipe.settings)])

@@ -10,6 +10,7 @@ from workbench.widgets.cache_view import CacheView
 from workbench.widgets.calibration_view import CalibrationView
 from workbench.widgets.card_view import CardView
 from workbench.widgets.codebook import CodebookMicroscope
+from workbench.widgets.comparison import ComparisonView
 from workbench.widgets.component import Component, chosen
 from workbench.widgets.expectations_view import ExpectationsView
 from workbench.widgets.history import HistoryView
@@ -32,6 +33,7 @@ TABS: dict[str, type[Component]] = {
     "Ledger": LedgerView,
     "Method": MethodView,
     "Text": TextComparison,
+    "Compare": ComparisonView,
     "Speed": SpeedView,
     "Table": LayerTable,
     "History": HistoryView,

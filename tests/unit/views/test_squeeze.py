@@ -31,6 +31,7 @@ def test_the_curve_has_intervals_and_marks_the_current_stop() -> None:
     (trace,) = figure.plot["data"]
     assert trace["x"] == [16.0, 8.19, 0.7]
     assert trace["error_y"]["array"] == pytest.approx([0.52, 0.3, -5.9])
+    assert trace["error_y"]["symmetric"] is False
     assert [edge == LIGHT.accent for edge in trace["marker"]["line"]["color"]] == [False, True, False]
     assert figure.table["recipe"].tolist() == [stop.preset for stop in (STOPS[0], STOPS[1], STOPS[-1])]
     assert figure.answer == (
