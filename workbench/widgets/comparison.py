@@ -3,7 +3,7 @@
 import panel as pn
 
 from workbench.views import comparison as views
-from workbench.widgets.component import Component, FigureFrame, chosen, data_table, readable, theme
+from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
 from workbench.widgets.job_panel import JobPanel
 
 BITS, ERRORS, MODELS = (
@@ -63,15 +63,11 @@ class ComparisonView(Component):
         self.one.disabled = self.session.result is None
         self.all.disabled = self.jobs.running or not self.session.results
         labels = [*pins.layers, *(label for label in pins.models if label not in pins.layers)]
-        self.which.param.update(options=labels, value=self.which.value if self.which.value in labels else (labels or [None])[-1])
+        latest = labels[-1] if labels else None
+        self.which.param.update(options=labels, value=self.which.value if self.which.value in labels else latest)
         self.which.disabled = self.off.disabled = not labels
         for place, table in ((self.layer_table, pins.layer_table()), (self.model_table, pins.model_table())):
-            if table.empty:
-                place[:] = []
-            elif place.objects:
-                place[0].value = readable(table)
-            else:
-                place[:] = [data_table(table)]
+            place[:] = [] if table.empty else [data_table(table)]
         self._figures()
 
     def pin(self) -> None:

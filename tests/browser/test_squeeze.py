@@ -1,0 +1,81 @@
+"""The squeeze slider, the comparison and the scrubber in a real Chromium, on a tiny model whose stops take seconds."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Heard, served
+from tests.browser.test_explorer import LARGEST_MESSAGE, Open, button, tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def tiny(chromium: Browser, tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The explorer on a tiny Llama."""
+    with served(tmp_path_factory.mktemp("tiny") / "log", "--args", str(tiny_models["llama"])) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong_behind_the_users_back(heard: Heard) -> Any:
+    yield
+    assert heard.errors == []
+    assert heard.foreign == []
+    assert heard.largest_message < LARGEST_MESSAGE
+
+
+def step_on(page: Page, times: int = 1) -> None:
+    """Move the squeeze slider by keyboard."""
+    page.locator(".noUi-handle").first.focus()
+    for _ in range(times):
+        page.keyboard.press("ArrowRight")
+
+
+def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: str, open_page: Open) -> None:
+    page = open_page(tiny)
+    expect(page.get_by_text("There is no model at 16 bits yet: press Build the stops.").first).to_be_visible()
+    button(page, "Build the stops").click()
+    expect(button(page, "Build the stops")).to_be_hidden(timeout=300_000)
+    expect(page.get_by_text("16.00 stored bits")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^All \d+ tokens agree; both models expect exactly the same"))).to_be_visible()
+    step_on(page, 9)
+    expect(page.get_by_text(re.compile(r"0\.\d\d nominal"))).to_be_visible()
+    expect(page.locator("mark.fork").first).to_be_visible()
+
+    # a reload and another visitor find what was built
+    second = open_page(tiny)
+    expect(second.get_by_text("16.00 stored bits")).to_be_visible()
+    expect(button(second, "Build the stops")).to_be_hidden()
+
+    button(page, "Why did it break here?").click()
+    expect(page.locator(".bk-tab.bk-active").filter(has_text=re.compile("^Text$"))).to_be_visible()
+    expect(page.get_by_label("Preset", exact=True)).to_have_value("qtip")
+    button(page, "Write").click()
+    expect(page.get_by_text(re.compile("On this machine the quantized model writes"))).to_be_visible()
+    expect(page.get_by_text("What did each model expect here?")).to_be_visible()
+
+
+def test_two_results_are_pinned_and_one_is_stepped_through(tiny: str, open_page: Open) -> None:
+    page = open_page(tiny)
+    for bits in (2, 4):
+        page.get_by_label("bits", exact=True).fill(str(bits))
+        page.get_by_label("bits", exact=True).press("Tab")
+        button(page, "Quantize this layer").click()
+        tab(page, "Compare")
+        expect(button(page, "Pin this result")).to_be_enabled()
+        button(page, "Pin this result").click()
+        expect(page.get_by_label("Pinned", exact=True).locator("option")).to_have_count(1 if bits == 2 else 2)
+    expect(page.get_by_text(re.compile("2 results pinned, all for one layer"))).to_be_visible()
+    button(page, "Unpin").click()
+    expect(page.get_by_text(re.compile("1 result pinned"))).to_be_visible()
+
+    tab(page, "Method")
+    button(page, "Step by step").click()
+    expect(page.get_by_text("each weight by the nearest value")).to_be_visible()
+    button(page, "Last").click()
+    expect(page.get_by_text("All columns are coded").first).to_be_visible()
