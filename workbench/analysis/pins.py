@@ -129,7 +129,7 @@ def label_of(layers: Iterable[QuantizedLayer], count: int) -> str:
     """The recipe of all layers, or how many recipes there are; and how many of `count` layers are quantized, if not all."""
     made = list(layers)
     recipes = list(dict.fromkeys(spelled(layer.recipe) for layer in made))
-    name = recipes[0] if len(recipes) == 1 else f"{len(recipes)} recipes"
+    name = recipes[0] if len(recipes) == 1 else f"a mix of {len(recipes)} recipes"
     return name if len(made) == count else f"{name}, {len(made)} of {count} layers"
 
 

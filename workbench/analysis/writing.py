@@ -132,9 +132,15 @@ def written(model: LanguageModel, before: list[int], chosen: int, p: Tensor, q: 
     kl = torch.where(p.isneginf(), torch.zeros_like(p), p.exp() * (p - q)).sum()
     likely = torch.unique(torch.cat([p.topk(min(TOP, len(p))).indices, q.topk(min(TOP, len(q))).indices]))
     likely = likely[torch.argsort(p.exp()[likely] + q.exp()[likely], descending=True)]
-    candidates = (Candidate(model.decode([int(i)]) or END, float(p[i].exp()), float(q[i].exp())) for i in likely)
+    candidates = (Candidate(after(model, before, int(i)) or END, float(p[i].exp()), float(q[i].exp())) for i in likely)
     text = model.settled([*before, chosen])[len(model.settled(before)) :]
     return WrittenToken(chosen, text, max(float(kl), 0.0), tuple(candidates))
+
+
+def after(model: LanguageModel, before: list[int], token: int) -> str:
+    """What a token adds to the text; some tokenizers drop the space of a token that stands alone."""
+    last = before[-1:]
+    return model.decode([*last, token])[len(model.decode(last)) :]
 
 
 def candidate_table(token: WrittenToken) -> pd.DataFrame:

@@ -70,8 +70,11 @@ def quantiles(original: Tensor, quantized: Tensor, every: int) -> np.ndarray:
 def models(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity against stored bits of all pinned models; `table` is `Pins.model_table`."""
     best = table.loc[table["perplexity"].idxmin()]
+    who = (
+        f"One model is pinned, {best['pin']}" if len(table) == 1 else f"{len(table)} models are pinned; {best['pin']} reads best"
+    )
     answer = (
-        f"{themes.count(len(table), 'model')} pinned; {best['pin']} reads best: perplexity {best['perplexity']:.2f} "
+        f"{who}: perplexity {best['perplexity']:.2f} "
         f"({best['perplexity_low']:.2f} to {best['perplexity_high']:.2f}) at {themes.bits(best['bits_per_weight'])} stored bits."
     )
     plot = perplexity_plot(table, "pin", current, theme, mode="markers+text")

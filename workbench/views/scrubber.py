@@ -50,8 +50,18 @@ def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe
         bargap=0,
         showlegend=False,
         xaxis={"range": [-0.5, film.cols - 0.5], "anchor": "y2", "showgrid": False},
-        yaxis={"domain": [0.28, 1.0], "autorange": "reversed", "type": "category", "showgrid": False, "title": {"text": "row"}},
-        shapes=[frame(film, still, theme)] if still.now.any() else [],
+        # a fixed range: where nothing is coded yet there is nothing to take it from
+        yaxis={
+            "domain": [0.28, 1.0],
+            "range": [len(film.rows) - 0.5, -0.5],
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [str(row) for row in film.rows],
+            "showgrid": False,
+            "title": {"text": "row"},
+        },
+        plot_bgcolor=theme.raised,
+        shapes=frames(film, moment, still, theme),
     )
     highest = max(float(film.moved.float().max()), 1e-6)
     second = {
@@ -74,12 +84,17 @@ def scale_top(film: Film, what: What) -> float:
     return float(film.groups.max()) if what == "groups" else 1.0
 
 
-def frame(film: Film, still: Still, theme: Theme) -> dict[str, Any]:
-    """A frame around the columns that were coded last."""
-    cells = np.flatnonzero(still.now)
-    edges = {"x0": cells[0] * film.width - 0.5, "x1": min((cells[-1] + 1) * film.width, film.cols) - 0.5, "y0": 0, "y1": 1}
-    line = {"color": theme.accent, "width": 2}
-    return {"type": "rect", "xref": "x", "yref": "y domain", "line": line, "fillcolor": "rgba(0,0,0,0)", **edges}
+def frames(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
+    """A frame around the columns that were coded last, or over which scales are swept."""
+    if moment.kind == SWEEP:
+        first, last = moment.first, moment.last
+    elif still.now.any():
+        cells = np.flatnonzero(still.now)
+        first, last = int(cells[0]) * film.width, min(int(cells[-1] + 1) * film.width, film.cols) - 1
+    else:
+        return []
+    edges = {"x0": first - 0.5, "x1": last + 0.5, "y0": 0, "y1": 1, "xref": "x", "yref": "y domain"}
+    return [{"type": "rect", "line": {"color": theme.accent, "width": 2}, "fillcolor": "rgba(0,0,0,0)", **edges}]
 
 
 def doing(moment: Moment, film: Film, recipe: Recipe) -> str:
@@ -152,36 +167,46 @@ def bands(film: Film, still: Still) -> pd.DataFrame:
 
 
 def losses(moments: list[Moment], at: int, *, theme: Theme = themes.LIGHT) -> Figure:
-    """The loss of every phase over the whole run, each over its own largest; a line at step `at` (from 0)."""
-    colours = dict(zip((LEARN, CODEBOOK, SWEEP, CODE), themes.CATEGORIES, strict=False))
-    traces: list[dict[str, Any]] = []
-    for kind, colour in colours.items():
-        own = [(i, moment) for i, moment in enumerate(moments) if moment.kind == kind]
-        x: list[float | None] = []
-        y: list[float | None] = []
-        for (i, moment), before in zip(own, [None, *(moment for _, moment in own)], strict=False):
-            if before is not None and before.phase != moment.phase:
-                x, y = [*x, None], [*y, None]  # a gap between phases
-            x, y = [*x, i + 1], [*y, moment.loss]
-        if own:
-            style = {"line": {"color": colour, "width": 2}, "marker": {"size": 5}}
-            hover = "step %{x}: %{y:.2%} of the phase's largest<extra></extra>"
-            points = {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": NAMES[kind]}
-            traces.append({**points, "hovertemplate": hover, **style})
+    """The losses of the kind of phase that step `at` (from 0) belongs to, each phase over its own largest; the table has all."""
+    kind = moments[at].kind if moments[at].kind in NAMES else CODE
+    own = [(i, moment) for i, moment in enumerate(moments) if moment.kind == kind]
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for (i, moment), before in zip(own, [None, *(moment for _, moment in own)], strict=False):
+        if before is not None and before.phase != moment.phase:
+            x, y = [*x, None], [*y, None]  # a gap between phases
+        x, y = [*x, i + 1], [*y, moment.loss]
+    trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": x,
+        "y": y,
+        "name": NAMES[kind],
+        "line": {"color": theme.quantized, "width": 2},
+        "marker": {"size": 6},
+        "hovertemplate": "step %{x}: %{y:.2%} of the phase's largest<extra></extra>",
+    }
     place = {"x0": at + 1, "x1": at + 1, "y0": 0, "y1": 1, "yref": "paper"}
     line = {"type": "line", "line": {"color": theme.accent, "width": 2}, **place}
-    axes = {"yaxis": {"tickformat": ".0%", "rangemode": "tozero"}, "xaxis": {"range": [0, len(moments) + 1]}}
-    layout = themes.layout(theme, x="step", y="of the phase's largest", height=260, showlegend=True, shapes=[line], **axes)
-    return Figure("How does the loss develop?", loss_sentence(moments), {"data": traces, "layout": layout}, scrub_table(moments))
+    axes = {"yaxis": {"tickformat": ".1~%", "rangemode": "tozero" if kind == CODE else "normal"}}
+    span_of_all = {"xaxis": {"range": [0, len(moments) + 1]}}
+    layout = themes.layout(theme, x="step", y=f"{NAMES[kind]}, of the largest", height=260, shapes=[line], **axes, **span_of_all)
+    sentence = loss_sentence(moments, kind)
+    return Figure("How does the loss develop?", sentence, {"data": [trace], "layout": layout}, scrub_table(moments))
 
 
-NAMES = {LEARN: "learning", CODEBOOK: "codebook", SWEEP: "sweeps", CODE: "error of coded columns"}
+NAMES = {LEARN: "held-out loss", CODEBOOK: "codebook's loss", SWEEP: "sweeps' error", CODE: "error of coded columns"}
 
 
-def loss_sentence(moments: list[Moment]) -> str:
-    """How many steps of which kind."""
-    kinds = {kind: sum(moment.kind == kind for moment in moments) for kind in NAMES}
-    parts = [f"{count:,} of {NAMES[kind]}" for kind, count in kinds.items() if count]
-    return (
-        f"The run has {themes.count(len(moments), 'step')}: {', '.join(parts)}; each loss is drawn over the largest in its phase."
-    )
+def loss_sentence(moments: list[Moment], kind: str) -> str:
+    """How many steps of which kind, and how far the phases of this kind came."""
+    kinds = {one: sum(moment.kind == one for moment in moments) for one in NAMES}
+    parts = ", ".join(f"{count:,} {STEPS[one]}" for one, count in kinds.items() if count)
+    text = f"The run has {themes.count(len(moments), 'step')}: {parts}"
+    ends = [moment.loss for moment in moments if moment.kind == kind and moment.number == moment.count - 1]
+    if kind == CODE or not ends:
+        return f"{text}."
+    return f"{text}; {NAMES[kind]} ends at {themes.percent(sum(ends) / len(ends))} of the largest on average."
+
+
+STEPS = {LEARN: "of learning", CODEBOOK: "of a codebook's training", SWEEP: "sweeps", CODE: "of coding columns"}

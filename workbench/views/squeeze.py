@@ -31,7 +31,7 @@ def numbers(known: Squeezed) -> list[Number]:
         Number(
             "speed on this machine",
             themes.speed(known.tokens_per_second),
-            f"{known.slowest:.0f} to {known.fastest:.0f}, measured",
+            f"{known.slowest:.0f} to {known.fastest:.0f}, measured when built",
         ),
     ]
 
@@ -88,11 +88,11 @@ def perplexity_plot(
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """The smallest stop whose interval reaches down to the largest one's perplexity, and what the smallest costs."""
+    """The smallest stop whose interval reaches down to the largest one's perplexity, and where the smallest ends."""
     first, last = table.iloc[0], table.iloc[-1]
     if len(table) == 1:
         return f"One stop is built: {themes.bits(first['bits_per_weight'])} stored bits, perplexity {first['perplexity']:.2f}."
     good = table[table["perplexity_low"] <= first["perplexity"]].iloc[-1]
     bits = [themes.bits(row["bits_per_weight"]) for row in (first, good, last)]
-    same = f"Down to {bits[1]} stored bits the perplexity, {good['perplexity']:.2f}, cannot be told from the"
-    return f"{same} {first['perplexity']:.2f} at {bits[0]}; at {bits[2]} it is {last['perplexity']:.2f}."
+    still = f"Down to {bits[1]} stored bits the interval of the perplexity ({good['perplexity']:.2f}) still holds the"
+    return f"{still} {first['perplexity']:.2f} at {bits[0]}; at {bits[2]} it is {last['perplexity']:.2f}."

@@ -64,7 +64,7 @@ def test_labels_say_how_much_is_quantized_and_by_how_many_recipes(model: ModelHa
     other = wb.quantize(model, QUERY, wb.recipe("rtn", bits=2))
     assert label_of(whole, len(whole)) == "rtn"
     assert label_of(whole[:3], len(whole)) == f"rtn, 3 of {len(whole)} layers"
-    assert label_of([other, *whole[1:]], len(whole)) == "2 recipes"
+    assert label_of([other, *whole[1:]], len(whole)) == "a mix of 2 recipes"
 
 
 def test_a_label_that_is_taken_gets_a_number() -> None:

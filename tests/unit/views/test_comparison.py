@@ -37,7 +37,7 @@ def test_weight_errors_are_quantiles_over_the_spread() -> None:
 
 def test_models_are_compared_by_perplexity_with_its_interval() -> None:
     figure = comparison.models(MODELS, "btc")
-    assert figure.answer == "2 models pinned; rtn reads best: perplexity 7.90 (7.40 to 8.40) at 4.20 stored bits."
+    assert figure.answer == "2 models are pinned; rtn reads best: perplexity 7.90 (7.40 to 8.40) at 4.20 stored bits."
     (trace,) = figure.plot["data"]
     assert trace["error_y"]["array"] == pytest.approx([0.5, 0.6])
     assert trace["error_y"]["arrayminus"] == pytest.approx([0.5, 0.5])

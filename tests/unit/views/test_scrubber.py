@@ -52,11 +52,24 @@ def test_all_three_pictures_can_be_shown(what: scrubber.What) -> None:
     assert np.nanmax(heat["z"]) <= heat["zmax"]
 
 
-def test_losses_are_drawn_phase_by_phase_with_a_line_at_this_step() -> None:
+def test_losses_of_this_kind_of_phase_are_drawn_with_a_line_at_this_step() -> None:
     moments = timeline(traced("arb-llm"))
     figure = scrubber.losses(moments, 3)
-    assert [trace["name"] for trace in figure.plot["data"]] == ["sweeps", "error of coded columns"]
-    assert None in figure.plot["data"][0]["y"], "phases are apart"
+    (trace,) = figure.plot["data"]
+    assert trace["name"] == "sweeps' error"
+    assert None in trace["y"], "phases are apart"
     assert figure.plot["layout"]["shapes"][0]["x0"] == 4
     assert figure.answer.startswith(f"The run has {len(moments)} steps")
+    assert "of the largest on average" in figure.answer
     assert len(figure.table) == len(moments)
+    last = scrubber.losses(moments, len(moments) - 1)
+    assert last.plot["data"][0]["name"] == "error of coded columns"
+
+
+def test_the_columns_that_are_swept_are_framed_before_they_are_coded() -> None:
+    trace = traced("arb-llm")
+    sweep = timeline(trace)[1]
+    figure = scrubber.picture(trace.film, sweep, still(trace.film, sweep), "error", presets.parse("arb-llm"))
+    (shape,) = figure.plot["layout"]["shapes"]
+    assert (shape["x0"], shape["x1"]) == (-0.5, 127.5)
+    assert figure.plot["layout"]["yaxis"]["range"] == [23.5, -0.5]

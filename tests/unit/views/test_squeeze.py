@@ -19,7 +19,7 @@ def test_a_stop_has_four_numbers_with_nominal_and_interval_beneath() -> None:
         ("8.19", "8.00 nominal"),
         ("5.00 MB", "20.00 MB in memory"),
         ("8.10", "7.60 to 8.40, 95 %"),
-        ("400 tokens/s", "390 to 410, measured"),
+        ("400 tokens/s", "390 to 410, measured when built"),
     ]
     html = squeeze.numbers_html(squeeze.numbers(HALF), LIGHT)
     assert html.count("<dt") == 4
@@ -35,7 +35,7 @@ def test_the_curve_has_intervals_and_marks_the_current_stop() -> None:
     assert [edge == LIGHT.accent for edge in trace["marker"]["line"]["color"]] == [False, True, False]
     assert figure.table["recipe"].tolist() == [stop.preset for stop in (STOPS[0], STOPS[1], STOPS[-1])]
     assert figure.answer == (
-        "Down to 8.19 stored bits the perplexity, 8.10, cannot be told from the 7.88 at 16.00; at 0.70 it is 14.30."
+        "Down to 8.19 stored bits the interval of the perplexity (8.10) still holds the 7.88 at 16.00; at 0.70 it is 14.30."
     )
 
 
