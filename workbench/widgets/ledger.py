@@ -9,12 +9,12 @@ import panel as pn
 
 from workbench.analysis import ledger as analysis
 from workbench.analysis.ledger import OnDisk
+from workbench.analysis.pins import spelled
 from workbench.artifact import save
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.views import ledger as views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
 from workbench.widgets.job_panel import JobPanel
-from workbench.widgets.results import spelled
 
 LAYER, MODEL = "this layer", "the whole model"
 
