@@ -6,6 +6,7 @@ from typing import Any
 import panel as pn
 import param
 
+from workbench.widgets.budget import BudgetPainter
 from workbench.widgets.cache_view import CacheView
 from workbench.widgets.calibration_view import CalibrationView
 from workbench.widgets.card_view import CardView
@@ -23,6 +24,7 @@ from workbench.widgets.speed import SpeedView
 from workbench.widgets.squeeze import SqueezeView
 from workbench.widgets.text_comparison import TextComparison
 from workbench.widgets.weight_inspector import WeightInspector
+from workbench.widgets.what_if import WhatIfView
 
 # every class takes `live, notices, threaded=...`, as Component does; a module of its own and a line here add one
 TABS: dict[str, type[Component]] = {
@@ -32,6 +34,8 @@ TABS: dict[str, type[Component]] = {
     "Error": ErrorView,
     "Ledger": LedgerView,
     "Method": MethodView,
+    "What-if": WhatIfView,
+    "Budget": BudgetPainter,
     "Text": TextComparison,
     "Compare": ComparisonView,
     "Speed": SpeedView,

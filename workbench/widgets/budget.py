@@ -1,0 +1,216 @@
+"""The Pareto painter: drag the budget of bits, paint layers by hand, and see what a plan should cost and what it does cost."""
+
+import html
+from collections.abc import Generator
+from math import gcd
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import panel as pn
+
+from workbench.analysis.scores import layer_scores
+from workbench.analysis.sensitivity import sensitivity_steps
+from workbench.jobs import Job
+from workbench.models.text import text
+from workbench.presets import parse
+from workbench.quantizers import quantize_model_steps
+from workbench.quantizers.allocation import Allocation, Allocator, allocate
+from workbench.quantizers.allocation.ranked import SCORES
+from workbench.recipe import Recipe
+from workbench.registry import make
+from workbench.store import Store
+from workbench.views import budget as views
+from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.what_if import told
+
+METHODS = {
+    "Lagrangian": ("lagrangian", {}),
+    "integer programme": ("milp", {}),
+    "closed form": ("closed-form", {}),
+    **{f"ranked by {name}": ("ranked", {"by": name}) for name in SCORES},
+}
+FREE = "as the budget says"
+BUYS, GETS = "What does each bit buy?", "Which layers get the bits?"
+POINTS = 30
+
+
+class BudgetPainter(Component):
+    """Options are measured once by a job; then slider, method and brush re-solve at once, and a plan can be measured."""
+
+    watches: ClassVar[tuple[str, ...]] = ("choice",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """Recipes and their measurement, the budget, the brush, two figures and the plan as Python."""
+        self.options: pd.DataFrame | None = None
+        self.scores: pd.DataFrame | None = None
+        self.recipes: dict[str, Recipe] = {}
+        self.painted: dict[str, str] = {}
+        self.allocation: Allocation | None = None
+        self.measured = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
+        self.names = pn.widgets.TextInput(
+            label="Recipes to choose from",
+            value=first_recipes(self.session.model.layers()["cols"].tolist()),
+            sizing_mode="stretch_width",
+            description="Presets as on the command line, separated by semicolons: rtn:bits=2,group=64; rtn:bits=4",
+        )
+        self.go = self._button("Measure the options", self.measure_options, color="primary", margin=(24, 10, 5, 10))
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.bits = pn.widgets.FloatSlider(
+            label="Stored bits per weight", start=0, end=1, step=0.01, value=0.5, sizing_mode="stretch_width", disabled=True
+        )
+        self.method = pn.widgets.Select(
+            label="Method", options=list(METHODS), width=190, description="How the plan is chosen under the budget"
+        )
+        self.layer = pn.widgets.Select(label="Paint layer", options=self.session.model.layer_names, width=280)
+        self.paint = pn.widgets.Select(
+            label="with", options=[FREE], width=220, description="This layer's recipe, whatever it costs"
+        )
+        self.clear = self._button("Clear paint", self.clear_paint, margin=(24, 10, 5, 10))
+        self.check = self._button("Measure this plan", self.measure_plan, margin=(5, 10))
+        self.pareto, self.plan = FigureFrame(), FigureFrame()
+        self.python = pn.pane.HTML("", sizing_mode="stretch_width")
+        for widget in (self.bits, self.method):
+            widget.param.watch(lambda _: self.notices.guard(self.solve), "value")
+        self.layer.param.watch(lambda _: self._shown_paint(), "value")
+        self.paint.param.watch(lambda event: self.notices.guard(lambda: self._painted(event.new)), "value")
+        return pn.Column(
+            pn.Row(self.names, self.go, sizing_mode="stretch_width"),
+            self.jobs,
+            pn.Row(self.bits, self.method, sizing_mode="stretch_width"),
+            self.plan,
+            pn.FlexBox(self.layer, self.paint, self.clear),
+            self.check,
+            self.pareto,
+            pn.Accordion(("The plan in Python", self.python), sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """The brush follows the selected layer; without options both figures say what to do."""
+        self.layer.value = self.session.layer
+        if self.options is None:
+            self._enable(False)
+            self.plan.say(
+                GETS, "Press Measure the options: every layer is quantized by every recipe, alone, and its KL measured."
+            )
+            self.pareto.say(BUYS, "This curve comes with the measured options.")
+
+    def measure_options(self) -> None:
+        """Sensitivity of every layer under every recipe, then the scores."""
+        recipes = {name.strip(): parse(name.strip()) for name in str(self.names.value).split(";") if name.strip()}
+        shared = self.session.shared
+
+        def steps() -> Generator[Any, None, tuple[Any, ...]]:
+            found = yield from sensitivity_steps(shared.replay(), recipes, stats=shared.stats(), store=Store())
+            return recipes, found, layer_scores(self.session.model, text("calibration"))
+
+        self.jobs.run(steps, "measuring options", seen=told, ended=self._options_there)
+
+    def _options_there(self, job: Job[Any]) -> None:
+        if job.status != "done":
+            return
+        self.recipes, self.options, self.scores = job.result()
+        self.painted, self.measured = {}, self.measured.iloc[:0]
+        per_recipe = self.options.groupby("recipe", sort=False)
+        self.uniform = (per_recipe["bits"].sum() / per_recipe["parameters"].sum()).rename("bits_per_weight").to_frame()
+        self.uniform["predicted"] = per_recipe["kl"].sum()
+        least, most = self._range()
+        with pn.param.discard_events(self.bits):
+            self.bits.param.update(start=round(least + 0.005, 2), end=round(most + 0.005, 2), value=round((least + most) / 2, 2))
+        self.bits.param.trigger("start", "end", "value")
+        self.paint.options = [FREE, *self.recipes]
+        self._enable(True)
+        grid = np.linspace(least * (1 + 1e-9), most, POINTS)
+        found = [allocate(self.options, self.recipes, bits) for bits in grid]
+        self.curve = pd.DataFrame([{"bits_per_weight": a.bits_per_weight, "predicted": a.loss} for a in found])
+        self.solve()
+
+    def _range(self) -> tuple[float, float]:
+        """The cheapest and the dearest plan there is."""
+        assert self.options is not None
+        by_layer, weights = self.options.groupby("name")["bits"], self.options.drop_duplicates("name")["parameters"].sum()
+        return float(by_layer.min().sum() / weights), float(by_layer.max().sum() / weights)
+
+    def solve(self) -> None:
+        """The plan of this budget, method and paint."""
+        if self.options is None:
+            return
+        name, settings = METHODS[str(self.method.value)]
+        method: Allocator = make("allocation", name, **settings)
+        self.allocation = allocate(self.options, self.recipes, self.bits.value, method, keep=self.painted, scores=self.scores)
+        places = self.options.drop_duplicates("name")[["name", "block", "matrix"]]
+        table = self.allocation.table.merge(places, on="name")
+        self.plan.draw(views.plan(table, set(self.painted), theme=theme()))
+        self.pareto.draw(views.pareto(self.curve, self.uniform.reset_index(), self.measured, theme=theme()))
+        self.python.object = f"<pre style='white-space:pre-wrap;font-size:0.8rem'>{html.escape(self.code)}</pre>"
+
+    @property
+    def code(self) -> str:
+        """Python that makes the plan and quantizes with it."""
+        if self.allocation is None:
+            return ""
+        recipes = "".join(f"    {name!r}: {own.code()},\n" for name, own in self.recipes.items())
+        choice = "".join(f"    {name!r}: {own!r},\n" for name, own in self.allocation.choice.items())
+        return (
+            f"import workbench as wb\nmodel = {self.session.model.code()}\nrecipes = {{\n{recipes}}}\nchoice = {{\n{choice}}}\n"
+            "plan = wb.LayerPlan(tuple((layer, recipes[name]) for layer, name in choice.items()))\n"
+            'result = wb.quantize_model(model, plan, stats=wb.calibrate(model, wb.text("calibration")))'
+        )
+
+    def measure_plan(self) -> None:
+        """Quantize by the plan and replay: the truth beside the prediction."""
+        plan, shared = self.allocation, self.session.shared
+        assert plan is not None
+
+        def steps() -> Generator[Any, None, Any]:
+            result = yield from quantize_model_steps(self.session.model, plan.plan, shared.stats())
+            return plan, shared.replay().divergence(result.layers)
+
+        self.jobs.run(steps, "measuring the plan", ended=self._plan_there)
+
+    def _plan_there(self, job: Job[Any]) -> None:
+        if job.status != "done":
+            return
+        plan, effect = job.result()
+        low, high = effect.kl_interval
+        row = {"bits_per_weight": plan.bits_per_weight, "predicted": plan.loss, "kl": effect.kl, "kl_low": low, "kl_high": high}
+        self.measured = pd.DataFrame([*self.measured.to_dict("records"), row])
+        self.solve()
+
+    def clear_paint(self) -> None:
+        """Give all layers back to the budget."""
+        self.painted = {}
+        self._shown_paint()
+        self.solve()
+
+    def _painted(self, recipe: str) -> None:
+        name, before = str(self.layer.value), dict(self.painted)
+        self.painted = {k: v for k, v in before.items() if k != name} | ({} if recipe == FREE else {name: recipe})
+        if self.painted == before:
+            return
+        try:
+            self.solve()
+        except Exception:
+            self.painted = before  # the budget does not reach for it
+            self._shown_paint()
+            raise
+
+    def _shown_paint(self) -> None:
+        self.paint.value = self.painted.get(str(self.layer.value), FREE)
+
+    def _enable(self, there: bool) -> None:
+        for widget in (self.bits, self.method, self.layer, self.paint, self.clear, self.check):
+            widget.disabled = not there
+
+    def _button(self, label: str, action: Any, **settings: Any) -> pn.widgets.Button:
+        button = pn.widgets.Button(label=label, width=180, stylesheets=[chosen()], **settings)
+        button.on_click(lambda _: self.notices.guard(action))
+        return button
+
+
+def first_recipes(cols: list[int]) -> str:
+    """Grids of two, three and four bits, in groups that divide every layer."""
+    group = next(size for size in (64, 32, 16, 8, 0) if size == 0 or gcd(*cols) % size == 0)
+    return "; ".join(f"rtn:bits={bits},group={group}" for bits in (2, 3, 4))

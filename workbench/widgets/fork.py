@@ -1,0 +1,96 @@
+"""Why did it break here? The fork of two texts, the layer to blame, and whether the quantized model finds back."""
+
+from collections.abc import Generator
+from typing import Any, ClassVar
+
+import panel as pn
+
+from workbench.analysis.fork import ForkFinder
+from workbench.jobs import Job
+from workbench.views import fork as views
+from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.job_panel import JobPanel
+
+PART, BLAME = "Where do they part?", "Which layer is to blame?"
+
+
+class ForkView(Component):
+    """The original's greedy text, read by both models: KL by token, the first fork, blame by layer, forced rewind."""
+
+    watches: ClassVar[tuple[str, ...]] = ("results",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """A button, the two figures, and the rewind."""
+        self.tokens = pn.widgets.IntInput(label="Tokens", value=80, start=2, end=400, width=110, description="How far to look")
+        self.go = self._button("Why did it break here?", self.find, "The first token that differs, and the layer to blame for it")
+        self.back = self._button("Force the original token", self.rewind, "Continue from the fork with the original's token")
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.along, self.blame = FigureFrame(), FigureFrame()
+        self.recovery = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 10))
+        self.finder: ForkFinder | None = None
+        return pn.Column(
+            pn.Row(self.tokens, self.go, self.back),
+            self.jobs,
+            self.along,
+            self.blame,
+            self.recovery,
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """What there is to do; what was found stays until it is looked for again."""
+        count = len(self.session.latest())
+        self.go.disabled = count == 0
+        self.back.disabled = self.finder is None or self.finder.fork is None
+        if self.along.figure is None:
+            after = "press Why did it break here?" if count else "quantize a layer or the whole model first."
+            self.along.say(PART, f"Both models read the original's text for the prompt above: {after}")
+            self.blame.say(BLAME, "Known once the fork is found.")
+
+    def find(self) -> None:
+        """Look for the fork under the prompt of the session."""
+        model, layers, prompt, tokens = self.session.model, self.session.latest(), self.session.choice.prompt, self.tokens.value
+
+        def steps() -> Generator[Any, None, tuple[Any, ...]]:
+            finder = ForkFinder(model, layers, prompt, tokens)
+            yield None
+            if finder.fork is None:
+                return finder, None, None
+            table = finder.blame()
+            yield None
+            return finder, table, finder.restored([table["name"][0]])
+
+        self.jobs.run(steps, "looking for the fork", ended=self._found)
+
+    def _found(self, job: Job[Any]) -> None:
+        if job.status != "done":
+            return
+        self.finder, table, moved = job.result()
+        assert self.finder is not None
+        self.along.draw(views.along(self.finder.table, self.finder.fork, theme=theme()))
+        if self.finder.fork is None:
+            self.blame.say(BLAME, "No layer: the texts do not part. Look at more tokens, or take fewer bits.")
+        else:
+            self.blame.draw(views.blame(table, self.finder.fork, moved, theme=theme()))
+        self.recovery.object = ""
+        self.refresh()
+
+    def rewind(self) -> None:
+        """Force the original's token and draw continuations."""
+        finder = self.finder
+        assert finder is not None
+
+        def steps() -> Generator[Any, None, Any]:
+            yield None
+            return finder.rewind()
+
+        self.jobs.run(steps, "rewinding", ended=self._rewound)
+
+    def _rewound(self, job: Job[Any]) -> None:
+        if job.status == "done":
+            self.recovery.object = f"<p aria-live='polite'>{views.recovery(job.result())}</p>"
+
+    def _button(self, label: str, action: Any, description: str) -> pn.widgets.Button:
+        button = pn.widgets.Button(label=label, width=200, margin=(24, 10, 5, 10), description=description)
+        button.on_click(lambda _: self.notices.guard(action))
+        return button
