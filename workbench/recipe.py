@@ -7,7 +7,7 @@ that change nothing about activations and blocks, which recipes written before t
 import dataclasses
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -153,11 +153,7 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise RecipeError(f"the recipe is not JSON: {error}.") from None
-        return cls.from_dict(data)
+        return cls.from_dict(parsed("recipe", text))
 
     def code(self) -> str:
         """Python that makes this recipe again, after `import workbench as wb`."""
@@ -184,6 +180,17 @@ def part_from_dict(kind: str, data: dict[str, Any]) -> Part:
     """The inverse of `Part.to_dict`."""
     fields = dict(data)
     return registry.make(kind, fields.pop("part"), **fields)
+
+
+def parsed(what: str, text: str) -> dict[str, Any]:
+    """JSON text as a document; RecipeError where it is none."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"the {what} is not JSON: {error}.") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"the {what} is a JSON {type(data).__name__}; it must be an object with a version.")
+    return data
 
 
 def unread(what: str, data: dict[str, Any]) -> str:
@@ -215,4 +222,20 @@ class LayerPlan:
         """The inverse of `to_dict`."""
         if data.get("version") != VERSION:
             raise RecipeError(unread("plan", data))
+        if "rules" not in data:
+            raise RecipeError("the plan has no 'rules', a list of layers and recipes; `workbench allocate` writes one.")
         return cls(tuple((rule["layers"], Recipe.from_dict(rule["recipe"])) for rule in data["rules"]))
+
+    def to_json(self) -> str:
+        """`to_dict` as indented JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`."""
+        return cls.from_dict(parsed("plan", text))
+
+    def diff(self, other: "LayerPlan", layers: Iterable[str]) -> dict[str, tuple[Recipe | None, Recipe | None]]:
+        """Of `layers`, those whose recipe differs in the other plan: (here, there); None keeps the layer."""
+        pairs = {name: (self.recipe_for(name), other.recipe_for(name)) for name in layers}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

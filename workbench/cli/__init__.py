@@ -5,6 +5,7 @@ Exit status 0; 1 with one line `error: …` on standard error for a user's mista
 
 import typer
 
+from workbench.cli.allocate import allocate
 from workbench.cli.bench import bench
 from workbench.cli.card import card, diff
 from workbench.cli.explore import explore
@@ -26,6 +27,7 @@ app.command()(explore)
 app.command()(layers)
 app.command()(recipes)
 app.command()(quantize)
+app.command()(allocate)
 app.command("eval")(evaluate)
 app.command()(generate)
 app.command()(compare)

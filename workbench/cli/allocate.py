@@ -1,6 +1,5 @@
 """The command that decides which layer gets which recipe under a budget of stored bits."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -54,7 +53,7 @@ def allocate(
     scores = layer_scores(handle, document, tokens=tokens, seed=seed) if ranked else None
     found = choose(options, recipes, bits, Ranked(by=method) if ranked else method, scores=scores)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found.plan.to_dict(), indent=2), encoding="utf-8")
+    out.write_text(found.plan.to_json(), encoding="utf-8")
     facts = {
         "model": model,
         "out": str(out),

@@ -2,18 +2,27 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, RecipeText, Seed, TextFile, read_text
+from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.output import emit, progress
+from workbench.errors import RecipeError
+
+if TYPE_CHECKING:
+    from workbench.recipe import LayerPlan, Recipe
 
 
 def quantize(
     model: Model,
-    recipe: RecipeText,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the result is saved; an existing result is replaced.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset, see `workbench recipes`.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="What `workbench allocate` wrote, in place of --recipe.")
+    ] = None,
     layers: Annotated[str, typer.Option("--layers", metavar="PATTERN", help="Which layers, for example '*.mlp.*'.")] = "*",
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
@@ -33,17 +42,16 @@ def quantize(
     from workbench.artifact.atomic import check_place
     from workbench.calibration import calibrate
     from workbench.models import FusedModel, fuse, open_model
-    from workbench.presets import parse
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import needs_text
     from workbench.store import Store
 
-    chosen, document, original = parse(recipe), read_text(text), open_model(model)
+    chosen, document, original = what_to_do(recipe, plan), read_text(text), open_model(model)
     handle = fuse(original, seed=seed) if fused else original
     check_place(out)  # now rather than after the work
     begin = time.perf_counter()
     given: dict[str, Any]
-    if needs_text(chosen):
+    if any(needs_text(own) for own in recipes_in(chosen)):
         given = {"text": document, "tokens": tokens, "seed": seed, "store": Store()}
     else:  # nothing is learned from text: statistics only measure the output error
         with progress("calibrating", quiet=as_json) as told:
@@ -77,6 +85,29 @@ def quantize(
     if apart:
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
     emit(facts, as_json=as_json, text=sentence)
+
+
+def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
+    """The recipe or the plan that was asked for; wrong usage unless it is exactly one."""
+    from workbench.presets import parse
+    from workbench.recipe import LayerPlan
+
+    if recipe is not None and plan is None:
+        return parse(recipe)
+    if plan is None or recipe is not None:
+        given = "neither --recipe nor --plan is" if plan is None else "both --recipe and --plan are"
+        raise typer.BadParameter(f"{given} given; use exactly one of them.")
+    try:
+        return LayerPlan.from_json(plan.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"the plan {plan} cannot be read ({error.strerror}); `workbench allocate` writes one.") from error
+
+
+def recipes_in(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
+    """All recipes of a plan, or the one recipe."""
+    from workbench.recipe import LayerPlan
+
+    return [recipe for _, recipe in chosen.rules] if isinstance(chosen, LayerPlan) else [chosen]
 
 
 def stored_bytes(folder: Path) -> int:

@@ -7,6 +7,7 @@ from functools import cached_property
 from threading import RLock
 
 from workbench.analysis import residual, sketches
+from workbench.analysis.replay import Replay
 from workbench.analysis.squeeze import Squeeze
 from workbench.analysis.weights import Sketch
 from workbench.calibration import CalibrationStats, calibrate
@@ -35,7 +36,7 @@ class Read:
 
 
 class SharedModel:
-    """A model's handle, its calibration and the sketches of its weights."""
+    """A model's handle, its calibration, the sketches of its weights, and a text to replay."""
 
     def __init__(self, model: ModelHandle) -> None:
         self.model = model
@@ -71,6 +72,15 @@ class SharedModel:
     @cached_property
     def _stats(self) -> CalibrationStats:
         return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, store=Store())
+
+    def replay(self) -> Replay:
+        """The built-in evaluation text with its hidden states kept, made once for all sessions."""
+        with self._lock:
+            return self._replay
+
+    @cached_property
+    def _replay(self) -> Replay:
+        return Replay(self.model, text("evaluation"))
 
     def sketch(self, layer: str) -> Sketch:
         """Moments and histogram of a layer's weights, read once; kept on disk by the content of the weights."""

@@ -45,14 +45,14 @@ def blame(table: pd.DataFrame, fork: int, moved: int | None, *, theme: Theme = t
         "orientation": "h",
         "x": worst["lead_gain"].tolist(),
         "y": worst["name"].tolist(),
-        "marker": {"color": [theme.quantized if lead > 0 else theme.original for lead in worst["lead_restored"]]},
+        "marker": {"color": [theme.quantized if holds else theme.border for holds in worst["holds"]]},
         "customdata": worst[["lead_restored", "kl_alone"]].to_numpy().tolist(),
         "hovertemplate": "%{y}<br>wins back %{x:.3g} nats, lead then %{customdata[0]:.3g}<extra></extra>",
     }
     layout = themes.layout(theme, x="lead won back by restoring the layer, nats", height=120 + 22 * len(worst))
     first = table.iloc[0]
     after = {None: "removes the fork", fork: "does not move the fork"}.get(moved, f"moves the fork to token {moved}")
-    alone = int((table["lead_restored"] > 0).sum())
+    alone = int(table["holds"].sum())
     answer = (
         f"{first['name']}: restoring it to full precision wins back {themes.error(first['lead_gain'])} nats and {after}. "
         f"{alone} of {themes.count(len(table), 'layer')} would do alone (orange)."

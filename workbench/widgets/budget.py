@@ -64,9 +64,7 @@ class BudgetPainter(Component):
             label="Method", options=list(METHODS), width=190, description="How the plan is chosen under the budget"
         )
         self.layer = pn.widgets.Select(label="Paint layer", options=self.session.model.layer_names, width=280)
-        self.paint = pn.widgets.Select(
-            label="with", options=[FREE], width=220, description="This layer's recipe, whatever it costs"
-        )
+        self.paint = pn.widgets.Select(label="with", options=[FREE], width=220, description="Its recipe, whatever it costs")
         self.clear = self._button("Clear paint", self.clear_paint, margin=(24, 10, 5, 10))
         self.check = self._button("Measure this plan", self.measure_plan, margin=(5, 10))
         self.pareto, self.plan = FigureFrame(), FigureFrame()
@@ -91,10 +89,8 @@ class BudgetPainter(Component):
         """The brush follows the selected layer; without options both figures say what to do."""
         self.layer.value = self.session.layer
         if self.options is None:
-            self._enable(False)
-            self.plan.say(
-                GETS, "Press Measure the options: every layer is quantized by every recipe, alone, and its KL measured."
-            )
+            self._enable(there=False)
+            self.plan.say(GETS, "Press Measure the options: every layer alone, by every recipe, and the KL it causes.")
             self.pareto.say(BUYS, "This curve comes with the measured options.")
 
     def measure_options(self) -> None:
@@ -117,14 +113,13 @@ class BudgetPainter(Component):
         self.uniform = (per_recipe["bits"].sum() / per_recipe["parameters"].sum()).rename("bits_per_weight").to_frame()
         self.uniform["predicted"] = per_recipe["kl"].sum()
         least, most = self._range()
-        with pn.param.discard_events(self.bits):
-            self.bits.param.update(start=round(least + 0.005, 2), end=round(most + 0.005, 2), value=round((least + most) / 2, 2))
-        self.bits.param.trigger("start", "end", "value")
         self.paint.options = [FREE, *self.recipes]
-        self._enable(True)
+        self._enable(there=True)
         grid = np.linspace(least * (1 + 1e-9), most, POINTS)
         found = [allocate(self.options, self.recipes, bits) for bits in grid]
         self.curve = pd.DataFrame([{"bits_per_weight": a.bits_per_weight, "predicted": a.loss} for a in found])
+        middle = round((least + most) / 2, 2)
+        self.bits.param.update(start=round(least + 0.005, 2), end=round(most + 0.005, 2), value=middle)
         self.solve()
 
     def _range(self) -> tuple[float, float]:
@@ -139,7 +134,8 @@ class BudgetPainter(Component):
             return
         name, settings = METHODS[str(self.method.value)]
         method: Allocator = make("allocation", name, **settings)
-        self.allocation = allocate(self.options, self.recipes, self.bits.value, method, keep=self.painted, scores=self.scores)
+        budget = float(self.bits.value or 0)
+        self.allocation = allocate(self.options, self.recipes, budget, method, keep=self.painted, scores=self.scores)
         places = self.options.drop_duplicates("name")[["name", "block", "matrix"]]
         table = self.allocation.table.merge(places, on="name")
         self.plan.draw(views.plan(table, set(self.painted), theme=theme()))
@@ -200,7 +196,7 @@ class BudgetPainter(Component):
     def _shown_paint(self) -> None:
         self.paint.value = self.painted.get(str(self.layer.value), FREE)
 
-    def _enable(self, there: bool) -> None:
+    def _enable(self, *, there: bool) -> None:
         for widget in (self.bits, self.method, self.layer, self.paint, self.clear, self.check):
             widget.disabled = not there
 

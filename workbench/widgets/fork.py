@@ -49,7 +49,8 @@ class ForkView(Component):
 
     def find(self) -> None:
         """Look for the fork under the prompt of the session."""
-        model, layers, prompt, tokens = self.session.model, self.session.latest(), self.session.choice.prompt, self.tokens.value
+        model, layers = self.session.model, self.session.latest()
+        prompt, tokens = self.session.choice.prompt, int(self.tokens.value or 2)
 
         def steps() -> Generator[Any, None, tuple[Any, ...]]:
             finder = ForkFinder(model, layers, prompt, tokens)

@@ -10,6 +10,7 @@ from workbench.analysis.writing import Writing
 from workbench.jobs import Job
 from workbench.views import text as views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.fork import ForkView
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.text_pages import TextPages
 
@@ -44,6 +45,7 @@ class TextComparison(Component):
         self.details = pn.Column(
             self.divergence, pn.FlexBox(self.place, self.side), self.expected, sizing_mode="stretch_width", visible=False
         )
+        self.forks = self.part(ForkView)
         self.writing, self.running = Writing(), list[Running]()
         self.go.on_click(lambda _: self.notices.guard(self.write))
         self.place.param.watch(lambda event: self._choose(event.new), "value")
@@ -54,6 +56,8 @@ class TextComparison(Component):
             self.pages,
             self.measured,
             self.details,
+            pn.layout.Divider(),
+            self.forks,
             sizing_mode="stretch_width",
         )
 

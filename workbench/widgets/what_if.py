@@ -1,4 +1,4 @@
-"""What-if: the recipe on the bench on the selected layer, seen in the model's predictions, and where all the damage comes from."""
+"""What-if: what the recipe on the bench does to the model's predictions, and where all the damage comes from."""
 
 from collections.abc import Generator
 from typing import Any, ClassVar
@@ -12,9 +12,9 @@ from workbench.jobs import Job
 from workbench.quantized import QuantizedLayer
 from workbench.views import budget as views
 from workbench.views.token_kl import tinted
-from workbench.widgets.component import Component, FigureFrame, data_table, theme
+from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
 from workbench.widgets.job_panel import JobPanel
-from workbench.widgets.text_comparison import heading
+from workbench.widgets.text_pages import heading
 
 QUESTION = "What does this change of this layer do to the model?"
 WHENCE = "Which layers does the damage come from?"
@@ -46,9 +46,7 @@ class LayerEffect(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """A switch, the sentence, and the text."""
-        self.follow = pn.widgets.Switch(
-            label="Follow the bench", value=True, description="Quantize the selected layer anew whenever layer or recipe change"
-        )
+        self.follow = pn.widgets.Toggle(label="Follow the bench", value=True, width=150, stylesheets=[chosen()])
         self.follow.param.watch(lambda _: self.changed(), "value")
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.sentence, self.text = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
@@ -56,7 +54,8 @@ class LayerEffect(Component):
         self.as_table.param.watch(lambda _: self._show(), "value")
         self.table = pn.Column(sizing_mode="stretch_width")
         self.effect: tuple[QuantizedLayer, Divergence] | None = None
-        top = pn.Row(self.follow, pn.pane.HTML("Follow the bench", margin=(6, 0)))
+        said = "Quantize the selected layer anew whenever layer or recipe change."
+        top = pn.Row(self.follow, pn.pane.HTML(said, margin=(10, 0)))
         return pn.Column(top, self.sentence, self.text, self.as_table, self.table, self.jobs, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
@@ -131,7 +130,7 @@ class BudgetOfErrors(Component):
             start=2,
             end=12,
             width=110,
-            description="How many of the worst layers are tried in pairs",
+            description="How many of the worst layers to pair",
         )
         self.go = pn.widgets.Button(
             label="Measure the error budget",

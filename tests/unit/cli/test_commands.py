@@ -159,3 +159,22 @@ def test_quantize_with_learned_signs_in_the_norms(command: Callable[..., Said], 
         read[name] = (facts["bits_per_weight"], seen["perplexity"])
     assert read["folded"][0] < read["plain"][0]
     assert read["folded"][1] == pytest.approx(read["plain"][1], rel=1e-4)
+
+
+def test_allocate_writes_a_plan_that_quantize_takes(command: Callable[..., Said], story: Path, tmp_path: Path) -> None:
+    plan, out, layers = tmp_path / "made" / "plan.json", tmp_path / "out", "*.[01].mlp.down_proj"
+    options = ["--recipe", "rtn:bits=2,group=64", "--recipe", "rtn:bits=4,group=64", "--text", story, "--layers", layers]
+    facts = json.loads(command("allocate", "builtin", "--bits", 3.5, *options, "--out", plan, "--json").out)
+    assert {"bits_per_weight", "predicted_kl", "method", "layers", "out", "text", "tokens", "seed", "seconds"} <= set(facts)
+    assert sorted(row["recipe"] for row in facts["layers"]) == ["rtn:bits=2,group=64", "rtn:bits=4,group=64"]
+    assert "plan in" in command("allocate", "builtin", "--bits", 3.5, *options, "--out", plan, "--method", "lim").out
+    made = json.loads(command("quantize", "builtin", "--plan", plan, "--out", out, "--tokens", 500, "--json").out)
+    assert made["bits_per_weight"] == pytest.approx(facts["bits_per_weight"])
+    assert len(made["layers"]) == 2
+    said = command("quantize", "builtin", "--plan", plan, *options[:2], "--out", out)
+    assert (said.status, "both --recipe and --plan are given" in said.err) == (2, True)
+    assert "cannot be read (No such file" in command("quantize", "builtin", "--plan", tmp_path / "no", "--out", out).err
+    plan.write_text("[]")
+    assert "the plan is a JSON list" in command("quantize", "builtin", "--plan", plan, "--out", out).err
+    plan.write_text('{"version": 1}')
+    assert "the plan has no 'rules'" in command("quantize", "builtin", "--plan", plan, "--out", out).err

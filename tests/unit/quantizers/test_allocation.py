@@ -134,3 +134,12 @@ def test_mistakes() -> None:
         allocate(options, RECIPES, 3.0, keep={"layer.77": "two"})
     with pytest.raises(RecipeError, match="unknown recipe 'five'"):
         allocate(options, RECIPES, 3.0, keep={"layer.7": "five"})
+
+
+def test_plans_are_written_and_compared() -> None:
+    plan, other = allocate(table(), RECIPES, 3.0).plan, allocate(table(), RECIPES, 3.0, keep={"layer.3": "four"}).plan
+    assert wb.LayerPlan.from_json(plan.to_json()) == plan
+    layers = [f"layer.{index}" for index in range(42)]
+    assert plan.diff(plan, layers) == {}
+    assert plan.diff(other, layers)["layer.3"] == (plan.recipe_for("layer.3"), RECIPES["four"])
+    assert plan.diff(wb.LayerPlan(()), ["layer.0"]) == {"layer.0": (plan.recipe_for("layer.0"), None)}

@@ -1,0 +1,119 @@
+"""Figures of budgets, plans, forks and tinted text: sentences with numbers, twins, what is not significant is grey."""
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.budget import ErrorBudget
+from workbench.analysis.divergence import Tokens, summarise
+from workbench.analysis.fork import Recovery
+from workbench.views import budget as views
+from workbench.views import fork as fork_views
+from workbench.views.theme import DARK, LIGHT
+from workbench.views.token_kl import tinted
+
+KL = np.array([0.4, 0.0, 0.1, 0.3])
+EFFECT = summarise(
+    Tokens(np.array([0, 0, 1, 1]), np.arange(4), KL, np.arange(4), np.array([0, 1, 2, 9]), np.ones(4), np.ones(4) * 1.2),
+    "text",
+    0,
+)
+LAYERS = pd.DataFrame(
+    {
+        "name": ["a.0.q", "a.0.k", "a.1.q"],
+        "block": [0, 0, 1],
+        "matrix": ["self.q", "self.k", "self.q"],
+        "recipe": "rtn",
+        "bits_per_weight": 2.5,
+        "kl": [0.1, 1e-6, 0.3],
+        "kl_low": [0.05, 0.0, 0.2],
+        "kl_high": [0.2, 1e-5, 0.4],
+        "accumulated": [0.1, 0.1, 0.2],
+        "floor": 1e-5,
+        "significant": [True, False, True],
+    }
+)
+PAIRS = pd.DataFrame(
+    [
+        ("a.0.q", "a.1.q", 0.5, 0.4, 0.1, 0.02, 0.2),
+        ("a.0.q", "a.0.k", 0.1, 0.1, 0.0, -0.1, 0.1),
+        ("a.0.k", "a.1.q", 0.3, 0.3, 0.0, -1.0, 1.0),
+    ],
+    columns=["earlier", "later", "together", "apart", "interaction", "interaction_low", "interaction_high"],
+)
+BUDGET = ErrorBudget(LAYERS, PAIRS, EFFECT, 0.4, (0.3, 0.5), 0.5, (0.4, 0.6), 1e-5)
+
+
+def test_waterfall() -> None:
+    for theme in (LIGHT, DARK):
+        figure = views.waterfall(BUDGET, theme=theme)
+        bars, line, floor = figure.plot["data"]
+        assert bars["marker"]["color"] == [theme.quantized, theme.border, theme.quantized]
+        assert bars["error_y"]["array"] == [0.1, 1e-5 - 1e-6, 0.10000000000000003]
+        assert line["y"] == [0.1, 0.1, 0.2]
+        assert floor["y"] == [1e-5, 1e-5]
+    assert "0.50 (0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
+    assert "The worst, a.1.q, makes 75 % of that sum; 1 layer within half-precision noise." in figure.answer
+    assert figure.table is LAYERS
+
+
+def test_interactions() -> None:
+    figure = views.interactions(BUDGET)
+    (heat,) = figure.plot["data"]
+    assert heat["z"] == [[0.0, None], [0.1, 0.0]]
+    assert (heat["zmin"], heat["zmax"]) == (-0.1, 0.1)
+    assert "Of 3 pairs, 1 differ" in figure.answer
+    assert "a.0.q and a.1.q cost 0.1 nats more together than apart (difference 0.02 to 0.2)" in figure.answer
+
+
+def test_plan_and_pareto() -> None:
+    table = LAYERS[["name", "block", "matrix", "kl"]].assign(recipe=["two", "two", "four"], parameters=100, bits=[250, 250, 450])
+    table["bits_per_weight"] = table["bits"] / 100
+    figure = views.plan(table, {"a.1.q"})
+    assert figure.answer == "2 layers two, 1 layer four: 3.17 stored bits per weight in all. 1 painted by hand."
+    assert [trace["name"] for trace in figure.plot["data"]] == ["two", "four"]
+    assert figure.plot["data"][1]["marker"]["line"]["color"] == [LIGHT.accent]
+    curve = pd.DataFrame({"bits_per_weight": [2.5, 4.5], "predicted": [0.4, 0.02]})
+    uniform = curve.assign(recipe=["two", "four"])
+    none = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
+    assert "Measure a plan" in views.pareto(curve, uniform, none).answer
+    measured = pd.DataFrame([{"bits_per_weight": 3.0, "predicted": 0.2, "kl": 0.3, "kl_low": 0.25, "kl_high": 0.4}])
+    figure = views.pareto(curve, uniform, measured)
+    assert "costs 0.3 (0.25 to 0.4): 1.50 times its prediction" in figure.answer
+    assert len(figure.plot["data"]) == 3
+
+
+def test_tinted_text_escapes_and_marks() -> None:
+    text = tinted(EFFECT.table(lambda ids: f"<{ids[0]}>"), EFFECT, 1e-9)
+    assert "&lt;0&gt;" in text.text
+    assert "70%" in text.text
+    assert text.text.count("border-bottom") == 1
+    assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
+    assert "changed at 1 of 4 tokens (25 %)" in text.answer
+    assert "within what half precision alone does" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
+
+
+def test_fork_and_blame() -> None:
+    tokens = pd.DataFrame(
+        {"position": [1, 2], "token": ["a", "b\n"], "kl": [0.1, 0.5], "chosen": ["a", "c"], "agrees": [True, False]}
+    )
+    figure = fork_views.along(tokens, 2)
+    assert figure.answer == (
+        "At token 2: the original writes “b↵”, the quantized model “c”, at a KL of 0.5 nats (median of all: 0.3)."
+    )
+    assert figure.plot["data"][0]["marker"]["color"] == [LIGHT.quantized, LIGHT.accent]
+    assert fork_views.along(tokens, None).answer == "Nowhere: both write the same 2 tokens."
+    table = pd.DataFrame(
+        {
+            "name": ["a", "b"],
+            "kl_restored": [0.1, 0.4],
+            "lead_restored": [0.2, -0.3],
+            "kl_alone": [0.3, 0.1],
+            "lead_gain": [0.6, 0.1],
+            "holds": [True, False],
+        }
+    )
+    assert "wins back 0.6 nats and removes the fork. 1 of 2 layers would do alone" in fork_views.blame(table, 2, None).answer
+    assert "and moves the fork to token 9." in fork_views.blame(table, 2, 9).answer
+    assert "and does not move the fork." in fork_views.blame(table, 2, 2).answer
+    said = fork_views.recovery(Recovery(0.75, 0.25, 4, 16, 0))
+    assert "75 % of 4 continuations of 16 tokens" in said
