@@ -56,7 +56,7 @@ class TextComparison(Component):
             self.pages,
             self.measured,
             self.details,
-            pn.layout.Divider(),
+            pn.pane.HTML("<hr>", sizing_mode="stretch_width"),
             self.forks,
             sizing_mode="stretch_width",
         )

@@ -29,7 +29,7 @@ class WhatIfView(Component):
     def build(self) -> pn.viewable.Viewable:
         """The selected layer above, the whole model below."""
         self.layer, self.whole = self.part(LayerEffect), self.part(BudgetOfErrors)
-        return pn.Column(self.layer, pn.layout.Divider(), self.whole, sizing_mode="stretch_width")
+        return pn.Column(self.layer, pn.pane.HTML("<hr>", sizing_mode="stretch_width"), self.whole, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """Nothing of its own."""
@@ -54,6 +54,7 @@ class LayerEffect(Component):
         self.as_table.param.watch(lambda _: self._show(), "value")
         self.table = pn.Column(sizing_mode="stretch_width")
         self.effect: tuple[QuantizedLayer, Divergence] | None = None
+        self.floor = 0.0
         said = "Quantize the selected layer anew whenever layer or recipe change."
         top = pn.Row(self.follow, pn.pane.HTML(said, margin=(10, 0)))
         return pn.Column(top, self.sentence, self.text, self.as_table, self.table, self.jobs, sizing_mode="stretch_width")
@@ -75,13 +76,15 @@ class LayerEffect(Component):
             return
         choice = self.session.choice
 
-        def steps() -> Generator[Any, None, tuple[Any, QuantizedLayer, Divergence]]:
+        def steps() -> Generator[Any, None, tuple[Any, ...]]:
             self.session.check(choice.recipe)
             result = self.session.result
             if result is None:
                 result = yield from self.session.quantize_steps()
             yield None
-            return choice, result, self.session.shared.replay().divergence({result.name: result})
+            replay = self.session.shared.replay()
+            effect = replay.divergence({result.name: result})
+            return choice, result, effect, replay.noise.kl
 
         self._say("Running what comes after the changed layer …")
         self.jobs.run(steps, "what-if", ended=self._ended)
@@ -89,7 +92,7 @@ class LayerEffect(Component):
     def _ended(self, job: Job[Any]) -> None:
         now = self.session.choice
         if job.error is None and job.status == "done":
-            choice, result, effect = job.result()
+            choice, result, effect, self.floor = job.result()
             if (choice.layer, choice.recipe) == (now.layer, now.recipe):
                 self.effect = (result, effect)
                 self.live.results += 1
@@ -109,8 +112,7 @@ class LayerEffect(Component):
         if self.effect is None:
             return
         _, effect = self.effect
-        decode, noise = self.session.model.language_model().decode, self.session.shared.replay().noise.kl
-        shown = tinted(effect.table(decode), effect, noise, theme=theme())
+        shown = tinted(effect.table(self.session.model.language_model().decode), effect, self.floor, theme=theme())
         self.sentence.object = heading(shown.question, shown.answer)
         self.as_table.visible = True
         self.text.object = "" if self.as_table.value else shown.text
