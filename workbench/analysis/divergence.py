@@ -68,13 +68,28 @@ class Divergence:
         return 1.0 - self.top1_changed
 
     def table(self, decode: Callable[[list[int]], str] | None = None) -> "pd.DataFrame":
-        """One row a token: document, id, kl, top1_original, top1, loss_original, loss; and `token`, its text, with `decode`."""
+        """One row a token: document, id, kl, top1_original, top1, loss_original, loss; and `token`, what it adds to the text.
+
+        `decode` is a model's `settled`, or another function from ids to text, which gets all of a document's ids so far.
+        """
         import pandas as pd
 
         table = pd.DataFrame(vars(self.per_token))
         if decode is not None:
-            table.insert(2, "token", [decode([int(token)]) for token in self.per_token.id])
+            table.insert(2, "token", pieces(self.per_token, decode))
         return table
+
+
+def pieces(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
+    """What each token adds to the text of its document: most tokenizers drop the space before a token that stands alone."""
+    found: list[str] = []
+    for document in dict.fromkeys(tokens.document.tolist()):
+        ids, before = tokens.id[tokens.document == document].tolist(), ""
+        for end in range(1, len(ids) + 1):
+            text = decode(ids[:end])
+            found.append(text[len(before) :])
+            before = text
+    return found
 
 
 def diverge(

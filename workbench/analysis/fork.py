@@ -71,7 +71,8 @@ class ForkFinder:
 
         _, ids, kl, _, top, _, _ = score(0, self.ids, self.original.logits(0), self.changed.logits(0))
         own = slice(self.prompt - 1, None)
-        tokens, chosen = ([self.lm.decode([int(token)]) for token in side[own]] for side in (ids, top))
+        before = [self.ids[0, : self.prompt + index].tolist() for index in range(len(ids[own]))]
+        tokens, chosen = ([self._added(*pair) for pair in zip(before, side[own], strict=True)] for side in (ids, top))
         agrees = (ids == top)[own]
         numbers = np.arange(1, len(agrees) + 1)
         return pd.DataFrame({"position": numbers, "token": tokens, "kl": kl[own], "chosen": chosen, "agrees": agrees})
@@ -143,6 +144,10 @@ class ForkFinder:
         worst = max(losses(forced, {}))
         rates = [float(np.mean([loss <= worst for loss in losses(start, self.swaps)])) for start in (forced, left)]
         return Recovery(rates[0], rates[1], continuations, tokens, seed)
+
+    def _added(self, before: list[int], token: int) -> str:
+        """What a token adds to the text."""
+        return self.lm.settled([*before, int(token)])[len(self.lm.settled(before)) :]
 
     def _loss(self, start: Tensor, new: list[int]) -> float:
         """Mean loss of the new tokens under the original, nats; an end right away is as likely as it gets."""

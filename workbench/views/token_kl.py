@@ -40,7 +40,7 @@ def tinted(tokens: pd.DataFrame, effect: Divergence, floor: float, *, theme: The
         f"{themes.count(effect.tokens, 'token')} ({themes.percent(effect.top1_changed)}) of {effect.text}.{noise}"
     )
     body = "".join(parts)
-    page = f"<p style='white-space:pre-wrap;line-height:1.9;font-size:1rem;margin:4px 0'>{body}</p>"
+    page = f"<p style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.9;font-size:1rem;margin:4px 0'>{body}</p>"
     return TintedText("What does this change of this layer do to the model?", answer, page, table)
 
 

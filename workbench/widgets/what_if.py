@@ -112,7 +112,7 @@ class LayerEffect(Component):
         if self.effect is None:
             return
         _, effect = self.effect
-        shown = tinted(effect.table(self.session.model.language_model().decode), effect, self.floor, theme=theme())
+        shown = tinted(effect.table(self.session.model.language_model().settled), effect, self.floor, theme=theme())
         self.sentence.object = heading(shown.question, shown.answer)
         self.as_table.visible = True
         self.text.object = "" if self.as_table.value else shown.text

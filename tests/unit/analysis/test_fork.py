@@ -28,7 +28,8 @@ def test_the_fork_is_where_greedy_texts_part(builtin: ModelHandle, finder: ForkF
     assert not finder.table["agrees"][expected - 1]
     assert finder.table["agrees"][: expected - 1].all()
     assert (finder.table["kl"] > 0).all()
-    assert finder.table["chosen"][expected - 1] == builtin.language_model().decode([second[expected - 1]])
+    text = builtin.language_model().decode([*finder.ids[0, : finder.prompt].tolist(), *second[:expected]])
+    assert text == f"{PROMPT}{''.join(finder.table['token'][: expected - 1])}{finder.table['chosen'][expected - 1]}"
 
 
 def test_blame_is_what_restoring_a_layer_gives(builtin: ModelHandle, finder: ForkFinder) -> None:

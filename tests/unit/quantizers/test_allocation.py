@@ -77,18 +77,19 @@ def test_more_budget_never_hurts() -> None:
 
 
 def test_closed_form_is_equal_loss_where_theory_holds() -> None:
-    """loss = c 4^-R exactly and options without gaps: every weight loses the same, BAQ's condition."""
+    """loss = c 4^-R exactly and options without gaps: every weight loses the same, BAQ's condition, in layers of any size."""
     rows = []
-    for layer, scale in enumerate((1.0, 4.0, 16.0, 64.0)):
+    for layer, (scale, size) in enumerate([(1.0, 1000), (16.0, 4000), (16.0, 1000), (1024.0, 4000)]):
         for step in range(81):
             bits = step / 10
-            row = {"name": f"l{layer}", "recipe": f"{bits:g}", "parameters": 1000, "bits": 1000 * bits}
+            row = {"name": f"l{layer}", "recipe": f"{bits:g}", "parameters": size, "bits": size * bits}
             rows.append({**row, "kl": scale * 4.0**-bits})
     options = pd.DataFrame(rows)
     recipes = dict.fromkeys(options["recipe"], wb.recipe("rtn"))
-    found = allocate(options, recipes, 4.0, "closed-form").table
-    assert found["bits_per_weight"].tolist() == pytest.approx([2.5, 3.5, 4.5, 5.5])
-    assert found["kl"].tolist() == pytest.approx([found["kl"][0]] * 4)
+    found = allocate(options, recipes, 4.2, "closed-form").table
+    per_weight = found["kl"] / found["parameters"]
+    assert per_weight.tolist() == pytest.approx([per_weight[0]] * 4)
+    assert found["bits_per_weight"].tolist() == pytest.approx([2.0, 3.0, 4.0, 6.0])
 
 
 def test_ranked_goes_down_the_list() -> None:

@@ -83,7 +83,7 @@ def test_plan_and_pareto() -> None:
 
 
 def test_tinted_text_escapes_and_marks() -> None:
-    text = tinted(EFFECT.table(lambda ids: f"<{ids[0]}>"), EFFECT, 1e-9)
+    text = tinted(EFFECT.table(lambda ids: "".join(f"<{i}>" for i in ids)), EFFECT, 1e-9)
     assert "&lt;0&gt;" in text.text
     assert "70%" in text.text
     assert text.text.count("border-bottom") == 1
