@@ -22,7 +22,7 @@ class ForkView(Component):
     def build(self) -> pn.viewable.Viewable:
         """A button, the two figures, and the rewind."""
         self.tokens = pn.widgets.IntInput(label="Tokens", value=80, start=2, end=400, width=110, description="How far to look")
-        self.go = self._button("Why did it break here?", self.find, "The first token that differs, and the layer to blame for it")
+        self.go = self._button("Find the fork", self.find, "The first token that differs, and the layer to blame for it")
         self.back = self._button("Force the original token", self.rewind, "Continue from the fork with the original's token")
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.along, self.blame = FigureFrame(), FigureFrame()
@@ -43,7 +43,7 @@ class ForkView(Component):
         self.go.disabled = count == 0
         self.back.disabled = self.finder is None or self.finder.fork is None
         if self.along.figure is None:
-            after = "press Why did it break here?" if count else "quantize a layer or the whole model first."
+            after = "press Find the fork." if count else "quantize a layer or the whole model first."
             self.along.say(PART, f"Both models read the original's text for the prompt above: {after}")
             self.blame.say(BLAME, "Known once the fork is found.")
 
