@@ -65,6 +65,8 @@ def named_masks(node: Packed, mask: Tensor, name: str = "") -> Iterator[tuple[st
         own = f"magnitude {number + 1} of {len(node.children)}" if alike else LEAVES.get(child.format, "")
         if kind == "columns":
             own = SALIENT if number else "other columns" if child.format != "masked" else ""
+        if kind == "groups":
+            own = "widest groups" if number else "other groups"
         yield from named_masks(child, mask & (owner == number), ", ".join(filter(None, (name, own))))
 
 

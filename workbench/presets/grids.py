@@ -1,4 +1,4 @@
-"""Presets `rtn` and `gptq`: integers on a regular grid, rounded to nearest or with error feedback."""
+"""Presets `rtn`, `gptq` and `range-mixed`: integers on a regular grid, rounded to nearest or with error feedback."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -69,3 +69,26 @@ class Gptq(Preset):
             ),
             refinement=refinement(self.refinement),
         )
+
+
+@register("preset", "range-mixed")
+@dataclass(frozen=True)
+class RangeMixed(Preset):
+    """Groups of a wide range at more bits, all others at few."""
+
+    source: ClassVar[str] = "Fast 2-bit LLM inference, arXiv 2311.16442"
+    note: ClassVar[str] = (
+        "groups are sorted over the whole matrix by max − min and rounded to nearest; both grids store a scale for every group, "
+        "though each group uses one of them, and the paper's sparse outliers and second-level scales are left out"
+    )
+
+    share: float = setting(0.25, "share of the groups at more bits", low=0.0, high=1.0)
+    group: int = group_setting(64)
+    low: int = setting(2, "bits of a code in most groups", low=1, high=8)
+    high: int = setting(4, "bits of a code in the widest groups", low=1, high=8)
+    clip: str = setting("mse", "search for the range with the least error, plain or weighted by the moment", choices=CLIPS)
+
+    def build(self) -> Recipe:
+        """Two grids, one for each kind of group."""
+        grids = (part("coder", "uniform", bits=bits, group=self.group, clip=self.clip) for bits in (self.low, self.high))
+        return compose(*grids, split=part("split", "widest-groups", share=self.share, group=self.group))

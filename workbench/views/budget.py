@@ -212,7 +212,7 @@ def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *
         height=340,
         showlegend=True,
         yaxis={"type": "log", "exponentformat": "power"},
-        margin={"l": 64, "r": 64, "t": 24, "b": 48},
+        margin={"l": 64, "r": 150, "t": 24, "b": 48},
     )
     table = pd.concat([curve, uniform, measured], ignore_index=True)
     return Figure("What does each bit buy?", pareto_sentence(curve, measured), {"data": traces, "layout": layout}, table)

@@ -66,7 +66,7 @@ class BudgetPainter(Component):
         self.layer = pn.widgets.Select(label="Paint layer", options=self.session.model.layer_names, width=280)
         self.paint = pn.widgets.Select(label="with", options=[FREE], width=220, description="Its recipe, whatever it costs")
         self.clear = self._button("Clear paint", self.clear_paint, margin=(24, 10, 5, 10))
-        self.check = self._button("Measure this plan", self.measure_plan, margin=(5, 10))
+        self.check = self._button("Measure this plan", self.measure_plan, margin=(24, 10, 5, 10))
         self.pareto, self.plan = FigureFrame(), FigureFrame()
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         for widget in (self.bits, self.method):
@@ -78,8 +78,7 @@ class BudgetPainter(Component):
             self.jobs,
             pn.Row(self.bits, self.method, sizing_mode="stretch_width"),
             self.plan,
-            pn.FlexBox(self.layer, self.paint, self.clear),
-            self.check,
+            pn.FlexBox(self.layer, self.paint, self.clear, self.check),
             self.pareto,
             pn.Accordion(("The plan in Python", self.python), sizing_mode="stretch_width"),
             sizing_mode="stretch_width",

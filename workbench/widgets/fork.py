@@ -21,7 +21,9 @@ class ForkView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """A button, the two figures, and the rewind."""
-        self.tokens = pn.widgets.IntInput(label="Tokens", value=80, start=2, end=400, width=110, description="How far to look")
+        self.tokens = pn.widgets.IntInput(
+            label="Look ahead", value=80, start=2, end=400, width=110, description="Tokens after the prompt that both read"
+        )
         self.go = self._button("Find the fork", self.find, "The first token that differs, and the layer to blame for it")
         self.back = self._button("Force the original token", self.rewind, "Continue from the fork with the original's token")
         self.jobs = JobPanel(self.notices, threaded=self.threaded)

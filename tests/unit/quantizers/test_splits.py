@@ -5,6 +5,7 @@ import torch
 
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
+from workbench.presets import recipe
 from workbench.presets.preset import compose
 from workbench.quantizers.curvature import damped
 from workbench.quantizers.splits.saliency import saliency
@@ -53,3 +54,25 @@ def test_each_coder_owns_its_weights() -> None:
     _, top = split.masks(w, None)
     assert torch.equal(result[top], w[top])
     assert not torch.isclose(result[~top], w[~top], rtol=1e-3).all()
+
+
+def test_widest_groups_are_those_with_the_largest_range() -> None:
+    w = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    # the last group of a row is shorter
+    rest, wide = registry.make("split", "widest-groups", share=0.25, group=16).masks(w, None)
+    assert torch.equal(rest, ~wide)
+    groups = {(row, start): w[row, start : start + 16] for row in range(6) for start in (0, 16, 32)}
+    ranges = {place: float(group.max() - group.min()) for place, group in groups.items()}
+    chosen = {(row, start) for row, start in ranges if bool(wide[row, start])}
+    assert chosen == set(sorted(ranges, key=lambda place: -ranges[place])[: round(0.25 * 18)])
+    assert all(bool(wide[row, start : start + 16].all()) == bool(wide[row, start : start + 16].any()) for row, start in ranges)
+
+
+def test_range_mixed_stores_one_flag_a_group_and_beats_its_narrow_grid() -> None:
+    w = torch.randn(16, 128, generator=torch.Generator().manual_seed(0))
+    w[::4] *= 5
+    mixed, narrow = quantize(recipe("range-mixed"), w), quantize(recipe("rtn", bits=2, group=64), w)
+    flags = next(entry for entry in mixed.ledger.entries if "owns" in entry.why)
+    assert flags.bits == 16 * 2
+    assert mixed.nominal_bits == pytest.approx(2.5)
+    assert mixed.relative_error < narrow.relative_error / 3

@@ -20,6 +20,7 @@ class Masked(Format):
     Fact `map`, and what the tensor `map` then holds as a bit stream:
       "bitmap"   the child's number for each weight, max(1, ceil(log2 children)) bits, `[rows, cols]`
       "columns"  the same for each column, `[cols]`
+      "groups"   the same for each group of `span` columns (a fact) of a row, `[rows, ceil(cols/span)]`
       "n-of-m"   facts `n` and `m`: the second child owns n of every m neighbouring columns of a row; which ones is a number of
                  ceil(log2 C(m, n)) bits, `[rows, ceil(cols/m)]`
     A bitmap inside another mask is stored only at that mask's own weights.
@@ -53,6 +54,11 @@ def owners(packed: Packed, mask: Tensor | None = None) -> Tensor:
     width = index_width(len(packed.children))
     if packed.facts["map"] == "bitmap":
         return codes(packed, "map", width, mask)[0]
+    if packed.facts["map"] == "groups":
+        span = packed.facts["span"]
+        groups = -(-packed.cols // span)
+        flags = bitpack.unpack(packed.tensors["map"], width, packed.rows * groups).view(packed.rows, groups)
+        return flags.repeat_interleave(span, 1)[:, : packed.cols]
     return bitpack.unpack(packed.tensors["map"], width, packed.cols).expand(packed.rows, packed.cols)
 
 

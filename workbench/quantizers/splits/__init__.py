@@ -4,5 +4,6 @@ from workbench.quantizers.splits.groups import Groups
 from workbench.quantizers.splits.salient_columns import SalientColumns
 from workbench.quantizers.splits.top_elements import TopElements
 from workbench.quantizers.splits.whole import Whole
+from workbench.quantizers.splits.widest_groups import WidestGroups
 
-__all__ = ["Groups", "SalientColumns", "TopElements", "Whole"]
+__all__ = ["Groups", "SalientColumns", "TopElements", "Whole", "WidestGroups"]
