@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from workbench.analysis.compare import Readable, running
-from workbench.analysis.divergence import Divergence, diverge
+from workbench.analysis.divergence import Divergence, diverge, resample
 from workbench.models.kv_cache import CachedModel, CacheSize
+from workbench.models.perplexity import PerplexityRatio, exp, percentiles
 from workbench.models.text import Text
 from workbench.quantizers.kv import Scheme, parse
 
@@ -30,6 +33,14 @@ class CacheResult:
     block: int
     divergence: Divergence
     sizes: tuple[CacheSize, ...]
+
+    @cached_property
+    def ratio(self) -> PerplexityRatio:
+        """Perplexity over that with the whole cache, with its paired 95 % interval: both read the same resampled documents."""
+        tokens = self.divergence.per_token
+        added = np.stack([tokens.loss - tokens.loss_original, np.ones(len(tokens.loss))], 1)
+        low, high = percentiles(resample(added, tokens.document, self.divergence.seed)[:, 0])
+        return PerplexityRatio(exp(float(added[:, 0].mean())), (exp(low), exp(high)))
 
     @property
     def bits_per_value(self) -> float:
@@ -80,7 +91,7 @@ def measure_cache(
 
 
 def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
-    """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and its interval, kl, tokens."""
+    """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl."""
     import pandas as pd
 
     rows = []
@@ -95,6 +106,9 @@ def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
                 "perplexity": found.perplexity,
                 "perplexity_low": found.perplexity_interval[0],
                 "perplexity_high": found.perplexity_interval[1],
+                "ratio": result.ratio.ratio,
+                "ratio_low": result.ratio.interval[0],
+                "ratio_high": result.ratio.interval[1],
                 "kl": found.kl,
                 "tokens": found.tokens,
             }

@@ -50,6 +50,8 @@ def kv(
             "packed_share": result.packed_share,
             "perplexity": found.perplexity,
             "perplexity_interval": found.perplexity_interval,
+            "ratio": result.ratio.ratio,
+            "ratio_interval": result.ratio.interval,
             "kl": found.kl,
             "kl_interval": found.kl_interval,
             "top1_changed": found.top1_changed,
@@ -81,6 +83,7 @@ def page(facts: dict[str, Any]) -> str:
             f"  stored       {row['bits_per_value']:.2f} bits per value ({row['nominal_bits']:.2f} nominal)",
             f"  size         {row['bytes_per_token']:,.0f} bytes a token",
             f"  perplexity   {plus_minus(row['perplexity'], row['perplexity_interval'])}",
+            f"  ratio        {plus_minus(row['ratio'], row['ratio_interval'], 4)} of the whole cache's, paired",
             f"  KL           {plus_minus(row['kl'], row['kl_interval'], 5)} nats per token",
         ]
         if "generated" in row:

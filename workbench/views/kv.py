@@ -10,7 +10,10 @@ QUESTION = "How small can the cache be?"
 
 
 def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Points with 95 % intervals and the original's perplexity as a line; `table` as `analysis.kv.cache_table` makes it."""
+    """Points, and the original's perplexity as a line; `table` as `analysis.kv.cache_table` makes it.
+
+    Bars are the 95 % interval of the ratio to the original, text by text: what makes a text hard for both drops out.
+    """
     plot = {
         "data": [
             {
@@ -25,8 +28,8 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
                 "error_y": {
                     "type": "data",
                     "symmetric": False,
-                    "array": (table["perplexity_high"] - table["perplexity"]).tolist(),
-                    "arrayminus": (table["perplexity"] - table["perplexity_low"]).tolist(),
+                    "array": (original * (table["ratio_high"] - table["ratio"])).tolist(),
+                    "arrayminus": (original * (table["ratio"] - table["ratio_low"])).tolist(),
                     "color": theme.muted,
                     "thickness": 1,
                 },
@@ -37,7 +40,7 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
         "layout": themes.layout(
             theme,
             x="bytes a token, the newest ones in fp16 included (log scale)",
-            y="perplexity (95 % interval)",
+            y="perplexity (95 % of its ratio to the whole cache)",
             height=420,
             showlegend=False,
             xaxis={"type": "log"},
@@ -64,8 +67,9 @@ def sentence(table: pd.DataFrame, original: float) -> str:
     if near.empty:
         return f"{start}; no scheme here comes within 2 % of that."
     best = near.loc[near["bytes_per_token"].idxmin()]
+    times = f"{best['ratio']:.3f} times as much (95 %: {best['ratio_low']:.3f} to {best['ratio_high']:.3f})"
     return (
         f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes a token, "
         f"{best['bits_per_value']:.2f} bits per value stored ({best['nominal_bits']:.2f} nominal), "
-        f"perplexity {best['perplexity']:.2f}."
+        f"perplexity {best['perplexity']:.2f}, {times}."
     )

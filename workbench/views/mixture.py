@@ -51,7 +51,12 @@ def spectrum(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     plot = {
         "data": traces,
         "layout": themes.layout(
-            theme, x="rank", y="eigenvalue (log scale)", showlegend=True, xaxis={"type": "log"}, yaxis={"type": "log"}
+            theme,
+            x="rank",
+            y="eigenvalue (log scale)",
+            showlegend=True,
+            xaxis={"type": "log"},
+            yaxis={"type": "log", "exponentformat": "power"},
         ),
     }
     half = table[table["cumulative"] >= 0.9].groupby("source", sort=False)["rank"].min()
@@ -110,6 +115,9 @@ def documents(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             theme, "change of the held-out output error without the document", len(shown), xaxis={"zeroline": True}
         ),
     }
+    if (table["error_change"].abs() < NOTHING).all():
+        answer = "No document matters: this recipe does not look at the calibration text."
+        return Figure(INFLUENCE, answer, plot, table)
     helps = int((table["error_change"] > 0).sum())
     first = table.iloc[0]
     verb = "raises" if first["error_change"] > 0 else "lowers"

@@ -42,6 +42,11 @@ class ExpectationsView(Component):
         studies = pn.pane.HTML(views.studies(), sizing_mode="stretch_width")
         return pn.Column(pn.FlexBox(self.parameters, self.tokens, self.note), self.frame, studies, sizing_mode="stretch_width")
 
+    def look(self, seen: bool) -> None:
+        """Stops may have been built meanwhile."""
+        self.stale = True
+        super().look(seen)
+
     def refresh(self) -> None:
         """The law for these numbers, and the stops that are built."""
         count, tokens = 1e6 * float(self.parameters.value or 0), 1e6 * float(self.tokens.value or 0)

@@ -22,6 +22,10 @@ def test_it_is_the_divergence_of_the_cached_model(builtin: ModelHandle) -> None:
     other = wb.compare(builtin, cached(builtin, "kivi:bits=2", block=32), wb.text("evaluation"), tokens=TOKENS)
     assert found.divergence.kl == pytest.approx(other.kl, rel=1e-6)
     assert found.divergence.kl > 1e-3
+    assert found.ratio.ratio == pytest.approx(found.divergence.perplexity / found.divergence.perplexity_original)
+    low, high = found.ratio.interval
+    assert low < found.ratio.ratio < high
+    assert high - low < (found.divergence.perplexity_interval[1] - found.divergence.perplexity_interval[0]) / 7.0  # paired
     assert 2.3 < found.bits_per_value < 3.3
     packed, recent = found.packed_share, 1 - found.packed_share
     assert found.bytes_per_token == pytest.approx((found.bits_per_value * packed + 16 * recent) / 8 * 1536)
@@ -33,6 +37,7 @@ def test_the_figure_shows_the_table(builtin: ModelHandle) -> None:
     (points,) = figure.plot["data"]
     assert points["x"] == table["bytes_per_token"].tolist()
     assert points["y"] == table["perplexity"].tolist()
+    assert points["error_y"]["array"] == pytest.approx((7.0 * (table["ratio_high"] - table["ratio"])).tolist())
     assert figure.plot["layout"]["shapes"][0]["y0"] == 7.0
 
 
@@ -44,5 +49,5 @@ def test_the_sentence_names_the_smallest_good_cache(original: float, says: str) 
 
     rows = [("a", 16.0, 16.0, 3000.0, 10.0), ("b", 2.0, 1.5, 600.0, 10.1), ("c", 1.0, 1.0, 300.0, 20.0)]
     table = pd.DataFrame(rows, columns=["scheme", "bits_per_value", "nominal_bits", "bytes_per_token", "perplexity"])
-    table = table.assign(perplexity_low=table["perplexity"], perplexity_high=table["perplexity"])
+    table = table.assign(ratio=table["perplexity"] / original, ratio_low=0.9, ratio_high=1.1)
     assert says in perplexity_against_bytes(table, original).answer
