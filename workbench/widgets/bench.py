@@ -94,7 +94,9 @@ class Bench(Component):
             self.note.object = f"<p>{html.escape(preset.source)}</p><p>{html.escape(preset.note)}</p>"
         else:
             self.note.object = "<p>Parts of your own choice; their sum may be a method that nobody has tried.</p>"
-        self.outcome.object = outcome(result) if result is not None else "<p>This layer is not quantized yet.</p>"
+        preview = self.session.preview
+        kept = result is not None and (preview is None or result is not preview.result)
+        self.outcome.object = outcome(result) if result is not None and kept else "<p>This layer is not quantized yet.</p>"
 
     def _changed(self) -> None:
         """Put what the form says on the bench, or say what is wrong with it; another preset comes to the bench in any case."""

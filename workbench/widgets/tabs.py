@@ -53,11 +53,10 @@ STRIPS: tuple[type[Component], ...] = (SqueezeView,)
 class Tabs(pn.viewable.Viewer):
     """Components by title, of which only the one in front is drawn; `front` is its title."""
 
-    front: Any = param.Selector()
+    front = param.String(default="")
 
     def __init__(self, owner: Component, kinds: Mapping[str, type[Component]] = TABS) -> None:
         self.titles = list(kinds)
-        self.param.front.objects = self.titles
         super().__init__(front=self.titles[0])
         self.owner, self.kinds = owner, kinds
         self.built: dict[str, Component] = {}
