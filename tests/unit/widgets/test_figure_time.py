@@ -1,4 +1,4 @@
-"""How long from a setting to the figures it changes: the median of 50 is written down; the bound leaves room for a busy machine."""
+"""How long from a setting to the figures it changes: the median of 50 is written down; the bound is no tight one."""
 
 import statistics
 import time
