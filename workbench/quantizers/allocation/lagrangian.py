@@ -8,7 +8,7 @@ from workbench.quantizers.allocation.options import Allocator, Options
 from workbench.registry import register
 
 HALVINGS = 60
-TRIED = 30
+TRIED, DEARER = 25, 1.5  # prices tried, up to e^1.5 times the least possible one
 
 
 @register("allocation", "lagrangian")
@@ -25,19 +25,20 @@ class Lagrangian(Allocator):
         free = options.loss.argmin(1)
         if options.cost(free) <= budget:
             return exchanged(options, free, budget)
-        spread = np.ptp(options.loss[np.isfinite(options.loss)])
-        low, high = np.log(max(spread, 1e-300)) - np.log(options.bits.max()) - 40, np.log(max(spread, 1e-300)) + 1
-        found = [options.cheapest()]
+        # at the highest price nobody pays for a bit more, at the lowest everybody does
+        high = np.log(max(np.ptp(options.loss), np.finfo(float).tiny)) + 1
+        low = high - np.log(options.bits.max()) - 40
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            tried = (options.loss + np.exp(middle) * options.bits).argmin(1)
-            if options.cost(tried) <= budget:
-                found, high = [*found, tried], middle
-            else:
-                low = middle
-        # from prices a little too high, exchange ends elsewhere and now and then lower
-        starts = np.unique(found[-TRIED:], axis=0)
+            low, high = (low, middle) if options.cost(priced(options, middle)) <= budget else (middle, high)
+        # from prices somewhat too high, exchange ends elsewhere and now and then lower
+        starts = np.unique([priced(options, high + extra) for extra in np.linspace(0, DEARER, TRIED)], axis=0)
         return min((exchanged(options, start, budget) for start in starts), key=options.lost)
+
+
+def priced(options: Options, log_price: float) -> np.ndarray:
+    """What every layer takes at one price of a bit."""
+    return (options.loss + np.exp(log_price) * options.bits).argmin(1)
 
 
 def exchanged(options: Options, chosen: np.ndarray, budget: float) -> np.ndarray:
