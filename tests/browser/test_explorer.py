@@ -204,6 +204,18 @@ def test_both_models_write_side_by_side(address: str, open_page: Open) -> None:
         expect(text.locator("mark.fork")).to_be_visible()
 
 
+def test_a_change_is_seen_in_the_predictions(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    quantize_one(page, bits=2)
+    tab(page, "What-if")
+    expect(page.get_by_text("nats per token, median")).to_be_visible()
+    button(page, "Measure the error budget").click()
+    expect(page.get_by_text("times the sum of each alone")).to_be_visible()
+    tab(page, "Text")
+    button(page, "Find the fork").click()
+    expect(page.get_by_text(re.compile("Nowhere: both write the same|: the original writes"))).to_be_visible()
+
+
 def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> None:
     page = open_page(address)
     expect(heading(page)).to_be_visible()
