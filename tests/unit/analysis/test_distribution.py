@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -20,6 +20,7 @@ def test_cells_end_in_the_middle_between_levels() -> None:
     assert distribution.cells(Levels(values, values, values, 1)).tolist() == [-2.0, -0.5, 2.0]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000))
 def test_quantiles_are_those_of_numpy(seed: int) -> None:
     weight = torch.randn(60, 50, generator=torch.Generator().manual_seed(seed))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workbench as wb
@@ -49,6 +49,7 @@ def test_every_measure_is_in_the_table_and_shares_add_up() -> None:
     assert list(saliency.salience_table(WEIGHT)) == ["channel", "column_energy", "column_absmax"]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40))
 def test_ranks_fall_and_shares_pile_up_to_one(values: list[float]) -> None:
     shares = saliency.shares(torch.tensor(values))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.analysis import sketches, weights
@@ -38,6 +38,7 @@ def test_one_changed_weight_has_a_sketch_of_its_own(tmp_path: Path) -> None:
     assert same(sketches.stored(WEIGHT.bfloat16(), store), weights.sketch(WEIGHT.bfloat16()))
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.floats(-3, 3), st.floats(0.01, 5)), min_size=1, max_size=5), st.integers(0, 99))
 def test_sketches_add_up_to_that_of_all_weights(parts: list[tuple[int, float, float]], seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)

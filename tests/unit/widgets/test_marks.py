@@ -1,7 +1,7 @@
 """Marks by number go to the selection and come back, and what is no number is a sentence."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
@@ -10,6 +10,7 @@ from workbench.widgets.component import Live
 from workbench.widgets.marks import ChannelInput, RowInput, brushed, numbers, spelled
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.sets(st.integers(0, 5000)))
 def test_numbers_come_back_as_they_were_spelled(marks: set[int]) -> None:
     assert numbers(spelled(marks)) == sorted(marks)
