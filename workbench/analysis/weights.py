@@ -15,7 +15,7 @@ from workbench.kernels import reference
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import ROUNDED
 
-BLOCK = 1 << 20  # weights converted to float at a time: 8 MB in float64
+BLOCK = 1 << 18  # weights converted to float at a time: 2 MB in float64
 OUTLIER = 6.0  # standard deviations from the mean; a Gaussian matrix of 10⁸ weights has none
 MAX_LEVELS = 32  # more lines than this on a histogram are a grey wall
 

@@ -239,7 +239,7 @@ def singular(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             "x": table["rank"].tolist(),
             "y": table[column].tolist(),
             "name": name,
-            "line": {"color": color, "width": 2},
+            "line": {"color": color, "width": 2, "dash": "dot" if name == "difference" else "solid"},
             "hovertemplate": f"{name}: %{{y:.3g}} at rank %{{x}}<extra></extra>",
         }
         for column, (name, color) in parts.items()

@@ -88,8 +88,10 @@ def sentence(ledger: BitLedger, table: pd.DataFrame, scope: str) -> str:
 
 def icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
     """Everything that is stored, from the whole to single items (`analysis.ledger.tree`); areas are bits, a click goes deeper."""
-    labels = [said(label) for label in tree["label"]]
-    kinds = {name: i for i, name in enumerate(dict.fromkeys(said(label) for label in leaves(tree)["label"]))}
+    items = leaves(tree)
+    # only items are spelled anew: the names of layers and blocks are names
+    labels = [said(label) if place in set(items["id"]) else label for place, label in zip(tree["id"], tree["label"], strict=True)]
+    kinds = {name: i for i, name in enumerate(dict.fromkeys(said(label) for label in items["label"]))}
     colors = [themes.CATEGORIES[kinds[name] % len(themes.CATEGORIES)] if name in kinds else theme.raised for name in labels]
     trace = {
         "type": "icicle",
