@@ -54,12 +54,11 @@ class CacheView(Component):
     def build(self) -> pn.viewable.Viewable:
         """Settings and buttons above, the figure, then the texts."""
         self.results: dict[tuple[str, int, int], CacheResult] = {}
-        self.schemes = pn.widgets.MultiChoice(
+        self.schemes = pn.widgets.CheckBoxGroup(
             label="Schemes",
             options=list(SCHEMES),
             value=["none", "kivi:bits=2", "zipcache", "vidkv", "rotated:bits=2"],
-            description="How keys and values are stored: a name and its settings",
-            sizing_mode="stretch_width",
+            inline=True,
         )
         self.other = pn.widgets.TextInput(
             label="Another scheme", placeholder="kivi:bits=3,group=32", width=220, description="Press Enter to add it to the list"
@@ -88,6 +87,7 @@ class CacheView(Component):
         self.write_on.on_click(lambda _: self.notices.guard(self.write))
         self.other.param.watch(lambda _: self.notices.guard(self.add), "value")
         return pn.Column(
+            pn.pane.HTML("<p style='margin:2px 0'>Schemes: how keys and values are stored, a name and its settings.</p>"),
             self.schemes,
             pn.FlexBox(self.other, self.tokens, self.block, self.go),
             self.jobs,

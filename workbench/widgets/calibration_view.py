@@ -43,7 +43,12 @@ class CalibrationView(Component):
         self.go = press("Read the texts", "Keep the second moments of every text")
         self.rank = press("Rank documents", "Leave each document of the text beside out once")
         self.which = pn.widgets.Select(label="Text", width=260, description="Whose documents are ranked")
-        self.file = pn.widgets.FileInput(accept=".txt", description="A text of your own, documents separated by <|endoftext|>")
+        self.file = pn.widgets.FileInput(
+            label="Add a text of your own",
+            accept=".txt",
+            width=300,
+            description="A text of your own, documents separated by <|endoftext|>",
+        )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.errors, self.channels, self.spectrum, self.documents = (FigureFrame() for _ in range(4))
         self.go.on_click(lambda _: self.notices.guard(self.read))
@@ -51,12 +56,11 @@ class CalibrationView(Component):
         self.file.param.watch(lambda _: self.notices.guard(self.add), "value")
         self.jobs.param.watch(lambda event: self._busy(event.new), "running")
         self._fill()
-        own = pn.Column(pn.pane.HTML("<label>Add a text of your own</label>"), self.file, width=300)
         note = "<p style='margin:2px 0'>The mixture: each slider is the weight of one text among the calibration tokens.</p>"
         return pn.Column(
             pn.pane.HTML(note),
             self.box,
-            pn.FlexBox(self.tokens, self.go, own),
+            pn.FlexBox(self.tokens, self.go, self.file),
             self.jobs,
             self.errors,
             self.channels,

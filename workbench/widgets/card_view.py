@@ -60,7 +60,9 @@ class CardView(Component):
             )
             for make, name in ((self.html, "card.html"), (self.json, "card.json"))
         )
-        self.other = pn.widgets.FileInput(accept=".json", description="A card.json of another run or machine")
+        self.other = pn.widgets.FileInput(
+            label="Another card.json", accept=".json", width=300, description="A card.json of another run or machine"
+        )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
