@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workbench.analysis.budget import ErrorBudget
@@ -17,23 +18,15 @@ def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
     """KL of every layer alone, with intervals, and of all layers up to it; bars within half precision's noise are grey."""
     table = budget.layers
     names = labels(table)
-    bars = {
-        "type": "bar",
-        "x": names,
-        "y": table["kl"].tolist(),
-        "name": "this layer alone",
-        "marker": {"color": [theme.quantized if clear else theme.border for clear in table["significant"]]},
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": (table["kl_high"] - table["kl"]).tolist(),
-            "arrayminus": (table["kl"] - table["kl_low"]).tolist(),
-            "color": theme.muted,
-            "thickness": 1,
-            "width": 2,
-        },
-        "hovertemplate": "%{x}<br>KL alone %{y:.3g}<extra></extra>",
-    }
+    clear = table["significant"].to_numpy(bool)
+    bars = [
+        alone(table, names, own, colour, name, theme)
+        for own, colour, name in (
+            (clear, theme.quantized, "this layer alone"),
+            (~clear, theme.border, "alone, within the noise"),
+        )
+        if own.any()
+    ]
     line = {
         "type": "scatter",
         "mode": "lines",
@@ -60,9 +53,33 @@ def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
         yaxis={"type": "log", "exponentformat": "power"},
         xaxis={"tickangle": -60, "tickfont": {"size": 10, "color": theme.muted}},
         bargap=0.15,
+        barmode="overlay",
     )
-    plot = {"data": [bars, line, floor], "layout": layout}
+    layout["xaxis"] |= {"categoryorder": "array", "categoryarray": names}
+    plot = {"data": [*bars, line, floor], "layout": layout}
     return Figure("Which layers does the damage come from?", waterfall_sentence(budget), plot, table)
+
+
+def alone(table: pd.DataFrame, names: list[str], own: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
+    """Bars with intervals for some layers, by a mask."""
+    chosen = table[own]
+    return {
+        "type": "bar",
+        "x": [label for label, shown in zip(names, own, strict=True) if shown],
+        "y": chosen["kl"].tolist(),
+        "name": name,
+        "marker": {"color": colour},
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": (chosen["kl_high"] - chosen["kl"]).tolist(),
+            "arrayminus": (chosen["kl"] - chosen["kl_low"]).tolist(),
+            "color": theme.muted,
+            "thickness": 1,
+            "width": 2,
+        },
+        "hovertemplate": "%{x}<br>KL alone %{y:.3g}<extra></extra>",
+    }
 
 
 def waterfall_sentence(budget: ErrorBudget) -> str:

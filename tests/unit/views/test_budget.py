@@ -46,9 +46,10 @@ BUDGET = ErrorBudget(LAYERS, PAIRS, EFFECT, 0.4, (0.3, 0.5), 0.5, (0.4, 0.6), 1e
 def test_waterfall() -> None:
     for theme in (LIGHT, DARK):
         figure = views.waterfall(BUDGET, theme=theme)
-        bars, line, floor = figure.plot["data"]
-        assert bars["marker"]["color"] == [theme.quantized, theme.border, theme.quantized]
-        assert bars["error_y"]["array"] == [0.1, 1e-5 - 1e-6, 0.10000000000000003]
+        clear, silent, line, floor = figure.plot["data"]
+        assert (clear["marker"]["color"], silent["marker"]["color"]) == (theme.quantized, theme.border)
+        assert (clear["x"], silent["x"]) == (["0 · q", "1 · q"], ["0 · k"])
+        assert np.allclose(clear["error_y"]["array"], [0.1, 0.1])
         assert line["y"] == [0.1, 0.1, 0.2]
         assert floor["y"] == [1e-5, 1e-5]
     assert "0.50 (0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
