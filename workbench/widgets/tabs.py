@@ -46,6 +46,8 @@ TABS: dict[str, type[Component]] = {
     "Expectations": ExpectationsView,
     "Card": CardView,
 }
+# titles go on in a second line where the page is narrow: a row to scroll hides the last ones
+WRAPPED = ":host(.bk-above) .bk-headers-wrapper{flex-wrap:wrap;overflow:visible} .bk-header{overflow:visible}"
 # across the top of the page, above layers, tabs and bench
 STRIPS: tuple[type[Component], ...] = (SqueezeView,)
 
@@ -61,7 +63,7 @@ class Tabs(pn.viewable.Viewer):
         self.owner, self.kinds = owner, kinds
         self.built: dict[str, Component] = {}
         self.places = {title: pn.Column(sizing_mode="stretch_width") for title in kinds}
-        self.view = pn.Tabs(*self.places.items(), dynamic=True, sizing_mode="stretch_width", stylesheets=[chosen()])
+        self.view = pn.Tabs(*self.places.items(), dynamic=True, sizing_mode="stretch_width", stylesheets=[chosen(), WRAPPED])
         self.view.param.watch(lambda event: self.param.update(front=self.titles[event.new]), "active")
         self.param.watch(lambda _: self._look(), "front")
         owner.live.param.watch(self._asked, "front")
