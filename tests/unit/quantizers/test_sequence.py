@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ import torch
 from workbench import presets
 from workbench.artifact import save
 from workbench.errors import RecipeError
+from workbench.kernels.bitpack import pack
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model, quantize_model_steps
-from workbench.quantizers.transforms.learned import INPUTS
+from workbench.quantizers.contract import Coder
+from workbench.quantizers.transforms.learned import INPUTS, Learned
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
 
@@ -95,6 +98,26 @@ def test_a_transform_is_paid_for_once(llama: ModelHandle, tmp_path: Path) -> Non
     assert (
         sum(entry["bits"] for entry in ledger["model"]["entries"]) == 8 * (tmp_path / "out" / "model.safetensors").stat().st_size
     )
+
+
+def test_bases_are_learned_for_the_codebook_that_is_used_and_on_the_inputs_of_their_block(llama: ModelHandle) -> None:
+    """The codebook is that of the bases in which learning begins; block 0 has the original's inputs, later ones do not."""
+    quantized, teacher = (run(llama, inputs=inputs) for inputs in INPUTS)
+    transform, (coder,) = cast(Learned, recipe().transform), recipe().coders
+    weights = [llama.weight(name).float() for name in llama.layer_names]
+    begun = [transform.forward(w, transform.beginning(w.shape[1], recipe().seed)) for w in weights]
+    expected = pack(cast(Coder, coder).prepare(begun)["codebook"] > 0, 1)
+    for result in (quantized, teacher):
+        for layer in result.layers.values():
+            assert torch.equal(layer.packed.children[0].tensors["codebook"], expected)
+
+    def same(block: int) -> bool:
+        pairs = [(quantized.layers[name].packed.tensors, teacher.layers[name].packed.tensors) for name in llama.layer_names]
+        own = [pair for name, pair in zip(llama.layer_names, pairs, strict=True) if f".{block}." in name]
+        return all(a.keys() == b.keys() and all(torch.equal(a[t], b[t]) for t in a) for a, b in own)
+
+    assert same(0)
+    assert not same(1)
 
 
 def test_none_changes_nothing(llama: ModelHandle) -> None:

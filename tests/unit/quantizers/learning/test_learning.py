@@ -232,3 +232,11 @@ def test_a_committed_basis_is_nearer_to_its_codes(learn: Learn, commitment: floa
     mixed = learn(commitment=commitment)[1]
     assert mixed[0].loss == pytest.approx(commitment * committed[0].loss + (1 - commitment) * plain, rel=1e-4)
     assert committed[9].loss < committed[0].loss, "up to the first look scales and codebook stay"
+
+
+def test_the_quantizer_in_the_loop_codes_with_what_layers_share() -> None:
+    book = torch.randn(256, 10, generator=torch.Generator().manual_seed(7)).sign()
+    loop = InLoop(presets.recipe("btc", bits=0.8, compensation=False), [{"codebook": book}])
+    values = loop(torch.randn(6, 40, generator=torch.Generator().manual_seed(8)), None)
+    words = {tuple(word) for word in book.tolist()}
+    assert all(tuple(vector) in words for vector in values.sign().view(-1, 10).tolist())
