@@ -24,7 +24,7 @@ class Parity(Preset):
     source: ClassVar[str] = "this project; syndrome coding: Filler, Judas and Fridrich, IEEE TIFS 2011"
     note: ClassVar[str] = (
         "not in a paper: the scales, feedback and transforms of `btc` with a linear code in the place of BTC-LLM's codebook; the "
-        "nominal bits are the stored signs"
+        "nominal bits are the stored signs. Refinement moves signs slowly, as one that flips takes others of its column with it"
     )
 
     bits: float = setting(0.8, "nominal bits per weight: stored signs over signs", low=0.5, high=0.99)

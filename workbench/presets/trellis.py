@@ -22,7 +22,8 @@ class Qtip(Preset):
     note: ClassVar[str] = (
         "the paper's ring of 256 weights is a tile of 16 × 16, and errors move on after 16 columns; here a ring runs down all "
         "rows of a step's columns, and errors move on after each step. States of 12 bits where the paper has 16, another hash, a "
-        "scale a row instead of one for the matrix, the input's side of its Hadamard transforms only; any rate, not whole bits"
+        "scale a row instead of one for the matrix, the input's side of its Hadamard transforms only; any rate, not whole bits; "
+        "refinement of codes gains little over that of norms, as a path that moves loses how it fitted the errors before it"
     )
 
     bits: float = setting(0.8, "nominal bits per weight: k bits for every V columns", low=0.3, high=4.0)
