@@ -22,6 +22,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+APPS = [f"apps/{name}.py" for name in ("explorer", "compare", "codebook")]
 PATIENCE = 60_000  # milliseconds that a slow machine may take for one step
 
 
@@ -69,9 +70,9 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def served(log: Path, *arguments: str) -> Iterator[str]:
-    """`panel serve apps/explorer.py` on a free port, as the address of its page; ended afterwards."""
+    """`panel serve` with all apps on a free port, as the address of the explorer; ended afterwards."""
     port = free_port()
-    words = [sys.executable, "-m", "panel", "serve", "apps/explorer.py", "--warm", "--address", "127.0.0.1"]
+    words = [sys.executable, "-m", "panel", "serve", *APPS, "--warm", "--address", "127.0.0.1"]
     words += ["--port", str(port), f"--allow-websocket-origin=127.0.0.1:{port}", *arguments]
     address = f"http://127.0.0.1:{port}/explorer"
     with running(words, address, log, folder=ROOT):

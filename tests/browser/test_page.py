@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import PATIENCE, Heard
-from tests.browser.test_explorer import DOWN, LARGEST_MESSAGE, button, field, figure, fill, heading, tab
+from tests.browser.test_explorer import DOWN, LARGEST_MESSAGE, button, field, figure, fill, heading, serious, tab
 from workbench.recipe import Recipe
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -113,3 +113,12 @@ def test_a_visitor_who_is_alone_sees_figures_follow_the_settings(address: str, o
     expect(page.get_by_text(re.compile(r"Preview: .* stored bits"))).to_be_visible()
     tab(page, "Ledger")
     figure(page, "bits per weight", "e.layout.barmode === 'stack'")
+
+
+@pytest.mark.parametrize(
+    ("app", "sign"), [("compare", "Which model is the closest for its bits?"), ("codebook", "Do signs repeat themselves?")]
+)
+def test_every_app_opens_for_everybody(address: str, open_page: Open, app: str, sign: str) -> None:
+    page = open_page(address.replace("explorer", app))
+    expect(page.get_by_text(sign)).to_be_visible()
+    assert serious(page) == []
