@@ -19,9 +19,9 @@ expect.set_options(timeout=PATIENCE)
 Open = Callable[..., Page]
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
 LARGEST_MESSAGE = 2_000_000  # bytes
-# what axe finds in the libraries: Bokeh's arrows beside a number have no name (the arrow keys do the same in the field), and
-# Tabulator's grid holds its pager
-KNOWN = {"button-name": ("bk-spin-btn",), "aria-required-children": ("pnx-tabulator",)}
+# what axe finds in the libraries: Bokeh's arrows beside a number have no name (the arrow keys do the same in the field), nor have
+# the handles of its sliders, and Tabulator's grid holds its pager
+KNOWN = {"button-name": ("bk-spin-btn",), "aria-input-field-name": ("noUi-handle",), "aria-required-children": ("pnx-tabulator",)}
 
 
 def heading(page: Page) -> Locator:

@@ -27,7 +27,9 @@ class HistoryView(Component):
         self.other = pn.widgets.Select(label="Compare with", description=tips[1], **wide)
         self.difference = pn.pane.HTML("", **wide)
         self.save = pn.widgets.FileDownload(callback=self._file, filename="session.json", label="Save session", width=160)
-        self.load = pn.widgets.FileInput(accept=".json", width=260, description="Take up a saved session: all its steps")
+        self.load = pn.widgets.FileInput(
+            label="Load session", accept=".json", width=260, description="Take up a saved session: all its steps"
+        )
         self.copy = pn.widgets.Button(label="Copy as a cell", width=160, description="Python that takes the same steps again")
         self.cell = pn.widgets.TextAreaInput(
             label="The same in Python", rows=8, description="A notebook cell; change it there, not here", **wide
@@ -41,7 +43,7 @@ class HistoryView(Component):
             self.steps,
             self.other,
             self.difference,
-            pn.FlexBox(self.save, self.copy, pn.Column(pn.pane.HTML("<b>Load session</b>"), self.load)),
+            pn.FlexBox(self.save, self.copy, self.load),
             self.cell,
             **wide,
         )

@@ -8,7 +8,7 @@ from workbench.errors import WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.session import Preview
 from workbench.views import theme as themes
-from workbench.widgets.component import Component
+from workbench.widgets.component import Component, chosen
 from workbench.widgets.job_panel import JobPanel
 
 PERIOD = 40  # milliseconds between looks
@@ -25,7 +25,13 @@ class LivePreview(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """The switch, the figures, and while it computes a word and a way out."""
-        self.on = pn.widgets.Checkbox(label="Live preview on this layer", value=self.threaded)
+        self.on = pn.widgets.Toggle(
+            label="Live preview on this layer",
+            value=self.threaded,
+            variant="outline",
+            sizing_mode="stretch_width",
+            stylesheets=[chosen()],
+        )
         self.shown = pn.pane.HTML("", sizing_mode="stretch_width")
         self.jobs = JobPanel(self.notices, threaded=self.threaded, period=PERIOD)
         self.jobs.progress.visible = False

@@ -4,7 +4,9 @@ from urllib.parse import parse_qs
 
 import panel as pn
 import pytest
+from bokeh.document import Document
 from panel.io.location import Location
+from panel.io.state import set_curdoc
 
 import workbench as wb
 from workbench.session import Selection, Session
@@ -63,3 +65,16 @@ def test_marks_in_the_address_are_marked(explorer: Explorer, monkeypatch: pytest
 def test_what_an_address_says_wrongly_is_explained(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(wb.errors.WorkbenchError, match="channels in the address holds 'x'; .* as channels=3,17"):
         opened(explorer, monkeypatch, channels="3,x")
+
+
+def test_an_exception_in_any_callback_becomes_a_notice(explorer: Explorer, bugs: list[BaseException]) -> None:
+    document, button = Document(), pn.widgets.Button(label="Break")
+    button.on_click(lambda _: 1 / 0)
+    with set_curdoc(document):
+        page.visit(lambda: explorer)
+        button._comm_change(document, "", None, None, "clicks", 0, 1)  # as the browser sends it
+    assert "ZeroDivisionError: division by zero" in explorer.notices.messages[0]
+    assert explorer.notices.view.visible
+    assert [type(bug) for bug in bugs] == [ZeroDivisionError]
+    bugs.clear()
+    assert pn.config.exception_handler is None, "the handler belongs to the visitor's page"
