@@ -217,7 +217,9 @@ COLUMNS: dict[str, Column] = {
     "difference": Column("difference", "After less before.", ".3g"),
     "interval": Column("95 %", "95 % interval of the figure after the edit."),
     "label": Column("what", "A part of the whole, or a stored item in it."),
-    "sensitivity": Column("sensitivity", "What quantizing this layer alone costs the model's predictions.", ".3g"),
+    "sensitivity": Column(
+        "sensitivity", "KL when this layer alone is quantized by the coarsest recipe that was measured (tab Budget).", ".3g"
+    ),
     "mean": Column("mean μ", "What is added to every weight of the row.", ".3g"),
 }
 

@@ -10,21 +10,32 @@ import workbench as wb
 from workbench.session import Session
 from workbench.widgets.component import FigureFrame
 from workbench.widgets.explorer import Explorer
+from workbench.widgets.sections import Sections
 
 QUERY = "model.layers.0.self_attn.q_proj"
 
 
 def frames(explorer: Explorer, title: str) -> list[FigureFrame]:
-    """The figures of one tab, that are drawn."""
+    """The figures of one tab, of all its sections, that are drawn."""
     part = explorer.bring(title)
-    return [frame for frame in vars(part).values() if isinstance(frame, FigureFrame) and frame.figure is not None]
+    parts = [part]
+    if isinstance(part, Sections):
+        parts = []
+        for name in part.kinds:
+            part.section.value = name
+            parts.append(part[name])
+    held = [value for one in parts for value in vars(one).values()]
+    held += [frame for value in held if isinstance(value, dict) for frame in value.values()]
+    return [frame for frame in held if isinstance(frame, FigureFrame) and frame.figure is not None]
 
 
 def seen(explorer: Explorer) -> dict[str, list[str]]:
     """Every table of the tabs and the map, as text."""
     explorer.bench.jobs.threaded = False
     explorer.bench.one.clicks += 1
-    tables = {title: [frame.figure.table.to_csv() for frame in frames(explorer, title)] for title in ("Weights", "Error")}
+    tables = {
+        title: [frame.figure.table.to_csv() for frame in frames(explorer, title)] for title in ("Weights", "Salience", "Error")
+    }
     return tables | {"map": [explorer.session.layer_table().to_csv()]}
 
 

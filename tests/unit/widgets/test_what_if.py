@@ -89,6 +89,8 @@ def test_painter(session: Session) -> None:
     view.measure_options()
     assert view.options is not None
     assert len(view.options) == 14 * 3
+    coarsest = view.options[view.options["recipe"] == "rtn:bits=2,group=64"].set_index("name")["kl"]
+    assert session.layer_table().set_index("name")["sensitivity"].equals(coarsest.rename("sensitivity")), "for the layer map"
     assert not view.bits.disabled
     low, middle = view.bits.start, view.bits.value
     loss = view.allocation.loss
