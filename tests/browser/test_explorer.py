@@ -12,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import PATIENCE, ROOT, Heard, served
 from tests.servers import free_port, running
+from workbench.widgets.tabs import TABS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=PATIENCE)
@@ -248,7 +249,7 @@ def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> N
 def test_nothing_sticks_out(address: str, open_page: Open, width: int) -> None:
     page = open_page(address, width=width)
     figure(page, "weight")
-    for name in ("Weights", "Salience", "Codebook", "Error", "Ledger", "Method", "Text", "Speed", "Table"):
+    for name in TABS:
         tab(page, name)
         page.wait_for_timeout(300)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, name
