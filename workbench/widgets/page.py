@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
 from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
+from workbench.widgets.notices import Notices
 from workbench.widgets.offline import EXTENSIONS, local_styles
 from workbench.widgets.tabs import STRIPS, TABS
 
@@ -55,8 +57,19 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
         component = make()
     except WorkbenchError as error:
         return framed(pn.pane.Alert(f"{error}", alert_type="danger", sizing_mode="stretch_width"))
-    pn.config.exception_handler = component.notices.report
+    pn.config.exception_handler = teller(component.notices)
     return framed(component)
+
+
+def teller(notices: Notices) -> Callable[[BaseException], None]:
+    """Tells a visitor's notices what went wrong, without keeping the page of one who has left."""
+    found = weakref.ref(notices)
+
+    def tell(error: BaseException) -> None:
+        if (there := found()) is not None:
+            there.report(error)
+
+    return tell
 
 
 def framed(body: Any) -> pn.viewable.Viewable:
