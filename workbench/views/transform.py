@@ -107,7 +107,7 @@ def rotation(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Fig
 def rotation_sentence(transform: LearnedTransform) -> str:
     """The sizes of the factors and what the rotation costs."""
     if not transform.rotations:
-        return "No rotation is learned: only the fixed Hadamard transform rotates." if transform.hadamard else NO_ROTATION
+        return "No rotation is stored: only the fixed Hadamard transform rotates." if transform.hadamard else NO_ROTATION
     fixed = "; the fixed Hadamard transform after it stores nothing" if transform.hadamard else ""
     sizes = " ⊗ ".join(f"{len(matrix)} × {len(matrix)}" for matrix in transform.rotations)
     return (

@@ -68,6 +68,6 @@ def test_rotation_shows_both_factors_and_the_cost(learned: LearnedTransform) -> 
     none = LearnedTransform(np.ones(4), (), 0, 0)
     assert views.rotation(none).answer == "This transform does not rotate."
     fixed = dataclasses.replace(none, hadamard=True)
-    assert views.rotation(fixed).answer == "No rotation is learned: only the fixed Hadamard transform rotates."
+    assert views.rotation(fixed).answer == "No rotation is stored: only the fixed Hadamard transform rotates."
     both = dataclasses.replace(learned, hadamard=True)
     assert views.rotation(both).answer.endswith("; the fixed Hadamard transform after it stores nothing.")

@@ -1,8 +1,12 @@
 """The Method tab shows what the recipe has, says in a sentence what it has not, and follows a run while it goes on."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 import workbench as wb
+from workbench.kernels.reference.rotation import ANGLES
 from workbench.presets.preset import part
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.learning.descent import LearningStep
@@ -56,7 +60,21 @@ def test_learning_is_shown_while_it_runs_and_its_transform_at_the_end(session: S
     for _ in run:
         pass
     view.live.results += 1
-    assert questions(view.loss, view.diagonal, view.rotation) == [True, True, True]
+    assert questions(view.loss, view.diagonal, view.rotation) == [True, True, False]
+    assert "No rotation is stored" in view.rotation.answer.object  # on a matrix as small as this one none is worth its bits
+
+
+def test_a_stored_rotation_is_a_picture(session: Session) -> None:
+    learned = part("transform", "learned")
+    result = made(session, "btc", transform="signs").result
+    cols = result.packed.cols
+    sizes = learned.factors.sizes(cols)
+    angles = {side: torch.full((size * (size - 1) // 2,), 0.1).half() for side, size in zip(ANGLES, sizes, strict=True)}
+    rotated = learned.pack(result.packed.children[0], {"signs": torch.ones(cols), **angles})
+    session.adopt(replace(result, packed=rotated))
+    view = TransformView(session)
+    assert questions(view.diagonal, view.rotation) == [True, True]
+    assert "A rotation of 64 inputs as 8 × 8 ⊗ 8 × 8" in view.rotation.answer.object
 
 
 def test_without_a_learned_transform_there_is_a_sentence(session: Session) -> None:
