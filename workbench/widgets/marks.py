@@ -45,6 +45,7 @@ class MarkInput(Component):
     """One kind of mark of the selection as a text field; `kind` is a field of `Selection`, set by the subclasses below."""
 
     watches = ("choice", "selection")
+    waits = False  # marks need no result
     kind = "channels"
 
     def build(self) -> pn.viewable.Viewable:

@@ -49,6 +49,15 @@ def test_a_mistake_is_a_notice_and_the_field_says_what_holds(session: Session, t
     assert (view.field.value, session.selection.channels) == ("3", (3,))
 
 
+def test_fields_wait_for_no_preview(session: Session) -> None:
+    view = ChannelInput(session)
+    view.live.waiting = True
+    view.live.mark(channels=[3])
+    view.live.choice += 1
+    assert view.field.value == "3"
+    assert view.view.styles.get("opacity", "1") == "1"
+
+
 @pytest.mark.parametrize("event", [None, {}, {"points": []}], ids=str)
 def test_an_empty_box_holds_nothing(event: object) -> None:
     class Event:
