@@ -247,6 +247,7 @@ BUDGETS = {
     ("split", "top-elements"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
     ("split", "groups"): ("groups", [1, 2, 3]),
     ("split", "salient-columns"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
+    ("split", "widest-groups"): ("share", [0.0, 0.05, 0.2, 0.5, 1.0]),
     ("correction", "low-rank"): ("rank", [1, 2, 8, 32, 128]),
 }
 NO_BUDGET = {("coder", "keep"), ("coder", "zero"), ("split", "whole"), ("correction", "none")}

@@ -8,6 +8,8 @@ from torch import Tensor
 from workbench.quantizers.learning.descent import copied, put
 from workbench.quantizers.learning.inputs import Input
 
+MOST_BITS = 64.0  # a weight: what costs more never pays, and the power stays a float
+
 
 def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_out: Callable[[], float]) -> float:
     """Undo every learned part of every basis that is not worth its bits on held-out data; returns the loss in the end.
@@ -25,7 +27,7 @@ def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_ou
         kept = copied(parameters)
         undo()
         now = held_out()
-        if now <= loss * 4 ** (bits / count):
+        if now <= loss * 4 ** min(bits / count, MOST_BITS):
             return now
         put(parameters, kept)
         return loss
