@@ -86,6 +86,13 @@ def address(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield address
 
 
+@pytest.fixture(scope="session")
+def tiny(chromium: Browser, tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The explorer on a tiny Llama."""
+    with served(tmp_path_factory.mktemp("tiny") / "log", "--args", str(tiny_models["llama"])) as address:
+        yield address
+
+
 @pytest.fixture
 def heard() -> Heard:
     """What the pages of one test did behind the user's back."""

@@ -1,24 +1,15 @@
 """The squeeze slider, the comparison and the scrubber in a real Chromium, on a tiny model whose stops take seconds."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Heard, served
+from tests.browser.conftest import Heard
 from tests.browser.test_explorer import LARGEST_MESSAGE, Open, button, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def tiny(chromium: Browser, tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The explorer on a tiny Llama."""
-    with served(tmp_path_factory.mktemp("tiny") / "log", "--args", str(tiny_models["llama"])) as address:
-        yield address
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +22,7 @@ def nothing_goes_wrong_behind_the_users_back(heard: Heard) -> Any:
 
 def step_on(page: Page, times: int = 1) -> None:
     """Move the squeeze slider by keyboard."""
-    page.locator(".noUi-handle").first.focus()
+    page.get_by_label("Squeeze", exact=True).focus()
     for _ in range(times):
         page.keyboard.press("ArrowRight")
 

@@ -10,6 +10,7 @@ from workbench.views import theme as themes
 from workbench.views.theme import Theme
 
 SHOWN = 400  # tokens; more are only in the table
+STRONGEST = 50  # percent of colour in a tint: more of it leaves light letters unreadable on the dark page
 COLUMNS = ["document", "token", "kl", "top1_changed"]
 
 
@@ -47,7 +48,7 @@ def tinted(tokens: pd.DataFrame, effect: Divergence, floor: float, *, theme: The
 def piece(row: dict, limit: float, theme: Theme) -> str:
     """One token."""
     strength = min(row["kl"] / limit, 1.0)
-    share = round(70 * strength)
+    share = round(STRONGEST * strength)
     line = f"border-bottom:2px solid {theme.accent};" if row["top1_changed"] else ""
     style = f"background:color-mix(in srgb, {theme.quantized} {share}%, transparent);{line}"
     said = f"KL {row['kl']:.3g}" + (", likeliest token changed" if row["top1_changed"] else "")

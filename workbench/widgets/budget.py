@@ -23,6 +23,7 @@ from workbench.store import Store
 from workbench.views import budget as views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.slider import Slider
 from workbench.widgets.what_if import told
 
 METHODS = {
@@ -57,8 +58,13 @@ class BudgetPainter(Component):
         )
         self.go = self._button("Measure the options", self.measure_options, color="primary", margin=(24, 10, 5, 10))
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
-        self.bits = pn.widgets.FloatSlider(
-            label="Stored bits per weight", start=0, end=1, step=0.01, value=0.5, sizing_mode="stretch_width", disabled=True
+        self.bits = Slider(
+            label="Stored bits per weight",
+            step=0.01,
+            value=0.5,
+            description="The budget that the plan may spend, scales and tables included",
+            sizing_mode="stretch_width",
+            disabled=True,
         )
         self.method = pn.widgets.Select(
             label="Method", options=list(METHODS), width=190, description="How the plan is chosen under the budget"

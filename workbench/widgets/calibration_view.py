@@ -15,6 +15,7 @@ from workbench.views import mixture as views
 from workbench.widgets.component import Component, FigureFrame, chosen
 from workbench.widgets.component import theme as colours
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.slider import Slider
 
 FIRST = "Press Read the texts: each is read once, then any mixture is added up from what was kept."
 MOST = 100  # of a slider
@@ -34,7 +35,7 @@ class CalibrationView(Component):
         self.sources: dict[str, mixture.SourceStats] = {}
         self.own: dict[Any, dict[str, float]] = {}
         self.told: Any = None
-        self.sliders: dict[str, pn.widgets.IntSlider] = {}
+        self.sliders: dict[str, Slider] = {}
         self.box = pn.FlexBox(sizing_mode="stretch_width")
         self.tokens = pn.widgets.IntInput(
             label="Tokens a half", value=mixture.TOKENS, start=64, end=100_000, step=512, width=130,
@@ -79,14 +80,15 @@ class CalibrationView(Component):
         """A slider for each source; the first alone at the beginning."""
         for text in self.texts:
             if text.name not in self.sliders:
-                slider = pn.widgets.IntSlider(
+                slider = Slider(
                     label=text.name,
                     value=0 if self.sliders else MOST,
                     end=MOST,
                     step=5,
                     width=260,
+                    description="Its weight among the calibration tokens",
                 )
-                slider.param.watch(lambda _: self.notices.guard(self.mix), "value_throttled")
+                slider.param.watch(lambda _: self.notices.guard(self.mix), "value")
                 self.sliders[text.name] = slider
         self.box[:] = list(self.sliders.values())
         self.which.param.update(options=list(self.sliders), value=self.which.value or self.texts[0].name)

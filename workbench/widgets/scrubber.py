@@ -9,6 +9,7 @@ from workbench.analysis.scrubber import Moment, still, timeline
 from workbench.quantizers.film import Film
 from workbench.views import scrubber as views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.slider import Slider
 
 PERIOD = 500  # milliseconds a step is shown while the run is played
 QUESTION = "What does this step do?"
@@ -19,7 +20,9 @@ class ScrubberView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """The slider and its buttons above two figures."""
-        self.step = pn.widgets.IntSlider(label="Step", value=1, start=1, end=2, sizing_mode="stretch_width")
+        self.step = Slider(
+            label="Step", value=1, start=1, end=2, description="Which step of the run is shown", sizing_mode="stretch_width"
+        )
         moves = {"First": -(10**9), "Back": -1, "Next": 1, "Last": 10**9}
         self.buttons = {name: pn.widgets.Button(label=name, width=80) for name in moves}
         for name, by in moves.items():

@@ -15,6 +15,7 @@ from workbench.views import text as texts
 from workbench.views import theme as themes
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.slider import Slider
 from workbench.widgets.text_pages import TextPages
 
 TOKENS = 60
@@ -36,7 +37,12 @@ class SqueezeView(Component):
         self.writing, self.told = Writing(), ""
         self.job: Job[None] | None = None
         self.poll: Any = None
-        self.slider = pn.widgets.DiscreteSlider(label="Squeeze", options=self._labels(), sizing_mode="stretch_width")
+        self.slider = Slider(
+            label="Squeeze",
+            options=self._labels(),
+            sizing_mode="stretch_width",
+            description="How many bits a weight is stored in, from 16 down to below one",
+        )
         self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
         self.go = pn.widgets.Button(
             label="Build the stops",
@@ -81,7 +87,7 @@ class SqueezeView(Component):
     @property
     def stop(self) -> Stop:
         """Where the slider stands."""
-        return self.squeeze.stops[self.slider.value]
+        return self.squeeze.stops[int(self.slider.value)]
 
     def refresh(self) -> None:
         """Numbers of this stop and marks on the slider; texts are written again when the slider moves or the prompt changes."""
@@ -190,19 +196,18 @@ class SqueezeView(Component):
         if not any(self.writing.sides) and self.job is None:
             self.write()
 
-    def _labels(self) -> dict[str, int]:
+    def _labels(self) -> list[str]:
         """What the slider says at each stop."""
         known = [(self.squeeze.find(stop), stop) for stop in self.squeeze.stops]
-        words = [
+        return [
             f"{themes.bits(k.bits_per_weight)} stored bits" if k else f"{stop.bits:g} bits, not built yet" for k, stop in known
         ]
-        return {word: number for number, word in enumerate(words)}
 
     def _stops(self) -> None:
         """The slider's words and the figure of all stops."""
         labels = self._labels()
         if labels != self.slider.options:
-            self.slider.param.update(options=labels, value=self.slider.value)
+            self.slider.options = labels
         self.go.visible = not self.squeeze.complete
         self.go.disabled = self.jobs.running
         found = self.squeeze.found()

@@ -86,7 +86,7 @@ def test_plan_and_pareto() -> None:
 def test_tinted_text_escapes_and_marks() -> None:
     text = tinted(EFFECT.table(lambda ids: "".join(f"<{i}>" for i in ids)), EFFECT, 1e-9)
     assert "&lt;0&gt;" in text.text
-    assert "70%" in text.text
+    assert "50%" in text.text
     assert text.text.count("border-bottom") == 1
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer

@@ -4,6 +4,7 @@ import pytest
 
 from workbench.views import theme
 from workbench.views.theme import DARK, LIGHT, Theme
+from workbench.views.token_kl import STRONGEST
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,14 @@ def test_a_layout_merges_axes_and_replaces_the_rest() -> None:
     assert layout["shapes"] == [1]
 
 
+def rgb(colour: str) -> list[int]:
+    """Red, green and blue of `#rrggbb`."""
+    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+
+
 def luminance(colour: str) -> float:
     """Relative luminance of `#rrggbb` (WCAG 2.2)."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [part / 255 for part in rgb(colour)]
     red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
@@ -63,5 +69,17 @@ def luminance(colour: str) -> float:
     ],
 )
 def test_colours_can_be_told_apart(colours: Theme, front: str, back: str, least: float) -> None:
-    light, dark = sorted((luminance(getattr(colours, front)), luminance(getattr(colours, back))), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) >= least
+    assert contrast(getattr(colours, front), getattr(colours, back)) >= least
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=lambda colours: colours.name)
+def test_letters_on_the_strongest_tint_can_be_read(colours: Theme) -> None:
+    share = STRONGEST / 100
+    mixed = [round(share * a + (1 - share) * b) for a, b in zip(rgb(colours.quantized), rgb(colours.surface), strict=True)]
+    assert contrast(colours.text, "#" + "".join(f"{part:02x}" for part in mixed)) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours (WCAG 2.2)."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

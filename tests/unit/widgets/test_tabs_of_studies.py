@@ -89,7 +89,6 @@ def test_sliders_mix_the_texts(live: Live, notices: Notices) -> None:
     assert first["weight"].tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
     slider = view.sliders["evaluation"]
     slider.value = 100
-    slider.param.trigger("value_throttled")
     second = view.errors.figure.table
     assert second["weight"].tolist() == [0.5, 0.5, 0.0, 0.0, 0.0]
     assert second["own"].tolist() == first["own"].tolist()
@@ -98,7 +97,6 @@ def test_sliders_mix_the_texts(live: Live, notices: Notices) -> None:
     assert view.spectrum.figure.table["rank"].max() == 128
     for slider in view.sliders.values():
         slider.value = 0
-    slider.param.trigger("value_throttled")
     assert "make no mixture" in notices.messages[0]
     view.sliders["calibration"].value = 100
     view.which.value = "evaluation"
