@@ -1,14 +1,17 @@
-"""A quant card opened from disk in a real Chromium: its figures appear, in both modes, and nothing is asked of the network."""
+"""A quant card in a real Chromium: saved from the page, and opened from disk in both modes, with nothing asked of the network."""
 
+import re
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 import workbench as wb
 from tests.browser.conftest import PATIENCE, Heard
+from tests.browser.test_explorer import LARGEST_MESSAGE, Open, button, fill
 from workbench.models import ModelHandle
+from workbench.views.card import Card
 from workbench.views.theme import DARK, LIGHT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -42,6 +45,28 @@ def test_a_card_opens_offline(chromium: Browser, saved: Path) -> None:
         assert [light, dark] == [tuple(map(rgb, (mode.page, mode.original))) for mode in (LIGHT, DARK)]
     finally:
         page.close()
+
+
+def test_a_card_made_on_the_page_is_saved_whole(tiny: str, open_page: Open, heard: Heard, tmp_path: Path) -> None:
+    page = open_page(f"{tiny}?tab=Card")
+    button(page, "Quantize this layer").click()
+    expect(page.get_by_text(re.compile("press Make the card"))).to_be_visible()
+    fill(page, "Tokens", 64)
+    button(page, "Make the card").click()
+    expect(button(page, "Download card.html")).to_be_enabled()
+    for kind in ("json", "html"):
+        with page.expect_download() as download:
+            button(page, f"Download card.{kind}").press("Enter")
+        assert download.value.suggested_filename == f"card.{kind}"
+        download.value.save_as(tmp_path / f"card.{kind}")
+    assert (tmp_path / "card.html").stat().st_size > 4_000_000, "plotly is inside"
+    assert Card.read(tmp_path / "card.html") == Card.read(tmp_path / "card.json")
+    assert (heard.errors, heard.foreign) == ([], [])
+    assert heard.largest_message < LARGEST_MESSAGE
+    saved = open_page((tmp_path / "card.html").as_uri())
+    for name in FIGURES:
+        saved.wait_for_selector(f"#{name} svg.main-svg", timeout=PATIENCE)
+    assert heard.errors == []
 
 
 def rgb(colour: str) -> str:

@@ -1,6 +1,5 @@
 """The quant card of what this session has quantized: its figures here, the file to attach, and the difference to another card."""
 
-import io
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from workbench.quantized import QuantizedModel
 from workbench.recipe import LayerPlan
 from workbench.views.card import Card, card
 from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
+from workbench.widgets.delivery import Delivery
 from workbench.widgets.job_panel import JobPanel
 
 TOKENS = 2048
@@ -54,11 +54,12 @@ class CardView(Component):
             description="Measure what is quantized now and gather everything in one file",
             stylesheets=[chosen()],
         )
+        self.delivery = Delivery()
         self.page, self.data = (
-            pn.widgets.FileDownload(
-                callback=make, filename=name, label=f"Download {name}", width=190, margin=(24, 10, 5, 10), disabled=True
+            pn.widgets.Button(
+                label=f"Download card.{kind}", width=190, margin=(24, 10, 5, 10), description=description, disabled=True
             )
-            for make, name in ((self.html, "card.html"), (self.json, "card.json"))
+            for kind, description in (("html", "One page that opens offline anywhere"), ("json", "The same facts for programs"))
         )
         self.other = pn.widgets.FileInput(
             label="Another card.json", accept=".json", width=300, description="A card.json of another run or machine"
@@ -69,9 +70,11 @@ class CardView(Component):
         self.frames = {name: FigureFrame() for name in ("perplexity", "ledger", "errors")}
         self.difference = pn.Column(sizing_mode="stretch_width")
         self.go.on_click(lambda _: self.notices.guard(self.make))
+        self.page.on_click(lambda _: self.notices.guard(lambda: self.download("html")))
+        self.data.on_click(lambda _: self.notices.guard(lambda: self.download("json")))
         self.other.param.watch(lambda _: self.notices.guard(self.compare), "value")
         return pn.Column(
-            pn.FlexBox(self.tokens, self.go, self.page, self.data),
+            pn.FlexBox(self.tokens, self.go, self.page, self.data, self.delivery),
             self.jobs,
             self.sentence,
             *self.frames.values(),
@@ -135,18 +138,11 @@ class CardView(Component):
         for frame in self.frames.values():
             frame.view.visible = False
 
-    def html(self) -> io.StringIO:
-        """The page, as a file."""
-        return self._file("html")
-
-    def json(self) -> io.StringIO:
-        """The facts, as a file."""
-        return self._file("json")
-
-    def _file(self, kind: str) -> io.StringIO:
+    def download(self, kind: str) -> None:
+        """Save the card as "html" or "json" on the visitor's machine."""
         if self.card is None:
             raise WorkbenchError("no card is made yet: press Make the card.")
-        return io.StringIO(self.card.html() if kind == "html" else self.card.json())
+        self.delivery.send(f"card.{kind}", self.card.html() if kind == "html" else self.card.json())
 
     def compare(self) -> None:
         """What differs between the chosen card and the one made here."""

@@ -31,7 +31,7 @@ def notices() -> Notices:
     return Notices()
 
 
-def test_a_card_of_what_is_quantized(live: Live, notices: Notices) -> None:
+def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: pytest.MonkeyPatch) -> None:
     view = CardView(live, notices, threaded=False)
     assert "quantize a layer or the whole model on the bench first" in view.sentence.object
     press(view.go)
@@ -45,8 +45,12 @@ def test_a_card_of_what_is_quantized(live: Live, notices: Notices) -> None:
     assert view.card.facts["figures"]["tokens"] == 64
     assert view.card.answer in view.sentence.object
     assert view.frames["perplexity"].figure is not None
-    assert json.loads(view.json().read()) == view.card.facts
-    assert view.html().read().startswith("<!doctype html>")
+    sent: dict[str, str] = {}
+    monkeypatch.setattr(view.delivery, "send", sent.__setitem__)
+    press(view.data)
+    press(view.page)
+    assert json.loads(sent["card.json"]) == view.card.facts
+    assert sent["card.html"].startswith("<!doctype html>")
     view.other.param.update(filename="other.json", value=view.card.json().encode())
     assert "agree in everything but times" in view.difference[0].object
     changed = {**view.card.facts, "seed": 7}
