@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from workbench.views import errors
+from workbench.views import against_bits, errors
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
-from workbench.views.squeeze import perplexity_plot
 from workbench.views.theme import Theme
 
 QUANTILES = np.linspace(0, 1, 21)
@@ -77,5 +76,5 @@ def models(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LI
         f"{who}: perplexity {best['perplexity']:.2f} "
         f"({best['perplexity_low']:.2f} to {best['perplexity_high']:.2f}) at {themes.bits(best['bits_per_weight'])} stored bits."
     )
-    plot = perplexity_plot(table, "pin", current, theme, mode="markers+text")
+    plot = against_bits.plot(table, "pin", "perplexity", current, theme)
     return Figure("Which model reads best for its bits?", answer, plot, table)

@@ -1,55 +1,40 @@
-"""Models beside each other: what each stores and how far it is from the original."""
+"""Models beside each other: what each stores, how far it is from the original, and how it reads."""
 
-from typing import TYPE_CHECKING
+import pandas as pd
 
+from workbench.views import against_bits
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-QUESTION = "Which model is the closest for its bits?"
+CLOSEST, READS = "Which model is the closest for its bits?", "Which model reads best for its bits?"
 
 
-def bits_against_divergence(table: "pd.DataFrame", *, theme: Theme = themes.LIGHT) -> Figure:
-    """Stored bits across, KL with its 95 % interval upwards, one mark a model; the original is the line at 0.
+def bits_against_divergence(table: pd.DataFrame, current: str | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """KL with its 95 % interval against stored bits, one mark a model but the original; `current` is the one to mark.
 
     `table` is that of `analysis.models.compare_models`, with at least one model beside the original.
     """
-    others = table.iloc[1:]
-    above, below = others["kl_high"] - others["kl"], others["kl"] - others["kl_low"]
-    plot = {
-        "data": [
-            {
-                "type": "scatter",
-                "mode": "markers+text",
-                "name": "quantized",
-                "x": others["bits_per_weight"].tolist(),
-                "y": others["kl"].tolist(),
-                "text": others["model"].tolist(),
-                "textposition": "top center",
-                "textfont": {"size": 12, "color": theme.text},
-                "marker": {"size": 13, "color": theme.quantized},
-                "error_y": {"type": "data", "array": above.tolist(), "arrayminus": below.tolist(), "color": theme.quantized},
-                "hovertemplate": "%{text}<br>%{x:.2f} bits, KL %{y:.3g}<extra></extra>",
-                "cliponaxis": False,
-            }
-        ],
-        "layout": themes.layout(
-            theme,
-            x="stored bits per weight",
-            y="KL (nats per token)",
-            height=320,
-            xaxis={"rangemode": "tozero"},
-            yaxis={"rangemode": "tozero"},
-            margin={"l": 64, "r": 64, "t": 32, "b": 48},
-        ),
-    }
-    return Figure(QUESTION, sentence(table), plot, table)
+    return Figure(CLOSEST, closest(table), against_bits.plot(table.iloc[1:], "model", "kl", current, theme), table)
 
 
-def sentence(table: "pd.DataFrame") -> str:
+def bits_against_perplexity(table: pd.DataFrame, current: str | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Perplexity with its 95 % interval against stored bits, the original among them; `table` as above."""
+    first, others = table.iloc[0], table.iloc[1:]
+    best = others.loc[others["perplexity"].idxmin()]
+    answer = (
+        f"The original has perplexity {perplexity(first)}; of {themes.count(len(others), 'quantized model')}, "
+        f"{best['model']} reads best: {perplexity(best)} at {themes.bits(best['bits_per_weight'])} stored bits."
+    )
+    return Figure(READS, answer, against_bits.plot(table, "model", "perplexity", current, theme), table)
+
+
+def perplexity(row: pd.Series) -> str:
+    """A model's perplexity with its interval."""
+    return f"{row['perplexity']:.2f} ({row['perplexity_low']:.2f} to {row['perplexity_high']:.2f}, 95 %)"
+
+
+def closest(table: pd.DataFrame) -> str:
     """The closest model with its interval, and the smallest."""
     others = table.iloc[1:]
     best, least = others.loc[others["kl"].idxmin()], others.loc[others["bits_per_weight"].idxmin()]

@@ -2,11 +2,11 @@
 
 import html
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from workbench.analysis.squeeze import Squeezed
+from workbench.views import against_bits
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
@@ -50,41 +50,8 @@ def numbers_html(found: list[Number], theme: Theme) -> str:
 def curve(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity with its interval against stored bits, one mark a stop; `current` is the recipe of the one to mark."""
     table = table.sort_values("bits_per_weight", ascending=False, ignore_index=True)
-    return Figure("How far can it be squeezed?", sentence(table), perplexity_plot(table, "recipe", current, theme), table)
-
-
-def perplexity_plot(
-    table: pd.DataFrame, named: str, current: str | None, theme: Theme, mode: str = "lines+markers"
-) -> dict[str, Any]:
-    """Perplexity with its interval against stored bits; `named` is the column with each row's name, `current` the one to mark."""
-    edge = [theme.accent if name == current else theme.surface for name in table[named]]
-    trace = {
-        "type": "scatter",
-        "mode": mode,
-        "x": table["bits_per_weight"].tolist(),
-        "y": table["perplexity"].tolist(),
-        "text": table[named].tolist(),
-        "textposition": "top center",
-        "cliponaxis": False,
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": (table["perplexity_high"] - table["perplexity"]).tolist(),
-            "arrayminus": (table["perplexity"] - table["perplexity_low"]).tolist(),
-            "color": theme.muted,
-            "thickness": 1,
-        },
-        "line": {"color": theme.quantized, "width": 2},
-        "marker": {"color": theme.quantized, "size": 11, "line": {"color": edge, "width": 3}},
-        "hovertemplate": "%{text}<br>%{x:.2f} stored bits, perplexity %{y:.2f}<extra></extra>",
-    }
-    ticks = [0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 16]
-    axes = {
-        "xaxis": {"type": "log", "autorange": "reversed", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]},
-        "yaxis": {"type": "log"},
-    }
-    layout = themes.layout(theme, x="stored bits a weight (log scale)", y="perplexity (log scale)", height=300, **axes)
-    return {"data": [trace], "layout": layout}
+    plot = against_bits.plot(table, "recipe", "perplexity", current, theme, mode="lines+markers")
+    return Figure("How far can it be squeezed?", sentence(table), plot, table)
 
 
 def sentence(table: pd.DataFrame) -> str:

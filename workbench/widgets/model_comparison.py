@@ -1,7 +1,9 @@
-"""Saved quantized models beside the original: bits, size, KL and perplexity of each, and the text of any of them."""
+"""Saved quantized models beside the original: bits, size, KL and perplexity of each, and the texts of any of them."""
 
+import html
 from collections.abc import Callable, Generator, Sequence
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +12,43 @@ import panel as pn
 import torch
 
 from workbench.analysis.models import CompareStep, Contender, compare_models
-from workbench.analysis.writing import Writing, write_together
+from workbench.analysis.pins import free
 from workbench.artifact import load
+from workbench.artifact.loading import quantized_in
+from workbench.errors import ArtifactError
 from workbench.jobs import Job
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import text
+from workbench.quantized import QuantizedModel
 from workbench.session import Session
 from workbench.views import models as views
-from workbench.views import text as text_views
+from workbench.views import theme as themes
 from workbench.widgets.component import Component, FigureFrame, Live, chosen, data_table, theme
+from workbench.widgets.explorer import folded
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.notices import Notices
-from workbench.widgets.text_pages import TextPages
+from workbench.widgets.text_comparison import TextComparison
 
 TOKENS = 4096  # of the evaluation text, unless the visitor wants more
-WRITTEN = 80
 NOTHING = (
     "No saved model was named: start the app with folders that `workbench quantize` wrote, or build the stops of the squeeze."
 )
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A model to measure, and its layers, to be taken into a session."""
+
+    contender: Contender
+    layers: Callable[[], QuantizedModel]
+
+
 class ModelComparison(Component):
-    """A table and a figure of several models, and two texts beside each other.
+    """A table and figures of several models, and the explorer's comparison of texts with one of them.
 
     `folders` hold saved models; without any, the stops of the squeeze slider that have been built are compared. `table` is what
-    was measured, as a value.
+    was measured and `texts` the comparison, as values.
     """
 
     watches = ()  # what is compared does not depend on the layer or the recipe
@@ -45,13 +58,17 @@ class ModelComparison(Component):
     ) -> None:
         self.folders = [Path(folder) for folder in folders]
         self.table = pd.DataFrame()
+        self.texts: TextComparison | None = None
         super().__init__(live, notices, threaded=threaded)
 
     def build(self) -> pn.viewable.Viewable:
         """What is compared on how much text; figure and table; then the texts."""
         self.original = original(self.session.model)
-        self.others = [saved(folder) for folder in self.folders] or squeezed(self.session)
-        names = [other.name for other in self.others]
+        found = [saved(folder, self.session.model) for folder in self.folders] or squeezed(self.session)
+        self.others: dict[str, Saved] = {}
+        for other in found:
+            name = free(other.contender.name, self.others)
+            self.others[name] = replace(other, contender=replace(other.contender, name=name))
         wide = {"sizing_mode": "stretch_width"}
         self.tokens = pn.widgets.IntInput(
             label="Tokens", value=TOKENS, start=64, step=1024, width=120, description="Of held-out text"
@@ -59,70 +76,77 @@ class ModelComparison(Component):
         self.go = pn.widgets.Button(
             label="Measure", color="primary", width=120, stylesheets=[chosen()], description="KL and perplexity of every model"
         )
-        self.which = pn.widgets.Select(label="Beside the original", options=names, width=260, description="Whose text is written")
-        self.prompt = pn.widgets.TextInput(
-            label="Prompt", value=self.session.choice.prompt, description="Both continue it", **wide
+        self.which = pn.widgets.Select(
+            label="Beside the original",
+            options=list(self.others),
+            width=260,
+            description="Whose text is compared, and which the figures mark",
         )
-        self.write = pn.widgets.Button(label="Write", width=120, description="Let both models continue the prompt")
-        self.frame, self.pages, self.rows = FigureFrame(), TextPages(), pn.Column(**wide)
-        self.measuring = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
-        self.writing = JobPanel(self.notices, threaded=self.threaded)
-        for panel in (self.measuring, self.writing):
-            panel.param.watch(lambda _: self._free(), "running")
+        self.closest, self.reads = FigureFrame(), FigureFrame()
+        self.rows, self.place = pn.Column(**wide), pn.Column(**wide)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
+        self.jobs.param.watch(lambda _: self._free(), "running")
         self.go.on_click(lambda _: self.notices.guard(self.measure))
-        self.write.on_click(lambda _: self.notices.guard(self.compare_texts))
-        return pn.Column(
-            pn.FlexBox(self.tokens, self.go, align_items="end"),
-            self.measuring,
-            self.frame,
+        self.which.param.watch(lambda _: self.notices.guard(self.choose), "value")
+        both = [pn.Column(frame, styles={"flex": "1 1 520px", "min-width": "280px"}) for frame in (self.closest, self.reads)]
+        parts = [
+            pn.FlexBox(self.tokens, self.go, align_items="end", **wide),
+            self.jobs,
+            pn.FlexBox(*both, gap="12px", **wide),
             self.rows,
-            pn.FlexBox(self.which, pn.Column(self.prompt, styles={"flex": "1 1 300px"}), self.write, align_items="end"),
-            self.writing,
-            self.pages,
-            **wide,
-        )
+        ]
+        head = pn.pane.HTML(f"<h1 style='font-size:1.35rem;margin:0'>workbench · {html.escape(self.session.model.source)}</h1>")
+        below = pn.Column(self.which, self.place, **wide)
+        self.below = folded(below, "strip")
+        columns = pn.FlexBox(folded(pn.Column(*parts, **wide), "strip"), self.below, gap="12px", **wide)
+        return pn.Column(head, columns, **wide)
 
     def refresh(self) -> None:
         """What there is to compare."""
         self._free()
         count = len(self.others)
-        ready = f"{count} saved models are ready: press Measure." if count > 1 else "One saved model is ready: press Measure."
-        self.frame.say(views.QUESTION, ready if self.others else NOTHING)
-        self.pages.say(text_views.QUESTION, "Press Write to let both models continue the prompt." if self.others else NOTHING)
+        ready = f"{themes.count(count, 'saved model is', 'saved models are')} ready: press Measure."
+        self.closest.say(views.CLOSEST, ready if count else NOTHING)
+        self.reads.say(views.READS, "This figure comes with the measurement.")
+        self.below.visible = count > 0
+        self.choose()
+
+    def choose(self) -> None:
+        """Mark the chosen model in the figures, and compare its text on a session of its own, with the prompt so far."""
+        self._draw()
+        if self.which.value is None:
+            self.place[:] = []
+            return
+        session, before = Session(self.session.shared), self.texts
+        session.take(self.others[self.which.value].layers())
+        session.ask(before.prompt.value or "" if before is not None else self.session.choice.prompt)
+        if before is not None:
+            before.jobs.cancel()
+        self.texts = TextComparison(Live(session), self.notices, threaded=self.threaded)
+        self.place[:] = [self.texts]
 
     def measure(self) -> None:
         """Measure every model against the original."""
-        tokens = int(self.tokens.value or TOKENS)
+        tokens, others = int(self.tokens.value or TOKENS), [other.contender for other in self.others.values()]
 
         def steps() -> Generator[CompareStep, None, pd.DataFrame]:
-            return (yield from compare_models(self.original, self.others, text("evaluation"), tokens=tokens))
+            return (yield from compare_models(self.original, others, text("evaluation"), tokens=tokens))
 
-        self.measuring.run(steps, "measuring", seen=self._seen)
-
-    def compare_texts(self) -> None:
-        """The original and the chosen model continue the prompt."""
-        other = next(other for other in self.others if other.name == self.which.value)
-        prompt = self.prompt.value or ""
-
-        def steps() -> Generator[Writing, None, None]:
-            yield from write_together(self.original.model(), other.model(), prompt, WRITTEN)
-
-        def seen(job: Job[Any]) -> str:
-            if job.latest is not None:
-                self.pages.draw(text_views.side_by_side(prompt, job.latest, theme=theme()))
-            return "Writing …"
-
-        self.writing.run(steps, "writing", seen=seen)
+        self.jobs.run(steps, "measuring", seen=self._seen)
 
     def _seen(self, job: Job[Any]) -> None:
-        if job.latest is not None and len(job.latest.table) != len(self.table):
+        if job.latest is not None and job.latest.table is not self.table:
             self.table = job.latest.table
-            self.frame.draw(views.bits_against_divergence(self.table, theme=theme()))
+            self._draw()
             self.rows[:] = [data_table(self.table)]
 
+    def _draw(self) -> None:
+        if len(self.table):
+            self.closest.draw(views.bits_against_divergence(self.table, self.which.value, theme=theme()))
+            self.reads.draw(views.bits_against_perplexity(self.table, self.which.value, theme=theme()))
+
     def _free(self) -> None:
-        self.go.disabled = self.measuring.running or not self.others
-        self.write.disabled = self.writing.running or not self.others
+        self.go.disabled = self.jobs.running or not self.others
 
 
 def original(model: ModelHandle) -> Contender:
@@ -134,18 +158,26 @@ def original(model: ModelHandle) -> Contender:
     return Contender("original", model.language_model, float(bits), float(bits), size)
 
 
-def saved(folder: Path) -> Contender:
-    """A folder that `workbench quantize` wrote; ArtifactError where it holds no such thing."""
+def saved(folder: Path, model: ModelHandle) -> Saved:
+    """A folder that `workbench quantize` wrote; ArtifactError where it holds no such thing, or one made from another model."""
     packed = load(folder)
-    return Contender(folder.name, packed.language_model, packed.bits_per_weight, packed.nominal_bits, packed.bytes)
+    if packed.fingerprint != model.fingerprint:
+        raise ArtifactError(
+            f"{folder} was quantized from {packed.source!r}, not from {model.source!r} as it is now; name that model first."
+        )
+    contender = Contender(folder.name, packed.language_model, packed.bits_per_weight, packed.nominal_bits, packed.bytes)
+    return Saved(contender, lambda: packed.quantized)
 
 
-def squeezed(session: Session) -> list[Contender]:
+def squeezed(session: Session) -> list[Saved]:
     """The stops of the squeeze slider that are there, but for the first, which changes nothing."""
     squeeze = session.shared.squeeze
     built = [(stop, squeeze.find(stop)) for stop in squeeze.stops[1:]]
     return [
-        Contender(stop.preset, opened(squeeze.model_at, stop), found.bits_per_weight, found.nominal_bits, found.bytes)
+        Saved(
+            Contender(stop.preset, opened(squeeze.model_at, stop), found.bits_per_weight, found.nominal_bits, found.bytes),
+            partial(quantized_in, squeeze.folder(stop)),
+        )
         for stop, found in built
         if found is not None
     ]

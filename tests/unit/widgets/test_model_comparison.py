@@ -1,12 +1,15 @@
 """The comparison of saved models: measured as `wb.compare` measures, and texts beside each other."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import workbench as wb
+from workbench.analysis.writing import write_together
 from workbench.errors import ArtifactError
 from workbench.session import Session, SharedModel
+from workbench.views.theme import LIGHT
 from workbench.widgets.model_comparison import ModelComparison
 
 
@@ -25,7 +28,7 @@ def view(shared: SharedModel, folders: list[Path]) -> ModelComparison:
 
 
 def test_every_model_is_measured_against_the_original(view: ModelComparison, shared: SharedModel, folders: list[Path]) -> None:
-    assert "2 saved models are ready" in view.frame.answer.object
+    assert "2 saved models are ready" in view.closest.answer.object
     view.tokens.value = 128
     view.go.clicks += 1
     table = view.table.set_index("model")
@@ -35,22 +38,52 @@ def test_every_model_is_measured_against_the_original(view: ModelComparison, sha
     assert table.loc["rtn-1", "perplexity"] == pytest.approx(expected.perplexity, rel=1e-4)
     assert table.loc["rtn-4", "megabytes"] == (folders[0] / "model.safetensors").stat().st_size / 1e6
     assert table.loc["original", ["kl", "top1_agreement", "bits_per_weight"]].tolist() == [0.0, 1.0, 32.0]
-    assert "rtn-4 is the closest to the original" in view.frame.answer.object
-    assert "rtn-1 stores the least" in view.frame.answer.object
+    assert "rtn-4 is the closest to the original" in view.closest.answer.object
+    assert "rtn-1 stores the least" in view.closest.answer.object
 
 
-def test_the_text_of_any_of_them_is_written(view: ModelComparison) -> None:
+def test_figures_mark_the_chosen_one(view: ModelComparison) -> None:
+    view.tokens.value = 128
+    view.go.clicks += 1
+    for chosen, frame in (("rtn-4", view.closest), ("rtn-1", view.reads)):
+        view.which.value = chosen
+        marks = frame.figure.plot["data"][0]
+        edges = dict(zip(marks["text"], marks["marker"]["line"]["color"], strict=True))
+        assert [name for name, edge in edges.items() if edge == LIGHT.accent] == [chosen]
+    assert "original" in view.reads.figure.plot["data"][0]["text"]
+    assert "rtn-4 reads best" in view.reads.answer.object
+
+
+def test_the_text_of_any_of_them_is_compared_as_in_the_explorer(view: ModelComparison, folders: list[Path]) -> None:
+    view.texts.prompt.value = "The small dog"
     view.which.value = "rtn-1"
-    view.prompt.value = "The small dog"
-    view.write.clicks += 1
-    assert "The small dog" in view.pages.right.object
+    assert view.texts.prompt.value == "The small dog", "the prompt goes along"
+    view.texts.tokens.value = 8
+    view.texts.go.clicks += 1
     assert view.notices.messages == []
+    saved = wb.load(folders[1])
+    *_, wanted = write_together(view.session.model.language_model(), saved.language_model(), "The small dog", 8)
+    assert view.texts.writing == wanted
+    assert view.texts.divergence.figure is not None
+    assert view.session.latest() == {}, "each model has a session of its own"
+
+
+def test_folders_of_the_same_name_are_told_apart(shared: SharedModel, folders: list[Path], tmp_path: Path) -> None:
+    other = shutil.copytree(folders[1], tmp_path / "rtn-4")
+    view = ModelComparison(Session(shared), threaded=False, folders=[folders[0], other])
+    assert view.which.options == ["rtn-4", "rtn-4 (2)"]
+    assert [saved.contender.nominal_bits for saved in view.others.values()] == [4, 1]
 
 
 def test_without_saved_models_it_says_what_to_do(shared: SharedModel) -> None:
     view = ModelComparison(Session(shared), threaded=False)
-    assert "No saved model was named" in view.frame.answer.object
-    assert (view.go.disabled, view.write.disabled) == (True, True)
+    assert "No saved model was named" in view.closest.answer.object
+    assert (view.go.disabled, view.below.visible, view.texts) == (True, False, None)
+
+
+def test_a_folder_made_from_another_model_is_explained(tiny_models: dict[str, Path], folders: list[Path]) -> None:
+    with pytest.raises(ArtifactError, match="was quantized from"):
+        ModelComparison(Session(wb.open_model(str(tiny_models["qwen3"]))), threaded=False, folders=folders)
 
 
 def test_a_folder_that_holds_nothing_is_explained(shared: SharedModel, tmp_path: Path) -> None:
