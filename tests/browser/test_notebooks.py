@@ -75,6 +75,10 @@ def test_tour(page: Page, lab: str, foreign: list[str]) -> None:
     assert page.locator(".js-plotly-plot .bars").count() >= 2
     assert page.get_by_text("bits stored").count() >= 1
 
+    assert (
+        page.get_by_label("Squeeze", exact=True).first.get_attribute("aria-valuetext").endswith(("stored bits", "not built yet"))
+    )
+
     quantize.scroll_into_view_if_needed()
     quantize.click()
     page.get_by_text("Done: quantizing this layer").wait_for()

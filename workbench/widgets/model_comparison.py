@@ -109,7 +109,7 @@ class ModelComparison(Component):
         self.closest.say(views.CLOSEST, ready if count else NOTHING)
         self.reads.say(views.READS, "This figure comes with the measurement.")
         self.below.visible = count > 0
-        self.choose()
+        self.notices.guard(self.choose)
 
     def choose(self) -> None:
         """Mark the chosen model in the figures, and compare its text on a session of its own, with the prompt so far."""
@@ -122,6 +122,7 @@ class ModelComparison(Component):
         session.ask(before.prompt.value or "" if before is not None else self.session.choice.prompt)
         if before is not None:
             before.jobs.cancel()
+            before.forks.jobs.cancel()
         self.texts = TextComparison(Live(session), self.notices, threaded=self.threaded)
         self.place[:] = [self.texts]
 

@@ -1,6 +1,7 @@
 """The comparison of saved models: measured as `wb.compare` measures, and texts beside each other."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,14 @@ def test_a_folder_made_from_another_model_is_explained(tiny_models: dict[str, Pa
 def test_a_folder_that_holds_nothing_is_explained(shared: SharedModel, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=str(tmp_path)):
         ModelComparison(Session(shared), threaded=False, folders=[tmp_path])
+
+
+def test_a_model_lost_after_it_was_found_becomes_a_notice(view: ModelComparison) -> None:
+    def lost() -> None:
+        raise ArtifactError("model.safetensors was changed")
+
+    view.others["rtn-1"] = replace(view.others["rtn-1"], layers=lost)
+    view.which.value = "rtn-1"
+    assert view.notices.messages == ["model.safetensors was changed"]
+    view.which.value = "rtn-4"
+    assert view.texts is not None
