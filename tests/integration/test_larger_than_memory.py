@@ -1,6 +1,7 @@
 """A model larger than the memory a process may have is sketched layer by layer; loading it whole under the same limit fails."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,9 +75,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, what: str) -> subprocess.CompletedProcess[str]:
-    """The program above in a process of its own."""
+    """The program above in a process of its own, whose data are what it holds: no stacks of further threads, no free heap."""
     words = [sys.executable, "-c", PROGRAM, str(folder), what, str(ALLOWED)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    alone = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], env=alone)
 
 
 @pytest.mark.slow
