@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
+from weakref import proxy
 
 import pandas as pd
 import panel as pn
@@ -49,6 +50,15 @@ def chosen() -> str:
         f"border-color:{colours.action}}} .bk-btn.bk-active{{{strong};font-weight:600}}"
         f".bk-btn-primary{{{strong};border-color:{colours.action}}} .bk-btn-primary:hover{{filter:brightness(1.1);{strong}}}"
     )
+
+
+def in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewable) -> None:
+    """Run JavaScript when a button is pressed, in which `parts` have the names given here.
+
+    Panel keeps them in a registry for as long as the button lives. They know the page and the page its buttons, so that held by
+    more than weak references every page would stay in memory.
+    """
+    button.js_on_click(args={name: proxy(part) for name, part in parts.items()}, code=code)
 
 
 class Live(param.Parameterized):
@@ -181,7 +191,7 @@ class FigureFrame(pn.viewable.Viewer):
         button = pn.widgets.Button(
             label=form, variant="outline", width=60, margin=(2, 4), description=f"Save the figure as {form}"
         )
-        button.js_on_click(args={"plot": self.plot}, code=SAVE.replace("FORM", form.lower()))
+        in_browser(button, SAVE.replace("FORM", form.lower()), plot=self.plot)
         return button
 
     def _head(self, question: str, answer: str) -> None:

@@ -6,7 +6,7 @@ import io
 import panel as pn
 
 from workbench.session import History, differences, saved
-from workbench.widgets.component import Component, heading
+from workbench.widgets.component import Component, heading, in_browser
 
 SHOWN = 14  # steps that the list shows without scrolling
 
@@ -34,7 +34,7 @@ class HistoryView(Component):
         self.cell = pn.widgets.TextAreaInput(
             label="The same in Python", rows=8, description="A notebook cell; change it there, not here", **wide
         )
-        self.copy.js_on_click(args={"cell": self.cell}, code="navigator.clipboard.writeText(cell.value)")
+        in_browser(self.copy, "navigator.clipboard.writeText(cell.value)", cell=self.cell)
         self.steps.param.watch(lambda event: self._go(event.new), "value")
         self.other.param.watch(lambda _: self.notices.guard(self._compare), "value")
         self.load.param.watch(lambda event: self.notices.guard(lambda: self._take_up(event.new)), "value")

@@ -1,7 +1,9 @@
 """The explorer's components without a server: what each shows follows the session, and mistakes become sentences."""
 
+import gc
 import logging
 from collections.abc import Iterator
+from weakref import ref
 
 import pytest
 
@@ -285,3 +287,12 @@ def test_type_in_figures_grows() -> None:
         "annotations": [{"font": {"size": 5}}],
     }
     assert [font["size"] for font in fonts(layout)] == [10, 20, 5]
+
+
+def test_an_explorer_that_nobody_holds_is_freed_with_all_its_tabs(session: Session) -> None:
+    explorer = Explorer(session, threaded=False)
+    made = {"the page": ref(explorer)} | {title: ref(explorer.bring(title)) for title in TABS}
+    assert explorer.notices.messages == []
+    del explorer
+    gc.collect()
+    assert [name for name, part in made.items() if part() is not None] == []

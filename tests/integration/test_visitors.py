@@ -1,0 +1,79 @@
+"""Many visitors of a served explorer: what a visitor used is free again when they have left."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import panel as pn
+import psutil
+import pytest
+from bokeh.client import pull_session
+
+from tests.servers import free_port, running
+from workbench.widgets.offline import EXTENSIONS
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+LIFETIME = 300  # milliseconds that an abandoned session is kept
+PATIENCE = 30  # seconds until it must be gone: sessions are looked through now and then
+VISITORS = 20
+GROWTH = 1.10
+CENSUS = """
+import gc
+import panel as pn
+from workbench.widgets import Explorer
+gc.collect()
+alive = sum(type(thing) is Explorer for thing in gc.get_objects())
+pn.pane.HTML("alive").servable(title=str(alive))
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, psutil.Process]]:
+    """Address and process of a server with the explorer, and a page that counts the explorers that are alive."""
+    pn.extension(*EXTENSIONS)  # the classes of what a page holds
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    (folder / "census.py").write_text(CENSUS)
+    words = [sys.executable, "-m", "panel", "serve", "apps/explorer.py", str(folder / "census.py"), "--address", "127.0.0.1"]
+    words += ["--port", str(port), "--unused-session-lifetime", str(LIFETIME), "--check-unused-sessions", "200"]
+    address = f"http://127.0.0.1:{port}"
+    with running(words, f"{address}/explorer", folder / "log", folder=ROOT) as started:
+        yield address, psutil.Process(started.pid)
+
+
+def visit(address: str) -> str:
+    """Open a session as a browser does, get its page, and leave; the page's title."""
+    session = pull_session(url=address)
+    assert session.document.roots, "the page is empty"
+    session.close()
+    return str(session.document.title)
+
+
+def alive(address: str) -> int:
+    """How many explorers are left in the server once all visitors have gone, or after `PATIENCE`."""
+    end = time.monotonic() + PATIENCE
+    while (count := int(visit(f"{address}/census"))) and time.monotonic() < end:
+        time.sleep(2 * LIFETIME / 1000)
+    return count
+
+
+def test_no_page_outlives_its_visitor(server: tuple[str, psutil.Process]) -> None:
+    address, _ = server
+    for _ in range(2):
+        visit(f"{address}/explorer")
+    assert alive(address) == 0, "explorers of visitors who have left are still in memory"
+
+
+def test_twenty_visitors_leave_no_memory_behind(server: tuple[str, psutil.Process]) -> None:
+    address, process = server
+    for _ in range(3):  # what is loaded once, whoever comes
+        visit(f"{address}/explorer")
+    alive(address)
+    before = process.memory_info().rss
+    for _ in range(VISITORS):
+        visit(f"{address}/explorer")
+    alive(address)
+    after = process.memory_info().rss
+    assert after < GROWTH * before, f"{before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after {VISITORS} visitors"
