@@ -1,6 +1,10 @@
 """Fixtures for every test: the built-in model, the data folder, and tiny random models of each family, written to disk."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: workers that wait for each other's threads crawl
+
 import tempfile
 from pathlib import Path
 

@@ -75,7 +75,7 @@ def test_changelog_starts_with_this_version() -> None:
 def test_readme_has_two_commands_and_ci_runs_the_second() -> None:
     explore, test = commands((ROOT / "README.md").read_text())[:2]
     assert explore.endswith("workbench explore")
-    assert test.endswith("python -m pytest")
+    assert test.endswith("python -m pytest -n 2 --dist loadfile")
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == test
 
 
