@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -195,6 +195,7 @@ SOME = st.sampled_from([0.0, 1.0, -3.0, 1e-3, 400.0]) | FINITE.filter(lambda val
     st.booleans(),
     st.sampled_from(["decoded", "none"]),
 )
+@example("hadamard", [1.0], 0, 0.0, False, "decoded")  # many inputs of one magnitude
 def test_any_inputs_are_summed_exactly(
     form: str, values: list[float], seed: int, noise: float, together: bool, cache: str
 ) -> None:

@@ -13,7 +13,7 @@ DOWN = "model.layers.0.mlp.down_proj"
 
 
 def test_the_example_becomes_a_tab(session: Session, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(), re.S)
+    code = re.search(r"^```python\n(.*?)^```", CONTRIBUTING.read_text(), re.S | re.M)[1]
     path = tmp_path / "row_norms.py"
     path.write_text(code)
     spec = importlib.util.spec_from_file_location("row_norms", path)

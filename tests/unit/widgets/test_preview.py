@@ -30,7 +30,10 @@ def test_a_small_layer_is_previewed_whole_and_every_figure_follows(explorer: Exp
     made = Job(explorer.session.quantize_steps).run_here().result()
     torch.testing.assert_close(made.weight(), preview.result.weight(), rtol=0, atol=0)
     assert f"<b>{preview.result.bits_per_weight:.2f}</b> stored bits" in explorer.bench.preview.shown.object
-    assert [trace["name"] for trace in explorer.tabs["Weights"].histogram.figure.plot["data"]] == ["original", "quantized"]
+    assert [trace["name"] for trace in explorer.tabs["Weights"]["Histogram"].frame.figure.plot["data"]] == [
+        "original",
+        "quantized",
+    ]
 
 
 def test_a_preview_is_no_result_of_the_session(explorer: Explorer) -> None:
@@ -53,7 +56,7 @@ def test_a_large_layer_is_previewed_by_its_first_rows(explorer: Explorer, monkey
 
 
 def test_figures_wait_greyed_until_the_preview_is_there(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights, drawn, looks = explorer.tabs["Weights"], [], []
+    weights, drawn, looks = explorer.tabs["Weights"]["Histogram"], [], []
     refresh, steps = weights.refresh, explorer.session.preview_steps
     monkeypatch.setattr(weights, "refresh", lambda: (drawn.append(explorer.result), refresh()))
 
@@ -74,7 +77,7 @@ def test_figures_wait_greyed_until_the_preview_is_there(explorer: Explorer, monk
 def test_a_setting_that_does_not_fit_greys_nothing(explorer: Explorer) -> None:
     explorer.live.choose(lambda: explorer.session.use(wb.recipe("rtn", bits=2, group=7)))
     assert not explorer.live.waiting
-    assert explorer.tabs["Weights"].view.styles["opacity"] == "1"
+    assert explorer.tabs["Weights"]["Histogram"].view.styles["opacity"] == "1"
     assert explorer.bench.problem.visible
 
 

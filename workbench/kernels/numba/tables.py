@@ -19,7 +19,9 @@ from workbench.kernels.numba.vectors import add_floats, energy, magnitude, sign_
 
 STEP = 8  # inputs of a step
 BOUND = 1.2e-4 * 16319 * np.sqrt(6)  # most that a step may be of its chunk's norm / √steps, for rounding to cost below 1.2e-4
-UNIT = np.array([0, 1 / 126, 1 / 16318])  # by digits: the scale of a step with Σ|x| = 1; 127.5 and 16320 fit, less the rounding
+# By digits: the scale of a step with Σ|x| = 1; 127.5 and 16320 fit, less the rounding. Where all inputs are equally large, as a
+# Hadamard transform makes of a single one, their sums are whole numbers of it: halves would all be rounded up, and add up.
+UNIT = np.array([0, 1 / 124, 1 / 16312])
 
 
 FINITE = 0x7F800000  # bits of every finite float without its sign are below these
