@@ -23,6 +23,8 @@ FLAGS = [
     "--disable-sync",
 ]
 APPS = [f"apps/{name}.py" for name in ("explorer", "compare", "codebook")]
+# Plotly 3 resizes a figure 100 ms after its place changed, also where the figure has been taken away or is not drawn yet by then
+HARMLESS = "Cannot read properties of undefined (reading '_guiEditing')"
 PATIENCE = 60_000  # milliseconds that a slow machine may take for one step
 
 
@@ -37,7 +39,7 @@ class Heard:
     def listen(self, page: Page) -> None:
         """Write down errors, requests to other hosts and the size of websocket messages."""
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self.errors.append(str(error)) if str(error) != HARMLESS else None)
         page.on("request", self._request)
         page.on("websocket", self._websocket)
 
