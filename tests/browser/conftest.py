@@ -25,6 +25,7 @@ FLAGS = [
 APPS = [f"apps/{name}.py" for name in ("explorer", "compare", "codebook")]
 # Plotly 3 resizes a figure 100 ms after its place changed, also where the figure has been taken away or is not drawn yet by then
 HARMLESS = "Cannot read properties of undefined (reading '_guiEditing')"
+LARGEST_MESSAGE = 2_000_000  # bytes
 PATIENCE = 60_000  # milliseconds that a slow machine may take for one step
 
 
@@ -96,9 +97,13 @@ def tiny(chromium: Browser, tiny_models: dict[str, Path], tmp_path_factory: pyte
 
 
 @pytest.fixture
-def heard() -> Heard:
-    """What the pages of one test did behind the user's back."""
-    return Heard()
+def heard() -> Iterator[Heard]:
+    """What the pages of one test did behind the user's back: no error, no request to another host, no huge message."""
+    heard = Heard()
+    yield heard
+    assert heard.errors == []
+    assert heard.foreign == []
+    assert heard.largest_message < LARGEST_MESSAGE
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ expect.set_options(timeout=PATIENCE)
 
 Open = Callable[..., Page]
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
-LARGEST_MESSAGE = 2_000_000  # bytes
 # what axe finds in the libraries: Bokeh's arrows beside a number have no name (the arrow keys do the same in the field), and
 # Tabulator's grid holds its pager
 KNOWN = {"button-name": ("bk-spin-btn",), "aria-required-children": ("pnx-tabulator",)}
@@ -79,15 +78,6 @@ def quantize_one(page: Page, bits: int) -> None:
     fill(page, "bits", bits)
     button(page, "Quantize this layer").click()
     expect(page.get_by_text(re.compile(r"Done: quantizing this layer"))).to_be_visible()
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_wrong_behind_the_users_back(heard: Heard) -> Any:
-    """No error on the console, no request to another host, no huge message."""
-    yield
-    assert heard.errors == []
-    assert heard.foreign == []
-    assert heard.largest_message < LARGEST_MESSAGE
 
 
 def test_choosing_a_layer_and_a_recipe(address: str, open_page: Open) -> None:

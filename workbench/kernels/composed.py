@@ -1,4 +1,4 @@
-"""Products made of products, on any device: added up, after a change of the input, through a thin middle."""
+"""Products made of products, on any device: added up, after a change of the input, through a thin middle; and for any inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workbench.errors import KernelError
 from workbench.kernels.mode import Product
 from workbench.kernels.packed import Packed
 
@@ -65,6 +66,55 @@ class After:
     def __call__(self, x: Tensor) -> Tensor:
         """First the change, then the product."""
         return self.product(self.change(x))
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A product of contiguous `x [n, cols]`, for any shape and type; what is none of its `types` becomes the first of them."""
+
+    product: Product
+    rows: int
+    cols: int
+    backend: str
+    types: tuple[torch.dtype, ...] = (torch.float32,)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held beside the stored tensors."""
+        return self.product.bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ in the type of `x`. KernelError where a gradient is asked for."""
+        if x.requires_grad:
+            if torch.is_grad_enabled():
+                raise KernelError(
+                    f"backend {self.backend!r} has no gradients; use torch.inference_mode(), or WORKBENCH_KERNELS=reference."
+                )
+            x = x.detach()
+        # a small layer takes a few microseconds, and each of these calls one: none that is not needed
+        flat = x if x.dim() == 2 else x.reshape(-1, self.cols)
+        if flat.dtype not in self.types:
+            flat = flat.to(self.types[0])
+        if not flat.is_contiguous():
+            flat = flat.contiguous()
+        y = self.product(flat)
+        y = y if x.dim() == 2 else y.view(*x.shape[:-1], self.rows)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+def of_parts(packed: Packed, prepare: Callable[[Packed], Product]) -> Product | None:
+    """The product with a format that consists of others, each of which `prepare` makes one of; None where it does not."""
+    if packed.format == "sum":
+        return Sum(tuple(prepare(child) for child in packed.children), packed.rows)
+    if packed.format == "zero":
+        return Sum((), packed.rows)
+    if packed.format == "low-rank":
+        return low_rank(packed)
+    if packed.format == "binary-factors":
+        right, left = factors(packed)
+        inner = prepare(right)
+        return After(inner, prepare(left), inner.bytes)
+    return None
 
 
 def low_rank(packed: Packed) -> LowRank:

@@ -14,7 +14,8 @@ from workbench.models.text import text
 from workbench.quantizers.kv import parse
 from workbench.views import kv as views
 from workbench.views import text as texts
-from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.controls import action, evaluation_tokens
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.text_pages import TextPages
 
@@ -63,23 +64,15 @@ class CacheView(Component):
         self.other = pn.widgets.TextInput(
             label="Another scheme", placeholder="kivi:bits=3,group=32", width=220, description="Press Enter to add it to the list"
         )
-        self.tokens = pn.widgets.IntInput(
-            label="Tokens",
-            value=TOKENS,
-            start=64,
-            end=20_000,
-            step=256,
-            width=110,
-            description="How much of the evaluation text is read",
-        )
+        self.tokens = evaluation_tokens(TOKENS)
         self.block = pn.widgets.IntInput(
             label="Block", value=BLOCK, start=8, end=512, step=8, width=110, description="Tokens that are packed together"
         )
-        self.go = button("Measure", "Read the evaluation text through each cache")
+        self.go = action("Measure", "Read the evaluation text through each cache", 120)
         self.which = pn.widgets.Select(
             label="Write through", options=[], width=220, description="The cache that the model writes with"
         )
-        self.write_on = button("Write", "Let the model continue the prompt with its whole cache and with this one")
+        self.write_on = action("Write", "Let the model continue the prompt with its whole cache and with this one", 120)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self._busy(event.new), "running")
         self.frame, self.pages = FigureFrame(), TextPages()
@@ -163,10 +156,3 @@ class CacheView(Component):
     def _busy(self, running: bool) -> None:
         self.go.disabled = running
         self.write_on.disabled = running or not self.which.options
-
-
-def button(label: str, description: str) -> pn.widgets.Button:
-    """A button on the line of the fields beside it."""
-    return pn.widgets.Button(
-        label=label, color="primary", width=120, margin=(24, 10, 5, 10), description=description, stylesheets=[chosen()]
-    )

@@ -12,8 +12,9 @@ from workbench.jobs import Job, Status
 from workbench.models.text import SEPARATOR, Text
 from workbench.store import Store
 from workbench.views import mixture as views
-from workbench.widgets.component import Component, FigureFrame, chosen
+from workbench.widgets.component import Component, FigureFrame
 from workbench.widgets.component import theme as colours
+from workbench.widgets.controls import action
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.slider import Slider
 
@@ -41,8 +42,8 @@ class CalibrationView(Component):
             label="Tokens a half", value=mixture.TOKENS, start=64, end=100_000, step=512, width=130,
             description="Each text has one half to calibrate on and one held out",
         )  # fmt: skip
-        self.go = press("Read the texts", "Keep the second moments of every text")
-        self.rank = press("Rank documents", "Leave each document of the text beside out once")
+        self.go = action("Read the texts", "Keep the second moments of every text", 150)
+        self.rank = action("Rank documents", "Leave each document of the text beside out once", 150)
         self.which = pn.widgets.Select(label="Text", width=260, description="Whose documents are ranked")
         self.file = pn.widgets.FileInput(
             label="Add a text of your own",
@@ -186,10 +187,3 @@ class CalibrationView(Component):
 
     def _busy(self, running: bool) -> None:
         self.go.disabled = self.rank.disabled = running
-
-
-def press(label: str, description: str) -> pn.widgets.Button:
-    """A button on the line of the fields beside it."""
-    return pn.widgets.Button(
-        label=label, color="primary", width=150, margin=(24, 10, 5, 10), description=description, stylesheets=[chosen()]
-    )

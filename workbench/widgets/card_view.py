@@ -14,7 +14,8 @@ from workbench.jobs import Job
 from workbench.quantized import QuantizedModel
 from workbench.recipe import LayerPlan
 from workbench.views.card import Card, card
-from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
+from workbench.widgets.component import Component, FigureFrame, data_table, theme
+from workbench.widgets.controls import action, evaluation_tokens
 from workbench.widgets.delivery import Delivery
 from workbench.widgets.job_panel import JobPanel
 
@@ -37,23 +38,8 @@ class CardView(Component):
     def build(self) -> pn.viewable.Viewable:
         """Buttons above, figures below, the comparison at the end."""
         self.card: Card | None = None
-        self.tokens = pn.widgets.IntInput(
-            label="Tokens",
-            value=TOKENS,
-            start=64,
-            end=20_000,
-            step=256,
-            width=110,
-            description="How much of the evaluation text is read",
-        )
-        self.go = pn.widgets.Button(
-            label="Make the card",
-            color="primary",
-            width=140,
-            margin=(24, 10, 5, 10),
-            description="Measure what is quantized now and gather everything in one file",
-            stylesheets=[chosen()],
-        )
+        self.tokens = evaluation_tokens(TOKENS)
+        self.go = action("Make the card", "Measure what is quantized now and gather everything in one file", 140)
         self.delivery = Delivery()
         self.page, self.data = (
             pn.widgets.Button(

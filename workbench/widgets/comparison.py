@@ -3,7 +3,8 @@
 import panel as pn
 
 from workbench.views import comparison as views
-from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
+from workbench.widgets.component import Component, FigureFrame, data_table, theme
+from workbench.widgets.controls import PLAIN, action
 from workbench.widgets.job_panel import JobPanel
 
 BITS, ERRORS, MODELS = (
@@ -21,13 +22,7 @@ class ComparisonView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Buttons, then the layers' part and the models'."""
-        self.one = pn.widgets.Button(
-            label="Pin this result",
-            color="primary",
-            width=150,
-            stylesheets=[chosen()],
-            description="Keep this layer's result here",
-        )
+        self.one = action("Pin this result", "Keep this layer's result here", 150, margin=PLAIN)
         self.all = pn.widgets.Button(
             label="Pin the model",
             width=130,

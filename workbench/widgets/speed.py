@@ -13,6 +13,7 @@ from workbench.kernels import dispatch
 from workbench.kernels.dispatch import Explanation
 from workbench.views.roofline import QUESTION, roofline
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.controls import action
 from workbench.widgets.job_panel import JobPanel
 
 BESIDE = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is compared with, next to torch in float32
@@ -42,7 +43,7 @@ class SpeedView(Component):
         self.memory = pn.widgets.RadioButtonGroup(
             label="Weights come", options=list(MEMORY), width=230, margin=(24, 10, 5, 10), stylesheets=[chosen()]
         )
-        self.go = pn.widgets.Button(label="Measure", color="primary", width=110, margin=(24, 10, 5, 10), stylesheets=[chosen()])
+        self.go = action("Measure", "Time the layer and its packed form beside torch on this machine", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.says, self.frame = pn.pane.HTML("", sizing_mode="stretch_width"), FigureFrame()

@@ -13,7 +13,8 @@ from workbench.jobs import Job, Status
 from workbench.views import squeeze as views
 from workbench.views import text as texts
 from workbench.views import theme as themes
-from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.controls import PLAIN, action
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.slider import Slider
 from workbench.widgets.text_pages import TextPages
@@ -44,13 +45,7 @@ class SqueezeView(Component):
             description="How many bits a weight is stored in, from 16 down to below one",
         )
         self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.go = pn.widgets.Button(
-            label="Build the stops",
-            color="primary",
-            width=140,
-            stylesheets=[chosen()],
-            description="Quantize the model at each stop",
-        )
+        self.go = action("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN)
         self.why = pn.widgets.Button(
             label="Why did it break here?",
             width=190,

@@ -10,6 +10,7 @@ from workbench.analysis.writing import Writing
 from workbench.jobs import Job
 from workbench.views import text as views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.controls import action
 from workbench.widgets.fork import ForkView
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.text_pages import TextPages
@@ -31,7 +32,7 @@ class TextComparison(Component):
         self.tokens = pn.widgets.IntInput(
             label="Tokens", value=120, start=1, end=500, width=110, description="Most tokens that each model writes"
         )
-        self.go = pn.widgets.Button(label="Write", color="primary", width=110, margin=(24, 10, 5, 10), stylesheets=[chosen()])
+        self.go = action("Write", "Let both models continue the prompt", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.pages, self.measured = TextPages(), pn.pane.HTML("", sizing_mode="stretch_width")

@@ -5,13 +5,11 @@ check them.
 """
 
 import os
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
 
-from workbench.errors import KernelError
+from workbench.kernels.composed import Shaped
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.packed import Packed
 
@@ -62,26 +60,4 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree."""
     from workbench.kernels.cuda import products
 
-    return Compiled(products.prepare(packed, mode), packed.rows, packed.cols)
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A compiled product for inputs of any type and shape."""
-
-    product: Product
-    rows: int
-    cols: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes held beside the stored tensors."""
-        return self.product.bytes
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x Wᵀ in the type of `x`. KernelError where a gradient is asked for."""
-        if x.requires_grad and torch.is_grad_enabled():
-            raise KernelError("backend 'cuda' has no gradients; use torch.inference_mode(), or WORKBENCH_KERNELS=reference.")
-        flat = x.detach().reshape(-1, self.cols)
-        flat = flat.contiguous() if x.dtype in TYPES else flat.to(torch.float32).contiguous()
-        return self.product(flat).to(x.dtype).view(*x.shape[:-1], self.rows)
+    return Shaped(products.prepare(packed, mode), packed.rows, packed.cols, "cuda", TYPES)

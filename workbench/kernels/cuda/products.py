@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.composed import After, Sum, factors, low_rank
+from workbench.kernels.composed import After, of_parts
 from workbench.kernels.cuda import layout
 from workbench.kernels.cuda.layout import Resident
 from workbench.kernels.mode import Mode, Product
@@ -94,14 +94,5 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree."""
     if issubclass(kind := find(packed), Transformed):
         return After(lambda x: kind.input(x, packed), prepare(packed.children[0], mode), 0)
-    if packed.format == "sum":
-        return Sum(tuple(prepare(child, mode) for child in packed.children), packed.rows)
-    if packed.format == "low-rank":
-        return low_rank(packed)
-    if packed.format == "binary-factors":
-        right, left = factors(packed)
-        inner = prepare(right, mode)
-        return After(inner, prepare(left, mode), inner.bytes)
-    if packed.format == "zero":
-        return Sum((), packed.rows)
-    return Coded(layout.of(packed, keep_indices=mode.cache == "none"))
+    made = of_parts(packed, lambda part: prepare(part, mode))
+    return made or Coded(layout.of(packed, keep_indices=mode.cache == "none"))

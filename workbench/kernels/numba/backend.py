@@ -5,12 +5,7 @@ runs this way: sign planes, binary codes, binary codebooks, and what a mask make
 to fp16 or some rows at a time (`halves.py`, `words.py`).
 """
 
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
-from workbench.errors import KernelError
+from workbench.kernels.composed import Shaped
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.packed import Packed
 
@@ -57,32 +52,4 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree."""
     from workbench.kernels.numba import products
 
-    return Compiled(products.prepare(packed, mode), packed.rows, packed.cols)
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A compiled product for inputs of any type and shape."""
-
-    product: Product
-    rows: int
-    cols: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes held beside the stored tensors."""
-        return self.product.bytes
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x Wᵀ in the type of `x`. KernelError where a gradient is asked for."""
-        if x.requires_grad:
-            if torch.is_grad_enabled():
-                raise KernelError("backend 'numba' has no gradients; use torch.inference_mode(), or WORKBENCH_KERNELS=reference.")
-            x = x.detach()
-        # a small layer takes a few microseconds, and each of these calls one: none that is not needed
-        flat = x if x.dim() == 2 else x.reshape(-1, self.cols)
-        if flat.dtype != torch.float32 or not flat.is_contiguous():
-            flat = flat.to(torch.float32).contiguous()
-        y = self.product(flat)
-        y = y if x.dim() == 2 else y.view(*x.shape[:-1], self.rows)
-        return y if x.dtype == torch.float32 else y.to(x.dtype)
+    return Shaped(products.prepare(packed, mode), packed.rows, packed.cols, "numba")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.composed import After, Sum, factors, low_rank
+from workbench.kernels.composed import After, Sum, of_parts
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba import layout, sparse, transforms, words
 from workbench.kernels.numba.backend import WORDS
@@ -45,18 +45,10 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     if issubclass(find(packed), Transformed):
         transform = transforms.prepare(packed)
         return After(transform.apply, prepare(packed.children[0], mode), transform.bytes)
-    if packed.format == "sum":
-        return Sum(tuple(prepare(child, mode) for child in packed.children), packed.rows)
+    if (made := of_parts(packed, lambda part: prepare(part, mode))) is not None:
+        return made
     if packed.format == "masked":
         return Sum(tuple(masked(leaf, mask, mode) for leaf, mask in leaves(packed)), packed.rows)
-    if packed.format == "low-rank":
-        return low_rank(packed)
-    if packed.format == "binary-factors":
-        right, left = factors(packed)
-        inner = prepare(right, mode)
-        return After(inner, prepare(left, mode), inner.bytes)
-    if packed.format == "zero":
-        return Sum((), packed.rows)
     if packed.format in WORDS:
         return words.decoded(packed) if mode.cache == "decoded" else words.of(packed)
     if packed.format == "binary-codebook" and mode.cache == "none" and few_enough(packed):
