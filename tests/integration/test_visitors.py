@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import panel as pn
@@ -43,12 +44,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, psut
         yield address, psutil.Process(started.pid)
 
 
-def visit(address: str) -> str:
+def opened(address: str) -> str:
     """Open a session as a browser does, get its page, and leave; the page's title."""
     session = pull_session(url=address)
     assert session.document.roots, "the page is empty"
     session.close()
     return str(session.document.title)
+
+
+def visit(address: str) -> str:
+    """`opened`, in a thread of its own: where browser tests went before, this one's event loop is still running."""
+    with ThreadPoolExecutor(max_workers=1) as visitor:
+        return visitor.submit(opened, address).result()
 
 
 def alive(address: str) -> int:
