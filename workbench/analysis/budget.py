@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.analysis.applied import Change, Quantized, applied, layers_of
 from workbench.analysis.divergence import Divergence, resample
 from workbench.analysis.replay import Replay
 from workbench.analysis.sensitivity import Measured
@@ -26,10 +27,11 @@ class ErrorBudget:
     """`layers` and `pairs` as tables, the damage of all layers together, and how it compares with the sum of their damages.
 
     `layers`: name, block, matrix, recipe, bits_per_weight, kl (this layer alone; kl_low, kl_high), accumulated (this and all
-    layers before it), floor, significant. `pairs`, of the layers with the largest kl: earlier, later, together, apart (the sum
-    of both alone), interaction (the difference; interaction_low, interaction_high). `ratio` is joint KL over the sum of single
-    ones: 1 where damages add up. All KL in nats per token with 95 % bootstrap intervals over documents, paired where figures
-    are compared.
+    layers before it), floor, significant. A parameter beside the layers that changed and counts to none of them (see
+    `analysis.applied`) is a row too, without recipe and bits. `pairs`, of the layers with the largest kl: earlier, later,
+    together, apart (the sum of both alone), interaction (the difference; interaction_low, interaction_high). `ratio` is joint
+    KL over the sum of single ones: 1 where damages add up. All KL in nats per token with 95 % bootstrap intervals over
+    documents, paired where figures are compared.
     """
 
     layers: "pd.DataFrame"
@@ -44,35 +46,35 @@ class ErrorBudget:
 
 def error_budget(
     replay: Replay,
-    layers: Mapping[str, QuantizedLayer],
+    layers: Quantized,
     *,
     top: int = TOP,
     on_progress: Callable[[Measured], None] | None = None,
 ) -> ErrorBudget:
     """The error budget of these quantized layers on the replay's text: alone, accumulated, together, and the `top` ones in pairs.
 
-    RecipeError where there are no layers.
+    What a `QuantizedModel` changed beside its layers takes part. RecipeError where there are no layers, ModelError where they
+    were quantized in a fused model and the replay is of another.
     """
     return finish(error_budget_steps(replay, layers, top=top), on_progress)
 
 
-def error_budget_steps(
-    replay: Replay, layers: Mapping[str, QuantizedLayer], *, top: int = TOP
-) -> Generator[Measured, None, ErrorBudget]:
+def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> Generator[Measured, None, ErrorBudget]:
     """The same as a generator that yields a step for each replay and returns the budget, for a job that can be stopped."""
     import pandas as pd
 
-    if not layers:
+    if not layers_of(layers):
         raise RecipeError("no quantized layers, so there is no error to divide; quantize the model first.")
-    ordered = {name: layers[name] for name in replay.model.layer_names if name in layers}
+    changes = applied(replay.model, layers)
+    ordered = {name: changes[name] for name in dict.fromkeys([*replay.model.layer_names, *changes]) if name in changes}
     top = min(top, len(ordered))
     count, done = 2 * len(ordered) + top * (top - 1) // 2, 0
     alone: dict[str, Divergence] = {}
     accumulated: dict[str, Divergence] = {}
     for found, all_before in ((alone, False), (accumulated, True)):
-        so_far: dict[str, QuantizedLayer] = {}
-        for name, layer in ordered.items():
-            so_far = {**so_far, name: layer} if all_before else {name: layer}
+        so_far: dict[str, Change] = {}
+        for name, change in ordered.items():
+            so_far = {**so_far, name: change} if all_before else {name: change}
             found[name] = replay.divergence(so_far)
             yield Measured(name, done, count)
             done += 1
@@ -84,22 +86,24 @@ def error_budget_steps(
         yield Measured(f"{first} and {second}", done, count)
         done += 1
     floor = replay.noise.kl
-    rows = [layer_row(replay, layer, alone[name], accumulated[name], floor) for name, layer in ordered.items()]
+    made = layers_of(layers)
+    rows = [layer_row(replay, name, made.get(name), alone[name], accumulated[name], floor) for name in ordered]
     columns = ["earlier", "later", "together", "apart", "interaction", "interaction_low", "interaction_high"]
     return summed(pd.DataFrame(rows), pd.DataFrame(pairs, columns=columns), accumulated[list(ordered)[-1]], alone, floor)
 
 
 def layer_row(
-    replay: Replay, layer: QuantizedLayer, alone: Divergence, accumulated: Divergence, floor: float
+    replay: Replay, name: str, layer: QuantizedLayer | None, alone: Divergence, accumulated: Divergence, floor: float
 ) -> dict[str, object]:
-    """One layer of the budget."""
-    place, (low, high) = replay.model.layer(layer.name), alone.kl_interval
+    """One layer of the budget, or a parameter beside the layers."""
+    low, high = alone.kl_interval
+    block, matrix = replay.boundaries.place(name)
     return {
-        "name": layer.name,
-        "block": place.block,
-        "matrix": place.matrix,
-        "recipe": layer.recipe.name,
-        "bits_per_weight": layer.bits_per_weight,
+        "name": name,
+        "block": block,
+        "matrix": matrix,
+        "recipe": "" if layer is None else layer.recipe.name,
+        "bits_per_weight": float("nan") if layer is None else layer.bits_per_weight,
         "kl": alone.kl,
         "kl_low": low,
         "kl_high": high,

@@ -8,11 +8,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from workbench.analysis.applied import stand_in
 from workbench.analysis.divergence import Divergence, Tokens, score, summarise
-from workbench.kernels.linear import PackedLinear
-from workbench.kernels.reference.rounding import rounded_bits
 from workbench.models.boundaries import Boundaries, Swap
 from workbench.models.handle import ModelHandle
 from workbench.models.perplexity import spans
@@ -44,10 +43,11 @@ class Replay:
     def divergence(self, changes: Mapping[str, Change]) -> Divergence:
         """The changed model compared with the original on the text; nothing changed is exactly zero.
 
-        A change is a weight `[rows, cols]`, a module, a quantized layer, or None for the layer as it is. The model is as
-        before afterwards. Raises ModelError for an unknown layer, ShapeError for a wrong shape.
+        A change is a weight `[rows, cols]`, a module, a quantized layer, or None for the layer as it is; parameters beside the
+        layers' weights go by their own names. `applied` makes changes of a whole quantized model. The model is as before
+        afterwards. Raises ModelError for an unknown name, ShapeError for a wrong shape.
         """
-        swaps = {name: swap_of(self.model, name, change) for name, change in changes.items()}
+        swaps = {name: self._swap(name, change) for name, change in changes.items()}
         return self._compare(lambda index: self.boundaries.logits(index, swaps))
 
     @cached_property
@@ -61,6 +61,9 @@ class Replay:
 
         return self._compare(half)
 
+    def _swap(self, name: str, change: Change) -> Swap:
+        return stand_in(self.model, name, change) if isinstance(change, QuantizedLayer) else change
+
     def _compare(self, changed: Callable[[int], Tensor]) -> Divergence:
         """The original and the logits of every window by its number."""
         rows = [
@@ -68,12 +71,3 @@ class Replay:
             for index, span in enumerate(self.spans)
         ]
         return summarise(Tokens(*(np.concatenate(column) for column in zip(*rows, strict=True))), self.text.name, self.seed)
-
-
-def swap_of(model: ModelHandle, layer: str, change: Change) -> Tensor | nn.Module | None:
-    """What takes the layer's place in the module: a weight, or a packed layer where its inputs are rounded too."""
-    if not isinstance(change, QuantizedLayer):
-        return change
-    if rounded_bits(change.packed):  # then the layer is more than a weight
-        return PackedLinear.instead_of(model.module.get_submodule(layer), change.packed)
-    return change.weight()

@@ -20,6 +20,10 @@ PARTS = {
     "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
     "mlp": {"gate_proj", "up_proj", "down_proj"},
 }
+READERS = {
+    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+}
 HARMLESS = {"q_norm", "k_norm", "rotary_emb", "act_fn"}  # they touch neither the residual stream nor what v hands to o
 
 
@@ -41,6 +45,11 @@ class Block:
     def part(self, name: str) -> str:
         """The full name of a module inside the block."""
         return f"{self.name}.{name}"
+
+    @property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """The layers that read each norm, by the full names of both."""
+        return {self.part(norm): tuple(map(self.part, readers)) for norm, readers in READERS.items()}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Boundaries:
         self.model, self.base = model, dict(base or {})
         self.windows = tuple(windows)
         self.blocks = list(dict.fromkeys(block_name(layer) for layer in model.layer_names))
+        self._names = {*model.layer_names, *dict(model.module.named_parameters(remove_duplicate=False))}
         self._lm = model.language_model()
         self._kept = [self._run(ids) for ids in self.windows]
 
@@ -39,13 +40,25 @@ class Boundaries:
         """Memory of the kept states: (blocks + 1) × tokens × width × 4."""
         return sum(hidden(state).nbytes for kept in self._kept for state in kept)
 
-    def first_block(self, layers: Iterable[str]) -> int:
-        """Index of the earliest block with one of `layers`; the number of blocks where there are none."""
-        found = [self.blocks.index(block_name(self.model.layer(layer).name)) for layer in layers]
-        return min(found, default=len(self.blocks))
+    def first_block(self, names: Iterable[str]) -> int:
+        """Index of the earliest block with one of these layers or parameters, the number of blocks where there are none; what
+        is in no block counts for the first."""
+        return min((self._block(name) for name in names), default=len(self.blocks))
+
+    def _block(self, name: str) -> int:
+        known = name if name in self._names else self.model.layer(name).name
+        return next((index for index, block in enumerate(self.blocks) if known.startswith(f"{block}.")), 0)
+
+    def place(self, name: str) -> tuple[int, str]:
+        """The block of a layer or parameter and its name inside: a layer's matrix, or the owner and the parameter's own name."""
+        if name in self.model.layer_names:
+            layer = self.model.layer(name)
+            return layer.block, layer.matrix
+        block = self._block(name)
+        return block, " ".join(name.removeprefix(f"{self.blocks[block]}.").rsplit(".", 1))
 
     def logits(self, window: int, swaps: Mapping[str, Swap] | None = None) -> Tensor:
-        """Logits float32 `[1, T, V]` of one window with layers swapped on top of `base`; None is the opened model's own layer.
+        """Logits float32 `[1, T, V]` of one window with layers swapped on top of `base`; None is the opened model's own.
 
         Runs from the earliest changed block on; without swaps only what comes after the last block.
         """

@@ -151,6 +151,13 @@ def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedMo
     return FusedModel(model, present, {"seed": seed, "residual": residual, "online": online})
 
 
+def in_basis(model: ModelHandle, facts: Mapping[str, Any]) -> ModelHandle:
+    """The model fused as `facts` say (those of a `QuantizedModel`); as it is where they are empty or it is fused so already."""
+    if not facts or (isinstance(model, FusedModel) and model.facts == facts):
+        return model
+    return fuse(model, seed=facts["seed"], residual=facts["residual"])
+
+
 def rotated_stream(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:
     """Everything that reads or writes the residual stream, with the gains of the norms multiplied into what reads them."""
     turn = partial(hadamard, signs=draw_signs(shape.width, seed))
@@ -163,8 +170,8 @@ def rotated_stream(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, R
             found[f"{layer}.weight"] = Rewrite(inputs=(gain.mul, turn))
 
     for block in shape.blocks:
-        read(block.part("input_layernorm"), *(block.part(f"self_attn.{x}_proj") for x in "qkv"))
-        read(block.part("post_attention_layernorm"), *(block.part(f"mlp.{x}_proj") for x in ("gate", "up")))
+        for norm, readers in block.readers.items():
+            read(norm, *readers)
         for writer in ("self_attn.o_proj", "mlp.down_proj"):
             for name in ("weight", "bias"):
                 found[block.part(f"{writer}.{name}")] = Rewrite(outputs=(turn,))

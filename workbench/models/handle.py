@@ -182,28 +182,34 @@ class ModelHandle:
         """Run the model with some layers replaced; on leaving, also by an exception, the very same objects are back.
 
         A tensor `[out, in]` replaces the layer's weight (its bias stays), a module replaces the layer and maps
-        `[..., in]` to `[..., out]`. Other threads that use the model wait until the layers are back. Raises ModelError
-        for an unknown layer and ShapeError for a wrong shape, before anything is replaced.
+        `[..., in]` to `[..., out]`; a parameter beside the layers' weights (a norm's gains, a bias) is replaced by its own
+        name. Other threads that use the model wait until all is back. Raises ModelError for an unknown name and ShapeError for
+        a wrong shape, before anything is replaced.
         """
-        for name, new in replacements.items():
-            layer = self.layer(name)
-            if isinstance(new, Tensor) and tuple(new.shape) != (layer.rows, layer.cols):
-                raise ShapeError(
-                    f"layer {name!r} is {[layer.rows, layer.cols]}; a weight of {list(new.shape)} cannot replace it."
-                )
         with self.lock, ExitStack() as undo:
             module = self.module
             for name, new in replacements.items():
-                self._replace(module, self._layers[name], new, undo)
+                self._check_replacement(module, name, new)
+            for name, new in replacements.items():
+                self._replace(module, name, new, undo)
             yield self
 
-    @staticmethod
-    def _replace(module: nn.Module, layer: Layer, new: Tensor | nn.Module, undo: ExitStack) -> None:
-        """Put `new` in the place of one layer and push the step back onto `undo`."""
-        if isinstance(new, nn.Module):
-            owner, child = module.get_submodule(layer.name.rpartition(".")[0]), layer.name.rpartition(".")[2]
-        else:
-            owner, child = module.get_submodule(layer.name), "weight"
-            new = nn.Parameter(layer.orient(new.detach().to(torch.float32)), requires_grad=False)
+    def _check_replacement(self, module: nn.Module, name: str, new: Tensor | nn.Module) -> None:
+        """Raise where the name is nobody's or a tensor of this shape has no place there."""
+        own = None if name in self._layers else dict(module.named_parameters(remove_duplicate=False)).get(name)
+        shape = [self.layer(name).rows, self.layer(name).cols] if own is None else list(own.shape)
+        if isinstance(new, Tensor) and list(new.shape) != shape:
+            what, kind = ("layer", "weight") if own is None else ("parameter", "tensor")
+            raise ShapeError(f"{what} {name!r} is {shape}; a {kind} of {list(new.shape)} cannot replace it.")
+
+    def _replace(self, module: nn.Module, name: str, new: Tensor | nn.Module, undo: ExitStack) -> None:
+        """Put `new` in the place of a layer, its weight, or another parameter, and push the step back onto `undo`."""
+        layer = self._layers.get(name)
+        place = f"{name}.weight" if layer is not None and isinstance(new, Tensor) else name
+        if isinstance(new, Tensor):
+            new = new.detach().to(torch.float32)
+            new = nn.Parameter(new if layer is None else layer.orient(new), requires_grad=False)
+        path, _, child = place.rpartition(".")
+        owner = module.get_submodule(path)
         undo.callback(setattr, owner, child, getattr(owner, child))
         setattr(owner, child, new)

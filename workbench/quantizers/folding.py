@@ -33,11 +33,8 @@ def fold(model: "ModelHandle", quantized: QuantizedModel) -> QuantizedModel:
     shape = anatomy(architecture.empty_module(model.config), model.source)
     layers, changed = dict(quantized.layers), dict(quantized.changed_tensors)
     for block in shape.blocks:
-        for norm, readers in (
-            ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-            ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
-        ):
-            key, names = f"{block.part(norm)}.weight", [block.part(reader) for reader in readers]
+        for norm, names in block.readers.items():
+            key = f"{norm}.weight"
             gains = changed[key] if key in changed else model.tensor(key)
             folded = common(layers, names, gains.dtype)
             if folded:

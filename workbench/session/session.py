@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from workbench import presets
+from workbench.analysis.applied import applied
+from workbench.analysis.divergence import Divergence
 from workbench.analysis.pins import Pins
 from workbench.analysis.speed import Running, running_steps
 from workbench.analysis.trace import Trace
@@ -27,7 +29,7 @@ from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_s
 from workbench.quantizers.contract import Coder, Result, Snapshot, Step
 from workbench.quantizers.layer import moment_of
 from workbench.quantizers.pipeline import check_recipe, needs_text, quantize_layer
-from workbench.recipe import Recipe
+from workbench.recipe import LayerPlan, Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.history import History, Kind
 from workbench.session.preview import Preview, preview_rows
@@ -305,19 +307,33 @@ class Session:
         """The selected layer's weight, float32 `[rows, cols]`."""
         return self.model.weight(self.layer).float()
 
-    def packed_model(self) -> LanguageModel:
-        """The model with every quantized layer packed, each as its latest result."""
-        layers = self.latest()
+    def quantized(self) -> QuantizedModel:
+        """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside its
+        layers as long as any of them is the latest result."""
+        layers, whole = self.latest(), self.whole
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        return twin(self.model, layers, self.changed_tensors())
+        own = [] if whole is None else [name for name, layer in layers.items() if whole.layers.get(name) is layer]
+        if whole is not None and len(own) == len(layers):
+            return whole
+        plan = LayerPlan(tuple((name, layer.recipe) for name, layer in layers.items()))
+        if whole is not None and own:
+            return replace(whole, layers=layers, plan=plan)
+        facts = self.shared.stats().facts() if self.shared.is_calibrated else {}
+        return QuantizedModel(self.model.source, layers, plan, facts)
 
-    def changed_tensors(self) -> Mapping[str, Tensor]:
-        """What the whole model's run changed beside its layers, as long as any of them is the latest result."""
-        latest = self.latest()
-        if self.whole is None or not any(latest.get(name) is layer for name, layer in self.whole.layers.items()):
-            return {}
-        return self.whole.changed_tensors
+    def effect(self, result: QuantizedLayer) -> Divergence:
+        """What a result does alone in the model, on the evaluation text; what its run changed before it goes with it."""
+        whole = self.whole
+        if whole is None or whole.layers.get(result.name) is not result:
+            return self.shared.replay().divergence({result.name: result})
+        replay = self.shared.replay(whole.fused)
+        return replay.divergence({result.name: applied(replay.model, whole)[result.name]})
+
+    def packed_model(self) -> LanguageModel:
+        """The model with every quantized layer packed, each as its latest result."""
+        quantized = self.quantized()
+        return twin(self.model, quantized.layers, quantized.changed_tensors)
 
     def write(self, tokens: int = 80) -> Iterator[Writing]:
         """Both models continue the prompt, token by token; yields what is there after every step."""
@@ -329,9 +345,8 @@ class Session:
 
     def pin_model(self) -> Generator[float, None, str]:
         """Pin the model with every quantized layer as its latest result; measures it on the evaluation text."""
-        if not self.results:
-            raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        return self.pins.pin_model(self.model, self.latest(), self.changed_tensors(), text("evaluation"), self.choice.prompt)
+        own = self.quantized()
+        return self.pins.pin_model(self.model, own.layers, own.changed_tensors, text("evaluation"), self.choice.prompt)
 
     def take(self, whole: QuantizedModel) -> None:
         """Take up a model that was quantized elsewhere: its layers become the latest results, and found under their recipes."""

@@ -1,10 +1,11 @@
 """What all sessions on one model have in common, read and computed once for all of them."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
+from typing import Any
 
 from workbench.analysis import residual, sketches
 from workbench.analysis.replay import Replay
@@ -13,6 +14,7 @@ from workbench.analysis.weights import Sketch
 from workbench.calibration import CalibrationStats, calibrate
 from workbench.jobs import Queue
 from workbench.models import ModelHandle
+from workbench.models.fused import in_basis
 from workbench.models.text import text
 from workbench.store import Store
 
@@ -43,6 +45,7 @@ class SharedModel:
         self.sketches: dict[str, Sketch] = {}
         self._lock, self._reading = RLock(), RLock()
         self._streams: dict[bool, residual.Stream] = {}
+        self._replays: dict[str, Replay] = {}
 
     @cached_property
     def squeeze(self) -> Squeeze:
@@ -73,14 +76,13 @@ class SharedModel:
     def _stats(self) -> CalibrationStats:
         return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, store=Store())
 
-    def replay(self) -> Replay:
-        """The built-in evaluation text with its hidden states kept, made once for all sessions."""
+    def replay(self, fused: Mapping[str, Any] | None = None) -> Replay:
+        """The built-in evaluation text with its hidden states kept, made once for all sessions; `fused` as in QuantizedModel."""
+        facts = dict(fused or {})
         with self._lock:
-            return self._replay
-
-    @cached_property
-    def _replay(self) -> Replay:
-        return Replay(self.model, text("evaluation"))
+            if str(facts) not in self._replays:
+                self._replays[str(facts)] = Replay(in_basis(self.model, facts), text("evaluation"))
+            return self._replays[str(facts)]
 
     def sketch(self, layer: str) -> Sketch:
         """Moments and histogram of a layer's weights, read once; kept on disk by the content of the weights."""

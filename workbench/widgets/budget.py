@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import panel as pn
 
+from workbench.analysis.applied import applied
 from workbench.analysis.scores import layer_scores
 from workbench.analysis.sensitivity import sensitivity_steps
 from workbench.jobs import Job
@@ -170,7 +171,7 @@ class BudgetPainter(Component):
 
         def steps() -> Generator[Any, None, Any]:
             result = yield from quantize_model_steps(self.session.model, plan.plan, shared.stats())
-            return plan, shared.replay().divergence(result.layers)
+            return plan, shared.replay().divergence(applied(self.session.model, result))
 
         self.jobs.run(steps, "measuring the plan", ended=self._plan_there)
 

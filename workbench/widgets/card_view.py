@@ -11,8 +11,6 @@ from workbench.analysis.card import tree_hash
 from workbench.analysis.card_diff import diff_cards
 from workbench.errors import ArtifactError, WorkbenchError
 from workbench.jobs import Job
-from workbench.quantized import QuantizedModel
-from workbench.recipe import LayerPlan
 from workbench.views.card import Card, card
 from workbench.widgets.component import Component, FigureFrame, data_table, theme
 from workbench.widgets.controls import action, evaluation_tokens
@@ -80,21 +78,9 @@ class CardView(Component):
         else:
             self._show()
 
-    def quantized(self) -> QuantizedModel:
-        """Everything this session has quantized, each layer as its latest result."""
-        session, layers = self.session, self.session.latest()
-        if not layers:
-            raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        plan = LayerPlan(tuple((name, layer.recipe) for name, layer in layers.items()))
-        whole = session.whole
-        if whole is not None and all(whole.layers.get(name) is layer for name, layer in layers.items()):
-            return whole
-        facts = session.shared.stats().facts()
-        return QuantizedModel(session.model.source, dict(layers), plan, facts, changed_tensors=session.changed_tensors())
-
     def make(self) -> None:
         """Measure and gather."""
-        quantized, tokens = self.quantized(), int(self.tokens.value or TOKENS)
+        quantized, tokens = self.session.quantized(), int(self.tokens.value or TOKENS)
 
         def steps() -> Generator[Begun, None, Card]:
             yield Begun()

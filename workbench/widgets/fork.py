@@ -1,4 +1,4 @@
-"""Why did it break here? The fork of two texts, the layer to blame, and whether the quantized model finds back."""
+"""Why did it break here? The fork of two texts, the layers to blame, and whether the quantized model finds back."""
 
 from collections.abc import Generator
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from workbench.views import fork as views
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.job_panel import JobPanel
 
-PART, BLAME = "Where do they part?", "Which layer is to blame?"
+PART, BLAME = "Where do they part?", "Which layers are to blame?"
 
 
 class ForkView(Component):
@@ -24,14 +24,17 @@ class ForkView(Component):
         self.tokens = pn.widgets.IntInput(
             label="Look ahead", value=80, start=2, end=400, width=110, description="Tokens after the prompt that both read"
         )
-        self.go = self._button("Find the fork", self.find, "The first token that differs, and the layer to blame for it")
+        self.go = self._button("Find the fork", self.find, "The first token that differs, and the layers to blame for it")
+        self.continuations = pn.widgets.IntInput(
+            label="Continuations", value=12, start=2, end=100, width=110, description="Drawn from each model after a forced token"
+        )
         self.back = self._button("Force the original token", self.rewind, "Continue from the fork with the original's token")
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.along, self.blame = FigureFrame(), FigureFrame()
         self.recovery = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 10))
         self.finder: ForkFinder | None = None
         return pn.Column(
-            pn.Row(self.tokens, self.go, self.back),
+            pn.FlexBox(self.tokens, self.go, self.continuations, self.back),
             self.jobs,
             self.along,
             self.blame,
@@ -51,41 +54,40 @@ class ForkView(Component):
 
     def find(self) -> None:
         """Look for the fork under the prompt of the session."""
-        model, layers = self.session.model, self.session.latest()
+        model, quantized = self.session.model, self.session.quantized()
         prompt, tokens = self.session.choice.prompt, int(self.tokens.value or 2)
 
         def steps() -> Generator[Any, None, tuple[Any, ...]]:
-            finder = ForkFinder(model, layers, prompt, tokens)
+            finder = ForkFinder(model, quantized, prompt, tokens)
             yield None
             if finder.fork is None:
                 return finder, None, None
             table = finder.blame()
             yield None
-            return finder, table, finder.restored([table["name"][0]])
+            return finder, table, (yield from finder.guilty_steps())
 
         self.jobs.run(steps, "looking for the fork", ended=self._found)
 
     def _found(self, job: Job[Any]) -> None:
         if job.status != "done":
             return
-        self.finder, table, moved = job.result()
+        self.finder, table, guilt = job.result()
         assert self.finder is not None
         self.along.draw(views.along(self.finder.table, self.finder.fork, theme=theme()))
         if self.finder.fork is None:
             self.blame.say(BLAME, "No layer: the texts do not part. Look at more tokens, or take fewer bits.")
         else:
-            self.blame.draw(views.blame(table, self.finder.fork, moved, theme=theme()))
+            self.blame.draw(views.blame(table, self.finder.fork, guilt, theme=theme()))
         self.recovery.object = ""
         self.refresh()
 
     def rewind(self) -> None:
         """Force the original's token and draw continuations."""
-        finder = self.finder
+        finder, continuations = self.finder, int(self.continuations.value or 2)
         assert finder is not None
 
         def steps() -> Generator[Any, None, Any]:
-            yield None
-            return finder.rewind()
+            return (yield from finder.rewind_steps(continuations))
 
         self.jobs.run(steps, "rewinding", ended=self._rewound)
 

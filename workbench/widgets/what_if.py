@@ -82,9 +82,7 @@ class LayerEffect(Component):
             if result is None:
                 result = yield from self.session.quantize_steps()
             yield None
-            replay = self.session.shared.replay()
-            effect = replay.divergence({result.name: result})
-            return choice, result, effect, replay.noise.kl
+            return choice, result, self.session.effect(result), self.session.shared.replay().noise.kl
 
         self._say("Running what comes after the changed layer …")
         self.jobs.run(steps, "what-if", ended=self._ended)
@@ -160,10 +158,10 @@ class BudgetOfErrors(Component):
 
     def measure(self) -> None:
         """Run the error budget of the latest results."""
-        layers, top = self.session.latest(), int(self.top.value or 2)
+        quantized, top = self.session.quantized(), int(self.top.value or 2)
 
         def steps() -> Generator[Measured, None, Any]:
-            return (yield from error_budget_steps(self.session.shared.replay(), layers, top=top))
+            return (yield from error_budget_steps(self.session.shared.replay(quantized.fused), quantized, top=top))
 
         self.jobs.run(steps, "error budget", seen=told, ended=self._ended)
 

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.budget import ErrorBudget
+from workbench.analysis.columns import COLUMNS
 from workbench.analysis.divergence import Tokens, summarise
-from workbench.analysis.fork import Recovery
+from workbench.analysis.fork import Guilt, Recovery
+from workbench.analysis.fork_study import shares
 from workbench.views import budget as views
 from workbench.views import fork as fork_views
 from workbench.views.theme import DARK, LIGHT
@@ -113,8 +115,27 @@ def test_fork_and_blame() -> None:
             "holds": [True, False],
         }
     )
-    assert "wins back 0.6 nats and removes the fork. 1 of 2 layers would do alone" in fork_views.blame(table, 2, None).answer
-    assert "and moves the fork to token 9." in fork_views.blame(table, 2, 9).answer
-    assert "and does not move the fork." in fork_views.blame(table, 2, 2).answer
+    alone = fork_views.blame(table, 2, Guilt(("a",), None, (0.2,)))
+    assert alone.answer == (
+        "a: restored to full precision it wins back 0.6 nats and the fork is gone. 1 of 2 layers would do alone."
+    )
+    assert alone.plot["data"][0]["marker"]["color"] == [LIGHT.border, LIGHT.quantized]
+    assert alone.table["guilty"].tolist() == [True, False]
+    table["lead_restored"] -= 0.5
+    together = fork_views.blame(table, 2, Guilt(("a", "b"), 9, (-0.3, 0.1)))
+    assert together.answer == (
+        "No single layer: restoring the worst, a, wins back 0.6 of the 0.9 nats that the original's token is behind. With 2 "
+        "restored (orange) the fork moves from token 2 to 9, and none of them can be left out: a, b."
+    )
     said = fork_views.recovery(Recovery(0.75, 0.25, 4, 16, 0))
-    assert "75 % of 4 continuations of 16 tokens" in said
+    assert "75 % (19.4 % to 99.4 %) of 4 continuations of 16 tokens" in said
+    assert "at a rate of 80 %" in said
+
+
+def test_shares_of_forks() -> None:
+    study = pd.DataFrame({"needed": [1, 1, 2, 9], "random": [1, 20, 30, 40]})
+    figure = fork_views.shares(shares(study, (1, 2, 5)))
+    assert figure.table["share"].tolist() == [0.5, 0.75, 0.75]
+    assert figure.table["chance"].tolist() == [0.25, 0.25, 0.25]
+    assert "2 restored layers take most forks away. The blamed layer alone does in 50 % (6.76 % to 93.2 %) of 4" in figure.answer
+    assert set(figure.table) <= set(COLUMNS)

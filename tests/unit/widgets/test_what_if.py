@@ -147,9 +147,11 @@ def test_fork(whole: Session) -> None:
     assert view.finder.fork is not None  # two bits on a random model
     assert len(view.along.figure.table) == len(view.finder.table)
     assert len(view.blame.figure.table) == 14
+    assert view.blame.figure.table["guilty"].any()
     assert not view.back.disabled
+    view.continuations.value = 3
     view.rewind()
-    assert "continuations of 24 tokens" in view.recovery.object
+    assert "of 3 continuations of 24 tokens" in view.recovery.object
 
 
 def test_fork_of_nothing(session: Session) -> None:
