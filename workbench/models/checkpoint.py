@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workbench.errors import ModelError
+from workbench.finite import not_finite
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -124,9 +125,7 @@ def damaged(file: Path, error: Exception) -> ModelError:
 
 def check_finite(what: str, tensor: Tensor) -> None:
     """ModelError with the count when a tensor holds NaN or infinity."""
-    values = tensor.float() if tensor.itemsize == 1 else tensor  # torch has no isfinite for all float8 types
-    bad = tensor.numel() - int(torch.isfinite(values).sum())
-    if bad:
+    if bad := not_finite(tensor):
         raise ModelError(
             f"{what} holds {bad} of {tensor.numel()} values that are NaN or infinite; the checkpoint is broken there."
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
+from workbench.finite import not_finite
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed, ledger
 from workbench.quantized import QuantizedLayer
@@ -324,8 +325,7 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
     if weight.ndim != 2 or 0 in weight.shape:
         shape = list(weight.shape)
         raise ShapeError(f"a weight of shape {shape} cannot be quantized; give a matrix [rows, cols] with both at least 1.")
-    if not torch.isfinite(weight).all():
-        bad = int((~torch.isfinite(weight)).sum())
+    if bad := not_finite(weight):
         raise ShapeError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint before quantizing.")
     if moment is None:
         return
@@ -333,7 +333,7 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
     if tuple(moment.shape) != (cols, cols):
         shape = list(moment.shape)
         raise ShapeError(f"a second moment of shape {shape} does not fit {cols} columns; it must be [{cols}, {cols}].")
-    if not torch.isfinite(moment).all():
+    if not_finite(moment):
         raise ShapeError("the second moment holds NaN or infinite values; calibrate again on text the model can read.")
 
 

@@ -1,0 +1,14 @@
+"""Are all values of a tensor finite? Asked of every matrix that is read or quantized, so it has to be quick."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def not_finite(tensor: Tensor) -> int:
+    """How many values of a floating-point `tensor` are NaN or infinite; one pass over one that has none."""
+    values = tensor.float() if tensor.itemsize == 1 else tensor  # torch has no isfinite for all float8 types
+    # a sum is finite only if every summand is; a sum that overflows says nothing, and all values are looked at
+    total = values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32).item()
+    return 0 if math.isfinite(total) else values.numel() - int(torch.isfinite(values).sum())
