@@ -22,4 +22,4 @@ def test_infinities_that_cancel_are_found() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_large_values_are_finite(dtype: torch.dtype) -> None:
-    assert not_finite(torch.full((8, 8), torch.finfo(dtype).max).to(dtype)) == 0
+    assert not_finite(torch.full((8, 8), torch.finfo(dtype).max, dtype=dtype)) == 0

@@ -35,6 +35,8 @@ from workbench.quantizers.contract import (
 from workbench.quantizers.film import Camera
 from workbench.recipe import Recipe
 
+ROWS = 512  # rows whose output error is worked out at once
+
 
 class SplitRun:
     """The masks of a split on one matrix, made at once, or block by block as coding reaches the blocks."""
@@ -314,9 +316,11 @@ def relative_error(w: Tensor, decoded: Tensor) -> float:
 
 def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
     """tr(E H Eᵀ)/tr(W H Wᵀ): the share of the layer's output energy that is lost on the calibration text."""
-    error = decoded - w
-    size = ((w @ h) * w).sum(dtype=torch.float64).item()
-    lost = ((error @ h) * error).sum(dtype=torch.float64).item()
+    size = lost = 0.0
+    for rows, values in zip(w.split(ROWS), decoded.split(ROWS), strict=True):
+        both = torch.cat([rows, values - rows])  # the moment of a wide layer is read once for both
+        energy = ((both @ h) * both).sum(1, dtype=torch.float64)
+        size, lost = size + energy[: len(rows)].sum().item(), lost + energy[len(rows) :].sum().item()
     return lost / size if size else (0.0 if lost == 0 else float("inf"))
 
 

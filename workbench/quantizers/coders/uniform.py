@@ -15,6 +15,7 @@ from workbench.recipe import setting
 from workbench.registry import register
 
 CLIPS = torch.arange(100, 18, -2) / 100  # shares of the full range that a clip search tries
+TOGETHER = 1 << 19  # weights, counted once for each share, that the search tries at the same time
 
 
 @register("coder", "uniform")
@@ -63,17 +64,17 @@ class Uniform(Coder):
         best = torch.full_like(high, torch.inf)
         kept = self.grid(low, high)
         everywhere = slice(0, w.shape[1])
-        for share in CLIPS.tolist():
-            params = self.grid(low * share, high * share)
+        for shares in CLIPS[:, None].split(max(1, TOGETHER // w.numel())):
+            params = self.grid(low * shares, high * shares)
             values = self.decode(self.encode(w, params, everywhere), params, everywhere)
-            error = ((values - w).square() * weight).sum(1)
+            error, first = ((values - w).square() * weight).sum(2).min(0)
             better = error < best
             best = torch.where(better, error, best)
-            kept = {name: torch.where(better, params[name], kept[name]) for name in kept}
+            kept = {name: torch.where(better, params[name].gather(0, first[None])[0], kept[name]) for name in kept}
         return Fit(kept)
 
     def grid(self, low: Tensor, high: Tensor) -> Params:
-        """Parameters of the grid that covers `low` to `high`, both `[rows]`."""
+        """Parameters of the grid that covers `low` to `high`, both `[..., rows]`."""
         if self.symmetric:
             half = 1 << (self.bits - 1)
             scale = fp16(torch.maximum(high, -low) / (half - 1))
@@ -83,13 +84,13 @@ class Uniform(Coder):
         return {"scale": scale, "zero": torch.round(-low / nonzero(scale)).clamp(0, steps)}
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
-        """round(w / scale) + zero, clamped to the code range."""
-        scale, zero = params["scale"][:, None], params["zero"][:, None]
+        """round(w / scale) + zero, clamped to the code range; parameters `[..., rows]` give codes `[..., rows, cols]`."""
+        scale, zero = params["scale"][..., None], params["zero"][..., None]
         return torch.round(w / nonzero(scale)).add_(zero).clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · (code − zero)."""
-        return params["scale"][:, None] * (codes - params["zero"][:, None])
+        return params["scale"][..., None] * (codes - params["zero"][..., None])
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `uniform`."""
