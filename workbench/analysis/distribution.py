@@ -65,16 +65,16 @@ def ranges(weight: Tensor, side: str) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["least", "low", "median", "high", "most"]).rename_axis(side).reset_index()
 
 
-def largest(weight: Tensor, quantized: Tensor | None = None, count: int = 100) -> pd.DataFrame:
-    """The weights of largest magnitude, largest first: row, column, value, sigma (its distance from the mean), and `became`.
+def largest(weight: Tensor, count: int = 100) -> pd.DataFrame:
+    """The weights of largest magnitude, largest first: row, column, value, and sigma, its distance from the mean.
 
-    `sigma` is in standard deviations of the matrix; `became` is the quantized value, where there is one.
+    `sigma` is in standard deviations of the matrix.
     """
     check_matrix(weight)
     flat = weight.float().reshape(-1)
     order = flat.abs().topk(min(count, len(flat))).indices
     spread, cols = flat.std(correction=0).item() or 1.0, weight.shape[1]
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "row": (order // cols).tolist(),
             "column": (order % cols).tolist(),
@@ -82,7 +82,12 @@ def largest(weight: Tensor, quantized: Tensor | None = None, count: int = 100) -
             "sigma": ((flat[order] - flat.mean()) / spread).tolist(),
         }
     )
-    return table if quantized is None else table.assign(became=quantized.float().reshape(-1)[order].tolist())
+
+
+def became(largest: pd.DataFrame, quantized: Tensor) -> pd.DataFrame:
+    """The column `became`: what the weights of a table `largest` are in `quantized`."""
+    rows, cols = (torch.from_numpy(largest[side].to_numpy(copy=True)) for side in ("row", "column"))
+    return pd.DataFrame({"became": quantized[rows, cols].double().numpy()})
 
 
 def spectrum(weight: Tensor) -> np.ndarray:
@@ -98,9 +103,13 @@ def spectrum(weight: Tensor) -> np.ndarray:
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0).numpy()
 
 
-def spectra(original: Tensor, quantized: Tensor | None = None) -> pd.DataFrame:
-    """Singular values by rank: rank, original, and where there is a result quantized and difference."""
-    table = pd.DataFrame({"rank": range(1, min(original.shape) + 1), "singular": spectrum(original)})
+def spectra(original: Tensor, quantized: Tensor | None = None, known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Singular values by rank: rank, original, and where there is a result quantized and difference.
+
+    `known` is the table of the original alone, where that has been worked out before.
+    """
+    own = pd.DataFrame({"rank": range(1, min(original.shape) + 1), "singular": spectrum(original)}) if known is None else known
+    table = own.copy()
     if quantized is None:
         return table
     return table.assign(singular_quantized=spectrum(quantized), singular_difference=spectrum(quantized - original))

@@ -46,6 +46,10 @@ class Histogram:
         """All weights, inside and outside."""
         return int(self.counts.sum()) + self.outside
 
+    def times(self, factor: float) -> "Histogram":
+        """The histogram of as many more weights of the same kind, to whole numbers."""
+        return Histogram(np.rint(factor * self.counts).astype(np.int64), self.low, self.high, round(factor * self.outside))
+
 
 @dataclass(frozen=True)
 class Sketch:

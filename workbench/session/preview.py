@@ -1,28 +1,65 @@
 """A preview: what a recipe would make of a layer, computed while its settings are turned; only the latest one is kept."""
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
 
 from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 
-WEIGHTS = 1 << 18  # as many are quantized for a preview: a whole layer of the built-in model, a few rows of a large one
+WEIGHTS = 1 << 18  # as many are quantized for a preview: a whole layer of the built-in model, some rows of a large one
+RESAMPLES, SEED = 2000, 0
+NOTHING = np.empty((2, 0))
 
 
 @dataclass(frozen=True)
 class Preview:
-    """`result` holds the first `rows` rows of the layer's `of`; `made` is the key of layer, recipe and calibration."""
+    """`result` holds `rows` of the layer's `of` rows, spread evenly; `made` is the key of layer, recipe and calibration.
+
+    `errors [2, rows]` are the energy of the error and of the weights in each of these rows, where they are a part of the layer.
+    """
 
     made: str
     result: QuantizedLayer
-    rows: int
+    rows: range
     of: int
+    errors: np.ndarray
 
     @property
     def is_whole(self) -> bool:
         """Whether it is the whole layer, and so just what quantizing it makes."""
-        return self.rows == self.of
+        return len(self.rows) == self.of
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the whole layer's relative error: percentile bootstrap over the rows; None for one, or all."""
+        if self.errors.shape[1] < 2:
+            return None
+        draw = np.random.default_rng(SEED)
+        found = stats.bootstrap(
+            tuple(self.errors), ratio, paired=True, n_resamples=RESAMPLES, method="percentile", rng=draw, vectorized=True
+        )
+        return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def preview_rows(layer: Layer) -> int:
-    """How many rows of a layer are previewed: all of a small one, at least one of any."""
-    return min(layer.rows, max(1, WEIGHTS // layer.cols))
+def ratio(lost: np.ndarray, size: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Energy of the error over that of the weights; 0 where there is nothing to lose."""
+    total = size.sum(axis)
+    return np.divide(lost.sum(axis), total, out=np.zeros_like(total), where=total > 0)
+
+
+def row_errors(weight: Tensor, result: QuantizedLayer) -> np.ndarray:
+    """Energy of the error and of `weight [rows, cols]` in each row, float64 `[2, rows]`."""
+    original = weight.double()
+    lost = (result.weight() - original).square().sum(1)
+    return np.stack([lost.numpy(), original.square().sum(1).numpy()])
+
+
+def preview_rows(layer: Layer) -> range:
+    """Which rows of a layer are previewed: all of a small one, some of a large one, spread evenly, at least one of any."""
+    count = min(layer.rows, max(1, WEIGHTS // layer.cols))
+    step = layer.rows // count
+    return range(step // 2, step // 2 + count * step, step)

@@ -16,6 +16,7 @@ from workbench import presets
 from workbench.analysis.applied import applied
 from workbench.analysis.divergence import Divergence
 from workbench.analysis.pins import Pins
+from workbench.analysis.portrait import Portrait, packed_content
 from workbench.analysis.speed import Running, running_steps
 from workbench.analysis.trace import Trace
 from workbench.analysis.writing import Writing, write_together
@@ -32,7 +33,7 @@ from workbench.quantizers.pipeline import check_recipe, needs_text, quantize_lay
 from workbench.recipe import LayerPlan, Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.history import History, Kind
-from workbench.session.preview import Preview, preview_rows
+from workbench.session.preview import NOTHING, Preview, preview_rows, row_errors
 from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
 from workbench.store import key
 
@@ -69,6 +70,7 @@ class Session:
         self.pins = Pins()
         self._taken: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         self._preview: Preview | None = None
+        self._decoded: tuple[QuantizedLayer, Portrait] | None = None
         self.measured: dict[str, Mapping[str, float]] = {}
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self.history = History(first)
@@ -195,7 +197,7 @@ class Session:
             return (yield from watched(steps, trace.see))
 
     def preview_steps(self) -> Generator[Snapshot, None, Preview]:
-        """What the recipe on the bench would make of the selected layer, or of the first rows of a large one.
+        """What the recipe on the bench would make of the selected layer, or of some rows of a large one.
 
         It is kept as `preview`, apart from the results; WorkbenchError where the calibration text has yet to be read, which takes
         long for a large model.
@@ -204,23 +206,19 @@ class Session:
         if not self.can_preview:
             raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
         rows, of = preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
-        if rows == of:
+        if len(rows) == of:
             result = yield from self._layer_steps(layer, recipe)
         else:
             moment = moment_of(layer, recipe, self.shared.stats())
-            result = yield from quantize_layer(self.model.weight(layer)[:rows], moment, recipe, name=layer)
-        self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of)
+            result = yield from quantize_layer(self.shared.weight(layer)[list(rows)], moment, recipe, name=layer)
+        errors = NOTHING if len(rows) == of else row_errors(self.shared.weight(layer)[list(rows)], result)
+        self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of, errors)
         return self._preview
 
     @property
     def can_preview(self) -> bool:
         """Whether a preview is a matter of seconds."""
         return self.shared.is_calibrated or self.shared.is_small
-
-    @property
-    def previews_whole(self) -> bool:
-        """Whether the selected layer is small enough to be previewed as a whole."""
-        return preview_rows(self.model.layer(self.layer)) == self.model.layer(self.layer).rows
 
     @property
     def preview(self) -> Preview | None:
@@ -304,8 +302,20 @@ class Session:
         return {result.name: result for result in self.results.values()}
 
     def original(self) -> Tensor:
-        """The selected layer's weight, float32 `[rows, cols]`."""
-        return self.model.weight(self.layer).float()
+        """The selected layer's weight, float32 `[rows, cols]`; it is not to be changed."""
+        return self.shared.weight(self.layer).float()
+
+    def portrait(self) -> Portrait:
+        """What is known of the selected layer's weight."""
+        layer, shape = self.layer, self.model.layer(self.layer)
+        return Portrait((shape.rows, shape.cols), lambda: (self.model.fingerprint, layer), lambda: self.shared.weight(layer))
+
+    def portrait_of(self, result: QuantizedLayer) -> Portrait:
+        """What is known of a result's weights; those of the result asked for last stay decoded."""
+        if self._decoded is None or self._decoded[0] is not result:
+            shape = (result.packed.rows, result.packed.cols)
+            self._decoded = (result, Portrait(shape, lambda: packed_content(result.packed), result.weight))
+        return self._decoded[1]
 
     def quantized(self) -> QuantizedModel:
         """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside its

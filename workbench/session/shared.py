@@ -7,6 +7,8 @@ from functools import cached_property
 from threading import RLock
 from typing import Any
 
+from torch import Tensor
+
 from workbench.analysis import residual, sketches
 from workbench.analysis.replay import Replay
 from workbench.analysis.squeeze import Squeeze
@@ -44,6 +46,7 @@ class SharedModel:
         self.model = model
         self.sketches: dict[str, Sketch] = {}
         self._lock, self._reading = RLock(), RLock()
+        self._latest: tuple[str, Tensor] | None = None
         self._streams: dict[bool, residual.Stream] = {}
         self._replays: dict[str, Replay] = {}
 
@@ -83,6 +86,13 @@ class SharedModel:
             if str(facts) not in self._replays:
                 self._replays[str(facts)] = Replay(in_basis(self.model, facts), text("evaluation"))
             return self._replays[str(facts)]
+
+    def weight(self, layer: str) -> Tensor:
+        """A layer's weight `[rows, cols]` as it is stored; the one asked for last stays in memory. It is not to be changed."""
+        latest = self._latest
+        if latest is None or latest[0] != layer:
+            latest = self._latest = (layer, self.model.weight(layer))
+        return latest[1]
 
     def sketch(self, layer: str) -> Sketch:
         """Moments and histogram of a layer's weights, read once; kept on disk by the content of the weights."""

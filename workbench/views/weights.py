@@ -21,6 +21,7 @@ def histogram(
     original: Histogram,
     quantized: Histogram | None = None,
     levels: Levels | None = None,
+    rows: tuple[int, int] | None = None,
     *,
     scope: str = "this layer",
     log: bool = False,
@@ -28,7 +29,8 @@ def histogram(
 ) -> Figure:
     """How often each value occurs in `scope`, before and after, with the quantizer's levels as orange lines.
 
-    Dotted lines are the edges of its cells: weights between two of them round to the level inside.
+    Dotted lines are the edges of its cells: weights between two of them round to the level inside. `rows` says that `quantized`
+    and `levels` are of so many rows of so many, scaled up.
     """
     traces = [bars(original, "original", theme.original, 0.75)]
     if quantized is not None:
@@ -52,7 +54,10 @@ def histogram(
     table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "original": original.counts})
     if quantized is not None:
         table["quantized"] = quantized.counts
-    return Figure("Which values do the weights take?", histogram_sentence(original, quantized, levels, scope), plot, table)
+    answer = histogram_sentence(original, quantized, levels, scope)
+    if quantized is not None and rows is not None:
+        answer += f" Orange is a preview of {rows[0]:,} of {rows[1]:,} rows, spread evenly and scaled up."
+    return Figure("Which values do the weights take?", answer, plot, table)
 
 
 def bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Live(param.Parameterized):
         after = self.session.choice
         chosen = replace(before, selection=after.selection) != after
         if chosen:
-            known = self.session.result is not None or not self.session.previews_whole
+            known = self.session.result is not None or self.session.preview is not None
             self.waiting = self.previews and before.layer == after.layer and not known
         self.param.update(choice=self.choice + chosen, selection=self.selection + (before.selection != after.selection))
 

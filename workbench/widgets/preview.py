@@ -15,9 +15,10 @@ PERIOD = 40  # milliseconds between looks
 
 
 class LivePreview(Component):
-    """Stored bits and error of the recipe on the bench, on the whole layer or the first rows of a large one.
+    """Stored bits and error of the recipe on the bench, on the whole layer or some rows of a large one.
 
-    Where the whole layer is small, all figures follow. The last preview stays, greyed, until the new one is there.
+    Where the whole layer is small, all figures follow; of a large one the histogram does, from these rows. The last preview
+    stays, greyed, until the new one is there.
     """
 
     watches = ("choice",)
@@ -83,5 +84,11 @@ def outcome(preview: Preview | None) -> str:
     result = preview.result
     error = result.relative_error if result.output_error is None else result.output_error
     what = "weight error" if result.output_error is None else "output error"
-    where = "the whole layer" if preview.is_whole else f"{preview.rows} of {preview.of:,} rows, counted alone"
-    return f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)} ({where})."
+    said = f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)}"
+    if preview.is_whole:
+        return f"{said} (the whole layer)."
+    rows = f"{len(preview.rows)} of {preview.of:,} rows, spread evenly and counted alone"
+    if preview.interval is None:
+        return f"{said} ({rows})."
+    low, high = map(themes.error, preview.interval)
+    return f"{said} ({rows}; weight error of all rows {low} to {high}, 95 % interval)."

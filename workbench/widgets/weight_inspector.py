@@ -1,49 +1,32 @@
 """What do the weights look like? Values and levels, tails, ranges, outliers, singular values, and the matrix itself."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
+import pandas as pd
 import panel as pn
 from torch import Tensor
 
-from workbench.analysis import distribution, weights
-from workbench.analysis.weights import Window
+from workbench.analysis import distribution, portrait, weights
+from workbench.analysis.weights import Histogram, Levels
 from workbench.views import distribution as distribution_views
 from workbench.views import weights as views
-from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.component import FigureFrame, chosen, theme
 from workbench.widgets.marks import ChannelInput, RowInput
+from workbench.widgets.picture import PictureSection
 from workbench.widgets.sections import Sections
+from workbench.widgets.weight_section import WeightSection
 
 LAYER = -1  # the row slider's first stop: the whole layer
-FIRST = "This layer is not quantized yet: press Quantize this layer."
+ALONE, ERROR = "spectrum", "spectrum with the error"  # names of tables
 QUICK = 2048  # rows or columns up to which singular values are computed without being asked for
-EDGES = ("First row", "Last row", "First column", "Last column")
-
-
-class WeightSection(Component):
-    """A section over the selected layer: its `original` weights, and `quantized` ones where there is a result."""
-
-    watches = ("choice", "results", "selection")
-
-    def refresh(self) -> None:
-        """Read the weights, then show them."""
-        self.original = self.session.original()
-        result = self.session.result
-        self.quantized: Tensor | None = None if result is None else result.weight()
-        self.paint()
-
-    def paint(self) -> None:
-        """Draw what was read."""
-        raise NotImplementedError
-
-    def marked(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Marked rows and columns."""
-        return self.session.selection.rows, self.session.selection.channels
 
 
 class HistogramSection(WeightSection):
     """How often each value occurs, with the quantizer's levels and cells."""
 
-    def build(self) -> pn.viewable.Viewable:
+    def layout(self) -> pn.viewable.Viewable:
         """The figure and its switches."""
         self.row = pn.widgets.IntInput(
             label="Row (−1: whole layer)", value=LAYER, start=LAYER, width=170, description="One row has exact levels of its own."
@@ -56,19 +39,37 @@ class HistogramSection(WeightSection):
         self.log.param.watch(lambda _: self.paint(), "value")
         return pn.Column(pn.FlexBox(self.row, self.log), self.frame, sizing_mode="stretch_width")
 
-    def paint(self) -> None:
-        """The histogram of the layer or of one row."""
+    def wanted(self) -> list[Callable[[], Any]]:
+        """Counts of the layer or of one row, before and after, and the levels."""
         last = self.original.shape[0] - 1
         self.row.param.update(end=last, value=min(self._row(), last))
-        result, row, limit = self.session.result, self._row(), self.session.shared.sketch(self.session.layer).histogram.high
-        part = slice(None) if row == LAYER else slice(row, row + 1)
-        before = weights.histogram(self.original[part], limit=limit)
-        after = None if self.quantized is None else weights.histogram(self.quantized[part], limit=limit)
-        levels = None
-        if result is not None and self.quantized is not None:
-            levels = weights.layer_levels(result.packed) if row == LAYER else weights.row_levels(self.quantized[row])
+        row, layer, result, sample = self._row(), self.session.layer, self.session.result, self.session.preview
+        before, after, shared = self.original, self.quantized, self.session.shared
+
+        def counts() -> Histogram:
+            own = shared.sketch(layer).histogram
+            return own if row == LAYER else weights.histogram(before.weight[row], limit=own.high)
+
+        def quantized() -> tuple[Histogram, Levels | None] | None:
+            limit = shared.sketch(layer).histogram.high
+            if after is not None and result is not None:
+                if row != LAYER:
+                    return weights.histogram(after.weight[row], limit=limit), weights.row_levels(after.weight[row])
+                return portrait.bars(after, limit), portrait.levels(after, result.packed)
+            if sample is None or row != LAYER:
+                return None
+            some = weights.histogram(sample.result.weight(), limit=limit)
+            return some.times(sample.of / len(sample.rows)), weights.layer_levels(sample.result.packed)
+
+        return [counts, quantized]
+
+    def draw(self, before: Histogram, after: tuple[Histogram, Levels | None] | None) -> None:
+        """The histogram of the layer or of one row."""
+        row, sample = self._row(), self.session.preview
+        bars, levels = (None, None) if after is None else after
         scope = "this layer" if row == LAYER else f"row {row}"
-        self.frame.draw(views.histogram(before, after, levels, scope=scope, log=self.log.value, theme=theme()))
+        rows = None if sample is None or self.quantized is not None else (len(sample.rows), sample.of)
+        self.frame.draw(views.histogram(before, bars, levels, rows, scope=scope, log=self.log.value, theme=theme()))
 
     def _row(self) -> int:
         """The chosen row; an emptied field stands for the whole layer."""
@@ -78,142 +79,103 @@ class HistogramSection(WeightSection):
 class TailSection(WeightSection):
     """Quantiles of the weights against a normal and a Laplace law."""
 
-    def build(self) -> pn.viewable.Viewable:
+    def layout(self) -> pn.viewable.Viewable:
         """The figure."""
         self.frame = FigureFrame()
         return self.frame.view
 
-    def paint(self) -> None:
+    def wanted(self) -> list[Callable[[], Any]]:
+        """Quantiles of both matrices."""
+        return self.both("quantiles", distribution.quantile_pairs)
+
+    def draw(self, before: pd.DataFrame, after: pd.DataFrame | None) -> None:
         """Both matrices against the laws."""
-        after = None if self.quantized is None else distribution.quantile_pairs(self.quantized)
-        self.frame.draw(distribution_views.against_normal(distribution.quantile_pairs(self.original), after, theme=theme()))
+        self.frame.draw(distribution_views.against_normal(before, after, theme=theme()))
 
 
 class RangeSection(WeightSection):
     """Ranges of rows and of columns, with marked ones."""
 
-    def build(self) -> pn.viewable.Viewable:
+    def layout(self) -> pn.viewable.Viewable:
         """Two figures."""
         self.frames = {"row": FigureFrame(), "column": FigureFrame()}
         return pn.Column(*self.frames.values(), sizing_mode="stretch_width")
 
-    def paint(self) -> None:
+    def wanted(self) -> list[Callable[[], Any]]:
+        """Ranges of both matrices, from both sides."""
+        return [find for side in self.frames for find in self.both(f"ranges of {side}s", partial(distribution.ranges, side=side))]
+
+    def draw(self, *found: pd.DataFrame | None) -> None:
         """Both sides."""
-        for (side, frame), marks in zip(self.frames.items(), self.marked(), strict=True):
-            after = None if self.quantized is None else distribution.ranges(self.quantized, side)
-            frame.draw(distribution_views.ranges(distribution.ranges(self.original, side), after, marks, theme=theme()))
+        pairs = zip(found[::2], found[1::2], strict=True)
+        for frame, (before, after), marks in zip(self.frames.values(), pairs, self.marked(), strict=True):
+            assert before is not None
+            frame.draw(distribution_views.ranges(before, after, marks, theme=theme()))
 
 
 class OutlierSection(WeightSection):
     """The largest weights and where they sit."""
 
-    def build(self) -> pn.viewable.Viewable:
+    def layout(self) -> pn.viewable.Viewable:
         """The figure."""
         self.frame = FigureFrame()
         return self.frame.view
 
-    def paint(self) -> None:
+    def wanted(self) -> list[Callable[[], Any]]:
+        """The hundred largest and what became of them, and the share of all that lie far out."""
+        before, after, shared, layer = self.original, self.quantized, self.session.shared, self.session.layer
+
+        def largest() -> pd.DataFrame:
+            table = before.table("largest", distribution.largest)
+            if after is None:
+                return table
+            became = after.table("largest of the original", partial(distribution.became, table), before.made)
+            return table.assign(became=became["became"])
+
+        return [largest, lambda: shared.sketch(layer).outlier_share]
+
+    def draw(self, table: pd.DataFrame, beyond: float) -> None:
         """The hundred largest."""
-        rows, cols = self.original.shape
-        table = distribution.largest(self.original, self.quantized)
-        beyond = self.session.shared.sketch(self.session.layer).outlier_share
-        self.frame.draw(distribution_views.outliers(table, (rows, cols), beyond, self.marked(), theme=theme()))
+        self.frame.draw(distribution_views.outliers(table, self.original.shape, beyond, self.marked(), theme=theme()))
 
 
 class SpectrumSection(WeightSection):
     """Singular values of the matrix, of the quantized one and of the difference."""
 
-    def build(self) -> pn.viewable.Viewable:
+    def layout(self) -> pn.viewable.Viewable:
         """The figure, and a button for matrices that take a while."""
         self.go = pn.widgets.Button(label="Compute", visible=False, width=120, stylesheets=[chosen()])
-        self.go.on_click(lambda _: self.notices.guard(self._draw))
+        self.go.on_click(lambda _: self.notices.guard(super(SpectrumSection, self).paint))
         self.frame = FigureFrame()
         return pn.Column(self.go, self.frame, sizing_mode="stretch_width")
 
     def paint(self) -> None:
-        """At once where it is quick."""
-        small = min(self.original.shape)
-        self.go.visible = small > QUICK
-        if small <= QUICK:
-            self._draw()
+        """At once where it is quick, or known already."""
+        small, after = min(self.original.shape), self.quantized
+        known = self.original.has(ALONE) if after is None else after.has(ERROR, self.original.made)
+        self.go.visible = small > QUICK and not known
+        if not self.go.visible:
+            super().paint()
         else:
-            what = f"Singular values of a matrix with {small:,} of them take some seconds: press Compute."
+            what = f"Singular values of a matrix with {small:,} of them take a while: press Compute."
             self.frame.say("Is the matrix, or its error, of low rank?", what)
 
-    def _draw(self) -> None:
-        self.frame.draw(distribution_views.singular(distribution.spectra(self.original, self.quantized), theme=theme()))
+    def wanted(self) -> list[Callable[[], Any]]:
+        """The original's, then those of the result and of the error."""
+        before, after = self.original, self.quantized
 
+        def alone() -> pd.DataFrame:
+            return before.table(ALONE, distribution.spectra)
 
-class PictureSection(WeightSection):
-    """The matrix from afar and, in a window, weight by weight: by numbers, or by a box drawn on it."""
+        def error(quantized: Tensor) -> pd.DataFrame:
+            return distribution.spectra(before.weight.float(), quantized, alone())
 
-    def build(self) -> pn.viewable.Viewable:
-        """What is shown, the window, the picture."""
-        self.what = pn.widgets.RadioButtonGroup(
-            label="Show", options=["original", "quantized", "difference"], value="original", width=330, stylesheets=[chosen()]
-        )
-        self.edges = [
-            pn.widgets.IntInput(label=label, value=0, start=0, width=110, description="Edge of the window that is shown.")
-            for label in EDGES
-        ]
-        self.whole = pn.widgets.Button(label="Whole matrix", width=120, margin=(26, 10, 0, 10), stylesheets=[chosen()])
-        self.frame, self._filling = FigureFrame(), False
-        self.shape = ("", 0, 0)  # of the layer that the window belongs to
-        self.what.param.watch(lambda _: self._draw(), "value")
-        for edge in self.edges:
-            edge.param.watch(lambda _: self._draw(), "value")
-        self.whole.on_click(lambda _: self.zoom(None))
-        self.frame.plot.param.watch(self._zoomed, "relayout_data")
-        return pn.Column(self.what, pn.FlexBox(*self.edges, self.whole), self.frame, sizing_mode="stretch_width")
+        return [alone, lambda: None if after is None else after.table(ERROR, error, before.made)]
 
-    def paint(self) -> None:
-        """The same window of the same layer, the whole matrix of another one."""
-        rows, cols = self.original.shape
-        if (self.session.layer, rows, cols) != self.shape:
-            self.shape = (self.session.layer, rows, cols)
-            self.zoom(None)
-        else:
-            self._draw()
-
-    def zoom(self, window: Window | None) -> None:
-        """Show a window (first and last row, first and last column), or the whole matrix."""
-        rows, cols = self.original.shape
-        window = window or (0, rows - 1, 0, cols - 1)
-        self._filling = True
-        for edge, value, last in zip(self.edges, window, (rows, rows, cols, cols), strict=True):
-            edge.param.update(end=last - 1, value=int(min(max(value, 0), last - 1)))
-        self._filling = False
-        self._draw()
-
-    def _window(self) -> Window:
-        """The window in the fields, its edges in order; an emptied field is the matrix's edge."""
-        ends = (0, self.original.shape[0] - 1, 0, self.original.shape[1] - 1)
-        top, bottom, left, right = (end if edge.value is None else edge.value for edge, end in zip(self.edges, ends, strict=True))
-        return min(top, bottom), max(top, bottom), min(left, right), max(left, right)
-
-    def _draw(self) -> None:
-        if self._filling:
-            return
-        matrices = {"original": self.original, "quantized": self.quantized}
-        if self.quantized is not None:
-            matrices["difference"] = self.quantized - self.original
-        shown, signed = matrices.get(self.what.value), self.what.value == "difference"
-        if shown is None:
-            self.frame.say(f"Where is the {self.what.value}?", FIRST)
-            return
-        limit = None if signed else float(self.original.abs().max())
-        image = weights.raster(shown, signed=signed, window=self._window())
-        self.frame.draw(views.raster(image, self.what.value, limit, self.marked(), theme=theme()))
-
-    def _zoomed(self, event: Any) -> None:
-        """A box drawn on the picture becomes the window; a double click shows the whole matrix."""
-        data: dict[str, Any] = event.new or {}
-        edges: list[Any] = [data.get(f"{axis}.range[{end}]") for axis in ("yaxis", "xaxis") for end in (0, 1)]
-        if any(data.get(f"{axis}.autorange") for axis in ("xaxis", "yaxis")):
-            self.zoom(None)
-        elif all(edge is not None for edge in edges):
-            bottom, top, left, right = (round(float(edge)) for edge in edges)
-            self.zoom((min(top, bottom), max(top, bottom), min(left, right), max(left, right)))
+    def draw(self, before: pd.DataFrame, after: pd.DataFrame | None) -> None:
+        """All there are."""
+        self.go.visible = False
+        self.frame.draw(distribution_views.singular(before if after is None else after, theme=theme()))
 
 
 class WeightInspector(Sections):

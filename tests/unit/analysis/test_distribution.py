@@ -60,12 +60,12 @@ def test_ranges_are_sorted_out_line_by_line(side: str, dim: int) -> None:
 def test_the_largest_weights_come_with_their_place_and_distance() -> None:
     weight = WEIGHT.clone()
     weight[7, 11], weight[3, 2] = -1.5, 1.25
-    table = distribution.largest(weight, weight.round(), count=5)
+    table = distribution.largest(weight, count=5)
     assert table[["row", "column"]].head(2).to_numpy().tolist() == [[7, 11], [3, 2]]
     assert table["value"].head(2).tolist() == [-1.5, 1.25]
     expected = (weight[7, 11] - weight.mean()) / weight.std(correction=0)
     assert table["sigma"].iloc[0] == pytest.approx(expected.item(), rel=1e-5)
-    assert table["became"].head(2).tolist() == [-2.0, 1.0]
+    assert distribution.became(table, weight.round())["became"].head(2).tolist() == [-2.0, 1.0]
     assert len(distribution.largest(torch.ones(2, 2))) == 4
 
 

@@ -45,14 +45,33 @@ def test_a_preview_is_no_result_of_the_session(explorer: Explorer) -> None:
     assert explorer.session.preview is None, "only the latest is kept"
 
 
-def test_a_large_layer_is_previewed_by_its_first_rows(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_layer_is_previewed_by_rows_from_all_over_it(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.session.preview.WEIGHTS", 64 * 8)
     explorer.bench.form.settings["bits"].value = 3
     preview = explorer.session.preview
-    assert preview.result.weight().shape == (8, 64)
+    assert list(preview.rows) == [4, 12, 20, 28, 36, 44, 52, 60]
     assert explorer.result is None, "a few rows are no result of the layer"
     assert "8 of 64 rows" in explorer.bench.preview.shown.object
     assert not explorer.live.waiting
+
+    whole = Job(explorer.session.quantize_steps).run_here().result()
+    torch.testing.assert_close(preview.result.weight(), whole.weight()[list(preview.rows)], rtol=0, atol=0)
+    low, high = preview.interval
+    assert low < preview.result.relative_error < high
+    assert low < whole.relative_error < high, "the interval is one of the whole layer's error"
+
+
+def test_the_histogram_of_a_large_layer_follows_the_preview_and_says_so(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.session.preview.WEIGHTS", 64 * 8)
+    frame = explorer.tabs["Weights"]["Histogram"].frame
+    explorer.bench.form.settings["bits"].value = 3
+    original, quantized = (trace["y"] for trace in frame.figure.plot["data"])
+    assert sum(quantized) == sum(original), "scaled up from 8 rows to 64"
+    assert "a preview of 8 of 64 rows, spread evenly and scaled up" in frame.answer.object
+    explorer.bench.one.clicks += 1
+    assert "preview" not in frame.answer.object
 
 
 def test_figures_wait_greyed_until_the_preview_is_there(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,8 @@ def test_every_section_follows_the_layer_and_its_result(session: Session, name: 
 def test_only_the_section_in_front_reads_the_weights(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     view = WeightInspector(session, threaded=False)
     view.section.value = "Outliers"
-    read, original = [], session.original
-    monkeypatch.setattr(session, "original", lambda: read.append(1) or original())
+    read, portrait = [], session.portrait
+    monkeypatch.setattr(session, "portrait", lambda: read.append(1) or portrait())
     view.live.results += 1
     assert len(read) == 1
 

@@ -1,0 +1,72 @@
+"""Figures of a matrix: what they show is found out at once where it is small, and out of the page's way where it is large."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import panel as pn
+
+from workbench.jobs import Job, Status
+from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.notices import Notices
+
+PERIOD = 40  # milliseconds between looks
+PATIENCE = 0.4  # seconds after which it is said that something is being worked out
+
+
+@dataclass(frozen=True)
+class Found:
+    """`done` of `total` things that the figures show are known."""
+
+    done: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """How much of the whole is done, 0 to 1."""
+        return self.done / self.total
+
+
+class Study(pn.viewable.Viewer):
+    """Works out what `body` shows, then draws it; meanwhile the page goes on, and a later wish replaces this one.
+
+    What takes longer than a moment greys `body` and shows how far it is, with a way to cancel.
+    """
+
+    def __init__(self, body: pn.viewable.Viewable, notices: Notices, *, threaded: bool) -> None:
+        super().__init__()
+        self.body = body
+        self.jobs = JobPanel(notices, threaded=threaded, period=PERIOD)
+        self.jobs.view.visible = False
+        self.view = pn.Column(self.jobs, body, sizing_mode="stretch_width")
+
+    def run(self, wanted: Sequence[Callable[[], Any]], draw: Callable[..., None], *, at_once: bool) -> None:
+        """Call everything `wanted`, then `draw` with what came of it."""
+        if at_once:
+            draw(*(find() for find in wanted))
+            return
+
+        def steps() -> Generator[Found, None, list[Any]]:
+            found = []
+            for find in wanted:
+                found.append(find())
+                yield Found(len(found), len(wanted))
+            return found
+
+        def ended(job: Job[list[Any]]) -> None:
+            if job.status is Status.DONE and not self.jobs.waits:
+                self._show(busy=False)
+                draw(*job.result())
+
+        self.jobs.run(steps, "reading the weights", seen=self._seen, ended=ended, latest=True)
+
+    def _seen(self, job: Job[Any]) -> None:
+        if job.seconds > PATIENCE:
+            self._show(busy=True)
+
+    def _show(self, *, busy: bool) -> None:
+        self.jobs.view.visible = busy
+        self.body.styles = {**self.body.styles, "opacity": "0.45" if busy else "1"}
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
