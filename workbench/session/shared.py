@@ -18,7 +18,7 @@ from workbench.jobs import Queue
 from workbench.models import ModelHandle
 from workbench.models.fused import in_basis
 from workbench.models.text import text
-from workbench.store import Store
+from workbench.store import Store, key
 
 CALIBRATION_TOKENS = 16_384
 SMALL = 20_000_000  # weights of a model that is calibrated without being asked: seconds
@@ -69,6 +69,11 @@ class SharedModel:
     def is_calibrated(self) -> bool:
         """Whether the text has been run through the model already."""
         return "_stats" in self.__dict__
+
+    @property
+    def calibration(self) -> str:
+        """Which text makes the statistics, and how much of it, for a key."""
+        return key(text("calibration").fingerprint, CALIBRATION_TOKENS)
 
     def stats(self) -> CalibrationStats:
         """Second moments of the built-in calibration text, made once for all sessions."""

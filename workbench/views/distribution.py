@@ -12,6 +12,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
+MOST = 1500  # rows or columns that are drawn as lines of their own
 TENTH = 0.1  # of the singular values, for the sentence
 
 
@@ -68,18 +69,23 @@ def tail_sentence(pairs: pd.DataFrame) -> str:
 def ranges(
     original: pd.DataFrame, quantized: pd.DataFrame | None = None, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Least to largest weight of every row or column (`analysis.distribution.ranges`), with the band that holds 9 of 10."""
+    """Least to largest weight of every row or column (`analysis.distribution.ranges`), with the band that holds 9 of 10.
+
+    Where there are more than can be told apart, neighbours are drawn as one; the table has all.
+    """
     side = original.columns[0]
+    drawn, step = bundled(original)
     data = [
-        edge(original, side, "least", theme.original, "original, least and largest", shown=True),
-        edge(original, side, "most", theme.original, "original, least and largest", shown=False),
-        edge(original, side, "low", theme.original, "", shown=False, width=0),
-        edge(original, side, "high", theme.original, "9 of 10 weights", shown=True, width=0) | filled(theme.original),
+        edge(drawn, side, "least", theme.original, "original, least and largest", shown=True),
+        edge(drawn, side, "most", theme.original, "original, least and largest", shown=False),
+        edge(drawn, side, "low", theme.original, "", shown=False, width=0),
+        edge(drawn, side, "high", theme.original, "9 of 10 weights", shown=True, width=0) | filled(theme.original),
     ]
     if quantized is not None:
+        after, _ = bundled(quantized)
         data += [
-            edge(quantized, side, "least", theme.quantized, "quantized, least and largest", shown=True),
-            edge(quantized, side, "most", theme.quantized, "quantized, least and largest", shown=False),
+            edge(after, side, "least", theme.quantized, "quantized, least and largest", shown=True),
+            edge(after, side, "most", theme.quantized, "quantized, least and largest", shown=False),
         ]
     layout = themes.layout(
         theme,
@@ -91,7 +97,19 @@ def ranges(
     )
     table = original if quantized is None else original.merge(quantized, on=side, suffixes=("", " quantized"))
     question = f"Do all {side}s have the same range?"
-    return Figure(question, range_sentence(original, side), {"data": data, "layout": layout}, table)
+    answer = range_sentence(original, side)
+    if step > 1:
+        answer += f" Each step of the figure is {step} {side}s, their least and their largest weights."
+    return Figure(question, answer, {"data": data, "layout": layout}, table)
+
+
+def bundled(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Neighbouring lines taken together so that at most `MOST` are left, and how many make one."""
+    step = -(-len(table) // MOST)
+    if step == 1:
+        return table, 1
+    how = {table.columns[0]: "first", "least": "min", "low": "min", "median": "median", "high": "max", "most": "max"}
+    return table.groupby(np.arange(len(table)) // step).agg(how), step
 
 
 def edge(table: pd.DataFrame, side: str, column: str, color: str, name: str, *, shown: bool, width: float = 1) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """What did the method do inside this layer? Its sign patterns, its transform, its groups of weights, its sweeps."""
 
+from functools import partial
 from typing import ClassVar
 
+import pandas as pd
 import panel as pn
 
 from workbench.analysis import basis, codebook, trace, transform
-from workbench.analysis.groups import group_map
+from workbench.analysis.codebook import SignPatterns
+from workbench.analysis.groups import GroupMap, group_map
+from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Sweeps
 from workbench.views import codebook as codebook_views
 from workbench.views import groups as group_views
@@ -14,6 +18,7 @@ from workbench.views import transform as transform_views
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.scrubber import ScrubberView
 from workbench.widgets.sections import Sections
+from workbench.widgets.study import Study
 
 FIRST = "This layer is not quantized yet: press Quantize this layer."
 LENGTH = 10  # signs of a pattern where no codebook says otherwise
@@ -25,23 +30,47 @@ class SignView(Component):
     def build(self) -> pn.viewable.Viewable:
         """Two figures."""
         self.patterns, self.flips = FigureFrame(), FigureFrame()
-        return pn.Column(self.patterns, self.flips, sizing_mode="stretch_width")
+        self._before: tuple[str, SignPatterns] | None = None  # what it was made from, and the patterns of the original
+        self.study = Study(
+            pn.Column(self.patterns, self.flips, sizing_mode="stretch_width"), self.notices, threaded=self.threaded
+        )
+        return self.study.view
 
     def refresh(self) -> None:
         """Both for the selected layer and its result."""
-        original, result = self.session.original(), self.session.result
+        original, result = self.session.portrait(), self.session.result
         nodes = [] if result is None else [node for _, node in codebook.codebook_nodes(result.packed)]
         length = min(nodes[0].facts["length"] if nodes else LENGTH, original.shape[1])
-        after = None
-        if result is not None and basis.is_transformed(result.packed):
-            after = codebook.sign_patterns(basis.coded(result.packed, original)[1], length)
-        self.patterns.draw(codebook_views.patterns(codebook.sign_patterns(original, length), after, theme=theme()))
-        if result is None or not nodes:
+        made = f"{original.made} {length}"
+
+        def before() -> tuple[str, SignPatterns]:
+            last = self._before
+            return last if last is not None and last[0] == made else (made, codebook.sign_patterns(original.weight, length))
+
+        def after() -> SignPatterns | None:
+            if result is None or not basis.is_transformed(result.packed):
+                return None
+            return codebook.sign_patterns(basis.coded(result.packed, original.weight.float())[1], length)
+
+        def flips() -> pd.DataFrame | None:
+            return codebook.summary(result.packed, original.weight.float()) if result is not None and nodes else None
+
+        self.study.run([before, after, flips], partial(self._draw, result), at_once=original.is_light)
+
+    def _draw(
+        self,
+        result: QuantizedLayer | None,
+        before: tuple[str, SignPatterns],
+        after: SignPatterns | None,
+        flips: pd.DataFrame | None,
+    ) -> None:
+        self._before = before
+        self.patterns.draw(codebook_views.patterns(before[1], after, theme=theme()))
+        if result is None or flips is None:
             missing = FIRST if result is None else "This recipe has no binary codebook: try the preset btc at 0.8 bits."
             self.flips.say("How many signs does the codebook flip?", missing)
         else:
-            table, moved = codebook.summary(result.packed, original), result.recipe.assignment.name != "nearest"
-            self.flips.draw(codebook_views.flips(table, moved=moved, theme=theme()))
+            self.flips.draw(codebook_views.flips(flips, moved=result.recipe.assignment.name != "nearest", theme=theme()))
 
 
 class TransformView(Component):
@@ -87,19 +116,29 @@ class GroupView(Component):
             pn.widgets.IntInput(label=f"First {what}", value=0, start=0, width=130) for what in ("row", "column")
         )
         self.frame = FigureFrame()
+        self.found: GroupMap | None = None
         for field in (self.row, self.col):
             field.param.watch(lambda _: self._picture(), "value")
-        return pn.Column(pn.FlexBox(self.row, self.col), self.frame, sizing_mode="stretch_width")
+        body = pn.Column(pn.FlexBox(self.row, self.col), self.frame, sizing_mode="stretch_width")
+        self.study = Study(body, self.notices, threaded=self.threaded)
+        return self.study.view
 
     def refresh(self) -> None:
         """The groups of the selected layer's result."""
-        result = self.session.result
-        self.found = None if result is None else group_map(result.packed, self.session.original())
-        if self.found is not None:
-            rows, cols = self.found.groups.shape
+        original, result = self.session.portrait(), self.session.result
+
+        def groups() -> GroupMap | None:
+            return None if result is None else group_map(result.packed, original.weight.float())
+
+        self.study.run([groups], self._draw, at_once=original.is_light)
+
+    def _draw(self, found: GroupMap | None) -> None:
+        self.found = found
+        if found is not None:
+            rows, cols = found.groups.shape
             self.row.param.update(end=rows - 1, value=min(self.row.value or 0, rows - 1))
             self.col.param.update(end=cols - 1, value=min(self.col.value or 0, cols - 1))
-        self.row.visible = self.col.visible = self.found is not None
+        self.row.visible = self.col.visible = found is not None
         self._picture()
 
     def _picture(self) -> None:

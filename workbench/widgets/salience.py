@@ -1,11 +1,14 @@
 """Which channels matter? Sorted by a measure, brushed, and followed through weights, activations and the residual stream."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import pandas as pd
 import panel as pn
 
 from workbench.analysis import distribution, residual, saliency
+from workbench.analysis.portrait import Portrait
 from workbench.analysis.saliency import MEASURES
 from workbench.models.anatomy import Anatomy, AnatomyError
 from workbench.views import distribution as distribution_views
@@ -14,10 +17,11 @@ from workbench.views import salience as views
 from workbench.widgets.component import PLOT_CONFIG, Component, FigureFrame, chosen, theme
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.marks import ChannelInput, brushed
+from workbench.widgets.study import Study
 
 FOLLOWED = 6  # channels that the figures below the curve show
 WIDE = 4096  # columns from which on measures that invert the second moment are computed only when asked for
-COSTLY = "removal_cost"
+CHEAP = [name for name in MEASURES if name != "removal_cost"]
 BRUSH = PLOT_CONFIG | {"modeBarButtons": [["toImage", "zoom2d", "select2d", "resetScale2d"]]}
 NONE_CHOSEN = "Choose channels: draw a box around points of the first figure, or type their numbers into Marked channels."
 NOT_READ = "Inputs have not been looked at yet: press Read the calibration text."
@@ -54,50 +58,66 @@ class SalienceView(Component):
         self.most.on_click(lambda _: self.notices.guard(self._mark_most))
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.view.visible = False
+        self.table = pd.DataFrame()
         self.curve, self.standing, self.columns, self.stream = (FigureFrame() for _ in range(4))
         self.curve.plot.config = BRUSH
         self.curve.plot.param.watch(lambda event: self.notices.guard(lambda: self._brushed(event)), "selected_data")
         self.measure.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         self.meaning = pn.pane.HTML("", margin=(0, 10), sizing_mode="stretch_width")
         controls = pn.FlexBox(self.measure, self.channels.view, self.most, self.read)
-        frames = (self.curve, self.standing, self.columns, self.stream)
-        return pn.Column(controls, self.meaning, self.jobs, *frames, sizing_mode="stretch_width")
+        frames = pn.Column(self.curve, self.standing, self.columns, self.stream, sizing_mode="stretch_width")
+        self.study = Study(frames, self.notices, threaded=self.threaded)
+        return pn.Column(controls, self.meaning, self.jobs, self.study, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """All four figures for the selected layer, measure and marks."""
         self.read.visible = not self.session.shared.is_calibrated
         self.meaning.object = f"<small>{MEASURES[self.measure.value].meaning}</small>"
-        weight, stats = self.session.original(), None
-        if self.session.shared.is_calibrated:
-            stats = self.session.shared.stats().get(self.session.layer)
-        self.table = saliency.salience_table(weight, stats, self._wanted(weight.shape[1]))
-        result, marks = self.session.result, self.session.selection.channels
+        weight = self.session.portrait()
+        marks = self.session.selection.channels[:FOLLOWED]
+        wanted = [*self._shares(weight), *self._groups(weight), *ranges_of(weight, marks)]
+        self.study.run(wanted, self._draw, at_once=weight.is_light)
+
+    def _shares(self, weight: Portrait) -> list[Callable[[], pd.DataFrame]]:
+        """One table: the measures of all channels; a costly one of a wide layer only once it has been asked for."""
+        shared, layer, asked = self.session.shared, self.session.layer, self.measure.value
+        stats = shared.stats().get(layer) if shared.is_calibrated else None
+
+        def parts() -> Iterator[pd.DataFrame]:
+            for name, how in MEASURES.items():
+                others = (shared.calibration,) if how.needs_stats else ()
+                cheap = name in (asked, *CHEAP) or weight.shape[1] < WIDE
+                if (stats is not None or not how.needs_stats) and (cheap or weight.has(name, *others)):
+                    yield weight.table(name, partial(saliency.salience_table, stats=stats, names=[name]), *others)[[name]]
+
+        return [lambda: pd.concat([pd.DataFrame({"channel": range(weight.shape[1])}), *parts()], axis=1)]
+
+    def _groups(self, weight: Portrait) -> list[Callable[[], Any]]:
+        """The share of each channel in the groups of a split, where there is a result."""
+        result = self.session.result
+        return [lambda: None if result is None else saliency.group_shares(result.packed, weight.weight.float())]
+
+    def _draw(self, table: pd.DataFrame, groups: Any, chosen: pd.DataFrame | None, everything: pd.DataFrame | None) -> None:
+        """All four figures."""
+        self.table, marks = table, self.session.selection.channels
         if self.measure.value in self.table:
-            groups = None if result is None else saliency.group_shares(result.packed, weight)
             self.ranked = saliency.ranked(self.table, self.measure.value)
             self.curve.draw(views.curve(self.ranked, self.measure.value, marks, groups, theme=theme()))
         else:
             self.curve.say("Which channels carry the output?", NOT_READ)
         self.most.disabled = self.measure.value not in self.table
-        self._follow(weight, marks[:FOLLOWED])
+        self._follow(marks[:FOLLOWED], chosen, everything)
 
-    def _wanted(self, cols: int) -> list[str]:
-        """The measures to compute: all of them, but on wide layers a costly one only when it is asked for."""
-        return [name for name in MEASURES if name != COSTLY or cols < WIDE or self.measure.value == COSTLY]
-
-    def _follow(self, weight: Any, marks: tuple[int, ...]) -> None:
+    def _follow(self, marks: tuple[int, ...], chosen: pd.DataFrame | None, everything: pd.DataFrame | None) -> None:
         """What is known of the marked channels."""
         questions = ("Do all measures agree on these channels?", "What do the weights of these channels look like?")
-        if not marks:
+        if chosen is None or everything is None:
             for frame, question in zip((self.standing, self.columns), questions, strict=True):
                 frame.say(question, NONE_CHOSEN)
             self.stream.say(residual_views.QUESTION, NONE_CHOSEN)
             return
-        cols = weight.shape[1]
-        self.standing.draw(views.standing(saliency.standing(self.table, marks), cols, theme=theme()))
-        ranges = distribution.ranges(weight[:, list(marks)], "column").assign(column=list(marks))
-        everything = distribution.ranges(weight.reshape(-1, 1), "column")
-        self.columns.draw(distribution_views.columns(ranges, everything, theme=theme()))
+        self.standing.draw(views.standing(saliency.standing(self.table, marks), len(self.table), theme=theme()))
+        self.columns.draw(distribution_views.columns(chosen, everything, theme=theme()))
         self._stream(marks)
 
     def _stream(self, marks: tuple[int, ...]) -> None:
@@ -145,3 +165,14 @@ class SalienceView(Component):
         if self.session.shared.is_calibrated:
             self.measure.value = "output_energy"
         self.live.results += 1
+
+
+def ranges_of(weight: Portrait, marks: Sequence[int]) -> list[Callable[[], pd.DataFrame | None]]:
+    """Two tables: ranges of the weights of marked channels, and of all weights; None each where nothing is marked."""
+    if not marks:
+        return [lambda: None, lambda: None]
+    places = list(marks)
+    return [
+        lambda: distribution.ranges(weight.weight[:, places], "column").assign(column=places),
+        lambda: weight.table("range of all", lambda w: distribution.ranges(w.reshape(-1, 1), "column")),
+    ]
