@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import torch
 
 import workbench as wb
+from workbench.calibration import CalibrationStats
 from workbench.errors import ModelError, RecipeError, WorkbenchError
 from workbench.jobs import Job
 from workbench.quantized import QuantizedLayer
@@ -140,6 +143,27 @@ def test_a_cancelled_job_leaves_no_result(session: Session) -> None:
     job.on_change(lambda job: job.cancel())
     job.run_here()
     assert (session.whole, session.results) == (None, {})
+
+
+def test_who_leaves_while_the_text_is_read_leaves_at_once_and_the_others_still_get_it(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = Event(), Event()
+
+    def slowly(*given: Any, **named: Any) -> CalibrationStats:
+        begun.set()
+        assert go_on.wait(60)
+        return wb.calibrate(*given, **named)
+
+    monkeypatch.setattr("workbench.session.shared.calibrate", slowly)
+    shared = SharedModel(wb.open_model(tiny_models["llama"]))
+    leaves, stays = (Job(Session(shared, recipe=RTN).quantize_steps).start() for _ in range(2))
+    assert begun.wait(60)
+    leaves.cancel()
+    assert leaves.wait(20), "the job waits for a text that nobody wants any more"
+    go_on.set()
+    assert stays.result(60).bits_per_weight > 0
+    assert shared.is_calibrated
 
 
 def test_the_layer_table_shows_figures_only_where_there_is_a_result(session: Session) -> None:

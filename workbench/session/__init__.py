@@ -5,6 +5,17 @@ from workbench.session.differences import differences
 from workbench.session.history import History, Kind
 from workbench.session.preview import Preview
 from workbench.session.session import Session
-from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
+from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
 
-__all__ = ["CALIBRATION_TOKENS", "Choice", "History", "Kind", "Preview", "Selection", "Session", "SharedModel", "differences"]
+__all__ = [
+    "CALIBRATION_TOKENS",
+    "Choice",
+    "Heard",
+    "History",
+    "Kind",
+    "Preview",
+    "Selection",
+    "Session",
+    "SharedModel",
+    "differences",
+]

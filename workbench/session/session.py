@@ -34,7 +34,7 @@ from workbench.recipe import LayerPlan, Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.history import History, Kind
 from workbench.session.preview import NOTHING, Preview, preview_rows, row_errors
-from workbench.session.shared import CALIBRATION_TOKENS, SharedModel
+from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
 from workbench.store import key
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Session:
         taken = [self._key(self.layer, self.recipe, alone=False, calibration=own) for own in self._taken]
         return [*(self._key(self.layer, self.recipe, alone=alone) for alone in (True, False)), *taken]
 
-    def quantize_steps(self) -> Generator[Snapshot, None, QuantizedLayer]:
+    def quantize_steps(self) -> Generator[Snapshot | Heard, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
         layer, recipe, start = self.layer, self.recipe, self.history.at
         result = yield from self._layer_steps(layer, recipe)
@@ -191,12 +191,13 @@ class Session:
         self.history.record(Kind.QUANTIZE, start, f"quantized this layer: {result.bits_per_weight:.2f} stored bits")
         return result
 
-    def _layer_steps(self, layer: str, recipe: Recipe) -> Generator[Snapshot, None, QuantizedLayer]:
+    def _layer_steps(self, layer: str, recipe: Recipe) -> Generator[Snapshot | Heard, None, QuantizedLayer]:
+        stats = yield from self.shared.stats_steps()
         with self._traced(recipe, [layer], alone=True) as (trace,):
-            steps = quantize_steps(self.model, layer, recipe, self.shared.stats())
+            steps = quantize_steps(self.model, layer, recipe, stats)
             return (yield from watched(steps, trace.see))
 
-    def preview_steps(self) -> Generator[Snapshot, None, Preview]:
+    def preview_steps(self) -> Generator[Snapshot | Heard, None, Preview]:
         """What the recipe on the bench would make of the selected layer, or of some rows of a large one.
 
         It is kept as `preview`, apart from the results; WorkbenchError where the calibration text has yet to be read, which takes
@@ -209,7 +210,7 @@ class Session:
         if len(rows) == of:
             result = yield from self._layer_steps(layer, recipe)
         else:
-            moment = moment_of(layer, recipe, self.shared.stats())
+            moment = moment_of(layer, recipe, (yield from self.shared.stats_steps()))
             result = yield from quantize_layer(self.shared.weight(layer)[list(rows)], moment, recipe, name=layer)
         errors = NOTHING if len(rows) == of else row_errors(self.shared.weight(layer)[list(rows)], result)
         self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of, errors)
@@ -226,14 +227,14 @@ class Session:
         made = self._key(self.layer, self.recipe, alone=True)
         return self._preview if self._preview is not None and self._preview.made == made else None
 
-    def quantize_model_steps(self) -> Generator[LayerProgress, None, QuantizedModel]:
+    def quantize_model_steps(self) -> Generator[LayerProgress | Heard, None, QuantizedModel]:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
         recipe, names, start = self.recipe, self.model.layer_names, self.history.at
         if needs_text(recipe):
             words = text("calibration")
             steps = quantize_model_steps(self.model, recipe, text=words, tokens=CALIBRATION_TOKENS)
         else:
-            steps = quantize_model_steps(self.model, recipe, self.shared.stats())
+            steps = quantize_model_steps(self.model, recipe, (yield from self.shared.stats_steps()))
         with self._traced(recipe, names, alone=False) as traces:
             named = list(zip(names, traces, strict=True))
 

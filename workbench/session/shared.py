@@ -14,13 +14,14 @@ from workbench.analysis.replay import Replay
 from workbench.analysis.squeeze import Squeeze
 from workbench.analysis.weights import Sketch
 from workbench.calibration import CalibrationStats, calibrate
-from workbench.jobs import Queue
+from workbench.jobs import Job, Queue
 from workbench.models import ModelHandle
 from workbench.models.fused import in_basis
 from workbench.models.text import text
 from workbench.store import Store, key
 
 CALIBRATION_TOKENS = 16_384
+LOOK = 0.05  # seconds between looks at a text that is being read
 SMALL = 20_000_000  # weights of a model that is calibrated without being asked: seconds
 QUEUE = Queue(max(1, (os.cpu_count() or 1) // 2))  # long jobs of all sessions of this process, on whatever model
 
@@ -39,14 +40,23 @@ class Read:
         return self.done / self.total
 
 
+@dataclass(frozen=True)
+class Heard:
+    """`tokens` of the calibration text's `total` have been run through the model."""
+
+    tokens: int
+    total: int
+
+
 class SharedModel:
     """A model's handle, its calibration, the sketches of its weights, and a text to replay."""
 
     def __init__(self, model: ModelHandle) -> None:
         self.model = model
         self.sketches: dict[str, Sketch] = {}
-        self._lock, self._reading = RLock(), RLock()
         self._latest: tuple[str, Tensor] | None = None
+        self._hearing, self._reading, self._replaying = RLock(), RLock(), RLock()
+        self._heard = 0
         self._streams: dict[bool, residual.Stream] = {}
         self._replays: dict[str, Replay] = {}
 
@@ -77,17 +87,36 @@ class SharedModel:
 
     def stats(self) -> CalibrationStats:
         """Second moments of the built-in calibration text, made once for all sessions."""
-        with self._lock:
+        with self._hearing:
             return self._stats
+
+    def stats_steps(self) -> Generator[Heard, None, CalibrationStats]:
+        """The same for a job.
+
+        The text is run in a thread of its own: who leaves meanwhile leaves at once, and the others still get it.
+        """
+        if self.is_calibrated:
+            return self._stats
+        hearing = Job(self._hearing_steps, "calibration").start()
+        while not hearing.wait(LOOK):
+            yield Heard(self._heard, CALIBRATION_TOKENS)
+        return hearing.result()
+
+    def _hearing_steps(self) -> Generator[Heard, None, CalibrationStats]:
+        yield Heard(0, CALIBRATION_TOKENS)
+        return self.stats()
 
     @cached_property
     def _stats(self) -> CalibrationStats:
-        return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, store=Store())
+        def hear(tokens: int, _: int) -> None:
+            self._heard = tokens
+
+        return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, on_progress=hear, store=Store())
 
     def replay(self, fused: Mapping[str, Any] | None = None) -> Replay:
         """The built-in evaluation text with its hidden states kept, made once for all sessions; `fused` as in QuantizedModel."""
         facts = dict(fused or {})
-        with self._lock:
+        with self._replaying:
             if str(facts) not in self._replays:
                 self._replays[str(facts)] = Replay(in_basis(self.model, facts), text("evaluation"))
             return self._replays[str(facts)]

@@ -105,7 +105,8 @@ class BudgetPainter(Component):
         shared = self.session.shared
 
         def steps() -> Generator[Any, None, tuple[Any, ...]]:
-            found = yield from sensitivity_steps(shared.replay(), recipes, stats=shared.stats(), store=Store())
+            stats = yield from shared.stats_steps()
+            found = yield from sensitivity_steps(shared.replay(), recipes, stats=stats, store=Store())
             return recipes, found, layer_scores(self.session.model, text("calibration"))
 
         self.jobs.run(steps, "measuring options", seen=told, ended=self._options_there)
@@ -170,7 +171,8 @@ class BudgetPainter(Component):
         assert plan is not None
 
         def steps() -> Generator[Any, None, Any]:
-            result = yield from quantize_model_steps(self.session.model, plan.plan, shared.stats())
+            stats = yield from shared.stats_steps()
+            result = yield from quantize_model_steps(self.session.model, plan.plan, stats)
             return plan, shared.replay().divergence(applied(self.session.model, result))
 
         self.jobs.run(steps, "measuring the plan", ended=self._plan_there)

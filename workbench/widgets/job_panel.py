@@ -8,6 +8,7 @@ import param
 import psutil
 
 from workbench.jobs import Job, Queue, Status
+from workbench.session import Heard
 from workbench.views import theme as themes
 from workbench.widgets.notices import Notices
 
@@ -139,17 +140,19 @@ class JobPanel(pn.viewable.Viewer):
         running = job.status in (Status.WAITING, Status.RUNNING)  # read once and first: a job may end while it is being shown
         self.peak = max(self.peak, memory())
         self.progress.value = round(100 * job.progress)
-        said = self._seen(job)
+        waits, hears = job.status is Status.WAITING, isinstance(job.latest, Heard)
+        said = None if hears else self._seen(job)
         if running:
-            if said is not None or job.progress or job.status is Status.WAITING:
-                waits = job.status is Status.WAITING
-                self.words.object = self._stand(job) if waits or said is None else said
+            if said is not None or job.progress or waits or hears:
+                self.words.object = self._stand(job) if waits or hears or said is None else said
             return
         self._end(job)
 
     def _stand(self, job: Job[Any]) -> str:
         if job.status is Status.WAITING and self.queue is not None:
             return f"{job.name.capitalize()} waits for its turn, after {themes.count(self.queue.before(job), 'other job')}."
+        if isinstance(heard := job.latest, Heard):
+            return f"Reading the calibration text: {heard.tokens:,} of {heard.total:,} tokens."
         left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
         return f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
 

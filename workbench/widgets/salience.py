@@ -1,6 +1,6 @@
 """Which channels matter? Sorted by a measure, brushed, and followed through weights, activations and the residual stream."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -152,12 +152,7 @@ class SalienceView(Component):
     def _read(self) -> None:
         self.jobs.view.visible = True
         self.read.disabled = True
-        self.jobs.run(self._reading, "reading the calibration text", ended=lambda _: self._heard())
-
-    def _reading(self) -> Generator[None, None, None]:
-        """The model's statistics, once for all visitors."""
-        yield
-        self.session.shared.stats()
+        self.jobs.run(self.session.shared.stats_steps, "reading the calibration text", ended=lambda _: self._heard())
 
     def _heard(self) -> None:
         self.read.disabled = False
