@@ -290,12 +290,17 @@ def test_marks_are_part_of_the_choice_and_undone(session: Session) -> None:
     assert session.selection == Selection(), "marks in a row are one step"
 
 
-def test_marks_of_one_layer_are_not_taken_to_the_next(session: Session) -> None:
+def test_marks_stay_with_what_they_stand_for(session: Session) -> None:
     session.mark(layers=[DOWN], channels=[1], rows=[2], codes=[3], tokens=[4])
     session.select(QUERY)
     assert session.selection.channels == (1,), "the same layer"
+    assert session.carried == ""
     session.select(DOWN)
-    assert session.selection == Selection(layers=(DOWN,), tokens=(4,))
+    assert session.selection == Selection(layers=(DOWN,), rows=(1,), tokens=(4,)), "channel 1 is written by row 1"
+    assert "Channels 1 of block 0 · q_proj are channels of the residual stream and stay marked, here as rows." in session.carried
+    assert "Rows 2 of block 0 · q_proj mean something else in block 0 · down_proj" in session.carried
+    session.mark(rows=[])
+    assert session.carried == "", "said once"
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,6 @@ class Selection:
                 raise WorkbenchError(f"{name} holds {wrong[0]}; it takes whole numbers from 0.")
         return dataclasses.replace(self, **{name: tuple(dict.fromkeys(marks)) for name, marks in changes.items()})
 
-    def in_another_layer(self) -> Self:
-        """What is left of it when another layer is selected: channels, rows and codes belong to one layer."""
-        return dataclasses.replace(self, channels=(), rows=(), codes=())
-
     def to_dict(self) -> dict[str, list[Any]]:
         """Plain JSON values, without the kinds of which nothing is marked."""
         return {name: list(marks) for name, marks in vars(self).items() if marks}

@@ -15,6 +15,7 @@ from torch import Tensor
 from workbench import presets
 from workbench.analysis.applied import applied
 from workbench.analysis.divergence import Divergence
+from workbench.analysis.features import carried
 from workbench.analysis.pins import Pins
 from workbench.analysis.portrait import Portrait, packed_content
 from workbench.analysis.speed import Running, running_steps
@@ -74,6 +75,7 @@ class Session:
         self.measured: dict[str, Mapping[str, float]] = {}
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self.history = History(first)
+        self._carried = (first, "")
 
     @property
     def choice(self) -> Choice:
@@ -96,10 +98,23 @@ class Session:
         return self.choice.selection
 
     def select(self, layer: str) -> None:
-        """Select a layer; ModelError for one that does not exist. Marked channels, rows and codes of another one are cleared."""
-        self.model.layer(layer)
-        selection = self.selection if layer == self.layer else self.selection.in_another_layer()
+        """Select a layer; ModelError for one that does not exist.
+
+        Marked channels and rows stay with what they stand for, as columns or rows of the new layer; `carried` says what became of
+        them. Marked codes belong to one layer.
+        """
+        before, after, marked = self.model.layer(self.layer), self.model.layer(layer), self.selection
+        if before == after:
+            return
+        found = carried(before, after, {"channels": marked.channels, "rows": marked.rows})
+        selection = marked.replace(channels=found.channels, rows=found.rows, codes=())
         self.history.take(Kind.SELECT, replace(self.choice, layer=layer, selection=selection))
+        self._carried = (self.choice, found.words)
+
+    @property
+    def carried(self) -> str:
+        """What became of the marks when the layer was selected, in words; empty once anything else was chosen."""
+        return self._carried[1] if self._carried[0] == self.choice else ""
 
     def use(self, recipe: Recipe) -> None:
         """Put a recipe on the bench."""

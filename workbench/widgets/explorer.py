@@ -31,6 +31,7 @@ class Explorer(Component):
     """
 
     waits = False
+    watches = ("choice", "results", "selection")
 
     def __init__(
         self,
@@ -85,11 +86,12 @@ class Explorer(Component):
         return self.tabs[title]
 
     def refresh(self) -> None:
-        """The title line of the selected layer."""
+        """The title line of the selected layer, and what became of the marks of the one before."""
         layer = self.session.model.layers().set_index("name").loc[self.session.layer]
         self.heading.object = (
             f"<h1 style='font-size:1.3rem;margin:0'>{title(layer)} "
             f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {self.session.layer}</small></h1>"
+            f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{self.session.carried}</p>"
         )
 
 
