@@ -27,7 +27,7 @@ NARROW = "1000px"
 class Explorer(Component):
     """Open a model, look at a layer, quantize it, see what that did. Takes a model, its source, a SharedModel or a Session.
 
-    `tabs` and `strips` say which components it has, where that is not all of them.
+    `tabs` and `strips` say which components it has, where that is not all of them, and `front` which tab is looked at first.
     """
 
     waits = False
@@ -40,9 +40,10 @@ class Explorer(Component):
         threaded: bool = True,
         tabs: Mapping[str, type[Component]] = TABS,
         strips: Sequence[type[Component]] = STRIPS,
+        front: str = "",
     ) -> None:
         notebook()
-        self._kinds, self._strips = tabs, strips
+        self._kinds, self._strips, self._front = tabs, strips, front
         super().__init__(Live(session_on(model)), threaded=threaded)
 
     @property
@@ -66,7 +67,7 @@ class Explorer(Component):
         self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
         self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
-        self.tabs = Tabs(self, self._kinds)
+        self.tabs = Tabs(self, self._kinds, self._front)
         self.left, self.right = folded(self.layers, "layers"), folded(self.bench, "bench")
         centre = folded(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")

@@ -40,8 +40,15 @@ def page(
     """The explorer on `source` for one visitor, as its address says; `recipe` is on the bench at first."""
 
     def explorer() -> Explorer:
-        made = Explorer(Session(shared_model(source), recipe=recipe), tabs=tabs, strips=strips)
-        made.notices.guard(lambda: read_address(made))
+        session, query = Session(shared_model(source), recipe=recipe), address()
+        wrong = None
+        try:
+            read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
+        except WorkbenchError as error:
+            wrong = error
+        made = Explorer(session, tabs=tabs, strips=strips, front=query.get("tab", ""))
+        if wrong is not None:
+            made.notices.report(wrong)
         made.live.param.watch(lambda *_: write_address(made), ["choice", "selection"])
         made.tabs.param.watch(lambda *_: write_address(made), "front")
         return made
@@ -79,25 +86,22 @@ def framed(body: Any) -> pn.viewable.Viewable:
     return pn.Column(body, sizing_mode="stretch_width", styles=look)
 
 
-def read_address(explorer: Explorer) -> None:
-    """Take layer, recipe, prompt, marks and tab from the page's address, so that a reload shows the same."""
-    query = {name: values[0].decode() for name, values in pn.state.session_args.items() if values}
-    session = explorer.session
+def address() -> dict[str, str]:
+    """What stands in the page's address, by name."""
+    return {name: values[0].decode() for name, values in pn.state.session_args.items() if values}
 
-    def choose() -> None:
-        if "layer" in query:
-            session.select(query["layer"])
-        if "recipe" in query:
-            session.use(recipe_in(query["recipe"]))
-        if "prompt" in query:
-            session.ask(query["prompt"])
-        marks = {name: query[name].split(",") for name in MARKS if query.get(name)}
-        if marks:
-            session.mark(**{name: own if name == "layers" else numbers(name, own) for name, own in marks.items()})
 
-    explorer.live.choose(choose)
-    if query.get("tab") in explorer.tabs.titles:
-        explorer.bring(query["tab"])
+def read_address(session: Session, query: Mapping[str, str]) -> None:
+    """Take layer, recipe, prompt and marks from an address, so that a reload shows the same."""
+    if "layer" in query:
+        session.select(query["layer"])
+    if "recipe" in query:
+        session.use(recipe_in(query["recipe"]))
+    if "prompt" in query:
+        session.ask(query["prompt"])
+    marks = {name: query[name].split(",") for name in MARKS if query.get(name)}
+    if marks:
+        session.mark(**{name: own if name == "layers" else numbers(name, own) for name, own in marks.items()})
 
 
 def write_address(explorer: Explorer) -> None:

@@ -53,13 +53,13 @@ STRIPS: tuple[type[Component], ...] = (SqueezeView,)
 
 
 class Tabs(pn.viewable.Viewer):
-    """Components by title, of which only the one in front is drawn; `front` is its title."""
+    """Components by title, of which only the one in front is drawn; `front` is its title, the first one unless it is a title."""
 
     front = param.String(default="")
 
-    def __init__(self, owner: Component, kinds: Mapping[str, type[Component]] = TABS) -> None:
+    def __init__(self, owner: Component, kinds: Mapping[str, type[Component]] = TABS, front: str = "") -> None:
         self.titles = list(kinds)
-        super().__init__(front=self.titles[0])
+        super().__init__(front=front if front in kinds else self.titles[0])
         self.owner, self.kinds = owner, kinds
         self.built: dict[str, Component] = {}
         self.places = {title: pn.Column(sizing_mode="stretch_width") for title in kinds}

@@ -11,6 +11,7 @@ from panel.io.state import set_curdoc
 import workbench as wb
 from workbench.session import Selection, Session
 from workbench.widgets import page
+from workbench.widgets.component import FigureFrame
 from workbench.widgets.explorer import Explorer
 
 DOWN = "model.layers.0.mlp.down_proj"
@@ -22,12 +23,15 @@ def explorer(session: Session) -> Explorer:
     return Explorer(session, threaded=False)
 
 
-def opened(explorer: Explorer, monkeypatch: pytest.MonkeyPatch, **query: str) -> Explorer:
-    """The explorer as a visitor finds it who comes with this address."""
+def opened(session: Session, monkeypatch: pytest.MonkeyPatch, **query: str) -> Explorer:
+    """The explorer as a visitor finds it who comes to the page of this session's model with this address."""
     arguments = {name: [value.encode()] for name, value in query.items()}
+    found: list[Explorer] = []
     monkeypatch.setattr(type(pn.state), "session_args", property(lambda _: arguments))
-    page.read_address(explorer)
-    return explorer
+    monkeypatch.setattr(page, "shared_model", lambda _: session.shared)
+    monkeypatch.setattr(page, "visit", lambda make: found.append(make()))
+    page.page("tiny")
+    return found[0]
 
 
 def address(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
@@ -47,24 +51,37 @@ def test_an_address_shows_the_same_again(
     session.ask("Lily & Tom")
     session.mark(channels=[3, 17], layers=[DOWN])
     explorer.bring("Ledger")
-    other = opened(Explorer(Session(session.shared)), monkeypatch, **address(explorer, monkeypatch))
+    other = opened(session, monkeypatch, **address(explorer, monkeypatch))
     assert other.session.choice == session.choice
     assert other.tabs.front == "Ledger"
 
 
-def test_an_address_without_anything_changes_nothing(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(explorer, monkeypatch, tab="Nowhere")
+def test_an_address_without_anything_changes_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = opened(session, monkeypatch, tab="Nowhere")
     assert not explorer.session.can_undo
     assert explorer.tabs.front == "Weights"
 
 
-def test_marks_in_the_address_are_marked(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert opened(explorer, monkeypatch, channels="3,17").session.selection == Selection(channels=(3, 17))
+def test_marks_in_the_address_are_marked(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert opened(session, monkeypatch, channels="3,17").session.selection == Selection(channels=(3, 17))
 
 
-def test_what_an_address_says_wrongly_is_explained(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(wb.errors.WorkbenchError, match="channels in the address holds 'x'; .* as channels=3,17"):
-        opened(explorer, monkeypatch, channels="3,x")
+def test_what_an_address_says_wrongly_is_explained_on_a_page_that_works(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = opened(session, monkeypatch, layer=DOWN, channels="3,x", tab="Ledger")
+    assert "channels in the address holds 'x'; it takes whole numbers, as channels=3,17." in explorer.notices.messages
+    assert (explorer.session.layer, explorer.tabs.front) == (DOWN, "Ledger")
+
+
+def test_what_an_address_says_is_drawn_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    draw = FigureFrame.draw
+    monkeypatch.setattr(FigureFrame, "draw", lambda self, figure: (drawn.append(figure.question), draw(self, figure)))
+    explorer = opened(session, monkeypatch, layer=DOWN, recipe="rtn:bits=3,group=32", tab="Salience", channels="3")
+    assert list(explorer.tabs.built) == ["Salience"], "no other tab was built on the way"
+    assert "Which channels carry the output?" in drawn
+    assert len(drawn) == len(set(drawn))
 
 
 def test_an_exception_in_any_callback_becomes_a_notice(explorer: Explorer, bugs: list[BaseException]) -> None:
