@@ -13,9 +13,10 @@ import torch
 
 from workbench.analysis.models import CompareStep, Contender, compare_models
 from workbench.analysis.pins import free
+from workbench.analysis.squeeze import Stop
 from workbench.artifact import load
 from workbench.artifact.loading import quantized_in
-from workbench.errors import ArtifactError
+from workbench.errors import ArtifactError, WorkbenchError
 from workbench.jobs import Job
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
@@ -28,6 +29,7 @@ from workbench.widgets.component import Component, FigureFrame, Live, chosen, da
 from workbench.widgets.explorer import folded
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.notices import Notices
+from workbench.widgets.study import Study
 from workbench.widgets.text_comparison import TextComparison
 
 TOKENS = 4096  # of the evaluation text, unless the visitor wants more
@@ -64,11 +66,7 @@ class ModelComparison(Component):
     def build(self) -> pn.viewable.Viewable:
         """What is compared on how much text; figure and table; then the texts."""
         self.original = original(self.session.model)
-        found = [saved(folder, self.session.model) for folder in self.folders] or squeezed(self.session)
         self.others: dict[str, Saved] = {}
-        for other in found:
-            name = free(other.contender.name, self.others)
-            self.others[name] = replace(other, contender=replace(other.contender, name=name))
         wide = {"sizing_mode": "stretch_width"}
         self.tokens = pn.widgets.IntInput(
             label="Tokens", value=TOKENS, start=64, step=1024, width=120, description="Of held-out text"
@@ -78,7 +76,7 @@ class ModelComparison(Component):
         )
         self.which = pn.widgets.Select(
             label="Beside the original",
-            options=list(self.others),
+            options=[],
             width=260,
             description="Whose text is compared, and which the figures mark",
         )
@@ -96,29 +94,53 @@ class ModelComparison(Component):
             self.rows,
         ]
         head = pn.pane.HTML(f"<h1 style='font-size:1.35rem;margin:0'>workbench · {html.escape(self.session.model.source)}</h1>")
-        below = pn.Column(self.which, self.place, **wide)
+        self.opening = Study(self.place, self.notices, threaded=self.threaded)
+        below = pn.Column(self.which, self.opening, **wide)
         self.below = folded(below, "strip")
         columns = pn.FlexBox(folded(pn.Column(*parts, **wide), "strip"), self.below, gap="12px", **wide)
-        return pn.Column(head, columns, **wide)
+        self.reading = Study(columns, self.notices, threaded=self.threaded)
+        return pn.Column(head, self.reading, **wide)
 
     def refresh(self) -> None:
-        """What there is to compare."""
+        """Read what there is to compare, once the page is there; models of any size are read out of its way."""
+        model = self.session.model
+        places = [attempt(partial(saved, folder, model)) for folder in self.folders] or [
+            attempt(one) for one in squeezed(self.session)
+        ]
+        self.closest.say(views.CLOSEST, f"Reading {themes.count(len(places), 'saved model')} …" if places else NOTHING)
+        self.reads.say(views.READS, "This figure comes with the measurement.")
+        self.below.visible = False
         self._free()
+        if places:
+            pn.state.onload(lambda: self.reading.run(places, self._read, at_once=False))
+
+    def _read(self, *found: Saved | WorkbenchError) -> None:
+        """Offer what could be read; why another could not is a notice."""
+        for other in found:
+            if isinstance(other, WorkbenchError):
+                self.notices.report(other)
+                continue
+            name = free(other.contender.name, self.others)
+            self.others[name] = replace(other, contender=replace(other.contender, name=name))
         count = len(self.others)
         ready = f"{themes.count(count, 'saved model is', 'saved models are')} ready: press Measure."
-        self.closest.say(views.CLOSEST, ready if count else NOTHING)
-        self.reads.say(views.READS, "This figure comes with the measurement.")
+        self.closest.say(views.CLOSEST, ready if count else "No saved model could be read: the notice above says why.")
         self.below.visible = count > 0
-        self.notices.guard(self.choose)
+        self._free()
+        self.which.param.update(options=list(self.others), value=next(iter(self.others), None))
 
     def choose(self) -> None:
-        """Mark the chosen model in the figures, and compare its text on a session of its own, with the prompt so far."""
+        """Mark the chosen model in the figures, and read its layers."""
         self._draw()
         if self.which.value is None:
             self.place[:] = []
             return
+        self.opening.run([self.others[self.which.value].layers], self._opened, at_once=False)
+
+    def _opened(self, layers: QuantizedModel) -> None:
+        """Compare the chosen model's text on a session of its own, with the prompt so far."""
         session, before = Session(self.session.shared), self.texts
-        session.take(self.others[self.which.value].layers())
+        session.take(layers)
         session.ask(before.prompt.value or "" if before is not None else self.session.choice.prompt)
         if before is not None:
             before.jobs.cancel()
@@ -170,18 +192,29 @@ def saved(folder: Path, model: ModelHandle) -> Saved:
     return Saved(contender, lambda: packed.quantized)
 
 
-def squeezed(session: Session) -> list[Saved]:
-    """The stops of the squeeze slider that are there, but for the first, which changes nothing."""
+def squeezed(session: Session) -> list[Callable[[], Saved]]:
+    """The stops of the squeeze slider that are there, but for the first, which changes nothing; each to be called."""
     squeeze = session.shared.squeeze
+
+    def at(stop: Stop, found: Any) -> Saved:
+        bits = (found.bits_per_weight, found.nominal_bits, found.bytes)
+        return Saved(Contender(stop.preset, opened(squeeze.model_at, stop), *bits), partial(quantized_in, squeeze.folder(stop)))
+
     built = [(stop, squeeze.find(stop)) for stop in squeeze.stops[1:]]
-    return [
-        Saved(
-            Contender(stop.preset, opened(squeeze.model_at, stop), found.bits_per_weight, found.nominal_bits, found.bytes),
-            partial(quantized_in, squeeze.folder(stop)),
-        )
-        for stop, found in built
-        if found is not None
-    ]
+    return [partial(at, stop, found) for stop, found in built if found is not None]
+
+
+def attempt(read: Callable[[], Saved]) -> Callable[[], Saved | WorkbenchError]:
+    """The same, once; a mistake is handed back, so that it keeps no other model from being read."""
+
+    @cache
+    def tried() -> Saved | WorkbenchError:
+        try:
+            return read()
+        except WorkbenchError as error:
+            return error
+
+    return tried
 
 
 def opened(open_one: Callable[[Any], LanguageModel], place: Any) -> Callable[[], LanguageModel]:

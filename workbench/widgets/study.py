@@ -57,6 +57,8 @@ class Study(pn.viewable.Viewer):
             if job.status is Status.DONE and not self.jobs.waits:
                 self._show(busy=False)
                 draw(*job.result())
+            elif not self.jobs.waits:
+                self.jobs.view.visible = True  # it was stopped, or failed, and can be resumed
 
         self.jobs.run(steps, "reading the weights", seen=self._seen, ended=ended, latest=True)
 

@@ -1,6 +1,7 @@
 """The comparison of saved models: measured as `wb.compare` measures, and texts beside each other."""
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 import workbench as wb
 from workbench.analysis.writing import write_together
 from workbench.errors import ArtifactError
+from workbench.models import ModelHandle
 from workbench.session import Session, SharedModel
 from workbench.views.theme import LIGHT
-from workbench.widgets.model_comparison import ModelComparison
+from workbench.widgets import model_comparison
+from workbench.widgets.model_comparison import ModelComparison, Saved, saved
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +86,49 @@ def test_without_saved_models_it_says_what_to_do(shared: SharedModel) -> None:
 
 
 def test_a_folder_made_from_another_model_is_explained(tiny_models: dict[str, Path], folders: list[Path]) -> None:
-    with pytest.raises(ArtifactError, match="was quantized from"):
-        ModelComparison(Session(wb.open_model(str(tiny_models["qwen3"]))), threaded=False, folders=folders)
+    view = ModelComparison(Session(wb.open_model(str(tiny_models["qwen3"]))), threaded=False, folders=folders[:1])
+    assert "was quantized from" in view.notices.messages[0]
+    assert "No saved model could be read: the notice above says why" in view.closest.answer.object
+    assert (view.go.disabled, view.below.visible) == (True, False)
 
 
-def test_a_folder_that_holds_nothing_is_explained(shared: SharedModel, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=str(tmp_path)):
-        ModelComparison(Session(shared), threaded=False, folders=[tmp_path])
+def test_a_folder_that_holds_nothing_keeps_no_other_from_being_read(
+    shared: SharedModel, folders: list[Path], tmp_path: Path
+) -> None:
+    view = ModelComparison(Session(shared), threaded=False, folders=[tmp_path, folders[1]])
+    assert str(tmp_path) in view.notices.messages[0]
+    assert view.which.options == ["rtn-1"]
+    assert "1 saved model is ready" in view.closest.answer.object
+
+
+def test_the_page_is_there_before_the_models_are_read(
+    shared: SharedModel, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, read = threading.Event(), threading.Event()
+
+    def slow(folder: Path, model: ModelHandle) -> Saved:
+        read.set()
+        gate.wait(30)
+        return saved(folder, model)
+
+    monkeypatch.setattr(model_comparison, "saved", slow)
+    view = ModelComparison(Session(shared), folders=folders)
+    assert read.wait(30)
+    assert "Reading 2 saved models" in view.closest.answer.object
+    assert view.go.disabled
+    view.reading.jobs.cancel()
+    gate.set()
+    assert view.reading.jobs.job.wait(30)
+    view.reading.jobs.look()
+    assert view.which.options == [], "reading was cancelled"
+    view.reading.jobs.resume()
+    assert view.reading.jobs.job.wait(30)
+    view.reading.jobs.look()
+    assert view.which.options == ["rtn-4", "rtn-1"]
+    assert not view.go.disabled
+    assert view.opening.jobs.job.wait(30)
+    view.opening.jobs.look()
+    assert view.texts is not None
 
 
 def test_a_model_lost_after_it_was_found_becomes_a_notice(view: ModelComparison) -> None:
