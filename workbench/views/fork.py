@@ -3,18 +3,22 @@
 import pandas as pd
 
 from workbench.analysis.fork import Guilt, Recovery
+from workbench.analysis.writing import WrittenToken
 from workbench.models.perplexity import Interval
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
-from workbench.views.text import shown
+from workbench.views.text import buttons, fork_line, shown
 from workbench.views.theme import Theme
 
 WORST = 12
 
 
-def along(table: pd.DataFrame, fork: int | None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """KL of every token of the original's text; `table` is `ForkFinder.table`."""
-    colours = [theme.accent if position == fork else theme.quantized for position in table["position"]]
+def along(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """KL of every token of the original's text; `table` is `ForkFinder.table`. `chosen` is the place of a token, from 0.
+
+    A dotted line is at the fork, as in the figures of the written texts.
+    """
+    edges = [theme.accent if place == chosen else "rgba(0,0,0,0)" for place in range(len(table))]
     bars = {
         "type": "bar",
         "x": table["position"].tolist(),
@@ -22,11 +26,11 @@ def along(table: pd.DataFrame, fork: int | None, *, theme: Theme = themes.LIGHT)
         "text": [token.replace("\n", "↵") for token in table["token"]],
         "textposition": "none",
         "customdata": [token.replace("\n", "↵") for token in table["chosen"]],
-        "marker": {"color": colours},
+        "marker": {"color": theme.quantized, "line": {"color": edges, "width": 2}},
         "name": "KL",
         "hovertemplate": "token %{x}: “%{text}”, quantized writes “%{customdata}”<br>KL %{y:.3g}<extra></extra>",
     }
-    layout = themes.layout(theme, x="token after the prompt", y="KL, nats", height=260, bargap=0.1)
+    layout = themes.layout(theme, x="token after the prompt", y="KL, nats", height=260, bargap=0.1, shapes=fork_line(fork, theme))
     if fork is None:
         answer = f"Nowhere: both write the same {themes.count(len(table), 'token')}."
     else:
@@ -36,6 +40,12 @@ def along(table: pd.DataFrame, fork: int | None, *, theme: Theme = themes.LIGHT)
             f"{themes.error(row['kl'])} nats (median of all: {themes.error(table['kl'].median())})."
         )
     return Figure("Where do they part?", answer, {"data": [bars], "layout": layout}, table)
+
+
+def readable_text(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> str:
+    """The original's text as HTML, every token a button in a tint of its KL; `chosen` is a place, from 0."""
+    tokens = [WrittenToken(0, text, kl, ()) for text, kl in zip(table["token"], table["kl"], strict=True)]
+    return buttons("", tokens, None if fork is None else fork - 1, chosen, theme)
 
 
 def blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Theme = themes.LIGHT) -> Figure:

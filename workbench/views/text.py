@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -30,13 +30,16 @@ class Comparison:
     table: pd.DataFrame
 
 
-def side_by_side(prompt: str, writing: Writing, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Comparison:
-    """Both texts; `chosen` is the place (from 0) of a token to outline in both."""
+def side_by_side(
+    prompt: str, writing: Writing, chosen: int | None = None, *, choosable: bool = False, theme: Theme = themes.LIGHT
+) -> Comparison:
+    """Both texts; `chosen` is the place (from 0) of a token to outline in both. `choosable` makes every token a button."""
+    write = buttons if choosable else marked
     return Comparison(
         QUESTION,
         sentence(writing),
-        marked(prompt, writing.original, writing.fork, chosen, theme),
-        marked(prompt, writing.quantized, writing.fork, chosen, theme),
+        write(prompt, writing.original, writing.fork, chosen, theme),
+        write(prompt, writing.quantized, writing.fork, chosen, theme),
         readable(writing.table()),
     )
 
@@ -45,6 +48,24 @@ def marked(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen
     """The prompt and every token in a tint of its KL; the fork and the chosen token stand out."""
     words = [token_html(token, place == fork, place == chosen, theme) for place, token in enumerate(tokens)]
     return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
+
+
+def buttons(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
+    """The same with every token as a button; the chosen one, or the fork, or the first is the one that Tab reaches."""
+    last = len(tokens) - 1
+    first = next((place for place in (chosen, fork) if place is not None and place <= last), 0)
+    words = [button(token, place, fork, chosen, first, theme) for place, token in enumerate(tokens)]
+    return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
+
+
+def button(token: WrittenToken, place: int, fork: int | None, chosen: int | None, first: int, theme: Theme) -> str:
+    """One token as a button, on a new line where it holds a line break: a button cannot be broken inside."""
+    seen = replace(token, text=token.text.replace("\n", "↵"))
+    label = html.escape(f"token {place + 1}, {shown(token.text)}, KL {themes.error(token.kl)} nats", quote=True)
+    state = f'aria-pressed="{str(place == chosen).lower()}" tabindex="{0 if place == first else -1}"'
+    inside = token_html(seen, place == fork, place == chosen, theme)
+    breaks = "<br>" * token.text.count("\n")
+    return f'{breaks}<button type="button" data-place="{place}" aria-label="{label}" {state}>{inside}</button>'
 
 
 def token_html(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme) -> str:
@@ -113,8 +134,6 @@ def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme
         }
         for side, colour in ((ORIGINAL, theme.original), (QUANTIZED, theme.quantized))
     ]
-    line = {"color": theme.action, "width": 2, "dash": "dot"}
-    shapes = [] if fork is None else [{"type": "line", "x0": fork + 1, "x1": fork + 1, "y0": 0, "y1": 1, "yref": "paper"}]
     plot = {
         "data": traces,
         "layout": themes.layout(
@@ -124,7 +143,7 @@ def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme
             height=240,
             bargap=0.2,
             yaxis={"rangemode": "tozero"},
-            shapes=[shape | {"line": line} for shape in shapes],
+            shapes=fork_line(None if fork is None else fork + 1, theme),
             showlegend=True,
         ),
     }
@@ -132,6 +151,14 @@ def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme
     average = table["kl_original"].mean()
     answer = f"On the original's text the mean KL is {themes.error(average)} nats a token; {disagreement(writing)}{where}."
     return Figure("Where do the models disagree?", answer, plot, readable(table))
+
+
+def fork_line(token: int | None, theme: Theme) -> list[dict[str, Any]]:
+    """A dotted line at the first differing token, counted from 1; nothing where there is none."""
+    if token is None:
+        return []
+    line = {"color": theme.action, "width": 2, "dash": "dot"}
+    return [{"type": "line", "x0": token, "x1": token, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
 
 
 def expectations(token: WrittenToken, place: int, side: str, *, theme: Theme = themes.LIGHT) -> Figure:

@@ -10,6 +10,8 @@ from workbench.jobs import Job
 from workbench.views import fork as views
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.text_pages import page
+from workbench.widgets.tokens import Tokens
 
 PART, BLAME = "Where do they part?", "Which layers are to blame?"
 
@@ -17,7 +19,7 @@ PART, BLAME = "Where do they part?", "Which layers are to blame?"
 class ForkView(Component):
     """The original's greedy text, read by both models: KL by token, the first fork, blame by layer, forced rewind."""
 
-    watches: ClassVar[tuple[str, ...]] = ("results",)
+    watches: ClassVar[tuple[str, ...]] = ("results", "selection")
 
     def build(self) -> pn.viewable.Viewable:
         """A button, the two figures, and the rewind."""
@@ -31,12 +33,15 @@ class ForkView(Component):
         self.back = self._button("Force the original token", self.rewind, "Continue from the fork with the original's token")
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.along, self.blame = FigureFrame(), FigureFrame()
+        self.along.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
+        self.text = Tokens(self._pick, margin=(0, 10))
         self.recovery = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 10))
         self.finder: ForkFinder | None = None
         return pn.Column(
             pn.FlexBox(self.tokens, self.go, self.continuations, self.back),
             self.jobs,
             self.along,
+            self.text,
             self.blame,
             self.recovery,
             sizing_mode="stretch_width",
@@ -47,10 +52,28 @@ class ForkView(Component):
         count = len(self.session.latest())
         self.go.disabled = count == 0
         self.back.disabled = self.finder is None or self.finder.fork is None
-        if self.along.figure is None:
+        if self.finder is None:
             after = "press Find the fork." if count else "quantize a layer or the whole model first."
             self.along.say(PART, f"Both models read the original's text for the prompt above: {after}")
             self.blame.say(BLAME, "Known once the fork is found.")
+        else:
+            self._draw(self.finder)
+
+    def _draw(self, found: ForkFinder) -> None:
+        """KL along the text, and the text itself; the marked token stands out in both."""
+        table, fork, marks = found.table, found.fork, self.session.selection.tokens
+        chosen = marks[0] if marks and marks[0] < len(table) else None
+        self.along.draw(views.along(table, fork, chosen, theme=theme()))
+        self.text.object = page("original", views.readable_text(table, fork, chosen, theme=theme()), theme())
+
+    def _pick(self, at: int) -> None:
+        """A token was chosen, from 0: it is marked for everybody."""
+        self.notices.guard(lambda: self.live.mark(tokens=(at,)))
+
+    def _clicked(self, data: Any) -> None:
+        """A bar was clicked; bars stand for tokens in their order."""
+        for point in (data or {}).get("points", [])[:1]:
+            self._pick(int(point["pointNumber"]))
 
     def find(self) -> None:
         """Look for the fork under the prompt of the session."""
@@ -73,7 +96,6 @@ class ForkView(Component):
             return
         self.finder, table, guilt = job.result()
         assert self.finder is not None
-        self.along.draw(views.along(self.finder.table, self.finder.fork, theme=theme()))
         if self.finder.fork is None:
             self.blame.say(BLAME, "No layer: the texts do not part. Look at more tokens, or take fewer bits.")
         else:

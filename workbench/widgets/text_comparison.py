@@ -35,7 +35,7 @@ class TextComparison(Component):
         self.go = action("Write", "Let both models continue the prompt", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
-        self.pages, self.measured = TextPages(), pn.pane.HTML("", sizing_mode="stretch_width")
+        self.pages, self.measured = TextPages(self._pick), pn.pane.HTML("", sizing_mode="stretch_width")
         self.place = pn.widgets.IntInput(
             label="Token", value=1, start=1, width=110, description="Which token after the prompt to look at, from 1"
         )
@@ -50,6 +50,7 @@ class TextComparison(Component):
         self.writing, self.running = Writing(), list[Running]()
         self.go.on_click(lambda _: self.notices.guard(self.write))
         self.place.param.watch(lambda event: self._choose(event.new), "value")
+        self.divergence.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
         self.side.param.watch(lambda _: self._details(), "value")
         return pn.Column(
             pn.Row(self.prompt, self.tokens, self.go, sizing_mode="stretch_width"),
@@ -101,7 +102,7 @@ class TextComparison(Component):
         writing = self.writing
         if not any(writing.sides):
             return
-        self.pages.draw(views.side_by_side(self.session.choice.prompt, writing, self._marked(), theme=theme()))
+        self.pages.draw(views.side_by_side(self.session.choice.prompt, writing, self._marked(), choosable=True, theme=theme()))
         self.measured.object = views.running_sentence(self.running) if self.running else ""
         self.details.visible = writing.done or not self.jobs.running
         if self.details.visible:
@@ -133,3 +134,12 @@ class TextComparison(Component):
         at = (place or 1) - 1
         if at != ((self.writing.fork or 0) if self._marked() is None else self._marked()):
             self.notices.guard(lambda: self.live.mark(tokens=(at,)))
+
+    def _pick(self, at: int) -> None:
+        """A token of a text was chosen, from 0: it is marked for everybody."""
+        self.notices.guard(lambda: self.live.mark(tokens=(at,)))
+
+    def _clicked(self, data: Any) -> None:
+        """A bar was clicked; bars stand for tokens in their order."""
+        for point in (data or {}).get("points", [])[:1]:
+            self._pick(int(point["pointNumber"]))

@@ -1,5 +1,7 @@
 """Two texts: the fork stands out in both, disagreement is a tint and a number, and nothing in a text is taken for HTML."""
 
+import re
+
 import pytest
 
 from workbench.analysis.writing import Candidate, Writing, WrittenToken
@@ -65,6 +67,17 @@ def test_the_chosen_token_is_outlined_in_both_texts() -> None:
     for side in (shown.original, shown.quantized):
         assert side.count('class="chosen"') == 1
         assert '<span class="chosen"' in side.split(" upon")[1]
+
+
+def test_tokens_that_can_be_chosen_are_buttons_with_a_name() -> None:
+    shown = text.side_by_side("Hi.", written(["Once", "\n\n", ' "a'], ["Once", " in"]), 2, choosable=True)
+    assert re.findall(r'data-place="(\d)" aria-label="([^"]*)" aria-pressed="(\w+)" tabindex="(-?\d)"', shown.original) == [
+        ("0", "token 1, “Once”, KL 0 nats", "false", "-1"),
+        ("1", "token 2, “↵↵”, KL 0 nats", "false", "-1"),
+        ("2", "token 3, “ &quot;a”, KL 0 nats", "true", "0"),
+    ]
+    assert '</button><br><br><button type="button" data-place="1"' in shown.original
+    assert re.findall('tabindex="(-?1|0)"', shown.quantized) == ["-1", "0"], "the fork, where the chosen one is beyond the text"
 
 
 def test_markup_in_prompt_and_tokens_is_text() -> None:

@@ -47,10 +47,14 @@ def test_without_a_mark_the_fork_is_explained(text: TextComparison) -> None:
     assert f"At token {at + 1} of the original text" in text.expected.answer.object
 
 
-@pytest.mark.parametrize("way", ["field", "bus"])
+@pytest.mark.parametrize("way", ["field", "click", "bar", "bus"])
 def test_a_marked_token_is_marked_everywhere(text: TextComparison, way: str) -> None:
     if way == "field":
         text.place.value = 5
+    elif way == "click":
+        text.pages.right._handle_msg(4)
+    elif way == "bar":
+        text.divergence.plot.click_data = {"points": [{"curveNumber": 1, "pointNumber": 4}]}
     else:
         text.live.mark(tokens=[4])
     assert text.session.selection.tokens == (4,)

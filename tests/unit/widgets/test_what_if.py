@@ -4,6 +4,7 @@ import pytest
 
 import workbench as wb
 from workbench.session import Session
+from workbench.views.theme import LIGHT
 from workbench.widgets.budget import FREE, BudgetPainter, first_recipes
 from workbench.widgets.fork import ForkView
 from workbench.widgets.what_if import BudgetOfErrors, LayerEffect, WhatIfView
@@ -149,6 +150,12 @@ def test_fork(whole: Session) -> None:
     assert len(view.blame.figure.table) == 14
     assert view.blame.figure.table["guilty"].any()
     assert not view.back.disabled
+    assert f'data-place="{view.finder.fork - 1}"' in view.text.object
+    view.text._handle_msg(4)
+    assert view.session.selection.tokens == (4,)
+    assert view.text.object.count('aria-pressed="true"') == 1
+    edges = view.along.figure.plot["data"][0]["marker"]["line"]["color"]
+    assert [place for place, edge in enumerate(edges) if edge == LIGHT.accent] == [4]
     view.continuations.value = 3
     view.rewind()
     assert "of 3 continuations of 24 tokens" in view.recovery.object
