@@ -67,6 +67,11 @@ class Divergence:
         """Share of tokens whose likeliest successor stayed."""
         return 1.0 - self.top1_changed
 
+    @property
+    def documents(self) -> int:
+        """How many documents the tokens are of; intervals over few of them are rough."""
+        return len(np.unique(self.per_token.document))
+
     def table(self, decode: Callable[[list[int]], str] | None = None) -> "pd.DataFrame":
         """One row a token: document, id, kl, top1_original, top1, loss_original, loss; and `token`, what it adds to the text.
 

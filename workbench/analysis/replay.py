@@ -18,7 +18,7 @@ from workbench.models.perplexity import spans
 from workbench.models.text import Text
 from workbench.quantized import QuantizedLayer
 
-TOKENS = 1024
+TOKENS = 2048  # of which a change of the built-in model's first block is replayed in half a second
 
 Change = Swap | QuantizedLayer
 

@@ -92,7 +92,7 @@ def waterfall_sentence(budget: ErrorBudget) -> str:
         f"All {themes.count(len(table), 'layer')} together cost {themes.error(budget.joint.kl)} "
         f"{spread(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} {spread(budget.ratio_interval, '.2f')} times the "
         f"sum of each alone ({themes.error(budget.total)}). The worst, {worst['name']}, makes {themes.percent(share)} of that "
-        f"sum{silent}."
+        f"sum{silent}. {themes.resampled(budget.joint.documents, budget.joint.seed)}"
     )
 
 

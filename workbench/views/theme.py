@@ -12,6 +12,7 @@ DIVERGING = [[0.0, "#1f5f99"], [0.25, "#8fb8da"], [0.5, "#ffffff"], [0.75, "#f3b
 SEQUENTIAL = "Cividis"
 # Okabe and Ito's palette (2008) without black; yellow last, since it is faint on white
 CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d9e", "#b5a642", "#7f8c8d", "#f0e442"]
+ENOUGH_TEXTS = 10  # a bootstrap over fewer documents is too narrow more often than it says
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,13 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def resampled(texts: int, seed: int) -> str:
+    """What intervals were drawn over, and that they are rough where that is little."""
+    over = f"{texts} texts" if texts > 1 else "the tokens of one text"
+    rough = f"; over fewer than {ENOUGH_TEXTS} they are rough" if texts < ENOUGH_TEXTS else ""
+    return f"95 % intervals over {over} (seed {seed}){rough}."
 
 
 def count(number: int, thing: str, things: str | None = None) -> str:

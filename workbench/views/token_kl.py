@@ -38,7 +38,8 @@ def tinted(tokens: pd.DataFrame, effect: Divergence, floor: float, *, theme: The
     answer = (
         f"KL {themes.error(effect.kl)} ({low:.3g} to {high:.3g}) nats per token, median {themes.error(effect.kl_median)}; "
         f"perplexity {effect.perplexity_original:.3f} → {effect.perplexity:.3f}; the likeliest token changed at {moved:,} of "
-        f"{themes.count(effect.tokens, 'token')} ({themes.percent(effect.top1_changed)}) of {effect.text}.{noise}"
+        f"{themes.count(effect.tokens, 'token')} ({themes.percent(effect.top1_changed)}) of {effect.text}.{noise} "
+        f"{themes.resampled(effect.documents, effect.seed)}"
     )
     body = "".join(parts)
     page = f"<p style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.9;font-size:1rem;margin:4px 0'>{body}</p>"

@@ -10,6 +10,7 @@ from workbench.analysis.fork import Guilt, Recovery
 from workbench.analysis.fork_study import shares
 from workbench.views import budget as views
 from workbench.views import fork as fork_views
+from workbench.views import theme as themes
 from workbench.views.theme import DARK, LIGHT
 from workbench.views.token_kl import tinted
 
@@ -55,7 +56,8 @@ def test_waterfall() -> None:
         assert line["y"] == [0.1, 0.1, 0.2]
         assert floor["y"] == [1e-5, 1e-5]
     assert "0.50 (0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
-    assert "The worst, a.1.q, makes 75 % of that sum; 1 layer within half-precision noise." in figure.answer
+    assert "The worst, a.1.q, makes 75 % of that sum; 1 layer within half-precision noise. 95 % intervals" in figure.answer
+    assert figure.answer.endswith("over 2 texts (seed 0); over fewer than 10 they are rough.")
     assert figure.table is LAYERS
 
 
@@ -92,6 +94,8 @@ def test_tinted_text_escapes_and_marks() -> None:
     assert text.text.count("border-bottom") == 1
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
+    assert text.answer.endswith("over fewer than 10 they are rough.")
+    assert themes.resampled(10, 3) == "95 % intervals over 10 texts (seed 3)."
     assert "within what half precision alone does" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
 
 
