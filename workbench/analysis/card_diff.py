@@ -71,7 +71,8 @@ class CardDiff:
         if not above:
             return f"The two cards agree within the tolerances; {passed} differences are within them or may differ."
         where = ", ".join(dict.fromkeys(d.section for d in above))
-        return f"The two cards differ above the tolerances in {len(above)} places ({where}); {passed} more may differ."
+        places = "1 place" if len(above) == 1 else f"{len(above)} places"
+        return f"The two cards differ above the tolerances in {places} ({where}); {passed} more may differ."
 
     def table(self) -> "pd.DataFrame":
         """One row a difference: section, item, first, second, change, allowed, within."""

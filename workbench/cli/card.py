@@ -28,6 +28,8 @@ def card(
     if out is not None:
         place = made.save(out)
         sentence += f"\n{place}: {place.stat().st_size:,} bytes"
+    else:
+        sentence += "\nNothing is written: --out card.html or card.json keeps the card."
     emit(made.facts, as_json=as_json, text=sentence)
 
 

@@ -88,7 +88,8 @@ def style() -> str:
         "h1{font-size:1.5rem;margin:8px 0}h2{font-size:1.15rem;margin:4px 0}p{margin:4px 0}figure{margin:0}"
         "table{border-collapse:collapse;font-size:.85rem;margin:8px 0}caption{text-align:left;color:var(--muted);padding:4px 0}"
         "th,td{border-bottom:1px solid var(--border);padding:3px 10px 3px 0;text-align:left;vertical-align:top;"
-        "}th{font-weight:600}td{overflow-wrap:anywhere}td.number{text-align:right;font-variant-numeric:tabular-nums}"
+        "}th{font-weight:600}td{overflow-wrap:anywhere}.wide td{overflow-wrap:normal}"
+        "td.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
         "summary{cursor:pointer;color:var(--action);padding:4px 0}summary:focus-visible{outline:2px solid var(--action)}"
         ".wide{overflow-x:auto}pre{white-space:pre-wrap;background:var(--raised);padding:8px;border-radius:6px;font-size:.85rem}"
     )

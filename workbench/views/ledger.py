@@ -34,7 +34,7 @@ def bars(ledger: BitLedger, *, scope: str = "this layer", theme: Theme = themes.
             height=260 + 22 * (len(traces) // 4),
             barmode="stack",
             bargap=0.35,
-            xaxis={"rangemode": "tozero", "range": [0, 1.15 * max(value for _, value in totals) or 1.0]},
+            xaxis={"rangemode": "tozero", "range": [0, 1.3 * max(value for _, value in totals) or 1.0]},
             yaxis={"type": "category", "categoryorder": "array", "categoryarray": ["nominal", "stored"], "showgrid": False},
             legend={"traceorder": "normal"},
             annotations=[note | {"x": value, "y": name, "text": f"{themes.bits(value)} bits"} for name, value in totals],

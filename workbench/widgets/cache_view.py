@@ -24,6 +24,7 @@ SCHEMES = (
     "kivi:bits=4",
     "kivi:bits=2",
     "per-token:bits=2",
+    "per-channel:bits=2",
     "zipcache",
     "vidkv",
     "rotated:bits=4",

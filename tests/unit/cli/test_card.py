@@ -24,6 +24,7 @@ def test_card_and_diff(command: Callable[..., Said], folders: tuple[Path, Path],
     said = command("card", four, "--tokens", 64, "--out", page)
     assert (said.status, said.err) == (0, "")
     assert f"{page.stat().st_size:,} bytes" in said.out
+    assert "Nothing is written: --out card.html" in command("card", four, "--tokens", 64).out
     facts = json.loads(command("card", four, "--tokens", 64, "--json").out)
     assert facts["figures"]["tokens"] == 64
 

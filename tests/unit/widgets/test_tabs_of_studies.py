@@ -55,7 +55,7 @@ def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: 
     assert "agree in everything but times" in view.difference[0].object
     changed = {**view.card.facts, "seed": 7}
     view.other.param.update(filename="other.json", value=Card(changed).json().encode())
-    assert "differ above the tolerances in 1 places (hashes)" in view.difference[0].object
+    assert "differ above the tolerances in 1 place (hashes)" in view.difference[0].object
     view.other.param.update(filename="none.json", value=b"{}")
     assert "none.json is no quant card" in notices.messages[0]
     session.take(wb.quantize_model(session.model, wb.recipe("rtn", bits=3, group=32)))
