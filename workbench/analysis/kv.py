@@ -91,7 +91,8 @@ def measure_cache(
 
 
 def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
-    """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl."""
+    """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl,
+    tokens, texts, seed."""
     import pandas as pd
 
     rows = []
@@ -111,6 +112,8 @@ def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
                 "ratio_high": result.ratio.interval[1],
                 "kl": found.kl,
                 "tokens": found.tokens,
+                "texts": found.documents,
+                "seed": found.seed,
             }
         )
     return pd.DataFrame(rows)

@@ -14,6 +14,7 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
 
     Bars are the 95 % interval of the ratio to the original, text by text: what makes a text hard for both drops out.
     """
+    furthest = table["bytes_per_token"].max()
     plot = {
         "data": [
             {
@@ -22,7 +23,7 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
                 "x": table["bytes_per_token"].tolist(),
                 "y": table["perplexity"].tolist(),
                 "text": table["scheme"].tolist(),
-                "textposition": "top center",
+                "textposition": ["middle left" if x == furthest else "middle right" for x in table["bytes_per_token"]],
                 "textfont": {"size": 12, "color": theme.text},
                 "marker": {"size": 12, "color": theme.quantized, "line": {"color": theme.surface, "width": 1}},
                 "error_y": {
@@ -64,12 +65,13 @@ def sentence(table: pd.DataFrame, original: float) -> str:
     """The smallest cache within 2 % of the original's perplexity."""
     near = table[table["perplexity"] <= 1.02 * original]
     start = f"With its whole cache the model has perplexity {original:.2f} on these tokens"
+    drawn = themes.resampled(int(table["texts"].iloc[0]), int(table["seed"].iloc[0]))
     if near.empty:
-        return f"{start}; no scheme here comes within 2 % of that."
+        return f"{start}; no scheme here comes within 2 % of that. {drawn}"
     best = near.loc[near["bytes_per_token"].idxmin()]
     times = f"{best['ratio']:.3f} times as much (95 %: {best['ratio_low']:.3f} to {best['ratio_high']:.3f})"
     return (
         f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes a token, "
         f"{best['bits_per_value']:.2f} bits per value stored ({best['nominal_bits']:.2f} nominal), "
-        f"perplexity {best['perplexity']:.2f}, {times}."
+        f"perplexity {best['perplexity']:.2f}, {times}. {drawn}"
     )

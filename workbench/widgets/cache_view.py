@@ -25,7 +25,7 @@ SCHEMES = (
     "kivi:bits=2",
     "per-token:bits=2",
     "per-channel:bits=2",
-    "zipcache",
+    "zipcache:bits=2",
     "vidkv",
     "rotated:bits=4",
     "rotated:bits=2",
@@ -59,8 +59,9 @@ class CacheView(Component):
         self.schemes = pn.widgets.CheckBoxGroup(
             label="Schemes",
             options=list(SCHEMES),
-            value=["none", "kivi:bits=2", "zipcache", "vidkv", "rotated:bits=2"],
+            value=["none", "kivi:bits=2", "zipcache:bits=2", "vidkv", "rotated:bits=2"],
             inline=True,
+            stylesheets=[":host .bk-input-group{flex-wrap:wrap}"],
         )
         self.other = pn.widgets.TextInput(
             label="Another scheme", placeholder="kivi:bits=3,group=32", width=220, description="Press Enter to add it to the list"

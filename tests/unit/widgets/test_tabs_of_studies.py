@@ -69,9 +69,9 @@ def test_caches_are_measured_and_written_through(live: Live, notices: Notices) -
     view.schemes.value, view.tokens.value, view.block.value = ["none", "rotated:bits=2"], 64, 16
     press(view.go)
     assert view.frame.figure is not None
-    assert view.frame.figure.table["scheme"].tolist() == ["none", "rotated"]
-    assert view.which.options == ["none", "rotated"]
-    view.which.value = "rotated"
+    assert view.frame.figure.table["scheme"].tolist() == ["none", "rotated:bits=2"]
+    assert view.which.options == ["none", "rotated:bits=2"]
+    view.which.value = "rotated:bits=2"
     press(view.write_on)
     assert "first" in view.pages.sentence.object or "token" in view.pages.sentence.object.lower()
     view.other.value = "kivi:bits=3"

@@ -39,9 +39,9 @@ class Scheme(Part):
         return scheme(self.name, **{**own, "bits": bits}) if "bits" in own else self
 
     def spelled(self) -> str:
-        """The scheme as `parse` reads it: its name, and the settings that are not the default."""
-        changed = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
-        return ":".join(filter(None, (self.name, ",".join(changed))))
+        """The scheme as `parse` reads it: its name, its bits, and other settings that are not the default."""
+        own = [(f.name, getattr(self, f.name)) for f in fields(self) if f.name == "bits" or getattr(self, f.name) != f.default]
+        return ":".join(filter(None, (self.name, ",".join(f"{name}={value}" for name, value in own))))
 
 
 def names() -> list[str]:

@@ -129,7 +129,7 @@ def test_every_scheme_says_where_it_comes_from(name: str) -> None:
     how: Scheme = scheme(name)
     assert how.source
     assert type(how).__doc__
-    assert how.spelled() == name
+    assert how.spelled() == (f"{name}:bits={how.bits}" if hasattr(how, "bits") else name)
     assert parse(how.spelled()) == how
 
 
