@@ -16,16 +16,6 @@ RTN, FINER = wb.recipe("rtn", bits=2, group=32), wb.recipe("rtn", bits=3, group=
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
 
 
-@pytest.fixture(scope="module")
-def shared(tiny_models: dict[str, Path]) -> SharedModel:
-    return SharedModel(wb.open_model(tiny_models["llama"]))
-
-
-@pytest.fixture
-def session(shared: SharedModel) -> Session:
-    return Session(shared, recipe=RTN)
-
-
 def test_every_step_has_a_kind_and_words(session: Session) -> None:
     session.select(DOWN)
     session.use(FINER)

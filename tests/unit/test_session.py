@@ -21,17 +21,6 @@ FINER = wb.recipe("rtn", bits=3, group=32)
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
 
 
-@pytest.fixture(scope="module")
-def shared(tiny_models: dict[str, Path]) -> SharedModel:
-    """One tiny Llama for all sessions here, so that it is calibrated once."""
-    return SharedModel(wb.open_model(tiny_models["llama"]))
-
-
-@pytest.fixture
-def session(shared: SharedModel) -> Session:
-    return Session(shared, recipe=RTN)
-
-
 def quantize(session: Session) -> QuantizedLayer:
     return Job(session.quantize_steps).run_here().result()
 
