@@ -9,12 +9,13 @@ import workbench as wb
 from workbench.widgets.page import page
 from workbench.widgets.tabs import TABS
 
-SHOWN = ("Method", "Codebook", "Weights", "Error", "Ledger", "History")
+SHOWN = {"Quantize": ("Method", "Codebook", "Error", "Ledger"), "See": ("Weights", "Salience"), "Decide": ("History",)}
 
 
 def app(source: str) -> pn.viewable.Viewable:
     """The whole page: BTC-LLM on the bench, and the tabs that look inside it."""
-    return page(source, recipe=wb.recipe("btc", bits=0.8), tabs={title: TABS[title] for title in SHOWN}, strips=())
+    tabs = {section: {title: TABS[section][title] for title in titles} for section, titles in SHOWN.items()}
+    return page(source, recipe=wb.recipe("btc", bits=0.8), tabs=tabs, strips=())
 
 
 if pn.state.served:

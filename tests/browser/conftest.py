@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Request, WebSocket, sync_playwright
 
+from tests.browser.visitor import PATIENCE, Open
 from tests.servers import free_port, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,6 @@ APPS = [f"apps/{name}.py" for name in ("explorer", "compare", "codebook")]
 # Plotly 3 resizes a figure 100 ms after its place changed, also where the figure has been taken away or is not drawn yet by then
 HARMLESS = "Cannot read properties of undefined (reading '_guiEditing')"
 LARGEST_MESSAGE = 2_000_000  # bytes
-PATIENCE = 60_000  # milliseconds that a slow machine may take for one step
 
 
 @dataclass
@@ -107,7 +107,7 @@ def heard() -> Iterator[Heard]:
 
 
 @pytest.fixture
-def open_page(chromium: Browser, heard: Heard) -> Iterator[Callable[..., Page]]:
+def open_page(chromium: Browser, heard: Heard) -> Iterator[Open]:
     """Open an address in a window of its own; `width` in pixels. The windows close with the test."""
     pages: list[Page] = []
 

@@ -8,8 +8,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 import workbench as wb
-from tests.browser.conftest import PATIENCE, Heard
-from tests.browser.test_explorer import Open, button, fill
+from tests.browser.conftest import Heard
+from tests.browser.visitor import PATIENCE, Open, button, fill
 from workbench.models import ModelHandle
 from workbench.views.card import Card
 from workbench.views.theme import DARK, LIGHT

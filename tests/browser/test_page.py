@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PATIENCE
-from tests.browser.test_explorer import DOWN, button, field, figure, fill, heading, serious, tab
+from tests.browser.visitor import DOWN, Open, button, field, figure, fill, heading, serious, tab
 from workbench.recipe import Recipe
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-expect.set_options(timeout=PATIENCE)
-
-Open = Callable[..., Page]
 
 
 def kept(page: Page, press: Callable[[], None]) -> str:

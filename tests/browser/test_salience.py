@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_explorer import Open, button, field, figure, fill, tab
+from tests.browser.visitor import Open, button, field, figure, fill, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CURVE = "channels, most salient first"

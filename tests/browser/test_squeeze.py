@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_explorer import Open, button, tab
+from tests.browser.visitor import Open, button, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -34,7 +34,7 @@ def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: s
     expect(button(second, "Build the stops")).to_be_hidden()
 
     button(page, "Why did it break here?").click()
-    expect(page.locator(".bk-tab.bk-active").filter(has_text=re.compile("^Text$"))).to_be_visible()
+    expect(page.get_by_role("tab", name="Text", exact=True)).to_have_attribute("aria-selected", "true")
     expect(page.get_by_label("Preset", exact=True)).to_have_value("qtip")
     button(page, "Write").click()
     expect(page.get_by_text(re.compile("On this machine the quantized model writes"))).to_be_visible()
@@ -47,7 +47,7 @@ def test_two_results_are_pinned_and_one_is_stepped_through(tiny: str, open_page:
         page.get_by_label("bits", exact=True).fill(str(bits))
         page.get_by_label("bits", exact=True).press("Tab")
         button(page, "Quantize this layer").click()
-        tab(page, "Compare")
+        tab(page, "Pinned")
         expect(button(page, "Pin this result")).to_be_enabled()
         button(page, "Pin this result").click()
         expect(page.get_by_label("Pinned", exact=True).locator("option")).to_have_count(1 if bits == 2 else 2)

@@ -1,6 +1,6 @@
 """The explorer: all components around one live session, for a served page or a notebook cell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import panel as pn
@@ -15,7 +15,7 @@ from workbench.widgets.component import Component, Live, theme
 from workbench.widgets.layer_browser import LayerBrowser
 from workbench.widgets.offline import notebook
 from workbench.widgets.present import present
-from workbench.widgets.tabs import STRIPS, TABS, Tabs
+from workbench.widgets.tabs import STRIPS, TABS, Kinds, Tabs
 from workbench.widgets.toolbar import Toolbar
 
 # how wide the columns of the page are; on a narrow page the layers lie above the figures and the bench below them
@@ -38,7 +38,7 @@ class Explorer(Component):
         model: ModelHandle | SharedModel | Session | str = "builtin",
         *,
         threaded: bool = True,
-        tabs: Mapping[str, type[Component]] = TABS,
+        tabs: Kinds = TABS,
         strips: Sequence[type[Component]] = STRIPS,
         front: str = "",
     ) -> None:

@@ -19,7 +19,7 @@ from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
 from workbench.widgets.notices import Notices
 from workbench.widgets.offline import EXTENSIONS, local_styles
-from workbench.widgets.tabs import STRIPS, TABS
+from workbench.widgets.tabs import STRIPS, TABS, Kinds
 
 MARKS = [field.name for field in dataclasses.fields(Selection)]
 
@@ -34,7 +34,7 @@ def page(
     source: str,
     *,
     recipe: Recipe | None = None,
-    tabs: Mapping[str, type[Component]] = TABS,
+    tabs: Kinds = TABS,
     strips: Sequence[type[Component]] = STRIPS,
 ) -> pn.viewable.Viewable:
     """The explorer on `source` for one visitor, as its address says; `recipe` is on the bench at first."""
@@ -83,6 +83,9 @@ def framed(body: Any) -> pn.viewable.Viewable:
     """The page around what it shows."""
     colours = theme()
     look = {"background": colours.page, "color": colours.text, "padding": "12px", "min-height": "100vh"}
+    # Panel's own style sheets take these: plain buttons and the rims of others, then whatever is chosen or under way
+    look |= {"--design-surface-color": colours.border, "--design-surface-text-color": colours.text}
+    look |= {"--design-primary-color": colours.action, "--design-primary-text-color": colours.contrast}
     return pn.Column(body, sizing_mode="stretch_width", styles=look)
 
 

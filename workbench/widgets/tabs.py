@@ -1,4 +1,5 @@
-"""Which components the explorer has: one line each. A tab is built when it first comes to the front."""
+"""Which components the explorer has: one line each, in the section where a visitor looks for it. A tab is built when it first
+comes to the front."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from workbench.widgets.calibration_view import CalibrationView
 from workbench.widgets.card_view import CardView
 from workbench.widgets.codebook import CodebookMicroscope
 from workbench.widgets.comparison import ComparisonView
-from workbench.widgets.component import Component, chosen
+from workbench.widgets.component import Component
 from workbench.widgets.expectations_view import ExpectationsView
 from workbench.widgets.history import HistoryView
 from workbench.widgets.layer_browser import LayerTable
@@ -22,51 +23,69 @@ from workbench.widgets.results import ErrorView
 from workbench.widgets.salience import SalienceView
 from workbench.widgets.speed import SpeedView
 from workbench.widgets.squeeze import SqueezeView
+from workbench.widgets.tab_bar import TabBar
 from workbench.widgets.text_comparison import TextComparison
 from workbench.widgets.weight_inspector import WeightInspector
 from workbench.widgets.what_if import WhatIfView
 
-# every class takes `live, notices, threaded=...`, as Component does; a module of its own and a line here add one
-TABS: dict[str, type[Component]] = {
-    "Weights": WeightInspector,
-    "Salience": SalienceView,
-    "Codebook": CodebookMicroscope,
-    "Error": ErrorView,
-    "Ledger": LedgerView,
-    "Method": MethodView,
-    "What-if": WhatIfView,
-    "Budget": BudgetPainter,
-    "Text": TextComparison,
-    "Compare": ComparisonView,
-    "Speed": SpeedView,
-    "Table": LayerTable,
-    "History": HistoryView,
-    "Calibration": CalibrationView,
-    "KV cache": CacheView,
-    "Expectations": ExpectationsView,
-    "Card": CardView,
+# by section, one line each; every class takes `live, notices, threaded=...`, as Component does
+TABS: dict[str, dict[str, type[Component]]] = {
+    "See": {
+        "Weights": WeightInspector,
+        "Salience": SalienceView,
+        "Layers": LayerTable,
+    },
+    "Quantize": {
+        "Method": MethodView,
+        "Codebook": CodebookMicroscope,
+        "Error": ErrorView,
+        "Ledger": LedgerView,
+        "Calibration": CalibrationView,
+    },
+    "Compare": {
+        "Text": TextComparison,
+        "What-if": WhatIfView,
+        "Pinned": ComparisonView,
+        "Speed": SpeedView,
+        "KV cache": CacheView,
+    },
+    "Decide": {
+        "Budget": BudgetPainter,
+        "Expectations": ExpectationsView,
+        "Card": CardView,
+        "History": HistoryView,
+    },
 }
-# titles go on in a second line where the page is narrow: a row to scroll hides the last ones
-WRAPPED = ":host(.bk-above) .bk-headers-wrapper{flex-wrap:wrap;overflow:visible} .bk-header{overflow:visible}"
 # across the top of the page, above layers, tabs and bench
 STRIPS: tuple[type[Component], ...] = (SqueezeView,)
 
+Kinds = Mapping[str, Mapping[str, type[Component]]]
+
 
 class Tabs(pn.viewable.Viewer):
-    """Components by title, of which only the one in front is drawn; `front` is its title, the first one unless it is a title."""
+    """Components by section and title, of which only the one in front is drawn; `front` is its title, the first one unless it is
+    a title.
+
+    A section that is left comes back with the tab that was in front.
+    """
 
     front = param.String(default="")
 
-    def __init__(self, owner: Component, kinds: Mapping[str, type[Component]] = TABS, front: str = "") -> None:
-        self.titles = list(kinds)
-        super().__init__(front=front if front in kinds else self.titles[0])
-        self.owner, self.kinds = owner, kinds
+    def __init__(self, owner: Component, kinds: Kinds = TABS, front: str = "") -> None:
+        self.kinds = {title: kind for own in kinds.values() for title, kind in own.items()}
+        self.sections = {title: section for section, own in kinds.items() for title in own}
+        super().__init__(front=front if front in self.kinds else next(iter(self.kinds)))
+        self.owner = owner
         self.built: dict[str, Component] = {}
-        self.places = {title: pn.Column(sizing_mode="stretch_width") for title in kinds}
-        self.view = pn.Tabs(*self.places.items(), dynamic=True, sizing_mode="stretch_width", stylesheets=[chosen(), WRAPPED])
-        self.view.param.watch(lambda event: self.param.update(front=self.titles[event.new]), "active")
+        self.last = {section: next(iter(own)) for section, own in kinds.items()}
+        self.section = TabBar(label="Sections", options=list(kinds), strong=True, visible=len(kinds) > 1)
+        self.tab = TabBar()
+        self.place = pn.Column(sizing_mode="stretch_width")
+        self.section.param.watch(lambda event: self.param.update(front=self.last[event.new]), "value")
+        self.tab.param.watch(lambda event: self.param.update(front=event.new), "value")
         self.param.watch(lambda _: self._look(), "front")
         owner.live.param.watch(self._asked, "front")
+        self.view = pn.Column(self.section, self.tab, self.place, sizing_mode="stretch_width")
         self._look()
 
     def __getitem__(self, title: str) -> Any:
@@ -74,21 +93,25 @@ class Tabs(pn.viewable.Viewer):
         if title not in self.built:
             self.built[title] = self.owner.part(self.kinds[title])
             self.built[title].look(title == self.front)
-            self.places[title][:] = [self.built[title]]
         return self.built[title]
 
     def _asked(self, event: Any) -> None:
         """Bring the tab to the front that a component asks for; the same one may be asked for again."""
         if event.new:
-            self.front = event.new if event.new in self.titles else self.front
+            self.front = event.new if event.new in self.kinds else self.front
             self.owner.live.front = ""
 
     def _look(self) -> None:
         """Only the tab in front is drawn."""
-        self.view.active = self.titles.index(self.front)
+        section = self.sections[self.front]
+        self.last[section] = self.front
+        self.section.value = section
+        own = [title for title, its in self.sections.items() if its == section]
+        self.tab.param.update(label=f"Views in {section}", options=own, value=self.front)
         for title, part in self.built.items():
             part.look(title == self.front)
-        self.owner.notices.guard(lambda: self[self.front])
+        self.place[:] = []
+        self.owner.notices.guard(lambda: self.place.append(self[self.front].view))
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view

@@ -20,7 +20,7 @@ def test_the_example_becomes_a_tab(session: Session, tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     line = re.search(r"The line in `TABS` is `\"(\w+)\": (\w+),`", CONTRIBUTING.read_text())
-    explorer = Explorer(session, threaded=False, tabs={**TABS, line[1]: getattr(module, line[2])})
+    explorer = Explorer(session, threaded=False, tabs={**TABS, "See": {**TABS["See"], line[1]: getattr(module, line[2])}})
     rows = explorer.bring(line[1])
     explorer.layers.menu.value = DOWN
     norms = session.original().norm(dim=1)

@@ -228,10 +228,25 @@ def test_only_the_tab_in_front_is_built_and_drawn(explorer: Explorer, monkeypatc
 
 
 def test_every_tab_opens(explorer: Explorer) -> None:
-    for title in TABS:
+    for title in explorer.tabs.kinds:
         explorer.bring(title)
-        assert list(explorer.tabs.places[title]) == [explorer.tabs[title].view]
+        assert list(explorer.tabs.place) == [explorer.tabs[title].view]
     assert explorer.notices.messages == []
+
+
+def test_a_section_comes_back_with_the_tab_that_was_in_front(explorer: Explorer) -> None:
+    tabs = explorer.tabs
+    assert (tabs.section.value, tabs.tab.options) == ("See", ["Weights", "Salience", "Layers"])
+    tabs.tab.value = "Salience"
+    tabs.section.value = "Decide"
+    assert (tabs.front, tabs.tab.label) == ("Budget", "Views in Decide")
+    tabs.section.value = "See"
+    assert (tabs.front, tabs.tab.value) == ("Salience", "Salience")
+
+
+def test_every_title_is_found_in_one_section_only() -> None:
+    titles = [title for own in TABS.values() for title in own]
+    assert len(set(titles) | set(TABS)) == len(titles) + len(TABS)
 
 
 def test_a_tab_that_fails_takes_no_other_with_it(
@@ -291,7 +306,7 @@ def test_type_in_figures_grows() -> None:
 
 def test_an_explorer_that_nobody_holds_is_freed_with_all_its_tabs(session: Session) -> None:
     explorer = Explorer(session, threaded=False)
-    made = {"the page": ref(explorer)} | {title: ref(explorer.bring(title)) for title in TABS}
+    made = {"the page": ref(explorer)} | {title: ref(explorer.bring(title)) for title in explorer.tabs.kinds}
     assert explorer.notices.messages == []
     del explorer
     gc.collect()

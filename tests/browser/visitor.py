@@ -1,0 +1,80 @@
+"""What a visitor does on the page and sees of it, for all browser tests."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+
+from workbench.widgets.tabs import TABS
+
+Open = Callable[..., Page]
+PATIENCE = 60_000  # milliseconds that a slow machine may take for one step
+expect.set_options(timeout=PATIENCE)
+
+TITLES = [title for own in TABS.values() for title in own]
+QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
+# what axe finds in the libraries: Bokeh's arrows beside a number have no name (the arrow keys do the same in the field), and
+# Tabulator's grid holds its pager
+KNOWN = {"button-name": ("bk-spin-btn",), "aria-required-children": ("pnx-tabulator",)}
+
+
+def heading(page: Page) -> Locator:
+    """The line that names the selected layer."""
+    return page.get_by_role("heading", level=1)
+
+
+def button(page: Page, label: str) -> Locator:
+    return page.get_by_role("button", name=label, exact=True)
+
+
+def field(page: Page, label: str) -> Locator:
+    """One input of a form, by its label."""
+    return page.get_by_label(label, exact=True)
+
+
+def fill(page: Page, label: str, value: object) -> None:
+    """Type a value and leave the field."""
+    field(page, label).fill(str(value))
+    field(page, label).press("Tab")
+
+
+def tab(page: Page, title: str) -> None:
+    """Bring a tab to the front, by way of its section."""
+    section = next(section for section, own in TABS.items() if title in own)
+    page.get_by_role("tab", name=section, exact=True).click()
+    page.get_by_role("tab", name=title, exact=True).click()
+    expect(page.get_by_role("tab", name=title, exact=True)).to_have_attribute("aria-selected", "true")
+
+
+def figure(page: Page, axis: str, ready: str = "true") -> dict[str, Any]:
+    """The figure whose x axis is called `axis`, once the JavaScript condition `ready` on `e` holds: traces and shapes."""
+    find = f"""() => {{
+        const all = [], walk = root => root.querySelectorAll('*').forEach(e => {{
+            if (e.classList.contains('js-plotly-plot')) all.push(e); if (e.shadowRoot) walk(e.shadowRoot) }});
+        walk(document);
+        const e = all.find(e => e.layout?.xaxis?.title?.text === '{axis}');
+        return e && ({ready}) && {{ traces: e.data.map(t => t.name), shapes: (e.layout.shapes || []).length,
+                                    x: e.data.map(t => Array.from(t.x || [])) }};
+    }}"""
+    return page.wait_for_function(find).json_value()
+
+
+def serious(page: Page) -> list[tuple[str, str]]:
+    """What would stop a visitor who cannot see: rules of axe that are broken, with the place."""
+    found = Axe().run(page).response["violations"]
+    return [
+        (rule["id"], node["html"])
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+        if not any(part in node["html"] for part in KNOWN.get(rule["id"], ()))
+    ]
+
+
+def quantize_one(page: Page, bits: int) -> None:
+    """Quantize the selected layer with round to nearest and wait for the outcome."""
+    fill(page, "bits", bits)
+    button(page, "Quantize this layer").click()
+    expect(page.get_by_text(re.compile(r"Done: quantizing this layer"))).to_be_visible()
