@@ -50,9 +50,9 @@ def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
         y="KL, nats per token (log scale)",
         height=420,
         showlegend=True,
-        yaxis={"type": "log", "exponentformat": "power"},
+        yaxis={"type": "log", "dtick": "D2"},
         xaxis={"tickangle": -60, "tickfont": {"size": 10, "color": theme.muted}},
-        bargap=0.15,
+        bargap=themes.gap(len(names), 0.15),
         barmode="overlay",
     )
     layout["xaxis"] |= {"categoryorder": "array", "categoryarray": names}
@@ -88,6 +88,9 @@ def waterfall_sentence(budget: ErrorBudget) -> str:
     worst, quiet = table.loc[table["kl"].idxmax()], int((~table["significant"].astype(bool)).sum())
     share = worst["kl"] / budget.total if budget.total else 0.0
     silent = f"; {themes.count(quiet, 'layer')} within half-precision noise" if quiet else ""
+    if len(table) == 1:
+        cost = f"{themes.error(budget.joint.kl)} {spread(budget.joint.kl_interval)} nats per token"
+        return f"The one quantized layer, {worst['name']}, costs {cost}{silent}."
     return (
         f"All {themes.count(len(table), 'layer')} together cost {themes.error(budget.joint.kl)} "
         f"{spread(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} {spread(budget.ratio_interval, '.2f')} times the "
@@ -228,7 +231,7 @@ def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *
         y="KL, nats per token (log scale)",
         height=340,
         showlegend=True,
-        yaxis={"type": "log", "exponentformat": "power"},
+        yaxis={"type": "log", "dtick": "D2"},
         margin={"l": 64, "r": 150, "t": 24, "b": 48},
     )
     table = pd.concat([curve, uniform, measured], ignore_index=True)

@@ -163,13 +163,13 @@ def columns(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: Theme = th
             "y": (table[high] - table[low]).tolist(),
             "width": width,
             "name": name,
-            "marker": {"color": theme.original, "opacity": opacity, "line": {"width": 0}},
+            "marker": {"color": color, "line": {"width": 0}},
             "customdata": table[[low, high]].to_numpy().tolist(),
             "hovertemplate": f"%{{x}}, {name}: %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}<extra></extra>",
         }
-        for low, high, name, width, opacity in (
-            ("least", "most", "least to largest", 0.12, 0.7),
-            ("low", "high", "9 of 10 weights", 0.5, 0.9),
+        for low, high, name, width, color in (
+            ("least", "most", "least to largest", 0.12, theme.muted),
+            ("low", "high", "9 of 10 weights", 0.5, theme.original),
         )
     ]
     middle = {
@@ -226,8 +226,8 @@ def outliers(
         height=380,
         hovermode="closest",
         shapes=[*(mark(row, theme, axis="y") for row in chosen[0]), *(mark(col, theme) for col in chosen[1])],
-        xaxis={"range": [-0.5, cols - 0.5]},
-        yaxis={"range": [rows - 0.5, -0.5]},
+        xaxis={"range": [-0.02 * cols, 1.02 * cols]},  # no marker is cut
+        yaxis={"range": [1.03 * rows, -0.03 * rows]},
     )
     return Figure("Where are the outliers?", outlier_sentence(table, beyond), {"data": [trace], "layout": layout}, table)
 

@@ -48,7 +48,7 @@ def layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = t
             theme,
             x="layer (block · matrix)",
             y="share of energy lost",
-            bargap=0.35,
+            bargap=themes.gap(len(labels), 0.35),
             xaxis={
                 "type": "category",
                 "tickangle": -60 if len(labels) > 6 else 0,

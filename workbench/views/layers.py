@@ -56,6 +56,7 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
                 "title": {"text": "block"},
             },
             shapes=[outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
+            annotations=numbers(values) if values.size <= MAX_WRITTEN else [],
         ),
     }
     return Figure(
@@ -74,7 +75,6 @@ def with_moments(figure: Figure, moments: Moments) -> Figure:
 
 def heat(values: np.ndarray, rows: list[str], matrices: list[str], names: np.ndarray, written: np.ndarray) -> dict[str, Any]:
     """The cells; their names travel along, so that a click tells which layer it hit."""
-    small = values.size <= MAX_WRITTEN
     return {
         "type": "heatmap",
         "z": values.tolist(),
@@ -83,14 +83,28 @@ def heat(values: np.ndarray, rows: list[str], matrices: list[str], names: np.nda
         "customdata": np.dstack([names, written]).tolist(),
         "hovertemplate": "%{customdata[0]}<br><b>%{customdata[1]}</b><extra></extra>",
         "hoverongaps": False,
-        "text": [[short_number(v) for v in line] for line in values] if small else None,
-        "texttemplate": "%{text}" if small else None,
-        "textfont": {"size": 11},
         "colorscale": themes.SEQUENTIAL,
         "showscale": False,
         "xgap": 2,
         "ygap": 2,
     }
+
+
+def numbers(values: np.ndarray) -> list[dict[str, Any]]:
+    """The cells' numbers, white on the dark half of the scale and dark on the light one."""
+    known = values[~np.isnan(values)]
+    middle = (known.min() + known.max()) / 2 if known.size else 0.0
+    return [
+        {
+            "x": col,
+            "y": row,
+            "text": short_number(value),
+            "showarrow": False,
+            "font": {"size": 11, "color": "#ffffff" if value < middle else "#10151a"},
+        }
+        for (row, col), value in np.ndenumerate(values)
+        if not np.isnan(value)
+    ]
 
 
 def outline(row: int, col: int, theme: Theme) -> dict[str, Any]:

@@ -110,7 +110,10 @@ def icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme
         "hovertemplate": "<b>%{label}</b><br>%{customdata[0]}, %{customdata[1]:.3f} bits per weight, "
         "%{customdata[2]}<extra></extra>",
     }
-    plot = {"data": [trace], "layout": themes.layout(theme, height=340, margin={"l": 4, "r": 4, "t": 24, "b": 4})}
+    layout = themes.layout(
+        theme, height=340, margin={"l": 4, "r": 4, "t": 24, "b": 4}, uniformtext={"minsize": 11, "mode": "hide"}
+    )
+    plot = {"data": [trace], "layout": layout}
     table = tree.assign(label=labels).drop(columns=["id", "parent"])
     return Figure(f"What is {scope} made of?", icicle_sentence(tree), plot, table)
 
@@ -140,7 +143,7 @@ def waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", theme: Theme =
         "x": names,
         "y": values,
         "measure": ["absolute", *["relative"] * (len(values) - 2), "total"],
-        "text": [f"{value:.3g}" for value in values],
+        "text": [part(value) for value in values],
         "textposition": "outside",
         "increasing": {"marker": {"color": theme.quantized}},
         "decreasing": {"marker": {"color": theme.original}},
@@ -161,6 +164,11 @@ def waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", theme: Theme =
     )
 
 
+def part(value: float) -> str:
+    """A part of the stored bits: two decimals, or one digit of what is less than a hundredth."""
+    return themes.bits(value) if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
+
+
 def bridge_sentence(table: pd.DataFrame, scope: str) -> str:
     """The difference and its largest reason."""
     nominal, stored = table["bits_per_weight"].iloc[0], table["bits_per_weight"].iloc[-1]
@@ -171,7 +179,7 @@ def bridge_sentence(table: pd.DataFrame, scope: str) -> str:
     first = between.loc[between["bits_per_weight"].abs().idxmax()]
     return (
         f"{who} stores {themes.bits(stored)} bits where {themes.bits(nominal)} are nominal; most of the difference of "
-        f"{stored - nominal:.3g} is {first['item']}: {first['bits_per_weight']:.3g} ({first['why']})."
+        f"{part(stored - nominal)} is {first['item']}: {part(first['bits_per_weight'])} ({first['why']})."
     )
 
 

@@ -84,7 +84,7 @@ def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> d
         "type": "scatter",
         "mode": "markers+text" if y == "operations" else "markers",
         "text": rows["format"].tolist(),
-        "textposition": "bottom center",
+        "textposition": "top center" if name == LAYER else "bottom center",  # beside a format like it, both can be read
         "x": rows["intensity"].tolist(),
         "y": rows[y].tolist(),
         "name": name,

@@ -76,6 +76,7 @@ def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more:
         "linecolor": theme.border,
         "zeroline": False,
         "automargin": True,
+        "minorloglabels": "complete",  # a logarithmic axis writes 20 and 50, not small digits
         "title": {"standoff": 10, "font": {"size": 13, "color": theme.muted}},
         "tickfont": {"size": 12, "color": theme.muted},
     }
@@ -98,6 +99,8 @@ def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more:
     }
     for key, value in more.items():
         base[key] = base[key] | value if isinstance(base.get(key), dict) else value
+    for name, place in (("xaxis", x), ("yaxis", y)):
+        base[name]["title"] = axis["title"] | {"text": place} | base[name]["title"]
     return base
 
 
@@ -109,6 +112,11 @@ def colorbar(theme: Theme, title: str) -> dict[str, Any]:
         "outlinewidth": 0,
         "tickfont": {"size": 11, "color": theme.muted},
     }
+
+
+def gap(bars: int, least: float) -> float:
+    """The share of an axis between its bars: few bars are no wider than the sixth part of the figure."""
+    return max(least, 1 - bars / 6)
 
 
 def bits(value: float) -> str:
@@ -131,9 +139,11 @@ def percent(share: float) -> str:
 
 
 def megabytes(bits_stored: float) -> str:
-    """A size in MB (10⁶ bytes), in kB below a tenth of one."""
+    """A size in MB (10⁶ bytes), in kB below a tenth of one; whole ones above a hundred."""
     size = bits_stored / 8
-    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+    if size < 1e5:
+        return f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.2f} MB" if size < 1e8 else f"{size / 1e6:,.0f} MB"
 
 
 def speed(tokens_per_second: float) -> str:

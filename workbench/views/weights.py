@@ -15,6 +15,7 @@ from workbench.views.theme import Theme
 
 What = Literal["original", "quantized", "difference"]
 BANDS = 16  # rows of a raster's table twin
+WRITTEN = 8  # levels up to which each is written and has the edges of its cell
 
 
 def histogram(
@@ -87,14 +88,16 @@ def level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
 
 
 def cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
-    """A dotted line at every edge between two cells."""
+    """A dotted line at every edge between two cells, where there are few enough to see."""
+    if len(levels.values) > WRITTEN:
+        return []
     line = {"color": theme.muted, "width": 1.5, "dash": "dot"}
     return [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line} for x in cells(levels).tolist()]
 
 
 def level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """The levels' values above their lines, where there are few enough to read."""
-    if len(levels.values) > 8:
+    if len(levels.values) > WRITTEN:
         return []
     note = {"yref": "paper", "yanchor": "top", "xanchor": "left", "showarrow": False, "font": {"size": 12, "color": theme.action}}
     # every other one a line lower, so that close levels do not write over each other
@@ -111,7 +114,8 @@ def histogram_sentence(original: Histogram, quantized: Histogram | None, levels:
     if levels is None:
         return f"{text}, before and after; the quantized weights take more different values than lines can show."
     if levels.groups == 1:
-        return f"{text} share {themes.count(len(levels.values), 'level')}; dotted lines are the edges of their cells."
+        edges = "; dotted lines are the edges of their cells" if len(levels.values) <= WRITTEN else ""
+        return f"{text} share {themes.count(len(levels.values), 'level')}{edges}."
     each = f"{themes.count(levels.groups, 'group')} looked at"
     return f"{text}: each group has {len(levels.values)} levels of its own; lines are their medians, bands hold 8 of 10 ({each})."
 

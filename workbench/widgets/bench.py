@@ -17,7 +17,8 @@ from workbench.quantizers.progress import LayerProgress
 from workbench.recipe import Recipe
 from workbench.views import theme as themes
 from workbench.widgets import form
-from workbench.widgets.component import Component, chosen
+from workbench.widgets.component import Component
+from workbench.widgets.controls import PLAIN, action, folded_away
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.preview import LivePreview
 from workbench.widgets.recipe_form import RecipeForm
@@ -52,22 +53,24 @@ class Bench(Component):
         self.problem = pn.pane.Alert("", alert_type="warning", visible=False, sizing_mode="stretch_width")
         self.note, self.parts = pn.pane.HTML("", sizing_mode="stretch_width"), pn.pane.HTML("", sizing_mode="stretch_width")
         self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.one = self._button("Quantize this layer", self._quantize_layer, color="primary")
-        self.all = self._button("Quantize the whole model", self._quantize_model)
+        self.one = self.does(
+            action("Quantize this layer", "Run this recipe on the selected layer", None, margin=PLAIN), self._quantize_layer
+        )
+        self.all = self.does(
+            action("Quantize the whole model", "Run this recipe on every layer", None, margin=PLAIN, main=False),
+            self._quantize_model,
+        )
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.jobs.param.watch(lambda _: self._free(), "running")
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         self.preview = self.part(LivePreview)
         self.export = pn.widgets.FileDownload(
-            callback=lambda: io.BytesIO(self.recipe.to_json().encode()), filename="recipe.json", label="Export the recipe"
-        )
-        more = pn.Accordion(
-            ("What this preset is", self.note),
-            ("Parts of the recipe", self.parts),
-            ("The same in Python", self.python),
+            callback=lambda: io.BytesIO(self.recipe.to_json().encode()),
+            filename="recipe.json",
+            label="Export the recipe",
             sizing_mode="stretch_width",
-            margin=(12, 12, 0, 12),
         )
+        more = {"What this preset is": self.note, "Parts of the recipe": self.parts, "The same in Python": self.python}
         return pn.Column(
             pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>Bench</h2>"),
             self.form,
@@ -78,7 +81,7 @@ class Bench(Component):
             self.jobs,
             self.outcome,
             self.export,
-            more,
+            *(folded_away(title, content) for title, content in more.items()),
             sizing_mode="stretch_width",
         )
 
@@ -146,13 +149,6 @@ class Bench(Component):
 
     def _ended(self) -> None:
         self.live.results += 1
-
-    def _button(self, label: str, action: Callable[[], None], **settings: Any) -> pn.widgets.Button:
-        """A button whose mistakes become notices."""
-        button = pn.widgets.Button(label=label, sizing_mode="stretch_width", stylesheets=[chosen()], **settings)
-
-        button.on_click(lambda _: self.notices.guard(action))
-        return button
 
 
 def learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | None:

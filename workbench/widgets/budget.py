@@ -22,7 +22,8 @@ from workbench.recipe import Recipe
 from workbench.registry import make
 from workbench.store import Store
 from workbench.views import budget as views
-from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.controls import action, folded_away
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.slider import Slider
 from workbench.widgets.what_if import told
@@ -57,7 +58,9 @@ class BudgetPainter(Component):
             sizing_mode="stretch_width",
             description="Presets as on the command line, separated by semicolons: rtn:bits=2,group=64; rtn:bits=4",
         )
-        self.go = self._button("Measure the options", self.measure_options, color="primary", margin=(24, 10, 5, 10))
+        self.go = self.does(
+            action("Measure the options", "Every layer alone, by every recipe, and the KL it causes", 170), self.measure_options
+        )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.bits = Slider(
             label="Stored bits per weight",
@@ -70,10 +73,14 @@ class BudgetPainter(Component):
         self.method = pn.widgets.Select(
             label="Method", options=list(METHODS), width=190, description="How the plan is chosen under the budget"
         )
-        self.layer = pn.widgets.Select(label="Paint layer", options=self.session.model.layer_names, width=280)
-        self.paint = pn.widgets.Select(label="with", options=[FREE], width=220, description="Its recipe, whatever it costs")
-        self.clear = self._button("Clear paint", self.clear_paint, margin=(24, 10, 5, 10))
-        self.check = self._button("Measure this plan", self.measure_plan, margin=(24, 10, 5, 10))
+        self.layer = pn.widgets.Select(
+            label="Paint layer", options=self.session.model.layer_names, width=260, description="Whose recipe is chosen by hand"
+        )
+        self.paint = pn.widgets.Select(label="With", options=[FREE], width=190, description="Its recipe, whatever it costs")
+        self.clear = self.does(action("Clear paint", "Give all layers back to the budget", 110, main=False), self.clear_paint)
+        self.check = self.does(
+            action("Measure this plan", "Quantize by it, and measure the KL it does cause", 150, main=False), self.measure_plan
+        )
         self.pareto, self.plan = FigureFrame(), FigureFrame()
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         for widget in (self.bits, self.method):
@@ -87,7 +94,7 @@ class BudgetPainter(Component):
             self.plan,
             pn.FlexBox(self.layer, self.paint, self.clear, self.check),
             self.pareto,
-            pn.Accordion(("The plan in Python", self.python), sizing_mode="stretch_width"),
+            folded_away("The plan in Python", self.python),
             sizing_mode="stretch_width",
         )
 
@@ -210,11 +217,6 @@ class BudgetPainter(Component):
     def _enable(self, *, there: bool) -> None:
         for widget in (self.bits, self.method, self.layer, self.paint, self.clear, self.check):
             widget.disabled = not there
-
-    def _button(self, label: str, action: Any, **settings: Any) -> pn.widgets.Button:
-        button = pn.widgets.Button(label=label, width=180, stylesheets=[chosen()], **settings)
-        button.on_click(lambda _: self.notices.guard(action))
-        return button
 
 
 def first_recipes(cols: list[int]) -> str:

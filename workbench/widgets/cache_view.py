@@ -151,8 +151,10 @@ class CacheView(Component):
             self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
 
     def _offer(self, schemes: list[str]) -> None:
-        """Caches to write through; the chosen one stays chosen."""
-        value = self.which.value if self.which.value in schemes else next(iter(schemes), None)
+        """Caches to write through; the chosen one stays chosen, else it is the first that is not the whole cache."""
+        value = self.which.value
+        if value not in schemes:
+            value = next((scheme for scheme in [*schemes, None] if scheme != "none"), None)
         self.which.param.update(options=schemes, value=value)
 
     def _busy(self, running: bool) -> None:

@@ -12,8 +12,8 @@ from workbench.analysis.card_diff import diff_cards
 from workbench.errors import ArtifactError, WorkbenchError
 from workbench.jobs import Job
 from workbench.views.card import Card, card
-from workbench.widgets.component import Component, FigureFrame, data_table, theme
-from workbench.widgets.controls import action, evaluation_tokens
+from workbench.widgets.component import Component, FigureFrame, data_table, heading, theme
+from workbench.widgets.controls import BESIDE, action, evaluation_tokens
 from workbench.widgets.delivery import Delivery
 from workbench.widgets.job_panel import JobPanel
 
@@ -40,9 +40,7 @@ class CardView(Component):
         self.go = action("Make the card", "Measure what is quantized now and gather everything in one file", 140)
         self.delivery = Delivery()
         self.page, self.data = (
-            pn.widgets.Button(
-                label=f"Download card.{kind}", width=190, margin=(24, 10, 5, 10), description=description, disabled=True
-            )
+            pn.widgets.Button(label=f"Download card.{kind}", width=190, margin=BESIDE, description=description, disabled=True)
             for kind, description in (("html", "One page that opens offline anywhere"), ("json", "The same facts for programs"))
         )
         self.other = pn.widgets.FileInput(
@@ -100,13 +98,13 @@ class CardView(Component):
             name: tree_hash(layer.packed) for name, layer in self.session.latest().items()
         }
         more = " Results have changed since: make it again." if stale else ""
-        self.sentence.object = heading(self.card.answer + more)
+        self.sentence.object = heading(QUESTION, self.card.answer + more)
         for name, figure in self.card.figures(theme()).items():
             self.frames[name].view.visible = True
             self.frames[name].draw(figure)
 
     def _say(self, sentence: str) -> None:
-        self.sentence.object = heading(sentence)
+        self.sentence.object = heading(QUESTION, sentence)
         for frame in self.frames.values():
             frame.view.visible = False
 
@@ -131,8 +129,3 @@ class CardView(Component):
         table[["first", "second"]] = table[["first", "second"]].astype(str)
         parts = [pn.pane.HTML(f"<p aria-live='polite'>{' '.join([found.answer, *found.skipped])}</p>")]
         self.difference[:] = [*parts, data_table(table)] if len(table) else parts
-
-
-def heading(answer: str) -> str:
-    """The question as the title and its answer."""
-    return f"<h2 style='font-size:1.15rem;margin:0'>{QUESTION}</h2><p style='margin:2px 0' aria-live='polite'>{answer}</p>"

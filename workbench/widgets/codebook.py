@@ -14,7 +14,8 @@ from workbench.analysis.whatif import what_if
 from workbench.errors import WorkbenchError
 from workbench.models.text import text
 from workbench.views import codes as views
-from workbench.widgets.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.controls import action
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.marks import CodeInput, brushed
 from workbench.widgets.salience import BRUSH
@@ -153,11 +154,14 @@ class EditSection(BookSection):
                 ("Into", 1, "The codeword that its vectors use instead."),
             )
         )
+        edits = (
+            ("Merge", "All vectors of the first code use the second one instead", 90, self._merge),
+            ("Revive", "Give a dead code the pattern that is served worst", 90, self._revive),
+            ("Take out dead codes", "Store used codewords only", 170, self._take_out),
+            ("Apply", "Keep this as a new result of the layer", 90, self._apply),
+        )
         self.buttons = {
-            "Merge": self._button("Merge", "All vectors of the first code use the second one instead.", self._merge),
-            "Revive": self._button("Revive", "Give a dead code the pattern that is served worst.", self._revive),
-            "Take out dead codes": self._button("Take out dead codes", "Store used codewords only.", self._take_out),
-            "Apply": self._button("Apply", "Keep this as a new result of the layer.", self._apply),
+            label: self.does(action(label, what, width, main=label == "Apply"), does) for label, what, width, does in edits
         }
         return [self.code, self.into, *self.buttons.values()]
 
@@ -230,11 +234,6 @@ class EditSection(BookSection):
             self.session.adopt(self.edit.layer)
             self.edit = None
             self.live.results += 1
-
-    def _button(self, label: str, what: str, action: Callable[[], None]) -> pn.widgets.Button:
-        button = pn.widgets.Button(label=label, description=what, margin=(26, 6, 0, 6), stylesheets=[chosen()])
-        button.on_click(lambda _: self.notices.guard(action))
-        return button
 
 
 def outcome(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:

@@ -31,7 +31,7 @@ class ComparisonView(Component):
         self.which = pn.widgets.Select(
             label="Pinned", options=[], width=260, description="The pin that figures mark, or to take off"
         )
-        self.off = pn.widgets.Button(label="Unpin", width=90, margin=(24, 10, 5, 0))
+        self.off = pn.widgets.Button(label="Unpin", width=90, margin=PLAIN)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.view.visible = False
         self.jobs.param.watch(lambda event: self.all.param.update(disabled=event.new), "running")

@@ -32,7 +32,7 @@ const figure = view.shadow_el.querySelector('.js-plotly-plot')
 window.Plotly.downloadImage(figure, {format: 'FORM', filename: 'workbench', scale: 2})
 """
 QUESTION = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
-ANSWER = "<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{}</p>"
+ANSWER = "<p style='margin:2px 0;font-size:0.9rem;line-height:1.4' aria-live='polite'>{}</p>"
 
 
 def theme() -> Theme:
@@ -41,13 +41,12 @@ def theme() -> Theme:
 
 
 def chosen() -> str:
-    """Style of what is chosen among tabs and buttons: it stands out by colour and weight in both modes."""
+    """Style of what is chosen among buttons: it stands out by colour and weight in both modes."""
     colours = theme()
     # Panel's own rules for its primary colour are more specific than a component's style sheet
     strong = f"background:{colours.action}!important;color:{colours.contrast}!important"
     return (
-        f".bk-tab{{color:{colours.text}}} .bk-tab.bk-active{{color:{colours.text};font-weight:700;background:{colours.raised};"
-        f"border-color:{colours.action}}} .bk-btn.bk-active{{{strong};font-weight:600}}"
+        f".bk-btn.bk-active{{{strong};font-weight:600;box-shadow:none!important}}"
         f".bk-btn-primary{{{strong};border-color:{colours.action}}} .bk-btn-primary:hover{{filter:brightness(1.1);{strong}}}"
     )
 
@@ -135,6 +134,11 @@ class Component(pn.viewable.Viewer):
     def part(self, kind: type[C]) -> C:
         """A component inside this one: on the same session, with the same notices."""
         return kind(self.live, self.notices, threaded=self.threaded)
+
+    def does(self, button: pn.widgets.Button, action: Callable[[], object]) -> pn.widgets.Button:
+        """A button that does something when it is pressed; what goes wrong becomes a notice."""
+        button.on_click(lambda _: self.notices.guard(action))
+        return button
 
     def build(self) -> pn.viewable.Viewable:
         """The layout, once."""

@@ -35,7 +35,7 @@ class ExpectationsView(Component):
             width=190,
             description=f"How much text the model was trained on ({told})",
         )
-        self.note = pn.pane.HTML(f"<p>Training tokens: {told}.</p>")
+        self.note = pn.pane.HTML(f"<p style='margin:0'>Training tokens: {told}.</p>", margin=(28, 10, 0, 10))
         self.frame = FigureFrame()
         for field in (self.parameters, self.tokens):
             field.param.watch(lambda _: self.notices.guard(self.refresh), "value")

@@ -9,6 +9,7 @@ from workbench.analysis.fork import ForkFinder
 from workbench.jobs import Job
 from workbench.views import fork as views
 from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.controls import action
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.text_pages import page
 from workbench.widgets.tokens import Tokens
@@ -26,11 +27,15 @@ class ForkView(Component):
         self.tokens = pn.widgets.IntInput(
             label="Look ahead", value=80, start=2, end=400, width=110, description="Tokens after the prompt that both read"
         )
-        self.go = self._button("Find the fork", self.find, "The first token that differs, and the layers to blame for it")
+        self.go = self.does(
+            action("Find the fork", "The first token that differs, and the layers to blame for it", 150), self.find
+        )
         self.continuations = pn.widgets.IntInput(
             label="Continuations", value=12, start=2, end=100, width=110, description="Drawn from each model after a forced token"
         )
-        self.back = self._button("Force the original token", self.rewind, "Continue from the fork with the original's token")
+        self.back = self.does(
+            action("Force the original token", "Continue from the fork with the original's token", 200, main=False), self.rewind
+        )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.along, self.blame = FigureFrame(), FigureFrame()
         self.along.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
@@ -116,8 +121,3 @@ class ForkView(Component):
     def _rewound(self, job: Job[Any]) -> None:
         if job.status == "done":
             self.recovery.object = f"<p aria-live='polite'>{views.recovery(job.result())}</p>"
-
-    def _button(self, label: str, action: Any, description: str) -> pn.widgets.Button:
-        button = pn.widgets.Button(label=label, width=200, margin=(24, 10, 5, 10), description=description)
-        button.on_click(lambda _: self.notices.guard(action))
-        return button

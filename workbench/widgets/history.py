@@ -7,6 +7,7 @@ import panel as pn
 
 from workbench.session import History, differences, saved
 from workbench.widgets.component import Component, heading, in_browser
+from workbench.widgets.controls import BESIDE
 
 SHOWN = 14  # steps that the list shows without scrolling
 
@@ -26,11 +27,15 @@ class HistoryView(Component):
         self.steps = pn.widgets.Select(label="Steps", size=SHOWN, description=tips[0], **wide)
         self.other = pn.widgets.Select(label="Compare with", description=tips[1], **wide)
         self.difference = pn.pane.HTML("", **wide)
-        self.save = pn.widgets.FileDownload(callback=self._file, filename="session.json", label="Save session", width=160)
+        self.save = pn.widgets.FileDownload(
+            callback=self._file, filename="session.json", label="Save session", width=160, margin=BESIDE
+        )
         self.load = pn.widgets.FileInput(
             label="Load session", accept=".json", width=260, description="Take up a saved session: all its steps"
         )
-        self.copy = pn.widgets.Button(label="Copy as a cell", width=160, description="Python that takes the same steps again")
+        self.copy = pn.widgets.Button(
+            label="Copy as a cell", width=160, margin=BESIDE, description="Python that takes the same steps again"
+        )
         self.cell = pn.widgets.TextAreaInput(
             label="The same in Python", rows=8, description="A notebook cell; change it there, not here", **wide
         )
@@ -53,7 +58,7 @@ class HistoryView(Component):
         history = self.session.history
         options = {line: number for number, line in listing(history)}
         self._filling = True
-        self.steps.param.update(options=options, value=history.at)
+        self.steps.param.update(options=options, value=history.at, size=min(SHOWN, max(4, len(options))))
         self.other.param.update(options=options, value=min(self.other.value or 0, len(options) - 1))
         self._filling = False
         branches = sum(not history.children(number) for number in range(len(history.steps)))

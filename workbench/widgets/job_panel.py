@@ -43,7 +43,9 @@ class JobPanel(pn.viewable.Viewer):
         self._ended: Callable[[Job[Any]], None] = lambda _: None
         self.progress = pn.indicators.Progress(value=0, max=100, sizing_mode="stretch_width", visible=False)
         self.words = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.stop = pn.widgets.Button(label="Cancel", disabled=True, width=90, description="Stop after the step at hand")
+        self.stop = pn.widgets.Button(
+            label="Cancel", disabled=True, visible=False, width=90, description="Stop after the step at hand"
+        )
         self.again = pn.widgets.Button(label="Resume", visible=False, width=90, description="Take the stopped job up again")
         self.stop.on_click(lambda _: self.notices.guard(self.cancel))
         self.again.on_click(lambda _: self.notices.guard(self.resume))
@@ -117,7 +119,7 @@ class JobPanel(pn.viewable.Viewer):
 
     def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, own: bool = True) -> None:
         self.job, self.running, self.peak, self.own = job, True, memory(), own
-        self.stop.disabled, self.again.visible = False, False
+        self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
         self.progress.param.update(value=0, visible=True)
         self.words.object = f"{job.name.capitalize()} …"
         start(job)
@@ -161,10 +163,10 @@ class JobPanel(pn.viewable.Viewer):
             self._poll.stop()
             self._poll = None
         self.running = False
-        self.stop.disabled, self.progress.visible = True, False
+        self.stop.disabled, self.stop.visible, self.progress.visible = True, False, False
         self.again.visible = job.status is not Status.DONE
         took = f"{themes.duration(job.seconds)}, memory at most {themes.megabytes(8 * self.peak)}"
-        self.words.object = f"<p aria-live='polite'>{ENDED[job.status]}: {job.name}, {took}.</p>"
+        self.words.object = f"<p style='margin:0' aria-live='polite'>{ENDED[job.status]}: {job.name}, {took}.</p>"
         if job.error is not None:
             self.notices.report(job.error)
         self._ended(job)

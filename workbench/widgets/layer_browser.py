@@ -45,7 +45,7 @@ class LayerBrowser(Component):
         self.menu.param.watch(lambda event: self.live.choose(lambda: self.session.select(event.new)), "value")
         self.colour.param.watch(lambda _: self.refresh(), "value")
         self._read()
-        steps = pn.FlexBox(*self.steps.values(), gap="4px")
+        steps = pn.FlexBox(*self.steps.values(), gap="4px", margin=(5, 10, 0, 10), sizing_mode="stretch_width")
         return pn.Column(self.menu, steps, self.colour, self.jobs, self.frame, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
@@ -88,7 +88,11 @@ class LayerBrowser(Component):
         """One step over the grid."""
         way = {(0, -1): "left", (0, 1): "right", (-1, 0): "above", (1, 0): "below"}[down, right]
         button = pn.widgets.Button(
-            label=label, width=108, margin=2, description=f"Select the layer {way} on the map", stylesheets=[chosen()]
+            label=label,
+            margin=0,
+            styles={"flex": "1 1 40%"},
+            description=f"Select the layer {way} on the map",
+            stylesheets=[chosen()],
         )
 
         def pressed(_: Any) -> None:
@@ -131,7 +135,7 @@ class LayerTable(Component):
     def build(self) -> pn.viewable.Viewable:
         """The table, as it stands at first."""
         frame = self.session.layer_table(wait=False)
-        self.table = data_table(frame, header_filters=filters(frame))
+        self.table = data_table(frame, header_filters=filters(frame), hidden_columns=["name"])
         self.table.on_click(self._clicked)
         self.hint = pn.pane.HTML("", margin=(4, 10), sizing_mode="stretch_width")
         return pn.Column(self.hint, self.table, sizing_mode="stretch_width")
@@ -153,6 +157,6 @@ class LayerTable(Component):
 
 def filters(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
     """A field below every header: words that a text contains, or the least that a number may be."""
-    least = {"type": "number", "func": ">=", "placeholder": "at least"}
-    contains = {"type": "input", "func": "like", "placeholder": "contains"}
+    least = {"type": "number", "func": ">=", "placeholder": "≥"}
+    contains = {"type": "input", "func": "like", "placeholder": "has"}
     return {column: dict(least if is_numeric_dtype(frame[column]) else contains) for column in frame}

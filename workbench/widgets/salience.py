@@ -15,6 +15,7 @@ from workbench.views import distribution as distribution_views
 from workbench.views import residual as residual_views
 from workbench.views import salience as views
 from workbench.widgets.component import PLOT_CONFIG, Component, FigureFrame, chosen, theme
+from workbench.widgets.controls import BESIDE
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.marks import ChannelInput, brushed
 from workbench.widgets.study import Study
@@ -46,13 +47,13 @@ class SalienceView(Component):
             label="Read the calibration text",
             description="Run the calibration text through the model and keep the second moments of all inputs.",
             stylesheets=[chosen()],
-            margin=(26, 10, 0, 10),
+            margin=BESIDE,
         )
         self.most = pn.widgets.Button(
             label="Mark the most salient",
             description="Mark the first hundredth of the channels, at most six.",
             stylesheets=[chosen()],
-            margin=(26, 10, 0, 10),
+            margin=BESIDE,
         )
         self.read.on_click(lambda _: self.notices.guard(self._read))
         self.most.on_click(lambda _: self.notices.guard(self._mark_most))

@@ -13,10 +13,10 @@ from workbench.kernels import dispatch
 from workbench.kernels.dispatch import Explanation
 from workbench.views.roofline import QUESTION, roofline
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
-from workbench.widgets.controls import action
+from workbench.widgets.controls import BESIDE, action
 from workbench.widgets.job_panel import JobPanel
 
-BESIDE = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is compared with, next to torch in float32
+OTHERS = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is compared with, next to torch in float32
 BATCHES = (1, 8, 32)
 COLD_BYTES = 64 << 20  # enough for most caches; small layers take hundreds of copies
 MEMORY = {"from memory": "cold", "from the cache": "hot"}
@@ -41,7 +41,7 @@ class SpeedView(Component):
             description="How many of this machine's cores take part in one product",
         )
         self.memory = pn.widgets.RadioButtonGroup(
-            label="Weights come", options=list(MEMORY), width=230, margin=(24, 10, 5, 10), stylesheets=[chosen()]
+            label="Weights come", options=list(MEMORY), width=230, margin=BESIDE, stylesheets=[chosen()]
         )
         self.go = action("Measure", "Time the layer and its packed form beside torch on this machine", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
@@ -58,10 +58,10 @@ class SpeedView(Component):
         """What runs the selected layer; a measurement stays until another layer or recipe is chosen."""
         result = self.session.result
         if result is None:
-            self.says.object = f"<p style='margin:2px 10px'>{UNPACKED}</p>"
+            self.says.object = f"<p style='margin:2px 0'>{UNPACKED}</p>"
         else:
             sentence = why(dispatch.explain(result.packed, int(self.batch.value or 1)))
-            self.says.object = f"<p style='margin:2px 10px' aria-live='polite'>{sentence}</p>"
+            self.says.object = f"<p style='margin:2px 0' aria-live='polite'>{sentence}</p>"
         if self.of != self._now():
             self.measured = None
         self._show()
@@ -76,7 +76,7 @@ class SpeedView(Component):
 
         def steps() -> Generator[Measuring, None, Result]:
             layer = None if result is None else result.packed
-            return bench_steps((rows, cols), BESIDE, layer=layer, batches=(batch,), threads=(threads,), cold_bytes=COLD_BYTES)
+            return bench_steps((rows, cols), OTHERS, layer=layer, batches=(batch,), threads=(threads,), cold_bytes=COLD_BYTES)
 
         def ended(job: Job[Result]) -> None:
             if job.error is None and job.status == "done":

@@ -10,7 +10,7 @@ from workbench.analysis.writing import Writing
 from workbench.jobs import Job
 from workbench.views import text as views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
-from workbench.widgets.controls import action
+from workbench.widgets.controls import BESIDE, action
 from workbench.widgets.fork import ForkView
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.text_pages import TextPages
@@ -40,7 +40,7 @@ class TextComparison(Component):
             label="Token", value=1, start=1, width=110, description="Which token after the prompt to look at, from 1"
         )
         self.side = pn.widgets.RadioButtonGroup(
-            label="Text", options=["original", "quantized"], width=220, margin=(24, 10, 5, 10), stylesheets=[chosen()]
+            label="Text", options=["original", "quantized"], width=220, margin=BESIDE, stylesheets=[chosen()]
         )
         self.expected, self.divergence = FigureFrame(), FigureFrame()
         self.details = pn.Column(

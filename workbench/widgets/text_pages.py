@@ -7,7 +7,7 @@ import panel as pn
 
 from workbench.views.text import Comparison
 from workbench.views.theme import Theme
-from workbench.widgets.component import theme
+from workbench.widgets.component import heading, theme
 from workbench.widgets.tokens import Tokens
 
 HINT = "Choose a token to see what each model expected there: click it, or go to it with the arrow keys and press Enter."
@@ -45,11 +45,6 @@ class TextPages(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
-
-
-def heading(question: str, answer: str) -> str:
-    """A question as the title and its answer."""
-    return f"<h2 style='font-size:1.15rem;margin:0'>{question}</h2><p style='margin:2px 0' aria-live='polite'>{answer}</p>"
 
 
 def page(side: str, text: str, colours: Theme) -> str:

@@ -7,6 +7,7 @@ import panel as pn
 import param
 
 from workbench.widgets.component import Component, theme
+from workbench.widgets.controls import action
 
 # the keys of the first and the second button; a text field keeps them for itself
 KEYS = """
@@ -73,9 +74,9 @@ class Toolbar(Component):
     def _page_buttons(self) -> list[pn.viewable.Viewable]:
         """What only a page with an address of its own can do."""
         other = "light" if theme().name == "dark" else "dark"
-        share = self._button("Share", "Copy the address: layer, recipe, marks and tab", lambda: None)
+        share = self._button("Share", "Copy the address: layer, recipe, marks and tab")
         share.js_on_click(code=SHARE)
-        switch = self._button(f"{other.capitalize()} page", "The other colours", lambda: None)
+        switch = self._button(f"{other.capitalize()} page", "The other colours")
         switch.js_on_click(code=THEME.replace("{other}", other))
         self.presenting = self._button("Present", "Larger type and the figures alone, and back", self._present)
         self.presenting.js_on_click(code=TYPE)
@@ -91,8 +92,7 @@ class Toolbar(Component):
     def _pressed(self, key: str) -> None:
         self.notices.guard(lambda: self.live.choose(self.session.redo if key == "redo" else self.session.undo))
 
-    def _button(self, label: str, tip: str, action: Callable[[], object]) -> pn.widgets.Button:
-        """A button whose mistakes become notices."""
-        button = pn.widgets.Button(label=label, variant="outline", width=92, margin=(5, 4), description=tip)
-        button.on_click(lambda _: self.notices.guard(action))
-        return button
+    def _button(self, label: str, tip: str, press: Callable[[], object] | None = None) -> pn.widgets.Button:
+        """One of the line."""
+        button = action(label, tip, 92, margin=(5, 4), main=False)
+        return button if press is None else self.does(button, press)

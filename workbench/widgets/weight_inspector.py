@@ -13,6 +13,7 @@ from workbench.analysis.weights import Histogram, Levels
 from workbench.views import distribution as distribution_views
 from workbench.views import weights as views
 from workbench.widgets.component import FigureFrame, chosen, theme
+from workbench.widgets.controls import BESIDE
 from workbench.widgets.marks import ChannelInput, RowInput
 from workbench.widgets.picture import PictureSection
 from workbench.widgets.sections import Sections
@@ -31,9 +32,7 @@ class HistogramSection(WeightSection):
         self.row = pn.widgets.IntInput(
             label="Row (−1: whole layer)", value=LAYER, start=LAYER, width=170, description="One row has exact levels of its own."
         )
-        self.log = pn.widgets.Toggle(
-            label="Logarithmic counts", value=False, variant="outline", width=160, margin=(26, 10, 0, 10)
-        )
+        self.log = pn.widgets.Toggle(label="Logarithmic counts", value=False, variant="outline", width=160, margin=BESIDE)
         self.frame = FigureFrame()
         self.row.param.watch(lambda _: self.paint(), "value")
         self.log.param.watch(lambda _: self.paint(), "value")

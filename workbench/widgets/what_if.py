@@ -12,9 +12,9 @@ from workbench.jobs import Job
 from workbench.quantized import QuantizedLayer
 from workbench.views import budget as views
 from workbench.views.token_kl import tinted
-from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
+from workbench.widgets.component import Component, FigureFrame, chosen, data_table, heading, theme
+from workbench.widgets.controls import BESIDE
 from workbench.widgets.job_panel import JobPanel
-from workbench.widgets.text_pages import heading
 
 QUESTION = "What does this change of this layer do to the model?"
 WHENCE = "Which layers does the damage come from?"
@@ -135,13 +135,13 @@ class BudgetOfErrors(Component):
         self.go = pn.widgets.Button(
             label="Measure the error budget",
             width=210,
-            margin=(24, 10, 5, 10),
+            margin=BESIDE,
             description="Every quantized layer alone, all up to it together, and the worst ones in pairs",
         )
         self.go.on_click(lambda _: self.notices.guard(self.measure))
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.waterfall, self.interactions = FigureFrame(), FigureFrame()
-        return pn.Column(pn.Row(self.top, self.go), self.jobs, self.waterfall, self.interactions, sizing_mode="stretch_width")
+        return pn.Column(pn.FlexBox(self.top, self.go), self.jobs, self.waterfall, self.interactions, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """How many layers there are to measure; figures stay until they are measured again."""

@@ -28,6 +28,17 @@ def test_each_layer_has_the_cell_of_its_block_and_matrix() -> None:
     assert np.isnan(np.array(heat["z"])).sum() == 9 - 5
 
 
+def test_numbers_stand_in_their_cells_and_against_them() -> None:
+    figure = layers.grid(TABLE, "kurtosis", None)
+    heat, notes = figure.plot["data"][0], figure.plot["layout"]["annotations"]
+    assert {(note["x"], note["y"]): note["text"] for note in notes} == {
+        (0, 0): "1.5", (1, 0): ".25", (0, 1): "12", (1, 1): "-.50", (2, 2): "3.0",
+    }  # fmt: skip
+    bright = {note["text"] for note in notes if note["font"]["color"] != "#ffffff"}
+    assert bright == {"12"}, "cividis is bright above the middle of its range"
+    assert np.nanmax(np.array(heat["z"])) == 12
+
+
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_the_selected_layer_is_framed(theme: Theme) -> None:
     (frame,) = layers.grid(TABLE, "kurtosis", "m.1.down_proj", theme=theme).plot["layout"]["shapes"]

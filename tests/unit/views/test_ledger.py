@@ -89,10 +89,15 @@ def test_the_waterfall_explains_the_difference() -> None:
     assert trace["measure"] == ["absolute", "relative", "total"]
     assert trace["y"] == [8.0, 1.0, 9.0]
     assert figure.answer == (
-        "This layer stores 9.00 bits where 8.00 are nominal; most of the difference of 1 is masked map: 1 (who is who)."
+        "This layer stores 9.00 bits where 8.00 are nominal; most of the difference of 1.00 is masked map: 1.00 (who is who)."
     )
     one = BitLedger(LEDGER.entries[:1], 1_000_000, 2.0)
     assert ledger.waterfall(analysis.bridge(one)).answer == "This layer stores what is counted: 2.00 bits per weight."
+
+
+@pytest.mark.parametrize(("bits", "written"), [(0.0, "0.00"), (0.0208, "0.02"), (0.00208, "0.002"), (4.0, "4.00")])
+def test_parts_have_the_decimals_of_stored_bits(bits: float, written: str) -> None:
+    assert ledger.part(bits) == written
 
 
 def test_bytes_on_disk_are_said_to_agree_or_not() -> None:

@@ -20,7 +20,9 @@ def test_nearly_all_is_not_all(share: float) -> None:
     assert theme.percent(share) == "more than 99.9 %"
 
 
-@pytest.mark.parametrize(("bits", "written"), [(8e6, "1.00 MB"), (8e5, "0.10 MB"), (799_992, "100.0 kB"), (8_000, "1.0 kB")])
+@pytest.mark.parametrize(
+    ("bits", "written"), [(8e6, "1.00 MB"), (13.2e9, "1,650 MB"), (8e5, "0.10 MB"), (799_992, "100.0 kB"), (8_000, "1.0 kB")]
+)
 def test_sizes(bits: float, written: str) -> None:
     assert theme.megabytes(bits) == written
 
@@ -33,6 +35,15 @@ def test_durations(seconds: float, written: str) -> None:
 def test_counts() -> None:
     counts = [theme.count(1, "layer"), theme.count(1234, "layer"), theme.count(0, "entry", "entries")]
     assert counts == ["1 layer", "1,234 layers", "0 entries"]
+
+
+def test_few_bars_are_narrow() -> None:
+    assert [round(theme.gap(bars, 0.35), 2) for bars in (1, 3, 6, 42)] == [0.83, 0.5, 0.35, 0.35]
+
+
+def test_a_title_given_with_an_axis_keeps_the_look_of_all_titles() -> None:
+    title = theme.layout(LIGHT, yaxis={"title": {"text": "block"}})["yaxis"]["title"]
+    assert (title["text"], title["font"]) == ("block", theme.layout(LIGHT)["xaxis"]["title"]["font"])
 
 
 def test_a_layout_merges_axes_and_replaces_the_rest() -> None:

@@ -33,7 +33,7 @@ def test_a_job_ends_with_its_time_and_memory(panel: JobPanel) -> None:
     assert "Done: counting, " in panel.words.object
     assert "memory at most" in panel.words.object
     assert panel.peak > 1_000_000
-    assert (panel.running, panel.stop.disabled, panel.again.visible, panel.progress.visible) == (False, True, False, False)
+    assert (panel.running, panel.stop.visible, panel.again.visible, panel.progress.visible) == (False, False, False, False)
 
 
 def test_a_failed_job_is_a_notice_and_can_be_taken_up_again(panel: JobPanel) -> None:

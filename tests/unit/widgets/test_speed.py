@@ -11,7 +11,7 @@ from workbench.widgets.speed import FIRST, UNPACKED, SpeedView
 @pytest.fixture
 def view(session: Session, monkeypatch: pytest.MonkeyPatch) -> SpeedView:
     """The tab, quick: two formats beside the layer."""
-    monkeypatch.setattr(speed, "BESIDE", ("signs",))
+    monkeypatch.setattr(speed, "OTHERS", ("signs",))
     monkeypatch.setattr(speed, "COLD_BYTES", 1 << 18)
     return SpeedView(session, threaded=False)
 
