@@ -147,7 +147,7 @@ def test_a_change_is_seen_in_the_predictions(address: str, open_page: Open) -> N
     tab(page, "What-if")
     expect(page.get_by_text("nats per token, median")).to_be_visible()
     button(page, "Measure the error budget").click()
-    expect(page.get_by_text("times the sum of each alone")).to_be_visible()
+    expect(page.get_by_text("The one quantized layer")).to_be_visible()
     tab(page, "Text")
     button(page, "Find the fork").click()
     expect(page.get_by_text(re.compile("Nowhere: both write the same|: the original writes"))).to_be_visible()
@@ -197,7 +197,7 @@ RESULTS = {
     "fork": ("Text", {}, "Find the fork", "Done: looking for the fork"),
     "What-if": ("What-if", {}, "Measure the error budget", "Done: error budget"),
     "KV cache": ("KV cache", {"Tokens": 64, "Block": 16}, "Measure", "Done: measuring caches"),
-    "Calibration": ("Calibration", {"Tokens a half": 128}, "Read the texts", "Done: adding up the mixture"),
+    "Calibration": ("Calibration", {"Tokens a half": 2000}, "Read the texts", "Done: adding up the mixture"),
     "documents": ("Calibration", {}, "Rank documents", "Done: ranking"),
     "Budget": ("Budget", {}, "Measure the options", "Done: measuring options"),
     "Card": ("Card", {"Tokens": 64}, "Make the card", "Done: making the card"),

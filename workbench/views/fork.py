@@ -60,7 +60,7 @@ def blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Theme = themes
         "customdata": worst[["lead_restored", "kl_alone"]].to_numpy().tolist(),
         "hovertemplate": "%{y}<br>wins back %{x:.3g} nats, lead then %{customdata[0]:.3g}<extra></extra>",
     }
-    layout = themes.layout(theme, x="lead won back by restoring the layer, nats", height=120 + 22 * len(worst))
+    layout = themes.layout(theme, x="lead won back by restoring the layer, nats", height=120 + 22 * len(worst), bargap=0.3)
     figure = {"data": [bars], "layout": layout}
     shown = table.assign(guilty=table["name"].isin(guilt.layers))
     return Figure("Which layers are to blame?", blame_sentence(table, fork, guilt), figure, shown)

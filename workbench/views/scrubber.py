@@ -66,7 +66,7 @@ def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe
     highest = max(float(film.moved.float().max()), 1e-6)
     second = {
         "domain": [0.0, 0.2],
-        "title": {"text": "moved"},
+        "title": layout["yaxis"]["title"] | {"text": "moved"},
         "range": [0, 1.05 * highest],
         "tickformat": ".0%",
         "type": "linear",

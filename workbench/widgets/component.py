@@ -26,6 +26,7 @@ PLOT_CONFIG = {
     "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
     "toImageButtonOptions": {"format": "svg", "filename": "workbench"},
 }
+PARTS = ("tableholder", "table", "row", "cell", "footer", "header", "col", "page")  # of a table, that have colours of their own
 SAVE = """
 const view = Bokeh.index.find_one(plot)
 const figure = view.shadow_el.querySelector('.js-plotly-plot')
@@ -223,15 +224,28 @@ def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
         titles={column: columns.label(column) for column in shown},
         header_tooltips={column: columns.meaning(column) for column in shown if columns.meaning(column)},
         formatters={column: number(column) for column in shown if is_numeric_dtype(shown[column])},
-        theme="midnight" if pn.config.theme == "dark" else "simple",
-        # the dark theme writes the pager's buttons in dark grey
-        stylesheets=[f".tabulator .tabulator-footer .tabulator-page:not([disabled]) {{ color: {theme().text}; }}"],
+        theme="simple",
+        stylesheets=[lines()],
         show_index=False,
         disabled=True,
         pagination="local",
         page_size=20,
         sizing_mode="stretch_width",
         **settings,
+    )
+
+
+def lines() -> str:
+    """A table in the page's colours, every other line raised."""
+    colours = theme()
+    # Tabulator's own rules name more classes than these
+    plain = f"background-color:{colours.surface}!important;color:{colours.text}!important;border-color:{colours.border}!important"
+    parts = (".tabulator", *(f".tabulator .tabulator-{part}" for part in PARTS))
+    return (
+        f"{','.join(parts)}{{{plain}}} .tabulator .tabulator-header input{{{plain};border:1px solid}}"
+        f".tabulator .tabulator-row-even .tabulator-cell{{background-color:{colours.raised}!important}}"
+        f".tabulator .tabulator-header input::placeholder{{color:{colours.muted}}}"
+        f".tabulator .tabulator-page.active{{color:{colours.action}!important;font-weight:700}}"
     )
 
 

@@ -17,6 +17,7 @@ from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
 from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
+from workbench.widgets.look import look
 from workbench.widgets.notices import Notices
 from workbench.widgets.offline import EXTENSIONS, local_styles
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
@@ -58,7 +59,7 @@ def page(
 
 def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     """A component for one visitor, everything from this host; what cannot be opened is a sentence, and no exception is lost."""
-    pn.extension(*EXTENSIONS)
+    pn.extension(*EXTENSIONS, design=look(theme()))
     local_styles()
     try:
         component = make()

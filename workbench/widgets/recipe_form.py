@@ -36,10 +36,10 @@ class PartForm(pn.viewable.Viewer):
             label=label, options=options, value=part.name, description=tip, sizing_mode="stretch_width"
         )
         self.settings: dict[str, pn.widgets.Widget] = {}
-        self.fields = pn.Column(sizing_mode="stretch_width", margin=(0, 0, 0, 14))
+        self.fields = pn.FlexBox(sizing_mode="stretch_width", margin=(0, 0, 0, 14))
         self._fill(part)
         self.which.param.watch(lambda _: self._chosen(), "value")
-        self.view = pn.Column(self.which, self.fields, sizing_mode="stretch_width")
+        self.view = pn.Column(self.which, self.fields, sizing_mode="stretch_width", styles={"flex": "1 1 220px"})
 
     def part(self) -> Part:
         """What the widgets say; RecipeError for a setting that cannot be."""
@@ -73,7 +73,7 @@ class RecipeForm(pn.viewable.Viewer):
         self.preset = pn.widgets.Select(label="Preset", options=options, description=tip, sizing_mode="stretch_width")
         self.settings: dict[str, pn.widgets.Widget] = {}
         self.parts: list[PartForm] = []
-        self.fields = pn.Column(sizing_mode="stretch_width")
+        self.fields = pn.FlexBox(sizing_mode="stretch_width")
         self.preset.param.watch(lambda _: self._preset_chosen(), "value")
         self.view = pn.Column(self.preset, self.fields, sizing_mode="stretch_width")
 

@@ -1,0 +1,35 @@
+"""How Panel's own fields look on a served page: in the page's colours, with arrows that are seen in both modes."""
+
+from functools import cache
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from panel.theme.base import Design, Inherit
+from panel.theme.native import Native
+from panel.viewable import Viewable
+
+from workbench.views.theme import Theme
+
+ARROW = "<svg viewBox='0 0 25 20' xmlns='http://www.w3.org/2000/svg'><path d='M 0,0 25,0 12.5,20 Z' fill='{}'/></svg>"
+
+
+@cache
+def look(colours: Theme) -> type[Design]:
+    """Panel's plain design with our rules behind its own."""
+
+    class Look(Native):
+        modifiers: ClassVar[dict[Any, dict[str, Any]]] = {Viewable: {"stylesheets": [Inherit, fields(colours)]}}
+
+    return Look
+
+
+def fields(colours: Theme) -> str:
+    """Rules for text fields, lists and the arrows beside numbers."""
+    arrow = f'url("data:image/svg+xml;utf8,{quote(ARROW.format(colours.muted))}")'
+    return (
+        f".bk-input{{background-color:{colours.surface};color:{colours.text};border-color:{colours.muted}}}"
+        f".bk-input:focus-visible{{outline:2px solid {colours.accent};outline-offset:1px}}"
+        f".bk-input[disabled]{{background-color:{colours.raised};border-color:{colours.border}}}"
+        f"select.bk-input:not([size]){{background-image:{arrow}}}"
+        f".bk-spin-wrapper{{--color:{colours.muted};--disabled-color:{colours.border}}}"
+    )
