@@ -9,6 +9,7 @@ from workbench.analysis import weights
 from workbench.analysis.weights import Raster, Window
 from workbench.views import weights as views
 from workbench.widgets.component import FigureFrame, chosen, theme
+from workbench.widgets.controls import BESIDE
 from workbench.widgets.weight_section import WeightSection
 
 FIRST = "This layer is not quantized yet: press Quantize this layer."
@@ -27,7 +28,7 @@ class PictureSection(WeightSection):
             pn.widgets.IntInput(label=label, value=0, start=0, width=110, description="Edge of the window that is shown.")
             for label in EDGES
         ]
-        self.whole = pn.widgets.Button(label="Whole matrix", width=120, margin=(26, 10, 0, 10), stylesheets=[chosen()])
+        self.whole = pn.widgets.Button(label="Whole matrix", width=120, margin=BESIDE, stylesheets=[chosen()])
         self.frame, self._filling = FigureFrame(), False
         self.shape = ("", 0, 0)  # of the layer that the window belongs to
         self._shown: tuple[str, Raster] | None = None  # what it was made from, and the picture
