@@ -140,6 +140,16 @@ def test_both_models_write_side_by_side(address: str, open_page: Open) -> None:
         expect(text).to_contain_text("The small dog")
         expect(text.locator("mark.fork")).to_be_visible()
 
+    tokens = page.get_by_label("original text", exact=True).get_by_role("button")
+    tokens.nth(2).click()
+    expect(page.get_by_text("At token 3 of the original text")).to_be_visible()
+    expect(tokens.nth(2)).to_be_focused()  # also after the text was drawn anew
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("At token 4 of the original text")).to_be_visible()
+    expect(tokens.nth(3)).to_have_attribute("aria-pressed", "true")
+    expect(field(page, "Token")).to_have_value("4")
+
 
 def test_a_change_is_seen_in_the_predictions(address: str, open_page: Open) -> None:
     page = open_page(address)

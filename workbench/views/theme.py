@@ -105,10 +105,12 @@ def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more:
 
 
 def colorbar(theme: Theme, title: str) -> dict[str, Any]:
-    """A slim colour scale with a title above it."""
+    """A slim colour scale as high as the plot, with a title beside it."""
     return {
         "title": {"text": title, "side": "right", "font": {"size": 12, "color": theme.muted}},
         "thickness": 12,
+        "len": 1,
+        "ypad": 0,
         "outlinewidth": 0,
         "tickfont": {"size": 11, "color": theme.muted},
     }

@@ -13,7 +13,7 @@ from workbench.errors import WorkbenchError
 from workbench.session import Session, SharedModel
 from workbench.widgets import Explorer
 from workbench.widgets.component import FigureFrame
-from workbench.widgets.present import fonts
+from workbench.widgets.present import larger
 from workbench.widgets.tabs import TABS
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
@@ -295,13 +295,22 @@ def test_before_a_room_the_figures_stand_alone(explorer: Explorer) -> None:
     assert (explorer.left.visible, explorer.right.visible) == (True, True)
 
 
-def test_type_in_figures_grows() -> None:
-    layout = {
-        "font": {"size": 10},
-        "xaxis": {"tickfont": {"size": 20}, "title": {"text": "x"}},
-        "annotations": [{"font": {"size": 5}}],
+def test_type_in_figures_grows_once_and_colour_bars_with_it() -> None:
+    tick = {"size": 10}  # as the axes of a layout share theirs
+    values = [[1.0, 2.0]]
+    bar = {"thickness": 10, "tickfont": {"size": 20}, "title": {"font": {"size": 5}, "text": "KL"}}
+    plot = {
+        "data": [{"z": values, "colorbar": bar, "marker": {"size": 30, "colorbar": {"tickfont": tick}}}],
+        "layout": {"xaxis": {"tickfont": tick}, "yaxis": {"tickfont": tick}, "annotations": [{"font": {"size": 5}}]},
     }
-    assert [font["size"] for font in fonts(layout)] == [10, 20, 5]
+    grown = larger(plot)
+    trace, layout = grown["data"][0], grown["layout"]
+    assert [layout[axis]["tickfont"]["size"] for axis in ("xaxis", "yaxis")] == [16, 16]
+    assert layout["annotations"][0]["font"]["size"] == 8
+    assert trace["colorbar"] == {"thickness": 16, "tickfont": {"size": 32}, "title": {"font": {"size": 8}, "text": "KL"}}
+    assert trace["marker"] == {"size": 30, "colorbar": {"tickfont": {"size": 16}}}, "a mark is no type"
+    assert trace["z"] is values
+    assert tick == {"size": 10}, "the figure itself stays as it was"
 
 
 def test_an_explorer_that_nobody_holds_is_freed_with_all_its_tabs(session: Session) -> None:
