@@ -152,8 +152,8 @@ def plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT)
                 "y": table.loc[own, "bits_per_weight"].tolist(),
                 "name": recipe,
                 "marker": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)], "line": {"color": edge, "width": 2}},
-                "customdata": table.loc[own, "kl"].tolist(),
-                "hovertemplate": f"%{{x}}: {recipe}<br>%{{y:.2f}} stored bits, KL alone %{{customdata:.3g}}<extra></extra>",
+                "customdata": table.loc[own, ["kl", "name"]].to_numpy().tolist(),
+                "hovertemplate": f"%{{x}}: {recipe}<br>%{{y:.2f}} stored bits, KL alone %{{customdata[0]:.3g}}<extra></extra>",
             }
         )
     layout = themes.layout(

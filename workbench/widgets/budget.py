@@ -73,10 +73,15 @@ class BudgetPainter(Component):
         self.method = pn.widgets.Select(
             label="Method", options=list(METHODS), width=190, description="How the plan is chosen under the budget"
         )
-        self.layer = pn.widgets.Select(
-            label="Paint layer", options=self.session.model.layer_names, width=260, description="Whose recipe is chosen by hand"
+        self.brush = pn.widgets.Select(
+            label="Brush", options=[FREE], width=190, description="The recipe that Paint, or a click on a bar, gives a layer"
         )
-        self.paint = pn.widgets.Select(label="With", options=[FREE], width=190, description="Its recipe, whatever it costs")
+        self.layer = pn.widgets.Select(
+            label="Layer", options=self.session.model.layer_names, width=260, description="Which layer Paint paints"
+        )
+        self.paint = self.does(
+            action("Paint", "Give this layer the brush's recipe, whatever it costs", 80, main=False), self.stroke
+        )
         self.clear = self.does(action("Clear paint", "Give all layers back to the budget", 110, main=False), self.clear_paint)
         self.check = self.does(
             action("Measure this plan", "Quantize by it, and measure the KL it does cause", 150, main=False), self.measure_plan
@@ -85,21 +90,20 @@ class BudgetPainter(Component):
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         for widget in (self.bits, self.method):
             widget.param.watch(lambda _: self.notices.guard(self.solve), "value")
-        self.layer.param.watch(lambda _: self._shown_paint(), "value")
-        self.paint.param.watch(lambda event: self.notices.guard(lambda: self._painted(event.new)), "value")
+        self.plan.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
         return pn.Column(
             pn.Row(self.names, self.go, sizing_mode="stretch_width"),
             self.jobs,
             pn.Row(self.bits, self.method, sizing_mode="stretch_width"),
             self.plan,
-            pn.FlexBox(self.layer, self.paint, self.clear, self.check),
+            pn.FlexBox(self.brush, self.layer, self.paint, self.clear, self.check),
             self.pareto,
             folded_away("The plan in Python", self.python),
             sizing_mode="stretch_width",
         )
 
     def refresh(self) -> None:
-        """The brush follows the selected layer; without options both figures say what to do."""
+        """The layer to paint follows the selected one; without options both figures say what to do."""
         self.layer.value = self.session.layer
         if self.options is None:
             self._enable(there=False)
@@ -130,7 +134,7 @@ class BudgetPainter(Component):
         self.uniform = (per_recipe["bits"].sum() / per_recipe["parameters"].sum()).rename("bits_per_weight").to_frame()
         self.uniform["predicted"] = per_recipe["kl"].sum()
         least, most = self._range()
-        self.paint.options = [FREE, *self.recipes]
+        self.brush.options = [FREE, *self.recipes]
         self._enable(there=True)
         grid = np.linspace(least * (1 + 1e-9), most, POINTS)
         found = [allocate(self.options, self.recipes, bits) for bits in grid]
@@ -196,26 +200,30 @@ class BudgetPainter(Component):
     def clear_paint(self) -> None:
         """Give all layers back to the budget."""
         self.painted = {}
-        self._shown_paint()
         self.solve()
 
-    def _painted(self, recipe: str) -> None:
-        name, before = str(self.layer.value), dict(self.painted)
+    def stroke(self) -> None:
+        """Give the layer the brush's recipe, or back to the budget; what the budget does not reach for is not painted."""
+        name, recipe, before = str(self.layer.value), str(self.brush.value), dict(self.painted)
         self.painted = {k: v for k, v in before.items() if k != name} | ({} if recipe == FREE else {name: recipe})
         if self.painted == before:
             return
         try:
             self.solve()
         except Exception:
-            self.painted = before  # the budget does not reach for it
-            self._shown_paint()
+            self.painted = before
             raise
 
-    def _shown_paint(self) -> None:
-        self.paint.value = self.painted.get(str(self.layer.value), FREE)
+    def _clicked(self, data: Any) -> None:
+        """A bar was clicked: its layer is painted."""
+        figure, points = self.plan.figure, (data or {}).get("points", [])
+        if figure is not None and points:
+            bar = figure.plot["data"][points[0]["curveNumber"]]["customdata"][points[0]["pointNumber"]]
+            self.layer.value = bar[1]
+            self.notices.guard(self.stroke)
 
     def _enable(self, *, there: bool) -> None:
-        for widget in (self.bits, self.method, self.layer, self.paint, self.clear, self.check):
+        for widget in (self.bits, self.method, self.brush, self.layer, self.paint, self.clear, self.check):
             widget.disabled = not there
 
 

@@ -107,7 +107,10 @@ def test_fork_and_blame() -> None:
     assert figure.answer == (
         "At token 2: the original writes “b↵”, the quantized model “c”, at a KL of 0.5 nats (median of all: 0.3)."
     )
-    assert figure.plot["data"][0]["marker"]["color"] == [LIGHT.quantized, LIGHT.accent]
+    assert figure.plot["data"][0]["marker"]["color"] == LIGHT.quantized
+    assert len(figure.plot["layout"]["shapes"]) == 1, "a line at the fork"
+    chosen = fork_views.along(tokens, 2, 0).plot["data"][0]["marker"]["line"]["color"]
+    assert chosen == [LIGHT.accent, "rgba(0,0,0,0)"]
     assert fork_views.along(tokens, None).answer == "Nowhere: both write the same 2 tokens."
     table = pd.DataFrame(
         {

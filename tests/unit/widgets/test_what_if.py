@@ -100,9 +100,19 @@ def test_painter(session: Session) -> None:
     assert view.allocation.loss > loss
     view.bits.value = middle
     view.layer.value = name = session.model.layer_names[5]
-    view.paint.value = "rtn:bits=4,group=64"
+    view.brush.value = "rtn:bits=4,group=64"
+    view.paint.clicks += 1
     assert view.allocation.choice[name] == "rtn:bits=4,group=64"
     assert "1 painted by hand" in view.plan.answer.object
+    other = session.model.layer_names[7]
+    bars = [[own for _, own in trace["customdata"]] for trace in view.plan.figure.plot["data"]]
+    curve = next(index for index, names in enumerate(bars) if other in names)
+    point = bars[curve].index(other)
+    view.plan.plot.click_data = {"points": [{"curveNumber": curve, "pointNumber": point}]}
+    assert view.painted == dict.fromkeys([name, other], "rtn:bits=4,group=64"), "a click on a bar paints it"
+    view.brush.value = FREE
+    view.paint.clicks += 1
+    assert view.painted == {name: "rtn:bits=4,group=64"}, "the budget has it again"
     namespace: dict = {}
     head = view.code.partition("result =")[0].replace(session.model.code(), "None")
     exec(head, namespace)
@@ -114,16 +124,15 @@ def test_painter(session: Session) -> None:
     assert view.allocation.bits_per_weight <= middle
     view.clear_paint()
     assert view.painted == {}
-    assert view.paint.value == FREE
 
 
 def test_paint_that_the_budget_cannot_pay_is_taken_back(session: Session) -> None:
     view = BudgetPainter(session, threaded=False)
     view.measure_options()
     view.bits.value = view.bits.start
-    view.paint.value = "rtn:bits=4,group=64"
+    view.brush.value = "rtn:bits=4,group=64"
+    view.paint.clicks += 1
     assert view.painted == {}
-    assert view.paint.value == FREE
     assert "bits per weight are not enough" in view.notices.messages[0]
 
 
