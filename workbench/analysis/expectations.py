@@ -121,18 +121,18 @@ def expectation_table(count: float, tokens: float, law: Law = UNDERTRAINED) -> "
     return pd.DataFrame({"bits": BITS, "added_loss": losses, "ratio": [math.exp(loss) for loss in losses]})
 
 
-def own_curve(stops: "pd.DataFrame") -> "pd.DataFrame":
+def own_curve(stops: "pd.DataFrame", pinned: "pd.DataFrame | None" = None) -> "pd.DataFrame":
     """What was measured, in the same terms: recipe, bits_per_weight, added_loss and ratio to the first row, the original.
 
-    `stops` holds recipe, bits_per_weight and perplexity, the original first; rows without a loss above zero stay.
+    `stops` holds recipe, bits_per_weight and perplexity, the original first; rows without a loss above zero stay. `pinned` are
+    models measured on the same text, as `Pins.model_table` gives them; they follow the stops.
     """
     import numpy as np
+    import pandas as pd
 
     original = stops["perplexity"].iloc[0] if len(stops) else float("nan")
-    ratio = stops["perplexity"] / original
-    return (
-        stops[["recipe", "bits_per_weight"]]
-        .assign(added_loss=np.log(ratio.astype(float)), ratio=ratio)
-        .iloc[1:]
-        .reset_index(drop=True)
-    )
+    own = stops.iloc[1:]
+    if pinned is not None and len(stops):
+        own = pd.concat([own, pinned.rename(columns={"pin": "recipe"})])
+    ratio = own["perplexity"].astype(float) / original
+    return own[["recipe", "bits_per_weight"]].assign(added_loss=np.log(ratio), ratio=ratio).reset_index(drop=True)

@@ -51,5 +51,6 @@ class ExpectationsView(Component):
         """The law for these numbers, and the stops that are built."""
         count, tokens = 1e6 * float(self.parameters.value or 0), 1e6 * float(self.tokens.value or 0)
         expected = expectations.expectation_table(count, tokens)
-        own = expectations.own_curve(squeeze_table(self.session.shared.squeeze.found()))
+        pinned = self.session.pins.model_table()
+        own = expectations.own_curve(squeeze_table(self.session.shared.squeeze.found()), pinned if len(pinned) else None)
         self.frame.draw(views.added_loss(expected, own, expectations.UNDERTRAINED.outside(count, tokens), theme=theme()))

@@ -55,6 +55,14 @@ def test_measured_points_are_relative_to_the_original() -> None:
     assert "measured here are 0.693 at 2.10 stored bits" in figure.answer
 
 
+def test_pinned_models_stand_among_the_measured_ones() -> None:
+    pinned = pd.DataFrame({"pin": ["mine"], "bits_per_weight": [1.5], "perplexity": [24.0]})
+    own = own_curve(STOPS, pinned)
+    assert own["recipe"].tolist()[-1] == "mine"
+    assert own["added_loss"].iloc[-1] == pytest.approx(math.log(3))
+    assert own_curve(STOPS.iloc[:0], pinned).empty, "without the original there is nothing to compare with"
+
+
 def test_without_measurements_only_the_law_is_told() -> None:
     figure = views.added_loss(expectation_table(5e6, 9e6), own_curve(STOPS.iloc[:1]), "5 million parameters")
     assert "measured" not in figure.answer
