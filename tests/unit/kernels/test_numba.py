@@ -248,10 +248,10 @@ def test_is_chosen_and_explained(accepted: Packed, monkeypatch: pytest.MonkeyPat
 
 def test_stripes_are_resident_beside_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
-    layer = PackedLinear(Draw(rows=128, cols=48).planes(1, 48, extras=False))
+    layer = PackedLinear(Draw(rows=128, cols=64).planes(1, 64, extras=False))
     before = layer.resident_bytes
-    layer(torch.ones(1, 48))
-    signs, scales, edges = 128 * 48 // 8, 2 * 128, 8
+    layer(torch.ones(1, 64))
+    signs, scales, edges = 128 * 64 // 8, 2 * 128, 8
     assert layer.resident_bytes == before + signs + scales + edges
 
 

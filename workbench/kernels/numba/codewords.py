@@ -121,7 +121,7 @@ def serial(
     y: np.ndarray,
 ) -> None:
     """The product on this thread alone; see `parallel`."""
-    t = tables.make(x, column, edges, span, digits)
+    t = tables.make(x, column, edges, span, digits, 1)
     m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
     for number in range((y.shape[1] + STRIPE - 1) // STRIPE):
         stripe(stream, width, words, length, m, t, number, y)
@@ -144,10 +144,10 @@ def parallel(
     y: np.ndarray,
 ) -> None:
     """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `signs.Matrix` and `tables.make`."""
-    made = tables.make(x, column, edges, span, digits)
+    made = tables.make(x, column, edges, span, digits, 1)
     # numba cannot carry a named tuple into a parallel loop
     table, first, start, unit, bias, sums, norm, each = made[:8]
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
-        t = Tables(table, first, start, unit, bias, sums, norm, each, digits)
+        t = Tables(table, first, start, unit, bias, sums, norm, each, digits, 1)
         m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
         stripe(stream, width, words, length, m, t, number, y)

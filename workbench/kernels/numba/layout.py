@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.kernels import bitpack
+from workbench.kernels.numba.vectors import DOTS
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference import codebook, parity, ternary
 from workbench.kernels.reference.format import codes
@@ -17,6 +18,7 @@ from workbench.kernels.reference.format import codes
 STEP = 8  # columns of a byte
 STRIPE = 64  # rows of a stripe
 CHUNK = 128  # steps that share the scale of their tables, at most
+WORD_STEPS = 4 if DOTS else 1  # steps whose tables lie side by side
 LARGE_PAGE = 2 << 20
 JOINED = 4  # planes of a binary code that are added up before they are scaled
 WORD = 65535  # the largest sum that fits 16 bits; a step adds at most 255, the highest of n joined planes 2^(n−1) times as much
@@ -52,6 +54,7 @@ class Stripes:
     planes: int
     joined: int
     span: int
+    abreast: int
 
     @property
     def bytes(self) -> int:
@@ -183,12 +186,13 @@ def striped(
 ) -> Stripes:
     """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes; `zero` is there for codes only."""
     steps, span, joined = signs.shape[2], steps_of_group(packed), 1 if zero is None else JOINED
-    edges = chunk_edges(steps, span, min(len(signs), joined))
+    abreast = 1 if signs.size == 0 or (span < steps and span % WORD_STEPS) else WORD_STEPS
+    edges = chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(len(signs), joined))
     empty = np.zeros(0, np.uint16)
     return Stripes(
         packed.rows,
         packed.cols,
-        sign_stream(signs, edges) if signs.size else np.zeros(0, np.uint8),
+        sign_stream(signs, edges, abreast) if signs.size else np.zeros(0, np.uint8),
         half_stream(scale),
         empty if mean is None else half_stream(mean[None]),
         np.zeros(0, np.uint8) if zero is None else row_stream(zero[None].numpy().astype(np.uint8)),
@@ -196,7 +200,8 @@ def striped(
         np.zeros((0, 0), np.float32) if column is None else column.to(torch.float32).numpy(),
         len(signs),
         joined,
-        span,
+        -(-span // abreast) * abreast,
+        abreast,
     )
 
 
@@ -225,15 +230,17 @@ def chunk_edges(steps: int, span: int, joined: int) -> np.ndarray:
     return np.array([*starts, steps], np.int32)
 
 
-def sign_stream(signs: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, row r of a stripe beside row 32 + r."""
+def sign_stream(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarray:
+    """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, in the order of `shuffles.py` or of `dots.py`."""
     planes, rows, steps = signs.shape
-    full = np.pad(signs, ((0, 0), (0, -rows % STRIPE), (0, 0)))
-    stripes = full.reshape(planes, -1, 2, STRIPE // 2, steps).transpose(1, 0, 4, 3, 2)
-    stream = room(len(stripes) * planes * steps * STRIPE).reshape(len(stripes), -1)
+    full = np.pad(signs, ((0, 0), (0, -rows % STRIPE), (0, edges[-1] - steps)))
+    stripes = full.reshape(planes, -1, STRIPE, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)
+    if abreast == 1:  # row r of a stripe beside row 32 + r
+        stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE // 2).swapaxes(3, 4)
+    stream = room(stripes.size).reshape(len(stripes), -1)
     for begin, end in itertools.pairwise(edges):
         place = slice(begin * planes * STRIPE, end * planes * STRIPE)
-        stream[:, place] = stripes[:, :, begin:end].reshape(len(stripes), -1)
+        stream[:, place] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
     return stream.reshape(-1)
 
 

@@ -35,7 +35,7 @@ def read(data: np.ndarray, out: np.ndarray) -> None:
                 prefetch(data, at + AHEAD + line)
             a, b = add_bytes(a, load(data, at)), add_bytes(b, load(data, at + 64))
             c, d = add_bytes(c, load(data, at + 128)), add_bytes(d, load(data, at + 192))
-        store_entries(out.reshape(-1), 32 * piece, words_to_floats(add_bytes(add_bytes(a, b), add_bytes(c, d))))
+        store_entries(out.reshape(-1), 32 * piece, 16, words_to_floats(add_bytes(add_bytes(a, b), add_bytes(c, d))))
 
 
 @compiled(parallel=True)

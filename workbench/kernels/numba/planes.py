@@ -17,8 +17,8 @@ from workbench.kernels.numba.vectors import INSTRUCTION
 
 # planes up to which looking up is faster than multiplying in float32 however many inputs there are, and for more planes the
 # inputs from which on it pays to decode a tile and multiply; measured at 2048 × 2048
-FEW_PLANES = {"avx512bw": 5, "avx2": 3, "portable": 0}
-MANY_INPUTS = {"avx512bw": 256, "avx2": 192, "portable": 8}
+FEW_PLANES = {"avx512vnni": 8, "avx512bw": 5, "avx2": 3, "portable": 0}
+MANY_INPUTS = {"avx512vnni": 256, "avx512bw": 256, "avx2": 192, "portable": 8}
 TILE = 1 << 20  # weights of a tile
 DIGITS = {"fast": 1, "exact": 2}
 
@@ -67,7 +67,7 @@ class Signs:
     def given(self) -> Any:
         """What the loops take between inputs and outputs; see `signs.parallel`."""
         s = self.stripes
-        return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, DIGITS[self.precision]
+        return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, s.abreast, DIGITS[self.precision]
 
     def tiled(self, x: Tensor) -> Tensor:
         """Rows decoded to float32, a tile at a time."""

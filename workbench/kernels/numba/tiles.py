@@ -19,7 +19,7 @@ def tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
     signs = s.signs.reshape(-1, steps * s.planes * STRIPE)
     column = np.pad(s.column, ((0, 0), (0, steps * STEP - s.cols))) if s.column.size else s.column
     out = np.empty((len(signs) * STRIPE, steps * STEP), np.float32)
-    expand(signs, s.edges, s.span, size, offset, column, out)
+    expand(signs, s.edges, s.span, s.abreast, size, offset, column, out)
     return out[:, : s.cols]
 
 
@@ -37,7 +37,14 @@ def sizes(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
 
 @compiled
 def expand_stripe(
-    signs: np.ndarray, edges: np.ndarray, span: int, size: np.ndarray, offset: np.ndarray, column: np.ndarray, out: np.ndarray
+    signs: np.ndarray,
+    edges: np.ndarray,
+    span: int,
+    abreast: int,
+    size: np.ndarray,
+    offset: np.ndarray,
+    column: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     """One stripe: `signs [bytes]`, `size [group, plane, 64]`, `offset [group, 64]` to `out [64, steps · 8]`."""
     planes = size.shape[1]
@@ -46,12 +53,12 @@ def expand_stripe(
         group = begin // span
         for row in range(STRIPE):
             out[row, STEP * begin : STEP * end] = offset[group, row]
-            place = 2 * (row % 32) + row // 32
+            place = abreast * row if abreast > 1 else 2 * (row % 32) + row // 32
             for plane in range(planes):
                 weight = size[group, plane, row]
                 at = STRIPE * (begin * planes + plane * (end - begin)) + place
                 for step in range(end - begin):
-                    pattern = SIGNS[signs[at + STRIPE * step]]
+                    pattern = SIGNS[signs[at + STRIPE * (step - step % abreast) + step % abreast]]
                     to = STEP * (begin + step)
                     for j in range(STEP):
                         value = weight * pattern[j]
@@ -60,17 +67,31 @@ def expand_stripe(
 
 @compiled
 def expand_serial(
-    signs: np.ndarray, edges: np.ndarray, span: int, size: np.ndarray, offset: np.ndarray, column: np.ndarray, out: np.ndarray
+    signs: np.ndarray,
+    edges: np.ndarray,
+    span: int,
+    abreast: int,
+    size: np.ndarray,
+    offset: np.ndarray,
+    column: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     """All stripes, on this thread alone."""
     for s in range(len(signs)):
-        expand_stripe(signs[s], edges, span, size[s], offset[s], column, out[STRIPE * s : STRIPE * (s + 1)])
+        expand_stripe(signs[s], edges, span, abreast, size[s], offset[s], column, out[STRIPE * s : STRIPE * (s + 1)])
 
 
 @compiled(parallel=True)
 def expand_parallel(
-    signs: np.ndarray, edges: np.ndarray, span: int, size: np.ndarray, offset: np.ndarray, column: np.ndarray, out: np.ndarray
+    signs: np.ndarray,
+    edges: np.ndarray,
+    span: int,
+    abreast: int,
+    size: np.ndarray,
+    offset: np.ndarray,
+    column: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     """All stripes, on all threads."""
     for s in prange(len(signs)):
-        expand_stripe(signs[s], edges, span, size[s], offset[s], column, out[STRIPE * s : STRIPE * (s + 1)])
+        expand_stripe(signs[s], edges, span, abreast, size[s], offset[s], column, out[STRIPE * s : STRIPE * (s + 1)])

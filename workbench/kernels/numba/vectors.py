@@ -58,11 +58,14 @@ def features() -> set[str]:
 
 
 def instruction() -> str:
-    """How bytes are looked up here: "avx512bw", "avx2", or "portable" where there is no instruction for it."""
+    """How bytes are looked up here: "avx512vnni" (with `dots.py`), "avx512bw", "avx2", or "portable", without an instruction."""
+    if {"avx512bw", "avx512vbmi", "avx512vnni"} <= features():
+        return "avx512vnni"
     return next((name for name in ("avx512bw", "avx2") if name in features()), "portable")
 
 
 INSTRUCTION = instruction()
+DOTS = INSTRUCTION == "avx512vnni"  # whether four bytes are looked up in four tables, and added up, by one instruction each
 
 
 def operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
@@ -89,6 +92,18 @@ def argument(given: types.Type) -> types.Type:
     if isinstance(given, types.Integer):
         return types.intp
     return types.float32 if isinstance(given, types.Float) else given
+
+
+def place_of(_typing: Any, array: Any) -> Any:
+    """Where an array's elements begin."""
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return context.make_array(array)(context, builder, values[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+data: Any = intrinsic(place_of)
 
 
 def address(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
@@ -142,7 +157,7 @@ def emit_halves(builder: Any, data: Any, at: Any) -> Any:
 
 def emit_look_up(builder: Any, table: Any, index: Any) -> Any:
     """table[index] for every byte; the table holds the same 16 entries in each quarter, and indices are below 16."""
-    if INSTRUCTION == "avx512bw":
+    if INSTRUCTION.startswith("avx512"):
         return builder.call(declared(builder, "llvm.x86.avx512.pshuf.b.512", BYTES, [BYTES, BYTES]), [table, index])
     if INSTRUCTION == "avx2":
         return in_halves(builder, table, index)
@@ -195,11 +210,13 @@ def emit_two(builder: Any, first: Any, second: Any) -> Any:
     return builder.shuffle_vector(emit_fill(builder, first), emit_fill(builder, second), pick)
 
 
-def store_digit(builder: Any, data: Any, at: Any, value: Any, shift: int, mask: int) -> Any:
-    """Some bits of floats cut to integers, as 32 bytes."""
+def store_digit(builder: Any, data: Any, at: Any, apart: Any, value: Any, shift: int, mask: int) -> Any:
+    """Some bits of floats cut to integers, as 16 bytes and, `apart` from them, 16 more."""
     shifted = builder.lshr(builder.fptosi(value, INTEGERS), splat(INTEGERS, shift))
     digit = builder.trunc(builder.and_(shifted, splat(INTEGERS, mask)), HALF)
-    return builder.store(digit, address(builder, data, at, HALF), align=1)
+    for place, first in ((at, 0), (builder.add(at, apart), 16)):
+        quarter = builder.shuffle_vector(digit, digit, ir.Constant(ir.VectorType(I32, 16), list(range(first, first + 16))))
+        builder.store(quarter, address(builder, data, place, QUARTER), align=1)
 
 
 def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
@@ -252,9 +269,9 @@ load_floats = operation("load_floats", Floats, lambda b, data, at: fetch(b, data
 load_halves = operation("load_halves", Floats, emit_halves)
 load_small = operation("load_small", Floats, lambda b, data, at: b.uitofp(b.zext(fetch(b, data, at, HALF), INTEGERS), FLOATS))
 store_floats = operation("store_floats", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, FLOATS), align=1))
-store_entries = operation("store_entries", types.void, lambda b, data, at, v: store_digit(b, data, at, v, 0, 255))
-store_low = operation("store_low", types.void, lambda b, data, at, v: store_digit(b, data, at, v, 0, 127))
-store_high = operation("store_high", types.void, lambda b, data, at, v: store_digit(b, data, at, v, 7, 255))
+store_entries = operation("store_entries", types.void, lambda b, data, at, apart, v: store_digit(b, data, at, apart, v, 0, 255))
+store_low = operation("store_low", types.void, lambda b, data, at, apart, v: store_digit(b, data, at, apart, v, 0, 127))
+store_high = operation("store_high", types.void, lambda b, data, at, apart, v: store_digit(b, data, at, apart, v, 7, 255))
 fill = operation("fill", Floats, emit_fill)
 two = operation("two", Floats, emit_two)
 sign_sums = operation("sign_sums", Floats, emit_sign_sums)
