@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ TILE = 1 << 20  # weights of a tile
 DIGITS = {"fast": 1, "exact": 2}
 
 
-def decoding_pays(planes: int, inputs: int) -> bool:
-    """Whether tiles and a matrix product are faster than looking sums up."""
-    return planes > FEW_PLANES[INSTRUCTION] and inputs >= MANY_INPUTS[INSTRUCTION]
+def many_inputs(planes: int) -> float:
+    """The number of inputs from which on tiles and a matrix product are faster than looking sums up."""
+    return inf if planes <= FEW_PLANES[INSTRUCTION] else MANY_INPUTS[INSTRUCTION]
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,23 @@ class Signs:
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
         given = x.numpy()  # asking a tensor for its length takes as long as a thousand weights
-        y = self.tiled(x) if decoding_pays(self.stripes.planes, len(given)) else self.looked_up(given)
+        y = self.tiled(x) if len(given) >= self.many_inputs else self.looked_up(given)
         return y if self.factor == 1 else y.mul_(self.factor)
 
     def looked_up(self, x: np.ndarray) -> Tensor:
         """Sums of inputs, looked up by their signs."""
-        rows = self.stripes.rows
-        y = np.empty((len(x), rows), np.float32)
-        if worth_threads(rows * self.stripes.cols * len(x)):
+        y = np.empty((len(x), self.stripes.rows), np.float32)
+        if worth_threads(y.size * self.stripes.cols):
             with threads():
                 self.loops[1](x, *self.given, y)
         else:
             self.loops[0](x, *self.given, y)
         return torch.from_numpy(y)
+
+    @cached_property
+    def many_inputs(self) -> float:
+        """From how many inputs on it pays to decode tiles."""
+        return many_inputs(self.stripes.planes)
 
     @cached_property
     def loops(self) -> Any:

@@ -76,7 +76,7 @@ def fast(
     return words_to_floats(without_odd(low, low_odd)), words_to_floats(low_odd)
 
 
-@compiled
+@compiled(inline="always")
 def one(
     signs: np.ndarray,
     at: int,

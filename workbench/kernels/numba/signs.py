@@ -181,17 +181,24 @@ def put(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None
                 y[i, STRIPE * number + row] = norm[i] * total[STRIPE * i + row]
 
 
-@compiled(error_model="numpy")
+@compiled
 def stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.ndarray) -> None:
     """64 rows for each stripe of the product for all inputs, into `y [inputs, rows]`."""
+    sums = np.empty((dots.TOGETHER if t.abreast > 1 else 1) * STRIPE, np.float32)
+    total = np.empty(len(y) * STRIPE, np.float32)
+    walk(m, t, first_stripe, last_stripe, sums, total, y)
+
+
+@compiled(error_model="numpy")
+def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.ndarray, total_: np.ndarray, y: np.ndarray) -> None:
+    """The same with room for sums."""
     signs, scale, table, edges = borrowed(m.signs), borrowed(m.scale), borrowed(t.table), borrowed(m.edges)
+    first, start, unit, bias = borrowed(t.first), borrowed(t.start), borrowed(t.unit), borrowed(t.bias)
+    sums, total = borrowed(sums_), borrowed(total_)
+    s = Sources(len(t.table) // len(t.first), t.each, t.digits, t.abreast)
     groups = (edges[-1] + m.span - 1) // m.span
     sets = (m.planes + m.joined - 1) // m.joined
     offsets = len(m.mean) + len(m.zero) > 0
-    first, start, unit, bias = borrowed(t.first), borrowed(t.start), borrowed(t.unit), borrowed(t.bias)
-    s = Sources(len(t.table) // len(first), t.each, t.digits, t.abreast)
-    sums = np.empty((dots.TOGETHER if t.abreast > 1 else 1) * STRIPE, np.float32)
-    total = np.empty(len(y) * STRIPE, np.float32)
     for number in range(first_stripe, last_stripe):
         total[:] = 0
         for chunk in range(len(edges) - 1):
