@@ -279,9 +279,12 @@ def code_columns(
                     yield Snapshot("fit", int(share * cols), cols, {})
                 yield Snapshot("fit", cols if run.step == cols else 0, cols, {"sweeps": run.told()})
     coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
+    lost, size = torch.zeros(2, cols, dtype=torch.float64)
+    fresh: list[slice] = []  # columns coded since the last snapshot; a column that was coded stays as it is
 
     def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         coded[start:stop] = True
+        fresh.append(slice(start, stop))
         if camera is not None:
             camera.see(current, start, stop)
         division.reach(current, start - start % widest, min(stop - stop % -widest, cols))
@@ -294,7 +297,11 @@ def code_columns(
     current = w
     for current in assignment.run(w.clone(), moment, layout, quantize):
         sweeps = [sweeps for run in runs for sweeps in run.told()]
-        detail = {"sweeps": sweeps, "relative_error": relative_error(w[:, coded], current[:, coded])}
+        while fresh:
+            columns = fresh.pop()
+            lost[columns] = (current[:, columns] - w[:, columns]).double().square().sum(0)
+            size[columns] = w[:, columns].double().square().sum(0)
+        detail = {"sweeps": sweeps, "relative_error": part_of(lost.sum().item(), size.sum().item())}
         yield Snapshot("block", int(coded.sum()), cols, detail, current.clone())
     return current
 
@@ -310,8 +317,7 @@ def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Seq
 
 def relative_error(w: Tensor, decoded: Tensor) -> float:
     """‖Ŵ−W‖²/‖W‖², zero for an all-zero matrix that stays zero."""
-    error, size = (decoded - w).double().square().sum().item(), w.double().square().sum().item()
-    return error / size if size else (0.0 if error == 0 else float("inf"))
+    return part_of((decoded - w).double().square().sum().item(), w.double().square().sum().item())
 
 
 def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
@@ -321,6 +327,11 @@ def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
         both = torch.cat([rows, values - rows])  # the moment of a wide layer is read once for both
         energy = ((both @ h) * both).sum(1, dtype=torch.float64)
         size, lost = size + energy[: len(rows)].sum().item(), lost + energy[len(rows) :].sum().item()
+    return part_of(lost, size)
+
+
+def part_of(lost: float, size: float) -> float:
+    """Energy of an error over that of what it was made in; 0 for nothing lost of nothing."""
     return lost / size if size else (0.0 if lost == 0 else float("inf"))
 
 
