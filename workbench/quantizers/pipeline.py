@@ -157,7 +157,7 @@ def quantize_layer(
     coders, correction = cast(tuple[Coder, ...], recipe.coders), cast(Correction, recipe.correction)
 
     if state is None:
-        state = yield from fit_transform(original, h, recipe, shared)
+        state = yield from learn_transform(original, h, recipe, shared)
     w = transform.forward(original, state)
     h_inner = None if h is None else transform.moment(h, state)
     division = SplitRun(split, w, h_inner)
@@ -198,17 +198,24 @@ def fit_transform(
 ) -> Generator[Snapshot, None, Params]:
     """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one.
 
-    `shared` as in `quantize_layer`.
+    `shared` and errors as in `quantize_layer`.
     """
     check_inputs(weight, moment)
     h = None if moment is None else moment.to(torch.float32)
-    steps = cast(Transform, recipe.transform).learn(weight.detach().to(torch.float32), h, recipe.seed, InLoop(recipe, shared))
+    return (yield from learn_transform(weight.detach().to(torch.float32), h, recipe, shared))
+
+
+def learn_transform(
+    w: Tensor, h: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None
+) -> Generator[Snapshot, None, Params]:
+    """The same for float32 inputs that have been checked: to look through a wide moment once more takes a while."""
+    steps = cast(Transform, recipe.transform).learn(w, h, recipe.seed, InLoop(recipe, shared))
     while True:
         try:
             step = next(steps)
         except StopIteration as stop:
             return stop.value
-        yield Snapshot("learn", 0, weight.shape[1], {"step": step})
+        yield Snapshot("learn", 0, w.shape[1], {"step": step})
 
 
 class InLoop:
