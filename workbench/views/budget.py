@@ -119,7 +119,7 @@ def interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
         "zmax": limit,
         "hoverongaps": False,
         "texttemplate": "%{z:.2g}",
-        "colorbar": themes.colorbar(theme, "KL together − apart"),
+        "colorbar": themes.colorbar(theme, "KL together − apart") | {"tickformat": "~g"},
         "hovertemplate": "%{x} and %{y}<br>interaction %{z:.3g} nats per token<extra></extra>",
     }
     layout = themes.layout(theme, height=380, xaxis={"tickangle": -30}, yaxis={"autorange": "reversed"})

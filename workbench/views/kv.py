@@ -23,7 +23,7 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
                 "x": table["bytes_per_token"].tolist(),
                 "y": table["perplexity"].tolist(),
                 "text": table["scheme"].tolist(),
-                "textposition": ["middle left" if x == furthest else "middle right" for x in table["bytes_per_token"]],
+                "textposition": ["top left" if x == furthest else "middle right" for x in table["bytes_per_token"]],
                 "textfont": {"size": 12, "color": theme.text},
                 "marker": {"size": 12, "color": theme.quantized, "line": {"color": theme.surface, "width": 1}},
                 "error_y": {
