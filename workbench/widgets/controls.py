@@ -6,7 +6,7 @@ import panel as pn
 
 from workbench.widgets.component import chosen, theme
 
-BESIDE = (23, 10, 5, 10)  # a button's margin that puts it on the line of the fields beside it
+BESIDE = (22, 10, 5, 10)  # a button's margin that puts it on the line of the fields beside it
 PLAIN = (5, 10)
 
 

@@ -41,7 +41,7 @@ class JobPanel(pn.viewable.Viewer):
         self._next: Callable[[], None] | None = None
         self._seen: Callable[[Job[Any]], str | None] = lambda _: None
         self._ended: Callable[[Job[Any]], None] = lambda _: None
-        self.progress = pn.indicators.Progress(value=0, max=100, sizing_mode="stretch_width", visible=False)
+        self.progress = pn.indicators.Progress(value=0, max=100, bar_color="primary", sizing_mode="stretch_width", visible=False)
         self.words = pn.pane.HTML("", sizing_mode="stretch_width")
         self.stop = pn.widgets.Button(
             label="Cancel", disabled=True, visible=False, width=90, description="Stop after the step at hand"

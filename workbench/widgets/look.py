@@ -27,7 +27,7 @@ def fields(colours: Theme) -> str:
     """Rules for text fields, lists and the arrows beside numbers."""
     arrow = f'url("data:image/svg+xml;utf8,{quote(ARROW.format(colours.muted))}")'
     return (
-        f".bk-input{{background-color:{colours.surface};color:{colours.text};border-color:{colours.muted}}}"
+        f".bk-input{{font-size:inherit;background-color:{colours.surface};color:{colours.text};border-color:{colours.muted}}}"
         f".bk-input:focus-visible{{outline:2px solid {colours.accent};outline-offset:1px}}"
         f".bk-input[disabled]{{background-color:{colours.raised};border-color:{colours.border}}}"
         f"select.bk-input:not([size]){{background-image:{arrow}}}"

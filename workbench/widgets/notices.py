@@ -1,5 +1,6 @@
 """Notices: what went wrong, as sentences; nothing is lost and each can be copied."""
 
+import html
 import logging
 import traceback
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 import panel as pn
 
 from workbench.errors import WorkbenchError
+from workbench.views.theme import DARK, LIGHT
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Notices(pn.viewable.Viewer):
         self.messages = [message, *self.messages][: self.LIMIT]
         clear = pn.widgets.Button(label="Dismiss", variant="outline", width=90)
         clear.on_click(lambda _: self.dismiss())
-        box = pn.pane.Alert(message.replace("\n", "\n\n"), alert_type="danger", sizing_mode="stretch_width")
+        box = pn.pane.HTML(boxed(message), sizing_mode="stretch_width")
         self.view[:] = [pn.Row(box, clear, sizing_mode="stretch_width")]
         self.view.visible = True
 
@@ -53,3 +55,13 @@ class Notices(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
+
+
+def boxed(message: str) -> str:
+    """A message as HTML, read aloud at once; it begins as a sentence does, and a traceback keeps its lines."""
+    colours = DARK if pn.config.theme == "dark" else LIGHT
+    look = (
+        f"background:{colours.surface};color:{colours.text};border:1px solid {colours.danger};border-left-width:6px;"
+        "border-radius:6px;padding:8px 12px;font-size:0.95rem;white-space:pre-wrap;overflow-wrap:anywhere"
+    )
+    return f"<div role='alert' style='{look}'>{html.escape(message[:1].upper() + message[1:])}</div>"

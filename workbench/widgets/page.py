@@ -18,7 +18,7 @@ from workbench.session import Selection, Session, SharedModel
 from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
 from workbench.widgets.look import look
-from workbench.widgets.notices import Notices
+from workbench.widgets.notices import Notices, boxed
 from workbench.widgets.offline import EXTENSIONS, local_styles
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
 
@@ -64,7 +64,7 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     try:
         component = make()
     except WorkbenchError as error:
-        return framed(pn.pane.Alert(f"{error}", alert_type="danger", sizing_mode="stretch_width"))
+        return framed(pn.pane.HTML(boxed(str(error)), sizing_mode="stretch_width"))
     pn.config.exception_handler = teller(component.notices)
     return framed(component)
 
@@ -86,6 +86,7 @@ def framed(body: Any) -> pn.viewable.Viewable:
     look = {"background": colours.page, "color": colours.text, "padding": "12px", "min-height": "100vh"}
     # Panel's own style sheets take these: plain buttons and the rims of others, then whatever is chosen or under way
     look |= {"--design-surface-color": colours.border, "--design-surface-text-color": colours.text}
+    look |= {"--bokeh-font-size": "0.8rem"}  # of fields and buttons; larger with all the rest where the page is presented
     look |= {"--design-primary-color": colours.action, "--design-primary-text-color": colours.contrast}
     return pn.Column(body, sizing_mode="stretch_width", styles=look)
 

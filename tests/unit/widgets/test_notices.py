@@ -1,7 +1,7 @@
 """Notices show the newest message, keep the others, and forget only beyond their limit."""
 
 from workbench.errors import WorkbenchError
-from workbench.widgets.notices import Notices
+from workbench.widgets.notices import Notices, boxed
 
 
 def test_a_mistake_is_its_sentence() -> None:
@@ -9,7 +9,12 @@ def test_a_mistake_is_its_sentence() -> None:
     assert not notices.view.visible
     notices.report(WorkbenchError("group size 7 does not divide 64 columns; use 8."))
     assert notices.view.visible
-    assert notices.view[0][0].object == "group size 7 does not divide 64 columns; use 8."
+    assert ">Group size 7 does not divide 64 columns; use 8.</div>" in notices.view[0][0].object
+    assert notices.messages == ["group size 7 does not divide 64 columns; use 8."]
+
+
+def test_what_a_visitor_typed_is_shown_as_it_is() -> None:
+    assert "&lt;script&gt; is no number</div>" in boxed("<script> is no number")
 
 
 def test_dismissing_hides_the_box_and_keeps_every_message() -> None:
