@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 
 import workbench as wb
 from tests.browser.conftest import Heard
-from tests.browser.visitor import PATIENCE, Open, button, fill
+from tests.browser.visitor import PATIENCE, Open, button, fill, rgb
 from workbench.models import ModelHandle
 from workbench.views.card import Card
 from workbench.views.theme import DARK, LIGHT
@@ -66,8 +66,3 @@ def test_a_card_made_on_the_page_is_saved_whole(tiny: str, open_page: Open, hear
     for name in FIGURES:
         saved.wait_for_selector(f"#{name} svg.main-svg", timeout=PATIENCE)
     heard.foreign.remove((tmp_path / "card.html").as_uri())
-
-
-def rgb(colour: str) -> str:
-    """A hexadecimal colour as a browser tells it."""
-    return f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.browser.visitor import rgb
 from tests.servers import free_port, running
+from workbench.views.theme import LIGHT
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300_000  # milliseconds; the whole notebook takes about a minute on two idle cores
 SETTINGS = {
+    "@jupyterlab/apputils-extension/themes.jupyterlab-settings": {"theme": "JupyterLab Dark"},
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
 }
@@ -78,6 +81,11 @@ def test_tour(page: Page, lab: str, foreign: list[str]) -> None:
     assert (
         page.get_by_label("Squeeze", exact=True).first.get_attribute("aria-valuetext").endswith(("stored bits", "not built yet"))
     )
+
+    for words in (page.get_by_role("heading", name="Bench").first, page.get_by_text("Preset", exact=True).first):
+        assert words.evaluate("e => getComputedStyle(e).color") == rgb(LIGHT.text), (
+            "light components have dark words in a dark notebook too"
+        )
 
     quantize.scroll_into_view_if_needed()
     quantize.click()

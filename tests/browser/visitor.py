@@ -78,3 +78,8 @@ def quantize_one(page: Page, bits: int) -> None:
     fill(page, "bits", bits)
     button(page, "Quantize this layer").click()
     expect(page.get_by_text(re.compile(r"Done: quantizing this layer"))).to_be_visible()
+
+
+def rgb(colour: str) -> str:
+    """A hexadecimal colour as a browser tells it."""
+    return f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"

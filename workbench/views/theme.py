@@ -70,7 +70,7 @@ THEMES = {"light": LIGHT, "dark": DARK}
 
 
 def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:
-    """A plotly layout in this theme: transparent, quiet axes with the titles `x` and `y`, no plotly title."""
+    """A plotly layout in this theme: quiet axes with the titles `x` and `y`, no plotly title."""
     axis: dict[str, Any] = {
         "gridcolor": theme.border,
         "linecolor": theme.border,
@@ -83,7 +83,7 @@ def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more:
     base: dict[str, Any] = {
         "height": height,
         "autosize": True,
-        "paper_bgcolor": "rgba(0,0,0,0)",
+        "paper_bgcolor": theme.surface,  # it may stand in a dark notebook or be saved alone
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 13, "color": theme.text},
         "margin": {"l": 56, "r": 16, "t": 16, "b": 48},

@@ -15,6 +15,7 @@ from workbench.analysis import columns
 from workbench.session import Session
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
+from workbench.widgets import look
 from workbench.widgets.notices import Notices
 from workbench.widgets.present import sized
 
@@ -150,7 +151,11 @@ class Component(pn.viewable.Viewer):
         raise NotImplementedError
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return pn.Column(self.notices, self.view, sizing_mode="stretch_width") if self.alone else self.view
+        if not self.alone:
+            return self.view
+        # a page has its look already, a notebook may have any
+        styles = {**look.page(theme()), "padding": "12px"} if pn.state.curdoc is None else {}
+        return pn.Column(self.notices, self.view, sizing_mode="stretch_width", styles=styles)
 
     def ipywidget(self) -> Any:
         """The component as an ipywidget, to be placed in an `ipywidgets.VBox`."""

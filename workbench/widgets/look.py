@@ -1,4 +1,4 @@
-"""How Panel's own fields look on a served page: in the page's colours, with arrows that are seen in both modes."""
+"""How Panel's own fields look: in the page's colours, on a served page with arrows that are seen in both modes."""
 
 from functools import cache
 from typing import Any, ClassVar
@@ -14,13 +14,31 @@ ARROW = "<svg viewBox='0 0 25 20' xmlns='http://www.w3.org/2000/svg'><path d='M 
 
 
 @cache
-def look(colours: Theme) -> type[Design]:
+def design(colours: Theme) -> type[Design]:
     """Panel's plain design with our rules behind its own."""
 
     class Look(Native):
         modifiers: ClassVar[dict[Any, dict[str, Any]]] = {Viewable: {"stylesheets": [Inherit, fields(colours)]}}
 
     return Look
+
+
+def page(colours: Theme) -> dict[str, str]:
+    """Styles of what stands around all components, with the colours that Panel's own style sheets take.
+
+    Without them those would be JupyterLab's, and light components had white words where it is dark.
+    """
+    return {
+        "background": colours.page,
+        "color": colours.text,
+        "--design-background-color": colours.surface,
+        "--design-background-text-color": colours.text,
+        "--design-surface-color": colours.border,  # plain buttons, and the rims of others
+        "--design-surface-text-color": colours.text,
+        "--design-primary-color": colours.action,
+        "--design-primary-text-color": colours.contrast,
+        "--bokeh-font-size": "0.8rem",  # of fields and buttons; larger with all the rest where a page is presented
+    }
 
 
 def fields(colours: Theme) -> str:

@@ -15,9 +15,9 @@ from workbench.errors import WorkbenchError
 from workbench.models import open_model
 from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
+from workbench.widgets import look
 from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
-from workbench.widgets.look import look
 from workbench.widgets.notices import Notices, boxed
 from workbench.widgets.offline import EXTENSIONS, local_styles
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
@@ -59,7 +59,7 @@ def page(
 
 def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     """A component for one visitor, everything from this host; what cannot be opened is a sentence, and no exception is lost."""
-    pn.extension(*EXTENSIONS, design=look(theme()))
+    pn.extension(*EXTENSIONS, design=look.design(theme()))
     local_styles()
     try:
         component = make()
@@ -82,13 +82,7 @@ def teller(notices: Notices) -> Callable[[BaseException], None]:
 
 def framed(body: Any) -> pn.viewable.Viewable:
     """The page around what it shows."""
-    colours = theme()
-    look = {"background": colours.page, "color": colours.text, "padding": "12px", "min-height": "100vh"}
-    # Panel's own style sheets take these: plain buttons and the rims of others, then whatever is chosen or under way
-    look |= {"--design-surface-color": colours.border, "--design-surface-text-color": colours.text}
-    look |= {"--bokeh-font-size": "0.8rem"}  # of fields and buttons; larger with all the rest where the page is presented
-    look |= {"--design-primary-color": colours.action, "--design-primary-text-color": colours.contrast}
-    return pn.Column(body, sizing_mode="stretch_width", styles=look)
+    return pn.Column(body, sizing_mode="stretch_width", styles={**look.page(theme()), "padding": "12px", "min-height": "100vh"})
 
 
 def address() -> dict[str, str]:

@@ -4,12 +4,12 @@ import panel as pn
 import pytest
 
 from workbench.views.theme import DARK, LIGHT, Theme
-from workbench.widgets.look import fields, look
+from workbench.widgets.look import design, fields
 
 
 @pytest.mark.parametrize(("colours", "name"), [(LIGHT, "default"), (DARK, "dark")], ids=["light", "dark"])
 def test_our_rules_stand_behind_panels_own(colours: Theme, name: str) -> None:
-    sheets = look(colours)(theme=name).params(pn.widgets.Select(options=["a"]))[0]["stylesheets"]
+    sheets = design(colours)(theme=name).params(pn.widgets.Select(options=["a"]))[0]["stylesheets"]
     own = [place for place, sheet in enumerate(sheets) if sheet == fields(colours)]
     assert own == [len(sheets) - 1], "the last one wins"
     assert any("native" in str(getattr(sheet, "url", sheet)) for sheet in sheets[:-1])
