@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 import workbench as wb
+from workbench.calibration import LayerStats
 from workbench.models import ModelHandle, open_model
 from workbench.models.opening import BUILTIN_FOLDER
 from workbench.session import Session, SharedModel
@@ -38,7 +40,7 @@ def test_figures_follow_a_setting_at_once(builtin: ModelHandle, record_property:
 
 @pytest.fixture
 def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """One block of a model with layers of 4096 × 11008, calibrated on a few tokens, and its largest layer known already."""
+    """One block of a model with a layer of 4096 × 11008 and a second moment of its inputs; other weights are zeros."""
     config = transformers.LlamaConfig(
         hidden_size=4096,
         intermediate_size=11008,
@@ -46,19 +48,23 @@ def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
         num_attention_heads=32,
         num_key_value_heads=4,
         vocab_size=512,
+        architectures=["LlamaForCausalLM"],
         tie_word_embeddings=True,
-        dtype="bfloat16",
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in transformers.AutoModelForCausalLM.from_config(config).named_parameters()}
+    tensors = {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}
+    tensors[f"{DOWN}.weight"].normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(BUILTIN_FOLDER / name, tmp_path / name)
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("workbench.session.shared.CALIBRATION_TOKENS", 32)
     session = Session(SharedModel(open_model(tmp_path)), recipe=wb.recipe("rtn", bits=4))
     session.select(DOWN)
-    session.shared.stats()
+    # what is measured does not depend on the values of the moment, and to calibrate takes minutes
+    stats = LayerStats(torch.eye(11008), torch.zeros(11008), torch.ones(11008), tokens=1)
+    monkeypatch.setitem(session.shared.__dict__, "_stats", {DOWN: stats})
     return session
 
 
