@@ -111,6 +111,36 @@ def test_what_a_run_changed_beside_its_layers_is_used_with_them(session: Session
     assert session.packed_model().module.get_parameter(norm).any(), "no layer of that run is in use"
 
 
+def test_a_layer_alone_brings_what_its_run_changed_before_it(session: Session) -> None:
+    """Gains of half the size make the layer behind them half as large."""
+    whole = Job(session.quantize_model_steps).run_here().result()
+    gains = "model.layers.1.post_attention_layernorm.weight"
+    session.select(name := "model.layers.1.mlp.up_proj")
+    plain = session.effect(whole.layers[name]).kl
+    session.whole = replace(whole, changed_tensors={gains: 0.5 * session.model.tensor(gains)})
+    changed = session.effect(whole.layers[name])
+    assert changed.kl != pytest.approx(plain, rel=1e-3)
+    expected = session.shared.replay().divergence({name: 0.5 * whole.layers[name].weight()})
+    assert changed.kl == pytest.approx(expected.kl, rel=1e-4)
+
+
+def test_what_is_quantized_is_the_whole_run_until_a_layer_is_done_anew(session: Session) -> None:
+    with pytest.raises(WorkbenchError, match="nothing is quantized yet"):
+        session.quantized()
+    whole = Job(session.quantize_model_steps).run_here().result()
+    session.whole = whole = replace(whole, fused={"seed": 1})
+    assert session.quantized() is whole
+    session.use(FINER)
+    alone = quantize(session)
+    mixed = session.quantized()
+    assert mixed.layers[session.layer] is alone
+    assert mixed.plan.recipe_for(session.layer) == FINER
+    assert (len(mixed.layers), mixed.fused) == (len(whole.layers), {"seed": 1})
+    session.results.clear()
+    alone = quantize(session)
+    assert (dict(session.quantized().layers), session.quantized().fused) == ({session.layer: alone}, {})
+
+
 def test_sessions_on_one_model_keep_their_results_apart(session: Session, shared: SharedModel) -> None:
     quantize(session)
     assert Session(shared, recipe=RTN).result is None
