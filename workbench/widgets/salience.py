@@ -8,6 +8,7 @@ import pandas as pd
 import panel as pn
 
 from workbench.analysis import distribution, residual, saliency
+from workbench.analysis.features import STREAM, features
 from workbench.analysis.portrait import Portrait
 from workbench.analysis.saliency import MEASURES
 from workbench.models.anatomy import Anatomy, AnatomyError
@@ -115,14 +116,18 @@ class SalienceView(Component):
         if chosen is None or everything is None:
             for frame, question in zip((self.standing, self.columns), questions, strict=True):
                 frame.say(question, NONE_CHOSEN)
-            self.stream.say(residual_views.QUESTION, NONE_CHOSEN)
+            written = self.session.selection.rows[:FOLLOWED]
+            if written and features(self.session.model.layer(self.session.layer)).get("rows", ("",))[0] == STREAM:
+                self._stream(written, rows=True)
+            else:
+                self.stream.say(residual_views.QUESTION, NONE_CHOSEN)
             return
         self.standing.draw(views.standing(saliency.standing(self.table, marks), len(self.table), theme=theme()))
         self.columns.draw(distribution_views.columns(chosen, everything, theme=theme()))
         self._stream(marks)
 
-    def _stream(self, marks: tuple[int, ...]) -> None:
-        """Where the channels go; a family whose stream is not known is a sentence."""
+    def _stream(self, marks: tuple[int, ...], *, rows: bool = False) -> None:
+        """Where the channels go, or the `rows` that write them; a family whose stream is not known is a sentence."""
         shared, layer = self.session.shared, self.session.layer
         try:
             known: Anatomy = residual.model_anatomy(self.session.model)
@@ -131,7 +136,7 @@ class SalienceView(Component):
                 residual_views.QUESTION, f"Channels of this family are not followed from layer to layer: {error.why}."
             )
             return
-        if not residual.reads_stream(known, layer):
+        if not rows and not residual.reads_stream(known, layer):
             table = residual.inner(self.session.model, known, layer, marks, shared.sketch)
             self.stream.draw(residual_views.inner(table, theme=theme()))
         elif not shared.is_sketched:

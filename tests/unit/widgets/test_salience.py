@@ -84,6 +84,19 @@ def test_a_channel_of_down_proj_is_a_neuron(session: Session) -> None:
     assert "is written most by" in view.stream.answer.object
 
 
+def test_a_channel_of_the_stream_is_followed_in_the_layer_that_writes_it(session: Session) -> None:
+    session.select(UP)
+    session.mark(channels=[7])
+    view = SalienceView(read(session), threaded=False)
+    before = view.stream.figure.table
+    view.live.choose(lambda: session.select(DOWN))
+    assert session.selection.rows == (7,)
+    assert view.stream.figure.table.equals(before)
+    view.live.choose(lambda: session.select("model.layers.1.self_attn.q_proj"))
+    assert view.stream.figure.table.equals(before)
+    assert session.selection.channels == (7,)
+
+
 def test_the_masks_of_a_split_are_drawn(session: Session) -> None:
     session.use(wb.recipe("billm"))
     for _ in session.quantize_steps():
