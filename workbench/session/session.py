@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from workbench import presets
-from workbench.analysis.applied import applied
 from workbench.analysis.divergence import Divergence
 from workbench.analysis.features import carried
 from workbench.analysis.pins import Pins
@@ -31,11 +30,12 @@ from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_s
 from workbench.quantizers.contract import Coder, Result, Snapshot, Step
 from workbench.quantizers.layer import moment_of
 from workbench.quantizers.pipeline import check_recipe, needs_text, quantize_layer
-from workbench.recipe import LayerPlan, Recipe
+from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.history import History, Kind
 from workbench.session.preview import NOTHING, Preview, preview_rows, row_errors
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
+from workbench.session.together import effect, together
 from workbench.store import key
 
 if TYPE_CHECKING:
@@ -334,27 +334,15 @@ class Session:
         return self._decoded[1]
 
     def quantized(self) -> QuantizedModel:
-        """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside its
-        layers as long as any of them is the latest result."""
-        layers, whole = self.latest(), self.whole
+        """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside them."""
+        layers = self.latest()
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        own = [] if whole is None else [name for name, layer in layers.items() if whole.layers.get(name) is layer]
-        if whole is not None and len(own) == len(layers):
-            return whole
-        plan = LayerPlan(tuple((name, layer.recipe) for name, layer in layers.items()))
-        if whole is not None and own:
-            return replace(whole, layers=layers, plan=plan)
-        facts = self.shared.stats().facts() if self.shared.is_calibrated else {}
-        return QuantizedModel(self.model.source, layers, plan, facts)
+        return together(self.shared, layers, self.whole)
 
     def effect(self, result: QuantizedLayer) -> Divergence:
-        """What a result does alone in the model, on the evaluation text; what its run changed before it goes with it."""
-        whole = self.whole
-        if whole is None or whole.layers.get(result.name) is not result:
-            return self.shared.replay().divergence({result.name: result})
-        replay = self.shared.replay(whole.fused)
-        return replay.divergence({result.name: applied(replay.model, whole)[result.name]})
+        """What a result does alone in the model, on the evaluation text."""
+        return effect(self.shared, result, self.whole)
 
     def packed_model(self) -> LanguageModel:
         """The model with every quantized layer packed, each as its latest result."""

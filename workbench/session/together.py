@@ -1,0 +1,30 @@
+"""What a session has quantized, layer by layer and in runs over the whole model, taken together; and one layer of it alone."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from workbench.analysis.applied import applied
+from workbench.analysis.divergence import Divergence
+from workbench.quantized import QuantizedLayer, QuantizedModel
+from workbench.recipe import LayerPlan
+from workbench.session.shared import SharedModel
+
+
+def together(shared: SharedModel, layers: Mapping[str, QuantizedLayer], whole: QuantizedModel | None) -> QuantizedModel:
+    """These layers as one model; with what `whole`, the last run over the model, changed beside them as long as one is of it."""
+    own = [] if whole is None else [name for name, layer in layers.items() if whole.layers.get(name) is layer]
+    if whole is not None and len(own) == len(layers):
+        return whole
+    plan = LayerPlan(tuple((name, layer.recipe) for name, layer in layers.items()))
+    if whole is not None and own:
+        return replace(whole, layers=layers, plan=plan)
+    facts = shared.stats().facts() if shared.is_calibrated else {}
+    return QuantizedModel(shared.model.source, layers, plan, facts)
+
+
+def effect(shared: SharedModel, result: QuantizedLayer, whole: QuantizedModel | None) -> Divergence:
+    """What a layer does alone in the model, on the evaluation text; what its run changed before it goes with it."""
+    if whole is None or whole.layers.get(result.name) is not result:
+        return shared.replay().divergence({result.name: result})
+    replay = shared.replay(whole.fused)
+    return replay.divergence({result.name: applied(replay.model, whole)[result.name]})
