@@ -1,5 +1,6 @@
 """The served page: what the address says is shown, what is chosen is in the address, and no exception is lost."""
 
+from functools import partial
 from urllib.parse import parse_qs
 
 import panel as pn
@@ -29,6 +30,7 @@ def opened(session: Session, monkeypatch: pytest.MonkeyPatch, **query: str) -> E
     found: list[Explorer] = []
     monkeypatch.setattr(type(pn.state), "session_args", property(lambda _: arguments))
     monkeypatch.setattr(page, "shared_model", lambda _: session.shared)
+    monkeypatch.setattr(page, "Explorer", partial(Explorer, threaded=False))
     monkeypatch.setattr(page, "visit", lambda make: found.append(make()))
     page.page("tiny")
     return found[0]
