@@ -22,7 +22,7 @@ from workbench import __version__
 from workbench.analysis.compare import compare
 from workbench.artifact import PackedModel, digest, load
 from workbench.artifact.twin import twin
-from workbench.bench.machine import processor
+from workbench.bench.cpu import processor
 from workbench.errors import ArtifactError, ModelError
 from workbench.kernels import dispatch
 from workbench.kernels.packed import Packed

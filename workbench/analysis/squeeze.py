@@ -21,7 +21,7 @@ from workbench.analysis.speed import running_steps
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import quantized_in
 from workbench.artifact.twin import twin
-from workbench.bench.machine import processor
+from workbench.bench.cpu import processor
 from workbench.errors import ArtifactError, WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.kernels.linear import warm_up

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from workbench.bench import gpu
+from workbench.bench import cpu, gpu
 from workbench.bench.contestants import BASELINE, LAYER, Ready, make, names, stored
-from workbench.bench.machine import Machine, measure, torch_threads
+from workbench.bench.machine import Machine
 from workbench.errors import KernelError
 from workbench.kernels.packed import Packed
 
@@ -145,12 +145,12 @@ def bench_steps(
         copies = -(-cold_bytes // (group[0].bytes if device == "cuda" else between)) + 1  # there, own copies follow each other
         again = group[0].copy if name == LAYER else partial(make, name, rows, cols, device)
         group.extend(again() for _ in range(copies - 1))
-    machine = measure(counts, device)
+    machine = gpu.measure() if device == "cuda" else cpu.measure(counts)
     errors = {name: error(group[0], cols, device) for name, group in ready.items()}
     yield Measuring((len(wanted) + 1) / total)
     found: list[Measured] = []
     for done, (count, batch, state) in enumerate(settings, len(wanted) + 2):
-        with torch_threads(count):
+        with cpu.torch_threads(count):
             turn = gpu.take_turns if device == "cuda" else take_turns
             seconds = turn(ready, inputs(batch, cols, device), turns, cold=state == "cold")
         for name, own in seconds.items():

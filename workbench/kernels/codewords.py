@@ -6,12 +6,10 @@ that cannot win. Sums of sizes are added in another order there, so where two co
 the two may choose differently.
 """
 
-import os
-
 import torch
 from torch import Tensor
 
-from workbench.kernels.dispatch import VARIABLE
+from workbench.kernels.forced import searcher
 
 WORTH_COMPILING = 1 << 22  # pairs of vector and codeword from which on loading the compiled search pays
 CHUNK = 1 << 20  # products held at a time
@@ -21,13 +19,7 @@ LONGEST = 24  # signs a codeword may have
 
 def explain(pairs: int, device: str = "cpu") -> tuple[str, str]:
     """("numba" or "reference", one sentence why) for so many pairs of vector and codeword."""
-    if os.environ.get(VARIABLE) == "reference":
-        return "reference", f"forced by {VARIABLE}"
-    if device != "cpu":
-        return "reference", f"tensors are on {device}; the compiled search runs on the CPU"
-    if pairs < WORTH_COMPILING:
-        return "reference", f"{pairs} pairs of vector and codeword; loading compiled code pays from {WORTH_COMPILING} on"
-    return "numba", f"{pairs} pairs of vector and codeword, compiled for this CPU"
+    return searcher(pairs, WORTH_COMPILING, "pairs of vector and codeword", device)
 
 
 def numbers(y: Tensor) -> Tensor:

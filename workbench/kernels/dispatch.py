@@ -4,7 +4,6 @@ Backends stand in one table, best first; the first that does not refuse is used.
 forced backend that refuses is a KernelError: nothing falls back silently.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,12 +13,11 @@ from workbench import registry
 from workbench.errors import KernelError
 from workbench.kernels import reference
 from workbench.kernels.cuda import backend as cuda
+from workbench.kernels.forced import VARIABLE, forced
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba import backend as numba
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import rounded_bits
-
-VARIABLE = "WORKBENCH_KERNELS"
 
 
 @dataclass(frozen=True)
@@ -91,29 +89,28 @@ def batch_of(x: Tensor) -> int:
 def explain(packed: Packed, batch: int = 1) -> Explanation:
     """Which backend runs `packed` for `batch` inputs at a time, and why the others do not."""
     backend, refused = choose(packed, batch)
-    forced = os.environ.get(VARIABLE)
-    reason = f"forced by {VARIABLE}; {backend.reason}" if forced else backend.reason
+    reason = f"forced by {VARIABLE}; {backend.reason}" if forced() else backend.reason
     if bits := rounded_bits(packed):
         reason += f"; inputs are rounded to {bits} bits a token first, and multiplied as numbers, not as integers"
     for other in BACKENDS:
         if other is not backend and other.name not in refused:
             refused[other.name] = (
-                other.refuses(packed, batch) or f"{backend.name} {'is forced' if forced else 'comes first and can run it'}"
+                other.refuses(packed, batch) or f"{backend.name} {'is forced' if forced() else 'comes first and can run it'}"
             )
     return Explanation(backend.name, reason, refused)
 
 
 def choose(packed: Packed, batch: int) -> tuple[Backend, dict[str, str]]:
     """The backend to use, and the refusals met on the way; KernelError for a forced one that is unknown or refuses."""
-    forced = os.environ.get(VARIABLE)
-    if forced and forced not in {backend.name for backend in BACKENDS}:
-        raise KernelError(f"{VARIABLE}: {registry.unknown('backend', forced, [backend.name for backend in BACKENDS])}")
+    named = forced()
+    if named and named not in {backend.name for backend in BACKENDS}:
+        raise KernelError(f"{VARIABLE}: {registry.unknown('backend', named, [backend.name for backend in BACKENDS])}")
     refused: dict[str, str] = {}
     for backend in BACKENDS:
-        if forced and backend.name != forced:
+        if named and backend.name != named:
             continue
         why = backend.refuses(packed, batch)
         if why is None:
             return backend, refused
         refused[backend.name] = why
-    raise KernelError(f"{VARIABLE}={forced} cannot run format {packed.format!r}: {refused[str(forced)]}")
+    raise KernelError(f"{VARIABLE}={named} cannot run format {packed.format!r}: {refused[str(named)]}")

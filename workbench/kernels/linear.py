@@ -1,6 +1,5 @@
 """PackedLinear: the layer of a network that holds a stored matrix instead of a weight, and multiplies with it."""
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from workbench.kernels import dispatch
 from workbench.kernels.dispatch import Explanation
+from workbench.kernels.forced import forced
 from workbench.kernels.mode import Cache, Mode, Precision, Product
 from workbench.kernels.packed import Packed
 
@@ -53,7 +53,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]` in the type of `x`."""
-        case = (os.environ.get(dispatch.VARIABLE), dispatch.batch_of(x))
+        case = (forced(), dispatch.batch_of(x))
         product = self._chosen.get(case)
         if product is None:
             product = self._chosen[case] = self._product(case[1])

@@ -1,11 +1,9 @@
 """The nearest signs that obey parity checks (see `kernels.parity`) and all signs from the stored ones, plain or compiled."""
 
-import os
-
 import torch
 from torch import Tensor
 
-from workbench.kernels.dispatch import VARIABLE
+from workbench.kernels.forced import searcher
 from workbench.kernels.parity import MEMORY, ParityCode
 
 WORTH_COMPILING = 1 << 12  # steps through a state from which on a compiled call pays; there is one for every column
@@ -13,13 +11,7 @@ WORTH_COMPILING = 1 << 12  # steps through a state from which on a compiled call
 
 def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
     """("numba" or "reference", one sentence why) for so many steps through a state."""
-    if os.environ.get(VARIABLE) == "reference":
-        return "reference", f"forced by {VARIABLE}"
-    if device != "cpu":
-        return "reference", f"tensors are on {device}; the compiled search runs on the CPU"
-    if steps < WORTH_COMPILING:
-        return "reference", f"{steps} steps through a state; a compiled call pays from {WORTH_COMPILING} on"
-    return "numba", f"{steps} steps through a state, compiled for this CPU"
+    return searcher(steps, WORTH_COMPILING, "steps through a state", device)
 
 
 def complete(stored: Tensor, code: ParityCode, rows: int) -> Tensor:

@@ -1,15 +1,12 @@
-"""The best path through a bitshift trellis (see `reference.trellis`): Viterbi's algorithm, compiled or in plain torch."""
-
-import os
+"""The best path through a bitshift trellis (see `kernels.trellis`): Viterbi's algorithm, compiled or in plain torch."""
 
 import torch
 from torch import Tensor
 
-from workbench.kernels.dispatch import VARIABLE
-from workbench.kernels.reference import trellis
+from workbench.kernels import trellis
+from workbench.kernels.forced import forced
 
 SETTLED = 6  # steps on each side of a ring's seam that choose its bits, in lengths of a state
-NEVER = 1e30  # cost of a state that cannot be
 
 
 def nearest(w: Tensor, scale: Tensor, bits: int, length: int, state: int) -> Tensor:
@@ -47,7 +44,7 @@ def search(y: Tensor, scale: Tensor, words: Tensor, bits: int) -> Tensor:
 
 def best_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: Tensor | None) -> Tensor:
     """States `[steps, n]` of the best paths; with `seam [n]`, those that begin after and end in these common bits."""
-    if os.environ.get(VARIABLE) == "reference" or y.device.type != "cpu":
+    if forced() == "reference" or y.device.type != "cpu":
         ends = [None] * y.shape[1] if seam is None else seam.tolist()
         return torch.stack([plain_path(y[:, i], scale, words, bits, end) for i, end in enumerate(ends)], 1)
     from workbench.kernels.numba import viterbi
@@ -62,7 +59,7 @@ def plain_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: int | N
     size = words.square().sum(1)
     reached = torch.zeros(count // branches, device=y.device)  # cost of the best path to each set of common bits
     if seam is not None:
-        reached = torch.full_like(reached, NEVER).index_fill(0, torch.tensor(seam, device=y.device), 0.0)
+        reached = torch.full_like(reached, trellis.NEVER).index_fill(0, torch.tensor(seam, device=y.device), 0.0)
     chosen = []
     for own, factor in zip(y, scale, strict=True):
         cost = reached.repeat_interleave(branches) + factor.square() * size - 2 * factor * (words @ own)

@@ -16,6 +16,7 @@ from workbench.models.layers import split_name
 from workbench.models.text import Text
 from workbench.views import errors, ledger
 from workbench.views import theme as themes
+from workbench.views.card_page import page
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
@@ -66,9 +67,7 @@ class Card:
 
     def html(self) -> str:
         """One page that needs no network."""
-        from workbench.views.card_page import page
-
-        return page(self)
+        return page(self.facts, self.answer, self.figures(themes.LIGHT), self.figures(themes.DARK))
 
     def save(self, path: str | Path) -> Path:
         """Write the card; the name's end, .html or .json, says as what."""

@@ -2,7 +2,8 @@
 
 import html
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -11,9 +12,6 @@ from workbench.recipe import LayerPlan
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
-
-if TYPE_CHECKING:
-    from workbench.views.card import Card
 
 # nothing may be loaded from anywhere: what is not in this file does not exist for it
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -33,12 +31,10 @@ dark.addEventListener("change", draw);
 """
 
 
-def page(card: "Card") -> str:
-    """The whole file."""
+def page(facts: dict[str, Any], answer: str, light: Mapping[str, Figure], dark: Mapping[str, Figure]) -> str:
+    """The whole file: the facts, the card in one sentence, and its figures in both themes."""
     from plotly.offline import get_plotlyjs
 
-    facts = card.facts
-    light, dark = card.figures(LIGHT), card.figures(DARK)
     plots = {name: {"light": light[name].plot, "dark": dark[name].plot} for name in light}
     title = f"Quant card: {facts['model']['name']}"
     return "\n".join(
@@ -51,7 +47,7 @@ def page(card: "Card") -> str:
             f"<style>{style()}</style>",
             f"<script>{get_plotlyjs()}</script>",
             "</head><body><main>",
-            f"<h1>{html.escape(title)}</h1><p>{html.escape(card.answer)}</p>",
+            f"<h1>{html.escape(title)}</h1><p>{html.escape(answer)}</p>",
             *(section(name, figure) for name, figure in light.items()),
             *texts(facts["figures"]),
             recipe(facts["recipe"]),

@@ -14,7 +14,7 @@ from workbench.analysis.fork import ForkFinder
 from workbench.analysis.replay import Replay
 from workbench.artifact.twin import twin
 from workbench.errors import ModelError
-from workbench.kernels import dispatch
+from workbench.kernels import forced
 from workbench.models import ModelHandle, open_model
 from workbench.models.boundaries import Boundaries
 from workbench.models.text import Text
@@ -30,7 +30,7 @@ RTN = wb.recipe("rtn", bits=3, group=32)
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled kernels round sums otherwise than a product of matrices does."""
-    monkeypatch.setenv(dispatch.VARIABLE, "reference")
+    monkeypatch.setenv(forced.VARIABLE, "reference")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from workbench.bench import bench, machine
+from workbench.bench import bench, cpu
 from workbench.bench.contestants import BASELINE, CONTESTANTS, make
 from workbench.bench.run import Result, take_turns
 from workbench.errors import KernelError
@@ -69,7 +69,7 @@ def test_cold_turns_use_every_copy_and_hot_ones_the_first() -> None:
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-    with machine.torch_threads(before + 1):
+    with cpu.torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

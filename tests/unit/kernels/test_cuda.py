@@ -11,7 +11,7 @@ import torch
 
 from tests.unit.kernels.conftest import Draw
 from tests.unit.kernels.interpret_cuda import FORMS
-from workbench.kernels import dispatch
+from workbench.kernels import dispatch, forced
 from workbench.kernels.cuda import backend
 from workbench.kernels.packed import Packed
 
@@ -89,7 +89,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_say_why(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, sentence = REFUSED[case]
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(forced.VARIABLE, raising=False)
     assert dispatch.explain(make(Draw(rows=8, cols=48))).refused["cuda"] == sentence
 
 

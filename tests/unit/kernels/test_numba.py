@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import KernelError
-from workbench.kernels import dispatch, reference
+from workbench.kernels import dispatch, forced, reference
 from workbench.kernels.bitpack import pack
 from workbench.kernels.linear import PackedLinear
 from workbench.kernels.mode import Mode
@@ -242,7 +242,7 @@ def test_inputs_need_not_lie_in_one_piece(accepted: Packed) -> None:
 
 
 def test_is_chosen_and_explained(accepted: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(forced.VARIABLE, raising=False)
     explanation = dispatch.explain(accepted)
     assert explanation.backend == "numba"
     assert explanation.refused.pop("cuda").startswith("it runs on a CUDA device, and ")
@@ -250,7 +250,7 @@ def test_is_chosen_and_explained(accepted: Packed, monkeypatch: pytest.MonkeyPat
 
 
 def test_stripes_are_resident_beside_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(forced.VARIABLE, raising=False)
     layer = PackedLinear(Draw(rows=128, cols=64).planes(1, 64, extras=False))
     before = layer.resident_bytes
     layer(torch.ones(1, 64))
@@ -270,7 +270,7 @@ REFUSED: dict[str, tuple[Callable[[Draw], Packed], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_say_why(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, sentence = REFUSED[case]
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(forced.VARIABLE, raising=False)
     explanation = dispatch.explain(make(Draw(rows=8, cols=48)))
     assert explanation.backend == "reference"
     assert sentence in explanation.refused["numba"]

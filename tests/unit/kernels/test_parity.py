@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workbench.kernels import parity_search
-from workbench.kernels.dispatch import VARIABLE
+from workbench.kernels.forced import VARIABLE
 from workbench.kernels.parity import MEMORY, ParityCode
 
 CODES = st.integers(2, 24).flatmap(lambda length: st.builds(ParityCode, st.just(length), st.integers(1, length // 2)))

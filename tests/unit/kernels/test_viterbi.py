@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.battery.cases import gaussian
-from workbench.kernels import viterbi
-from workbench.kernels.reference import trellis
+from workbench.kernels import trellis, viterbi
 
 
 def cost(y: Tensor, scale: Tensor, words: Tensor, codes: Tensor, bits: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.kernels.composed import After, Sum, of_parts
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba import layout, sparse, transforms, words
-from workbench.kernels.numba.backend import WORDS
+from workbench.kernels.numba.formats import WORDS
 from workbench.kernels.numba.layout import Stripes
 from workbench.kernels.numba.planes import Codewords, Signs
 from workbench.kernels.packed import Packed

@@ -1,10 +1,10 @@
-"""Viterbi's algorithm on the bitshift trellis (see `kernels.reference.trellis`), several sequences on several threads."""
+"""Viterbi's algorithm on the bitshift trellis (see `kernels.trellis`), several sequences on several threads."""
 
 import numpy as np
 from numba import njit, prange
 
 from workbench.kernels.numba.threads import threads
-from workbench.kernels.viterbi import NEVER
+from workbench.kernels.trellis import NEVER
 
 
 @njit(cache=True, nogil=True, fastmath=True)

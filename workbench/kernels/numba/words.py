@@ -11,15 +11,14 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from workbench.kernels import bitpack
+from workbench.kernels import bitpack, trellis
 from workbench.kernels.numba import halves
-from workbench.kernels.numba.backend import LONGEST
 from workbench.kernels.numba.compiled import compiled
+from workbench.kernels.numba.formats import LONGEST
 from workbench.kernels.numba.halves import MANY_INPUTS, ROWS, spread
 from workbench.kernels.numba.threads import threads, worth_threads
 from workbench.kernels.numba.vectors import load, store
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference import trellis
 from workbench.kernels.reference.codebook import index_width
 
 JOINED = 10  # bits of the index of a word that is made of several

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench.errors import ShapeError
 from workbench.kernels import bitpack
+from workbench.kernels.codewords import nearest_by_magnitude, numbers
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import Format, over_columns, with_codes
 from workbench.registry import register
@@ -49,8 +50,6 @@ class BinaryCodebook(Format):
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The codeword that leaves the least squared error, for every vector."""
-        from workbench.kernels.codewords import nearest_by_magnitude, numbers  # they ask dispatch, which knows this module
-
         check_unmasked(packed, mask)
         length, entries = packed.facts["length"], packed.facts["entries"]
         if "mean" in packed.tensors:

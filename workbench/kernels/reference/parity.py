@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels import bitpack
+from workbench.kernels import bitpack, parity_search
 from workbench.kernels.packed import Packed
 from workbench.kernels.parity import ParityCode
 from workbench.kernels.reference.codebook import magnitudes
@@ -40,8 +40,6 @@ class ParitySigns(Format):
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The signs under the checks that leave the least squared error, column by column."""
-        from workbench.kernels import parity_search  # it asks dispatch, which knows this module
-
         check_unmasked(packed, mask)
         code, pull = code_of(packed), magnitudes(packed) * (target - means(packed))
         found = parity_search.nearest(pull / pull.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), code)
@@ -68,8 +66,6 @@ def code_of(packed: Packed) -> ParityCode:
 
 def negative(packed: Packed) -> Tensor:
     """Which signs are −1, bool `[rows, cols]`."""
-    from workbench.kernels import parity_search  # it asks dispatch, which knows this module
-
     code = code_of(packed)
     count = int(code.stored(packed.rows).sum())
     bits = bitpack.unpack(packed.tensors["signs"], 1, count * packed.cols).view(count, packed.cols)

@@ -10,22 +10,17 @@ QTIP (arXiv 2406.11235) has 1 or 2 weights a step and 256 of a tile in a ring; h
 one bit, and a ring runs down all rows of V neighbouring columns. The hash is this project's.
 """
 
-import functools
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels import bitpack
+from workbench.kernels import bitpack, viterbi
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import Format, over_columns, with_codes
+from workbench.kernels.trellis import states, values
 from workbench.registry import register
-
-WORD = 0xFFFFFFFF
-HASH = ((0x9E3779B1, 15), (0x2C1B3C6D, 12), (0x297A2D39, 15))
-DEVIATION = math.sqrt(4 * (256**2 - 1) / 12)  # of the sum of four evenly spread bytes: √21845
 
 
 @register("format", "trellis")
@@ -59,8 +54,6 @@ class Trellis(Format):
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The path that leaves the least squared error, for every ring."""
-        from workbench.kernels import viterbi  # it asks dispatch, which knows this module
-
         check_unmasked(packed, mask)
         bits, length, state, span = (packed.facts[name] for name in ("bits", "length", "state", "span"))
         groups = zip(target.split(span, 1), packed.tensors["scale"].float().unbind(1), strict=True)
@@ -72,22 +65,3 @@ def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
     """Raise ShapeError where single weights are asked for."""
     if mask is not None:
         raise ShapeError(f"format {packed.format!r} stores whole rings and cannot be masked; use it for the whole matrix.")
-
-
-@functools.lru_cache(maxsize=16)
-def values(state: int, length: int) -> Tensor:
-    """What each of the 2^`state` states stands for, float32 `[2^state, length]`."""
-    x = torch.arange(1, (length << state) + 1)
-    for factor, shift in HASH:
-        x = x * factor & WORD
-        x = x ^ x >> shift
-    total = (x[:, None] >> torch.tensor([0, 8, 16, 24]) & 255).sum(1)
-    return ((total - 510) / DEVIATION).to(torch.float32).view(-1, length)
-
-
-def states(codes: Tensor, bits: int, state: int) -> Tensor:
-    """The states `[steps, n]` of n rings of `codes [steps, n]`, int64: step t knows the codes of the steps up to it."""
-    total = torch.zeros_like(codes, dtype=torch.int64)
-    for back in range(-(-state // bits)):
-        total |= codes.to(torch.int64).roll(back, 0) << back * bits
-    return total & (1 << state) - 1

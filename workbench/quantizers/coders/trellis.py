@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels import bitpack, viterbi
+from workbench.kernels import bitpack, trellis, viterbi
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference import trellis
 from workbench.quantizers.coders import planes
 from workbench.quantizers.coders.groups import group_setting, group_span
 from workbench.quantizers.coders.vector_codebook import root_mean_square

@@ -1,0 +1,80 @@
+"""What the processor reaches: how fast it reads memory, multiplies and calls. Every figure is the best of several tries."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from workbench.bench.machine import Limits, Machine
+
+READ_BYTES = 256 << 20  # more than caches hold
+TURNS = 200_000
+
+
+def measure(threads: tuple[int, ...]) -> Machine:
+    """The processor's limits with so many threads each; takes a second or two."""
+    from workbench.kernels.numba import limits
+    from workbench.kernels.numba.vectors import INSTRUCTION
+
+    data = np.ones(READ_BYTES, np.uint8)
+    x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
+    call = best(lambda: [limits.nothing(x, y) for _ in range(1000)]) / 1000
+    found = tuple(measured(data, count) for count in threads)
+    return Machine(
+        processor(), torch.get_num_threads(), INSTRUCTION, torch.__version__, f"numba {version('numba')}", 1e6 * call, found
+    )
+
+
+def measured(data: np.ndarray, count: int) -> Limits:
+    """The limits of so many threads."""
+    from workbench.kernels.numba import limits
+    from workbench.kernels.numba.threads import threads
+
+    def timed(loop: Callable[..., None], given: object, kind: type) -> float:
+        out: np.ndarray = np.ones((count, 32), kind)
+
+        def run() -> None:
+            with threads():
+                loop(given, out)
+
+        return best(run)
+
+    with torch_threads(count):
+        read = len(data) / timed(limits.read, data, np.uint8)
+        multiply = 2 * 256 * TURNS * count / timed(limits.multiply_adds, TURNS, np.float32)
+    return Limits(count, read / 1e9, multiply / 1e9)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Within the block, torch and compiled loops use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def best(run: Callable[[], object], tries: int = 5) -> float:
+    """The shortest of several times, in seconds, after one that does not count."""
+    run()
+    times = []
+    for _ in range(tries):
+        begin = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
