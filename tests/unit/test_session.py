@@ -122,6 +122,9 @@ def test_a_layer_alone_brings_what_its_run_changed_before_it(session: Session) -
     assert changed.kl != pytest.approx(plain, rel=1e-3)
     expected = session.shared.replay().divergence({name: 0.5 * whole.layers[name].weight()})
     assert changed.kl == pytest.approx(expected.kl, rel=1e-4)
+    other = Job(Session(session.shared, recipe=FINER).quantize_model_steps).run_here().result().layers[name]
+    by_hand = session.shared.replay().divergence({name: 0.5 * other.weight()})
+    assert session.effect(whole.layers[name], other).kl == pytest.approx(by_hand.kl, rel=1e-4)
 
 
 def test_what_is_quantized_is_the_whole_run_until_a_layer_is_done_anew(session: Session) -> None:

@@ -340,9 +340,9 @@ class Session:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
         return together(self.shared, layers, self.whole)
 
-    def effect(self, result: QuantizedLayer) -> Divergence:
-        """What a result does alone in the model, on the evaluation text."""
-        return effect(self.shared, result, self.whole)
+    def effect(self, result: QuantizedLayer, edited: QuantizedLayer | None = None) -> Divergence:
+        """What a result does alone in the model, on the evaluation text; or what was made of it by hand, in its place."""
+        return effect(self.shared, result, self.whole, edited)
 
     def packed_model(self) -> LanguageModel:
         """The model with every quantized layer packed, each as its latest result."""

@@ -22,9 +22,15 @@ def together(shared: SharedModel, layers: Mapping[str, QuantizedLayer], whole: Q
     return QuantizedModel(shared.model.source, layers, plan, facts)
 
 
-def effect(shared: SharedModel, result: QuantizedLayer, whole: QuantizedModel | None) -> Divergence:
-    """What a layer does alone in the model, on the evaluation text; what its run changed before it goes with it."""
-    if whole is None or whole.layers.get(result.name) is not result:
-        return shared.replay().divergence({result.name: result})
-    replay = shared.replay(whole.fused)
-    return replay.divergence({result.name: applied(replay.model, whole)[result.name]})
+def effect(
+    shared: SharedModel, result: QuantizedLayer, whole: QuantizedModel | None, edited: QuantizedLayer | None = None
+) -> Divergence:
+    """What a layer does alone in the model, on the evaluation text; what its run changed before it goes with it.
+
+    `edited` is what was made of the layer by hand, to be measured in its place.
+    """
+    name, made = result.name, edited or result
+    if whole is None or whole.layers.get(name) is not result:
+        return shared.replay().divergence({name: made})
+    replay, run = shared.replay(whole.fused), replace(whole, layers={**whole.layers, name: made})
+    return replay.divergence({name: applied(replay.model, run)[name]})

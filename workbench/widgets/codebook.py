@@ -10,9 +10,7 @@ from workbench.analysis import code_edit, codes
 from workbench.analysis.code_edit import CodeEdit
 from workbench.analysis.codes import Book
 from workbench.analysis.divergence import Divergence
-from workbench.analysis.whatif import what_if
 from workbench.errors import WorkbenchError
-from workbench.models.text import text
 from workbench.views import codes as views
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.controls import action
@@ -24,7 +22,6 @@ from workbench.widgets.sections import Sections
 FIRST = "This layer is not quantized yet: press Quantize this layer."
 NONE = "This recipe has no codebook: try the preset btc at 0.8 bits, or gptvq."
 NO_CODES = "Choose codes: draw a box in the section Use, or type their numbers into Marked codes."
-TOKENS = 1024  # of the evaluation text, for the KL of an edit
 
 
 class BookSection(Component):
@@ -210,14 +207,15 @@ class EditSection(BookSection):
         result, book = self.session.result, self.book
         if result is None or book is None:
             raise WorkbenchError(FIRST if result is None else NONE)
-        model, weight, stats = self.session.model, self.weight, self.session.shared.stats
+        session, weight = self.session, self.weight
 
-        def steps() -> Generator[None, None, tuple[CodeEdit, pd.DataFrame]]:
-            edit = change(result, weight, stats()[result.name].moment, book.path)
+        def steps() -> Generator[Any, None, tuple[CodeEdit, pd.DataFrame]]:
+            stats = yield from session.shared.stats_steps()
+            edit = change(result, weight, stats[result.name].moment, book.path)
             yield
             changed: list[Divergence] = []
-            for layer in (result, edit.layer) if model.writes_text else ():
-                changed.append(what_if(model, layer.name, layer, text("evaluation"), tokens=TOKENS).divergence)
+            for edited in (None, edit.layer) if session.model.writes_text else ():
+                changed.append(session.effect(result, edited))
                 yield
             return edit, outcome(edit, book.path, changed)
 
