@@ -13,7 +13,7 @@ def widget(field: dataclasses.Field, value: Any) -> pn.widgets.Widget:
     """A labelled input for one setting, its help as the tooltip."""
     limits = field.metadata
     common = {"label": field.name.replace("_", " "), "description": limits.get("help"), "sizing_mode": "stretch_width"}
-    common["styles"] = {"flex": "1 1 200px"}  # beside each other where there is room
+    common["styles"] = {"flex": "1 1 100px"}  # beside each other where there is room
     if isinstance(field.default, bool):
         return pn.widgets.Select(value=value, options={"yes": True, "no": False}, **common)
     if limits.get("choices") is not None:
