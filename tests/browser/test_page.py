@@ -101,6 +101,23 @@ def test_a_visitor_who_is_alone_sees_figures_follow_the_settings(address: str, o
     figure(page, "bits per weight", "e.layout.barmode === 'stack'")
 
 
+DRAWN = """async () => {
+    let count = 0;
+    const { width, height } = window.seen._fullLayout;
+    window.seen.on("plotly_afterplot", () => count++);
+    await Plotly.relayout(window.seen, { width, height });
+    const same = count;
+    await Plotly.relayout(window.seen, { width: width - 40, height });
+    return [same, count - same];
+}"""
+
+
+def test_a_figure_is_drawn_anew_only_where_its_size_has_changed(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    figure(page, "weight", "e.data.length === 2 && (window.seen = e)")
+    assert page.evaluate(DRAWN) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("app", "sign"), [("compare", "Which model is the closest for its bits?"), ("codebook", "Do signs repeat themselves?")]
 )

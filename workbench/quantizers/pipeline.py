@@ -140,13 +140,15 @@ def quantize_layer(
     shared: Sequence[Params] | None = None,
     name: str = "weight",
     state: Params | None = None,
+    *,
+    measured: bool = True,
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """Quantize `weight [rows, cols]` under `moment [cols, cols]`, yielding a Snapshot at every block.
 
     `shared` are the coders' shared parameters of the layer's scope (see `Coder.prepare`); None prepares them from this
     layer alone. `state` is what the transform has found out already (by block, see `quantizers.sequence`); None lets it find
-    out from this layer alone. Raises ShapeError for inputs that cannot be quantized and RecipeError for parts that do not fit
-    together.
+    out from this layer alone. With `measured` false no output error is computed: a wide moment has to be read for it once more.
+    Raises ShapeError for inputs that cannot be quantized and RecipeError for parts that do not fit together.
     """
     begin = time.perf_counter()
     check_inputs(weight, moment)
@@ -188,7 +190,7 @@ def quantize_layer(
         recipe=recipe,
         ledger=ledger(packed, nominal_bits(coders, division.masks, children)),
         relative_error=relative_error(original, decoded),
-        output_error=None if h is None else output_error(original, decoded, h),
+        output_error=output_error(original, decoded, h) if measured and h is not None else None,
         seconds=time.perf_counter() - begin,
     )
 

@@ -226,7 +226,7 @@ class Session:
             result = yield from self._layer_steps(layer, recipe)
         else:
             moment = moment_of(layer, recipe, (yield from self.shared.stats_steps()))
-            result = yield from quantize_layer(self.shared.weight(layer)[list(rows)], moment, recipe, name=layer)
+            result = yield from quantize_layer(self.shared.weight(layer)[list(rows)], moment, recipe, name=layer, measured=False)
         errors = NOTHING if len(rows) == of else row_errors(self.shared.weight(layer)[list(rows)], result)
         self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of, errors)
         return self._preview

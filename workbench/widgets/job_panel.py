@@ -13,6 +13,7 @@ from workbench.views import theme as themes
 from workbench.widgets.notices import Notices
 
 POLL = 200  # milliseconds between looks at a running job
+PATIENCE = 0.4  # seconds after which it is said that something short is being worked out
 ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}
 
 

@@ -33,9 +33,14 @@ class Notices(pn.viewable.Viewer):
         self.say("".join(traceback.format_exception(error)).strip())
 
     def guard(self, action: Callable[[], Any]) -> None:
-        """Do something; what goes wrong becomes a notice."""
+        """Do something; what goes wrong becomes a notice.
+
+        The page hears of all changes at once: for each message that shows or hides something, the browser lays out everything
+        anew, and draws every figure again.
+        """
         try:
-            action()
+            with pn.io.hold():
+                action()
         except Exception as error:  # noqa: BLE001  whatever happens is shown, nothing is lost
             self.report(error)
 

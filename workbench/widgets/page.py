@@ -20,6 +20,7 @@ from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
 from workbench.widgets.notices import Notices, boxed
 from workbench.widgets.offline import EXTENSIONS, local_styles
+from workbench.widgets.steady import steady_figures
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
 
 MARKS = [field.name for field in dataclasses.fields(Selection)]
@@ -61,6 +62,7 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     """A component for one visitor, everything from this host; what cannot be opened is a sentence, and no exception is lost."""
     pn.extension(*EXTENSIONS, design=look.design(theme()))
     local_styles()
+    steady_figures()
     try:
         component = make()
     except WorkbenchError as error:

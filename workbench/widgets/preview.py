@@ -9,7 +9,7 @@ from workbench.jobs import Job, Status
 from workbench.session import Preview
 from workbench.views import theme as themes
 from workbench.widgets.component import Component, chosen
-from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.job_panel import PATIENCE, JobPanel
 
 PERIOD = 40  # milliseconds between looks
 
@@ -58,8 +58,11 @@ class LivePreview(Component):
             self._leave("Previews begin when the calibration text has been read: press Quantize this layer.")
         else:
             self.shown.styles = {"opacity": "0.45"}
-            self.jobs.view.visible = True
-            self.jobs.run(session.preview_steps, "preview", ended=self._ended, latest=True)
+            self.jobs.run(session.preview_steps, "preview", seen=self._seen, ended=self._ended, latest=True)
+
+    def _seen(self, job: Job[Any]) -> None:
+        """A preview of a moment comes without a word: what is shown and hidden again moves the page."""
+        self.jobs.view.visible = job.seconds > PATIENCE
 
     def _ended(self, job: Job[Any]) -> None:
         if job.status is Status.CANCELLED and self.jobs.waits:

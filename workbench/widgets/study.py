@@ -7,11 +7,10 @@ from typing import Any
 import panel as pn
 
 from workbench.jobs import Job, Status
-from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.job_panel import PATIENCE, JobPanel
 from workbench.widgets.notices import Notices
 
 PERIOD = 40  # milliseconds between looks
-PATIENCE = 0.4  # seconds after which it is said that something is being worked out
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def test_a_large_layer_is_previewed_by_rows_from_all_over_it(explorer: Explorer,
     preview = explorer.session.preview
     assert list(preview.rows) == [4, 12, 20, 28, 36, 44, 52, 60]
     assert explorer.result is None, "a few rows are no result of the layer"
+    assert "weight error" in explorer.bench.preview.shown.object
     assert "8 of 64 rows" in explorer.bench.preview.shown.object
     assert not explorer.live.waiting
 
