@@ -25,7 +25,7 @@ FLAGS = [
 ]
 APPS = [f"apps/{name}.py" for name in ("explorer", "compare", "codebook")]
 # Plotly 3 resizes a figure 100 ms after its place changed, also where the figure has been taken away or is not drawn yet by then
-HARMLESS = "Cannot read properties of undefined (reading '_guiEditing')"
+HARMLESS = [f"Cannot read properties of undefined (reading '{name}')" for name in ("_guiEditing", "_redrawFromAutoMarginCount")]
 LARGEST_MESSAGE = 2_000_000  # bytes
 
 
@@ -40,7 +40,7 @@ class Heard:
     def listen(self, page: Page) -> None:
         """Write down errors, requests to other hosts and the size of websocket messages."""
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)) if str(error) != HARMLESS else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)) if str(error) not in HARMLESS else None)
         page.on("request", self._request)
         page.on("websocket", self._websocket)
 

@@ -35,7 +35,7 @@ class JobPanel(pn.viewable.Viewer):
         super().__init__()
         self.notices, self.threaded, self.period = notices, threaded, period
         self.queue = queue if threaded else None
-        self.own = True
+        self.own, self.left = True, False
         self.job: Job[Any] | None = None
         self.peak = 0
         self._poll: Any = None
@@ -104,8 +104,8 @@ class JobPanel(pn.viewable.Viewer):
             self.words.object = "Stopping after this step …"
 
     def close(self) -> None:
-        """The visitor has left: nobody waits for the job any more."""
-        self._next = None
+        """The visitor has left: nobody waits for the job any more, and none begins."""
+        self.left, self._next = True, None
         if self._poll is not None:
             self._poll.stop()
             self._poll = None
@@ -119,6 +119,8 @@ class JobPanel(pn.viewable.Viewer):
             self.queue.add(job, owner=id(self.notices))
 
     def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, own: bool = True) -> None:
+        if self.left:
+            return
         self.job, self.running, self.peak, self.own = job, True, memory(), own
         self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
         self.progress.param.update(value=0, visible=True)

@@ -36,6 +36,13 @@ def test_a_job_ends_with_its_time_and_memory(panel: JobPanel) -> None:
     assert (panel.running, panel.stop.visible, panel.again.visible, panel.progress.visible) == (False, False, False, False)
 
 
+def test_nothing_begins_for_a_visitor_who_has_left(panel: JobPanel) -> None:
+    panel.close()
+    panel.run(four_steps, "counting")
+    assert panel.job is None
+    assert not panel.running
+
+
 def test_a_failed_job_is_a_notice_and_can_be_taken_up_again(panel: JobPanel) -> None:
     turns = iter([failing(), four_steps()])
     panel.run(turns.__next__, "burning")
