@@ -223,11 +223,12 @@ class Session:
             raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
         rows, of = preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
         if len(rows) == of:
-            result = yield from self._layer_steps(layer, recipe)
+            result, errors = (yield from self._layer_steps(layer, recipe)), NOTHING
         else:
             moment = moment_of(layer, recipe, (yield from self.shared.stats_steps()))
-            result = yield from quantize_layer(self.shared.weight(layer)[list(rows)], moment, recipe, name=layer, measured=False)
-        errors = NOTHING if len(rows) == of else row_errors(self.shared.weight(layer)[list(rows)], result)
+            some = self.shared.weight(layer)[list(rows)]
+            result = yield from quantize_layer(some, moment, recipe, name=layer, measured=False)
+            errors = row_errors(some, result)
         self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of, errors)
         return self._preview
 

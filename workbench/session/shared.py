@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from workbench.analysis.replay import Replay
 from workbench.analysis.squeeze import Squeeze
 from workbench.analysis.weights import Sketch
 from workbench.calibration import CalibrationStats, calibrate
-from workbench.jobs import Job, Queue
+from workbench.jobs import Job, Queue, Status
 from workbench.models import ModelHandle
 from workbench.models.fused import in_basis
 from workbench.models.text import text
@@ -56,6 +56,8 @@ class SharedModel:
         self.sketches: dict[str, Sketch] = {}
         self._latest: tuple[str, Tensor] | None = None
         self._hearing, self._reading, self._replaying = RLock(), RLock(), RLock()
+        self._starting = Lock()
+        self._hearing_job: Job[CalibrationStats] | None = None
         self._heard = 0
         self._streams: dict[bool, residual.Stream] = {}
         self._replays: dict[str, Replay] = {}
@@ -97,10 +99,17 @@ class SharedModel:
         """
         if self.is_calibrated:
             return self._stats
-        hearing = Job(self._hearing_steps, "calibration").start()
+        hearing = self._start_hearing()
         while not hearing.wait(LOOK):
             yield Heard(self._heard, CALIBRATION_TOKENS)
         return hearing.result()
+
+    def _start_hearing(self) -> Job[CalibrationStats]:
+        """The job that runs the text: one for all who wait for it."""
+        with self._starting:
+            if self._hearing_job is None or self._hearing_job.status is not Status.RUNNING:
+                self._hearing_job = Job(self._hearing_steps, "calibration").start()
+            return self._hearing_job
 
     def _hearing_steps(self) -> Generator[Heard, None, CalibrationStats]:
         yield Heard(0, CALIBRATION_TOKENS)

@@ -69,15 +69,7 @@ def alone(table: pd.DataFrame, names: list[str], own: np.ndarray, colour: str, n
         "y": chosen["kl"].tolist(),
         "name": name,
         "marker": {"color": colour},
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": (chosen["kl_high"] - chosen["kl"]).tolist(),
-            "arrayminus": (chosen["kl"] - chosen["kl_low"]).tolist(),
-            "color": theme.muted,
-            "thickness": 1,
-            "width": 2,
-        },
+        "error_y": themes.interval(chosen, "kl", theme.muted, thickness=1, width=2),
         "hovertemplate": "%{x}<br>KL alone %{y:.3g}<extra></extra>",
     }
 
@@ -215,13 +207,7 @@ def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *
                 "y": measured["kl"].tolist(),
                 "name": "measured",
                 "marker": {"size": 12, "symbol": "diamond", "color": theme.accent},
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (measured["kl_high"] - measured["kl"]).tolist(),
-                    "arrayminus": (measured["kl"] - measured["kl_low"]).tolist(),
-                    "color": theme.accent,
-                },
+                "error_y": themes.interval(measured, "kl", theme.accent),
                 "hovertemplate": "%{x:.2f} bits: KL %{y:.3g} measured<extra></extra>",
             }
         )

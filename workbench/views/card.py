@@ -113,13 +113,7 @@ def perplexity_bars(found: dict[str, Any], seed: int, *, theme: Theme = themes.L
                 "x": table["perplexity"].tolist(),
                 "y": table["model"].tolist(),
                 "marker": {"color": [theme.original, theme.quantized]},
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (table["perplexity_high"] - table["perplexity"]).tolist(),
-                    "arrayminus": (table["perplexity"] - table["perplexity_low"]).tolist(),
-                    "color": theme.text,
-                },
+                "error_x": themes.interval(table, "perplexity", theme.text),
                 "hovertemplate": "%{y}: perplexity %{x:.3f}<extra></extra>",
             }
         ],

@@ -93,13 +93,7 @@ def shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             "y": table[column].tolist(),
             "name": name,
             "marker": {"color": colour},
-            "error_y": {
-                "type": "data",
-                "symmetric": False,
-                "array": (table[f"{column}_high"] - table[column]).tolist(),
-                "arrayminus": (table[column] - table[f"{column}_low"]).tolist(),
-                "color": theme.muted,
-            },
+            "error_y": themes.interval(table, column, theme.muted),
             "hovertemplate": f"{name}: %{{y:.0%}} with at most %{{x}} restored<extra></extra>",
         }
         for column, name, colour in sides

@@ -26,14 +26,7 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
                 "textposition": ["top left" if x == furthest else "middle right" for x in table["bytes_per_token"]],
                 "textfont": {"size": 12, "color": theme.text},
                 "marker": {"size": 12, "color": theme.quantized, "line": {"color": theme.surface, "width": 1}},
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (original * (table["ratio_high"] - table["ratio"])).tolist(),
-                    "arrayminus": (original * (table["ratio"] - table["ratio_low"])).tolist(),
-                    "color": theme.muted,
-                    "thickness": 1,
-                },
+                "error_y": themes.interval(table, "ratio", theme.muted, scale=original, thickness=1),
                 "hovertemplate": "%{text}<br>%{x:,.0f} bytes a token, perplexity %{y:.3f}<extra></extra>",
                 "cliponaxis": False,
             }

@@ -5,7 +5,10 @@ quantities use cividis, which colour-blind readers see as well as anybody.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 DIVERGING = [[0.0, "#1f5f99"], [0.25, "#8fb8da"], [0.5, "#ffffff"], [0.75, "#f3b06b"], [1.0, "#c25e00"]]
@@ -67,6 +70,13 @@ DARK = Theme(
 )
 
 THEMES = {"light": LIGHT, "dark": DARK}
+
+
+def interval(table: "pd.DataFrame", column: str, color: str, *, scale: float = 1.0, **more: Any) -> dict[str, Any]:
+    """Error bars from `column`_low to `column`_high around `column`, all times `scale`."""
+    value, low, high = (scale * table[f"{column}{end}"] for end in ("", "_low", "_high"))
+    bars = {"type": "data", "symmetric": False, "array": (high - value).tolist(), "arrayminus": (value - low).tolist()}
+    return {**bars, "color": color, **more}
 
 
 def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:
