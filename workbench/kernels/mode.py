@@ -14,9 +14,8 @@ class Mode:
     """`cache` trades memory for speed, `precision` exactness for speed.
 
     cache "decoded" keeps what was once decoded (reference: the float32 matrix; numba and cuda: the signs that codewords stand
-    for, or their numbers in fp16), "none" decodes at every call. precision "exact" sums with a relative error below 2e-4, or 4e-4
-    where several coders share a matrix by a mask (numba; others sum in float32), "fast" with one of about 1e-2, as 8-bit
-    activations have.
+    for, or their numbers in fp16), "none" decodes at every call. precision "exact" sums with a relative error below 2e-4 (numba;
+    others sum in float32), "fast" with one of about 1e-2, as 8-bit activations have.
     """
 
     cache: Cache = "decoded"

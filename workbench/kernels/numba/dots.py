@@ -1,10 +1,10 @@
 """Sums of inputs by signs on processors with AVX-512, VBMI and VNNI: four steps of 64 rows at a time, for one input or four.
 
 The 32 signs of a row and four steps are a word; 16 rows fill a vector. The tables of four steps lie side by side in a vector too,
-so that one instruction looks up half of every byte of 16 words (`vpermb`: two more bits of an index say which of the tables). The
-sum of both halves of a byte fits a byte, and one more instruction multiplies all bytes by what a digit counts and adds the four
-of each word to 32 bits (`vpdpbusd`): for 512 signs two look-ups and two additions, where `shuffles.py` takes two and four, and a
-shift. Half bytes made ready once serve four inputs.
+so that one instruction looks up half of every byte of 16 words (`vpermb`: two more bits of an index say which of the tables).
+Another one multiplies all bytes by what a digit counts and adds the four of each word to 32 bits (`vpdpbusd`). Low digits of both
+halves of a byte are added before that, as they fit a byte, and high ones are not: for 512 signs two look-ups and two additions,
+where `shuffles.py` takes two and four, and a shift. Half bytes made ready once serve four inputs.
 """
 
 from typing import Any
@@ -44,10 +44,12 @@ def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any,
             place = b.add(b.add(to, b.mul(apart, I64(i))), I64(2 * VECTOR * digit))
             tables = fetch(b, table, place, BYTES), fetch(b, table, b.add(place, I64(VECTOR)), BYTES)
             for part in range(PARTS):
-                found = b.add(*(b.call(look_up, pair) for pair in zip(tables, halves[part], strict=True)))
-                given = b.bitcast(found, SUMS), b.bitcast(splat(BYTES, COUNTS[digit]), SUMS)
-                number = PARTS * i + part
-                sums = b.insert_value(sums, b.call(dot, [b.extract_value(sums, number), *given]), number)
+                found = [b.call(look_up, pair) for pair in zip(tables, halves[part], strict=True)]
+                number, count = PARTS * i + part, b.bitcast(splat(BYTES, COUNTS[digit]), SUMS)
+                total = b.extract_value(sums, number)
+                for bytes_ in found if digit else [b.add(*found)]:
+                    total = b.call(dot, [total, b.bitcast(bytes_, SUMS), count])
+                sums = b.insert_value(sums, total, number)
     return sums
 
 

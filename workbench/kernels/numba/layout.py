@@ -21,7 +21,8 @@ CHUNK = 128  # steps that share the scale of their tables, at most
 WORD_STEPS = 4 if DOTS else 1  # steps whose tables lie side by side
 LARGE_PAGE = 2 << 20
 JOINED = 4  # planes of a binary code that are added up before they are scaled
-WORD = 65535  # the largest sum that fits 16 bits; a step adds at most 255, the highest of n joined planes 2^(n−1) times as much
+WORD = 65535  # the largest sum that fits the 16 bits of `shuffles.py`
+STEP_SUM = 510  # the most that a step adds to it; the highest of n joined planes 2^(n−1) times as much
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def striped(
     """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes; `zero` is there for codes only."""
     steps, span, joined = signs.shape[2], steps_of_group(packed), 1 if zero is None else JOINED
     abreast = 1 if signs.size == 0 or (span < steps and span % WORD_STEPS) else WORD_STEPS
-    edges = chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(len(signs), joined))
+    edges = chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(len(signs), joined), abreast)
     empty = np.zeros(0, np.uint16)
     return Stripes(
         packed.rows,
@@ -222,9 +223,9 @@ def steps_of_group(packed: Packed) -> int:
     return -(-min(packed.facts["span"], packed.cols) // STEP)
 
 
-def chunk_edges(steps: int, span: int, joined: int) -> np.ndarray:
+def chunk_edges(steps: int, span: int, joined: int, abreast: int) -> np.ndarray:
     """Where chunks begin and where the last one ends: no chunk is in two groups, or so long that its sums overflow."""
-    longest = min(CHUNK, WORD // (255 * ((1 << joined) - 1)))
+    longest = CHUNK if abreast > 1 else min(CHUNK, WORD // (STEP_SUM * ((1 << joined) - 1)))
     longest = 1 << (longest.bit_length() - 1)
     starts = [start for group in range(0, steps, span) for start in range(group, min(group + span, steps), longest)]
     return np.array([*starts, steps], np.int32)

@@ -36,7 +36,7 @@ AHEAD = 4096  # bytes to ask the memory for in advance
 def exact(
     signs: np.ndarray, at: int, plane_bytes: int, planes: int, table: np.ndarray, table_at: int, steps: int
 ) -> tuple[Any, Any]:
-    """Sums of 64 rows over some steps of planes, each of which counts half the one before; entries of 14 bits; even bytes, then
+    """Sums of 64 rows over some steps of planes, each of which counts half the one before; entries of 15 bits; even bytes, then
     odd bytes."""
     low, low_odd, high, high_odd = no_bytes(), no_bytes(), no_bytes(), no_bytes()
     for plane in range(planes):
@@ -49,8 +49,9 @@ def exact(
             first, second = low_nibbles(byte), high_nibbles(byte)
             found = add_bytes(look_up(broadcast(table, to), first), look_up(broadcast(table, to + 16), second))
             low, low_odd = add_words(low, found), add_words(low_odd, odd_bytes(found))
-            found = add_bytes(look_up(broadcast(table, to + 32), first), look_up(broadcast(table, to + 48), second))
+            found, other = look_up(broadcast(table, to + 32), first), look_up(broadcast(table, to + 48), second)
             high, high_odd = add_words(high, found), add_words(high_odd, odd_bytes(found))
+            high, high_odd = add_words(high, other), add_words(high_odd, odd_bytes(other))
             here, to = here + STEP, to + 2 * TABLES
     digit = fill(np.float32(128))
     even = multiply_add(digit, words_to_floats(without_odd(high, high_odd)), words_to_floats(without_odd(low, low_odd)))

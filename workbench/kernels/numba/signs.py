@@ -2,7 +2,7 @@
 
 Rows come in stripes of 64, and the signs of a stripe are one forward stream, `[chunk][plane][step][64]`. Where groups are whole
 words of 32 columns and the processor can, four steps lie `abreast` and are summed by `dots.py`; elsewhere one, by `shuffles.py`.
-As in T-MAC (arXiv 2407.00088) and bitnet.cpp, inputs become tables of bytes that weights select from; entries of 14 bits as the
+As in T-MAC (arXiv 2407.00088) and bitnet.cpp, inputs become tables of bytes that weights select from; entries of 15 bits as the
 default, outliers with a scale of their own, the order of the stream and dot products of what was looked up are ours.
 
 A `set` is `joined` planes that share a scale: the planes of a binary code, the highest first, are added up by doubling.

@@ -1,14 +1,14 @@
 """The sums of 4 neighbouring inputs under all 16 patterns of signs, as integers of one or two bytes, for `signs.py` to look up.
 
 Inputs come in steps of 8, two tables each; steps come in chunks that share one scale. An entry is
-`round(sum / scale) + offset`, never negative, and the entries that one step can select together fit:
+`round(sum / scale) + offset`, never negative, and fits:
 
-    fast    7 bits: any two add up to at most 255, so one byte holds the sum of a step
-    exact  14 bits as a low and a high digit of 7: either digit of any two adds up to at most 255
+    fast    7 bits: the two that one step selects add up to at most 255, so one byte holds the sum of a step
+    exact  15 bits as a low digit of 7 and a high one of 8: a byte holds the sum of two low digits, but one high digit
 
 A step so large that the scale of its chunk would round the others away has one of its own (LLM inputs have such outliers): it is
 added with its chunk, and then once more on its own, times what its scale is larger. So the loops are the same for all inputs, and
-rounding costs less than 1.5e-4 of the output (root mean square, signs that know nothing of the inputs), whatever the inputs are.
+rounding costs less than 0.8e-4 of the output (root mean square, signs that know nothing of the inputs), whatever the inputs are.
 """
 
 from typing import NamedTuple
@@ -16,15 +16,28 @@ from typing import NamedTuple
 import numpy as np
 
 from workbench.kernels.numba.compiled import compiled
-from workbench.kernels.numba.vectors import add_floats, energy, magnitude, sign_sums, store_entries, store_high, store_low, two
+from workbench.kernels.numba.vectors import (
+    add_floats,
+    energy,
+    larger_half,
+    magnitude,
+    sign_sums,
+    store_entries,
+    store_high,
+    store_low,
+    two,
+)
 
 STEP = 8  # inputs of a step
 QUARTER = 16  # entries of a table
 TWO = 2 * QUARTER
-BOUND = 1.2e-4 * 16319 * np.sqrt(6)  # most that a step may be of its chunk's norm / √steps, for rounding to cost below 1.2e-4
-# By digits: the scale of a step with Σ|x| = 1; 127.5 and 16320 fit, less the rounding. Where all inputs are equally large, as a
-# Hadamard transform makes of a single one, their sums are whole numbers of it: halves would all be rounded up, and add up.
-UNIT = np.array([0, 1 / 124, 1 / 16312])
+LINE = 64  # bytes of a cache line
+# By digits: the scale of a step of size 1: Σ|x| of its 8 inputs for one digit, of the larger 4 of them for two; 127.5 and 16383.5
+# fit, less the rounding. Where all inputs are equally large, as a Hadamard transform makes of a single one, their sums are whole
+# numbers of it: halves would all be rounded up, and add up.
+UNIT = np.array([0, 1 / 124, 1 / 16380])
+# By digits: the most that a step may be of its chunk's norm / √steps; for two digits rounding then costs below 0.8e-4
+MOST = np.array([0, 4.8, 0.8e-4 * 16380 * np.sqrt(6)])
 SMALLEST = np.float32(1e-30)  # a unit is not 0
 
 FINITE = 0x7F800000  # bits of every finite float without its sign are below these
@@ -54,12 +67,20 @@ class Tables(NamedTuple):
 
 
 @compiled
+def aligned(size: int) -> np.ndarray:
+    """So many bytes that begin on a cache line: tables are loaded 64 bytes at a time, and two lines take twice as long."""
+    bytes_ = np.empty(size + LINE, np.uint8)
+    start = -bytes_.ctypes.data % LINE
+    return bytes_[start : start + size]
+
+
+@compiled
 def room(inputs: int, column: np.ndarray, edges: np.ndarray, span: int, digits: int, abreast: int) -> Tables:
     """Space for the tables of so many inputs; see `fill`."""
     steps, each = edges[-1], max(1, len(column))
     sources, runs = inputs * each, edges[-1] // abreast + len(edges)
     return Tables(
-        np.empty(sources * steps * TWO * digits, np.uint8),
+        aligned(sources * steps * TWO * digits),
         np.empty((sources, len(edges)), np.int32),
         np.empty((sources, runs), np.int32),
         np.empty((sources, runs), np.float32),
@@ -124,16 +145,17 @@ def normalised(x: np.ndarray, out: np.ndarray) -> np.float32:
 
 
 @compiled
-def magnitudes(x: np.ndarray, begin: int, end: int, abreast: int, size: np.ndarray) -> tuple[np.float32, np.float32]:
-    """Fill the largest Σ|x| of a step for `abreast` steps at a time; the largest that is no outlier's among the steps from
+def sizes(x: np.ndarray, begin: int, end: int, digits: int, abreast: int, size: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Fill the largest size of a step for `abreast` steps at a time; the largest that is no outlier's among the steps from
     `begin` to `end`, and from where on one is."""
     total = np.float32(0)
     for block in range(begin, end, abreast):
         size[block] = 0
         for step in range(block, block + abreast):
-            size[block] = max(size[block], magnitude(x, STEP * step))
+            own = magnitude(x, STEP * step) if digits == 1 else larger_half(x, STEP * step)
+            size[block] = max(size[block], own)
             total += energy(x, STEP * step)
-    most = np.float32(BOUND) * np.sqrt(total / np.float32(end - begin))
+    most = np.float32(MOST[digits]) * np.sqrt(total / np.float32(end - begin))
     largest = np.float32(0)
     for block in range(begin, end, abreast):
         largest = max(largest, size[block] if size[block] <= most else np.float32(0))
@@ -148,7 +170,7 @@ def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
     size, coarsest = np.empty(edges[-1], np.float32), np.float32(UNIT[digits])
     to, runs = source * edges[-1] * TWO * digits, 0
     for chunk in range(len(edges) - 1):
-        largest, most = magnitudes(x, edges[chunk], edges[chunk + 1], abreast, size)
+        largest, most = sizes(x, edges[chunk], edges[chunk + 1], digits, abreast, size)
         whole, first[chunk] = runs, runs
         start[whole], unit[whole], bias[whole] = edges[chunk], largest * coarsest + SMALLEST, 0
         for block in range(edges[chunk], edges[chunk + 1], abreast):

@@ -204,6 +204,24 @@ def emit_magnitude(builder: Any, data: Any, at: Any) -> Any:
     return of_step(builder, data, at, lambda x: builder.call(declared(builder, "llvm.fabs.v8f32", x.type, [x.type]), [x]))
 
 
+def emit_larger_half(builder: Any, data: Any, at: Any) -> Any:
+    """Σ|x| of 4 floats or of the next 4, whichever is larger."""
+    half = ir.VectorType(FLOAT, 4)
+    size, add = (
+        declared(builder, name, result, arguments)
+        for name, result, arguments in (
+            ("llvm.fabs.v4f32", half, [half]),
+            ("llvm.vector.reduce.fadd.v4f32", FLOAT, [FLOAT, half]),
+        )
+    )
+    places = at, builder.add(at, I64(4))
+    first, second = (
+        builder.call(add, [FLOAT(0.0), builder.call(size, [fetch(builder, data, place, half)])], fastmath=("reassoc",))
+        for place in places
+    )
+    return builder.select(builder.fcmp_ordered(">", first, second), first, second)
+
+
 def emit_two(builder: Any, first: Any, second: Any) -> Any:
     """One float in lanes 0 to 15, another one in lanes 16 to 31."""
     pick = ir.Constant(INTEGERS, [*range(16), *range(48, 64)])
@@ -276,6 +294,7 @@ fill = operation("fill", Floats, emit_fill)
 two = operation("two", Floats, emit_two)
 sign_sums = operation("sign_sums", Floats, emit_sign_sums)
 magnitude = operation("magnitude", types.float32, emit_magnitude)
+larger_half = operation("larger_half", types.float32, emit_larger_half)
 energy = operation("energy", types.float32, lambda b, data, at: of_step(b, data, at, lambda x: b.fmul(x, x)))
 add_floats = operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
 multiply = operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
