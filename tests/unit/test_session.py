@@ -131,17 +131,39 @@ def test_what_is_quantized_is_the_whole_run_until_a_layer_is_done_anew(session: 
     with pytest.raises(WorkbenchError, match="nothing is quantized yet"):
         session.quantized()
     whole = Job(session.quantize_model_steps).run_here().result()
-    session.whole = whole = replace(whole, fused={"seed": 1})
     assert session.quantized() is whole
     session.use(FINER)
     alone = quantize(session)
     mixed = session.quantized()
     assert mixed.layers[session.layer] is alone
     assert mixed.plan.recipe_for(session.layer) == FINER
-    assert (len(mixed.layers), mixed.fused) == (len(whole.layers), {"seed": 1})
+    assert len(mixed.layers) == len(whole.layers)
+    session.whole = replace(whole, fused={"seed": 1})
     session.results.clear()
     alone = quantize(session)
     assert (dict(session.quantized().layers), session.quantized().fused) == ({session.layer: alone}, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fused": {"seed": 1}}, "fused the model"),
+        ({"changed_tensors": {"model.norm.weight": torch.ones(64)}}, "changed more than its layers"),
+    ],
+)
+def test_a_layer_alone_does_not_join_a_run_that_changed_more_than_layers(
+    session: Session, changes: dict[str, Any], words: str
+) -> None:
+    whole = Job(session.quantize_model_steps).run_here().result()
+    session.whole = whole = replace(whole, **changes)
+    assert session.quantized() is whole
+    session.adopt(replace(whole.layers[session.layer], edits=("merged codes 1 and 2",)))
+    assert session.quantized().layers[session.layer].edits, "what was made of a layer of the run by hand still fits"
+    session.use(FINER)
+    alone = quantize(session)
+    with pytest.raises(WorkbenchError, match=f"{session.layer}: quantized alone, and the last run .* {words}"):
+        session.quantized()
+    assert session.effect(alone).kl > 0
 
 
 def test_sessions_on_one_model_keep_their_results_apart(session: Session, shared: SharedModel) -> None:

@@ -335,11 +335,14 @@ class Session:
         return self._decoded[1]
 
     def quantized(self) -> QuantizedModel:
-        """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside them."""
+        """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside them;
+        WorkbenchError where nothing is, or where they do not fit together."""
         layers = self.latest()
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        return together(self.shared, layers, self.whole)
+        made = {result.name: made.partition("/")[0] for made, result in self.results.items()}
+        alone = [name for name, layer in layers.items() if made[name] == self._key(name, layer.recipe, alone=True)]
+        return together(self.shared, layers, self.whole, alone)
 
     def effect(self, result: QuantizedLayer, edited: QuantizedLayer | None = None) -> Divergence:
         """What a result does alone in the model, on the evaluation text; or what was made of it by hand, in its place."""
