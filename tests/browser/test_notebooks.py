@@ -24,6 +24,8 @@ SETTINGS = {
 # Panel asks for these even where scripts are inline; it has them inside and does without
 STYLES = "https://cdn.holoviz.org/panel/"
 
+LOST = ("isn't known", "is not iterable")  # what a page says that cannot read a message from the kernel
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
@@ -65,6 +67,7 @@ def page(chromium: Browser, lab: str, foreign: list[str]) -> Iterator[Page]:
 def test_tour(page: Page, lab: str, foreign: list[str]) -> None:
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if any(word in message.text for word in LOST) else None)
     page.goto(f"{lab}/lab/tree/0_tour.ipynb")
     page.locator(".jp-Notebook").wait_for()
     choose_kernel(page)
@@ -90,6 +93,7 @@ def test_tour(page: Page, lab: str, foreign: list[str]) -> None:
     quantize.scroll_into_view_if_needed()
     quantize.click()
     page.get_by_text("Done: quantizing this layer").wait_for()
+    page.get_by_text("This layer is not quantized yet.").wait_for(state="hidden")
     assert faults == []
     assert [url for url in foreign if not (url.startswith(STYLES) and ".css" in url)] == []
 

@@ -10,10 +10,13 @@ import psutil
 from workbench.jobs import Job, Queue, Status
 from workbench.session import Heard
 from workbench.views import theme as themes
+from workbench.widgets.drawn import Drawn
+from workbench.widgets.kernel_thread import kernel
 from workbench.widgets.notices import Notices
 
 POLL = 200  # milliseconds between looks at a running job
 PATIENCE = 0.4  # seconds after which it is said that something short is being worked out
+DRAWN = 10.0  # seconds after which a notebook's page has been drawn
 ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}
 
 
@@ -52,7 +55,9 @@ class JobPanel(pn.viewable.Viewer):
         self.again.on_click(lambda _: self.notices.guard(self.resume))
         if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.on_session_destroyed(lambda _: self.close())
-        self.view = pn.Column(pn.Row(self.stop, self.again), self.progress, self.words, sizing_mode="stretch_width")
+        self.page = Drawn() if kernel() is not None else None
+        parts = [pn.Row(self.stop, self.again), self.progress, self.words, *([] if self.page is None else [self.page])]
+        self.view = pn.Column(*parts, sizing_mode="stretch_width")
 
     def run(
         self,
@@ -127,10 +132,15 @@ class JobPanel(pn.viewable.Viewer):
         self.words.object = f"{job.name.capitalize()} …"
         start(job)
         if self.threaded:
-            self._poll = pn.state.add_periodic_callback(lambda: self.notices.guard(self.look), period=self.period)
+            self._poll = pn.state.add_periodic_callback(self._look_on_page, period=self.period)
         else:
             job.wait()
             self.look()
+
+    def _look_on_page(self) -> None:
+        """Look, unless a notebook's page has yet to be drawn; one that never says so is taken to be there after a while."""
+        if self.page is None or self.page.there or (self.job is not None and self.job.seconds > DRAWN):
+            self.notices.guard(self.look)
 
     @property
     def waits(self) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 import panel as pn
 from panel.reactive import Reactive
 
+from workbench.widgets.kernel_thread import hear_in_main_thread
+
 EXTENSIONS = ("plotly", "tabulator")
 _loaded = False
 
@@ -19,6 +21,7 @@ def notebook() -> None:
     global _loaded  # noqa: PLW0603  a kernel is prepared once
     if _loaded or pn.state.curdoc is not None:
         return
+    hear_in_main_thread()
     pn.extension(*EXTENSIONS, inline=True)
     _loaded = True
 

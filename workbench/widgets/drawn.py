@@ -1,0 +1,18 @@
+"""Whether a notebook's page has been drawn: Panel opens its line to the page before that, and what is said then is lost to it."""
+
+from typing import ClassVar
+
+import param
+from panel.reactive import ReactiveHTML
+
+
+class Drawn(ReactiveHTML):
+    """A mark on the page that shows nothing; `there` once the page has been drawn."""
+
+    there = param.Boolean(default=False, doc="whether the page has been drawn")
+
+    _template: ClassVar[str] = "<span id='mark' hidden></span>"
+    _scripts: ClassVar[dict[str, str]] = {"render": "data.there = true"}
+
+    def __init__(self) -> None:
+        super().__init__(width=0, height=0, margin=0)
