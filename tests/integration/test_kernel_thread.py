@@ -38,21 +38,25 @@ def said(kernel: BlockingKernelClient, code: str) -> str:
     return reply["content"]["user_expressions"]["shown"]["data"]["text/plain"]
 
 
-def test_what_comes_in_another_thread_is_handled_in_the_main_one_in_order(kernel: BlockingKernelClient) -> None:
+@pytest.mark.parametrize("opened_there", [False, True], ids=["opened-here", "opened-there"])
+def test_what_comes_in_another_thread_is_handled_in_the_main_one_in_order(
+    kernel: BlockingKernelClient, opened_there: bool
+) -> None:
     said(kernel, PREPARE)
     asked = kernel.session.msg("create_subshell_request", {})
     kernel.control_channel.send(asked)
     other = kernel.control_channel.get_msg(timeout=60)["content"]["subshell_id"]
 
-    def send(kind: str, **content: object) -> None:
+    def send(kind: str, *, there: bool = True, **content: object) -> None:
         message = kernel.session.msg(kind, {"comm_id": "it", **content})
-        message["header"]["subshell_id"] = other
+        if there:
+            message["header"]["subshell_id"] = other
         kernel.shell_channel.send(message)
 
     for number in range(3):
         send("comm_msg", data=number)
-    opening = kernel.session.msg("comm_open", {"comm_id": "it", "target_name": "page", "data": {}})
-    kernel.shell_channel.send(opening)  # as JupyterLab does, in the main thread, which may be busy meanwhile
+    # JupyterLab opens it in the main thread, which may be busy meanwhile
+    send("comm_open", there=opened_there, target_name="page", data={})
     for _ in range(100):
         if (heard := said(kernel, "import time; time.sleep(0.05)")).count("(") == 4:
             break

@@ -12,7 +12,7 @@ from workbench.session.shared import SharedModel
 
 
 def together(
-    shared: SharedModel, layers: Mapping[str, QuantizedLayer], whole: QuantizedModel | None, alone: Collection[str] = ()
+    shared: SharedModel, layers: Mapping[str, QuantizedLayer], whole: QuantizedModel | None, alone: Collection[str]
 ) -> QuantizedModel:
     """These layers as one model; with what `whole`, the last run over the model, changed beside them as long as one is of it.
 

@@ -1,5 +1,6 @@
 """A job on the screen: how far it is, how long it will take, how much memory it needs, and the buttons to stop it or go on."""
 
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -40,7 +41,7 @@ class JobPanel(pn.viewable.Viewer):
         self.queue = queue if threaded else None
         self.own, self.left = True, False
         self.job: Job[Any] | None = None
-        self.peak = 0
+        self.peak, self._since = 0, 0.0
         self._poll: Any = None
         self._next: Callable[[], None] | None = None
         self._seen: Callable[[Job[Any]], str | None] = lambda _: None
@@ -127,6 +128,7 @@ class JobPanel(pn.viewable.Viewer):
         if self.left:
             return
         self.job, self.running, self.peak, self.own = job, True, memory(), own
+        self._since = time.monotonic()
         self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
         self.progress.param.update(value=0, visible=True)
         self.words.object = f"{job.name.capitalize()} …"
@@ -139,7 +141,7 @@ class JobPanel(pn.viewable.Viewer):
 
     def _look_on_page(self) -> None:
         """Look, unless a notebook's page has yet to be drawn; one that never says so is taken to be there after a while."""
-        if self.page is None or self.page.there or (self.job is not None and self.job.seconds > DRAWN):
+        if self.page is None or self.page.there or time.monotonic() - self._since > DRAWN:
             self.notices.guard(self.look)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 MESSAGES = ("comm_open", "comm_msg", "comm_close")
 Message = tuple[Any, ...]  # the stream, who sent it, and what: header and content
 LOOK = 0.02  # seconds between looks whether a line has been opened
-PATIENCE = 250  # looks
+LOOKS = 250  # at most
 
 
 class InMainThread:
@@ -36,13 +36,15 @@ class InMainThread:
 
     def _in_order(self, message: Message) -> None:
         line = message[-1]["content"]["comm_id"]
-        if line in self._early:
+        if message[-1]["header"]["msg_type"] == "comm_open":
+            self._handle(message)
+        elif line in self._early:
             self._early[line].append(message)
-        elif self._is_open(line) or message[-1]["header"]["msg_type"] == "comm_open":
+        elif self._is_open(line):
             self._handle(message)
         else:
             self._early[line] = [message]
-            self._wait(line, PATIENCE)
+            self._wait(line, LOOKS)
 
     def _wait(self, line: str, looks: int) -> None:
         if looks and not self._is_open(line):

@@ -7,6 +7,8 @@ import pytest
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.quantizers.contract import Snapshot
+from workbench.widgets import job_panel
+from workbench.widgets.drawn import Drawn
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.notices import Notices
 
@@ -41,6 +43,23 @@ def test_nothing_begins_for_a_visitor_who_has_left(panel: JobPanel) -> None:
     panel.run(four_steps, "counting")
     assert panel.job is None
     assert not panel.running
+
+
+def test_a_notebooks_page_is_told_nothing_before_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[None] = []
+    panel = JobPanel(Notices(), threaded=False)
+    panel.page = Drawn()
+    panel.run(four_steps, "counting")
+    monkeypatch.setattr(panel, "look", lambda: looks.append(None))
+    panel._look_on_page()
+    assert looks == []
+    panel.page.there = True
+    panel._look_on_page()
+    assert len(looks) == 1
+    panel.page.there = False
+    monkeypatch.setattr(job_panel, "DRAWN", 0.0)
+    panel._look_on_page()
+    assert len(looks) == 2, "a page that never says that it is there is told after a while, also of a job that took a moment"
 
 
 def test_a_failed_job_is_a_notice_and_can_be_taken_up_again(panel: JobPanel) -> None:

@@ -192,33 +192,22 @@ def emit_sign_sums(builder: Any, data: Any, at: Any, factor: Any) -> Any:
     return builder.fmul(total, emit_fill(builder, factor))
 
 
-def of_step(builder: Any, data: Any, at: Any, act: Callable[..., Any]) -> Any:
-    """The sum over 8 floats of what `act` makes of them."""
-    inputs = fetch(builder, data, at, ir.VectorType(FLOAT, 8))
-    add = declared(builder, "llvm.vector.reduce.fadd.v8f32", FLOAT, [FLOAT, inputs.type])
+def added(builder: Any, data: Any, at: Any, count: int, act: Callable[..., Any]) -> Any:
+    """The sum over so many floats of what `act` makes of them."""
+    inputs = fetch(builder, data, at, ir.VectorType(FLOAT, count))
+    add = declared(builder, f"llvm.vector.reduce.fadd.v{count}f32", FLOAT, [FLOAT, inputs.type])
     return builder.call(add, [FLOAT(0.0), act(inputs)], fastmath=("reassoc",))
 
 
-def emit_magnitude(builder: Any, data: Any, at: Any) -> Any:
-    """Σ|x| of 8 floats."""
-    return of_step(builder, data, at, lambda x: builder.call(declared(builder, "llvm.fabs.v8f32", x.type, [x.type]), [x]))
+def emit_magnitude(builder: Any, data: Any, at: Any, count: int) -> Any:
+    """Σ|x| of so many floats."""
+    name = f"llvm.fabs.v{count}f32"
+    return added(builder, data, at, count, lambda x: builder.call(declared(builder, name, x.type, [x.type]), [x]))
 
 
 def emit_larger_half(builder: Any, data: Any, at: Any) -> Any:
     """Σ|x| of 4 floats or of the next 4, whichever is larger."""
-    half = ir.VectorType(FLOAT, 4)
-    size, add = (
-        declared(builder, name, result, arguments)
-        for name, result, arguments in (
-            ("llvm.fabs.v4f32", half, [half]),
-            ("llvm.vector.reduce.fadd.v4f32", FLOAT, [FLOAT, half]),
-        )
-    )
-    places = at, builder.add(at, I64(4))
-    first, second = (
-        builder.call(add, [FLOAT(0.0), builder.call(size, [fetch(builder, data, place, half)])], fastmath=("reassoc",))
-        for place in places
-    )
+    first, second = (emit_magnitude(builder, data, builder.add(at, I64(offset)), 4) for offset in (0, 4))
     return builder.select(builder.fcmp_ordered(">", first, second), first, second)
 
 
@@ -293,9 +282,9 @@ store_high = operation("store_high", types.void, lambda b, data, at, apart, v: s
 fill = operation("fill", Floats, emit_fill)
 two = operation("two", Floats, emit_two)
 sign_sums = operation("sign_sums", Floats, emit_sign_sums)
-magnitude = operation("magnitude", types.float32, emit_magnitude)
+magnitude = operation("magnitude", types.float32, lambda b, data, at: emit_magnitude(b, data, at, 8))
 larger_half = operation("larger_half", types.float32, emit_larger_half)
-energy = operation("energy", types.float32, lambda b, data, at: of_step(b, data, at, lambda x: b.fmul(x, x)))
+energy = operation("energy", types.float32, lambda b, data, at: added(b, data, at, 8, lambda x: b.fmul(x, x)))
 add_floats = operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
 multiply = operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
 multiply_add = operation("multiply_add", Floats, fused)
