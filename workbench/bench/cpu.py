@@ -35,9 +35,7 @@ def measured(data: np.ndarray, count: int) -> Limits:
     from workbench.kernels.numba import limits
     from workbench.kernels.numba.threads import threads
 
-    def timed(loop: Callable[..., None], given: object, kind: type) -> float:
-        out: np.ndarray = np.ones((count, 32), kind)
-
+    def timed(loop: Callable[..., None], given: object, out: np.ndarray) -> float:
         def run() -> None:
             with threads():
                 loop(given, out)
@@ -45,8 +43,8 @@ def measured(data: np.ndarray, count: int) -> Limits:
         return best(run)
 
     with torch_threads(count):
-        read = len(data) / timed(limits.read, data, np.uint8)
-        multiply = 2 * 256 * TURNS * count / timed(limits.multiply_adds, TURNS, np.float32)
+        read = len(data) / timed(limits.read, data, np.ones((count, 64), np.uint8))
+        multiply = 2 * 256 * TURNS * count / timed(limits.multiply_adds, TURNS, np.ones((count, 32), np.float32))
     return Limits(count, read / 1e9, multiply / 1e9)
 
 

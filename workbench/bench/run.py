@@ -198,19 +198,18 @@ def check(rows: int, cols: int, batches: Sequence[int], threads: Sequence[int], 
 
 
 def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bool) -> dict[str, list[float]]:
-    """Seconds a product of each contestant, turn by turn."""
+    """Seconds a product of each contestant, turn by turn; cold turns go through all copies of a matrix, as a model through its
+    layers: what sleeps between turns, as threads do, is woken once."""
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     with torch.inference_mode():
-        again = {name: 1 if cold else repeats(group[0], x) for name, group in ready.items()}
+        runs = {name: group if cold else group[:1] * repeats(group[0], x) for name, group in ready.items()}
         for turn in range(turns):
             # another order each turn: who follows a large matrix finds colder caches than the others
             for name in Random(turn).sample(list(ready), len(ready)):
-                group = ready[name]
-                run = group[turn % len(group) if cold else 0].run
                 begin = time.perf_counter()
-                for _ in range(again[name]):
-                    run(x)
-                seconds[name].append((time.perf_counter() - begin) / again[name])
+                for one in runs[name]:
+                    one.run(x)
+                seconds[name].append((time.perf_counter() - begin) / len(runs[name]))
     return seconds
 
 

@@ -60,7 +60,7 @@ def test_cold_turns_use_every_copy_and_hot_ones_the_first() -> None:
             self.run = lambda x: used.append(number)
 
     copies = {"x": [Copy(0), Copy(1), Copy(2)]}
-    take_turns(copies, torch.ones(1, 8), 6, cold=True)  # type: ignore[arg-type]
+    take_turns(copies, torch.ones(1, 8), 2, cold=True)  # type: ignore[arg-type]
     assert used == [0, 1, 2, 0, 1, 2]
     used.clear()
     take_turns(copies, torch.ones(1, 8), 6, cold=False)  # type: ignore[arg-type]
