@@ -217,6 +217,18 @@ def test_any_inputs_are_summed_exactly(
     assert ((y - expected).norm(dim=1) <= BOUND * expected.norm(dim=1) + smallest).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 150), st.integers(1, 300), st.integers(1, 16), st.integers(1, 600), st.booleans())
+@example(130, 33, 4, 16, False)  # the last vector of a row ends before its last byte
+@example(130, 104, 16, 64, True)  # groups that are not whole words of four steps
+def test_indices_of_any_shape_are_decoded(rows: int, cols: int, length: int, entries: int, groups: bool) -> None:
+    """Codewords of all lengths and indices of all widths, where rows, bytes, words and vectors end at different columns."""
+    span = 8 if groups and cols % 8 == 0 else cols
+    tree = Draw(rows=rows, cols=cols, seed=length).codebook(length, min(entries, 2**length), span, extras=False)
+    x = torch.randn(2, cols, generator=torch.Generator().manual_seed(0))
+    assert distance(product(x, tree, cache="none"), x, tree) < BOUND
+
+
 def test_inputs_are_rounded_first() -> None:
     tree = rounded(Draw(rows=150, cols=48))
     x = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))

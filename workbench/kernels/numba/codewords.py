@@ -5,14 +5,18 @@ first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `vec
 of codeword k is +1.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import prange
 
 from workbench.kernels.numba import tables
+from workbench.kernels.numba.borrowed import borrowed
 from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.signs import STRIPE, Matrix, stripes
 from workbench.kernels.numba.tables import Tables
 from workbench.kernels.numba.vectors import (
+    chosen,
     drop,
     field_1,
     field_2,
@@ -24,8 +28,10 @@ from workbench.kernels.numba.vectors import (
     prefetch,
     store_codes,
     store_low_bytes,
+    store_pairs,
 )
 
+HALF = 16  # columns of half a word of `dots.py`, and the most that a codeword has
 AHEAD = 2048  # bytes to ask the memory for in advance
 TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
 
@@ -60,44 +66,62 @@ def indices(stream: np.ndarray, at: int, width: int, found: np.ndarray) -> None:
             store_codes(found, STRIPE * k, codes)
 
 
+@compiled(inline="always")
+def store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs: np.ndarray) -> None:
+    """16 columns of a stripe in the order of `signs.py`; four steps abreast wait in `columns` for the next 16."""
+    at = 2 * STRIPE * number
+    if abreast == 1:
+        store_low_bytes(signs, at, codes)
+        if at + STRIPE < len(signs):
+            store_low_bytes(signs, at + STRIPE, drop(codes, 8))
+    elif number % 2 == 0:
+        store_codes(columns, 0, codes)
+    else:
+        store_pairs(signs, at - 2 * STRIPE, load_codes(columns, 0), codes)
+
+
 @compiled
-def decode(stream: np.ndarray, at: int, width: int, words: np.ndarray, length: int, signs: np.ndarray) -> None:
-    """The signs `[steps][64]` of a stripe, whose indices begin at `at`."""
-    found = np.empty(STRIPE * TOGETHER, np.uint16)
-    waiting, have = no_codes(), 0  # signs that do not fill a byte yet
-    vectors, to = (8 * len(signs) // STRIPE + length - 1) // length, 0
+def decode(
+    stream: np.ndarray, at: int, width: int, vectors: int, words: np.ndarray, length: int, abreast: int, signs_: np.ndarray
+) -> None:
+    """The signs of a stripe, in the order of `signs.py`, from the indices of so many vectors of columns that begin at `at`."""
+    room = np.empty(STRIPE * (TOGETHER + 1), np.uint16)
+    signs, found, columns = borrowed(signs_), borrowed(room[STRIPE:]), borrowed(room[:STRIPE])
+    halves = -(-len(signs) // (2 * STRIPE))
+    waiting, have, done = no_codes(), 0, 0  # signs of the 16 columns that are not complete yet
     for first in range(0, vectors, TOGETHER):
         count = min(TOGETHER, vectors - first)
         indices(stream, at, width, found[: STRIPE * count])
         at += 8 * width * count
-        for i in range(STRIPE * count):
-            found[i] = words[found[i]]
         for k in range(count):
-            codes, left = load_codes(found, STRIPE * k), length
-            if have + left < 8:
-                waiting, have = merge(waiting, codes, have), have + left
-                continue
-            store_low_bytes(signs, to, merge(waiting, codes, have))
-            codes, left = drop(codes, 8 - have), left - (8 - have)
-            to += STRIPE
-            while left >= 8 and to < len(signs):
-                store_low_bytes(signs, to, codes)
-                codes, left = drop(codes, 8), left - 8
-                to += STRIPE
-            waiting, have = codes, left
-    if to < len(signs):
-        store_low_bytes(signs, to, waiting)
+            codes, over = chosen(words, found, STRIPE * k), have + length - HALF
+            waiting = merge(waiting, codes, have)
+            have += length
+            if over >= 0 and done < halves:
+                store_half(waiting, done, abreast, columns, signs)
+                waiting, have, done = drop(codes, length - over) if over > 0 else no_codes(), over, done + 1
+    for number in range(done, halves):
+        store_half(waiting, number, abreast, columns, signs)
+        waiting = no_codes()
 
 
 @compiled
 def stripe(
-    stream: np.ndarray, width: int, words: np.ndarray, length: int, m: Matrix, t: Tables, number: int, y: np.ndarray
+    stream: np.ndarray,
+    width: int,
+    vectors: int,
+    words: np.ndarray,
+    length: int,
+    m: Matrix,
+    t: Tables,
+    number: int,
+    y: np.ndarray,
 ) -> None:
     """64 rows of the product; the signs of `m` are not there."""
     steps = m.edges[-1]
     groups = (steps + m.span - 1) // m.span
     signs = np.empty(STRIPE * steps, np.uint8)
-    decode(stream, number * ((8 * steps + length - 1) // length) * 8 * width, width, words, length, signs)
+    decode(stream, number * vectors * 8 * width, width, vectors, words, length, t.abreast, signs)
     rows = slice(STRIPE * groups * number, STRIPE * groups * (number + 1))
     mean = m.mean[rows] if len(m.mean) > 0 else m.mean
     own = Matrix(signs, m.scale[rows], mean, m.zero, m.edges, m.planes, m.joined, m.span)
@@ -110,6 +134,7 @@ def serial(
     column: np.ndarray,
     stream: np.ndarray,
     width: int,
+    vectors: int,
     words: np.ndarray,
     length: int,
     scale: np.ndarray,
@@ -117,14 +142,15 @@ def serial(
     zero: np.ndarray,
     edges: np.ndarray,
     span: int,
+    abreast: int,
     digits: int,
     y: np.ndarray,
 ) -> None:
     """The product on this thread alone; see `parallel`."""
-    t = tables.make(x, column, edges, span, digits, 1)
+    t = tables.make(x, column, edges, span, digits, abreast)
     m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
     for number in range((y.shape[1] + STRIPE - 1) // STRIPE):
-        stripe(stream, width, words, length, m, t, number, y)
+        stripe(stream, width, vectors, words, length, m, t, number, y)
 
 
 @compiled(parallel=True)
@@ -133,6 +159,7 @@ def parallel(
     column: np.ndarray,
     stream: np.ndarray,
     width: int,
+    vectors: int,
     words: np.ndarray,
     length: int,
     scale: np.ndarray,
@@ -140,14 +167,15 @@ def parallel(
     zero: np.ndarray,
     edges: np.ndarray,
     span: int,
+    abreast: int,
     digits: int,
     y: np.ndarray,
 ) -> None:
     """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `signs.Matrix` and `tables.make`."""
-    made = tables.make(x, column, edges, span, digits, 1)
+    made = tables.make(x, column, edges, span, digits, abreast)
     # numba cannot carry a named tuple into a parallel loop
-    table, first, start, unit, bias, sums, norm, each = made[:8]
+    table, first, start, unit, sums, norm, each = made[:7]
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
-        t = Tables(table, first, start, unit, bias, sums, norm, each, digits, 1)
+        t = Tables(table, first, start, unit, sums, norm, each, digits, abreast)
         m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
-        stripe(stream, width, words, length, m, t, number, y)
+        stripe(stream, width, vectors, words, length, m, t, number, y)

@@ -17,7 +17,7 @@ from workbench.kernels.reference.format import codes
 
 STEP = 8  # columns of a byte
 STRIPE = 64  # rows of a stripe
-CHUNK = 128  # steps that share the scale of their tables, at most
+CHUNK = 512  # steps that share the scale of their tables, at most
 WORD_STEPS = 4 if DOTS else 1  # steps whose tables lie side by side
 LARGE_PAGE = 2 << 20
 JOINED = 4  # planes of a binary code that are added up before they are scaled
@@ -27,11 +27,13 @@ STEP_SUM = 510  # the most that a step adds to it; the highest of n joined plane
 
 @dataclass(frozen=True)
 class Indices:
-    """What stands for the signs of a matrix in `codewords.py`: an index of `width` bits for every `length` columns of a row."""
+    """What stands for the signs of a matrix in `codewords.py`: of each row `vectors` indices of `width` bits, one for `length`
+    columns."""
 
     stream: np.ndarray
     words: np.ndarray
     width: int
+    vectors: int
     length: int
 
     @property
@@ -148,7 +150,9 @@ def indices_of(packed: Packed) -> Indices:
     index, words = vectors(packed)
     length, width = words.shape[1], codebook.index_width(len(words))
     full = np.pad(index.numpy().reshape(packed.rows, -1), ((0, -packed.rows % STRIPE), (0, 0)))
-    lanes = full.reshape(-1, 2, STRIPE // 2, full.shape[1]).transpose(0, 3, 2, 1).reshape(-1, full.shape[1], STRIPE)
+    lanes = full.reshape(-1, STRIPE, full.shape[1]).transpose(0, 2, 1)
+    if steps_abreast(packed) == 1:  # row r of a stripe beside row 32 + r
+        lanes = lanes.reshape(*lanes.shape[:2], 2, STRIPE // 2).swapaxes(2, 3).reshape(lanes.shape)
     fields, have = [], 0
     for bits in [8] * (width // 8) + [bits for bits in (4, 2, 1) if width & bits]:
         parts = (lanes >> have & (1 << bits) - 1).astype(np.uint8).reshape(*lanes.shape[:2], -1, 8 * bits)
@@ -158,7 +162,7 @@ def indices_of(packed: Packed) -> Indices:
     place = room(stream.size)
     place[:] = stream.reshape(-1)
     number = (words.to(torch.int64) << torch.arange(length)).sum(1)
-    return Indices(place, number.numpy().astype(np.uint16), width, length)
+    return Indices(place, number.numpy().astype(np.uint16), width, full.shape[1], length)
 
 
 def vectors(packed: Packed) -> tuple[Tensor, Tensor]:
@@ -187,7 +191,7 @@ def striped(
 ) -> Stripes:
     """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes; `zero` is there for codes only."""
     steps, span, joined = signs.shape[2], steps_of_group(packed), 1 if zero is None else JOINED
-    abreast = 1 if signs.size == 0 or (span < steps and span % WORD_STEPS) else WORD_STEPS
+    abreast = steps_abreast(packed)
     edges = chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(len(signs), joined), abreast)
     empty = np.zeros(0, np.uint16)
     return Stripes(
@@ -216,6 +220,12 @@ def plane_bytes(packed: Packed, planes: int) -> np.ndarray:
 def packed_bytes(positive: Tensor) -> np.ndarray:
     """Signs `[planes, rows, cols]` as bytes; the last byte of a row is filled up with zeros."""
     return np.packbits(positive.numpy(), axis=2, bitorder="little")
+
+
+def steps_abreast(packed: Packed) -> int:
+    """Steps whose tables lie side by side: more than one where this processor can, and groups consist of words of them."""
+    span = steps_of_group(packed)
+    return 1 if span < -(-packed.cols // STEP) and span % WORD_STEPS else WORD_STEPS
 
 
 def steps_of_group(packed: Packed) -> int:

@@ -14,9 +14,8 @@ from workbench.kernels.numba.vectors import (
     multiply_add,
     no_bytes,
     prefetch,
-    store_entries,
+    store,
     store_floats,
-    words_to_floats,
 )
 
 AHEAD = 4096
@@ -25,7 +24,7 @@ STREAM = 256  # bytes read in one turn of the loop
 
 @compiled(parallel=True)
 def read(data: np.ndarray, out: np.ndarray) -> None:
-    """Read all of `data` (uint8), a piece for each row of `out [pieces, 32]`, which receives what keeps the reading alive."""
+    """Read all of `data` (uint8), a piece for each row of `out [pieces, 64]`, which receives what keeps the reading alive."""
     pieces = len(out)
     each = len(data) // pieces // STREAM * STREAM
     for piece in prange(pieces):
@@ -35,7 +34,7 @@ def read(data: np.ndarray, out: np.ndarray) -> None:
                 prefetch(data, at + AHEAD + line)
             a, b = add_bytes(a, load(data, at)), add_bytes(b, load(data, at + 64))
             c, d = add_bytes(c, load(data, at + 128)), add_bytes(d, load(data, at + 192))
-        store_entries(out.reshape(-1), 32 * piece, 16, words_to_floats(add_bytes(add_bytes(a, b), add_bytes(c, d))))
+        store(out.reshape(-1), 64 * piece, add_bytes(add_bytes(a, b), add_bytes(c, d)))
 
 
 @compiled(parallel=True)

@@ -114,13 +114,16 @@ class Codewords(Signs):
         """What the loops take between inputs and outputs; see `codewords.parallel`."""
         s, i = self.stripes, self.indices
         digits = DIGITS[self.precision]
-        return s.column, i.stream, i.width, i.words, i.length, s.scale, s.mean, s.zero, s.edges, s.span, digits
+        coded = i.stream, i.width, i.vectors, i.words, i.length
+        return s.column, *coded, s.scale, s.mean, s.zero, s.edges, s.span, s.abreast, digits
 
     def part(self, first: int, last: int) -> Stripes:
         """Some of the stripes, with the signs that their indices stand for."""
         i, steps = self.indices, int(self.stripes.edges[-1])
-        each = -(-8 * steps // i.length) * 8 * i.width
+        each = i.vectors * 8 * i.width
         decoded = np.empty((last - first, steps * STRIPE), np.uint8)
         for number in range(first, last):
-            codewords.decode(i.stream, number * each, i.width, i.words, i.length, decoded[number - first])
+            codewords.decode(
+                i.stream, number * each, i.width, i.vectors, i.words, i.length, self.stripes.abreast, decoded[number - first]
+            )
         return replace(self.stripes.part(first, last), signs=decoded.reshape(-1))

@@ -11,15 +11,16 @@ A `set` is `joined` planes that share a scale: the planes of a binary code, the 
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray, prange  # type: ignore[attr-defined]
+from numba import prange
 
 from workbench.kernels.numba import dots, shuffles, tables
+from workbench.kernels.numba.borrowed import borrowed
 from workbench.kernels.numba.compiled import compiled
+from workbench.kernels.numba.entries import OFFSET
 from workbench.kernels.numba.tables import TWO, Tables
 from workbench.kernels.numba.vectors import (
     DOTS,
     add_floats,
-    data,
     fill,
     load_floats,
     load_halves,
@@ -49,12 +50,6 @@ class Matrix(NamedTuple):
     planes: int
     joined: int
     span: int
-
-
-@compiled
-def borrowed(array: np.ndarray) -> np.ndarray:
-    """The same elements without a share in their memory: counting shares takes as long as a hundred weights, at every call."""
-    return carray(data(array), array.shape)
 
 
 class Planes(NamedTuple):
@@ -109,13 +104,13 @@ def sum_up(
 
 @compiled
 def add_rows(
-    p: Planes, scale: np.ndarray, sums: np.ndarray, sums_at: int, bias: np.float32, unit: np.float32, total: np.ndarray, at: int
+    p: Planes, scale: np.ndarray, sums: np.ndarray, sums_at: int, offset: np.float32, unit: np.float32, total: np.ndarray, at: int
 ) -> None:
-    """total += (sums − bias) · unit · scale for the 64 rows of planes."""
-    offset, factor = fill(-bias * np.float32((1 << p.number) - 1)), fill(unit * p.weight)
+    """total += (sums − offset) · unit · scale for the 64 rows of planes."""
+    less, factor = fill(-offset * np.float32((1 << p.number) - 1)), fill(unit * p.weight)
     for half in range(0, STRIPE, HALF):
         size = multiply(factor, load_halves(scale, p.scale_at + half))
-        difference = add_floats(load_floats(sums, sums_at + half), offset)
+        difference = add_floats(load_floats(sums, sums_at + half), less)
         store_floats(total, at + half, multiply_add(difference, size, load_floats(total, at + half)))
 
 
@@ -128,7 +123,6 @@ def add_planes(
     first: np.ndarray,
     start: np.ndarray,
     unit: np.ndarray,
-    bias: np.ndarray,
     s: Sources,
     sums: np.ndarray,
     total: np.ndarray,
@@ -136,19 +130,20 @@ def add_planes(
     """Add what planes give to `total [inputs · 64]`; `sums` is room for those of inputs that are looked up together."""
     inputs, most = len(total) // STRIPE, len(sums) // STRIPE
     own, i = min(p.which, s.each - 1), 0  # which of its tables an input has for these planes
+    each = 2 * OFFSET[s.digits]  # of a step
     while i < inputs:
         together = most if i + most <= inputs else 1
         sum_up(signs, p, p.begin, p.end, table, s, i * s.each + own, together, sums)
         for k in range(together):
             source = (i + k) * s.each + own
             run = first[source, p.chunk]
-            add_rows(p, scale, sums, STRIPE * k, bias[source, run], unit[source, run], total, STRIPE * (i + k))
+            add_rows(p, scale, sums, STRIPE * k, each * (p.end - p.begin), unit[source, run], total, STRIPE * (i + k))
         i += together
     for i in range(inputs):
         source = i * s.each + own
         for run in range(first[source, p.chunk] + 1, first[source, p.chunk + 1]):
             sum_up(signs, p, start[source, run], start[source, run] + s.abreast, table, s, source, 1, sums)
-            add_rows(p, scale, sums, 0, bias[source, run], unit[source, run], total, STRIPE * i)
+            add_rows(p, scale, sums, 0, each * s.abreast, unit[source, run], total, STRIPE * i)
 
 
 @compiled
@@ -193,7 +188,7 @@ def stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.nda
 def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.ndarray, total_: np.ndarray, y: np.ndarray) -> None:
     """The same with room for sums."""
     signs, scale, table, edges = borrowed(m.signs), borrowed(m.scale), borrowed(t.table), borrowed(m.edges)
-    first, start, unit, bias = borrowed(t.first), borrowed(t.start), borrowed(t.unit), borrowed(t.bias)
+    first, start, unit = borrowed(t.first), borrowed(t.start), borrowed(t.unit)
     sums, total = borrowed(sums_), borrowed(total_)
     s = Sources(len(t.table) // len(t.first), t.each, t.digits, t.abreast)
     groups = (edges[-1] + m.span - 1) // m.span
@@ -214,7 +209,7 @@ def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.nd
                 # a bit is half a sign and a half
                 weight = np.float32(1 if m.joined == 1 else 0.5 * (1 << (m.joined * (sets - 1 - which))))
                 p = Planes(at, length, planes, which, chunk, begin, end, scale_at, weight)
-                add_planes(signs, scale, p, table, first, start, unit, bias, s, sums, total)
+                add_planes(signs, scale, p, table, first, start, unit, s, sums, total)
                 at += planes * length
         put(total, t.norm, number, y)
 
@@ -259,13 +254,13 @@ def parallel(
 ) -> None:
     """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `Matrix` and `tables.Tables`."""
     # numba cannot carry a named tuple into a parallel loop
-    table, first, start, unit, bias, sums, norm, each = tables.room(len(x), column, edges, span, digits, abreast)[:8]
+    table, first, start, unit, sums, norm, each = tables.room(len(x), column, edges, span, digits, abreast)[:7]
     if len(x) == 1:  # starting threads takes as long
-        tables.fill(x[0], 0, column, edges, span, Tables(table, first, start, unit, bias, sums, norm, each, digits, abreast))
+        tables.fill(x[0], 0, column, edges, span, Tables(table, first, start, unit, sums, norm, each, digits, abreast))
     else:
         for i in prange(len(x)):
-            tables.fill(x[i], i, column, edges, span, Tables(table, first, start, unit, bias, sums, norm, each, digits, abreast))
+            tables.fill(x[i], i, column, edges, span, Tables(table, first, start, unit, sums, norm, each, digits, abreast))
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
         m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
-        t = Tables(table, first, start, unit, bias, sums, norm, each, digits, abreast)
+        t = Tables(table, first, start, unit, sums, norm, each, digits, abreast)
         stripes(m, t, number, number + 1, y)

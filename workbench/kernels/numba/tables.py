@@ -1,9 +1,9 @@
 """The sums of 4 neighbouring inputs under all 16 patterns of signs, as integers of one or two bytes, for `signs.py` to look up.
 
 Inputs come in steps of 8, two tables each; steps come in chunks that share one scale. An entry is
-`round(sum / scale) + offset`, never negative, and fits:
+`round(sum / scale) + offset`, and fits:
 
-    fast    7 bits: the two that one step selects add up to at most 255, so one byte holds the sum of a step
+    fast    a byte, which may begin again at 0: the two that one step selects add up to 0 to 255, so a byte holds their sum
     exact  15 bits as a low digit of 7 and a high one of 8: a byte holds the sum of two low digits, but one high digit
 
 A step so large that the scale of its chunk would round the others away has one of its own (LLM inputs have such outliers): it is
@@ -15,20 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from workbench.kernels.numba import entries
 from workbench.kernels.numba.compiled import compiled
-from workbench.kernels.numba.vectors import (
-    add_floats,
-    energy,
-    larger_half,
-    magnitude,
-    sign_sums,
-    store_entries,
-    store_high,
-    store_low,
-    two,
-)
+from workbench.kernels.numba.entries import STEP
 
-STEP = 8  # inputs of a step
 QUARTER = 16  # entries of a table
 TWO = 2 * QUARTER
 LINE = 64  # bytes of a cache line
@@ -49,16 +39,15 @@ class Tables(NamedTuple):
 
     `table`: of each source and `abreast` steps at a time, the first tables of the steps side by side, then the second ones: low
     digits, then high ones if `digits` is 2. Run k of a source begins at step `start[source, k]`, its entries count in units of
-    `unit[source, k]`, their offsets add up to `bias[source, k]`. The runs of chunk c are `first[source, c]` to
-    `first[source, c + 1]`: first the whole chunk, then the outliers, `abreast` steps each, with what their unit is larger.
-    Inputs were divided by `norm [inputs]`, and `sums [inputs, groups]` add them up.
+    `unit[source, k]`. The runs of chunk c are `first[source, c]` to `first[source, c + 1]`: first the whole chunk, then the
+    outliers, `abreast` steps each, with what their unit is larger. Inputs were divided by `norm [inputs]`, and
+    `sums [inputs, groups]` add them up.
     """
 
     table: np.ndarray
     first: np.ndarray
     start: np.ndarray
     unit: np.ndarray
-    bias: np.ndarray
     sums: np.ndarray
     norm: np.ndarray
     each: int
@@ -83,7 +72,6 @@ def room(inputs: int, column: np.ndarray, edges: np.ndarray, span: int, digits: 
         aligned(sources * steps * TWO * digits),
         np.empty((sources, len(edges)), np.int32),
         np.empty((sources, runs), np.int32),
-        np.empty((sources, runs), np.float32),
         np.empty((sources, runs), np.float32),
         np.empty((inputs, (steps + span - 1) // span), np.float32),
         np.empty(inputs, np.float32),
@@ -144,20 +132,23 @@ def normalised(x: np.ndarray, out: np.ndarray) -> np.float32:
     return most
 
 
+@compiled(fastmath={"reassoc", "nsz"})
+def energy(x: np.ndarray) -> np.float32:
+    """Σx², in any order."""
+    found = np.float32(0)
+    for i in range(len(x)):
+        found += x[i] * x[i]
+    return found
+
+
 @compiled
 def sizes(x: np.ndarray, begin: int, end: int, digits: int, abreast: int, size: np.ndarray) -> tuple[np.float32, np.float32]:
     """Fill the largest size of a step for `abreast` steps at a time; the largest that is no outlier's among the steps from
     `begin` to `end`, and from where on one is."""
-    total = np.float32(0)
-    for block in range(begin, end, abreast):
-        size[block] = 0
-        for step in range(block, block + abreast):
-            own = magnitude(x, STEP * step) if digits == 1 else larger_half(x, STEP * step)
-            size[block] = max(size[block], own)
-            total += energy(x, STEP * step)
-    most = np.float32(MOST[digits]) * np.sqrt(total / np.float32(end - begin))
+    most = np.float32(MOST[digits]) * np.sqrt(energy(x[STEP * begin : STEP * end]) / np.float32(end - begin))
     largest = np.float32(0)
     for block in range(begin, end, abreast):
+        size[block] = entries.size_of(x, STEP * block, abreast, digits)
         largest = max(largest, size[block] if size[block] <= most else np.float32(0))
     return largest, most
 
@@ -166,39 +157,19 @@ def sizes(x: np.ndarray, begin: int, end: int, digits: int, abreast: int, size: 
 def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
     """Fill the tables of number `source` from `x [steps · 8]`."""
     table, digits, abreast = t.table, t.digits, t.abreast
-    first, start, unit, bias = t.first[source], t.start[source], t.unit[source], t.bias[source]
+    first, start, unit = t.first[source], t.start[source], t.unit[source]
     size, coarsest = np.empty(edges[-1], np.float32), np.float32(UNIT[digits])
     to, runs = source * edges[-1] * TWO * digits, 0
     for chunk in range(len(edges) - 1):
         largest, most = sizes(x, edges[chunk], edges[chunk + 1], digits, abreast, size)
-        whole, first[chunk] = runs, runs
-        start[whole], unit[whole], bias[whole] = edges[chunk], largest * coarsest + SMALLEST, 0
+        common = largest * coarsest + SMALLEST
+        first[chunk], start[runs], unit[runs] = runs, edges[chunk], common
         for block in range(edges[chunk], edges[chunk + 1], abreast):
-            own, offset = unit[whole], np.float32(0)
+            own = common
             if size[block] > most:
-                own = size[block] * coarsest + SMALLEST
-            for step in range(abreast):
-                offset += fill_step(x, STEP * (block + step), 1 / own, digits, abreast, table, to + QUARTER * step)
-            bias[whole] += offset
-            if size[block] > most:
-                runs += 1
-                start[runs], unit[runs], bias[runs] = block, own - unit[whole], offset
+                own, runs = size[block] * coarsest + SMALLEST, runs + 1
+                start[runs], unit[runs] = block, own - common
+            entries.write(x, STEP * block, 1 / own, abreast, digits, table, to)
             to += TWO * digits * abreast
         runs += 1
     first[len(edges) - 1] = runs
-
-
-@compiled
-def fill_step(x: np.ndarray, at: int, inverse: np.float32, digits: int, abreast: int, table: np.ndarray, to: int) -> np.float32:
-    """The two tables of one step; returns the sum of their offsets."""
-    rounding = np.float32(0.5)
-    first = np.floor((abs(x[at]) + abs(x[at + 1]) + abs(x[at + 2]) + abs(x[at + 3])) * inverse + rounding)
-    second = np.floor((abs(x[at + 4]) + abs(x[at + 5]) + abs(x[at + 6]) + abs(x[at + 7])) * inverse + rounding)
-    entries = add_floats(sign_sums(x, at, inverse), two(first + rounding, second + rounding))
-    apart = QUARTER * abreast
-    if digits == 1:
-        store_entries(table, to, apart, entries)
-    else:
-        store_low(table, to, apart, entries)
-        store_high(table, to + 2 * apart, apart, entries)
-    return first + second

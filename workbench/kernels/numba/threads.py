@@ -38,9 +38,12 @@ def threads() -> Iterator[None]:
     forked.start()
     with _running:
         wanted, before = torch.get_num_threads(), numba.get_num_threads()
-        numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        own = min(wanted, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        if own != before:  # setting it takes as long as ten thousand weights
+            numba.set_num_threads(own)
         torch.set_num_threads(wanted)  # starting numba's OpenMP pool sets the number that torch reads
         try:
             yield
         finally:
-            numba.set_num_threads(before)
+            if own != before:
+                numba.set_num_threads(before)

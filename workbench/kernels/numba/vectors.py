@@ -66,6 +66,7 @@ def instruction() -> str:
 
 INSTRUCTION = instruction()
 DOTS = INSTRUCTION == "avx512vnni"  # whether four bytes are looked up in four tables, and added up, by one instruction each
+HALVES = "f16c" in features()  # whether the processor itself widens floats of 16 bits
 
 
 def operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
@@ -147,7 +148,10 @@ def emit_fill(builder: Any, value: Any) -> Any:
 
 
 def emit_halves(builder: Any, data: Any, at: Any) -> Any:
-    """32 floats of 16 bits, given as uint16, widened exactly: exponent and fraction moved into place, × 2^112, and the sign."""
+    """32 floats of 16 bits, given as uint16, widened exactly: by the processor, or by moving exponent and fraction into place,
+    × 2^112, and the sign."""
+    if HALVES:
+        return builder.fpext(fetch(builder, data, at, ir.VectorType(ir.HalfType(), 32)), FLOATS)
     half = builder.zext(fetch(builder, data, at, WORDS), INTEGERS)
     size = builder.shl(builder.and_(half, splat(INTEGERS, 0x7FFF)), splat(INTEGERS, 13))
     size = builder.fmul(builder.bitcast(size, FLOATS), splat(FLOATS, 2.0**112))
@@ -180,52 +184,6 @@ def in_halves(builder: Any, table: Any, index: Any) -> Any:
     return builder.shuffle_vector(*found, ir.Constant(ir.VectorType(I32, 64), low + high))
 
 
-def emit_sign_sums(builder: Any, data: Any, at: Any, factor: Any) -> Any:
-    """Sums of 4 neighbouring floats, times a factor, under all 16 patterns of signs: lane i has bit j of i set where float j is
-    added; lanes 16 to 31 hold the same for the next 4 floats."""
-    inputs = fetch(builder, data, at, ir.VectorType(FLOAT, 8))
-    total = splat(FLOATS, 0.0)
-    for place in range(4):
-        value = builder.shuffle_vector(inputs, inputs, ir.Constant(INTEGERS, [place] * 16 + [place + 4] * 16))
-        sign = ir.Constant(FLOATS, [1.0 if lane >> place & 1 else -1.0 for lane in range(32)])
-        total = fused(builder, value, sign, total)
-    return builder.fmul(total, emit_fill(builder, factor))
-
-
-def added(builder: Any, data: Any, at: Any, count: int, act: Callable[..., Any]) -> Any:
-    """The sum over so many floats of what `act` makes of them."""
-    inputs = fetch(builder, data, at, ir.VectorType(FLOAT, count))
-    add = declared(builder, f"llvm.vector.reduce.fadd.v{count}f32", FLOAT, [FLOAT, inputs.type])
-    return builder.call(add, [FLOAT(0.0), act(inputs)], fastmath=("reassoc",))
-
-
-def emit_magnitude(builder: Any, data: Any, at: Any, count: int) -> Any:
-    """Σ|x| of so many floats."""
-    name = f"llvm.fabs.v{count}f32"
-    return added(builder, data, at, count, lambda x: builder.call(declared(builder, name, x.type, [x.type]), [x]))
-
-
-def emit_larger_half(builder: Any, data: Any, at: Any) -> Any:
-    """Σ|x| of 4 floats or of the next 4, whichever is larger."""
-    first, second = (emit_magnitude(builder, data, builder.add(at, I64(offset)), 4) for offset in (0, 4))
-    return builder.select(builder.fcmp_ordered(">", first, second), first, second)
-
-
-def emit_two(builder: Any, first: Any, second: Any) -> Any:
-    """One float in lanes 0 to 15, another one in lanes 16 to 31."""
-    pick = ir.Constant(INTEGERS, [*range(16), *range(48, 64)])
-    return builder.shuffle_vector(emit_fill(builder, first), emit_fill(builder, second), pick)
-
-
-def store_digit(builder: Any, data: Any, at: Any, apart: Any, value: Any, shift: int, mask: int) -> Any:
-    """Some bits of floats cut to integers, as 16 bytes and, `apart` from them, 16 more."""
-    shifted = builder.lshr(builder.fptosi(value, INTEGERS), splat(INTEGERS, shift))
-    digit = builder.trunc(builder.and_(shifted, splat(INTEGERS, mask)), HALF)
-    for place, first in ((at, 0), (builder.add(at, apart), 16)):
-        quarter = builder.shuffle_vector(digit, digit, ir.Constant(ir.VectorType(I32, 16), list(range(first, first + 16))))
-        builder.store(quarter, address(builder, data, place, QUARTER), align=1)
-
-
 def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """x · y + z, in one instruction where there is one."""
     return builder.call(declared(builder, "llvm.fmuladd.v32f32", FLOATS, [FLOATS] * 3), [x, y, z])
@@ -243,6 +201,24 @@ def shifted(builder: Any, act: str, codes: Any, by: Any) -> Any:
     """Every number shifted by the same amount."""
     amount = builder.insert_element(ir.Constant(CODES, ir.Undefined), builder.trunc(by, I16), I32(0))
     return getattr(builder, act)(codes, builder.shuffle_vector(amount, amount, lanes(64, 1)))
+
+
+def emit_chosen(builder: Any, numbers: Any, places: Any, at: Any) -> Any:
+    """64 of some numbers of 16 bits, by their places, which stand side by side; those are read four at a time."""
+    entries, found = builder.bitcast(numbers, I16.as_pointer()), ir.Constant(CODES, ir.Undefined)
+    for first in range(0, CODES.count, 4):
+        four = builder.load(builder.bitcast(builder.gep(places, [builder.add(at, I64(first))]), I64.as_pointer()), align=1)
+        for lane in range(4):
+            place = builder.and_(builder.lshr(four, I64(16 * lane)), I64(0xFFFF))
+            found = builder.insert_element(found, builder.load(builder.gep(entries, [place])), I32(first + lane))
+    return found
+
+
+def emit_store_pairs(builder: Any, data: Any, at: Any, first: Any, second: Any) -> None:
+    """64 numbers, each followed by one of 64 others, as bytes."""
+    order = ir.Constant(ir.VectorType(I32, 128), [lane // 2 + 64 * (lane % 2) for lane in range(128)])
+    pairs = builder.shuffle_vector(first, second, order)
+    builder.store(pairs, address(builder, data, at, pairs.type), align=1)
 
 
 def emit_prefetch(builder: Any, data: Any, at: Any) -> Any:
@@ -276,15 +252,7 @@ load_floats = operation("load_floats", Floats, lambda b, data, at: fetch(b, data
 load_halves = operation("load_halves", Floats, emit_halves)
 load_small = operation("load_small", Floats, lambda b, data, at: b.uitofp(b.zext(fetch(b, data, at, HALF), INTEGERS), FLOATS))
 store_floats = operation("store_floats", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, FLOATS), align=1))
-store_entries = operation("store_entries", types.void, lambda b, data, at, apart, v: store_digit(b, data, at, apart, v, 0, 255))
-store_low = operation("store_low", types.void, lambda b, data, at, apart, v: store_digit(b, data, at, apart, v, 0, 127))
-store_high = operation("store_high", types.void, lambda b, data, at, apart, v: store_digit(b, data, at, apart, v, 7, 255))
 fill = operation("fill", Floats, emit_fill)
-two = operation("two", Floats, emit_two)
-sign_sums = operation("sign_sums", Floats, emit_sign_sums)
-magnitude = operation("magnitude", types.float32, lambda b, data, at: emit_magnitude(b, data, at, 8))
-larger_half = operation("larger_half", types.float32, emit_larger_half)
-energy = operation("energy", types.float32, lambda b, data, at: added(b, data, at, 8, lambda x: b.fmul(x, x)))
 add_floats = operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
 multiply = operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
 multiply_add = operation("multiply_add", Floats, fused)
@@ -293,10 +261,12 @@ field_1 = operation("field_1", Codes, lambda b, data, at: field(b, data, at, 1))
 field_2 = operation("field_2", Codes, lambda b, data, at: field(b, data, at, 2))
 field_4 = operation("field_4", Codes, lambda b, data, at: field(b, data, at, 4))
 field_8 = operation("field_8", Codes, lambda b, data, at: field(b, data, at, 8))
+chosen = operation("chosen", Codes, emit_chosen)
 load_codes = operation("load_codes", Codes, lambda b, data, at: fetch(b, data, at, CODES))
 store_codes = operation("store_codes", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, CODES), align=1))
 store_low_bytes = operation(
     "store_low_bytes", types.void, lambda b, data, at, v: b.store(b.trunc(v, BYTES), address(b, data, at, BYTES), align=1)
 )
+store_pairs = operation("store_pairs", types.void, emit_store_pairs)
 merge = operation("merge", Codes, lambda b, codes, others, by: b.or_(codes, shifted(b, "shl", others, by)))
 drop = operation("drop", Codes, lambda b, codes, by: shifted(b, "lshr", codes, by))
