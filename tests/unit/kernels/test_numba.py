@@ -229,6 +229,18 @@ def test_indices_of_any_shape_are_decoded(rows: int, cols: int, length: int, ent
     assert distance(product(x, tree, cache="none"), x, tree) < BOUND
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 150), st.integers(1, 300), st.integers(1, 32), st.integers(1, 16), st.booleans(), st.booleans())
+@example(130, 99, 5, 3, True, True)  # codes begin anywhere in a byte, groups and words end at different columns
+def test_words_of_any_shape_are_decoded(rows: int, cols: int, length: int, bits: int, path: bool, groups: bool) -> None:
+    """Words of all lengths and codes of all widths, alone or as paths through a trellis."""
+    span = max(1, cols // 3) if groups else cols
+    draw = Draw(rows=rows, cols=cols, seed=length)
+    tree = draw.trellis(min(bits, 4), length, 8, span) if path else draw.vectors(length, min(2**bits - 1, 700), span)
+    x = torch.randn(2, cols, generator=torch.Generator().manual_seed(0))
+    assert distance(product(x, tree, cache="none"), x, tree) < 1e-6
+
+
 def test_inputs_are_rounded_first() -> None:
     tree = rounded(Draw(rows=150, cols=48))
     x = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))

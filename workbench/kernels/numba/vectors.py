@@ -234,6 +234,9 @@ def words(builder: Any, act: str, x: Any, y: Any) -> Any:
 
 
 load = operation("load", Bytes, lambda b, data, at: fetch(b, data, at, BYTES))
+load_long = operation(
+    "load_long", types.int64, lambda b, data, at: b.load(b.bitcast(b.gep(data, [at]), I64.as_pointer()), align=1)
+)
 store = operation("store", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, BYTES), align=1))
 broadcast = operation("broadcast", Bytes, emit_broadcast)
 look_up = operation("look_up", Bytes, emit_look_up)

@@ -17,13 +17,14 @@ from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.formats import LONGEST
 from workbench.kernels.numba.halves import MANY_INPUTS, ROWS, spread
 from workbench.kernels.numba.threads import threads, worth_threads
-from workbench.kernels.numba.vectors import load, store
+from workbench.kernels.numba.vectors import load, load_long, store
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
 
 JOINED = 10  # bits of the index of a word that is made of several
 COPIED = LONGEST  # numbers that one copy moves, whatever the length of a word; the next word overwrites what is too much
-WINDOW = 3  # bytes that hold any code of up to 16 bits, wherever in a byte it begins
+WINDOW = 8  # bytes that are read at once
+WHOLE = 57  # bits of them that are there wherever in a byte the first one is
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,15 @@ def decoded(packed: Packed) -> halves.Halves:
 
 
 @compiled
-def code(stream: np.ndarray, number: int, bits: int) -> np.int64:
-    """Code `number` of a stream."""
-    at = number * bits
-    byte = at >> 3
-    window = np.uint32(stream[byte]) | np.uint32(stream[byte + 1]) << np.uint32(8) | np.uint32(stream[byte + 2]) << np.uint32(16)
-    return np.int64(window >> np.uint32(at & 7)) & ((1 << bits) - 1)
+def move_on(states: np.ndarray, stream: np.ndarray, first: int, bits: int, mask: int) -> None:
+    """The states of all steps after the codes of one more row, which begin with code number `first` of the stream."""
+    together, code, bit = WHOLE // bits, (1 << bits) - 1, first * bits
+    for begin in range(0, len(states), together):
+        window = load_long(stream, bit >> 3) >> (bit & 7)
+        for step in range(begin, min(begin + together, len(states))):
+            states[step] = (states[step] << bits | window & code) & mask
+            window >>= bits
+        bit += together * bits
 
 
 @compiled
@@ -132,23 +136,22 @@ def decode(
     first: int,
     out: np.ndarray,
 ) -> None:
-    """The rows from `first` on into `out [n, groups · width]`, fp16 bits; what lies beyond a group's columns stays zero."""
+    """The rows from `first` on into `out [n, groups · width]`, fp16 bits; what lies beyond a group's columns is any number."""
     steps, mask = (cols + length - 1) // length, (1 << state) - 1
-    width = out.shape[1] // ((cols + span - 1) // span)
-    states = np.zeros(steps, np.int64)
-    row_values = np.empty(steps * length + COPIED, np.uint16)
+    groups = (cols + span - 1) // span
+    width = out.shape[1] // groups
+    states, flat = np.zeros(steps, np.int64), out.reshape(-1)
+    row_values = np.zeros(max(steps * length + COPIED, groups * span + width), np.uint16)
     for row in range(first - (state + bits - 1) // bits + 1, first + len(out)):
-        at = (row % rows) * steps
-        for step in range(steps):
-            states[step] = (states[step] << bits | code(stream, at + step, bits)) & mask
+        move_on(states, stream, (row % rows) * steps, bits, mask)
         if row < first:
             continue
         for step in range(steps):
             store(row_values, step * length, load(words, states[step] * length))
-        for group in range((cols + span - 1) // span):
-            begin = group * span
-            end = min(begin + span, cols)
-            out[row - first, group * width : group * width + end - begin] = row_values[begin:end]
+        for group in range(groups):
+            to = (row - first) * out.shape[1] + group * width
+            for at in range(0, width, COPIED):
+                store(flat, to + at, load(row_values, group * span + at))
 
 
 @compiled
