@@ -10,13 +10,13 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workbench import presets
+from workbench import apart, presets
 from workbench.analysis.speed import running_steps
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import quantized_in
@@ -159,11 +159,31 @@ class Squeeze:
         return all(self.find(stop) is not None for stop in self.stops)
 
     def start(self) -> Job[list[Squeezed]]:
-        """The job that builds what is missing, in a thread of its own: one for all visitors, also while it runs."""
+        """The job that builds what is missing, in a process of its own: one for all visitors, also while it runs."""
         with self._lock:
             if self.job is None or self.job.status is not Status.RUNNING:
-                self.job = Job(self.steps, "building the stops").start()
+                self.job = Job(self.steps_apart, "building the stops").start()
             return self.job
+
+    def steps_apart(self) -> Generator[SqueezeStep | None, None, list[Squeezed]]:
+        """The same as `steps`, in a process of its own that is less urgent than others; None until it has begun."""
+        for step in apart.steps("workbench.analysis.squeeze_apart", self.described()):
+            yield None if step is None else SqueezeStep(self.stops[step["stop"]], step["doing"], step["fraction"])
+        return self.found()
+
+    def described(self) -> dict[str, Any]:
+        """What makes this one, as JSON values, and the number of threads that speed is measured with."""
+        return {
+            "model": str(self.model.folder),
+            "store": str(self.store.folder),
+            "limit_bytes": self.store.limit_bytes,
+            "stops": [asdict(stop) for stop in self.stops],
+            "calibration": [self.calibration.name, self.calibration.documents],
+            "evaluation": [self.evaluation.name, self.evaluation.documents],
+            "tokens": self.tokens,
+            "seed": self.seed,
+            "threads": torch.get_num_threads(),
+        }
 
     def steps(self) -> Generator[SqueezeStep, None, list[Squeezed]]:
         """Build what is missing, from 16 bits down."""

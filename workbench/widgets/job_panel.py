@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 import panel as pn
@@ -22,8 +23,12 @@ ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Fai
 
 
 def memory() -> int:
-    """Bytes of memory that this process has now."""
-    return int(psutil.Process().memory_info().rss)
+    """Bytes of memory that this process has now, and those that it has started."""
+    own, total = psutil.Process(), 0
+    for process in (own, *own.children()):
+        with suppress(psutil.NoSuchProcess):
+            total += int(process.memory_info().rss)
+    return total
 
 
 class JobPanel(pn.viewable.Viewer):

@@ -11,6 +11,7 @@ import workbench as wb
 from workbench.analysis.squeeze import STOPS, Squeeze, Stop, squeeze_table
 from workbench.artifact import load
 from workbench.errors import ArtifactError, WorkbenchError
+from workbench.jobs import Status
 from workbench.models import ModelHandle
 from workbench.models.text import Text
 from workbench.quantizers.contract import finish
@@ -107,6 +108,21 @@ def test_one_job_builds_for_all_visitors(model: ModelHandle, tmp_path: Path) -> 
     job = squeeze.start()
     assert squeeze.start() is job
     assert [known.stop for known in job.result()] == list(SMALL[:2])
+
+
+def test_a_stopped_job_goes_on_where_it_was(model: ModelHandle, tmp_path: Path) -> None:
+    """Its process ends at once; what it has finished is found by the next one."""
+    squeeze = squeeze_of(model, tmp_path)
+    job = squeeze.start()
+    while not squeeze.found() and job.status is Status.RUNNING:
+        job.wait(0.05)
+    job.cancel()
+    assert job.wait(30)
+    assert job.status in (Status.CANCELLED, Status.DONE)
+    before = squeeze.found()
+    assert before
+    assert squeeze.start().result() == squeeze.found()
+    assert squeeze.found()[: len(before)] == before
 
 
 def test_a_stop_that_is_not_built_is_explained(model: ModelHandle, tmp_path: Path) -> None:
