@@ -59,6 +59,26 @@ def test_a_bad_setting_is_explained_where_it_was_made(address: str, open_page: O
     expect(button(page, "Quantize this layer")).to_be_enabled()
 
 
+@pytest.mark.parametrize("width", [1440, 900])
+def test_tooltips_stay_inside_the_window(address: str, open_page: Open, width: int) -> None:
+    """Also those of the controls at its right edge, and none covers its own control."""
+    page = open_page(address, width)
+    tooltip = page.locator("body > .bk-Tooltip")
+    for control in (button(page, "Dark page"), button(page, "Quantize this layer"), page.locator(".bk-description").last):
+        control.hover()
+        expect(tooltip).to_be_visible()
+        own, over = tooltip.bounding_box(), control.bounding_box()
+        assert own is not None
+        assert over is not None
+        assert own["x"] >= 0
+        assert own["x"] + own["width"] <= width
+        assert (
+            own["y"] > over["y"] + over["height"] or own["y"] + own["height"] < over["y"] or own["x"] > over["x"] + over["width"]
+        )
+        page.mouse.move(5, 5)
+        expect(tooltip).to_be_hidden()
+
+
 def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> None:
     page = open_page(address)
     figure(page, "weight")

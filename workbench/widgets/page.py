@@ -22,6 +22,7 @@ from workbench.widgets.notices import Notices, boxed
 from workbench.widgets.offline import EXTENSIONS, local_styles
 from workbench.widgets.steady import steady_figures
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
+from workbench.widgets.tooltips import tooltips_inside
 
 MARKS = [field.name for field in dataclasses.fields(Selection)]
 
@@ -63,6 +64,7 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     pn.extension(*EXTENSIONS, design=look.design(theme()))
     local_styles()
     steady_figures()
+    tooltips_inside()
     try:
         component = make()
     except WorkbenchError as error:
