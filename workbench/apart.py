@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any, TextIO
 
 import psutil
@@ -44,7 +45,8 @@ def steps(module: str, given: Given) -> Generator[dict[str, Any] | None, None, N
     with process:
         reader.start()
         try:
-            print(json.dumps(given), file=process.stdin, flush=True)
+            with suppress(BrokenPipeError):  # it has ended already, which is heard below
+                print(json.dumps(given), file=process.stdin, flush=True)
             yield from heard(lines)
         except EOFError:
             message = f"the process of {module} has ended early (exit code {process.wait()}); what it has finished is kept."

@@ -1,16 +1,19 @@
 """A codebook under the microscope: every code's use, picture, places and error, and what if it were merged or revived."""
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pandas as pd
 import panel as pn
+from torch import Tensor
 
 from workbench.analysis import code_edit, codes
 from workbench.analysis.code_edit import CodeEdit
 from workbench.analysis.codes import Book
 from workbench.analysis.divergence import Divergence
 from workbench.errors import WorkbenchError
+from workbench.quantized import QuantizedLayer
 from workbench.views import codes as views
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.controls import action
@@ -18,14 +21,28 @@ from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.marks import CodeInput, brushed
 from workbench.widgets.salience import BRUSH
 from workbench.widgets.sections import Sections
+from workbench.widgets.study import Study
 
 FIRST = "This layer is not quantized yet: press Quantize this layer."
 NONE = "This recipe has no codebook: try the preset btc at 0.8 bits, or gptvq."
 NO_CODES = "Choose codes: draw a box in the section Use, or type their numbers into Marked codes."
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a result: the codebook of this `number` out of so many, its codewords, error and energy of all vectors."""
+
+    result: QuantizedLayer
+    number: int
+    books: int
+    book: Book
+    errors: Tensor
+    energy: Tensor
+    table: pd.DataFrame
+
+
 class BookSection(Component):
-    """A section over one codebook of the selected layer's result; `book` is None where there is none."""
+    """A section over one codebook of the selected layer's result; `reading` is None where there is none, or not yet."""
 
     watches = ("choice", "results", "selection")
     questions: ClassVar[tuple[str, ...]] = ()
@@ -41,7 +58,10 @@ class BookSection(Component):
         )
         self.plane.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         self.frames = [FigureFrame() for _ in self.questions]
-        return pn.Column(pn.FlexBox(self.plane, *self.controls()), *self.frames, sizing_mode="stretch_width")
+        self.reading: Reading | None = None
+        body = pn.Column(pn.FlexBox(self.plane, *self.controls()), *self.frames, sizing_mode="stretch_width")
+        self.study = Study(body, self.notices, threaded=self.threaded)
+        return self.study.view
 
     def controls(self) -> list[pn.viewable.Viewable]:
         """Switches of the section; none by default."""
@@ -49,29 +69,41 @@ class BookSection(Component):
 
     def refresh(self) -> None:
         """Read the codebook and its errors, then draw, or say why there is nothing to draw."""
-        result = self.session.result
-        found = [] if result is None else codes.books(result.packed)
-        options = {f"codebook {number + 1}": number for number in range(max(len(found), 1))}
-        if options != self.plane.options:
-            self.plane.param.update(options=options, value=0)
-        self.plane.visible = len(found) > 1
-        self.book: Book | None = found[self.plane.value or 0] if found else None
-        if result is None or self.book is None:
+        result, number, known = self.session.result, int(self.plane.value or 0), self.reading
+        if known is not None and (known.result is not result or known.number != number):
+            known = self.reading = None  # it is of something else
+
+        def read() -> Reading | None:
+            return known or (None if result is None else self.read(result, number))
+
+        light = result is None or known is not None or self.session.portrait().is_light
+        self.study.run([read], lambda found: self._draw(result, found), at_once=light)
+
+    def read(self, result: QuantizedLayer, number: int) -> Reading | None:
+        """A result's codebook of this number, or its last one; None where it has none."""
+        books = codes.books(result.packed)
+        if not books:
+            return None
+        number = min(number, len(books) - 1)
+        book = books[number]
+        errors, energy = codes.vector_errors(result.packed, self.session.shared.weight(result.name).float(), book)
+        return Reading(result, number, len(books), book, errors, energy, codes.code_table(book, errors, energy))
+
+    def _draw(self, result: QuantizedLayer | None, found: Reading | None) -> None:
+        self.reading = found
+        number, books = (0, 1) if found is None else (found.number, found.books)
+        options = {f"codebook {place + 1}": place for place in range(books)}
+        self.plane.param.update(options=options, value=number, visible=books > 1)
+        if found is None:
             for frame, question in zip(self.frames, self.questions, strict=True):
                 frame.say(question, FIRST if result is None else NONE)
             return
-        self.weight = self.session.original()
-        self.errors, self.energy = codes.vector_errors(result.packed, self.weight, self.book)
-        self.marks = tuple(code for code in self.session.selection.codes if code < self.book.entries)
-        self.paint(self.book)
+        self.marks = tuple(code for code in self.session.selection.codes if code < found.book.entries)
+        self.paint(found)
 
-    def paint(self, book: Book) -> None:
+    def paint(self, found: Reading) -> None:
         """Draw what was read."""
         raise NotImplementedError
-
-    def table(self, book: Book) -> pd.DataFrame:
-        """Every codeword of the book."""
-        return codes.code_table(book, self.errors, self.energy)
 
 
 class UseSection(BookSection):
@@ -87,12 +119,13 @@ class UseSection(BookSection):
         plot.param.watch(lambda event: self.notices.guard(lambda: self._brushed(event)), "selected_data")
         return view
 
-    def paint(self, book: Book) -> None:
+    def paint(self, found: Reading) -> None:
         """One point a codeword."""
-        self.frames[0].draw(views.scatter(book, self.table(book), codes.index_entropy(book), self.marks, theme=theme()))
+        entropy = codes.index_entropy(found.book)
+        self.frames[0].draw(views.scatter(found.book, found.table, entropy, self.marks, theme=theme()))
 
     def _brushed(self, event: Any) -> None:
-        if self.book is not None and (places := brushed(event)):
+        if self.reading is not None and (places := brushed(event)):
             self.live.mark(codes=places)  # the first trace is in the order of their numbers
 
 
@@ -109,9 +142,9 @@ class PictureSection(BookSection):
         self.order.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         return [self.order]
 
-    def paint(self, book: Book) -> None:
+    def paint(self, found: Reading) -> None:
         """The first few in this order."""
-        self.frames[0].draw(views.pictures(book, self.table(book), self.order.value, self.marks, theme=theme()))
+        self.frames[0].draw(views.pictures(found.book, found.table, self.order.value, self.marks, theme=theme()))
 
 
 class PlaceSection(BookSection):
@@ -119,13 +152,14 @@ class PlaceSection(BookSection):
 
     questions = ("Where do these codes sit?", "Do these codes serve their weights well?")
 
-    def paint(self, book: Book) -> None:
+    def paint(self, found: Reading) -> None:
         """Both figures for the marked codes."""
+        book = found.book
         if not self.marks:
             for frame, question in zip(self.frames, self.questions, strict=True):
                 frame.say(question, NO_CODES)
             return
-        table, bins = codes.error_profile(book, self.marks, self.errors, self.energy)
+        table, bins = codes.error_profile(book, self.marks, found.errors, found.energy)
         shape = (book.node.rows, book.node.cols)
         self.frames[0].draw(views.where(codes.positions(book, self.marks), table, self.marks, shape, theme=theme()))
         self.frames[1].draw(views.served(table, bins, self.marks, theme=theme()))
@@ -169,16 +203,15 @@ class EditSection(BookSection):
         self.buttons["Apply"].disabled = self.edit is None
         super().refresh()
 
-    def paint(self, book: Book) -> None:
+    def paint(self, found: Reading) -> None:
         """The edit that was tried on this result, or what can be done."""
         for field in (self.code, self.into):
-            field.param.update(end=book.entries - 1, value=min(field.value or 0, book.entries - 1))
+            field.param.update(end=found.book.entries - 1, value=min(field.value or 0, found.book.entries - 1))
         if self.edit is None:
-            self.frames[0].say(self.questions[0], f"{self._suggestion(book)} Nothing is changed until Apply is pressed.")
+            self.frames[0].say(self.questions[0], f"{self._suggestion(found.table)} Nothing is changed until Apply is pressed.")
 
-    def _suggestion(self, book: Book) -> str:
+    def _suggestion(self, table: pd.DataFrame) -> str:
         """The rarest used code, the one most like it, and the first dead one."""
-        table = self.table(book)
         used, dead = table[table["count"] > 0], table[table["count"] == 0]
         rare = used.loc[used["count"].idxmin()]
         like = "" if pd.isna(rare["nearest"]) else f"; most like it is code {int(rare['nearest'])}"
@@ -204,13 +237,16 @@ class EditSection(BookSection):
 
     def _try(self, change: Callable[..., CodeEdit]) -> None:
         """Make the edit and measure it, as a job: errors, bits and the KL that this layer causes."""
-        result, book = self.session.result, self.book
-        if result is None or book is None:
+        result, found = self.session.result, self.reading
+        if self.study.jobs.running:
+            raise WorkbenchError("the codebook is still being read; try again when its figures are there.")
+        if result is None or found is None:
             raise WorkbenchError(FIRST if result is None else NONE)
-        session, weight = self.session, self.weight
+        session, book = self.session, found.book
 
         def steps() -> Generator[Any, None, tuple[CodeEdit, pd.DataFrame]]:
             stats = yield from session.shared.stats_steps()
+            weight = session.shared.weight(result.name).float()
             edit = change(result, weight, stats[result.name].moment, book.path)
             yield
             changed: list[Divergence] = []

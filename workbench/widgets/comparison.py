@@ -1,11 +1,15 @@
 """Which result is better? Pinned results side by side, of one layer and of whole models."""
 
+from collections.abc import Generator
+
 import panel as pn
 
 from workbench.views import comparison as views
+from workbench.views.figure import Figure
 from workbench.widgets.component import Component, FigureFrame, data_table, theme
 from workbench.widgets.controls import PLAIN, action
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.study import Study
 
 BITS, ERRORS, MODELS = (
     "How much error for how many bits?",
@@ -34,8 +38,9 @@ class ComparisonView(Component):
         self.off = pn.widgets.Button(label="Unpin", width=90, margin=PLAIN)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.view.visible = False
-        self.jobs.param.watch(lambda event: self.all.param.update(disabled=event.new), "running")
+        self.jobs.param.watch(lambda _: self._allow(), "running")
         self.bits, self.errors, self.models = FigureFrame(), FigureFrame(), FigureFrame()
+        self.study = Study(self.errors.view, self.notices, threaded=self.threaded)
         self.layer_table, self.model_table = pn.Column(sizing_mode="stretch_width"), pn.Column(sizing_mode="stretch_width")
         self.one.on_click(lambda _: self.notices.guard(self.pin))
         self.all.on_click(lambda _: self.notices.guard(self.pin_model))
@@ -46,7 +51,7 @@ class ComparisonView(Component):
             self.jobs,
             self.layer_table,
             self.bits,
-            self.errors,
+            self.study,
             self.model_table,
             self.models,
             sizing_mode="stretch_width",
@@ -55,8 +60,7 @@ class ComparisonView(Component):
     def refresh(self) -> None:
         """All pins, and whether there is something to pin."""
         pins = self.session.pins
-        self.one.disabled = self.session.result is None
-        self.all.disabled = self.jobs.running or not self.session.results
+        self._allow()
         labels = [*pins.layers, *(label for label in pins.models if label not in pins.layers)]
         latest = labels[-1] if labels else None
         self.which.param.update(options=labels, value=self.which.value if self.which.value in labels else latest)
@@ -65,12 +69,23 @@ class ComparisonView(Component):
             place[:] = [] if table.empty else [data_table(table)]
         self._figures()
 
+    def _allow(self) -> None:
+        self.one.disabled = self.jobs.running or self.session.result is None
+        self.all.disabled = self.jobs.running or not self.session.results
+
     def pin(self) -> None:
-        """Pin the selected layer's result."""
-        if self.session.result is not None:
-            self.which.value = None
-            self.session.pins.pin_layer(self.session.result, self.session.original())
-            self.refresh()
+        """Time the selected layer's result and pin it."""
+        result, original = self.session.result, self.session.portrait()
+        if result is None:
+            return
+
+        def steps() -> Generator[None, None, str]:
+            yield
+            return self.session.pins.pin_layer(result, original.weight.float())
+
+        self.jobs.view.visible = True
+        self.which.value = None
+        self.jobs.run(steps, "timing this layer", ended=lambda _: self.refresh())
 
     def pin_model(self) -> None:
         """Measure the quantized model and pin it."""
@@ -91,11 +106,18 @@ class ComparisonView(Component):
             self.bits.draw(views.bits_against_error(pins.layer_table(), current, theme=theme()))
         else:
             self.bits.say(BITS, f"Nothing is pinned yet: {first}, change the recipe and pin again.")
-        here = {label: pin.result.weight() for label, pin in pins.layers.items() if pin.result.name == self.session.layer}
+        here = {label: pin.result for label, pin in pins.layers.items() if pin.result.name == self.session.layer}
         if here:
-            self.errors.draw(views.weight_errors(self.session.original(), here, theme=theme()))
+            original, colours = self.session.portrait(), theme()
+
+            def errors() -> Figure:
+                decoded = {label: result.weight() for label, result in here.items()}
+                return views.weight_errors(original.weight.float(), decoded, theme=colours)
+
+            self.study.run([errors], self.errors.draw, at_once=original.is_light)
         else:
-            self.errors.say(ERRORS, f"No result of this layer is pinned: {first}.")
+            missing = f"No result of this layer is pinned: {first}."
+            self.study.run([], lambda: self.errors.say(ERRORS, missing), at_once=True)
         if pins.models:
             self.models.draw(views.models(pins.model_table(), current, theme=theme()))
         else:

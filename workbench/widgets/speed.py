@@ -71,7 +71,8 @@ class SpeedView(Component):
         if self.jobs.running:
             return
         result, now = self.session.result, self._now()
-        rows, cols = self.session.original().shape
+        layer_of = self.session.model.layer(self.session.layer)
+        rows, cols = layer_of.rows, layer_of.cols
         batch, threads = int(self.batch.value or 1), int(self.threads.value or 1)
 
         def steps() -> Generator[Measuring, None, Result]:

@@ -37,11 +37,16 @@ class Study(pn.viewable.Viewer):
         self.body = body
         self.jobs = JobPanel(notices, threaded=threaded, period=PERIOD)
         self.jobs.view.visible = False
+        self.wishes = 0
         self.view = pn.Column(self.jobs, body, sizing_mode="stretch_width")
 
     def run(self, wanted: Sequence[Callable[[], Any]], draw: Callable[..., None], *, at_once: bool) -> None:
-        """Call everything `wanted`, then `draw` with what came of it."""
+        """Call everything `wanted`, then `draw` with what came of it; what was wished before is not drawn any more."""
+        self.wishes += 1
+        wish = self.wishes
         if at_once:
+            self.jobs.cancel()
+            self._show(busy=False)
             draw(*(find() for find in wanted))
             return
 
@@ -52,18 +57,20 @@ class Study(pn.viewable.Viewer):
                 yield Found(len(found), len(wanted))
             return found
 
+        def seen(job: Job[Any]) -> None:
+            if job.seconds > PATIENCE and wish == self.wishes:
+                self._show(busy=True)
+
         def ended(job: Job[list[Any]]) -> None:
-            if job.status is Status.DONE and not self.jobs.waits:
+            if wish != self.wishes:
+                return
+            if job.status is Status.DONE:
                 self._show(busy=False)
                 draw(*job.result())
-            elif not self.jobs.waits:
+            else:
                 self.jobs.view.visible = True  # it was stopped, or failed, and can be resumed
 
-        self.jobs.run(steps, "reading the weights", seen=self._seen, ended=ended, latest=True)
-
-    def _seen(self, job: Job[Any]) -> None:
-        if job.seconds > PATIENCE:
-            self._show(busy=True)
+        self.jobs.run(steps, "reading the weights", seen=seen, ended=ended, latest=True)
 
     def _show(self, *, busy: bool) -> None:
         self.jobs.view.visible = busy

@@ -1,10 +1,13 @@
 """The codebook under the microscope: marks link its sections, and an edit is measured before anything changes."""
 
+import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import workbench as wb
+from workbench.analysis import codes, portrait
 from workbench.quantized import QuantizedModel
 from workbench.recipe import LayerPlan
 from workbench.session import Session, SharedModel
@@ -47,6 +50,30 @@ def test_every_kind_of_codebook_is_shown(session: Session, preset: str) -> None:
     assert view.notices.messages == []
 
 
+def test_a_large_layer_is_read_beside_the_page(made: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = UseSection(made, threaded=False).frames[0].figure
+    monkeypatch.setattr(portrait, "LIGHT", 0)
+    gate, vector_errors = threading.Event(), codes.vector_errors
+
+    def when_it_opens(*given: object) -> object:
+        gate.wait(30)
+        return vector_errors(*given)
+
+    monkeypatch.setattr(codes, "vector_errors", when_it_opens)
+    view, edit = UseSection(made, threaded=True), EditSection(made, threaded=True)
+    assert view.frames[0].figure is None, "the page is there while the codebook is read"
+    edit.buttons["Merge"].clicks += 1
+    assert "is still being read; try again" in edit.notices.messages[0]
+    gate.set()
+    for section in (view, edit):
+        section.study.jobs.job.wait(30)
+        section.study.jobs.look()
+    pd.testing.assert_frame_equal(view.frames[0].figure.table, small.table)
+    monkeypatch.setattr(codes, "vector_errors", None)
+    view.live.mark(codes=[1])  # what was read is drawn anew, and not read again
+    assert view.frames[0].figure.plot != small.plot
+
+
 def test_a_box_marks_codes_and_all_sections_follow(made: Session) -> None:
     use = UseSection(made, threaded=False)
     pictures, places = PictureSection(use.live), PlaceSection(use.live)
@@ -68,7 +95,7 @@ def test_another_plane_has_other_codes(session: Session) -> None:
 def test_an_edit_is_measured_and_kept_only_when_applied(made: Session) -> None:
     view, before = EditSection(made, threaded=False), made.result
     assert "is used least" in view.frames[0].answer.object
-    table = view.table(view.book)
+    table = view.reading.table
     used = table[table["count"] > 0]["codeword"].tolist()
     view.code.value, view.into.value = used[:2]
     assert view.buttons["Apply"].disabled

@@ -87,3 +87,15 @@ def test_the_page_goes_on_while_figures_are_worked_out_and_the_latest_wish_wins(
     study.jobs.look()
     assert drawn == ["second"]
     assert not study.jobs.view.visible
+
+
+def test_what_is_there_at_once_is_not_drawn_over_by_an_earlier_wish() -> None:
+    study, gate, drawn = Study(pn.Column(), Notices(), threaded=True), threading.Event(), []
+    study.run([lambda: gate.wait(30)], lambda found: drawn.append(("first", found)), at_once=False)
+    study.run([lambda: "second"], drawn.append, at_once=True)
+    assert drawn == ["second"]
+    gate.set()
+    study.jobs.job.wait(30)
+    study.jobs.look()
+    assert drawn == ["second"]
+    assert not study.jobs.view.visible

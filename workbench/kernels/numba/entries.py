@@ -40,7 +40,7 @@ def of_quarters(b: Any, x: Any) -> Any:
     return b.fadd(b.fadd(first, second), b.fadd(third, fourth))
 
 
-def largest(b: Any, data: Any, at: Any, steps: int, digits: int) -> Any:
+def emit_largest(b: Any, data: Any, at: Any, steps: int, digits: int) -> Any:
     """What bounds the entries of so many steps: the largest Σ|x| of a step, or with two digits of a quarter."""
     size = of_quarters(b, fetch(b, data, at, ir.VectorType(FLOAT, STEP * steps)))
     if digits == 1:
@@ -94,7 +94,7 @@ def digit(b: Any, pairs: Sequence[Any], number: int, mask: int) -> Any:
     return found if mask == 255 else b.and_(found, splat(found.type, mask))
 
 
-def fill(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any, steps: int, digits: int) -> None:
+def emit_tables(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any, steps: int, digits: int) -> None:
     """Write the tables of so many steps, whose unit is 1 / inverse: the first ones side by side, then the second ones; low digits
     (of 7 bits where there are two), then high ones."""
     inputs = fetch(b, data, at, ir.VectorType(FLOAT, STEP * steps))
@@ -112,28 +112,28 @@ def fill(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any, steps: i
 
 
 def sized(steps: int, digits: int) -> Any:
-    """`largest` for so many steps and digits."""
-    return operation(f"largest_{steps}_{digits}", types.float32, lambda b, data, at: largest(b, data, at, steps, digits))
+    """`emit_largest` for so many steps and digits."""
+    return operation(f"largest_{steps}_{digits}", types.float32, lambda b, data, at: emit_largest(b, data, at, steps, digits))
 
 
-def filled(steps: int, digits: int) -> Any:
-    """`fill` for so many steps and digits."""
+def written(steps: int, digits: int) -> Any:
+    """`emit_tables` for so many steps and digits."""
 
     def emit(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any) -> Any:
-        return fill(b, data, at, inverse, table, to, steps, digits)
+        return emit_tables(b, data, at, inverse, table, to, steps, digits)
 
-    return operation(f"fill_{steps}_{digits}", types.void, emit)
+    return operation(f"write_{steps}_{digits}", types.void, emit)
 
 
 largest_fast, largest_exact = sized(1, 1), sized(1, 2)
 largest_fast_word, largest_exact_word = sized(WORD, 1), sized(WORD, 2)
-fill_fast, fill_exact = filled(1, 1), filled(1, 2)
-fill_fast_word, fill_exact_word = filled(WORD, 1), filled(WORD, 2)
+write_fast, write_exact = written(1, 1), written(1, 2)
+write_fast_word, write_exact_word = written(WORD, 1), written(WORD, 2)
 
 
 @compiled(inline="always")
 def size_of(x: np.ndarray, at: int, abreast: int, digits: int) -> np.float32:
-    """What bounds the entries of so many steps, as `largest`."""
+    """What bounds the entries of so many steps, as `emit_largest`."""
     if abreast == 1:
         return largest_fast(x, at) if digits == 1 else largest_exact(x, at)
     return largest_fast_word(x, at) if digits == 1 else largest_exact_word(x, at)
@@ -141,13 +141,13 @@ def size_of(x: np.ndarray, at: int, abreast: int, digits: int) -> np.float32:
 
 @compiled(inline="always")
 def write(x: np.ndarray, at: int, inverse: np.float32, abreast: int, digits: int, table: np.ndarray, to: int) -> None:
-    """The tables of so many steps, as `fill`."""
+    """The tables of so many steps, as `emit_tables`."""
     if abreast == 1:
         if digits == 1:
-            fill_fast(x, at, inverse, table, to)
+            write_fast(x, at, inverse, table, to)
         else:
-            fill_exact(x, at, inverse, table, to)
+            write_exact(x, at, inverse, table, to)
     elif digits == 1:
-        fill_fast_word(x, at, inverse, table, to)
+        write_fast_word(x, at, inverse, table, to)
     else:
-        fill_exact_word(x, at, inverse, table, to)
+        write_exact_word(x, at, inverse, table, to)

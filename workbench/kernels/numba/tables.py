@@ -4,7 +4,7 @@ Inputs come in steps of 8, two tables each; steps come in chunks that share one 
 `round(sum / scale) + offset`, and fits:
 
     fast    a byte, which may begin again at 0: the two that one step selects add up to 0 to 255, so a byte holds their sum
-    exact  15 bits as a low digit of 7 and a high one of 8: a byte holds the sum of two low digits, but one high digit
+    exact   15 bits as a low digit of 7 and a high one of 8: a byte holds the sum of two low digits, but one high digit
 
 A step so large that the scale of its chunk would round the others away has one of its own (LLM inputs have such outliers): it is
 added with its chunk, and then once more on its own, times what its scale is larger. So the loops are the same for all inputs, and
