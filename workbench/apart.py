@@ -91,7 +91,7 @@ def answer(module: str) -> None:
         for step in importlib.import_module(module).steps(given):
             print(json.dumps(step), file=answers, flush=True)
         print("{}", file=answers, flush=True)
-    except WorkbenchError as error:
+    except (WorkbenchError, OSError) as error:
         print(json.dumps({FAILED: str(error)}), file=answers, flush=True)
 
 

@@ -23,7 +23,7 @@ def steps(given):
     for number in range(given["count"]):
         yield {"number": number, "pid": os.getpid(), "priority": psutil.Process().nice()}
     if given.get("says"):
-        raise WorkbenchError(given["says"])
+        raise {"mistake": WorkbenchError, "disk": OSError}[given["error"]](given["says"])
     if given.get("exits"):
         os._exit(given["exits"])
     time.sleep(given.get("waits", 0))
@@ -81,9 +81,12 @@ def test_while_nothing_is_new_the_last_step_is_said_again() -> None:
     run.close()
 
 
-def test_its_mistakes_are_sentences() -> None:
-    with pytest.raises(WorkbenchError, match="^group size 7 does not divide 12 columns$"):
-        list(apart.steps("counts", {"count": 1, "says": "group size 7 does not divide 12 columns"}))
+@pytest.mark.parametrize(
+    ("error", "says"), [("mistake", "group size 7 does not divide 12 columns"), ("disk", "no space left on device")]
+)
+def test_its_mistakes_and_full_disks_are_sentences(error: str, says: str) -> None:
+    with pytest.raises(WorkbenchError, match=f"^{says}$"):
+        list(apart.steps("counts", {"count": 1, "error": error, "says": says}))
 
 
 def test_an_early_end_is_said() -> None:
