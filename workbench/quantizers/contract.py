@@ -6,7 +6,7 @@
     assignment  in which order columns are coded and where their error goes
     correction  what is added to the coded matrix, paid for in the ledger
     activations what happens to the layer's input when it runs
-    refinement  what is trained of a whole block once its layers are quantized, at the same stored bits
+    refinement  what is trained of a whole block once its layers are quantized, at the same stored bits (in `learning.refine`)
 
 Shapes: weight `[rows, cols] = [out_features, in_features]`, second moment `[cols, cols] = E[x xᵀ]`, float32 throughout;
 a moment of None means "not calibrated" and stands for the identity. Parts are frozen and hold settings only; what they
@@ -25,7 +25,6 @@ from workbench.recipe import Part
 
 if TYPE_CHECKING:
     from workbench.quantizers.learning.descent import LearningStep
-    from workbench.quantizers.learning.refine import QuantizedBlock
 
 Params = dict[str, Tensor]
 Step = TypeVar("Step")
@@ -285,17 +284,6 @@ class Activations(QuantizerPart):
 
     def pack(self, inner: Packed) -> Packed:
         """The stored form: `inner`, or `inner` wrapped in a format that rounds its input. Nothing more is stored."""
-        raise NotImplementedError
-
-
-class Refinement(QuantizerPart):
-    """Training of a block whose layers are all quantized, where blocks run in sequence. Subclasses register under "refinement".
-
-    Numbers change, not their types and sizes: stored bits stay as they are.
-    """
-
-    def refine(self, block: "QuantizedBlock", seed: int) -> Generator["LearningStep", None, "QuantizedBlock"]:
-        """The block with better numbers, never worse on held-out windows."""
         raise NotImplementedError
 
 

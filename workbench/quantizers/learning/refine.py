@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed
+from workbench.quantizers.contract import QuantizerPart
 from workbench.quantizers.learning.block import HELD_OUT, BlockLoss, draw_batches
 from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
 from workbench.quantizers.learning.stored import StoredForms, Trained
@@ -28,6 +29,17 @@ class QuantizedBlock:
     names: Mapping[str, str]
     orient: Mapping[str, Callable[[Tensor], Tensor]]
     vectors: Mapping[str, Tensor]
+
+
+class Refinement(QuantizerPart):
+    """Training of a block whose layers are all quantized, where blocks run in sequence. Subclasses register under "refinement".
+
+    Numbers change, not their types and sizes: stored bits stay as they are.
+    """
+
+    def refine(self, block: QuantizedBlock, seed: int) -> Generator[LearningStep, None, QuantizedBlock]:
+        """The block with better numbers, never worse on held-out windows."""
+        raise NotImplementedError
 
 
 def refine_block(

@@ -3,9 +3,8 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from workbench.quantizers.contract import Refinement
 from workbench.quantizers.learning.descent import LearningStep, Schedule
-from workbench.quantizers.learning.refine import QuantizedBlock, refine_block
+from workbench.quantizers.learning.refine import QuantizedBlock, Refinement, refine_block
 from workbench.recipe import setting
 from workbench.registry import register
 

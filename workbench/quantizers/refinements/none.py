@@ -3,9 +3,8 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from workbench.quantizers.contract import Refinement
 from workbench.quantizers.learning.descent import LearningStep
-from workbench.quantizers.learning.refine import QuantizedBlock
+from workbench.quantizers.learning.refine import QuantizedBlock, Refinement
 from workbench.registry import register
 
 
