@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -38,6 +39,19 @@ class Step(Protocol):
     @property
     def fraction(self) -> float:
         """How much of the whole is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """`done` of `total` equal things are done."""
+
+    done: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """How much of the whole is done, 0 to 1."""
+        return self.done / self.total
 
 
 class Job(Generic[T]):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.analysis.compare import check_tokens
 from workbench.analysis.divergence import diverge
+from workbench.jobs import Counted
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text
 
@@ -39,17 +40,10 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class CompareStep:
+class CompareStep(Counted):
     """`table` holds what is measured so far, one row a model, the original first."""
 
     table: "pd.DataFrame"
-    done: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        """How much of the whole is done, 0 to 1."""
-        return self.done / self.total
 
 
 def compare_models(
@@ -73,7 +67,7 @@ def compare_models(
             rows.append((original.name, *stored(original), 0.0, 0.0, 0.0, 1.0, *own))
         kl = (found.kl, *found.kl_interval, 1 - found.top1_changed)
         rows.append((other.name, *stored(other), *kl, found.perplexity, *found.perplexity_interval))
-        yield CompareStep(pd.DataFrame(rows, columns=COLUMNS), done, len(others))
+        yield CompareStep(done, len(others), pd.DataFrame(rows, columns=COLUMNS))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

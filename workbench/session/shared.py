@@ -14,7 +14,7 @@ from workbench.analysis.replay import Replay
 from workbench.analysis.squeeze import Squeeze
 from workbench.analysis.weights import Sketch
 from workbench.calibration import CalibrationStats, calibrate
-from workbench.jobs import Job, Queue, Status
+from workbench.jobs import Counted, Job, Queue, Status
 from workbench.models import ModelHandle
 from workbench.models.fused import in_basis
 from workbench.models.text import text
@@ -27,17 +27,10 @@ QUEUE = Queue(max(1, (os.cpu_count() or 1) // 2))  # long jobs of all sessions o
 
 
 @dataclass(frozen=True)
-class Read:
-    """One layer has been read: `done` of `total` weights of the model are known from their sketches."""
+class Read(Counted):
+    """One layer has been read: so many weights of the model are known from their sketches."""
 
     layer: str
-    done: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        """Share of the weights that are known."""
-        return self.done / self.total
 
 
 @dataclass(frozen=True)
@@ -155,7 +148,7 @@ class SharedModel:
         for name in self.model.layer_names:
             if name not in self.sketches:
                 self.sketch(name)
-                yield Read(name, sum(sizes[known] for known in list(self.sketches)), sum(sizes.values()))
+                yield Read(sum(sizes[known] for known in list(self.sketches)), sum(sizes.values()), name)
 
     def stream(self) -> residual.Stream:
         """Every channel of the residual stream through the model, with its inputs once the calibration text has been read."""

@@ -1,7 +1,6 @@
 """How small can the key-value cache be? Schemes measured on a text, and the story written through one of them."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
 
 import panel as pn
@@ -9,7 +8,7 @@ import panel as pn
 from workbench.analysis.kv import BLOCK, CacheResult, cache_table, cached, measure_cache
 from workbench.analysis.writing import Writing, write_together
 from workbench.errors import WorkbenchError
-from workbench.jobs import Job
+from workbench.jobs import Counted, Job
 from workbench.models.text import text
 from workbench.quantizers.kv import parse
 from workbench.views import kv as views
@@ -33,19 +32,6 @@ SCHEMES = (
 )
 TOKENS = 1024
 QUESTION = "Does it still write the same through this cache?"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """How many schemes are measured of how many were asked for."""
-
-    done: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        """0 to 1."""
-        return self.done / self.total
 
 
 class CacheView(Component):
@@ -126,9 +112,9 @@ class CacheView(Component):
         if not self.schemes.value:
             raise WorkbenchError("no scheme is chosen; choose one or more above.")
 
-        def steps() -> Generator[Measured, None, None]:
+        def steps() -> Generator[Counted, None, None]:
             for done, scheme in enumerate(missing):
-                yield Measured(done, len(missing))
+                yield Counted(done, len(missing))
                 self.results[scheme, tokens, block] = measure_cache(
                     self.session.model, scheme, text("evaluation"), tokens=tokens, block=block
                 )

@@ -1,29 +1,15 @@
 """Figures of a matrix: what they show is found out at once where it is small, and out of the page's way where it is large."""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import panel as pn
 
-from workbench.jobs import Job, Status
+from workbench.jobs import Counted, Job, Status
 from workbench.widgets.job_panel import PATIENCE, JobPanel
 from workbench.widgets.notices import Notices
 
 PERIOD = 40  # milliseconds between looks
-
-
-@dataclass(frozen=True)
-class Found:
-    """`done` of `total` things that the figures show are known."""
-
-    done: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        """How much of the whole is done, 0 to 1."""
-        return self.done / self.total
 
 
 class Study(pn.viewable.Viewer):
@@ -50,11 +36,11 @@ class Study(pn.viewable.Viewer):
             draw(*(find() for find in wanted))
             return
 
-        def steps() -> Generator[Found, None, list[Any]]:
+        def steps() -> Generator[Counted, None, list[Any]]:
             found = []
             for find in wanted:
                 found.append(find())
-                yield Found(len(found), len(wanted))
+                yield Counted(len(found), len(wanted))
             return found
 
         def seen(job: Job[Any]) -> None:
