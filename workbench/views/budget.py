@@ -50,7 +50,7 @@ def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
         y="KL, nats per token (log scale)",
         height=420,
         showlegend=True,
-        yaxis={"type": "log", "dtick": "D2", "tickformat": "~g"},
+        yaxis=themes.LOGARITHMIC | {"tickformat": "~g"},
         xaxis={"tickangle": -60, "tickfont": {"size": 10, "color": theme.muted}},
         bargap=themes.gap(len(names), 0.15),
         barmode="overlay",
@@ -217,7 +217,7 @@ def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *
         y="KL, nats per token (log scale)",
         height=340,
         showlegend=True,
-        yaxis={"type": "log", "dtick": "D2", "tickformat": "~g"},
+        yaxis=themes.LOGARITHMIC | {"tickformat": "~g"},
         margin={"l": 64, "r": 150, "t": 24, "b": 48},
     )
     table = pd.concat([curve, uniform, measured], ignore_index=True)

@@ -49,9 +49,7 @@ def shares(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
 
 def log_axes(theme: Theme, x: str, y: str) -> dict[str, Any]:
     """Both axes logarithmic: ranks run over decades, and so do shares."""
-    return themes.layout(
-        theme, x=x, y=y, xaxis={"type": "log", "dtick": "D2"}, yaxis={"type": "log", "dtick": "D2", "tickformat": ".2~%"}
-    )
+    return themes.layout(theme, x=x, y=y, xaxis=themes.LOGARITHMIC, yaxis=themes.LOGARITHMIC | {"tickformat": ".2~%"})
 
 
 def patterns_sentence(original: SignPatterns, transformed: SignPatterns | None) -> str:

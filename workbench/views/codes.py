@@ -33,7 +33,7 @@ def scatter(
         height=380,
         dragmode="select",
         hovermode="closest",
-        xaxis={"type": "log", "dtick": "D2"},
+        xaxis=themes.LOGARITHMIC,
     )
     marked = shown[shown["codeword"].isin(list(chosen))]
     data = [points(shown, "codewords", theme.quantized, 7), points(marked, "chosen", theme.accent, 12)]

@@ -37,7 +37,7 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
             y="perplexity (95 % of its ratio to the whole cache)",
             height=420,
             showlegend=False,
-            xaxis={"type": "log", "dtick": "D2"},
+            xaxis=themes.LOGARITHMIC,
             shapes=[
                 {
                     "type": "line",

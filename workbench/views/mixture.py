@@ -55,7 +55,7 @@ def spectrum(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             x="rank",
             y="eigenvalue (log scale)",
             showlegend=True,
-            xaxis={"type": "log", "dtick": "D2"},
+            xaxis=themes.LOGARITHMIC,
             yaxis={"type": "log", "exponentformat": "power"},
         ),
     }

@@ -168,7 +168,7 @@ def standing(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> 
         y="× the average channel",
         height=380,
         xaxis={"type": "category", "tickangle": -20, "showgrid": False},
-        yaxis={"type": "log", "dtick": "D2"},
+        yaxis=themes.LOGARITHMIC,
         shapes=[average(theme)],
     )
     best = table.loc[table["rank"].idxmin()]

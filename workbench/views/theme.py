@@ -71,6 +71,9 @@ DARK = Theme(
 
 THEMES = {"light": LIGHT, "dark": DARK}
 
+# a logarithmic axis: all numbers in one size, where Plotly itself writes the 2 and the 5 of a decade smaller than the 1
+LOGARITHMIC = {"type": "log", "tickvals": [step * 10.0**decade for decade in range(-9, 13) for step in (1, 2, 5)]}
+
 
 def interval(table: "pd.DataFrame", column: str, color: str, *, scale: float = 1.0, **more: Any) -> dict[str, Any]:
     """Error bars from `column`_low to `column`_high around `column`, all times `scale`."""
