@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import KernelError
-from workbench.kernels.mode import Product
+from workbench.kernels.mode import Product, check_columns
 from workbench.kernels.packed import Packed
 
 
@@ -84,21 +84,23 @@ class Shaped:
         return self.product.bytes
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x Wᵀ in the type of `x`. KernelError where a gradient is asked for."""
+        """x Wᵀ in the type of `x`. KernelError where a gradient is asked for, or inputs have another width."""
+        check_columns(x, self.cols)
         if x.requires_grad:
             if torch.is_grad_enabled():
                 raise KernelError(
                     f"backend {self.backend!r} has no gradients; use torch.inference_mode(), or WORKBENCH_KERNELS=reference."
                 )
             x = x.detach()
-        # a small layer takes a few microseconds, and each of these calls one: none that is not needed
-        flat = x if x.dim() == 2 else x.reshape(-1, self.cols)
+        # a small layer takes a few microseconds, and each of these calls one or half of one: none that is not needed
+        shape = x.shape
+        flat = x if len(shape) == 2 else x.reshape(-1, self.cols)
         if flat.dtype not in self.types:
             flat = flat.to(self.types[0])
         if not flat.is_contiguous():
             flat = flat.contiguous()
         y = self.product(flat)
-        y = y if x.dim() == 2 else y.view(*x.shape[:-1], self.rows)
+        y = y if len(shape) == 2 else y.view(*shape[:-1], self.rows)
         return y if y.dtype == x.dtype else y.to(x.dtype)
 
 

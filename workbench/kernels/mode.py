@@ -5,6 +5,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from workbench.errors import KernelError
+
 Cache = Literal["decoded", "none"]
 Precision = Literal["exact", "fast"]
 
@@ -20,6 +22,13 @@ class Mode:
 
     cache: Cache = "decoded"
     precision: Precision = "exact"
+
+
+def check_columns(x: Tensor, cols: int) -> None:
+    """KernelError where `x [..., cols]` is not as wide as the stored matrix: compiled loops would read past its end."""
+    shape = x.shape
+    if not shape or shape[-1] != cols:
+        raise KernelError(f"inputs of shape {list(shape)} for a matrix of {cols} columns; give [..., {cols}].")
 
 
 class Product(Protocol):

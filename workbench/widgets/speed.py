@@ -71,8 +71,8 @@ class SpeedView(Component):
         if self.jobs.running:
             return
         result, now = self.session.result, self._now()
-        layer_of = self.session.model.layer(self.session.layer)
-        rows, cols = layer_of.rows, layer_of.cols
+        selected = self.session.model.layer(self.session.layer)
+        rows, cols = selected.rows, selected.cols
         batch, threads = int(self.batch.value or 1), int(self.threads.value or 1)
 
         def steps() -> Generator[Measuring, None, Result]:

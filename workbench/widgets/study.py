@@ -38,7 +38,7 @@ class Study(pn.viewable.Viewer):
 
         def steps() -> Generator[Counted, None, list[Any]]:
             found = []
-            for find in wanted:
+            for find in wanted if wish == self.wishes else ():
                 found.append(find())
                 yield Counted(len(found), len(wanted))
             return found

@@ -1,11 +1,14 @@
 """PackedLinear gives what nn.Linear with the decoded weight gives, and is honest about its memory."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from tests.unit.kernels.conftest import Draw
+from workbench.errors import KernelError
 from workbench.kernels import reference
 from workbench.kernels.linear import PackedLinear, resident_bytes, warm_up
 from workbench.kernels.packed import Packed
@@ -36,6 +39,20 @@ def test_equals_a_linear_layer_with_the_decoded_weight(example: Packed, cache: s
     for _ in range(2):
         torch.testing.assert_close(packed(x), linear(x).detach(), rtol=1e-4, atol=1e-4)
     assert (packed.in_features, packed.out_features) == (linear.in_features, linear.out_features)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+@pytest.mark.parametrize("cache", ["decoded", "none"])
+@pytest.mark.parametrize("shape", [(1, 47), (3, 49), (2, 24), (1, 2, 24), (47,), ()], ids=str)
+def test_inputs_of_another_width_are_refused(
+    backend: str, cache: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where as many numbers would be there: compiled loops would read, and write, past the end of a row."""
+    monkeypatch.setenv("WORKBENCH_KERNELS", backend)
+    layer = PackedLinear(Draw(rows=64, cols=48).codebook(8, 64, 48, extras=False), cache=cache)
+    said = re.escape(f"inputs of shape {list(shape)} for a matrix of 48 columns; give [..., 48].")
+    with pytest.raises(KernelError, match=said):
+        layer(torch.ones(shape))
 
 
 def test_holds_the_tree_it_was_given(example: Packed) -> None:

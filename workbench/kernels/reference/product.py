@@ -5,7 +5,7 @@ from typing import cast
 from torch import Tensor
 from torch.nn.functional import linear as multiply
 
-from workbench.kernels.mode import Mode
+from workbench.kernels.mode import Mode, check_columns
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import decode, find, linear
 from workbench.kernels.reference.rounding import before_rounding
@@ -16,6 +16,7 @@ class Decoded:
     """Decodes at the first call and keeps the float32 matrix, in the basis in which inputs are rounded where they are."""
 
     def __init__(self, packed: Packed) -> None:
+        self._cols = packed.cols
         self._before, self._held = before_rounding(packed)  # without rounding the decoded matrix has undone all transforms
         self._weight: Tensor | None = None
 
@@ -26,6 +27,7 @@ class Decoded:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ with the decoded matrix."""
+        check_columns(x, self._cols)
         if self._weight is None:
             self._weight = decode(self._held)
         for node in self._before:
@@ -43,6 +45,7 @@ class Undecoded:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ from the stored codes."""
+        check_columns(x, self._packed.cols)
         return linear(x, self._packed)
 
 
