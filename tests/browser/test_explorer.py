@@ -63,9 +63,15 @@ def test_a_bad_setting_is_explained_where_it_was_made(address: str, open_page: O
 def test_tooltips_stay_inside_the_window(address: str, open_page: Open, width: int) -> None:
     """Also those of the controls at its right edge, and none covers its own control."""
     page = open_page(address, width)
+    figure(page, "weight")
     tooltip = page.locator("body > .bk-Tooltip")
     for control in (button(page, "Dark page"), button(page, "Quantize this layer"), page.locator(".bk-description").last):
-        control.hover()
+        for _ in range(10):  # a page that is still being drawn moves from under the pointer
+            page.mouse.move(5, 5)
+            control.hover()
+            page.wait_for_timeout(1000)
+            if tooltip.count():
+                break
         expect(tooltip).to_be_visible()
         own, over = tooltip.bounding_box(), control.bounding_box()
         assert own is not None

@@ -161,8 +161,9 @@ def indices_of(packed: Packed) -> Indices:
     stream = np.concatenate(fields, -1)
     place = room(stream.size)
     place[:] = stream.reshape(-1)
-    number = (words.to(torch.int64) << torch.arange(length)).sum(1)
-    return Indices(place, number.numpy().astype(np.uint16), width, full.shape[1], length)
+    number = (words.to(torch.int64) << torch.arange(length)).sum(1).numpy().astype(np.uint16)
+    every = np.pad(number, (0, (1 << width) - len(number)))  # so that no index leads out of it
+    return Indices(place, every, width, full.shape[1], length)
 
 
 def vectors(packed: Packed) -> tuple[Tensor, Tensor]:
