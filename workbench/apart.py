@@ -25,6 +25,8 @@ FAILED = "failed"  # a step with this key alone says why there are no more
 
 Given = dict[str, Any]
 
+_running: dict[int, psutil.Process] = {}  # by their numbers
+
 
 def steps(module: str, given: Given) -> Generator[dict[str, Any] | None, None, None]:
     """What `steps(given)` of a module yields, as JSON values; while nothing is new, its last step again.
@@ -43,6 +45,7 @@ def steps(module: str, given: Given) -> Generator[dict[str, Any] | None, None, N
     lines: queue.Queue[str] = queue.Queue()
     reader = threading.Thread(target=read, args=(process.stdout, lines), daemon=True)
     with process:
+        _running[process.pid] = psutil.Process(process.pid)
         reader.start()
         try:
             with suppress(BrokenPipeError):  # it has ended already, which is heard below
@@ -54,6 +57,16 @@ def steps(module: str, given: Given) -> Generator[dict[str, Any] | None, None, N
         finally:
             process.terminate()
             reader.join()
+            _running.pop(process.pid)
+
+
+def memory() -> int:
+    """Bytes of memory that the processes started here have now."""
+    total = 0
+    for process in list(_running.values()):
+        with suppress(psutil.NoSuchProcess):
+            total += int(process.memory_info().rss)
+    return total
 
 
 def read(stream: TextIO, lines: "queue.Queue[str]") -> None:
@@ -97,7 +110,7 @@ def answer(module: str) -> None:
 
 def end_with_the_other() -> None:
     """Wait until nobody can write here any more."""
-    sys.stdin.read()
+    os.read(sys.stdin.fileno(), 1)  # not by way of `stdin`, which is locked meanwhile and could not be closed at the end
     os._exit(1)
 
 

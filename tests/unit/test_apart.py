@@ -98,8 +98,10 @@ def test_who_stops_watching_ends_it() -> None:
     run = apart.steps("counts", {"count": 1, "waits": 600})
     pid = next(step for step in run if step is not None)["pid"]
     assert alive(pid)
+    assert apart.memory() > 1e6
     run.close()
     assert not alive(pid)
+    assert apart.memory() == 0
 
 
 def test_it_ends_with_who_watches() -> None:

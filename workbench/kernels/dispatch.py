@@ -77,13 +77,13 @@ class Explanation:
 
 def linear(x: Tensor, packed: Packed, bias: Tensor | None = None, mode: Mode = ONCE) -> Tensor:
     """x Wᵀ + bias: `[..., cols]` to `[..., rows]` in the type of `x`, on the chosen backend; `PackedLinear` prepares once."""
-    y = choose(packed, batch_of(x))[0].prepare(packed, mode)(x)
+    y = choose(packed, batch_of(x, packed.cols))[0].prepare(packed, mode)(x)
     return y if bias is None else y + bias.to(y.dtype)
 
 
-def batch_of(x: Tensor) -> int:
+def batch_of(x: Tensor, cols: int) -> int:
     """How many inputs `[..., cols]` holds."""
-    return x.numel() // max(1, x.shape[-1])
+    return x.numel() // max(1, cols)  # a tensor's shape takes longer to ask for
 
 
 def explain(packed: Packed, batch: int = 1) -> Explanation:

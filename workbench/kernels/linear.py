@@ -53,7 +53,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]` in the type of `x`."""
-        case = (forced(), x.numel() // max(1, self.in_features))
+        case = (forced(), dispatch.batch_of(x, self.in_features))
         product = self._chosen.get(case)
         if product is None:
             product = self._chosen[case] = self._product(case[1])

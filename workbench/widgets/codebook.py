@@ -73,11 +73,11 @@ class BookSection(Component):
         if known is not None and (known.result is not result or known.number != number):
             known = self.reading = None  # it is of something else
 
-        def read() -> Reading | None:
+        def find() -> Reading | None:
             return known or (None if result is None else self.read(result, number))
 
         light = result is None or known is not None or self.session.portrait().is_light
-        self.study.run([read], lambda found: self._draw(result, found), at_once=light)
+        self.study.run([find], lambda found: self._draw(result, found), at_once=light)
 
     def read(self, result: QuantizedLayer, number: int) -> Reading | None:
         """A result's codebook of this number, or its last one; None where it has none."""

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from typing import Any
 
 import panel as pn
 import param
 import psutil
 
+from workbench import apart
 from workbench.jobs import Job, Queue, Status
 from workbench.session import Heard
 from workbench.views import theme as themes
@@ -23,12 +23,8 @@ ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Fai
 
 
 def memory() -> int:
-    """Bytes of memory that this process has now, and those that it has started."""
-    own, total = psutil.Process(), 0
-    for process in (own, *own.children()):
-        with suppress(psutil.NoSuchProcess):
-            total += int(process.memory_info().rss)
-    return total
+    """Bytes of memory that this process has now, and those in which it has work done."""
+    return int(psutil.Process().memory_info().rss) + apart.memory()
 
 
 class JobPanel(pn.viewable.Viewer):

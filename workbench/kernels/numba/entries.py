@@ -1,6 +1,6 @@
 """The entries of tables: sums of 4 inputs under all 16 patterns of signs, for all tables of one step or of four at a time.
 
-8 inputs of a step are two quarters, with a table each. An entry is the sum in units, moved up by an offset and rounded to an
+The 8 inputs of a step are two quarters, with a table each. An entry is the sum in units, moved up by an offset and rounded to an
 integer. It is made of two parts: the sum of the first two inputs of a quarter under 4 patterns, and that of the other two, which
 has the offset already, so that an entry costs one addition.
 """
@@ -14,9 +14,9 @@ from numba import types
 
 from workbench.kernels.numba.compiled import compiled
 from workbench.kernels.numba.dots import WORD
+from workbench.kernels.numba.formats import STEP
 from workbench.kernels.numba.vectors import BYTES, FLOAT, I16, I32, I64, address, declared, fetch, operation, splat
 
-STEP = 8  # inputs
 ENTRIES = ir.VectorType(I32, 16)  # of one table
 PAIR = ir.VectorType(I16, 32)  # entries of two tables, side by side by their numbers
 OFFSET = np.array([0, 64, 16384], np.float32)  # by digits

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from workbench.kernels import bitpack
+from workbench.kernels.numba import dots
+from workbench.kernels.numba.formats import STEP
 from workbench.kernels.numba.vectors import DOTS
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference import codebook, parity, ternary
 from workbench.kernels.reference.format import codes
 
-STEP = 8  # columns of a byte
 STRIPE = 64  # rows of a stripe
 CHUNK = 512  # steps that share the scale of their tables, at most
-WORD_STEPS = 4 if DOTS else 1  # steps whose tables lie side by side
+WORD_STEPS = dots.WORD if DOTS else 1  # steps whose tables lie side by side
 LARGE_PAGE = 2 << 20
 JOINED = 4  # planes of a binary code that are added up before they are scaled
 WORD = 65535  # the largest sum that fits the 16 bits of `shuffles.py`

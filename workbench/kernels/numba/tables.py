@@ -17,7 +17,7 @@ import numpy as np
 
 from workbench.kernels.numba import entries
 from workbench.kernels.numba.compiled import compiled
-from workbench.kernels.numba.entries import STEP
+from workbench.kernels.numba.formats import STEP
 
 QUARTER = 16  # entries of a table
 TWO = 2 * QUARTER

@@ -6,7 +6,8 @@ import numpy as np
 from numba import prange
 
 from workbench.kernels.numba.compiled import compiled
-from workbench.kernels.numba.layout import STEP, STRIPE, Stripes
+from workbench.kernels.numba.formats import STEP
+from workbench.kernels.numba.layout import STRIPE, Stripes
 
 # SIGNS[byte, j]: the sign that bit j of a byte stands for
 SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1

@@ -64,8 +64,8 @@ class Words:
         return self.stream, self.words, self.scale, self.bits, self.state, self.length, self.cols, self.span
 
     def decode(self, rows: slice, width: int) -> np.ndarray:
-        """Some rows as fp16 bits `[n, width]`, groups filled up."""
-        out = np.zeros((rows.stop - rows.start, width), np.uint16)
+        """Some rows as fp16 bits `[n, width]`; see `decode`."""
+        out = np.empty((rows.stop - rows.start, width), np.uint16)
         decode(
             self.stream, self.words, self.bits, self.state, self.length, self.cols, self.span, len(self.scale), rows.start, out
         )
@@ -170,7 +170,7 @@ def some_rows(
 ) -> None:
     """ROWS rows of the product from `first` on."""
     last = min(len(scale), first + ROWS)
-    values = np.zeros((last - first, x.shape[1]), np.uint16)
+    values = np.empty((last - first, x.shape[1]), np.uint16)
     decode(stream, words, bits, state, length, cols, span, len(scale), first, values)
     halves.multiply(x, values, scale[first:last], first, y)
 
