@@ -1,5 +1,6 @@
 """LanguageModel: a causal module with its tokenizer. Text to ids to logits, and text piece by piece as it is written."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 UNLIMITED_CONTEXT = 2048
+# what families and versions of transformers call the memory of tokens already read; transformers 5.24 renamed the first two
+CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Tensor:
@@ -35,11 +38,17 @@ def context_of(config: "PretrainedConfig") -> int:
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or UNLIMITED_CONTEXT)
 
 
+def cache_argument(module: nn.Module) -> str | None:
+    """The name under which `module` takes and returns its cache, or None for a family without one."""
+    parameters = inspect.signature(module.forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in parameters), None)
+
+
 class LanguageModel:
     """A causal language model that runs: original, with layers swapped, or packed.
 
-    `module(ids, past_key_values=..., use_cache=...)` follows transformers. `lock` is held for each forward pass, so that one
-    thread can swap layers without another one seeing it.
+    `module(ids, cache=..., use_cache=...)` follows transformers, under the name that its family gives the cache. `lock` is held
+    for each forward pass, so that one thread can swap layers without another one seeing it.
     """
 
     def __init__(
@@ -140,9 +149,14 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
+        name = self._cache_argument
         with self.lock:
-            out = self.module(ids, past_key_values=cache, use_cache=use_cache)
-        return out.logits.float(), out.past_key_values if use_cache else None
+            out = self.module(ids, use_cache=use_cache, **({} if name is None else {name: cache}))
+        return out.logits.float(), getattr(out, name) if use_cache and name is not None else None
+
+    @cached_property
+    def _cache_argument(self) -> str | None:
+        return cache_argument(self.module)
 
 
 class Reading:

@@ -117,8 +117,8 @@ def sample_stories(teacher: LlamaForCausalLM, tokens: int, seed: int, batch: int
         ids = torch.full((batch, 1), BOS)
         rows, cache = [ids], None
         for _ in range(length - 1):
-            out = teacher(ids, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            out = teacher(ids, cache=cache, use_cache=True)
+            cache = out.cache
             ids = torch.multinomial((out.logits[:, -1] / temperature).softmax(-1), 1, generator=generator)
             rows.append(ids)
         for row in torch.cat(rows, 1):
