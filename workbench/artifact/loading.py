@@ -78,7 +78,7 @@ def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tenso
     module: Any = architecture.empty_module(architecture.read_config(folder))
     for name, packed in layers.items():
         module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))
-    architecture.fill(module, others)
+    architecture.fill(module, others.items())
     empty = sorted(architecture.empty_parameters(module))
     if empty:
         raise ArtifactError(f"{folder} lacks {len(empty)} tensors of its architecture, first {empty[0]!r}; save the model again.")

@@ -5,7 +5,7 @@ Remote code is never run, nothing is ever fetched here, and a weight that is mis
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +16,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from workbench.errors import ModelError
 from workbench.models.checkpoint import check_finite
+from workbench.models.experts import find_stacks, split_experts
+from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
@@ -58,10 +60,17 @@ def auto_class(config: "PretrainedConfig") -> Any:
     return AutoModelForCausalLM if is_causal(config) else AutoModel
 
 
-def empty_module(config: "PretrainedConfig") -> nn.Module:
-    """The model's module in eval mode, parameters on the meta device (no memory), buffers computed."""
+def build_module(config: "PretrainedConfig") -> nn.Module:
+    """The module as transformers builds it, in eval mode: parameters on the meta device (no memory), buffers computed."""
     with one_sentence(config.name_or_path or "the configuration"), parameters_on_meta():
         return auto_class(config).from_config(config, dtype=torch.float32).eval()
+
+
+def empty_module(config: "PretrainedConfig") -> nn.Module:
+    """The same with the experts of mixtures as layers of their own."""
+    module = build_module(config)
+    split_experts(module, find_stacks(module))
+    return module
 
 
 @contextmanager
@@ -81,33 +90,47 @@ def parameters_on_meta() -> Iterator[None]:
         hook.remove()
 
 
-def load_module(folder: Path, config: "PretrainedConfig") -> nn.Module:
+def load_module(config: "PretrainedConfig", tensors: TensorMap) -> nn.Module:
     """The model with its weights, float32, in eval mode, without gradients; every weight found and finite."""
-    with one_sentence(folder), no_progress_bar():
-        module, found = auto_class(config).from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    missing = sorted(found["missing_keys"])
-    if missing:
+    check_complete(tensors)
+    module = empty_module(config)
+    fill(module, ((name, read_finite(tensors, name)) for name in tensors.names if tensors.holds(name)))
+    generation = read_generation_config(tensors.checkpoint.folder)
+    if generation is not None:
+        cast(Any, module).generation_config = generation
+    return module
+
+
+def read_finite(tensors: TensorMap, name: str) -> Tensor:
+    """One tensor; ModelError where it holds NaN or infinity."""
+    tensor = tensors.read(name)
+    check_finite(f"weight {name!r}", tensor)
+    return tensor
+
+
+def check_complete(tensors: TensorMap) -> None:
+    """Raise ModelError where a parameter of the module has no source in the checkpoint."""
+    if missing := tensors.missing:
+        folder = tensors.checkpoint.folder
         raise ModelError(f"{folder} lacks {len(missing)} weights of its architecture, first {missing[0]!r}; download it again.")
-    for name, parameter in module.named_parameters():
-        check_finite(f"weight {name!r}", parameter)
-    return module.eval().requires_grad_(requires_grad=False)
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give an empty module the tensors it needs, float32, and tie what is tied; what is not given stays empty."""
-    wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    module.load_state_dict(wide, strict=False, assign=True)
+def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Give an empty module the tensors it needs, in its own types, and tie what is tied; what is not given stays empty."""
+    for name, tensor in tensors:
+        set_tensor(module, name, tensor)
     with only_errors():  # that a head is not tied although the configuration says so is what was asked for
         cast(Any, module).tie_weights(missing_keys=empty_parameters(module), recompute_mapping=False)
     module.eval().requires_grad_(requires_grad=False)
+
+
+def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Give one parameter or buffer a value, in the type that the module has there (float32 for weights)."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    current = getattr(owner, leaf)
+    value = tensor.to(current.dtype)
+    setattr(owner, leaf, nn.Parameter(value, requires_grad=False) if isinstance(current, nn.Parameter) else value)
 
 
 def replace_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -176,17 +199,3 @@ def only_errors() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """transformers draws a bar on standard error while it loads; a library and `--json` keep quiet."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -55,7 +55,7 @@ class BlockRow:
         self._module = architecture.empty_module(model.config)
         others = model.other_tensors(model.layer_names)
         self._dtypes = {name: tensor.dtype for name, tensor in others.items()}
-        architecture.fill(self._module, others)
+        architecture.fill(self._module, others.items())
 
     def windows(self, ids: Iterable[Tensor]) -> list[Window]:
         """Token ids `[1, T]` up to the first block; blocks are not run, only asked what they are called with."""

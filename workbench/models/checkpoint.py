@@ -65,6 +65,15 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise damaged(file, error) from error
 
+    def read_slice(self, tensor: str, index: int) -> Tensor:
+        """One entry of a tensor's first dimension, in its stored dtype, without reading the others."""
+        file = self.entries[tensor].file
+        try:
+            with safe_open(file, framework="pt") as shard:
+                return shard.get_slice(tensor)[index]
+        except (SafetensorError, OSError) as error:
+            raise damaged(file, error) from error
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 over config.json and all weight files (read whole, once)."""

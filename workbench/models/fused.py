@@ -59,7 +59,7 @@ class FusedModel(ModelHandle):
     """
 
     def __init__(self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any]) -> None:
-        super().__init__(base.source, base.folder, base.config, base._checkpoint, base._layers)
+        super().__init__(base.source, base.folder, base.config, base._tensors, base._layers)
         self.base, self.facts = base, dict(facts)
         self._rewrites = dict(rewrites)
 
@@ -118,7 +118,7 @@ class FusedModel(ModelHandle):
     def _module(self) -> nn.Module:
         module = architecture.empty_module(self.config)
         weights = {f"{name}.weight": self._layers[name].orient(self.weight(name)) for name in self.layer_names}
-        architecture.fill(module, self.other_tensors(self.layer_names) | weights)
+        architecture.fill(module, (self.other_tensors(self.layer_names) | weights).items())
         generation = architecture.read_generation_config(self.folder)
         if generation is not None:
             module.generation_config = generation  # type: ignore[assignment]

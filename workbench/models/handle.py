@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError, ShapeError
 from workbench.models import architecture
-from workbench.models.checkpoint import Checkpoint, check_finite
+from workbench.models.checkpoint import check_finite
 from workbench.models.language_model import LanguageModel, context_of, encode
-from workbench.models.layers import Layer, layer_table, stored_name, unknown_layer
+from workbench.models.layers import Layer, layer_table, unknown_layer
+from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +33,10 @@ class ModelHandle:
     """
 
     def __init__(
-        self, source: str, folder: Path, config: "PretrainedConfig", checkpoint: Checkpoint, layers: dict[str, Layer]
+        self, source: str, folder: Path, config: "PretrainedConfig", tensors: TensorMap, layers: dict[str, Layer]
     ) -> None:
         self.source, self.folder, self.config = source, folder, config
-        self._checkpoint, self._layers = checkpoint, layers
+        self._tensors, self._layers = tensors, layers
         self.lock = RLock()
 
     def __repr__(self) -> str:
@@ -54,7 +55,7 @@ class ModelHandle:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with any byte of the weights or of config.json."""
-        return self._checkpoint.fingerprint
+        return self._tensors.checkpoint.fingerprint
 
     def layers(self) -> "pd.DataFrame":
         """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters."""
@@ -69,56 +70,47 @@ class ModelHandle:
     def weight(self, name: str) -> Tensor:
         """One layer's weight `[out, in]` in its stored dtype, read from its file; ModelError when it is not finite."""
         layer = self.layer(name)
-        stored = self._checkpoint.read(layer.tensor)
-        check_finite(f"layer {name!r} of {self._checkpoint.entries[layer.tensor].file}", stored)
+        stored = self._tensors.read(layer.tensor)
+        check_finite(f"layer {name!r} of {self._tensors.file(layer.tensor)}", stored)
         return layer.orient(stored)
 
     def bias(self, name: str) -> Tensor | None:
         """One layer's bias `[out]` in its stored dtype, or None."""
-        tensor = self.layer(name).tensor.removesuffix("weight") + "bias"
-        return self._checkpoint.read(tensor) if tensor in self._checkpoint.entries else None
+        tensor = f"{self.layer(name).name}.bias"
+        return self._tensors.read(tensor) if self._tensors.holds(tensor) else None
 
     def other_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
         """Every tensor that the module needs beside the weights of `layers`, by the module's name, in its stored dtype.
 
-        Of tied tensors only one is given, unless the checkpoint holds both and they differ.
+        Of tied tensors only one is given, unless the checkpoint holds both and they differ. Raises ModelError where the checkpoint
+        lacks one: nothing is left out in silence.
         """
-        module: Any = architecture.empty_module(self.config)
+        architecture.check_complete(self._tensors)
         replaced = {f"{name}.weight" for name in layers}
-        places = {name: stored_name(name, module.base_model_prefix, self._checkpoint) for name in module.state_dict()}
-        found = {name: self._checkpoint.read(place) for name, place in places.items() if place and name not in replaced}
-        for tied, source in module.all_tied_weights_keys.items():
+        names = [name for name in self._tensors.names if self._tensors.holds(name) and name not in replaced]
+        found = {name: self._tensors.read(name) for name in names}
+        for tied, source in self._tensors.tied.items():
             if tied in found and source in found and torch.equal(found[tied], found[source]):
                 del found[tied]
         return found
 
     def holds(self, name: str) -> bool:
         """Whether the checkpoint has a tensor for this name of the module."""
-        return self._place(name) is not None
+        return self._tensors.holds(name)
 
     def tensor(self, name: str) -> Tensor:
         """Any tensor by the module's name, in its stored dtype; one that is stored only as another's twin is read from there."""
-        place = self._place(name)
-        if place is not None:
-            return self._checkpoint.read(place)
+        if self.holds(name):
+            return self._tensors.read(name)
         tied = self.tied_tensor(name)
         if tied is None:
             raise ModelError(f"{self.source!r} has no tensor {name!r}.")
         return tied
 
-    def _place(self, name: str) -> str | None:
-        return stored_name(name, self._prefix, self._checkpoint)
-
-    @cached_property
-    def _prefix(self) -> str:
-        return str(getattr(architecture.empty_module(self.config), "base_model_prefix", ""))
-
     def tied_tensor(self, name: str) -> Tensor | None:
         """The tensor that the module ties `name` to (an output head to the embedding), in its stored dtype, or None."""
-        module: Any = architecture.empty_module(self.config)
-        source = module.all_tied_weights_keys.get(name)
-        place = stored_name(source, module.base_model_prefix, self._checkpoint) if source else None
-        return self._checkpoint.read(place) if place else None
+        source = self._tensors.tied.get(name)
+        return self._tensors.read(source) if source is not None and self._tensors.holds(source) else None
 
     @property
     def module(self) -> nn.Module:
@@ -128,7 +120,7 @@ class ModelHandle:
 
     @cached_property
     def _module(self) -> nn.Module:
-        return architecture.load_module(self.folder, self.config)
+        return architecture.load_module(self.config, self._tensors)
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":

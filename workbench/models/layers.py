@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.checkpoint import Checkpoint
+from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PLAIN_SUBCLASSES = {"FalconLinear"}  # x Wᵀ + b, written otherwise
 
 
 @dataclass(frozen=True)
 class Layer:
     """One linear layer `[rows, cols] = [out_features, in_features]`.
 
-    `name` is the module's, `tensor` the checkpoint's; `transposed` says that the checkpoint stores `[cols, rows]`
-    (GPT-2's Conv1D). `block` counts transformer blocks, `matrix` is the name inside the block.
+    `name` is the module's; `transposed` says that its parameter is `[cols, rows]` (GPT-2's Conv1D). `block` counts transformer
+    blocks, `matrix` is the name inside the block. `expert` is the expert's number in a mixture, None for a layer that every token
+    passes.
     """
 
     name: str
@@ -28,47 +31,56 @@ class Layer:
     rows: int
     cols: int
     dtype: str
-    tensor: str
     transposed: bool
+    expert: int | None = None
+
+    @property
+    def tensor(self) -> str:
+        """The name of its weight in the module."""
+        return f"{self.name}.weight"
 
     def orient(self, weight: Tensor) -> Tensor:
         """A stored weight as `[rows, cols]`, or one `[rows, cols]` as it is stored: the same transposition."""
         return weight.T.contiguous() if self.transposed else weight
 
 
-def find_layers(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Layer]:
-    """The layers of `module` by name, in its order, each matched to a tensor of `checkpoint`.
+def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
+    """The layers of `module` (its experts split) by name, in its order, each with its weight in `tensors`.
 
-    Raises ModelError when there are none, when the checkpoint lacks one, or when a shape is not what the configuration says.
+    Raises ModelError when there are none, or when the checkpoint lacks one.
     """
-    prefix = getattr(module, "base_model_prefix", "")
     layers = {}
     for name, child in module.named_modules():
-        place = split_name(name)
-        if place is None or not is_linear(child):
+        position = split_name(name)
+        if position is None or not is_linear(child):
             continue
-        transposed = not isinstance(child, nn.Linear)
-        tensor = find_tensor(f"{name}.weight", prefix, checkpoint)
-        entry, shape = checkpoint.entries[tensor], tuple(child.weight.shape)
-        if entry.shape != shape:
+        weight = f"{name}.weight"
+        if not tensors.holds(weight):
             raise ModelError(
-                f"{entry.file} stores {tensor!r} as {list(entry.shape)}, but config.json says {list(shape)}; "
-                f"the two files do not belong together."
+                f"{tensors.checkpoint.folder} has no weight {weight!r}, which its config.json asks for; the checkpoint is incomplete."
             )
-        rows, cols = reversed(shape) if transposed else shape
-        layers[name] = Layer(name, *place, rows, cols, entry.dtype, tensor, transposed)
+        transposed = not isinstance(child, nn.Linear)
+        parameter = child.get_parameter("weight")
+        rows, cols = reversed(parameter.shape) if transposed else parameter.shape
+        expert = tensors.slices[weight].expert if weight in tensors.slices else None
+        layers[name] = Layer(name, *position, rows, cols, tensors.dtype(weight), transposed, expert)
     if not layers:
         raise ModelError(
-            f"{checkpoint.folder} has no linear layers in its blocks ({type(module).__name__}); nothing to quantize."
+            f"{tensors.checkpoint.folder} has no linear layers in its blocks ({type(module).__name__}); nothing to quantize."
         )
     return layers
 
 
 def is_linear(module: nn.Module) -> bool:
-    """nn.Linear, or transformers' Conv1D, which is the same map stored transposed."""
+    """nn.Linear, or transformers' Conv1D, which is the same map stored transposed.
+
+    A subclass that does more than multiply (a router that returns a choice of experts) is none.
+    """
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, nn.Linear | Conv1D)
+    if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    return isinstance(module, nn.Linear) and type(module).__name__ in PLAIN_SUBCLASSES
 
 
 def split_name(name: str) -> tuple[int, str] | None:
@@ -78,22 +90,6 @@ def split_name(name: str) -> tuple[int, str] | None:
         if part.isdecimal():
             return int(part), ".".join(parts[index + 1 :])
     return None
-
-
-def find_tensor(name: str, prefix: str, checkpoint: Checkpoint) -> str:
-    """The checkpoint's name of a module's tensor; ModelError when it has none."""
-    stored = stored_name(name, prefix, checkpoint)
-    if stored is None:
-        raise ModelError(
-            f"{checkpoint.folder} has no weight {name!r}, which its config.json asks for; the checkpoint is incomplete."
-        )
-    return stored
-
-
-def stored_name(name: str, prefix: str, checkpoint: Checkpoint) -> str | None:
-    """The checkpoint's name of a module's tensor, or None: checkpoints are saved with or without the base model's prefix."""
-    candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
-    return next((candidate for candidate in candidates if candidate in checkpoint.entries), None)
 
 
 def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":

@@ -8,6 +8,7 @@ from workbench.models import architecture
 from workbench.models.checkpoint import Checkpoint
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import find_layers
+from workbench.models.tensor_map import TensorMap
 
 BUILTIN = "builtin"
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
@@ -24,8 +25,9 @@ def open_model(source: str | Path) -> ModelHandle:
     folder = locate(source)
     config = architecture.read_config(folder)
     checkpoint = Checkpoint(folder)
-    layers = find_layers(architecture.empty_module(config), checkpoint)
-    return ModelHandle(str(source), folder, config, checkpoint, layers)
+    tensors = TensorMap(architecture.build_module(config), checkpoint)
+    layers = find_layers(architecture.empty_module(config), tensors)
+    return ModelHandle(str(source), folder, config, tensors, layers)
 
 
 def locate(source: str | Path) -> Path:

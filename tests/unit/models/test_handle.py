@@ -31,7 +31,7 @@ def test_reading_one_weight_opens_only_its_shard(tmp_path: Path, monkeypatch: py
         return original(file, framework=framework)
 
     monkeypatch.setattr(checkpoint, "safe_open", watched)
-    home = model._checkpoint.entries[f"{name}.weight"].file
+    home = model._tensors.checkpoint.entries[f"{name}.weight"].file
     for shard in folder.glob("*.safetensors"):
         if shard != home:
             shard.unlink()

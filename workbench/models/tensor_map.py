@@ -1,0 +1,191 @@
+"""Where each tensor of a module lies in a checkpoint: transformers' own conversion rules, read instead of guessed.
+
+Since transformers 5 a module's tensors need not be the checkpoint's: they are renamed, stacked, concatenated, split and permuted
+when a model is loaded (`transformers.conversion_mapping`). This applies the same rules to one tensor at a time, and to one expert
+of a stack where the checkpoint stores experts one by one.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ModelError
+from workbench.models.checkpoint import Checkpoint
+from workbench.models.experts import StackLayout, expert_names, find_stacks
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a tensor is made of: the checkpoint's `tensors`, by the pattern of `rule` that each matches.
+
+    Without a rule it is the only tensor there, unchanged. `target` is the name that the rule was found under.
+    """
+
+    target: str
+    tensors: Mapping[str, tuple[str, ...]]
+    rule: Any = None
+
+    @property
+    def first(self) -> str:
+        """The first tensor of the checkpoint."""
+        return next(iter(self.tensors.values()))[0]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One expert's matrix of a stacked parameter."""
+
+    stack: str
+    layout: StackLayout
+    expert: int
+
+
+class TensorMap:
+    """The tensors of `module` (as transformers builds it, on the meta device) and their sources in `checkpoint`.
+
+    Names are those of the module with its experts split (`split_experts`): a stacked parameter appears as its experts' weights.
+    `missing` are parameters without a source, tied ones excepted; `unused` are tensors of the checkpoint that the module ignores.
+    Raises ModelError where a tensor has another shape than the module says.
+    """
+
+    def __init__(self, module: nn.Module, checkpoint: Checkpoint) -> None:
+        self.checkpoint, self.module = checkpoint, module
+        self.stacks = find_stacks(module)
+        self._state: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
+        self.tied: dict[str, str] = dict(getattr(module, "all_tied_weights_keys", None) or {})
+        self._sources: dict[str, Source] = {}
+        self.unused = self._find_sources()
+        self.slices = {
+            name: Slice(stack, layout, number) for stack, layout in self.stacks.items() for name, number in expert_names(stack, layout)
+        }
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All tensors of the module with its experts split: parameters and persistent buffers."""
+        found: list[str] = []
+        for name in self._state:
+            found += [new for new, _ in expert_names(name, self.stacks[name])] if name in self.stacks else [name]
+        return tuple(found)
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """Parameters that neither the checkpoint nor a tied parameter gives a value."""
+        present = set(self._sources)
+        present |= {name for name, source in self.tied.items() if source in self._sources}
+        present |= {source for name, source in self.tied.items() if name in self._sources}
+        return tuple(
+            name for name, tensor in self._state.items() if name not in present and isinstance(tensor, nn.Parameter)
+        )
+
+    def holds(self, name: str) -> bool:
+        """Whether the checkpoint has a value for this name."""
+        return (self.slices[name].stack if name in self.slices else name) in self._sources
+
+    def dtype(self, name: str) -> str:
+        """The type in which a tensor is stored."""
+        stack = self.slices[name].stack if name in self.slices else name
+        return self.checkpoint.entries[self._sources[stack].first].dtype
+
+    def file(self, name: str) -> Path:
+        """The file that a tensor, or its first part, is read from."""
+        stack = self.slices[name].stack if name in self.slices else name
+        return self.checkpoint.entries[self._sources[stack].first].file
+
+    def read(self, name: str) -> Tensor:
+        """One tensor as the module holds it, in its stored dtype; nothing else is read, of experts stored one by one too."""
+        if name in self.slices:
+            return self._read_expert(self.slices[name])
+        source = self._source(name)
+        if source.rule is None:
+            return self.checkpoint.read(source.first)
+        return self._convert(source, self.checkpoint.read)[name]
+
+    def _source(self, name: str) -> Source:
+        if name not in self._sources:
+            raise ModelError(f"{self.checkpoint.folder} has no weight {name!r}, which its config.json asks for; it is incomplete.")
+        return self._sources[name]
+
+    def _read_expert(self, part: Slice) -> Tensor:
+        source = self._source(part.stack)
+        if source.rule is None and not part.layout.flat:
+            return part.layout.orient(self.checkpoint.read_slice(source.first, part.expert))
+        if source.rule is not None and (single := self._single_expert(source, part)) is not None:
+            return part.layout.orient(single)
+        stack = self.read(part.stack)
+        return part.layout.select(stack, part.expert).clone()
+
+    def _single_expert(self, source: Source, part: Slice) -> Tensor | None:
+        """The expert's matrix as stored in the stack, made from its own tensors alone; None where they are not apart."""
+        if type(source.rule.operations[0]).__name__ != "MergeModulelist":
+            return None
+        if any(len(names) != part.layout.experts for names in source.tensors.values()):
+            return None
+        own = {pattern: (names[part.expert],) for pattern, names in source.tensors.items()}
+        return self._convert(Source(source.target, own, source.rule), self.checkpoint.read)[part.stack][0]
+
+    def _find_sources(self) -> tuple[str, ...]:
+        """Note every tensor's source under the module's names and check its shape; what the module has no use for is returned."""
+        groups, rules, unused = self._group_tensors()
+        for target, tensors in groups.items():
+            source = Source(target, {pattern: tuple(names) for pattern, names in tensors.items()}, rules.get(target))
+            made = {target: self._empty(source.first)} if source.rule is None else self._convert(source, self._empty)
+            for name, tensor in made.items():
+                self._check_shape(name, tensor, source)
+                self._sources[name] = source
+        return unused
+
+    def _group_tensors(self) -> tuple[dict[str, dict[str, list[str]]], dict[str, Any], tuple[str, ...]]:
+        """The checkpoint's tensors by target and pattern, the targets' rules, and tensors without a target."""
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+        transforms = get_model_conversion_mapping(self.module)
+        renamings = [rule for rule in transforms if isinstance(rule, WeightRenaming)]
+        converters = [rule for rule in transforms if isinstance(rule, WeightConverter)]
+        by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
+        prefix: Any = getattr(self.module, "base_model_prefix", "")
+        groups: dict[str, dict[str, list[str]]] = {}
+        rules: dict[str, Any] = {}
+        unused: list[str] = []
+        for name in sorted(self.checkpoint.entries, key=dot_natural_key):
+            target, pattern = rename_source_key(name, renamings, converters, prefix, self._state)
+            if target not in self._state and name in self._state:
+                target, pattern = name, None  # a checkpoint that is named as the module already
+            if target not in self._state:
+                unused.append(name)
+                continue
+            if pattern is not None:
+                rules.setdefault(target, by_pattern[pattern])
+            groups.setdefault(target, {}).setdefault(pattern or name, []).append(name)
+        return groups, rules, tuple(unused)
+
+    def _convert(self, source: Source, read: Any) -> dict[str, Tensor]:
+        """A rule applied to what `read` gives for each of its tensors: the module's tensors by name."""
+        rule = deepcopy(source.rule)
+        for pattern, names in source.tensors.items():
+            for name in names:
+                rule.add_tensor(source.target, name, pattern, read(name))
+        try:
+            made = rule.convert(source.target, model=self.module, config=getattr(self.module, "config", None))
+        except Exception as error:
+            given = f"{source.first!r} of {sum(map(len, source.tensors.values()))} tensors"
+            raise ModelError(f"{self.checkpoint.folder}: {given} cannot be made into {source.target!r}: {error}") from error
+        return {name: tensor[0] if isinstance(tensor, list) else tensor for name, tensor in made.items()}
+
+    def _empty(self, name: str) -> Tensor:
+        """A tensor's shape and type without its memory."""
+        entry = self.checkpoint.entries[name]
+        return torch.empty(entry.shape, dtype=getattr(torch, entry.dtype, torch.float32), device="meta")
+
+    def _check_shape(self, name: str, stored: Tensor, source: Source) -> None:
+        """Raise ModelError where the files and config.json do not belong together."""
+        if name in self._state and stored.shape != self._state[name].shape:
+            shapes = f"{list(stored.shape)}, but config.json says {list(self._state[name].shape)}"
+            file = self.checkpoint.entries[source.first].file
+            raise ModelError(f"{file} stores {source.first!r} as {shapes}; the two files do not belong together.")
