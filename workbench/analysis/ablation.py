@@ -8,6 +8,7 @@ import torch
 from workbench.artifact.twin import twin
 from workbench.calibration import windows
 from workbench.errors import RecipeError
+from workbench.models.block_pass import hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.models.handle import ModelHandle
 from workbench.models.perplexity import PerplexityResult, perplexity, perplexity_ratio
@@ -97,12 +98,11 @@ def block_errors(
     Every block gets its full-precision input ("teacher inputs"), so that the figure is the block's own.
     """
     blocks = BlockRow(model)
-    seen = blocks.windows(windows(model, text, tokens, seed))
-    hidden, errors = [window.hidden for window in seen], []
-    for index, name in enumerate(blocks.names):
-        calls = [window.calls[index] for window in seen]
+    passing, errors = blocks.start(windows(model, text, tokens, seed)), []
+    for index in blocks.visit(passing):
+        name, calls = blocks.names[index], passing.calls
         with blocks.block(index) as block, torch.no_grad():
-            full = [call.run(block, x) for call, x in zip(calls, hidden, strict=True)]
+            outputs = [call.outputs(block) for call in calls]
             changed = {
                 f"{blocks.within(index, layer)}.weight": model.layer(layer).orient(result.layers[layer].weight())
                 for layer in blocks.layers[index]
@@ -110,6 +110,7 @@ def block_errors(
             }
             inside = {key.removeprefix(f"{name}."): value.float() for key, value in result.changed_tensors.items()}
             own = {key: value for key, value in inside.items() if key in dict(block.named_parameters())}
-            errors.append(BlockLoss(block, calls, hidden, full)(range(len(seen)), {**own, **changed}).item())
-        hidden = full
+            hidden, full = [call.hidden for call in calls], [hidden_states(output) for output in outputs]
+            errors.append(BlockLoss(block, calls, hidden, full)(range(len(calls)), {**own, **changed}).item())
+            passing.advance(outputs)
     return errors

@@ -1,38 +1,17 @@
-"""A model as a row of transformer blocks, each run alone on kept hidden states: one block's weights are in memory at a time."""
+"""A model as a row of transformer blocks, each at work on all windows of a text: one block's weights are in memory at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from workbench.errors import ModelError
 from workbench.models import architecture
+from workbench.models.block_pass import BlockPass
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import split_name
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a block is called with beside the hidden states: masks and positions, as the model prepares them."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-    def run(self, block: nn.Module, hidden: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The block's output `[1, T, width]`; `weights` replace parameters by their names in the block, with gradients."""
-        out = torch.func.functional_call(block, dict(weights or {}), (hidden, *self.args), dict(self.kwargs))
-        return out[0] if isinstance(out, tuple) else out
-
-
-@dataclass(frozen=True)
-class Window:
-    """One window of text: its hidden states `[1, T, width]` before the first block, and each block's call."""
-
-    hidden: Tensor
-    calls: tuple[Call, ...]
 
 
 class BlockRow:
@@ -57,23 +36,30 @@ class BlockRow:
         self._dtypes = {name: tensor.dtype for name, tensor in others.items()}
         architecture.fill(self._module, others.items())
 
-    def windows(self, ids: Iterable[Tensor]) -> list[Window]:
-        """Token ids `[1, T]` up to the first block; blocks are not run, only asked what they are called with."""
-        base = getattr(self._module, getattr(self._module, "base_model_prefix", ""), self._module)
-        blocks = [self._module.get_submodule(name) for name in self.names]
-        found = []
-        for window in ids:
-            seen: list[tuple[Tensor, Call]] = []
-            for block in blocks:
-                block.forward = partial(remember, seen)
-            try:
-                with torch.no_grad():
-                    base(window, use_cache=False)
-            finally:
-                for block in blocks:
-                    del block.forward
-            found.append(Window(seen[0][0], tuple(call for _, call in seen)))
-        return found
+    def start(self, windows: Iterable[Tensor]) -> BlockPass:
+        """A forward pass over windows of token ids `[1, T]`, halted before the first block."""
+        base: Any = getattr(self._module, "base_model", self._module)  # without the output head, of which a block run has no use
+        prefix = next(path for path, part in self._module.named_modules() if part is base)
+        return BlockPass(base, [name.removeprefix(f"{prefix}.") for name in self.names], list(windows))
+
+    def visit(self, *passes: BlockPass) -> Iterator[int]:
+        """The blocks' numbers in the order in which the text reaches them; whoever asks for the next one has advanced all passes.
+
+        Raises ModelError where the text comes to a block twice: its layers cannot be quantized on the way.
+        """
+        reached: list[str] = []
+        while (block := passes[0].block) is not None:
+            if block in reached or any(other.block != block for other in passes):
+                raise ModelError(
+                    f"{self.model.source!r} runs its block {block!r} more than once for a text; "
+                    f"quantize its layers one by one: give stats= instead of text=."
+                )
+            reached.append(block)
+            yield next(number for number, name in enumerate(self.names) if name.endswith(block))
+
+    def index(self, name: str) -> int:
+        """A block's number by its name."""
+        return self.names.index(name)
 
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
@@ -103,12 +89,6 @@ class BlockRow:
     def within(self, index: int, layer: str) -> str:
         """A layer's name inside its block."""
         return layer.removeprefix(f"{self.names[index]}.")
-
-
-def remember(seen: list[tuple[Tensor, Call]], hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Stand in for a block's forward pass: note the call and pass the hidden states on."""
-    seen.append((hidden, Call(args, kwargs)))
-    return hidden
 
 
 def block_name(layer: str) -> str:

@@ -66,6 +66,11 @@ class CachedModel(LanguageModel):
             pieces.append(out)
         return torch.cat(pieces, 1), size_of(kept)
 
+    @property
+    def reads_stepwise(self) -> bool:  # type: ignore[override]
+        """Always: reading through what the cache keeps is the point, whatever it loses."""
+        return True
+
     def _new_cache(self) -> Any:
         config: Any = self.module.config
         layers = [layer_type()(self.pack, self.block) for _ in range(config.get_text_config().num_hidden_layers)]

@@ -1,7 +1,7 @@
 """LanguageModel: a causal module with its tokenizer. Text to ids to logits, and text piece by piece as it is written."""
 
-import inspect
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.models.forward import cache_argument, switches
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 UNLIMITED_CONTEXT = 2048
-# what families and versions of transformers call the memory of tokens already read; transformers 5.24 renamed the first two
-CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
+TRIED_TOKENS = 12  # with which the cached step is compared with a full pass
+STEP_TOLERANCE = 0.02  # of the logits' spread; packed layers sum in another order for one input than for many
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Tensor:
@@ -36,12 +37,6 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Tensor:
 def context_of(config: "PretrainedConfig") -> int:
     """Most tokens the model reads at once; 2048 for models without positions to run out of (ALiBi, recurrent)."""
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or UNLIMITED_CONTEXT)
-
-
-def cache_argument(module: nn.Module) -> str | None:
-    """The name under which `module` takes and returns its cache, or None for a family without one."""
-    parameters = inspect.signature(module.forward).parameters
-    return next((name for name in CACHE_ARGUMENTS if name in parameters), None)
 
 
 class LanguageModel:
@@ -149,14 +144,52 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
-        name = self._cache_argument
+        name = self._cache_argument if use_cache else None
         with self.lock:
-            out = self.module(ids, use_cache=use_cache, **({} if name is None else {name: cache}))
-        return out.logits.float(), getattr(out, name) if use_cache and name is not None else None
+            out = self.module(ids, **switches(self.module, use_cache=use_cache), **({} if name is None else {name: cache}))
+        return out.logits.float(), None if name is None else getattr(out, name, None)
 
     @cached_property
     def _cache_argument(self) -> str | None:
         return cache_argument(self.module)
+
+    @property
+    def reads_stepwise(self) -> bool:
+        """Whether reading token by token against the cache gives what reading the text at once gives.
+
+        Tried once for a class and configuration; where it does not, a warning says so, and every new token reads the whole text.
+        """
+        config: Any = self.module.config
+        key = (type(self.module), config.to_json_string() if hasattr(config, "to_json_string") else repr(config))
+        if key not in _stepwise:
+            _stepwise[key] = agrees_stepwise(self)
+            if not _stepwise[key]:
+                warnings.warn(
+                    f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the whole "
+                    f"text; each new token therefore reads the whole text again, which is slower.",
+                    stacklevel=2,
+                )
+        return _stepwise[key]
+
+
+_stepwise: dict[tuple[type, str], bool] = {}
+
+
+def agrees_stepwise(model: LanguageModel) -> bool:
+    """Compare the logits of a few tokens read at once with those of a first part read at once and the others one by one."""
+    ids = torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
+    expected, _ = model._forward(ids)
+    tolerance = STEP_TOLERANCE * float(expected.std())
+    cache, end = None, 0
+    for piece in ids.split([TRIED_TOKENS // 2] + [1] * (TRIED_TOKENS - TRIED_TOKENS // 2), 1):
+        end += piece.shape[1]
+        try:
+            logits, cache = model._forward(piece, cache, use_cache=True)
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError):
+            return False  # a family whose cached step needs arguments of its own
+        if cache is None or not torch.allclose(logits[0, -1], expected[0, end - 1], atol=tolerance, rtol=0, equal_nan=True):
+            return False
+    return True
 
 
 class Reading:
@@ -164,10 +197,15 @@ class Reading:
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, model._new_cache()
+        self._ids: Tensor | None = None
 
     def read(self, ids: Tensor) -> Tensor:
         """Next-token logits float32 `[V]` after these further tokens `[1, T]`."""
-        logits, self._cache = self._model._forward(ids, self._cache, use_cache=True)
+        if self._model.reads_stepwise:
+            logits, self._cache = self._model._forward(ids, self._cache, use_cache=True)
+        else:
+            self._ids = ids if self._ids is None else torch.cat([self._ids, ids], 1)
+            logits, _ = self._model._forward(self._ids)
         return logits[0, -1]
 
 

@@ -62,7 +62,9 @@ class TensorMap:
         self._sources: dict[str, Source] = {}
         self.unused = self._find_sources()
         self.slices = {
-            name: Slice(stack, layout, number) for stack, layout in self.stacks.items() for name, number in expert_names(stack, layout)
+            name: Slice(stack, layout, number)
+            for stack, layout in self.stacks.items()
+            for name, number in expert_names(stack, layout)
         }
 
     @cached_property
@@ -79,9 +81,7 @@ class TensorMap:
         present = set(self._sources)
         present |= {name for name, source in self.tied.items() if source in self._sources}
         present |= {source for name, source in self.tied.items() if name in self._sources}
-        return tuple(
-            name for name, tensor in self._state.items() if name not in present and isinstance(tensor, nn.Parameter)
-        )
+        return tuple(name for name, tensor in self._state.items() if name not in present and isinstance(tensor, nn.Parameter))
 
     def holds(self, name: str) -> bool:
         """Whether the checkpoint has a value for this name."""
@@ -108,7 +108,9 @@ class TensorMap:
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:
-            raise ModelError(f"{self.checkpoint.folder} has no weight {name!r}, which its config.json asks for; it is incomplete.")
+            raise ModelError(
+                f"{self.checkpoint.folder} has no weight {name!r}, which its config.json asks for; it is incomplete."
+            )
         return self._sources[name]
 
     def _read_expert(self, part: Slice) -> Tensor:

@@ -1,8 +1,9 @@
 """One transformer block on the calibration text: which layers share an input, what they are fed, and what comes out."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from workbench.calibration import Collector
 from workbench.kernels.linear import PackedLinear
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import rounded_bits
-from workbench.models.blocks import Call
+from workbench.models.block_pass import Call
 from workbench.quantizers.curvature import damped
 
+BATCH_BYTES = 1 << 28  # of experts' moments that are measured in one run through the block
 DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it hardly shows must not move weights
 
 
@@ -39,34 +41,40 @@ class Seen:
 
 @dataclass(frozen=True)
 class BlockRun:
-    """A block's module with its layers' modules by name, and each window's call.
+    """A block's module with its layers' modules by name, and each window's call in the quantized and in the original model.
 
-    `hidden` come into the block in the quantized model, `full` in the original; `original` are the block's parameters before
-    anything in it is quantized.
+    `original` are the block's parameters before anything in it is quantized; `experts` names those layers that see only the
+    tokens that are routed to them.
     """
 
     block: nn.Module
     layers: Mapping[str, nn.Module]
     calls: Sequence[Call]
-    hidden: Sequence[Tensor]
-    full: Sequence[Tensor]
+    original_calls: Sequence[Call]
     original: Mapping[str, Tensor]
+    experts: Collection[str] = ()
 
-    def outputs(self) -> list[Tensor]:
-        """The hidden states after the block as it is now."""
-        with torch.no_grad():
-            return [call.run(self.block, hidden) for call, hidden in zip(self.calls, self.hidden, strict=True)]
+    @property
+    def hidden(self) -> list[Tensor]:
+        """The hidden states that come into the block in the quantized model."""
+        return [call.hidden for call in self.calls]
 
-    def full_outputs(self) -> list[Tensor]:
-        """The hidden states after the original block."""
+    def outputs(self) -> list[Any]:
+        """What the block as it is now returns in the quantized model."""
         with torch.no_grad():
-            return [call.run(self.block, full, self.original) for call, full in zip(self.calls, self.full, strict=True)]
+            return [call.outputs(self.block) for call in self.calls]
+
+    def original_outputs(self) -> list[Any]:
+        """What the original block returns in the original model."""
+        with torch.no_grad():
+            return [call.outputs(self.block, self.original) for call in self.original_calls]
 
     def inputs(self) -> list[list[str]]:
         """The layers by the input that they read, in the order in which they run; layers that no token reached come last."""
         collector = Collector()
         with collector.watching(self.layers), torch.no_grad():
-            self.calls[0].run(self.block, self.hidden[0])
+            for call in self.calls[:1]:
+                call.run(self.block)
         groups: dict[str, list[str]] = {}
         for name in self.layers:
             groups.setdefault(collector.leader.get(name, name), []).append(name)
@@ -79,38 +87,72 @@ class BlockRun:
 
     def all_seen(self, layers: Iterable[str]) -> dict[str, Seen | None]:
         """The same for several layers at once."""
-        sums = {name: SeenSums() for name in layers}
+        sums = {name: SeenSums(paired=name not in self.experts) for name in layers}
         with ExitStack() as hooks, torch.no_grad():
             caught = {name: hooks.enter_context(caught_inputs(self.layers[name])) for name in sums}
-            for call, hidden, full in zip(self.calls, self.hidden, self.full, strict=True):
-                call.run(self.block, hidden)
-                call.run(self.block, full, self.original)
-                for name, inputs in caught.items():
-                    sums[name].add(inputs)
-                    inputs.clear()
+            for call, original in zip(self.calls, self.original_calls, strict=True):
+                call.run(self.block)
+                real = take_inputs(caught)
+                if any(own.paired for own in sums.values()):
+                    original.run(self.block, weights=self.original)
+                wanted = take_inputs(caught)
+                for name, inputs in real.items():
+                    sums[name].add(inputs, wanted.get(name))
         return {name: own.mean() for name, own in sums.items()}
+
+    def batches(self) -> Iterator[list[list[str]]]:
+        """The groups of `inputs`, those at once whose inputs are measured at once: an expert depends on no other of its stack."""
+        batch: list[list[str]] = []
+        for group in self.inputs():
+            full = batch and (self._stack(group) is None or self._stack(group) != self._stack(batch[0]))
+            if full or self._moment_bytes([*batch, group]) > BATCH_BYTES:
+                yield from [batch] if batch else []
+                batch = []
+            batch.append(group)
+        if batch:
+            yield batch
+
+    def _stack(self, group: Sequence[str]) -> str | None:
+        return group[0].rpartition(".")[0] if group[0] in self.experts else None
+
+    def _moment_bytes(self, groups: Sequence[Sequence[str]]) -> int:
+        return sum(8 * self.layers[group[0]].in_features ** 2 for group in groups if group[0] in self.experts)
 
 
 class SeenSums:
-    """Running sums of what comes into a layer, window by window."""
+    """Running sums of what comes into a layer, window by window.
 
-    def __init__(self) -> None:
+    `paired` says that its inputs in the two models belong to the same tokens. A router may send other tokens to an expert; its
+    weights are then the aim, and what the layers before it lost is not repaired there.
+    """
+
+    def __init__(self, *, paired: bool = True) -> None:
+        self.paired = paired
         self.moment = self.cross = torch.zeros(())
         self.tokens = 0
 
-    def add(self, inputs: Sequence[Tensor]) -> None:
+    def add(self, real: Tensor, wanted: Tensor | None) -> None:
         """Count one window's inputs in the quantized and in the original model, `[tokens, cols]` each."""
-        if len(inputs) == 2 and inputs[0].shape == inputs[1].shape:  # a router may send other tokens to an expert
-            real, wanted = inputs
-            self.moment = self.moment + (real.mT @ real).double()
+        self.paired = self.paired and wanted is not None and wanted.shape == real.shape
+        self.moment = self.moment + (real.mT @ real).double()
+        if self.paired and wanted is not None:
             self.cross = self.cross + (wanted.mT @ real).double()
-            self.tokens += len(real)
+        self.tokens += len(real)
 
     def mean(self) -> Seen | None:
         """What was seen, None where no token came."""
         if not self.tokens:
             return None
-        return Seen((self.moment / self.tokens).float(), (self.cross / self.tokens).float())
+        moment = (self.moment / self.tokens).float()
+        return Seen(moment, (self.cross / self.tokens).float() if self.paired else moment)
+
+
+def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    """The inputs caught so far as one tensor a layer; the lists are emptied."""
+    taken = {name: torch.cat(inputs) for name, inputs in caught.items() if inputs}
+    for inputs in caught.values():
+        inputs.clear()
+    return taken
 
 
 @contextmanager

@@ -7,7 +7,7 @@ learned before its first layer, on the inputs that it then has. In memory: one b
 both models.
 """
 
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration import windows
+from workbench.models.block_pass import Call, hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.block_run import BlockRun, Seen, rounded_inputs
@@ -25,7 +26,7 @@ from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.refine import QuantizedBlock
-from workbench.quantizers.pipeline import InLoop, check_inputs, quantize_layer, relative_error
+from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, quantize_layer, relative_error
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.refining import RefinedBlock, aim_of, measured, refine
 from workbench.quantizers.sharing import Scopes, mark_transform
@@ -54,12 +55,14 @@ class BlockSequence:
     ) -> None:
         self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
         self.row = BlockRow(model)
-        self.windows = self.row.windows(windows(model, text, tokens, seed))
-        seen = sum(window.hidden.shape[1] for window in self.windows)
+        self.windows = list(windows(model, text, tokens, seed))
+        seen = sum(window.shape[1] for window in self.windows)
         self.calibration = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
         made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
         self.finished = Finished(store, made_from)
         self.changed_tensors: dict[str, Tensor] = {}
+        self.unreached: list[str] = []
+        self.steps_left: Iterator[int] = iter(())
         transforms = {name: cast(Transform, recipe.transform) for name, recipe in chosen.items()}
         self.late = {name for name, own in transforms.items() if isinstance(own, Learned) and own.inputs == "quantized"}
         shares = any(scope is not None for scope in self.scopes.names.values())
@@ -72,8 +75,8 @@ class BlockSequence:
         return 2 if self.looks_first else 1
 
     def facts(self) -> dict[str, Any]:
-        """How the model was calibrated."""
-        return dict(self.calibration)
+        """How the model was calibrated; `unreached` are layers that needed calibration and saw no token (experts never routed to)."""
+        return {**self.calibration, **({"unreached": list(self.unreached)} if self.unreached else {})}
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The whole run."""
@@ -81,27 +84,29 @@ class BlockSequence:
         states = (yield from self.first_pass()) if self.looks_first else {}
         return (yield from self.second_pass(states))
 
-    def run(self, index: int, block: nn.Module, hidden: Sequence[Tensor], full: Sequence[Tensor]) -> BlockRun:
-        """Block `index` at work on these hidden states."""
+    def run(self, index: int, block: nn.Module, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
+        """Block `index` at work on what it is called with in the quantized and in the original model."""
         layers = {name: block.get_submodule(self.row.within(index, name)) for name in self.row.layers[index]}
-        calls = [window.calls[index] for window in self.windows]
-        return BlockRun(block, layers, calls, hidden, full, dict(block.named_parameters()))
+        experts = {name for name in layers if self.model.layer(name).expert is not None}
+        return BlockRun(block, layers, calls, original_calls, dict(block.named_parameters()), experts)
 
     def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
         """What transforms find out on full-precision inputs, by layer; one input and transform share one state."""
         states: dict[str, Params] = {}
-        full: Sequence[Tensor] = [window.hidden for window in self.windows]
-        for index, name in enumerate(self.row.names):
+        own = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
+        text = self.row.start(self.windows)
+        for index in self.row.visit(text):
+            name = self.row.names[index]
             place = Place(name, index, len(self.row.names), 0, 2)
             with self.row.block(index) as block:
-                run = self.run(index, block, full, full)
-                full = run.outputs()
-                own = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
-                states |= yield from self.kept_states(place, index, run, full, own)
+                run = self.run(index, block, text.calls, text.calls)
+                outputs = run.outputs()
+                states |= yield from self.kept_states(place, index, run, outputs, own)
+                text.advance(outputs)
         return states
 
     def kept_states(
-        self, place: Place, index: int, run: BlockRun, target: Sequence[Tensor], chosen: Mapping[str, Recipe]
+        self, place: Place, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
     ) -> Generator[LayerProgress, None, dict[str, Params]]:
         """`find_states`, or what was kept of it."""
         found = self.finished.states(place.layer)
@@ -111,7 +116,7 @@ class BlockSequence:
         return found
 
     def find_states(
-        self, index: int, run: BlockRun, target: Sequence[Tensor], chosen: Mapping[str, Recipe]
+        self, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
     ) -> Generator[Snapshot, None, dict[str, Params]]:
         """The states of one block's `chosen` layers: bases learned together on its output, others fitted on their own inputs."""
         inputs, states = list[Input](), dict[str, Params]()
@@ -133,7 +138,7 @@ class BlockSequence:
         if learned is not None:
             names = {name: f"{self.row.within(index, name)}.weight" for name in run.layers}
             orient = {name: self.model.layer(name).orient for name in run.layers}
-            loss = BlockLoss(run.block, run.calls, run.hidden, target)
+            loss = BlockLoss(run.block, run.calls, run.hidden, [hidden_states(output) for output in target])
             seed = self.chosen[next(iter(inputs[0].weights))].seed
             steps = learn_block(
                 loss,
@@ -156,41 +161,58 @@ class BlockSequence:
     def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
-        full: Sequence[Tensor] = [window.hidden for window in self.windows]
-        hidden = full
-        phases, at = self.phases, 0
-        count = len(self.chosen) + len(self.learning()) + len(self.refining())
-        for index in range(len(self.row.names)):
+        text, original = self.row.start(self.windows), self.row.start(self.windows)
+        self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
+        reached: set[int] = set()
+        for index in self.row.visit(text, original):
+            reached.add(index)
             with self.row.block(index) as block, ExitStack() as rounding:
+                run = self.run(index, block, text.calls, original.calls)
                 if index in self.learning():
-                    place, at = Place(self.row.names[index], at, count, phases - 1, phases), at + 1
-                    run = self.run(index, block, hidden, hidden)
                     late = {name: self.chosen[name] for name in self.late}
-                    states |= yield from self.kept_states(place, index, run, run.outputs(), late)
-                run = self.run(index, block, hidden, full)
-                for group in run.inputs():
-                    own = [name for name in group if name in self.chosen]
-                    kept = {name: self.finished.layer(name) for name in own}
-                    seen = run.seen(group[0]) if None in kept.values() else None
-                    for name in own:
-                        place, at = Place(name, at, count, phases - 1, phases), at + 1
-                        result = kept[name]
-                        if result is None:
-                            result = yield from self.quantize(place, seen, states)
-                            result = self.mark(result, group, states)
-                            self.finished.keep_layer(result)
-                        done[name] = result
-                        yield place.progress("done", result=result)
-                    for name in own:
-                        self.row.put(name, done[name].weight())
-                        rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
-                full = run.full_outputs()
+                    learning = replace(run, original_calls=run.calls)
+                    states |= yield from self.kept_states(self.place(self.row.names[index]), index, learning, run.outputs(), late)
+                done |= yield from self.quantize_block(run, states, rounding)
+                outputs = run.original_outputs()
                 if index in self.refining():
-                    place, at = Place(self.row.names[index], at, count, phases - 1, phases), at + 1
                     layers = {name: done[name] for name in run.layers if name in done and self.chosen[name].refines}
-                    done |= yield from self.refine(place, index, run, full, layers, rounding)
-                hidden = run.outputs()
+                    place = self.place(self.row.names[index])
+                    done |= yield from self.refine(place, index, run, outputs, layers, rounding)
+                original.advance(outputs)
+                text.advance(run.outputs())
+        for index in range(len(self.row.names)):
+            if index not in reached:  # as the vision blocks of a model that is given text
+                with self.row.block(index) as block, ExitStack() as rounding:
+                    done |= yield from self.quantize_block(self.run(index, block, [], []), states, rounding)
         return {name: done[name] for name in self.chosen}
+
+    def place(self, name: str) -> Place:
+        """The next step of the second pass."""
+        count = len(self.chosen) + len(self.learning()) + len(self.refining())
+        return Place(name, next(self.steps_left), count, self.phases - 1, self.phases)
+
+    def quantize_block(
+        self, run: BlockRun, states: dict[str, Params], rounding: ExitStack
+    ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """The chosen layers of one block, group by group, each then running quantized."""
+        done: dict[str, QuantizedLayer] = {}
+        for batch in run.batches():
+            kept = {name: self.finished.layer(name) for group in batch for name in group if name in self.chosen}
+            seen = run.all_seen(group[0] for group in batch if any(kept.get(name, 0) is None for name in group))
+            for group in batch:
+                own = [name for name in group if name in self.chosen]
+                for name in own:
+                    place, result = self.place(name), kept[name]
+                    if result is None:
+                        result = yield from self.quantize(place, seen[group[0]], states)
+                        result = self.mark(result, group, states)
+                        self.finished.keep_layer(result)
+                    done[name] = result
+                    yield place.progress("done", result=result)
+                for name in own:
+                    self.row.put(name, done[name].weight())
+                    rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
+        return done
 
     def quantize(
         self, place: Place, seen: Seen | None, states: Mapping[str, Params]
@@ -207,6 +229,9 @@ class BlockSequence:
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
         aim, moment = aim_of(recipe, weight, seen), seen.moment if seen else None
+        if moment is None and needs_moment(recipe):
+            self.unreached.append(name)
+            moment = torch.eye(weight.shape[1])  # no token says which errors matter: all count alike
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name))
         result = yield from place.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
@@ -228,7 +253,7 @@ class BlockSequence:
         place: Place,
         index: int,
         run: BlockRun,
-        target: Sequence[Tensor],
+        target: Sequence[Any],
         layers: Mapping[str, QuantizedLayer],
         rounding: ExitStack,
     ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
@@ -239,7 +264,8 @@ class BlockSequence:
             orient = {name: self.model.layer(name).orient for name in layers}
             weights = {name: self.model.weight(name).float() for name in layers}
             trees = {name: layer.packed for name, layer in layers.items()}
-            loss, vectors = BlockLoss(run.block, run.calls, run.hidden, target), self.row.vectors(index)
+            full = [hidden_states(output) for output in target]
+            loss, vectors = BlockLoss(run.block, run.calls, run.hidden, full), self.row.vectors(index)
             block = QuantizedBlock(loss, trees, weights, names, orient, vectors)
             block = yield from place.follow("refine", refine(block, {name: self.chosen[name] for name in layers}))
             trained = {name: vector for name, vector in block.vectors.items() if not torch.equal(vector, vectors[name])}

@@ -7,6 +7,7 @@ import torch
 
 from tests.tiny_models import FAMILIES
 from workbench.models import open_model
+from workbench.models.block_pass import hidden_states
 from workbench.models.blocks import BlockRow
 
 IDS = torch.arange(3, 40)[None]
@@ -25,13 +26,14 @@ def test_blocks_in_a_row_are_the_model(tiny_models: dict[str, Path], family: str
         model.module(IDS)
     for hook in hooks:
         hook.remove()
-    (window,) = row.windows([IDS])
-    hidden = window.hidden
+    text = row.start([IDS])
     with torch.no_grad():
-        for index, name in enumerate(row.names):
+        for index in row.visit(text):
             with row.block(index) as block:
-                hidden = window.calls[index].run(block, hidden)
-            torch.testing.assert_close(hidden, seen[name], rtol=1e-5, atol=1e-5)
+                outputs = [call.outputs(block) for call in text.calls]
+            torch.testing.assert_close(hidden_states(outputs[0]), hidden_states(seen[row.names[index]]), rtol=1e-5, atol=1e-5)
+            text.advance(outputs)
+    assert text.block is None
     assert sum(len(layers) for layers in row.layers) == len(model.layer_names)
 
 
@@ -46,13 +48,13 @@ def test_only_the_block_at_work_has_weights(tiny_models: dict[str, Path]) -> Non
 
 def test_replaced_weights_carry_gradients_and_leave_the_block_alone(tiny_models: dict[str, Path]) -> None:
     row = BlockRow(open_model(tiny_models["llama"]))
-    (window,) = row.windows([IDS])
+    (call,) = row.start([IDS]).calls
     layer = row.layers[0][-1]
     with row.block(0) as block:
-        before = window.calls[0].run(block, window.hidden)
+        before = call.run(block)
         weight = (2 * row.model.weight(layer)).requires_grad_()
-        changed = window.calls[0].run(block, window.hidden, {f"{row.within(0, layer)}.weight": weight})
+        changed = call.run(block, weights={f"{row.within(0, layer)}.weight": weight})
         changed.sum().backward()
         assert weight.grad is not None
         assert not torch.allclose(changed, before)
-        torch.testing.assert_close(window.calls[0].run(block, window.hidden), before)
+        torch.testing.assert_close(call.run(block), before)

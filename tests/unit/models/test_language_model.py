@@ -30,8 +30,12 @@ class Script(torch.nn.Module):
         return type("Output", (), {"logits": logits, "past_key_values": None})()
 
 
+class ScriptedModel(LanguageModel):
+    reads_stepwise = True  # to try it would use up the script
+
+
 def scripted(lm: LanguageModel, tokens: list[int]) -> LanguageModel:
-    return LanguageModel(Script([*tokens, 2], lm.module.config), lm.tokenizer, "script")
+    return ScriptedModel(Script([*tokens, 2], lm.module.config), lm.tokenizer, "script")
 
 
 @pytest.mark.parametrize("family", CAUSAL)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from workbench.models.blocks import Call
+from workbench.models.block_pass import Call
 from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, copied, descend, put
 from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input

@@ -1,0 +1,25 @@
+"""How a family's forward pass is called: the names of its cache and its switches, which differ between families and versions."""
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+
+# what families and versions of transformers call the memory of tokens already read; transformers 5.24 renamed the next two
+CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
+
+
+def cache_argument(module: nn.Module) -> str | None:
+    """The name under which `module` takes and returns its cache, or None for a family without one."""
+    parameters = inspect.signature(module.forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in parameters), None)
+
+
+def switches(module: nn.Module, *, use_cache: bool) -> dict[str, Any]:
+    """`use_cache` where the family's forward pass knows it: others read it as a word of their own, or refuse it."""
+    return {"use_cache": use_cache} if "use_cache" in inspect.signature(module.forward).parameters else {}
+
+
+def read_tokens(module: nn.Module, ids: Tensor) -> Any:
+    """The module's output for token ids `[1, T]`, without a cache."""
+    return module(ids, **switches(module, use_cache=False))
