@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.memory import spill
 from workbench.store import Entry, Store, key
 
 if TYPE_CHECKING:
@@ -137,19 +138,48 @@ def calibrate(
     place = key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
     if store is not None and (entry := store.get(place)) is not None:
         return from_entry(entry)
-    collector = Collector()
-    seen = 0
-    with torch.no_grad(), collector.watching({name: model.module.get_submodule(name) for name in names}):
-        for ids in windows(model, text, tokens, seed):
-            with model.lock:
-                model.module(ids)
-            seen += ids.shape[1]
-            if on_progress is not None:
-                on_progress(seen, tokens)
-    stats = CalibrationStats(collector.stats(names), [Source(text.name, text.fingerprint, seen, seed)])
-    if store is not None:
+    cut = list(windows(model, text, tokens, seed))
+    seen = sum(ids.shape[1] for ids in cut)
+
+    def tell(share: float) -> None:
+        if on_progress is not None:
+            on_progress(round(share * seen), tokens)
+
+    measure = measure_by_block if model.streams else measure_by_window
+    stats = CalibrationStats(measure(model, names, cut, tell), [Source(text.name, text.fingerprint, seen, seed)])
+    if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
         store.put(place, *to_entry(stats))
     return stats
+
+
+def measure_by_window(
+    model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
+) -> dict[str, LayerStats]:
+    """Statistics of all layers at once, window after window through the model in memory."""
+    collector, seen, total = Collector(), 0, sum(ids.shape[1] for ids in cut)
+    with torch.no_grad(), collector.watching({name: model.module.get_submodule(name) for name in names}):
+        for ids in cut:
+            model.run(ids)
+            seen += ids.shape[1]
+            on_share(seen / total)
+    return collector.stats(names)
+
+
+def measure_by_block(
+    model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
+) -> dict[str, LayerStats]:
+    """The same with one block's weights and sums in memory; finished statistics are kept on disk."""
+    wanted, done = set(names), dict[str, LayerStats]()
+    for number, (layers, run) in enumerate(model.run_blocks(cut)):
+        collector = Collector()
+        with torch.no_grad(), collector.watching({name: module for name, module in layers.items() if name in wanted}):
+            for window in range(len(cut)):
+                run(window)
+                on_share((number + (window + 1) / len(cut)) / len(model.block_names))
+        found = collector.stats([name for name in layers if name in wanted])
+        shared = {id(own): LayerStats(spill(own.moment), own.mean, own.absmax, own.tokens) for own in found.values()}
+        done |= {name: shared[id(own)] for name, own in found.items()}
+    return {name: done[name] for name in names if name in done}
 
 
 def to_entry(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -199,6 +229,8 @@ class Sums:
 
     def add(self, x: Tensor) -> None:
         """Count the inputs `x [tokens, cols]`."""
+        if not len(x):
+            return  # an expert that no token of this text was routed to
         self.moment += x.T @ x
         self.total += x.sum(0, dtype=torch.float64)
         self.absmax = torch.maximum(self.absmax, x.abs().amax(0))

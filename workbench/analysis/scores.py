@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.models.blocks import block_name
 from workbench.models.boundaries import Boundaries
 from workbench.models.handle import ModelHandle
+from workbench.models.layers import block_name
 from workbench.models.perplexity import spans
 from workbench.models.text import Text
 

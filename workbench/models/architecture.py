@@ -5,7 +5,7 @@ Remote code is never run, nothing is ever fetched here, and a weight that is mis
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from workbench.errors import ModelError
 from workbench.models.checkpoint import check_finite
 from workbench.models.experts import find_stacks, split_experts
+from workbench.models.streaming import Read, keep_stored_types, stream_blocks
 from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
@@ -95,9 +96,15 @@ def load_module(config: "PretrainedConfig", tensors: TensorMap) -> nn.Module:
     check_complete(tensors)
     module = empty_module(config)
     fill(module, ((name, read_finite(tensors, name)) for name in tensors.names if tensors.holds(name)))
-    generation = read_generation_config(tensors.checkpoint.folder)
-    if generation is not None:
-        cast(Any, module).generation_config = generation
+    return module
+
+
+def load_streamed(config: "PretrainedConfig", names: Iterable[str], blocks: Sequence[str], read: Read) -> nn.Module:
+    """The model whose tensors `names` are given by `read(name)`: those of `blocks` whenever the forward pass needs them."""
+    module = empty_module(config)
+    inside = tuple(f"{block}." for block in blocks)
+    fill(module, keep_stored_types(module, ((name, read(name)) for name in names if not name.startswith(inside))))
+    stream_blocks(module, blocks, read)
     return module
 
 

@@ -15,7 +15,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.forward import read_tokens
+from workbench.models.forward import read_tokens, run_errors
 
 HIDDEN = ("hidden_states", "inputs", "x")  # how families name a block's first argument when they pass it by name
 
@@ -88,7 +88,8 @@ class BlockPass:
         halts = []
         with torch.no_grad(), self._halting():
             for number, (track, value) in enumerate(zip(self._tracks, values, strict=True)):
-                out = track.switch(*value)
+                with run_errors(type(self._module).__name__):
+                    out = track.switch(*value)
                 if track.dead:
                     self.results[number] = out
                 else:

@@ -1,6 +1,6 @@
 """A model as a row of transformer blocks, each at work on all windows of a text: one block's weights are in memory at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.memory import release_memory
 from workbench.models import architecture
-from workbench.models.block_pass import BlockPass
+from workbench.models.block_pass import BlockPass, Call
 from workbench.models.handle import ModelHandle
-from workbench.models.layers import split_name
+from workbench.models.layers import block_name
+from workbench.models.streaming import keep_stored_types
 
 
 class BlockRow:
@@ -32,9 +34,9 @@ class BlockRow:
                 self.layers.append([])
             self.layers[self.names.index(name)].append(layer)
         self._module = architecture.empty_module(model.config)
-        others = model.other_tensors(model.layer_names)
-        self._dtypes = {name: tensor.dtype for name, tensor in others.items()}
-        architecture.fill(self._module, others.items())
+        others: Iterable[tuple[str, Tensor]] = model.other_tensors(model.layer_names).items()
+        self._dtypes = {name: tensor.dtype for name, tensor in others}
+        architecture.fill(self._module, keep_stored_types(self._module, others) if model.streams else others)
 
     def start(self, windows: Iterable[Tensor]) -> BlockPass:
         """A forward pass over windows of token ids `[1, T]`, halted before the first block."""
@@ -61,6 +63,23 @@ class BlockRow:
         """A block's number by its name."""
         return self.names.index(name)
 
+    def run_through(self, windows: Iterable[Tensor]) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
+        """Run a text through the model, block by block: each block's layers by name, and `run(number)` for each window.
+
+        All windows have to be run before the next block is asked for.
+        """
+        text = self.start(windows)
+        for index in self.visit(text):
+            outputs: dict[int, Any] = {}
+            with self.block(index) as block:
+                calls = text.calls
+
+                def run(number: int, block: nn.Module = block, calls: Sequence[Call] = calls) -> None:
+                    outputs[number] = calls[number].outputs(block)  # noqa: B023  used before the next block
+
+                yield {name: block.get_submodule(self.within(index, name)) for name in self.layers[index]}, run
+                text.advance([outputs[number] for number in range(len(calls))])
+
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
         """Block `index` with its weights read from the checkpoint, float32; they are let go on leaving."""
@@ -71,6 +90,8 @@ class BlockRow:
         finally:
             for name in self.layers[index]:
                 self.put(name, torch.empty(self.model.layer(name).rows, self.model.layer(name).cols, device="meta"))
+            if self.model.streams:
+                release_memory()
 
     def put(self, name: str, weight: Tensor) -> None:
         """Give layer `name` the weight `[rows, cols]`."""
@@ -89,10 +110,3 @@ class BlockRow:
     def within(self, index: int, layer: str) -> str:
         """A layer's name inside its block."""
         return layer.removeprefix(f"{self.names[index]}.")
-
-
-def block_name(layer: str) -> str:
-    """The block of a layer: "model.layers.3.mlp.up_proj" to "model.layers.3"."""
-    place = split_name(layer)
-    assert place is not None, layer  # layers are found by their place in a block
-    return layer.removesuffix(f".{place[1]}")

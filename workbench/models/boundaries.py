@@ -4,6 +4,7 @@ The module itself runs, with stand-ins for the blocks before the first changed o
 (positions, masks, last norm, head) is its own code.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.blocks import block_name
+from workbench.memory import spill
+from workbench.models.block_pass import Call, hidden_states
 from workbench.models.handle import ModelHandle
+from workbench.models.layers import block_name
 
 Swap = Tensor | nn.Module | None
 
@@ -33,12 +36,15 @@ class Boundaries:
         self.blocks = list(dict.fromkeys(block_name(layer) for layer in model.layer_names))
         self._names = {*model.layer_names, *dict(model.module.named_parameters(remove_duplicate=False))}
         self._lm = model.language_model()
+        self._keep = spill if model.streams else Tensor.clone
         self._kept = [self._run(ids) for ids in self.windows]
+        if model.replays is None:
+            model.replays = self._agrees()
 
     @property
     def bytes(self) -> int:
         """Memory of the kept states: (blocks + 1) × tokens × width × 4."""
-        return sum(hidden(state).nbytes for kept in self._kept for state in kept)
+        return sum(hidden_states(state).nbytes for kept in self._kept for state in kept)
 
     def first_block(self, names: Iterable[str]) -> int:
         """Index of the earliest block with one of these layers or parameters, the number of blocks where there are none; what
@@ -64,27 +70,64 @@ class Boundaries:
         """
         changes = dict(swaps or {})
         replaced = {name: new for name, new in {**self.base, **changes}.items() if new is not None}
-        with self.model.swapped(replaced), self._standing_in(window, self.first_block(changes)):
+        start = self.first_block(changes) if self.model.replays else 0
+        with self.model.swapped(replaced), self._standing_in(window, start):
             return self._lm.logits(self.windows[window])
+
+    def _agrees(self) -> bool:
+        """Whether running on from the middle gives what running from the start gives; a warning says where it does not.
+
+        Blocks of some families hand each other more than hidden states (keys and values of earlier blocks, for one).
+        """
+        shortest = min(range(len(self.windows)), key=lambda number: self.windows[number].shape[1])
+        middle = len(self.blocks) // 2
+        with self.model.swapped(self.base):
+            expected = self._lm.logits(self.windows[shortest])
+            try:
+                for start in (middle, len(self.blocks)):
+                    with self._standing_in(shortest, start):
+                        found = self._lm.logits(self.windows[shortest])
+                    if not torch.allclose(found, expected, rtol=0, atol=1e-4 * float(expected.std()), equal_nan=True):
+                        break
+                else:
+                    return True
+            except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
+                pass  # what stands in for a block does not give all that the next one asks for
+        warnings.warn(
+            f"the blocks of {self.model.source!r} hand on more than hidden states; "
+            f"every change therefore runs the model from its first block, which is slower.",
+            stacklevel=3,
+        )
+        return False
+
+    def _copy(self, out: Any) -> Any:
+        """A block's output with its hidden states kept; what stands beside them, such as attention weights, is left out."""
+        return (self._keep(out[0]), *(None for _ in out[1:])) if isinstance(out, tuple) else self._keep(out)
 
     def states(self, index: int) -> Tensor:
         """Hidden states `[tokens, width]` before block `index` (one past the last: after it), window after window."""
-        return torch.cat([hidden(kept[index]).flatten(0, 1) for kept in self._kept])
+        return torch.cat([hidden_states(kept[index]).flatten(0, 1) for kept in self._kept])
 
     def _run(self, ids: Tensor) -> list[Any]:
-        """What the first block gets and each block puts out, copied before the next one sees it."""
-        blocks = [self.model.module.get_submodule(name) for name in self.blocks]
-        seen: list[Any] = []
+        """What the first block gets and each block puts out, kept before the next one sees it."""
+        entered: list[Tensor] = []
+        outputs: dict[str, Any] = {}
 
-        def see(_block: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.append(copied(inputs[0] if inputs else kwargs["hidden_states"]))
+        def enter(_block: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not entered:
+                entered.append(self._keep(Call(inputs, kwargs).hidden))
+
+        def leave(name: str, _block: nn.Module, _inputs: Any, out: Any) -> None:
+            outputs[name] = self._copy(out)
 
         with self.model.swapped(self.base), ExitStack() as hooks:
-            hooks.callback(blocks[0].register_forward_pre_hook(see, with_kwargs=True).remove)
-            for block in blocks:
-                hooks.callback(block.register_forward_hook(lambda _block, _inputs, out: seen.append(copied(out))).remove)
+            for name in self.blocks:
+                block = self.model.module.get_submodule(name)
+                hooks.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
+                hooks.callback(block.register_forward_hook(partial(leave, name)).remove)
             self._lm.logits(ids)
-        return seen
+        self.blocks = list(outputs)  # without those that no text reaches, in the order in which they run
+        return [*entered, *outputs.values()]
 
     @contextmanager
     def _standing_in(self, window: int, start: int) -> Iterator[None]:
@@ -98,11 +141,6 @@ class Boundaries:
         finally:
             for block in blocks:
                 del block.forward
-
-
-def hidden(out: Any) -> Tensor:
-    """The hidden states in what a block puts out: it, or the first of a tuple."""
-    return out[0] if isinstance(out, tuple) else out
 
 
 def copied(out: Any) -> Any:

@@ -138,6 +138,7 @@ class LinearMap:
         self.layer = layer
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The layer's output `[tokens, rows]` for `x [tokens, cols]`."""
         return self.layer(x)
 
     @property

@@ -1,12 +1,26 @@
 """How a family's forward pass is called: the names of its cache and its switches, which differ between families and versions."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+from workbench.errors import ModelError
+
 # what families and versions of transformers call the memory of tokens already read; transformers 5.24 renamed the next two
 CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
+
+
+@contextmanager
+def run_errors(name: str) -> Iterator[None]:
+    """What a family's own code raises about plain text, as one ModelError."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, NotImplementedError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{name!r} cannot be run on plain text by transformers: {said}") from error
 
 
 def cache_argument(module: nn.Module) -> str | None:

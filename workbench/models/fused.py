@@ -96,12 +96,10 @@ class FusedModel(ModelHandle):
         rewrite = self._rewrites.get(name)
         return stored.to(dtype or stored.dtype) if rewrite is None else rewrite(stored, dtype or stored.dtype)
 
-    def other_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
-        """Those of the base, rewritten; a head that was tied to the embedding and no longer equals it is there too."""
-        found = {name: self.rewritten(name, stored) for name, stored in self.base.other_tensors(layers).items()}
-        replaced = {f"{name}.weight" for name in layers}
-        missing = self._rewrites.keys() - found.keys() - replaced
-        return found | {name: self.tensor(name) for name in sorted(missing)}
+    def other_names(self, layers: Collection[str]) -> list[str]:
+        """Those of the base; a head that was tied to the embedding and no longer equals it is there too."""
+        names = self.base.other_names(layers)
+        return names + sorted(self._rewrites.keys() - set(names) - {f"{name}.weight" for name in layers})
 
     def changed_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
         """Those of `other_tensors` that are not the base's."""
@@ -114,15 +112,15 @@ class FusedModel(ModelHandle):
         apart = [name for name in module.all_tied_weights_keys if name in self._rewrites]
         return sum(tensor.nbytes for tensor in map(self.tensor, apart))
 
-    @cached_property
-    def _module(self) -> nn.Module:
+    def _load_module(self) -> nn.Module:
         module = architecture.empty_module(self.config)
-        weights = {f"{name}.weight": self._layers[name].orient(self.weight(name)) for name in self.layer_names}
-        architecture.fill(module, (self.other_tensors(self.layer_names) | weights).items())
-        generation = architecture.read_generation_config(self.folder)
-        if generation is not None:
-            module.generation_config = generation  # type: ignore[assignment]
+        architecture.fill(module, ((name, self._read_stored(name)) for name in self.other_names(())))
         return module
+
+    def _read_stored(self, name: str) -> Tensor:
+        """A tensor as the module holds it, a layer's weight in float32."""
+        layer = self._layers.get(name.removesuffix(".weight"))
+        return self.tensor(name) if layer is None else layer.orient(self.weight(layer.name))
 
 
 def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedModel:

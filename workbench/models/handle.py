@@ -1,6 +1,6 @@
 """ModelHandle: what `open_model` returns. Layers as rows, one weight at a time, and a running model when it is asked for."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from workbench.errors import ModelError, ShapeError
 from workbench.models import architecture
 from workbench.models.checkpoint import check_finite
+from workbench.models.forward import read_tokens, run_errors
 from workbench.models.language_model import LanguageModel, context_of, encode
-from workbench.models.layers import Layer, layer_table, unknown_layer
+from workbench.models.layers import Layer, block_name, layer_table, unknown_layer
+from workbench.models.streaming import streams
 from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class ModelHandle:
     ) -> None:
         self.source, self.folder, self.config = source, folder, config
         self._tensors, self._layers = tensors, layers
+        self.replays: bool | None = None  # whether its blocks can be run on from kept states; `Boundaries` tries it once
         self.lock = RLock()
 
     def __repr__(self) -> str:
@@ -82,17 +85,20 @@ class ModelHandle:
     def other_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
         """Every tensor that the module needs beside the weights of `layers`, by the module's name, in its stored dtype.
 
-        Of tied tensors only one is given, unless the checkpoint holds both and they differ. Raises ModelError where the checkpoint
-        lacks one: nothing is left out in silence.
+        Of tied tensors only one is given, unless the checkpoint holds both and they differ. Raises ModelError where the
+        checkpoint lacks one: nothing is left out in silence.
         """
+        return {name: self.tensor(name) for name in self.other_names(layers)}
+
+    def other_names(self, layers: Collection[str]) -> list[str]:
+        """The names of `other_tensors`; only tied tensors that are stored twice are read for it."""
         architecture.check_complete(self._tensors)
         replaced = {f"{name}.weight" for name in layers}
         names = [name for name in self._tensors.names if self._tensors.holds(name) and name not in replaced]
-        found = {name: self._tensors.read(name) for name in names}
         for tied, source in self._tensors.tied.items():
-            if tied in found and source in found and torch.equal(found[tied], found[source]):
-                del found[tied]
-        return found
+            if tied in names and source in names and torch.equal(self._tensors.read(tied), self._tensors.read(source)):
+                names.remove(tied)
+        return names
 
     def holds(self, name: str) -> bool:
         """Whether the checkpoint has a tensor for this name of the module."""
@@ -114,13 +120,56 @@ class ModelHandle:
 
     @property
     def module(self) -> nn.Module:
-        """The whole model, float32, eval, without gradients; loaded on first use."""
+        """The whole model, float32, eval, without gradients: loaded on first use, or read as it runs where it `streams`."""
         with self.lock:
             return self._module
 
     @cached_property
     def _module(self) -> nn.Module:
+        if self.streams:
+            module = architecture.load_streamed(self.config, self.other_names(()), self.block_names, self._read_stored)
+        else:
+            module = self._load_module()
+        generation = architecture.read_generation_config(self.folder)
+        if generation is not None:
+            module.generation_config = generation  # type: ignore[assignment]
+        return module
+
+    def _load_module(self) -> nn.Module:
+        """The module with all weights in memory."""
         return architecture.load_module(self.config, self._tensors)
+
+    def _read_stored(self, name: str) -> Tensor:
+        """A tensor as the module holds it; ModelError when it is not finite."""
+        tensor = self.tensor(name)
+        check_finite(f"weight {name!r}", tensor)
+        return tensor
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(file.stat().st_size for file in self._tensors.checkpoint.files)
+
+    @cached_property
+    def streams(self) -> bool:
+        """Whether the module reads each block's weights as it comes to it instead of holding all of them in memory."""
+        return streams(self.stored_bytes)
+
+    def run(self, ids: Tensor) -> Any:
+        """The module's output for token ids `[1, T]`, without a cache; ModelError where its family needs more than text."""
+        with self.lock, run_errors(self.source):
+            return read_tokens(self.module, ids)
+
+    def run_blocks(self, windows: Iterable[Tensor]) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
+        """Run windows of token ids through the model with one block's weights in memory; see `BlockRow.run_through`."""
+        from workbench.models.blocks import BlockRow
+
+        return BlockRow(self).run_through(windows)
+
+    @cached_property
+    def block_names(self) -> list[str]:
+        """The module names of the blocks that hold layers, in the model's order."""
+        return list(dict.fromkeys(map(block_name, self._layers)))
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":

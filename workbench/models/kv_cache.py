@@ -67,7 +67,7 @@ class CachedModel(LanguageModel):
         return torch.cat(pieces, 1), size_of(kept)
 
     @property
-    def reads_stepwise(self) -> bool:  # type: ignore[override]
+    def reads_stepwise(self) -> bool:
         """Always: reading through what the cache keeps is the point, whatever it loses."""
         return True
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.forward import cache_argument, switches
+from workbench.models.forward import cache_argument, run_errors, switches
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -145,7 +145,7 @@ class LanguageModel:
     @torch.inference_mode()
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
         name = self._cache_argument if use_cache else None
-        with self.lock:
+        with self.lock, run_errors(self.name):
             out = self.module(ids, **switches(self.module, use_cache=use_cache), **({} if name is None else {name: cache}))
         return out.logits.float(), None if name is None else getattr(out, name, None)
 
@@ -165,8 +165,8 @@ class LanguageModel:
             _stepwise[key] = agrees_stepwise(self)
             if not _stepwise[key]:
                 warnings.warn(
-                    f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the whole "
-                    f"text; each new token therefore reads the whole text again, which is slower.",
+                    f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the text "
+                    f"at once; each new token therefore reads the whole text again, which is slower.",
                     stacklevel=2,
                 )
         return _stepwise[key]
@@ -185,7 +185,7 @@ def agrees_stepwise(model: LanguageModel) -> bool:
         end += piece.shape[1]
         try:
             logits, cache = model._forward(piece, cache, use_cache=True)
-        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError):
+        except ModelError:
             return False  # a family whose cached step needs arguments of its own
         if cache is None or not torch.allclose(logits[0, -1], expected[0, end - 1], atol=tolerance, rtol=0, equal_nan=True):
             return False

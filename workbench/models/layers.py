@@ -57,7 +57,8 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
         weight = f"{name}.weight"
         if not tensors.holds(weight):
             raise ModelError(
-                f"{tensors.checkpoint.folder} has no weight {weight!r}, which its config.json asks for; the checkpoint is incomplete."
+                f"{tensors.checkpoint.folder} has no weight {weight!r}, which its config.json asks for; "
+                f"the checkpoint is incomplete."
             )
         transposed = not isinstance(child, nn.Linear)
         parameter = child.get_parameter("weight")
@@ -90,6 +91,13 @@ def split_name(name: str) -> tuple[int, str] | None:
         if part.isdecimal():
             return int(part), ".".join(parts[index + 1 :])
     return None
+
+
+def block_name(layer: str) -> str:
+    """The block of a layer: "model.layers.3.mlp.up_proj" to "model.layers.3"."""
+    place = split_name(layer)
+    assert place is not None, layer  # layers are found by their place in a block
+    return layer.removesuffix(f".{place[1]}")
 
 
 def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":

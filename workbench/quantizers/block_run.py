@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,9 +104,10 @@ class BlockRun:
         """The groups of `inputs`, those at once whose inputs are measured at once: an expert depends on no other of its stack."""
         batch: list[list[str]] = []
         for group in self.inputs():
-            full = batch and (self._stack(group) is None or self._stack(group) != self._stack(batch[0]))
-            if full or self._moment_bytes([*batch, group]) > BATCH_BYTES:
-                yield from [batch] if batch else []
+            other = self._stack(group) is None or not batch or self._stack(group) != self._stack(batch[0])
+            if other or self._moment_bytes([*batch, group]) > BATCH_BYTES:
+                if batch:
+                    yield batch
                 batch = []
             batch.append(group)
         if batch:
@@ -116,7 +117,8 @@ class BlockRun:
         return group[0].rpartition(".")[0] if group[0] in self.experts else None
 
     def _moment_bytes(self, groups: Sequence[Sequence[str]]) -> int:
-        return sum(8 * self.layers[group[0]].in_features ** 2 for group in groups if group[0] in self.experts)
+        widths = [int(cast(Any, self.layers[group[0]]).in_features) for group in groups if group[0] in self.experts]
+        return 8 * sum(width * width for width in widths)
 
 
 class SeenSums:

@@ -75,7 +75,7 @@ class BlockSequence:
         return 2 if self.looks_first else 1
 
     def facts(self) -> dict[str, Any]:
-        """How the model was calibrated; `unreached` are layers that needed calibration and saw no token (experts never routed to)."""
+        """How the model was calibrated; `unreached` names layers that needed calibration and saw no token, such as experts."""
         return {**self.calibration, **({"unreached": list(self.unreached)} if self.unreached else {})}
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:

@@ -137,7 +137,7 @@ def test_the_model_is_as_before_an_error(builtin: ModelHandle) -> None:
         def forward(self, x: Tensor) -> Tensor:
             raise RuntimeError("broken on purpose")
 
-    with pytest.raises(RuntimeError, match="broken on purpose"):
+    with pytest.raises(ModelError, match="broken on purpose"):
         replay.divergence({LAYER: Broken()})
     torch.testing.assert_close(builtin.language_model().logits(ids), before, rtol=0, atol=0)
     assert all("forward" not in vars(builtin.module.get_submodule(name)) for name in replay.boundaries.blocks)

@@ -1,0 +1,124 @@
+"""Run a model that is larger than the memory: a block's weights are read as the forward pass comes to it, and let go after it.
+
+Embeddings and output heads stay in memory in the type in which they are stored; what they compute is float32 all the same.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ModelError
+from workbench.memory import release_memory
+
+STREAM_BYTES = 1 << 30  # models with more bytes of weights are streamed
+FILLED = "_filled_for_this_pass"
+HEAD_ROWS = 4096  # rows of an output head that are float32 at a time
+
+Read = Callable[[str], Tensor]
+
+
+def streams(stored_bytes: int) -> bool:
+    """Whether a model of so many stored bytes is streamed: from 1 GiB on, or as WORKBENCH_STREAM says (`always`, `never`)."""
+    setting = os.environ.get("WORKBENCH_STREAM", "auto")
+    if setting not in ("auto", "always", "never"):
+        raise ModelError(
+            f"WORKBENCH_STREAM is {setting!r}; use always, never, or auto (models of more than {STREAM_BYTES:,} bytes)."
+        )
+    return setting == "always" or (setting == "auto" and stored_bytes > STREAM_BYTES)
+
+
+def stream_blocks(module: nn.Module, blocks: Sequence[str], read: Read) -> None:
+    """Have the empty parameters of each block filled by `read(name)` whenever the block runs, and emptied again after it."""
+    for name in blocks:
+        block = module.get_submodule(name)
+        block.register_forward_pre_hook(_filler(name, read))
+        block.register_forward_hook(_empty_block, always_call=True)
+
+
+def _filler(name: str, read: Read) -> Callable[[nn.Module, Any], None]:
+    def fill_block(block: nn.Module, _inputs: Any) -> None:
+        if "forward" in vars(block):
+            return  # something stands in for the block, which needs no weights
+        filled = vars(block).setdefault(FILLED, [])  # with the block, so that a copy of the model has a list of its own
+        for path, parameter in list(block.named_parameters()):
+            if parameter.is_meta:
+                owner_path, _, leaf = path.rpartition(".")
+                owner = block.get_submodule(owner_path)
+                setattr(owner, leaf, nn.Parameter(read(f"{name}.{path}").to(parameter.dtype), requires_grad=False))
+                filled.append((owner, leaf))
+
+    return fill_block
+
+
+def _empty_block(block: nn.Module, _inputs: Any, _output: Any) -> None:
+    filled = vars(block).get(FILLED, [])
+    while filled:
+        owner, leaf = filled.pop()
+        parameter = owner.get_parameter(leaf)
+        setattr(owner, leaf, nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False))
+    release_memory()
+
+
+def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """Put embeddings and output heads into `module` in their stored, narrow types; what is given back is for others to place."""
+    embedding, head = cast(Any, module).get_input_embeddings(), cast(Any, module).get_output_embeddings()
+    paths = {id(part): path for path, part in module.named_modules()}
+    wide: list[tuple[str, Tensor]] = []
+    weights = {f"{paths[id(part)]}.weight": part for part in (embedding, head) if _can_stay_narrow(part)}
+    for name, tensor in tensors:
+        part = weights.get(name)
+        if part is None or tensor.dtype not in (torch.bfloat16, torch.float16):
+            wide.append((name, tensor))
+            continue
+        part.weight = nn.Parameter(tensor, requires_grad=False)
+    for part in weights.values():  # a head that is tied gets the embedding's own tensor later
+        part.__class__ = cast(Any, _narrow_class)(type(part))
+    return wide
+
+
+def _can_stay_narrow(part: Any) -> bool:
+    return isinstance(part, nn.Embedding) or type(part) is nn.Linear
+
+
+@cache
+def _narrow_class(kind: type[nn.Module]) -> type:
+    """`kind` with a weight of another type than its outputs."""
+    mixin = NarrowEmbedding if issubclass(kind, nn.Embedding) else NarrowHead
+    return type(f"Narrow{kind.__name__}", (mixin, kind), {})
+
+
+class NarrowEmbedding:
+    """An embedding whose looked-up rows become float32 before anything is computed with them."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The rows of `ids [1, T]` as the embedding's own class makes them of float32 weights."""
+        weight: Tensor = cast(Any, self).weight
+        if weight.dtype == torch.float32:
+            return super().forward(ids)  # type: ignore[misc]
+        rows, places = torch.unique(ids, return_inverse=True)
+        own = super().forward  # type: ignore[misc]
+        padding, cast(Any, self).padding_idx = cast(Any, self).padding_idx, None  # it only concerns gradients
+        cast(Any, self).weight = nn.Parameter(weight[rows].float(), requires_grad=False)
+        try:
+            return own(places)
+        finally:
+            cast(Any, self).weight, cast(Any, self).padding_idx = weight, padding
+
+
+class NarrowHead:
+    """An output head that is made float32 some rows at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `[..., rows]` of hidden states `[..., cols]`."""
+        weight, bias = cast(Any, self).weight, cast(Any, self).bias
+        if weight.dtype == torch.float32:
+            return super().forward(x)  # type: ignore[misc]
+        out = x.new_empty(*x.shape[:-1], len(weight))
+        for start in range(0, len(weight), HEAD_ROWS):
+            part = slice(start, start + HEAD_ROWS)
+            out[..., part] = nn.functional.linear(x, weight[part].float(), None if bias is None else bias[part].float())
+        return out
