@@ -1,0 +1,39 @@
+"""An adapter that lies beside a base model: the base is opened alone, and says so."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workbench.models.folder_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_facts, has
+
+
+def adapter_files(folder: Path) -> list[str]:
+    """Names of an adapter's files in a folder."""
+    return [name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if has(folder, name)]
+
+
+def warn_of_adapter(folder: Path) -> None:
+    """Warn where an adapter lies beside the model: without it the model may be another one than its owner thinks."""
+    if files := adapter_files(folder):
+        kind, _ = adapter_facts(folder)
+        warnings.warn(
+            f"{folder} holds {kind} ({files[-1]}) beside the base model; only the base model is opened, without the adapter: "
+            f"merge it first (peft: merge_and_unload) if you want both.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def without_adapter(folder: Path) -> Iterator[Path]:
+    """The folder as transformers may see it: with peft installed it would put the adapter into the model unasked."""
+    if not has(folder, ADAPTER_CONFIG):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="workbench-") as place:
+        for file in folder.iterdir():
+            if file.is_file() and file.name not in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS):
+                (Path(place) / file.name).symlink_to(file.resolve())
+        yield Path(place)
