@@ -4,7 +4,7 @@ Exit status 0; 1 with one line `error: …` on standard error for a user's mista
 """
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import typer
 
@@ -51,7 +51,7 @@ def main() -> None:
     """Run the command line; a mistake that a user can mend is one line, never a traceback."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = show_warning
+            warnings.showwarning = cast(Any, show_warning)  # called with more arguments than it reads
             app(prog_name="workbench")
     except WorkbenchError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)

@@ -32,8 +32,8 @@ def without_adapter(folder: Path) -> Iterator[Path]:
     if not has(folder, ADAPTER_CONFIG):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="workbench-") as place:
+    with tempfile.TemporaryDirectory(prefix="workbench-") as clean:
         for file in folder.iterdir():
             if file.is_file() and file.name not in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS):
-                (Path(place) / file.name).symlink_to(file.resolve())
-        yield Path(place)
+                (Path(clean) / file.name).symlink_to(file.resolve())
+        yield Path(clean)

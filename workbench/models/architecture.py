@@ -85,9 +85,9 @@ def parameters_on_meta() -> Iterator[None]:
 
 def load_module(folder: Path, config: "PretrainedConfig") -> nn.Module:
     """The model with its weights, float32, in eval mode, without gradients; every weight found and finite."""
-    with one_sentence(folder), no_progress_bar(), without_adapter(folder) as place:
+    with one_sentence(folder), no_progress_bar(), without_adapter(folder) as clean:
         module, found = auto_class(config).from_pretrained(
-            place,
+            clean,
             config=config,
             dtype=torch.float32,
             local_files_only=True,

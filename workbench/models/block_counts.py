@@ -13,9 +13,9 @@ from workbench.models.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# num_hidden_layers counts something else here: blocks that run several times, halves of blocks, stages of a vision model
+# num_hidden_layers counts something else here: blocks that run several times, halves or groups of blocks, vision stages
 # (measured on the default configuration of every type that transformers 5.24 has)
-COUNTS_OTHERWISE = {"albert", "hrm_text", "longcat_flash", "efficientnet", "mask2former", "oneformer"}
+COUNTS_OTHERWISE = {"albert", "funnel", "hrm_text", "longcat_flash", "efficientnet", "mask2former", "oneformer"}
 PREDICTION_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers")
 
 

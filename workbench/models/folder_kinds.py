@@ -59,6 +59,7 @@ def check_folder(folder: Path) -> None:
             f"{folder} is a quantized model that this workbench saved; load it with wb.load({str(folder)!r}), "
             f"or give the original model."
         )
+    check_links(folder)
     check_pointers(folder)
     if has(folder, "model_index.json"):
         raise diffusers(folder)
@@ -68,6 +69,13 @@ def check_folder(folder: Path) -> None:
         sentence = describe(folder)
         if sentence:
             raise ModelError(sentence)
+
+
+def check_links(folder: Path) -> None:
+    """ModelError where a link leads nowhere, as in a hub cache whose blobs were deleted or copied without their links."""
+    links = [name for name in ("config.json", WHOLE, INDEX) if (folder / name).is_symlink() and not (folder / name).exists()]
+    if links:
+        raise ModelError(f"{folder / links[0]} is a link to a file that is not there; download the model again.")
 
 
 def check_pointers(folder: Path) -> None:
@@ -156,8 +164,9 @@ def sentence_transformers(folder: Path) -> str | None:
     """A sentence-transformers folder whose transformer lies in a subfolder; one with it at the top is an ordinary model."""
     modules = read_json(folder / "modules.json")
     paths = [str(module.get("path", "")) for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
-    place = next((path for path in paths if path and has(folder / path, "config.json")), None)
-    return place and f"{folder} is a sentence-transformers folder; its transformer lies in a subfolder: open {folder / place}."
+    models = [folder / path for path in paths if path and has(folder / path, "config.json")]
+    what = f"{folder} is a sentence-transformers folder; its transformer lies in a subfolder"
+    return f"{what}: open {models[0]}." if models else None
 
 
 def other_formats(folder: Path) -> str | None:
@@ -208,9 +217,9 @@ def variant(folder: Path) -> str | None:
     """Weights saved with `variant="fp16"`, which are found again only by that name."""
     indices = matches(folder, "model.safetensors.index.*.json")
     files = matches(folder, "model.*.safetensors")
-    found, name = (indices[0], INDEX) if indices else (files[0], WHOLE) if files else (None, None)
-    return found and (
-        f"{folder} holds its weights only as a variant ({found}); if they are the ones that you want, rename that file to {name}."
+    file, name = (indices[0], INDEX) if indices else (files[0], WHOLE) if files else (None, None)
+    return file and (
+        f"{folder} holds its weights only as a variant ({file}); if they are the ones that you want, rename that file to {name}."
     )
 
 
@@ -239,8 +248,8 @@ def tokenizer_only(folder: Path) -> str | None:
     """A tokenizer without a model."""
     if has(folder, "config.json") or has(folder, WHOLE) or has(folder, INDEX):
         return None
-    found = [name for name in TOKENIZER_FILES if has(folder, name)]
-    return f"{folder} holds only a tokenizer ({found[0]}); give a folder with config.json and {WHOLE} too." if found else None
+    files = [name for name in TOKENIZER_FILES if has(folder, name)]
+    return f"{folder} holds only a tokenizer ({files[0]}); give a folder with config.json and {WHOLE} too." if files else None
 
 
 def matches(folder: Path, *patterns: str) -> list[str]:

@@ -8,7 +8,7 @@ from workbench.errors import ModelError
 def snapshot_of(folder: Path) -> Path:
     """The snapshot that a folder of the hub cache means, the one of refs/main or the only one; any other folder as it is."""
     if not folder.resolve().name.startswith("models--") or not (folder / "snapshots").is_dir():
-        if any(folder.glob("models--*/snapshots")):
+        if not (folder / "config.json").is_file() and any(folder.glob("models--*/snapshots")):
             raise ModelError(f"{folder} is the hub's cache of many models; give a hub id, or one of its folders models--….")
         return folder
     main = folder / "refs" / "main"

@@ -7,7 +7,7 @@ from workbench.models.checkpoint import Checkpoint
 
 PLAIN = {"float64", "float32", "float16", "bfloat16"}
 INTEGERS = {"I8": "int8", "U8": "uint8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32", "I64": "int64"}
-WEIGHT_NAMES = ("weight", "qweight", "qzeros", "weight_packed", "packed_weight", "weight_int8", "_blocks")
+WEIGHT_NAMES = ("weight", "qweight", "weight_packed", "packed_weight", "weight_int8", "_blocks")
 SCALE_NAMES = ("scale", "scales", "scale_inv", "absmax", "scb", "quant_map", "zeros", "zero_point")
 
 
@@ -20,12 +20,13 @@ def check_plain_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     weights = aliases(prefix, *(name for name, parameter in module.named_parameters() if parameter.is_floating_point()))
     buffers = aliases(prefix, *(name for name, _ in module.named_buffers()))
     scaled = {name.rpartition(".")[0] for name in checkpoint.entries if is_scale(name)}
-    found = [name for name in suspects if name not in buffers and is_weight(name, checkpoint, weights, scaled)]
-    if found:
-        dtype = checkpoint.entries[found[0]].dtype
-        alike = sum(checkpoint.entries[name].dtype == dtype for name in found)
+    candidates = [name for name in suspects if name not in buffers and (name in weights or not is_scale(name))]
+    quantized = [name for name in candidates if is_weight(name, checkpoint, weights, scaled)]
+    if quantized:
+        dtype = checkpoint.entries[quantized[0]].dtype
+        alike = sum(checkpoint.entries[name].dtype == dtype for name in quantized)
         raise ModelError(
-            f"{checkpoint.folder} stores {alike} weights as {INTEGERS.get(dtype, dtype)}, first {found[0]!r}: it is already "
+            f"{checkpoint.folder} stores {alike} weights as {INTEGERS.get(dtype, dtype)}, first {quantized[0]!r}: it is already "
             f"quantized, and its numbers mean nothing without their scales; open the original model instead."
         )
 

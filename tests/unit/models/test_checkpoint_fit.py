@@ -147,8 +147,8 @@ QUANTIZED: dict[str, tuple[Callable[[Tensors], None], str]] = {
     "int8": (int8, "stores 6 weights as int8, first 'model.layers.0.mlp.down_proj.weight'"),
     "bitsandbytes-8": (bitsandbytes8, f"stores 1 weights as int8, first '{Q_PROJ}.weight'"),
     "bitsandbytes-4": (bitsandbytes4, f"stores 1 weights as uint8, first '{Q_PROJ}.weight'"),
-    "gptq": (gptq, f"stores 2 weights as int32, first '{Q_PROJ}.qweight'"),
-    "mxfp4": (blocks_and_scales, "stores 2 weights as uint8, first 'model.layers.0.mlp.experts.gate_up_proj_blocks'"),
+    "gptq": (gptq, f"stores 1 weights as int32, first '{Q_PROJ}.qweight'"),
+    "mxfp4": (blocks_and_scales, "stores 1 weights as uint8, first 'model.layers.0.mlp.experts.gate_up_proj_blocks'"),
     "mlx": (mlx, f"stores 1 weights as uint32, first '{Q_PROJ}.weight'"),
 }
 
@@ -234,6 +234,13 @@ def test_a_second_block_behind_the_one_that_predicts_is_one_too_many(tmp_path: P
         open_model(tmp_path)
 
 
+def test_a_block_that_its_class_leaves_out_is_none_too_many(tmp_path: Path) -> None:
+    write_mtp(tmp_path, blocks=0)
+    edit_config(tmp_path, num_nextn_predict_layers=0)
+    edit_tensors(tmp_path, lambda tensors: tensors.update({"model.layers.61.eh_proj.weight": torch.zeros(64, 128)}))
+    assert {row.block for row in open_model(tmp_path).layers().itertuples()} == {0, 1}
+
+
 def test_blocks_that_run_several_times_are_stored_once(tmp_path: Path) -> None:
     import transformers as t
 
@@ -290,6 +297,15 @@ def test_an_encoder_without_a_class_stays_an_encoder(tmp_path: Path, masked: boo
     model = open_model(folder)
     assert not model.writes_text
     assert len(model.layer_names) == 12
+
+
+def test_blocks_in_groups_are_counted_by_groups(tmp_path: Path) -> None:
+    import transformers as t
+
+    t.FunnelModel(
+        t.FunnelConfig(vocab_size=512, block_sizes=[1, 2], num_decoder_layers=1, d_model=32, n_head=2, d_head=16, d_inner=64)
+    ).save_pretrained(tmp_path)
+    assert open_model(tmp_path).layer_names
 
 
 def test_a_tokenizer_larger_than_the_embedding(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def folder(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_models["llama"], tmp_path / "llama"))
 
 
-def keep(folder: Path, *names: str) -> None:
+def remove_all_but(folder: Path, *names: str) -> None:
     for path in folder.iterdir():
         if path.name not in names:
             path.unlink()
@@ -55,7 +55,7 @@ def rename_weights(folder: Path, name: str) -> None:
 
 
 def adapter_alone(folder: Path) -> None:
-    keep(folder, "tokenizer.json")
+    remove_all_but(folder, "tokenizer.json")
     add_adapter(folder)
 
 
@@ -71,18 +71,18 @@ def adapter_of_nobody(folder: Path) -> None:
 
 
 def gguf(folder: Path) -> None:
-    keep(folder, "config.json", "tokenizer.json")
+    remove_all_but(folder, "config.json", "tokenizer.json")
     write(folder, a__gguf=GGUF, b__gguf=GGUF)
 
 
 def onnx(folder: Path) -> None:
-    keep(folder, "config.json", "tokenizer.json")
+    remove_all_but(folder, "config.json", "tokenizer.json")
     write(folder, onnx_in_model__onnx=ONNX)
 
 
 def other_framework(name: str) -> Build:
     def build(folder: Path) -> None:
-        keep(folder, "config.json", "tokenizer.json")
+        remove_all_but(folder, "config.json", "tokenizer.json")
         (folder / name).write_bytes(HDF5)
 
     return build
@@ -95,7 +95,7 @@ def original_layout(folder: Path) -> None:
 
 
 def meta_layout(folder: Path) -> None:
-    keep(folder)
+    remove_all_but(folder)
     torch.save({}, folder / "consolidated.00.pth")
     write(folder, params__json={"dim": 64})
 
@@ -145,18 +145,23 @@ def pointers(*names: str) -> Build:
 
 def hub_cache(folder: Path) -> None:
     write(folder, **{"models--owner--name_in_snapshots_in_1_in_config__json": "{}"})
-    keep_folders = [path for path in folder.iterdir() if path.is_file()]
-    for path in keep_folders:
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for path in files:
         path.unlink()
 
 
 def trainer_state(folder: Path) -> None:
-    keep(folder, "config.json")
+    remove_all_but(folder, "config.json")
     torch.save({}, folder / "training_args.bin")
 
 
 def artifact(folder: Path) -> None:
     write(folder, recipe__json={"version": 1}, ledger__json={"version": 1})
+
+
+def dead_link(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to("../../blobs/0123abcd")
 
 
 KINDS: dict[str, tuple[Build, str]] = {
@@ -184,10 +189,11 @@ KINDS: dict[str, tuple[Build, str]] = {
     "diffusers": (diffusers, r"is a diffusers pipeline \(FluxPipeline\) of several models.*llama/text_encoder"),
     "sentence-transformers": (sentence_transformers, r"is a sentence-transformers folder.*open .*llama/0_Transformer"),
     "trainer": (trainer_output, r"has no config.json, but its subfolder does: open .*checkpoint-200, 1 of 2"),
-    "tokenizer-only": (lambda f: keep(f, "tokenizer.json"), r"holds only a tokenizer \(tokenizer.json\)"),
+    "tokenizer-only": (lambda f: remove_all_but(f, "tokenizer.json"), r"holds only a tokenizer \(tokenizer.json\)"),
     "trainer-state": (trainer_state, r"has neither model.safetensors nor"),
     "hub-cache": (hub_cache, r"is the hub's cache of many models; give a hub id"),
     "artifact": (artifact, r"is a quantized model that this workbench saved; load it with wb.load\("),
+    "dead-link": (dead_link, r"model.safetensors is a link to a file that is not there; download the model again"),
     "empty-weights": (lambda f: (f / WEIGHTS).write_bytes(b""), r"model.safetensors is damaged or incomplete"),
     "no-tensors": (lambda f: save_file({}, f / WEIGHTS), r"model.safetensors holds no tensor at all"),
 }
@@ -322,9 +328,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_a_hub_id_without_an_owner_is_found_in_the_cache(folder: Path, tmp_path: Path) -> None:
     as_hub_cache(folder, tmp_path / "hub", "models--gpt2")
-    said = run("layers", "gpt2", HF_HUB_CACHE=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "model.layers.1.mlp.up_proj" in said.stdout
+    process = run("layers", "gpt2", HF_HUB_CACHE=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "model.layers.1.mlp.up_proj" in process.stdout
 
 
 @pytest.mark.parametrize("name", ["gpt2-of-nobody", "bert-base-of-nobody", "owner/nothing"])
@@ -349,16 +355,16 @@ def test_a_name_that_no_file_can_have(name: str) -> None:
 def test_the_command_line_says_it_in_one_line(folder: Path, kind: str) -> None:
     build, _ = KINDS[kind]
     build(folder)
-    said = run("layers", str(folder))
-    assert said.returncode == 1
-    assert said.stdout == ""
-    assert said.stderr.startswith("error: ")
-    assert said.stderr.count("\n") == 1
+    process = run("layers", str(folder))
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
 
 
 def test_the_command_line_shows_a_warning_in_one_line(folder: Path) -> None:
     add_adapter(folder)
-    said = run("layers", str(folder))
-    assert said.returncode == 0
-    assert said.stderr.startswith(f"warning: {folder} holds a LoRA adapter")
-    assert said.stderr.count("\n") == 1
+    process = run("layers", str(folder))
+    assert process.returncode == 0
+    assert process.stderr.startswith(f"warning: {folder} holds a LoRA adapter")
+    assert process.stderr.count("\n") == 1

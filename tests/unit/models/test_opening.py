@@ -153,6 +153,8 @@ def test_a_tensor_in_the_index_but_not_in_its_shard(sharded: Path) -> None:
         pytest.param("{", "is not a safetensors index", id="not-json"),
         pytest.param('{"metadata": {}}', "is not a safetensors index", id="no-map"),
         pytest.param('{"weight_map": {}}', "lacks all shards", id="empty"),
+        pytest.param('{"weight_map": {"a": 3}}', "is not a safetensors index", id="a-number"),
+        pytest.param('{"weight_map": {"a": "/x/m.safetensors"}}', "shards outside of the folder, first '/x/m", id="absolute"),
         pytest.param(
             '{"weight_map": {"a": "../llama/model.safetensors"}}',
             "names 1 shards outside of the folder, first '../llama",
