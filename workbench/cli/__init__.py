@@ -3,6 +3,9 @@
 Exit status 0; 1 with one line `error: …` on standard error for a user's mistake; 2 for wrong usage.
 """
 
+import warnings
+from typing import Any, cast
+
 import typer
 
 from workbench.cli.allocate import allocate
@@ -39,10 +42,17 @@ app.command()(diff)
 app.command()(kv)
 
 
+def show_warning(message: Warning | str, *_where: Any) -> None:
+    """Print a warning as one line, without the line of code that it comes from."""
+    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
 def main() -> None:
     """Run the command line; a mistake that a user can mend is one line, never a traceback."""
     try:
-        app(prog_name="workbench")
+        with warnings.catch_warnings():
+            warnings.showwarning = cast(Any, show_warning)  # called with more arguments than it reads
+            app(prog_name="workbench")
     except WorkbenchError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise SystemExit(1) from None

@@ -3,7 +3,6 @@
 Remote code is never run, nothing is ever fetched here, and a weight that is missing is an error, never a random number.
 """
 
-import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from workbench.errors import ModelError
 from workbench.models.checkpoint import check_finite
+from workbench.models.config_file import check_not_quantized, read_fields
 from workbench.models.experts import find_stacks, split_experts
 from workbench.models.streaming import Read, keep_stored_types, stream_blocks
 from workbench.models.tensor_map import TensorMap
@@ -28,23 +28,24 @@ def read_config(folder: Path) -> "PretrainedConfig":
     """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
+    from workbench.models.unnamed_architecture import name_architecture
+
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no config.json; give a model folder in Hugging Face layout.")
-    try:
-        fields = json.loads(path.read_text())
-        model_type = fields.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path} is not a JSON object ({error}); download it again.") from error
+    fields = read_fields(path)
+    model_type = fields.get("model_type")
     if model_type not in CONFIG_MAPPING:
         if "auto_map" in fields:
             raise ModelError(f"{path} needs the model's own Python code (auto_map), which is never run; use a model without it.")
+        if model_type is None:
+            raise ModelError(f"{path} names no model_type, such as 'llama'; take the one of the original model.")
         raise ModelError(f"{path} says model_type {model_type!r}, which the installed transformers does not know.")
-    if "quantization_config" in fields:
-        method = fields["quantization_config"].get("quant_method", "an unnamed method")
-        raise ModelError(f"{folder} is already quantized ({method}); open the original model instead.")
+    check_not_quantized(path, fields)
     with one_sentence(path):
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    name_architecture(config, folder)
+    return config
 
 
 def is_causal(config: "PretrainedConfig") -> bool:
@@ -191,8 +192,9 @@ def one_sentence(where: Path | str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """An error's own words, cut to one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """An error's own words, cut to one line, and to the next where the first only announces it."""
+    first, *others = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return f"{first} {others[0]}" if first.endswith(":") and others else first
 
 
 @contextmanager

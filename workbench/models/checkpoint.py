@@ -18,6 +18,7 @@ from workbench.finite import not_finite
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -50,6 +51,8 @@ class Checkpoint:
         self.entries: dict[str, TensorEntry] = {}
         for file in self.files:
             self.entries |= read_header(file)
+        if not self.entries:
+            raise ModelError(f"{self.files[0]} holds no tensor at all; download it again.")
         for tensor, shard in indexed.items():
             if tensor not in self.entries or self.entries[tensor].file.name != shard:
                 raise ModelError(
@@ -92,10 +95,16 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         raise no_safetensors(folder)
     try:
         indexed = dict(json.loads((folder / INDEX).read_text())["weight_map"])
-        names = sorted(set(indexed.values()))
+        names = sorted(set(map(Path, indexed.values())))
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / INDEX} is not a safetensors index; download it again.") from error
-    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    elsewhere = [path for path in names if path.name != str(path)]
+    if elsewhere:
+        raise ModelError(
+            f"{folder / INDEX} names {len(elsewhere)} shards outside of the folder, first {str(elsewhere[0])!r}; put the shards "
+            f"beside the index and name them without a path."
+        )
+    missing = [path.name for path in names if not (folder / path).is_file()]
     if missing or not names:
         what = f"{len(missing)} of {len(names)} shards: {', '.join(missing[:3])}" if names else "all shards"
         raise ModelError(f"{folder} lacks {what}; download the missing files into that folder.")
@@ -104,13 +113,18 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
 
 def no_safetensors(folder: Path) -> ModelError:
     """What to say about a folder without safetensors; a pickle can run any code when it is loaded, so it is refused."""
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    pickles = find_pickles(folder)
     if not pickles:
         return ModelError(f"{folder} has neither {WHOLE} nor {INDEX}; give a folder with safetensors weights.")
     return ModelError(
         f"{folder} holds its weights only as pickle ({pickles[0]}), which is never loaded because it can run code; "
         f"convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
     )
+
+
+def find_pickles(folder: Path) -> list[str]:
+    """Names of the files that hold weights as pickles; what a trainer leaves beside them is none."""
+    return sorted(path.name for pattern in PICKLES for path in folder.glob(pattern) if not path.name.startswith(NO_WEIGHTS))
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:

@@ -183,7 +183,7 @@ class ModelHandle:
 
     def encode(self, text: str) -> Tensor:
         """Token ids `[1, T]`."""
-        return encode(self.tokenizer, text)
+        return encode(self.tokenizer, text, self.config)
 
     @property
     def writes_text(self) -> bool:

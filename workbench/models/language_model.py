@@ -24,13 +24,22 @@ TRIED_TOKENS = 12  # with which the cached step is compared with a full pass
 STEP_TOLERANCE = 0.02  # of the logits' spread; packed layers sum in another order for one input than for many
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Tensor:
-    """Token ids `[1, T]`, T ≥ 1, with the first token the model expects; ModelError where an empty text has no token at all."""
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str, config: "PretrainedConfig") -> Tensor:
+    """Token ids `[1, T]`, T ≥ 1, with the first token the model expects.
+
+    Raises ModelError where an empty text has no token at all, and where the model's embedding has no row for a token.
+    """
     ids = list(tokenizer(text, verbose=False)["input_ids"])
     if not ids and tokenizer.bos_token_id is not None:
         ids = [tokenizer.bos_token_id]
     if not ids:
         raise ModelError("the text is empty and this tokenizer has no first token to begin with; give at least one word.")
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None and max(ids) >= rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} entries, the model's embedding {rows} rows: there is none for token {max(ids)} "
+            f"({tokenizer.convert_ids_to_tokens(max(ids))!r}) of the text; use the tokenizer that the model was trained with."
+        )
     return torch.tensor([ids])
 
 
@@ -59,7 +68,7 @@ class LanguageModel:
 
     def encode(self, text: str) -> Tensor:
         """Token ids `[1, T]`, T ≥ 1."""
-        return encode(self.tokenizer, text)
+        return encode(self.tokenizer, text, cast("PretrainedConfig", self.module.config))
 
     def decode(self, ids: Tensor | list[int]) -> str:
         """Text of token ids, special tokens left out."""

@@ -1,32 +1,44 @@
 """From what a user types to a folder on disk to a ModelHandle: the built-in model, a local folder, or a hub id."""
 
+import difflib
 import re
 from pathlib import Path
 
 from workbench.errors import ModelError
 from workbench.models import architecture
+from workbench.models.adapters import warn_of_adapter
+from workbench.models.block_counts import check_block_count, warn_of_unused_blocks
 from workbench.models.checkpoint import Checkpoint
+from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file
 from workbench.models.handle import ModelHandle
+from workbench.models.hub_cache import snapshot_of
 from workbench.models.layers import find_layers
+from workbench.models.quantized_weights import check_plain_weights
 from workbench.models.tensor_map import TensorMap
 
 BUILTIN = "builtin"
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 HUB_FILES = ("*.safetensors", "*.json", "tokenizer*", "*.model", "vocab.txt", "merges.txt")
 
 
 def open_model(source: str | Path) -> ModelHandle:
-    """Open "builtin", a local folder in Hugging Face layout, or a hub id ("owner/name"), reading headers only.
+    """Open "builtin", a local folder in Hugging Face layout, or a hub id ("owner/name", "gpt2"), reading headers only.
 
     Weights are read when they are asked for. Only a hub id ever uses the network. Raises ModelError, one sentence, for
     anything that is not a safetensors model with linear layers in its transformer blocks.
     """
     folder = locate(source)
+    check_folder(folder)
     config = architecture.read_config(folder)
     checkpoint = Checkpoint(folder)
-    tensors = TensorMap(architecture.build_module(config), checkpoint)
+    check_block_count(config, checkpoint)
+    built = architecture.build_module(config)
+    check_plain_weights(built, checkpoint)
+    tensors = TensorMap(built, checkpoint)
     layers = find_layers(architecture.empty_module(config), tensors)
+    warn_of_unused_blocks(config, built, checkpoint)
+    warn_of_adapter(folder)
     return ModelHandle(str(source), folder, config, tensors, layers)
 
 
@@ -34,17 +46,27 @@ def locate(source: str | Path) -> Path:
     """The folder that `source` means; a hub id is downloaded (or found in the hub's cache) first."""
     if str(source) == BUILTIN:
         return BUILTIN_FOLDER
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise ModelError(f"{str(source)!r} is a file; give the folder that holds config.json and model.safetensors.")
-    if isinstance(source, str) and HUB_ID.fullmatch(source):
+    try:
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            return snapshot_of(folder)
+        if folder.exists():
+            raise describe_file(folder)
+    except (OSError, RuntimeError) as error:  # a name too long, a user who does not exist, a folder that may not be read
+        raise ModelError(f"{str(source)!r} cannot be opened: {architecture.first_line(error)}.") from error
+    if isinstance(source, str) and is_hub_id(source):
         return download(source)
     raise ModelError(
         f"there is no folder {str(source)!r}; use 'builtin', a folder with config.json and model.safetensors, "
         f"or a hub id such as 'openai-community/gpt2'."
     )
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a name can be a hub id, "owner/name" or one of the hub's first models ("gpt2"), and is no misspelt other thing."""
+    if not HUB_ID.fullmatch(source):
+        return False
+    return "/" in source or not (source.endswith(FILE_SUFFIXES) or difflib.get_close_matches(source, [BUILTIN]))
 
 
 def download(hub_id: str) -> Path:
@@ -67,8 +89,8 @@ def download(hub_id: str) -> Path:
         raise ModelError(f"there is no folder and no public hub model {hub_id!r}; check the spelling.") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise ModelError(
-            f"there is no folder {hub_id!r}, and the hub model of that name is neither in the local cache nor reachable "
-            f"from here; copy its folder to this machine or use 'builtin'."
+            f"there is no folder {hub_id!r}; use 'builtin' or a folder with config.json and model.safetensors, since the hub "
+            f"model of that name is neither in the local cache nor reachable from here."
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelError(f"hub model {hub_id!r} could not be downloaded: {architecture.first_line(error)}") from error

@@ -124,7 +124,7 @@ def test_stories260k_opens_and_writes_a_story(stories260k: ModelHandle) -> None:
     assert story.startswith("Once upon a time, there was a little girl named Lily.")
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_a_weight_keeps_its_stored_type(tmp_path: Path, dtype: torch.dtype) -> None:
     folder = write_model("llama", tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")

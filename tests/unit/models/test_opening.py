@@ -120,7 +120,7 @@ def test_a_source_that_is_not_there(source: str, sentence: str) -> None:
 
 
 def test_a_file_instead_of_a_folder(folder: Path) -> None:
-    with pytest.raises(ModelError, match="is a file; give the folder that holds"):
+    with pytest.raises(ModelError, match=f"is one file of a model; give its folder, '{folder}'"):
         open_model(folder / "model.safetensors")
 
 
@@ -153,7 +153,13 @@ def test_a_tensor_in_the_index_but_not_in_its_shard(sharded: Path) -> None:
         pytest.param("{", "is not a safetensors index", id="not-json"),
         pytest.param('{"metadata": {}}', "is not a safetensors index", id="no-map"),
         pytest.param('{"weight_map": {}}', "lacks all shards", id="empty"),
-        pytest.param('{"weight_map": {"a": "../llama/model.safetensors"}}', "lacks 1 of 1 shards", id="other-folder"),
+        pytest.param('{"weight_map": {"a": 3}}', "is not a safetensors index", id="a-number"),
+        pytest.param('{"weight_map": {"a": "/x/m.safetensors"}}', "shards outside of the folder, first '/x/m", id="absolute"),
+        pytest.param(
+            '{"weight_map": {"a": "../llama/model.safetensors"}}',
+            "names 1 shards outside of the folder, first '../llama",
+            id="other-folder",
+        ),
     ],
 )
 def test_a_broken_index(sharded: Path, index: str, sentence: str) -> None:

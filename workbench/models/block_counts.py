@@ -1,0 +1,70 @@
+"""How many blocks a configuration asks for and how many a checkpoint holds, by the names of its tensors."""
+
+import re
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from workbench.errors import ModelError
+from workbench.models.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# num_hidden_layers counts something else here: blocks that run several times, halves or groups of blocks, vision stages
+# (measured on the default configuration of every type that transformers 5.24 has)
+COUNTS_OTHERWISE = {"albert", "funnel", "hrm_text", "longcat_flash", "efficientnet", "mask2former", "oneformer"}
+PREDICTION_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers")
+
+
+def check_block_count(config: "PretrainedConfig", checkpoint: Checkpoint) -> None:
+    """ModelError where the configuration asks for more blocks than the checkpoint holds; before any of them is built."""
+    asked, present = hidden_layers(config), len(main_stack(checkpoint.entries)[1])
+    if asked is None or asked <= present or config.get_text_config().model_type in COUNTS_OTHERWISE:
+        return
+    raise ModelError(
+        f"{checkpoint.folder / 'config.json'} asks for {asked} blocks (num_hidden_layers), but the weights beside it hold "
+        f"{present}; the two do not belong together, or the download is incomplete."
+    )
+
+
+def warn_of_unused_blocks(config: "PretrainedConfig", module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Warn where the checkpoint holds blocks that the configuration leaves out, beside those that only predict ahead."""
+    asked, (stack, present) = hidden_layers(config), main_stack(checkpoint.entries)
+    if asked is None or config.get_text_config().model_type in COUNTS_OTHERWISE:
+        return
+    text, patterns = config.get_text_config(), getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    ahead = max((int(getattr(text, name, None) or 0) for name in PREDICTION_BLOCKS), default=0)
+    built = main_stack(module.state_dict())[1]
+    unused = {index for index in present if index >= asked + ahead} - built
+    unused -= {index for index in unused if any(re.search(pattern, f"{stack}.{index}.") for pattern in patterns)}
+    if unused and len(built) == asked:
+        warnings.warn(
+            f"{checkpoint.folder / 'config.json'} asks for {asked} blocks (num_hidden_layers), but the weights beside it hold "
+            f"{len(present)}; the last {len(unused)} are left out.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def hidden_layers(config: "PretrainedConfig") -> int | None:
+    """The number of blocks that a configuration asks for, where it is one number."""
+    try:
+        text: Any = config.get_text_config()
+    except ValueError:  # several text models in one
+        return None
+    asked = getattr(text, "num_hidden_layers", None)
+    return asked if isinstance(asked, int) else None
+
+
+def main_stack(names: Iterable[str]) -> tuple[str, set[int]]:
+    """The largest stack of numbered blocks among names of tensors: what stands before the number, and all its numbers."""
+    stacks: dict[str, set[int]] = {"": set()}
+    for name in names:
+        parts = name.split(".")
+        index = next((index for index, part in enumerate(parts[:-1]) if part.isdecimal()), None)
+        if index is not None:
+            stacks.setdefault(".".join(parts[:index]), set()).add(int(parts[index]))
+    return max(stacks.items(), key=lambda stack: len(stack[1]))
