@@ -47,6 +47,8 @@ def randomise(module: PreTrainedModel) -> None:
             continue
         if isinstance(owner, nn.Embedding):
             parameter.normal_(0, 0.2)
+            if owner.padding_idx is not None:
+                parameter[owner.padding_idx] = 0  # as in trained models; some families clear it when they load
         elif isinstance(owner, nn.Linear | Conv1D) and parameter.ndim == 2:
             parameter.normal_(0, (parameter.shape[0] if isinstance(owner, Conv1D) else parameter.shape[1]) ** -0.5)
         elif parameter.ndim >= 2:

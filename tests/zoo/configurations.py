@@ -124,7 +124,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},  # the only number that its check allows
 }
 # families whose first position is 1: their table of positions has a row more than tokens that can be read
-OFFSET = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "data2vec-text", "roberta-prelayernorm", "xmod")
+OFFSET = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "data2vec-text", "roberta-prelayernorm", "xmod", "prophetnet")
 for kind in OFFSET:
     OVERRIDES.setdefault(kind, {})["max_position_embeddings"] = CONTEXT + 1
 

@@ -18,6 +18,9 @@ from tests.zoo.configurations import CONTEXT
 # parameters of two or more dimensions, and modules that own such, which are no matrices of a linear map
 NO_MATRIX = re.compile(r"bias|A_log|lambda|conv|embed|norm|scale|rel_pos|time_mix|^(D|b1|b2|query)$")
 NO_MAP = re.compile(r"Norm|Embedding|Position|Convolution")
+# what families call the number of their positions; all are drawn so that CONTEXT tokens can be read
+LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
+UNLIMITED = 2048
 IN_BLOCK = re.compile(r"\.\d+\.")
 
 
@@ -48,8 +51,8 @@ class Reference:
         self.module: nn.Module = module.eval().requires_grad_(requires_grad=False)
         self.parameters = dict(self.module.named_parameters(remove_duplicate=False))
         self.modules = dict(self.module.named_modules())
-        limit = getattr(module.config.get_text_config(), "max_position_embeddings", None)
-        self.window = CONTEXT if limit else 2048
+        config = module.config.get_text_config()
+        self.window = CONTEXT if any(getattr(config, name, None) for name in LIMITS) else UNLIMITED
 
     @torch.no_grad()
     def logits(self, ids: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What the workbench does with a model, one function a step; each compares its result with that of plain transformers."""
 
+import os
 import time
 import traceback
 import warnings
@@ -18,6 +19,7 @@ import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
 from tests.zoo.reference import Reference, Slot
 from workbench.errors import WorkbenchError
+from workbench.kernels.forced import VARIABLE
 from workbench.models.text import Text
 
 SCORED, CALIBRATED, PROMPT, WRITTEN, READ = 100, 64, 40, 8, 60
@@ -192,13 +194,35 @@ def save_and_load(trial: Trial) -> str:
     lost = lost_tensors(trial, folder, set(quantized.layers))
     expect(not lost, f"tensors that are not in the file, {several(lost)}")
     ids = trial.ids(READ)
-    logits = wb.load(folder).logits(ids)[0]
+    loaded = wb.load(folder)
     weights = [(trial.slot(name), layer.weight()) for name, layer in quantized.layers.items()]
     with trial.reference.replaced(weights, quantized.changed_tensors):
         expected = trial.reference.logits(ids)
-    off = float((logits - expected).abs().max() / expected.std())
-    expect(off < 2e-3, f"logits are off by {off:.2g} standard deviations")
+    with backend("reference"):
+        off = distances(loaded.logits(ids)[0], expected)
+    expect(float(off.max()) < 2e-3, f"logits are off by {float(off.max()):.2g} standard deviations")
+    # compiled products round their inputs; where that moves a token to another expert its logits differ
+    off = distances(loaded.logits(ids)[0], expected)
+    expect(float(off.median()) < 0.02, f"logits by compiled products are off by {float(off.median()):.2g} standard deviations")
     return f"{len(quantized.layers)} layers, {quantized.bits_per_weight:.2f} bits"
+
+
+def distances(logits: Tensor, expected: Tensor) -> Tensor:
+    """The largest difference at each token, in standard deviations of the logits."""
+    return (logits - expected).abs().amax(-1) / expected.std()
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Packed layers multiply by one backend."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def lost_tensors(trial: Trial, folder: Path, layers: set[str]) -> list[str]:

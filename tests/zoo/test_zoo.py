@@ -4,13 +4,15 @@ Runs with `-m complete`. A type that transformers adds appears here by itself.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.zoo.checkpoints import TYPES
+import workbench as wb
+from tests.zoo.checkpoints import TYPES, write_checkpoint
 from tests.zoo.exceptions import NOT_BUILT, REFUSED
-from tests.zoo.steps import STEPS, Outcome, run_steps
+from tests.zoo.steps import ROUNDED, STEPS, Mismatch, Outcome, Trial, attempt, lost_tensors, quiet, run_steps
 
 
 def problems(kind: str, outcomes: dict[str, Outcome]) -> list[str]:
@@ -52,3 +54,26 @@ def test_an_exception_that_no_longer_holds_is_found() -> None:
     assert "expected to be refused" in problem("generate", right, "reads both ways")
     assert "expected to be refused" in problem("generate", refused, "another sentence")
     assert "it reads both ways" in problem("generate", refused, None)
+
+
+def test_steps_find_a_model_that_differs(tmp_path: Path) -> None:
+    with quiet():
+        trial = Trial(write_checkpoint("llama", tmp_path / "llama"), tmp_path)
+        for parameter in trial.reference.module.parameters():
+            parameter.mul_(1.5)
+        statuses = {name: attempt(partial(step, trial)).status for name, step in STEPS.items()}
+    blind = {name for name, status in statuses.items() if status != "wrong"}
+    assert blind == {"open", "layers", "block run"}  # they compare no figures with transformers'
+
+
+def test_layers_and_tensors_that_are_missing_are_found(tmp_path: Path) -> None:
+    with quiet():
+        trial = Trial(write_checkpoint("llama", tmp_path / "llama"), tmp_path)
+        name = "model.layers.1.mlp.up_proj"
+        quantized = wb.quantize_model(trial.model, ROUNDED)
+        folder = wb.save(quantized, tmp_path / "saved", trial.model)
+        assert lost_tensors(trial, folder, set(quantized.layers)) == []
+        assert lost_tensors(trial, folder, set(quantized.layers) - {name}) == [f"{name}.weight"]
+        trial.slots.pop(name)
+        with pytest.raises(Mismatch, match=rf"^9\d\.\d% of the block weights are layers; missed, 1: {name}\.weight$"):
+            STEPS["layers"](trial)
