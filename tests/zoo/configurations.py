@@ -88,6 +88,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},  # the default has none
     "mamba2": {"head_dim": 32},  # heads of this width make up the expanded width
     "mllama_text_model": {"num_hidden_layers": 3, "cross_attention_layers": [1]},  # blocks are numbered
+    "prophetnet": {"max_position_embeddings": CONTEXT + 2},  # begins at 1 and looks a position ahead
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
         "indexer_kv_heads": 1,
@@ -124,7 +125,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},  # the only number that its check allows
 }
 # families whose first position is 1: their table of positions has a row more than tokens that can be read
-OFFSET = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "data2vec-text", "roberta-prelayernorm", "xmod", "prophetnet")
+OFFSET = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "data2vec-text", "roberta-prelayernorm", "xmod")
 for kind in OFFSET:
     OVERRIDES.setdefault(kind, {})["max_position_embeddings"] = CONTEXT + 1
 

@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,13 @@ STEPS: dict[str, Callable[[Trial], str]] = {
 
 def run_steps(kind: str, folder: Path) -> dict[str, Outcome]:
     """Build the checkpoint of one type below `folder` and run every step on it; `build` is the first outcome."""
+    outcomes = build_and_run(kind, folder)
+    # sentences are the same in whatever folder they arise
+    return {name: replace(outcome, detail=outcome.detail.replace(f"{folder}/", "")) for name, outcome in outcomes.items()}
+
+
+def build_and_run(kind: str, folder: Path) -> dict[str, Outcome]:
+    """The same with the folder in what is said."""
     with quiet():
         built = attempt(partial(written, kind, folder / kind))
         outcomes = {"build": built}

@@ -123,17 +123,12 @@ def line(kind: str, row: dict[str, dict[str, Any]], notes: dict[str, int]) -> st
         mark = MARKS[outcome["status"]]
         if outcome["status"] in ("right", "missed"):
             return mark
-        number = notes.setdefault(without_places(outcome["detail"]), len(notes) + 1)
+        number = notes.setdefault(outcome["detail"].replace("|", "\\|"), len(notes) + 1)
         return f"{mark} [{number}](#notes)"
 
     parameters = f"{int(row['build']['detail']):,}"
     layers = row["layers"]["detail"] if row["layers"]["status"] == "right" else "–"
     return f"| `{kind}` | {parameters} | {layers} | {' | '.join(cell(row[step]) for step in STEPS)} |"
-
-
-def without_places(detail: str) -> str:
-    """A sentence without the folder of this run."""
-    return detail.replace(tempfile.gettempdir(), "").replace("|", "\\|")
 
 
 if __name__ == "__main__":
