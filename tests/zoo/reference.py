@@ -116,10 +116,10 @@ class Reference:
     def _is_matrix(self, name: str, parameter: nn.Parameter) -> bool:
         path, _, leaf = name.rpartition(".")
         owner = self.modules[path]
+        if isinstance(owner, nn.Linear | Conv1D):
+            return leaf == "weight" and IN_BLOCK.search(path) is not None  # a row of linear maps is no row of blocks
         if parameter.ndim < 2 or not IN_BLOCK.search(name):
             return False
-        if isinstance(owner, nn.Linear | Conv1D):
-            return leaf == "weight"
         no_map = isinstance(owner, nn.Embedding | _ConvNd) or NO_MAP.search(type(owner).__name__)
         return not no_map and not NO_MATRIX.search(leaf)
 
