@@ -75,9 +75,8 @@ def tensor_names(tree: Mapping[str, Any]) -> set[str]:
 
 def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tensor], cache: Cache) -> nn.Module:
     """The model's module, float32 and in eval mode, with packed layers; the replaced weights are never allocated."""
-    module: Any = architecture.empty_module(architecture.read_config(folder))
-    for name, packed in layers.items():
-        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))
+    module: Any = architecture.empty_module(architecture.read_config(folder, packed=True))
+    replace_layers(module, layers, cache)
     architecture.fill(module, others)
     empty = sorted(architecture.empty_parameters(module))
     if empty:
@@ -86,3 +85,9 @@ def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tenso
     if generation is not None:
         module.generation_config = generation
     return module
+
+
+def replace_layers(module: nn.Module, layers: Mapping[str, Packed], cache: Cache) -> None:
+    """Put packed layers in the place of linear ones."""
+    for name, packed in layers.items():
+        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))

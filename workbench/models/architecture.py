@@ -20,9 +20,15 @@ from workbench.models.checkpoint import check_finite
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
+QUANT_METHOD = "quantization-workbench"  # what config.json of a model that was saved here calls its quantization
 
-def read_config(folder: Path) -> "PretrainedConfig":
-    """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code."""
+
+def read_config(folder: Path, *, packed: bool = False) -> "PretrainedConfig":
+    """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code.
+
+    A quantized model is refused, unless `packed` says that the folder is one that was saved here: then it is that of the
+    original, without what makes transformers refuse it.
+    """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     path = folder / "config.json"
@@ -39,9 +45,16 @@ def read_config(folder: Path) -> "PretrainedConfig":
         raise ModelError(f"{path} says model_type {model_type!r}, which the installed transformers does not know.")
     if "quantization_config" in fields:
         method = fields["quantization_config"].get("quant_method", "an unnamed method")
-        raise ModelError(f"{folder} is already quantized ({method}); open the original model instead.")
+        if method != QUANT_METHOD:
+            raise ModelError(f"{folder} is already quantized ({method}); open the original model instead.")
+        if not packed:
+            raise ModelError(f"{folder} is a quantized model that was saved by wb.save; load it with wb.load({str(folder)!r}).")
     with one_sentence(path):
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    for name in ("quantization_config", "transformers_weights"):
+        if packed and hasattr(config, name):
+            delattr(config, name)
+    return config
 
 
 def is_causal(config: "PretrainedConfig") -> bool:
