@@ -21,9 +21,7 @@ class SavedModel(plugin.PackedQuantizer):
     def put_layers_in(self, model: nn.Module, folder: Path) -> None:
         """See `PackedQuantizer`; a folder into which only some files were downloaded raises ArtifactError."""
         if not is_artifact(folder):
-            raise ArtifactError(
-                f"{folder} holds some files of a saved model only; download all of them into one folder and give that."
-            )
+            raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
         layers = {plugin.name_in(model, name): layer.packed for name, layer in quantized_in(folder).layers.items()}
         replace_layers(model, layers, "decoded")
 

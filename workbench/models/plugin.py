@@ -49,8 +49,9 @@ class PackedQuantizer(HfQuantizer):
 
         The one hook that sees it; transformers has called it by other names.
         """
-        self._weights = getattr(config, "transformers_weights", None)
-        config.transformers_weights, config.dtype = self.file, torch.float32
+        entry = getattr(config, "transformers_weights", None)
+        if entry != self.file:  # two of its names are called in one loading
+            self._entry, config.transformers_weights, config.dtype = entry, self.file, torch.float32
         return config
 
     update_tp_plan = update_ep_plan = update_attn_implementation
@@ -59,8 +60,8 @@ class PackedQuantizer(HfQuantizer):
         self._folder = Path(facts["checkpoint_files"][0]).parent
         with torch.device("cpu"):  # the model is being built on the meta device
             self.put_layers_in(model, self._folder)
-        self._stored = take_buffers(model)
-        model._keys_to_ignore_on_load_unexpected = {*(model._keys_to_ignore_on_load_unexpected or ()), r"\|"}
+        self._stored = set_tensors_aside(model)
+        expect_packed(model)
 
     def _process_model_after_weight_loading(self, model: Any, **facts: Any) -> Any:
         devices = {parameter.device for parameter in model.parameters()}
@@ -68,10 +69,11 @@ class PackedQuantizer(HfQuantizer):
             names = ", ".join(sorted(map(str, devices)))
             raise ModelError(f"{self._folder} was spread over {names}, but packed layers run on one device; give device_map one.")
         for layer, buffers in self._stored.items():
+            del layer.weight
             layer._buffers.update(buffers)
             layer.to(model.device)
         self._stored = {}
-        model.config.transformers_weights = self._weights
+        model.config.transformers_weights = self._entry
         return model.requires_grad_(requires_grad=False)
 
     def is_serializable(self) -> bool:
@@ -84,14 +86,28 @@ class PackedQuantizer(HfQuantizer):
         return False
 
 
-def take_buffers(model: nn.Module) -> dict[PackedLinear, dict[str, Tensor | None]]:
-    """Take the stored tensors out of all packed layers: what transformers does not find in its file, it overwrites."""
+def set_tensors_aside(model: nn.Module) -> dict[PackedLinear, dict[str, Tensor | None]]:
+    """Take the stored tensors out of all packed layers: what transformers does not find in its file, it overwrites.
+
+    Each layer gets a `weight` without memory instead, since some models initialize the weights of layers that they know by
+    name (GPT-2); it is marked as one that needs no initial value.
+    """
     stored: dict[PackedLinear, dict[str, Tensor | None]] = {}
     for part in model.modules():
         if isinstance(part, PackedLinear):
             stored[part] = dict(part._buffers)
             part._buffers.clear()
+            weight: Any = torch.empty(part.out_features, part.in_features, device="meta")
+            weight._is_hf_initialized = True
+            part.weight = weight
     return stored
+
+
+def expect_packed(model: Any) -> None:
+    """Let transformers find tensors named `layer|path|tensor` in the file without a report that no module has them."""
+    known = model._keys_to_ignore_on_load_unexpected
+    kind = list if known is None else type(known)  # None or a list in transformers 5.0, later a set
+    model._keys_to_ignore_on_load_unexpected = kind([*(known or ()), r"\|"])
 
 
 def name_in(model: Any, name: str) -> str:
