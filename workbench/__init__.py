@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench import errors
+from workbench.import_hook import when_imported
 from workbench.recipe import LayerPlan, Recipe  # before `recipe` below, which takes the place of the module of that name
 
 from workbench.presets import recipe  # isort: skip
@@ -95,3 +96,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _register_with_transformers() -> None:
+    importlib.import_module("workbench.artifact.plugin").register()
+
+
+when_imported("transformers.quantizers.auto", _register_with_transformers)  # so that it loads folders that wb.save wrote

@@ -32,7 +32,7 @@ def test_quantize_eval_compare(tmp_path: Path, recipe: str) -> None:
     quantized = workbench("quantize", "builtin", "--recipe", recipe, "--out", out)
     assert {"recipe", "bits_per_weight", "nominal_bits", "bytes", "tokens", "seconds", "layers"} <= set(quantized)
     assert set(quantized["layers"][0]) >= FIELDS
-    size = (out / "model.safetensors").stat().st_size
+    size = (out / "packed.safetensors").stat().st_size
     ledger = json.loads((out / "ledger.json").read_text())
     assert quantized["bytes"] == size
     assert ledger["bytes"] == size

@@ -143,10 +143,10 @@ def test_the_end_token_is_remembered(tiny_models: dict[str, Path], tmp_path: Pat
 @pytest.mark.parametrize("form", [signs, codebook], ids=["signs", "codebook-tree"])
 def test_the_ledger_adds_up_to_the_file(builtin: ModelHandle, tmp_path: Path, form: Callable[[Tensor], Packed]) -> None:
     again = load(save(quantized(builtin, form, builtin.layer_names[:5]), tmp_path / "out", builtin))
-    size = (tmp_path / "out" / "model.safetensors").stat().st_size
+    size = (tmp_path / "out" / "packed.safetensors").stat().st_size
     assert again.bytes == size
     assert again.file_ledger.total_bits == 8 * size
-    with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
+    with safe_open(tmp_path / "out" / "packed.safetensors", framework="pt") as file:
         names = [name for name in file.keys() if "|" in name]  # noqa: SIM118  not a dict
         stored = sum(file.get_tensor(name).nbytes for name in names)
     assert again.ledger.total_bits == pytest.approx(8 * stored, abs=1e-6)
@@ -293,7 +293,7 @@ def flip(path: Path, place: int) -> None:
 
 
 def test_a_flipped_byte_names_its_tensor(copy: Path) -> None:
-    path = copy / "model.safetensors"
+    path = copy / "packed.safetensors"
     header = json.loads(digest.header(path)[8:])
     for name in ("model.embed_tokens.weight", "model.layers.3.mlp.down_proj||signs"):
         begin, end = header[name]["data_offsets"]
@@ -307,20 +307,20 @@ def test_a_flipped_byte_names_its_tensor(copy: Path) -> None:
 
 @pytest.mark.parametrize("place", [3, 60], ids=["length", "names"])
 def test_a_flipped_byte_in_the_header_is_named(copy: Path, place: int) -> None:
-    flip(copy / "model.safetensors", place)
+    flip(copy / "packed.safetensors", place)
     with pytest.raises(ArtifactError, match="is damaged in its header"):
         load(copy)
 
 
 @pytest.mark.parametrize("left", [0, 5, 1000, -1], ids=["nothing", "five-bytes", "header-only", "one-byte-short"])
 def test_a_truncated_file_is_named(copy: Path, left: int) -> None:
-    path = copy / "model.safetensors"
+    path = copy / "packed.safetensors"
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(ArtifactError, match=r"model\.safetensors has [\d,]+ bytes of [\d,]+; it is cut short"):
+    with pytest.raises(ArtifactError, match=r"packed\.safetensors has [\d,]+ bytes of [\d,]+; it is cut short"):
         load(copy)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "recipe.json", "ledger.json", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["packed.safetensors", "recipe.json", "ledger.json", "config.json", "tokenizer.json"])
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(ArtifactError, match=f"lacks {name}".replace(".", r"\.")):
@@ -360,7 +360,7 @@ def rewrite_ledger(copy: Path, change: Callable[[dict], None]) -> None:
 
 def test_another_version_is_refused(copy: Path) -> None:
     rewrite_ledger(copy, lambda document: document.update(version=7))
-    with pytest.raises(ArtifactError, match="has version 7, this workbench reads version 1"):
+    with pytest.raises(ArtifactError, match="has version 7, this workbench reads versions 1 and 2"):
         load(copy)
 
 

@@ -151,7 +151,7 @@ def test_saved_models_are_pruned_like_entries(tmp_path: Path) -> None:
     place = Store(tmp_path, limit_bytes=3500)
     for name in ("old", "new"):
         place.model(name).mkdir(parents=True)
-        (place.model(name) / "model.safetensors").write_bytes(bytes(1000))
+        (place.model(name) / "packed.safetensors").write_bytes(bytes(1000))
     os.utime(place.folder / "models" / "new", ns=(1, 1))
     os.utime(place.folder / "models" / "old", ns=(1, 1))
     assert place.model("old").is_dir(), "asking for it counts as using it"

@@ -133,7 +133,7 @@ def figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int
 
 
 def file_facts(model: Quantized) -> dict[str, Any] | None:
-    """Bytes of model.safetensors and what they hold, all weights of the model counted; None where nothing was saved."""
+    """Bytes of packed.safetensors and what they hold, all weights of the model counted; None where nothing was saved."""
     if not isinstance(model, PackedModel):
         return None
     book = model.file_ledger

@@ -67,7 +67,7 @@ COLUMNS: dict[str, Column] = {
     "quantized_bytes": Column("bytes", "What the quantized layers store.", ",.0f"),
     "tokens_per_second": Column("tokens/s", "How fast it writes on this machine: the median of rounds.", ",.0f"),
     "resident_bytes": Column("bytes in memory", "What its weights take in memory while it runs.", ",d"),
-    "bytes": Column("bytes on disk", "Size of its model.safetensors, with all tensors of the model.", ",d"),
+    "bytes": Column("bytes on disk", "Size of its packed.safetensors, with all tensors of the model.", ",d"),
     "text_tokens": Column("tokens read", "Tokens of the evaluation text that were scored.", ",d"),
     "slowest": Column("slowest", "The slowest round, tokens a second.", ",.0f"),
     "fastest": Column("fastest", "The fastest round, tokens a second.", ",.0f"),

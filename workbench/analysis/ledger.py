@@ -11,7 +11,7 @@ import pandas as pd
 from safetensors.torch import save_file
 
 from workbench.artifact import digest
-from workbench.artifact.layout import LEDGER, MODEL, tensor_key
+from workbench.artifact.layout import LEDGER, MODEL, model_file, tensor_key
 from workbench.bits import BitLedger
 from workbench.models.layers import split_name
 from workbench.quantized import QuantizedLayer
@@ -107,7 +107,8 @@ def saved(folder: str | Path) -> OnDisk:
     """The ledger that was saved with a model, against the size of its file, header and all that was not quantized included."""
     folder = Path(folder)
     book = BitLedger.from_dict(json.loads((folder / LEDGER).read_text())["model"])
-    return OnDisk(book.total_bits / 8, (folder / MODEL).stat().st_size, f"the file {MODEL}")
+    file = model_file(folder)
+    return OnDisk(book.total_bits / 8, file.stat().st_size, f"the file {file.name}")
 
 
 def written(layer: QuantizedLayer) -> OnDisk:

@@ -79,7 +79,7 @@ STOPS = (
 class Squeezed:
     """A stop that is built: what it stores, how well it reads (95 % interval over stories, seed 0), how fast it writes here.
 
-    `bytes` is the size of its model.safetensors with all tensors of the model, `resident_bytes` what its weights take in memory
+    `bytes` is the size of its packed.safetensors with all tensors of the model, `resident_bytes` what its weights take in memory
     while it runs; tokens a second are a median, with the slowest and the fastest round.
     """
 

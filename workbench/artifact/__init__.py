@@ -1,9 +1,11 @@
 """Saved quantized models: a folder that holds everything needed to run, counted to the last bit and checked when it is read.
 
-- model.safetensors: packed layers, and every other tensor of the model in its original type
+- packed.safetensors: packed layers, and every other tensor of the model in its original type (model.safetensors in version 1)
 - recipe.json: what was done: plan, calibration, and how each layer's tensors form a stored matrix
 - ledger.json: what it costs, and the SHA-256 of every tensor and file
-- config.json, tokenizer.json and their like, copied from the model
+- config.json: the model's, with what was done (`quantization_config`) and what makes transformers refuse the folder in one
+  sentence, unless workbench is imported: then `AutoModelForCausalLM.from_pretrained(folder)` runs on the packed layers
+- tokenizer.json and its like, copied from the model
 """
 
 from workbench.artifact.layout import is_artifact

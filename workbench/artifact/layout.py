@@ -8,8 +8,11 @@ from torch import Tensor
 
 from workbench.kernels.packed import Packed
 
-VERSION = 1
-MODEL, RECIPE, LEDGER, CONFIG = "model.safetensors", "recipe.json", "ledger.json", "config.json"
+VERSION = 2
+READABLE = (1, 2)
+# not model.safetensors, in which any transformers would look for ordinary weights, find none, and make up random ones
+MODEL, RECIPE, LEDGER, CONFIG = "packed.safetensors", "recipe.json", "ledger.json", "config.json"
+MODEL_OF_VERSION_1 = "model.safetensors"
 # what runs a model besides its weights; pickles and code are never copied
 COPIED = (
     "generation_config.json",
@@ -28,6 +31,12 @@ COPIED = (
 def is_artifact(folder: str | Path) -> bool:
     """Whether a folder looks like a saved quantized model: it has a recipe and a ledger."""
     return all((Path(folder) / name).is_file() for name in (RECIPE, LEDGER))
+
+
+def model_file(folder: Path) -> Path:
+    """The file of all tensors: packed.safetensors, which was called model.safetensors in version 1."""
+    older = folder / MODEL_OF_VERSION_1
+    return older if older.is_file() and not (folder / MODEL).is_file() else folder / MODEL
 
 
 def tensor_key(layer: str, path: str, node: Packed, tensor: str) -> str:

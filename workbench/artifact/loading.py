@@ -15,6 +15,7 @@ from workbench.kernels.linear import PackedLinear
 from workbench.kernels.mode import Cache
 from workbench.kernels.packed import Packed
 from workbench.models import architecture
+from workbench.models.streaming import keep_stored_types, streams
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
 
@@ -75,10 +76,10 @@ def tensor_names(tree: Mapping[str, Any]) -> set[str]:
 
 def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tensor], cache: Cache) -> nn.Module:
     """The model's module, float32 and in eval mode, with packed layers; the replaced weights are never allocated."""
-    module: Any = architecture.empty_module(architecture.read_config(folder))
-    for name, packed in layers.items():
-        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))
-    architecture.fill(module, others.items())
+    module: Any = architecture.empty_module(architecture.read_config(folder, packed=True))
+    replace_layers(module, layers, cache)
+    size = sum(tensor.nbytes for tensor in others.values())
+    architecture.fill(module, keep_stored_types(module, others.items()) if streams(size) else others.items())
     empty = sorted(architecture.empty_parameters(module))
     if empty:
         raise ArtifactError(f"{folder} lacks {len(empty)} tensors of its architecture, first {empty[0]!r}; save the model again.")
@@ -86,3 +87,9 @@ def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tenso
     if generation is not None:
         module.generation_config = generation
     return module
+
+
+def replace_layers(module: nn.Module, layers: Mapping[str, Packed], cache: Cache) -> None:
+    """Put packed layers in the place of linear ones."""
+    for name, packed in layers.items():
+        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from workbench.artifact.layout import MODEL
+from workbench.artifact.layout import model_file
 from workbench.bits import BitLedger
 from workbench.errors import ModelError
 from workbench.kernels.linear import resident_bytes, warm_up
@@ -27,7 +27,7 @@ class PackedModel:
     """A quantized model that runs.
 
     `quantized` is what was saved (its layers, plan and calibration), `module` is what runs, `file_ledger` itemises
-    model.safetensors over all weights of the model, `fingerprint` is that of the original.
+    the file of all tensors over all weights of the model, `fingerprint` is that of the original.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class PackedModel:
 
     @property
     def bytes(self) -> int:
-        """Size of model.safetensors: packed layers, all other tensors, and the header."""
-        return (self.folder / MODEL).stat().st_size
+        """Size of packed.safetensors: packed layers, all other tensors, and the header."""
+        return model_file(self.folder).stat().st_size
 
     @property
     def resident_bytes(self) -> int:
@@ -99,7 +99,7 @@ class PackedModel:
 
     @cached_property
     def _language_model(self) -> LanguageModel:
-        if not architecture.is_causal(architecture.read_config(self.folder)):
+        if not architecture.is_causal(architecture.read_config(self.folder, packed=True)):
             raise ModelError(f"{self.source!r} is no causal language model: its layers are packed, but it writes no text.")
         return LanguageModel(self.module, architecture.load_tokenizer(self.folder), self.folder.name)
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workbench.artifact import digest
-from workbench.artifact.layout import CONFIG, LEDGER, MODEL, RECIPE, VERSION
+from workbench.artifact.layout import CONFIG, LEDGER, READABLE, RECIPE, model_file
 from workbench.errors import ArtifactError
 
 
@@ -34,14 +34,14 @@ def read(folder: Path) -> Contents:
         if digest.of_file(folder / name) != fingerprint:
             raise ArtifactError(f"{folder / name} was changed after it was saved; copy it again, or save the model again.")
     recipe = read_json(folder / RECIPE)
-    return Contents(recipe, ledger, read_tensors(folder / MODEL, ledger))
+    return Contents(recipe, ledger, read_tensors(model_file(folder), ledger))
 
 
 def check_present(folder: Path) -> None:
     """Raise ArtifactError unless the folder and its main files are there."""
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {str(folder)!r}; give one that `workbench quantize --out` or wb.save wrote.")
-    missing = [name for name in (RECIPE, LEDGER, MODEL, CONFIG) if not (folder / name).is_file()]
+    missing = [name for name in (RECIPE, LEDGER, model_file(folder).name, CONFIG) if not (folder / name).is_file()]
     if missing == [RECIPE, LEDGER]:
         raise ArtifactError(f"{folder} is no quantized model (no {RECIPE}); a plain model is opened with wb.open_model.")
     if missing:
@@ -49,14 +49,15 @@ def check_present(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One document of this version."""
+    """One document of a version that can be read."""
     try:
         document = json.loads(path.read_bytes())
         version = document["version"]
     except (ValueError, TypeError, KeyError):
         raise ArtifactError(f"{path} is damaged: it is not the JSON that was saved; copy it again.") from None
-    if version != VERSION:
-        raise ArtifactError(f"{path} has version {version!r}, this workbench reads version {VERSION}; save the model again here.")
+    if version not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise ArtifactError(f"{path} has version {version!r}, this workbench reads versions {known}; save the model again here.")
     return document
 
 

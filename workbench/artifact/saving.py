@@ -13,11 +13,12 @@ from torch import Tensor
 
 from workbench.artifact import digest
 from workbench.artifact.atomic import check_place, new_folder
+from workbench.artifact.declaration import config_document
 from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, tensor_key, tree_to_dict
 from workbench.bits import BitEntry, BitLedger
 from workbench.errors import ArtifactError
 from workbench.kernels.packed import Packed, ledger, stored_bits
-from workbench.models import ModelHandle, open_model
+from workbench.models import ModelHandle, architecture, open_model
 from workbench.quantized import QuantizedLayer, QuantizedModel
 
 
@@ -37,9 +38,11 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
     with new_folder(target) as partial:
         save_file(tensors | others, partial / MODEL, metadata={"format": "pt"})
         (partial / MODEL).chmod(0o644)  # safetensors writes it for its owner only
-        for name in (CONFIG, *COPIED):
+        for name in COPIED:
             if (model.folder / name).is_file():
                 shutil.copyfile(model.folder / name, partial / name)
+        config = config_document(model.folder / CONFIG, layers, model.config.architectures or (), apart=is_untied(model, others))
+        (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")  # transformers writes infinities into some
         write_json(partial / RECIPE, recipe_document(quantized, layers, model))
         book = file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)
         write_json(partial / LEDGER, ledger_document(partial, layers, tensors | others, book))
@@ -73,6 +76,13 @@ def with_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model:
             raise ArtifactError(f"tensor {name!r} is {there} in the model, but {given} as changed; store it as in the model.")
         result[name] = new.detach().cpu().contiguous().clone()
     return result
+
+
+def is_untied(model: ModelHandle, others: Mapping[str, Tensor]) -> bool:
+    """Whether everything that the model ties to another tensor is stored beside it."""
+    module: Any = architecture.empty_module(model.config)
+    tied = module.all_tied_weights_keys
+    return bool(tied) and tied.keys() <= others.keys()
 
 
 def counted(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
@@ -139,7 +149,7 @@ def file_ledger(
     others: Mapping[str, Tensor],
     changed: Collection[str],
 ) -> BitLedger:
-    """The ledger of model.safetensors over all weights of the model: its total is the file's size in bits, exactly.
+    """The ledger of packed.safetensors over all weights of the model: its total is the file's size in bits, exactly.
 
     `changed` names those of the other tensors whose values are not the model's own.
     """

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 
-def read_config(folder: Path) -> "PretrainedConfig":
-    """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code."""
+def read_config(folder: Path, *, packed: bool = False) -> "PretrainedConfig":
+    """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code.
+
+    A quantized model is refused, unless `packed` says that the folder is one that was saved here: then it is that of the
+    original, without what makes transformers refuse it.
+    """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     from workbench.models.unnamed_architecture import name_architecture
@@ -41,10 +45,15 @@ def read_config(folder: Path) -> "PretrainedConfig":
         if model_type is None:
             raise ModelError(f"{path} names no model_type, such as 'llama'; take the one of the original model.")
         raise ModelError(f"{path} says model_type {model_type!r}, which the installed transformers does not know.")
-    check_not_quantized(path, fields)
+    if not packed:
+        check_not_quantized(path, fields)
     with one_sentence(path):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    name_architecture(config, folder)
+    if not packed:
+        name_architecture(config, folder)
+    for name in ("quantization_config", "transformers_weights"):
+        if packed and hasattr(config, name):
+            delattr(config, name)
     return config
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from workbench.errors import ModelError
 
+QUANT_METHOD = "quantization-workbench"  # what config.json of a model that was saved here calls its quantization
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 QUANTIZATION = ("quantization_config", "compression_config")
 METHOD = ("quant_method", "quant_type", "quant_algo", "format")
@@ -56,6 +57,9 @@ def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
             if not isinstance(settings, dict):
                 raise ModelError(f"{path} says {name} {settings!r}; it must be an object or null: download the file again.")
             method = next((settings[key] for key in METHOD if settings.get(key)), "an unnamed method")
+            if method == QUANT_METHOD:
+                saved = path.parent
+                raise ModelError(f"{saved} is a quantized model that was saved by wb.save; load it with wb.load({str(saved)!r}).")
             raise ModelError(f"{path.parent} is already quantized ({method}); open the original model instead.")
 
 

@@ -61,7 +61,7 @@ def test_figures_are_those_of_compare(facts: dict[str, Any], folder: Path, built
 
 
 def test_bits_and_bytes_are_those_on_disk(facts: dict[str, Any], folder: Path) -> None:
-    assert facts["file"]["bytes"] == (folder / "model.safetensors").stat().st_size
+    assert facts["file"]["bytes"] == (folder / "packed.safetensors").stat().st_size
     assert facts["file"]["bits_per_weight"] * facts["file"]["weights"] == pytest.approx(8 * facts["file"]["bytes"])
     assert sum(entry["bits"] for entry in facts["ledger"]["entries"]) / facts["ledger"]["weights"] == pytest.approx(
         facts["ledger"]["bits_per_weight"]

@@ -70,8 +70,8 @@ def test_a_saved_model_takes_the_bytes_that_its_ledger_says(tiny_models: dict[st
     folder = wb.save(wb.quantize_model(model, wb.recipe("rtn", bits=3)), tmp_path / "out", model)
     found = ledger.saved(folder)
     assert found.agree
-    assert found.file == (folder / "model.safetensors").stat().st_size
-    with (folder / "model.safetensors").open("ab") as file:
+    assert found.file == (folder / "packed.safetensors").stat().st_size
+    with (folder / "packed.safetensors").open("ab") as file:
         file.write(b"!")
     assert not ledger.saved(folder).agree
 

@@ -96,7 +96,7 @@ def test_a_transform_is_paid_for_once(llama: ModelHandle, tmp_path: Path) -> Non
     assert all(torch.equal(q.tensors[name], k.tensors[name]) for name in q.tensors)
     ledger = json.loads((save(result, tmp_path / "out", llama) / "ledger.json").read_text())
     assert (
-        sum(entry["bits"] for entry in ledger["model"]["entries"]) == 8 * (tmp_path / "out" / "model.safetensors").stat().st_size
+        sum(entry["bits"] for entry in ledger["model"]["entries"]) == 8 * (tmp_path / "out" / "packed.safetensors").stat().st_size
     )
 
 

@@ -40,7 +40,7 @@ def test_every_model_is_measured_against_the_original(view: ModelComparison, sha
     expected = wb.compare(shared.model, wb.load(folders[1]), wb.text("evaluation"), tokens=128)
     assert table.loc["rtn-1", "kl"] == pytest.approx(expected.kl, rel=1e-4)
     assert table.loc["rtn-1", "perplexity"] == pytest.approx(expected.perplexity, rel=1e-4)
-    assert table.loc["rtn-4", "megabytes"] == (folders[0] / "model.safetensors").stat().st_size / 1e6
+    assert table.loc["rtn-4", "megabytes"] == (folders[0] / "packed.safetensors").stat().st_size / 1e6
     assert table.loc["original", ["kl", "top1_agreement", "bits_per_weight"]].tolist() == [0.0, 1.0, 32.0]
     assert "rtn-4 is the closest to the original" in view.closest.answer.object
     assert "rtn-1 stores the least" in view.closest.answer.object
@@ -133,10 +133,10 @@ def test_the_page_is_there_before_the_models_are_read(
 
 def test_a_model_lost_after_it_was_found_becomes_a_notice(view: ModelComparison) -> None:
     def lost() -> None:
-        raise ArtifactError("model.safetensors was changed")
+        raise ArtifactError("packed.safetensors was changed")
 
     view.others["rtn-1"] = replace(view.others["rtn-1"], layers=lost)
     view.which.value = "rtn-1"
-    assert view.notices.messages == ["model.safetensors was changed"]
+    assert view.notices.messages == ["packed.safetensors was changed"]
     view.which.value = "rtn-4"
     assert view.texts is not None

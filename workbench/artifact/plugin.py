@@ -1,0 +1,33 @@
+"""Saved folders in transformers: after `import workbench`, `AutoModelForCausalLM.from_pretrained(folder)` runs on packed layers.
+
+Imported when transformers is, by the hook in `workbench/__init__.py`.
+"""
+
+from pathlib import Path
+
+from torch import nn
+
+from workbench.artifact.layout import MODEL, is_artifact
+from workbench.artifact.loading import quantized_in, replace_layers
+from workbench.errors import ArtifactError
+from workbench.models import plugin
+from workbench.models.experts import find_stacks, split_experts
+
+
+class SavedModel(plugin.PackedQuantizer):
+    """The packed layers of a folder that `save` wrote, checked as `load` does."""
+
+    file = MODEL
+
+    def put_layers_in(self, model: nn.Module, folder: Path) -> None:
+        """See `PackedQuantizer`; a folder into which only some files were downloaded raises ArtifactError."""
+        if not is_artifact(folder):
+            raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
+        split_experts(model, find_stacks(model))
+        layers = {plugin.name_in(model, name): layer.packed for name, layer in quantized_in(folder).layers.items()}
+        replace_layers(model, layers, "decoded")
+
+
+def register() -> None:
+    """Let transformers load saved folders."""
+    plugin.register(SavedModel)
