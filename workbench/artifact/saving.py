@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.artifact import digest
 from workbench.artifact.atomic import check_place, new_folder
 from workbench.artifact.declaration import config_document
 from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, tensor_key, tree_to_dict
+from workbench.artifact.tensor_file import write_tensors
 from workbench.bits import BitEntry, BitLedger
 from workbench.errors import ArtifactError
 from workbench.kernels.packed import Packed, ledger, stored_bits
@@ -36,8 +36,7 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
     tensors, entries = packed_tensors(layers)
     others = with_changes(model.other_tensors(layers), quantized, model)
     with new_folder(target) as partial:
-        save_file(tensors | others, partial / MODEL, metadata={"format": "pt"})
-        (partial / MODEL).chmod(0o644)  # safetensors writes it for its owner only
+        write_tensors(partial / MODEL, tensors | others)
         for name in COPIED:
             if (model.folder / name).is_file():
                 shutil.copyfile(model.folder / name, partial / name)
@@ -112,7 +111,7 @@ def packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[str, Tens
                     if digest.of_tensor(tensors[key]) != digest.of_tensor(tensor):
                         raise ArtifactError(f"layer {layer.name!r} shares {key!r} with others but holds another tensor.")
                     continue
-                tensors[key] = tensor.detach().cpu().contiguous().clone()
+                tensors[key] = tensor.detach().cpu().contiguous()
                 entries.append(replace(item, bits=stored_bits(tensor), shared_by=1))
     return tensors, entries
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.kernels.reference.transforms import hadamard
+from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.handle import ModelHandle
@@ -100,6 +101,9 @@ class FusedModel(ModelHandle):
         """Those of the base; a head that was tied to the embedding and no longer equals it is there too."""
         names = self.base.other_names(layers)
         return names + sorted(self._rewrites.keys() - set(names) - {f"{name}.weight" for name in layers})
+
+    def _keep_on_disk(self, name: str, tensor: Tensor) -> Tensor:
+        return spill(tensor) if name in self._rewrites else super()._keep_on_disk(name, tensor)
 
     def changed_tensors(self, layers: Collection[str]) -> dict[str, Tensor]:
         """Those of `other_tensors` that are not the base's."""

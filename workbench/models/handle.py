@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError, ShapeError
+from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.checkpoint import check_finite
 from workbench.models.forward import read_tokens, run_errors
@@ -88,7 +89,13 @@ class ModelHandle:
         Of tied tensors only one is given, unless the checkpoint holds both and they differ. Raises ModelError where the
         checkpoint lacks one: nothing is left out in silence.
         """
-        return {name: self.tensor(name) for name in self.other_names(layers)}
+        if not self.streams:
+            return {name: self.tensor(name) for name in self.other_names(layers)}
+        return {name: self._keep_on_disk(name, self.tensor(name)) for name in self.other_names(layers)}
+
+    def _keep_on_disk(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor that is not in memory: as it lies in its file, or in one of its own where it was made from others."""
+        return spill(tensor) if self._tensors.converts(name) else tensor
 
     def other_names(self, layers: Collection[str]) -> list[str]:
         """The names of `other_tensors`; only tied tensors that are stored twice are read for it."""

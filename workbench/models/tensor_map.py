@@ -87,6 +87,12 @@ class TensorMap:
         """Whether the checkpoint has a value for this name."""
         return (self.slices[name].stack if name in self.slices else name) in self._sources
 
+    def converts(self, name: str) -> bool:
+        """Whether a tensor is made from others of the checkpoint, rather than lying there as it is."""
+        if name in self.slices:
+            return self.slices[name].layout.transposed or self._sources[self.slices[name].stack].rule is not None
+        return self._sources[name].rule is not None
+
     def dtype(self, name: str) -> str:
         """The type in which a tensor is stored."""
         stack = self.slices[name].stack if name in self.slices else name
