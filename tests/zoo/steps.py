@@ -18,6 +18,7 @@ from torch import Tensor
 import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
 from tests.zoo.reference import Reference, Slot
+from workbench.artifact.layout import MODEL
 from workbench.errors import WorkbenchError
 from workbench.kernels.forced import VARIABLE
 from workbench.models.text import Text
@@ -227,7 +228,7 @@ def backend(name: str) -> Iterator[None]:
 
 def lost_tensors(trial: Trial, folder: Path, layers: set[str]) -> list[str]:
     """Tensors of the module that are neither in the file nor layers, nor tied to one that is."""
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
+    with safe_open(folder / MODEL, framework="pt") as file:
         stored = set(file.keys())
     state = trial.reference.module.state_dict()
 
