@@ -6,7 +6,7 @@ Text runs through the model document by document; hooks see the input of every l
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from workbench.models.text import Text
 
 WINDOW = 2048
+WIDE = 4096
+ROWS = 512  # of a second moment that are made at a time
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,7 @@ def measure_by_block(
             for window in range(len(cut)):
                 run(window)
                 on_share((number + (window + 1) / len(cut)) / len(model.block_names))
-        found = collector.stats([name for name in layers if name in wanted])
-        shared = {id(own): LayerStats(spill(own.moment), own.mean, own.absmax, own.tokens) for own in found.values()}
-        done |= {name: shared[id(own)] for name, own in found.items()}
+        done |= collector.stats([name for name in layers if name in wanted], spill)
     return {name: done[name] for name in names if name in done}
 
 
@@ -218,11 +218,16 @@ def windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Itera
             return
 
 
+def sums_dtype(cols: int) -> torch.dtype:
+    """The type in which second moments of `cols` inputs are summed: very wide ones in float32, since they fill the memory."""
+    return torch.float64 if cols <= WIDE else torch.float32
+
+
 class Sums:
-    """Running sums over the inputs of one group of layers. Products are float32 within a window and added up in float64."""
+    """Running sums over the inputs of one group of layers. Products are float32 within a window and added up in `sums_dtype`."""
 
     def __init__(self, cols: int) -> None:
-        self.moment = torch.zeros(cols, cols, dtype=torch.float64)
+        self.moment = torch.zeros(cols, cols, dtype=sums_dtype(cols))
         self.total = torch.zeros(cols, dtype=torch.float64)
         self.absmax = torch.zeros(cols)
         self.tokens = 0
@@ -237,9 +242,12 @@ class Sums:
         self.tokens += x.shape[0]
 
     def stats(self) -> LayerStats:
-        """The sums as means; the moment exactly symmetric."""
-        moment = (self.moment + self.moment.T) / (2 * self.tokens)
-        return LayerStats(moment.float(), (self.total / self.tokens).float(), self.absmax, self.tokens)
+        """The sums as means; the moment exactly symmetric. Some rows at a time: the sums take twice the memory of their means."""
+        moment = torch.empty(self.moment.shape)
+        for start in range(0, len(moment), ROWS):
+            rows = slice(start, start + ROWS)
+            moment[rows] = (self.moment[rows] + self.moment[:, rows].T) / (2 * self.tokens)
+        return LayerStats(moment, (self.total / self.tokens).float(), self.absmax, self.tokens)
 
 
 class Collector:
@@ -279,10 +287,15 @@ class Collector:
             self._last = (x, name)
             self.sums.setdefault(name, Sums(x.shape[-1])).add(x.reshape(-1, x.shape[-1]).float())
 
-    def stats(self, names: Sequence[str]) -> dict[str, LayerStats]:
-        """LayerStats of the layers that saw tokens, one object for each group."""
-        groups = {name: sums.stats() for name, sums in self.sums.items()}
-        for name, stats in groups.items():
+    def stats(self, names: Sequence[str], keep: Callable[[Tensor], Tensor] | None = None) -> dict[str, LayerStats]:
+        """LayerStats of the layers that saw tokens, one object for each group; the sums are used up.
+
+        `keep` says where each second moment is kept: `spill` keeps it on disk.
+        """
+        groups: dict[str, LayerStats] = {}
+        for name in list(self.sums):
+            stats = self.sums.pop(name).stats()
             if not torch.isfinite(stats.moment).all():
                 raise ModelError(f"the inputs of layer {name!r} are not finite; the model overflows on this text.")
+            groups[name] = stats if keep is None else replace(stats, moment=keep(stats.moment))
         return {name: groups[self.leader[name]] for name in names if name in self.leader}

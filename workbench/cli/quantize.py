@@ -1,5 +1,6 @@
 """The command that quantizes a model and saves it."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,9 +9,12 @@ import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.output import emit, progress
-from workbench.errors import RecipeError
+from workbench.errors import ArtifactError, RecipeError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.quantizers.preflight import Preflight
     from workbench.recipe import LayerPlan, Recipe
 
 
@@ -27,6 +31,10 @@ def quantize(
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
     seed: Seed = 0,
+    output_error: Annotated[
+        bool,
+        typer.Option("--output-error", help="Measure each layer's output error on the text, also where nothing else needs it."),
+    ] = False,
     fused: Annotated[bool, typer.Option("--fuse", help="Rotate inside the weights first, at no cost when it runs.")] = False,
     folded: Annotated[bool, typer.Option("--fold", help="Put learned gains and signs into the norms, as far as exact.")] = False,
     as_json: Json = False,
@@ -44,16 +52,17 @@ def quantize(
     from workbench.models import FusedModel, fuse, open_model
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import needs_text
+    from workbench.quantizers.preflight import estimate
     from workbench.store import Store
 
     chosen, document, original = what_to_do(recipe, plan), read_text(text), open_model(model)
     handle = fuse(original, seed=seed) if fused else original
     check_place(out)  # now rather than after the work
     begin = time.perf_counter()
-    given: dict[str, Any]
-    if any(needs_text(own) for own in recipes_in(chosen)):
-        given = {"text": document, "tokens": tokens, "seed": seed, "store": Store()}
-    else:  # nothing is learned from text: statistics only measure the output error
+    reads = any(needs_text(own) for own in recipes_in(chosen))
+    given: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
+    check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
+    if output_error and not reads:  # nothing is learned from text: statistics only measure the output error
         with progress("calibrating", quiet=as_json) as told:
             given = {"stats": calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())}
     with progress("quantizing", quiet=as_json) as told:
@@ -71,20 +80,37 @@ def quantize(
         "bytes": stored_bytes(out),
         "fused": dict(result.fused),
         "untied_bytes": apart,
-        "tokens": result.calibration["tokens"],
+        "tokens": result.calibration.get("tokens", 0),
         "seed": seed,
         "seconds": time.perf_counter() - begin,
         "changed_tensors": list(result.changed_tensors),
         "layers": table.drop(columns=["seconds"]).to_dict("records"),
     }
     sentence = (
-        f"{table.to_string(index=False)}\n\n"
+        f"{readable(table).to_string(index=False)}\n\n"
         f"{result.bits_per_weight:.2f} bits per weight stored ({result.nominal_bits:.2f} nominal), "
         f"{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
     if apart:
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
     emit(facts, as_json=as_json, text=sentence)
+
+
+def readable(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table of layers with a word where an output error was not measured."""
+    return table.assign(
+        output_error=["not measured" if value != value or value is None else value for value in table["output_error"]]
+    )
+
+
+def check_room(out: Path, preflight: "Preflight") -> None:
+    """Say on standard error what the run takes; ArtifactError where the disk has no room for its result."""
+    typer.echo(str(preflight), err=True)
+    folder = next(parent for parent in out.expanduser().absolute().parents if parent.is_dir())
+    if preflight.disk > (free := shutil.disk_usage(folder).free):
+        raise ArtifactError(
+            f"the result takes about {preflight.disk:,} bytes, and {folder} has {free:,} free; give --out on a larger disk."
+        )
 
 
 def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":

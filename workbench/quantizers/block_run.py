@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from workbench.calibration import Collector
+from workbench.calibration import Collector, sums_dtype
 from workbench.kernels.linear import PackedLinear
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import rounded_bits
@@ -136,9 +136,10 @@ class SeenSums:
     def add(self, real: Tensor, wanted: Tensor | None) -> None:
         """Count one window's inputs in the quantized and in the original model, `[tokens, cols]` each."""
         self.paired = self.paired and wanted is not None and wanted.shape == real.shape
-        self.moment = self.moment + (real.mT @ real).double()
+        dtype = sums_dtype(real.shape[1])
+        self.moment = self.moment + (real.mT @ real).to(dtype)
         if self.paired and wanted is not None:
-            self.cross = self.cross + (wanted.mT @ real).double()
+            self.cross = self.cross + (wanted.mT @ real).to(dtype)
         self.tokens += len(real)
 
     def mean(self) -> Seen | None:
