@@ -1,0 +1,84 @@
+"""Experts of mixtures are layers: read, run, swapped, calibrated and packed one by one, in every layout that families use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import workbench as wb
+from tests.zoo.checkpoints import write_checkpoint
+from workbench.artifact import load, save
+from workbench.calibration import calibrate
+from workbench.models import ModelHandle, open_model
+
+# one for each layout: merged from single tensors, transposed and interleaved, multiplied by bmm, one 3-D weight, flat below each other
+FAMILIES = ["mixtral", "gpt_oss", "llama4_text", "jetmoe", "dbrx", "deepseek_v3"]
+IDS = torch.arange(3, 43)[None]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("mixtures")
+    return {family: write_checkpoint(family, root / family) for family in FAMILIES}
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest, folders: dict[str, Path]) -> ModelHandle:
+    return open_model(folders[request.param])
+
+
+def reference_logits(folder: Path) -> torch.Tensor:
+    from transformers import AutoModelForCausalLM
+
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(IDS, use_cache=False).logits
+
+
+def experts(model: ModelHandle) -> list[str]:
+    return [name for name in model.layer_names if model.layer(name).expert is not None]
+
+
+def test_a_mixture_computes_what_transformers_computes(model: ModelHandle) -> None:
+    torch.testing.assert_close(model.language_model().logits(IDS), reference_logits(model.folder), rtol=1e-5, atol=1e-5)
+
+
+def test_each_expert_is_the_map_that_its_layer_applies(model: ModelHandle) -> None:
+    assert experts(model)
+    for name in experts(model):
+        weight, layer = model.weight(name), model.module.get_submodule(name)
+        assert list(weight.shape) == [model.layer(name).rows, model.layer(name).cols]
+        x = torch.randn(3, weight.shape[1], generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, weight.float()))
+
+
+def test_a_swapped_expert_changes_the_output_and_comes_back(model: ModelHandle) -> None:
+    before = model.language_model().logits(IDS)
+    block = [name for name in experts(model) if model.layer(name).block == model.layer(experts(model)[0]).block]
+    zeros = {name: torch.zeros_like(model.weight(name)) for name in block}
+    with model.swapped(zeros):
+        assert not torch.allclose(model.language_model().logits(IDS), before)
+    assert torch.equal(model.language_model().logits(IDS), before)
+
+
+def test_experts_are_calibrated_with_the_tokens_they_are_routed(model: ModelHandle) -> None:
+    stats = calibrate(model, wb.text("calibration"), tokens=64)
+    tokens = [stats[name].tokens for name in experts(model) if name in stats]
+    assert all(0 < count <= 64 for count in tokens)
+    assert len(set(tokens)) > 1 or model.config.model_type == "llama4_text"  # there every expert gets every token, most as zeros
+
+
+def test_packed_experts_run_and_are_saved(model: ModelHandle, tmp_path: Path) -> None:
+    result = wb.quantize_model(model, wb.recipe("rtn", bits=4))
+    assert set(experts(model)) <= set(result.layers)
+    with model.swapped({name: layer.weight() for name, layer in result.layers.items()}):
+        expected = model.language_model().logits(IDS)
+    loaded = load(save(result, tmp_path / "saved", model))
+    torch.testing.assert_close(loaded.logits(IDS), expected, rtol=0, atol=1e-2 * float(expected.std()))
+
+
+def test_an_expert_without_tokens_is_quantized_all_the_same(folders: dict[str, Path]) -> None:
+    model = open_model(folders["mixtral"])
+    result = wb.quantize_model(model, wb.recipe("gptq", bits=3), text=wb.text("calibration"), tokens=1)
+    unreached = result.calibration["unreached"]
+    assert 0 < len(unreached) < len(result.layers)
+    assert all(model.layer(name).expert is not None for name in unreached)
