@@ -34,7 +34,8 @@ def test_environment_repeats_the_project() -> None:
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in conda if isinstance(entry, dict))
     assert f"python{PROJECT['requires-python']}" in conda
-    assert pip == [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"], "--editable ."]
+    requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+    assert pip == ["--constraint constraints.txt", *requirements, "--editable ."]
 
 
 def test_requirements_are_sorted_and_bounded_below() -> None:
@@ -74,7 +75,7 @@ def test_changelog_starts_with_this_version() -> None:
 
 def test_readme_has_two_commands_and_ci_runs_the_second() -> None:
     explore, test = commands((ROOT / "README.md").read_text())[:2]
-    assert explore.endswith("workbench explore")
+    assert explore.endswith("pip install -e . -c constraints.txt && .venv/bin/workbench explore")
     assert test.endswith("python -m pytest -n 2 --dist loadfile")
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == test
 
