@@ -11,7 +11,7 @@ from workbench.artifact import load, save
 from workbench.calibration import calibrate
 from workbench.models import ModelHandle, open_model
 
-# one for each layout: merged from single tensors, transposed and interleaved, multiplied by bmm, one 3-D weight, flat below each other
+# one for each layout: merged from single tensors, transposed and interleaved, multiplied by bmm, a bare 3-D weight, flat
 FAMILIES = ["mixtral", "gpt_oss", "llama4_text", "jetmoe", "dbrx", "deepseek_v3"]
 IDS = torch.arange(3, 43)[None]
 
