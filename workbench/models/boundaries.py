@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.errors import ModelError
 from workbench.memory import spill
 from workbench.models.block_pass import Call, hidden_states
 from workbench.models.handle import ModelHandle
@@ -37,6 +38,7 @@ class Boundaries:
         self._names = {*model.layer_names, *dict(model.module.named_parameters(remove_duplicate=False))}
         self._lm = model.language_model()
         self._keep = spill if model.streams else Tensor.clone
+        self._repeats = False
         self._kept = [self._run(ids) for ids in self.windows]
         if model.replays is None:
             model.replays = self._agrees()
@@ -77,32 +79,39 @@ class Boundaries:
     def _agrees(self) -> bool:
         """Whether running on from the middle gives what running from the start gives; a warning says where it does not.
 
-        Blocks of some families hand each other more than hidden states (keys and values of earlier blocks, for one).
+        Blocks of some families hand each other more than hidden states (keys and values of earlier blocks, for one), or run
+        several times for one text: what a later run gets from a changed block is then no kept state.
         """
-        shortest = min(range(len(self.windows)), key=lambda number: self.windows[number].shape[1])
-        middle = len(self.blocks) // 2
-        with self.model.swapped(self.base):
-            expected = self._lm.logits(self.windows[shortest])
-            try:
-                for start in (middle, len(self.blocks)):
-                    with self._standing_in(shortest, start):
-                        found = self._lm.logits(self.windows[shortest])
-                    if not torch.allclose(found, expected, rtol=0, atol=1e-4 * float(expected.std()), equal_nan=True):
-                        break
-                else:
-                    return True
-            except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
-                pass  # what stands in for a block does not give all that the next one asks for
+        if not self._repeats and self._replays():
+            return True
+        why = "run more than once for a text" if self._repeats else "hand on more than hidden states"
         warnings.warn(
-            f"the blocks of {self.model.source!r} hand on more than hidden states; "
+            f"the blocks of {self.model.source!r} {why}; "
             f"every change therefore runs the model from its first block, which is slower.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return False
 
+    def _replays(self) -> bool:
+        """Whether the shortest window's logits are the same with kept states in the place of blocks."""
+        shortest = min(range(len(self.windows)), key=lambda number: self.windows[number].shape[1])
+        with self.model.swapped(self.base):
+            expected = self._lm.logits(self.windows[shortest])
+            for start in (len(self.blocks) // 2, len(self.blocks)):
+                try:
+                    with self._standing_in(shortest, start):
+                        logits = self._lm.logits(self.windows[shortest])
+                except ModelError:
+                    return False  # what stands in for a block does not give all that the next one asks for
+                if not torch.allclose(logits, expected, rtol=0, atol=1e-4 * float(expected.std()), equal_nan=True):
+                    return False
+        return True
+
     def _copy(self, out: Any) -> Any:
         """A block's output with its hidden states kept; what stands beside them, such as attention weights, is left out."""
-        return (self._keep(out[0]), *(None for _ in out[1:])) if isinstance(out, tuple) else self._keep(out)
+        if isinstance(out, tuple | list):
+            return like(out, self._keep(out[0]))
+        return self._keep(out)
 
     def states(self, index: int) -> Tensor:
         """Hidden states `[tokens, width]` before block `index` (one past the last: after it), window after window."""
@@ -118,6 +127,7 @@ class Boundaries:
                 entered.append(self._keep(Call(inputs, kwargs).hidden))
 
         def leave(name: str, _block: nn.Module, _inputs: Any, out: Any) -> None:
+            self._repeats |= name in outputs
             outputs[name] = self._copy(out)
 
         with self.model.swapped(self.base), ExitStack() as hooks:
@@ -145,7 +155,13 @@ class Boundaries:
 
 def copied(out: Any) -> Any:
     """A block's output with its hidden states copied; what stands beside them, such as attention weights, is left out."""
-    return (out[0].clone(), *(None for _ in out[1:])) if isinstance(out, tuple) else out.clone()
+    return like(out, out[0].clone()) if isinstance(out, tuple | list) else out.clone()
+
+
+def like(out: tuple[Any, ...] | list[Any], hidden: Tensor) -> tuple[Any, ...] | list[Any]:
+    """What a block returned with `hidden` in the first place and nothing in the others."""
+    parts = [hidden, *(None for _ in out[1:])]
+    return parts if isinstance(out, list) else tuple(parts)
 
 
 def replayed(kept: Any, *_args: Any, **_kwargs: Any) -> Any:
