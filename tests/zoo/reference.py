@@ -22,7 +22,8 @@ NO_MAP = re.compile(r"Norm|Embedding|Position|Convolution")
 NO_LAYER = re.compile(
     r"Router|TopK|MoEGate|MoeGate"  # which experts a token takes: little memory, and every error is another expert
     r"|HyperConnection"  # how much of each residual stream a block reads and writes
-    r"|RglruBlock|RgLru|Rglru"  # Griffin's gates, one small matrix for each head
+    r"|Rglru"  # Griffin's gates, one small matrix for each head
+    r"|RelativeLogits"  # what distances count for
     r"|XLNetRelativeAttention"  # `[width, heads, head width]`, multiplied by einsum
 )
 # what families call the number of their positions; all are drawn so that CONTEXT tokens can be read
@@ -65,7 +66,7 @@ class Reference:
         self.parameters = dict(self.module.named_parameters(remove_duplicate=False))
         self.modules = dict(self.module.named_modules())
         config = module.config.get_text_config()
-        self.window = CONTEXT if any(getattr(config, name, None) for name in LIMITS) else UNLIMITED
+        self.window = CONTEXT if any((getattr(config, name, None) or 0) > 0 for name in LIMITS) else UNLIMITED
 
     @torch.no_grad()
     def logits(self, ids: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Boundaries:
         self._names = {*model.layer_names, *dict(model.module.named_parameters(remove_duplicate=False))}
         self._lm = model.language_model()
         self._keep = spill if model.streams else Tensor.clone
-        self._repeats = False
+        self._repeats = self._hands_on_more = False
         self._kept = [self._run(ids) for ids in self.windows]
         if model.replays is None:
             model.replays = self._agrees()
@@ -73,6 +73,15 @@ class Boundaries:
         changes = dict(swaps or {})
         replaced = {name: new for name, new in {**self.base, **changes}.items() if new is not None}
         start = self.first_block(changes) if self.model.replays else 0
+        if start:
+            try:
+                return self._run_from(start, window, replaced)
+            except ModelError:  # a later block asks for more than hidden states; from the first block on it is the model's own
+                self.model.replays = False
+                self._warn("hand on more than hidden states")
+        return self._run_from(0, window, replaced)
+
+    def _run_from(self, start: int, window: int, replaced: Mapping[str, Tensor | nn.Module]) -> Tensor:
         with self.model.swapped(replaced), self._standing_in(window, start):
             return self._lm.logits(self.windows[window])
 
@@ -84,20 +93,22 @@ class Boundaries:
         """
         if not self._repeats and self._replays():
             return True
-        why = "run more than once for a text" if self._repeats else "hand on more than hidden states"
+        self._warn("run more than once for a text" if self._repeats else "hand on more than hidden states")
+        return False
+
+    def _warn(self, why: str) -> None:
         warnings.warn(
             f"the blocks of {self.model.source!r} {why}; "
             f"every change therefore runs the model from its first block, which is slower.",
             stacklevel=4,
         )
-        return False
 
     def _replays(self) -> bool:
         """Whether the shortest window's logits are the same with kept states in the place of blocks."""
         shortest = min(range(len(self.windows)), key=lambda number: self.windows[number].shape[1])
         with self.model.swapped(self.base):
             expected = self._lm.logits(self.windows[shortest])
-            for start in (len(self.blocks) // 2, len(self.blocks)):
+            for start in range(1, len(self.blocks) + 1) if self._hands_on_more else (len(self.blocks) // 2, len(self.blocks)):
                 try:
                     with self._standing_in(shortest, start):
                         logits = self._lm.logits(self.windows[shortest])
@@ -128,6 +139,7 @@ class Boundaries:
 
         def leave(name: str, _block: nn.Module, _inputs: Any, out: Any) -> None:
             self._repeats |= name in outputs
+            self._hands_on_more |= isinstance(out, tuple | list) and any(part is not None for part in out[1:])
             outputs[name] = self._copy(out)
 
         with self.model.swapped(self.base), ExitStack() as hooks:

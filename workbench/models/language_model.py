@@ -200,14 +200,23 @@ class LanguageModel:
         self._note_stepwise(agrees=False)
         return expected
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether later tokens change what is predicted before them, as where attention goes both ways; tried once for a class
+        and configuration."""
+        if self._key not in _ahead:
+            _ahead[self._key] = sees_what_follows(self)
+        return _ahead[self._key]
+
 
 _stepwise: dict[tuple[type, str], bool] = {}
+_ahead: dict[tuple[type, str], bool] = {}
 _beyond_window: set[tuple[type, str]] = set()  # those whose steps beyond a window were compared
 
 
 def agrees_stepwise(model: LanguageModel) -> bool:
     """Compare the logits of a few tokens read at once with those of a first part read at once and the others one by one."""
-    ids = torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
+    ids = tried_tokens(model)
     expected, _ = model._forward(ids)
     cache, end = None, 0
     for piece in ids.split([TRIED_TOKENS // 2] + [1] * (TRIED_TOKENS - TRIED_TOKENS // 2), 1):
@@ -219,6 +228,21 @@ def agrees_stepwise(model: LanguageModel) -> bool:
         if cache is None or not agrees_at_the_end(logits, expected[:, :end], expected.std()):
             return False
     return True
+
+
+def sees_what_follows(model: LanguageModel) -> bool:
+    """Whether another last token changes the logits of most tokens before it."""
+    ids = tried_tokens(model)
+    first, _ = model._forward(ids)
+    ids[0, -1] = (ids[0, -1] + 1) % len(model.tokenizer)
+    second, _ = model._forward(ids)
+    changes = (first - second)[0, :-1].abs().amax(-1)
+    return bool(changes.median() > STEP_TOLERANCE * first.std())
+
+
+def tried_tokens(model: LanguageModel) -> Tensor:
+    """Some token ids `[1, T]` that the model has."""
+    return torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
 
 
 def agrees_at_the_end(logits: Tensor, expected: Tensor, spread: Tensor | None = None) -> bool:
