@@ -283,7 +283,8 @@ class Collector:
         self._thread = threading.get_ident()
         self.leader: dict[str, str] = {}
         self.sums: dict[str, Sums] = {}
-        self._last: tuple[Tensor | None, str] = (None, "")
+        self._last: Tensor | None = None
+        self._open: list[str] = []  # the groups that read the last tensor, whose members may still come
 
     @contextmanager
     def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -298,34 +299,34 @@ class Collector:
         if threading.get_ident() != self._thread:
             return
         x = inputs[0]
-        last, group = self._last
-        if x is last and self._shares(name, group):
+        if x is not self._last or name in self._open:
+            self._close()
+        group = next((group for group in self._open if self._shares(name, group)), None)
+        if group is not None:
             self.leader[name] = group
             members = self.sums[group].members
             members[name] = members.get(name, 0) + 1
             return
-        leader = self.leader.setdefault(name, name)
-        if leader != name:
+        if self.leader.setdefault(name, name) != name:
             self._separate(name)
-        self._close()
-        self._last = (x, name)
+        self._last = x
+        self._open.append(name)
         self.sums.setdefault(name, Sums(x.shape[-1])).add(x.reshape(-1, x.shape[-1]).float())
 
     def _shares(self, name: str, group: str) -> bool:
         """Whether a layer that reads the group's newest input has read all its others too."""
-        if self.leader.get(name, group) != group or name == group:
+        if self.leader.get(name, group) != group:
             return False
         return self.sums[group].members.get(name, 0) == self.sums[group].calls - 1
 
     def _close(self) -> None:
-        """End the newest call of the newest group; members that did not read its input leave."""
-        _, group = self._last
-        if group:
+        """End the newest call of the groups that read the last tensor; members that did not read it leave."""
+        for group in self._open:
             sums = self.sums[group]
             for name in [name for name, calls in sums.members.items() if calls < sums.calls]:
                 self._separate(name)
             sums.settle()
-        self._last = (None, "")
+        self._last, self._open = None, []
 
     def _separate(self, name: str) -> None:
         self.sums[name] = self.sums[self.leader[name]].part_with(name)

@@ -73,13 +73,15 @@ class Boundaries:
         changes = dict(swaps or {})
         replaced = {name: new for name, new in {**self.base, **changes}.items() if new is not None}
         start = self.first_block(changes) if self.model.replays else 0
-        if start:
-            try:
-                return self._run_from(start, window, replaced)
-            except ModelError:  # a later block asks for more than hidden states; from the first block on it is the model's own
-                self.model.replays = False
-                self._warn("hand on more than hidden states")
-        return self._run_from(0, window, replaced)
+        try:
+            return self._run_from(start, window, replaced)
+        except ModelError:
+            if not start:
+                raise
+        logits = self._run_from(0, window, replaced)  # a later block asks for more than hidden states, or this raises as well
+        self.model.replays = False
+        self._warn("hand on more than hidden states")
+        return logits
 
     def _run_from(self, start: int, window: int, replaced: Mapping[str, Tensor | nn.Module]) -> Tensor:
         with self.model.swapped(replaced), self._standing_in(window, start):
