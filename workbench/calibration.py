@@ -223,26 +223,55 @@ def sums_dtype(cols: int) -> torch.dtype:
     return torch.float64 if cols <= WIDE else torch.float32
 
 
+class Part:
+    """What one call's inputs `x [tokens, cols]`, tokens ≥ 1, add to running sums; products are float32."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.moment, self.total, self.absmax = x.T @ x, x.sum(0, dtype=torch.float64), x.abs().amax(0)
+        self.tokens = x.shape[0]
+
+
 class Sums:
-    """Running sums over the inputs of one group of layers. Products are float32 within a window and added up in `sums_dtype`."""
+    """Running sums over the inputs of one group of layers, in `sums_dtype`; those of the newest call wait in `newest`.
+
+    `calls` counts the calls of the layer that the group is named after, `members` those of the others that read the same.
+    """
 
     def __init__(self, cols: int) -> None:
         self.moment = torch.zeros(cols, cols, dtype=sums_dtype(cols))
         self.total = torch.zeros(cols, dtype=torch.float64)
         self.absmax = torch.zeros(cols)
-        self.tokens = 0
+        self.tokens = self.calls = 0
+        self.newest: Part | None = None
+        self.members: dict[str, int] = {}
 
     def add(self, x: Tensor) -> None:
-        """Count the inputs `x [tokens, cols]`."""
-        if not len(x):
-            return  # an expert that no token of this text was routed to
-        self.moment += x.T @ x
-        self.total += x.sum(0, dtype=torch.float64)
-        self.absmax = torch.maximum(self.absmax, x.abs().amax(0))
-        self.tokens += x.shape[0]
+        """Count the inputs `x [tokens, cols]` of one more call."""
+        self.settle()
+        self.calls += 1
+        self.newest = Part(x) if len(x) else None  # an expert that no token of this text was routed to
+
+    def settle(self) -> None:
+        """Add what the newest call brought."""
+        if self.newest is not None:
+            self.moment += self.newest.moment
+            self.total += self.newest.total
+            self.absmax = torch.maximum(self.absmax, self.newest.absmax)
+            self.tokens += self.newest.tokens
+        self.newest = None
+
+    def part_with(self, name: str) -> "Sums":
+        """Sums of its own for a member that no longer reads what the group reads: over the calls that they had in common."""
+        own = Sums(len(self.total))
+        own.calls = self.members.pop(name)
+        own.moment, own.total, own.absmax, own.tokens = self.moment.clone(), self.total.clone(), self.absmax, self.tokens
+        own.newest = self.newest if own.calls == self.calls else None
+        own.settle()
+        return own
 
     def stats(self) -> LayerStats:
         """The sums as means; the moment exactly symmetric. Some rows at a time: the sums take twice the memory of their means."""
+        self.settle()
         moment = torch.empty(self.moment.shape)
         for start in range(0, len(moment), ROWS):
             rows = slice(start, start + ROWS)
@@ -253,15 +282,17 @@ class Sums:
 class Collector:
     """Hooks that feed the inputs of layers into Sums; layers that are handed the very same tensor share one.
 
-    A layer joins a group on its first call, when the tensor it receives is the one that the layer before it received.
-    Passes of other threads through the same model are not counted.
+    A layer joins a group on its first call, when the tensor it receives is the one that the layer before it received, and
+    leaves it with sums of its own at the first call in which the two read different tensors (an expert that is called without
+    its neighbour, a layer that is called twice). Passes of other threads through the same model are not counted.
     """
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self.leader: dict[str, str] = {}
         self.sums: dict[str, Sums] = {}
-        self._last: tuple[Tensor | None, str] = (None, "")
+        self._last: Tensor | None = None
+        self._open: list[str] = []  # the groups that read the last tensor, whose members may still come
 
     @contextmanager
     def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -269,23 +300,45 @@ class Collector:
         with ExitStack() as hooks:
             for name, module in modules.items():
                 hooks.enter_context(module.register_forward_pre_hook(partial(self._see, name)))
-            hooks.callback(setattr, self, "_last", (None, ""))
+            hooks.callback(self._close)
             yield
 
     def _see(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if threading.get_ident() != self._thread:
             return
         x = inputs[0]
-        last, leader = self._last
-        if name not in self.leader:
-            self.leader[name] = leader if x is last else name
-        if self.leader[name] != name and x is not last:
-            raise ModelError(
-                f"layer {name!r} shares its input with {self.leader[name]!r} only now and then; calibrate it by itself."
-            )
-        if self.leader[name] == name:
-            self._last = (x, name)
-            self.sums.setdefault(name, Sums(x.shape[-1])).add(x.reshape(-1, x.shape[-1]).float())
+        if x is not self._last or name in self._open:
+            self._close()
+        group = next((group for group in self._open if self._shares(name, group)), None)
+        if group is not None:
+            self.leader[name] = group
+            members = self.sums[group].members
+            members[name] = members.get(name, 0) + 1
+            return
+        if self.leader.setdefault(name, name) != name:
+            self._separate(name)
+        self._last = x
+        self._open.append(name)
+        self.sums.setdefault(name, Sums(x.shape[-1])).add(x.reshape(-1, x.shape[-1]).float())
+
+    def _shares(self, name: str, group: str) -> bool:
+        """Whether a layer that reads the group's newest input has read all its others too."""
+        if self.leader.get(name, group) != group:
+            return False
+        return self.sums[group].members.get(name, 0) == self.sums[group].calls - 1
+
+    def _close(self) -> None:
+        """End the newest call of the groups that read the last tensor; members that did not read it leave."""
+        for group in self._open:
+            sums = self.sums[group]
+            for name in [name for name, calls in sums.members.items() if calls < sums.calls]:
+                self._separate(name)
+            sums.settle()
+        self._last, self._open = None, []
+
+    def _separate(self, name: str) -> None:
+        self.sums[name] = self.sums[self.leader[name]].part_with(name)
+        self.leader[name] = name
 
     def stats(self, names: Sequence[str], keep: Callable[[Tensor], Tensor] | None = None) -> dict[str, LayerStats]:
         """LayerStats of the layers that saw tokens, one object for each group; the sums are used up.

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.tiny_models import FAMILIES
-from workbench.calibration import CalibrationStats, calibrate
+from workbench.calibration import CalibrationStats, Collector, calibrate
 from workbench.errors import JobCancelled, ModelError
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import Text
@@ -196,3 +196,52 @@ def test_an_encoder_decoder_opens_but_is_not_calibrated(tmp_path: Path) -> None:
     assert model.weight("decoder.block.0.layer.1.EncDecAttention.q").shape == (16, 16)
     with pytest.raises(ModelError, match="is an encoder-decoder, which is not run on plain text"):
         calibrate(model, STORIES)
+
+
+class Calls:
+    """Layers called by hand, with a plain record of what each was given."""
+
+    def __init__(self, names: str) -> None:
+        self.layers = {name: nn.Linear(3, 2) for name in names}
+        self.inputs: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.collector = Collector()
+
+    def run(self, passes: list[list[str]]) -> None:
+        """Each pass is a list of layers that get one and the same input; an empty input where the names end with 0."""
+        with torch.no_grad(), self.collector.watching(self.layers):
+            for names in passes:
+                x = torch.randn(0 if names[-1] == "0" else 5, 3)
+                for name in names:
+                    if name != "0":
+                        self.layers[name](x)
+                        self.inputs[name].append(x)
+
+
+@pytest.mark.parametrize(
+    ("passes", "shared"),
+    [
+        (["abc", "abc", "d", "abc"], {"abc", "d"}),  # as usual
+        (["abc", "b", "d", "abc", "b"], {"ac", "b", "d"}),  # called twice, the second time with another input
+        (["abc", "ab", "d", "abc"], {"ab", "c", "d"}),  # not called
+        (["ab", "d", "abc", "d"], {"ab", "c", "d"}),  # not called at first
+        (["abb", "abb"], {"a", "b"}),  # called twice with the same
+        (["ab", "b", "b", "a", "ab"], {"a", "b"}),
+        (["ab", "ab0", "d", "ab", "b"], {"a", "b", "d"}),  # an input without tokens
+        (["ab", "cd", "ba", "dc"], {"a", "b", "c", "d"}),  # in another order
+        (["abc", "d", "a", "d", "bc"], {"a", "b", "c", "d"}),
+    ],
+    ids=str,
+)
+def test_layers_that_share_their_input_now_and_then(passes: list[str], shared: set[str]) -> None:
+    calls = Calls("abcd")
+    calls.run([list(names) for names in passes])
+    stats = calls.collector.stats("abcd")
+    assert set(stats) == {name for name in "abcd" if calls.inputs[name]}
+    for name, own in stats.items():
+        x = torch.cat(calls.inputs[name]).double()
+        torch.testing.assert_close(own.moment, (x.T @ x / len(x)).float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(own.mean, x.mean(0).float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(own.absmax, x.abs().amax(0).float())
+        assert own.tokens == len(x)
+    groups = {"".join(name for name in stats if stats[name] is own) for own in stats.values()}
+    assert groups == shared

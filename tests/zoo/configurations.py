@@ -107,7 +107,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "local_attn_chunk_length": 32,
         "lsh_attn_chunk_length": 32,
         "num_buckets": 4,
-    },  # sums and products that its positions have to meet
+        "hash_seed": 0,
+    },  # sums and products that its positions have to meet; buckets are drawn anew for each pass without a seed
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},  # the default has no language of its own
     "zamba": {
         "num_hidden_layers": 4,

@@ -18,6 +18,14 @@ from tests.zoo.configurations import CONTEXT
 # parameters of two or more dimensions, and modules that own such, which are no matrices of a linear map
 NO_MATRIX = re.compile(r"bias|A_log|lambda|conv|embed|norm|scale|rel_pos|time_mix|^(D|b1|b2|query)$")
 NO_MAP = re.compile(r"Norm|Embedding|Position|Convolution")
+# matrices that choose, mix or are tensors of more dimensions than a linear map has; no toolkit quantizes them
+NO_LAYER = re.compile(
+    r"Router|TopK|MoEGate|MoeGate"  # which experts a token takes: little memory, and every error is another expert
+    r"|HyperConnection"  # how much of each residual stream a block reads and writes
+    r"|Rglru"  # Griffin's gates, one small matrix for each head
+    r"|RelativeLogits"  # what distances count for
+    r"|XLNetRelativeAttention"  # `[width, heads, head width]`, multiplied by einsum
+)
 # what families call the number of their positions; all are drawn so that CONTEXT tokens can be read
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
 UNLIMITED = 2048
@@ -26,15 +34,21 @@ IN_BLOCK = re.compile(r"\.\d+\.")
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a layer's weight `[out, in]` lies in the module: a parameter, one slice of it, as it is or transposed."""
+    """Where a layer's weight `[out, in]` lies in the module: a parameter, one slice of it, as it is or transposed.
+
+    A slice is one of the first dimension, or so many `rows` of a matrix.
+    """
 
     parameter: nn.Parameter
     index: int | None
     transposed: bool = False
+    rows: int = 1
 
     def read(self) -> Tensor:
         """The weight `[out, in]`."""
-        stored = self.parameter.detach() if self.index is None else self.parameter.detach()[self.index]
+        stored = self.parameter.detach()
+        if self.index is not None:
+            stored = stored[self.index * self.rows : (self.index + 1) * self.rows].squeeze(0)
         return stored.T if self.transposed else stored
 
     @property
@@ -52,7 +66,7 @@ class Reference:
         self.parameters = dict(self.module.named_parameters(remove_duplicate=False))
         self.modules = dict(self.module.named_modules())
         config = module.config.get_text_config()
-        self.window = CONTEXT if any(getattr(config, name, None) for name in LIMITS) else UNLIMITED
+        self.window = CONTEXT if any((getattr(config, name, None) or 0) > 0 for name in LIMITS) else UNLIMITED
 
     @torch.no_grad()
     def logits(self, ids: Tensor) -> Tensor:
@@ -116,6 +130,8 @@ class Reference:
     def _is_matrix(self, name: str, parameter: nn.Parameter) -> bool:
         path, _, leaf = name.rpartition(".")
         owner = self.modules[path]
+        if NO_LAYER.search(type(owner).__name__):
+            return False
         if isinstance(owner, nn.Linear | Conv1D):
             return leaf == "weight" and IN_BLOCK.search(path) is not None  # a row of linear maps is no row of blocks
         if parameter.ndim < 2 or not IN_BLOCK.search(name):
@@ -131,9 +147,11 @@ class Reference:
         if layer in self.parameters:
             return turned(Slot(self.parameters[layer], None), weight)
         stack, _, index = layer.rpartition(".")
-        if stack in self.parameters and self.parameters[stack].ndim == 3 and index.isdecimal():
-            return turned(Slot(self.parameters[stack], int(index)), weight)
-        return None
+        if stack not in self.parameters or not index.isdecimal():
+            return None
+        parameter = self.parameters[stack]
+        rows = weight.numel() // parameter.shape[1] if parameter.ndim == 2 else 1  # experts one below the other
+        return turned(Slot(parameter, int(index), rows=rows), weight)
 
     @contextmanager
     def replaced(self, weights: Iterable[tuple[Slot, Tensor]], tensors: Mapping[str, Tensor] | None = None) -> Iterator[None]:

@@ -4,6 +4,7 @@ import os
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -107,13 +108,13 @@ def list_layers(trial: Trial) -> str:
     """Every matrix inside numbered blocks is a layer, and every layer is a weight of transformers."""
     unknown = [name for name, slot in trial.slots.items() if slot is None]
     expect(not unknown, f"layers that transformers does not have, {several(unknown)}")
-    seen = {slot.place for slot in trial.slots.values() if slot is not None}
+    sizes = {slot.place: slot.read().numel() for slot in trial.slots.values() if slot is not None}
     total, missed = 0, {}
     for name, parameter in trial.reference.block_weights.items():
         total += parameter.numel()
-        part = 0 if (id(parameter), None) in seen else sum((id(parameter), i) not in seen for i in range(len(parameter)))
-        if part:
-            missed[name] = part * parameter[0].numel()
+        rest = parameter.numel() - sum(size for (number, _), size in sizes.items() if number == id(parameter))
+        if rest:
+            missed[name] = rest
     share = 1 - sum(missed.values()) / total
     expect(not missed, f"{share:.1%} of the block weights are layers; missed, {several(list(missed))}")
     return f"{len(trial.slots)} layers, {share:.1%} of the block weights"
@@ -231,11 +232,14 @@ def lost_tensors(trial: Trial, folder: Path, layers: set[str]) -> list[str]:
     with safe_open(folder / MODEL, framework="pt") as file:
         stored = set(file.keys())
     state = trial.reference.module.state_dict()
+    slices: Counter[str] = Counter()
+    for name in layers:
+        slices[name.rpartition(".")[0]] += trial.model.layer(name).rows * trial.model.layer(name).cols
 
     def present(name: str, tensor: Tensor) -> bool:
         if name in stored or name in layers or name.removesuffix(".weight") in layers:
             return True
-        return tensor.ndim == 3 and all(f"{name}.{index}" in layers for index in range(len(tensor)))
+        return slices[name] == tensor.numel()
 
     there = {tensor.data_ptr() for name, tensor in state.items() if present(name, tensor)}
     return [name for name, tensor in state.items() if tensor.data_ptr() not in there]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from workbench.kernels.dispatch import Explanation
 from workbench.kernels.forced import forced
 from workbench.kernels.mode import Cache, Mode, Precision, Product
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.format import decode
 
 MANY_TOKENS = 256  # of a prompt: backends may multiply with so many inputs in another way than with one
 
@@ -25,6 +26,9 @@ class PackedLinear(nn.Module):
     `cache` and `precision` are those of `Mode`. A backend prepares the matrix at its first use here and keeps that: the packed
     codes in its own order (numba), or with cache "decoded" the float32 matrix (reference). `resident_bytes` counts the stored
     tensors and what was prepared.
+
+    `weight` is the float32 matrix `[out_features, in_features]` for families that multiply with it themselves or ask for its
+    type (Mamba): it is decoded every time it is read, and never kept.
     """
 
     def __init__(
@@ -45,6 +49,11 @@ class PackedLinear(nn.Module):
     def instead_of(cls, module: nn.Module, packed: Packed, **mode: Any) -> "PackedLinear":
         """The stored form of a linear module, with that module's bias; `cache` and `precision` as above."""
         return cls(packed, module._parameters.get("bias"), **mode)
+
+    def __getattr__(self, name: str) -> Any:
+        # not a property: transformers puts a placeholder of this name in its place while it fills a model; that a stored tensor
+        # is called so too does not matter
+        return decode(self.packed) if name == "weight" else super().__getattr__(name)
 
     @property
     def packed(self) -> Packed:
@@ -87,7 +96,7 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, format={self._tree.format!r}"
 
     def _fill(self, tree: Packed, path: str) -> Packed:
-        tensors = {name: self.get_buffer(buffer_name(path, name)) for name in self._names[path]}
+        tensors = {name: cast(Tensor, self._buffers[buffer_name(path, name)]) for name in self._names[path]}
         children = tuple(self._fill(child, f"{path}{index}.") for index, child in enumerate(tree.children))
         return replace(tree, tensors=tensors, children=children)
 
@@ -95,7 +104,7 @@ class PackedLinear(nn.Module):
         stored = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, tensor in stored.items():
-            self._buffers[name] = tensor.to(self.get_buffer(name).device)
+            self._buffers[name] = tensor.to(cast(Tensor, self._buffers[name]).device)
         self._prepared.clear()
         self._chosen.clear()
         return self

@@ -7,6 +7,7 @@ Then one block's weights serve all windows before the next block is needed, and 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,7 +45,9 @@ class Call:
 
     def outputs(self, block: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Any:
         """What the block returns; `weights` replace parameters by their names in the block, with gradients."""
-        return torch.func.functional_call(block, dict(weights or {}), self.args, dict(self.kwargs))
+        args = tuple(map(without_traces, self.args))
+        kwargs = {name: without_traces(argument) for name, argument in self.kwargs.items()}
+        return torch.func.functional_call(block, dict(weights or {}), args, kwargs)
 
     def run(self, block: nn.Module, hidden: Tensor | None = None, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """The hidden states `[1, T, width]` that the block puts out, for other incoming ones where they are given."""
@@ -53,8 +56,15 @@ class Call:
 
 
 def hidden_states(outputs: Any) -> Tensor:
-    """The hidden states in what a block returns: it, or the first of a tuple."""
-    return outputs[0] if isinstance(outputs, tuple) else outputs
+    """The hidden states in what a block returns: it, or the first of a tuple or list."""
+    return outputs[0] if isinstance(outputs, tuple | list) else outputs
+
+
+def without_traces(argument: Any) -> Any:
+    """An argument that a call may write into: a cache, which some families make although none is asked for, as a copy."""
+    from transformers import Cache
+
+    return deepcopy(argument) if isinstance(argument, Cache) else argument
 
 
 class BlockPass:

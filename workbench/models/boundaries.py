@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.errors import ModelError
 from workbench.memory import spill
 from workbench.models.block_pass import Call, hidden_states
 from workbench.models.handle import ModelHandle
@@ -37,6 +38,7 @@ class Boundaries:
         self._names = {*model.layer_names, *dict(model.module.named_parameters(remove_duplicate=False))}
         self._lm = model.language_model()
         self._keep = spill if model.streams else Tensor.clone
+        self._repeats = self._hands_on_more = False
         self._kept = [self._run(ids) for ids in self.windows]
         if model.replays is None:
             model.replays = self._agrees()
@@ -71,38 +73,58 @@ class Boundaries:
         changes = dict(swaps or {})
         replaced = {name: new for name, new in {**self.base, **changes}.items() if new is not None}
         start = self.first_block(changes) if self.model.replays else 0
+        try:
+            return self._run_from(start, window, replaced)
+        except ModelError:
+            if not start:
+                raise
+        logits = self._run_from(0, window, replaced)  # a later block asks for more than hidden states, or this raises as well
+        self.model.replays = False
+        self._warn("hand on more than hidden states")
+        return logits
+
+    def _run_from(self, start: int, window: int, replaced: Mapping[str, Tensor | nn.Module]) -> Tensor:
         with self.model.swapped(replaced), self._standing_in(window, start):
             return self._lm.logits(self.windows[window])
 
     def _agrees(self) -> bool:
         """Whether running on from the middle gives what running from the start gives; a warning says where it does not.
 
-        Blocks of some families hand each other more than hidden states (keys and values of earlier blocks, for one).
+        Blocks of some families hand each other more than hidden states (keys and values of earlier blocks, for one), or run
+        several times for one text: what a later run gets from a changed block is then no kept state.
         """
+        if not self._repeats and self._replays():
+            return True
+        self._warn("run more than once for a text" if self._repeats else "hand on more than hidden states")
+        return False
+
+    def _warn(self, why: str) -> None:
+        warnings.warn(
+            f"the blocks of {self.model.source!r} {why}; "
+            f"every change therefore runs the model from its first block, which is slower.",
+            stacklevel=4,
+        )
+
+    def _replays(self) -> bool:
+        """Whether the shortest window's logits are the same with kept states in the place of blocks."""
         shortest = min(range(len(self.windows)), key=lambda number: self.windows[number].shape[1])
-        middle = len(self.blocks) // 2
         with self.model.swapped(self.base):
             expected = self._lm.logits(self.windows[shortest])
-            try:
-                for start in (middle, len(self.blocks)):
+            for start in range(1, len(self.blocks) + 1) if self._hands_on_more else (len(self.blocks) // 2, len(self.blocks)):
+                try:
                     with self._standing_in(shortest, start):
-                        found = self._lm.logits(self.windows[shortest])
-                    if not torch.allclose(found, expected, rtol=0, atol=1e-4 * float(expected.std()), equal_nan=True):
-                        break
-                else:
-                    return True
-            except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
-                pass  # what stands in for a block does not give all that the next one asks for
-        warnings.warn(
-            f"the blocks of {self.model.source!r} hand on more than hidden states; "
-            f"every change therefore runs the model from its first block, which is slower.",
-            stacklevel=3,
-        )
-        return False
+                        logits = self._lm.logits(self.windows[shortest])
+                except ModelError:
+                    return False  # what stands in for a block does not give all that the next one asks for
+                if not torch.allclose(logits, expected, rtol=0, atol=1e-4 * float(expected.std()), equal_nan=True):
+                    return False
+        return True
 
     def _copy(self, out: Any) -> Any:
         """A block's output with its hidden states kept; what stands beside them, such as attention weights, is left out."""
-        return (self._keep(out[0]), *(None for _ in out[1:])) if isinstance(out, tuple) else self._keep(out)
+        if isinstance(out, tuple | list):
+            return like(out, self._keep(out[0]))
+        return self._keep(out)
 
     def states(self, index: int) -> Tensor:
         """Hidden states `[tokens, width]` before block `index` (one past the last: after it), window after window."""
@@ -118,6 +140,8 @@ class Boundaries:
                 entered.append(self._keep(Call(inputs, kwargs).hidden))
 
         def leave(name: str, _block: nn.Module, _inputs: Any, out: Any) -> None:
+            self._repeats |= name in outputs
+            self._hands_on_more |= isinstance(out, tuple | list) and any(part is not None for part in out[1:])
             outputs[name] = self._copy(out)
 
         with self.model.swapped(self.base), ExitStack() as hooks:
@@ -145,7 +169,13 @@ class Boundaries:
 
 def copied(out: Any) -> Any:
     """A block's output with its hidden states copied; what stands beside them, such as attention weights, is left out."""
-    return (out[0].clone(), *(None for _ in out[1:])) if isinstance(out, tuple) else out.clone()
+    return like(out, out[0].clone()) if isinstance(out, tuple | list) else out.clone()
+
+
+def like(out: tuple[Any, ...] | list[Any], hidden: Tensor) -> tuple[Any, ...] | list[Any]:
+    """What a block returned with `hidden` in the first place and nothing in the others."""
+    parts = [hidden, *(None for _ in out[1:])]
+    return parts if isinstance(out, list) else tuple(parts)
 
 
 def replayed(kept: Any, *_args: Any, **_kwargs: Any) -> Any:

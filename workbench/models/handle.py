@@ -14,8 +14,9 @@ from workbench.errors import ModelError, ShapeError
 from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.checkpoint import check_finite
+from workbench.models.context import context_of
 from workbench.models.forward import read_tokens, run_errors
-from workbench.models.language_model import LanguageModel, context_of, encode
+from workbench.models.language_model import LanguageModel, encode
 from workbench.models.layers import Layer, block_name, layer_table, unknown_layer
 from workbench.models.streaming import streams
 from workbench.models.tensor_map import TensorMap
@@ -186,7 +187,11 @@ class ModelHandle:
     @property
     def context(self) -> int:
         """How many tokens the model reads at most."""
-        return context_of(self.config)
+        return self._context
+
+    @cached_property
+    def _context(self) -> int:
+        return context_of(self._tensors.module, self.config)
 
     def encode(self, text: str) -> Tensor:
         """Token ids `[1, T]`."""

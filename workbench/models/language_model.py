@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.models.context import context_of
 from workbench.models.forward import cache_argument, run_errors, switches
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
-UNLIMITED_CONTEXT = 2048
 TRIED_TOKENS = 12  # with which the cached step is compared with a full pass
 STEP_TOLERANCE = 0.02  # of the logits' spread; packed layers sum in another order for one input than for many
 
@@ -43,11 +43,6 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, config: "PretrainedC
     return torch.tensor([ids])
 
 
-def context_of(config: "PretrainedConfig") -> int:
-    """Most tokens the model reads at once; 2048 for models without positions to run out of (ALiBi, recurrent)."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or UNLIMITED_CONTEXT)
-
-
 class LanguageModel:
     """A causal language model that runs: original, with layers swapped, or packed.
 
@@ -64,7 +59,11 @@ class LanguageModel:
     @property
     def context(self) -> int:
         """How many tokens the model reads at most, prompt and answer together."""
-        return context_of(cast("PretrainedConfig", self.module.config))
+        return self._context
+
+    @cached_property
+    def _context(self) -> int:
+        return context_of(self.module, cast("PretrainedConfig", self.module.config))
 
     def encode(self, text: str) -> Tensor:
         """Token ids `[1, T]`, T ≥ 1."""
@@ -168,27 +167,57 @@ class LanguageModel:
 
         Tried once for a class and configuration; where it does not, a warning says so, and every new token reads the whole text.
         """
+        if self._key not in _stepwise:
+            self._note_stepwise(agrees_stepwise(self))
+        return _stepwise[self._key]
+
+    @cached_property
+    def _key(self) -> tuple[type, str]:
         config: Any = self.module.config
-        key = (type(self.module), config.to_json_string() if hasattr(config, "to_json_string") else repr(config))
-        if key not in _stepwise:
-            _stepwise[key] = agrees_stepwise(self)
-            if not _stepwise[key]:
-                warnings.warn(
-                    f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the text "
-                    f"at once; each new token therefore reads the whole text again, which is slower.",
-                    stacklevel=2,
-                )
-        return _stepwise[key]
+        return type(self.module), config.to_json_string() if hasattr(config, "to_json_string") else repr(config)
+
+    def _note_stepwise(self, agrees: bool) -> None:
+        _stepwise[self._key] = agrees
+        if not agrees:
+            warnings.warn(
+                f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the text "
+                f"at once; each new token therefore reads the whole text again, which is slower.",
+                stacklevel=3,
+            )
+
+    def step_beyond_window(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Logits `[1, T, V]` of the newest tokens of `ids`, of which the cache has forgotten the oldest.
+
+        Compared once for a class and configuration with what the text at once gives, as in `reads_stepwise`: the full pass of
+        some families sees tokens that their cache forgets.
+        """
+        if self._key in _beyond_window:
+            return logits
+        _beyond_window.add(self._key)
+        expected, _ = self._forward(ids)
+        if agrees_at_the_end(logits, expected):
+            return logits
+        self._note_stepwise(agrees=False)
+        return expected
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether later tokens change what is predicted before them, as where attention goes both ways; tried once for a class
+        and configuration."""
+        if self._key not in _ahead:
+            _ahead[self._key] = sees_what_follows(self)
+        return _ahead[self._key]
 
 
 _stepwise: dict[tuple[type, str], bool] = {}
+_ahead: dict[tuple[type, str], bool] = {}
+_beyond_window: set[tuple[type, str]] = set()  # those whose steps beyond a window were compared
 
 
 def agrees_stepwise(model: LanguageModel) -> bool:
     """Compare the logits of a few tokens read at once with those of a first part read at once and the others one by one."""
-    ids = torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
+    ids = tried_tokens(model)
     expected, _ = model._forward(ids)
-    tolerance = STEP_TOLERANCE * float(expected.std())
     cache, end = None, 0
     for piece in ids.split([TRIED_TOKENS // 2] + [1] * (TRIED_TOKENS - TRIED_TOKENS // 2), 1):
         end += piece.shape[1]
@@ -196,9 +225,36 @@ def agrees_stepwise(model: LanguageModel) -> bool:
             logits, cache = model._forward(piece, cache, use_cache=True)
         except ModelError:
             return False  # a family whose cached step needs arguments of its own
-        if cache is None or not torch.allclose(logits[0, -1], expected[0, end - 1], atol=tolerance, rtol=0, equal_nan=True):
+        if cache is None or not agrees_at_the_end(logits, expected[:, :end], expected.std()):
             return False
     return True
+
+
+def sees_what_follows(model: LanguageModel) -> bool:
+    """Whether another last token changes the logits of most tokens before it."""
+    ids = tried_tokens(model)
+    first, _ = model._forward(ids)
+    ids[0, -1] = (ids[0, -1] + 1) % len(model.tokenizer)
+    second, _ = model._forward(ids)
+    changes = (first - second)[0, :-1].abs().amax(-1)
+    return bool(changes.median() > STEP_TOLERANCE * first.std())
+
+
+def tried_tokens(model: LanguageModel) -> Tensor:
+    """Some token ids `[1, T]` that the model has."""
+    return torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
+
+
+def agrees_at_the_end(logits: Tensor, expected: Tensor, spread: Tensor | None = None) -> bool:
+    """Whether the last token's logits are those expected, but for rounding."""
+    tolerance = STEP_TOLERANCE * float(expected.std() if spread is None else spread)
+    return torch.allclose(logits[0, -1], expected[0, -1], atol=tolerance, rtol=0, equal_nan=True)
+
+
+def forgets(cache: Any, tokens: int) -> bool:
+    """Whether a layer of `cache` keeps fewer than so many tokens."""
+    windows = [getattr(layer, "sliding_window", None) for layer in getattr(cache, "layers", ())]
+    return any(isinstance(window, int) and window < tokens for window in windows)
 
 
 class Reading:
@@ -210,10 +266,13 @@ class Reading:
 
     def read(self, ids: Tensor) -> Tensor:
         """Next-token logits float32 `[V]` after these further tokens `[1, T]`."""
+        first = self._ids is None
+        self._ids = ids if self._ids is None else torch.cat([self._ids, ids], 1)
         if self._model.reads_stepwise:
             logits, self._cache = self._model._forward(ids, self._cache, use_cache=True)
+            if not first and forgets(self._cache, self._ids.shape[1]):
+                logits = self._model.step_beyond_window(self._ids, logits)
         else:
-            self._ids = ids if self._ids is None else torch.cat([self._ids, ids], 1)
             logits, _ = self._model._forward(self._ids)
         return logits[0, -1]
 

@@ -56,6 +56,12 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
             continue
         weight = f"{name}.weight"
         if not tensors.holds(weight):
+            if weight in tensors.tied:
+                raise ModelError(
+                    f"{tensors.checkpoint.folder} has blocks that share their weights ({weight!r} is {tensors.tied[weight]!r}), "
+                    f"which {type(module).__name__} stores once; such models cannot be quantized here, use one whose blocks "
+                    f"have weights of their own."
+                )
             raise ModelError(
                 f"{tensors.checkpoint.folder} has no weight {weight!r}, which its config.json asks for; "
                 f"the checkpoint is incomplete."

@@ -1,6 +1,7 @@
 """Perplexity and bits per byte of a language model on text, each with a bootstrap interval."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,14 @@ def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None, *, seed
     A window holds at most min(context, 2048) tokens; its first token is only read, and the next window begins with the last
     token of the one before, so every token but a document's first is scored once. Intervals: percentile bootstrap over
     documents (Efron 1979), or over windows when there is one document; `seed` draws the resamples.
+    A warning says where the model's predictions know what follows.
     """
+    if lm.reads_ahead:
+        warnings.warn(
+            f"{lm.name!r} ({type(lm.module).__name__}) reads a text both ways: its predictions know what follows, so its "
+            f"perplexity is not comparable with that of a model that reads from left to right.",
+            stacklevel=3,
+        )
     return summarise([score(lm, span) for span in spans(lm, text, tokens)], text.name, seed)
 
 

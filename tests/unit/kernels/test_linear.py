@@ -124,3 +124,22 @@ def test_warming_up_prepares_every_layer(draw, monkeypatch: pytest.MonkeyPatch) 
     warm_up(layers, lambda done, total: told.append((done, total)))
     assert [list(layers[i]._prepared) for i in (0, 2)] == [["numba"], ["reference"]]
     assert told == [(0, 2), (1, 2), (1, 1)]
+
+
+def test_weight_is_the_decoded_matrix_and_not_kept(example: Packed) -> None:
+    """Whatever its stored tensors are called; a placeholder can stand in its place."""
+    layer = PackedLinear(example)
+    before = layer.resident_bytes
+    assert torch.equal(layer.weight, reference.decode(example))
+    assert layer.weight.dtype == torch.float32
+    assert layer.resident_bytes == before
+    assert set(layer.state_dict()) == set(dict(layer.named_buffers()))
+    stored, placeholder = dict(layer._buffers), torch.empty(1)
+    layer._buffers.clear()
+    layer.weight = placeholder
+    assert layer.weight is placeholder
+    del layer.weight
+    layer._buffers.update(stored)
+    assert torch.equal(layer.weight, reference.decode(example))
+    with pytest.raises(AttributeError, match="unknown"):
+        _ = layer.unknown
