@@ -68,6 +68,9 @@ def quantize(
         "recipe": chosen.to_dict(),
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
+        "coverage": result.coverage,
+        "bits_overall": file_bits(out),
+        "unquantized": result.unquantized,
         "bytes": stored_bytes(out),
         "fused": dict(result.fused),
         "untied_bytes": apart,
@@ -79,8 +82,7 @@ def quantize(
     }
     sentence = (
         f"{table.to_string(index=False)}\n\n"
-        f"{result.bits_per_weight:.2f} bits per weight stored ({result.nominal_bits:.2f} nominal), "
-        f"{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
+        f"{result.describe_bits(facts['bits_overall'])}\n{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
     if apart:
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
@@ -113,3 +115,12 @@ def recipes_in(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
 def stored_bytes(folder: Path) -> int:
     """Bytes of the saved weights: all safetensors files of the folder."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def file_bits(folder: Path) -> float:
+    """Stored bits per weight of everything that was saved, by the ledger of the file."""
+    from workbench.artifact.layout import LEDGER
+    from workbench.artifact.reading import read_json
+    from workbench.bits import BitLedger
+
+    return BitLedger.from_dict(read_json(folder / LEDGER)["model"]).bits_per_weight

@@ -100,12 +100,20 @@ class ModelHandle:
     def other_names(self, layers: Collection[str]) -> list[str]:
         """The names of `other_tensors`; only tied tensors that are stored twice are read for it."""
         architecture.check_complete(self._tensors)
-        replaced = {f"{name}.weight" for name in layers}
+        return self._stored_names({f"{name}.weight" for name in layers})
+
+    def _stored_names(self, replaced: Collection[str] = ()) -> list[str]:
+        """The tensors that are stored, tied ones once, without those that are replaced."""
         names = [name for name in self._tensors.names if self._tensors.holds(name) and name not in replaced]
         for tied, source in self._tensors.tied.items():
             if tied in names and source in names and torch.equal(self._tensors.read(tied), self._tensors.read(source)):
                 names.remove(tied)
         return names
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor of the model by the module's name, tied ones once: what `QuantizedModel.coverage` counts."""
+        return {name: self._tensors.shape(name) for name in self._stored_names()}
 
     def holds(self, name: str) -> bool:
         """Whether the checkpoint has a tensor for this name of the module."""

@@ -81,7 +81,7 @@ def quantize_model_steps(
         run = sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
         done = yield from run.steps()
         facts, changed = run.facts(), run.changed_tensors
-    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed)
+    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed, shapes=model.shapes)
     if isinstance(model, FusedModel):
         return replace(result, changed_tensors={**model.changed_tensors(done), **changed}, fused=model.facts)
     return result
