@@ -11,6 +11,7 @@ from workbench.cli.output import emit, progress
 from workbench.errors import RecipeError
 
 if TYPE_CHECKING:
+    from workbench.models import ModelHandle
     from workbench.recipe import LayerPlan, Recipe
 
 
@@ -23,7 +24,9 @@ def quantize(
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="What `workbench allocate` wrote, in place of --recipe.")
     ] = None,
-    layers: Annotated[str, typer.Option("--layers", metavar="PATTERN", help="Which layers, for example '*.mlp.*'.")] = "*",
+    layers: Annotated[
+        str, typer.Option("--layers", metavar="PATTERN,...", help="Which layers, for example '*.mlp.*', or '*,lm_head'.")
+    ] = "*",
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
     seed: Seed = 0,
@@ -55,13 +58,16 @@ def quantize(
         given = {"text": document, "tokens": tokens, "seed": seed, "store": Store()}
     else:  # nothing is learned from text: statistics only measure the output error
         with progress("calibrating", quiet=as_json) as told:
-            given = {"stats": calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())}
+            names = to_calibrate(handle, layers)
+            stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=told, store=Store())
+            given = {"stats": stats}
     with progress("quantizing", quiet=as_json) as told:
         result = quantize_model(handle, chosen, layers=layers, on_progress=lambda step: told(step.fraction, 1), **given)
     if folded:
         result = fold(handle, result)
     save(result, out, original)
-    table, apart = result.table(), handle.untied_bytes if isinstance(handle, FusedModel) else 0
+    table, untied = result.table(), [name for name in handle.optional_names if name in result.layers and handle.is_tied(name)]
+    apart = handle.untied_bytes if isinstance(handle, FusedModel) and not set(handle.optional_names) & set(result.layers) else 0
     facts: dict[str, Any] = {
         "model": model,
         "out": str(out),
@@ -74,6 +80,7 @@ def quantize(
         "bytes": stored_bytes(out),
         "fused": dict(result.fused),
         "untied_bytes": apart,
+        "untied": untied,
         "tokens": result.calibration["tokens"],
         "seed": seed,
         "seconds": time.perf_counter() - begin,
@@ -86,7 +93,15 @@ def quantize(
     )
     if apart:
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
+    for name in untied:
+        sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
     emit(facts, as_json=as_json, text=sentence)
+
+
+def to_calibrate(model: "ModelHandle", patterns: str) -> list[str] | None:
+    """The layers to calibrate: None, all in the blocks, unless others are to be quantized too."""
+    optional = [name for name in model.select(patterns) if name in model.optional_names]
+    return [*model.layer_names, *optional] if optional else None
 
 
 def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":

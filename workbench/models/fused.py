@@ -60,7 +60,7 @@ class FusedModel(ModelHandle):
     """
 
     def __init__(self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any]) -> None:
-        super().__init__(base.source, base.folder, base.config, base._tensors, base._layers)
+        super().__init__(base.source, base.folder, base.config, base._tensors, base._layers, base._optional)
         self.base, self.facts = base, dict(facts)
         self._rewrites = dict(rewrites)
 

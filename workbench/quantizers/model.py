@@ -1,6 +1,5 @@
 """Quantize many layers of an open model: each by itself under given statistics, or block by block in sequence."""
 
-import fnmatch
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
@@ -41,6 +40,10 @@ def quantize_model(
     store: Store | None = None,
 ) -> QuantizedModel:
     """Quantize every layer whose name matches `layers` and that the plan gives a recipe; the others stay as they are.
+
+    `layers` are patterns separated by commas; "*" is every layer of the blocks, "*,lm_head" the output head too, which only a
+    pattern matches that spells its name (see `ModelHandle.optional_names`). A head that is tied to the embedding becomes a matrix
+    of its own, beside the embedding, which stays as it is.
 
     With `stats`, or with nothing, every layer is quantized by itself. With `text` the blocks are worked on in sequence: each
     layer sees what the quantized layers before it produce on `tokens` tokens of the text (drawn by `seed`), and transforms are
@@ -126,15 +129,21 @@ def choose_layers(
 
     `measured` says that statistics will be there when a layer needs them.
     """
-    matching = [name for name in model.layer_names if fnmatch.fnmatchcase(name, pattern)]
+    matching = model.select(pattern)
     pairs = ((name, plan.recipe_for(name)) for name in matching)
     chosen = {name: recipe for name, recipe in pairs if recipe is not None}
     if not chosen:
         rules = ", ".join(repr(rule) for rule, _ in plan.rules)
         raise RecipeError(
             f"layers {pattern!r} with the plan's {rules} match none of {len(model.layer_names)} layers; "
-            f"names look like {model.layer_names[0]!r}, * matches anything."
+            f"names look like {model.layer_names[0]!r}, * matches anything{optional_words(model)}."
         )
     for name, recipe in chosen.items():
         check_recipe(recipe, moment_of(name, recipe, stats), measured=measured)
     return chosen
+
+
+def optional_words(model: "ModelHandle") -> str:
+    """What a pattern has to spell, for an error that speaks of patterns."""
+    names = ", ".join(map(repr, model.optional_names))
+    return f" but {names}, which has to be spelled" if names else ""
