@@ -121,7 +121,7 @@ def calibrate(
     on_progress: Callable[[int, int], None] | None = None,
     store: Store | None = None,
 ) -> CalibrationStats:
-    """Input statistics of `layers` (default: all) over `tokens` tokens of `text`, fewer only when the text has fewer.
+    """Input statistics of `layers` (default: all in the blocks) over `tokens` tokens of `text`, fewer only where it has fewer.
 
     Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most
     min(context, 2048) tokens; the last one is cut so that `tokens` is met exactly. `on_progress(done, tokens)` is called
@@ -172,12 +172,14 @@ def measure_by_block(
 ) -> dict[str, LayerStats]:
     """The same with one block's weights and sums in memory; finished statistics are kept on disk."""
     wanted, done = set(names), dict[str, LayerStats]()
-    for number, (layers, run) in enumerate(model.run_blocks(cut)):
+    last = next((name for name in model.optional_names if name in wanted), None)
+    steps = len(model.block_names) + (last is not None)
+    for number, (layers, run) in enumerate(model.run_blocks(cut, last)):
         collector = Collector()
         with torch.no_grad(), collector.watching({name: module for name, module in layers.items() if name in wanted}):
             for window in range(len(cut)):
                 run(window)
-                on_share((number + (window + 1) / len(cut)) / len(model.block_names))
+                on_share((number + (window + 1) / len(cut)) / steps)
         done |= collector.stats([name for name in layers if name in wanted], spill)
     return {name: done[name] for name in names if name in done}
 

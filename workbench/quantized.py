@@ -1,6 +1,8 @@
 """What a recipe made of a layer or of a model: the stored form, its cost and its distance from the original."""
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,7 @@ class QuantizedModel:
     `source` is what the model was opened by; `calibration` holds plain facts (text, tokens, seed). `changed_tensors` are the
     model's other tensors that were changed together with the layers (gains of norms), by the module's name, in the type and
     size in which the model stores them. `fused` says how the model was fused before (see `models.fused.fuse`); empty if not.
+    `shapes` are those of all tensors of the model by the module's names, tied ones once; empty where they are not known.
     """
 
     source: str
@@ -68,6 +71,10 @@ class QuantizedModel:
     seconds: float = 0.0
     changed_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     fused: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<QuantizedModel {self.source!r}: {len(self.layers)} layers at {self.describe_bits()}>"
 
     @property
     def ledger(self) -> BitLedger:
@@ -83,6 +90,28 @@ class QuantizedModel:
     def nominal_bits(self) -> float:
         """Nominal bits per weight over the quantized layers."""
         return self.ledger.nominal_bits
+
+    @property
+    def unquantized(self) -> dict[str, int]:
+        """How many of the model's weights stay as stored, by kind (embedding, head, norms, ...), most of them first."""
+        counts: Counter[str] = Counter()
+        for name, shape in self.shapes.items():
+            if name.removesuffix(".weight") not in self.layers:
+                counts[kind_of(name, shape)] += math.prod(shape)
+        return dict(counts.most_common())
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of the model's weights that are quantized, all that `bits_per_weight` counts; None where it is not known."""
+        quantized = sum(layer.packed.rows * layer.packed.cols for layer in self.layers.values())
+        return quantized / (quantized + sum(self.unquantized.values())) if self.shapes else None
+
+    def describe_bits(self, overall: float | None = None) -> str:
+        """Stored and nominal bits with the share of the weights that they are of, in words.
+
+        `overall` are the stored bits per weight of the whole file, where there is one.
+        """
+        return describe_bits(self.bits_per_weight, self.nominal_bits, self.coverage, self.unquantized, overall)
 
     def table(self) -> "pd.DataFrame":
         """One row a layer: name, rows, cols, bits_per_weight, nominal_bits, relative_error, output_error, seconds."""
@@ -103,3 +132,33 @@ class QuantizedModel:
                 for layer in self.layers.values()
             ]
         )
+
+
+def describe_bits(
+    stored: float, nominal: float, coverage: float | None, unquantized: Iterable[str] = (), overall: float | None = None
+) -> str:
+    """Bits per weight with the share of the weights that they are of and, by kind, what stays as it is; see `QuantizedModel`."""
+    text, kinds = f"{stored:.2f} bits per weight stored ({nominal:.2f} nominal)", ", ".join(unquantized)
+    if coverage is not None:
+        text += f" in {percent(coverage)} of the weights"
+        text += f"; the other {percent(1 - coverage)} ({kinds}) stay as stored" if kinds else ""
+    return text if overall is None else f"{text}: {overall:.2f} bits per weight overall"
+
+
+def percent(share: float) -> str:
+    """A share in per cent; one decimal, or as many as it takes to tell it from 0 and from 100."""
+    rest = min(share, 1 - share)
+    decimals = 1 if rest >= 0.001 or rest == 0 else -math.floor(math.log10(100 * rest))
+    return f"{100 * share:.{decimals}f} %"
+
+
+def kind_of(name: str, shape: Sequence[int]) -> str:
+    """What a tensor beside the quantized layers is, by its name and shape."""
+    lower, parts = name.lower(), name.lower().split(".")
+    if len(shape) < 2:
+        return "biases" if lower.endswith("bias") else "norms" if parts[-1] == "weight" else "other vectors"
+    if any(part.isdecimal() for part in parts[:-1]):
+        return "routers" if "router" in lower or parts[-2:-1] == ["gate"] else "other layers"
+    if "head" in lower or "embed_out" in lower:
+        return "head"
+    return "embedding" if any(word in lower for word in ("emb", "wte", "wpe")) else "other layers"

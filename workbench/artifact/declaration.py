@@ -39,5 +39,11 @@ def config_document(
         "layers": len(layers),
     }
     config: dict[str, Any] = {**json.loads(original.read_text()), "architectures": list(architectures)}
-    untied = {"tie_word_embeddings": False} if apart else {}
-    return {**config, **untied, "quantization_config": facts, "transformers_weights": SENTENCE}
+    return {**config, **(untied(config) if apart else {}), "quantization_config": facts, "transformers_weights": SENTENCE}
+
+
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that say that the head is not tied, also in the part on text of a model that reads more."""
+    text = config.get("text_config")
+    nested = {"text_config": {**text, "tie_word_embeddings": False}} if isinstance(text, Mapping) else {}
+    return {"tie_word_embeddings": False, **nested}

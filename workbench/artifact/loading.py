@@ -44,6 +44,7 @@ def quantized_in(folder: Path) -> QuantizedModel:
 def quantized_from(contents: reading.Contents) -> QuantizedModel:
     """The quantized model as it was when it was saved."""
     recipe = contents.recipe
+    packed_names = {key for entry in recipe["layers"].values() for key in tensor_names(entry["packed"])}
     return QuantizedModel(
         source=recipe["source"],
         layers={name: layer_from(name, entry, contents) for name, entry in recipe["layers"].items()},
@@ -52,6 +53,7 @@ def quantized_from(contents: reading.Contents) -> QuantizedModel:
         seconds=recipe["seconds"],
         changed_tensors={name: contents.tensors[name] for name in recipe.get("changed_tensors", ())},
         fused=recipe.get("fused", {}),
+        shapes={name: tuple(tensor.shape) for name, tensor in contents.tensors.items() if name not in packed_names},
     )
 
 

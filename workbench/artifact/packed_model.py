@@ -37,7 +37,8 @@ class PackedModel:
         self.file_ledger, self.fingerprint = file_ledger, fingerprint
 
     def __repr__(self) -> str:
-        size = f"{len(self.quantized.layers)} packed layers at {self.bits_per_weight:.3f} bits per weight, {self.bytes:,} bytes"
+        bits = self.quantized.describe_bits(self.bits_overall)
+        size = f"{len(self.quantized.layers)} packed layers, {self.bytes:,} bytes; {bits}"
         return f"<PackedModel {self.source!r}: {size}>"
 
     @property
@@ -59,6 +60,16 @@ class PackedModel:
     def nominal_bits(self) -> float:
         """Nominal bits per weight over the quantized layers."""
         return self.quantized.nominal_bits
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of the model's weights that are quantized, which the figures above count."""
+        return self.quantized.coverage
+
+    @property
+    def bits_overall(self) -> float:
+        """Stored bits per weight over all weights of the model: the whole file."""
+        return self.file_ledger.bits_per_weight
 
     @property
     def bytes(self) -> int:

@@ -24,7 +24,8 @@ class SavedModel(plugin.PackedQuantizer):
         if not is_artifact(folder):
             raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
         split_experts(model, find_stacks(model))
-        layers = {plugin.name_in(model, name): layer.packed for name, layer in quantized_in(folder).layers.items()}
+        saved = {name: layer for name, layer in quantized_in(folder).layers.items() if not plugin.lacks_head(model, name)}
+        layers = {plugin.name_in(model, name): layer.packed for name, layer in saved.items()}
         replace_layers(model, layers, "decoded")
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
         for name in COPIED:
             if (model.folder / name).is_file():
                 shutil.copyfile(model.folder / name, partial / name)
-        config = config_document(model.folder / CONFIG, layers, model.config.architectures or (), apart=is_untied(model, others))
+        apart = is_untied(model, [*others, *layers])
+        config = config_document(model.folder / CONFIG, layers, model.config.architectures or (), apart=apart)
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")  # transformers writes infinities into some
         write_json(partial / RECIPE, recipe_document(quantized, layers, model))
         book = file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)
@@ -77,11 +78,11 @@ def with_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model:
     return result
 
 
-def is_untied(model: ModelHandle, others: Mapping[str, Tensor]) -> bool:
-    """Whether everything that the model ties to another tensor is stored beside it."""
+def is_untied(model: ModelHandle, stored: Iterable[str]) -> bool:
+    """Whether everything that the model ties to another tensor is stored beside it, as a tensor or as a layer."""
     module: Any = architecture.empty_module(model.config)
-    tied = module.all_tied_weights_keys
-    return bool(tied) and tied.keys() <= others.keys()
+    tied = {name.removesuffix(".weight") for name in module.all_tied_weights_keys}
+    return bool(tied) and tied <= {name.removesuffix(".weight") for name in stored}
 
 
 def counted(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:

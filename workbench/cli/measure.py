@@ -43,6 +43,8 @@ def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = Non
         f"bits per byte  {plus_minus(result.bits_per_byte, result.bits_per_byte_interval)}\n"
         f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of {result.text}"
     )
+    if "nominal_bits" in facts:
+        sentence += f"\n{bits_text(facts)}"
     emit(facts, as_json=as_json, text=sentence)
 
 
@@ -162,12 +164,27 @@ def whatif(
 
 
 def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:
-    """What the model takes: `bytes` of its weight files; bits and recipe too where it is quantized."""
+    """What the model takes: `bytes` of its weight files; where it is quantized its bits, and the share of weights they are of."""
     from workbench.models import ModelHandle
 
     if isinstance(model, ModelHandle):
         return {"bytes": sum(path.stat().st_size for path in model.folder.glob("*.safetensors"))}
-    return {"bytes": model.bytes, "bits_per_weight": model.ledger.bits_per_weight, "nominal_bits": model.ledger.nominal_bits}
+    return {
+        "bytes": model.bytes,
+        "bits_per_weight": model.bits_per_weight,
+        "nominal_bits": model.nominal_bits,
+        "coverage": model.coverage,
+        "bits_overall": model.bits_overall,
+        "unquantized": model.quantized.unquantized,
+    }
+
+
+def bits_text(facts: dict[str, Any]) -> str:
+    """What `stored` says of a quantized model, in words."""
+    from workbench.quantized import describe_bits
+
+    names = ("bits_per_weight", "nominal_bits", "coverage", "unquantized", "bits_overall")
+    return describe_bits(*(facts[name] for name in names))
 
 
 def running(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any]:
@@ -220,9 +237,7 @@ def comparison_text(facts: dict[str, Any]) -> str:
         parted = "none, the two agree to the end"
         if fork is not None:
             parted = f"token {fork['token'] + 1}: {fork['original']!r} became {fork['other']!r}"
-        bits = ""
-        if "nominal_bits" in row:
-            bits = f", {row['bits_per_weight']:.2f} bits per weight stored ({row['nominal_bits']:.2f} nominal)"
+        bits = f", {bits_text(row)}" if "nominal_bits" in row else ""
         lines += [
             "",
             row["model"],

@@ -14,6 +14,7 @@ from workbench.errors import ArtifactError, RecipeError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.models import ModelHandle
     from workbench.quantizers.preflight import Preflight
     from workbench.recipe import LayerPlan, Recipe
 
@@ -27,7 +28,9 @@ def quantize(
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="What `workbench allocate` wrote, in place of --recipe.")
     ] = None,
-    layers: Annotated[str, typer.Option("--layers", metavar="PATTERN", help="Which layers, for example '*.mlp.*'.")] = "*",
+    layers: Annotated[
+        str, typer.Option("--layers", metavar="PATTERN,...", help="Which layers, for example '*.mlp.*', or '*,lm_head'.")
+    ] = "*",
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
     seed: Seed = 0,
@@ -64,22 +67,29 @@ def quantize(
     check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
     if output_error and not reads:  # nothing is learned from text: statistics only measure the output error
         with progress("calibrating", quiet=as_json) as told:
-            given = {"stats": calibrate(handle, document, tokens=tokens, seed=seed, on_progress=told, store=Store())}
+            names = to_calibrate(handle, layers)
+            stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=told, store=Store())
+            given = {"stats": stats}
     with progress("quantizing", quiet=as_json) as told:
         result = quantize_model(handle, chosen, layers=layers, on_progress=lambda step: told(step.fraction, 1), **given)
     if folded:
         result = fold(handle, result)
     save(result, out, original)
-    table, apart = result.table(), handle.untied_bytes if isinstance(handle, FusedModel) else 0
+    table, untied = result.table(), [name for name in handle.optional_names if name in result.layers and handle.is_tied(name)]
+    apart = handle.untied_bytes if isinstance(handle, FusedModel) and not set(handle.optional_names) & set(result.layers) else 0
     facts: dict[str, Any] = {
         "model": model,
         "out": str(out),
         "recipe": chosen.to_dict(),
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
+        "coverage": result.coverage,
+        "bits_overall": file_bits(out),
+        "unquantized": result.unquantized,
         "bytes": stored_bytes(out),
         "fused": dict(result.fused),
         "untied_bytes": apart,
+        "untied": untied,
         "tokens": result.calibration.get("tokens", 0),
         "seed": seed,
         "seconds": time.perf_counter() - begin,
@@ -88,11 +98,12 @@ def quantize(
     }
     sentence = (
         f"{readable(table).to_string(index=False)}\n\n"
-        f"{result.bits_per_weight:.2f} bits per weight stored ({result.nominal_bits:.2f} nominal), "
-        f"{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
+        f"{result.describe_bits(facts['bits_overall'])}\n{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
     if apart:
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
+    for name in untied:
+        sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
     emit(facts, as_json=as_json, text=sentence)
 
 
@@ -111,6 +122,12 @@ def check_room(out: Path, preflight: "Preflight") -> None:
         raise ArtifactError(
             f"the result takes about {preflight.disk:,} bytes, and {folder} has {free:,} free; give --out on a larger disk."
         )
+
+
+def to_calibrate(model: "ModelHandle", patterns: str) -> list[str] | None:
+    """The layers to calibrate: None, all in the blocks, unless others are to be quantized too."""
+    optional = [name for name in model.select(patterns) if name in model.optional_names]
+    return [*model.layer_names, *optional] if optional else None
 
 
 def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
@@ -139,3 +156,12 @@ def recipes_in(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
 def stored_bytes(folder: Path) -> int:
     """Bytes of the saved weights: all safetensors files of the folder."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def file_bits(folder: Path) -> float:
+    """Stored bits per weight of everything that was saved, by the ledger of the file."""
+    from workbench.artifact.layout import LEDGER
+    from workbench.artifact.reading import read_json
+    from workbench.bits import BitLedger
+
+    return BitLedger.from_dict(read_json(folder / LEDGER)["model"]).bits_per_weight

@@ -72,9 +72,12 @@ class BlockPass:
 
     `calls` are what the block named `block` is called with, one for each window; `block` is None once all have passed the last
     one, and `results` are then what the model returned. Blocks are visited in the order of `visits`, which all windows share.
+    Where `last` names a module behind the blocks (the output head), `block` is None before it, and `calls` are what it is called
+    with; `leave` ends the pass.
     """
 
-    def __init__(self, module: nn.Module, blocks: Sequence[str], windows: Sequence[Tensor]) -> None:
+    def __init__(self, module: nn.Module, blocks: Sequence[str], windows: Sequence[Tensor], last: str | None = None) -> None:
+        self._last, blocks = last, [*blocks, *([] if last is None else [last])]
         self._module, self._names = module, {id(module.get_submodule(name)): name for name in blocks}
         self.visits: list[str] = []
         self.results: list[Any] = [None] * len(windows)
@@ -85,11 +88,15 @@ class BlockPass:
     @property
     def block(self) -> str | None:
         """The block that comes next, or None at the end."""
-        return self.visits[-1] if self.calls else None
+        return self.visits[-1] if self.calls and self.visits[-1] != self._last else None
 
     def advance(self, outputs: Sequence[Any]) -> None:
         """Hand each window what its call returned, and run on to the next block."""
         self._advance([(output,) for output in outputs])
+
+    def leave(self, rows: int) -> None:
+        """Run on from the output head of `rows` outputs to the end, on zeros for one token: nobody needs the logits."""
+        self._advance([(call.hidden.new_zeros(1).expand(1, 1, rows),) for call in self.calls])
 
     def _track(self, window: Tensor) -> Callable[[], Any]:
         return lambda: read_tokens(self._module, window)

@@ -38,8 +38,10 @@ class BlockRow:
         self._dtypes = {name: tensor.dtype for name, tensor in others}
         architecture.fill(self._module, keep_stored_types(self._module, others) if model.streams else others)
 
-    def start(self, windows: Iterable[Tensor]) -> BlockPass:
-        """A forward pass over windows of token ids `[1, T]`, halted before the first block."""
+    def start(self, windows: Iterable[Tensor], last: str | None = None) -> BlockPass:
+        """A forward pass over windows of token ids `[1, T]`, halted before the first block, and before the output head `last`."""
+        if last is not None:
+            return BlockPass(self._module, self.names, list(windows), last)
         base: Any = getattr(self._module, "base_model", self._module)  # without the output head, of which a block run has no use
         prefix = next(path for path, part in self._module.named_modules() if part is base)
         return BlockPass(base, [name.removeprefix(f"{prefix}.") for name in self.names], list(windows))
@@ -63,12 +65,14 @@ class BlockRow:
         """A block's number by its name."""
         return self.names.index(name)
 
-    def run_through(self, windows: Iterable[Tensor]) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
+    def run_through(
+        self, windows: Iterable[Tensor], last: str | None = None
+    ) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
         """Run a text through the model, block by block: each block's layers by name, and `run(number)` for each window.
 
-        All windows have to be run before the next block is asked for.
+        All windows have to be run before the next block is asked for. The output head `last` comes behind the blocks.
         """
-        text = self.start(windows)
+        text = self.start(windows, last)
         for index in self.visit(text):
             outputs: dict[int, Any] = {}
             with self.block(index) as block:
@@ -79,6 +83,14 @@ class BlockRow:
 
                 yield {name: block.get_submodule(self.within(index, name)) for name in self.layers[index]}, run
                 text.advance([outputs[number] for number in range(len(calls))])
+        if last is not None:
+            head, calls = self.module(last), text.calls
+            yield {last: head}, lambda number: calls[number].outputs(head)
+            text.leave(self.model.layer(last).rows)
+
+    def module(self, name: str) -> nn.Module:
+        """A module of this row by its name."""
+        return self._module.get_submodule(name)
 
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:

@@ -50,16 +50,21 @@ class Boundaries:
 
     def first_block(self, names: Iterable[str]) -> int:
         """Index of the earliest block with one of these layers or parameters, the number of blocks where there are none; what
-        is in no block counts for the first."""
+        is in no block counts for the first, but the output head comes behind the last."""
         return min((self._block(name) for name in names), default=len(self.blocks))
 
     def _block(self, name: str) -> int:
+        if name in self.model.optional_names:
+            return len(self.blocks)
         known = name if name in self._names else self.model.layer(name).name
         return next((index for index, block in enumerate(self.blocks) if known.startswith(f"{block}.")), 0)
 
-    def place(self, name: str) -> tuple[int, str]:
-        """The block of a layer or parameter and its name inside: a layer's matrix, or the owner and the parameter's own name."""
-        if name in self.model.layer_names:
+    def place(self, name: str) -> tuple[int | None, str]:
+        """The block of a layer or parameter and its name inside: a layer's matrix, or the owner and the parameter's own name.
+
+        None is the block of a layer outside of the blocks.
+        """
+        if name in self.model.layer_names or name in self.model.optional_names:
             layer = self.model.layer(name)
             return layer.block, layer.matrix
         block = self._block(name)

@@ -60,7 +60,7 @@ class FusedModel(ModelHandle):
     """
 
     def __init__(self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any]) -> None:
-        super().__init__(base.source, base.folder, base.config, base._tensors, base._layers)
+        super().__init__(base.source, base.folder, base.config, base._tensors, base._layers, base._optional)
         self.base, self.facts = base, dict(facts)
         self._rewrites = dict(rewrites)
 
@@ -97,10 +97,10 @@ class FusedModel(ModelHandle):
         rewrite = self._rewrites.get(name)
         return stored.to(dtype or stored.dtype) if rewrite is None else rewrite(stored, dtype or stored.dtype)
 
-    def other_names(self, layers: Collection[str]) -> list[str]:
+    def _stored_names(self, replaced: Collection[str] = ()) -> list[str]:
         """Those of the base; a head that was tied to the embedding and no longer equals it is there too."""
-        names = self.base.other_names(layers)
-        return names + sorted(self._rewrites.keys() - set(names) - {f"{name}.weight" for name in layers})
+        names = self.base._stored_names(replaced)
+        return names + sorted(self._rewrites.keys() - set(names) - set(replaced))
 
     def _keep_on_disk(self, name: str, tensor: Tensor) -> Tensor:
         return spill(tensor) if name in self._rewrites else super()._keep_on_disk(name, tensor)

@@ -17,7 +17,7 @@ from workbench.models.checkpoint import check_finite
 from workbench.models.context import context_of
 from workbench.models.forward import read_tokens, run_errors
 from workbench.models.language_model import LanguageModel, encode
-from workbench.models.layers import Layer, block_name, layer_table, unknown_layer
+from workbench.models.layers import Layer, block_name, layer_table, select_layers, unknown_layer
 from workbench.models.streaming import streams
 from workbench.models.tensor_map import TensorMap
 
@@ -32,15 +32,22 @@ if TYPE_CHECKING:
 class ModelHandle:
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
-    `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `lock` is held while
-    layers are swapped and during each forward pass.
+    `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
+    outside of the blocks, which are quantized only where somebody names them. `lock` is held while layers are swapped and during
+    each forward pass.
     """
 
     def __init__(
-        self, source: str, folder: Path, config: "PretrainedConfig", tensors: TensorMap, layers: dict[str, Layer]
+        self,
+        source: str,
+        folder: Path,
+        config: "PretrainedConfig",
+        tensors: TensorMap,
+        layers: dict[str, Layer],
+        optional: dict[str, Layer],
     ) -> None:
         self.source, self.folder, self.config = source, folder, config
-        self._tensors, self._layers = tensors, layers
+        self._tensors, self._layers, self._optional = tensors, layers, optional
         self.replays: bool | None = None  # whether its blocks can be run on from kept states; `Boundaries` tries it once
         self.lock = RLock()
 
@@ -58,25 +65,36 @@ class ModelHandle:
         return list(self._layers)
 
     @property
+    def optional_names(self) -> list[str]:
+        """Names of layers outside of the blocks (the output head), which patterns match only where they spell their last part."""
+        return list(self._optional)
+
+    def select(self, patterns: str) -> list[str]:
+        """The layers that one of these patterns, separated by commas, matches, optional ones last; see `optional_names`."""
+        return select_layers(self._layers, self._optional, patterns)
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits that change with any byte of the weights or of config.json."""
         return self._tensors.checkpoint.fingerprint
 
-    def layers(self) -> "pd.DataFrame":
-        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters."""
-        return layer_table(self._layers.values())
+    def layers(self, *, optional: bool = False) -> "pd.DataFrame":
+        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too, in no block."""
+        return layer_table([*self._layers.values(), *(self._optional.values() if optional else ())])
 
     def layer(self, name: str) -> Layer:
         """What is known about one layer; an unknown name raises ModelError with the nearest one."""
-        if name not in self._layers:
-            raise unknown_layer(name, self.layer_names)
-        return self._layers[name]
+        layer = self._layers.get(name) or self._optional.get(name)
+        if layer is None:
+            raise unknown_layer(name, self.layer_names, self._optional)
+        return layer
 
     def weight(self, name: str) -> Tensor:
         """One layer's weight `[out, in]` in its stored dtype, read from its file; ModelError when it is not finite."""
         layer = self.layer(name)
-        stored = self._tensors.read(layer.tensor)
-        check_finite(f"layer {name!r} of {self._tensors.file(layer.tensor)}", stored)
+        stored = self.tensor(layer.tensor)
+        file = self._tensors.file(layer.tensor if self.holds(layer.tensor) else self._tensors.tied[layer.tensor])
+        check_finite(f"layer {name!r} of {file}", stored)
         return layer.orient(stored)
 
     def bias(self, name: str) -> Tensor | None:
@@ -101,12 +119,28 @@ class ModelHandle:
     def other_names(self, layers: Collection[str]) -> list[str]:
         """The names of `other_tensors`; only tied tensors that are stored twice are read for it."""
         architecture.check_complete(self._tensors)
-        replaced = {f"{name}.weight" for name in layers}
+        return self._stored_names({f"{name}.weight" for name in layers})
+
+    def _stored_names(self, replaced: Collection[str] = ()) -> list[str]:
+        """The tensors that are stored, tied ones once, without those that are replaced."""
         names = [name for name in self._tensors.names if self._tensors.holds(name) and name not in replaced]
         for tied, source in self._tensors.tied.items():
             if tied in names and source in names and torch.equal(self._tensors.read(tied), self._tensors.read(source)):
                 names.remove(tied)
+            if tied in replaced and not self._tensors.holds(source):
+                names.append(source)  # stored only under the name of its twin, which is replaced
         return names
+
+    def is_tied(self, name: str) -> bool:
+        """Whether a layer has no weight of its own, but another tensor's: an output head that is tied to the embedding."""
+        weight = self.layer(name).tensor
+        return weight in self._tensors.tied and weight not in self._stored_names()
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor of the model by the module's name, tied ones once: what `QuantizedModel.coverage` counts."""
+        twins = {tied: source for tied, source in self._tensors.tied.items() if not self._tensors.holds(source)}
+        return {twins.get(name, name): self._tensors.shape(name) for name in self._stored_names()}
 
     def holds(self, name: str) -> bool:
         """Whether the checkpoint has a tensor for this name of the module."""
@@ -122,8 +156,8 @@ class ModelHandle:
         return tied
 
     def tied_tensor(self, name: str) -> Tensor | None:
-        """The tensor that the module ties `name` to (an output head to the embedding), in its stored dtype, or None."""
-        source = self._tensors.tied.get(name)
+        """The tensor that the module ties `name` to (an output head to the embedding, or back), in its stored dtype, or None."""
+        source = ({source: tied for tied, source in self._tensors.tied.items()} | self._tensors.tied).get(name)
         return self._tensors.read(source) if source is not None and self._tensors.holds(source) else None
 
     @property
@@ -168,11 +202,13 @@ class ModelHandle:
         with self.lock, run_errors(self.source):
             return read_tokens(self.module, ids)
 
-    def run_blocks(self, windows: Iterable[Tensor]) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
+    def run_blocks(
+        self, windows: Iterable[Tensor], last: str | None = None
+    ) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
         """Run windows of token ids through the model with one block's weights in memory; see `BlockRow.run_through`."""
         from workbench.models.blocks import BlockRow
 
-        return BlockRow(self).run_through(windows)
+        return BlockRow(self).run_through(windows, last)
 
     @cached_property
     def block_names(self) -> list[str]:
@@ -249,7 +285,8 @@ class ModelHandle:
 
     def _check_replacement(self, module: nn.Module, name: str, new: Tensor | nn.Module) -> None:
         """Raise where the name is nobody's or a tensor of this shape has no place there."""
-        own = None if name in self._layers else dict(module.named_parameters(remove_duplicate=False)).get(name)
+        is_layer = name in self._layers or name in self._optional
+        own = None if is_layer else dict(module.named_parameters(remove_duplicate=False)).get(name)
         shape = [self.layer(name).rows, self.layer(name).cols] if own is None else list(own.shape)
         if isinstance(new, Tensor) and list(new.shape) != shape:
             what, kind = ("layer", "weight") if own is None else ("parameter", "tensor")
@@ -257,7 +294,7 @@ class ModelHandle:
 
     def _replace(self, module: nn.Module, name: str, new: Tensor | nn.Module, undo: ExitStack) -> None:
         """Put `new` in the place of a layer, its weight, or another parameter, and push the step back onto `undo`."""
-        layer = self._layers.get(name)
+        layer = self._layers.get(name) or self._optional.get(name)
         place = f"{name}.weight" if layer is not None and isinstance(new, Tensor) else name
         if isinstance(new, Tensor):
             new = new.detach().to(torch.float32)

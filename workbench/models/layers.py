@@ -1,9 +1,10 @@
-"""Which modules of a model are layers to quantize: the linear maps inside its transformer blocks, not embeddings or heads."""
+"""Which modules of a model are layers to quantize: the linear maps inside its transformer blocks; its output head on request."""
 
 import difflib
+import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -21,12 +22,12 @@ class Layer:
     """One linear layer `[rows, cols] = [out_features, in_features]`.
 
     `name` is the module's; `transposed` says that its parameter is `[cols, rows]` (GPT-2's Conv1D). `block` counts transformer
-    blocks, `matrix` is the name inside the block. `expert` is the expert's number in a mixture, None for a layer that every token
-    passes.
+    blocks, None outside of them; `matrix` is the name inside the block. `expert` is the expert's number in a mixture, None for a
+    layer that every token passes.
     """
 
     name: str
-    block: int
+    block: int | None
     matrix: str
     rows: int
     cols: int
@@ -78,6 +79,35 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
     return layers
 
 
+def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
+    """The layers that are quantized only where somebody names them: the output head behind the blocks, tied or not.
+
+    A head that is tied together with other tensors (its bias, a second head) is none, since it cannot be untied alone.
+    """
+    head: Any = cast(Any, module).get_output_embeddings()
+    name = next((path for path, part in module.named_modules() if part is head), None)
+    if name is None or split_name(name) is not None or not is_linear(head):
+        return {}
+    weight = f"{name}.weight"
+    stored = weight if tensors.holds(weight) else tensors.tied.get(weight, "")
+    if not tensors.holds(stored) or (weight in tensors.tied and set(tensors.tied) != {weight}):
+        return {}
+    transposed = not isinstance(head, nn.Linear)
+    rows, cols = reversed(head.weight.shape) if transposed else head.weight.shape
+    return {name: Layer(name, None, name, rows, cols, tensors.dtype(stored), transposed)}
+
+
+def select_layers(names: Iterable[str], optional: Iterable[str], patterns: str) -> list[str]:
+    """The layers that one of these patterns, separated by commas, matches.
+
+    An optional layer is taken only where the last part of its name is spelled out: "*" matches every layer but these.
+    """
+    parts = [pattern.strip() for pattern in patterns.split(",")]
+    spelled = [pattern for pattern in parts if not set("*?[") & set(pattern.rpartition(".")[2])]
+    taken = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in parts)]
+    return taken + [name for name in optional if any(fnmatch.fnmatchcase(name, pattern) for pattern in spelled)]
+
+
 def is_linear(module: nn.Module) -> bool:
     """nn.Linear, or transformers' Conv1D, which is the same map stored transposed.
 
@@ -107,7 +137,7 @@ def block_name(layer: str) -> str:
 
 
 def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":
-    """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters."""
+    """One row a layer: name, block (NaN outside of them), matrix, rows, cols, dtype (as stored), parameters."""
     import pandas as pd
 
     columns = ["name", "block", "matrix", "rows", "cols", "dtype"]
@@ -115,7 +145,7 @@ def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":
     return table.assign(parameters=table["rows"] * table["cols"])
 
 
-def unknown_layer(given: str, known: list[str]) -> ModelError:
+def unknown_layer(given: str, known: list[str], optional: Iterable[str] = ()) -> ModelError:
     """What to say about a layer name that does not exist."""
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(given, [*known, *optional], n=1, cutoff=0.0)[0]
     return ModelError(f"unknown layer {given!r}; did you mean {near!r}? model.layers() lists all {len(known)}.")

@@ -12,7 +12,7 @@ from workbench.models.checkpoint import Checkpoint
 from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file
 from workbench.models.handle import ModelHandle
 from workbench.models.hub_cache import snapshot_of
-from workbench.models.layers import find_layers
+from workbench.models.layers import find_layers, find_optional
 from workbench.models.quantized_weights import check_plain_weights
 from workbench.models.tensor_map import TensorMap
 
@@ -36,10 +36,11 @@ def open_model(source: str | Path) -> ModelHandle:
     built = architecture.build_module(config)
     check_plain_weights(built, checkpoint)
     tensors = TensorMap(built, checkpoint)
-    layers = find_layers(architecture.empty_module(config), tensors)
+    module = architecture.empty_module(config)
+    layers, optional = find_layers(module, tensors), find_optional(module, tensors)
     warn_of_unused_blocks(config, built, checkpoint)
     warn_of_adapter(folder)
-    return ModelHandle(str(source), folder, config, tensors, layers)
+    return ModelHandle(str(source), folder, config, tensors, layers, optional)
 
 
 def locate(source: str | Path) -> Path:

@@ -17,6 +17,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from workbench.errors import ModelError
 from workbench.kernels.linear import PackedLinear
 from workbench.models.config_file import QUANT_METHOD
+from workbench.models.layers import split_name
 
 
 class PackedConfig(QuantizationConfigMixin):
@@ -113,9 +114,21 @@ def expect_packed(model: Any) -> None:
 def name_in(model: Any, name: str) -> str:
     """A module's name in a model with or without a head: transformers puts the base model's prefix before it, or not."""
     prefix = f"{model.base_model_prefix}."
+    if is_head(name):
+        return name
     if not hasattr(model, model.base_model_prefix):
         return name.removeprefix(prefix)
     return name if name.startswith(prefix) else f"{prefix}{name}"
+
+
+def is_head(name: str) -> bool:
+    """Whether a saved layer lies outside of the blocks: the output head, which the base model does not have."""
+    return split_name(name) is None
+
+
+def lacks_head(model: nn.Module, name: str) -> bool:
+    """Whether a saved layer is an output head and the model that is being built has none of that name."""
+    return is_head(name) and name not in dict(model.named_modules())
 
 
 def register(quantizer: type[PackedQuantizer]) -> None:

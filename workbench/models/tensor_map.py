@@ -93,6 +93,13 @@ class TensorMap:
             return self.slices[name].layout.transposed or self._sources[self.slices[name].stack].rule is not None
         return self._sources[name].rule is not None
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor as the module holds it; nothing is read for it."""
+        if name in self.slices:
+            layout = self.slices[name].layout
+            return layout.rows, layout.cols
+        return tuple(self._state[name].shape)
+
     def dtype(self, name: str) -> str:
         """The type in which a tensor is stored."""
         stack = self.slices[name].stack if name in self.slices else name

@@ -49,6 +49,6 @@ def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:
     if needs := needs_moment(recipe):
         raise RecipeError(
             f"layer {layer!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
-            "calibrate without layers=, or with a pattern that matches this layer."
+            f"calibrate it too: layers=[..., {layer!r}], or without layers= for all in the blocks."
         )
     return None

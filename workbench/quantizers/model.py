@@ -1,6 +1,5 @@
 """Quantize many layers of an open model: each by itself under given statistics, or block by block in sequence."""
 
-import fnmatch
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor
 
 from workbench.errors import RecipeError
+from workbench.kernels.packed import Packed
+from workbench.memory import release_memory, spill
 from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import sequence
@@ -41,6 +42,10 @@ def quantize_model(
     store: Store | None = None,
 ) -> QuantizedModel:
     """Quantize every layer whose name matches `layers` and that the plan gives a recipe; the others stay as they are.
+
+    `layers` are patterns separated by commas; "*" is every layer of the blocks, "*,lm_head" the output head too, which only a
+    pattern matches that spells its name (see `ModelHandle.optional_names`). A head that is tied to the embedding becomes a matrix
+    of its own, beside the embedding, which stays as it is.
 
     With `stats`, or with nothing, every layer is quantized by itself. With `text` the blocks are worked on in sequence: each
     layer sees what the quantized layers before it produce on `tokens` tokens of the text (drawn by `seed`), and transforms are
@@ -81,7 +86,7 @@ def quantize_model_steps(
         run = sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
         done = yield from run.steps()
         facts, changed = run.facts(), run.changed_tensors
-    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed)
+    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed, shapes=model.shapes)
     if isinstance(model, FusedModel):
         return replace(result, changed_tensors={**model.changed_tensors(done), **changed}, fused=model.facts)
     return result
@@ -106,9 +111,22 @@ def one_by_one(
             yield place.progress("share")
             scopes.prepare(name, model, stats, states)
         steps = quantize_layer(model.weight(name), moment, own, scopes.shared(name), name, states.get(name))
-        done[name] = scopes.mark((yield from place.follow("layer", steps)))
+        result = scopes.mark((yield from place.follow("layer", steps)))
+        done[name] = keep_on_disk(result) if model.streams else result
         yield place.progress("done", result=done[name])
     return done
+
+
+def keep_on_disk(layer: QuantizedLayer) -> QuantizedLayer:
+    """The same layer with its stored tensors on disk: of a model that does not fit into memory, results may not either."""
+
+    def spill_tree(node: Packed) -> Packed:
+        tensors = {name: spill(tensor) for name, tensor in node.tensors.items()}
+        return replace(node, tensors=tensors, children=tuple(map(spill_tree, node.children)))
+
+    kept = replace(layer, packed=spill_tree(layer.packed))
+    release_memory()
+    return kept
 
 
 def check_unrefined(chosen: Mapping[str, Recipe]) -> None:
@@ -126,15 +144,21 @@ def choose_layers(
 
     `measured` says that statistics will be there when a layer needs them.
     """
-    matching = [name for name in model.layer_names if fnmatch.fnmatchcase(name, pattern)]
+    matching = model.select(pattern)
     pairs = ((name, plan.recipe_for(name)) for name in matching)
     chosen = {name: recipe for name, recipe in pairs if recipe is not None}
     if not chosen:
         rules = ", ".join(repr(rule) for rule, _ in plan.rules)
         raise RecipeError(
             f"layers {pattern!r} with the plan's {rules} match none of {len(model.layer_names)} layers; "
-            f"names look like {model.layer_names[0]!r}, * matches anything."
+            f"names look like {model.layer_names[0]!r}, * matches anything{optional_words(model)}."
         )
     for name, recipe in chosen.items():
         check_recipe(recipe, moment_of(name, recipe, stats), measured=measured)
     return chosen
+
+
+def optional_words(model: "ModelHandle") -> str:
+    """What a pattern has to spell, for an error that speaks of patterns."""
+    names = ", ".join(map(repr, model.optional_names))
+    return f" but {names}, which has to be spelled" if names else ""

@@ -110,9 +110,9 @@ def stored_width(model: "ModelHandle", name: str) -> float:
     return getattr(torch, model.layer(name).dtype, torch.float32).itemsize
 
 
-def max_sum(pairs: Iterable[tuple[int, int]]) -> int:
+def max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:
     """The largest sum of the numbers of one key."""
-    sums: dict[int, int] = {}
+    sums: dict[int | None, int] = {}
     for key, number in pairs:
         sums[key] = sums.get(key, 0) + number
     return max(sums.values())

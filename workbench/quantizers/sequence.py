@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration import windows
+from workbench.errors import RecipeError
 from workbench.models.block_pass import Call, hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
@@ -54,6 +55,8 @@ class BlockSequence:
         store: Store | None,
     ) -> None:
         self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
+        self.head = next((name for name in model.optional_names if name in chosen), None)
+        check_head(self.head, chosen)
         self.row = BlockRow(model)
         self.windows = list(windows(model, text, tokens, seed))
         seen = sum(window.shape[1] for window in self.windows)
@@ -90,19 +93,29 @@ class BlockSequence:
         experts = {name for name in layers if self.model.layer(name).expert is not None}
         return BlockRun(block, layers, calls, original_calls, dict(block.named_parameters()), experts)
 
+    def head_run(self, head: str, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
+        """The output head at work behind the last block, as a block of one layer."""
+        module = self.row.module(head)
+        return BlockRun(module, {head: module}, calls, original_calls, dict(module.named_parameters()))
+
     def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
         """What transforms find out on full-precision inputs, by layer; one input and transform share one state."""
         states: dict[str, Params] = {}
         own = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
-        text = self.row.start(self.windows)
+        count = len(self.row.names) + (self.head is not None)
+        text = self.row.start(self.windows, self.head)
         for index in self.row.visit(text):
             name = self.row.names[index]
-            place = Place(name, index, len(self.row.names), 0, 2)
+            place = Place(name, index, count, 0, 2)
             with self.row.block(index) as block:
                 run = self.run(index, block, text.calls, text.calls)
                 outputs = run.outputs()
                 states |= yield from self.kept_states(place, index, run, outputs, own)
                 text.advance(outputs)
+        if self.head is not None:
+            place, run = Place(self.head, count - 1, count, 0, 2), self.head_run(self.head, text.calls, text.calls)
+            states |= yield from self.kept_states(place, count - 1, run, (), own)
+            text.leave(self.model.layer(self.head).rows)
         return states
 
     def kept_states(
@@ -161,7 +174,7 @@ class BlockSequence:
     def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
-        text, original = self.row.start(self.windows), self.row.start(self.windows)
+        text, original = self.row.start(self.windows, self.head), self.row.start(self.windows, self.head)
         self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
         reached: set[int] = set()
         for index in self.row.visit(text, original):
@@ -184,6 +197,12 @@ class BlockSequence:
             if index not in reached:  # as the vision blocks of a model that is given text
                 with self.row.block(index) as block, ExitStack() as rounding:
                     done |= yield from self.quantize_block(self.run(index, block, [], []), states, rounding)
+        if self.head is not None:
+            with ExitStack() as rounding:
+                run = self.head_run(self.head, text.calls, original.calls)
+                done |= yield from self.quantize_block(run, states, rounding)
+            for passed in (text, original):
+                passed.leave(self.model.layer(self.head).rows)
         return {name: done[name] for name in self.chosen}
 
     def place(self, name: str) -> Place:
@@ -207,7 +226,7 @@ class BlockSequence:
                         result = yield from self.quantize(place, seen[group[0]], states)
                         result = self.mark(result, group, states)
                         self.finished.keep_layer(result)
-                    done[name] = result
+                    done[name] = keep_on_disk(result) if self.model.streams else result
                     yield place.progress("done", result=result)
                 for name in own:
                     self.row.put(name, done[name].weight())
@@ -296,6 +315,15 @@ class BlockSequence:
         if states.get(layer.name) and isinstance(transform, Learned) and len(others) > 1:
             return mark_transform(layer, others[0], len(others))
         return layer
+
+
+def check_head(head: str | None, chosen: Mapping[str, Recipe]) -> None:
+    """Raise RecipeError where the output head has a recipe that learns from the output of a block, which it is not in."""
+    recipe = chosen.get(head or "")
+    if recipe is None or not (recipe.refines or isinstance(recipe.transform, Learned)):
+        return
+    part = f"refinement {recipe.refinement.name!r}" if recipe.refines else f"transform {recipe.transform.name!r}"
+    raise RecipeError(f"{part} works on the output of a block, and {head!r} is in none; give it a recipe without, by a plan.")
 
 
 def by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:

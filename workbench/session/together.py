@@ -33,7 +33,7 @@ def together(
     if whole is not None and own:
         return replace(whole, layers=layers, plan=plan)
     facts = shared.stats().facts() if shared.is_calibrated else {}
-    return QuantizedModel(shared.model.source, layers, plan, facts)
+    return QuantizedModel(shared.model.source, layers, plan, facts, shapes=shared.model.shapes)
 
 
 def effect(

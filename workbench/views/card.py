@@ -14,6 +14,7 @@ from workbench.errors import ArtifactError
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import split_name
 from workbench.models.text import Text
+from workbench.quantized import describe_bits
 from workbench.views import errors, ledger
 from workbench.views import theme as themes
 from workbench.views.card_page import page
@@ -35,7 +36,11 @@ class Card:
     def figures(self, theme: Theme = themes.LIGHT) -> dict[str, Figure]:
         """The card's figures by a short name."""
         facts = self.facts
-        drawn = {"ledger": ledger.bars(BitLedger.from_dict(facts["ledger"]), scope="the quantized part", theme=theme)}
+        drawn = {
+            "ledger": ledger.bars(
+                BitLedger.from_dict(facts["ledger"]), scope="the quantized part", coverage=facts.get("coverage"), theme=theme
+            )
+        }
         drawn["errors"] = errors.layer_errors(self.layers, None, theme=theme)
         if facts["figures"]:
             drawn["perplexity"] = perplexity_bars(facts["figures"], facts["seed"], theme=theme)
@@ -52,9 +57,11 @@ class Card:
     def answer(self) -> str:
         """The card in one sentence."""
         facts, found = self.facts, self.facts["figures"]
-        stored = f"{themes.bits(facts['ledger']['bits_per_weight'])} bits per weight stored"
-        text = f"{themes.count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {stored}"
-        text += f" ({themes.bits(facts['ledger']['nominal_bits'])} nominal)"
+        book, others = facts["ledger"], facts.get("unquantized", {})  # cards of earlier releases do not say
+        bits = describe_bits(
+            book["bits_per_weight"], book["nominal_bits"], facts.get("coverage"), others, facts.get("bits_overall")
+        )
+        text = f"{themes.count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {bits}"
         if not found:
             return f"{text}; perplexity was not measured."
         low, high = found["perplexity_interval"]

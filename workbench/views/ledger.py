@@ -6,13 +6,14 @@ import pandas as pd
 
 from workbench.analysis.ledger import OnDisk, plain
 from workbench.bits import BitLedger
+from workbench.quantized import percent
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
 
-def bars(ledger: BitLedger, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
-    """Two bars in bits per weight: stored, stacked by item, and nominal."""
+def bars(ledger: BitLedger, *, scope: str = "this layer", coverage: float | None = None, theme: Theme = themes.LIGHT) -> Figure:
+    """Two bars in bits per weight: stored, stacked by item, and nominal; `coverage` is the share of all weights counted."""
     table = readable(ledger.table())
     traces: list[dict[str, Any]] = [segment(line, index) for index, line in enumerate(table.to_dict("records"))]
     nominal = {
@@ -40,7 +41,7 @@ def bars(ledger: BitLedger, *, scope: str = "this layer", theme: Theme = themes.
             annotations=[note | {"x": value, "y": name, "text": f"{themes.bits(value)} bits"} for name, value in totals],
         ),
     }
-    return Figure("Where does every stored bit go?", sentence(ledger, table, scope), plot, table)
+    return Figure("Where does every stored bit go?", sentence(ledger, table, scope, coverage), plot, table)
 
 
 def segment(line: dict[str, Any], index: int) -> dict[str, Any]:
@@ -74,12 +75,13 @@ def said(item: str) -> str:
     return plain(item).replace("_", " ")
 
 
-def sentence(ledger: BitLedger, table: pd.DataFrame, scope: str) -> str:
+def sentence(ledger: BitLedger, table: pd.DataFrame, scope: str, coverage: float | None = None) -> str:
     """Stored against nominal, and what makes the difference."""
     stored, nominal = ledger.bits_per_weight, ledger.nominal_bits
     largest = table.sort_values("bits", ascending=False)
     who, size = f"{scope[0].upper()}{scope[1:]}", themes.megabytes(ledger.total_bits)
-    text = f"{who} stores {themes.bits(stored)} bits per weight ({themes.bits(nominal)} nominal), {size}"
+    text = f"{who} stores {themes.bits(stored)} bits per weight ({themes.bits(nominal)} nominal)"
+    text += f", {size}" if coverage is None else f" in {percent(coverage)} of the model's weights, {size}"
     if len(largest) < 2:
         return f"{text}: all of it {largest.iloc[0]['item']}." if len(largest) else f"{text}."
     first, second = largest.iloc[0], largest.iloc[1]

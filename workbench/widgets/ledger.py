@@ -55,13 +55,14 @@ class LedgerView(Component):
             ):
                 frame.say(question, f"Nothing is stored yet: press {button}.")
             return
-        scope, layers = LAYER, {}
+        scope, layers, coverage = LAYER, {}, None
         if isinstance(found, QuantizedModel):
+            coverage = found.coverage
             scope = f"{MODEL} by {spelled(found.plan.rules[0][1])}"
             layers = {name: layer.ledger for name, layer in found.layers.items()}
         else:
             layers[found.name] = found.ledger
-        self.frame.draw(views.bars(found.ledger, scope=scope, theme=theme()))
+        self.frame.draw(views.bars(found.ledger, scope=scope, coverage=coverage, theme=theme()))
         self.bridge.draw(views.waterfall(analysis.bridge(found.ledger), scope=self.scope.value, theme=theme()))
         self.tree.draw(views.icicle(analysis.tree(layers), found.ledger.weights, scope=self.scope.value, theme=theme()))
         if (known := next((disk for result, disk in self.counted if result is found), None)) is not None:

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.cli.conftest import Said
 from workbench.cli.explore import command as server_command
 from workbench.cli.output import plain
+from workbench.quantized import describe_bits
 
 LAYER = "model.layers.0.mlp.down_proj"
 
@@ -74,8 +75,25 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
     assert said.status == 0
     assert said.err == ""
     assert LAYER in said.out
-    assert "bits per weight stored" in said.out
+    assert "bits per weight stored (4.00 nominal) in " in said.out
+    assert " % (other layers, embedding, norms) stay as stored: " in said.out
     assert (tmp_path / "out" / "recipe.json").is_file()
+
+
+def test_every_figure_says_what_it_is_of(command: Callable[..., Said], story: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "out", ["--recipe", "rtn:bits=4,group=64", "--layers", "*.mlp.*", "--tokens", 100, "--json"]
+    made = json.loads(command("quantize", "builtin", "--out", out, *words).out)
+    seen = json.loads(command("eval", out, "--text", story, "--json").out)
+    (row,) = json.loads(command("compare", "builtin", out, "--text", story, "--json").out)["models"]
+    card = json.loads(command("card", out, "--text", story, "--json").out)
+    for name in ("coverage", "bits_overall", "unquantized"):
+        assert made[name] == seen[name] == row[name] == card[name]
+    assert 0 < made["coverage"] < 1
+    sentence = describe_bits(
+        made["bits_per_weight"], made["nominal_bits"], made["coverage"], made["unquantized"], made["bits_overall"]
+    )
+    assert sentence in command("eval", out, "--text", story).out
+    assert sentence in command("compare", "builtin", out, "--text", story).out
 
 
 def test_bench(command: Callable[..., Said]) -> None:

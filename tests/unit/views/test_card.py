@@ -10,6 +10,7 @@ import pytest
 import workbench as wb
 from workbench.errors import ArtifactError
 from workbench.models import ModelHandle
+from workbench.quantized import percent
 from workbench.views.card import Card, card
 from workbench.views.card_page import inside
 from workbench.views.theme import DARK, LIGHT
@@ -96,6 +97,12 @@ def test_the_sentence_has_the_figures(made: Card) -> None:
     found = made.facts["figures"]
     assert f"perplexity {found['perplexity']:.2f} (95 %:" in made.answer
     assert f"{made.facts['ledger']['bits_per_weight']:.2f} bits per weight stored" in made.answer
+    assert f"in {percent(made.facts['coverage'])} of the weights; the other " in made.answer
+
+
+def test_a_card_of_an_earlier_release_says_no_share(made: Card) -> None:
+    earlier = {name: fact for name, fact in made.facts.items() if name not in ("coverage", "unquantized", "bits_overall")}
+    assert " nominal): perplexity" in Card(earlier).answer
 
 
 def test_what_was_not_measured_is_not_drawn(builtin: ModelHandle, made: Card) -> None:
