@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from workbench.bits import BitLedger
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed
+from workbench.memory import release_memory, spill
 from workbench.recipe import LayerPlan, Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +49,17 @@ class QuantizedLayer:
     def error(self) -> float:
         """The output error where there is one, else the relative error."""
         return self.relative_error if self.output_error is None else self.output_error
+
+    def on_disk(self) -> "QuantizedLayer":
+        """The same with its stored tensors on disk: where a model does not fit into memory, its results may not either."""
+
+        def spill_tree(node: Packed) -> Packed:
+            tensors = {name: spill(tensor) for name, tensor in node.tensors.items()}
+            return replace(node, tensors=tensors, children=tuple(map(spill_tree, node.children)))
+
+        kept = replace(self, packed=spill_tree(self.packed))
+        release_memory()
+        return kept
 
     def weight(self) -> Tensor:
         """The matrix the stored form decodes to, float32 `[rows, cols]` in the model's own basis."""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.packed import Packed
-from workbench.memory import release_memory, spill
 from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import sequence
@@ -112,21 +110,9 @@ def one_by_one(
             scopes.prepare(name, model, stats, states)
         steps = quantize_layer(model.weight(name), moment, own, scopes.shared(name), name, states.get(name))
         result = scopes.mark((yield from place.follow("layer", steps)))
-        done[name] = keep_on_disk(result) if model.streams else result
+        done[name] = result.on_disk() if model.streams else result
         yield place.progress("done", result=done[name])
     return done
-
-
-def keep_on_disk(layer: QuantizedLayer) -> QuantizedLayer:
-    """The same layer with its stored tensors on disk: of a model that does not fit into memory, results may not either."""
-
-    def spill_tree(node: Packed) -> Packed:
-        tensors = {name: spill(tensor) for name, tensor in node.tensors.items()}
-        return replace(node, tensors=tensors, children=tuple(map(spill_tree, node.children)))
-
-    kept = replace(layer, packed=spill_tree(layer.packed))
-    release_memory()
-    return kept
 
 
 def check_unrefined(chosen: Mapping[str, Recipe]) -> None:

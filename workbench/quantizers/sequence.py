@@ -226,7 +226,7 @@ class BlockSequence:
                         result = yield from self.quantize(place, seen[group[0]], states)
                         result = self.mark(result, group, states)
                         self.finished.keep_layer(result)
-                    done[name] = keep_on_disk(result) if self.model.streams else result
+                    done[name] = result.on_disk() if self.model.streams else result
                     yield place.progress("done", result=result)
                 for name in own:
                     self.row.put(name, done[name].weight())
