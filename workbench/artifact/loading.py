@@ -19,6 +19,8 @@ from workbench.models.streaming import keep_stored_types, streams
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
 
+HALF = 2  # bytes of a weight in half precision: what the layers took before they were packed
+
 
 def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     """Load what `save` wrote, check every byte of it, and build the model around its packed layers.
@@ -80,7 +82,7 @@ def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tenso
     """The model's module, float32 and in eval mode, with packed layers; the replaced weights are never allocated."""
     module: Any = architecture.empty_module(architecture.read_config(folder, packed=True))
     replace_layers(module, layers, cache)
-    size = sum(tensor.nbytes for tensor in others.values())
+    size = sum(tensor.nbytes for tensor in others.values()) + HALF * sum(packed.rows * packed.cols for packed in layers.values())
     architecture.fill(module, keep_stored_types(module, others.items()) if streams(size) else others.items())
     empty = sorted(architecture.empty_parameters(module))
     if empty:

@@ -9,6 +9,7 @@ import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
 from workbench.artifact import load, save
 from workbench.calibration import calibrate
+from workbench.kernels.forced import VARIABLE
 from workbench.models import ModelHandle, open_model
 
 # one for each layout: merged from single tensors, transposed and interleaved, multiplied by bmm, a bare 3-D weight, flat
@@ -67,13 +68,15 @@ def test_experts_are_calibrated_with_the_tokens_they_are_routed(model: ModelHand
     assert len(set(tokens)) > 1 or model.config.model_type == "llama4_text"  # there every expert gets every token, most as zeros
 
 
-def test_packed_experts_run_and_are_saved(model: ModelHandle, tmp_path: Path) -> None:
+def test_packed_experts_run_and_are_saved(model: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # compiled products round their inputs, which can move a token to another expert
+    monkeypatch.setenv(VARIABLE, "reference")
     result = wb.quantize_model(model, wb.recipe("rtn", bits=4))
     assert set(experts(model)) <= set(result.layers)
     with model.swapped({name: layer.weight() for name, layer in result.layers.items()}):
         expected = model.language_model().logits(IDS)
     loaded = load(save(result, tmp_path / "saved", model))
-    torch.testing.assert_close(loaded.logits(IDS), expected, rtol=0, atol=1e-2 * float(expected.std()))
+    torch.testing.assert_close(loaded.logits(IDS), expected, rtol=0, atol=1e-3 * float(expected.std()))
 
 
 def test_an_expert_without_tokens_is_quantized_all_the_same(folders: dict[str, Path]) -> None:
