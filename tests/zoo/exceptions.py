@@ -15,4 +15,11 @@ NOT_BUILT = {
 }
 
 # steps that the workbench refuses in one sentence, by type
-REFUSED: dict[str, dict[str, str]] = {}
+REFUSED: dict[str, dict[str, str]] = {
+    # the text comes to a block several times: what its layers read depends on what they are quantized to
+    "dory": {"block run": "runs its block 'layers.0' more than once"},
+    "hrm_text": {"block run": "runs its block 'L_module.layers.0' more than once"},
+    # one block's weights stand in several places: swapped or packed in one, they would differ from those in the others
+    "zamba": {"open": "blocks that share their weights"},
+    "zamba2": {"open": "blocks that share their weights"},
+}

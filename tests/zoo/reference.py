@@ -23,6 +23,7 @@ NO_LAYER = re.compile(
     r"Router|TopK|MoEGate|MoeGate"  # which experts a token takes: little memory, and every error is another expert
     r"|HyperConnection"  # how much of each residual stream a block reads and writes
     r"|Rglru"  # Griffin's gates, one small matrix for each head
+    r"|GroupedLinear"  # DeepSeek V4's first half of the output projection: a product of its own for each group of heads
     r"|RelativeLogits"  # what distances count for
     r"|XLNetRelativeAttention"  # `[width, heads, head width]`, multiplied by einsum
 )

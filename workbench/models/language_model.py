@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 TRIED_TOKENS = 12  # with which the cached step is compared with a full pass
+SHORT_WINDOW, WINDOWS = 4, ("sliding_window", "attention_chunk_size")  # how many tokens attention is tried with
 STEP_TOLERANCE = 0.02  # of the logits' spread; packed layers sum in another order for one input than for many
 
 
@@ -168,37 +169,19 @@ class LanguageModel:
         Tried once for a class and configuration; where it does not, a warning says so, and every new token reads the whole text.
         """
         if self._key not in _stepwise:
-            self._note_stepwise(agrees_stepwise(self))
+            _stepwise[self._key] = agrees_stepwise(self)
+            if not _stepwise[self._key]:
+                warnings.warn(
+                    f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the text "
+                    f"at once; each new token therefore reads the whole text again, which is slower.",
+                    stacklevel=2,
+                )
         return _stepwise[self._key]
 
     @cached_property
     def _key(self) -> tuple[type, str]:
         config: Any = self.module.config
         return type(self.module), config.to_json_string() if hasattr(config, "to_json_string") else repr(config)
-
-    def _note_stepwise(self, agrees: bool) -> None:
-        _stepwise[self._key] = agrees
-        if not agrees:
-            warnings.warn(
-                f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the text "
-                f"at once; each new token therefore reads the whole text again, which is slower.",
-                stacklevel=3,
-            )
-
-    def step_beyond_window(self, ids: Tensor, logits: Tensor) -> Tensor:
-        """Logits `[1, T, V]` of the newest tokens of `ids`, of which the cache has forgotten the oldest.
-
-        Compared once for a class and configuration with what the text at once gives, as in `reads_stepwise`: the full pass of
-        some families sees tokens that their cache forgets.
-        """
-        if self._key in _beyond_window:
-            return logits
-        _beyond_window.add(self._key)
-        expected, _ = self._forward(ids)
-        if agrees_at_the_end(logits, expected):
-            return logits
-        self._note_stepwise(agrees=False)
-        return expected
 
     @property
     def reads_ahead(self) -> bool:
@@ -211,23 +194,57 @@ class LanguageModel:
 
 _stepwise: dict[tuple[type, str], bool] = {}
 _ahead: dict[tuple[type, str], bool] = {}
-_beyond_window: set[tuple[type, str]] = set()  # those whose steps beyond a window were compared
 
 
 def agrees_stepwise(model: LanguageModel) -> bool:
-    """Compare the logits of a few tokens read at once with those of a first part read at once and the others one by one."""
+    """Compare the logits of a few tokens read at once with those of a first part read at once and the others one by one.
+
+    So few tokens fit into every window: a cache that forgets is tried with a short one as well, since the full pass of some
+    families goes on to see what their cache forgets.
+    """
+    with model.lock:
+        cache = stepwise_cache(model)
+        if cache is None or not forgets(cache):
+            return cache is not None
+        with short_windows(model.module):
+            return stepwise_cache(model) is not None
+
+
+def stepwise_cache(model: LanguageModel) -> Any:
+    """The cache after a few tokens, None where what was read step by step is not what is read at once."""
     ids = tried_tokens(model)
     expected, _ = model._forward(ids)
+    tolerance = STEP_TOLERANCE * float(expected.std())
     cache, end = None, 0
     for piece in ids.split([TRIED_TOKENS // 2] + [1] * (TRIED_TOKENS - TRIED_TOKENS // 2), 1):
         end += piece.shape[1]
         try:
             logits, cache = model._forward(piece, cache, use_cache=True)
         except ModelError:
-            return False  # a family whose cached step needs arguments of its own
-        if cache is None or not agrees_at_the_end(logits, expected[:, :end], expected.std()):
-            return False
-    return True
+            return None  # a family whose cached step needs arguments of its own
+        if cache is None or not torch.allclose(logits[0, -1], expected[0, end - 1], atol=tolerance, rtol=0, equal_nan=True):
+            return None
+    return cache
+
+
+def forgets(cache: Any) -> bool:
+    """Whether a layer of `cache` keeps only so many tokens."""
+    return any(isinstance(getattr(layer, "sliding_window", None), int) for layer in getattr(cache, "layers", ()))
+
+
+@contextmanager
+def short_windows(module: nn.Module) -> Iterator[None]:
+    """Attention over fewer tokens than are tried; families read the width of their windows as they run."""
+    config: Any = cast(Any, module.config).get_text_config()
+    windows = {name: getattr(config, name, None) for name in WINDOWS}
+    windows = {name: window for name, window in windows.items() if isinstance(window, int) and window > SHORT_WINDOW}
+    try:
+        for name in windows:
+            setattr(config, name, SHORT_WINDOW)
+        yield
+    finally:
+        for name, window in windows.items():
+            setattr(config, name, window)
 
 
 def sees_what_follows(model: LanguageModel) -> bool:
@@ -245,18 +262,6 @@ def tried_tokens(model: LanguageModel) -> Tensor:
     return torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
 
 
-def agrees_at_the_end(logits: Tensor, expected: Tensor, spread: Tensor | None = None) -> bool:
-    """Whether the last token's logits are those expected, but for rounding."""
-    tolerance = STEP_TOLERANCE * float(expected.std() if spread is None else spread)
-    return torch.allclose(logits[0, -1], expected[0, -1], atol=tolerance, rtol=0, equal_nan=True)
-
-
-def forgets(cache: Any, tokens: int) -> bool:
-    """Whether a layer of `cache` keeps fewer than so many tokens."""
-    windows = [getattr(layer, "sliding_window", None) for layer in getattr(cache, "layers", ())]
-    return any(isinstance(window, int) and window < tokens for window in windows)
-
-
 class Reading:
     """A model in the midst of a text: keys and values of what it has read are kept, so that only new tokens cost anything."""
 
@@ -266,13 +271,10 @@ class Reading:
 
     def read(self, ids: Tensor) -> Tensor:
         """Next-token logits float32 `[V]` after these further tokens `[1, T]`."""
-        first = self._ids is None
-        self._ids = ids if self._ids is None else torch.cat([self._ids, ids], 1)
         if self._model.reads_stepwise:
             logits, self._cache = self._model._forward(ids, self._cache, use_cache=True)
-            if not first and forgets(self._cache, self._ids.shape[1]):
-                logits = self._model.step_beyond_window(self._ids, logits)
         else:
+            self._ids = ids if self._ids is None else torch.cat([self._ids, ids], 1)
             logits, _ = self._model._forward(self._ids)
         return logits[0, -1]
 
