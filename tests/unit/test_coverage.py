@@ -1,5 +1,6 @@
 """Every bit figure says of what share of all weights it is: counted from shapes, tied tensors once, and kept by a file."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def test_coverage_counts_all_weights_of_the_module(tiny_models: dict[str, Path],
         assert quantized.coverage == layers / counted(model)
         loaded = load(save(quantized, tmp_path / family, model))
         assert loaded.coverage == quantized.coverage
+        config = json.loads((tmp_path / family / "config.json").read_text())
+        assert config["quantization_config"]["coverage"] == quantized.coverage
         assert loaded.quantized.unquantized == quantized.unquantized
         assert loaded.file_ledger.weights == counted(model)
         assert loaded.bits_overall == pytest.approx(8 * loaded.bytes / counted(model))
