@@ -1,12 +1,15 @@
 """Every bit figure says of what share of all weights it is: counted from shapes, tied tensors once, and kept by a file."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import workbench as wb
+from tests.tiny_models import write_model
 from workbench.artifact import load, save
 from workbench.models import ModelHandle, fuse, open_model
 from workbench.quantized import describe_bits, kind_of, percent
@@ -27,6 +30,8 @@ def test_coverage_counts_all_weights_of_the_module(tiny_models: dict[str, Path],
         assert quantized.coverage == layers / counted(model)
         loaded = load(save(quantized, tmp_path / family, model))
         assert loaded.coverage == quantized.coverage
+        config = json.loads((tmp_path / family / "config.json").read_text())
+        assert config["quantization_config"]["coverage"] == quantized.coverage
         assert loaded.quantized.unquantized == quantized.unquantized
         assert loaded.file_ledger.weights == counted(model)
         assert loaded.bits_overall == pytest.approx(8 * loaded.bytes / counted(model))
@@ -100,3 +105,13 @@ VECTORS = {"model.norm.weight": "norms", "model.layers.0.q_proj.bias": "biases",
 @pytest.mark.parametrize("name", [*KINDS, *VECTORS])
 def test_kinds_by_name(name: str) -> None:
     assert kind_of(name, (2, 3) if name in KINDS else (3,)) == (KINDS | VECTORS)[name]
+
+
+def test_a_tied_head_that_is_stored_twice_counts_once(tmp_path: Path) -> None:
+    source = write_model("gemma3", tmp_path / "model")
+    tensors = load_file(source / "model.safetensors")
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, source / "model.safetensors")
+    model = open_model(source)
+    quantized = wb.quantize_model(model, RTN)
+    assert "head" not in quantized.unquantized
+    assert load(save(quantized, tmp_path / "out", model)).coverage == quantized.coverage

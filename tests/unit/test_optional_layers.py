@@ -61,6 +61,14 @@ def test_a_nested_head_is_spelled_by_its_last_part() -> None:
     assert select_layers([], ["language_model.lm_head"], "language_model.*") == []
 
 
+def test_a_plan_takes_the_head_where_a_rule_spells_it(tiny_models: dict[str, Path]) -> None:
+    model = open_model(tiny_models["llama"])
+    plan = wb.LayerPlan(((HEAD, RTN), ("*.0.mlp.up_proj", RTN), ("*", None)))
+    assert list(wb.quantize_model(model, plan).layers) == ["model.layers.0.mlp.up_proj", HEAD]
+    assert list(wb.quantize_model(model, plan, layers="*.0.*").layers) == ["model.layers.0.mlp.up_proj"]
+    assert HEAD not in wb.quantize_model(model, wb.LayerPlan.uniform(RTN)).layers
+
+
 def test_the_head_is_known_and_not_among_the_layers(builtin: ModelHandle) -> None:
     assert builtin.optional_names == [HEAD]
     assert HEAD not in builtin.layer_names

@@ -160,6 +160,7 @@ def test_the_configuration_says_what_it_is(saved: dict[str, Path]) -> None:
         "version": 2,
         "bits_per_weight": again.bits_per_weight,
         "nominal_bits": 3.0,
+        "coverage": again.coverage,
         "layers": 42,
     }
     assert module.config.quantization_config.to_dict() == facts

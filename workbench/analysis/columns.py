@@ -25,6 +25,7 @@ COLUMNS: dict[str, Column] = {
     "kurtosis": Column("kurtosis", "How heavy the tails are, over a Gaussian's 0; heavy tails are hard to quantize.", ".3g"),
     "outlier_share": Column("outliers", "Share of weights more than 6 standard deviations from the mean.", ".2%"),
     "bits_per_weight": Column("stored bits", "Bits per weight, counted from all that is stored: codes, scales, maps.", ".2f"),
+    "coverage": Column("coverage", "Share of the weights of the model that are quantized, which the bits are of.", ".1%"),
     "nominal_bits": Column("nominal bits", "Bits per weight as the method's paper counts them: codes only.", ".2f"),
     "relative_error": Column("weight error", "‖Ŵ−W‖²/‖W‖²: the share of the weights' energy that was lost.", ".3g"),
     "output_error": Column("output error", "tr(EHEᵀ)/tr(WHWᵀ): the share of output energy lost on the calibration text.", ".3g"),

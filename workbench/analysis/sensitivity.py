@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.replay import Replay
@@ -63,7 +62,7 @@ def sensitivity_steps(
     """The same as a generator that yields a step for each row and returns the table, for a job that can be stopped."""
     import pandas as pd
 
-    names = [name for name in replay.model.layer_names if fnmatchcase(name, layers)]
+    names = replay.model.select(layers)
     if not names or not recipes:
         raise RecipeError(
             f"{len(names)} layers match {layers!r} and {len(recipes)} recipes are given; there must be one of each at least. "

@@ -80,7 +80,8 @@ class Squeezed:
     """A stop that is built: what it stores, how well it reads (95 % interval over stories, seed 0), how fast it writes here.
 
     `bytes` is the size of its packed.safetensors with all tensors of the model, `resident_bytes` what its weights take in memory
-    while it runs; tokens a second are a median, with the slowest and the fastest round.
+    while it runs; tokens a second are a median, with the slowest and the fastest round. `coverage` is the share of the model's
+    weights that the bits are of, None in what an earlier release kept.
     """
 
     stop: Stop
@@ -95,6 +96,7 @@ class Squeezed:
     tokens_per_second: float
     slowest: float
     fastest: float
+    coverage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ class Squeeze:
         facts: dict[str, Any] = {
             "bits_per_weight": quantized.bits_per_weight,
             "nominal_bits": quantized.nominal_bits,
+            "coverage": quantized.coverage,
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
             "perplexity": read.perplexity,
             "perplexity_low": read.perplexity_interval[0],

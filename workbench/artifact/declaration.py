@@ -23,12 +23,12 @@ SENTENCE = (
 
 
 def config_document(
-    original: Path, layers: Mapping[str, QuantizedLayer], architectures: Sequence[str], *, apart: bool
+    original: Path, layers: Mapping[str, QuantizedLayer], architectures: Sequence[str], *, apart: bool, weights: int
 ) -> dict[str, Any]:
     """The original's configuration with how it is quantized, and the sentence that transformers quotes when it refuses.
 
     `architectures` are the classes that the model was opened as, which its own file need not name. `apart` says that a head that
-    is tied to the embedding in the original is stored as a matrix of its own.
+    is tied to the embedding in the original is stored as a matrix of its own, `weights` counts all weights of the model.
     """
     book = BitLedger.merge(layer.ledger for layer in layers.values())
     facts = {
@@ -36,6 +36,7 @@ def config_document(
         "version": VERSION,
         "bits_per_weight": book.bits_per_weight,
         "nominal_bits": book.nominal_bits,
+        "coverage": book.weights / weights,
         "layers": len(layers),
     }
     config: dict[str, Any] = {**json.loads(original.read_text()), "architectures": list(architectures)}

@@ -41,7 +41,8 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
             if (model.folder / name).is_file():
                 shutil.copyfile(model.folder / name, partial / name)
         apart = is_untied(model, [*others, *layers])
-        config = config_document(model.folder / CONFIG, layers, model.config.architectures or (), apart=apart)
+        weights = sum(layer.ledger.weights for layer in layers.values()) + sum(tensor.numel() for tensor in others.values())
+        config = config_document(model.folder / CONFIG, layers, model.config.architectures or (), apart=apart, weights=weights)
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")  # transformers writes infinities into some
         write_json(partial / RECIPE, recipe_document(quantized, layers, model))
         book = file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)

@@ -67,7 +67,7 @@ def quantize(
     check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
     if output_error and not reads:  # nothing is learned from text: statistics only measure the output error
         with progress("calibrating", quiet=as_json) as told:
-            names = to_calibrate(handle, layers)
+            names = to_calibrate(handle, chosen, layers)
             stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=told, store=Store())
             given = {"stats": stats}
     with progress("quantizing", quiet=as_json) as told:
@@ -124,9 +124,11 @@ def check_room(out: Path, preflight: "Preflight") -> None:
         )
 
 
-def to_calibrate(model: "ModelHandle", patterns: str) -> list[str] | None:
+def to_calibrate(model: "ModelHandle", chosen: "Recipe | LayerPlan", patterns: str) -> list[str] | None:
     """The layers to calibrate: None, all in the blocks, unless others are to be quantized too."""
-    optional = [name for name in model.select(patterns) if name in model.optional_names]
+    from workbench.quantizers.model import names_to_quantize
+
+    optional = [name for name in names_to_quantize(model, chosen, patterns) if name in model.optional_names]
     return [*model.layer_names, *optional] if optional else None
 
 

@@ -8,8 +8,14 @@ def layers(model: Model, as_json: Json = False) -> None:
     """List the linear layers of a model: name, block, matrix, rows, cols, dtype, parameters."""
     from workbench.models import open_model
 
-    table = open_model(model).layers()
-    emit({"model": model, "layers": table.to_dict("records")}, as_json=as_json, text=table.to_string(index=False))
+    handle = open_model(model)
+    table = handle.layers()
+    lines = [table.to_string(index=False)]
+    for name in handle.optional_names:
+        sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
+        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'")
+    facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
+    emit(facts, as_json=as_json, text="\n".join(lines))
 
 
 def recipes(as_json: Json = False) -> None:

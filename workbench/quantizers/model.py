@@ -42,8 +42,8 @@ def quantize_model(
     """Quantize every layer whose name matches `layers` and that the plan gives a recipe; the others stay as they are.
 
     `layers` are patterns separated by commas; "*" is every layer of the blocks, "*,lm_head" the output head too, which only a
-    pattern matches that spells its name (see `ModelHandle.optional_names`). A head that is tied to the embedding becomes a matrix
-    of its own, beside the embedding, which stays as it is.
+    pattern or a rule of the plan matches that spells its name (see `ModelHandle.optional_names`). A head that is tied to the
+    embedding becomes a matrix of its own, beside the embedding, which stays as it is.
 
     With `stats`, or with nothing, every layer is quantized by itself. With `text` the blocks are worked on in sequence: each
     layer sees what the quantized layers before it produce on `tokens` tokens of the text (drawn by `seed`), and transforms are
@@ -130,7 +130,7 @@ def choose_layers(
 
     `measured` says that statistics will be there when a layer needs them.
     """
-    matching = model.select(pattern)
+    matching = names_to_quantize(model, plan, pattern)
     pairs = ((name, plan.recipe_for(name)) for name in matching)
     chosen = {name: recipe for name, recipe in pairs if recipe is not None}
     if not chosen:
@@ -142,6 +142,15 @@ def choose_layers(
     for name, recipe in chosen.items():
         check_recipe(recipe, moment_of(name, recipe, stats), measured=measured)
     return chosen
+
+
+def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:
+    """The layers that the patterns match; without any choice ("*") also the optional ones that a rule of the plan spells."""
+    names = model.select(patterns)
+    if patterns == "*" and isinstance(recipe, LayerPlan):
+        spelled = model.select(",".join(pattern for pattern, _ in recipe.rules))
+        names += [name for name in model.optional_names if name in spelled]
+    return names
 
 
 def optional_words(model: "ModelHandle") -> str:

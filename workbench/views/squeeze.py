@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workbench.analysis.squeeze import Squeezed
+from workbench.quantized import percent
 from workbench.views import against_bits
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
@@ -24,8 +25,9 @@ class Number:
 def numbers(known: Squeezed) -> list[Number]:
     """Stored bits, size, perplexity and speed."""
     interval = f"{known.perplexity_low:.2f} to {known.perplexity_high:.2f}, 95 %"
+    share = "" if known.coverage is None else f", in {percent(known.coverage)} of the weights"
     return [
-        Number("stored bits a weight", themes.bits(known.bits_per_weight), f"{themes.bits(known.nominal_bits)} nominal"),
+        Number("stored bits a weight", themes.bits(known.bits_per_weight), f"{themes.bits(known.nominal_bits)} nominal{share}"),
         Number("size on disk", themes.megabytes(8 * known.bytes), f"{themes.megabytes(8 * known.resident_bytes)} in memory"),
         Number("perplexity", f"{known.perplexity:.2f}", interval),
         Number(

@@ -80,6 +80,18 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
     assert (tmp_path / "out" / "recipe.json").is_file()
 
 
+def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.down_proj,lm_head", "--tokens", 100]
+    said = command("quantize", "builtin", "--out", tmp_path / "out", *words)
+    sentence = "lm_head was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
+    assert sentence in said.out
+    facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words, "--json").out)
+    assert facts["untied"] == ["lm_head"]
+    assert [row["name"] for row in facts["layers"]] == [LAYER, "lm_head"]
+    assert all(row["output_error"] > 0 for row in facts["layers"])
+    assert "lm_head (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
+
+
 def test_every_figure_says_what_it_is_of(command: Callable[..., Said], story: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "out", ["--recipe", "rtn:bits=4,group=64", "--layers", "*.mlp.*", "--tokens", 100, "--json"]
     made = json.loads(command("quantize", "builtin", "--out", out, *words).out)

@@ -10,6 +10,7 @@ from workbench.calibration import CalibrationStats, LayerStats, Source
 from workbench.errors import ModelError, RecipeError, ShapeError
 from workbench.kernels.packed import stored_bits
 from workbench.models import ModelHandle
+from workbench.models.layers import select_layers
 from workbench.presets.preset import compose
 from workbench.quantizers import LayerProgress, quantize, quantize_model, quantize_model_steps, quantize_steps
 from workbench.quantizers.contract import Snapshot
@@ -19,13 +20,18 @@ NAMES = [f"blocks.{block}.{matrix}" for block in range(2) for matrix in ("attn.q
 
 
 class Weights:
-    """Random matrices behind the two methods of a model that quantizers use."""
+    """Random matrices behind what quantizers use of a model, which has nothing but these layers."""
 
     source = "random"
     layer_names = NAMES
+    optional_names: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.read: list[str] = []
+        self.shapes = {f"{name}.weight": (48 if name.endswith("up") else 24, 60) for name in NAMES}
+
+    def select(self, patterns: str) -> list[str]:
+        return select_layers(NAMES, (), patterns)
 
     def weight(self, name: str) -> Tensor:
         self.read.append(name)

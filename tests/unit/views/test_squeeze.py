@@ -41,3 +41,8 @@ def test_the_curve_has_intervals_and_marks_the_current_stop() -> None:
 
 def test_one_stop_claims_nothing_about_others() -> None:
     assert squeeze.curve(squeeze_table([WHOLE]), None).answer == "One stop is built: 16.00 stored bits, perplexity 7.88."
+
+
+def test_bits_say_what_share_they_are_of() -> None:
+    assert squeeze.numbers(replace(WHOLE, coverage=0.9723))[0].beneath == "16.00 nominal, in 97.2 % of the weights"
+    assert squeeze.numbers(WHOLE)[0].beneath == "16.00 nominal"
