@@ -230,7 +230,7 @@ class Calls:
         (["ab", "cd", "ba", "dc"], {"a", "b", "c", "d"}),  # in another order
         (["abc", "d", "a", "d", "bc"], {"a", "b", "c", "d"}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value) if isinstance(value, set) else value),  # a set has no order of its own
 )
 def test_layers_that_share_their_input_now_and_then(passes: list[str], shared: set[str]) -> None:
     calls = Calls("abcd")
