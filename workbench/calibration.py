@@ -63,10 +63,15 @@ class Source:
 
 
 class CalibrationStats(Mapping[str, LayerStats]):
-    """LayerStats by layer name; layers that read the same input (q, k, v; gate, up) share one object. `a + b` adds texts."""
+    """LayerStats by layer name; layers that read the same input (q, k, v; gate, up) share one object. `a + b` adds texts.
 
-    def __init__(self, layers: Mapping[str, LayerStats], sources: Sequence[Source]) -> None:
-        self._layers, self.sources = dict(layers), tuple(sources)
+    `unreached` are layers that no token of the text came to, such as experts that were never chosen, with their columns.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, LayerStats], sources: Sequence[Source], unreached: Mapping[str, int] | None = None
+    ) -> None:
+        self._layers, self.sources, self.unreached = dict(layers), tuple(sources), dict(unreached or {})
 
     def __getitem__(self, layer: str) -> LayerStats:
         return self._layers[layer]
@@ -87,28 +92,33 @@ class CalibrationStats(Mapping[str, LayerStats]):
 
     def facts(self) -> dict[str, Any]:
         """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + "."""
-        first = self.sources[0]
+        first, unreached = self.sources[0], {"unreached": list(self.unreached)} if self.unreached else {}
         if len(self.sources) == 1:
-            return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed}
+            return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed, **unreached}
 
         def joined(field: str) -> str:
             return " + ".join(str(getattr(source, field)) for source in self.sources)
 
-        return {"text": joined("text"), "fingerprint": joined("fingerprint"), "tokens": self.tokens, "seed": joined("seed")}
+        texts = {"text": joined("text"), "fingerprint": joined("fingerprint")}
+        return {**texts, "tokens": self.tokens, "seed": joined("seed"), **unreached}
 
     def __add__(self, other: "CalibrationStats") -> "CalibrationStats":
-        if set(self) != set(other):
+        if {*self, *self.unreached} != {*other, *other.unreached}:
             raise ModelError(
                 f"statistics of {len(self)} and of {len(other)} layers do not add up; calibrate the same layers of one model."
             )
         sums: dict[tuple[int, int], LayerStats] = {}
         layers = {}
-        for name in self:
+        for name in {**self._layers, **other._layers}:
+            if name not in self or name not in other:  # an expert that only one of the texts reached
+                layers[name] = self._layers.get(name) or other[name]
+                continue
             pair = (id(self[name]), id(other[name]))  # layers that share an object go on sharing one
             if pair not in sums:
                 sums[pair] = self[name] + other[name]
             layers[name] = sums[pair]
-        return CalibrationStats(layers, self.sources + other.sources)
+        unreached = {name: cols for name, cols in self.unreached.items() if name in other.unreached}
+        return CalibrationStats(layers, self.sources + other.sources, unreached)
 
 
 def calibrate(
@@ -148,7 +158,9 @@ def calibrate(
             on_progress(round(share * seen), tokens)
 
     measure = measure_by_block if model.streams else measure_by_window
-    stats = CalibrationStats(measure(model, names, cut, tell), [Source(text.name, text.fingerprint, seen, seed)])
+    measured = measure(model, names, cut, tell)
+    unreached = {name: model.layer(name).cols for name in names if name not in measured}
+    stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, seen, seed)], unreached)
     if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
         store.put(place, *to_entry(stats))
     return stats
@@ -193,6 +205,7 @@ def to_entry(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]
         "layers": {name: number[id(own)] for name, own in stats.items()},
         "tokens": [own.tokens for own in shared],
         "sources": [asdict(source) for source in stats.sources],
+        "unreached": stats.unreached,
     }
     return tensors, facts
 
@@ -205,7 +218,7 @@ def from_entry(entry: Entry) -> CalibrationStats:
         for i, tokens in enumerate(facts["tokens"])
     ]
     layers = {name: shared[index] for name, index in facts["layers"].items()}
-    return CalibrationStats(layers, [Source(**source) for source in facts["sources"]])
+    return CalibrationStats(layers, [Source(**source) for source in facts["sources"]], facts.get("unreached"))
 
 
 def windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
@@ -41,12 +42,18 @@ def quantize_steps(
 
 
 def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:
-    """The layer's second moment `[cols, cols]`, or None where it was not calibrated and the recipe can do without."""
+    """The layer's second moment `[cols, cols]`, or None where it was not calibrated and the recipe can do without.
+
+    For a layer that the text did not reach (an expert that was never chosen) all errors count alike.
+    """
     if stats is None:
         return None
     if layer in stats:
         return stats[layer].moment
-    if needs := needs_moment(recipe):
+    needs, unreached = needs_moment(recipe), getattr(stats, "unreached", {})
+    if needs and layer in unreached:
+        return torch.eye(unreached[layer])
+    if needs:
         raise RecipeError(
             f"layer {layer!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
             f"calibrate it too: layers=[..., {layer!r}], or without layers= for all in the blocks."

@@ -85,3 +85,11 @@ def test_an_expert_without_tokens_is_quantized_all_the_same(folders: dict[str, P
     unreached = result.calibration["unreached"]
     assert 0 < len(unreached) < len(result.layers)
     assert all(model.layer(name).expert is not None for name in unreached)
+    stats = calibrate(model, wb.text("calibration"), tokens=1)
+    assert set(stats) | set(stats.unreached) == set(model.layer_names)
+    assert set(stats.unreached) <= set(experts(model))
+    alone = wb.quantize_model(model, wb.recipe("gptq", bits=3), stats)
+    assert alone.calibration["unreached"] == list(stats.unreached)
+    more = stats + calibrate(model, wb.text("evaluation"), tokens=64)
+    assert set(more.unreached) < set(stats.unreached)
+    assert set(more) | set(more.unreached) == set(model.layer_names)
