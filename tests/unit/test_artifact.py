@@ -414,7 +414,7 @@ def test_an_older_artifact_is_replaced(builtin: ModelHandle, copy: Path, exchang
 
 
 FAULTS = {
-    "while-writing": "workbench.artifact.saving.save_file",
+    "while-writing": "workbench.artifact.saving.write_tensors",
     "before-the-ledger": "workbench.artifact.saving.ledger_document",
     "before-taking-the-place": "workbench.artifact.atomic.take_place",
 }

@@ -59,6 +59,13 @@ def test_what_a_block_is_said_to_return_goes_on() -> None:
     assert hidden_states(call.outputs(model.layers[1])).eq(1).all()
 
 
+def test_each_window_goes_on_with_its_own_output() -> None:
+    model = Model()
+    text = BlockPass(model, BLOCKS, WINDOWS)
+    text.advance([call.outputs(model.layers[0]) for call in text.calls])
+    assert [call.hidden.flatten().tolist() for call in text.calls] == [[2, 4, 6], [8, 10]]
+
+
 def test_a_call_runs_on_other_hidden_states_and_weights() -> None:
     linear = nn.Linear(2, 2, bias=False)
     call = Call((torch.ones(1, 1, 2),), {})
