@@ -25,6 +25,7 @@ class Weights:
     source = "random"
     layer_names = NAMES
     optional_names: tuple[str, ...] = ()
+    streams = False
 
     def __init__(self) -> None:
         self.read: list[str] = []
