@@ -1,6 +1,7 @@
 """Each command's JSON has the promised keys and nothing else is on standard output; the text form says the same."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -73,8 +74,12 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
     words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.*", "--tokens", 500]
     said = command("quantize", "builtin", "--out", tmp_path / "out", *words)
     assert said.status == 0
-    assert said.err == ""
+    assert re.fullmatch(
+        r"589,824 weights to quantize: about \d+(\.\d)? [MG]B of memory \(\d+(\.\d)? [MG]B free\), \d+ MB on disk, about .+\n",
+        said.err,
+    )
     assert LAYER in said.out
+    assert "not measured" in said.out
     assert "bits per weight stored (4.00 nominal) in " in said.out
     assert " % (other layers, embedding, norms) stay as stored: " in said.out
     assert (tmp_path / "out" / "recipe.json").is_file()
@@ -88,7 +93,9 @@ def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> 
     facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words, "--json").out)
     assert facts["untied"] == ["lm_head"]
     assert [row["name"] for row in facts["layers"]] == [LAYER, "lm_head"]
-    assert all(row["output_error"] > 0 for row in facts["layers"])
+    assert all(row["output_error"] is None for row in facts["layers"])
+    measured = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words, "--output-error", "--json").out)
+    assert all(row["output_error"] > 0 for row in measured["layers"])
     assert "lm_head (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
 
 

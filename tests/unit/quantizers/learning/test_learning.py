@@ -61,8 +61,8 @@ def test_without_a_quantizer_the_block_is_reproduced(
     tiny_models: dict[str, Path], dtype: torch.dtype, tolerance: float, gradient: str, factors: Factors
 ) -> None:
     row = BlockRow(open_model(tiny_models["llama"]))
-    (window,) = row.windows([IDS])
-    call, hidden = window.calls[0], window.hidden.to(dtype)
+    (call,) = row.start([IDS]).calls
+    hidden = call.hidden.to(dtype)
     call.kwargs["position_embeddings"] = tuple(p.to(dtype) for p in call.kwargs["position_embeddings"])  # type: ignore[index]
     with row.block(0) as block, torch.no_grad():
         original = {name: p.to(dtype) for name, p in block.named_parameters()}
@@ -133,9 +133,9 @@ def test_a_rotation_makes_binarizing_easier() -> None:
 def learn(tiny_models: dict[str, Path]) -> Iterator[Learn]:
     """Learns the bases of block 0 with the recipe's coders in the loop, from the start or from a memory."""
     row = BlockRow(open_model(tiny_models["llama"]))
-    windows = row.windows([IDS + i for i in range(6)])
+    text = row.start([IDS + i for i in range(6)])
     with row.block(0) as block:
-        calls, hidden = [w.calls[0] for w in windows], [w.hidden for w in windows]
+        calls, hidden = text.calls, [call.hidden for call in text.calls]
         with torch.no_grad():
             loss = BlockLoss(block, calls, hidden, [call.run(block, h) for call, h in zip(calls, hidden, strict=True)])
         names = {name: f"{row.within(0, name)}.weight" for name in row.layers[0]}
