@@ -112,7 +112,7 @@ def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> N
     best, start = lost(stored(state)), lost(stored(Basis(48, part.factors).state()))
     learned = min(*looks, start)
     dropped = 16 * (48 + 15 + 28) / w.numel()  # bits a weight of Λ and R, which may be taken back where they gain less
-    assert learned * 0.999 <= best <= learned * 4**dropped
+    assert learned * 0.99 <= best <= learned * 4**dropped  # what does not pay is undone, which can even gain a little
     assert best <= min(start, lost(Binarized()(w)))
 
 
