@@ -36,6 +36,7 @@ from workbench.quantizers.film import Camera
 from workbench.recipe import Recipe
 
 ROWS = 512  # rows whose output error is worked out at once
+PIECE = 1 << 22  # numbers that are compared at a time
 
 
 class SplitRun:
@@ -326,7 +327,12 @@ def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Seq
 
 def relative_error(w: Tensor, decoded: Tensor) -> float:
     """‖Ŵ−W‖²/‖W‖², zero for an all-zero matrix that stays zero."""
-    return part_of((decoded - w).double().square().sum().item(), w.double().square().sum().item())
+    size = lost = 0.0
+    rows = max(PIECE // max(w.shape[1], 1), 1)  # a large matrix is not held in float64 as a whole
+    for original, values in zip(w.split(rows), decoded.split(rows), strict=True):
+        size += original.double().square().sum().item()
+        lost += (values - original).double().square().sum().item()
+    return part_of(lost, size)
 
 
 def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
