@@ -34,9 +34,17 @@ class BlockRow:
                 self.layers.append([])
             self.layers[self.names.index(name)].append(layer)
         self._module = architecture.empty_module(model.config)
-        others: Iterable[tuple[str, Tensor]] = model.other_tensors(model.layer_names).items()
-        self._dtypes = {name: tensor.dtype for name, tensor in others}
+        # one at a time: each tensor keeps the whole file mapped that it was read from
+        self._dtypes: dict[str, torch.dtype] = {}
+        others = self._read_others()
         architecture.fill(self._module, keep_stored_types(self._module, others) if model.streams else others)
+
+    def _read_others(self) -> Iterator[tuple[str, Tensor]]:
+        """What the module holds beside its layers, noting the types in which it is stored."""
+        for name in self.model.other_names(self.model.layer_names):
+            tensor = self.model.tensor(name)
+            self._dtypes[name] = tensor.dtype
+            yield name, tensor
 
     def start(self, windows: Iterable[Tensor], last: str | None = None) -> BlockPass:
         """A forward pass over windows of token ids `[1, T]`, halted before the first block, and before the output head `last`."""

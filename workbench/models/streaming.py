@@ -4,7 +4,7 @@ Embeddings and output heads stay in memory in the type in which they are stored;
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -63,21 +63,19 @@ def _empty_block(block: nn.Module, _inputs: Any, _output: Any) -> None:
     release_memory()
 
 
-def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """Put embeddings and output heads into `module` in their stored, narrow types; what is given back is for others to place."""
+def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Put embeddings and output heads into `module` in their stored, narrow types; what is yielded is for others to place."""
     embedding, head = cast(Any, module).get_input_embeddings(), cast(Any, module).get_output_embeddings()
     paths = {id(part): path for path, part in module.named_modules()}
-    wide: list[tuple[str, Tensor]] = []
     weights = {f"{paths[id(part)]}.weight": part for part in (embedding, head) if _can_stay_narrow(part)}
     for name, tensor in tensors:
         part = weights.get(name)
         if part is None or tensor.dtype not in (torch.bfloat16, torch.float16):
-            wide.append((name, tensor))
-            continue
-        part.weight = nn.Parameter(tensor, requires_grad=False)
+            yield name, tensor
+        else:
+            part.weight = nn.Parameter(tensor, requires_grad=False)
     for part in weights.values():  # a head that is tied gets the embedding's own tensor later
         part.__class__ = cast(Any, _narrow_class)(type(part))
-    return wide
 
 
 def _can_stay_narrow(part: Any) -> bool:
