@@ -31,6 +31,10 @@ class ParityCode:
         """Which rows are stored, bool `[rows]`."""
         return torch.tensor([not self.closes(row) for row in range(rows)])
 
+    def stored_count(self, rows: int) -> int:
+        """How many of so many rows are stored."""
+        return rows - rows * self.checks // self.length
+
     def masks(self, rows: int) -> list[int]:
         """Each row's mask of open checks; bit 0 is the next check to close."""
         masks, since = [], 0

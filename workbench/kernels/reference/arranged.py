@@ -4,6 +4,7 @@ A block of a key-value cache is stored with them: its scales belong to channels 
 """
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from workbench.errors import ShapeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, decode, over_columns
+from workbench.kernels.reference.format import Format, Shape, decode, group_count, over_columns, span_fact
 from workbench.kernels.reference.transforms import Transformed
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers
 from workbench.registry import register
 
 
@@ -27,7 +29,13 @@ def check_whole(packed: Packed, mask: Tensor | None) -> None:
 class Transposed(Format):
     """The child's matrix with rows and columns exchanged; nothing is stored."""
 
+    children: ClassVar = (1, 1)
     items: ClassVar = {}
+
+    @classmethod
+    def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
+        """See `Format`."""
+        yield (packed.cols, packed.rows), None
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -40,7 +48,20 @@ class Transposed(Format):
 class Rows(Format):
     """Rows of the first child, and of the second where tensor `map` (1 bit, `[rows]`) is 1; each holds its own in order."""
 
+    children: ClassVar = (2, 2)
     items: ClassVar = {"map": "which coder owns which row"}
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "map", code_stream(packed.rows, 1)
+
+    @classmethod
+    def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
+        """See `Format`."""
+        second = int(bitpack.unpack(packed.tensors["map"], 1, packed.rows).sum())
+        yield (packed.rows - second, packed.cols), None
+        yield (second, packed.cols), None
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -56,7 +77,18 @@ class Rows(Format):
 class Offset(Format):
     """The child plus tensor `offset` fp16 `[rows, groups]`, one a row and group of fact `span` columns."""
 
+    children: ClassVar = (1, 1)
     items: ClassVar = {"offset": "where the grid begins, one a row and group"}
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "offset", finite_numbers(packed.rows, group_count(packed))
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -72,12 +104,12 @@ class Fourier(Transformed):
     items: ClassVar = {}
 
     @classmethod
-    def input(cls, x: Tensor, packed: Packed) -> Tensor:  # noqa: ARG003  the contract's argument
+    def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x F."""
         return fourier(x)
 
     @classmethod
-    def undo(cls, w: Tensor, packed: Packed) -> Tensor:  # noqa: ARG003  the contract's argument
+    def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' Fᵀ."""
         return fourier_inverse(w)
 

@@ -1,6 +1,7 @@
 """Formats `binary-codebook` (of signs, as in BTC-LLM, arXiv 2506.12040) and `vector-codebook` (of numbers): an index a vector."""
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -10,10 +11,13 @@ from workbench.errors import ShapeError
 from workbench.kernels import bitpack
 from workbench.kernels.codewords import nearest_by_magnitude, numbers
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, over_columns, with_codes
+from workbench.kernels.reference.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
 from workbench.registry import register
 
 PIECE = 1 << 14  # vectors compared with all codewords at a time
+MOST_ENTRIES = 1 << 16
+LONGEST_SIGNS, LONGEST_NUMBERS = 24, 64  # weights that a codeword stands for
 
 
 def index_width(entries: int) -> int:
@@ -37,6 +41,18 @@ class BinaryCodebook(Format):
         "column_scale": "magnitude, one a column",
         "mean": "offset, one a row and group",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        return codebook_facts(packed, LONGEST_SIGNS)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "index", index_stream(packed)
+        yield "codebook", code_stream(packed.facts["entries"] * packed.facts["length"], 1)
+        yield from scale_specs(packed)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -74,6 +90,18 @@ class VectorCodebook(Format):
     }
 
     @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        return codebook_facts(packed, LONGEST_NUMBERS)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "index", index_stream(packed)
+        yield "codebook", finite_numbers(packed.facts["entries"], packed.facts["length"])
+        yield "scale", finite_numbers(packed.rows, group_count(packed))
+
+    @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · C[index]."""
         check_unmasked(packed, mask)
@@ -90,6 +118,26 @@ class VectorCodebook(Format):
         pieces = zip(pull.split(PIECE), size.split(PIECE), strict=True)
         index = torch.cat([(p @ book.mT - s.square() @ book.square().mT / 2).argmax(1) for p, s in pieces])
         return with_codes(packed, "index", index, index_width(packed.facts["entries"]), None)
+
+
+def codebook_facts(packed: Packed, longest: int) -> Iterator[tuple[str, FactSpec]]:
+    """Vectors of up to `longest` weights, codewords and groups."""
+    yield "length", integer(1, longest)
+    yield "entries", integer(1, MOST_ENTRIES)
+    yield span_fact(packed)
+
+
+def index_stream(packed: Packed) -> TensorSpec:
+    """The index of each vector, which must be that of a codeword."""
+    entries = packed.facts["entries"]
+    return code_stream(packed.rows * -(-packed.cols // packed.facts["length"]), index_width(entries), entries)
+
+
+def scale_specs(packed: Packed) -> Iterator[tuple[str, TensorSpec]]:
+    """Scales, column scales and means of a format with one sign a weight."""
+    yield "scale", finite_numbers(packed.rows, group_count(packed))
+    yield "column_scale", finite_numbers(packed.cols, optional=True)
+    yield "mean", finite_numbers(packed.rows, group_count(packed), optional=True)
 
 
 def check_unmasked(packed: Packed, mask: Tensor | None) -> None:

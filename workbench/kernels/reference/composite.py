@@ -1,5 +1,7 @@
 """Formats made of other formats: `masked` (each weight from one child), `sum` (children added); `low-rank` and `zero`."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,8 +11,12 @@ from torch import Tensor
 from workbench.kernels import bitpack, selection
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
-from workbench.kernels.reference.format import Format, codes, decode, linear, nearest, only
+from workbench.kernels.reference.format import Format, Shape, codes, decode, linear, nearest, only, span_fact, weights_in
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer, one_of
 from workbench.registry import register
+
+MOST_CHILDREN = 256
+WIDEST = 16  # neighbours of which some are chosen
 
 
 @register("format", "masked")
@@ -26,24 +32,61 @@ class Masked(Format):
     A bitmap inside another mask is stored only at that mask's own weights.
     """
 
+    maskable: ClassVar = True
+    children: ClassVar = (1, MOST_CHILDREN)
     items: ClassVar = {"map": "which coder owns which weight"}
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "map", one_of("bitmap", "columns", "groups", "n-of-m")
+        if packed.facts["map"] == "groups":
+            yield span_fact(packed)
+        if packed.facts["map"] == "n-of-m":
+            yield "m", integer(1, WIDEST)
+            yield "n", integer(1, packed.facts["m"])
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "map", map_stream(packed, mask)
+
+    @classmethod
+    def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
+        """See `Format`."""
+        for own in masks_of_children(packed, mask):
+            yield (packed.rows, packed.cols), own
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Each child's values at its own positions."""
         value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["map"].device)
-        owner = owners(packed, mask)
-        for number, child in enumerate(packed.children):
-            own = owner == number if mask is None else (owner == number) & mask
+        for child, own in zip(packed.children, masks_of_children(packed, mask), strict=True):
             value += decode(child, own)
         return value
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Each child's nearest codes at its own positions; who owns what stays."""
-        owner = owners(packed, mask)
-        own = [owner == number if mask is None else (owner == number) & mask for number in range(len(packed.children))]
-        return replace(packed, children=tuple(nearest(c, target, m) for c, m in zip(packed.children, own, strict=True)))
+        masks = masks_of_children(packed, mask)
+        return replace(packed, children=tuple(nearest(c, target, m) for c, m in zip(packed.children, masks, strict=True)))
+
+
+def masks_of_children(packed: Packed, mask: Tensor | None) -> Iterator[Tensor]:
+    """The weights that each child owns, bool `[rows, cols]`."""
+    owner = owners(packed, mask)
+    for number in range(len(packed.children)):
+        yield owner == number if mask is None else (owner == number) & mask
+
+
+def map_stream(packed: Packed, mask: Tensor | None) -> TensorSpec:
+    """The tensor `map`: numbers of children, one a weight, column or group, or of choices of neighbours."""
+    rows, cols, children = packed.rows, packed.cols, len(packed.children)
+    if packed.facts["map"] == "n-of-m":
+        n, m = packed.facts["n"], packed.facts["m"]
+        return code_stream(rows * -(-cols // m), selection.width(n, m), math.comb(m, n))
+    counts = {"bitmap": weights_in(packed, mask), "columns": cols, "groups": rows * -(-cols // packed.facts.get("span", 1))}
+    return code_stream(counts[packed.facts["map"]], index_width(children), children)
 
 
 def owners(packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -66,6 +109,7 @@ def owners(packed: Packed, mask: Tensor | None = None) -> Tensor:
 class Zero(Format):
     """All weights are zero; nothing is stored."""
 
+    maskable: ClassVar = True
     items: ClassVar = {}
 
     @classmethod
@@ -78,6 +122,8 @@ class Zero(Format):
 class Sum(Format):
     """All children added; nothing is stored beside them."""
 
+    maskable: ClassVar = True
+    children: ClassVar = (1, MOST_CHILDREN)
     items: ClassVar = {}
 
     @classmethod
@@ -112,7 +158,14 @@ class Sum(Format):
 class LowRank(Format):
     """left · right. Tensors `left [rows, r]` and `right [r, cols]`, fp16."""
 
+    maskable: ClassVar = True
     items: ClassVar = {"left": "column factors of the correction", "right": "row factors of the correction"}
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "left", finite_numbers(packed.rows, None)
+        yield "right", finite_numbers(packed.tensors["left"].shape[1], packed.cols)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """Format `binary-factors`: two thin sign matrices multiplied, as in LittleBit (arXiv 2506.13771) and NanoQuant (2602.06694)."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.format import Format, only
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
 from workbench.registry import register
 
+MOST_RANK = 1 << 24
 LEAST = 0.3  # size of the numbers of signs that hardly matter: much nearer to zero, training flips too many of them at once
 
 
@@ -21,6 +24,7 @@ class BinaryFactors(Format):
     `row` fp16 `[rows]`, `column` fp16 `[cols]`, optional `middle` fp16 `[r]`.
     """
 
+    maskable: ClassVar = True
     items: ClassVar = {
         "left": "signs of the left factor, one a row and rank",
         "right": "signs of the right factor, one a rank and column",
@@ -28,6 +32,21 @@ class BinaryFactors(Format):
         "column": "magnitude, one a column",
         "middle": "magnitude, one a rank",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "rank", integer(1, MOST_RANK)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        rank = packed.facts["rank"]
+        yield "left", code_stream(packed.rows * rank, 1)
+        yield "right", code_stream(rank * packed.cols, 1)
+        yield "row", finite_numbers(packed.rows)
+        yield "column", finite_numbers(packed.cols)
+        yield "middle", finite_numbers(rank, optional=True)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """What a stored format promises, and the two doors through which formats call each other: `decode` and `linear`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar, cast
 
@@ -10,17 +10,41 @@ from torch import Tensor
 from workbench import registry
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, integer
+
+Shape = tuple[int, int]
 
 
 class Format:
     """How a matrix `[rows, cols]` is stored. Subclasses register under "format" and are used without an instance.
 
     `items` says why each tensor is stored; the ledger prints it. `paths` says that codes hang together down whole columns, so
-    that one weight can change many of them.
+    that one weight can change many of them. `maskable` says that it can store single weights of a matrix.
+
+    `facts`, `tensors` and `parts` declare what a node must hold; `declared.find_fault` checks a tree against them before
+    anything reads it. They are asked in this order, and each line is checked before the next one is asked for, so it may use it.
     """
 
     items: ClassVar[Mapping[str, str]]
     paths: ClassVar[bool] = False
+    maskable: ClassVar[bool] = False
+    children: ClassVar[tuple[int, int]] = (0, 0)  # the fewest and the most
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """Each fact's name and which values it may have."""
+        yield from ()
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """Each tensor's name, type, shape and range; `mask` as in `decode`."""
+        yield from ()
+
+    @classmethod
+    def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
+        """The shape `(rows, cols)` that each child must have, and the mask of the weights that it stores."""
+        for _ in packed.children:
+            yield (packed.rows, packed.cols), mask
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -36,7 +60,7 @@ class Format:
         return torch.nn.functional.linear(x, decode(packed).to(x.dtype))
 
     @classmethod
-    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:  # noqa: ARG003  forms with codes do
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The same form with the codes that come nearest to `target [rows, cols]`; scales, codebooks and maps stay.
 
         Forms without codes stay as they are, and those whose codes are `loose`. `target` in the basis of the codes; `mask` as in
@@ -45,7 +69,7 @@ class Format:
         return packed
 
     @classmethod
-    def loose(cls, packed: Packed, target: Tensor) -> dict[str, Tensor]:  # noqa: ARG003  forms with loose signs do
+    def loose(cls, packed: Packed, target: Tensor) -> dict[str, Tensor]:
         """Numbers with the stored signs, larger the more a flip takes from the nearness to `target [rows, cols]`, by tensor.
 
         Signs ±1 as float32 may stand in the place of these bit streams in `decode`, and get gradients. For forms whose nearest
@@ -90,6 +114,21 @@ def with_codes(packed: Packed, name: str, codes: Tensor, width: int, mask: Tenso
     """The node with another bit stream `name`, from codes `[..., rows, cols]` of which those outside the mask are left out."""
     kept = codes if mask is None else codes[..., mask]
     return replace(packed, tensors={**packed.tensors, name: bitpack.pack(kept, width)})
+
+
+def span_fact(packed: Packed) -> tuple[str, FactSpec]:
+    """The fact `span`, columns of a group."""
+    return "span", integer(1, max(packed.cols, 1))
+
+
+def weights_in(packed: Packed, mask: Tensor | None) -> int:
+    """How many weights are stored: all of them, or those inside the mask."""
+    return packed.rows * packed.cols if mask is None else int(mask.sum())
+
+
+def group_count(packed: Packed) -> int:
+    """How many groups of fact `span` columns a row has."""
+    return -(-packed.cols // packed.facts["span"])
 
 
 def over_columns(per_group: Tensor, span: int, cols: int) -> Tensor:

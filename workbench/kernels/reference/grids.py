@@ -1,5 +1,6 @@
 """Formats of single numbers: `dense` keeps the weights as they are, `uniform` stores integer codes on a regular grid."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, codes, only, over_columns, with_codes
+from workbench.kernels.reference.format import Format, codes, group_count, only, over_columns, span_fact, weights_in, with_codes
+from workbench.kernels.tensor_spec import FLOATS, FactSpec, TensorSpec, code_stream, finite_numbers, integer
 from workbench.registry import register
 
 
@@ -15,7 +17,14 @@ from workbench.registry import register
 class Dense(Format):
     """Tensor `weight` in any floating type: `[rows, cols]`, or inside a mask only its own weights in row order, `[n]`."""
 
+    maskable: ClassVar = True
     items: ClassVar = {"weight": "the weights, unchanged"}
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        shape = (packed.rows, packed.cols) if mask is None else (weights_in(packed, mask),)
+        yield "weight", finite_numbers(*shape, dtypes=FLOATS)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -36,11 +45,26 @@ class Uniform(Format):
     `zero` (stream of `bits`, `[rows, groups]`; absent for a symmetric grid, where zero = 2^(bits−1)).
     """
 
+    maskable: ClassVar = True
     items: ClassVar = {
         "codes": "one integer a weight",
         "scale": "step of the grid, one a group",
         "zero": "code that stands for 0, one a group",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "bits", integer(1, 8)
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        bits, groups = packed.facts["bits"], group_count(packed)
+        yield "codes", code_stream(weights_in(packed, mask), bits)
+        yield "scale", finite_numbers(packed.rows, groups)
+        yield "zero", code_stream(packed.rows * groups, bits, optional=True)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:

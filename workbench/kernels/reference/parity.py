@@ -1,5 +1,6 @@
 """Format `parity-signs`: one sign plane of which the signs that parity checks determine are not stored."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -9,9 +10,12 @@ from workbench.errors import ShapeError
 from workbench.kernels import bitpack, parity_search
 from workbench.kernels.packed import Packed
 from workbench.kernels.parity import ParityCode
-from workbench.kernels.reference.codebook import magnitudes
-from workbench.kernels.reference.format import Format, over_columns, with_codes
+from workbench.kernels.reference.codebook import magnitudes, scale_specs
+from workbench.kernels.reference.format import Format, over_columns, span_fact, with_codes
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, integer
 from workbench.registry import register
+
+LONGEST = 1000  # signs of a code
 
 
 @register("format", "parity-signs")
@@ -29,6 +33,19 @@ class ParitySigns(Format):
         "column_scale": "magnitude, one a column",
         "mean": "offset, one a row and group",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "length", integer(2, LONGEST)
+        yield "checks", integer(1, packed.facts["length"] - 1)
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "signs", code_stream(code_of(packed).stored_count(packed.rows) * packed.cols, 1)
+        yield from scale_specs(packed)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:

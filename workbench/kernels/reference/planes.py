@@ -1,14 +1,18 @@
 """Format `planes`: a sum of sign matrices, each with its own scales (binary, residual binary, binary coding)."""
 
 import itertools
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, codes, only, over_columns, with_codes
+from workbench.kernels.reference.format import Format, codes, group_count, only, over_columns, span_fact, weights_in, with_codes
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
 from workbench.registry import register
+
+MOST = 16  # planes
 
 
 @register("format", "planes")
@@ -19,12 +23,28 @@ class Planes(Format):
     `scale` fp16 `[planes, rows, groups]`, optional `column_scale` fp16 `[planes, cols]`, optional `mean` fp16 `[rows, groups]`.
     """
 
+    maskable: ClassVar = True
     items: ClassVar = {
         "signs": "one bit a weight and plane",
         "scale": "magnitude, one a row, group and plane",
         "column_scale": "magnitude, one a column and plane",
         "mean": "offset, one a row and group",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "planes", integer(1, MOST)
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        planes, groups = packed.facts["planes"], group_count(packed)
+        yield "signs", code_stream(planes * weights_in(packed, mask), 1)
+        yield "scale", finite_numbers(planes, packed.rows, groups)
+        yield "column_scale", finite_numbers(planes, packed.cols, optional=True)
+        yield "mean", finite_numbers(packed.rows, groups, optional=True)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:

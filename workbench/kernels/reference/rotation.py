@@ -5,7 +5,8 @@ of the matrices themselves, and no rounding of them can make R anything but a ro
 `transforms.hadamard`, which costs no bits; without it T = Λ D± R.
 """
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.transforms import Transformed, hadamard, hadamard_cost, hadamard_inverse
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, flag
 from workbench.registry import register
 
 ANGLES = ("left", "right")  # tensors that hold upper triangles
@@ -33,6 +35,24 @@ class Rotated(Transformed):
         "left": "learned rotation among groups of inputs: upper triangle of its Cayley matrix",
         "right": "learned rotation inside groups of inputs: upper triangle of its Cayley matrix",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield (
+            "factors",
+            FactSpec(f"two integers whose product is {packed.cols}", lambda value: is_pair(value, packed.cols), optional=True),
+        )
+        yield "hadamard", flag()
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "gain", finite_numbers(packed.cols, optional=True)
+        yield "signs", code_stream(packed.cols, 1, optional=True)
+        for side, size in zip(ANGLES, packed.facts.get("factors", ()), strict=False):
+            if size > 1:
+                yield side, finite_numbers(size * (size - 1) // 2)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
@@ -58,6 +78,12 @@ class Rotated(Transformed):
         return packed.cols * (sizes + gain) + (hadamard_cost(packed.cols) if h else 0)
 
 
+def is_pair(value: Any, product: int) -> bool:
+    """Whether these are two integers, at least 1, with this product."""
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(size) is int and size > 0 for size in value)
+    return pair and value[0] * value[1] == product
+
+
 def spread(x: Tensor, packed: Packed) -> Tensor:
     """x H, or x where there is no H."""
     return hadamard(x, torch.ones_like(x[0])) if packed.facts.get("hadamard") else x
@@ -78,7 +104,7 @@ def rotations(packed: Packed) -> tuple[Tensor, ...]:
     """R₁ and R₂ in float64, or nothing where no rotation is stored."""
     if "factors" not in packed.facts:
         return ()
-    sizes = zip(("left", "right"), packed.facts["factors"], strict=True)
+    sizes = zip(ANGLES, packed.facts["factors"], strict=True)
     return tuple(cayley(packed.tensors[side].double(), size) if size > 1 else torch.ones(1, 1).double() for side, size in sizes)
 
 

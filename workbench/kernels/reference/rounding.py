@@ -3,6 +3,7 @@
 The integers are turned back into numbers at once: the result is an integer kernel's up to float rounding, without its speed.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.transforms import Transformed
+from workbench.kernels.tensor_spec import FactSpec, integer
 from workbench.registry import register
 
 ROUNDED = "rounded-input"
@@ -22,6 +24,11 @@ class RoundedInput(Transformed):
     items: ClassVar = {}
 
     @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "bits", integer(2, 16)
+
+    @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x rounded."""
         return round_per_token(x, packed.facts["bits"])
@@ -32,12 +39,12 @@ class RoundedInput(Transformed):
         return packed.cols
 
     @classmethod
-    def apply(cls, w: Tensor, packed: Packed) -> Tensor:  # noqa: ARG003  the contract's argument
+    def apply(cls, w: Tensor, packed: Packed) -> Tensor:
         """W."""
         return w
 
     @classmethod
-    def undo(cls, w: Tensor, packed: Packed) -> Tensor:  # noqa: ARG003  the contract's argument
+    def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W."""
         return w
 

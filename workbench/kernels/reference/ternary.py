@@ -1,6 +1,7 @@
 """Format `ternary`: a sum of trit matrices (−1, 0, +1), each with its own scales; one of them is a ternary matrix."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,8 +10,11 @@ from torch import Tensor
 
 from workbench.kernels import tritpack
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, over_columns
+from workbench.kernels.reference.format import Format, group_count, over_columns, span_fact, weights_in
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, finite_numbers, integer, trit_stream
 from workbench.registry import register
+
+MOST = 8  # planes
 
 
 @register("format", "ternary")
@@ -21,10 +25,24 @@ class Ternary(Format):
     `[planes, rows, groups]`.
     """
 
+    maskable: ClassVar = True
     items: ClassVar = {
         "trits": "1.6 bits a weight and plane: five trits to a byte",
         "scale": "magnitude, one a row, group and plane",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "planes", integer(1, MOST)
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        planes = packed.facts["planes"]
+        yield "trits", trit_stream(planes * weights_in(packed, mask))
+        yield "scale", finite_numbers(planes, packed.rows, group_count(packed))
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:

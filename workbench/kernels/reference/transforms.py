@@ -6,6 +6,7 @@ work on the last dimension, so weights `[rows, cols]` and inputs `[..., cols]` u
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -16,11 +17,14 @@ from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.codebook import index_width
 from workbench.kernels.reference.format import Format, decode, find, linear
+from workbench.kernels.tensor_spec import TensorSpec, code_stream, finite_numbers, order_stream
 from workbench.registry import register
 
 
 class Transformed(Format):
     """A wrapped child whose codes are in another basis; a mask belongs inside it, never around it."""
+
+    children: ClassVar = (1, 1)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
@@ -69,12 +73,17 @@ class Permuted(Transformed):
     items: ClassVar = {"order": "which input each stored column belongs to"}
 
     @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "order", order_stream(packed.cols, index_width(packed.cols))
+
+    @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x[..., order]."""
         return x[..., order(packed)]
 
     @classmethod
-    def multiply_adds(cls, packed: Packed) -> int:  # noqa: ARG003  the contract's argument
+    def multiply_adds(cls, packed: Packed) -> int:
         """None: numbers only move."""
         return 0
 
@@ -94,6 +103,11 @@ class Scaled(Transformed):
     """W' = W · s by columns, x' = x / s. Tensor `scale` fp16 `[cols]`."""
 
     items: ClassVar = {"scale": "factor of each input, one a column"}
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "scale", finite_numbers(packed.cols, zero=False)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
@@ -121,6 +135,11 @@ class Hadamard(Transformed):
     """W' = W D H, x' = x D H with random signs D and the orthonormal H of `hadamard`. Tensor `signs`: 1 bit, `[cols]`, 1: +1."""
 
     items: ClassVar = {"signs": "random signs of the Hadamard transform, one bit a column"}
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "signs", code_stream(packed.cols, 1)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:

@@ -10,6 +10,7 @@ QTIP (arXiv 2406.11235) has 1 or 2 weights a step and 256 of a tile in a ring; h
 one bit, and a ring runs down all rows of V neighbouring columns. The hash is this project's.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -18,9 +19,12 @@ from torch import Tensor
 from workbench.errors import ShapeError
 from workbench.kernels import bitpack, viterbi
 from workbench.kernels.packed import Packed
-from workbench.kernels.reference.format import Format, over_columns, with_codes
+from workbench.kernels.reference.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
 from workbench.kernels.trellis import states, values
 from workbench.registry import register
+
+MOST_BITS, LONGEST, MOST_STATE = 16, 32, 16  # bits of a step, its columns, bits of a state
 
 
 @register("format", "trellis")
@@ -40,6 +44,21 @@ class Trellis(Format):
         "path": "the newest bits of the state, for each row and step of columns",
         "scale": "magnitude, one a row and group",
     }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "bits", integer(1, MOST_BITS)
+        yield "length", integer(1, LONGEST)
+        yield "state", integer(packed.facts["bits"], MOST_STATE)
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        steps = -(-packed.cols // packed.facts["length"])
+        yield "path", code_stream(packed.rows * steps, packed.facts["bits"])
+        yield "scale", finite_numbers(packed.rows, group_count(packed))
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
