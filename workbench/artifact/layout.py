@@ -6,13 +6,25 @@ from typing import Any
 
 from torch import Tensor
 
+from workbench.errors import ArtifactError
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.declared import shortened
 
 VERSION = 2
 READABLE = (1, 2)
 # not model.safetensors, in which any transformers would look for ordinary weights, find none, and make up random ones
 MODEL, RECIPE, LEDGER, CONFIG = "packed.safetensors", "recipe.json", "ledger.json", "config.json"
 MODEL_OF_VERSION_1 = "model.safetensors"
+DEEPEST = 32  # formats inside each other; a recipe's tree has a few
+FIELDS: dict[str, type] = {
+    "format": str,
+    "rows": int,
+    "cols": int,
+    "facts": dict,
+    "tensors": dict,
+    "shared": dict,
+    "children": list,
+}
 # what runs a model besides its weights; pickles and code are never copied
 COPIED = (
     "generation_config.json",
@@ -60,13 +72,47 @@ def tree_to_dict(layer: str, node: Packed, path: str = "") -> dict[str, Any]:
 
 
 def tree_from_dict(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Packed:
-    """The inverse of `tree_to_dict`, with tensors taken by their names in the file."""
+    """The inverse of `tree_to_dict`, with tensors taken by their names in the file.
+
+    ArtifactError where the document is none, or names tensors that are not there; what formats declare of a tree is another
+    question (`declared.find_fault`).
+    """
+    if fault := tree_fault(data, tensors):
+        raise ArtifactError(f"a stored matrix {fault}; save the model again.")
+    return built(data, tensors)
+
+
+def built(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Packed:
+    """The tree of a document in which nothing is missing."""
     return Packed(
         format=data["format"],
         rows=data["rows"],
         cols=data["cols"],
         tensors={name: tensors[key] for name, key in data["tensors"].items()},
         facts=data["facts"],
-        children=tuple(tree_from_dict(child, tensors) for child in data["children"]),
+        children=tuple(built(child, tensors) for child in data["children"]),
         shared={name: (key, layers) for name, (key, layers) in data["shared"].items()},
     )
+
+
+def tree_fault(data: Any, tensors: Mapping[str, Tensor], depth: int = 0) -> str | None:
+    """What a document lacks to be a tree of these tensors, as a predicate; None where nothing is missing."""
+    if not isinstance(data, dict):
+        return f"is written as a JSON {type(data).__name__} and must be an object"
+    if depth > DEEPEST:
+        return f"is nested deeper than {DEEPEST} formats"
+    for name, kind in FIELDS.items():
+        if type(data.get(name)) is not kind:
+            return f"has {name} = {shortened(data.get(name))} and must have a value of type {kind.__name__} there"
+    for name, key in data["tensors"].items():
+        if not isinstance(key, str) or key not in tensors:
+            return f"names {shortened(key)} as its tensor {name!r}, which the file does not have"
+    for name, sharing in data["shared"].items():
+        if not is_sharing(sharing):
+            return f"shares tensor {name!r} as {shortened(sharing)}; it must be a key and a number of layers"
+    return next((fault for child in data["children"] if (fault := tree_fault(child, tensors, depth + 1))), None)
+
+
+def is_sharing(value: Any) -> bool:
+    """Whether this says how a tensor is shared: a key and how many layers pay for it."""
+    return isinstance(value, list) and [type(part) for part in value] == [str, int] and value[1] > 0

@@ -1,24 +1,30 @@
 """load: a saved folder to a model that runs on its packed layers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from workbench.artifact import reading
-from workbench.artifact.layout import tree_from_dict
+from workbench.artifact.layout import built, model_file, tree_fault
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.kernels.linear import PackedLinear
+from workbench.finite import not_finite
+from workbench.kernels.linear import PackedLinear, matrix_shape
 from workbench.kernels.mode import Cache
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.declared import find_fault
 from workbench.models import architecture
+from workbench.models.layers import is_linear
 from workbench.models.streaming import keep_stored_types, streams
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
 
+ShapeOf = Callable[[str], tuple[int, int] | None]  # of a layer
 HALF = 2  # bytes of a weight in half precision: what the layers took before they were packed
 
 
@@ -30,26 +36,35 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     """
     place = Path(folder).expanduser().absolute()
     contents = reading.read(place)
-    quantized = quantized_from(contents)
-    packed_names = {key for entry in contents.recipe["layers"].values() for key in tensor_names(entry["packed"])}
-    others = {name: tensor for name, tensor in contents.tensors.items() if name not in packed_names}
-    module = build(place, {name: layer.packed for name, layer in quantized.layers.items()}, others, cache)
+    module = architecture.empty_module(architecture.read_config(place, packed=True))
+    quantized = quantized_from(contents, place, partial(shape_in, module))
+    others = {name: contents.tensors[name] for name in quantized.shapes}
+    check_others(place, module, quantized.layers, others)
+    fill(place, module, {name: layer.packed for name, layer in quantized.layers.items()}, others, cache)
     file_ledger = BitLedger.from_dict(contents.ledger["model"])
     return PackedModel(place, quantized, module, file_ledger, contents.recipe["fingerprint"])
 
 
-def quantized_in(folder: Path) -> QuantizedModel:
-    """What was saved in a folder, checked as `load` does, without a module to run it: for a twin of an opened model."""
-    return quantized_from(reading.read(folder))
+def any_shape(_name: str) -> None:
+    """Nothing is known of the shapes that layers must have."""
 
 
-def quantized_from(contents: reading.Contents) -> QuantizedModel:
+def quantized_in(folder: Path, shape_of: ShapeOf = any_shape) -> QuantizedModel:
+    """What was saved in a folder, checked as `load` does, without a module to run it: for a twin of an opened model.
+
+    `shape_of` gives the shape that a layer must have, or None where that is not known.
+    """
+    return quantized_from(reading.read(folder), folder, shape_of)
+
+
+def quantized_from(contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> QuantizedModel:
     """The quantized model as it was when it was saved."""
     recipe = contents.recipe
+    layers = {name: layer_from(name, entry, contents, folder, shape_of) for name, entry in recipe["layers"].items()}
     packed_names = {key for entry in recipe["layers"].values() for key in tensor_names(entry["packed"])}
     return QuantizedModel(
         source=recipe["source"],
-        layers={name: layer_from(name, entry, contents) for name, entry in recipe["layers"].items()},
+        layers=layers,
         plan=LayerPlan.from_dict(recipe["plan"]),
         calibration=recipe["calibration"],
         seconds=recipe["seconds"],
@@ -59,11 +74,24 @@ def quantized_from(contents: reading.Contents) -> QuantizedModel:
     )
 
 
-def layer_from(name: str, entry: Mapping[str, Any], contents: reading.Contents) -> QuantizedLayer:
+def tree_from(name: str, tree: Any, contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> Packed:
+    """A layer's stored matrix; ArtifactError where a tensor or fact is not what its formats declare."""
+    fault = tree_fault(tree, contents.tensors)
+    if fault is None:
+        packed = built(tree, contents.tensors)
+        fault = find_fault(packed, shape_of(name))
+    if fault is not None:
+        raise ArtifactError(f"{model_file(folder)} cannot be read: layer {name!r} {fault}; save the model again.")
+    return packed
+
+
+def layer_from(
+    name: str, entry: Mapping[str, Any], contents: reading.Contents, folder: Path, shape_of: ShapeOf
+) -> QuantizedLayer:
     """One layer's result, as it was when it was saved."""
     return QuantizedLayer(
         name=name,
-        packed=tree_from_dict(entry["packed"], contents.tensors),
+        packed=tree_from(name, entry["packed"], contents, folder, shape_of),
         recipe=Recipe.from_dict(entry["recipe"]),
         ledger=BitLedger.from_dict(contents.ledger["layers"][name]),
         relative_error=entry["relative_error"],
@@ -78,9 +106,33 @@ def tensor_names(tree: Mapping[str, Any]) -> set[str]:
     return set(tree["tensors"].values()).union(*(tensor_names(child) for child in tree["children"]))
 
 
-def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tensor], cache: Cache) -> nn.Module:
-    """The model's module, float32 and in eval mode, with packed layers; the replaced weights are never allocated."""
-    module: Any = architecture.empty_module(architecture.read_config(folder, packed=True))
+def shape_in(module: nn.Module, name: str) -> tuple[int, int]:
+    """The shape that a layer has in a module; ArtifactError where it has no such layer."""
+    part = dict(module.named_modules()).get(name)
+    if part is None or not is_linear(part):
+        raise ArtifactError(f"layer {name!r} is saved, but the model of its config.json has no such layer; save the model again.")
+    return matrix_shape(part)
+
+
+def check_others(folder: Path, module: nn.Module, layers: Collection[str], others: Mapping[str, Tensor]) -> None:
+    """Raise ArtifactError where a tensor beside the layers is none of the module's, has another shape, or is not finite."""
+    file, replaced = model_file(folder), {f"{name}.weight" for name in layers}
+    expected = dict(chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)))
+    for name, tensor in others.items():
+        if name in replaced or name not in expected:
+            raise ArtifactError(f"{file} holds a tensor {name!r}, which its architecture does not have; save the model again.")
+        shape, there = list(tensor.shape), expected[name]
+        if shape != list(there.shape) or tensor.is_floating_point() != there.is_floating_point():
+            wanted = f"{there.dtype} {list(there.shape)}"
+            raise ArtifactError(f"{file} holds {name!r} as {tensor.dtype} {shape}, which must be {wanted}; save the model again.")
+        if tensor.is_floating_point() and (bad := not_finite(tensor)):
+            raise ArtifactError(
+                f"{file} holds {name!r} with {bad:,} of {tensor.numel():,} values that are NaN or infinite; save the model again."
+            )
+
+
+def fill(folder: Path, module: Any, layers: Mapping[str, Packed], others: Mapping[str, Tensor], cache: Cache) -> None:
+    """Put packed layers and all other tensors into an empty module; the replaced weights are never allocated."""
     replace_layers(module, layers, cache)
     size = sum(tensor.nbytes for tensor in others.values()) + HALF * sum(packed.rows * packed.cols for packed in layers.values())
     architecture.fill(module, keep_stored_types(module, others.items()) if streams(size) else others.items())
@@ -90,7 +142,6 @@ def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tenso
     generation = architecture.read_generation_config(folder)
     if generation is not None:
         module.generation_config = generation
-    return module
 
 
 def replace_layers(module: nn.Module, layers: Mapping[str, Packed], cache: Cache) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from workbench.artifact.layout import MODEL, is_artifact
-from workbench.artifact.loading import quantized_in, replace_layers
+from workbench.artifact.loading import quantized_in, replace_layers, shape_in
 from workbench.errors import ArtifactError
 from workbench.models import plugin
 from workbench.models.experts import find_stacks, split_experts
@@ -24,9 +24,15 @@ class SavedModel(plugin.PackedQuantizer):
         if not is_artifact(folder):
             raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
         split_experts(model, find_stacks(model))
-        saved = {name: layer for name, layer in quantized_in(folder).layers.items() if not plugin.lacks_head(model, name)}
+        saved = quantized_in(folder, lambda name: shape_of(model, name)).layers
+        saved = {name: layer for name, layer in saved.items() if not plugin.lacks_head(model, name)}
         layers = {plugin.name_in(model, name): layer.packed for name, layer in saved.items()}
         replace_layers(model, layers, "decoded")
+
+
+def shape_of(model: nn.Module, name: str) -> tuple[int, int] | None:
+    """The shape of a saved layer in the model that is being built, or None for an output head that it does not have."""
+    return None if plugin.lacks_head(model, name) else shape_in(model, plugin.name_in(model, name))
 
 
 def register() -> None:

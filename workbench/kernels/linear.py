@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from workbench.errors import ShapeError
 from workbench.kernels import dispatch
 from workbench.kernels.dispatch import Explanation
 from workbench.kernels.forced import forced
@@ -47,7 +48,15 @@ class PackedLinear(nn.Module):
 
     @classmethod
     def instead_of(cls, module: nn.Module, packed: Packed, **mode: Any) -> "PackedLinear":
-        """The stored form of a linear module, with that module's bias; `cache` and `precision` as above."""
+        """The stored form of a linear module, with that module's bias; `cache` and `precision` as above.
+
+        ShapeError where the module multiplies with a matrix of another shape.
+        """
+        rows, cols = matrix_shape(module)
+        if (rows, cols) != (packed.rows, packed.cols):
+            raise ShapeError(
+                f"a stored matrix is {packed.rows:,} × {packed.cols:,}, but {rows:,} × {cols:,} in the model; take its own."
+            )
         return cls(packed, module._parameters.get("bias"), **mode)
 
     def __getattr__(self, name: str) -> Any:
@@ -108,6 +117,14 @@ class PackedLinear(nn.Module):
         self._prepared.clear()
         self._chosen.clear()
         return self
+
+
+def matrix_shape(module: nn.Module) -> tuple[int, int]:
+    """`(rows, cols)` of the matrix of a linear module: nn.Linear, a packed one, or Conv1D, whose weight is `[cols, rows]`."""
+    if isinstance(module, nn.Linear | PackedLinear):
+        return module.out_features, module.in_features
+    cols, rows = module.get_parameter("weight").shape
+    return rows, cols
 
 
 def resident_bytes(modules: Iterable[nn.Module]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.finite import not_finite
 from workbench.kernels import bitpack, tritpack
 
 HALF = (torch.float16,)
@@ -115,10 +116,10 @@ def finite_numbers(
     """Finite numbers, fp16 unless said otherwise; none of them is 0 unless `zero` is allowed."""
 
     def fault(tensor: Tensor) -> str | None:
-        values = tensor.to(torch.float32)
-        if bad := int((~torch.isfinite(values)).sum()):
+        # what is finite in float64 need not be in float32, in which everything is computed
+        if bad := not_finite(tensor.float() if tensor.dtype == torch.float64 else tensor):
             return f"holds {bad:,} of {tensor.numel():,} values that are NaN or infinite"
-        if not zero and (bad := int((values == 0).sum())):
+        if not zero and (bad := int((tensor == 0).sum())):
             return f"holds {bad:,} of {tensor.numel():,} values that are 0, by which inputs would be divided"
         return None
 

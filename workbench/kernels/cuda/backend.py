@@ -12,6 +12,7 @@ import torch
 from workbench.kernels.composed import Shaped
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.declared import check_tree
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
 CODED = ("planes", "ternary", "uniform", "binary-codebook", "parity-signs")
@@ -57,7 +58,8 @@ def unfit(packed: Packed) -> str | None:
 
 
 def prepare(packed: Packed, mode: Mode) -> Product:
-    """The product with a stored tree."""
+    """The product with a stored tree; ShapeError where it does not hold what its formats declare: loops read without looking."""
+    check_tree(packed)
     from workbench.kernels.cuda import products
 
     return Shaped(products.prepare(packed, mode), packed.rows, packed.cols, "cuda", TYPES)

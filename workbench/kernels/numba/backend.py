@@ -9,12 +9,14 @@ from workbench.kernels.composed import Shaped
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba.formats import refuses
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.declared import check_tree
 
 __all__ = ["prepare", "refuses"]
 
 
 def prepare(packed: Packed, mode: Mode) -> Product:
-    """The product with a stored tree."""
+    """The product with a stored tree; ShapeError where it does not hold what its formats declare: loops read without looking."""
+    check_tree(packed)
     from workbench.kernels.numba import products
 
     return Shaped(products.prepare(packed, mode), packed.rows, packed.cols, "numba")

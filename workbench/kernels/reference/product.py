@@ -7,6 +7,7 @@ from torch.nn.functional import linear as multiply
 
 from workbench.kernels.mode import Mode, check_columns
 from workbench.kernels.packed import Packed
+from workbench.kernels.reference.declared import check_tree
 from workbench.kernels.reference.format import decode, find, linear
 from workbench.kernels.reference.rounding import before_rounding
 from workbench.kernels.reference.transforms import Transformed
@@ -50,5 +51,6 @@ class Undecoded:
 
 
 def prepare(packed: Packed, mode: Mode) -> Decoded | Undecoded:
-    """The product with a stored tree."""
+    """The product with a stored tree; ShapeError where it does not hold what its formats declare."""
+    check_tree(packed)
     return Decoded(packed) if mode.cache == "decoded" else Undecoded(packed)
