@@ -108,8 +108,11 @@ def tensor_names(tree: Mapping[str, Any]) -> set[str]:
 
 def shape_in(module: nn.Module, name: str) -> tuple[int, int]:
     """The shape that a layer has in a module; ArtifactError where it has no such layer."""
-    part = dict(module.named_modules()).get(name)
-    if part is None or not is_linear(part):
+    try:
+        part = module.get_submodule(name)
+    except AttributeError:
+        part = module
+    if not is_linear(part):
         raise ArtifactError(f"layer {name!r} is saved, but the model of its config.json has no such layer; save the model again.")
     return matrix_shape(part)
 

@@ -1,0 +1,75 @@
+"""Saved folders that were changed and signed again: each is refused in one sentence, or runs and equals the reference."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.resigned import FORMS, SIZE, attempt, battery, outcome, plain, save_forms, write_model
+from tests.unit.kernels.conftest import Draw
+from workbench import registry
+from workbench.kernels.packed import Packed
+
+FEW = 60
+MANY = 1560
+OUTCOMES = ("refused", "runs")
+
+
+def drawn() -> dict[str, Packed]:
+    """Every format, alone and in trees, with random contents."""
+    return {name: plain(form(Draw(SIZE, SIZE))) for name, form in FORMS.items()}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A saved model for each form; read only."""
+    root = tmp_path_factory.mktemp("resigned")
+    return save_forms(write_model(root / "model"), drawn(), root / "saved")
+
+
+def test_every_format_is_among_the_forms() -> None:
+    assert {node.format for tree in drawn().values() for _, node in tree.walk()} == set(registry.names("format"))
+
+
+def test_what_was_not_changed_runs(saved: list[Path]) -> None:
+    for folder in saved[::8]:
+        assert outcome(folder) == "runs"
+
+
+def test_a_few_changed_folders_are_refused_or_run(saved: list[Path], tmp_path: Path) -> None:
+    results = [attempt(saved[7 * number % len(saved)], tmp_path / "changed", number) for number in range(FEW)]
+    check(results, FEW)
+
+
+def check(results: list[dict[str, Any]], count: int) -> None:
+    """Every result is one of the two that are allowed, and both occur."""
+    bad = [result for result in results if result["outcome"].partition(":")[0] not in OUTCOMES]
+    assert not bad, "\n".join(map(str, bad[:20]))
+    kinds = Counter(result["outcome"].partition(":")[0] for result in results)
+    assert sum(kinds.values()) == count
+    assert kinds["refused"] > count // 2
+    assert kinds["runs"] > count // 50
+
+
+@pytest.mark.complete
+@pytest.mark.slow
+def test_every_changed_folder_is_refused_or_runs(tmp_path: Path) -> None:
+    trees = {**drawn(), **{name: plain(tree) for name, tree in battery()}}
+    save_forms(write_model(tmp_path / "model"), trees, tmp_path / "saved")
+    results: list[dict[str, Any]] = []
+    first = 0
+    while first < MANY:
+        command = [sys.executable, "-m", "tests.resigned", str(tmp_path / "saved"), str(first), str(MANY)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        results += [line for line in lines if "outcome" in line]
+        if done.returncode == 0:
+            break
+        first = lines[-1]["begins"] if lines else first
+        results.append({"number": first, "outcome": f"crashed: {done.returncode}, {done.stderr[-500:]}"})
+        first += 1
+    check(results, MANY)
