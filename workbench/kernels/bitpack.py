@@ -52,6 +52,9 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     if stream.numel() < size:
         raise ShapeError(f"{count} codes of {width} bits need {size} bytes; the stream has {stream.numel()}.")
     used = stream[:size]
+    if 8 % width == 0:  # no code lies in two bytes
+        shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=stream.device)
+        return (used[:, None] >> shifts & ((1 << width) - 1)).view(-1)[:count].to(torch.int32)
     blocks = torch.nn.functional.pad(used, (0, -size % width)).view(-1, width).to(torch.int32)
     out = torch.empty(len(blocks), 8, dtype=torch.int32, device=stream.device)
     for lane in range(8):

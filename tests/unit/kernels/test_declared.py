@@ -72,7 +72,7 @@ def test_every_fact_out_of_range_is_named(example: Packed, value: Any) -> None:
         for name in node.facts:
             fault = find_fault(exchanged(example, path, facts={**node.facts, name: value}))
             if (name, value) != ("hadamard", True):
-                assert f"has {name} = {value!r} and must have" in str(fault)
+                assert f"has {name} = {value!r}, which must be" in str(fault)
         assert "has the fact 'more'" in str(find_fault(exchanged(example, path, facts={**node.facts, "more": 1})))
         lacking = [{key: fact for key, fact in node.facts.items() if key != name} for name in node.facts]
         for facts in lacking if node.format != "rotated" else []:

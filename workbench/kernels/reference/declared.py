@@ -61,7 +61,7 @@ def fact_faults(packed: Packed) -> Iterator[str]:
             if not spec.optional:
                 yield f"lacks the fact {name!r}, {spec.allowed}"
         elif not spec.fits(packed.facts[name]):
-            yield f"has {name} = {shortened(packed.facts[name])} and must have {spec.allowed}"
+            yield f"has {name} = {shortened(packed.facts[name])}, which must be {spec.allowed}"
     if surplus := sorted(packed.facts.keys() - declared):
         yield f"has the fact {surplus[0]!r}, which the format does not have"
 

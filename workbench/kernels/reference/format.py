@@ -123,7 +123,7 @@ def span_fact(packed: Packed) -> tuple[str, FactSpec]:
 
 def weights_in(packed: Packed, mask: Tensor | None) -> int:
     """How many weights are stored: all of them, or those inside the mask."""
-    return packed.rows * packed.cols if mask is None else int(mask.sum())
+    return packed.rows * packed.cols if mask is None else int(mask.count_nonzero())
 
 
 def group_count(packed: Packed) -> int:
