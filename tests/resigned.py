@@ -306,9 +306,14 @@ CHANGES: list[Change] = [
 ]
 
 
+def contents(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the recipe of a saved folder."""
+    return load_file(folder / MODEL), json.loads((folder / RECIPE).read_text())
+
+
 def changed(source: Path, target: Path, number: int) -> str:
     """Write change `number` of a saved folder with digests that fit; what was changed, in words."""
-    tensors, recipe = load_file(source / MODEL), json.loads((source / RECIPE).read_text())
+    tensors, recipe = contents(source)
     chance = random.Random(number)
     tree, said = recipe["layers"][LAYER]["packed"], None
     while said is None:
@@ -340,6 +345,8 @@ def outcome(folder: Path) -> str:
         assert "\n" not in sentence, sentence
         assert len(sentence) < LONGEST_SENTENCE, sentence
         return f"refused: {sentence}"
+    with torch.inference_mode():
+        model.module(torch.arange(4).view(1, 4))
     x = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(1))
     for part in model.module.modules():
         if isinstance(part, PackedLinear) and backend.refuses(part.packed, 3) is None:
@@ -351,8 +358,6 @@ def outcome(folder: Path) -> str:
                     assert (y - expected).norm() < BOUND * size or distance(y, x, part.packed) < BOUND, (
                         "numba is not the reference"
                     )
-    with torch.inference_mode():
-        model.module(torch.arange(4).view(1, 4))
     return "runs"
 
 

@@ -1,6 +1,7 @@
 """Saved folders that were changed and signed again: each is refused in one sentence, or runs and equals the reference."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.resigned import FORMS, SIZE, attempt, battery, outcome, plain, save_forms, write_model
+from tests.resigned import FORMS, LAYER, SIZE, attempt, battery, contents, outcome, plain, save_forms, sign, write_model
 from tests.unit.kernels.conftest import Draw
 from workbench import registry
+from workbench.artifact import load
+from workbench.errors import ArtifactError
 from workbench.kernels.packed import Packed
 
 FEW = 60
@@ -43,6 +46,31 @@ def test_what_was_not_changed_runs(saved: list[Path]) -> None:
 def test_a_few_changed_folders_are_refused_or_run(saved: list[Path], tmp_path: Path) -> None:
     results = [attempt(saved[7 * number % len(saved)], tmp_path / "changed", number) for number in range(FEW)]
     check(results, FEW)
+
+
+def cut(source: Path, target: Path) -> Path:
+    """A copy whose signs were cut to nothing: compiled loops would read what is not there."""
+    shutil.copytree(source, target)
+    tensors, recipe = contents(target)
+    name = f"{LAYER}||signs"
+    sign(target, {**tensors, name: tensors[name][:0]}, recipe)
+    return target
+
+
+CUT = rf"layer '{LAYER}' of format 'planes' has a tensor 'signs' that is uint8 \[0\] and must be uint8 \[288\] \(48 × 48, planes=1"
+
+
+def test_signs_that_were_cut_to_nothing_are_named(saved: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=CUT):
+        load(cut(saved[0], tmp_path / "cut"))
+
+
+def test_transformers_gets_the_same_sentence(saved: list[Path], tmp_path: Path) -> None:
+    import transformers
+
+    with pytest.raises(ArtifactError, match=CUT):
+        transformers.AutoModelForCausalLM.from_pretrained(cut(saved[0], tmp_path / "cut"))
+    transformers.AutoModelForCausalLM.from_pretrained(saved[0])
 
 
 def check(results: list[dict[str, Any]], count: int) -> None:
