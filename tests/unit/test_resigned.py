@@ -51,13 +51,15 @@ def test_a_few_changed_folders_are_refused_or_run(saved: list[Path], tmp_path: P
 def cut(source: Path, target: Path) -> Path:
     """A copy whose signs were cut to nothing: compiled loops would read what is not there."""
     shutil.copytree(source, target)
-    tensors, recipe = contents(target)
+    tensors, recipe = contents(source)  # of the target they would be read from the file that is written
     name = f"{LAYER}||signs"
     sign(target, {**tensors, name: tensors[name][:0]}, recipe)
     return target
 
 
-CUT = rf"layer '{LAYER}' of format 'planes' has a tensor 'signs' that is uint8 \[0\] and must be uint8 \[288\] \(48 × 48, planes=1"
+CUT = (
+    rf"layer '{LAYER}' of format 'planes' has a tensor 'signs' that is uint8 \[0\] and must be uint8 \[288\] \(48 × 48, planes=1"
+)
 
 
 def test_signs_that_were_cut_to_nothing_are_named(saved: list[Path], tmp_path: Path) -> None:
