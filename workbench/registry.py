@@ -43,7 +43,7 @@ def find(kind: str, name: str) -> Any:
     return shelf[name]
 
 
-def make(kind: str, name: str, **fields: Any) -> Any:
+def make(kind: str, name: str, /, **fields: Any) -> Any:
     """Build a registered part with the given fields; errors name the field and the fields there are."""
     part = find(kind, name)
     known = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []

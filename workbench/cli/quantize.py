@@ -9,7 +9,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.output import emit, progress
-from workbench.errors import ArtifactError, RecipeError
+from workbench.errors import ArtifactError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,10 +148,7 @@ def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
     if plan is None or recipe is not None:
         given = "neither --recipe nor --plan is" if plan is None else "both --recipe and --plan are"
         raise typer.BadParameter(f"{given} given; use exactly one of them.")
-    try:
-        return LayerPlan.from_json(plan.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"the plan {plan} cannot be read ({error.strerror}); `workbench allocate` writes one.") from error
+    return LayerPlan.read(plan)
 
 
 def recipes_in(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
