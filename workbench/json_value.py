@@ -7,6 +7,7 @@ what stands there and what is allowed; it is raised as the kind of `WorkbenchErr
 import json
 import math
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -21,11 +22,12 @@ LIMIT_BYTES = 1 << 26  # a plan with a rule for each of 50,000 experts takes hal
 LEVELS = 100  # of objects and lists inside each other; Python's own reader ends at about a thousand
 DIGITS = 100  # of one number; a float holds whatever has so few
 LARGEST = 2**63 - 1  # what torch takes as a size, a count or a seed
-SHOWN = 60  # characters of a wrong value in a sentence
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # strings with their escapes, and everything else that opens and closes nothing; possessive throughout, so that no text is slow
 FLAT = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[^\[\]{}"]++)++', re.DOTALL)
 STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+BRIEF = reprlib.Repr()  # of a wrong value, in a sentence
+BRIEF.maxlevel, BRIEF.maxdict, BRIEF.maxstring = 2, 3, 60
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
@@ -259,9 +261,4 @@ def check_characters(value: Any, document: str, error: type[WorkbenchError]) -> 
 
 def brief(value: Any) -> str:
     """A value short enough for a sentence."""
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, Mapping):
-        return "an object"
-    words = repr(value[: SHOWN + 1]) if isinstance(value, str) else repr(value)
-    return words if len(words) <= SHOWN else f"{words[:SHOWN]} …"
+    return BRIEF.repr(value)

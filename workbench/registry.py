@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from workbench.errors import RecipeError
+from workbench.json_value import brief
 
 T = TypeVar("T")
 
@@ -57,4 +58,4 @@ def unknown(what: str, given: str, known: list[str]) -> str:
     """One sentence for a name that does not exist, with the nearest name that does."""
     near = difflib.get_close_matches(given, known, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {given!r}.{guess} Known: {', '.join(known) or 'none'}."
+    return f"unknown {what} {brief(given)}.{guess} Known: {', '.join(known) or 'none'}."

@@ -82,7 +82,7 @@ def check_layer(value: JsonValue) -> None:
     for name in ("bits_per_weight", "nominal_bits"):
         field(value, name).as_number(0)
     for name in ("relative_error", "output_error"):
-        field(value, name).as_optional(lambda error: error.as_number(0))
+        field(value, name).as_optional(JsonValue.as_number)
 
 
 def check_figures(value: JsonValue) -> None:

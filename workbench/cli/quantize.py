@@ -166,7 +166,7 @@ def stored_bytes(folder: Path) -> int:
 def file_bits(folder: Path) -> float:
     """Stored bits per weight of everything that was saved, by the ledger of the file."""
     from workbench.artifact.layout import LEDGER
-    from workbench.artifact.reading import read_json
+    from workbench.artifact.reading import read_document
     from workbench.bits import BitLedger
 
-    return BitLedger.from_dict(read_json(folder / LEDGER)["model"]).bits_per_weight
+    return BitLedger.from_dict(read_document(folder / LEDGER).get("model")).bits_per_weight

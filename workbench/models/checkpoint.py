@@ -4,7 +4,6 @@ Opening reads the headers of all shards and checks them against the index; `read
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from workbench.errors import ModelError
 from workbench.finite import not_finite
+from workbench.json_value import read
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -93,11 +93,10 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         return [folder / WHOLE], {}
     if not (folder / INDEX).is_file():
         raise no_safetensors(folder)
-    try:
-        indexed = dict(json.loads((folder / INDEX).read_text())["weight_map"])
-        names = sorted(set(map(Path, indexed.values())))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / INDEX} is not a safetensors index; download it again.") from error
+    advice = "it is not a safetensors index: download it again"
+    shards = read(folder / INDEX, error=ModelError).get("weight_map", advice)
+    indexed = {tensor: shard.as_text() for tensor, shard in shards.items()}
+    names = sorted(set(map(Path, indexed.values())))
     elsewhere = [path for path in names if path.name != str(path)]
     if elsewhere:
         raise ModelError(

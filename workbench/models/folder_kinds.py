@@ -3,11 +3,11 @@
 Recognised by names and first bytes alone; nothing here opens weights.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import ModelError
+from workbench.json_value import read
 from workbench.models.checkpoint import INDEX, WHOLE, find_pickles
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -126,8 +126,8 @@ def has(folder: Path, *names: str) -> bool:
 def read_json(file: Path) -> Any:
     """A JSON document, or None where there is none that can be read: this module only describes."""
     try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        return read(file, error=ModelError, foreign=True).value
+    except ModelError:
         return None
 
 
