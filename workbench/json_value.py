@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 LIMIT_BYTES = 1 << 26  # a plan with a rule for each of 50,000 experts takes half of it
 LEVELS = 100  # of objects and lists inside each other; Python's own reader ends at about a thousand
+NAME_BYTES = 255  # of a file, as most systems allow
 DIGITS = 100  # of one number; a float holds whatever has so few
 LARGEST = 2**63 - 1  # what torch takes as a size, a count or a seed
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -257,6 +258,11 @@ def check_characters(value: Any, document: str, error: type[WorkbenchError]) -> 
     except UnicodeEncodeError as problem:
         half = f"\\u{ord(problem.object[problem.start]):04x}"
         raise error(f"{document} holds {half}, half of a surrogate pair, which is no character; write it as UTF-8.") from None
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name from a document can be that of a file in the document's own folder."""
+    return bool(name) and Path(name).name == name and "\0" not in name and len(name.encode()) <= NAME_BYTES
 
 
 def brief(value: Any) -> str:

@@ -14,6 +14,8 @@ from workbench.json_value import brief
 
 T = TypeVar("T")
 
+LONGEST = 200  # characters of a name that are compared with those there are
+
 _parts: dict[str, dict[str, Any]] = {}
 
 
@@ -56,6 +58,6 @@ def make(kind: str, name: str, /, **fields: Any) -> Any:
 
 def unknown(what: str, given: str, known: list[str]) -> str:
     """One sentence for a name that does not exist, with the nearest name that does."""
-    near = difflib.get_close_matches(given, known, n=1)
+    near = difflib.get_close_matches(given[:LONGEST], known, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {brief(given)}.{guess} Known: {', '.join(known) or 'none'}."

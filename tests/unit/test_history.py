@@ -1,5 +1,6 @@
 """History: a tree of typed steps that can be walked, told in words, written to one file and repeated as a cell."""
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,26 @@ def test_its_cell_takes_the_same_steps(session: Session) -> None:
     again = names["session"]
     assert again.choice == session.choice
     torch.testing.assert_close(again.result.weight(), session.result.weight(), rtol=0, atol=0)
+
+
+def test_a_file_cannot_plant_code_in_the_cell(session: Session, shared: SharedModel) -> None:
+    document = json.loads(saved.to_json(walked(session)))
+    for number, step in enumerate(document["history"]["steps"]):
+        step["choice"]["recipe"] |= {"name": "rtn", "settings": {f"bits={number}) or print(": 1}}
+        step["choice"]["prompt"] = "'); print('"
+    other = Session(shared)
+    saved.from_json(other, json.dumps(document))
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(saved.cell(other))) if isinstance(node, ast.Call)}
+    assert "print" not in calls
+    document["history"]["steps"][2]["choice"]["recipe"]["seed"] = "0) or print("
+    with pytest.raises(WorkbenchError, match=r"steps\[2\]\.choice\.recipe\.seed is '0\) or print\('; it must be a whole number"):
+        saved.from_json(other, json.dumps(document))
+
+
+def test_a_long_history_is_read(session: Session, shared: SharedModel) -> None:
+    document = json.loads(saved.to_json(session))
+    first = document["history"]["steps"][0]
+    steps = [first, *({**first, "kind": "ask", "parent": number} for number in range(3000))]
+    other = Session(shared)
+    saved.from_json(other, json.dumps({**document, "history": {"at": 3000, "steps": steps}}))
+    assert other.history.path(3000) == list(range(3001))

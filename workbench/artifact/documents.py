@@ -2,7 +2,7 @@
 
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.json_value import JsonValue
+from workbench.json_value import JsonValue, brief, is_file_name
 from workbench.recipe import LayerPlan, Recipe
 
 ADVICE = "save the model again"
@@ -16,9 +16,12 @@ def check_ledger(value: JsonValue) -> None:
     BitLedger.from_dict(value.get("model", ADVICE))
     for layer in value.get("layers", ADVICE).values():
         BitLedger.from_dict(layer)
-    for names in ("tensors", "files"):
-        for digest in value.get(names, ADVICE).values():
-            digest.as_text()
+    for digest in value.get("tensors", ADVICE).values():
+        digest.as_text()
+    for name, digest in value.get("files", ADVICE).items():
+        digest.as_text()
+        if not is_file_name(name):
+            raise ArtifactError(f"{value.document} lists the file {brief(name)}, which is no name in its own folder; {ADVICE}.")
 
 
 def check_recipe(value: JsonValue, ledger: JsonValue) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.errors import ModelError
 from workbench.finite import not_finite
-from workbench.json_value import read
+from workbench.json_value import brief, is_file_name, read
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -97,11 +97,11 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     shards = read(folder / INDEX, error=ModelError).get("weight_map", advice)
     indexed = {tensor: shard.as_text() for tensor, shard in shards.items()}
     names = sorted(set(map(Path, indexed.values())))
-    elsewhere = [path for path in names if path.name != str(path)]
+    elsewhere = [path for path in names if not is_file_name(str(path))]
     if elsewhere:
         raise ModelError(
-            f"{folder / INDEX} names {len(elsewhere)} shards outside of the folder, first {str(elsewhere[0])!r}; put the shards "
-            f"beside the index and name them without a path."
+            f"{folder / INDEX} names {len(elsewhere)} shards outside of the folder, first {brief(str(elsewhere[0]))}; put the "
+            f"shards beside the index and name them without a path."
         )
     missing = [path.name for path in names if not (folder / path).is_file()]
     if missing or not names:
