@@ -229,7 +229,7 @@ class LayerPlan:
         value = as_value(data, "the plan", RecipeError)
         value.check_version("plan", VERSION)
         value.check_names("version", "rules")
-        rules = value.get("rules", "a list of layers and recipes; `workbench allocate` writes one").elements()
+        rules = value.get("rules", "it is a list of layers and recipes; `workbench allocate` writes one").elements()
         return cls(tuple(cls._read_rule(rule) for rule in rules))
 
     @staticmethod

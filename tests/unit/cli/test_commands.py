@@ -211,7 +211,21 @@ def test_allocate_writes_a_plan_that_quantize_takes(command: Callable[..., Said]
     said = command("quantize", "builtin", "--plan", plan, *options[:2], "--out", out)
     assert (said.status, "both --recipe and --plan are given" in said.err) == (2, True)
     assert "cannot be read (No such file" in command("quantize", "builtin", "--plan", tmp_path / "no", "--out", out).err
-    plan.write_text("[]")
-    assert "the plan is a JSON list" in command("quantize", "builtin", "--plan", plan, "--out", out).err
-    plan.write_text('{"version": 1}')
-    assert "the plan has no 'rules'" in command("quantize", "builtin", "--plan", plan, "--out", out).err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[]", "is []; it must be an object."),
+        (b'{"version": 1}', "has no 'rules'; it is a list of layers and recipes; `workbench allocate` writes one."),
+        (b"\xff\xfe", "is not UTF-8 text (byte 0); save it as UTF-8."),
+        (b"[" * 5000, "is 5,000 levels deep; at most 100 are read."),
+    ],
+    ids=["list", "no-rules", "not-utf-8", "deep"],
+)
+def test_a_file_that_is_no_plan_is_one_line(command: Callable[..., Said], tmp_path: Path, content: bytes, said: str) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(content)
+    answer = command("quantize", "builtin", "--plan", plan, "--out", tmp_path / "out")
+    assert (answer.status, answer.err) == (1, f"error: the plan {plan} {said}\n")
+    assert not (tmp_path / "out").exists()
