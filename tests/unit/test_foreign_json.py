@@ -131,8 +131,8 @@ def outside_of_trees(document: Any, draw: random.Random) -> bytes:
     """Damage to recipe.json that leaves the stored trees alone: what formats declare is checked elsewhere."""
     trees = {name: layer["packed"] for name, layer in document["layers"].items()}
     bare = {**document, "layers": {name: {**layer, "packed": {}} for name, layer in document["layers"].items()}}
-    if draw.random() < 0.2:
-        return mutated(document, draw) if draw.random() < 0.01 else b"{" * draw.choice([1, 5000])
+    if draw.random() < 0.1:
+        return draw.choice([b"{", b"[" * 5000, b"\xff", b'{"version": 2, "version": 2}', b"9" * 5000, b"null"])
     changed = mutated_value(bare, draw)
     layers = changed.get("layers") if isinstance(changed, dict) else None
     for name, layer in layers.items() if isinstance(layers, dict) else ():

@@ -93,9 +93,8 @@ def check_figures(value: JsonValue) -> None:
     for name in FIGURES:
         field(value, name).as_number()
         interval = field(value, f"{name}_interval")
-        ends = interval.as_optional(lambda ends: [end.as_number() for end in ends.elements()])
-        if ends is not None and len(ends) != 2:
-            raise interval.wrong("a list of two numbers, or null")
+        if len([end.as_number() for end in interval.elements()]) != 2:
+            raise interval.wrong("a list of two numbers")
 
 
 def check_origin(value: JsonValue) -> None:
