@@ -22,12 +22,13 @@ from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.block_run import BlockRun, Seen, rounded_inputs
 from workbench.quantizers.contract import Params, Snapshot, Transform
+from workbench.quantizers.distance import relative_error
 from workbench.quantizers.finished import Finished
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.refine import QuantizedBlock
-from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, quantize_layer, relative_error
+from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, quantize_layer
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.refining import RefinedBlock, aim_of, measured, refine
 from workbench.quantizers.sharing import Scopes, mark_transform
