@@ -4,7 +4,7 @@ Text runs through the model document by document; hooks see the input of every l
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -90,17 +90,25 @@ class CalibrationStats(Mapping[str, LayerStats]):
         """Tokens of all texts."""
         return sum(source.tokens for source in self.sources)
 
+    @property
+    def sparse(self) -> dict[str, int]:
+        """Layers that too few tokens came to (see `is_sparse`), such as experts that are hardly ever chosen, and how many."""
+        return {name: own.tokens for name, own in self.items() if is_sparse(own.tokens, len(own.mean), self.tokens)}
+
     def facts(self) -> dict[str, Any]:
-        """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + "."""
-        first, unreached = self.sources[0], {"unreached": list(self.unreached)} if self.unreached else {}
+        """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + ".
+
+        `unreached` lists layers that no token came to, `sparse` has the tokens of layers that too few came to (see `is_sparse`).
+        """
+        first, gaps = self.sources[0], gaps_of(self.unreached, self.sparse)
         if len(self.sources) == 1:
-            return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed, **unreached}
+            return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed, **gaps}
 
         def joined(field: str) -> str:
             return " + ".join(str(getattr(source, field)) for source in self.sources)
 
         texts = {"text": joined("text"), "fingerprint": joined("fingerprint")}
-        return {**texts, "tokens": self.tokens, "seed": joined("seed"), **unreached}
+        return {**texts, "tokens": self.tokens, "seed": joined("seed"), **gaps}
 
     def __add__(self, other: "CalibrationStats") -> "CalibrationStats":
         if {*self, *self.unreached} != {*other, *other.unreached}:
@@ -119,6 +127,21 @@ class CalibrationStats(Mapping[str, LayerStats]):
             layers[name] = sums[pair]
         unreached = {name: cols for name, cols in self.unreached.items() if name in other.unreached}
         return CalibrationStats(layers, self.sources + other.sources, unreached)
+
+
+def is_sparse(layer_tokens: int, cols: int, tokens: int) -> bool:
+    """Whether a layer saw only a part of a text's tokens, and fewer than it has inputs.
+
+    The second moment of fewer tokens than inputs is singular: it says nothing about some directions of the input, in which
+    errors then seem to cost nothing but the damping.
+    """
+    return layer_tokens < min(cols, tokens)
+
+
+def gaps_of(unreached: Iterable[str], sparse: Mapping[str, int]) -> dict[str, Any]:
+    """What a text did not reach, for facts: nothing where it reached all."""
+    gaps = {"unreached": list(unreached), "sparse": dict(sparse)}
+    return {name: layers for name, layers in gaps.items() if layers}
 
 
 def calibrate(

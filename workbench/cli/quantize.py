@@ -92,6 +92,7 @@ def quantize(
         "untied": untied,
         "tokens": result.calibration.get("tokens", 0),
         "unreached": [name for name in result.calibration.get("unreached", []) if name in result.layers],
+        "sparse": {name: tokens for name, tokens in result.calibration.get("sparse", {}).items() if name in result.layers},
         "seed": seed,
         "seconds": time.perf_counter() - begin,
         "changed_tensors": list(result.changed_tensors),
@@ -105,11 +106,8 @@ def quantize(
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
     for name in untied:
         sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
-    if unreached := facts["unreached"]:
-        sentence += (
-            f"\n{len(unreached)} of {len(result.layers)} layers saw no token of the text, first {unreached[0]}: "
-            f"all their errors count alike; calibrate on more tokens"
-        )
+    for gap in result.calibration_gaps():
+        sentence += f"\n{gap}"
     emit(facts, as_json=as_json, text=sentence)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from workbench.calibration import windows
+from workbench.calibration import gaps_of, is_sparse, windows
 from workbench.errors import RecipeError
 from workbench.models.block_pass import Call, hidden_states
 from workbench.models.blocks import BlockRow
@@ -66,6 +66,7 @@ class BlockSequence:
         self.finished = Finished(store, made_from)
         self.changed_tensors: dict[str, Tensor] = {}
         self.unreached: list[str] = []
+        self.sparse: dict[str, int] = {}
         self.steps_left: Iterator[int] = iter(())
         transforms = {name: cast(Transform, recipe.transform) for name, recipe in chosen.items()}
         self.late = {name for name, own in transforms.items() if isinstance(own, Learned) and own.inputs == "quantized"}
@@ -79,8 +80,8 @@ class BlockSequence:
         return 2 if self.looks_first else 1
 
     def facts(self) -> dict[str, Any]:
-        """How the model was calibrated; `unreached` names layers that needed calibration and saw no token, such as experts."""
-        return {**self.calibration, **({"unreached": list(self.unreached)} if self.unreached else {})}
+        """How the model was calibrated; layers that needed it and saw no token, or too few: see `CalibrationStats.facts`."""
+        return {**self.calibration, **gaps_of(self.unreached, self.sparse)}
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The whole run."""
@@ -249,9 +250,11 @@ class BlockSequence:
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
         aim, moment = aim_of(recipe, weight, seen), seen.moment if seen else None
-        if moment is None and needs_moment(recipe):
+        if seen is None and needs_moment(recipe):
             self.unreached.append(name)
             moment = torch.eye(weight.shape[1])  # no token says which errors matter: all count alike
+        elif seen is not None and needs_moment(recipe) and is_sparse(seen.tokens, weight.shape[1], self.calibration["tokens"]):
+            self.sparse[name] = seen.tokens
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name))
         result = yield from place.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
