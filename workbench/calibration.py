@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.models.handle import ModelHandle
     from workbench.models.text import Text
 
+TOKENS = 16_384  # of a text, unless told otherwise
 WINDOW = 2048
 WIDE = 4096
 ROWS = 512  # of a second moment that are made at a time
@@ -148,7 +149,7 @@ def calibrate(
     model: "ModelHandle",
     text: "Text",
     *,
-    tokens: int = 16_384,
+    tokens: int = TOKENS,
     seed: int = 0,
     layers: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
+from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit, progress
 from workbench.errors import ArtifactError, RecipeError
 
@@ -66,6 +67,7 @@ def quantize(
     given: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
     check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
     if output_error and not reads:  # nothing is learned from text: statistics only measure the output error
+        announce_reading(handle, Reading(document, tokens, by_block=True))
         with progress("calibrating", quiet=as_json) as told:
             names = to_calibrate(handle, chosen, layers)
             stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=told, store=Store())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
+from workbench.calibration import TOKENS
 from workbench.errors import RecipeError
 from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
@@ -23,8 +24,6 @@ from workbench.store import Store
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
     from workbench.models.text import Text
-
-TOKENS = 16_384
 
 
 def quantize_model(

@@ -61,7 +61,7 @@ class BlockSequence:
         self.row = BlockRow(model)
         self.windows = list(windows(model, text, tokens, seed))
         seen = sum(window.shape[1] for window in self.windows)
-        self.calibration = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
+        self.calibration: dict[str, Any] = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
         made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
         self.finished = Finished(store, made_from)
         self.changed_tensors: dict[str, Tensor] = {}
