@@ -36,10 +36,10 @@ class BlockRow:
         self._module = architecture.empty_module(model.config)
         # one at a time: each tensor keeps the whole file mapped that it was read from
         self._dtypes: dict[str, torch.dtype] = {}
-        others = self._read_others()
-        architecture.fill(self._module, keep_stored_types(self._module, others) if model.streams else others)
+        tensors = self._read_outside()
+        architecture.fill(self._module, keep_stored_types(self._module, tensors) if model.streams else tensors)
 
-    def _read_others(self) -> Iterator[tuple[str, Tensor]]:
+    def _read_outside(self) -> Iterator[tuple[str, Tensor]]:
         """What the module holds beside its layers, noting the types in which it is stored."""
         for name in self.model.other_names(self.model.layer_names):
             tensor = self.model.tensor(name)

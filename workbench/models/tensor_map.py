@@ -141,8 +141,8 @@ class TensorMap:
             return None
         if any(len(names) != part.layout.experts for names in source.tensors.values()):
             return None
-        own = {pattern: (names[part.expert],) for pattern, names in source.tensors.items()}
-        return self._convert(Source(source.target, own, source.rule), self.checkpoint.read)[part.stack][0]
+        tensors = {pattern: (names[part.expert],) for pattern, names in source.tensors.items()}
+        return self._convert(Source(source.target, tensors, source.rule), self.checkpoint.read)[part.stack][0]
 
     def _find_sources(self) -> tuple[str, ...]:
         """Note every tensor's source under the module's names and check its shape; what the module has no use for is returned."""
