@@ -64,7 +64,7 @@ def _empty_block(block: nn.Module, _inputs: Any, _output: Any) -> None:
 
 
 def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Put embeddings and output heads into `module` in their stored, narrow types; the caller puts those that are yielded there."""
+    """Put embeddings and output heads into `module` in their stored, narrow types; the caller puts in those that are yielded."""
     embedding, head = cast(Any, module).get_input_embeddings(), cast(Any, module).get_output_embeddings()
     paths = {id(part): path for path, part in module.named_modules()}
     weights = {f"{paths[id(part)]}.weight": part for part in (embedding, head) if _can_stay_narrow(part)}
