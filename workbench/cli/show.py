@@ -13,7 +13,8 @@ def layers(model: Model, as_json: Json = False) -> None:
     lines = [table.to_string(index=False)]
     for name in handle.optional_names:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
-        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'")
+        tied = f"; {handle.tied_head} is tied to it and follows" if name == handle.embedding_name and handle.tied_head else ""
+        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{tied}")
     facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
     emit(facts, as_json=as_json, text="\n".join(lines))
 
