@@ -106,7 +106,10 @@ def stand_in(
     model: ModelHandle, name: str, layer: QuantizedLayer, gain: Tensor | None = None, bias: Tensor | None = None
 ) -> Change:
     """A weight where that is all there is to a layer, else a module."""
-    rounds = bool(rounded_bits(layer.packed)) and model.layer(name).role != "embedding"  # then the layer is more than a weight
+    rounds = bool(rounded_bits(layer.packed)) and model.layer(name).role in (
+        "block",
+        "head",
+    )  # then the layer is more than a weight
     if not rounds and bias is None:
         return layer.weight() if gain is None else layer.weight() * gain
     own = model.module.get_submodule(name)._parameters.get("bias") if bias is None else bias.float()

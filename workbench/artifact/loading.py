@@ -11,11 +11,12 @@ from workbench.artifact.layout import tree_from_dict
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.kernels.embedding import PackedEmbedding
+from workbench.kernels.packed_module import PackedEmbedding, PackedModule
 from workbench.kernels.linear import PackedLinear
 from workbench.kernels.mode import Cache
 from workbench.kernels.packed import Packed
 from workbench.models import architecture
+from workbench.models.layers import is_router
 from workbench.models.streaming import keep_stored_types, streams
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
@@ -113,7 +114,9 @@ def shares(module: nn.Module, weight: str, source: str) -> bool:
 def put_packed(module: nn.Module, name: str, packed: Packed, cache: Cache) -> None:
     """Put the stored form of one layer into its place."""
     part = module.get_submodule(name)
-    if isinstance(part, nn.Embedding):
+    if is_router(part):
+        module.set_submodule(name, PackedModule.instead_of(part, packed, cache=cache))
+    elif isinstance(part, nn.Embedding):
         module.set_submodule(name, PackedEmbedding.instead_of(part, packed, cache=cache))
     else:
         module.set_submodule(name, PackedLinear.instead_of(part, packed, cache=cache))

@@ -33,7 +33,7 @@ class ModelHandle:
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
     `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
-    outside of the blocks, which are quantized only where somebody names them. `lock` is held while layers are swapped and during
+    that are quantized only where somebody names them. `lock` is held while layers are swapped and during
     each forward pass.
     """
 
@@ -66,8 +66,13 @@ class ModelHandle:
 
     @property
     def optional_names(self) -> list[str]:
-        """Names of the output head and the token embedding, which patterns match only where they spell their last part."""
+        """Names of routers, output head and token embedding, which patterns match only where they spell their last part."""
         return list(self._optional)
+
+    @property
+    def router_names(self) -> list[str]:
+        """Names of the routers of mixtures of experts, in the model's order."""
+        return [name for name, layer in self._optional.items() if layer.role == "router"]
 
     @property
     def head_name(self) -> str | None:
@@ -95,7 +100,7 @@ class ModelHandle:
         return self._tensors.checkpoint.fingerprint
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
-        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too, in no block."""
+        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too."""
         return layer_table([*self._layers.values(), *(self._optional.values() if optional else ())])
 
     def layer(self, name: str) -> Layer:

@@ -1,7 +1,8 @@
-"""Which modules of a model are layers to quantize: the linear maps inside its blocks; on request its head and embedding."""
+"""Which modules of a model are layers to quantize: the linear maps inside its blocks; head, embedding, routers on request."""
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 PLAIN_SUBCLASSES = {"FalconLinear"}  # x Wᵀ + b, written otherwise
 
-Role = Literal["block", "head", "embedding"]
+ROUTER = re.compile(r"Router|TopK|MoEGate|MoeGate")  # classes that choose experts for a token
+
+Role = Literal["block", "router", "head", "embedding"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Layer:
 
     `name` is the module's; `transposed` says that its parameter is `[cols, rows]` (GPT-2's Conv1D). `block` counts transformer
     blocks, None outside of them; `matrix` is the name inside the block. `expert` is the expert's number in a mixture, None for a
-    layer that every token passes. `role` is "block" for the linear maps of the blocks, else that of an optional layer; the rows
-    of an "embedding" are looked up by token, so that it has no input to calibrate on.
+    layer that every token passes. `role` is "block" for the linear maps of the blocks, else that of an optional layer: a "router"
+    multiplies and then chooses experts, the rows of an "embedding" are looked up by token and have no input to calibrate on.
     """
 
     name: str
@@ -84,12 +87,12 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
 
 
 def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
-    """The layers that are quantized only where somebody names them: the output head and the token embedding, tied or not.
+    """The layers that are quantized only where somebody names them: routers, and the output head and token embedding, tied or not.
 
     A head that is tied together with other tensors (its bias, a second head) is none, since it cannot be untied alone; nor is an
     embedding that another module than the head has its weight from.
     """
-    layers: dict[str, Layer] = {}
+    layers = find_routers(module, tensors)
     head, embedding = cast(Any, module).get_output_embeddings(), cast(Any, module).get_input_embeddings()
     if (path := path_outside_blocks(module, head)) is not None and is_linear(head):
         weight = f"{path}.weight"
@@ -106,6 +109,23 @@ def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
             rows, cols = embedding.weight.shape
             layers[path] = Layer(path, None, path, rows, cols, tensors.dtype(stored), transposed=False, role="embedding")
     return layers
+
+
+def find_routers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
+    """The matrices by which mixtures score their experts, where they are no linear layers anyway, each under its router's name."""
+    layers = {}
+    for name, part in module.named_modules():
+        position = split_name(name)
+        if position is not None and is_router(part) and tensors.holds(f"{name}.weight"):
+            rows, cols = part.get_parameter("weight").shape
+            layers[name] = Layer(name, *position, rows, cols, tensors.dtype(f"{name}.weight"), transposed=False, role="router")
+    return layers
+
+
+def is_router(module: nn.Module) -> bool:
+    """Whether a module multiplies with a matrix of its own and chooses experts by the product."""
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 2 and not is_linear(module) and ROUTER.search(type(module).__name__) is not None
 
 
 def path_outside_blocks(module: nn.Module, part: Any) -> str | None:

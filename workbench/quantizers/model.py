@@ -144,6 +144,7 @@ def choose_layers(
             f"names look like {model.layer_names[0]!r}, * matches anything{optional_words(model)}."
         )
     for name, recipe in chosen.items():
+        check_rounding(model, name, recipe)
         check_recipe(recipe, moment_of(model.layer(name), recipe, stats), measured=measured)
     return chosen
 
@@ -161,6 +162,15 @@ def as_one(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[str, Recipe]
     return {name: recipe for name, recipe in chosen.items() if name != head}
 
 
+def check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
+    """Raise RecipeError where a router is to round its input, which its own forward pass reads."""
+    if model.layer(name).role == "router" and recipe.activations.name != "keep":
+        raise RecipeError(
+            f"activations {recipe.activations.name!r} round what a layer reads, and the router {name!r} multiplies by itself; "
+            f"give it a recipe without, by a plan."
+        )
+
+
 def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:
     """The layers that the patterns match; without any choice ("*") also the optional ones that a rule of the plan spells."""
     names = model.select(patterns)
@@ -172,5 +182,7 @@ def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns
 
 def optional_words(model: "ModelHandle") -> str:
     """What a pattern has to spell, for an error that speaks of patterns."""
-    names = model.optional_names
-    return f" but {', '.join(map(repr, names))}, which {'has' if len(names) == 1 else 'have'} to be spelled" if names else ""
+    routers = model.router_names
+    names = [repr(name) for name in (routers[0] if routers else None, model.head_name, model.embedding_name) if name is not None]
+    names[:1] = [f"{len(routers)} routers like {names[0]}"] if routers else names[:1]
+    return f" but {', '.join(names)}, which {'has' if len(names) == 1 else 'have'} to be spelled" if names else ""

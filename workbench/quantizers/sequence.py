@@ -91,7 +91,8 @@ class BlockSequence:
 
     def run(self, index: int, block: nn.Module, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
         """Block `index` at work on what it is called with in the quantized and in the original model."""
-        layers = {name: block.get_submodule(self.row.within(index, name)) for name in self.row.layers[index]}
+        names = [*self.row.layers[index], *(name for name in self.row.routers[index] if name in self.chosen)]
+        layers = {name: block.get_submodule(self.row.within(index, name)) for name in names}
         experts = {name for name in layers if self.model.layer(name).expert is not None}
         return BlockRun(block, layers, calls, original_calls, dict(block.named_parameters()), experts)
 
@@ -281,7 +282,8 @@ class BlockSequence:
 
     def blocks_of(self, names: Collection[str]) -> list[int]:
         """The blocks that one of these layers is in."""
-        return [index for index, layers in enumerate(self.row.layers) if not set(layers).isdisjoint(names)]
+        pairs = enumerate(zip(self.row.layers, self.row.routers, strict=True))
+        return [index for index, (layers, routers) in pairs if not {*layers, *routers}.isdisjoint(names)]
 
     def refine(
         self,

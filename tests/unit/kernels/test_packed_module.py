@@ -6,7 +6,7 @@ from torch import nn
 
 import workbench as wb
 from workbench.kernels import bitpack
-from workbench.kernels.embedding import PackedEmbedding
+from workbench.kernels.packed_module import PackedEmbedding
 from workbench.kernels.matrix import resident_bytes
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference import decode
