@@ -106,10 +106,8 @@ def stand_in(
     model: ModelHandle, name: str, layer: QuantizedLayer, gain: Tensor | None = None, bias: Tensor | None = None
 ) -> Change:
     """A weight where that is all there is to a layer, else a module."""
-    rounds = bool(rounded_bits(layer.packed)) and model.layer(name).role in (
-        "block",
-        "head",
-    )  # then the layer is more than a weight
+    # a layer that rounds its input is more than a weight; an embedding has none that could be rounded
+    rounds = bool(rounded_bits(layer.packed)) and model.layer(name).role in ("block", "head")
     if not rounds and bias is None:
         return layer.weight() if gain is None else layer.weight() * gain
     own = model.module.get_submodule(name)._parameters.get("bias") if bias is None else bias.float()

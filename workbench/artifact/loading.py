@@ -11,10 +11,10 @@ from workbench.artifact.layout import tree_from_dict
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.kernels.packed_module import PackedEmbedding, PackedModule
 from workbench.kernels.linear import PackedLinear
 from workbench.kernels.mode import Cache
 from workbench.kernels.packed import Packed
+from workbench.kernels.packed_module import PackedEmbedding, PackedModule
 from workbench.models import architecture
 from workbench.models.layers import is_router
 from workbench.models.streaming import keep_stored_types, streams

@@ -13,9 +13,7 @@ def layers(model: Model, as_json: Json = False) -> None:
     lines = [table.to_string(index=False)]
     if routers := handle.router_names:
         pattern = f"*.{routers[0].rpartition('.')[2]}"
-        lines.append(
-            f"{len(routers)} routers ({routers[0]}, ...) are quantized only where they are named: --layers '*,{pattern}'"
-        )
+        lines.append(f"{len(routers)} routers like {routers[0]} are quantized only where they are named: --layers '*,{pattern}'")
     for name in handle.optional_names[len(routers) :]:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
         tied = f"; {handle.tied_head} is tied to it and follows" if name == handle.embedding_name and handle.tied_head else ""

@@ -77,7 +77,7 @@ class BlockRow:
     def run_through(
         self, windows: Iterable[Tensor], last: str | None = None
     ) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
-        """Run a text through the model, block by block: each block's layers and routers by name, and `run(number)` for each window.
+        """Run a text through the model, block by block: its layers and routers by name, and `run(number)` for each window.
 
         All windows have to be run before the next block is asked for. The output head `last` comes behind the blocks.
         """

@@ -87,7 +87,7 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
 
 
 def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
-    """The layers that are quantized only where somebody names them: routers, and the output head and token embedding, tied or not.
+    """The layers that are quantized only where somebody names them: routers, output head and token embedding, tied or not.
 
     A head that is tied together with other tensors (its bias, a second head) is none, since it cannot be untied alone; nor is an
     embedding that another module than the head has its weight from.
@@ -112,7 +112,7 @@ def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
 
 
 def find_routers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
-    """The matrices by which mixtures score their experts, where they are no linear layers anyway, each under its router's name."""
+    """The matrices by which mixtures score their experts, each under its router's name; some are linear layers anyway."""
     layers = {}
     for name, part in module.named_modules():
         position = split_name(name)

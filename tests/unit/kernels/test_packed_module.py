@@ -6,9 +6,9 @@ from torch import nn
 
 import workbench as wb
 from workbench.kernels import bitpack
-from workbench.kernels.packed_module import PackedEmbedding
 from workbench.kernels.matrix import resident_bytes
 from workbench.kernels.packed import Packed
+from workbench.kernels.packed_module import PackedEmbedding
 from workbench.kernels.reference import decode
 from workbench.kernels.rows import take_rows
 from workbench.quantizers.contract import finish
