@@ -160,17 +160,18 @@ def calibrate(
     Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most
     min(context, 2048) tokens; the last one is cut so that `tokens` is met exactly. `on_progress(done, tokens)` is called
     after each window. With a `store`, statistics of the same weights, text, tokens, seed and layers are read from disk, and
-    kept there when they are new. Raises ModelError for unknown layers, encoder-decoders and inputs that are not finite.
+    kept there when they are new. A token embedding has no input to measure and is left out. Raises ModelError for unknown layers,
+    encoder-decoders and inputs that are not finite.
     """
     if tokens < 1:
         raise ModelError(f"{tokens} tokens to calibrate on; use 1 or more.")
-    names = model.layer_names if layers is None else [model.layer(name).name for name in layers]
+    names = model.layer_names if layers is None else [name for name in layers if model.layer(name).role != "embedding"]
     if model.config.is_encoder_decoder:
         raise ModelError(
             f"{model.source!r} is an encoder-decoder, which is not run on plain text; quantize its layers without statistics."
         )
     if not names:
-        raise ModelError("no layers to calibrate; give at least one name, or None for all.")
+        raise ModelError("no layers to calibrate; give at least one that is no embedding, or None for all.")
     place = key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
     if store is not None and (entry := store.get(place)) is not None:
         return from_entry(entry)
@@ -208,7 +209,7 @@ def measure_by_block(
 ) -> dict[str, LayerStats]:
     """The same with one block's weights and sums in memory; finished statistics are kept on disk."""
     wanted, done = set(names), dict[str, LayerStats]()
-    last = next((name for name in model.optional_names if name in wanted), None)
+    last = model.head_name if model.head_name in wanted else None
     steps = len(model.block_names) + (last is not None)
     for number, (layers, run) in enumerate(model.run_blocks(cut, last)):
         collector = Collector()

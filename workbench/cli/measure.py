@@ -198,7 +198,7 @@ def bits_text(facts: dict[str, Any]) -> str:
 
 def running(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any]:
     """What the model takes in memory while it runs, and how fast it writes."""
-    from workbench.kernels.linear import resident_bytes
+    from workbench.kernels.matrix import resident_bytes
 
     return {
         "resident_bytes": resident_bytes([model.language_model().module]),

@@ -30,7 +30,10 @@ def quantize(
         Path | None, typer.Option("--plan", metavar="FILE", help="What `workbench allocate` wrote, in place of --recipe.")
     ] = None,
     layers: Annotated[
-        str, typer.Option("--layers", metavar="PATTERN,...", help="Which layers, for example '*.mlp.*', or '*,lm_head'.")
+        str,
+        typer.Option(
+            "--layers", metavar="PATTERN,...", help="Which layers, for example '*.mlp.*', or '*,lm_head,*.embed_tokens'."
+        ),
     ] = "*",
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
@@ -78,7 +81,8 @@ def quantize(
         result = fold(handle, result)
     save(result, out, original)
     table, untied = result.table(), [name for name in handle.optional_names if name in result.layers and handle.is_tied(name)]
-    apart = handle.untied_bytes if isinstance(handle, FusedModel) and not set(handle.optional_names) & set(result.layers) else 0
+    apart = handle.untied_bytes if isinstance(handle, FusedModel) and handle.head_name not in result.layers else 0
+    both = handle.tied_head if handle.embedding_name in result.layers else None
     facts: dict[str, Any] = {
         "model": model,
         "out": str(out),
@@ -92,6 +96,7 @@ def quantize(
         "fused": dict(result.fused),
         "untied_bytes": apart,
         "untied": untied,
+        "tied": {} if both is None else {both: handle.embedding_name},
         "tokens": result.calibration.get("tokens", 0),
         "unreached": [name for name in result.calibration.get("unreached", []) if name in result.layers],
         "sparse": {name: tokens for name, tokens in result.calibration.get("sparse", {}).items() if name in result.layers},
@@ -108,6 +113,8 @@ def quantize(
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
     for name in untied:
         sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
+    if both is not None:
+        sentence += f"\n{both} is tied to {handle.embedding_name}: one packed matrix serves both, and counts once"
     for gap in result.calibration_gaps():
         sentence += f"\n{gap}"
     emit(facts, as_json=as_json, text=sentence)

@@ -79,7 +79,7 @@ def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) 
 
 
 def _can_stay_narrow(part: Any) -> bool:
-    return isinstance(part, nn.Embedding) or type(part) is nn.Linear
+    return (isinstance(part, nn.Embedding) and "weight" in part._parameters) or type(part) is nn.Linear
 
 
 @cache

@@ -87,6 +87,10 @@ class TensorMap:
         """Whether the checkpoint has a value for this name."""
         return (self.slices[name].stack if name in self.slices else name) in self._sources
 
+    def equal(self, tied: str, source: str) -> bool:
+        """Whether two tied tensors have one value: only one of them is stored, or both are and do not differ."""
+        return not (self.holds(tied) and self.holds(source)) or torch.equal(self.read(tied), self.read(source))
+
     def converts(self, name: str) -> bool:
         """Whether a tensor is made from others of the checkpoint, rather than lying there as it is."""
         if name in self.slices:

@@ -24,6 +24,7 @@ from workbench.quantizers.block_run import BlockRun, Seen, rounded_inputs
 from workbench.quantizers.contract import Params, Snapshot, Transform
 from workbench.quantizers.distance import relative_error
 from workbench.quantizers.finished import Finished
+from workbench.quantizers.layer import is_measured
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
@@ -56,8 +57,9 @@ class BlockSequence:
         store: Store | None,
     ) -> None:
         self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
-        self.head = next((name for name in model.optional_names if name in chosen), None)
-        check_head(self.head, chosen)
+        self.head, self.embedding = (name if name in chosen else None for name in (model.head_name, model.embedding_name))
+        for name in (self.head, self.embedding):
+            check_outside(name, chosen)
         self.row = BlockRow(model)
         self.windows = list(windows(model, text, tokens, seed))
         seen = sum(window.shape[1] for window in self.windows)
@@ -91,7 +93,8 @@ class BlockSequence:
 
     def run(self, index: int, block: nn.Module, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
         """Block `index` at work on what it is called with in the quantized and in the original model."""
-        layers = {name: block.get_submodule(self.row.within(index, name)) for name in self.row.layers[index]}
+        names = [*self.row.layers[index], *(name for name in self.row.routers[index] if name in self.chosen)]
+        layers = {name: block.get_submodule(self.row.within(index, name)) for name in names}
         experts = {name for name in layers if self.model.layer(name).expert is not None}
         return BlockRun(block, layers, calls, original_calls, dict(block.named_parameters()), experts)
 
@@ -176,8 +179,11 @@ class BlockSequence:
     def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
-        text, original = self.row.start(self.windows, self.head), self.row.start(self.windows, self.head)
         self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
+        original = self.row.start(self.windows, self.head)  # at once up to the first block: with the original embedding
+        if self.embedding is not None:
+            done[self.embedding] = yield from self.quantize_embedding(self.embedding)
+        text = self.row.start(self.windows, self.head)
         reached: set[int] = set()
         for index in self.row.visit(text, original):
             reached.add(index)
@@ -211,6 +217,16 @@ class BlockSequence:
         """The next step of the second pass."""
         count = len(self.chosen) + len(self.learning()) + len(self.refining())
         return Place(name, next(self.steps_left), count, self.phases - 1, self.phases)
+
+    def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
+        """The token embedding by its weights alone, before the blocks, which then read what it gives them."""
+        place, result = self.place(name), self.finished.layer(name)
+        if result is None:
+            result = self.scopes.mark((yield from self.quantize(place, None, {})))
+            self.finished.keep_layer(result)
+        self.row.put(name, result.weight())
+        yield place.progress("done", result=result)
+        return result.on_disk() if self.model.streams else result
 
     def quantize_block(
         self, run: BlockRun, states: dict[str, Params], rounding: ExitStack
@@ -250,12 +266,13 @@ class BlockSequence:
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
         aim, moment = aim_of(recipe, weight, seen), seen.moment if seen else None
-        if seen is None and needs_moment(recipe):
-            self.unreached.append(name)
+        measurable = is_measured(self.model.layer(name))
+        if moment is None and needs_moment(recipe):
+            self.unreached += [name] if measurable else []
             moment = torch.eye(weight.shape[1])  # no token says which errors matter: all count alike
         elif seen is not None and needs_moment(recipe) and is_sparse(seen.tokens, weight.shape[1], self.calibration["tokens"]):
             self.sparse[name] = seen.tokens
-        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name))
+        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), measured=measurable)
         result = yield from place.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
 
@@ -269,7 +286,8 @@ class BlockSequence:
 
     def blocks_of(self, names: Collection[str]) -> list[int]:
         """The blocks that one of these layers is in."""
-        return [index for index, layers in enumerate(self.row.layers) if not set(layers).isdisjoint(names)]
+        pairs = enumerate(zip(self.row.layers, self.row.routers, strict=True))
+        return [index for index, (layers, routers) in pairs if not {*layers, *routers}.isdisjoint(names)]
 
     def refine(
         self,
@@ -321,13 +339,13 @@ class BlockSequence:
         return layer
 
 
-def check_head(head: str | None, chosen: Mapping[str, Recipe]) -> None:
-    """Raise RecipeError where the output head has a recipe that learns from the output of a block, which it is not in."""
-    recipe = chosen.get(head or "")
+def check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
+    """Raise RecipeError where a layer outside of the blocks has a recipe that learns from the output of a block."""
+    recipe = chosen.get(name or "")
     if recipe is None or not (recipe.refines or isinstance(recipe.transform, Learned)):
         return
     part = f"refinement {recipe.refinement.name!r}" if recipe.refines else f"transform {recipe.transform.name!r}"
-    raise RecipeError(f"{part} works on the output of a block, and {head!r} is in none; give it a recipe without, by a plan.")
+    raise RecipeError(f"{part} works on the output of a block, and {name!r} is in none; give it a recipe without, by a plan.")
 
 
 def by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
