@@ -25,14 +25,15 @@ class SavedModel(plugin.PackedQuantizer):
             raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
         split_experts(model, find_stacks(model))
         saved = quantized_in(folder, lambda name: shape_of(model, name)).layers
-        saved = {name: layer for name, layer in saved.items() if not plugin.lacks_head(model, name)}
-        layers = {plugin.name_in(model, name): layer.packed for name, layer in saved.items()}
+        names = {name: plugin.name_in(model, name) for name in saved}
+        layers = {alias: saved[name].packed for name, alias in names.items() if alias is not None}
         replace_layers(model, layers, "decoded")
 
 
 def shape_of(model: nn.Module, name: str) -> tuple[int, int] | None:
     """The shape of a saved layer in the model that is being built, or None for an output head that it does not have."""
-    return None if plugin.lacks_head(model, name) else shape_in(model, plugin.name_in(model, name))
+    alias = plugin.name_in(model, name)
+    return None if alias is None else shape_in(model, alias)
 
 
 def register() -> None:

@@ -82,7 +82,7 @@ class HistoryView(Component):
 
     def _take_up(self, content: bytes | None) -> None:
         if content:
-            saved.from_json(self.session, content.decode(errors="replace"))
+            saved.from_json(self.session, content)
             self.live.param.update(choice=self.live.choice + 1, selection=self.live.selection + 1)
 
 

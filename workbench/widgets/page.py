@@ -12,6 +12,7 @@ import panel as pn
 
 from workbench import presets
 from workbench.errors import WorkbenchError
+from workbench.json_value import brief, decode
 from workbench.models import open_model
 from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
@@ -24,6 +25,7 @@ from workbench.widgets.steady import steady_figures
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
 from workbench.widgets.tooltips import tooltips_inside
 
+LONGEST = 18  # digits of a mark
 MARKS = [field.name for field in dataclasses.fields(Selection)]
 
 
@@ -43,9 +45,10 @@ def page(
     """The explorer on `source` for one visitor, as its address says; `recipe` is on the bench at first."""
 
     def explorer() -> Explorer:
-        session, query = Session(shared_model(source), recipe=recipe), address()
+        session, query = Session(shared_model(source), recipe=recipe), dict[str, str]()
         wrong = None
         try:
+            query = address(pn.state.session_args)
             read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
         except WorkbenchError as error:
             wrong = error
@@ -89,9 +92,9 @@ def framed(body: Any) -> pn.viewable.Viewable:
     return pn.Column(body, sizing_mode="stretch_width", styles={**look.page(theme()), "padding": "12px", "min-height": "100vh"})
 
 
-def address() -> dict[str, str]:
-    """What stands in the page's address, by name."""
-    return {name: values[0].decode() for name, values in pn.state.session_args.items() if values}
+def address(arguments: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
+    """What stands in the page's address, by name; WorkbenchError for what is no text."""
+    return {name: decode(values[0], f"{name} in the address", WorkbenchError) for name, values in arguments.items() if values}
 
 
 def read_address(session: Session, query: Mapping[str, str]) -> None:
@@ -129,6 +132,6 @@ def recipe_in(text: str) -> Recipe:
 
 def numbers(name: str, words: list[str]) -> list[int]:
     """Marks in an address as numbers; WorkbenchError for what is none."""
-    if wrong := [word for word in words if not word.isdecimal()]:
-        raise WorkbenchError(f"{name} in the address holds {wrong[0]!r}; it takes whole numbers, as {name}=3,17.")
+    if wrong := [word for word in words if not word.isdecimal() or len(word) > LONGEST]:
+        raise WorkbenchError(f"{name} in the address holds {brief(wrong[0])}; it takes whole numbers, as {name}=3,17.")
     return [int(word) for word in words]

@@ -99,6 +99,18 @@ def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> 
     assert "lm_head (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
 
 
+def test_quantize_the_embedding_too(command: Callable[..., Said], tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.down_proj,lm_head,*.embed_tokens", "--output-error"]
+    said = command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words)
+    assert "lm_head is tied to model.embed_tokens: one packed matrix serves both, and counts once" in said.out
+    assert "was tied" not in said.out
+    facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words, "--json").out)
+    assert (facts["tied"], facts["untied"]) == ({"lm_head": "model.embed_tokens"}, [])
+    assert [row["name"] for row in facts["layers"]] == [LAYER, "model.embed_tokens"]
+    assert [row["output_error"] is None for row in facts["layers"]] == [False, True]
+    assert "model.embed_tokens (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
+
+
 def test_every_figure_says_what_it_is_of(command: Callable[..., Said], story: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "out", ["--recipe", "rtn:bits=4,group=64", "--layers", "*.mlp.*", "--tokens", 100, "--json"]
     made = json.loads(command("quantize", "builtin", "--out", out, *words).out)
@@ -211,7 +223,21 @@ def test_allocate_writes_a_plan_that_quantize_takes(command: Callable[..., Said]
     said = command("quantize", "builtin", "--plan", plan, *options[:2], "--out", out)
     assert (said.status, "both --recipe and --plan are given" in said.err) == (2, True)
     assert "cannot be read (No such file" in command("quantize", "builtin", "--plan", tmp_path / "no", "--out", out).err
-    plan.write_text("[]")
-    assert "the plan is a JSON list" in command("quantize", "builtin", "--plan", plan, "--out", out).err
-    plan.write_text('{"version": 1}')
-    assert "the plan has no 'rules'" in command("quantize", "builtin", "--plan", plan, "--out", out).err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[]", "is []; it must be an object."),
+        (b'{"version": 1}', "has no 'rules'; it is a list of layers and recipes; `workbench allocate` writes one."),
+        (b"\xff\xfe", "is not UTF-8 text (byte 0); save it as UTF-8."),
+        (b"[" * 5000, "is 5,000 levels deep; at most 100 are read."),
+    ],
+    ids=["list", "no-rules", "not-utf-8", "deep"],
+)
+def test_a_file_that_is_no_plan_is_one_line(command: Callable[..., Said], tmp_path: Path, content: bytes, said: str) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(content)
+    answer = command("quantize", "builtin", "--plan", plan, "--out", tmp_path / "out")
+    assert (answer.status, answer.err) == (1, f"error: the plan {plan} {said}\n")
+    assert not (tmp_path / "out").exists()
