@@ -12,10 +12,11 @@ from workbench.analysis.card_file import parse_facts
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job
 from workbench.views.card import Card, card
-from workbench.widgets.component import Component, FigureFrame, data_table, heading, theme
+from workbench.widgets.component import Component, FigureFrame, data_table, theme
 from workbench.widgets.controls import BESIDE, action, evaluation_tokens
 from workbench.widgets.delivery import Delivery
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import heading, paragraph
 
 TOKENS = 2048
 QUESTION = "What was made, and what does it cost?"
@@ -123,5 +124,5 @@ class CardView(Component):
         found = diff_cards(parse_facts(self.other.value, f"the card {self.other.filename}"), self.card.facts)
         table = found.table()
         table[["first", "second"]] = table[["first", "second"]].astype(str)
-        parts = [pn.pane.HTML(f"<p aria-live='polite'>{' '.join([found.answer, *found.skipped])}</p>")]
+        parts = [pn.pane.HTML(paragraph(" ".join([found.answer, *found.skipped])))]
         self.difference[:] = [*parts, data_table(table)] if len(table) else parts

@@ -1,10 +1,13 @@
 """The served page: one model for all visitors, a session for each, everything from this host."""
 
 import dataclasses
+import gc
 import json
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from threading import Timer
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,19 +16,23 @@ import panel as pn
 from workbench import presets
 from workbench.errors import WorkbenchError
 from workbench.json_value import brief, decode
+from workbench.memory import release_memory
 from workbench.models import open_model
 from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
 from workbench.widgets import look
 from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
-from workbench.widgets.notices import Notices, boxed
+from workbench.widgets.notices import Notices, boxed, describe
 from workbench.widgets.offline import EXTENSIONS, local_styles
 from workbench.widgets.steady import steady_figures
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
 from workbench.widgets.tooltips import tooltips_inside
 
 LONGEST = 18  # digits of a mark
+RELEASE_AFTER = 10.0  # seconds
+
+log = logging.getLogger(__name__)
 MARKS = [field.name for field in dataclasses.fields(Selection)]
 
 
@@ -46,11 +53,11 @@ def page(
 
     def explorer() -> Explorer:
         session, query = Session(shared_model(source), recipe=recipe), dict[str, str]()
-        wrong = None
+        wrong: Exception | None = None
         try:
             query = address(pn.state.session_args)
             read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
-        except WorkbenchError as error:
+        except Exception as error:  # noqa: BLE001  an address is typed by anyone; the page says what is wrong with it
             wrong = error
         made = Explorer(session, tabs=tabs, strips=strips, front=query.get("tab", ""))
         if wrong is not None:
@@ -70,10 +77,27 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     tooltips_inside()
     try:
         component = make()
-    except WorkbenchError as error:
-        return framed(pn.pane.HTML(boxed(str(error)), sizing_mode="stretch_width"))
+    except Exception as error:
+        if not isinstance(error, WorkbenchError):
+            log.error("a page could not be built", exc_info=error)
+        return framed(pn.pane.HTML(boxed(describe(error)), sizing_mode="stretch_width"))
     pn.config.exception_handler = teller(component.notices)
+    if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+        pn.state.on_session_destroyed(lambda _: release_soon())
     return framed(component)
+
+
+def release_soon() -> None:
+    """Give the memory of visitors who have left back to the system, once what they had at work has ended."""
+    timer = Timer(RELEASE_AFTER, release)
+    timer.daemon = True
+    timer.start()
+
+
+def release() -> None:
+    """Free what nobody holds any more; a page and its parts hold each other, so they wait for the collector."""
+    gc.collect()
+    release_memory()
 
 
 def teller(notices: Notices) -> Callable[[BaseException], None]:
