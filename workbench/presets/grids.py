@@ -64,6 +64,7 @@ class Gptq(Preset):
                 "column-feedback",
                 order="moment" if in_place else "given",
                 fit_first=self.static_groups,
+                fit_ahead=self.clip == "none",
                 damping=self.damping,
                 repair=self.repair,
             ),

@@ -1,8 +1,9 @@
 """Presets `billm`, `arb-llm` and `stbllm`: salient columns with two sign planes, the rest in magnitude groups with one."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from workbench.errors import RecipeError
 from workbench.presets.preset import Preset, compose, part
 from workbench.quantizers.splits.thresholds import SEARCHES
 from workbench.recipe import Part, Recipe, setting
@@ -10,6 +11,11 @@ from workbench.registry import register
 
 MAPS = "nominal bits leave out the maps of groups and all scales, which are stored and counted here"
 EXACT = "searches run on weights, not on saliencies; a block's error moves on by the exact solve"
+
+
+def released_setting() -> Any:
+    """The setting `released`."""
+    return setting(False, "as the released code does it, which differs from the paper (see the note)")
 
 
 @register("preset", "billm")
@@ -23,9 +29,12 @@ class BiLlm(Preset):
     groups: int = setting(2, "magnitude groups of the weights that are not salient (paper: 2)", low=1, high=3)
     salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
+    released: bool = released_setting()
 
     def build(self) -> Recipe:
         """Closed-form planes with means."""
+        if self.released:
+            return as_released(self, 1, "residual")
         sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
         split = part("split", "groups", groups=self.groups, salient=self.salient, metric="hessian", block=self.block)
         return with_groups([], self.groups, 1, sign, split)
@@ -49,9 +58,14 @@ class ArbLlm(Preset):
     sweeps: int = setting(15, "alternating sweeps over scales and signs", low=0, high=100)
     salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
+    released: bool = released_setting()
 
     def build(self) -> Recipe:
         """Alternating planes."""
+        if self.released:
+            loss = "moment" if self.variant == "x" else "plain"
+            rule = "moment" if self.variant == "x" else "row-column"
+            return as_released(self, 2 if self.bitmap else 1, rule, loss=loss)
         scales = {"scales": "group-column", "mean": False} if self.variant == "rc" else {"scales": "group", "scaling": "moment"}
         sign = {**scales, "group": self.block, "sweeps": self.sweeps, "rescale": False}
         apart = 2 if self.bitmap else 1
@@ -75,12 +89,39 @@ class StbLlm(Preset):
     salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together; a multiple of 8", low=8, high=65536)
 
+    released: bool = released_setting()
+
     def build(self) -> Recipe:
-        """Closed-form planes with means on the kept weights."""
+        """Closed-form planes with means on the kept weights; as released on all."""
+        if self.released:
+            return as_released(self, 1, "residual", groups=3, kept=self.kept)
         sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
         settings = {"groups": 3, "search": "double", "salient": self.salient, "kept": self.kept, "of": 8}
         split = part("split", "groups", **settings, metric="hessian", block=self.block)
         return with_groups([part("coder", "zero")] if self.kept < 8 else [], 3, 1, sign, split)
+
+
+def as_released(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int, rule: str, **other: Any) -> Recipe:
+    """Planes, split and feedback of the released codes; RecipeError for groups that they do not make."""
+    groups = other.get("groups", 2)
+    if getattr(preset, "groups", groups) != groups:
+        raise RecipeError(f"preset {preset.name!r}: the released code makes {groups} groups; use groups={groups} or released=no.")
+    sweeps = {"sweeps": preset.sweeps} if isinstance(preset, ArbLlm) else {}
+    planes = [1] * groups + [2] * salient_groups
+    block, shared = preset.block, {"group": preset.block, "rule": rule, **sweeps}
+    return compose(
+        *(part("coder", "released-sign", planes=count, **shared) for count in planes),
+        split=part(
+            "split",
+            "released-groups",
+            groups=groups,
+            salient=preset.salient,
+            salient_groups=salient_groups,
+            loss=other.get("loss", "plain"),
+            block=block,
+        ),
+        assignment=part("assignment", "released-feedback", block=block, kept=other.get("kept", 8)),
+    )
 
 
 def with_groups(pruned: list[Part], groups: int, salient: int, sign: dict, split: Part) -> Recipe:

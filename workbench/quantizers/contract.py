@@ -266,6 +266,10 @@ class Assignment(QuantizerPart):
         """Whether a layer in a sequence aims at its output in the original model, and so repairs what layers before it lost."""
         return False
 
+    def fitted_together(self, layout: Layout) -> list[tuple[int, int]]:
+        """Columns `(start, stop)` whose parameters are all fitted when the first of them is reached; others span by span."""
+        return []
+
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code every column of `w` once, in place; yield the matrix after each block, coded columns already replaced."""
         raise NotImplementedError

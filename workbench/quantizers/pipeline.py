@@ -88,6 +88,11 @@ class CoderRun:
             self.sweeps.append(Sweeps(self.number, columns.start, columns.stop, fit.sweeps, fit.path))
         return cast(Params, self.params[index])
 
+    def fit_all(self, w: Tensor, start: int, stop: int) -> None:
+        """Fit every span that columns `start:stop` lie in and that is not fitted yet."""
+        for index in range(start // self.span, -(-stop // self.span)):
+            self.fit(w, index)
+
     def told(self) -> list[Sweeps]:
         """What has been fitted since the last time this was asked."""
         news, self.sweeps = self.sweeps, []
@@ -291,19 +296,24 @@ def code_columns(
     coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
     lost, size = torch.zeros(2, cols, dtype=torch.float64)
     fresh: list[slice] = []  # columns coded since the last snapshot; a column that was coded stays as it is
+    layout = Layout(cols, max(run.step for run in runs), min(run.span for run in runs))
+    together = dict(assignment.fitted_together(layout))
 
     def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         coded[start:stop] = True
         fresh.append(slice(start, stop))
         if camera is not None:
             camera.see(current, start, stop)
-        division.reach(current, start - start % widest, min(stop - stop % -widest, cols))
+        last = together.get(start, stop)
+        division.reach(current, start - start % widest, min(last - last % -widest, cols))
+        if last > stop:
+            for run in runs:
+                run.fit_all(current, start, last)
         first, *others = (run.code(current, start, stop, metric) for run in runs)
         for run, values in zip(runs[1:], others, strict=True):
             first = torch.where(run.mask[:, start:stop], values, first)
         return first
 
-    layout = Layout(cols, max(run.step for run in runs), min(run.span for run in runs))
     current = w
     for current in assignment.run(w.clone(), moment, layout, quantize):
         sweeps = [sweeps for run in runs for sweeps in run.told()]
