@@ -2,7 +2,8 @@
 
 Written anew from reading, on GitHub, IST-DASLab/gptq (Apache-2.0), Aaronhuang-778/BiLLM (MIT), ZHITENGLI/ARB-LLM of February
 2025 (Apache-2.0) and pprp/STBLLM as it was before its history was cleared (Apache-2.0, says its README). One layer at a time:
-`w [rows, cols]` and the second moment `h [cols, cols]` of its inputs. `store` rounds what is stored (scales and means); the released codes round nothing.
+`w [rows, cols]` and the second moment `h [cols, cols]` of its inputs. `store` rounds what is stored (scales and means); the
+released codes round nothing.
 """
 
 from collections.abc import Callable

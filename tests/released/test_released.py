@@ -15,13 +15,13 @@ CASES = [(spelled, matrix) for spelled in METHODS for matrix in ("built-in", RAN
 
 @pytest.fixture(scope="module")
 def layers(builtin: ModelHandle) -> dict[str, tuple[Tensor, Tensor]]:
-    """Weights and second moments: of the built-in model, and random ones with a last, short block."""
+    """Weights and second moments: half a layer of the built-in model, and random ones with a last, short block."""
     stats = calibrate(builtin, text("calibration"), tokens=2048, layers=[LAYER])
-    dead = correlated(200)
+    dead = correlated(200) * 1e6  # so that the ones that the released codes put into a dead column's place do not weigh
     dead[7], dead[:, 7] = 0, 0
     w = gaussian(40, 200)
     return {
-        "built-in": (builtin.weight(LAYER).float(), stats[LAYER].moment),
+        "built-in": (builtin.weight(LAYER)[:64].float(), stats[LAYER].moment),
         "random": (w, correlated(200)),
         "dead-input": (w, dead),
     }
@@ -32,5 +32,5 @@ def test_as_released_equals_the_released_code(spelled: str, matrix: str, layers:
     w, h = layers[matrix]
     ours, theirs = quantize(presets.parse(spelled), w, h).weight(), METHODS[spelled](w, h, half).float()
     same = ((ours - theirs).abs() <= 1e-5 * theirs.abs().max()).float().mean().item()
-    assert same > 0.98, f"{same:.2%} of the values are the same"
+    assert same > 0.99, f"{same:.2%} of the values are the same"
     assert loss(w, ours, h) == pytest.approx(loss(w, theirs, h), rel=1e-3)
