@@ -31,7 +31,7 @@ COLUMNS = (
     "as released: over the reference",
     "stored bits",
     "default: over as released",
-    "stored bits",
+    "stored bits (the most over as released)",
     "at no more bits",
 )
 
@@ -110,7 +110,7 @@ def line(spelled: str, rows: Sequence[Row]) -> str:
         spread([r.released / r.reference for r in rows]),
         f"{sum(r.released_bits for r in rows) / len(rows):.2f}",
         spread([r.default / r.released for r in rows]),
-        f"{sum(r.default_bits for r in rows) / len(rows):.2f}",
+        f"{sum(r.default_bits for r in rows) / len(rows):.2f} ({max(r.default_bits / r.released_bits for r in rows) - 1:+.1%})",
         spread([r.level / r.released for r in rows]),
     )
     return f"| {' | '.join(cells)} |"
