@@ -15,7 +15,7 @@ def recorded() -> dict[str, dict[str, str]]:
 
 def number(cell: str) -> str:
     """The mean of a cell, two digits after the point."""
-    return f"{float(cell.split()[0]):.2f}"
+    return f"{float(cell.split(maxsplit=1)[0]):.2f}"
 
 
 def test_every_method_has_a_line() -> None:
