@@ -35,7 +35,8 @@ Result = TypeVar("Result")
 class Fit:
     """Parameters of a coder on one span of columns, and the squared error after each sweep that led to them.
 
-    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic. `path` holds,
+    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic; but for those
+    named `choice_…`, by which `encode` chooses codes and of which nothing is stored. `path` holds,
     for each entry of `sweeps`, the scales and means of the first few rows: `scale [planes, k]` and, where used, `mean [k]`.
     """
 
