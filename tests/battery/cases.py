@@ -17,6 +17,8 @@ from workbench.recipe import Part, Recipe
 COMBINED: dict[tuple[str, str], list[dict[str, object]]] = {
     ("coder", "binary-factors"): [{"sweeps": 0, "start": "singular", "middle": True}],
     ("coder", "codebook-planes"): [{"planes": 3, "indexed": 1, "mean": True}],
+    ("coder", "released-sign"): [{"planes": 2}, {"planes": 2, "rule": "row-column"}, {"planes": 2, "rule": "moment"}],
+    ("split", "released-groups"): [{"groups": 3}, {"salient_groups": 2, "loss": "moment"}],
     ("split", "groups"): [
         {"groups": 3, "salient": 50, "salient_groups": 2, "metric": "hessian"},
         {"groups": 1, "kept": 2, "of": 4},

@@ -38,9 +38,10 @@ class Gptq(Preset):
 
     source: ClassVar[str] = "GPTQ, arXiv 2210.17323"
     note: ClassVar[str] = (
-        "as released, with these differences: the range is searched by squared error (clip='none' is the paper's); columns "
-        "without input are rounded, not set to zero; groups are fitted on columns that have received all earlier errors, also "
-        "inside a batch; act_order without static_groups stores the order"
+        "clip='none' is the released code: ranges from least to greatest, those of a batch of 128 columns all fitted when it "
+        "begins. The default searches the range by squared error, fitted on columns that have received all earlier errors; it "
+        "loses 0.65 of the released code's output error at 2 bits in groups of 64, 0.85 at 3 (docs/released_methods.md). "
+        "Columns without input are rounded, not set to zero; act_order without static_groups stores the order"
     )
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
@@ -64,6 +65,7 @@ class Gptq(Preset):
                 "column-feedback",
                 order="moment" if in_place else "given",
                 fit_first=self.static_groups,
+                fit_ahead=self.clip == "none",
                 damping=self.damping,
                 repair=self.repair,
             ),

@@ -18,7 +18,8 @@ class PbLlm(Preset):
     note: ClassVar[str] = (
         "scale='kept' averages over the binary weights; the released code averages over all positions of the row, zeros "
         "included, so its scale is too small by about the kept share: scale='as-released'. The 8-bit range here is that of "
-        "the salient weights, in the released code that of the whole row"
+        "the salient weights, in the released code that of the whole row. Nominal 1.7 bits leave out the bitmap and all scales: "
+        "2.71 stored at 4,096 columns, 2.92 at 256"
     )
 
     share: float = setting(0.1, "share of the weights kept at eight bits", low=0.0, high=1.0)

@@ -18,7 +18,8 @@ class Ternary(Preset):
     source: ClassVar[str] = "TWN, arXiv 1605.04711; BitNet b1.58, 2402.17764; PTQTP, 2509.16989"
     note: ClassVar[str] = (
         "after training, on a finished model: the papers but the last train with it. The threshold is the exact optimum, which "
-        "TWN approximates; planes begin with halved sizes and are refined together, where PTQTP starts from equal ones"
+        "TWN approximates; planes begin with halved sizes and are refined together, where PTQTP starts from equal ones. Nominal "
+        "1.58 bits are the trits' information: 1.73 stored in groups of 128, five trits to a byte and their scale"
     )
 
     planes: int = setting(1, "planes of trits, 1.6 stored bits a weight each", low=1, high=3)

@@ -35,7 +35,8 @@ Result = TypeVar("Result")
 class Fit:
     """Parameters of a coder on one span of columns, and the squared error after each sweep that led to them.
 
-    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic. `path` holds,
+    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic; but for those
+    named `choice_…`, by which `encode` chooses codes and of which nothing is stored. `path` holds,
     for each entry of `sweeps`, the scales and means of the first few rows: `scale [planes, k]` and, where used, `mean [k]`.
     """
 
@@ -265,6 +266,10 @@ class Assignment(QuantizerPart):
     def repairs(self) -> bool:
         """Whether a layer in a sequence aims at its output in the original model, and so repairs what layers before it lost."""
         return False
+
+    def fitted_together(self, layout: Layout) -> list[tuple[int, int]]:
+        """Columns `(start, stop)` whose parameters are all fitted when the first of them is reached; others span by span."""
+        return []
 
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code every column of `w` once, in place; yield the matrix after each block, coded columns already replaced."""

@@ -332,6 +332,26 @@ def test_stbllm_stores_what_its_formula_says(kept: int, choice: int) -> None:
     assert bits == pytest.approx(expected, abs=ENDS)
 
 
+@pytest.mark.parametrize("name", ["billm", "arb-llm"])
+def test_groups_that_the_released_code_does_not_make_are_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"preset '{name}': the released code makes 2 groups; use groups=2 or released=no"):
+        presets.recipe(name, released=True, groups=3)
+
+
+def test_stbllm_as_released_stores_every_weight_and_so_more_bits() -> None:
+    w, h = gaussian(32, 256), correlated(256)
+    paper, released = (quantize(presets.recipe("stbllm", released=flag), w, h) for flag in (False, True))
+    assert (paper.weight() == 0).float().mean() == 0.5
+    assert (released.weight() == 0).sum() == 0
+    assert released.nominal_bits > 1 > paper.nominal_bits
+    assert released.bits_per_weight > paper.bits_per_weight
+
+
+def test_gptq_without_a_search_fits_ranges_as_released() -> None:
+    ahead = {clip: presets.recipe("gptq", clip=clip).assignment.fit_ahead for clip in ("none", "mse", "moment")}
+    assert ahead == {"none": True, "mse": False, "moment": False}
+
+
 def test_the_column_group_bitmap_and_more_groups_lower_the_error() -> None:
     w, h = gaussian(48, 256), correlated(256)
     plain, bitmap, three = (

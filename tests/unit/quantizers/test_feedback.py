@@ -172,3 +172,23 @@ def test_a_group_is_fitted_on_columns_that_have_all_earlier_errors() -> None:
     for start, group in fitted.items():
         stopped = drain(w, h, tile_batches(Layout(288, 1, 288), 1), only_first(start))
         torch.testing.assert_close(group, stopped[:, start : start + 96])
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["reached", "ahead"])
+def test_groups_of_a_batch_are_fitted_before_or_after_its_own_errors(ahead: bool) -> None:
+    """The second of two groups of a batch is fitted on the original weights, or on weights that the first one's errors moved."""
+    w, h = gaussian(16, 128), correlated(128)
+    column = registry.make("assignment", "column-feedback", fit_ahead=ahead)
+    scale = quantize(compose(registry.make("coder", "uniform", group=64), assignment=column), w, h).packed.tensors["scale"]
+    plain = quantize(compose(registry.make("coder", "uniform", group=64)), w, h).packed.tensors["scale"]
+    assert torch.equal(scale[:, 0], plain[:, 0])
+    assert torch.equal(scale[:, 1], plain[:, 1]) == ahead
+
+
+def test_later_batches_are_fitted_on_what_earlier_ones_have_moved() -> None:
+    w, h = gaussian(16, 256), correlated(256)
+    column = registry.make("assignment", "column-feedback", fit_ahead=True)
+    scale = quantize(compose(registry.make("coder", "uniform", group=64), assignment=column), w, h).packed.tensors["scale"]
+    plain = quantize(compose(registry.make("coder", "uniform", group=64)), w, h).packed.tensors["scale"]
+    assert torch.equal(scale[:, :2], plain[:, :2])
+    assert not torch.equal(scale[:, 2], plain[:, 2])

@@ -3,5 +3,6 @@
 from workbench.quantizers.assignment.block_feedback import BlockFeedback
 from workbench.quantizers.assignment.column_feedback import ColumnFeedback
 from workbench.quantizers.assignment.nearest import Nearest
+from workbench.quantizers.assignment.released_feedback import ReleasedFeedback
 
-__all__ = ["BlockFeedback", "ColumnFeedback", "Nearest"]
+__all__ = ["BlockFeedback", "ColumnFeedback", "Nearest", "ReleasedFeedback"]

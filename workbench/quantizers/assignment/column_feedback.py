@@ -17,13 +17,15 @@ from workbench.registry import register
 class ColumnFeedback(Assignment):
     """GPTQ (arXiv 2210.17323), with the coder's step instead of one column where vectors are coded (GPTVQ, arXiv 2402.15319).
 
-    Parameters of a span are fitted when its first column is reached, on the columns as they have moved by then, or on the
-    original weights with `fit_first` ("static groups"). Order "moment" visits columns by descending second moment
-    ("act-order"); spans are then fitted first in any case, as they are met in pieces.
+    Parameters of a span are fitted when its first column is reached, on the columns as they have moved by then: all at once for
+    each batch of columns with `fit_ahead`, when only errors of earlier batches have moved them, or on the original weights with
+    `fit_first` ("static groups"). Order "moment" visits columns by descending second moment ("act-order"); spans are then fitted
+    first in any case, as they are met in pieces.
     """
 
     order: str = setting("given", "visit columns as given, or by descending second moment", choices=("given", "moment"))
     fit_first: bool = setting(False, "fit all parameters on the original weights (static groups)")
+    fit_ahead: bool = setting(False, "fit all parameters of a batch of 128 columns before its first is coded, as released")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
     repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost")
 
@@ -41,6 +43,10 @@ class ColumnFeedback(Assignment):
     def static(self) -> bool:
         """As set, and always when columns are visited out of order."""
         return self.fit_first or self.order == "moment"
+
+    def fitted_together(self, layout: Layout) -> list[tuple[int, int]]:
+        """Whole batches with `fit_ahead`."""
+        return layout.batches(max(BATCH, layout.step)) if self.fit_ahead and not self.static else []
 
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code step by step."""

@@ -2,11 +2,11 @@
 
 Coding columns b with error D = W_b − Q_b leaves the least tr(E H Eᵀ) when the columns r after them move by
 −D U_bb⁻¹ U_br, where Uᵀ U = H⁻¹ (upper). For one column this is GPTQ (arXiv 2210.17323); for a block, the released codes of
-BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only, which is not the optimum. What is left then is
-‖D U_bb⁻¹‖², so codes of several columns are chosen under the metric (U_bbᵀ U_bb)⁻¹ (as in GPTVQ, arXiv 2402.15319).
+BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only (`by_diagonal`), which is not the optimum. What is
+left then is ‖D U_bb⁻¹‖², so codes of several columns are chosen under the metric (U_bbᵀ U_bb)⁻¹ (as in GPTVQ, arXiv 2402.15319).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from workbench.quantizers.contract import Layout, Quantize
 from workbench.quantizers.curvature import inverse_factor
 
 Tiles = Sequence[tuple[int, int]]
+Divide = Callable[[Tensor, Tensor], Tensor]  # U_bb [k, k] and D [rows, k] to what is multiplied by U_br
 BATCH = 128  # columns whose error moves on to later batches together
 
 
@@ -25,7 +26,19 @@ def tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]:
     return [[(tile, min(tile + size, stop)) for tile in range(start, stop, size)] for start, stop in outer]
 
 
-def feed_back(w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize) -> Iterator[Tensor]:
+def by_factor(u: Tensor, lost: Tensor) -> Tensor:
+    """D U_bb⁻¹: the columns that follow then repair as much as they can."""
+    return torch.linalg.solve_triangular(u, lost, upper=True, left=False)
+
+
+def by_diagonal(u: Tensor, lost: Tensor) -> Tensor:
+    """D over the diagonal of U_bb: the same for one column, less for a block."""
+    return lost / u.diagonal()
+
+
+def feed_back(
+    w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize, divide: Divide = by_factor
+) -> Iterator[Tensor]:
     """Code `w [rows, cols]` tile by tile, in place, in the order given; yield it after each batch.
 
     Tiles are `(start, stop)` columns coded at once. Inside a batch the error moves on at once, to later batches in one
@@ -45,7 +58,7 @@ def feed_back(w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: floa
             tile = slice(done, done + stop - start)
             w[:, start:stop] = x[:, tile]
             values = quantize(w, start, stop, remaining_cost(exact[tile, tile]))
-            error = torch.linalg.solve_triangular(u[tile, tile], x[:, tile] - values, upper=True, left=False)
+            error = divide(u[tile, tile], x[:, tile] - values)
             w[:, start:stop] = values
             done = tile.stop
             errors[:, tile.start - first : done - first] = error

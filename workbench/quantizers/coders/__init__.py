@@ -5,6 +5,7 @@ from workbench.quantizers.coders.binary_factors import BinaryFactors
 from workbench.quantizers.coders.codebook_planes import CodebookPlanes
 from workbench.quantizers.coders.keep import Keep
 from workbench.quantizers.coders.parity_signs import ParitySigns
+from workbench.quantizers.coders.released_sign import ReleasedSign
 from workbench.quantizers.coders.sign import Sign
 from workbench.quantizers.coders.ternary import Ternary
 from workbench.quantizers.coders.trellis import Trellis
@@ -18,6 +19,7 @@ __all__ = [
     "CodebookPlanes",
     "Keep",
     "ParitySigns",
+    "ReleasedSign",
     "Sign",
     "Ternary",
     "Trellis",

@@ -92,17 +92,22 @@ class Groups(BlockSplit):
     def pack(self, masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
         """Maps inside maps: kept weights, salient columns, groups; each is stored only where the maps around it point."""
         first, (rows, cols) = self.pruned, masks[0].shape
-        inner = grouped(masks[first : first + self.groups], children[first : first + self.groups])
-        if self.salient:
-            rest = first + self.groups
-            apart = grouped(masks[rest:], children[rest:])
-            flags = torch.stack(list(masks[rest:])).any(0).any(0)
-            inner = Packed("masked", rows, cols, {"map": bitpack.pack(flags, 1)}, {"map": "columns"}, (inner, apart))
+        inner = pack_groups(masks[first:], children[first:], self.groups)
         if self.pruned:
             facts = {"map": "n-of-m", "n": self.kept, "m": self.of}
             stream = selection.pack(~masks[0], self.kept, self.of)
             inner = Packed("masked", rows, cols, {"map": stream}, facts, (children[0], inner))
         return inner
+
+
+def pack_groups(masks: Sequence[Tensor], children: Sequence[Packed], groups: int) -> Packed:
+    """The first `groups` with a map of their numbers; where there are more, those with theirs, and the columns that hold them."""
+    inner = grouped(masks[:groups], children[:groups])
+    if len(masks) == groups:
+        return inner
+    apart, (rows, cols) = grouped(masks[groups:], children[groups:]), masks[0].shape
+    flags = torch.stack(list(masks[groups:])).any(0).any(0)
+    return Packed("masked", rows, cols, {"map": bitpack.pack(flags, 1)}, {"map": "columns"}, (inner, apart))
 
 
 def choose(w: Tensor, energy: Tensor, kept: int, of: int) -> Tensor:

@@ -1,0 +1,91 @@
+"""Split `released-groups`: salient columns and magnitude groups as the released codes of BiLLM, ARB-LLM and STBLLM find them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels.packed import Packed
+from workbench.quantizers.coders.released_planes import alternate
+from workbench.quantizers.contract import BlockSplit, Params
+from workbench.quantizers.curvature import inverse_factor
+from workbench.quantizers.splits.groups import pack_groups
+from workbench.quantizers.splits.released_search import one_plane_limits, output_limit, salient_columns, two_plane_limit
+from workbench.quantizers.splits.saliency import DAMPING
+from workbench.recipe import setting
+from workbench.registry import register
+
+NORMAL = {2: (0.85, 0.15), 3: (0.6, 0.25, 0.15)}  # shares of the groups of squared normal weights
+SALIENT = 0.1  # share of the columns that is usually found salient
+
+
+@register("split", "released-groups")
+@dataclass(frozen=True)
+class ReleasedGroups(BlockSplit):
+    """Masks in this order: `groups` by ascending saliency w²/U_jj², salient columns (one or two groups).
+
+    The released codes search on these saliencies where the papers speak of weights, and `groups` does. Two groups are the bell
+    split of BiLLM (arXiv 2402.04291) and ARB-LLM (arXiv 2410.03129), three are STBLLM's (arXiv 2408.01803).
+    """
+
+    fixed_shares: ClassVar[bool] = False
+    groups: int = setting(2, "groups by saliency; the map takes a bit a weight, two bits for three", low=2, high=3)
+    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    salient_groups: int = setting(1, "groups inside salient columns", low=1, high=2)
+    loss: str = setting(
+        "plain",
+        "what two groups shall lose least of: saliencies, or saliencies under the moment (ARB-X)",
+        choices=("plain", "moment"),
+    )
+    block: int = setting(128, "columns that are split together", low=1, high=65536)
+
+    @property
+    def needs_moment(self) -> bool:
+        """Saliencies do."""
+        return True
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of normal weights, and a tenth of the columns salient, or as many as may be."""
+        salient = min(SALIENT, (self.salient - 1) / self.block)
+        apart = NORMAL[2] if self.salient_groups == 2 else (1.0,)
+        return (*(share * (1 - salient) for share in NORMAL[self.groups]), *(share * salient for share in apart))
+
+    def columns(self, moment: Tensor | None, cols: int) -> Params:
+        """`saliency [cols]`: 1/U_jj², and the `moment [cols, cols]` itself where it is the loss; float64."""
+        assert moment is not None
+        found = {"saliency": inverse_factor(moment, DAMPING).diagonal().square().reciprocal()}
+        return {**found, "moment": moment.double()} if self.loss == "moment" else found
+
+    def masks_from(self, w: Tensor, columns: Params, start: int) -> list[Tensor]:
+        """The masks of the block that begins at column `start`; of a moment it sees its own square."""
+        block = slice(start, start + self.block)
+        own = {name: value[block, block] if value.ndim == 2 else value[block] for name, value in columns.items()}
+        return self.block_masks(w[:, block], own)
+
+    def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
+        """The masks of one block."""
+        score = w.double().square() * columns["saliency"]
+        salient = salient_columns(score, self.salient)
+        inside = salient.expand_as(score)
+        if self.loss == "moment" and self.groups == 2:
+            apart = alternate(score, inside, 2).values(inside)
+            limits = [output_limit(score, ~inside, apart, columns["moment"])]
+        else:
+            limits = one_plane_limits(score, ~inside, self.groups)
+        groups = [*cut(score, ~inside, limits), inside.clone()]
+        if self.salient_groups == 2:
+            groups[-1:] = cut(score, inside, [two_plane_limit(score[:, salient])])
+        return groups
+
+    def pack(self, masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
+        """Maps inside maps: salient columns, groups; each is stored only where the maps around it point."""
+        return pack_groups(masks, children, self.groups)
+
+
+def cut(score: Tensor, mask: Tensor, limits: Sequence[Tensor]) -> list[Tensor]:
+    """The masked scores below the first of the ascending limits, between them, and from the last one on."""
+    number = torch.bucketize(score, torch.stack(list(limits)), right=True)
+    return [mask & (number == group) for group in range(len(limits) + 1)]
