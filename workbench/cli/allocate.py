@@ -45,7 +45,7 @@ def allocate(
     handle, store, begin = open_model(model), Store(), time.perf_counter()
     with progress("calibrating", quiet=as_json) as told:
         stats = calibrate(handle, read_text("calibration"), seed=seed, on_progress=told, store=store)
-    replay = Replay(handle, document, tokens=tokens, seed=seed)
+    replay = Replay(handle, document, tokens=tokens)
     with progress("measuring options", quiet=as_json) as told:
         step = lambda found: told(found.fraction, 1)  # noqa: E731
         options = sensitivity(replay, recipes, stats=stats, layers=layers, store=store, on_progress=step)

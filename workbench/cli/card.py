@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Seed, TextFile, Tokens, holds_recipe, read_text
+from workbench.cli.arguments import Json, TextFile, Tokens, holds_recipe, read_text
 from workbench.cli.output import emit
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder that `workbench quantize` wrote.")]
@@ -17,13 +17,12 @@ def card(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the card goes, .html or .json.")] = None,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Make a quant card: recipe, ledger, errors, KL and perplexity, hashes and environment in one file that opens offline."""
     from workbench.views.card import card as make
 
-    made = make(folder, text=read_text(text), tokens=tokens, seed=seed)
+    made = make(folder, text=read_text(text), tokens=tokens)
     sentence = made.answer
     if out is not None:
         place = made.save(out)
@@ -44,21 +43,20 @@ def diff(
     allow: Annotated[list[str] | None, typer.Option("--allow", help="A section that may differ: recipe, hashes …")] = None,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
-    seed: Seed = 0,
     stored: Annotated[bool, typer.Option("--stored-only", help="Compare what is stored; run no model.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what differs between two cards; exit status 1 where anything differs above its tolerance.
 
-    A folder is measured on as many tokens as the card beside it, with its seed. Versions and processor are told, and may differ.
+    A folder is measured on as many tokens as the card beside it. Versions and processor are told, and may differ.
     """
     from workbench.analysis.card_diff import Tolerances, diff_cards
 
     given = [None if holds_recipe(side) else read_card(side) for side in (first, second)]
-    settings: dict[str, Any] = {"tokens": tokens, "seed": seed}
+    settings: dict[str, Any] = {"tokens": tokens}
     for facts in given:
         if facts and facts["figures"]:
-            settings = {"tokens": facts["figures"]["tokens"], "seed": facts["seed"]}
+            settings = {"tokens": facts["figures"]["tokens"]}
     one, other = (
         facts or card_of(side, text, measured=not stored, **settings) for side, facts in zip((first, second), given, strict=True)
     )

@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from workbench.intervals import Interval, written
+
 
 def emit(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
     """Print the facts as one JSON document, or the text a reader wants."""
@@ -26,10 +28,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plus_minus(value: float, interval: tuple[float, float], digits: int = 3) -> str:
-    """A figure with its 95 % interval."""
-    low, high = interval
-    return f"{value:.{digits}f}  (95 %: {low:.{digits}f} to {high:.{digits}f})"
+def plus_minus(value: float, interval: Interval | None, tokens: int, digits: int = 3) -> str:
+    """A figure of `tokens` tokens with its 95 % interval, or why it has none."""
+    return f"{value:.{digits}f}  ({written(interval, tokens, f'.{digits}f')})"
 
 
 @contextmanager

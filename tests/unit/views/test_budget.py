@@ -57,7 +57,7 @@ def test_waterfall() -> None:
         assert floor["y"] == [1e-5, 1e-5]
     assert "0.50 (0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
     assert "The worst, a.1.q, makes 75 % of that sum; 1 layer within half-precision noise. 95 % intervals" in figure.answer
-    assert figure.answer.endswith("over 2 texts (seed 0); over fewer than 10 they are rough.")
+    assert figure.answer.endswith("over 2 texts.")
     assert figure.table is LAYERS
 
 
@@ -94,8 +94,8 @@ def test_tinted_text_escapes_and_marks() -> None:
     assert text.text.count("border-bottom") == 1
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
-    assert text.answer.endswith("over fewer than 10 they are rough.")
-    assert themes.resampled(10, 3) == "95 % intervals over 10 texts (seed 3)."
+    assert text.answer.endswith("95 % intervals over 2 texts.")
+    assert themes.over_texts(1) == "There is one text, so 95 % intervals are over runs of it."
     assert "within what half precision alone does" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
 
 
