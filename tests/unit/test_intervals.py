@@ -78,7 +78,7 @@ def test_one_short_document_has_no_interval(builtin: ModelHandle) -> None:
     assert (read.perplexity_interval, read.bits_per_byte_interval) == (None, None)
     found = wb.what_if(builtin, "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2), text, tokens=300)
     assert (found.kl_interval, found.ratio.interval, found.ratio.clear) == (None, None, False)
-    assert found.ratio.said.endswith("times (no interval: one document of 300 tokens)")
+    assert found.ratio.against("the original").endswith("times the original's (no interval: one document of 300 tokens)")
 
 
 def test_a_long_document_is_cut_into_runs_of_its_windows() -> None:

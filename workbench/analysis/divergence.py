@@ -15,6 +15,7 @@ from torch import Tensor
 from workbench import intervals
 from workbench.errors import ModelError
 from workbench.intervals import Interval
+from workbench.models.broken import broken
 from workbench.models.language_model import LanguageModel
 from workbench.models.perplexity import PerplexityRatio, exp, paired_ratio, spans
 from workbench.models.text import Text
@@ -132,6 +133,12 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
         raise ModelError(
             f"logits of shape {shapes} cannot be compared, the vocabularies differ; compare models of one vocabulary."
         )
+    for logits, which in ((original, "the original model"), (changed, "the changed model")):
+        if broken(logits):
+            raise ModelError(
+                f"the logits of {which} are not finite on document {document + 1} of the text; it overflows there, so there is "
+                f"nothing to compare."
+            )
     target = ids[0, 1:]
     rows = []
     for start in range(0, len(target), ROWS):

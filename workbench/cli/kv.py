@@ -72,6 +72,8 @@ def with_bits(spelled: str, bits: int | None) -> Any:
 
 def page(facts: dict[str, Any]) -> str:
     """The schemes as a page of text."""
+    from workbench.models.perplexity import PerplexityRatio
+
     tokens = facts["tokens"]
     lines = [
         f"on {facts['tokens']:,} tokens of {facts['text']}, perplexity {facts['perplexity_original']:.3f} with the whole cache"
@@ -83,7 +85,7 @@ def page(facts: dict[str, Any]) -> str:
             f"  stored       {row['bits_per_value']:.2f} bits per value ({row['nominal_bits']:.2f} nominal)",
             f"  size         {row['bytes_per_token']:,.0f} bytes a token",
             f"  perplexity   {plus_minus(row['perplexity'], row['perplexity_interval'], tokens)}",
-            f"  ratio        {plus_minus(row['ratio'], row['ratio_interval'], tokens, 4)} of the whole cache's, paired",
+            f"  ratio        {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the whole cache')}",
             f"  KL           {plus_minus(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
         ]
         if "generated" in row:

@@ -160,7 +160,7 @@ def whatif(
         f"{layer} at {result.layer.bits_per_weight:.2f} bits stored ({result.layer.nominal_bits:.2f} nominal)\n"
         f"KL             {plus_minus(result.kl, result.kl_interval, result.divergence.tokens, 5)} nats per token\n"
         f"perplexity     {result.perplexity_original:.3f} before, {result.perplexity:.3f} after\n"
-        f"ratio          {result.ratio.said}\n"
+        f"ratio          {result.ratio.against('the original')}\n"
         f"top-1 changed  {result.top1_changed:.2%} of {result.divergence.tokens:,} tokens"
     )
     emit(facts, as_json=as_json, text=sentence)
@@ -250,7 +250,7 @@ def comparison_text(facts: dict[str, Any]) -> str:
             f"  KL, median       {row['kl_median']:.5f} nats per token",
             f"  top-1 agreement  {row['top1_agreement']:.2%}",
             f"  perplexity       {plus_minus(row['perplexity'], row['perplexity_interval'], tokens)}",
-            f"  ratio            {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).said}",
+            f"  ratio            {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the original')}",
             f"  bytes            {row['bytes']:,}{bits}",
             *running_lines(row),
             f"  writes           {facts['prompt']}{row['generated']}",

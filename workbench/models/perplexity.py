@@ -63,13 +63,14 @@ class PerplexityRatio:
         """Whether the interval leaves 1 out: the two differ by more than the choice of the text explains."""
         return self.interval is not None and not self.interval[0] <= 1 <= self.interval[1]
 
-    @property
-    def said(self) -> str:
-        """The ratio with its interval, and whether it can be told from 1: `1.012 times (95 %: 1.004 to 1.021)`."""
-        said = f"{self.ratio:.4g} times ({intervals.written(self.interval, self.tokens, '.4g')})"
-        if self.clear or self.interval is None or self.interval == (1.0, 1.0):
+    def against(self, what: str) -> str:
+        """The ratio in words: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
+        if self.interval == (1.0, 1.0):
+            return f"the same as {what}'s on every document"
+        said = f"{self.ratio:.4g} times {what}'s ({intervals.written(self.interval, self.tokens, '.4g')})"
+        if self.clear or self.interval is None:
             return said
-        return f"{said}, no difference that {self.tokens:,} token{'' if self.tokens == 1 else 's'} can show"
+        return f"{said}: no difference that {self.tokens:,} token{'' if self.tokens == 1 else 's'} can show"
 
 
 def perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> PerplexityRatio:

@@ -39,7 +39,7 @@ def text(source: str | Path) -> Text:
     if not path.is_file():
         raise ModelError(f"there is no text file {str(source)!r}; use 'calibration', 'evaluation' or the path of a text file.")
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")  # a byte order mark, as Windows writes it, is no text
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     documents = tuple(document.strip() for document in content.split(SEPARATOR) if document.strip())

@@ -33,6 +33,7 @@ from workbench.quantizers.contract import (
     finish,
 )
 from workbench.quantizers.film import Camera
+from workbench.quantizers.misfits import warn_of_misfits
 from workbench.recipe import Recipe
 
 ROWS = 512  # rows whose output error is worked out at once
@@ -185,12 +186,14 @@ def quantize_layer(
         yield Snapshot("correction", w.shape[1], w.shape[1], {"film": film}, decoded)
     packed = transform.pack(cast(Activations, recipe.activations).pack(inner), state)
     decoded = reference.decode(packed)
+    error = relative_error(original, decoded)
+    warn_of_misfits(name, original, error)
     return QuantizedLayer(
         name=name,
         packed=packed,
         recipe=recipe,
         ledger=ledger(packed, nominal_bits(coders, division.masks, children)),
-        relative_error=relative_error(original, decoded),
+        relative_error=error,
         output_error=output_error(original, decoded, h) if measured and h is not None else None,
         seconds=time.perf_counter() - begin,
     )

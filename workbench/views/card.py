@@ -109,7 +109,7 @@ def times(found: dict[str, Any]) -> str:
     if "ratio" not in found:
         return ""
     interval = found["ratio_interval"]
-    return f", {PerplexityRatio(found['ratio'], interval and tuple(interval), found['tokens']).said}"
+    return f", {PerplexityRatio(found['ratio'], interval and tuple(interval), found['tokens']).against('the original')}"
 
 
 def perplexity_bars(found: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:

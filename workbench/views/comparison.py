@@ -74,7 +74,7 @@ def models(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LI
     )
     answer = f"{who}: perplexity {themes.spread(best, 'perplexity', '.2f')} at {themes.bits(best['bits_per_weight'])} stored bits"
     if best["pin"] != table["pin"].iloc[0]:
-        answer += f", {themes.against(best)} that of {table['pin'].iloc[0]}"
+        answer += f", {themes.against(best, table['pin'].iloc[0])}"
     answer += "."
     plot = against_bits.plot(table, "pin", "perplexity", current, theme)
     return Figure("Which model reads best for its bits?", answer, plot, table)

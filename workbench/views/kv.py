@@ -62,7 +62,7 @@ def sentence(table: pd.DataFrame, original: float) -> str:
     if near.empty:
         return f"{start}; no scheme here comes within 2 % of that. {drawn}"
     best = near.loc[near["bytes_per_token"].idxmin()]
-    times = themes.against(best)
+    times = themes.against(best, "the original")
     return (
         f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes a token, "
         f"{best['bits_per_value']:.2f} bits per value stored ({best['nominal_bits']:.2f} nominal), "

@@ -25,7 +25,7 @@ def bits_against_perplexity(table: pd.DataFrame, current: str | None = None, *, 
     answer = (
         f"The original has perplexity {perplexity(first)}; of {themes.count(len(others), 'quantized model')}, "
         f"{best['model']} reads best: {perplexity(best)} at {themes.bits(best['bits_per_weight'])} stored bits, "
-        f"{themes.against(best)} the original's."
+        f"{themes.against(best, 'the original')}."
     )
     return Figure(READS, answer, against_bits.plot(table, "model", "perplexity", current, theme), table)
 

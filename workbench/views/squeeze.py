@@ -30,7 +30,7 @@ def numbers(known: Squeezed) -> list[Number]:
     )
     interval = written(found, known.text_tokens, ".2f")
     if known.ratio != 1:
-        interval = f"{interval}; {known.times.said} the original's"
+        interval = f"{interval}; {known.times.against('the original')}"
     share = "" if known.coverage is None else f", in {percent(known.coverage)} of the weights"
     return [
         Number("stored bits a weight", themes.bits(known.bits_per_weight), f"{themes.bits(known.nominal_bits)} nominal{share}"),
@@ -68,7 +68,7 @@ def sentence(table: pd.DataFrame) -> str:
     if len(table) == 1:
         return f"One stop is built: {themes.bits(first['bits_per_weight'])} stored bits, perplexity {first['perplexity']:.2f}."
     bits = {name: themes.bits(row["bits_per_weight"]) for name, row in (("first", first), ("last", last))}
-    ends = f"at {bits['last']} it is {last['perplexity']:.2f}, {themes.against(last)} the original's."
+    ends = f"at {bits['last']} it is {last['perplexity']:.2f}, {themes.against(last, 'the original')}."
     same = table[(table["ratio_low"] <= 1) & (table["ratio_high"] >= 1)]
     if same.empty:
         return f"At {bits['first']} stored bits the perplexity is {first['perplexity']:.2f}; {ends}"

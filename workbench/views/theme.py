@@ -185,11 +185,11 @@ def spread(table: "pd.Series", column: str, form: str = ".3g") -> str:
     return f"{table[column]:{form}} ({written((table[f'{column}_low'], table[f'{column}_high']), form=form)})"
 
 
-def against(row: "pd.Series") -> str:
-    """A row's paired ratio, and whether the text can tell it from 1: `0.997 times (95 %: 0.99 to 1.004; no difference ...)`."""
+def against(row: "pd.Series", what: str) -> str:
+    """A row's paired ratio to `what`: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
     low, high = row["ratio_low"], row["ratio_high"]
-    apart = "; no difference that this text can show" if low <= 1 <= high else ""
-    return f"{row['ratio']:.4g} times ({written((low, high), form='.4g')}{apart})"
+    apart = ": no difference that this text can show" if low <= 1 <= high else ""
+    return f"{row['ratio']:.4g} times {what}'s ({written((low, high), form='.4g')}){apart}"
 
 
 def count(number: int, thing: str, things: str | None = None) -> str:

@@ -40,7 +40,7 @@ def tinted(tokens: pd.DataFrame, effect: Divergence, floor: float, *, theme: The
     answer = (
         f"KL {themes.error(effect.kl)} ({written(effect.kl_interval, effect.tokens)}) nats per token, "
         f"median {themes.error(effect.kl_median)}; perplexity {effect.perplexity_original:.3f} → {effect.perplexity:.3f}, "
-        f"{effect.ratio.said}; the likeliest token changed at {moved:,} of "
+        f"{effect.ratio.against('the original')}; the likeliest token changed at {moved:,} of "
         f"{themes.count(effect.tokens, 'token')} ({themes.percent(effect.top1_changed)}) of {effect.text}.{noise} "
         f"{themes.over_texts(effect.documents)}"
     )

@@ -14,11 +14,11 @@ from workbench.views import theme as themes
 from workbench.views.theme import DARK, LIGHT
 from workbench.views.token_kl import tinted
 
+DOCUMENT = np.array([0, 0, 1, 1])
 KL = np.array([0.4, 0.0, 0.1, 0.3])
 EFFECT = summarise(
-    Tokens(np.array([0, 0, 1, 1]), np.arange(4), KL, np.arange(4), np.array([0, 1, 2, 9]), np.ones(4), np.ones(4) * 1.2),
+    Tokens(DOCUMENT, np.arange(4), KL, np.arange(4), np.array([0, 1, 2, 9]), np.ones(4), np.ones(4) * 1.2, DOCUMENT),
     "text",
-    0,
 )
 LAYERS = pd.DataFrame(
     {
