@@ -67,6 +67,10 @@ class Divergence:
     text: str
     per_token: Tokens
 
+    def __repr__(self) -> str:
+        size = f"{self.tokens:,} tokens of {self.text!r}"
+        return f"<Divergence on {size}: KL {self.kl:.3g}, perplexity {self.perplexity_original:.3f} → {self.perplexity:.3f}>"
+
     @property
     def top1_agreement(self) -> float:
         """Share of tokens whose likeliest successor stayed."""

@@ -33,6 +33,9 @@ class CacheResult:
     divergence: Divergence
     sizes: tuple[CacheSize, ...]
 
+    def __repr__(self) -> str:
+        return f"<CacheResult {self.scheme.spelled()!r}: {self.bytes_per_token:,.0f} bytes a token; {self.divergence!r}>"
+
     @property
     def ratio(self) -> PerplexityRatio:
         """Perplexity over that with the whole cache, with its interval, paired document by document."""

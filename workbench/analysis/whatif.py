@@ -21,6 +21,9 @@ class WhatIf:
     layer: QuantizedLayer
     divergence: Divergence
 
+    def __repr__(self) -> str:
+        return f"<WhatIf {self.layer.name!r} at {self.layer.bits_per_weight:.2f} bits per weight: {self.divergence!r}>"
+
     @property
     def kl(self) -> float:
         """Mean KL(original ‖ changed), nats per token."""

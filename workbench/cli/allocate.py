@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
-from workbench.cli.output import emit, progress
+from workbench.cli.output import emit_page, progress, table_text
 
 
 def allocate(
@@ -67,7 +67,7 @@ def allocate(
         "layers": found.table.to_dict("records"),
     }
     sentence = (
-        f"{found.table.to_string(index=False)}\n\n{found.bits_per_weight:.2f} bits per weight stored, predicted KL "
+        f"{table_text(found.table)}\n\n{found.bits_per_weight:.2f} bits per weight stored, predicted KL "
         f"{found.loss:.4f} nats per token (each layer's own, added up)\nplan in {out}"
     )
-    emit(facts, as_json=as_json, text=sentence)
+    emit_page(facts, as_json=as_json, text=sentence)

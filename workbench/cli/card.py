@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, TextFile, Tokens, holds_recipe, read_text
-from workbench.cli.output import emit
+from workbench.cli.output import emit_page
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder that `workbench quantize` wrote.")]
 Side = Annotated[str, typer.Argument(metavar="CARD|DIR", help="A card (.html or .json), or a folder that was quantized.")]
@@ -29,7 +29,7 @@ def card(
         sentence += f"\n{place}: {place.stat().st_size:,} bytes"
     else:
         sentence += "\nNothing is written: --out card.html or card.json keeps the card."
-    emit(made.facts, as_json=as_json, text=sentence)
+    emit_page(made.facts, as_json=as_json, text=sentence)
 
 
 def diff(
@@ -63,7 +63,7 @@ def diff(
     limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
     found = diff_cards(one, other, limits, allow=allow or ())
     lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in found.differences), *found.skipped, found.answer]
-    emit({"first": first, "second": second, **found.to_dict()}, as_json=as_json, text="\n".join(lines))
+    emit_page({"first": first, "second": second, **found.to_dict()}, as_json=as_json, text="\n".join(lines))
     if not found.same:
         raise typer.Exit(1)
 

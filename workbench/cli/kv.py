@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Source, TextFile, open_any, read_text
-from workbench.cli.output import emit, plus_minus
+from workbench.cli.output import emit_page, plus_minus
 
 Schemes = Annotated[
     list[str] | None,
@@ -59,7 +59,7 @@ def kv(
         if prompt:
             row["generated"] = cached(model, how, block=block).generate(prompt)
         rows.append(row)
-    emit(facts, as_json=as_json, text=page(facts))
+    emit_page(facts, as_json=as_json, text=page(facts))
 
 
 def with_bits(spelled: str, bits: int | None) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_text
-from workbench.cli.output import emit, plus_minus, progress
+from workbench.cli.output import emit, emit_page, plus_minus, progress
 
 if TYPE_CHECKING:
     from workbench.analysis.speed import Speed
@@ -44,7 +44,7 @@ def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = Non
     )
     if "nominal_bits" in facts:
         sentence += f"\n{bits_text(facts)}"
-    emit(facts, as_json=as_json, text=sentence)
+    emit_page(facts, as_json=as_json, text=sentence)
 
 
 def generate(
@@ -112,7 +112,7 @@ def compare(
                 "seconds": time.perf_counter() - begin,
             }
         )
-    emit(facts, as_json=as_json, text=comparison_text(facts))
+    emit_page(facts, as_json=as_json, text=comparison_text(facts))
 
 
 def whatif(
@@ -163,7 +163,7 @@ def whatif(
         f"ratio          {result.ratio.against('the original')}\n"
         f"top-1 changed  {result.top1_changed:.2%} of {result.divergence.tokens:,} tokens"
     )
-    emit(facts, as_json=as_json, text=sentence)
+    emit_page(facts, as_json=as_json, text=sentence)
 
 
 def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:

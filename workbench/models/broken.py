@@ -22,7 +22,7 @@ def not_finite_error(module: nn.Module, ids: Tensor, name: str) -> ModelError:
     first: list[str] = []
 
     def look(path: str) -> Any:
-        def hook(part: nn.Module, inputs: Any, output: Any) -> None:
+        def hook(part: nn.Module, _inputs: Any, output: Any) -> None:
             found = output[0] if isinstance(output, tuple) else output
             if not first and isinstance(found, Tensor) and found.is_floating_point() and not_finite(found):
                 first.append(f"; the first such values come out of {path!r} ({type(part).__name__}, {found.dtype})")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.context import context_of
 from workbench.models.broken import broken, not_finite_error
+from workbench.models.context import context_of
 from workbench.models.forward import cache_argument, run_errors, switches
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class LanguageModel:
         return str(self.tokenizer.decode(flat, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Next-token logits float32 `[1, T, V]` of `ids [1, T]`; ModelError when T exceeds the context, or the model overflows."""
+        """Next-token logits float32 `[1, T, V]` of `ids [1, T]`; ModelError beyond the context, and where the model overflows."""
         if ids.shape[1] > self.context:
             raise ModelError(f"{ids.shape[1]} tokens given, the model reads at most {self.context}; cut the text.")
         return self._forward(ids)[0]
@@ -264,7 +264,8 @@ def sees_what_follows(model: LanguageModel) -> bool:
 
 def tried_tokens(model: LanguageModel) -> Tensor:
     """Some token ids `[1, T]` that the model has."""
-    return torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
+    rows = getattr(cast("PretrainedConfig", model.module.config).get_text_config(), "vocab_size", None)
+    return torch.arange(TRIED_TOKENS)[None] * 7 % min(len(model.tokenizer), rows or len(model.tokenizer))
 
 
 class Reading:

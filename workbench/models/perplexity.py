@@ -44,6 +44,10 @@ class PerplexityResult:
     windows: tuple[Window, ...]
     text: str
 
+    def __repr__(self) -> str:
+        size = f"{self.tokens:,} tokens of {self.text!r}"
+        return f"<PerplexityResult on {size}: {self.perplexity:.3f} ({intervals.written(self.perplexity_interval, self.tokens)})>"
+
     @property
     def losses(self) -> tuple[float, ...]:
         """Mean loss of each window, nats per token."""

@@ -23,6 +23,10 @@ class Text:
         if not any(document.strip() for document in self.documents):
             raise ModelError(f"text {self.name!r} is empty; give at least one document.")
 
+    def __repr__(self) -> str:
+        size = f"{len(self.documents)} document{'' if len(self.documents) == 1 else 's'}"
+        return f"<Text {self.name!r}: {size}, {sum(map(len, self.documents)):,} characters>"
+
     def __add__(self, other: "Text") -> "Text":
         return Text(f"{self.name} + {other.name}", self.documents + other.documents)
 
