@@ -7,7 +7,7 @@ quantities use cividis, which colour-blind readers see as well as anybody.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workbench.intervals import written
+from workbench.intervals import PIECE, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,8 +176,10 @@ def duration(seconds: float) -> str:
 
 
 def over_texts(texts: int) -> str:
-    """What intervals are over: how much the figures would be others with other texts."""
-    return f"95 % intervals over {texts} texts." if texts > 1 else "There is one text, so 95 % intervals are over runs of it."
+    """What intervals are over, or what they would need."""
+    if texts > 1:
+        return f"95 % intervals over {texts} texts."
+    return f"There is one text: an interval needs two, or two runs of at least {PIECE} tokens."
 
 
 def spread(table: "pd.Series", column: str, form: str = ".3g") -> str:

@@ -95,8 +95,19 @@ def test_tinted_text_escapes_and_marks() -> None:
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
     assert text.answer.endswith("95 % intervals over 2 texts.")
-    assert themes.over_texts(1) == "There is one text, so 95 % intervals are over runs of it."
+    assert themes.over_texts(1) == "There is one text: an interval needs two, or two runs of at least 256 tokens."
     assert "within what half precision alone does" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
+
+
+def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
+    """Perplexity 2.718 → 2.651 on two documents, one better and one worse."""
+    lost = np.array([0.5, 0.9, 1.2, 1.3])
+    ids = np.arange(4)
+    near = summarise(Tokens(DOCUMENT, ids, KL, ids, ids, np.ones(4), lost, DOCUMENT), "text")
+    answer = tinted(near.table(str), near, 1e-9).answer
+    assert "perplexity 2.718 → 2.651, 0.9753 times the original's (95 %: 0.0" in answer
+    assert "): no difference that 4 tokens can show; the likeliest token" in answer
+    assert "no difference" not in tinted(EFFECT.table(str), EFFECT, 1e-9).answer
 
 
 def test_fork_and_blame() -> None:
