@@ -127,7 +127,7 @@ def interactions_sentence(pairs: pd.DataFrame) -> str:
     return (
         f"Of {themes.count(len(pairs), 'pair')}, {clear} differ from plain addition by more than their interval. Most: "
         f"{worst['earlier']} and {worst['later']} cost {themes.error(abs(worst['interaction']))} nats {more} together than apart "
-        f"(difference; {interval[1:]}."
+        f"(difference, {interval[1:]}."
     )
 
 

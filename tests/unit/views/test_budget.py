@@ -55,7 +55,7 @@ def test_waterfall() -> None:
         assert np.allclose(clear["error_y"]["array"], [0.1, 0.1])
         assert line["y"] == [0.1, 0.1, 0.2]
         assert floor["y"] == [1e-5, 1e-5]
-    assert "0.50 (0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
+    assert "0.50 (95 %: 0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
     assert "The worst, a.1.q, makes 75 % of that sum; 1 layer within half-precision noise. 95 % intervals" in figure.answer
     assert figure.answer.endswith("over 2 texts.")
     assert figure.table is LAYERS
@@ -67,7 +67,7 @@ def test_interactions() -> None:
     assert heat["z"] == [[0.0, None], [0.1, 0.0]]
     assert (heat["zmin"], heat["zmax"]) == (-0.1, 0.1)
     assert "Of 3 pairs, 1 differ" in figure.answer
-    assert "a.0.q and a.1.q cost 0.1 nats more together than apart (difference 0.02 to 0.2)" in figure.answer
+    assert "a.0.q and a.1.q cost 0.1 nats more together than apart (difference, 95 %: 0.02 to 0.2)" in figure.answer
 
 
 def test_plan_and_pareto() -> None:
@@ -83,7 +83,7 @@ def test_plan_and_pareto() -> None:
     assert "Measure a plan" in views.pareto(curve, uniform, none).answer
     measured = pd.DataFrame([{"bits_per_weight": 3.0, "predicted": 0.2, "kl": 0.3, "kl_low": 0.25, "kl_high": 0.4}])
     figure = views.pareto(curve, uniform, measured)
-    assert "costs 0.3 (0.25 to 0.4): 1.50 times its prediction" in figure.answer
+    assert "costs 0.3 (95 %: 0.25 to 0.4): 1.50 times its prediction" in figure.answer
     assert len(figure.plot["data"]) == 3
 
 
