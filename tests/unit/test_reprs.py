@@ -36,7 +36,7 @@ def results(builtin: ModelHandle) -> dict[str, object]:
         ("divergence", "<Divergence on 60 tokens of 'evaluation': KL "),
         ("text", "<Text 'evaluation': 30 documents, "),
         ("perplexity", "<PerplexityResult on 60 tokens of 'evaluation': "),
-        ("cache", "<CacheResult 'kivi:bits=2': "),
+        ("cache", "<CacheResult 'kivi:bits=4': "),
         ("model", "<ModelHandle 'builtin': "),
     ],
 )
