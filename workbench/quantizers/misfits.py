@@ -6,6 +6,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from workbench.quantizers.distance import column_energies
+
 SMALLEST, LARGEST = 2.0**-14, 2.0**14  # root mean square that fp16 scales of every coder hold to three digits
 LOSSLESS = 1e-6  # share of the energy: weights that are kept as they are need no scale
 HOPELESS, ONE_COLUMN = 0.9, 0.5  # shares of the energy: lost in all, and held by the largest column
@@ -13,9 +15,11 @@ HOPELESS, ONE_COLUMN = 0.9, 0.5  # shares of the energy: lost in all, and held b
 
 def warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
     """Warn, in one sentence, where a layer's weight error comes from a size or a shape of weights that the format cannot say."""
-    if error < LOSSLESS or not weight.any():
+    if error < LOSSLESS:
         return
-    columns = weight.double().square().sum(0)
+    columns = column_energies(weight, slice(0, weight.shape[1]))
+    if not columns.any():
+        return
     size = math.sqrt(columns.sum().item() / weight.numel())
     if not SMALLEST <= size <= LARGEST:
         power = -round(math.log2(size))

@@ -225,7 +225,7 @@ class Session:
         if len(rows) == of:
             result, errors = (yield from self._layer_steps(layer, recipe)), NOTHING
         else:
-            moment = moment_of(layer, recipe, (yield from self.shared.stats_steps()))
+            moment = moment_of(self.model.layer(layer), recipe, (yield from self.shared.stats_steps()))
             some = self.shared.weight(layer)[list(rows)]
             result = yield from quantize_layer(some, moment, recipe, name=layer, measured=False)
             errors = row_errors(some, result)
