@@ -6,11 +6,18 @@ import warnings
 import torch
 from torch import Tensor
 
-from workbench.quantizers.distance import column_energies
+from workbench.quantizers.distance import column_energies, relative_error
 
 SMALLEST, LARGEST = 2.0**-14, 2.0**14  # root mean square that fp16 scales of every coder hold to three digits
 LOSSLESS = 1e-6  # share of the energy: weights that are kept as they are need no scale
 HOPELESS, ONE_COLUMN = 0.9, 0.5  # shares of the energy: lost in all, and held by the largest column
+
+
+def warned_error(name: str, weight: Tensor, decoded: Tensor) -> float:
+    """The relative error of what a layer's `weight` became; a warning where its size or its shape does not fit the format."""
+    error = relative_error(weight, decoded)
+    warn_of_misfits(name, weight, error)
+    return error
 
 
 def warn_of_misfits(name: str, weight: Tensor, error: float) -> None:

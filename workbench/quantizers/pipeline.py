@@ -33,9 +33,9 @@ from workbench.quantizers.contract import (
     Transform,
     finish,
 )
-from workbench.quantizers.distance import column_energies, output_error, part_of, relative_error
+from workbench.quantizers.distance import column_energies, output_error, part_of
 from workbench.quantizers.film import Camera, Film, Picture, codebook_rounds
-from workbench.quantizers.misfits import warn_of_misfits
+from workbench.quantizers.misfits import warned_error
 from workbench.recipe import Recipe
 
 LARGE = 1 << 22  # weights of a matrix from which on freed memory is given back in between
@@ -185,14 +185,12 @@ def quantize_layer(
     if packed is not inner:
         del decoded
         decoded = reference.decode(packed)
-    error = relative_error(weight, decoded)
-    warn_of_misfits(name, weight, error)
     return QuantizedLayer(
         name=name,
         packed=packed,
         recipe=recipe,
         ledger=ledger(packed, nominal),
-        relative_error=error,
+        relative_error=warned_error(name, weight, decoded),
         output_error=output_error(weight, decoded, h) if measured and h is not None else None,
         seconds=time.perf_counter() - begin,
     )
@@ -388,8 +386,9 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
             raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")
     if moment is None and not measured:
         for part in needs_moment(recipe):
-            what = f"{part.kind} {part.name!r}"
-            raise RecipeError(f"{what} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration')).")
+            raise RecipeError(
+                f"{part.kind} {part.name!r} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration'))."
+            )
 
 
 def needs_text(recipe: Recipe) -> bool:
