@@ -371,10 +371,7 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
 
 
 def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = False) -> None:
-    """Raise RecipeError when the parts do not fit together, saying which and what to choose instead.
-
-    `measured` says that a moment will be there in time.
-    """
+    """Raise RecipeError when the parts do not fit together; `measured` says that a moment will be there in time."""
     if isinstance(recipe, str):
         raise RecipeError(f"the text {recipe!r} is not a recipe; write wb.recipe({recipe!r}).")
     split = cast(Split, recipe.split)
@@ -386,9 +383,8 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
             raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")
     if moment is None and not measured:
         for part in needs_moment(recipe):
-            raise RecipeError(
-                f"{part.kind} {part.name!r} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration'))."
-            )
+            cure = "pass stats=wb.calibrate(model, wb.text('calibration'))"
+            raise RecipeError(f"{part.kind} {part.name!r} needs calibration; {cure}.")
 
 
 def needs_text(recipe: Recipe) -> bool:
