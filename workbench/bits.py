@@ -44,6 +44,10 @@ class BitLedger:
     weights: int
     nominal_bits: float
 
+    def __repr__(self) -> str:
+        size = f"{len(self.entries)} stored items for {self.weights:,} weights"
+        return f"<BitLedger: {size}, {self.bits_per_weight:.2f} bits per weight ({self.nominal_bits:.2f} nominal)>"
+
     @property
     def total_bits(self) -> float:
         """Sum of all items, in bits."""

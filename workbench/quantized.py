@@ -35,6 +35,10 @@ class QuantizedLayer:
     seconds: float = 0.0
     edits: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        bits = f"{self.bits_per_weight:.2f} bits per weight ({self.nominal_bits:.2f} nominal)"
+        return f"<QuantizedLayer {self.name!r}: {self.packed.rows} × {self.packed.cols} at {bits}, error {self.error:.3g}>"
+
     @property
     def bits_per_weight(self) -> float:
         """Stored bits per weight."""

@@ -75,6 +75,7 @@ def test_same_result_twice(part: Part) -> None:
             assert torch.equal(one.tensors[name], two.tensors[name]), path + name
 
 
+@pytest.mark.filterwarnings("ignore:layer 'weight'")  # sizes that fp16 cannot say are warned of, see test_misfits
 @pytest.mark.parametrize(("name", "matrix"), pair_with(MATRICES, ("ragged", "huge", "one-outlier")))
 def test_finite_on_any_matrix(name: str, matrix: str) -> None:
     recipe, w = recipe_with(VARIANTS[name]), MATRICES[matrix]

@@ -8,6 +8,7 @@ import torch
 from workbench.artifact.twin import twin
 from workbench.calibration import TOKENS, windows
 from workbench.errors import RecipeError
+from workbench.intervals import ends, low_high
 from workbench.models.block_pass import hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.models.handle import ModelHandle
@@ -65,7 +66,7 @@ def ablation(
             seed=seed,
             store=store,
         )
-        read = perplexity(twin(model, result.layers, result.changed_tensors), evaluation, evaluation_tokens, seed=seed)
+        read = perplexity(twin(model, result.layers, result.changed_tensors), evaluation, evaluation_tokens)
         first = first or read
         errors = block_errors(model, result, evaluation, tokens=evaluation_tokens or BLOCK_TOKENS, seed=seed)
         rows.append(
@@ -76,15 +77,13 @@ def ablation(
 
 def row(result: QuantizedModel, first: PerplexityResult, read: PerplexityResult) -> dict[str, float]:
     """Bits and perplexity of one recipe, and its perplexity over the first one's."""
-    low, high = read.perplexity_interval
     ratio = perplexity_ratio(first, read)
-    ratios = (float("nan"),) * 3 if read is first else (ratio.ratio, *ratio.interval)
+    ratios = (float("nan"),) * 3 if read is first else (ratio.ratio, *ends(ratio.interval))
     return {
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "perplexity": read.perplexity,
-        "perplexity_low": low,
-        "perplexity_high": high,
+        **low_high("perplexity", read.perplexity_interval),
         **dict(zip(("ratio", "ratio_low", "ratio_high"), ratios, strict=True)),
     }
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.analysis.applied import Change, Quantized, applied, layers_of
-from workbench.analysis.divergence import Divergence, resample
+from workbench.analysis.divergence import Divergence, unit_sums
 from workbench.analysis.replay import Replay
-from workbench.analysis.sensitivity import Measured
+from workbench.analysis.sensitivity import Measured, above
 from workbench.errors import RecipeError
-from workbench.models.perplexity import Interval, percentiles
+from workbench.intervals import Interval, ends, mean_interval, positive_interval
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import finish
 
@@ -30,17 +30,17 @@ class ErrorBudget:
     layers before it), floor, significant. A parameter beside the layers that changed and counts to none of them (see
     `analysis.applied`) is a row too, without recipe and bits. `pairs`, of the layers with the largest kl: earlier, later,
     together, apart (the sum of both alone), interaction (the difference; interaction_low, interaction_high). `ratio` is joint
-    KL over the sum of single ones: 1 where damages add up. All KL in nats per token with 95 % bootstrap intervals over
-    documents, paired where figures are compared.
+    KL over the sum of single ones: 1 where damages add up. All KL in nats per token with 95 % intervals over documents (NaN or
+    None where there is none), paired where figures are compared.
     """
 
     layers: "pd.DataFrame"
     pairs: "pd.DataFrame"
     joint: Divergence
     total: float
-    total_interval: Interval
+    total_interval: Interval | None
     ratio: float
-    ratio_interval: Interval
+    ratio_interval: Interval | None
     floor: float
 
 
@@ -96,7 +96,7 @@ def layer_row(
     replay: Replay, name: str, layer: QuantizedLayer | None, alone: Divergence, accumulated: Divergence, floor: float
 ) -> dict[str, object]:
     """One layer of the budget, or a parameter beside the layers."""
-    low, high = alone.kl_interval
+    low, high = ends(alone.kl_interval)
     block, matrix = replay.boundaries.place(name)
     return {
         "name": name,
@@ -109,15 +109,14 @@ def layer_row(
         "kl_high": high,
         "accumulated": accumulated.kl,
         "floor": floor,
-        "significant": low > floor,
+        "significant": above(alone.kl, low, floor),
     }
 
 
 def interaction(both: Divergence, first: Divergence, second: Divergence) -> dict[str, float]:
     """What two layers do together beyond the sum of what each does."""
     apart = first.per_token.kl + second.per_token.kl
-    extra = np.stack([both.per_token.kl - apart, np.ones(len(apart))], 1)
-    low, high = percentiles(resample(extra, both.per_token.document, both.seed)[:, 0])
+    low, high = ends(mean_interval(unit_sums(both.per_token, (both.per_token.kl - apart)[:, None])))
     found = {"together": both.kl, "apart": first.kl + second.kl, "interaction": both.kl - first.kl - second.kl}
     return {**found, "interaction_low": low, "interaction_high": high}
 
@@ -125,12 +124,11 @@ def interaction(both: Divergence, first: Divergence, second: Divergence) -> dict
 def summed(
     layers: "pd.DataFrame", pairs: "pd.DataFrame", joint: Divergence, alone: Mapping[str, Divergence], floor: float
 ) -> ErrorBudget:
-    """Sum and ratio, both resampled over the same documents."""
+    """Sum and ratio, document by document."""
     apart = np.sum([each.per_token.kl for each in alone.values()], 0)
-    columns = np.stack([joint.per_token.kl, apart, np.ones(len(apart))], 1)
-    means = resample(columns, joint.per_token.document, joint.seed)
+    sums = unit_sums(joint.per_token, np.stack([joint.per_token.kl, apart], 1))
     total = float(apart.mean())
     # layers that change nothing at all add up to nothing
     ratio = joint.kl / total if total else 1.0
-    spread = percentiles(means[:, 0] / means[:, 1]) if (means[:, 1] > 0).all() else (ratio, ratio)
-    return ErrorBudget(layers, pairs, joint, total, percentiles(means[:, 1]), ratio, spread, floor)
+    spread = positive_interval(sums, 0, over=1) if total else (ratio, ratio)
+    return ErrorBudget(layers, pairs, joint, total, positive_interval(sums, 1), ratio, spread, floor)

@@ -1,6 +1,6 @@
 """The facts of a quant card: what was made of a model, what it stores, what it loses, from what, where and when.
 
-One JSON document. Two cards of the same recipe, texts and seed on one machine differ only under "times"; `card_diff` compares
+One JSON document. Two cards of the same recipe and texts on one machine differ only under "times"; `card_diff` compares
 any two. No paths and no user names: a model that was opened from a folder is called by the folder's name.
 """
 
@@ -24,6 +24,7 @@ from workbench.artifact import PackedModel, digest, load
 from workbench.artifact.twin import twin
 from workbench.bench.cpu import processor
 from workbench.errors import ModelError
+from workbench.intervals import Interval
 from workbench.kernels import dispatch
 from workbench.kernels.packed import Packed
 from workbench.models.handle import ModelHandle
@@ -45,14 +46,14 @@ def card_facts(
     text: Text | None = None,
     *,
     tokens: int | None = None,
-    seed: int = 0,
     measured: bool = True,
 ) -> dict[str, Any]:
     """All facts of a card for a quantized model, or for the folder it was saved in.
 
     KL (nats per token), perplexity and top-1 agreement are measured against `original` (opened by the name it was quantized
-    from when absent) on at most `tokens` tokens of `text` (default: the built-in evaluation text), with 95 % intervals that
-    `seed` draws. `measured=False` leaves them out and runs nothing. ModelError where `original` is another model.
+    from when absent) on at most `tokens` tokens of `text` (default: the built-in evaluation text), with 95 % intervals (null
+    where there is none) and the paired ratio of both perplexities. `measured=False` leaves them out and runs nothing.
+    ModelError where `original` is another model.
     """
     begin = perf_counter()
     model = load(quantized) if isinstance(quantized, str | Path) else quantized
@@ -71,7 +72,6 @@ def card_facts(
         "layers": [layer_facts(line) for line in made.table().to_dict("records")],
         "figures": None,
         "hashes": {"layers": {name: tree_hash(layer.packed) for name, layer in made.layers.items()}},
-        "seed": seed,
         "kernels": kernels(made),
         "environment": environment(),
     }
@@ -83,7 +83,7 @@ def card_facts(
         original, words = original or open_model(made.source), text or read_text("evaluation")
         check_original(model, original)
         facts["hashes"] |= {"original": original.fingerprint, "evaluation_text": words.fingerprint}
-        facts["figures"] = figures(original, running(model, original), words, tokens, seed)
+        facts["figures"] = figures(original, running(model, original), words, tokens)
     times = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "quantizing": made.seconds, "card": perf_counter() - begin}
     return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in made.layers.items()}}}
 
@@ -110,27 +110,34 @@ def running(model: Quantized, original: ModelHandle) -> LanguageModel:
     return twin(original, model.layers, model.changed_tensors)
 
 
-def figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None, seed: int) -> dict[str, Any]:
+def figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
     """What the change does to predictions on a text, and what both models write after one prompt."""
     lm = original.language_model()
-    found = compare(lm, other, text, tokens=tokens, seed=seed)
+    found = compare(lm, other, text, tokens=tokens)
     quantiles = np.quantile(found.per_token.kl, QUANTILES).tolist()
     return {
         "text": text.name,
         "tokens": found.tokens,
         "perplexity": found.perplexity,
-        "perplexity_interval": list(found.perplexity_interval),
+        "perplexity_interval": listed(found.perplexity_interval),
         "perplexity_original": found.perplexity_original,
-        "perplexity_original_interval": list(found.perplexity_original_interval),
+        "perplexity_original_interval": listed(found.perplexity_original_interval),
+        "ratio": found.ratio.ratio,
+        "ratio_interval": listed(found.ratio.interval),
         "kl": found.kl,
-        "kl_interval": list(found.kl_interval),
+        "kl_interval": listed(found.kl_interval),
         "kl_quantiles": {f"{share:g}": value for share, value in zip(QUANTILES, quantiles, strict=True)},
         "top1_changed": found.top1_changed,
-        "top1_changed_interval": list(found.top1_changed_interval),
+        "top1_changed_interval": listed(found.top1_changed_interval),
         "prompt": PROMPT,
         "writes_original": lm.generate(PROMPT, LENGTH),
         "writes": other.generate(PROMPT, LENGTH),
     }
+
+
+def listed(found: Interval | None) -> list[float] | None:
+    """An interval as JSON has it."""
+    return None if found is None else list(found)
 
 
 def file_facts(model: Quantized) -> dict[str, Any] | None:

@@ -105,7 +105,7 @@ def diff_cards(
         *texts("recipe", first["recipe"], second["recipe"]),
         *ledgers(first, second, limits),
         *errors(first["layers"], second["layers"], limits),
-        *texts("hashes", {"seed": first["seed"], **first["hashes"]}, {"seed": second["seed"], **second["hashes"]}),
+        *texts("hashes", first["hashes"], second["hashes"]),
         *texts("environment", environment(first), environment(second)),
     ]
     skipped = []

@@ -92,9 +92,16 @@ def check_figures(value: JsonValue) -> None:
         field(value, name).as_text()
     for name in FIGURES:
         field(value, name).as_number()
-        interval = field(value, f"{name}_interval")
-        if len([end.as_number() for end in interval.elements()]) != 2:
-            raise interval.wrong("a list of two numbers")
+        field(value, f"{name}_interval").as_optional(check_interval)
+    if (ratio := value.find("ratio")) is not None:  # cards of earlier releases have none
+        ratio.as_number(0)
+        field(value, "ratio_interval").as_optional(check_interval)
+
+
+def check_interval(value: JsonValue) -> None:
+    """Both ends of an interval."""
+    if len([end.as_number() for end in value.elements()]) != 2:
+        raise value.wrong("a list of two numbers")
 
 
 def check_origin(value: JsonValue) -> None:
@@ -104,7 +111,8 @@ def check_origin(value: JsonValue) -> None:
     for name in ("layers", "changed_tensors"):
         for digest in field(hashes, name).values():
             digest.as_text()
-    field(value, "seed").as_whole()
+    if (seed := value.find("seed")) is not None:  # drew the intervals of earlier releases
+        seed.as_whole()
     for count in field(value, "kernels").values():
         count.as_whole()
     for word in field(value, "environment").values():

@@ -183,7 +183,6 @@ COLUMNS: dict[str, Column] = {
     "delay": Column("delay", "How many tokens later the texts part with the fewest layers restored.", ".0f"),
     "random_delay": Column("drawn delay", "How many tokens later they part with as many layers, drawn by chance.", ".0f"),
     "texts": Column("texts", "How many documents the intervals are drawn over.", "d"),
-    "seed": Column("seed", "Draws the resampled documents.", "d"),
     "restored": Column("restored", "How many layers are restored to full precision, at most.", "d"),
     "chance": Column("by chance", "Share of forks that as many layers, drawn by chance, take away.", ".0%"),
     "chance_low": Column("chance from", "Lower end of its 95 % interval.", ".0%"),

@@ -16,7 +16,7 @@ class Readable(Protocol):
 
 
 def compare(
-    original: Readable | LanguageModel, other: Readable | LanguageModel, text: Text, *, tokens: int | None = None, seed: int = 0
+    original: Readable | LanguageModel, other: Readable | LanguageModel, text: Text, *, tokens: int | None = None
 ) -> Divergence:
     """KL(original ‖ other), top-1 agreement and both perplexities on `text`, at most `tokens` tokens of it.
 
@@ -25,7 +25,7 @@ def compare(
     """
     first, second = running(original), running(other)
     check_tokens(first, second, text)
-    return diverge(first, text, first.logits, second.logits, tokens=tokens, seed=seed)
+    return diverge(first, text, first.logits, second.logits, tokens=tokens)
 
 
 def running(model: Readable | LanguageModel) -> LanguageModel:

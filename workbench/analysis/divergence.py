@@ -3,17 +3,21 @@
 Logits are compared window by window and thrown away; what stays is a few numbers for each token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from workbench import intervals
 from workbench.errors import ModelError
+from workbench.intervals import Interval
+from workbench.models.broken import broken
 from workbench.models.language_model import LanguageModel
-from workbench.models.perplexity import RESAMPLES, Interval, exp, percentiles, spans
+from workbench.models.perplexity import PerplexityRatio, exp, paired_ratio, spans
 from workbench.models.text import Text
 
 if TYPE_CHECKING:
@@ -28,7 +32,8 @@ Logits = Callable[[Tensor], Tensor]
 class Tokens:
     """One entry for each scored token: its document and id, and what both models made of the position before it.
 
-    `kl` = KL(original ‖ changed) in nats; `top1_original` and `top1` are the likeliest ids; losses are −log p in nats.
+    `kl` = KL(original ‖ changed) in nats; `top1_original` and `top1` are the likeliest ids; losses are −log p in nats; windows
+    of the text are numbered in their order.
     """
 
     document: np.ndarray
@@ -38,29 +43,33 @@ class Tokens:
     top1: np.ndarray
     loss_original: np.ndarray
     loss: np.ndarray
+    window: np.ndarray
 
 
 @dataclass(frozen=True)
 class Divergence:
     """KL(original ‖ changed) in nats per token, the share of tokens whose likeliest successor changed, and both perplexities.
 
-    Intervals are 95 % percentile bootstraps over documents (over single tokens where there is one document), drawn by `seed`.
-    The mean KL is dominated by tokens the original is undecided about, hence the median beside it.
+    95 % intervals are those of `workbench.intervals`, None where all tokens are of one short document. The mean KL is dominated
+    by tokens the original is undecided about, hence the median beside it.
     """
 
     kl: float
-    kl_interval: Interval
+    kl_interval: Interval | None
     kl_median: float
     top1_changed: float
-    top1_changed_interval: Interval
+    top1_changed_interval: Interval | None
     perplexity_original: float
-    perplexity_original_interval: Interval
+    perplexity_original_interval: Interval | None
     perplexity: float
-    perplexity_interval: Interval
+    perplexity_interval: Interval | None
     tokens: int
     text: str
-    seed: int
     per_token: Tokens
+
+    def __repr__(self) -> str:
+        size = f"{self.tokens:,} tokens of {self.text!r}"
+        return f"<Divergence on {size}: KL {self.kl:.3g}, perplexity {self.perplexity_original:.3f} → {self.perplexity:.3f}>"
 
     @property
     def top1_agreement(self) -> float:
@@ -68,8 +77,20 @@ class Divergence:
         return 1.0 - self.top1_changed
 
     @property
+    def top1_agreement_interval(self) -> Interval | None:
+        """Its 95 % interval."""
+        found = self.top1_changed_interval
+        return None if found is None else (1.0 - found[1], 1.0 - found[0])
+
+    @cached_property
+    def ratio(self) -> PerplexityRatio:
+        """The changed model's perplexity over the original's, paired document by document."""
+        tokens = self.per_token
+        return paired_ratio(unit_sums(tokens, (tokens.loss - tokens.loss_original)[:, None]))
+
+    @property
     def documents(self) -> int:
-        """How many documents the tokens are of; intervals over few of them are rough."""
+        """How many documents the tokens are of."""
         return len(np.unique(self.per_token.document))
 
     def table(self, decode: Callable[[list[int]], str] | None = None) -> "pd.DataFrame":
@@ -79,7 +100,7 @@ class Divergence:
         """
         import pandas as pd
 
-        table = pd.DataFrame(vars(self.per_token))
+        table = pd.DataFrame(vars(self.per_token)).drop(columns="window")
         if decode is not None:
             table.insert(2, "token", pieces(self.per_token, decode))
         return table
@@ -97,12 +118,16 @@ def pieces(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
     return found
 
 
-def diverge(
-    lm: LanguageModel, text: Text, original: Logits, changed: Logits, *, tokens: int | None = None, seed: int = 0
-) -> Divergence:
+def diverge(lm: LanguageModel, text: Text, original: Logits, changed: Logits, *, tokens: int | None = None) -> Divergence:
     """Compare two functions from ids `[1, T]` to logits `[1, T, V]` on `text`, read and cut as `perplexity` does."""
-    pieces = [score(span.document, span.window, original(span.window), changed(span.window)) for span in spans(lm, text, tokens)]
-    return summarise(Tokens(*(np.concatenate(column) for column in zip(*pieces, strict=True))), text.name, seed)
+    scored = (score(span.document, span.window, original(span.window), changed(span.window)) for span in spans(lm, text, tokens))
+    return summarise(joined(scored), text.name)
+
+
+def joined(windows: Iterable[tuple[np.ndarray, ...]]) -> Tokens:
+    """All windows of a text, each as `score` returns it."""
+    numbered = ((*columns, np.full(len(columns[0]), number)) for number, columns in enumerate(windows))
+    return Tokens(*(np.concatenate(column) for column in zip(*numbered, strict=True)))
 
 
 def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tuple[np.ndarray, ...]:
@@ -112,6 +137,12 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
         raise ModelError(
             f"logits of shape {shapes} cannot be compared, the vocabularies differ; compare models of one vocabulary."
         )
+    for logits, which in ((original, "the original model"), (changed, "the changed model")):
+        if broken(logits):
+            raise ModelError(
+                f"the logits of {which} are not finite on document {document + 1} of the text; it overflows there, so there is "
+                f"nothing to compare."
+            )
     target = ids[0, 1:]
     rows = []
     for start in range(0, len(target), ROWS):
@@ -125,37 +156,29 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
     return (np.full(len(target), document), target.numpy(), *columns)
 
 
-def summarise(per_token: Tokens, text: str, seed: int) -> Divergence:
-    """Means over all tokens and the spread of the same means over resampled documents."""
+def summarise(per_token: Tokens, text: str) -> Divergence:
+    """Means over all tokens, and their intervals over documents."""
     changed = per_token.top1_original != per_token.top1
-    columns = np.stack([per_token.kl, changed, per_token.loss_original, per_token.loss, np.ones(len(changed))], 1)
-    means = columns[:, :4].mean(0)
-    resampled = resample(columns, per_token.document, seed)
-    kl, top1, original, loss = (percentiles(column) for column in resampled.T)
+    columns = np.stack([per_token.kl, changed, per_token.loss_original, per_token.loss], 1)
+    kl, top1, original, loss = columns.mean(0)
+    sums = unit_sums(per_token, columns)
     return Divergence(
-        kl=float(means[0]),
-        kl_interval=kl,
+        kl=float(kl),
+        kl_interval=intervals.positive_interval(sums),
         kl_median=float(np.median(per_token.kl)),
-        top1_changed=float(means[1]),
-        top1_changed_interval=top1,
-        perplexity_original=exp(float(means[2])),
-        perplexity_original_interval=(exp(original[0]), exp(original[1])),
-        perplexity=exp(float(means[3])),
-        perplexity_interval=(exp(loss[0]), exp(loss[1])),
+        top1_changed=float(top1),
+        top1_changed_interval=intervals.share_of_tokens(sums, 1),
+        perplexity_original=exp(float(original)),
+        perplexity_original_interval=intervals.exponential(intervals.mean_interval(sums, 2)),
+        perplexity=exp(float(loss)),
+        perplexity_interval=intervals.exponential(intervals.mean_interval(sums, 3)),
         tokens=len(changed),
         text=text,
-        seed=seed,
         per_token=per_token,
     )
 
 
-def resample(columns: np.ndarray, document: np.ndarray, seed: int) -> np.ndarray:
-    """Means `[RESAMPLES, 4]` of the first four columns over documents drawn with replacement; the last column counts tokens."""
-    names, group = np.unique(document, return_inverse=True)
-    if len(names) == 1:
-        group = np.arange(len(columns))
-    sums = np.zeros((group.max() + 1, columns.shape[1]))
-    np.add.at(sums, group, columns)
-    generator = np.random.default_rng(seed)
-    totals = np.stack([sums[generator.integers(len(sums), size=len(sums))].sum(0) for _ in range(RESAMPLES)])
-    return totals[:, :-1] / totals[:, -1:]
+def unit_sums(per_token: Tokens, columns: np.ndarray) -> np.ndarray:
+    """Sums `[units, k + 1]` of `columns [tokens, k]` over what intervals leave out in turn, and the number of tokens."""
+    counted = np.concatenate([columns, np.ones((len(columns), 1))], 1)
+    return intervals.totals(counted, intervals.units(per_token.document, per_token.window, counted[:, -1]))

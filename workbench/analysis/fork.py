@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from workbench.analysis.applied import Quantized, applied, basis, layers_of
 from workbench.analysis.divergence import score
-from workbench.analysis.intervals import share_interval
 from workbench.analysis.sensitivity import Measured
 from workbench.errors import ModelError
+from workbench.intervals import Interval, share_interval
 from workbench.models.boundaries import Boundaries
 from workbench.models.handle import ModelHandle
-from workbench.models.perplexity import Interval
 from workbench.quantizers.contract import finish
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import numpy as np
 
 from workbench.analysis.applied import Quantized
 from workbench.analysis.fork import TOKENS, ForkFinder
-from workbench.analysis.intervals import share_interval
 from workbench.analysis.sensitivity import Measured
+from workbench.intervals import share_interval
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
 from workbench.quantizers.contract import finish

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import Tensor
 
 from workbench.analysis.compare import Readable, running
-from workbench.analysis.divergence import Divergence, diverge, resample
+from workbench.analysis.divergence import Divergence, diverge
+from workbench.intervals import low_high
 from workbench.models.kv_cache import CachedModel, CacheSize
-from workbench.models.perplexity import PerplexityRatio, exp, percentiles
+from workbench.models.perplexity import PerplexityRatio
 from workbench.models.text import Text
 from workbench.quantizers.kv import Scheme, parse
 
@@ -34,13 +33,13 @@ class CacheResult:
     divergence: Divergence
     sizes: tuple[CacheSize, ...]
 
-    @cached_property
+    def __repr__(self) -> str:
+        return f"<CacheResult {self.scheme.spelled()!r}: {self.bytes_per_token:,.0f} bytes a token; {self.divergence!r}>"
+
+    @property
     def ratio(self) -> PerplexityRatio:
-        """Perplexity over that with the whole cache, with its paired 95 % interval: both read the same resampled documents."""
-        tokens = self.divergence.per_token
-        added = np.stack([tokens.loss - tokens.loss_original, np.ones(len(tokens.loss))], 1)
-        low, high = percentiles(resample(added, tokens.document, self.divergence.seed)[:, 0])
-        return PerplexityRatio(exp(float(added[:, 0].mean())), (exp(low), exp(high)))
+        """Perplexity over that with the whole cache, with its interval, paired document by document."""
+        return self.divergence.ratio
 
     @property
     def bits_per_value(self) -> float:
@@ -72,7 +71,6 @@ def measure_cache(
     *,
     tokens: int | None = None,
     block: int = BLOCK,
-    seed: int = 0,
 ) -> CacheResult:
     """Read `text` (at most `tokens` tokens) through a packed cache and compare with the model's own, token by token.
 
@@ -86,13 +84,13 @@ def measure_cache(
         sizes.append(size)
         return logits
 
-    divergence = diverge(lm, text, lm.logits, changed, tokens=tokens, seed=seed)
+    divergence = diverge(lm, text, lm.logits, changed, tokens=tokens)
     return CacheResult(how, block, divergence, tuple(sizes))
 
 
 def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
     """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl,
-    tokens, texts, seed."""
+    tokens, texts."""
     import pandas as pd
 
     rows = []
@@ -105,15 +103,12 @@ def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
                 "nominal_bits": result.scheme.nominal_bits,
                 "bytes_per_token": result.bytes_per_token,
                 "perplexity": found.perplexity,
-                "perplexity_low": found.perplexity_interval[0],
-                "perplexity_high": found.perplexity_interval[1],
+                **low_high("perplexity", found.perplexity_interval),
                 "ratio": result.ratio.ratio,
-                "ratio_low": result.ratio.interval[0],
-                "ratio_high": result.ratio.interval[1],
+                **low_high("ratio", result.ratio.interval),
                 "kl": found.kl,
                 "tokens": found.tokens,
                 "texts": found.documents,
-                "seed": found.seed,
             }
         )
     return pd.DataFrame(rows)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.analysis.compare import check_tokens
 from workbench.analysis.divergence import diverge
+from workbench.intervals import ends
 from workbench.jobs import Counted
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text
@@ -25,6 +26,9 @@ COLUMNS = [
     "perplexity",
     "perplexity_low",
     "perplexity_high",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
 ]
 
 
@@ -47,11 +51,12 @@ class CompareStep(Counted):
 
 
 def compare_models(
-    original: Contender, others: Sequence[Contender], text: Text, *, tokens: int | None = None, seed: int = 0
+    original: Contender, others: Sequence[Contender], text: Text, *, tokens: int | None = None
 ) -> Generator[CompareStep, None, "pd.DataFrame"]:
     """Measure each model against the original on at most `tokens` tokens of `text`; yields the table so far, returns it whole.
 
-    KL(original ‖ model) in nats per token and perplexity with their 95 % intervals (bootstrap over documents, drawn by `seed`).
+    KL(original ‖ model) in nats per token and perplexity with their 95 % intervals, and ratio, the perplexity over the
+    original's, paired document by document.
     ModelError where a model cuts the text into other tokens.
     """
     import pandas as pd
@@ -61,12 +66,13 @@ def compare_models(
     for done, other in enumerate(others, 1):
         second = other.model()
         check_tokens(first, second, text)
-        found = diverge(first, text, first.logits, second.logits, tokens=tokens, seed=seed)
+        found = diverge(first, text, first.logits, second.logits, tokens=tokens)
         if not rows:
-            own = (found.perplexity_original, *found.perplexity_original_interval)
+            own = (found.perplexity_original, *ends(found.perplexity_original_interval), 1.0, 1.0, 1.0)
             rows.append((original.name, *stored(original), 0.0, 0.0, 0.0, 1.0, *own))
-        kl = (found.kl, *found.kl_interval, 1 - found.top1_changed)
-        rows.append((other.name, *stored(other), *kl, found.perplexity, *found.perplexity_interval))
+        kl = (found.kl, *ends(found.kl_interval), 1 - found.top1_changed)
+        perplexity = found.perplexity, *ends(found.perplexity_interval), found.ratio.ratio, *ends(found.ratio.interval)
+        rows.append((other.name, *stored(other), *kl, *perplexity))
         yield CompareStep(done, len(others), pd.DataFrame(rows, columns=COLUMNS))
     return pd.DataFrame(rows, columns=COLUMNS)
 

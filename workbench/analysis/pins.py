@@ -9,6 +9,7 @@ from torch import Tensor
 from workbench.analysis.speed import layer_seconds, running_steps
 from workbench.artifact.twin import twin
 from workbench.bits import BitLedger
+from workbench.intervals import ends
 from workbench.models import ModelHandle
 from workbench.models import perplexity as reading
 from workbench.models.text import Text
@@ -20,7 +21,7 @@ LAYER_COLUMNS = [
 ]  # fmt: skip
 MODEL_COLUMNS = [
     "pin", "bits_per_weight", "nominal_bits", "quantized_bytes", "perplexity", "perplexity_low", "perplexity_high",
-    "tokens_per_second", "resident_bytes",
+    "ratio", "ratio_low", "ratio_high", "tokens_per_second", "resident_bytes",
 ]  # fmt: skip
 
 
@@ -35,7 +36,7 @@ class LayerPin:
 
 @dataclass(frozen=True)
 class ModelPin:
-    """A whole model: what its quantized layers store, how it reads (95 % interval over documents, seed 0), how it runs."""
+    """A whole model: what its quantized layers store, how it reads (95 % interval over documents), how it runs."""
 
     ledger: BitLedger
     read: reading.PerplexityResult
@@ -76,7 +77,7 @@ class Pins:
             yield 0.9
         label = free(label_of(layers.values(), len(model.layer_names)), self.models)
         ledger = BitLedger.merge(layer.ledger for layer in layers.values())
-        read = reading.summarise(windows, text.name, 0)
+        read = reading.summarise(windows, text.name)
         self.models[label] = ModelPin(ledger, read, running.speed.tokens_per_second, running.resident_bytes)
         return label
 
@@ -103,7 +104,11 @@ class Pins:
         return pd.DataFrame(rows, columns=LAYER_COLUMNS)
 
     def model_table(self) -> pd.DataFrame:
-        """One row a pinned model: pin, both bits, bytes of the quantized layers, perplexity with its interval, speed, memory."""
+        """One row a pinned model: pin, both bits, bytes of the quantized layers, perplexity and speed, memory.
+
+        Perplexities have their intervals, and `ratio` to the first pinned model with its own, paired document by document.
+        """
+        ratios = [reading.perplexity_ratio(next(iter(self.models.values())).read, pin.read) for pin in self.models.values()]
         rows = [
             (
                 label,
@@ -111,11 +116,13 @@ class Pins:
                 pin.ledger.nominal_bits,
                 pin.ledger.total_bits / 8,
                 pin.read.perplexity,
-                *pin.read.perplexity_interval,
+                *ends(pin.read.perplexity_interval),
+                ratio.ratio,
+                *ends(ratio.interval),
                 pin.tokens_per_second,
                 pin.resident_bytes,
             )
-            for label, pin in self.models.items()
+            for (label, pin), ratio in zip(self.models.items(), ratios, strict=True)
         ]
         return pd.DataFrame(rows, columns=MODEL_COLUMNS)
 

@@ -6,12 +6,11 @@ Hidden states after every block are kept for one text; a swap runs from the earl
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from workbench.analysis.applied import stand_in
-from workbench.analysis.divergence import Divergence, Tokens, score, summarise
+from workbench.analysis.divergence import Divergence, joined, score, summarise
 from workbench.models.boundaries import Boundaries, Swap
 from workbench.models.handle import ModelHandle
 from workbench.models.perplexity import spans
@@ -30,8 +29,8 @@ class Replay:
     window. `bytes` is the memory of what is kept: (blocks + 1) × tokens × width × 4.
     """
 
-    def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = TOKENS, seed: int = 0) -> None:
-        self.model, self.text, self.seed = model, text, seed
+    def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = TOKENS) -> None:
+        self.model, self.text = model, text
         self.spans = tuple(spans(model.language_model(), text, tokens))
         self.boundaries = Boundaries(model, (span.window for span in self.spans))
 
@@ -66,8 +65,8 @@ class Replay:
 
     def _compare(self, changed: Callable[[int], Tensor]) -> Divergence:
         """The original and the logits of every window by its number."""
-        rows = [
+        scored = (
             score(span.document, span.window, self.boundaries.logits(index), changed(index))
             for index, span in enumerate(self.spans)
-        ]
-        return summarise(Tokens(*(np.concatenate(column) for column in zip(*rows, strict=True))), self.text.name, self.seed)
+        )
+        return summarise(joined(scored), self.text.name)

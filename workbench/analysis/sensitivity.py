@@ -1,5 +1,6 @@
 """What every layer costs under every recipe: stored bits and KL, each layer changed alone; the options of an allocation."""
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.analysis.replay import Replay
 from workbench.calibration import CalibrationStats
 from workbench.errors import RecipeError
+from workbench.intervals import low_high
 from workbench.quantizers import quantize
 from workbench.quantizers.contract import finish
 from workbench.recipe import Recipe
@@ -15,7 +17,7 @@ from workbench.store import Store, key
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ def sensitivity(
     """One row a layer that matches `layers` and recipe, each layer quantized alone in an otherwise original model.
 
     Columns: name, block, matrix, recipe (its key in `recipes`), parameters, bits (stored, in all), bits_per_weight,
-    nominal_bits, kl (nats per token) with kl_low and kl_high (95 % bootstrap over documents), perplexity, top1_changed, floor
-    (what half precision alone does) and significant (kl_low is above it). `store` keeps rows by content. RecipeError where
-    nothing matches, or where a recipe needs `stats`.
+    nominal_bits, kl (nats per token) with kl_low and kl_high (their 95 % interval, NaN where there is none), perplexity,
+    top1_changed, floor (what half precision alone does) and significant (kl_low is above it, or kl where there is no interval).
+    `store` keeps rows by content. RecipeError where nothing matches, or where a recipe needs `stats`.
     """
     return finish(sensitivity_steps(replay, recipes, stats=stats, layers=layers, store=store), on_progress)
 
@@ -74,14 +76,19 @@ def sensitivity_steps(
             found = measured(replay, name, recipe, stats, store)
             layer = replay.model.layer(name)
             place = {"name": name, "block": layer.block, "matrix": layer.matrix, "recipe": label}
-            rows.append({**place, **found, "floor": floor, "significant": found["kl_low"] > floor})
+            rows.append({**place, **found, "floor": floor, "significant": above(found["kl"], found["kl_low"], floor)})
             yield Measured(f"{name}, {label}", len(rows) - 1, len(names) * len(recipes))
     return pd.DataFrame(rows)
 
 
+def above(kl: float, low: float, floor: float) -> bool:
+    """Whether an effect is above the noise: the lower end of its interval is, or the effect itself where there is none."""
+    return (kl if math.isnan(low) else low) > floor
+
+
 def measured(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats | None, store: Store | None) -> dict[str, float]:
     """Bits and consequences of one layer, from the store where it is there."""
-    text = [replay.text.fingerprint, sum(span.stop - span.start for span in replay.spans), replay.seed]
+    text = [replay.text.fingerprint, sum(span.stop - span.start for span in replay.spans)]
     facts = stats.facts() if stats is not None else {}
     made_from = key("sensitivity", VERSION, replay.model.fingerprint, layer, recipe.to_dict(), text, facts)
     if store is not None and (entry := store.get(made_from)) is not None:
@@ -94,8 +101,7 @@ def measured(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "kl": effect.kl,
-        "kl_low": effect.kl_interval[0],
-        "kl_high": effect.kl_interval[1],
+        **low_high("kl", effect.kl_interval),
         "perplexity": effect.perplexity,
         "top1_changed": effect.top1_changed,
     }

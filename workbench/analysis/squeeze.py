@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ from workbench.store import Store, key
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION, FACTS_VERSION = 1, 2
 TOKENS = 4096  # of the calibration text
 PROMPT = "Once upon a time"
 READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
@@ -77,7 +78,8 @@ STOPS = (
 
 @dataclass(frozen=True)
 class Squeezed:
-    """A stop that is built: what it stores, how well it reads (95 % interval over stories, seed 0), how fast it writes here.
+    """A stop that is built: what it stores, how well it reads (95 % interval over stories, None where there is none), how fast
+    it writes here.
 
     `bytes` is the size of its packed.safetensors with all tensors of the model, `resident_bytes` what its weights take in memory
     while it runs; tokens a second are a median, with the slowest and the fastest round. `coverage` is the share of the model's
@@ -89,14 +91,23 @@ class Squeezed:
     nominal_bits: float
     bytes: int
     perplexity: float
-    perplexity_low: float
-    perplexity_high: float
+    perplexity_low: float | None
+    perplexity_high: float | None
+    ratio: float
+    ratio_low: float | None
+    ratio_high: float | None
     text_tokens: int
     resident_bytes: int
     tokens_per_second: float
     slowest: float
     fastest: float
     coverage: float | None = None
+
+    @property
+    def times(self) -> reading.PerplexityRatio:
+        """Its perplexity over the original's, paired story by story."""
+        interval = None if self.ratio_low is None or self.ratio_high is None else (self.ratio_low, self.ratio_high)
+        return reading.PerplexityRatio(self.ratio, interval, self.text_tokens)
 
 
 @dataclass(frozen=True)
@@ -240,7 +251,12 @@ class Squeeze:
         for number, span in enumerate(spans):
             windows.append(reading.score(lm, span))
             yield "reading the evaluation text", 0.8 + 0.15 * number / len(spans)
-        read = reading.summarise(windows, self.evaluation.name, self.seed)
+        read = reading.summarise(windows, self.evaluation.name)
+        if stop.recipe.name == "none":
+            self.__dict__["_original"] = read  # the same weights
+        ratio = reading.perplexity_ratio(self._original, read)
+        low, high = read.perplexity_interval or (None, None)
+        lowest, highest = ratio.interval or (None, None)
         yield "measuring its speed", 0.95
         (running,) = finish(running_steps([lm], PROMPT))
         facts: dict[str, Any] = {
@@ -249,8 +265,11 @@ class Squeeze:
             "coverage": quantized.coverage,
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
             "perplexity": read.perplexity,
-            "perplexity_low": read.perplexity_interval[0],
-            "perplexity_high": read.perplexity_interval[1],
+            "perplexity_low": low,
+            "perplexity_high": high,
+            "ratio": ratio.ratio,
+            "ratio_low": lowest,
+            "ratio_high": highest,
             "text_tokens": read.tokens,
             "resident_bytes": running.resident_bytes,
             "tokens_per_second": running.speed.tokens_per_second,
@@ -259,6 +278,10 @@ class Squeeze:
         }
         self.store.put(self._place(stop), {}, facts)
         self._found[stop] = Squeezed(stop, **facts)
+
+    @cached_property
+    def _original(self) -> reading.PerplexityResult:
+        return reading.perplexity(self.model.language_model(), self.evaluation)
 
     def _quantize(self, stop: Stop) -> Generator[tuple[str, float], None, QuantizedModel]:
         given: dict[str, Any] = {}
@@ -275,7 +298,7 @@ class Squeeze:
     def _place(self, stop: Stop) -> str:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
         machine = [processor(), torch.get_num_threads(), torch.__version__]
-        return key("squeeze facts", VERSION, self.folder(stop).name, self.evaluation.fingerprint, machine)
+        return key("squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, machine)
 
 
 def squeeze_table(found: Sequence[Squeezed]) -> "pd.DataFrame":
@@ -284,4 +307,5 @@ def squeeze_table(found: Sequence[Squeezed]) -> "pd.DataFrame":
 
     names = [field.name for field in fields(Squeezed) if field.name != "stop"]
     rows = [{"recipe": known.stop.preset, **{name: getattr(known, name) for name in names}} for known in found]
-    return pd.DataFrame(rows, columns=["recipe", *names])
+    limits = [name for name in names if name.endswith(("_low", "_high"))]
+    return pd.DataFrame(rows, columns=["recipe", *names]).astype(dict.fromkeys(limits, float))

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from workbench.analysis.divergence import Divergence
 from workbench.analysis.replay import TOKENS, Replay
 from workbench.calibration import CalibrationStats
+from workbench.intervals import Interval
 from workbench.models.handle import ModelHandle
+from workbench.models.perplexity import PerplexityRatio
 from workbench.models.text import Text
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers import quantize
@@ -19,14 +21,17 @@ class WhatIf:
     layer: QuantizedLayer
     divergence: Divergence
 
+    def __repr__(self) -> str:
+        return f"<WhatIf {self.layer.name!r} at {self.layer.bits_per_weight:.2f} bits per weight: {self.divergence!r}>"
+
     @property
     def kl(self) -> float:
         """Mean KL(original ‖ changed), nats per token."""
         return self.divergence.kl
 
     @property
-    def kl_interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of `kl`."""
+    def kl_interval(self) -> Interval | None:
+        """95 % interval of `kl`, or None: see `workbench.intervals`."""
         return self.divergence.kl_interval
 
     @property
@@ -38,6 +43,11 @@ class WhatIf:
     def perplexity_original(self) -> float:
         """Perplexity of the original model on the same tokens."""
         return self.divergence.perplexity_original
+
+    @property
+    def ratio(self) -> PerplexityRatio:
+        """The changed perplexity over the original one, paired document by document, with its interval."""
+        return self.divergence.ratio
 
     @property
     def top1_changed(self) -> float:
@@ -53,7 +63,6 @@ def what_if(
     *,
     tokens: int | None = TOKENS,
     stats: CalibrationStats | None = None,
-    seed: int = 0,
 ) -> WhatIf:
     """Quantize `layer` by `recipe` (or take a layer that is quantized already) and compare the model with and without it.
 
@@ -62,4 +71,4 @@ def what_if(
     changes on one text keep a `Replay`, of which this uses one.
     """
     quantized = recipe if isinstance(recipe, QuantizedLayer) else quantize(model, layer, recipe, stats=stats)
-    return WhatIf(quantized, Replay(model, text, tokens=tokens, seed=seed).divergence({layer: quantized}))
+    return WhatIf(quantized, Replay(model, text, tokens=tokens).divergence({layer: quantized}))

@@ -131,8 +131,8 @@ class PackedModel:
         """See `LanguageModel.stream`."""
         return self._language_model.stream(prompt, tokens, **settings)
 
-    def perplexity(self, text: "Text", tokens: int | None = None, **settings: Any) -> "PerplexityResult":
+    def perplexity(self, text: "Text", tokens: int | None = None) -> "PerplexityResult":
         """See `models.perplexity.perplexity`."""
         from workbench.models.perplexity import perplexity
 
-        return perplexity(self._language_model, text, tokens, **settings)
+        return perplexity(self._language_model, text, tokens)

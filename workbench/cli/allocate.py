@@ -8,7 +8,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.long_jobs import announce_allocation
-from workbench.cli.output import emit, progress
+from workbench.cli.output import emit_page, progress, table_text
 
 
 def allocate(
@@ -47,7 +47,7 @@ def allocate(
     announce_allocation(handle, list(recipes.values()), layers, calibration, document, tokens)
     with progress("calibrating", quiet=as_json) as told:
         stats = calibrate(handle, calibration, seed=seed, on_progress=told, store=store)
-    replay = Replay(handle, document, tokens=tokens, seed=seed)
+    replay = Replay(handle, document, tokens=tokens)
     with progress("measuring options", quiet=as_json) as told:
         step = lambda found: told(found.fraction, 1)  # noqa: E731
         options = sensitivity(replay, recipes, stats=stats, layers=layers, store=store, on_progress=step)
@@ -69,7 +69,7 @@ def allocate(
         "layers": found.table.to_dict("records"),
     }
     sentence = (
-        f"{found.table.to_string(index=False)}\n\n{found.bits_per_weight:.2f} bits per weight stored, predicted KL "
+        f"{table_text(found.table)}\n\n{found.bits_per_weight:.2f} bits per weight stored, predicted KL "
         f"{found.loss:.4f} nats per token (each layer's own, added up)\nplan in {out}"
     )
-    emit(facts, as_json=as_json, text=sentence)
+    emit_page(facts, as_json=as_json, text=sentence)

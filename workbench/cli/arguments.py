@@ -17,7 +17,7 @@ Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a 
 RecipeText = Annotated[str, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset, see `workbench recipes`.")]
 TextFile = Annotated[str, typer.Option("--text", metavar="FILE", help="UTF-8 text, documents separated by <|endoftext|>.")]
 Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Read at most so many tokens.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws the order of documents, resamples and samples.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws the order of documents and samples.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 

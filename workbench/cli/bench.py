@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json
-from workbench.cli.output import emit, progress
+from workbench.cli.output import emit_page, progress
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def bench(
             on_progress=told,
         )
     facts: dict[str, Any] = {**result.to_dict(), "seconds": time.perf_counter() - begin}
-    emit(facts, as_json=as_json, text=result_text(result))
+    emit_page(facts, as_json=as_json, text=result_text(result))
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Seed, TextFile, Tokens, holds_recipe, read_text
-from workbench.cli.output import emit
+from workbench.cli.arguments import Json, TextFile, Tokens, holds_recipe, read_text
+from workbench.cli.output import emit_page
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder that `workbench quantize` wrote.")]
 Side = Annotated[str, typer.Argument(metavar="CARD|DIR", help="A card (.html or .json), or a folder that was quantized.")]
@@ -17,20 +17,19 @@ def card(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the card goes, .html or .json.")] = None,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Make a quant card: recipe, ledger, errors, KL and perplexity, hashes and environment in one file that opens offline."""
     from workbench.views.card import card as make
 
-    made = make(folder, text=read_text(text), tokens=tokens, seed=seed)
+    made = make(folder, text=read_text(text), tokens=tokens)
     sentence = made.answer
     if out is not None:
         place = made.save(out)
         sentence += f"\n{place}: {place.stat().st_size:,} bytes"
     else:
         sentence += "\nNothing is written: --out card.html or card.json keeps the card."
-    emit(made.facts, as_json=as_json, text=sentence)
+    emit_page(made.facts, as_json=as_json, text=sentence)
 
 
 def diff(
@@ -44,28 +43,27 @@ def diff(
     allow: Annotated[list[str] | None, typer.Option("--allow", help="A section that may differ: recipe, hashes …")] = None,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
-    seed: Seed = 0,
     stored: Annotated[bool, typer.Option("--stored-only", help="Compare what is stored; run no model.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what differs between two cards; exit status 1 where anything differs above its tolerance.
 
-    A folder is measured on as many tokens as the card beside it, with its seed. Versions and processor are told, and may differ.
+    A folder is measured on as many tokens as the card beside it. Versions and processor are told, and may differ.
     """
     from workbench.analysis.card_diff import Tolerances, diff_cards
 
     given = [None if holds_recipe(side) else read_card(side) for side in (first, second)]
-    settings: dict[str, Any] = {"tokens": tokens, "seed": seed}
+    settings: dict[str, Any] = {"tokens": tokens}
     for facts in given:
         if facts and facts["figures"]:
-            settings = {"tokens": facts["figures"]["tokens"], "seed": facts["seed"]}
+            settings = {"tokens": facts["figures"]["tokens"]}
     one, other = (
         facts or card_of(side, text, measured=not stored, **settings) for side, facts in zip((first, second), given, strict=True)
     )
     limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
     found = diff_cards(one, other, limits, allow=allow or ())
     lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in found.differences), *found.skipped, found.answer]
-    emit({"first": first, "second": second, **found.to_dict()}, as_json=as_json, text="\n".join(lines))
+    emit_page({"first": first, "second": second, **found.to_dict()}, as_json=as_json, text="\n".join(lines))
     if not found.same:
         raise typer.Exit(1)
 

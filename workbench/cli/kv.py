@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Seed, Source, TextFile, open_any, read_text
-from workbench.cli.output import emit, plus_minus
+from workbench.cli.arguments import Json, Source, TextFile, open_any, read_text
+from workbench.cli.output import emit_page, plus_minus
 
 Schemes = Annotated[
     list[str] | None,
@@ -22,7 +22,6 @@ def kv(
     text: TextFile = "evaluation",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Read at most so many tokens.")] = 2048,
     prompt: Annotated[str, typer.Option("--prompt", help="What is continued through each cache; empty for nothing.")] = "",
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Store keys and values in fewer bits: perplexity through the packed cache, stored bits per value, bytes a token.
@@ -34,11 +33,11 @@ def kv(
 
     model, document = open_any(source), read_text(text)
     rows: list[dict[str, Any]] = []
-    facts: dict[str, Any] = {"model": source, "text": document.name, "block": block, "seed": seed, "schemes": rows}
+    facts: dict[str, Any] = {"model": source, "text": document.name, "block": block, "schemes": rows}
     for spelled in scheme or names():
         how = with_bits(spelled, bits)
         begin = time.perf_counter()
-        result = measure_cache(model, how, document, tokens=tokens, block=block, seed=seed)
+        result = measure_cache(model, how, document, tokens=tokens, block=block)
         found = result.divergence
         facts |= {"tokens": found.tokens, "perplexity_original": found.perplexity_original}
         row = {
@@ -60,7 +59,7 @@ def kv(
         if prompt:
             row["generated"] = cached(model, how, block=block).generate(prompt)
         rows.append(row)
-    emit(facts, as_json=as_json, text=page(facts))
+    emit_page(facts, as_json=as_json, text=page(facts))
 
 
 def with_bits(spelled: str, bits: int | None) -> Any:
@@ -73,6 +72,9 @@ def with_bits(spelled: str, bits: int | None) -> Any:
 
 def page(facts: dict[str, Any]) -> str:
     """The schemes as a page of text."""
+    from workbench.models.perplexity import PerplexityRatio
+
+    tokens = facts["tokens"]
     lines = [
         f"on {facts['tokens']:,} tokens of {facts['text']}, perplexity {facts['perplexity_original']:.3f} with the whole cache"
     ]
@@ -82,9 +84,9 @@ def page(facts: dict[str, Any]) -> str:
             row["scheme"],
             f"  stored       {row['bits_per_value']:.2f} bits per value ({row['nominal_bits']:.2f} nominal)",
             f"  size         {row['bytes_per_token']:,.0f} bytes a token",
-            f"  perplexity   {plus_minus(row['perplexity'], row['perplexity_interval'])}",
-            f"  ratio        {plus_minus(row['ratio'], row['ratio_interval'], 4)} of the whole cache's, paired",
-            f"  KL           {plus_minus(row['kl'], row['kl_interval'], 5)} nats per token",
+            f"  perplexity   {plus_minus(row['perplexity'], row['perplexity_interval'], tokens)}",
+            f"  ratio        {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the whole cache')}",
+            f"  KL           {plus_minus(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
         ]
         if "generated" in row:
             lines.append(f"  writes       {row['generated']}")

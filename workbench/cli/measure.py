@@ -7,7 +7,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
-from workbench.cli.output import emit, plus_minus, progress
+from workbench.cli.output import emit, emit_page, plus_minus, progress
 
 if TYPE_CHECKING:
     from workbench.analysis.speed import Speed
@@ -21,15 +21,15 @@ TEXT_TOKENS = 100
 Length = Annotated[int, typer.Option("--tokens", min=0, help="Write at most so many tokens.")]
 
 
-def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = None, seed: Seed = 0, as_json: Json = False) -> None:
-    """Measure perplexity and bits per byte on a text, with 95 % intervals (bootstrap over documents)."""
+def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = None, as_json: Json = False) -> None:
+    """Measure perplexity and bits per byte on a text, with 95 % intervals over its documents."""
     from workbench.models import ModelHandle
 
     model, document = open_any(source), read_text(text)
     begin = time.perf_counter()
     if isinstance(model, ModelHandle):
         announce_reading(model, Reading(document, tokens))
-    result = model.perplexity(document, tokens=tokens, seed=seed)
+    result = model.perplexity(document, tokens=tokens)
     facts = {
         "model": source,
         "text": result.text,
@@ -39,18 +39,17 @@ def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = Non
         "bits_per_byte_interval": result.bits_per_byte_interval,
         "tokens": result.tokens,
         "text_bytes": result.bytes,
-        "seed": seed,
         "seconds": time.perf_counter() - begin,
         **stored(model),
     }
     sentence = (
-        f"perplexity     {plus_minus(result.perplexity, result.perplexity_interval)}\n"
-        f"bits per byte  {plus_minus(result.bits_per_byte, result.bits_per_byte_interval)}\n"
+        f"perplexity     {plus_minus(result.perplexity, result.perplexity_interval, result.tokens)}\n"
+        f"bits per byte  {plus_minus(result.bits_per_byte, result.bits_per_byte_interval, result.tokens)}\n"
         f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of {result.text}"
     )
     if "nominal_bits" in facts:
         sentence += f"\n{bits_text(facts)}"
-    emit(facts, as_json=as_json, text=sentence)
+    emit_page(facts, as_json=as_json, text=sentence)
 
 
 def generate(
@@ -76,7 +75,6 @@ def compare(
     prompt: Annotated[str, typer.Option("--prompt", help="What both continue, side by side.")] = PROMPT,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, speed, texts."""
@@ -87,13 +85,13 @@ def compare(
 
     original, document = open_any(model), read_text(text)
     rows: list[dict[str, Any]] = []
-    facts: dict[str, Any] = {"model": model, "text": document.name, "prompt": prompt, "seed": seed, "models": rows}
+    facts: dict[str, Any] = {"model": model, "text": document.name, "prompt": prompt, "models": rows}
     if isinstance(original, ModelHandle):
         announce_reading(original, Reading(document, tokens, 2 * len(folders)))
     for folder in folders:
         begin = time.perf_counter()
         other = open_any(folder)
-        result = measure(original, other, document, tokens=tokens, seed=seed)
+        result = measure(original, other, document, tokens=tokens)
         *_, texts = write_together(original.language_model(), other.language_model(), prompt, TEXT_TOKENS)
         before, after = speeds([original.language_model(), other.language_model()], prompt)
         facts["original"] = {
@@ -111,16 +109,18 @@ def compare(
                 "kl_interval": result.kl_interval,
                 "kl_median": result.kl_median,
                 "top1_agreement": result.top1_agreement,
-                "top1_agreement_interval": tuple(1 - x for x in reversed(result.top1_changed_interval)),
+                "top1_agreement_interval": result.top1_agreement_interval,
                 "perplexity": result.perplexity,
                 "perplexity_interval": result.perplexity_interval,
+                "ratio": result.ratio.ratio,
+                "ratio_interval": result.ratio.interval,
                 **parting(texts),
                 **stored(other),
                 **running(other, after),
                 "seconds": time.perf_counter() - begin,
             }
         )
-    emit(facts, as_json=as_json, text=comparison_text(facts))
+    emit_page(facts, as_json=as_json, text=comparison_text(facts))
 
 
 def whatif(
@@ -143,7 +143,7 @@ def whatif(
     announce_reading(handle, Reading(calibration, TOKENS, by_block=True), Reading(document, tokens, 2))
     with progress("calibrating", quiet=as_json) as told:
         stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=told)
-    result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats, seed=seed)
+    result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats)
     facts = {
         "model": model,
         "layer": layer,
@@ -154,6 +154,8 @@ def whatif(
         "kl_median": result.divergence.kl_median,
         "perplexity": result.perplexity,
         "perplexity_original": result.perplexity_original,
+        "ratio": result.ratio.ratio,
+        "ratio_interval": result.ratio.interval,
         "top1_changed": result.top1_changed,
         "tokens": result.divergence.tokens,
         "bits_per_weight": result.layer.bits_per_weight,
@@ -165,11 +167,12 @@ def whatif(
     }
     sentence = (
         f"{layer} at {result.layer.bits_per_weight:.2f} bits stored ({result.layer.nominal_bits:.2f} nominal)\n"
-        f"KL             {plus_minus(result.kl, result.kl_interval, 5)} nats per token\n"
+        f"KL             {plus_minus(result.kl, result.kl_interval, result.divergence.tokens, 5)} nats per token\n"
         f"perplexity     {result.perplexity_original:.3f} before, {result.perplexity:.3f} after\n"
+        f"ratio          {result.ratio.against('the original')}\n"
         f"top-1 changed  {result.top1_changed:.2%} of {result.divergence.tokens:,} tokens"
     )
-    emit(facts, as_json=as_json, text=sentence)
+    emit_page(facts, as_json=as_json, text=sentence)
 
 
 def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:
@@ -231,12 +234,14 @@ def running_lines(row: dict[str, Any]) -> list[str]:
 
 def comparison_text(facts: dict[str, Any]) -> str:
     """The comparison as a page of text."""
-    original = facts["original"]
+    from workbench.models.perplexity import PerplexityRatio
+
+    original, tokens = facts["original"], facts["tokens"]
     lines = [
         f"on {facts['tokens']:,} tokens of {facts['text']}",
         "",
         facts["model"],
-        f"  perplexity       {plus_minus(original['perplexity'], original['perplexity_interval'])}",
+        f"  perplexity       {plus_minus(original['perplexity'], original['perplexity_interval'], tokens)}",
         f"  bytes            {original['bytes']:,}",
         *running_lines(original),
         f"  writes           {facts['prompt']}{original['generated']}",
@@ -250,9 +255,11 @@ def comparison_text(facts: dict[str, Any]) -> str:
         lines += [
             "",
             row["model"],
-            f"  KL               {plus_minus(row['kl'], row['kl_interval'], 5)} nats per token, median {row['kl_median']:.5f}",
+            f"  KL               {plus_minus(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
+            f"  KL, median       {row['kl_median']:.5f} nats per token",
             f"  top-1 agreement  {row['top1_agreement']:.2%}",
-            f"  perplexity       {plus_minus(row['perplexity'], row['perplexity_interval'])}",
+            f"  perplexity       {plus_minus(row['perplexity'], row['perplexity_interval'], tokens)}",
+            f"  ratio            {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the original')}",
             f"  bytes            {row['bytes']:,}{bits}",
             *running_lines(row),
             f"  writes           {facts['prompt']}{row['generated']}",

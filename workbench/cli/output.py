@@ -2,17 +2,71 @@
 
 import json
 import math
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from workbench.intervals import Interval, written
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = re.compile(r" *\S+( \S+)*  +")  # what a line begins with, such as `  perplexity       `
 
 
 def emit(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
     """Print the facts as one JSON document, or the text a reader wants."""
     typer.echo(json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
+
+
+def emit_page(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
+    """The same, where the text is sentences and tables: its lines are folded at the width of the terminal (COLUMNS, or 80)."""
+    emit(facts, as_json=as_json, text="\n".join(folded(line) for line in text.split("\n")))
+
+
+def folded(line: str, width: int | None = None) -> str:
+    """One line as several of at most `width` characters, but for words that are longer; the others begin as far in as it does."""
+    width = width or width_of_terminal()
+    if len(line) <= width:
+        return line
+    start = line[: len(line) - len(line.lstrip())]
+    hang = LABEL.match(line)
+    further = " " * (hang.end() if hang and hang.end() < width // 2 else len(start) + 2)
+    return textwrap.fill(
+        line.strip(), width, initial_indent=start, subsequent_indent=further, break_long_words=False, break_on_hyphens=False,
+        drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
+
+
+def width_of_terminal() -> int:
+    """Characters a line may have."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def table_text(table: "pd.DataFrame") -> str:
+    """A table as text: short numbers, and headers of several words over several lines, so that it stays narrow."""
+    from workbench.analysis import columns
+
+    cells = {name: [columns.written(name, value) for value in table[name]] for name in table}
+    heads = {name: name.split("_") for name in cells}
+    height = max((len(words) for words in heads.values()), default=0)
+    numeric = {name for name in cells if table[name].dtype.kind in "iufb"}
+    lines = []
+    for row in range(-height, len(table)):
+        parts = []
+        for name, column in cells.items():
+            words = [""] * (height - len(heads[name])) + heads[name]
+            size = max(map(len, [*column, *words]))
+            cell = words[row + height] if row < 0 else column[row]
+            parts.append(cell.rjust(size) if name in numeric else cell.ljust(size))
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
 
 
 def plain(value: Any) -> Any:
@@ -26,10 +80,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plus_minus(value: float, interval: tuple[float, float], digits: int = 3) -> str:
-    """A figure with its 95 % interval."""
-    low, high = interval
-    return f"{value:.{digits}f}  (95 %: {low:.{digits}f} to {high:.{digits}f})"
+def plus_minus(value: float, interval: Interval | None, tokens: int, digits: int = 3) -> str:
+    """A figure of `tokens` tokens with its 95 % interval, or why it has none."""
+    return f"{value:.{digits}f}  ({written(interval, tokens, f'.{digits}f')})"
 
 
 @contextmanager

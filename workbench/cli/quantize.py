@@ -9,7 +9,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
-from workbench.cli.output import emit, progress
+from workbench.cli.output import emit_page, progress, table_text
 from workbench.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def quantize(
         "layers": table.drop(columns=["seconds"]).to_dict("records"),
     }
     sentence = (
-        f"{readable(table).to_string(index=False)}\n\n"
+        f"{layers_text(table)}\n\n"
         f"{result.describe_bits(facts['bits_overall'])}\n{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
     if apart:
@@ -117,14 +117,15 @@ def quantize(
         sentence += f"\n{both} is tied to {handle.embedding_name}: one packed matrix serves both, and counts once"
     for gap in result.calibration_gaps():
         sentence += f"\n{gap}"
-    emit(facts, as_json=as_json, text=sentence)
+    emit_page(facts, as_json=as_json, text=sentence)
 
 
-def readable(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table of layers with a word where an output error was not measured."""
-    return table.assign(
-        output_error=["not measured" if value != value or value is None else value for value in table["output_error"]]
-    )
+def layers_text(table: "pd.DataFrame") -> str:
+    """The table of layers; a sentence where no output error was measured."""
+    shown = table.drop(columns="seconds")
+    if shown["output_error"].notna().any():
+        return table_text(shown)
+    return f"{table_text(shown.drop(columns='output_error'))}\noutput errors were not measured"
 
 
 def check_room(out: Path, preflight: "Preflight") -> None:

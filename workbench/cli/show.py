@@ -1,7 +1,9 @@
 """Commands that show what there is: the layers of a model, and every recipe."""
 
+from typing import Any
+
 from workbench.cli.arguments import Json, Model
-from workbench.cli.output import emit
+from workbench.cli.output import emit_page, folded, table_text
 
 
 def layers(model: Model, as_json: Json = False) -> None:
@@ -10,7 +12,7 @@ def layers(model: Model, as_json: Json = False) -> None:
 
     handle = open_model(model)
     table = handle.layers()
-    lines = [table.to_string(index=False)]
+    lines = [table_text(table.drop(columns="matrix"))]  # a name ends in its matrix
     if routers := handle.router_names:
         pattern = f"*.{routers[0].rpartition('.')[2]}"
         lines.append(f"{len(routers)} routers like {routers[0]} are quantized only where they are named: --layers '*,{pattern}'")
@@ -19,7 +21,7 @@ def layers(model: Model, as_json: Json = False) -> None:
         tied = f"; {handle.tied_head} is tied to it and follows" if name == handle.embedding_name and handle.tied_head else ""
         lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{tied}")
     facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
-    emit(facts, as_json=as_json, text="\n".join(lines))
+    emit_page(facts, as_json=as_json, text="\n".join(lines))
 
 
 def recipes(as_json: Json = False) -> None:
@@ -27,4 +29,11 @@ def recipes(as_json: Json = False) -> None:
     from workbench import presets
 
     table = presets.table()
-    emit({"recipes": table.to_dict("records")}, as_json=as_json, text=table.to_string(index=False))
+    emit_page({"recipes": table.to_dict("records")}, as_json=as_json, text="\n\n".join(map(entry, table.to_dict("records"))))
+
+
+def entry(preset: dict[str, Any]) -> str:
+    """A preset in a few lines: name and bits, where it comes from, and in what it differs from that."""
+    needs = ", needs calibration" if preset["needs_calibration"] else ""
+    name = f"{preset['name']}: {preset['nominal_bits']:.4g} nominal bits{needs}"
+    return "\n".join([name, *(folded(f"    {preset[item]}") for item in ("source", "note"))])

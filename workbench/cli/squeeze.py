@@ -4,7 +4,9 @@ from dataclasses import asdict
 
 from workbench.cli.arguments import Json, Model, Seed
 from workbench.cli.long_jobs import announce_stops
-from workbench.cli.output import emit, progress
+from workbench.cli.output import emit_page, progress, table_text
+
+SHOWN = ["recipe", "bits_per_weight", "bytes", "perplexity", "ratio", "ratio_low", "ratio_high", "tokens_per_second"]
 
 
 def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
@@ -29,6 +31,6 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
         }
         for known in found
     ]
-    table = squeeze_table(found).drop(columns=["nominal_bits", "text_tokens", "slowest", "fastest"])
+    table = squeeze_table(found)[SHOWN]
     where = f"saved models in {squeeze.folder(found[0].stop).parent}"
-    emit({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{table.to_string(index=False)}\n\n{where}")
+    emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{table_text(table)}\n\n{where}")

@@ -39,6 +39,11 @@ class Packed:
     children: tuple["Packed", ...] = ()
     shared: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        formats = " of ".join(dict.fromkeys(node.format for _, node in self.walk()))
+        tensors = sum(len(node.tensors) for _, node in self.walk())
+        return f"<Packed {self.rows} × {self.cols}: {formats}, {tensors} tensors>"
+
     def walk(self, path: str = "") -> Iterator[tuple[str, "Packed"]]:
         """Every node with its path: "" for the root, "0." for its first child, "0.1." below that."""
         yield path, self

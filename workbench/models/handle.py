@@ -287,11 +287,11 @@ class ModelHandle:
         """See `LanguageModel.stream`."""
         return self.language_model().stream(prompt, **settings)
 
-    def perplexity(self, text: "Text", **settings: Any) -> "PerplexityResult":
+    def perplexity(self, text: "Text", tokens: int | None = None) -> "PerplexityResult":
         """See `perplexity.perplexity`."""
         from workbench.models.perplexity import perplexity
 
-        return perplexity(self.language_model(), text, **settings)
+        return perplexity(self.language_model(), text, tokens)
 
     @contextmanager
     def swapped(self, replacements: Mapping[str, Tensor | nn.Module]) -> Iterator["ModelHandle"]:

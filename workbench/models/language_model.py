@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.models.broken import broken, not_finite_error
 from workbench.models.context import context_of
 from workbench.models.forward import cache_argument, run_errors, switches
 
@@ -76,7 +77,7 @@ class LanguageModel:
         return str(self.tokenizer.decode(flat, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Next-token logits float32 `[1, T, V]` of `ids [1, T]`; ModelError when T exceeds the context."""
+        """Next-token logits float32 `[1, T, V]` of `ids [1, T]`; ModelError beyond the context, and where the model overflows."""
         if ids.shape[1] > self.context:
             raise ModelError(f"{ids.shape[1]} tokens given, the model reads at most {self.context}; cut the text.")
         return self._forward(ids)[0]
@@ -156,7 +157,11 @@ class LanguageModel:
         name = self._cache_argument if use_cache else None
         with self.lock, run_errors(self.name):
             out = self.module(ids, **switches(self.module, use_cache=use_cache), **({} if name is None else {name: cache}))
-        return out.logits.float(), None if name is None else getattr(out, name, None)
+        logits = out.logits.float()
+        if broken(logits):
+            with self.lock:
+                raise not_finite_error(self.module, ids, self.name)
+        return logits, None if name is None else getattr(out, name, None)
 
     @cached_property
     def _cache_argument(self) -> str | None:
@@ -259,7 +264,8 @@ def sees_what_follows(model: LanguageModel) -> bool:
 
 def tried_tokens(model: LanguageModel) -> Tensor:
     """Some token ids `[1, T]` that the model has."""
-    return torch.arange(TRIED_TOKENS)[None] * 7 % len(model.tokenizer)
+    rows = getattr(cast("PretrainedConfig", model.module.config).get_text_config(), "vocab_size", None)
+    return torch.arange(TRIED_TOKENS)[None] * 7 % min(len(model.tokenizer), rows or len(model.tokenizer))
 
 
 class Reading:

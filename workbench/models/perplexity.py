@@ -1,4 +1,4 @@
-"""Perplexity and bits per byte of a language model on text, each with a bootstrap interval."""
+"""Perplexity and bits per byte of a language model on text, each with its interval (see `workbench.intervals`)."""
 
 import math
 import warnings
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench import intervals
 from workbench.errors import ModelError
+from workbench.intervals import Interval
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text
 
 WINDOW = 2048
-RESAMPLES = 2000
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,23 @@ class Window:
 
 @dataclass(frozen=True)
 class PerplexityResult:
-    """exp(mean loss per token) and bits per UTF-8 byte over all scored tokens, with 95 % intervals; `windows` as scored."""
+    """exp(mean loss per token) and bits per UTF-8 byte over all scored tokens, with 95 % intervals; `windows` as scored.
+
+    An interval is None where all tokens are of one short document: nothing shows then what another document would give.
+    """
 
     perplexity: float
-    perplexity_interval: Interval
+    perplexity_interval: Interval | None
     bits_per_byte: float
-    bits_per_byte_interval: Interval
+    bits_per_byte_interval: Interval | None
     tokens: int
     bytes: int
     windows: tuple[Window, ...]
     text: str
-    seed: int
+
+    def __repr__(self) -> str:
+        size = f"{self.tokens:,} tokens of {self.text!r}"
+        return f"<PerplexityResult on {size}: {self.perplexity:.3f} ({intervals.written(self.perplexity_interval, self.tokens)})>"
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -50,39 +56,51 @@ class PerplexityResult:
 
 @dataclass(frozen=True)
 class PerplexityRatio:
-    """How many times the first model's perplexity another's is on the same text, with its 95 % interval."""
+    """How many times the first model's perplexity another's is on the same `tokens` tokens, with its 95 % interval or None."""
 
     ratio: float
-    interval: Interval
+    interval: Interval | None
+    tokens: int
 
     @property
     def clear(self) -> bool:
         """Whether the interval leaves 1 out: the two differ by more than the choice of the text explains."""
-        return not self.interval[0] <= 1 <= self.interval[1]
+        return self.interval is not None and not self.interval[0] <= 1 <= self.interval[1]
+
+    def against(self, what: str) -> str:
+        """The ratio in words: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
+        if self.interval == (1.0, 1.0):
+            return f"the same as {what}'s on every document"
+        said = f"{self.ratio:.4g} times {what}'s ({intervals.written(self.interval, self.tokens, '.4g')})"
+        if self.clear or self.interval is None:
+            return said
+        return f"{said}: no difference that {self.tokens:,} token{'' if self.tokens == 1 else 's'} can show"
 
 
 def perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> PerplexityRatio:
     """`other` over `first`, measured on the same text; ModelError where they were not.
 
-    Paired bootstrap (Efron 1979): both models' losses on a document are drawn together, so what makes a document hard for
-    both drops out, and the interval is much narrower than those of the two perplexities.
+    Paired: both models' losses on a document are left out together, so what makes a document hard for both drops out, and the
+    interval is much narrower than those of the two perplexities.
     """
     if [(w.document, w.tokens) for w in first.windows] != [(w.document, w.tokens) for w in other.windows]:
         sizes = f"{first.tokens} tokens of {first.text!r} and {other.tokens} of {other.text!r}"
         raise ModelError(f"perplexities on {sizes} cannot be paired; measure both on the same text, cut into the same windows.")
     columns = np.array([[b.loss - a.loss, a.tokens] for a, b in zip(first.windows, other.windows, strict=True)])
-    difference, tokens = columns.sum(0)
-    resampled = resample(columns, [w.document for w in first.windows], first.seed)
-    low, high = percentiles(resampled[:, 0] / resampled[:, 1])
-    return PerplexityRatio(exp(difference / tokens), (exp(low), exp(high)))
+    return paired_ratio(intervals.totals(columns, units(first.windows)))
 
 
-def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None, *, seed: int = 0) -> PerplexityResult:
+def paired_ratio(sums: np.ndarray) -> PerplexityRatio:
+    """The ratio from the sums `[units, 2]` of what the other model loses more, in nats, and of tokens."""
+    difference, tokens = sums.sum(0)
+    return PerplexityRatio(exp(difference / tokens), intervals.exponential(intervals.mean_interval(sums)), int(tokens))
+
+
+def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None) -> PerplexityResult:
     """Score `text` document by document, at most `tokens` tokens in all, in its own order.
 
     A window holds at most min(context, 2048) tokens; its first token is only read, and the next window begins with the last
-    token of the one before, so every token but a document's first is scored once. Intervals: percentile bootstrap over
-    documents (Efron 1979), or over windows when there is one document; `seed` draws the resamples.
+    token of the one before, so every token but a document's first is scored once. Intervals are those of `workbench.intervals`.
     A warning says where the model's predictions know what follows.
     """
     if lm.reads_ahead:
@@ -91,7 +109,7 @@ def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None, *, seed
             f"perplexity is not comparable with that of a model that reads from left to right.",
             stacklevel=3,
         )
-    return summarise([score(lm, span) for span in spans(lm, text, tokens)], text.name, seed)
+    return summarise([score(lm, span) for span in spans(lm, text, tokens)], text.name)
 
 
 @dataclass(frozen=True)
@@ -144,39 +162,28 @@ def text_bytes(lm: LanguageModel, ids: Tensor) -> int:
     return len(lm.decode(ids).encode())
 
 
-def summarise(windows: list[Window], name: str, seed: int) -> PerplexityResult:
-    """Totals of all windows, and the spread of the same totals over resampled documents."""
-    columns = np.array([[w.loss, w.tokens, w.bytes] for w in windows], dtype=np.float64)
-    loss, tokens, size = columns.sum(0)
-    resampled = resample(columns, [w.document for w in windows], seed)
-    low, high = percentiles(resampled[:, 0] / resampled[:, 1])
+def summarise(windows: list[Window], name: str) -> PerplexityResult:
+    """Totals of all windows, and the intervals over their documents."""
+    columns = np.array([[w.loss, w.bytes, w.tokens] for w in windows], dtype=np.float64)
+    loss, size, tokens = columns.sum(0)
+    sums = intervals.totals(columns, units(windows))
     return PerplexityResult(
         perplexity=exp(loss / tokens),
-        perplexity_interval=(exp(low), exp(high)),
+        perplexity_interval=intervals.exponential(intervals.mean_interval(sums)),
         bits_per_byte=loss / math.log(2) / size,
-        bits_per_byte_interval=percentiles(resampled[:, 0] / math.log(2) / resampled[:, 2]),
+        bits_per_byte_interval=intervals.interval(sums, lambda total: total[..., 0] / math.log(2) / total[..., 1]),
         tokens=int(tokens),
         bytes=int(size),
         windows=tuple(windows),
         text=name,
-        seed=seed,
     )
 
 
-def resample(columns: np.ndarray, documents: Sequence[int], seed: int) -> np.ndarray:
-    """Sums `[RESAMPLES, k]` of the windows' `columns [n, k]` over drawn documents, or over drawn windows of a single one."""
-    names = np.unique(documents)
-    groups = columns if len(names) == 1 else np.stack([columns[np.equal(documents, name)].sum(0) for name in names])
-    drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES, len(groups)))
-    return groups[drawn].sum(1)
+def units(windows: Sequence[Window]) -> np.ndarray:
+    """The unit of each window, see `intervals.units`."""
+    return intervals.units([w.document for w in windows], range(len(windows)), np.array([w.tokens for w in windows]))
 
 
 def exp(nats: float) -> float:
     """e^nats; infinity, not an error, where a destroyed model's perplexity exceeds the float range."""
     return float(torch.tensor(nats, dtype=torch.float64).exp())
-
-
-def percentiles(values: np.ndarray) -> Interval:
-    """The middle 95 %."""
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)

@@ -24,6 +24,10 @@ class Text:
         if not any(document.strip() for document in self.documents):
             raise ModelError(f"text {self.name!r} is empty; give at least one document.")
 
+    def __repr__(self) -> str:
+        size = f"{len(self.documents)} document{'' if len(self.documents) == 1 else 's'}"
+        return f"<Text {self.name!r}: {size}, {sum(map(len, self.documents)):,} characters>"
+
     def __add__(self, other: "Text") -> "Text":
         return Text(f"{self.name} + {other.name}", self.documents + other.documents)
 
@@ -40,7 +44,7 @@ def text(source: str | Path) -> Text:
     if not path.is_file():
         raise ModelError(f"there is no text file {str(source)!r}; use 'calibration', 'evaluation' or the path of a text file.")
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")  # a byte order mark, as Windows writes it, is no text
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     documents = tuple(document.strip() for document in content.split(SEPARATOR) if document.strip())

@@ -30,8 +30,9 @@ from workbench.quantizers.contract import (
     Split,
     Transform,
 )
-from workbench.quantizers.distance import column_energies, output_error, part_of, relative_error
+from workbench.quantizers.distance import column_energies, output_error, part_of
 from workbench.quantizers.film import Camera, Film, Picture, codebook_rounds
+from workbench.quantizers.misfits import warned_error
 from workbench.quantizers.runs import CoderRun, SplitRun
 from workbench.recipe import Recipe
 
@@ -88,7 +89,7 @@ def quantize_layer(
         packed=packed,
         recipe=recipe,
         ledger=ledger(packed, nominal),
-        relative_error=relative_error(weight, decoded),
+        relative_error=warned_error(name, weight, decoded),
         output_error=output_error(weight, decoded, h) if measured and h is not None else None,
         seconds=time.perf_counter() - begin,
     )
@@ -274,10 +275,7 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
 
 
 def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = False) -> None:
-    """Raise RecipeError when the parts do not fit together, saying which and what to choose instead.
-
-    `measured` says that a moment will be there in time.
-    """
+    """Raise RecipeError when the parts do not fit together; `measured` says that a moment will be there in time."""
     if isinstance(recipe, str):
         raise RecipeError(f"the text {recipe!r} is not a recipe; write wb.recipe({recipe!r}).")
     split = cast(Split, recipe.split)
@@ -289,8 +287,8 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
             raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")
     if moment is None and not measured:
         for part in needs_moment(recipe):
-            what = f"{part.kind} {part.name!r}"
-            raise RecipeError(f"{what} needs calibration; pass stats=wb.calibrate(model, wb.text('calibration')).")
+            cure = "pass stats=wb.calibrate(model, wb.text('calibration'))"
+            raise RecipeError(f"{part.kind} {part.name!r} needs calibration; {cure}.")
 
 
 def needs_text(recipe: Recipe) -> bool:

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
 from torch import Tensor
 
+from workbench.intervals import positive_interval
 from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 
 WEIGHTS = 1 << 18  # as many are quantized for a preview: a whole layer of the built-in model, some rows of a large one
-RESAMPLES, SEED = 2000, 0
 NOTHING = np.empty((2, 0))
 
 
@@ -35,20 +34,10 @@ class Preview:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the whole layer's relative error: percentile bootstrap over the rows; None for one, or all."""
+        """95 % interval of the whole layer's relative error over the rows that were drawn; None for one, or all."""
         if self.errors.shape[1] < 2:
             return None
-        draw = np.random.default_rng(SEED)
-        found = stats.bootstrap(
-            tuple(self.errors), ratio, paired=True, n_resamples=RESAMPLES, method="percentile", rng=draw, vectorized=True
-        )
-        return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
-def ratio(lost: np.ndarray, size: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Energy of the error over that of the weights; 0 where there is nothing to lose."""
-    total = size.sum(axis)
-    return np.divide(lost.sum(axis), total, out=np.zeros_like(total), where=total > 0)
+        return positive_interval(self.errors.T)
 
 
 def row_errors(weight: Tensor, result: QuantizedLayer) -> np.ndarray:

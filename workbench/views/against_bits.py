@@ -19,7 +19,7 @@ def plot(
     `named` is the column with each row's name, `current` the one to mark. Upwards the scale is logarithmic where all are above 0.
     """
     edge = [theme.accent if name == current else theme.surface for name in table[named]]
-    positive = bool((table[f"{figure}_low"] > 0).all())
+    positive = bool((table[f"{figure}_low"].astype(float).fillna(table[figure]) > 0).all())
     # names of neighbours stand above and below in turn, so that they do not lie on each other
     places = table["bits_per_weight"].rank(method="first").mod(2).map({0: "bottom center", 1: "top center"})
     trace = {

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.budget import ErrorBudget
-from workbench.models.perplexity import Interval
+from workbench.intervals import Interval, written
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
@@ -87,7 +87,7 @@ def waterfall_sentence(budget: ErrorBudget) -> str:
         f"All {themes.count(len(table), 'layer')} together cost {themes.error(budget.joint.kl)} "
         f"{spread(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} {spread(budget.ratio_interval, '.2f')} times the "
         f"sum of each alone ({themes.error(budget.total)}). The worst, {worst['name']}, makes {themes.percent(share)} of that "
-        f"sum{silent}. {themes.resampled(budget.joint.documents, budget.joint.seed)}"
+        f"sum{silent}. {themes.over_texts(budget.joint.documents)}"
     )
 
 
@@ -127,7 +127,7 @@ def interactions_sentence(pairs: pd.DataFrame) -> str:
     return (
         f"Of {themes.count(len(pairs), 'pair')}, {clear} differ from plain addition by more than their interval. Most: "
         f"{worst['earlier']} and {worst['later']} cost {themes.error(abs(worst['interaction']))} nats {more} together than apart "
-        f"(difference {interval[1:]}."
+        f"(difference, {interval[1:]}."
     )
 
 
@@ -246,6 +246,6 @@ def labels(table: pd.DataFrame) -> list[str]:
     return [f"{block} · {matrix.rpartition('.')[2]}" for block, matrix in zip(table["block"], table["matrix"], strict=True)]
 
 
-def spread(interval: Interval, form: str = ".3g") -> str:
-    """A 95 % interval in brackets."""
-    return f"({interval[0]:{form}} to {interval[1]:{form}})"
+def spread(interval: Interval | None, form: str = ".3g") -> str:
+    """A 95 % interval in brackets, or why there is none."""
+    return f"({written(interval, form=form)})"

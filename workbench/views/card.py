@@ -12,8 +12,10 @@ from workbench.analysis.card import Quantized, card_facts
 from workbench.analysis.card_file import read_facts
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
+from workbench.intervals import ends, written
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import split_name
+from workbench.models.perplexity import PerplexityRatio
 from workbench.models.text import Text
 from workbench.quantized import describe_bits
 from workbench.views import errors, ledger
@@ -44,7 +46,7 @@ class Card:
         }
         drawn["errors"] = errors.layer_errors(self.layers, None, theme=theme)
         if facts["figures"]:
-            drawn["perplexity"] = perplexity_bars(facts["figures"], facts["seed"], theme=theme)
+            drawn["perplexity"] = perplexity_bars(facts["figures"], theme=theme)
         return drawn
 
     @cached_property
@@ -65,9 +67,9 @@ class Card:
         text = f"{themes.count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {bits}"
         if not found:
             return f"{text}; perplexity was not measured."
-        low, high = found["perplexity_interval"]
+        spread = written(found["perplexity_interval"], found["tokens"], ".2f")
         before = f"{found['perplexity_original']:.2f} before"
-        return f"{text}: perplexity {found['perplexity']:.2f} (95 %: {low:.2f} to {high:.2f}), {before}, on {found['text']}."
+        return f"{text}: perplexity {found['perplexity']:.2f} ({spread}), {before}{times(found)}, on {found['text']}."
 
     def json(self) -> str:
         """The facts as indented JSON."""
@@ -94,23 +96,30 @@ def card(
     text: Text | None = None,
     *,
     tokens: int | None = None,
-    seed: int = 0,
     measured: bool = True,
 ) -> Card:
     """The quant card of a quantized model or of the folder it was saved in; arguments as in `card_facts`.
 
     `card("out/").save("card.html")` opens offline anywhere; `Card.read` takes it back, and `diff_cards` compares two.
     """
-    return Card(card_facts(quantized, original, text, tokens=tokens, seed=seed, measured=measured))
+    return Card(card_facts(quantized, original, text, tokens=tokens, measured=measured))
 
 
-def perplexity_bars(found: dict[str, Any], seed: int, *, theme: Theme = themes.LIGHT) -> Figure:
+def times(found: dict[str, Any]) -> str:
+    """The paired ratio of both perplexities; nothing for cards of earlier releases, which do not have it."""
+    if "ratio" not in found:
+        return ""
+    interval = found["ratio_interval"]
+    return f", {PerplexityRatio(found['ratio'], interval and tuple(interval), found['tokens']).against('the original')}"
+
+
+def perplexity_bars(found: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity before and after, each with its 95 % interval."""
     table = pd.DataFrame(
         [
             {"model": name, "perplexity": found[key], "perplexity_low": low, "perplexity_high": high}
             for name, key in (("original", "perplexity_original"), ("quantized", "perplexity"))
-            for low, high in [found[f"{key}_interval"]]
+            for low, high in [ends(found[f"{key}_interval"])]
         ]
     )
     plot = {
@@ -134,10 +143,10 @@ def perplexity_bars(found: dict[str, Any], seed: int, *, theme: Theme = themes.L
         ),
     }
     changed = themes.percent(found["top1_changed"])
-    low, high = found["kl_interval"]
     answer = (
-        f"Perplexity goes from {found['perplexity_original']:.2f} to {found['perplexity']:.2f} on {found['tokens']:,} tokens of "
-        f"{found['text']}; KL is {found['kl']:.4f} nats per token (95 %: {low:.4f} to {high:.4f}, seed {seed}), and {changed} of "
+        f"Perplexity goes from {found['perplexity_original']:.2f} to {found['perplexity']:.2f}{times(found)}, on "
+        f"{found['tokens']:,} tokens of {found['text']}; KL is {found['kl']:.4f} nats per token "
+        f"({written(found['kl_interval'], found['tokens'], '.4f')}), and {changed} of "
         "the likeliest next tokens change."
     )
     return Figure("What does it cost the predictions?", answer, plot, table)

@@ -147,7 +147,7 @@ def hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Every fingerprint, one row each, and the seed."""
     own = facts["hashes"]
     named = {"original weights": own.get("original"), "calibration text": own["calibration_text"]}
-    named |= {"evaluation text": own.get("evaluation_text"), "seed": facts["seed"]}
+    named |= {"evaluation text": own.get("evaluation_text"), "seed": facts.get("seed")}
     named |= {f"layer {name}": value for name, value in own["layers"].items()}
     named |= {f"changed tensor {name}": value for name, value in own["changed_tensors"].items()}
     return [(name, "–" if value is None else str(value)) for name, value in named.items()]

@@ -72,9 +72,9 @@ def models(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LI
     who = (
         f"One model is pinned, {best['pin']}" if len(table) == 1 else f"{len(table)} models are pinned; {best['pin']} reads best"
     )
-    answer = (
-        f"{who}: perplexity {best['perplexity']:.2f} "
-        f"({best['perplexity_low']:.2f} to {best['perplexity_high']:.2f}) at {themes.bits(best['bits_per_weight'])} stored bits."
-    )
+    answer = f"{who}: perplexity {themes.spread(best, 'perplexity', '.2f')} at {themes.bits(best['bits_per_weight'])} stored bits"
+    if best["pin"] != table["pin"].iloc[0]:
+        answer += f", {themes.against(best, table['pin'].iloc[0])}"
+    answer += "."
     plot = against_bits.plot(table, "pin", "perplexity", current, theme)
     return Figure("Which model reads best for its bits?", answer, plot, table)

@@ -4,7 +4,7 @@ import pandas as pd
 
 from workbench.analysis.fork import Guilt, Recovery
 from workbench.analysis.writing import WrittenToken
-from workbench.models.perplexity import Interval
+from workbench.intervals import Interval
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.text import buttons, fork_line, shown

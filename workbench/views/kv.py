@@ -58,11 +58,11 @@ def sentence(table: pd.DataFrame, original: float) -> str:
     """The smallest cache within 2 % of the original's perplexity."""
     near = table[table["perplexity"] <= 1.02 * original]
     start = f"With its whole cache the model has perplexity {original:.2f} on these tokens"
-    drawn = themes.resampled(int(table["texts"].iloc[0]), int(table["seed"].iloc[0]))
+    drawn = themes.over_texts(int(table["texts"].iloc[0]))
     if near.empty:
         return f"{start}; no scheme here comes within 2 % of that. {drawn}"
     best = near.loc[near["bytes_per_token"].idxmin()]
-    times = f"{best['ratio']:.3f} times as much (95 %: {best['ratio_low']:.3f} to {best['ratio_high']:.3f})"
+    times = themes.against(best, "the original")
     return (
         f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes a token, "
         f"{best['bits_per_value']:.2f} bits per value stored ({best['nominal_bits']:.2f} nominal), "

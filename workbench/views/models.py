@@ -24,21 +24,22 @@ def bits_against_perplexity(table: pd.DataFrame, current: str | None = None, *, 
     best = others.loc[others["perplexity"].idxmin()]
     answer = (
         f"The original has perplexity {perplexity(first)}; of {themes.count(len(others), 'quantized model')}, "
-        f"{best['model']} reads best: {perplexity(best)} at {themes.bits(best['bits_per_weight'])} stored bits."
+        f"{best['model']} reads best: {perplexity(best)} at {themes.bits(best['bits_per_weight'])} stored bits, "
+        f"{themes.against(best, 'the original')}."
     )
     return Figure(READS, answer, against_bits.plot(table, "model", "perplexity", current, theme), table)
 
 
 def perplexity(row: pd.Series) -> str:
     """A model's perplexity with its interval."""
-    return f"{row['perplexity']:.2f} ({row['perplexity_low']:.2f} to {row['perplexity_high']:.2f}, 95 %)"
+    return themes.spread(row, "perplexity", ".2f")
 
 
 def closest(table: pd.DataFrame) -> str:
     """The closest model with its interval, and the smallest."""
     others = table.iloc[1:]
     best, least = others.loc[others["kl"].idxmin()], others.loc[others["bits_per_weight"].idxmin()]
-    near = f"KL {themes.error(best['kl'])} ({themes.error(best['kl_low'])} to {themes.error(best['kl_high'])}, 95 %)"
+    near = f"KL {themes.spread(best, 'kl')}"
     said = f"{best['model']} is the closest to the original: {near}, with {themes.bits(best['bits_per_weight'])} stored bits"
     if best["model"] == least["model"]:
         return f"{said}; none of {themes.count(len(others), 'model')} stores less."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workbench.analysis.squeeze import Squeezed
+from workbench.intervals import written
 from workbench.quantized import percent
 from workbench.views import against_bits
 from workbench.views import theme as themes
@@ -24,7 +25,12 @@ class Number:
 
 def numbers(known: Squeezed) -> list[Number]:
     """Stored bits, size, perplexity and speed."""
-    interval = f"{known.perplexity_low:.2f} to {known.perplexity_high:.2f}, 95 %"
+    found = (
+        None if known.perplexity_low is None or known.perplexity_high is None else (known.perplexity_low, known.perplexity_high)
+    )
+    interval = written(found, known.text_tokens, ".2f")
+    if known.ratio != 1:
+        interval = f"{interval}; {known.times.against('the original')}"
     share = "" if known.coverage is None else f", in {percent(known.coverage)} of the weights"
     return [
         Number("stored bits a weight", themes.bits(known.bits_per_weight), f"{themes.bits(known.nominal_bits)} nominal{share}"),
@@ -57,11 +63,15 @@ def curve(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIG
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """The smallest stop whose interval reaches down to the largest one's perplexity, and where the smallest ends."""
+    """The smallest stop that the text cannot tell from the original, and where the smallest ends."""
     first, last = table.iloc[0], table.iloc[-1]
     if len(table) == 1:
         return f"One stop is built: {themes.bits(first['bits_per_weight'])} stored bits, perplexity {first['perplexity']:.2f}."
-    good = table[table["perplexity_low"] <= first["perplexity"]].iloc[-1]
-    bits = [themes.bits(row["bits_per_weight"]) for row in (first, good, last)]
-    still = f"Down to {bits[1]} stored bits the interval of the perplexity ({good['perplexity']:.2f}) still holds the"
-    return f"{still} {first['perplexity']:.2f} at {bits[0]}; at {bits[2]} it is {last['perplexity']:.2f}."
+    bits = {name: themes.bits(row["bits_per_weight"]) for name, row in (("first", first), ("last", last))}
+    ends = f"at {bits['last']} it is {last['perplexity']:.2f}, {themes.against(last, 'the original')}."
+    same = table[(table["ratio_low"] <= 1) & (table["ratio_high"] >= 1)]
+    if same.empty:
+        return f"At {bits['first']} stored bits the perplexity is {first['perplexity']:.2f}; {ends}"
+    good = same.iloc[-1]
+    still = f"Down to {themes.bits(good['bits_per_weight'])} stored bits the text shows no difference from the original"
+    return f"{still} ({good['perplexity']:.2f} against {first['perplexity']:.2f} at {bits['first']}); {ends}"

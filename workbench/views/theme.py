@@ -7,6 +7,8 @@ quantities use cividis, which colour-blind readers see as well as anybody.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.intervals import PIECE, written
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -15,7 +17,6 @@ DIVERGING = [[0.0, "#1f5f99"], [0.25, "#8fb8da"], [0.5, "#ffffff"], [0.75, "#f3b
 SEQUENTIAL = "Cividis"
 # Okabe and Ito's palette (2008) without black; yellow last, since it is faint on white
 CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d9e", "#b5a642", "#7f8c8d", "#f0e442"]
-ENOUGH_TEXTS = 10  # a bootstrap over fewer documents is too narrow more often than it says
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ LOGARITHMIC = {"type": "log", "tickvals": [step * 10.0**decade for decade in ran
 
 def interval(table: "pd.DataFrame", column: str, color: str, *, scale: float = 1.0, **more: Any) -> dict[str, Any]:
     """Error bars from `column`_low to `column`_high around `column`, all times `scale`."""
-    value, low, high = (scale * table[f"{column}{end}"] for end in ("", "_low", "_high"))
-    bars = {"type": "data", "symmetric": False, "array": (high - value).tolist(), "arrayminus": (value - low).tolist()}
+    value, low, high = (scale * table[f"{column}{end}"].astype(float) for end in ("", "_low", "_high"))
+    above, below = ((high - value).fillna(0.0), (value - low).fillna(0.0))  # no bar where there is no interval
+    bars = {"type": "data", "symmetric": False, "array": above.tolist(), "arrayminus": below.tolist()}
     return {**bars, "color": color, **more}
 
 
@@ -173,11 +175,23 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
-def resampled(texts: int, seed: int) -> str:
-    """What intervals were drawn over, and that they are rough where that is little."""
-    over = f"{texts} texts" if texts > 1 else "the tokens of one text"
-    rough = f"; over fewer than {ENOUGH_TEXTS} they are rough" if texts < ENOUGH_TEXTS else ""
-    return f"95 % intervals over {over} (seed {seed}){rough}."
+def over_texts(texts: int) -> str:
+    """What intervals are over, or what they would need."""
+    if texts > 1:
+        return f"95 % intervals over {texts} texts."
+    return f"There is one text: an interval needs two, or two runs of at least {PIECE} tokens."
+
+
+def spread(table: "pd.Series", column: str, form: str = ".3g") -> str:
+    """A row's figure `column` with its interval: `7.12 (95 %: 6.8 to 7.5)`."""
+    return f"{table[column]:{form}} ({written((table[f'{column}_low'], table[f'{column}_high']), form=form)})"
+
+
+def against(row: "pd.Series", what: str) -> str:
+    """A row's paired ratio to `what`: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
+    low, high = row["ratio_low"], row["ratio_high"]
+    apart = ": no difference that this text can show" if low <= 1 <= high else ""
+    return f"{row['ratio']:.4g} times {what}'s ({written((low, high), form='.4g')}){apart}"
 
 
 def count(number: int, thing: str, things: str | None = None) -> str:

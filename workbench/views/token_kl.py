@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workbench.analysis.divergence import Divergence
+from workbench.analysis.sensitivity import above
+from workbench.intervals import ends, written
 from workbench.views import theme as themes
 from workbench.views.theme import Theme
 
@@ -32,14 +34,15 @@ def tinted(tokens: pd.DataFrame, effect: Divergence, floor: float, *, theme: The
     table = tokens.assign(top1_changed=(tokens["top1"] != tokens["top1_original"]).astype(int))[COLUMNS]
     limit = float(table["kl"].quantile(0.99)) or 1.0
     parts = [piece(row, limit, theme) for row in table.head(SHOWN).to_dict("records")]
-    low, high = effect.kl_interval
-    noise = "" if low > floor else " That is within what half precision alone does: no effect is seen."
+    low, _ = ends(effect.kl_interval)
+    noise = "" if above(effect.kl, low, floor) else " That is within what half precision alone does: no effect is seen."
     moved = int(table["top1_changed"].sum())
     answer = (
-        f"KL {themes.error(effect.kl)} ({low:.3g} to {high:.3g}) nats per token, median {themes.error(effect.kl_median)}; "
-        f"perplexity {effect.perplexity_original:.3f} → {effect.perplexity:.3f}; the likeliest token changed at {moved:,} of "
+        f"KL {themes.error(effect.kl)} ({written(effect.kl_interval, effect.tokens)}) nats per token, "
+        f"median {themes.error(effect.kl_median)}; perplexity {effect.perplexity_original:.3f} → {effect.perplexity:.3f}, "
+        f"{effect.ratio.against('the original')}; the likeliest token changed at {moved:,} of "
         f"{themes.count(effect.tokens, 'token')} ({themes.percent(effect.top1_changed)}) of {effect.text}.{noise} "
-        f"{themes.resampled(effect.documents, effect.seed)}"
+        f"{themes.over_texts(effect.documents)}"
     )
     body = "".join(parts)
     page = f"<p style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.9;font-size:1rem;margin:4px 0'>{body}</p>"

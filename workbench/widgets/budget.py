@@ -11,6 +11,7 @@ import panel as pn
 from workbench.analysis.applied import applied
 from workbench.analysis.scores import layer_scores
 from workbench.analysis.sensitivity import sensitivity_steps
+from workbench.intervals import low_high
 from workbench.jobs import Job
 from workbench.models.text import text
 from workbench.presets import parse
@@ -192,8 +193,8 @@ class BudgetPainter(Component):
         if job.status != "done":
             return
         plan, effect = job.result()
-        low, high = effect.kl_interval
-        row = {"bits_per_weight": plan.bits_per_weight, "predicted": plan.loss, "kl": effect.kl, "kl_low": low, "kl_high": high}
+        row = {"bits_per_weight": plan.bits_per_weight, "predicted": plan.loss, "kl": effect.kl}
+        row |= low_high("kl", effect.kl_interval)
         self.measured = pd.DataFrame([*self.measured.to_dict("records"), row])
         self.solve()
 

@@ -13,6 +13,7 @@ from workbench.analysis.code_edit import CodeEdit
 from workbench.analysis.codes import Book
 from workbench.analysis.divergence import Divergence
 from workbench.errors import WorkbenchError
+from workbench.intervals import written
 from workbench.quantized import QuantizedLayer
 from workbench.views import codes as views
 from workbench.widgets.component import Component, FigureFrame, theme
@@ -271,7 +272,7 @@ class EditSection(BookSection):
 
 
 def outcome(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:
-    """One row a figure: figure, before, after, difference, interval (95 %, of `after`); `changed` holds both, or nothing."""
+    """One row a figure: figure, before, after, difference, interval (of `after`); `changed` holds both, or nothing."""
     before, after = edit.before, edit.layer
     rows = [("weight error", before.relative_error, after.relative_error, "")]
     if before.output_error is not None and after.output_error is not None:
@@ -279,8 +280,7 @@ def outcome(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFram
     rows.append(("stored bits per weight", before.bits_per_weight, after.bits_per_weight, ""))
     rows.append(("bits of an index", *code_edit.index_bits(edit, path), ""))
     if changed:
-        low, high = changed[1].kl_interval
-        rows.append(("KL of this layer alone", changed[0].kl, changed[1].kl, f"{low:.3g} to {high:.3g}"))
+        rows.append(("KL of this layer alone", changed[0].kl, changed[1].kl, written(changed[1].kl_interval, changed[1].tokens)))
     table = pd.DataFrame(rows, columns=["figure", "before", "after", "interval"])
     table.insert(3, "difference", table["after"] - table["before"])
     return table

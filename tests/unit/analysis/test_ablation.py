@@ -17,7 +17,7 @@ from workbench.models.text import Text, text
 from workbench.quantizers import quantize_model
 
 CALIBRATION = text("calibration")
-EVALUATION = Text("short", text("evaluation").documents[:3])
+EVALUATION = Text("short", tuple(story[:250] for story in text("evaluation").documents[:3]))
 
 
 @pytest.fixture(scope="module")

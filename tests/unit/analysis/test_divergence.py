@@ -103,17 +103,15 @@ def test_interval_holds_the_mean(builtin: ModelHandle) -> None:
     assert found.perplexity_interval[0] < found.perplexity < found.perplexity_interval[1]
 
 
-def test_resamples_follow_the_seed() -> None:
-    columns = np.concatenate([np.random.default_rng(0).random((40, 4)), np.ones((40, 1))], 1)
-    first, again, other = (divergence.resample(columns, np.arange(40), seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_resampling_draws_whole_documents() -> None:
-    columns = np.array([[1, 0, 0, 0, 1], [1, 0, 0, 0, 1], [4, 0, 0, 0, 1]], dtype=float)
-    means = divergence.resample(columns, np.array([0, 0, 1]), seed=0)[:, 0]
-    assert {round(mean, 6) for mean in means} == {1.0, 2.0, 4.0}
+def test_a_ratio_is_paired_document_by_document(builtin: ModelHandle) -> None:
+    lm = builtin.language_model()
+    found = divergence.diverge(lm, STORIES, lm.logits, other_logits(builtin)).ratio
+    first = perplexity.perplexity(lm, STORIES)
+    with builtin.swapped({"model.layers.1.mlp.down_proj": 0.5 * builtin.weight("model.layers.1.mlp.down_proj").float()}):
+        other = perplexity.perplexity(lm, STORIES)
+    expected = perplexity.perplexity_ratio(first, other)
+    assert found.ratio == pytest.approx(expected.ratio, rel=1e-5)
+    assert found.interval == pytest.approx(expected.interval, rel=1e-5)
 
 
 def test_table_names_the_tokens(builtin: ModelHandle) -> None:

@@ -6,8 +6,8 @@ from scipy.stats import binom
 import workbench as wb
 from workbench.analysis.fork import ForkFinder
 from workbench.analysis.fork_study import fork_study, prompts_of, shares
-from workbench.analysis.intervals import share_interval
 from workbench.errors import ModelError
+from workbench.intervals import share_interval
 from workbench.models import ModelHandle
 
 PROMPT = "Lily found a small"

@@ -23,6 +23,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     """Run `workbench <arguments>` as the console script does."""
 
     def run(*arguments: object) -> Said:
+        monkeypatch.setenv("COLUMNS", "400")  # sentences in one line each
         monkeypatch.setattr(sys, "argv", ["workbench", *map(str, arguments)])
         capsys.readouterr()
         try:

@@ -9,7 +9,7 @@ from tests.unit.cli.conftest import Said
 def test_kv(command: Callable[..., Said]) -> None:
     words = ["kv", "builtin", "--scheme", "kivi", "--scheme", "rotated:bits=3", "--bits", 2, "--tokens", 100, "--block", 32]
     facts = json.loads(command(*words, "--prompt", "Tom had", "--json").out)
-    assert {"model", "text", "block", "seed", "schemes", "tokens", "perplexity_original"} == set(facts)
+    assert {"model", "text", "block", "schemes", "tokens", "perplexity_original"} == set(facts)
     assert [row["scheme"] for row in facts["schemes"]] == ["kivi:bits=2", "rotated:bits=3"]
     first = facts["schemes"][0]
     assert {"bits_per_value", "nominal_bits", "bytes_per_token", "perplexity", "perplexity_interval", "kl", "generated"} <= set(

@@ -67,3 +67,13 @@ def test_a_file_that_is_no_text(tmp_path: Path, content: bytes | None, sentence:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=sentence):
         text(path)
+
+
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
+    """Windows begins UTF-8 files with one."""
+    story = "Once upon a time.\n<|endoftext|>\nThe end."
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / f"{encoding}.txt").write_text(story, encoding=encoding)
+    with_mark, without = text(tmp_path / "utf-8-sig.txt"), text(tmp_path / "utf-8.txt")
+    assert with_mark.documents == without.documents
+    assert with_mark.fingerprint == without.fingerprint

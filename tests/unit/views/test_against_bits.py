@@ -9,11 +9,23 @@ from workbench.views.theme import LIGHT
 
 TABLE = pd.DataFrame(
     [
-        ("original", 16.0, 0.0, 0.0, 0.0, 7.0, 6.5, 7.5),
-        ("fine", 4.2, 0.01, 0.0, 0.02, 7.1, 6.6, 7.6),
-        ("rough", 1.1, 0.5, 0.4, 0.6, 12.0, 11.0, 13.0),
+        ("original", 16.0, 0.0, 0.0, 0.0, 7.0, 6.5, 7.5, 1.0, 1.0, 1.0),
+        ("fine", 4.2, 0.01, 0.0, 0.02, 7.1, 6.6, 7.6, 1.014, 1.01, 1.02),
+        ("rough", 1.1, 0.5, 0.4, 0.6, 12.0, 11.0, 13.0, 1.7, 1.6, 1.8),
     ],
-    columns=["model", "bits_per_weight", "kl", "kl_low", "kl_high", "perplexity", "perplexity_low", "perplexity_high"],
+    columns=[
+        "model",
+        "bits_per_weight",
+        "kl",
+        "kl_low",
+        "kl_high",
+        "perplexity",
+        "perplexity_low",
+        "perplexity_high",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+    ],
 )
 
 
@@ -35,9 +47,10 @@ def test_the_scale_holds_everything(rows: pd.DataFrame, scale: str | None) -> No
 
 def test_models_are_told_in_a_sentence() -> None:
     closest, reads = bits_against_divergence(TABLE), bits_against_perplexity(TABLE)
-    assert "fine is the closest to the original: KL 0.01 (0 to 0.02, 95 %), with 4.20 stored bits" in closest.answer
+    assert "fine is the closest to the original: KL 0.01 (95 %: 0 to 0.02), with 4.20 stored bits" in closest.answer
     assert "rough stores the least, 1.10 bits, at KL 0.5" in closest.answer
     assert closest.plot["data"][0]["text"] == ["fine", "rough"]
-    wanted = "The original has perplexity 7.00 (6.50 to 7.50, 95 %); of 2 quantized models, fine reads best: 7.10"
+    wanted = "The original has perplexity 7.00 (95 %: 6.50 to 7.50); of 2 quantized models, fine reads best: 7.10"
     assert reads.answer.startswith(wanted)
+    assert reads.answer.endswith("at 4.20 stored bits, 1.014 times the original's (95 %: 1.01 to 1.02).")
     assert reads.plot["data"][0]["text"] == ["original", "fine", "rough"]

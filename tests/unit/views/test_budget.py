@@ -14,11 +14,11 @@ from workbench.views import theme as themes
 from workbench.views.theme import DARK, LIGHT
 from workbench.views.token_kl import tinted
 
+DOCUMENT = np.array([0, 0, 1, 1])
 KL = np.array([0.4, 0.0, 0.1, 0.3])
 EFFECT = summarise(
-    Tokens(np.array([0, 0, 1, 1]), np.arange(4), KL, np.arange(4), np.array([0, 1, 2, 9]), np.ones(4), np.ones(4) * 1.2),
+    Tokens(DOCUMENT, np.arange(4), KL, np.arange(4), np.array([0, 1, 2, 9]), np.ones(4), np.ones(4) * 1.2, DOCUMENT),
     "text",
-    0,
 )
 LAYERS = pd.DataFrame(
     {
@@ -55,9 +55,9 @@ def test_waterfall() -> None:
         assert np.allclose(clear["error_y"]["array"], [0.1, 0.1])
         assert line["y"] == [0.1, 0.1, 0.2]
         assert floor["y"] == [1e-5, 1e-5]
-    assert "0.50 (0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
+    assert "0.50 (95 %: 0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
     assert "The worst, a.1.q, makes 75 % of that sum; 1 layer within half-precision noise. 95 % intervals" in figure.answer
-    assert figure.answer.endswith("over 2 texts (seed 0); over fewer than 10 they are rough.")
+    assert figure.answer.endswith("over 2 texts.")
     assert figure.table is LAYERS
 
 
@@ -67,7 +67,7 @@ def test_interactions() -> None:
     assert heat["z"] == [[0.0, None], [0.1, 0.0]]
     assert (heat["zmin"], heat["zmax"]) == (-0.1, 0.1)
     assert "Of 3 pairs, 1 differ" in figure.answer
-    assert "a.0.q and a.1.q cost 0.1 nats more together than apart (difference 0.02 to 0.2)" in figure.answer
+    assert "a.0.q and a.1.q cost 0.1 nats more together than apart (difference, 95 %: 0.02 to 0.2)" in figure.answer
 
 
 def test_plan_and_pareto() -> None:
@@ -83,7 +83,7 @@ def test_plan_and_pareto() -> None:
     assert "Measure a plan" in views.pareto(curve, uniform, none).answer
     measured = pd.DataFrame([{"bits_per_weight": 3.0, "predicted": 0.2, "kl": 0.3, "kl_low": 0.25, "kl_high": 0.4}])
     figure = views.pareto(curve, uniform, measured)
-    assert "costs 0.3 (0.25 to 0.4): 1.50 times its prediction" in figure.answer
+    assert "costs 0.3 (95 %: 0.25 to 0.4): 1.50 times its prediction" in figure.answer
     assert len(figure.plot["data"]) == 3
 
 
@@ -94,9 +94,20 @@ def test_tinted_text_escapes_and_marks() -> None:
     assert text.text.count("border-bottom") == 1
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
-    assert text.answer.endswith("over fewer than 10 they are rough.")
-    assert themes.resampled(10, 3) == "95 % intervals over 10 texts (seed 3)."
+    assert text.answer.endswith("95 % intervals over 2 texts.")
+    assert themes.over_texts(1) == "There is one text: an interval needs two, or two runs of at least 256 tokens."
     assert "within what half precision alone does" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
+
+
+def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
+    """Perplexity 2.718 → 2.651 on two documents, one better and one worse."""
+    lost = np.array([0.5, 0.9, 1.2, 1.3])
+    ids = np.arange(4)
+    near = summarise(Tokens(DOCUMENT, ids, KL, ids, ids, np.ones(4), lost, DOCUMENT), "text")
+    answer = tinted(near.table(str), near, 1e-9).answer
+    assert "perplexity 2.718 → 2.651, 0.9753 times the original's (95 %: 0.0" in answer
+    assert "): no difference that 4 tokens can show; the likeliest token" in answer
+    assert "no difference" not in tinted(EFFECT.table(str), EFFECT, 1e-9).answer
 
 
 def test_fork_and_blame() -> None:

@@ -95,7 +95,7 @@ def test_text_cannot_end_the_script_it_stands_in() -> None:
 
 def test_the_sentence_has_the_figures(made: Card) -> None:
     found = made.facts["figures"]
-    assert f"perplexity {found['perplexity']:.2f} (95 %:" in made.answer
+    assert f"perplexity {found['perplexity']:.2f} (no interval: one document of 64 tokens)" in made.answer
     assert f"{made.facts['ledger']['bits_per_weight']:.2f} bits per weight stored" in made.answer
     assert f"in {percent(made.facts['coverage'])} of the weights; the other " in made.answer
 

@@ -12,7 +12,10 @@ LAYERS = pd.DataFrame(
     [("rtn", "a", 4.2, 4.0, 0.01, 0.005, 12.0, 1.5), ("btc", "a", 0.9, 0.8, 0.3, 0.1, 20.0, 0.9)], columns=LAYER_COLUMNS
 )
 MODELS = pd.DataFrame(
-    [("rtn", 4.2, 4.0, 2e6, 7.9, 7.4, 8.4, 300.0, 5_000_000), ("btc", 0.9, 0.8, 5e5, 10.1, 9.6, 10.7, 200.0, 2_000_000)],
+    [
+        ("rtn", 4.2, 4.0, 2e6, 7.9, 7.4, 8.4, 1.0, 1.0, 1.0, 300.0, 5_000_000),
+        ("btc", 0.9, 0.8, 5e5, 10.1, 9.6, 10.7, 1.28, 1.2, 1.36, 200.0, 2_000_000),
+    ],
     columns=MODEL_COLUMNS,
 )
 
@@ -37,7 +40,10 @@ def test_weight_errors_are_quantiles_over_the_spread() -> None:
 
 def test_models_are_compared_by_perplexity_with_its_interval() -> None:
     figure = comparison.models(MODELS, "btc")
-    assert figure.answer == "2 models are pinned; rtn reads best: perplexity 7.90 (7.40 to 8.40) at 4.20 stored bits."
+    assert figure.answer == "2 models are pinned; rtn reads best: perplexity 7.90 (95 %: 7.40 to 8.40) at 4.20 stored bits."
+    better = MODELS.assign(perplexity=[7.9, 7.5], ratio=[1.0, 0.95], ratio_low=[1.0, 0.9], ratio_high=[1.0, 1.01])
+    wanted = "0.90 stored bits, 0.95 times rtn's (95 %: 0.9 to 1.01): no difference that this text can show."
+    assert comparison.models(better, "btc").answer.endswith(wanted)
     (trace,) = figure.plot["data"]
     assert trace["error_y"]["array"] == pytest.approx([0.5, 0.6])
     assert trace["error_y"]["arrayminus"] == pytest.approx([0.5, 0.5])
