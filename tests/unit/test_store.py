@@ -75,7 +75,7 @@ def test_parts_without_content_are_refused(part: object) -> None:
 
 
 def test_the_oldest_unused_entries_go_first(tmp_path: Path) -> None:
-    place = Store(tmp_path, limit_bytes=3600)
+    place = Store(tmp_path, limit_bytes=4200)
     for key in ("aa", "bb", "cc"):
         fill(place, key)
     assert place.get("aa") is not None  # used again, so that bb is the oldest
@@ -114,14 +114,6 @@ def test_a_failed_write_leaves_the_old_entry(tmp_path: Path, monkeypatch: pytest
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["aa.safetensors"]
 
 
-def test_runs_are_kept_in_order(tmp_path: Path) -> None:
-    place = Store(tmp_path)
-    for turn in range(3):
-        place.record({"recipe": "rtn", "turn": turn})
-    assert [run["turn"] for run in place.runs()] == [0, 1, 2]
-    assert all(run["time"] > 0 for run in place.runs())
-
-
 def test_the_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "here"))
     assert Store().folder == tmp_path / "here"
@@ -137,14 +129,14 @@ for turn in range(60):
     entry = place.get("aa")
     assert entry is not None, "an entry was seen half written"
     assert bool((entry.tensors["data"] == entry.facts["turn"]).all()), "two writers were mixed"
-    place.record({"writer": sys.argv[2]})
+print(sys.argv[2])
 """
 
 
 def test_two_processes_share_one_folder(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
     assert [writer.wait(120) for writer in writers] == [0, 0]
-    assert len(Store(tmp_path).runs()) == 120
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["aa.safetensors"]
 
 
 def test_saved_models_are_pruned_like_entries(tmp_path: Path) -> None:

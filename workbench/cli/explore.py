@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.arguments import holds_recipe
+from workbench.cli.streams import note
 from workbench.errors import ModelError, WorkbenchError
 
 ADDRESS = "127.0.0.1"
@@ -27,7 +28,7 @@ def explore(
 
     open_model(model)  # a mistake is told here, in one line, and not in the page
     check_free(port)
-    typer.echo(f"explorer on {model}: http://{ADDRESS}:{port}/explorer   (Ctrl-C ends it)", err=True)
+    note(f"explorer on {model}: http://{ADDRESS}:{port}/explorer   (Ctrl-C ends it)")
     words = command(port, browser)
     os.execve(words[0], words, {**os.environ, "WORKBENCH_MODEL": model})  # no child: signals reach the server
 

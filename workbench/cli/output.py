@@ -9,10 +9,12 @@ from typing import Any
 
 import typer
 
+from workbench.cli.streams import is_unicode, write
+
 
 def emit(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
     """Print the facts as one JSON document, or the text a reader wants."""
-    typer.echo(json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
+    write(json.dumps(plain(facts), indent=2, ensure_ascii=not is_unicode(), allow_nan=False) if as_json else text)
 
 
 def plain(value: Any) -> Any:

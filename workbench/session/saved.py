@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.atomic import write_file
 from workbench.errors import WorkbenchError
 from workbench.session.history import History, Kind
-from workbench.store import write
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
@@ -48,7 +48,7 @@ def from_json(session: "Session", text: str) -> None:
 
 def save(session: "Session", path: str | Path) -> Path:
     """Write the session to a file, whole or not at all."""
-    write(Path(path), to_json(session).encode())
+    write_file(path, to_json(session))
     return Path(path)
 
 
