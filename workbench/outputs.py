@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from workbench.errors import OutputError
@@ -51,6 +51,8 @@ def follow(path: str | Path) -> Path:
             if step.is_symlink() and not step.exists():
                 there = step.readlink()
                 raise OutputError(f"{step} is a link to {there}, which is not there; remove the link, or give another place.")
+    with sentences(path), suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(place)  # says whether all of it is too long
     return Path(os.path.realpath(place))
 
 
