@@ -65,9 +65,8 @@ class Work:
     def end(self) -> list[str]:
         """What is wrong after a last run without a kill."""
         self.run()
-        return self.damage() + [
-            f"left over: {item.path.name}" for item in self.store.items() if item.is_partial and self.store.prune() < 0
-        ]
+        self.store.prune()
+        return self.damage() + [f"left over: {item.path.name}" for item in self.store.items() if item.is_partial]
 
 
 class Sequence(Work):
@@ -76,12 +75,8 @@ class Sequence(Work):
     def quantized(self, place: Store | None) -> dict[str, Any]:
         recipe = wb.recipe("gptq", bits=3, group=32)
         made = wb.quantize_model(self.model, recipe, text=STORY, tokens=256, store=place)
-        return {
-            f"{name}|{path}|{t}": v
-            for name, q in made.layers.items()
-            for path, n in q.packed.walk()
-            for t, v in n.tensors.items()
-        }
+        trees = [(name, path, node) for name, layer in made.layers.items() for path, node in layer.packed.walk()]
+        return {f"{name}|{path}|{kind}": value for name, path, node in trees for kind, value in node.tensors.items()}
 
     def run(self) -> None:
         self.quantized(self.store)
@@ -178,8 +173,9 @@ def forked(work: Callable[[], None]) -> int:
     try:
         work()
         os._exit(0)
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    except BaseException as error:  # noqa: BLE001  a fork must not return into what its parent does
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.flush()
         os._exit(1)
 
 
@@ -234,7 +230,7 @@ def main() -> None:
     if sys.argv[5:] == ["planted"]:
         atomic.replace_file = store.replace_file = write_in_place
         saving.new_folder = folder_in_place
-    print(json.dumps(kill_often(work, int(count), int(seed))))
+    sys.stdout.write(json.dumps(kill_often(work, int(count), int(seed))) + "\n")
 
 
 if __name__ == "__main__":
