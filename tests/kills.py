@@ -186,6 +186,8 @@ def ended(number: int) -> int:
 
 def kill_often(work: Work, count: int, seed: int) -> dict[str, Any]:
     """Run and kill so many times, check each time, and run to the end; what was found."""
+    work.run()  # here, so that forks begin with everything imported and compiled
+    work.again()
     draw, begin = random.Random(seed), time.perf_counter()
     failed = [f"exit status {status}" for status in [ended(forked(work.run))] if status]
     seconds = time.perf_counter() - begin
