@@ -213,7 +213,7 @@ def write_in_place(target: Path, data: bytes, **_: bool) -> None:
         for half in (data[: len(data) // 2], data[len(data) // 2 :]):
             file.write(half)
             file.flush()
-            time.sleep(0.005)
+            time.sleep(0.05)
 
 
 @contextmanager
