@@ -221,6 +221,7 @@ def folder_in_place(path: str | Path, _: object) -> Iterator[Path]:
     """A planted fault: a folder that is seen while it is written."""
     shutil.rmtree(path, ignore_errors=True)
     Path(path).mkdir(parents=True)
+    time.sleep(1)
     yield Path(path)
 
 
@@ -233,6 +234,8 @@ def main() -> None:
         atomic.replace_file = store.replace_file = write_in_place
         saving.new_folder = folder_in_place
     sys.stdout.write(json.dumps(kill_often(work, int(count), int(seed))) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # thread pools of a process that was forked may wait for threads that are not there
 
 
 if __name__ == "__main__":
