@@ -21,10 +21,14 @@ DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it 
 
 @dataclass(frozen=True)
 class Seen:
-    """A layer's input x̂ in the quantized model, and x, what it would be in the original: E[x̂ x̂ᵀ] and E[x x̂ᵀ], `[cols, cols]`."""
+    """A layer's input x̂ in the quantized model, and x, what it would be in the original: E[x̂ x̂ᵀ] and E[x x̂ᵀ], `[cols, cols]`.
+
+    `tokens` is how many inputs these are means of.
+    """
 
     moment: Tensor
     cross: Tensor
+    tokens: int
 
     def aim(self, weight: Tensor) -> Tensor:
         """The matrix that, applied to x̂, comes nearest to `weight` applied to x: W E[x x̂ᵀ] E[x̂ x̂ᵀ]⁻¹, both damped alike.
@@ -147,7 +151,7 @@ class SeenSums:
         if not self.tokens:
             return None
         moment = (self.moment / self.tokens).float()
-        return Seen(moment, (self.cross / self.tokens).float() if self.paired else moment)
+        return Seen(moment, (self.cross / self.tokens).float() if self.paired else moment, self.tokens)
 
 
 def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:

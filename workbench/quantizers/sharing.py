@@ -104,7 +104,7 @@ class TransformedWeights(Sequence[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         name = self.layers[index]
-        moment = moment_of(name, self.recipe, self.stats)
+        moment = moment_of(self.model.layer(name), self.recipe, self.stats)
         weight = self.model.weight(name)
         check_inputs(weight, moment)
         transform, w = cast(Transform, self.recipe.transform), weight.float()

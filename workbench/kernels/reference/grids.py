@@ -53,7 +53,7 @@ class Uniform(Format):
             code -= over_columns(zeros, span, packed.cols)
         else:
             code -= 1 << (bits - 1)
-        return only(mask, over_columns(scale, span, packed.cols) * code)
+        return only(mask, code.mul_(over_columns(scale, span, packed.cols)))
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:

@@ -1,0 +1,45 @@
+"""How far a coded matrix is from the original: energies of errors, a part of the matrix at a time, in float64."""
+
+import torch
+from torch import Tensor
+
+ROWS = 512  # rows whose output error is worked out at once
+COLUMNS = 128  # columns whose energy is worked out at once
+PIECE = 1 << 22  # numbers that are compared at a time
+
+
+def column_energies(w: Tensor, columns: slice, other: Tensor | None = None) -> Tensor:
+    """Squared norms, float64, of some columns of `w`, or of what `other` differs from them by; a few columns at a time."""
+    energies = []
+    for start in range(columns.start, columns.stop, COLUMNS):
+        part = slice(start, min(start + COLUMNS, columns.stop))
+        values = w[:, part] if other is None else other[:, part] - w[:, part]
+        energies.append(values.double().square().sum(0))
+    return torch.cat(energies)
+
+
+def relative_error(w: Tensor, decoded: Tensor) -> float:
+    """‖Ŵ−W‖²/‖W‖², zero for an all-zero matrix that stays zero."""
+    size = lost = 0.0
+    rows = max(PIECE // max(w.shape[1], 1), 1)  # a large matrix is not held in float64 as a whole
+    for original, values in zip(w.split(rows), decoded.split(rows), strict=True):
+        single = original.float()
+        size += single.double().square().sum().item()
+        lost += (values - single).double().square().sum().item()
+    return part_of(lost, size)
+
+
+def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
+    """tr(E H Eᵀ)/tr(W H Wᵀ): the share of the layer's output energy that is lost on the calibration text."""
+    size = lost = 0.0
+    for rows, values in zip(w.split(ROWS), decoded.split(ROWS), strict=True):
+        single = rows.float()
+        both = torch.cat([single, values - single])  # the moment of a wide layer is read once for both
+        energy = ((both @ h) * both).sum(1, dtype=torch.float64)
+        size, lost = size + energy[: len(rows)].sum().item(), lost + energy[len(rows) :].sum().item()
+    return part_of(lost, size)
+
+
+def part_of(lost: float, size: float) -> float:
+    """Energy of an error over that of what it was made in; 0 for nothing lost of nothing."""
+    return lost / size if size else (0.0 if lost == 0 else float("inf"))
