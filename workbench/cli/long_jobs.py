@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import typer
+from workbench.cli.streams import note
 
 if TYPE_CHECKING:
-    from workbench.cli.streams import note
-from workbench.models import ModelHandle
+    from workbench.models import ModelHandle
     from workbench.models.text import Text
     from workbench.quantizers.preflight import Preflight
     from workbench.recipe import Recipe
