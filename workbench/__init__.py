@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import errors
 from workbench.import_hook import when_imported
+from workbench.interrupts import deferred
 from workbench.recipe import LayerPlan, Recipe  # before `recipe` below, which takes the place of the module of that name
 
 from workbench.presets import recipe  # isort: skip
@@ -89,7 +90,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    with deferred():
+        value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

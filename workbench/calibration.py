@@ -187,7 +187,8 @@ def calibrate(
     unreached = {name: model.layer(name).cols for name in names if name not in measured}
     stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, seen, seed)], unreached)
     if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
-        store.put(place, *to_entry(stats))
+        what = f"{model.source}: {len(names)} layers on {seen:,} tokens of {text.name}"
+        store.put(place, *to_entry(stats), kind="calibration", what=what)
     return stats
 
 

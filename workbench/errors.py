@@ -6,6 +6,7 @@
     ├── ModelError       a model folder, checkpoint or layer name that cannot be read
     ├── KernelError      a backend that was asked for by name and cannot run this format here
     ├── ArtifactError    a saved result that is missing, damaged or of another version
+    ├── OutputError      a file or folder that cannot be written
     └── JobCancelled     a job that its owner stopped
 
 A message says what was given, what is allowed and what to do, with the numbers.
@@ -34,6 +35,10 @@ class KernelError(WorkbenchError):
 
 class ArtifactError(WorkbenchError):
     """A saved result is missing, damaged, or written by another version."""
+
+
+class OutputError(WorkbenchError):
+    """A file or folder cannot be written: its place, its name, or a full disk."""
 
 
 class JobCancelled(WorkbenchError):

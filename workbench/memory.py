@@ -1,10 +1,12 @@
 """Memory given back: tensors that are needed again later wait on disk, and what the allocator keeps goes to the system."""
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,36 +14,69 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.atomic import create
 from workbench.errors import WorkbenchError
-from workbench.store import Store
+from workbench.outputs import reason
+from workbench.store import Store, StoreWarning
 
 
 def spill(tensor: Tensor) -> Tensor:
     """The same values in a file below the cache folder, read back as they are used; it goes when the tensor does.
 
-    Raises WorkbenchError where the disk has no room for them.
+    Where that folder cannot be written, the system's folder for temporary files takes its place, with a warning. Raises
+    WorkbenchError where the disk has no room for them.
     """
     if not tensor.numel():
         return tensor
-    folder = Store().folder / "spill"
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if tensor.nbytes > free:
-        raise WorkbenchError(
-            f"{tensor.nbytes:,} bytes of intermediate results do not fit below {folder}, where {free:,} bytes are free; "
-            f"free some space, or set WORKBENCH_CACHE to a folder on a larger disk."
-        )
-    handle, name = tempfile.mkstemp(dir=folder)
+    data = tensor.contiguous().reshape(-1).view(torch.uint8)
+    path, handle = reserve(data.numel())
     try:
-        data = tensor.contiguous().reshape(-1).view(torch.uint8)
-        os.truncate(handle, data.numel())
-        mapped = torch.from_file(name, shared=True, size=data.numel(), dtype=torch.uint8)
+        mapped = torch.from_file(str(path), shared=True, size=data.numel(), dtype=torch.uint8)
         mapped.copy_(data)
     finally:
         os.close(handle)
         if os.name == "posix":  # the mapping keeps the data; elsewhere a mapped file cannot be removed
-            Path(name).unlink()
+            path.unlink()
     return mapped.view(tensor.dtype).view(tensor.shape)
+
+
+def reserve(size: int) -> tuple[Path, int]:
+    """A new file whose bytes the disk really has, and its handle: writing to a mapping on a full disk ends the process."""
+    for folder in (Store().folder / "spill", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path, handle = create(folder / "tensor")
+        except OSError as error:
+            warn_once(folder, reason(error))
+            continue
+        try:
+            allocate(handle, size)
+        except OSError as error:
+            os.close(handle)
+            path.unlink()
+            raise WorkbenchError(
+                f"{size:,} bytes of intermediate results do not fit below {folder} ({error.strerror}), where "
+                f"{shutil.disk_usage(folder).free:,} are free; free some, or set WORKBENCH_CACHE to a folder on a larger disk."
+            ) from None
+        return path, handle
+    raise WorkbenchError("intermediate results find no folder that can be written; set WORKBENCH_CACHE to one.")
+
+
+def allocate(handle: int, size: int) -> None:
+    """Let an empty file have so many bytes, with room on the disk where the system can promise it."""
+    os.truncate(handle, size)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that promises nothing
+                raise
+
+
+@cache
+def warn_once(folder: Path, why: str) -> None:
+    """Say that a folder cannot be used, once."""
+    warnings.warn(f"intermediate results cannot wait in {folder}: {why}.", StoreWarning, stacklevel=5)
 
 
 def release_memory() -> None:

@@ -1,17 +1,19 @@
-"""Store: results on disk under the hash of what they were made from, and a history of runs. Safe among many processes.
+"""Store: results on disk under the hash of what they were made from. Safe among many processes, and against damage.
 
-An entry is one safetensors file with JSON facts in its header; pickles are neither written nor read. Every write goes to
-a file of its own and is then renamed, so a reader sees a whole entry or none.
+An entry is one safetensors file whose header says of what kind it is, what it holds, its JSON facts, and a digest of everything:
+pickles are neither written nor read, and a changed bit makes an entry that does not exist. There is no index beside the entries
+that could differ from them: what `Store.items` lists stands in their headers. A store that cannot be written is a warning, once,
+and whoever computes goes on without it.
 """
 
 import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,23 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from workbench.atomic import PARTIAL, discard, last_change, remove_if_abandoned, replace_file, size_of
 from workbench.errors import WorkbenchError
+from workbench.outputs import reason
 
-VERSION = 1
+VERSION = 2  # of keys: version 1 wrote no digests
 LIMIT_BYTES = 4 << 30
+LOOKS = 64  # a store is looked through for what may go each time that a 64th of its limit was written
+HEADER_LIMIT = 100 << 20  # bytes, as the library allows
+PLACES = ("entries/*/*", "models/*", "spill/*")
+DAMAGES = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 log = logging.getLogger(__name__)
+_warned: set[Path] = set()  # folders that this process has warned of
+
+
+class StoreWarning(UserWarning):
+    """The store cannot be read or written; the work goes on without it."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +53,22 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Held:
-    """An entry's file or a model's folder: its bytes and when it was last used (nanoseconds)."""
+class Item:
+    """One thing in the store: an entry's file, a saved model's folder, or a partial of either, with its time of last use.
+
+    `kind` is the entry's, "model", "partial", or "damaged" where a header cannot be read.
+    """
 
     path: Path
     size: int
-    used: int
+    used: float
+    kind: str
+    what: str = ""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it goes as soon as no process is writing it."""
+        return self.kind == "partial"
 
 
 def key(*parts: Any) -> str:
@@ -54,15 +77,17 @@ def key(*parts: Any) -> str:
     for part in parts:
         for piece in content(part):
             # the length keeps ("ab", "c") and ("a", "bc") apart
-            digest.update(len(piece).to_bytes(8, "little") + piece)
+            digest.update(len(piece).to_bytes(8, "little"))
+            digest.update(piece)
     return digest.hexdigest()
 
 
-def content(part: Any) -> list[bytes]:
+def content(part: Any) -> list[bytes | memoryview]:
     """The bytes of one part of a key, each kind marked so that equal bytes of different kinds differ."""
     if isinstance(part, Tensor):
         plain = part.detach().cpu().contiguous()
-        return [f"tensor {plain.dtype} {tuple(plain.shape)}".encode(), plain.reshape(-1).view(torch.uint8).numpy().tobytes()]
+        data = plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
+        return [f"tensor {plain.dtype} {tuple(plain.shape)}".encode(), data]
     if isinstance(part, bytes):
         return [b"bytes", part]
     try:
@@ -72,7 +97,7 @@ def content(part: Any) -> list[bytes]:
 
 
 class Store:
-    """A folder of entries and runs; the oldest unused entries go when it grows past `limit_bytes`.
+    """A folder of entries and saved models; the oldest unused ones go when it grows past `limit_bytes`.
 
     The folder is `folder`, else the environment variable WORKBENCH_CACHE, else the user's cache folder.
     """
@@ -80,6 +105,7 @@ class Store:
     def __init__(self, folder: str | Path | None = None, *, limit_bytes: int = LIMIT_BYTES) -> None:
         chosen = folder or os.environ.get("WORKBENCH_CACHE") or platformdirs.user_cache_path("quantization-workbench")
         self.folder, self.limit_bytes = Path(chosen), limit_bytes
+        self._unpruned = limit_bytes  # bytes written here since the whole folder was looked at
 
     def get(self, key: str) -> Entry | None:
         """The entry of `key`, or None; a damaged entry is removed, logged and counts as missing."""
@@ -87,59 +113,94 @@ class Store:
         try:
             # one read of the whole file: safe_open opens it by name a second time, when it may have been replaced
             data = path.read_bytes()
-            os.utime(path)  # read just now: pruned last
-            return Entry(from_bytes(data), facts_in(data))
         except FileNotFoundError:
             return None
-        except (SafetensorError, ValueError, KeyError) as error:
-            log.warning("the stored entry %s is damaged (%s); it is made again", path, error)
-            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._warn("read", error)
             return None
+        try:
+            entry = read_entry(data, key)
+        except DAMAGES as error:
+            log.warning("the stored entry %s is damaged (%s); it is made again", path, error)
+            discard(path)
+            return None
+        with suppress(OSError):  # a store that is only read
+            os.utime(path)  # read just now: pruned last
+        return entry
 
-    def put(self, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
-        """Store tensors and facts under `key`, replacing what was there, and prune."""
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write(self.path(key), to_bytes(plain, {"facts": json.dumps(dict(facts or {}))}))
-        self.prune(keep=key)
+    def put(
+        self,
+        key: str,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        kind: str = "result",
+        what: str = "",
+    ) -> None:
+        """Store tensors and facts under `key`, replacing what was there, and prune; a warning where it cannot be written.
 
-    def prune(self, keep: str = "") -> int:
-        """Remove the entries and models that were unused for longest until the rest fits; returns the bytes removed."""
-        held = sorted(self.held(), key=lambda item: item.used)
-        excess = sum(item.size for item in held) - self.limit_bytes
-        removed = 0
-        for item in held:
-            if removed >= excess:
-                break
-            if item.path.stem != keep:
-                shutil.rmtree(item.path, ignore_errors=True) if item.path.is_dir() else item.path.unlink(missing_ok=True)
-                removed += item.size
+        `kind` and `what` say to a reader of the list what this is, for example a layer, and which.
+        """
+        data = entry_bytes(key, tensors, facts or {}, kind, what)
+        try:
+            replace_file(self.path(key), data)
+            self._unpruned += len(data)
+            if self._unpruned >= self.limit_bytes / LOOKS:
+                self.prune(keep=key)
+        except OSError as error:
+            self._warn("written", error)
+
+    def prune(self, keep: str = "", *, limit_bytes: int | None = None, unused_for: float | None = None) -> int:
+        """Remove what is abandoned or was not used for so many seconds, then the longest unused until the rest fits.
+
+        Returns the bytes removed. The limit is the store's where none is given.
+        """
+        items = sorted(self.items(described=False), key=lambda item: item.used)
+        removed = sum(remove_if_abandoned(item.path) for item in items if item.is_partial)
+        lasting = [item for item in items if not item.is_partial and item.path.stem != keep]
+        excess = sum(item.size for item in items if not item.is_partial)
+        excess -= self.limit_bytes if limit_bytes is None else limit_bytes
+        now = time.time()
+        for item in lasting:
+            if excess > 0 or (unused_for is not None and now - item.used > unused_for):
+                discard(item.path)
+                size = 0 if os.path.lexists(item.path) else item.size
+                removed, excess = removed + size, excess - size
+        self._unpruned = 0
         return removed
 
-    def held(self) -> list["Held"]:
-        """Every entry and every saved model with its size and time of last use."""
-        found = []
-        for path in (*(self.folder / "entries").glob("*/*.safetensors"), *(self.folder / "models").glob("*")):
+    def items(self, *, described: bool = True) -> Iterator[Item]:
+        """Everything in the store; entries are only called entries unless `described`, which opens each."""
+        for path in sorted(path for pattern in PLACES for path in self.folder.glob(pattern)):
+            is_partial, kind, what = path.name.endswith(PARTIAL) or path.parent.name == "spill", "entry", ""
             try:
-                files = list(path.iterdir()) if path.is_dir() else [path]
-                found.append(Held(path, sum(file.stat().st_size for file in files), path.stat().st_mtime_ns))
-            except FileNotFoundError:  # another process has just pruned it
+                used = last_change(path) if is_partial else path.stat().st_mtime
+            except OSError:  # another process has just removed it
                 continue
-        return found
+            if is_partial:
+                kind = "partial"
+            elif path.parent.name == "models":
+                kind = "model"
+            elif described:
+                kind, what = describe(path)
+            yield Item(path, size_of(path), used, kind, what)
 
-    def record(self, run: Mapping[str, Any]) -> None:
-        """Add one run (JSON values) to the history, with the time it was recorded."""
-        facts = {"time": time.time(), **run}
-        name = f"{time.time_ns():020d}-{os.getpid()}.json"
-        write(self.folder / "runs" / name, json.dumps(facts, indent=2, allow_nan=False).encode())
-
-    def runs(self) -> list[dict[str, Any]]:
-        """All recorded runs, oldest first."""
-        return [json.loads(path.read_bytes()) for path in sorted((self.folder / "runs").glob("*.json"))]
+    def damage(self, item: Item) -> str | None:
+        """What is wrong with an entry, or None; other things are checked by whoever reads them."""
+        try:
+            read_entry(item.path.read_bytes(), item.path.stem)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return reason(error)
+        except DAMAGES as error:
+            return str(error) or type(error).__name__
+        return None
 
     def model(self, key: str) -> Path:
         """The folder of a whole saved model (see `artifact.save`); asking for one that is there counts as using it."""
         folder = self.folder / "models" / key
-        if folder.is_dir():
+        with suppress(OSError):
             os.utime(folder)
         return folder
 
@@ -147,21 +208,48 @@ class Store:
         """The file of one key, in one of 256 folders."""
         return self.folder / "entries" / key[:2] / f"{key}.safetensors"
 
+    def _warn(self, done: str, error: OSError) -> None:
+        if self.folder not in _warned:
+            _warned.add(self.folder)
+            advice = "set WORKBENCH_CACHE to a folder that can, or free space with `workbench store --prune`"
+            message = f"the cache folder {self.folder} cannot be {done} ({reason(error)}): results are not kept; {advice}."
+            warnings.warn(message, StoreWarning, stacklevel=3)
 
-def facts_in(data: bytes) -> dict[str, Any]:
-    """The JSON facts in the header of an entry: a length of 8 bytes, then JSON with our facts in its metadata."""
+
+def entry_bytes(key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kind: str, what: str) -> bytes:
+    """An entry as it lies in its file."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"facts": json.dumps(dict(facts)), "kind": kind, "what": what}
+    return to_bytes(plain, {**header, "digest": digest(key, plain, header)})
+
+
+def digest(name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """Of everything that an entry is, and of the key it lies under."""
+    names = sorted(tensors)
+    return key("entry", name, dict(header), names, *(tensors[name] for name in names))
+
+
+def read_entry(data: bytes, key: str) -> Entry:
+    """The entry in a file's bytes; one of DAMAGES where it is not as it was written."""
+    header = header_in(data)
+    tensors, written = from_bytes(data), header.pop("digest")
+    if digest(key, tensors, header) != written:
+        raise ValueError("its content does not fit its digest")
+    return Entry(tensors, json.loads(header["facts"]))
+
+
+def header_in(data: bytes) -> dict[str, str]:
+    """What is written in the header of an entry: a length of 8 bytes, then JSON with our own words in its metadata."""
     length = int.from_bytes(data[:8], "little")
-    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["facts"])
+    return dict(json.loads(data[8 : 8 + length])["__metadata__"])
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: to a temporary neighbour, then renamed over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+def describe(path: Path) -> tuple[str, str]:
+    """Kind and content of an entry by its header."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        with path.open("rb") as file:
+            length = file.read(8)
+            header = header_in(length + file.read(min(int.from_bytes(length, "little"), HEADER_LIMIT)))
+        return header["kind"], header["what"]
+    except (*DAMAGES, OSError):
+        return "damaged", ""

@@ -14,9 +14,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 import workbench as wb
-from workbench.artifact import PackedModel, atomic, digest, is_artifact, load, save
+from workbench import atomic
+from workbench.artifact import PackedModel, digest, is_artifact, load, save
 from workbench.artifact.twin import twin
-from workbench.errors import ArtifactError, ModelError
+from workbench.errors import ArtifactError, ModelError, OutputError
 from workbench.kernels.bitpack import pack
 from workbench.kernels.packed import Packed, ledger
 from workbench.models import ModelHandle, open_model
@@ -389,10 +390,10 @@ def test_what_is_no_artifact_is_said(tiny_models: dict[str, Path], tmp_path: Pat
 
 def test_a_folder_with_other_things_is_refused(builtin: ModelHandle, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ArtifactError, match="holds other files; give a new or empty folder"):
+    with pytest.raises(OutputError, match="holds other files; give a new or empty folder"):
         save(quantized(builtin, signs, builtin.layer_names[:1]), tmp_path, builtin)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
-    with pytest.raises(ArtifactError, match=r"thesis\.txt is a file; give a folder"):
+    with pytest.raises(OutputError, match=r"thesis\.txt is a file; give a folder"):
         save(quantized(builtin, signs, builtin.layer_names[:1]), tmp_path / "thesis.txt", builtin)
 
 
@@ -420,7 +421,7 @@ def test_an_older_artifact_is_replaced(builtin: ModelHandle, copy: Path, exchang
 FAULTS = {
     "while-writing": "workbench.artifact.saving.write_tensors",
     "before-the-ledger": "workbench.artifact.saving.ledger_document",
-    "before-taking-the-place": "workbench.artifact.atomic.take_place",
+    "before-taking-the-place": "workbench.atomic.take_place",
 }
 
 
@@ -433,7 +434,7 @@ def test_a_failure_leaves_the_older_artifact(
 
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     monkeypatch.setattr(FAULTS[fault], full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OutputError, match="no space left"):
         save(quantized(builtin, signs, builtin.layer_names[:1]), copy, builtin)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
@@ -451,7 +452,7 @@ def test_a_failed_second_rename_brings_the_older_artifact_back(
 
     monkeypatch.setattr(atomic, "exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="the network drive is gone"):
+    with pytest.raises(OutputError, match="the network drive is gone"):
         save(quantized(builtin, signs, builtin.layer_names[:1]), copy, builtin)
     assert len(load(copy).layer_names) == len(builtin.layer_names) - 1
 

@@ -1,12 +1,14 @@
 """Tensors that wait on disk."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from workbench.errors import WorkbenchError
 from workbench.memory import release_memory, spill
+from workbench.store import StoreWarning
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
@@ -23,10 +25,33 @@ def test_nothing_is_left_in_the_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert kept.sum() == 10
 
 
-def test_a_full_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.memory.shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
-    with pytest.raises(WorkbenchError, match="4,000 bytes of intermediate results do not fit below .*, where 100 bytes are free"):
-        spill(torch.ones(1000))
+FULL = """
+import resource, torch
+from workbench.errors import WorkbenchError
+from workbench.memory import spill
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    spill(torch.ones(1000))
+except WorkbenchError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    said = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=True)
+    begin = f"4,000 bytes of intermediate results do not fit below {tmp_path / 'spill'} (File too large), where "
+    assert said.stdout.startswith(begin), said.stdout + said.stderr
+    assert said.stdout.endswith("or set WORKBENCH_CACHE to a folder on a larger disk.\n")
+    assert not list((tmp_path / "spill").iterdir())
+
+
+def test_another_folder_takes_the_place_of_one_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(StoreWarning, match="intermediate results cannot wait in .*file/cache/spill: Not a directory"):
+        assert spill(torch.ones(10)).sum() == 10
+    assert spill(torch.ones(10)).sum() == 10, "one warning is enough"
 
 
 def test_memory_can_be_released_anywhere() -> None:

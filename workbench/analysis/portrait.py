@@ -61,7 +61,9 @@ class Portrait:
         if (entry := self._store.get(place)) is None:
             table = find(self.weight)
             columns = {str(column): torch.from_numpy(table[column].to_numpy(copy=True)) for column in table}
-            self._store.put(place, columns, {"columns": list(columns)})
+            self._store.put(
+                place, columns, {"columns": list(columns)}, kind="table", what=f"{name} of a matrix of {list(self.shape)}"
+            )
             return table
         return pd.DataFrame({column: entry.tensors[column].numpy() for column in entry.facts["columns"]})
 

@@ -106,5 +106,5 @@ def measured(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats
         "top1_changed": effect.top1_changed,
     }
     if store is not None:
-        store.put(made_from, {}, found)
+        store.put(made_from, {}, found, kind="sensitivity", what=f"{layer} by {recipe.name}")
     return found

@@ -20,7 +20,7 @@ def stored(weight: Tensor, store: Store) -> Sketch:
     if (entry := store.get(place)) is not None:
         return from_entry(entry)
     found = sketch(weight)
-    store.put(place, *to_entry(found))
+    store.put(place, *to_entry(found), kind="sketch", what=f"a matrix of {list(weight.shape)}")
     return found
 
 

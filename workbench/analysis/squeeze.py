@@ -6,7 +6,7 @@ bit"; training buys a little more for many times the time).
 """
 
 import logging
-import shutil
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
@@ -22,14 +22,16 @@ from workbench.analysis.speed import running_steps
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import quantized_in
 from workbench.artifact.twin import twin
+from workbench.atomic import discard
 from workbench.bench.cpu import processor
-from workbench.errors import ArtifactError, WorkbenchError
+from workbench.errors import ArtifactError, OutputError, WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.kernels.linear import warm_up
 from workbench.models import ModelHandle
 from workbench.models import perplexity as reading
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text, text
+from workbench.outputs import check_file
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model_steps
 from workbench.quantizers.contract import finish
@@ -201,12 +203,23 @@ class Squeeze:
     def steps(self) -> Generator[SqueezeStep, None, list[Squeezed]]:
         """Build what is missing, from 16 bits down."""
         missing = [stop for stop in self.stops if self.find(stop) is None]
+        if missing:
+            self.check_store()
         whole, done = sum(stop.cost for stop in missing), 0.0
         for stop in missing:
             for doing, share in self._build(stop):
                 yield SqueezeStep(stop, doing, (done + share * stop.cost) / whole)
             done += stop.cost
         return self.found()
+
+    def check_store(self) -> None:
+        """Raise OutputError, before any work, where the store cannot take what is built."""
+        try:
+            check_file(self.store.folder / "models" / "stop")
+        except OutputError as error:
+            raise OutputError(
+                f"the stops are kept in the cache folder, but {error} WORKBENCH_CACHE names another one."
+            ) from error
 
     def model_at(self, stop: Stop) -> LanguageModel:
         """The running model of a built stop, which shares all other memory with the original.
@@ -231,7 +244,7 @@ class Squeeze:
             quantized = quantized_in(folder)
         except ArtifactError:
             log.warning("the stop %s is damaged and is built again when asked for", folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
             self._found.pop(stop, None)
             raise
         lm = twin(self.model, quantized.layers, quantized.changed_tensors)
@@ -242,7 +255,7 @@ class Squeeze:
         """Quantize, save and measure one stop; yields what it does and its share."""
         yield "quantizing", 0.0
         folder = self.folder(stop)
-        if not is_artifact(folder):
+        if not is_sound(folder):
             made = yield from self._quantize(stop)
             save(made, folder, self.model)
         yield "reading the evaluation text", 0.8
@@ -276,7 +289,7 @@ class Squeeze:
             "slowest": running.speed.low,
             "fastest": running.speed.high,
         }
-        self.store.put(self._place(stop), {}, facts)
+        self.store.put(self._place(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
         self._found[stop] = Squeezed(stop, **facts)
 
     @cached_property
@@ -299,6 +312,19 @@ class Squeeze:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
         machine = [processor(), torch.get_num_threads(), torch.__version__]
         return key("squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, machine)
+
+
+def is_sound(folder: Path) -> bool:
+    """Whether a stop was saved completely and is undamaged; what else lies in its place is removed."""
+    if not os.path.lexists(folder):
+        return False
+    try:
+        quantized_in(folder)
+    except ArtifactError as error:
+        log.warning("the stop %s is damaged (%s) and is built again", folder, error)
+        discard(folder)
+        return False
+    return True
 
 
 def squeeze_table(found: Sequence[Squeezed]) -> "pd.DataFrame":

@@ -11,14 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from workbench.artifact import digest
-from workbench.artifact.atomic import check_place, new_folder
 from workbench.artifact.declaration import config_document
-from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, tensor_key, tree_to_dict
+from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, is_artifact, tensor_key, tree_to_dict
 from workbench.artifact.tensor_file import write_tensors
+from workbench.atomic import new_folder
 from workbench.bits import BitEntry, BitLedger
 from workbench.errors import ArtifactError
 from workbench.kernels.packed import Packed, ledger, stored_bits
 from workbench.models import ModelHandle, architecture, open_model
+from workbench.outputs import check_folder
 from workbench.quantized import QuantizedLayer, QuantizedModel
 
 
@@ -26,16 +27,16 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
     """Write a quantized model with everything needed to run it, and return the folder.
 
     `model` is the model that was quantized, opened again from its source when absent. An artifact that is already there is
-    replaced in one step. Raises ArtifactError when the folder holds other things, or the layers do not belong to the model.
+    replaced in one step. Raises OutputError when the folder holds other things or cannot be written, ArtifactError when the
+    layers do not belong to the model.
     """
-    target = Path(folder).expanduser().absolute()
-    check_place(target)
+    target = check_folder(folder, is_artifact)
     model = model or open_model(quantized.source)
     check_belongs(quantized, model)
     layers = counted(quantized.layers)
     tensors, entries = packed_tensors(layers)
     others = with_changes(model.other_tensors(layers), quantized, model)
-    with new_folder(target) as partial:
+    with new_folder(target, is_artifact) as partial:
         write_tensors(partial / MODEL, tensors | others)
         for name in COPIED:
             if (model.folder / name).is_file():

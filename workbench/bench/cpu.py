@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from workbench.bench.machine import Limits, Machine
+from workbench.interrupts import deferred
 
 READ_BYTES = 256 << 20  # more than caches hold
 TURNS = 200_000
@@ -18,8 +19,9 @@ TURNS = 200_000
 
 def measure(threads: tuple[int, ...]) -> Machine:
     """The processor's limits with so many threads each; takes a second or two."""
-    from workbench.kernels.numba import limits
-    from workbench.kernels.numba.vectors import INSTRUCTION
+    with deferred():
+        from workbench.kernels.numba import limits
+        from workbench.kernels.numba.vectors import INSTRUCTION
 
     data = np.ones(READ_BYTES, np.uint8)
     x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
@@ -32,8 +34,9 @@ def measure(threads: tuple[int, ...]) -> Machine:
 
 def measured(data: np.ndarray, count: int) -> Limits:
     """The limits of so many threads."""
-    from workbench.kernels.numba import limits
-    from workbench.kernels.numba.threads import threads
+    with deferred():
+        from workbench.kernels.numba import limits
+        from workbench.kernels.numba.threads import threads
 
     def timed(loop: Callable[..., None], given: object, out: np.ndarray) -> float:
         def run() -> None:

@@ -4,7 +4,7 @@ Exit status 0; 1 with one line `error: …` on standard error for a user's mista
 """
 
 import warnings
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import typer
 
@@ -17,7 +17,10 @@ from workbench.cli.measure import compare, evaluate, generate, whatif
 from workbench.cli.quantize import quantize
 from workbench.cli.show import layers, recipes
 from workbench.cli.squeeze import squeeze
+from workbench.cli.store import store
+from workbench.cli.streams import adapt_streams, note
 from workbench.errors import WorkbenchError
+from workbench.outputs import reason
 
 app = typer.Typer(
     help="Quantize language models below 4, 2 and 1 bit, and see what it does.",
@@ -41,19 +44,28 @@ app.command()(bench)
 app.command()(card)
 app.command()(diff)
 app.command()(kv)
+app.command()(store)
 
 
 def show_warning(message: Warning | str, *_where: Any) -> None:
     """Print a warning as one line, without the line of code that it comes from."""
-    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    note(f"warning: {' '.join(str(message).split())}")
 
 
 def main() -> None:
     """Run the command line; a mistake that a user can mend is one line, never a traceback."""
+    adapt_streams()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = cast(Any, show_warning)  # called with more arguments than it reads
             app(prog_name="workbench")
     except WorkbenchError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise SystemExit(1) from None
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'a file'} cannot be used: {reason(error)}.")
+
+
+def fail(sentence: str) -> NoReturn:
+    """End with one line on standard error."""
+    note(f"error: {' '.join(sentence.split())}")
+    raise SystemExit(1) from None

@@ -34,8 +34,10 @@ def allocate(
     from workbench.analysis.replay import Replay
     from workbench.analysis.scores import layer_scores
     from workbench.analysis.sensitivity import sensitivity
+    from workbench.atomic import write_file
     from workbench.calibration import calibrate
     from workbench.models import open_model
+    from workbench.outputs import check_file
     from workbench.presets import parse
     from workbench.quantizers.allocation import Ranked
     from workbench.quantizers.allocation import allocate as choose
@@ -43,6 +45,7 @@ def allocate(
     from workbench.store import Store
 
     recipes, document = {name: parse(name) for name in recipe}, read_text(text)
+    check_file(out)  # now rather than after the work
     handle, store, begin, calibration = open_model(model), Store(), time.perf_counter(), read_text("calibration")
     announce_allocation(handle, list(recipes.values()), layers, calibration, document, tokens)
     with progress("calibrating", quiet=as_json) as told:
@@ -54,8 +57,7 @@ def allocate(
     ranked = method in SCORES
     scores = layer_scores(handle, document, tokens=tokens, seed=seed) if ranked else None
     found = choose(options, recipes, bits, Ranked(by=method) if ranked else method, scores=scores)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(found.plan.to_json(), encoding="utf-8")
+    write_file(out, found.plan.to_json())
     facts = {
         "model": model,
         "out": str(out),

@@ -21,7 +21,10 @@ def card(
 ) -> None:
     """Make a quant card: recipe, ledger, errors, KL and perplexity, hashes and environment in one file that opens offline."""
     from workbench.views.card import card as make
+    from workbench.views.card import check_place
 
+    if out is not None:
+        check_place(out)  # now rather than after the work
     made = make(folder, text=read_text(text), tokens=tokens)
     sentence = made.answer
     if out is not None:

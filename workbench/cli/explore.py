@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.arguments import holds_recipe
+from workbench.cli.streams import note
 from workbench.errors import ModelError, WorkbenchError
 
 ADDRESS = "127.0.0.1"
@@ -67,7 +68,7 @@ def serve_page(page: str, arguments: list[str], port: int, browser: bool, origin
     environment = {name: value for name, value in os.environ.items() if name != ORIGINS}
     origins = [*origins, *filter(None, os.environ.get(ORIGINS, "").split(","))]
     check_free(port)
-    typer.echo(f"{page} on {arguments[0]}: http://{ADDRESS}:{port}/{page}   (Ctrl-C ends it)", err=True)
+    note(f"{page} on {arguments[0]}: http://{ADDRESS}:{port}/{page}   (Ctrl-C ends it)")
     words = command(page, arguments, port, browser, origins)
     os.execve(words[0], words, environment)  # no child: signals reach the server
 

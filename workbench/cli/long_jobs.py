@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import typer
+from workbench.cli.streams import note
 
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
@@ -83,4 +83,4 @@ def is_large(model: "ModelHandle") -> bool:
 def tell(model: "ModelHandle", preflight: "Preflight") -> None:
     """Say it where the job is long."""
     if model.streams or preflight.seconds > LONG_SECONDS:
-        typer.echo(str(preflight), err=True)
+        note(str(preflight))

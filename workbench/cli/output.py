@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from workbench.cli.streams import is_unicode, write
 from workbench.intervals import Interval, written
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ LABEL = re.compile(r" *\S+( \S+)*  +")  # what a line begins with, such as `  pe
 
 def emit(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
     """Print the facts as one JSON document, or the text a reader wants."""
-    typer.echo(json.dumps(plain(facts), indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
+    write(json.dumps(plain(facts), indent=2, ensure_ascii=not is_unicode(), allow_nan=False) if as_json else text)
 
 
 def emit_page(facts: dict[str, Any], *, as_json: bool, text: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit_page, progress, table_text
+from workbench.cli.streams import note
 from workbench.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -53,18 +54,20 @@ def quantize(
     without a transform then rotate online only before down_proj. Tied embeddings are stored twice for it. With --fold what was
     learned for the inputs behind a norm is neither stored nor run with the layers, but multiplied into its gains.
     """
-    from workbench.artifact import save
-    from workbench.artifact.atomic import check_place
+    from workbench.artifact import is_artifact, save
     from workbench.calibration import calibrate
     from workbench.models import FusedModel, fuse, open_model
+    from workbench.outputs import check_folder
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import needs_text
     from workbench.quantizers.preflight import estimate
     from workbench.store import Store
 
-    chosen, document, original = what_to_do(recipe, plan), read_text(text), open_model(model)
+    chosen, document = what_to_do(recipe, plan), read_text(text)
+    out = out.expanduser()
+    check_folder(out, is_artifact)  # now rather than after the work
+    original = open_model(model)
     handle = fuse(original, seed=seed) if fused else original
-    check_place(out)  # now rather than after the work
     begin = time.perf_counter()
     reads = any(needs_text(own) for own in recipes_in(chosen))
     given: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
@@ -130,7 +133,7 @@ def layers_text(table: "pd.DataFrame") -> str:
 
 def check_room(out: Path, preflight: "Preflight") -> None:
     """Say on standard error what the run takes; ArtifactError where the disk has no room for its result."""
-    typer.echo(str(preflight), err=True)
+    note(str(preflight))
     folder = next(parent for parent in out.expanduser().absolute().parents if parent.is_dir())
     if preflight.disk > (free := shutil.disk_usage(folder).free):
         raise ArtifactError(

@@ -9,6 +9,7 @@ the two may choose differently.
 import torch
 from torch import Tensor
 
+from workbench.interrupts import deferred
 from workbench.kernels.forced import searcher
 
 WORTH_COMPILING = 1 << 22  # pairs of vector and codeword from which on loading the compiled search pays
@@ -38,7 +39,8 @@ def signs(words: Tensor, length: int) -> Tensor:
 def nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Number of the nearest of `words [c]` for each of `points [n]`, and how many of the `length` signs differ; int64 `[n]`."""
     if explain(len(points) * len(words), points.device.type)[0] == "numba":
-        from workbench.kernels.numba import hamming
+        with deferred():
+            from workbench.kernels.numba import hamming
 
         found = hamming.nearest(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
         return torch.from_numpy(found[0]), torch.from_numpy(found[1])
@@ -60,7 +62,8 @@ def nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None = Non
     Returns int64 and float32 `[n]`.
     """
     if explain(len(y) * len(words), y.device.type)[0] == "numba":
-        from workbench.kernels.numba import magnitude
+        with deferred():
+            from workbench.kernels.numba import magnitude
 
         found = magnitude.nearest(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
         return torch.from_numpy(found[0]), torch.from_numpy(found[1])

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from workbench.interrupts import deferred
 from workbench.kernels.forced import searcher
 from workbench.kernels.parity import MEMORY, ParityCode
 
@@ -17,7 +18,8 @@ def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
 def complete(stored: Tensor, code: ParityCode, rows: int) -> Tensor:
     """`ParityCode.complete`."""
     if explain(rows * stored.shape[1], stored.device.type)[0] == "numba":
-        from workbench.kernels.numba import parity
+        with deferred():
+            from workbench.kernels.numba import parity
 
         return torch.from_numpy(parity.complete(stored.numpy(), code, rows))
     return code.complete(stored, rows)
@@ -30,7 +32,8 @@ def nearest(y: Tensor, code: ParityCode) -> Tensor:
     """
     rows, cols = y.shape
     if explain(rows * cols << MEMORY, y.device.type)[0] == "numba":
-        from workbench.kernels.numba import parity
+        with deferred():
+            from workbench.kernels.numba import parity
 
         return torch.from_numpy(parity.nearest(y.numpy(), code)).mT.contiguous()
     return search(y, code)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from workbench.interrupts import deferred
 from workbench.kernels import trellis
 from workbench.kernels.forced import forced
 
@@ -47,7 +48,8 @@ def best_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: Tensor |
     if forced() == "reference" or y.device.type != "cpu":
         ends = [None] * y.shape[1] if seam is None else seam.tolist()
         return torch.stack([plain_path(y[:, i], scale, words, bits, end) for i, end in enumerate(ends)], 1)
-    from workbench.kernels.numba import viterbi
+    with deferred():
+        from workbench.kernels.numba import viterbi
 
     seams = torch.full((y.shape[1],), -1) if seam is None else seam
     return torch.from_numpy(viterbi.best_paths(y.numpy(), scale.numpy(), words.numpy(), bits, seams.numpy()))

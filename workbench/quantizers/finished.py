@@ -50,7 +50,8 @@ class Finished:
             "output_error": layer.output_error,
             "seconds": layer.seconds,
         }
-        self.store.put(self.key(what, layer.name), tensors, facts)
+        about = f"{layer.name} by {layer.recipe.name}, {layer.bits_per_weight:.2f} bits"
+        self.store.put(self.key(what, layer.name), tensors, facts, kind=f"quantized {what}", what=about)
 
     def block(self, name: str, layers: Sequence[str]) -> RefinedBlock | None:
         """A refined block with these layers, or None."""
@@ -64,7 +65,7 @@ class Finished:
         if self.store is not None:
             for layer in block.layers.values():
                 self.keep_layer(layer, "refined")
-            self.store.put(self.key("vectors", name), block.vectors)
+            self.store.put(self.key("vectors", name), block.vectors, kind="refined vectors", what=name)
 
     def states(self, block: str) -> dict[str, Params] | None:
         """What the transforms of a block's layers found out, or None."""
@@ -80,4 +81,4 @@ class Finished:
         names = {name: {t: f"{name}|{t}" for t in state} for name, state in states.items()}
         # layers of one input hold the same tensors, and a file's tensors must be apart
         tensors = {names[name][t]: value.clone() for name, state in states.items() for t, value in state.items()}
-        self.store.put(self.key("states", block), tensors, {"states": names})
+        self.store.put(self.key("states", block), tensors, {"states": names}, kind="learned transforms", what=block)

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.atomic import write_file
 from workbench.errors import WorkbenchError
 from workbench.json_value import brief, parse
 from workbench.session.history import ADVICE, History, Kind
-from workbench.store import write
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
@@ -41,7 +41,7 @@ def from_json(session: "Session", content: bytes | str) -> None:
 
 def save(session: "Session", path: str | Path) -> Path:
     """Write the session to a file, whole or not at all."""
-    write(Path(path), to_json(session).encode())
+    write_file(path, to_json(session))
     return Path(path)
 
 

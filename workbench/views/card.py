@@ -10,13 +10,15 @@ import pandas as pd
 
 from workbench.analysis.card import Quantized, card_facts
 from workbench.analysis.card_file import read_facts
+from workbench.atomic import write_file
 from workbench.bits import BitLedger
-from workbench.errors import ArtifactError
+from workbench.errors import OutputError
 from workbench.intervals import ends, written
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import split_name
 from workbench.models.perplexity import PerplexityRatio
 from workbench.models.text import Text
+from workbench.outputs import check_file
 from workbench.quantized import describe_bits
 from workbench.views import errors, ledger
 from workbench.views import theme as themes
@@ -81,13 +83,18 @@ class Card:
 
     def save(self, path: str | Path) -> Path:
         """Write the card; the name's end, .html or .json, says as what."""
-        place = Path(path).expanduser()
-        kinds = {".html": self.html, ".json": self.json}
-        if place.suffix not in kinds:
-            raise ArtifactError(f"a card cannot be saved as {place.name!r}; its name ends in .html or .json.")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(kinds[place.suffix](), encoding="utf-8")
+        place = check_place(path)
+        write_file(place, {".html": self.html, ".json": self.json}[place.suffix]())
         return place
+
+
+def check_place(path: str | Path) -> Path:
+    """Where a card given as `path` is saved; OutputError where it cannot be, or its name does not say as what."""
+    place = Path(path).expanduser()
+    if place.suffix not in (".html", ".json"):
+        raise OutputError(f"a card cannot be saved as {place.name!r}; its name ends in .html or .json.")
+    check_file(place)
+    return place
 
 
 def card(

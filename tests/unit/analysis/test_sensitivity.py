@@ -55,7 +55,7 @@ def test_rows_are_what_ifs(builtin: ModelHandle, replay: Replay) -> None:
 def test_rows_are_kept_by_content(replay: Replay, tmp_path: object) -> None:
     store = Store(str(tmp_path))
     first = sensitivity(replay, RECIPES, layers="*.5.mlp.up_proj", store=store)
-    assert len(store.held()) == 2
+    assert len(list(store.items())) == 2
     steps: list[object] = []
     second = sensitivity(replay, RECIPES, layers="*.5.mlp.up_proj", store=store, on_progress=steps.append)
     assert first.equals(second)

@@ -10,12 +10,12 @@ import torch
 import workbench as wb
 from workbench.analysis.squeeze import STOPS, Squeeze, Stop, squeeze_table
 from workbench.artifact import load
-from workbench.errors import ArtifactError, WorkbenchError
+from workbench.errors import ArtifactError, OutputError, WorkbenchError
 from workbench.jobs import Status
 from workbench.models import ModelHandle
 from workbench.models.text import Text
 from workbench.quantizers.contract import finish
-from workbench.store import Store
+from workbench.store import Store, StoreWarning
 
 SMALL = (Stop(16, "none", 1), Stop(2, "rtn:bits=2,group=32", 1), Stop(1, "gptq:bits=1,group=32", 2))
 STORY = Text("story", ("The small dog ran to the river. " * 6, "A bird sat on the roof and sang. " * 6))
@@ -142,6 +142,23 @@ def test_a_damaged_stop_is_reported_and_built_again(model: ModelHandle, tmp_path
     assert again.find(stop) is None
     finish(again.steps())
     assert again.model_at(stop).logits(model.encode("Hi")).isfinite().all()
+
+
+def test_a_stop_that_is_damaged_before_it_was_measured_is_built_again(model: ModelHandle, tmp_path: Path) -> None:
+    squeeze = squeeze_of(model, tmp_path, stops=SMALL[1:2])
+    squeeze.folder(SMALL[1]).mkdir(parents=True)
+    (squeeze.folder(SMALL[1]) / "recipe.json").write_text("{}")  # what an earlier release may have left half removed
+    assert len(finish(squeeze.steps())) == 1
+    assert load(squeeze.folder(SMALL[1])).bits_per_weight > 2
+
+
+def test_a_store_that_cannot_be_written_is_said_before_any_work(model: ModelHandle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    squeeze = squeeze_of(model, tmp_path / "file")
+    with pytest.warns(StoreWarning, match="cannot be read"):
+        assert squeeze.find(SMALL[0]) is None
+    with pytest.raises(OutputError, match="the stops are kept in the cache folder, but .*file is a file"):
+        next(squeeze.steps())
 
 
 def test_the_table_has_a_row_a_stop(built: Squeeze) -> None:

@@ -43,6 +43,52 @@ def test_mistake_is_one_line(command: Callable[..., Said], tmp_path: Path, argum
     assert not out.exists()
 
 
+OUTPUTS = {
+    "quantize": ["quantize", "builtin", "--recipe", "rtn", "--out", "OUT"],
+    "allocate": ["allocate", "builtin", "--bits", "3", "--recipe", "rtn:bits=2", "--recipe", "rtn:bits=4", "--out", "OUT"],
+    "card": ["card", "builtin", "--out", "OUT.html"],
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        pytest.param("file/below", "is a file; give a place below a folder", id="below-a-file"),
+        pytest.param("n" * 300, "bytes, and 255 are allowed", id="long-name"),
+        pytest.param("dangling/out", "is a link to nowhere, which is not there", id="dangling-link"),
+    ],
+)
+def test_an_output_is_checked_before_any_work(
+    command: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str, message: str
+) -> None:
+    def work(*_: object) -> None:
+        pytest.fail("work has begun")
+
+    monkeypatch.setattr(workbench.models, "open_model", work)
+    monkeypatch.setattr("workbench.views.card.card", work)
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    said = command(*(word.replace("OUT", str(tmp_path / place)) for word in OUTPUTS[name]))
+    assert said.status == 1
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert message in said.err
+
+
+def test_what_the_system_says_is_a_sentence(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(workbench.models, "open_model", full)
+    said = command("layers", "builtin")
+    assert said.status == 1
+    assert said.err == (
+        "error: somewhere cannot be used: no space is left for it (No space left on device); free some, or give a place on a "
+        "larger disk.\n"
+    )
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -51,3 +51,23 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", CODE], text=True, capture_output=True, env=environment, check=True) for _ in "ab"
     ]
     assert [one.stdout.split() for one in said] == [["0", "1"], ["1", "0"]]
+
+
+LIMITED = (
+    """
+import resource, warnings
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+"""
+    + CODE
+)
+
+
+@pytest.mark.parametrize("code", [pytest.param(CODE, id="no-folder"), pytest.param(LIMITED, id="full-disk")])
+def test_what_cannot_be_kept_is_one_warning(tmp_path: Path, code: str) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "below" if code == CODE else tmp_path / "cache"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.count("compiled kernels are not kept") == 1
+    assert "NUMBA_CACHE_DIR names another folder" in said.stderr

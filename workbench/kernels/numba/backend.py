@@ -5,6 +5,7 @@ runs this way: sign planes, binary codes, binary codebooks, and what a mask make
 to fp16 or some rows at a time (`halves.py`, `words.py`).
 """
 
+from workbench.interrupts import deferred
 from workbench.kernels.composed import Shaped
 from workbench.kernels.mode import Mode, Product
 from workbench.kernels.numba.formats import refuses
@@ -17,6 +18,7 @@ __all__ = ["prepare", "refuses"]
 def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree; ShapeError where it does not hold what its formats declare: loops read without looking."""
     check_tree(packed)
-    from workbench.kernels.numba import products
+    with deferred():
+        from workbench.kernels.numba import products
 
     return Shaped(products.prepare(packed, mode), packed.rows, packed.cols, "numba")

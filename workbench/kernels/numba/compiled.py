@@ -6,7 +6,9 @@ changed in another file. Here loops are spread over files, so the folder's name 
 
 import functools
 import hashlib
+import pickle
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,21 +20,35 @@ FOLDER = Path(__file__).parent
 
 
 @functools.cache
-def place() -> str:
-    """Where machine code is kept: in NUMBA_CACHE_DIR, else beside the sources, else where this user keeps such things."""
+def place() -> str | None:
+    """Where machine code is kept: in NUMBA_CACHE_DIR, else beside the sources, else where this user keeps such things.
+
+    None, with a warning, where none of them can be written: then loops are compiled again in each process.
+    """
     digest = hashlib.sha256()
     for path in sorted(FOLDER.glob("*.py")):
         digest.update(path.read_bytes())
     given: Any = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     beside = FOLDER / "__pycache__"
-    parent = Path(given) if given else beside if writable(beside) else Path(platformdirs.user_cache_dir("quantization-workbench"))
+    others = [beside, Path(platformdirs.user_cache_dir("quantization-workbench"))]
+    parent = next(filter(writable, [Path(given)] if given else others), None)
+    if parent is None:
+        warn_unkept("no folder for it can be written")
+        return None
     return str(parent / f"kernels-{digest.hexdigest()[:16]}")
+
+
+@functools.cache
+def warn_unkept(why: str) -> None:
+    """Say, once, that machine code is not kept."""
+    message = f"compiled kernels are not kept ({why}), so each process compiles them again; NUMBA_CACHE_DIR names another folder."
+    warnings.warn(message, stacklevel=2)
 
 
 def writable(folder: Path) -> bool:
     """Whether a file can be made there."""
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError:
@@ -44,10 +60,33 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     if function is None:
         return functools.partial(compiled, **options)
     dispatcher: Any = numba.njit(nogil=True, **options)(function)
+    if place() is None:
+        return dispatcher
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     numba.config.CACHE_DIR = place()  # type: ignore[attr-defined]
     try:
         dispatcher.enable_caching()
     finally:
         numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+    keep_what_fits(dispatcher._cache)
     return dispatcher
+
+
+def keep_what_fits(cache: Any) -> None:
+    """Let a full disk, or a file that cannot be read, cost a compilation and not the product: numba raises what it meets."""
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(*given: Any) -> Any:
+        try:
+            return load(*given)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            warn_unkept(f"{type(error).__name__}: {error}")
+            return None
+
+    def save_overload(*given: Any) -> None:
+        try:
+            save(*given)
+        except OSError as error:
+            warn_unkept(f"{error.strerror}")
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload

@@ -1,0 +1,113 @@
+"""The command that lists, checks and prunes the cache folder."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.cli.arguments import Json
+from workbench.cli.output import emit
+
+if TYPE_CHECKING:
+    from workbench.store import Item, Store
+
+DAY, GIGABYTE = 86_400, 1e9
+SHOWN = 40  # rows of the table; --json has all
+
+
+def store(
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything and compare it with its digests.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what is damaged or abandoned, and what the limits exclude.")
+    ] = False,
+    older: Annotated[
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", min=0, help="With --prune: remove what was not used for so long."),
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option("--limit", metavar="GB", min=0, help="With --prune: keep at most so much; by default 4.3 GB.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what is kept on disk so that it is not computed again: kind, size, days since it was last used, content.
+
+    The folder is that of WORKBENCH_CACHE, else the user's cache folder. Everything in it can be removed at any time; what a
+    running process still writes stays. Exit status 1 where --verify finds damage and --prune does not remove it.
+    """
+    from workbench.store import Store
+
+    if not prune and (older is not None or limit is not None):
+        raise typer.BadParameter("--older-than and --limit say what --prune removes; give --prune too.")
+    place = Store()
+    found = damages(place, list(place.items())) if verify or prune else {}
+    removed = remove(place, list(found), older, limit) if prune else 0
+    items = sorted(place.items(), key=lambda item: -item.used)
+    now = time.time()
+    facts: dict[str, Any] = {
+        "folder": str(place.folder),
+        "bytes": sum(item.size for item in items),
+        "limit_bytes": place.limit_bytes,
+        "removed_bytes": removed,
+        "damaged": [{"name": item.path.name, "kind": item.kind, "why": why} for item, why in found.items()],
+        "items": [
+            {"kind": item.kind, "bytes": item.size, "days": (now - item.used) / DAY, "what": item.what, "name": item.path.name}
+            for item in items
+        ],
+    }
+    emit(facts, as_json=as_json, text=page(facts, verified=verify, pruned=prune))
+    if found and not prune:
+        raise typer.Exit(1)
+
+
+def damages(place: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
+    """What is wrong with damaged entries and models, each in words."""
+    found = {item: check(place, item) for item in items if not item.is_partial}
+    return {item: why for item, why in found.items() if why is not None}
+
+
+def check(place: "Store", item: "Item") -> str | None:
+    """What is wrong with an entry or a model, or None."""
+    if item.kind != "model":
+        return place.damage(item)
+    from workbench.artifact import reading
+    from workbench.errors import ArtifactError
+
+    try:
+        reading.read(item.path)
+    except ArtifactError as error:
+        return str(error)
+    return None
+
+
+def remove(place: "Store", damaged: "Sequence[Item]", older: float | None, limit: float | None) -> int:
+    """Remove what is damaged, abandoned, or outside the limits; returns the bytes."""
+    from workbench.atomic import discard
+
+    for item in damaged:
+        discard(item.path)
+    return sum(item.size for item in damaged) + place.prune(
+        limit_bytes=None if limit is None else int(limit * GIGABYTE), unused_for=None if older is None else older * DAY
+    )
+
+
+def page(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
+    """The items as a table with a sentence."""
+    import pandas as pd
+
+    items = facts["items"]
+    lines = []
+    if items:
+        rows = [{**item, "bytes": f"{item['bytes']:,}", "days": f"{item['days']:.1f}"} for item in items[:SHOWN]]
+        lines.append(pd.DataFrame(rows).drop(columns="name").to_string(index=False))
+    if len(items) > SHOWN:
+        lines.append(f"… and {len(items) - SHOWN:,} more; --json lists all")
+    lines += [f"damaged: {one['kind']} {one['name']}: {one['why']}" for one in facts["damaged"]]
+    kinds = pd.Series([item["kind"] for item in items], dtype=object).value_counts()
+    counted = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.items()) or "nothing"
+    lines.append(f"\n{facts['bytes']:,} bytes of at most {facts['limit_bytes']:,} in {facts['folder']}: {counted}")
+    if verified and not facts["damaged"]:
+        lines.append("everything is as it was written")
+    if pruned:
+        lines.append(f"{facts['removed_bytes']:,} bytes removed")
+    return "\n".join(lines)
