@@ -16,6 +16,7 @@ from workbench.errors import RecipeError
 
 VERSION = 1
 UNREFINED = "none"
+SHRINKAGE = 0.1
 
 
 def setting(
@@ -77,12 +78,19 @@ def no_refinement() -> Part:
     return registry.make("refinement", UNREFINED)
 
 
+def shrinkage_setting() -> Any:
+    """The setting `shrinkage` of recipes and presets."""
+    what = "tokens a column of uncorrelated inputs that calibration begins with, so that few tokens do no harm; 0 for none"
+    return setting(SHRINKAGE, what, low=0.0, high=1e6)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one layer is quantized: transform · split · coders (one for each mask of the split) · assignment · correction ·
     refinement (of a whole block, where blocks are quantized in sequence).
 
-    `activations` says what happens to the layer's input when it runs.
+    `activations` says what happens to the layer's input when it runs. `shrinkage` is the strength at which a second moment of few
+    tokens is mixed with its diagonal (see `quantizers.shrinkage`).
     `name` and `settings` remember the preset it came from, so that it can be printed as one short call.
     """
 
@@ -96,6 +104,10 @@ class Recipe:
     seed: int = 0
     name: str = "custom"
     settings: tuple[tuple[str, Any], ...] = ()
+    shrinkage: float = shrinkage_setting()
+
+    def __post_init__(self) -> None:
+        check_setting("recipe", next(field for field in dataclasses.fields(self) if field.name == "shrinkage"), self.shrinkage)
 
     @property
     def refines(self) -> bool:
@@ -121,6 +133,7 @@ class Recipe:
             "assignment": self.assignment.to_dict(),
             "correction": self.correction.to_dict(),
             "activations": self.activations.to_dict(),
+            "shrinkage": self.shrinkage,
             **refinement,
         }
 
@@ -141,6 +154,7 @@ class Recipe:
                 seed=data.get("seed", 0),
                 name=data.get("name", "custom"),
                 settings=tuple(data.get("settings", {}).items()),
+                shrinkage=data.get("shrinkage", 0.0),  # recipes were written without when there was none
             )
         except KeyError as error:
             needed = "transform, split, coders, assignment, correction"
@@ -162,6 +176,7 @@ class Recipe:
             return f"wb.recipe({self.name!r}{settings})"
         coders = "".join(f"{coder.code()}, " for coder in self.coders)
         refinement = f"    refinement={self.refinement.code()},\n" if self.refines else ""
+        shrinkage = f"    shrinkage={self.shrinkage!r},\n" if self.shrinkage != SHRINKAGE else ""
         return (
             "wb.Recipe(\n"
             f"    transform={self.transform.code()},\n"
@@ -171,6 +186,7 @@ class Recipe:
             f"    correction={self.correction.code()},\n"
             f"    activations={self.activations.code()},\n"
             f"{refinement}"
+            f"{shrinkage}"
             f"    seed={self.seed},\n"
             ")"
         )

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot, finish
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
+from workbench.quantizers.shrinkage import unseen
 from workbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,14 +37,21 @@ def quantize_steps(
     model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same as a generator that yields Snapshots and returns the layer, for a job that can be stopped."""
-    weight = model.weight(layer)
-    return (yield from quantize_layer(weight, moment_of(layer, recipe, stats), recipe, name=layer))
+    return (yield from quantize_weight_steps(model.weight(layer), layer, recipe, stats))
+
+
+def quantize_weight_steps(
+    weight: Tensor, layer: str, recipe: Recipe, stats: Stats | None, *, measured: bool = True
+) -> Generator[Snapshot, None, QuantizedLayer]:
+    """The same for the layer's `weight`, all of it or some of its rows; `measured` as in `quantize_layer`."""
+    moment, tokens = moment_of(layer, recipe, stats), tokens_of(layer, stats)
+    return (yield from quantize_layer(weight, moment, recipe, name=layer, tokens=tokens, measured=measured))
 
 
 def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:
     """The layer's second moment `[cols, cols]`, or None where it was not calibrated and the recipe can do without.
 
-    For a layer that the text did not reach (an expert that was never chosen) all errors count alike.
+    That of a layer that the text did not reach (an expert that was never chosen) is zero: all its errors count alike.
     """
     if stats is None:
         return None
@@ -52,10 +59,15 @@ def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:
         return stats[layer].moment
     needs, unreached = needs_moment(recipe), getattr(stats, "unreached", {})
     if needs and layer in unreached:
-        return torch.eye(unreached[layer])
+        return unseen(unreached[layer])
     if needs:
         raise RecipeError(
             f"layer {layer!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
             f"calibrate it too: layers=[..., {layer!r}], or without layers= for all in the blocks."
         )
     return None
+
+
+def tokens_of(layer: str, stats: Stats | None) -> int | None:
+    """How many tokens the layer's second moment is of; None where it was not calibrated."""
+    return None if stats is None or layer not in stats else stats[layer].tokens

@@ -12,7 +12,7 @@ from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import sequence
 from workbench.quantizers.contract import Params, Transform, finish
-from workbench.quantizers.layer import Stats, moment_of
+from workbench.quantizers.layer import Stats, moment_of, tokens_of
 from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
 from workbench.quantizers.placement import placed
 from workbench.quantizers.progress import LayerProgress, Place
@@ -100,7 +100,8 @@ def one_by_one(
     yield from scopes.prepare_beginning(model, phases)
     for index, name in enumerate(learners):
         place, moment = Place(name, index, len(learners), 0, phases), moment_of(name, chosen[name], stats)
-        learning = fit_transform(model.weight(name), moment, chosen[name], scopes.shared(name))
+        weight, tokens = model.weight(name), tokens_of(name, stats)
+        learning = fit_transform(weight, moment, chosen[name], scopes.shared(name), tokens=tokens)
         states[name] = yield from place.follow("learn", learning)
     done: dict[str, QuantizedLayer] = {}
     for index, (name, own) in enumerate(chosen.items()):
@@ -108,7 +109,8 @@ def one_by_one(
         if scopes.waits(name):
             yield place.progress("share")
             scopes.prepare(name, model, stats, states)
-        steps = quantize_layer(model.weight(name), moment, own, scopes.shared(name), name, states.get(name))
+        weight, tokens = model.weight(name), tokens_of(name, stats)
+        steps = quantize_layer(weight, moment, own, scopes.shared(name), name, states.get(name), tokens=tokens)
         result = scopes.mark((yield from place.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
         yield place.progress("done", result=done[name])

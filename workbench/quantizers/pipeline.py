@@ -33,10 +33,9 @@ from workbench.quantizers.contract import (
     finish,
 )
 from workbench.quantizers.film import Camera
+from workbench.quantizers.lost_energy import output_error, part_of, relative_error
+from workbench.quantizers.shrinkage import is_calibrated, shrunk
 from workbench.recipe import Recipe
-
-ROWS = 512  # rows whose output error is worked out at once
-PIECE = 1 << 22  # numbers that are compared at a time
 
 
 class SplitRun:
@@ -142,9 +141,13 @@ def quantize_layer(
     name: str = "weight",
     state: Params | None = None,
     *,
+    tokens: int | None = None,
     measured: bool = True,
 ) -> Generator[Snapshot, None, QuantizedLayer]:
-    """Quantize `weight [rows, cols]` under `moment [cols, cols]`, yielding a Snapshot at every block.
+    """Quantize `weight [rows, cols]` under `moment [cols, cols]` of so many `tokens`, yielding a Snapshot at every block.
+
+    The fewer tokens, the more the moment is mixed with its diagonal (see `shrinkage`); without their number its rank says whether
+    they are fewer than columns. A moment of zeros is that of no token: the layer counts as not calibrated.
 
     `shared` are the coders' shared parameters of the layer's scope (see `Coder.prepare`); None prepares them from this
     layer alone. `state` is what the transform has found out already (by block, see `quantizers.sequence`); None lets it find
@@ -154,8 +157,7 @@ def quantize_layer(
     begin = time.perf_counter()
     check_inputs(weight, moment)
     check_recipe(recipe, moment)
-    original = weight.detach().to(torch.float32)
-    h = None if moment is None else moment.to(torch.float32)
+    original, h = weight.detach().to(torch.float32), usable_moment(moment, tokens, recipe)
     transform, split = cast(Transform, recipe.transform), cast(Split, recipe.split)
     coders, correction = cast(tuple[Coder, ...], recipe.coders), cast(Correction, recipe.correction)
 
@@ -191,21 +193,34 @@ def quantize_layer(
         recipe=recipe,
         ledger=ledger(packed, nominal_bits(coders, division.masks, children)),
         relative_error=relative_error(original, decoded),
-        output_error=output_error(original, decoded, h) if measured and h is not None else None,
+        output_error=output_error(original, decoded, moment.float()) if measured and is_calibrated(moment) else None,
         seconds=time.perf_counter() - begin,
+        tokens=tokens,
     )
 
 
 def fit_transform(
-    weight: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None = None
+    weight: Tensor,
+    moment: Tensor | None,
+    recipe: Recipe,
+    shared: Sequence[Params] | None = None,
+    *,
+    tokens: int | None = None,
 ) -> Generator[Snapshot, None, Params]:
     """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one.
 
-    `shared` and errors as in `quantize_layer`.
+    `shared`, `tokens` and errors as in `quantize_layer`.
     """
     check_inputs(weight, moment)
-    h = None if moment is None else moment.to(torch.float32)
+    h = usable_moment(moment, tokens, recipe)
     return (yield from learn_transform(weight.detach().to(torch.float32), h, recipe, shared))
+
+
+def usable_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) -> Tensor | None:
+    """What the parts of a recipe are given for a second moment: shrunk, float32; where it is of no token as if there was none."""
+    if is_calibrated(moment):
+        return shrunk(moment.to(torch.float32), tokens, recipe.shrinkage)
+    return torch.eye(len(moment)) if moment is not None and needs_moment(recipe) else None
 
 
 def learn_transform(
@@ -323,31 +338,6 @@ def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Seq
         own = coder.nominal_bits
         total += ledger(child, 0.0).bits_per_weight if own is None else own * (int(mask.sum()) / mask.numel())
     return round(total, FIGURES)
-
-
-def relative_error(w: Tensor, decoded: Tensor) -> float:
-    """‖Ŵ−W‖²/‖W‖², zero for an all-zero matrix that stays zero."""
-    size = lost = 0.0
-    rows = max(PIECE // max(w.shape[1], 1), 1)  # a large matrix is not held in float64 as a whole
-    for original, values in zip(w.split(rows), decoded.split(rows), strict=True):
-        size += original.double().square().sum().item()
-        lost += (values - original).double().square().sum().item()
-    return part_of(lost, size)
-
-
-def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
-    """tr(E H Eᵀ)/tr(W H Wᵀ): the share of the layer's output energy that is lost on the calibration text."""
-    size = lost = 0.0
-    for rows, values in zip(w.split(ROWS), decoded.split(ROWS), strict=True):
-        both = torch.cat([rows, values - rows])  # the moment of a wide layer is read once for both
-        energy = ((both @ h) * both).sum(1, dtype=torch.float64)
-        size, lost = size + energy[: len(rows)].sum().item(), lost + energy[len(rows) :].sum().item()
-    return part_of(lost, size)
-
-
-def part_of(lost: float, size: float) -> float:
-    """Energy of an error over that of what it was made in; 0 for nothing lost of nothing."""
-    return lost / size if size else (0.0 if lost == 0 else float("inf"))
 
 
 def check_inputs(weight: Tensor, moment: Tensor | None) -> None:

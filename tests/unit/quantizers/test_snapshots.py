@@ -4,7 +4,8 @@ import pytest
 
 from tests.battery.cases import correlated, gaussian
 from workbench import presets
-from workbench.quantizers.pipeline import quantize_layer, relative_error
+from workbench.quantizers.lost_energy import relative_error
+from workbench.quantizers.pipeline import quantize_layer
 
 
 @pytest.mark.parametrize(("recipe", "cols"), [("rtn:bits=3,group=32", 2304), ("gptq:bits=3,group=32", 384)])

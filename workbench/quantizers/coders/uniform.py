@@ -8,14 +8,12 @@ from torch import Tensor
 from workbench.errors import RecipeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
+from workbench.quantizers.coders.grid_search import GridSearch
 from workbench.quantizers.coders.groups import beside, group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.quantizers.stored import fp16
 from workbench.recipe import setting
 from workbench.registry import register
-
-CLIPS = torch.arange(100, 18, -2) / 100  # shares of the full range that a clip search tries
-TOGETHER = 1 << 19  # weights, counted once for each share, that the search tries at the same time
 
 
 @register("coder", "uniform")
@@ -55,23 +53,13 @@ class Uniform(Coder):
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale` and `zero`, `[rows]`."""
         own = w * mask
-        high, low = own.amax(1).clamp(min=0), own.amin(1).clamp(max=0)
         if self.clip == "none":
-            return Fit(self.grid(low, high))
-        weight = mask.to(w.dtype)
+            return Fit(self.grid(own.amin(1).clamp(max=0), own.amax(1).clamp(min=0)))
+        weight = None if bool(mask.all()) else mask.to(w.dtype)
         if self.clip == "moment" and moment is not None:
-            weight = weight * moment.diagonal()
-        best = torch.full_like(high, torch.inf)
-        kept = self.grid(low, high)
-        everywhere = slice(0, w.shape[1])
-        for shares in CLIPS[:, None].split(max(1, TOGETHER // w.numel())):
-            params = self.grid(low * shares, high * shares)
-            values = self.decode(self.encode(w, params, everywhere), params, everywhere)
-            error, first = ((values - w).square() * weight).sum(2).min(0)
-            better = error < best
-            best = torch.where(better, error, best)
-            kept = {name: torch.where(better, params[name].gather(0, first[None])[0], kept[name]) for name in kept}
-        return Fit(kept)
+            weight = mask * moment.diagonal()
+        middle = 1 << (self.bits - 1) if self.symmetric else None
+        return Fit(GridSearch(own, weight, (1 << self.bits) - 1, middle).run())
 
     def grid(self, low: Tensor, high: Tensor) -> Params:
         """Parameters of the grid that covers `low` to `high`, both `[..., rows]`."""
