@@ -53,6 +53,7 @@ def quantize(
     from workbench.artifact.atomic import check_place
     from workbench.calibration import calibrate
     from workbench.models import FusedModel, fuse, open_model
+    from workbench.quantized import percent
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import needs_text
     from workbench.quantizers.preflight import estimate
@@ -92,6 +93,8 @@ def quantize(
         "untied": untied,
         "tokens": result.calibration.get("tokens", 0),
         "unreached": [name for name in result.calibration.get("unreached", []) if name in result.layers],
+        "shrinkage": result.calibration.get("shrinkage"),
+        "few_tokens": result.calibration.get("few_tokens", []),
         "seed": seed,
         "seconds": time.perf_counter() - begin,
         "changed_tensors": list(result.changed_tensors),
@@ -105,6 +108,11 @@ def quantize(
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
     for name in untied:
         sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
+    if facts["shrinkage"]:
+        least, most = facts["shrinkage"]
+        sentence += (
+            f"\ncorrelations of inputs shrunk by {percent(least)} to {percent(most)}, the more the fewer tokens a layer saw"
+        )
     if unreached := facts["unreached"]:
         sentence += (
             f"\n{len(unreached)} of {len(result.layers)} layers saw no token of the text, first {unreached[0]}: "

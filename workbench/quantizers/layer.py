@@ -9,7 +9,7 @@ from workbench.errors import RecipeError
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot, finish
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
-from workbench.quantizers.shrinkage import unseen
+from workbench.quantizers.shrinkage import unseen, warn_of_few
 from workbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def quantize_weight_steps(
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same for the layer's `weight`, all of it or some of its rows; `measured` as in `quantize_layer`."""
     moment, tokens = moment_of(layer, recipe, stats), tokens_of(layer, stats)
-    return (yield from quantize_layer(weight, moment, recipe, name=layer, tokens=tokens, measured=measured))
+    result = yield from quantize_layer(weight, moment, recipe, name=layer, tokens=tokens, measured=measured)
+    warn_of_few({layer: result})
+    return result
 
 
 def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:

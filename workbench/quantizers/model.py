@@ -17,6 +17,7 @@ from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_
 from workbench.quantizers.placement import placed
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.sharing import Scopes
+from workbench.quantizers.shrinkage import calibration_facts, warn_of_few
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
 
@@ -84,6 +85,8 @@ def quantize_model_steps(
         run = sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
         done = yield from run.steps()
         facts, changed = run.facts(), run.changed_tensors
+    warn_of_few(done)
+    facts = {**facts, **calibration_facts(done)}
     result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed, shapes=model.shapes)
     if isinstance(model, FusedModel):
         return replace(result, changed_tensors={**model.changed_tensors(done), **changed}, fused=model.facts)

@@ -195,7 +195,7 @@ def quantize_layer(
         relative_error=relative_error(original, decoded),
         output_error=output_error(original, decoded, moment.float()) if measured and is_calibrated(moment) else None,
         seconds=time.perf_counter() - begin,
-        tokens=tokens,
+        tokens=tokens if uses_moment(recipe) else None,
     )
 
 
@@ -378,6 +378,12 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
 def needs_text(recipe: Recipe) -> bool:
     """Whether a whole model is quantized on text, block by block: where a part needs a second moment, or blocks are refined."""
     return recipe.refines or bool(needs_moment(recipe))
+
+
+def uses_moment(recipe: Recipe) -> bool:
+    """Whether a second moment changes what a recipe makes of a layer: also where it can do without."""
+    coders = cast(tuple[Coder, ...], recipe.coders)
+    return bool(needs_moment(recipe)) or any(type(coder).refit is not Coder.refit for coder in coders)
 
 
 def needs_moment(recipe: Recipe) -> list[QuantizerPart]:

@@ -8,10 +8,15 @@ that of Schäfer and Strimmer (2005, doi 10.2202/1544-6115.1175), who estimate a
 diagonal itself is mixed with its mean, as if that had been seen in two tokens, so that an input that was silent by chance counts.
 """
 
-from typing import TypeGuard
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+
+from workbench.quantized import QuantizedLayer
 
 LEVEL = 2.0  # tokens that the mean of the diagonal counts as
 FEW = 1 / 32  # tokens a column below which calibration may cost more than it brings, shrunk as it is
@@ -45,9 +50,37 @@ def is_calibrated(moment: Tensor | None) -> TypeGuard[Tensor]:
     return moment is not None and bool(moment.diagonal().any())
 
 
+def enough(columns: int, strength: float) -> int:
+    """Tokens below which a moment may make a result worse than none would; without shrinkage that begins much earlier."""
+    return math.ceil(columns * FEW) if strength else columns
+
+
 def is_few(tokens: int | None, columns: int, strength: float) -> bool:
-    """Whether a moment of so many tokens may make a result worse than none would: without shrinkage that begins much earlier."""
-    return bool(tokens) and tokens < columns * (FEW if strength else 1)
+    """Whether a moment is of tokens, but of fewer than enough."""
+    return tokens is not None and 0 < tokens < enough(columns, strength)
+
+
+def calibration_facts(layers: Mapping[str, QuantizedLayer]) -> dict[str, Any]:
+    """Facts of calibrated layers: least and largest `shrinkage`, and the names of those of `few_tokens`, where there are any."""
+    seen = {name: layer for name, layer in layers.items() if layer.tokens}
+    shares = [share(layer.tokens or 0, layer.packed.cols, layer.recipe.shrinkage) for layer in seen.values()]
+    few = [name for name, layer in seen.items() if is_few(layer.tokens, layer.packed.cols, layer.recipe.shrinkage)]
+    facts: dict[str, Any] = {"shrinkage": [min(shares), max(shares)]} if any(shares) else {}
+    return {**facts, "few_tokens": few} if few else facts
+
+
+def warn_of_few(layers: Mapping[str, QuantizedLayer]) -> None:
+    """Warn where layers were calibrated on so few tokens that calibration may have cost more than it brought."""
+    few = calibration_facts(layers).get("few_tokens")
+    if few:
+        layer = layers[few[0]]
+        tokens, columns = f"{layer.tokens} token{'s' if layer.tokens != 1 else ''}", layer.packed.cols
+        least = enough(columns, layer.recipe.shrinkage)
+        warnings.warn(
+            f"{len(few)} of {len(layers)} layers were calibrated on too few tokens to gain by it, first {few[0]!r} ({tokens} for "
+            f"{columns} columns; {least} or more are needed): calibrate on more tokens.",
+            stacklevel=2,
+        )
 
 
 def least_tokens(moment: Tensor) -> int | None:
