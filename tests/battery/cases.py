@@ -1,7 +1,7 @@
 """What the battery runs: every registered part with every choice of its settings, and matrices that break things."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -45,6 +45,14 @@ def variants() -> Iterator[tuple[str, Part]]:
 
 
 VARIANTS = dict(variants())
+MAIN = {f"{kind}-{name}" for kind in KINDS for name in registry.names(kind)} | {
+    name for name in VARIANTS if any(name.startswith(f"{kind}-{part}-") for kind, part in COMBINED) and "," in name
+}  # the registered parts as they are by default, and what only several settings reach
+
+
+def pair_with(cases: Iterable[str], hardest: Collection[str]) -> list[tuple[str, str]]:
+    """Names of variants and of cases: a part as it is by default meets every case, one with another setting only the hardest."""
+    return [(name, case) for name in VARIANTS for case in cases if name in MAIN or case in hardest]
 
 
 def recipe_with(part: Part) -> Recipe:

@@ -1,12 +1,15 @@
 """Calibration on disk: the same statistics come back, and only for the same weights, text, tokens, seed and layers."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from workbench.calibration import CalibrationStats, calibrate
-from workbench.models import ModelHandle
+from workbench.models import ModelHandle, open_model
+from workbench.models.opening import BUILTIN_FOLDER
 from workbench.models.text import Text
 from workbench.store import Store
 
@@ -47,4 +50,16 @@ def test_anything_else_is_measured_anew(builtin: ModelHandle, tmp_path: Path, ch
     stored, fresh = calibrate(builtin, **given, store=store), calibrate(builtin, **given)
     assert list(stored) == list(fresh)
     assert stored.facts() == fresh.facts()
+    assert equal(stored, fresh)
+
+
+def test_another_tokenizer_beside_the_same_weights_is_measured_anew(tmp_path: Path) -> None:
+    store, name = Store(tmp_path / "store"), "model.layers.0.mlp.down_proj"
+    shutil.copytree(BUILTIN_FOLDER, tmp_path / "first", ignore=shutil.ignore_patterns("text", "*.py"))
+    calibrate(open_model(tmp_path / "first"), TEXT, layers=[name], store=store)
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    path = tmp_path / "second" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))  # no beginning-of-text token
+    second = open_model(tmp_path / "second")
+    stored, fresh = calibrate(second, TEXT, layers=[name], store=store), calibrate(second, TEXT, layers=[name])
     assert equal(stored, fresh)

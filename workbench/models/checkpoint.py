@@ -18,6 +18,11 @@ from workbench.finite import not_finite
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# every file from which transformers makes a tokenizer: the same weights with another tokenizer read other tokens
+TOKENIZER_FILES = (
+    *("*token*", "*vocab*", "merges*", "special_*.json", "*.model", "*.spm", "*.tiktoken", "tekken.json", "bpe.codes"),
+    *("dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "word_*.json"),
+)
 NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 DTYPES = {
     "F64": "float64",
@@ -79,9 +84,9 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits of the SHA-256 over config.json and all weight files (read whole, once)."""
+        """16 hex digits of the SHA-256 over config.json, the tokenizer's files and all weight files (read whole, once)."""
         digest = hashlib.sha256()
-        for file in [self.folder / "config.json", *self.files]:
+        for file in [self.folder / "config.json", *find_tokenizer_files(self.folder), *self.files]:
             with file.open("rb") as stream:
                 digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()[:16]
@@ -120,6 +125,11 @@ def no_safetensors(folder: Path) -> ModelError:
         f"{folder} holds its weights only as pickle ({pickles[0]}), which is never loaded because it can run code; "
         f"convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
     )
+
+
+def find_tokenizer_files(folder: Path) -> list[Path]:
+    """The files that decide which tokens a text becomes, by name."""
+    return sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def find_pickles(folder: Path) -> list[str]:

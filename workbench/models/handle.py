@@ -75,7 +75,7 @@ class ModelHandle:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any byte of the weights or of config.json."""
+        """16 hex digits that change with any byte of the weights, of config.json or of the tokenizer's files."""
         return self._tensors.checkpoint.fingerprint
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":

@@ -1,6 +1,7 @@
 """Text to calibrate on and to measure with: the two built-in collections, or a file."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +29,8 @@ class Text:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any character."""
-        return hashlib.sha256(SEPARATOR.join(self.documents).encode()).hexdigest()[:16]
+        """16 hex digits that change with any character and with any boundary between documents."""
+        return hashlib.sha256(json.dumps(self.documents).encode()).hexdigest()[:16]
 
 
 def text(source: str | Path) -> Text:

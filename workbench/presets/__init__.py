@@ -6,6 +6,7 @@ Importing the package registers all of them under the kind "preset".
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench import registry
+from workbench.errors import RecipeError
 from workbench.presets import binary, btc, factors, grids, none, parity, pb_llm, salient_groups, ternary, trellis, vectors
 from workbench.presets.preset import Preset
 from workbench.presets.spelling import parse, spell
@@ -47,7 +48,14 @@ def find(name: str) -> type[Preset]:
 
 
 def recipe(name: str, **settings: Any) -> Recipe:
-    """The recipe of a preset; RecipeError names the nearest preset, setting or value for one that does not exist."""
+    """The recipe of a preset, `recipe("btc", bits=0.8)` or as commands spell it, `recipe("btc:bits=0.8")`.
+
+    RecipeError names the nearest preset, setting or value for one that does not exist.
+    """
+    if ":" in name:
+        if settings:
+            raise RecipeError(f"{name!r} spells its settings already; give {', '.join(settings)} there, or all as keywords.")
+        return parse(name)
     return cast(Preset, registry.make("preset", name, **settings)).recipe()
 
 

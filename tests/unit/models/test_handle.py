@@ -1,10 +1,13 @@
 """ModelHandle: lazy reading, fingerprints, layer names, swapping layers."""
 
+import re
 import threading
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -54,6 +57,22 @@ def test_the_fingerprint_follows_weights_and_config(tmp_path: Path, model: Model
     config = same / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     assert open_model(same).fingerprint != model.fingerprint
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model", "added_tokens.json"])
+def test_the_fingerprint_follows_the_tokenizer(tmp_path: Path, name: str) -> None:
+    folder = write_model("llama", tmp_path / "model")
+    before = open_model(folder).fingerprint
+    (folder / name).write_text("another")
+    assert open_model(folder).fingerprint != before
+
+
+def test_every_tokenizer_file_that_transformers_knows_is_in_the_fingerprint() -> None:
+    sources = Path(transformers.__file__).parent.rglob("tokenization*.py")
+    tables = [table for path in sources for table in re.findall(r"VOCAB_FILES_NAMES = {([^}]*)}", path.read_text("utf-8"))]
+    names = {name for table in tables for name in re.findall(r':\s*"([^"]+)"', table)}
+    assert len(names) > 10
+    assert not [name for name in names if not any(fnmatch(name, pattern) for pattern in checkpoint.TOKENIZER_FILES)]
 
 
 def test_an_unknown_layer_is_answered_with_the_nearest(model: ModelHandle) -> None:

@@ -49,6 +49,7 @@ def test_texts_add_up_and_fingerprints_tell_them_apart() -> None:
     assert one + two == Text("one + two", ("a", "b", "c"))
     assert Text("renamed", ("a", "b")).fingerprint == one.fingerprint
     assert len({t.fingerprint for t in (one, two, one + two, Text("one", ("a", "B")))}) == 4
+    assert Text("one", ("a<|endoftext|>b",)).fingerprint != one.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets
 from workbench.errors import RecipeError
 from workbench.kernels import bitpack
+from workbench.models import ModelHandle
 from workbench.presets.btc import codebook_shape
 from workbench.presets.preset import Preset
 from workbench.presets.trellis import step_shape
@@ -382,3 +383,17 @@ def test_planes_of_codewords_store_what_they_promise(bits: float) -> None:
     books = sum(entry.bits for entry in result.ledger.entries if entry.item.endswith("codebook codebook")) / (128 * 720)
     assert result.nominal_bits == pytest.approx(bits, abs=0.01)
     assert result.bits_per_weight == pytest.approx(bits + books + 32 / 720, abs=0.02)
+
+
+def test_a_recipe_is_also_made_from_its_spelling() -> None:
+    assert presets.recipe("btc:bits=0.8,transform=both") == presets.recipe("btc", bits=0.8, transform="both")
+    with pytest.raises(RecipeError, match="spells its settings already; give bits there"):
+        presets.recipe("btc:scope=model", bits=0.8)
+
+
+def test_a_spelling_instead_of_a_recipe_is_one_sentence(builtin: ModelHandle) -> None:
+    sentence = r"the text 'rtn:bits=2' is not a recipe; write wb.recipe\('rtn:bits=2'\)"
+    with pytest.raises(RecipeError, match=sentence):
+        workbench.quantize(builtin, builtin.layer_names[0], "rtn:bits=2")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=sentence):
+        workbench.quantize_model(builtin, "rtn:bits=2")  # type: ignore[arg-type]
