@@ -78,10 +78,10 @@ def no_refinement() -> Part:
     return registry.make("refinement", UNREFINED)
 
 
-def shrinkage_setting() -> Any:
+def shrinkage_setting(default: float = SHRINKAGE) -> Any:
     """The setting `shrinkage` of recipes and presets."""
     what = "tokens a column of uncorrelated inputs that calibration begins with, so that few tokens do no harm; 0 for none"
-    return setting(SHRINKAGE, what, low=0.0, high=1e6)
+    return setting(default, what, low=0.0, high=1e6)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ BILINEAR = "scales of rows times scales of columns under two planes: no closed f
 LOOSER = {
     "uniform": (2e-2, "clip='none' is plain min-max: it comes back only where a group's weights reach both ends of its grid"),
     "uniform-symmetric=True": (2e-2, "the same for a symmetric grid"),
+    "uniform-zero=real": (2e-2, "the same for a zero that is any number"),
     "trellis-rescale=False": (5e-2, "the scale is the weights' mean size, and is not solved for the path"),
     "vector-codebook": (5e-2, "which points vectors were drawn from is k-means' problem, which is NP-hard"),
     "codebook-planes": (5e-3, "plane by plane: a first plane that is not the stored one is not taken back"),
@@ -33,6 +34,7 @@ for name, settings in [
     ("ternary", {"planes": 3}),
     ("trellis", {"bits": 1}),
     *[("uniform", {"clip": "mse", "bits": bits, "group": 32}) for bits in range(1, 9)],
+    *[("uniform", {"clip": "mse", "bits": bits, "group": 32, "zero": "real"}) for bits in range(1, 9)],
     *[("uniform", {"clip": "mse", "bits": bits, "group": 32, "symmetric": True}) for bits in range(2, 9)],
 ]:
     CODERS[f"{name}-" + ",".join(f"{key}={value}" for key, value in settings.items())] = registry.make("coder", name, **settings)

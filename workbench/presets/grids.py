@@ -56,6 +56,11 @@ class Gptq(Preset):
     refinement: str = refinement_setting()
     zero: str = zero_setting()
 
+    @property
+    def as_released(self) -> bool:
+        """With its ranges."""
+        return self.clip == "none"
+
     def build(self) -> Recipe:
         """Uniform grid with column feedback; act-order with moving groups is a stored permutation."""
         in_place = self.act_order and self.static_groups

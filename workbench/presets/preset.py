@@ -8,7 +8,7 @@ from workbench import registry
 from workbench.quantizers.contract import Coder, Split
 from workbench.quantizers.pipeline import needs_moment
 from workbench.quantizers.refinements.block import WHAT
-from workbench.recipe import Part, Recipe, setting, shrinkage_setting
+from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
 
 WHOLE_CHECKPOINT = 16.0  # nominal bits of kept weights: what almost all checkpoints store
 
@@ -32,7 +32,13 @@ class Preset(Part):
     def recipe(self) -> Recipe:
         """The parts, carrying the preset's name and the settings that are not the default."""
         changed = [(f.name, getattr(self, f.name)) for f in settings_of(type(self)) if getattr(self, f.name) != f.default]
-        return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed), shrinkage=self.shrinkage)
+        shrinkage = 0.0 if self.as_released and self.shrinkage == SHRINKAGE else self.shrinkage
+        return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed), shrinkage=shrinkage)
+
+    @property
+    def as_released(self) -> bool:
+        """Whether these settings are those of the released code, which only damps: nothing is shrunk then."""
+        return bool(getattr(self, "released", False))
 
     @property
     def nominal_bits(self) -> float:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from tests.battery.cases import correlated, gaussian
 from workbench import presets
+from workbench.errors import RecipeError
 from workbench.quantizers.contract import finish
 from workbench.quantizers.lost_energy import output_error
 from workbench.quantizers.pipeline import quantize_layer
@@ -19,6 +20,7 @@ from workbench.quantizers.shrinkage import (
     unseen,
     warn_of_few,
 )
+from workbench.recipe import Recipe
 
 COLS = 128
 
@@ -127,3 +129,26 @@ def test_a_layer_that_no_token_came_to_is_not_calibrated(spelled: str) -> None:
 def test_more_than_enough_tokens_change_next_to_nothing() -> None:
     h = moment(20_000, 100)
     assert ((shrunk(h, 20_000, 0.1) - h).norm() / h.norm()).item() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("spelled", "strength"),
+    [("gptq", 0.1), ("gptq:clip=none", 0.0), ("gptq:clip=none,shrinkage=0.3", 0.3), ("btc-paper", 0.0), ("btc:shrinkage=0", 0.0)],
+)
+def test_presets_set_it_and_those_as_released_leave_it_out(spelled: str, strength: float) -> None:
+    recipe = presets.parse(spelled)
+    assert recipe.shrinkage == strength
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_a_recipe_that_was_written_before_there_was_shrinkage_has_none() -> None:
+    written = presets.parse("gptq").to_dict()
+    del written["shrinkage"]
+    assert Recipe.from_dict(written).shrinkage == 0
+
+
+def test_a_strength_below_0_is_a_mistake() -> None:
+    with pytest.raises(RecipeError, match=r"shrinkage is -1.0; it must be from 0.0 to 1000000"):
+        presets.recipe("gptq", shrinkage=-1.0)
+    with pytest.raises(RecipeError, match=r"recipe: shrinkage is 'much'; a value of type float is needed"):
+        presets.recipe("gptq").replace(shrinkage="much")

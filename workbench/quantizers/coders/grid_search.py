@@ -148,7 +148,7 @@ class RealGridSearch(GridSearch):
         self.high, self.low = w.amax(1), w.amin(1)
 
     def try_shares(self) -> None:
-        """Lines from shares of the whole range, about its middle; and the whole range with 0 in it, for weights that are all one."""
+        """Lines from shares of the range, about its middle; and the range with 0 in it, for weights that are all the same."""
         high, low = self.high.clamp(min=0), self.low.clamp(max=0)
         wide = fp16((high - low) / self.steps)
         self.offer(wide[None], divide(-low, wide)[None])
