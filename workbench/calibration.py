@@ -4,7 +4,7 @@ Text runs through the model document by document; hooks see the input of every l
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.models.handle import ModelHandle
     from workbench.models.text import Text
 
+TOKENS = 16_384  # of a text, unless told otherwise
 WINDOW = 2048
 WIDE = 4096
 ROWS = 512  # of a second moment that are made at a time
@@ -90,17 +91,25 @@ class CalibrationStats(Mapping[str, LayerStats]):
         """Tokens of all texts."""
         return sum(source.tokens for source in self.sources)
 
+    @property
+    def sparse(self) -> dict[str, int]:
+        """Layers that too few tokens came to (see `is_sparse`), such as experts that are hardly ever chosen, and how many."""
+        return {name: own.tokens for name, own in self.items() if is_sparse(own.tokens, len(own.mean), self.tokens)}
+
     def facts(self) -> dict[str, Any]:
-        """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + "."""
-        first, unreached = self.sources[0], {"unreached": list(self.unreached)} if self.unreached else {}
+        """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + ".
+
+        `unreached` lists layers that no token came to, `sparse` has the tokens of layers that too few came to (see `is_sparse`).
+        """
+        first, gaps = self.sources[0], gaps_of(self.unreached, self.sparse)
         if len(self.sources) == 1:
-            return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed, **unreached}
+            return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed, **gaps}
 
         def joined(field: str) -> str:
             return " + ".join(str(getattr(source, field)) for source in self.sources)
 
         texts = {"text": joined("text"), "fingerprint": joined("fingerprint")}
-        return {**texts, "tokens": self.tokens, "seed": joined("seed"), **unreached}
+        return {**texts, "tokens": self.tokens, "seed": joined("seed"), **gaps}
 
     def __add__(self, other: "CalibrationStats") -> "CalibrationStats":
         if {*self, *self.unreached} != {*other, *other.unreached}:
@@ -121,11 +130,26 @@ class CalibrationStats(Mapping[str, LayerStats]):
         return CalibrationStats(layers, self.sources + other.sources, unreached)
 
 
+def is_sparse(layer_tokens: int, cols: int, tokens: int) -> bool:
+    """Whether a layer saw only a part of a text's tokens, and fewer than it has inputs.
+
+    The second moment of fewer tokens than inputs is singular: it says nothing about some directions of the input, in which
+    errors then seem to cost nothing but the damping.
+    """
+    return layer_tokens < min(cols, tokens)
+
+
+def gaps_of(unreached: Iterable[str], sparse: Mapping[str, int]) -> dict[str, Any]:
+    """What a text did not reach, for facts: nothing where it reached all."""
+    gaps = {"unreached": list(unreached), "sparse": dict(sparse)}
+    return {name: layers for name, layers in gaps.items() if layers}
+
+
 def calibrate(
     model: "ModelHandle",
     text: "Text",
     *,
-    tokens: int = 16_384,
+    tokens: int = TOKENS,
     seed: int = 0,
     layers: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -136,17 +160,18 @@ def calibrate(
     Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most
     min(context, 2048) tokens; the last one is cut so that `tokens` is met exactly. `on_progress(done, tokens)` is called
     after each window. With a `store`, statistics of the same weights, text, tokens, seed and layers are read from disk, and
-    kept there when they are new. Raises ModelError for unknown layers, encoder-decoders and inputs that are not finite.
+    kept there when they are new. A token embedding has no input to measure and is left out. Raises ModelError for unknown layers,
+    encoder-decoders and inputs that are not finite.
     """
     if tokens < 1:
         raise ModelError(f"{tokens} tokens to calibrate on; use 1 or more.")
-    names = model.layer_names if layers is None else [model.layer(name).name for name in layers]
+    names = model.layer_names if layers is None else [name for name in layers if model.layer(name).role != "embedding"]
     if model.config.is_encoder_decoder:
         raise ModelError(
             f"{model.source!r} is an encoder-decoder, which is not run on plain text; quantize its layers without statistics."
         )
     if not names:
-        raise ModelError("no layers to calibrate; give at least one name, or None for all.")
+        raise ModelError("no layers to calibrate; give at least one that is no embedding, or None for all.")
     place = key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
     if store is not None and (entry := store.get(place)) is not None:
         return from_entry(entry)
@@ -184,7 +209,7 @@ def measure_by_block(
 ) -> dict[str, LayerStats]:
     """The same with one block's weights and sums in memory; finished statistics are kept on disk."""
     wanted, done = set(names), dict[str, LayerStats]()
-    last = next((name for name in model.optional_names if name in wanted), None)
+    last = model.head_name if model.head_name in wanted else None
     steps = len(model.block_names) + (last is not None)
     for number, (layers, run) in enumerate(model.run_blocks(cut, last)):
         collector = Collector()

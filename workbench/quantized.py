@@ -127,6 +127,28 @@ class QuantizedModel:
         """
         return describe_bits(self.bits_per_weight, self.nominal_bits, self.coverage, self.unquantized, overall)
 
+    def calibration_gaps(self) -> list[str]:
+        """A sentence about layers that no token of the text reached, and one about those that too few reached.
+
+        Such layers are experts: a router sends them a part of the tokens.
+        """
+        unreached = [name for name in self.calibration.get("unreached", ()) if name in self.layers]
+        sparse = {name: tokens for name, tokens in self.calibration.get("sparse", {}).items() if name in self.layers}
+        sentences = []
+        if unreached:
+            sentences.append(
+                f"{len(unreached)} of {len(self.layers)} layers saw no token of the text, first {unreached[0]}: "
+                f"all their errors count alike; calibrate on more tokens"
+            )
+        if sparse:
+            least = min(sparse, key=lambda name: sparse[name])
+            sentences.append(
+                f"{len(sparse)} of {len(self.layers)} layers saw fewer tokens than they have inputs, the fewest {least}, "
+                f"{sparse[least]:,} for {self.layers[least].packed.cols:,} inputs: "
+                f"their errors are weighed by a rough estimate; calibrate on more than {self.calibration['tokens']:,} tokens"
+            )
+        return sentences
+
     def table(self) -> "pd.DataFrame":
         """One row a layer: name, rows, cols, bits_per_weight, nominal_bits, relative_error, output_error, seconds."""
         import pandas as pd

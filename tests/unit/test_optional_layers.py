@@ -70,10 +70,10 @@ def test_a_plan_takes_the_head_where_a_rule_spells_it(tiny_models: dict[str, Pat
 
 
 def test_the_head_is_known_and_not_among_the_layers(builtin: ModelHandle) -> None:
-    assert builtin.optional_names == [HEAD]
+    assert builtin.head_name == HEAD
     assert HEAD not in builtin.layer_names
     assert HEAD not in set(builtin.layers()["name"])
-    row = builtin.layers(optional=True).iloc[-1]
+    row = builtin.layers(optional=True).set_index("name", drop=False).loc[HEAD]
     assert row["name"] == HEAD
     assert row["block"] != row["block"]
     assert [row["rows"], row["cols"]] == list(builtin.weight(HEAD).shape)
@@ -82,13 +82,13 @@ def test_the_head_is_known_and_not_among_the_layers(builtin: ModelHandle) -> Non
 
 
 def test_an_encoder_has_no_head(tiny_models: dict[str, Path]) -> None:
-    assert open_model(tiny_models["bert"]).optional_names == []
+    assert open_model(tiny_models["bert"]).head_name is None
 
 
 def test_a_misspelt_head_is_named(builtin: ModelHandle) -> None:
     with pytest.raises(ModelError, match="unknown layer 'lm_haed'; did you mean 'lm_head'"):
         builtin.layer("lm_haed")
-    with pytest.raises(RecipeError, match=r"\* matches anything but 'lm_head', which has to be spelled"):
+    with pytest.raises(RecipeError, match=r"\* matches anything but 'lm_head', 'model.embed_tokens', which have to be spelled"):
         wb.quantize_model(builtin, RTN, layers="*head")
 
 

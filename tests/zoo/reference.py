@@ -20,8 +20,7 @@ NO_MATRIX = re.compile(r"bias|A_log|lambda|conv|embed|norm|scale|rel_pos|time_mi
 NO_MAP = re.compile(r"Norm|Embedding|Position|Convolution")
 # matrices that choose, mix or are tensors of more dimensions than a linear map has; no toolkit quantizes them
 NO_LAYER = re.compile(
-    r"Router|TopK|MoEGate|MoeGate"  # which experts a token takes: little memory, and every error is another expert
-    r"|HyperConnection"  # how much of each residual stream a block reads and writes
+    r"HyperConnection"  # how much of each residual stream a block reads and writes
     r"|Rglru"  # Griffin's gates, one small matrix for each head
     r"|GroupedLinear"  # DeepSeek V4's first half of the output projection: a product of its own for each group of heads
     r"|RelativeLogits"  # what distances count for

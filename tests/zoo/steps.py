@@ -63,10 +63,21 @@ class Trial:
         """The story's first tokens `[1, tokens]`."""
         return self.model.encode(self.text.documents[0])[:, :tokens]
 
+    @property
+    def matrices(self) -> list[str]:
+        """Every matrix of the blocks: layers, and routers, which are layers where they are named."""
+        return [*self.model.layer_names, *self.model.router_names]
+
+    @property
+    def layers(self) -> list[str]:
+        """The matrices of the blocks and the token embedding: everything but a head, which is tied to it or alike."""
+        embedding = self.model.embedding_name
+        return [*self.matrices, *([] if embedding is None else [embedding])]
+
     @cached_property
     def slots(self) -> dict[str, Slot | None]:
         """Where transformers has the weight of every layer."""
-        return {name: self.reference.slot(name, self.model.weight(name)) for name in self.model.layer_names}
+        return {name: self.reference.slot(name, self.model.weight(name)) for name in self.layers}
 
     def slot(self, name: str) -> Slot:
         """Where transformers has the weight of one layer."""
@@ -108,7 +119,7 @@ def list_layers(trial: Trial) -> str:
     """Every matrix inside numbered blocks is a layer, and every layer is a weight of transformers."""
     unknown = [name for name, slot in trial.slots.items() if slot is None]
     expect(not unknown, f"layers that transformers does not have, {several(unknown)}")
-    sizes = {slot.place: slot.read().numel() for slot in trial.slots.values() if slot is not None}
+    sizes = {slot.place: slot.read().numel() for name in trial.matrices if (slot := trial.slots[name]) is not None}
     total, missed = 0, {}
     for name, parameter in trial.reference.block_weights.items():
         total += parameter.numel()
@@ -117,12 +128,12 @@ def list_layers(trial: Trial) -> str:
             missed[name] = rest
     share = 1 - sum(missed.values()) / total
     expect(not missed, f"{share:.1%} of the block weights are layers; missed, {several(list(missed))}")
-    return f"{len(trial.slots)} layers, {share:.1%} of the block weights"
+    return f"{len(trial.matrices)} layers, {share:.1%} of the block weights"
 
 
 def compare_weights(trial: Trial) -> str:
     """Every weight equals that which transformers loads."""
-    wrong = [name for name in trial.model.layer_names if not same(trial.model.weight(name), trial.slot(name).read())]
+    wrong = [name for name in trial.layers if not same(trial.model.weight(name), trial.slot(name).read())]
     expect(not wrong, f"weights that differ, {several(wrong)}")
     return f"{len(trial.slots)} weights"
 
@@ -153,11 +164,12 @@ def generate(trial: Trial) -> str:
 
 def calibrate(trial: Trial) -> str:
     """Every layer has statistics, and those of a module are the moment of what it reads."""
-    stats = wb.calibrate(trial.model, trial.text, tokens=CALIBRATED)
-    lacking = [name for name in trial.model.layer_names if name not in stats and name in trial.reference.used]
+    stats = wb.calibrate(trial.model, trial.text, tokens=CALIBRATED, layers=trial.matrices)
+    lacking = [name for name in trial.matrices if name not in stats and name in trial.reference.used]
     expect(not lacking, f"layers without statistics, {several(lacking)}")
-    name = trial.examined()[0]
-    if name in trial.reference.modules:
+    for name in [*trial.examined()[:1], *trial.model.router_names[-1:]]:
+        if name not in trial.reference.modules:
+            continue
         expected = trial.reference.moment(name, trial.ids(CALIBRATED))
         off = float((stats[name].moment - expected).abs().max() / expected.abs().max())
         expect(off < 1e-4, f"the moment of {name!r} is off by {off:.2g}")
@@ -191,7 +203,7 @@ def what_if(trial: Trial) -> str:
 
 def save_and_load(trial: Trial) -> str:
     """A saved model holds every tensor of the module, and runs like transformers with the decoded weights in place."""
-    quantized = wb.quantize_model(trial.model, ROUNDED)
+    quantized = wb.quantize_model(trial.model, ROUNDED, layers=",".join(trial.layers))
     folder = wb.save(quantized, trial.out / "saved", trial.model)
     lost = lost_tensors(trial, folder, set(quantized.layers))
     expect(not lost, f"tensors that are not in the file, {several(lost)}")
@@ -248,8 +260,9 @@ def lost_tensors(trial: Trial, folder: Path, layers: set[str]) -> list[str]:
 def quantize_blocks(trial: Trial) -> str:
     """The run block by block finishes every layer that takes part when text is read."""
     recipe = wb.recipe("gptq", bits=3)
-    quantized = wb.quantize_model(trial.model, recipe, text=trial.text, tokens=CALIBRATED)
-    lacking = [name for name in trial.model.layer_names if name not in quantized.layers]
+    names = ",".join(trial.layers)
+    quantized = wb.quantize_model(trial.model, recipe, layers=names, text=trial.text, tokens=CALIBRATED)
+    lacking = [name for name in trial.layers if name not in quantized.layers]
     expect(not lacking, f"layers that were left out, {several(lacking)}")
     bad = [name for name, layer in quantized.layers.items() if not layer.error < 0.5]
     expect(not bad, f"layers whose error is 0.5 or more, {several(bad)}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workbench.artifact.twin import twin
-from workbench.calibration import windows
+from workbench.calibration import TOKENS, windows
 from workbench.errors import RecipeError
 from workbench.models.block_pass import hidden_states
 from workbench.models.blocks import BlockRow
@@ -16,7 +16,6 @@ from workbench.models.text import Text
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model
 from workbench.quantizers.learning.block import BlockLoss
-from workbench.quantizers.model import TOKENS
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
 

@@ -5,6 +5,7 @@ times γ. Every layer can then be put in, or back to full precision, alone, and 
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +66,16 @@ def applied(model: ModelHandle, quantized: Quantized) -> dict[str, Change]:
     for name in layers:
         model.layer(name)
     found = {name: stand_in(model, name, layer, gains.get(name), biases.get(name)) for name, layer in layers.items()}
+    if head := rounding_head(model, layers):
+        found[head] = PackedLinear(layers[cast(str, model.embedding_name)].packed)
     others = {name: model.weight(name).float() * gain for name, gain in gains.items() if name not in layers}
     return {**found, **others, **changed}
+
+
+def rounding_head(model: ModelHandle, layers: Mapping[str, QuantizedLayer]) -> str | None:
+    """The tied head of a quantized embedding whose stored form rounds what it multiplies: more than the embedding's weight."""
+    layer = layers.get(model.embedding_name or "")
+    return model.tied_head if layer is not None and rounded_bits(layer.packed) and model.tied_head not in layers else None
 
 
 def changed_parameters(model: ModelHandle, whole: QuantizedModel) -> dict[str, Tensor]:
@@ -97,7 +106,8 @@ def stand_in(
     model: ModelHandle, name: str, layer: QuantizedLayer, gain: Tensor | None = None, bias: Tensor | None = None
 ) -> Change:
     """A weight where that is all there is to a layer, else a module."""
-    rounds = bool(rounded_bits(layer.packed))  # then the layer is more than a weight
+    # a layer that rounds its input is more than a weight; an embedding has none that could be rounded
+    rounds = bool(rounded_bits(layer.packed)) and model.layer(name).role in ("block", "head")
     if not rounds and bias is None:
         return layer.weight() if gain is None else layer.weight() * gain
     own = model.module.get_submodule(name)._parameters.get("bias") if bias is None else bias.float()

@@ -18,7 +18,7 @@ from workbench.kernels.packed import Packed, ledger
 from workbench.kernels.reference.codebook import index_width, magnitudes
 from workbench.kernels.reference.format import over_columns
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.lost_energy import output_error, relative_error
+from workbench.quantizers.distance import output_error, relative_error
 
 CANDIDATES = 256  # patterns tried for a revived codeword
 PIECE = 1 << 16  # vectors compared with all candidates at a time

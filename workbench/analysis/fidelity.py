@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from workbench.calibration import CalibrationStats
 from workbench.models.handle import ModelHandle
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.lost_energy import output_error, relative_error
+from workbench.quantizers.distance import output_error, relative_error
 
 if TYPE_CHECKING:
     import pandas as pd

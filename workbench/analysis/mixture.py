@@ -18,7 +18,7 @@ from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
 from workbench.models.text import text as read_text
 from workbench.quantizers.contract import finish
-from workbench.quantizers.lost_energy import output_error
+from workbench.quantizers.distance import output_error
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.recipe import Recipe
 from workbench.store import Store

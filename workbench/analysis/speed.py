@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.kernels.linear import PackedLinear, resident_bytes
+from workbench.kernels.linear import PackedLinear
+from workbench.kernels.matrix import resident_bytes
 from workbench.kernels.packed import Packed
 from workbench.models.language_model import LanguageModel
 from workbench.quantizers.contract import finish

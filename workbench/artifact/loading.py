@@ -14,7 +14,9 @@ from workbench.errors import ArtifactError
 from workbench.kernels.linear import PackedLinear
 from workbench.kernels.mode import Cache
 from workbench.kernels.packed import Packed
+from workbench.kernels.packed_module import PackedEmbedding, PackedModule
 from workbench.models import architecture
+from workbench.models.layers import is_router
 from workbench.models.streaming import keep_stored_types, streams
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
@@ -94,6 +96,27 @@ def build(folder: Path, layers: Mapping[str, Packed], others: Mapping[str, Tenso
 
 
 def replace_layers(module: nn.Module, layers: Mapping[str, Packed], cache: Cache) -> None:
-    """Put packed layers in the place of linear ones."""
+    """Put packed layers in the place of linear ones and of embeddings; a head that is tied to such an embedding runs on it."""
+    tied: dict[str, str] = getattr(module, "all_tied_weights_keys", {})
+    for weight, source in [pair for pair in tied.items() if pair[1].removesuffix(".weight") in layers]:
+        if weight.removesuffix(".weight") not in layers and shares(module, weight, source):
+            put_packed(module, weight.removesuffix(".weight"), layers[source.removesuffix(".weight")], cache)
+            del tied[weight]  # there is no parameter left to tie
     for name, packed in layers.items():
-        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), packed, cache=cache))
+        put_packed(module, name, packed, cache)
+
+
+def shares(module: nn.Module, weight: str, source: str) -> bool:
+    """Whether tied parameters are one, or will be once the module is filled."""
+    return module.get_parameter(weight) is module.get_parameter(source) or module.get_parameter(weight).is_meta
+
+
+def put_packed(module: nn.Module, name: str, packed: Packed, cache: Cache) -> None:
+    """Put the stored form of one layer into its place."""
+    part = module.get_submodule(name)
+    if is_router(part):
+        module.set_submodule(name, PackedModule.instead_of(part, packed, cache=cache))
+    elif isinstance(part, nn.Embedding):
+        module.set_submodule(name, PackedEmbedding.instead_of(part, packed, cache=cache))
+    else:
+        module.set_submodule(name, PackedLinear.instead_of(part, packed, cache=cache))

@@ -24,8 +24,9 @@ class SavedModel(plugin.PackedQuantizer):
         if not is_artifact(folder):
             raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
         split_experts(model, find_stacks(model))
-        saved = {name: layer for name, layer in quantized_in(folder).layers.items() if not plugin.lacks_head(model, name)}
-        layers = {plugin.name_in(model, name): layer.packed for name, layer in saved.items()}
+        saved = quantized_in(folder).layers
+        names = {name: plugin.name_in(model, name) for name in saved}
+        layers = {alias: saved[name].packed for name, alias in names.items() if alias is not None}
         replace_layers(model, layers, "decoded")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from workbench.kernels.linear import PackedLinear
+from workbench.artifact.loading import replace_layers
 from workbench.kernels.mode import Cache
 from workbench.models import architecture
 from workbench.models.handle import ModelHandle
@@ -34,7 +34,6 @@ def twin(
         tensors = chain(original.module.parameters(), original.module.buffers())
         memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
         module = copy.deepcopy(original.module, memo)
-    for name, layer in layers.items():
-        module.set_submodule(name, PackedLinear.instead_of(module.get_submodule(name), layer.packed, cache=cache))
+    replace_layers(module, {name: layer.packed for name, layer in layers.items()}, cache)
     architecture.replace_parameters(module, changed_tensors or {})
     return LanguageModel(module, original.tokenizer, f"{original.name}, {len(layers)} layers packed")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
+from workbench.cli.long_jobs import announce_allocation
 from workbench.cli.output import emit, progress
 
 
@@ -42,9 +43,10 @@ def allocate(
     from workbench.store import Store
 
     recipes, document = {name: parse(name) for name in recipe}, read_text(text)
-    handle, store, begin = open_model(model), Store(), time.perf_counter()
+    handle, store, begin, calibration = open_model(model), Store(), time.perf_counter(), read_text("calibration")
+    announce_allocation(handle, list(recipes.values()), layers, calibration, document, tokens)
     with progress("calibrating", quiet=as_json) as told:
-        stats = calibrate(handle, read_text("calibration"), seed=seed, on_progress=told, store=store)
+        stats = calibrate(handle, calibration, seed=seed, on_progress=told, store=store)
     replay = Replay(handle, document, tokens=tokens, seed=seed)
     with progress("measuring options", quiet=as_json) as told:
         step = lambda found: told(found.fraction, 1)  # noqa: E731

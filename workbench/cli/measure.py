@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_text
+from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit, plus_minus, progress
 
 if TYPE_CHECKING:
@@ -22,8 +23,12 @@ Length = Annotated[int, typer.Option("--tokens", min=0, help="Write at most so m
 
 def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = None, seed: Seed = 0, as_json: Json = False) -> None:
     """Measure perplexity and bits per byte on a text, with 95 % intervals (bootstrap over documents)."""
+    from workbench.models import ModelHandle
+
     model, document = open_any(source), read_text(text)
     begin = time.perf_counter()
+    if isinstance(model, ModelHandle):
+        announce_reading(model, Reading(document, tokens))
     result = model.perplexity(document, tokens=tokens, seed=seed)
     facts = {
         "model": source,
@@ -78,10 +83,13 @@ def compare(
     from workbench.analysis.compare import compare as measure
     from workbench.analysis.speed import speeds
     from workbench.analysis.writing import write_together
+    from workbench.models import ModelHandle
 
     original, document = open_any(model), read_text(text)
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {"model": model, "text": document.name, "prompt": prompt, "seed": seed, "models": rows}
+    if isinstance(original, ModelHandle):
+        announce_reading(original, Reading(document, tokens, 2 * len(folders)))
     for folder in folders:
         begin = time.perf_counter()
         other = open_any(folder)
@@ -126,14 +134,15 @@ def whatif(
 ) -> None:
     """Change one layer and see KL (nats per token), perplexity and how often the likeliest token changes."""
     from workbench.analysis.whatif import what_if
-    from workbench.calibration import calibrate
+    from workbench.calibration import TOKENS, calibrate
     from workbench.models import open_model
     from workbench.presets import parse
 
-    chosen, handle, document = parse(recipe), open_model(model), read_text(text)
+    chosen, handle, document, calibration = parse(recipe), open_model(model), read_text(text), read_text("calibration")
     begin = time.perf_counter()
+    announce_reading(handle, Reading(calibration, TOKENS, by_block=True), Reading(document, tokens, 2))
     with progress("calibrating", quiet=as_json) as told:
-        stats = calibrate(handle, read_text("calibration"), layers=[layer], seed=seed, on_progress=told)
+        stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=told)
     result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats, seed=seed)
     facts = {
         "model": model,
@@ -189,7 +198,7 @@ def bits_text(facts: dict[str, Any]) -> str:
 
 def running(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any]:
     """What the model takes in memory while it runs, and how fast it writes."""
-    from workbench.kernels.linear import resident_bytes
+    from workbench.kernels.matrix import resident_bytes
 
     return {
         "resident_bytes": resident_bytes([model.language_model().module]),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
+from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit, progress
 from workbench.errors import ArtifactError, RecipeError
 
@@ -29,7 +30,10 @@ def quantize(
         Path | None, typer.Option("--plan", metavar="FILE", help="What `workbench allocate` wrote, in place of --recipe.")
     ] = None,
     layers: Annotated[
-        str, typer.Option("--layers", metavar="PATTERN,...", help="Which layers, for example '*.mlp.*', or '*,lm_head'.")
+        str,
+        typer.Option(
+            "--layers", metavar="PATTERN,...", help="Which layers, for example '*.mlp.*', or '*,lm_head,*.embed_tokens'."
+        ),
     ] = "*",
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
@@ -67,6 +71,7 @@ def quantize(
     given: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
     check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
     if output_error and not reads:  # nothing is learned from text: statistics only measure the output error
+        announce_reading(handle, Reading(document, tokens, by_block=True))
         with progress("calibrating", quiet=as_json) as told:
             names = to_calibrate(handle, chosen, layers)
             stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=told, store=Store())
@@ -77,7 +82,8 @@ def quantize(
         result = fold(handle, result)
     save(result, out, original)
     table, untied = result.table(), [name for name in handle.optional_names if name in result.layers and handle.is_tied(name)]
-    apart = handle.untied_bytes if isinstance(handle, FusedModel) and not set(handle.optional_names) & set(result.layers) else 0
+    apart = handle.untied_bytes if isinstance(handle, FusedModel) and handle.head_name not in result.layers else 0
+    both = handle.tied_head if handle.embedding_name in result.layers else None
     facts: dict[str, Any] = {
         "model": model,
         "out": str(out),
@@ -91,8 +97,10 @@ def quantize(
         "fused": dict(result.fused),
         "untied_bytes": apart,
         "untied": untied,
+        "tied": {} if both is None else {both: handle.embedding_name},
         "tokens": result.calibration.get("tokens", 0),
         "unreached": [name for name in result.calibration.get("unreached", []) if name in result.layers],
+        "sparse": {name: tokens for name, tokens in result.calibration.get("sparse", {}).items() if name in result.layers},
         "shrinkage": result.calibration.get("shrinkage"),
         "few_tokens": result.calibration.get("few_tokens", []),
         "seed": seed,
@@ -108,16 +116,13 @@ def quantize(
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
     for name in untied:
         sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
+    if both is not None:
+        sentence += f"\n{both} is tied to {handle.embedding_name}: one packed matrix serves both, and counts once"
     if facts["shrinkage"]:
-        least, most = facts["shrinkage"]
-        sentence += (
-            f"\ncorrelations of inputs shrunk by {percent(least)} to {percent(most)}, the more the fewer tokens a layer saw"
-        )
-    if unreached := facts["unreached"]:
-        sentence += (
-            f"\n{len(unreached)} of {len(result.layers)} layers saw no token of the text, first {unreached[0]}: "
-            f"all their errors count alike; calibrate on more tokens"
-        )
+        least, most = map(percent, facts["shrinkage"])
+        sentence += f"\ncorrelations of inputs shrunk by {least} to {most}, the more the fewer tokens a layer saw"
+    for gap in result.calibration_gaps():
+        sentence += f"\n{gap}"
     emit(facts, as_json=as_json, text=sentence)
 
 

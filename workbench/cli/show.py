@@ -11,9 +11,13 @@ def layers(model: Model, as_json: Json = False) -> None:
     handle = open_model(model)
     table = handle.layers()
     lines = [table.to_string(index=False)]
-    for name in handle.optional_names:
+    if routers := handle.router_names:
+        pattern = f"*.{routers[0].rpartition('.')[2]}"
+        lines.append(f"{len(routers)} routers like {routers[0]} are quantized only where they are named: --layers '*,{pattern}'")
+    for name in handle.optional_names[len(routers) :]:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
-        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'")
+        tied = f"; {handle.tied_head} is tied to it and follows" if name == handle.embedding_name and handle.tied_head else ""
+        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{tied}")
     facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
     emit(facts, as_json=as_json, text="\n".join(lines))
 

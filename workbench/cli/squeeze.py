@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from workbench.cli.arguments import Json, Model, Seed
+from workbench.cli.long_jobs import announce_stops
 from workbench.cli.output import emit, progress
 
 
@@ -16,6 +17,8 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
     from workbench.quantizers.contract import finish
 
     squeeze = Squeeze(open_model(model), seed=seed)
+    missing = [stop.recipe for stop in squeeze.stops if squeeze.find(stop) is None]
+    announce_stops(squeeze.model, missing, squeeze.tokens, squeeze.evaluation)
     with progress("building the stops", quiet=as_json) as told:
         found = finish(squeeze.steps(), lambda step: told(step.fraction, 1))
     rows = [

@@ -62,6 +62,17 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     return out.view(-1)[:count]
 
 
+def take(stream: Tensor, width: int, positions: Tensor) -> Tensor:
+    """The codes number `positions [n]` of a stream made by `pack`, as int32 `[n]`; nothing else is unpacked."""
+    check_width(width)
+    first = positions * width
+    code = torch.zeros(len(positions), dtype=torch.int64, device=stream.device)
+    for byte in range((width + 14) // 8):  # a code begins inside one byte and may end so many later
+        place = (first // 8 + byte).clamp(max=max(stream.numel() - 1, 0))
+        code |= stream[place].to(torch.int64) << 8 * byte
+    return (code >> first % 8).bitwise_and((1 << width) - 1).to(torch.int32)
+
+
 def pieces(lane: int, width: int) -> list[tuple[int, int]]:
     """Which bytes of a block hold a part of code `lane`, each with the position in the code of the byte's bit 0."""
     first = lane * width

@@ -19,8 +19,8 @@ from workbench.models.streaming import keep_stored_types
 class BlockRow:
     """The transformer blocks of an opened model, in order.
 
-    `names` are the blocks' module names, `layers[i]` the names of the layers in block i. The module behind it is this object's
-    own: nothing that happens here is seen by others who use the model.
+    `names` are the blocks' module names, `layers[i]` the names of the layers in block i, `routers[i]` those of its routers. The
+    module behind it is this object's own: nothing that happens here is seen by others who use the model.
     """
 
     def __init__(self, model: ModelHandle) -> None:
@@ -33,13 +33,14 @@ class BlockRow:
                 self.names.append(name)
                 self.layers.append([])
             self.layers[self.names.index(name)].append(layer)
+        self.routers = [[name for name in model.router_names if name.startswith(f"{block}.")] for block in self.names]
         self._module = architecture.empty_module(model.config)
         # one at a time: each tensor keeps the whole file mapped that it was read from
         self._dtypes: dict[str, torch.dtype] = {}
-        others = self._read_others()
-        architecture.fill(self._module, keep_stored_types(self._module, others) if model.streams else others)
+        tensors = self._read_outside()
+        architecture.fill(self._module, keep_stored_types(self._module, tensors) if model.streams else tensors)
 
-    def _read_others(self) -> Iterator[tuple[str, Tensor]]:
+    def _read_outside(self) -> Iterator[tuple[str, Tensor]]:
         """What the module holds beside its layers, noting the types in which it is stored."""
         for name in self.model.other_names(self.model.layer_names):
             tensor = self.model.tensor(name)
@@ -76,7 +77,7 @@ class BlockRow:
     def run_through(
         self, windows: Iterable[Tensor], last: str | None = None
     ) -> Iterator[tuple[dict[str, nn.Module], Callable[[int], None]]]:
-        """Run a text through the model, block by block: each block's layers by name, and `run(number)` for each window.
+        """Run a text through the model, block by block: its layers and routers by name, and `run(number)` for each window.
 
         All windows have to be run before the next block is asked for. The output head `last` comes behind the blocks.
         """
@@ -89,7 +90,8 @@ class BlockRow:
                 def run(number: int, block: nn.Module = block, calls: Sequence[Call] = calls) -> None:
                     outputs[number] = calls[number].outputs(block)  # noqa: B023  used before the next block
 
-                yield {name: block.get_submodule(self.within(index, name)) for name in self.layers[index]}, run
+                names = [*self.layers[index], *self.routers[index]]
+                yield {name: block.get_submodule(self.within(index, name)) for name in names}, run
                 text.advance([outputs[number] for number in range(len(calls))])
         if last is not None:
             head, calls = self.module(last), text.calls

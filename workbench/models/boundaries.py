@@ -50,11 +50,11 @@ class Boundaries:
 
     def first_block(self, names: Iterable[str]) -> int:
         """Index of the earliest block with one of these layers or parameters, the number of blocks where there are none; what
-        is in no block counts for the first, but the output head comes behind the last."""
+        is in no block counts for the first (as the embedding), but the output head comes behind the last."""
         return min((self._block(name) for name in names), default=len(self.blocks))
 
     def _block(self, name: str) -> int:
-        if name in self.model.optional_names:
+        if name == self.model.head_name:
             return len(self.blocks)
         known = name if name in self._names else self.model.layer(name).name
         return next((index for index, block in enumerate(self.blocks) if known.startswith(f"{block}.")), 0)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.models.architecture import first_line
 
 # what families and versions of transformers call the memory of tokens already read; transformers 5.24 renamed the next two
 CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")
@@ -19,8 +20,7 @@ def run_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, NotImplementedError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{name!r} cannot be run on plain text by transformers: {said}") from error
+        raise ModelError(f"{name!r} cannot be run on plain text by transformers: {first_line(error)}") from error
 
 
 def cache_argument(module: nn.Module) -> str | None:

@@ -33,7 +33,7 @@ class ModelHandle:
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
     `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
-    outside of the blocks, which are quantized only where somebody names them. `lock` is held while layers are swapped and during
+    that are quantized only where somebody names them. `lock` is held while layers are swapped and during
     each forward pass.
     """
 
@@ -66,8 +66,29 @@ class ModelHandle:
 
     @property
     def optional_names(self) -> list[str]:
-        """Names of layers outside of the blocks (the output head), which patterns match only where they spell their last part."""
+        """Names of routers, output head and token embedding, which patterns match only where they spell their last part."""
         return list(self._optional)
+
+    @property
+    def router_names(self) -> list[str]:
+        """Names of the routers of mixtures of experts, in the model's order."""
+        return [name for name, layer in self._optional.items() if layer.role == "router"]
+
+    @property
+    def head_name(self) -> str | None:
+        """The output head among the optional layers."""
+        return next((name for name, layer in self._optional.items() if layer.role == "head"), None)
+
+    @property
+    def embedding_name(self) -> str | None:
+        """The token embedding among the optional layers."""
+        return next((name for name, layer in self._optional.items() if layer.role == "embedding"), None)
+
+    @property
+    def tied_head(self) -> str | None:
+        """The output head where it multiplies with the embedding's own matrix: whoever quantizes the embedding quantizes both."""
+        head = self.head_name
+        return head if head is not None and self.embedding_name is not None and self.is_tied(head) else None
 
     def select(self, patterns: str) -> list[str]:
         """The layers that one of these patterns, separated by commas, matches, optional ones last; see `optional_names`."""
@@ -79,7 +100,7 @@ class ModelHandle:
         return self._tensors.checkpoint.fingerprint
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
-        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too, in no block."""
+        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too."""
         return layer_table([*self._layers.values(), *(self._optional.values() if optional else ())])
 
     def layer(self, name: str) -> Layer:
@@ -93,7 +114,7 @@ class ModelHandle:
         """One layer's weight `[out, in]` in its stored dtype, read from its file; ModelError when it is not finite."""
         layer = self.layer(name)
         stored = self.tensor(layer.tensor)
-        file = self._tensors.file(layer.tensor if self.holds(layer.tensor) else self._tensors.tied[layer.tensor])
+        file = self._tensors.file(layer.tensor if self.holds(layer.tensor) else self._twins[layer.tensor])
         check_finite(f"layer {name!r} of {file}", stored)
         return layer.orient(stored)
 
@@ -125,7 +146,7 @@ class ModelHandle:
         """The tensors that are stored, tied ones once, without those that are replaced."""
         names = [name for name in self._tensors.names if self._tensors.holds(name) and name not in replaced]
         for tied, source in self._tensors.tied.items():
-            if tied in names and source in names and torch.equal(self._tensors.read(tied), self._tensors.read(source)):
+            if tied in names and (source in names or source in replaced) and self._tensors.equal(tied, source):
                 names.remove(tied)
             if tied in replaced and not self._tensors.holds(source):
                 names.append(source)  # stored only under the name of its twin, which is replaced
@@ -134,7 +155,8 @@ class ModelHandle:
     def is_tied(self, name: str) -> bool:
         """Whether a layer has no weight of its own, but another tensor's: an output head that is tied to the embedding."""
         weight = self.layer(name).tensor
-        return weight in self._tensors.tied and weight not in self._stored_names()
+        source = self._tensors.tied.get(weight)
+        return source is not None and (weight not in self._stored_names() or not self._tensors.holds(source))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -155,9 +177,14 @@ class ModelHandle:
             raise ModelError(f"{self.source!r} has no tensor {name!r}.")
         return tied
 
+    @property
+    def _twins(self) -> dict[str, str]:
+        """The name of the tensor that each tied one is tied to, either way."""
+        return {source: tied for tied, source in self._tensors.tied.items()} | self._tensors.tied
+
     def tied_tensor(self, name: str) -> Tensor | None:
         """The tensor that the module ties `name` to (an output head to the embedding, or back), in its stored dtype, or None."""
-        source = ({source: tied for tied, source in self._tensors.tied.items()} | self._tensors.tied).get(name)
+        source = self._twins.get(name)
         return self._tensors.read(source) if source is not None and self._tensors.holds(source) else None
 
     @property
@@ -281,6 +308,9 @@ class ModelHandle:
                 self._check_replacement(module, name, new)
             for name, new in replacements.items():
                 self._replace(module, name, new, undo)
+                head = self.tied_head if name == self.embedding_name and isinstance(new, Tensor) else None
+                if head is not None and head not in replacements:
+                    self._replace(module, head, new, undo)
             yield self
 
     def _check_replacement(self, module: nn.Module, name: str, new: Tensor | nn.Module) -> None:

@@ -1,10 +1,11 @@
-"""Which modules of a model are layers to quantize: the linear maps inside its transformer blocks; its output head on request."""
+"""Which modules of a model are layers to quantize: the linear maps inside its blocks; head, embedding, routers on request."""
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 PLAIN_SUBCLASSES = {"FalconLinear"}  # x Wᵀ + b, written otherwise
 
+ROUTER = re.compile(r"Router|TopK|MoEGate|MoeGate")  # classes that choose experts for a token
+
+Role = Literal["block", "router", "head", "embedding"]
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -23,7 +28,8 @@ class Layer:
 
     `name` is the module's; `transposed` says that its parameter is `[cols, rows]` (GPT-2's Conv1D). `block` counts transformer
     blocks, None outside of them; `matrix` is the name inside the block. `expert` is the expert's number in a mixture, None for a
-    layer that every token passes.
+    layer that every token passes. `role` is "block" for the linear maps of the blocks, else that of an optional layer: a "router"
+    multiplies and then chooses experts, the rows of an "embedding" are looked up by token and have no input to calibrate on.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Layer:
     dtype: str
     transposed: bool
     expert: int | None = None
+    role: Role = "block"
 
     @property
     def tensor(self) -> str:
@@ -80,21 +87,51 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
 
 
 def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
-    """The layers that are quantized only where somebody names them: the output head behind the blocks, tied or not.
+    """The layers that are quantized only where somebody names them: routers, output head and token embedding, tied or not.
 
-    A head that is tied together with other tensors (its bias, a second head) is none, since it cannot be untied alone.
+    A head that is tied together with other tensors (its bias, a second head) is none, since it cannot be untied alone; nor is an
+    embedding that another module than the head has its weight from.
     """
-    head: Any = cast(Any, module).get_output_embeddings()
-    name = next((path for path, part in module.named_modules() if part is head), None)
-    if name is None or split_name(name) is not None or not is_linear(head):
-        return {}
-    weight = f"{name}.weight"
-    stored = weight if tensors.holds(weight) else tensors.tied.get(weight, "")
-    if not tensors.holds(stored) or (weight in tensors.tied and set(tensors.tied) != {weight}):
-        return {}
-    transposed = not isinstance(head, nn.Linear)
-    rows, cols = reversed(head.weight.shape) if transposed else head.weight.shape
-    return {name: Layer(name, None, name, rows, cols, tensors.dtype(stored), transposed)}
+    layers = find_routers(module, tensors)
+    head, embedding = cast(Any, module).get_output_embeddings(), cast(Any, module).get_input_embeddings()
+    if (path := path_outside_blocks(module, head)) is not None and is_linear(head):
+        weight = f"{path}.weight"
+        stored = weight if tensors.holds(weight) else tensors.tied.get(weight, "")
+        if tensors.holds(stored) and (weight not in tensors.tied or set(tensors.tied) == {weight}):
+            transposed = not isinstance(head, nn.Linear)
+            rows, cols = reversed(head.weight.shape) if transposed else head.weight.shape
+            layers[path] = Layer(path, None, path, rows, cols, tensors.dtype(stored), transposed, role="head")
+    if (path := path_outside_blocks(module, embedding)) is not None and isinstance(embedding, nn.Embedding):
+        weight = f"{path}.weight"
+        sharing = {tied for tied, source in tensors.tied.items() if source == weight}
+        stored = weight if tensors.holds(weight) else next(iter(sharing), "")
+        if tensors.holds(stored) and weight not in tensors.tied and sharing <= {f"{name}.weight" for name in layers}:
+            rows, cols = embedding.weight.shape
+            layers[path] = Layer(path, None, path, rows, cols, tensors.dtype(stored), transposed=False, role="embedding")
+    return layers
+
+
+def find_routers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
+    """The matrices by which mixtures score their experts, each under its router's name; some are linear layers anyway."""
+    layers = {}
+    for name, part in module.named_modules():
+        position = split_name(name)
+        if position is not None and is_router(part) and tensors.holds(f"{name}.weight"):
+            rows, cols = part.get_parameter("weight").shape
+            layers[name] = Layer(name, *position, rows, cols, tensors.dtype(f"{name}.weight"), transposed=False, role="router")
+    return layers
+
+
+def is_router(module: nn.Module) -> bool:
+    """Whether a module multiplies with a matrix of its own and chooses experts by the product."""
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 2 and not is_linear(module) and ROUTER.search(type(module).__name__) is not None
+
+
+def path_outside_blocks(module: nn.Module, part: Any) -> str | None:
+    """The name of a part of `module`, None where it is none or lies in a block."""
+    name = next((path for path, other in module.named_modules() if other is part), None)
+    return None if name is None or split_name(name) is not None else name
 
 
 def select_layers(names: Iterable[str], optional: Iterable[str], patterns: str) -> list[str]:

@@ -36,7 +36,7 @@ def open_model(source: str | Path) -> ModelHandle:
     built = architecture.build_module(config)
     check_plain_weights(built, checkpoint)
     tensors = TensorMap(built, checkpoint)
-    module = architecture.empty_module(config)
+    module = architecture.empty_module(config) if tensors.stacks else built  # the same where there are no experts to split
     layers, optional = find_layers(module, tensors), find_optional(module, tensors)
     warn_of_unused_blocks(config, built, checkpoint)
     warn_of_adapter(folder)

@@ -15,7 +15,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from workbench.errors import ModelError
-from workbench.kernels.linear import PackedLinear
+from workbench.kernels.matrix import PackedMatrix
 from workbench.models.config_file import QUANT_METHOD
 from workbench.models.layers import split_name
 
@@ -87,18 +87,17 @@ class PackedQuantizer(HfQuantizer):
         return False
 
 
-def set_tensors_aside(model: nn.Module) -> dict[PackedLinear, dict[str, Tensor | None]]:
+def set_tensors_aside(model: nn.Module) -> dict[PackedMatrix, dict[str, Tensor | None]]:
     """Take the stored tensors out of all packed layers: what transformers does not find in its file, it overwrites.
 
     Each layer gets a `weight` without memory instead, since some models initialize the weights of layers that they know by
     name (GPT-2); it is marked as one that needs no initial value.
     """
-    stored: dict[PackedLinear, dict[str, Tensor | None]] = {}
+    stored: dict[PackedMatrix, dict[str, Tensor | None]] = {}
     for part in model.modules():
-        if isinstance(part, PackedLinear):
-            stored[part] = dict(part._buffers)
-            part._buffers.clear()
-            weight: Any = torch.empty(part.out_features, part.in_features, device="meta")
+        if isinstance(part, PackedMatrix):
+            stored[part] = {name: part._buffers.pop(name) for name in part.stored_names}
+            weight: Any = torch.empty(part.shape, device="meta")
             weight._is_hf_initialized = True
             part.weight = weight
     return stored
@@ -111,24 +110,16 @@ def expect_packed(model: Any) -> None:
     model._keys_to_ignore_on_load_unexpected = kind([*(known or ()), r"\|"])
 
 
-def name_in(model: Any, name: str) -> str:
-    """A module's name in a model with or without a head: transformers puts the base model's prefix before it, or not."""
-    prefix = f"{model.base_model_prefix}."
-    if is_head(name):
-        return name
-    if not hasattr(model, model.base_model_prefix):
-        return name.removeprefix(prefix)
-    return name if name.startswith(prefix) else f"{prefix}{name}"
+def name_in(model: Any, name: str) -> str | None:
+    """A saved layer's name in a model with or without a head: transformers puts the base model's prefix before it, or not.
 
-
-def is_head(name: str) -> bool:
-    """Whether a saved layer lies outside of the blocks: the output head, which the base model does not have."""
-    return split_name(name) is None
-
-
-def lacks_head(model: nn.Module, name: str) -> bool:
-    """Whether a saved layer is an output head and the model that is being built has none of that name."""
-    return is_head(name) and name not in dict(model.named_modules())
+    None for an output head where the model has none; ModelError for a layer of a block that it does not have.
+    """
+    prefix, parts = f"{model.base_model_prefix}.", dict(model.named_modules())
+    alias = next((alias for alias in (name, name.removeprefix(prefix), f"{prefix}{name}") if alias in parts), None)
+    if alias is None and split_name(name) is not None:
+        raise ModelError(f"{type(model).__name__} has no layer {name!r}; open the folder with the class that was saved.")
+    return alias
 
 
 def register(quantizer: type[PackedQuantizer]) -> None:

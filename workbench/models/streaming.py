@@ -64,7 +64,7 @@ def _empty_block(block: nn.Module, _inputs: Any, _output: Any) -> None:
 
 
 def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Put embeddings and output heads into `module` in their stored, narrow types; what is yielded is for others to place."""
+    """Put embeddings and output heads into `module` in their stored, narrow types; the caller puts in those that are yielded."""
     embedding, head = cast(Any, module).get_input_embeddings(), cast(Any, module).get_output_embeddings()
     paths = {id(part): path for path, part in module.named_modules()}
     weights = {f"{paths[id(part)]}.weight": part for part in (embedding, head) if _can_stay_narrow(part)}
@@ -79,7 +79,7 @@ def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) 
 
 
 def _can_stay_narrow(part: Any) -> bool:
-    return isinstance(part, nn.Embedding) or type(part) is nn.Linear
+    return (isinstance(part, nn.Embedding) and "weight" in part._parameters) or type(part) is nn.Linear
 
 
 @cache
@@ -97,12 +97,12 @@ class NarrowEmbedding:
         weight: Tensor = cast(Any, self).weight
         if weight.dtype == torch.float32:
             return super().forward(ids)  # type: ignore[misc]
-        rows, places = torch.unique(ids, return_inverse=True)
-        own = super().forward  # type: ignore[misc]
+        rows, positions = torch.unique(ids, return_inverse=True)
+        look_up = super().forward  # type: ignore[misc]
         padding, cast(Any, self).padding_idx = cast(Any, self).padding_idx, None  # it only concerns gradients
         cast(Any, self).weight = nn.Parameter(weight[rows].float(), requires_grad=False)
         try:
-            return own(places)
+            return look_up(positions)
         finally:
             cast(Any, self).weight, cast(Any, self).padding_idx = weight, padding
 

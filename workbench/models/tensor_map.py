@@ -87,6 +87,10 @@ class TensorMap:
         """Whether the checkpoint has a value for this name."""
         return (self.slices[name].stack if name in self.slices else name) in self._sources
 
+    def equal(self, tied: str, source: str) -> bool:
+        """Whether two tied tensors have one value: only one of them is stored, or both are and do not differ."""
+        return not (self.holds(tied) and self.holds(source)) or torch.equal(self.read(tied), self.read(source))
+
     def converts(self, name: str) -> bool:
         """Whether a tensor is made from others of the checkpoint, rather than lying there as it is."""
         if name in self.slices:
@@ -141,8 +145,8 @@ class TensorMap:
             return None
         if any(len(names) != part.layout.experts for names in source.tensors.values()):
             return None
-        own = {pattern: (names[part.expert],) for pattern, names in source.tensors.items()}
-        return self._convert(Source(source.target, own, source.rule), self.checkpoint.read)[part.stack][0]
+        tensors = {pattern: (names[part.expert],) for pattern, names in source.tensors.items()}
+        return self._convert(Source(source.target, tensors, source.rule), self.checkpoint.read)[part.stack][0]
 
     def _find_sources(self) -> tuple[str, ...]:
         """Note every tensor's source under the module's names and check its shape; what the module has no use for is returned."""

@@ -24,7 +24,7 @@ DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it 
 class Seen:
     """A layer's input x̂ in the quantized model, and x, what it would be in the original: E[x̂ x̂ᵀ] and E[x x̂ᵀ], `[cols, cols]`.
 
-    Both are means over `tokens`.
+    `tokens` is how many inputs these are means of.
     """
 
     moment: Tensor

@@ -318,3 +318,4 @@ def finish(steps: Generator[Step, None, Result], on_step: Callable[[Step], None]
             return stop.value
         if on_step is not None:
             on_step(step)
+        del step  # it may hold a whole matrix

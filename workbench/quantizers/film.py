@@ -5,7 +5,7 @@ one picture and the time at which each cell was coded stand for all frames; only
 kept for each. At most 32 rows × 96 cells in at most three pictures and 24 frames: below 64 kB.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -118,3 +118,9 @@ class Camera:
         """`[..., cols]` as `[..., cells, width]`; the last cell is filled up with zeros."""
         missing = -self.cols % self.width
         return torch.nn.functional.pad(values, (0, missing)).unflatten(-1, (-1, self.width))
+
+
+def codebook_rounds(shared: Mapping[str, Tensor]) -> list[tuple[float, ...]]:
+    """The losses of each codebook that `Coder.prepare` has trained, round by round."""
+    rounds = shared.get("rounds")
+    return [] if rounds is None else [tuple(own[own.isfinite()].tolist()) for own in rounds]

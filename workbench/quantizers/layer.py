@@ -3,9 +3,11 @@
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
+from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot, finish
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
@@ -37,35 +39,43 @@ def quantize_steps(
     model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same as a generator that yields Snapshots and returns the layer, for a job that can be stopped."""
-    return (yield from quantize_weight_steps(model.weight(layer), layer, recipe, stats))
+    return (yield from quantize_weight_steps(model.weight(layer), model.layer(layer), recipe, stats))
 
 
 def quantize_weight_steps(
-    weight: Tensor, layer: str, recipe: Recipe, stats: Stats | None, *, measured: bool = True
+    weight: Tensor, layer: Layer, recipe: Recipe, stats: Stats | None, *, measured: bool = True
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same for the layer's `weight`, all of it or some of its rows; `measured` as in `quantize_layer`."""
-    moment, tokens = moment_of(layer, recipe, stats), tokens_of(layer, stats)
-    result = yield from quantize_layer(weight, moment, recipe, name=layer, tokens=tokens, measured=measured)
-    warn_of_few({layer: result})
+    moment, tokens, measured = moment_of(layer, recipe, stats), tokens_of(layer.name, stats), measured and is_measured(layer)
+    result = yield from quantize_layer(weight, moment, recipe, name=layer.name, tokens=tokens, measured=measured)
+    warn_of_few({layer.name: result})
     return result
 
 
-def moment_of(layer: str, recipe: Recipe, stats: Stats | None) -> Tensor | None:
+def is_measured(layer: Layer) -> bool:
+    """Whether the second moment that a layer is quantized under says what its output loses: an embedding has none of its own."""
+    return layer.role != "embedding"
+
+
+def moment_of(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | None:
     """The layer's second moment `[cols, cols]`, or None where it was not calibrated and the recipe can do without.
 
-    That of a layer that the text did not reach (an expert that was never chosen) is zero: all its errors count alike.
+    That of a layer that the text did not reach (an expert that was never chosen) is zero: all its errors count alike; so they do
+    in an embedding, whose output is a row of it.
     """
+    needs = needs_moment(recipe)
+    if layer.role == "embedding":
+        return torch.eye(layer.cols) if needs else None
     if stats is None:
         return None
-    if layer in stats:
-        return stats[layer].moment
-    needs, unreached = needs_moment(recipe), getattr(stats, "unreached", {})
-    if needs and layer in unreached:
-        return unseen(unreached[layer])
+    if layer.name in stats:
+        return stats[layer.name].moment
+    if needs and layer.name in getattr(stats, "unreached", {}):
+        return unseen(layer.cols)
     if needs:
         raise RecipeError(
-            f"layer {layer!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
-            f"calibrate it too: layers=[..., {layer!r}], or without layers= for all in the blocks."
+            f"layer {layer.name!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
+            f"calibrate it too: layers=[..., {layer.name!r}], or without layers= for all in the blocks."
         )
     return None
 

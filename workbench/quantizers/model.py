@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
+from workbench.calibration import TOKENS
 from workbench.errors import RecipeError
 from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import sequence
 from workbench.quantizers.contract import Params, Transform, finish
-from workbench.quantizers.layer import Stats, moment_of, tokens_of
+from workbench.quantizers.layer import Stats, is_measured, moment_of, tokens_of
 from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
 from workbench.quantizers.placement import placed
 from workbench.quantizers.progress import LayerProgress, Place
@@ -24,8 +25,6 @@ from workbench.store import Store
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
     from workbench.models.text import Text
-
-TOKENS = 16_384
 
 
 def quantize_model(
@@ -42,9 +41,11 @@ def quantize_model(
 ) -> QuantizedModel:
     """Quantize every layer whose name matches `layers` and that the plan gives a recipe; the others stay as they are.
 
-    `layers` are patterns separated by commas; "*" is every layer of the blocks, "*,lm_head" the output head too, which only a
-    pattern or a rule of the plan matches that spells its name (see `ModelHandle.optional_names`). A head that is tied to the
-    embedding becomes a matrix of its own, beside the embedding, which stays as it is.
+    `layers` are patterns separated by commas; "*" is every layer of the blocks, "*,lm_head,*.embed_tokens" the output head and
+    the token embedding too, which only a pattern or a rule of the plan matches that spells its name (see
+    `ModelHandle.optional_names`). Where the two are tied, a head that is named alone becomes a matrix of its own, beside the
+    embedding, which stays as it is; an embedding that is named is quantized for both, and counted once. An embedding is
+    quantized by its weights alone, in a run on text before all blocks; its output error is not measured.
 
     With `stats`, or with nothing, every layer is quantized by itself. With `text` the blocks are worked on in sequence: each
     layer sees what the quantized layers before it produce on `tokens` tokens of the text (drawn by `seed`), and transforms are
@@ -102,18 +103,19 @@ def one_by_one(
     states: dict[str, Params] = {}
     yield from scopes.prepare_beginning(model, phases)
     for index, name in enumerate(learners):
-        place, moment = Place(name, index, len(learners), 0, phases), moment_of(name, chosen[name], stats)
+        place, moment = Place(name, index, len(learners), 0, phases), moment_of(model.layer(name), chosen[name], stats)
         weight, tokens = model.weight(name), tokens_of(name, stats)
         learning = fit_transform(weight, moment, chosen[name], scopes.shared(name), tokens=tokens)
         states[name] = yield from place.follow("learn", learning)
     done: dict[str, QuantizedLayer] = {}
     for index, (name, own) in enumerate(chosen.items()):
-        place, moment = Place(name, index, len(chosen), phases - 1, phases), moment_of(name, own, stats)
+        place, layer = Place(name, index, len(chosen), phases - 1, phases), model.layer(name)
+        moment = moment_of(layer, own, stats)
         if scopes.waits(name):
             yield place.progress("share")
             scopes.prepare(name, model, stats, states)
-        weight, tokens = model.weight(name), tokens_of(name, stats)
-        steps = quantize_layer(weight, moment, own, scopes.shared(name), name, states.get(name), tokens=tokens)
+        weight, shared, facts = model.weight(name), scopes.shared(name), (tokens_of(name, stats), is_measured(layer))
+        steps = quantize_layer(weight, moment, own, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
         result = scopes.mark((yield from place.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
         yield place.progress("done", result=done[name])
@@ -137,7 +139,7 @@ def choose_layers(
     """
     matching = names_to_quantize(model, plan, pattern)
     pairs = ((name, plan.recipe_for(name)) for name in matching)
-    chosen = {name: recipe for name, recipe in pairs if recipe is not None}
+    chosen = as_one(model, {name: recipe for name, recipe in pairs if recipe is not None})
     if not chosen:
         rules = ", ".join(repr(rule) for rule, _ in plan.rules)
         raise RecipeError(
@@ -145,8 +147,31 @@ def choose_layers(
             f"names look like {model.layer_names[0]!r}, * matches anything{optional_words(model)}."
         )
     for name, recipe in chosen.items():
-        check_recipe(recipe, moment_of(name, recipe, stats), measured=measured)
+        check_rounding(model, name, recipe)
+        check_recipe(recipe, moment_of(model.layer(name), recipe, stats), measured=measured)
     return chosen
+
+
+def as_one(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[str, Recipe]:
+    """The layers without a head that is tied to a chosen embedding: one matrix, quantized once, serves both."""
+    head, embedding = model.head_name, model.embedding_name
+    if head not in chosen or embedding not in chosen or head != model.tied_head:
+        return chosen
+    if chosen[head] != chosen[embedding]:
+        raise RecipeError(
+            f"{head!r} and {embedding!r} are one matrix (tied), but the plan gives them two recipes; give both the same, or name "
+            f"only {head!r}, which then becomes a matrix of its own."
+        )
+    return {name: recipe for name, recipe in chosen.items() if name != head}
+
+
+def check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
+    """Raise RecipeError where a router is to round its input, which its own forward pass reads."""
+    if model.layer(name).role == "router" and recipe.activations.name != "keep":
+        raise RecipeError(
+            f"activations {recipe.activations.name!r} round what a layer reads, and the router {name!r} multiplies by itself; "
+            f"give it a recipe without, by a plan."
+        )
 
 
 def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:
@@ -160,5 +185,7 @@ def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns
 
 def optional_words(model: "ModelHandle") -> str:
     """What a pattern has to spell, for an error that speaks of patterns."""
-    names = ", ".join(map(repr, model.optional_names))
-    return f" but {names}, which has to be spelled" if names else ""
+    routers = model.router_names
+    names = [repr(name) for name in (routers[0] if routers else None, model.head_name, model.embedding_name) if name is not None]
+    names[:1] = [f"{len(routers)} routers like {names[0]}"] if routers else names[:1]
+    return f" but {', '.join(names)}, which {'has' if len(names) == 1 else 'have'} to be spelled" if names else ""

@@ -5,7 +5,7 @@ check → transform (learned, fitted or given) → split → (fit · code · fee
 
 import dataclasses
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,11 +16,11 @@ from workbench.errors import RecipeError, ShapeError
 from workbench.finite import not_finite
 from workbench.kernels import reference
 from workbench.kernels.packed import Packed, ledger
+from workbench.memory import release_memory
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import (
     Activations,
     Assignment,
-    BlockSplit,
     Coder,
     Correction,
     Layout,
@@ -32,34 +32,13 @@ from workbench.quantizers.contract import (
     Transform,
     finish,
 )
-from workbench.quantizers.film import Camera
-from workbench.quantizers.lost_energy import output_error, part_of, relative_error
+from workbench.quantizers.distance import column_energies, output_error, part_of, relative_error
+from workbench.quantizers.film import Camera, Film, Picture, codebook_rounds
 from workbench.quantizers.shrinkage import is_calibrated, shrunk
+from workbench.quantizers.split_run import SplitRun
 from workbench.recipe import Recipe
 
-
-class SplitRun:
-    """The masks of a split on one matrix, made at once, or block by block as coding reaches the blocks."""
-
-    def __init__(self, split: Split, w: Tensor, moment: Tensor | None) -> None:
-        self.split = split
-        if not isinstance(split, BlockSplit):
-            self.masks = split.masks(w, moment)
-            return
-        self.columns = split.columns(moment, w.shape[1])
-        self.masks = [torch.zeros_like(w, dtype=torch.bool) for _ in range(split.parts)]
-        self.waiting = set(range(0, w.shape[1], split.block))
-
-    def reach(self, w: Tensor, start: int, stop: int) -> None:
-        """Make the masks of all blocks that columns `start:stop` of the current matrix lie in, once."""
-        if not isinstance(self.split, BlockSplit):
-            return
-        size = self.split.block
-        for first in range(start - start % size, stop, size):
-            if first in self.waiting:
-                self.waiting.remove(first)
-                for whole, own in zip(self.masks, self.split.masks_from(w, self.columns, first), strict=True):
-                    whole[:, first : first + size] = own
+LARGE = 1 << 22  # weights of a matrix from which on freed memory is given back in between
 
 
 class CoderRun:
@@ -71,7 +50,7 @@ class CoderRun:
         self.span, self.step = coder.span(self.cols), coder.step(self.cols)
         self.params: list[Params | None] = [None] * -(-self.cols // self.span)
         self.sweeps: list[Sweeps] = []
-        self.codes: dict[int, Tensor] = {}  # by first column; each entry lies in one span
+        self.codes = torch.empty(0)  # of the whole matrix in column order, filled as columns are coded
 
     def fit(self, w: Tensor, index: int) -> Params:
         """Fit span `index` on the matrix as it stands now, once."""
@@ -94,43 +73,47 @@ class CoderRun:
 
     def code(self, w: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         """Code columns `start:stop` and return their values."""
-        pieces, first = [], start
+        values, first = w.new_empty(len(w), stop - start), start
         while start < stop:
             index = start // self.span
             end = min(stop, (index + 1) * self.span)
             params, within = self.fit(w, index), slice(start - index * self.span, end - index * self.span)
+            own = slice(start - first, end - first)
             if metric is None:
-                self.codes[start] = self.coder.encode(w[:, start:end], params, within)
+                codes = self.coder.encode(w[:, start:end], params, within)
             else:
-                own = slice(start - first, end - first)
-                self.codes[start] = self.coder.encode_under(metric[own, own], w[:, start:end], params, within)
-            pieces.append(self.coder.decode(self.codes[start], params, within))
+                codes = self.coder.encode_under(metric[own, own], w[:, start:end], params, within)
+            values[:, own] = self.coder.decode(codes, params, within)
+            self.enter(codes, start)
             start = end
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+        return values
 
-    def all_codes(self) -> Tensor:
-        """Codes of the whole matrix in column order."""
-        return torch.cat([codes for _, codes in sorted(self.codes.items())], 1)
+    def enter(self, codes: Tensor, start: int) -> None:
+        """Enter the codes of columns from `start` on: pieces that are stored one by one scatter the memory."""
+        if not self.codes.numel():
+            self.codes = codes.new_empty(len(codes), -(-self.cols // self.step), *codes.shape[2:])
+        first = start // self.step
+        self.codes[:, first : first + codes.shape[1]] = codes
 
     def values(self) -> Tensor:
         """What the codes stand for at the mask's true positions, zero elsewhere."""
-        codes, per_span = self.all_codes(), -(-self.span // self.step)
+        per_span = -(-self.span // self.step)
         pieces = []
         for index, params in enumerate(cast(list[Params], self.params)):
             width = min(self.span, self.cols - index * self.span)
-            own = codes[:, index * per_span : (index + 1) * per_span]
+            own = self.codes[:, index * per_span : (index + 1) * per_span]
             pieces.append(self.coder.decode(own, params, slice(0, width)))
         return torch.cat(pieces, 1) * self.mask
 
     def refit(self, target: Tensor) -> None:
         """Let the coder improve its parameters for the codes it ended with."""
         params = cast(list[Params], self.params)
-        self.params = list(self.coder.refit(target, self.all_codes(), params, self.mask, self.moment))
+        self.params = list(self.coder.refit(target, self.codes, params, self.mask, self.moment))
 
     def pack(self, masked: bool) -> Packed:
         """The stored form; codes outside the mask are not stored when the split has several masks."""
         mask, (rows, cols) = self.mask if masked else None, self.mask.shape
-        return self.coder.pack(self.all_codes(), cast(list[Params], self.params), mask, (rows, cols))
+        return self.coder.pack(self.codes, cast(list[Params], self.params), mask, (rows, cols))
 
 
 def quantize_layer(
@@ -157,46 +140,69 @@ def quantize_layer(
     begin = time.perf_counter()
     check_inputs(weight, moment)
     check_recipe(recipe, moment)
-    original, h = weight.detach().to(torch.float32), usable_moment(moment, tokens, recipe)
-    transform, split = cast(Transform, recipe.transform), cast(Split, recipe.split)
-    coders, correction = cast(tuple[Coder, ...], recipe.coders), cast(Correction, recipe.correction)
+    h = usable_moment(moment, tokens, recipe)
+    transform, correction = cast(Transform, recipe.transform), cast(Correction, recipe.correction)
 
+    weight = weight.detach()
+    w = weight.to(torch.float32)
     if state is None:
-        state = yield from learn_transform(original, h, recipe, shared)
-    w = transform.forward(original, state)
+        state = yield from learn_transform(w, h, recipe, shared)
+    w = transform.forward(w, state)
     h_inner = None if h is None else transform.moment(h, state)
-    division = SplitRun(split, w, h_inner)
-    if shared is None:
-        shared = [coder.prepare([w]) for coder in coders]
-    runs = [CoderRun(i, *args, h_inner) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
-    camera = Camera(w)
-    coded = yield from code_columns(w, h_inner, division, runs, cast(Assignment, recipe.assignment), camera)
-    film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in codebook_rounds(run.shared)))
-    for run in runs:
-        run.refit(w - sum(other.values() for other in runs if other is not run))
-    children = [run.pack(masked=len(runs) > 1) for run in runs]
-    inner = split.pack(division.masks, children)
+    inner, film, picture, nominal = yield from code_matrix(w, h_inner, recipe, shared)
+    give_back(w)
     decoded = reference.decode(inner)
-    film = film.then("refit", camera.picture(decoded))
+    film = film.then("refit", picture(decoded))
     yield Snapshot("refit", w.shape[1], w.shape[1], {"film": film}, decoded)
     extra = correction.fit(w - decoded, h_inner)
     if extra is not None:
         inner = Packed("sum", inner.rows, inner.cols, children=(inner, extra))
         decoded = reference.decode(inner)
-        film = film.then("correction", camera.picture(decoded))
+        film = film.then("correction", picture(decoded))
         yield Snapshot("correction", w.shape[1], w.shape[1], {"film": film}, decoded)
+    del w, h_inner  # a large matrix takes as much memory as all that is not quantized
     packed = transform.pack(cast(Activations, recipe.activations).pack(inner), state)
-    decoded = reference.decode(packed)
+    if packed is not inner:
+        del decoded
+        decoded = reference.decode(packed)
     return QuantizedLayer(
         name=name,
         packed=packed,
         recipe=recipe,
-        ledger=ledger(packed, nominal_bits(coders, division.masks, children)),
-        relative_error=relative_error(original, decoded),
-        output_error=output_error(original, decoded, moment.float()) if measured and is_calibrated(moment) else None,
+        ledger=ledger(packed, nominal),
+        relative_error=relative_error(weight, decoded),
+        output_error=output_error(weight, decoded, moment.float()) if measured and is_calibrated(moment) else None,
         seconds=time.perf_counter() - begin,
         tokens=tokens if uses_moment(recipe) else None,
     )
+
+
+def code_matrix(
+    w: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None
+) -> Generator[Snapshot, None, tuple[Packed, Film, Callable[[Tensor], Picture], float]]:
+    """Split and code a matrix in its basis: the stored form, its film with the camera's `picture`, and the nominal bits.
+
+    Masks, codes and the coded matrix are let go on return.
+    """
+    split, coders = cast(Split, recipe.split), cast(tuple[Coder, ...], recipe.coders)
+    division = SplitRun(split, w, moment)
+    if shared is None:
+        shared = [coder.prepare([w]) for coder in coders]
+    runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
+    camera = Camera(w)
+    coded = yield from code_columns(w, moment, division, runs, cast(Assignment, recipe.assignment), camera)
+    film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in codebook_rounds(run.shared)))
+    del coded
+    refit_all(runs, w)
+    children = [run.pack(masked=len(runs) > 1) for run in runs]
+    return split.pack(division.masks, children), film, camera.picture, nominal_bits(coders, division.masks, children)
+
+
+def refit_all(runs: Sequence[CoderRun], w: Tensor) -> None:
+    """Let each coder improve its parameters for what the others leave of the matrix."""
+    for run in runs:
+        others = [other.values() for other in runs if other is not run]
+        run.refit(w - sum(others) if others else w)
 
 
 def fit_transform(
@@ -267,20 +273,13 @@ class InLoop:
         runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(self.coders, division.masks, shared, strict=True))]
         for _ in code_columns(w, moment, division, runs, self.assignment):
             pass
-        for run in runs:
-            run.refit(w - sum(other.values() for other in runs if other is not run))
+        refit_all(runs, w)
         self.runs = runs
         return sum((run.values() for run in runs), torch.zeros_like(w))
 
     def nearest(self, w: Tensor) -> Tensor:
         """The values of the nearest codes, with the masks and parameters of the last call."""
         return sum((run.code(w, 0, w.shape[1]) * run.mask for run in self.runs), torch.zeros_like(w))
-
-
-def codebook_rounds(shared: Params) -> list[tuple[float, ...]]:
-    """The losses of each codebook that `Coder.prepare` has trained, round by round."""
-    rounds = shared.get("rounds")
-    return [] if rounds is None else [tuple(own[own.isfinite()].tolist()) for own in rounds]
 
 
 def code_columns(
@@ -324,11 +323,18 @@ def code_columns(
         sweeps = [sweeps for run in runs for sweeps in run.told()]
         while fresh:
             columns = fresh.pop()
-            lost[columns] = (current[:, columns] - w[:, columns]).double().square().sum(0)
-            size[columns] = w[:, columns].double().square().sum(0)
+            lost[columns] = column_energies(w, columns, current)
+            size[columns] = column_energies(w, columns)
         detail = {"sweeps": sweeps, "relative_error": part_of(lost.sum().item(), size.sum().item())}
+        give_back(w)
         yield Snapshot("block", int(coded.sum()), cols, detail, current.clone())
     return current
+
+
+def give_back(w: Tensor) -> None:
+    """Give back to the system what the work on a large matrix has freed: pieces of it scatter the memory."""
+    if w.numel() > LARGE:
+        release_memory()
 
 
 def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
@@ -336,7 +342,7 @@ def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Seq
     total = 0.0
     for coder, mask, child in zip(coders, masks, children, strict=True):
         own = coder.nominal_bits
-        total += ledger(child, 0.0).bits_per_weight if own is None else own * (int(mask.sum()) / mask.numel())
+        total += ledger(child, 0.0).bits_per_weight if own is None else own * (int(mask.count_nonzero()) / mask.numel())
     return round(total, FIGURES)
 
 

@@ -1,7 +1,8 @@
 """What a long run will take, before it starts: memory, disk and time, measured on a small part of it."""
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ from workbench.recipe import LayerPlan, Recipe
 
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
+    from workbench.models.text import Text
 
 TRIED_WEIGHTS = 1 << 18  # that are quantized to see how fast a recipe is
 TRIED_WIDTH = 512  # of the matrix product that is timed
@@ -26,21 +28,23 @@ BLOCK_RUNS = 11
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a run takes: bytes of memory at its peak and on disk, and seconds. Learning and refinement come on top of these."""
+    """What a run takes: bytes of memory at its peak and on disk, and seconds. Learning and refinement come on top of these.
 
+    `work` says what there is to do, such as "1,000 weights to quantize".
+    """
+
+    work: str
     memory: int
     disk: int
     seconds: float
-    weights: int
-    learns: bool
+    learns: bool = False
 
     def __str__(self) -> str:
         least = "at least " if self.learns else "about "
         free = psutil.virtual_memory().available
-        return (
-            f"{self.weights:,} weights to quantize: about {spell_bytes(self.memory)} of memory ({spell_bytes(free)} free), "
-            f"{spell_bytes(self.disk)} on disk, {least}{spell_time(self.seconds)}"
-        )
+        disk = f", {spell_bytes(self.disk)} on disk" if self.disk else ""
+        memory = f"about {spell_bytes(self.memory)} of memory ({spell_bytes(free)} free)"
+        return f"{self.work}: {memory}{disk}, {least}{spell_time(self.seconds)}"
 
 
 def spell_bytes(number: float) -> str:
@@ -85,7 +89,50 @@ def estimate(model: "ModelHandle", recipe: Recipe | LayerPlan, layers: str = "*"
     memory = psutil.Process().memory_info().rss + block * (2 if tokens else 1) + hidden + moments + stored
     reading = 2 * weights * tokens * BLOCK_RUNS / multiply_speed() if tokens else 0.0
     rest = model.stored_bytes - sum(size * stored_width(model, name) for name, size in sizes.items())
-    return Preflight(int(memory), int(stored + max(rest, 0)), coding + reading, weights, any(map(learns, chosen.values())))
+    disk, learned = int(stored + max(rest, 0)), any(map(learns, chosen.values()))
+    return Preflight(f"{weights:,} weights to quantize", int(memory), disk, coding + reading, learned)
+
+
+def estimate_reading(model: "ModelHandle", tokens: int, windows: int, times: float = 1.0) -> Preflight:
+    """Estimate how long the model takes to read `windows` windows of a text, `tokens` tokens in all, `times` times.
+
+    A model that streams reads its weight files once for each window; one layer is read here to see how fast.
+    """
+    sizes = {name: model.layer(name).rows * model.layer(name).cols for name in model.layer_names}
+    weights, longest = sum(sizes.values()), min(tokens, model.context)
+    seconds = 2 * weights * tokens / multiply_speed()
+    beside = sum(math.prod(shape) for shape in model.shapes.values()) - weights
+    held = 4 * max_sum((model.layer(name).block, size) for name, size in sizes.items()) if model.streams else 4 * weights
+    if model.streams:
+        seconds += windows * weights * reading_seconds(model, next(iter(sizes)))
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
+    memory = psutil.Process().memory_info().rss + held + beside * (2 if model.streams else 4) + 2 * 4 * longest * vocabulary
+    return Preflight(f"{times * tokens:,.0f} tokens to read", int(memory), 0, times * seconds)
+
+
+def text_size(model: "ModelHandle", text: "Text", tokens: int | None) -> tuple[int, int]:
+    """How many tokens are read of a text, `tokens` at most, and in how many windows."""
+    read = windows = 0
+    for document in text.documents:
+        length = model.encode(document).shape[1]
+        length = length if tokens is None else min(length, tokens - read)
+        read, windows = read + length, windows + -(-length // model.context)
+        if read == tokens:
+            break
+    return read, windows
+
+
+def reading_seconds(model: "ModelHandle", name: str) -> float:
+    """Seconds that one weight takes to be read from its file and made float32."""
+    begin = time.perf_counter()
+    weight = model.weight(name).float()
+    return (time.perf_counter() - begin) / weight.numel()
+
+
+def together(work: str, parts: Sequence[Preflight]) -> Preflight:
+    """What several runs take, one after the other."""
+    memory, disk = max(part.memory for part in parts), sum(part.disk for part in parts)
+    return Preflight(work, memory, disk, sum(part.seconds for part in parts), any(part.learns for part in parts))
 
 
 def try_recipe(model: "ModelHandle", name: str, recipe: Recipe) -> tuple[float, float]:

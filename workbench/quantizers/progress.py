@@ -57,3 +57,4 @@ class Place:
             except StopIteration as stop:
                 return stop.value
             yield self.progress(event, snapshot)
+            del snapshot  # it may hold a whole matrix

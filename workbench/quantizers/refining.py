@@ -9,8 +9,8 @@ from torch import Tensor
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.block_run import BlockRun, Seen
 from workbench.quantizers.contract import Assignment, Snapshot
+from workbench.quantizers.distance import output_error, relative_error
 from workbench.quantizers.learning.refine import QuantizedBlock, Refinement
-from workbench.quantizers.lost_energy import output_error, relative_error
 from workbench.recipe import Recipe
 
 

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from workbench.calibration import windows
+from workbench.calibration import gaps_of, is_sparse, windows
 from workbench.errors import RecipeError
 from workbench.models.block_pass import Call, hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.block_run import BlockRun, Seen, rounded_inputs
 from workbench.quantizers.contract import Params, Snapshot, Transform
+from workbench.quantizers.distance import relative_error
 from workbench.quantizers.finished import Finished
+from workbench.quantizers.layer import is_measured
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.refine import QuantizedBlock
-from workbench.quantizers.lost_energy import relative_error
 from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, quantize_layer
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.refining import RefinedBlock, aim_of, measured, refine
@@ -57,16 +58,18 @@ class BlockSequence:
         store: Store | None,
     ) -> None:
         self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
-        self.head = next((name for name in model.optional_names if name in chosen), None)
-        check_head(self.head, chosen)
+        self.head, self.embedding = (name if name in chosen else None for name in (model.head_name, model.embedding_name))
+        for name in (self.head, self.embedding):
+            check_outside(name, chosen)
         self.row = BlockRow(model)
         self.windows = list(windows(model, text, tokens, seed))
         seen = sum(window.shape[1] for window in self.windows)
-        self.calibration = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
+        self.calibration: dict[str, Any] = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
         made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
         self.finished = Finished(store, made_from)
         self.changed_tensors: dict[str, Tensor] = {}
         self.unreached: list[str] = []
+        self.sparse: dict[str, int] = {}
         self.steps_left: Iterator[int] = iter(())
         transforms = {name: cast(Transform, recipe.transform) for name, recipe in chosen.items()}
         self.late = {name for name, own in transforms.items() if isinstance(own, Learned) and own.inputs == "quantized"}
@@ -80,8 +83,8 @@ class BlockSequence:
         return 2 if self.looks_first else 1
 
     def facts(self) -> dict[str, Any]:
-        """How the model was calibrated; `unreached` names layers that needed calibration and saw no token, such as experts."""
-        return {**self.calibration, **({"unreached": list(self.unreached)} if self.unreached else {})}
+        """How the model was calibrated; layers that needed it and saw no token, or too few: see `CalibrationStats.facts`."""
+        return {**self.calibration, **gaps_of(self.unreached, self.sparse)}
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The whole run."""
@@ -91,7 +94,8 @@ class BlockSequence:
 
     def run(self, index: int, block: nn.Module, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
         """Block `index` at work on what it is called with in the quantized and in the original model."""
-        layers = {name: block.get_submodule(self.row.within(index, name)) for name in self.row.layers[index]}
+        names = [*self.row.layers[index], *(name for name in self.row.routers[index] if name in self.chosen)]
+        layers = {name: block.get_submodule(self.row.within(index, name)) for name in names}
         experts = {name for name in layers if self.model.layer(name).expert is not None}
         return BlockRun(block, layers, calls, original_calls, dict(block.named_parameters()), experts)
 
@@ -177,8 +181,11 @@ class BlockSequence:
     def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
-        text, original = self.row.start(self.windows, self.head), self.row.start(self.windows, self.head)
         self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
+        original = self.row.start(self.windows, self.head)  # at once up to the first block: with the original embedding
+        if self.embedding is not None:
+            done[self.embedding] = yield from self.quantize_embedding(self.embedding)
+        text = self.row.start(self.windows, self.head)
         reached: set[int] = set()
         for index in self.row.visit(text, original):
             reached.add(index)
@@ -212,6 +219,16 @@ class BlockSequence:
         """The next step of the second pass."""
         count = len(self.chosen) + len(self.learning()) + len(self.refining())
         return Place(name, next(self.steps_left), count, self.phases - 1, self.phases)
+
+    def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
+        """The token embedding by its weights alone, before the blocks, which then read what it gives them."""
+        place, result = self.place(name), self.finished.layer(name)
+        if result is None:
+            result = self.scopes.mark((yield from self.quantize(place, None, {})))
+            self.finished.keep_layer(result)
+        self.row.put(name, result.weight())
+        yield place.progress("done", result=result)
+        return result.on_disk() if self.model.streams else result
 
     def quantize_block(
         self, run: BlockRun, states: dict[str, Params], rounding: ExitStack
@@ -251,10 +268,13 @@ class BlockSequence:
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
         aim, moment, tokens = aim_of(recipe, weight, seen), seen.moment if seen else None, seen.tokens if seen else 0
+        measurable = is_measured(self.model.layer(name))
         if moment is None and needs_moment(recipe):
-            self.unreached.append(name)
+            self.unreached += [name] if measurable else []
             moment = unseen(weight.shape[1])
-        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens)
+        elif seen is not None and needs_moment(recipe) and is_sparse(tokens, weight.shape[1], self.calibration["tokens"]):
+            self.sparse[name] = tokens
+        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens, measured=measurable)
         result = yield from place.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
 
@@ -268,7 +288,8 @@ class BlockSequence:
 
     def blocks_of(self, names: Collection[str]) -> list[int]:
         """The blocks that one of these layers is in."""
-        return [index for index, layers in enumerate(self.row.layers) if not set(layers).isdisjoint(names)]
+        pairs = enumerate(zip(self.row.layers, self.row.routers, strict=True))
+        return [index for index, (layers, routers) in pairs if not {*layers, *routers}.isdisjoint(names)]
 
     def refine(
         self,
@@ -320,13 +341,13 @@ class BlockSequence:
         return layer
 
 
-def check_head(head: str | None, chosen: Mapping[str, Recipe]) -> None:
-    """Raise RecipeError where the output head has a recipe that learns from the output of a block, which it is not in."""
-    recipe = chosen.get(head or "")
+def check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
+    """Raise RecipeError where a layer outside of the blocks has a recipe that learns from the output of a block."""
+    recipe = chosen.get(name or "")
     if recipe is None or not (recipe.refines or isinstance(recipe.transform, Learned)):
         return
     part = f"refinement {recipe.refinement.name!r}" if recipe.refines else f"transform {recipe.transform.name!r}"
-    raise RecipeError(f"{part} works on the output of a block, and {head!r} is in none; give it a recipe without, by a plan.")
+    raise RecipeError(f"{part} works on the output of a block, and {name!r} is in none; give it a recipe without, by a plan.")
 
 
 def by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:

@@ -104,7 +104,8 @@ class TransformedWeights(Sequence[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         name = self.layers[index]
-        moment = usable_moment(moment_of(name, self.recipe, self.stats), tokens_of(name, self.stats), self.recipe)
+        own = moment_of(self.model.layer(name), self.recipe, self.stats)
+        moment = usable_moment(own, tokens_of(name, self.stats), self.recipe)
         weight = self.model.weight(name)
         check_inputs(weight, moment)
         transform, w = cast(Transform, self.recipe.transform), weight.float()

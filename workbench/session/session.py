@@ -226,7 +226,7 @@ class Session:
             result, errors = (yield from self._layer_steps(layer, recipe)), NOTHING
         else:
             some, stats = self.shared.weight(layer)[list(rows)], (yield from self.shared.stats_steps())
-            result = yield from quantize_weight_steps(some, layer, recipe, stats, measured=False)
+            result = yield from quantize_weight_steps(some, self.model.layer(layer), recipe, stats, measured=False)
             errors = row_errors(some, result)
         self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of, errors)
         return self._preview

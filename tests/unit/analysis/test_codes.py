@@ -12,7 +12,7 @@ from workbench.kernels.packed import Packed, ledger
 from workbench.presets import recipe
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import finish
-from workbench.quantizers.lost_energy import relative_error
+from workbench.quantizers.distance import relative_error
 from workbench.quantizers.pipeline import quantize_layer
 
 ROWS, COLS, LENGTH, ENTRIES = 12, 18, 4, 8  # the last vector of a row is two columns short

@@ -22,7 +22,7 @@ from workbench.errors import ModelError
 from workbench.models import ModelHandle
 from workbench.models.derived_text import DERIVED, derive
 from workbench.models.text import Text
-from workbench.quantizers.lost_energy import output_error
+from workbench.quantizers.distance import output_error
 from workbench.views import mixture as views
 
 LAYER = "model.layers.2.self_attn.o_proj"

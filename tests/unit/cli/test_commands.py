@@ -99,6 +99,18 @@ def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> 
     assert "lm_head (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
 
 
+def test_quantize_the_embedding_too(command: Callable[..., Said], tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.down_proj,lm_head,*.embed_tokens", "--output-error"]
+    said = command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words)
+    assert "lm_head is tied to model.embed_tokens: one packed matrix serves both, and counts once" in said.out
+    assert "was tied" not in said.out
+    facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words, "--json").out)
+    assert (facts["tied"], facts["untied"]) == ({"lm_head": "model.embed_tokens"}, [])
+    assert [row["name"] for row in facts["layers"]] == [LAYER, "model.embed_tokens"]
+    assert [row["output_error"] is None for row in facts["layers"]] == [False, True]
+    assert "model.embed_tokens (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
+
+
 def test_every_figure_says_what_it_is_of(command: Callable[..., Said], story: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "out", ["--recipe", "rtn:bits=4,group=64", "--layers", "*.mlp.*", "--tokens", 100, "--json"]
     made = json.loads(command("quantize", "builtin", "--out", out, *words).out)

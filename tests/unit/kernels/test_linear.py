@@ -10,7 +10,8 @@ from torch import nn
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import KernelError
 from workbench.kernels import reference
-from workbench.kernels.linear import PackedLinear, resident_bytes, warm_up
+from workbench.kernels.linear import PackedLinear, warm_up
+from workbench.kernels.matrix import resident_bytes
 from workbench.kernels.packed import Packed
 
 

@@ -96,3 +96,23 @@ def test_an_expert_without_tokens_is_quantized_all_the_same(folders: dict[str, P
     more = stats + calibrate(model, wb.text("evaluation"), tokens=64)
     assert set(more.unreached) < set(stats.unreached)
     assert set(more) | set(more.unreached) == set(model.layer_names)
+
+
+def test_experts_with_fewer_tokens_than_inputs_are_told(folders: dict[str, Path]) -> None:
+    model = open_model(folders["mixtral"])
+    stats = calibrate(model, wb.text("calibration"), tokens=40)
+    assert stats.sparse
+    for name, own in stats.items():
+        cols = model.layer(name).cols
+        assert (name in stats.sparse) == (own.tokens < min(cols, 40)), (name, own.tokens, cols)
+    assert all(model.layer(name).expert is not None for name in stats.sparse)  # all others see every token
+    result = wb.quantize_model(model, wb.recipe("gptq", bits=3), stats)
+    least, tokens = min(stats.sparse.items(), key=lambda pair: pair[1])
+    sentence = result.calibration_gaps()[-1]
+    assert sentence.startswith(f"{len(stats.sparse)} of {len(result.layers)} layers saw fewer tokens than they have inputs")
+    assert f"{least}, {tokens} for {model.layer(least).cols} inputs" in sentence
+    in_sequence = wb.quantize_model(model, wb.recipe("gptq", bits=3), text=wb.text("calibration"), tokens=40)
+    assert set(in_sequence.calibration["sparse"]) <= set(experts(model))
+    assert any("fewer tokens" in gap for gap in in_sequence.calibration_gaps())
+    plenty = wb.quantize_model(model, wb.recipe("gptq", bits=3), calibrate(model, wb.text("calibration"), tokens=2048))
+    assert not plenty.calibration_gaps()

@@ -8,7 +8,7 @@ from tests.battery.cases import correlated, gaussian
 from workbench import presets
 from workbench.errors import RecipeError
 from workbench.quantizers.contract import finish
-from workbench.quantizers.lost_energy import output_error
+from workbench.quantizers.distance import output_error
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.quantizers.shrinkage import (
     calibration_facts,

@@ -4,7 +4,7 @@ import pytest
 
 from tests.battery.cases import correlated, gaussian
 from workbench import presets
-from workbench.quantizers.lost_energy import relative_error
+from workbench.quantizers.distance import relative_error
 from workbench.quantizers.pipeline import quantize_layer
 
 

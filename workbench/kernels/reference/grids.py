@@ -51,7 +51,7 @@ class Uniform(Format):
         scale = packed.tensors["scale"]
         code = codes(packed, "codes", bits, mask)[0].to(torch.float32)
         code -= cls.zeros(packed)
-        return only(mask, over_columns(scale, span, packed.cols) * code)
+        return only(mask, code.mul_(over_columns(scale, span, packed.cols)))
 
     @classmethod
     def zeros(cls, packed: Packed) -> Tensor:

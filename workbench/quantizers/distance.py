@@ -1,10 +1,21 @@
-"""What an error costs: the share of a matrix's energy, or of that of its output, that is lost."""
+"""How far a coded matrix is from the original: energies of errors, a part of the matrix at a time, in float64."""
 
 import torch
 from torch import Tensor
 
 ROWS = 512  # rows whose output error is worked out at once
+COLUMNS = 128  # columns whose energy is worked out at once
 PIECE = 1 << 22  # numbers that are compared at a time
+
+
+def column_energies(w: Tensor, columns: slice, other: Tensor | None = None) -> Tensor:
+    """Squared norms, float64, of some columns of `w`, or of what `other` differs from them by; a few columns at a time."""
+    energies = []
+    for start in range(columns.start, columns.stop, COLUMNS):
+        part = slice(start, min(start + COLUMNS, columns.stop))
+        values = w[:, part] if other is None else other[:, part] - w[:, part]
+        energies.append(values.double().square().sum(0))
+    return torch.cat(energies)
 
 
 def relative_error(w: Tensor, decoded: Tensor) -> float:
@@ -12,8 +23,9 @@ def relative_error(w: Tensor, decoded: Tensor) -> float:
     size = lost = 0.0
     rows = max(PIECE // max(w.shape[1], 1), 1)  # a large matrix is not held in float64 as a whole
     for original, values in zip(w.split(rows), decoded.split(rows), strict=True):
-        size += original.double().square().sum().item()
-        lost += (values - original).double().square().sum().item()
+        single = original.float()
+        size += single.double().square().sum().item()
+        lost += (values - single).double().square().sum().item()
     return part_of(lost, size)
 
 
@@ -21,7 +33,8 @@ def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
     """tr(E H Eᵀ)/tr(W H Wᵀ): the share of the layer's output energy that is lost on the calibration text."""
     size = lost = 0.0
     for rows, values in zip(w.split(ROWS), decoded.split(ROWS), strict=True):
-        both = torch.cat([rows, values - rows])  # the moment of a wide layer is read once for both
+        single = rows.float()
+        both = torch.cat([single, values - single])  # the moment of a wide layer is read once for both
         energy = ((both @ h) * both).sum(1, dtype=torch.float64)
         size, lost = size + energy[: len(rows)].sum().item(), lost + energy[len(rows) :].sum().item()
     return part_of(lost, size)
