@@ -1,6 +1,5 @@
 """Below one bit: one layer by BTC-LLM in depth: `panel serve apps/codebook.py [--args MODEL]`."""
 
-import os
 import sys
 
 import panel as pn
@@ -19,5 +18,5 @@ def app(source: str) -> pn.viewable.Viewable:
 
 
 if pn.state.served:
-    named = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("WORKBENCH_MODEL", "builtin")
+    named = sys.argv[1] if len(sys.argv) > 1 else "builtin"
     app(named).servable(title="workbench · codebook")

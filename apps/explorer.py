@@ -1,9 +1,5 @@
-"""The explorer as a Panel app: `panel serve apps/explorer.py [--args MODEL]`; the built-in model when none is named.
+"""The explorer as a Panel app: `panel serve apps/explorer.py [--args MODEL]`; the built-in model when none is named."""
 
-`workbench explore MODEL` names the model by the environment variable WORKBENCH_MODEL.
-"""
-
-import os
 import sys
 
 import panel as pn
@@ -17,5 +13,5 @@ def app(source: str) -> pn.viewable.Viewable:
 
 
 if pn.state.served:
-    named = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("WORKBENCH_MODEL", "builtin")
+    named = sys.argv[1] if len(sys.argv) > 1 else "builtin"
     app(named).servable(title="workbench")

@@ -1,9 +1,12 @@
 """The bit ledger: every stored item of a layer or model, its bits and why it is there."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from workbench.errors import ArtifactError
+from workbench.json_value import JsonValue, as_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,13 @@ class BitEntry:
     bits: float
     why: str
     shared_by: int = 1
+
+    @classmethod
+    def read(cls, value: JsonValue) -> "BitEntry":
+        """One entry of a ledger that was written."""
+        shared = value.find("shared_by")
+        words = value.get("item").as_text(), value.get("bits").as_number(0), value.get("why").as_text()
+        return cls(*words, 1 if shared is None else shared.as_whole(1))
 
 
 @dataclass(frozen=True)
@@ -71,9 +81,11 @@ class BitLedger:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "BitLedger":
-        """The inverse of `to_dict`."""
-        return cls(tuple(BitEntry(**e) for e in data["entries"]), data["weights"], data["nominal_bits"])
+    def from_dict(cls, data: Mapping[str, Any] | JsonValue) -> "BitLedger":
+        """The inverse of `to_dict`; ArtifactError for a field that is missing or of another type."""
+        value = as_value(data, "the ledger", ArtifactError)
+        entries = tuple(BitEntry.read(entry) for entry in value.get("entries").elements())
+        return cls(entries, value.get("weights").as_whole(1), value.get("nominal_bits").as_number(0))
 
     @classmethod
     def merge(cls, ledgers: Iterable["BitLedger"]) -> "BitLedger":

@@ -7,10 +7,12 @@ among the jobs of many visitors.
 
 import logging
 import math
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -54,15 +56,58 @@ class Counted:
         return self.done / self.total
 
 
+class Turns:
+    """Lets a few steps run at once: more would only take time from each other and from the page that shows them.
+
+    Next is the owner who was served longest ago, so that one who asks for much does not keep the others waiting. Whoever has
+    waited `patience` seconds goes in any case: what is at work may wait for a lock that this one holds.
+    """
+
+    def __init__(self, slots: int, patience: float = 2.0) -> None:
+        self.slots, self.patience = slots, patience
+        self._waiting: list[Hashable] = []
+        self._served: dict[Hashable, int] = {}
+        self._busy = self._turn = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, owner: Hashable) -> Iterator[None]:
+        """Wait for the turn of this owner, and have it for the body."""
+        with self._changed:
+            self._waiting.append(owner)
+            self._changed.wait_for(lambda: self._busy < self.slots and self._first() == owner, self.patience)
+            self._waiting.remove(owner)
+            self._busy, self._turn = self._busy + 1, self._turn + 1
+            self._served[owner] = self._turn
+            while len(self._served) > REMEMBERED:
+                del self._served[min(self._served, key=self._served.__getitem__)]
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
+    def _first(self) -> Hashable:
+        return min(self._waiting, key=lambda owner: self._served.get(owner, 0))
+
+
+REMEMBERED = 1000  # owners of whom it is known when they were served
+TURNS = Turns(os.cpu_count() or 1)
+
+
 class Job(Generic[T]):
     """One run of `steps()`, a generator that yields steps and returns the result.
 
     `cancel` takes effect after the step at hand: the generator is closed and `latest` stays. `resume` calls `steps` again, so a
-    callable that remembers what it finished continues there. Callbacks of `on_change` run in the thread of the job.
+    callable that remembers what it finished continues there. Callbacks of `on_change` run in the thread of the job. Every step
+    waits for its turn among those of all jobs, see `Turns`; `owner` says whose jobs share one (alone, a job is its own).
     """
 
     def __init__(self, steps: Callable[[], Generator[Any, None, T]], name: str = "job") -> None:
         self.steps, self.name = steps, name
+        self.owner: Hashable = None
         self.latest: Any = None
         self.progress = 0.0
         self.error: Exception | None = None
@@ -178,13 +223,18 @@ class Job(Generic[T]):
         try:
             while not self._stop.is_set():
                 try:
-                    self._see(next(run))
+                    self._see(self._next_step(run))
                 except StopIteration as end:
                     self._result, self.progress = end.value, 1.0
                     return Status.DONE
             return Status.CANCELLED
         finally:
             run.close()
+
+    def _next_step(self, run: Generator[Any, None, T]) -> Any:
+        """One step, when it is this job's turn."""
+        with TURNS.take(self.owner if self.owner is not None else id(self)):
+            return next(run)
 
     def _see(self, step: Any) -> None:
         self.latest = step

@@ -7,16 +7,21 @@ that change nothing about activations and blocks, which recipes written before t
 import dataclasses
 import fnmatch
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from workbench import registry
 from workbench.errors import RecipeError
+from workbench.json_value import JsonValue, as_value, brief, parse, read
 
 VERSION = 1
 UNREFINED = "none"
 SHRINKAGE = 0.1
+PARTS = ("transform", "split", "coders", "assignment", "correction")
+LATER_PARTS = ("activations", "refinement")  # which recipes of earlier releases have not
+CUSTOM = "custom"  # the name of a recipe that is no preset's
 
 
 def setting(
@@ -58,9 +63,9 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
     wanted = type(field.default)
     right_type = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
     if not right_type or (isinstance(value, bool) and wanted is not bool):
-        raise RecipeError(f"{owner}: {field.name} is {value!r}; a value of type {wanted.__name__} is needed.")
+        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; a value of type {wanted.__name__} is needed.")
     if limits.get("choices") is not None and value not in limits["choices"]:
-        raise RecipeError(f"{owner}: {field.name} is {value!r}; use one of {', '.join(map(str, limits['choices']))}.")
+        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; use one of {', '.join(map(str, limits['choices']))}.")
     low, high = limits.get("low"), limits.get("high")
     # written so that NaN, which compares false with everything, is out of range too
     above = low is None or value >= low
@@ -70,7 +75,7 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
             allowed = f"at least {low}" if high is None else f"at most {high}"
         else:
             allowed = f"from {low} to {high}"
-        raise RecipeError(f"{owner}: {field.name} is {value!r}; it must be {allowed}.")
+        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; it must be {allowed}.")
 
 
 def no_refinement() -> Part:
@@ -102,7 +107,7 @@ class Recipe:
     activations: Part = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))
     refinement: Part = dataclasses.field(default_factory=no_refinement)
     seed: int = 0
-    name: str = "custom"
+    name: str = CUSTOM
     settings: tuple[tuple[str, Any], ...] = ()
     shrinkage: float = shrinkage_setting()
 
@@ -116,7 +121,7 @@ class Recipe:
 
     def replace(self, **parts: Any) -> "Recipe":
         """A copy with some parts exchanged; it is no longer the named preset."""
-        return dataclasses.replace(self, **{"name": "custom", "settings": (), **parts})
+        return dataclasses.replace(self, **{"name": CUSTOM, "settings": (), **parts})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with a version."""
@@ -138,40 +143,47 @@ class Recipe:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; an unknown version, part or field is a RecipeError."""
-        if data.get("version") != VERSION:
-            raise RecipeError(unread("recipe", data))
+    def from_dict(cls, data: Mapping[str, Any] | JsonValue) -> "Recipe":
+        """The inverse of `to_dict`; an unknown version, part or field is a RecipeError.
+
+        It keeps the name of a preset only where the preset has these parts with these settings.
+        """
+        value = as_value(data, "the recipe", RecipeError)
+        value.check_version("recipe", VERSION)
+        value.check_names("version", "name", "settings", "seed", *PARTS, *LATER_PARTS)
+        needed = f"it needs {', '.join(PARTS)}"
+        parts: dict[str, Any] = {kind: read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
+        parts |= {kind: read_part(kind, later) for kind in LATER_PARTS if (later := value.find(kind)) is not None}
+        coders = tuple(read_part("coder", coder) for coder in value.get("coders", needed).elements())
+        seed = value.find("seed")
+        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole())
+        name, settings = value.find("name"), value.find("settings")
+        return recipe.named(
+            CUSTOM if name is None else name.as_text(),
+            {**before, **({} if settings is None else {key: setting.as_scalar() for key, setting in settings.items()})},
+        )
+
+    def named(self, name: str, settings: Mapping[str, Any]) -> "Recipe":
+        """The same recipe as the preset `name` with these settings, if that has exactly these parts; else a custom one."""
+        plain = self.replace()
         try:
-            return cls(
-                transform=part_from_dict("transform", data["transform"]),
-                split=part_from_dict("split", data["split"]),
-                coders=tuple(part_from_dict("coder", coder) for coder in data["coders"]),
-                assignment=part_from_dict("assignment", data["assignment"]),
-                correction=part_from_dict("correction", data["correction"]),
-                activations=part_from_dict("activations", data.get("activations", {"part": "keep"})),
-                refinement=part_from_dict("refinement", data.get("refinement", {"part": UNREFINED})),
-                seed=data.get("seed", 0),
-                name=data.get("name", "custom"),
-                settings=tuple(data.get("settings", {}).items()),
-                shrinkage=data.get("shrinkage", 0.0),  # recipes were written without when there was none
-            )
-        except KeyError as error:
-            needed = "transform, split, coders, assignment, correction"
-            raise RecipeError(f"the recipe has no {error.args[0]!r}; it needs {needed}.") from None
+            preset = registry.make("preset", name, **settings).recipe()
+        except RecipeError:
+            return plain
+        return dataclasses.replace(plain, name=preset.name, settings=preset.settings) if preset.replace() == plain else plain
 
     def to_json(self) -> str:
         """`to_dict` as indented JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> "Recipe":
         """The inverse of `to_json`."""
-        return cls.from_dict(parsed("recipe", text))
+        return cls.from_dict(parse(text, "the recipe", RecipeError))
 
     def code(self) -> str:
         """Python that makes this recipe again, after `import workbench as wb`."""
-        if self.name != "custom":
+        if self.name != CUSTOM:
             settings = "".join(f", {key}={value!r}" for key, value in self.settings)
             return f"wb.recipe({self.name!r}{settings})"
         coders = "".join(f"{coder.code()}, " for coder in self.coders)
@@ -192,26 +204,19 @@ class Recipe:
         )
 
 
-def part_from_dict(kind: str, data: dict[str, Any]) -> Part:
+def part_from_dict(kind: str, data: Mapping[str, Any]) -> Part:
     """The inverse of `Part.to_dict`."""
-    fields = dict(data)
-    return registry.make(kind, fields.pop("part"), **fields)
+    return read_part(kind, as_value(data, f"the {kind}", RecipeError))
 
 
-def parsed(what: str, text: str) -> dict[str, Any]:
-    """JSON text as a document; RecipeError where it is none."""
+def read_part(kind: str, value: JsonValue) -> Part:
+    """A part of a recipe as it was written; RecipeError for what is none."""
+    name = value.get("part", "it needs the part's name").as_text()
+    fields = {field: setting.as_scalar() for field, setting in value.items() if field != "part"}
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"the {what} is not JSON: {error}.") from None
-    if not isinstance(data, dict):
-        raise RecipeError(f"the {what} is a JSON {type(data).__name__}; it must be an object with a version.")
-    return data
-
-
-def unread(what: str, data: dict[str, Any]) -> str:
-    """One sentence for a document of a version that is not known here."""
-    return f"{what} version {data.get('version')!r} is not known here; this workbench reads version {VERSION}."
+        return registry.make(kind, name, **fields)
+    except RecipeError as error:
+        raise RecipeError(f"{value}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -234,13 +239,19 @@ class LayerPlan:
         return {"version": VERSION, "rules": [{"layers": p, "recipe": r.to_dict()} for p, r in self.rules]}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any] | JsonValue) -> Self:
         """The inverse of `to_dict`."""
-        if data.get("version") != VERSION:
-            raise RecipeError(unread("plan", data))
-        if "rules" not in data:
-            raise RecipeError("the plan has no 'rules', a list of layers and recipes; `workbench allocate` writes one.")
-        return cls(tuple((rule["layers"], Recipe.from_dict(rule["recipe"])) for rule in data["rules"]))
+        value = as_value(data, "the plan", RecipeError)
+        value.check_version("plan", VERSION)
+        value.check_names("version", "rules")
+        rules = value.get("rules", "it is a list of layers and recipes; `workbench allocate` writes one").elements()
+        return cls(tuple(cls._read_rule(rule) for rule in rules))
+
+    @staticmethod
+    def _read_rule(rule: JsonValue) -> tuple[str, Recipe]:
+        rule.check_names("layers", "recipe")
+        needed = "a rule needs layers and recipe"
+        return rule.get("layers", needed).as_text(), Recipe.from_dict(rule.get("recipe", needed))
 
     def to_json(self) -> str:
         """`to_dict` as indented JSON text."""
@@ -249,7 +260,12 @@ class LayerPlan:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of `to_json`."""
-        return cls.from_dict(parsed("plan", text))
+        return cls.from_dict(parse(text, "the plan", RecipeError))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The plan in a file, which `workbench allocate` writes."""
+        return cls.from_dict(read(path, f"the plan {path}", RecipeError))
 
     def diff(self, other: "LayerPlan", layers: Iterable[str]) -> dict[str, tuple[Recipe | None, Recipe | None]]:
         """Of `layers`, those whose recipe differs in the other plan: (here, there); None keeps the layer."""

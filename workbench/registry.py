@@ -10,8 +10,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from workbench.errors import RecipeError
+from workbench.json_value import brief
 
 T = TypeVar("T")
+
+LONGEST = 200  # characters of a name that are compared with those there are
 
 _parts: dict[str, dict[str, Any]] = {}
 
@@ -43,7 +46,7 @@ def find(kind: str, name: str) -> Any:
     return shelf[name]
 
 
-def make(kind: str, name: str, **fields: Any) -> Any:
+def make(kind: str, name: str, /, **fields: Any) -> Any:
     """Build a registered part with the given fields; errors name the field and the fields there are."""
     part = find(kind, name)
     known = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
@@ -55,6 +58,6 @@ def make(kind: str, name: str, **fields: Any) -> Any:
 
 def unknown(what: str, given: str, known: list[str]) -> str:
     """One sentence for a name that does not exist, with the nearest name that does."""
-    near = difflib.get_close_matches(given, known, n=1)
+    near = difflib.get_close_matches(given[:LONGEST], known, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {given!r}.{guess} Known: {', '.join(known) or 'none'}."
+    return f"unknown {what} {brief(given)}.{guess} Known: {', '.join(known) or 'none'}."

@@ -344,10 +344,14 @@ def test_a_changed_figure_in_the_ledger_is_noticed(copy: Path) -> None:
         load(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}"], ids=["empty", "half", "list", "no-version"])
-def test_a_damaged_ledger_is_named(copy: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "is not JSON"), ("{", "is not JSON"), ("[]", "must be an object"), ("{}", "has no 'version'; copy the folder again")],
+    ids=["empty", "half", "list", "no-version"],
+)
+def test_a_damaged_ledger_is_named(copy: Path, text: str, said: str) -> None:
     (copy / "ledger.json").write_text(text)
-    with pytest.raises(ArtifactError, match=r"ledger\.json is damaged"):
+    with pytest.raises(ArtifactError, match=rf"ledger\.json.*{said}"):
         load(copy)
 
 

@@ -1,5 +1,6 @@
 """History: a tree of typed steps that can be walked, told in words, written to one file and repeated as a cell."""
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -136,14 +137,23 @@ def test_one_file_brings_everything_back(session: Session, shared: SharedModel, 
     ("spoil", "said"),
     [
         pytest.param(lambda d: "{", "not JSON", id="json"),
-        pytest.param(lambda d: "[1]", "its format is not 'workbench session'", id="format"),
-        pytest.param(lambda d: json.dumps({**d, "version": 9}), "session version 9 is not known; .* version 1", id="version"),
-        pytest.param(lambda d: json.dumps({**d, "history": None}), "lacks history", id="history"),
-        pytest.param(lambda d: json.dumps({**d, "history": {"at": 0}}), "lacks steps", id="steps"),
+        pytest.param(lambda d: "[1]", r"the saved session is \[1\]; it must be an object", id="root"),
+        pytest.param(lambda d: json.dumps({**d, "format": 1}), "its format is not 'workbench session'", id="format"),
+        pytest.param(lambda d: json.dumps({**d, "version": 9}), "version 9 is not known here; .* version 1", id="version"),
+        pytest.param(lambda d: json.dumps({**d, "history": None}), "history is null; it must be an object", id="history"),
+        pytest.param(
+            lambda d: json.dumps({**d, "history": {"at": 0}}), "history has no 'steps'; save the session again", id="steps"
+        ),
         pytest.param(lambda d: json.dumps({**d, "history": {"at": 0, "steps": []}}), "no first step", id="empty"),
-        pytest.param(lambda d: json.dumps({**d, "model": {"source": "other"}}), "saved on the model other", id="model"),
-        pytest.param(lambda d: changed(d, "kind", "dance"), "step 1 .* cannot be read .*dance", id="kind"),
-        pytest.param(lambda d: changed(d, "parent", 1), "step 1 .* follows step 1; it must follow an earlier one", id="parent"),
+        pytest.param(
+            lambda d: json.dumps({**d, "model": {"source": "other", "fingerprint": ""}}), "saved on the model 'other'", id="model"
+        ),
+        pytest.param(
+            lambda d: changed(d, "kind", "dance"), r"steps\[1\]\.kind is 'dance'; it must be one of open, select", id="kind"
+        ),
+        pytest.param(
+            lambda d: changed(d, "parent", 1), r"steps\[1\]\.parent is 1; it must be a whole number from 0 to 0", id="parent"
+        ),
         pytest.param(lambda d: json.dumps({**d, "history": {**d["history"], "at": 99}}), "no step 99", id="at"),
     ],
 )
@@ -168,3 +178,26 @@ def test_its_cell_takes_the_same_steps(session: Session) -> None:
     again = names["session"]
     assert again.choice == session.choice
     torch.testing.assert_close(again.result.weight(), session.result.weight(), rtol=0, atol=0)
+
+
+def test_a_file_cannot_plant_code_in_the_cell(session: Session, shared: SharedModel) -> None:
+    document = json.loads(saved.to_json(walked(session)))
+    for number, step in enumerate(document["history"]["steps"]):
+        step["choice"]["recipe"] |= {"name": "rtn", "settings": {f"bits={number}) or print(": 1}}
+        step["choice"]["prompt"] = "'); print('"
+    other = Session(shared)
+    saved.from_json(other, json.dumps(document))
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(saved.cell(other))) if isinstance(node, ast.Call)}
+    assert "print" not in calls
+    document["history"]["steps"][2]["choice"]["recipe"]["seed"] = "0) or print("
+    with pytest.raises(WorkbenchError, match=r"steps\[2\]\.choice\.recipe\.seed is '0\) or print\('; it must be a whole number"):
+        saved.from_json(other, json.dumps(document))
+
+
+def test_a_long_history_is_read(session: Session, shared: SharedModel) -> None:
+    document = json.loads(saved.to_json(session))
+    first = document["history"]["steps"][0]
+    steps = [first, *({**first, "kind": "ask", "parent": number} for number in range(3000))]
+    other = Session(shared)
+    saved.from_json(other, json.dumps({**document, "history": {"at": 3000, "steps": steps}}))
+    assert other.history.path(3000) == list(range(3001))

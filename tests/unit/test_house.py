@@ -126,3 +126,39 @@ def test_a_skip_is_found(tmp_path: Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text("import pytest\npytest.skip('no such machine here')\n")
     assert skip_reasons(planted) == ["no such machine here"]
+
+
+# read JSON themselves: the door; lines that our own process wrote a moment ago; the store's own entries, which are digested
+OWN_JSON = {"workbench/json_value.py", "workbench/apart.py", "workbench/store.py"}
+
+
+def json_readers(path: Path) -> list[str]:
+    """Lines of a file that turn JSON text into values without the door's limits."""
+    names = {"json.load", "json.loads", "json.JSONDecoder", "load", "loads", "JSONDecoder"}
+    tree = ast.parse(path.read_text())
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "json"
+        for alias in node.names
+    }
+    uses = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name))
+    found = [node for node in uses if (said := ast.unparse(node)) in names and ("." in said or said in imported)]
+    return [f"{path.name}:{node.lineno}" for node in found]
+
+
+def test_json_comes_through_one_door() -> None:
+    readers = {str(path): json_readers(ROOT / path) for path in sources("workbench", "apps")}
+    assert {path: lines for path, lines in readers.items() if lines and path not in OWN_JSON} == {}
+    assert all(readers[path] for path in OWN_JSON), "an exception that nothing needs any more"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import json\n\njson.loads('1')\n", "import json\n\nread = json.load\n", "from json import loads\n\nloads('1')\n"],
+    ids=["call", "reference", "imported"],
+)
+def test_json_beside_the_door_is_found(tmp_path: Path, code: str) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text(code)
+    assert json_readers(planted) == ["planted.py:3"]

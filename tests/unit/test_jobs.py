@@ -2,13 +2,14 @@
 
 import logging
 import threading
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
 import pytest
 
 from workbench.errors import JobCancelled, RecipeError, WorkbenchError
-from workbench.jobs import Job, Queue, Status
+from workbench.jobs import Job, Queue, Status, Turns
 
 
 @dataclass(frozen=True)
@@ -290,3 +291,68 @@ def test_who_leaves_takes_their_jobs_along() -> None:
     gate.allowed.release()
     waited(queue, running, waiting, other)
     assert [job.status for job in (running, waiting, other)] == [Status.CANCELLED, Status.CANCELLED, Status.DONE]
+
+
+def test_no_more_steps_run_at_once_than_there_are_slots() -> None:
+    turns, lock, at_work, most = Turns(2), threading.Lock(), 0, 0
+
+    def step(owner: int) -> None:
+        nonlocal at_work, most
+        with turns.take(owner):
+            with lock:
+                at_work += 1
+                most = max(most, at_work)
+            time.sleep(0.005)
+            with lock:
+                at_work -= 1
+
+    threads = [threading.Thread(target=step, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+
+
+def test_one_owner_with_many_steps_does_not_keep_another_waiting() -> None:
+    turns, order = Turns(1, patience=60), []
+    begun = threading.Event()
+
+    def take(owner: str) -> None:
+        with turns.take(owner):
+            begun.set()
+            order.append(owner)
+            time.sleep(0.02)
+
+    many = [threading.Thread(target=take, args=("many",)) for _ in range(8)]
+    for thread in many:
+        thread.start()
+    begun.wait()
+    one = threading.Thread(target=take, args=("one",))
+    one.start()
+    for thread in [*many, one]:
+        thread.join()
+    assert order.index("one") <= 3  # behind whatever had begun as it came, before the rest
+
+
+def test_a_step_that_waits_for_a_lock_does_not_stop_the_one_that_holds_it() -> None:
+    turns, lock, done = Turns(1, patience=0.05), threading.Lock(), []
+    lock.acquire()
+
+    def waits_for_the_lock() -> None:
+        with turns.take("first"), lock:
+            done.append("first")
+
+    def holds_the_lock() -> None:
+        with turns.take("second"):
+            lock.release()
+            done.append("second")
+
+    first = threading.Thread(target=waits_for_the_lock)
+    first.start()
+    time.sleep(0.02)
+    second = threading.Thread(target=holds_the_lock)
+    second.start()
+    first.join(10)
+    second.join(10)
+    assert sorted(done) == ["first", "second"]

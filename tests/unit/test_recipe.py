@@ -116,9 +116,21 @@ def edited(change: dict[str, Any]) -> dict[str, Any]:
         ({k: v for k, v in edited({}).items() if k != "split"}, r"the recipe has no 'split'; it needs transform, split"),
         (edited({"split": {"part": "hole"}}), r"unknown split 'hole'\. Did you mean 'whole'\?"),
         (edited({"transform": {"part": "identity", "angle": 3}}), r"transform 'identity': unknown field 'angle'"),
-        (edited({"split": {}}), r"the recipe has no 'part'"),
+        (edited({"split": {}}), r"the recipe: split has no 'part'; it needs the part's name"),
+        (edited({"split": {"part": "whole", "name": 1}}), r"the recipe: split: split 'whole': unknown field 'name'"),
+        (edited({"split": ["whole"]}), r"the recipe: split is \['whole'\]; it must be an object"),
+        (edited({"coders": {}}), r"the recipe: coders is \{\}; it must be a list"),
+        (edited({"seed": "0); print("}), r"the recipe: seed is '0\); print\('; it must be a whole number from 0"),
+        (edited({"name": 3}), r"the recipe: name is 3; it must be text"),
+        (
+            edited({"activatons": {"part": "keep"}}),
+            r"has the unknown field 'activatons'; its fields are version, name",
+        ),
     ],
-    ids=["version", "missing", "unknown-part", "unknown-field", "no-part-name"],
+    ids=[
+        *("version", "missing", "unknown-part", "unknown-field", "no-part-name", "part-called-name", "part-list", "coders"),
+        *("seed-that-is-code", "name", "misspelled"),
+    ],
 )
 def test_a_damaged_document_is_one_sentence(data: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
@@ -145,3 +157,39 @@ def test_json_brings_a_plan_back() -> None:
 def test_a_plan_of_another_version_is_refused() -> None:
     with pytest.raises(RecipeError, match="plan version 4 is not known here"):
         LayerPlan.from_dict({"version": 4, "rules": []})
+
+
+def test_a_plan_names_the_place_of_a_fault() -> None:
+    data = LayerPlan((("*", custom()),)).to_dict()
+    data["rules"][0]["recipe"]["coders"][0]["bits"] = "three"
+    with pytest.raises(RecipeError, match=r"the plan: rules\[0\]\.recipe\.coders\[0\]: coder 'uniform': bits is 'three'"):
+        LayerPlan.from_dict(data)
+    with pytest.raises(RecipeError, match=r"the plan: rules\[0\] has no 'layers'; a rule needs layers and recipe"):
+        LayerPlan.from_dict({"version": 1, "rules": [{}]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": {"bits": 2}},
+        {"settings": {"bits=4) or print(": 1}},
+        {"settings": {"bits": "4"}},
+        {"name": "gptq"},
+        {"name": "no-such-preset"},
+        {"name": "rtn'); print('"},
+        {"seed": 5},
+    ],
+    ids=["other-settings", "code-as-a-setting", "type", "other-preset", "no-preset", "code-as-a-name", "seed"],
+)
+def test_a_recipe_that_its_preset_does_not_give_is_a_custom_one(changes: dict[str, Any]) -> None:
+    made = wb.recipe("rtn", bits=3)
+    read = Recipe.from_dict({**made.to_dict(), **changes})
+    assert (read.name, read.settings) == ("custom", ())
+    assert read.replace(seed=0) == made.replace()
+    assert eval(read.code(), {"__builtins__": {}, "wb": wb}) == read
+    assert "print" not in read.code()
+
+
+def test_a_recipe_that_its_preset_gives_keeps_its_name() -> None:
+    read = Recipe.from_dict({**wb.recipe("rtn", bits=3).to_dict(), "settings": {"group": 128, "bits": 3}})
+    assert read == wb.recipe("rtn", bits=3), "settings that are the default are not part of it"

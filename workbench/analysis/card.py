@@ -7,7 +7,6 @@ any two. No paths and no user names: a model that was opened from a folder is ca
 import hashlib
 import json
 import platform
-import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from workbench import __version__
+from workbench.analysis.card_file import KIND, VERSION
 from workbench.analysis.compare import compare
 from workbench.artifact import PackedModel, digest, load
 from workbench.artifact.twin import twin
 from workbench.bench.cpu import processor
-from workbench.errors import ArtifactError, ModelError
+from workbench.errors import ModelError
 from workbench.kernels import dispatch
 from workbench.kernels.packed import Packed
 from workbench.models.handle import ModelHandle
@@ -33,10 +33,8 @@ from workbench.models.text import Text
 from workbench.models.text import text as read_text
 from workbench.quantized import QuantizedModel
 
-KIND, VERSION = "workbench quant card", 1
 PROMPT, LENGTH = "Once upon a time", 60
 QUANTILES = (0.5, 0.9, 0.99)
-EMBEDDED = re.compile(r'<script type="application/json" id="card">(.*?)</script>', re.DOTALL)
 
 Quantized = PackedModel | QuantizedModel
 
@@ -173,20 +171,3 @@ def environment() -> dict[str, str]:
         "processor": processor(),
         "system": platform.system(),
     }
-
-
-def read_facts(path: str | Path) -> dict[str, Any]:
-    """The facts of a saved card, JSON or HTML; ArtifactError where the file is none."""
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise ArtifactError(f"there is no card {str(place)!r}; make one with `workbench card DIR --out card.html`.")
-    content = place.read_text(encoding="utf-8", errors="replace")
-    inside = EMBEDDED.search(content)
-    try:
-        facts = json.loads(inside.group(1) if inside else content)
-        kind, number = facts["kind"], facts["version"]
-    except (ValueError, TypeError, KeyError):
-        raise ArtifactError(f"{place} is no quant card; make one with `workbench card DIR --out card.html`.") from None
-    if (kind, number) != (KIND, VERSION):
-        raise ArtifactError(f"{place} is {kind!r} version {number!r}; this workbench reads {KIND!r} version {VERSION}.")
-    return facts

@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.analysis.card_file import check_facts
 from workbench.errors import ArtifactError
+from workbench.json_value import as_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +98,8 @@ def diff_cards(
     """
     if unknown := sorted(set(allow) - set(SECTIONS)):
         raise ArtifactError(f"a card has no section {', '.join(map(repr, unknown))}; sections are {', '.join(SECTIONS)}.")
+    for which, facts in (("first", first), ("second", second)):
+        check_facts(as_value(facts, f"the {which} card", ArtifactError))
     limits = tolerances or Tolerances()
     found = [
         *texts("recipe", first["recipe"], second["recipe"]),

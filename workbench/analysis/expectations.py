@@ -3,12 +3,12 @@
 The law was fitted on other models; beside it stands what was measured here. Nothing here is a promise.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import ModelError
+from workbench.json_value import read
 from workbench.models.handle import ModelHandle
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def training_tokens(model: ModelHandle) -> int | None:
     path = model.folder / "training.json"
     if not path.is_file():
         return None
-    stages = json.loads(path.read_text()).get("stages", [])
-    return sum(int(stage["tokens_seen"]) for stage in stages) or None
+    stages = read(path, error=ModelError).find("stages")
+    return None if stages is None else sum(stage.get("tokens_seen").as_whole() for stage in stages.elements()) or None
 
 
 def expectation_table(count: float, tokens: float, law: Law = UNDERTRAINED) -> "pd.DataFrame":

@@ -1,6 +1,5 @@
 """The bit ledger explained: from the nominal figure to the stored one item by item, as a tree, and against a file on disk."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 
 from workbench.artifact import digest
 from workbench.artifact.layout import LEDGER, MODEL, model_file, tensor_key
+from workbench.artifact.reading import read_document
 from workbench.bits import BitLedger
 from workbench.models.layers import split_name
 from workbench.quantized import QuantizedLayer
@@ -106,7 +106,7 @@ class OnDisk:
 def saved(folder: str | Path) -> OnDisk:
     """The ledger that was saved with a model, against the size of its file, header and all that was not quantized included."""
     folder = Path(folder)
-    book = BitLedger.from_dict(json.loads((folder / LEDGER).read_text())["model"])
+    book = BitLedger.from_dict(read_document(folder / LEDGER).get("model"))
     file = model_file(folder)
     return OnDisk(book.total_bits / 8, file.stat().st_size, f"the file {file.name}")
 

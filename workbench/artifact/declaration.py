@@ -6,14 +6,13 @@ refused with an error that quotes it, so the entry holds a sentence. Releases th
 (4.45) or find no model.safetensors. `artifact.plugin` names the file instead.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from workbench.artifact.layout import MODEL, VERSION
 from workbench.bits import BitLedger
-from workbench.models.config_file import QUANT_METHOD
+from workbench.models.config_file import QUANT_METHOD, read_fields
 from workbench.quantized import QuantizedLayer
 
 SENTENCE = (
@@ -39,7 +38,7 @@ def config_document(
         "coverage": book.weights / weights,
         "layers": len(layers),
     }
-    config: dict[str, Any] = {**json.loads(original.read_text()), "architectures": list(architectures)}
+    config: dict[str, Any] = {**read_fields(original), "architectures": list(architectures)}
     return {**config, **(untied(config) if apart else {}), "quantization_config": facts, "transformers_weights": SENTENCE}
 
 

@@ -1,6 +1,5 @@
 """An artifact's files, read and checked: what is missing, cut short, changed or of another version is named in one sentence."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from workbench import json_value
 from workbench.artifact import digest
+from workbench.artifact.documents import check_ledger, check_recipe
 from workbench.artifact.layout import CONFIG, LEDGER, READABLE, RECIPE, model_file
 from workbench.errors import ArtifactError
+from workbench.json_value import JsonValue, brief
+
+LIMIT_BYTES = 1 << 29  # of a document: each of 100,000 experts takes some kilobytes in recipe.json
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,19 @@ class Contents:
 def read(folder: Path) -> Contents:
     """Read a whole artifact; ArtifactError at the first thing that is not as it was saved."""
     check_present(folder)
-    ledger = read_json(folder / LEDGER)
+    document = read_document(folder / LEDGER)
+    ledger = document.value
     if digest.of_json(ledger) != ledger.get("sha256"):
         raise ArtifactError(f"{folder / LEDGER} was changed after it was saved; save the model again.")
+    check_ledger(document)
     for name, fingerprint in ledger["files"].items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder} lacks {name}; copy the whole folder again.")
         if digest.of_file(folder / name) != fingerprint:
             raise ArtifactError(f"{folder / name} was changed after it was saved; copy it again, or save the model again.")
-    recipe = read_json(folder / RECIPE)
-    return Contents(recipe, ledger, read_tensors(model_file(folder), ledger))
+    recipe = read_document(folder / RECIPE)
+    check_recipe(recipe, document)
+    return Contents(recipe.value, ledger, read_tensors(model_file(folder), ledger))
 
 
 def check_present(folder: Path) -> None:
@@ -48,17 +55,16 @@ def check_present(folder: Path) -> None:
         raise ArtifactError(f"{folder} lacks {', '.join(missing)}; copy the whole folder again.")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> JsonValue:
     """One document of a version that can be read."""
-    try:
-        document = json.loads(path.read_bytes())
-        version = document["version"]
-    except (ValueError, TypeError, KeyError):
-        raise ArtifactError(f"{path} is damaged: it is not the JSON that was saved; copy it again.") from None
-    if version not in READABLE:
+    value = json_value.read(path, error=ArtifactError, limit=LIMIT_BYTES)
+    version = value.get("version", "copy the folder again")
+    if type(version.value) is not int or version.value not in READABLE:
         known = " and ".join(map(str, READABLE))
-        raise ArtifactError(f"{path} has version {version!r}, this workbench reads versions {known}; save the model again here.")
-    return document
+        raise ArtifactError(
+            f"{path} has version {brief(version.value)}, this workbench reads versions {known}; save the model again here."
+        )
+    return value
 
 
 def read_tensors(path: Path, ledger: dict[str, Any]) -> dict[str, Tensor]:

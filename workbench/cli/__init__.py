@@ -11,7 +11,7 @@ import typer
 from workbench.cli.allocate import allocate
 from workbench.cli.bench import bench
 from workbench.cli.card import card, diff
-from workbench.cli.explore import explore
+from workbench.cli.explore import explore, serve
 from workbench.cli.kv import kv
 from workbench.cli.measure import compare, evaluate, generate, whatif
 from workbench.cli.quantize import quantize
@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(explore)
+app.add_typer(serve, name="serve")
 app.command()(layers)
 app.command()(recipes)
 app.command()(quantize)

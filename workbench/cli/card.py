@@ -72,7 +72,7 @@ def diff(
 
 def read_card(side: str) -> dict[str, Any]:
     """The facts of a card's file."""
-    from workbench.analysis.card import read_facts
+    from workbench.analysis.card_file import read_facts
 
     return read_facts(side)
 

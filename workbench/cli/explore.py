@@ -1,4 +1,4 @@
-"""The dashboard: this process becomes `panel serve apps/explorer.py`, reachable from this machine only."""
+"""The dashboards: this process becomes `panel serve apps/….py`, reachable from this machine only."""
 
 import os
 import socket
@@ -13,35 +13,75 @@ from workbench.errors import ModelError, WorkbenchError
 
 ADDRESS = "127.0.0.1"
 PACKAGE = Path(__file__).resolve().parents[1]
+ORIGINS = "BOKEH_ALLOW_WS_ORIGIN"  # bokeh takes this variable instead of the command's options, so it is made one of them
+
+OpenedModel = Annotated[str, typer.Argument(metavar="[MODEL]", help="builtin, a folder with safetensors, or a hub id.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Where the page is served.")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")]
+Origins = Annotated[
+    list[str] | None,
+    typer.Option("--origin", metavar="HOST[:PORT]", help="Also answer pages of this address: a tunnel, a proxy. Repeatable."),
+]
+
+serve = typer.Typer(help="Serve one of the other pages at http://127.0.0.1:5006/; Ctrl-C ends it.", no_args_is_help=True)
 
 
-def explore(
-    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="builtin, a folder with safetensors, or a hub id.")] = "builtin",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the dashboard is served.")] = 5006,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
-) -> None:
+def explore(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
     """Open the explorer at http://127.0.0.1:5006/explorer; Ctrl-C ends it."""
+    serve_page("explorer", [checked_model(model)], port, browser, origin or [])
+
+
+@serve.command()
+def compare(
+    model: OpenedModel = "builtin",
+    folders: Annotated[list[str] | None, typer.Argument(metavar="[DIR...]", help="What `workbench quantize` wrote.")] = None,
+    port: Port = 5006,
+    browser: Browser = True,
+    origin: Origins = None,
+) -> None:
+    """Saved models beside the original; without folders, the stops of the squeeze slider that have been built."""
+    for folder in folders or []:
+        if not holds_recipe(folder):
+            raise ModelError(f"{folder!r} holds no quantized model; give folders that `workbench quantize` wrote.")
+    serve_page("compare", [checked_model(model), *(folders or [])], port, browser, origin or [])
+
+
+@serve.command()
+def codebook(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
+    """One layer below one bit, step by step."""
+    serve_page("codebook", [checked_model(model)], port, browser, origin or [])
+
+
+def checked_model(model: str) -> str:
+    """The model as it was given; a mistake is told here, in one line, and not in the page."""
     if holds_recipe(model):
-        raise ModelError(f"{model!r} holds a quantized model; explore the model it was made from.")
+        raise ModelError(f"{model!r} holds a quantized model; give the model it was made from.")
     from workbench.models import open_model
 
-    open_model(model)  # a mistake is told here, in one line, and not in the page
+    open_model(model)
+    return model
+
+
+def serve_page(page: str, arguments: list[str], port: int, browser: bool, origins: list[str]) -> None:
+    """Become the server of one page."""
+    environment = {name: value for name, value in os.environ.items() if name != ORIGINS}
+    origins = [*origins, *filter(None, os.environ.get(ORIGINS, "").split(","))]
     check_free(port)
-    typer.echo(f"explorer on {model}: http://{ADDRESS}:{port}/explorer   (Ctrl-C ends it)", err=True)
-    words = command(port, browser)
-    os.execve(words[0], words, {**os.environ, "WORKBENCH_MODEL": model})  # no child: signals reach the server
+    typer.echo(f"{page} on {arguments[0]}: http://{ADDRESS}:{port}/{page}   (Ctrl-C ends it)", err=True)
+    words = command(page, arguments, port, browser, origins)
+    os.execve(words[0], words, environment)  # no child: signals reach the server
 
 
-def command(port: int, browser: bool) -> list[str]:
+def command(page: str, arguments: list[str], port: int, browser: bool, origins: list[str]) -> list[str]:
     """How the server is started."""
-    place = ["--address", ADDRESS, "--port", str(port)]
-    origins = [f"--allow-websocket-origin={host}:{port}" for host in (ADDRESS, "localhost")]
-    return [sys.executable, "-m", "panel", "serve", str(app_file()), "--warm", *place, *origins, *(["--show"] if browser else [])]
+    place = ["--address", ADDRESS, "--port", str(port), *(["--show"] if browser else [])]
+    allowed = [f"--allow-websocket-origin={host}" for host in (f"{ADDRESS}:{port}", f"localhost:{port}", *origins)]
+    return [sys.executable, "-m", "panel", "serve", str(app_file(page)), "--warm", *place, *allowed, "--args", *arguments]
 
 
-def app_file() -> Path:
-    """apps/explorer.py: beside the package in a clone, below sys.prefix where a wheel was installed."""
-    places = [folder / "apps" / "explorer.py" for folder in (PACKAGE.parent, Path(sys.prefix) / "share/quantization-workbench")]
+def app_file(page: str) -> Path:
+    """A page's file: beside the package in a clone, below sys.prefix where a wheel was installed."""
+    places = [folder / "apps" / f"{page}.py" for folder in (PACKAGE.parent, Path(sys.prefix) / "share/quantization-workbench")]
     return next(path for path in places if path.is_file())
 
 

@@ -23,6 +23,8 @@ from workbench.models.tensor_map import TensorMap
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
+LONGEST = 500  # characters of what transformers says
+
 
 def read_config(folder: Path, *, packed: bool = False) -> "PretrainedConfig":
     """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code.
@@ -203,7 +205,8 @@ def one_sentence(where: Path | str) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """An error's own words, cut to one line, and to the next where the first only announces it."""
     first, *others = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return f"{first} {others[0]}" if first.endswith(":") and others else first
+    said = f"{first} {others[0]}" if first.endswith(":") and others else first
+    return said if len(said) <= LONGEST else f"{said[:LONGEST]} …"
 
 
 @contextmanager

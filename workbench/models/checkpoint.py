@@ -4,7 +4,6 @@ Opening reads the headers of all shards and checks them against the index; `read
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from workbench.errors import ModelError
 from workbench.finite import not_finite
+from workbench.json_value import brief, is_file_name, read
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -98,16 +98,15 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         return [folder / WHOLE], {}
     if not (folder / INDEX).is_file():
         raise no_safetensors(folder)
-    try:
-        indexed = dict(json.loads((folder / INDEX).read_text())["weight_map"])
-        names = sorted(set(map(Path, indexed.values())))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / INDEX} is not a safetensors index; download it again.") from error
-    elsewhere = [path for path in names if path.name != str(path)]
+    advice = "it is not a safetensors index: download it again"
+    shards = read(folder / INDEX, error=ModelError).get("weight_map", advice)
+    indexed = {tensor: shard.as_text() for tensor, shard in shards.items()}
+    names = sorted(set(map(Path, indexed.values())))
+    elsewhere = [path for path in names if not is_file_name(str(path))]
     if elsewhere:
         raise ModelError(
-            f"{folder / INDEX} names {len(elsewhere)} shards outside of the folder, first {str(elsewhere[0])!r}; put the shards "
-            f"beside the index and name them without a path."
+            f"{folder / INDEX} names {len(elsewhere)} shards outside of the folder, first {brief(str(elsewhere[0]))}; put the "
+            f"shards beside the index and name them without a path."
         )
     missing = [path.name for path in names if not (folder / path).is_file()]
     if missing or not names:

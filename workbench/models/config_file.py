@@ -1,10 +1,10 @@
 """config.json before transformers sees it: what cannot be a model's configuration is named in one sentence."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import ModelError
+from workbench.json_value import brief, parse, read_content
 
 QUANT_METHOD = "quantization-workbench"  # what config.json of a model that was saved here calls its quantization
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -14,18 +14,10 @@ METHOD = ("quant_method", "quant_type", "quant_algo", "format")
 
 def read_fields(path: Path) -> dict[str, Any]:
     """The fields of a config.json; ModelError unless it is a JSON object with a usable type, sizes and classes."""
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\xef\xbb\xbf"):
-            raise ModelError(f"{path} begins with a byte order mark; save it as UTF-8 without one.")
-        text = content.decode()
-        if not text.strip():
-            raise ModelError(f"{path} is empty; download it again.")
-        fields = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8 or download it again.") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise ModelError(f"{path} is not a JSON object ({error}); download it again.") from error
+    content = read_content(path, str(path), ModelError)
+    if not content.strip():
+        raise ModelError(f"{path} is empty; download it again.")
+    fields = parse(content, str(path), ModelError, foreign=True).value
     if not isinstance(fields, dict):
         raise ModelError(f"{path} is not a JSON object but {json_type(fields)}; download it again.")
     check_types(path, fields)
@@ -36,15 +28,17 @@ def check_types(path: Path, fields: dict[str, Any]) -> None:
     """ModelError for values that transformers takes without a word or turns away with a riddle."""
     model_type, architectures = fields.get("model_type"), fields.get("architectures")
     if not isinstance(model_type, str | None):
-        raise ModelError(f"{path} says model_type {model_type!r}; it must be a name, such as 'llama'.")
+        raise ModelError(f"{path} says model_type {brief(model_type)}; it must be a name, such as 'llama'.")
     if architectures is not None and not (
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
-        raise ModelError(f"{path} says architectures {architectures!r}; it must be a list of names, as in ['LlamaForCausalLM'].")
+        raise ModelError(
+            f"{path} says architectures {brief(architectures)}; it must be a list of names, as ['LlamaForCausalLM']."
+        )
     for name in SIZES:
         value = fields.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            raise ModelError(f"{path} says {name} {value}; it must be at least 1.")
+            raise ModelError(f"{path} says {name} {brief(value)}; it must be at least 1.")
 
 
 def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
@@ -55,7 +49,7 @@ def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
             if settings is None:
                 continue
             if not isinstance(settings, dict):
-                raise ModelError(f"{path} says {name} {settings!r}; it must be an object or null: download the file again.")
+                raise ModelError(f"{path} says {name} {brief(settings)}; it must be an object or null: download the file again.")
             method = next((settings[key] for key in METHOD if settings.get(key)), "an unnamed method")
             if method == QUANT_METHOD:
                 saved = path.parent

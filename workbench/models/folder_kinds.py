@@ -3,11 +3,11 @@
 Recognised by names and first bytes alone; nothing here opens weights.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import ModelError
+from workbench.json_value import is_file_name, read
 from workbench.models.checkpoint import INDEX, WHOLE, find_pickles
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -96,7 +96,7 @@ def files_read(folder: Path) -> list[Path]:
         table = read_json(folder / INDEX)
         shards = table.get("weight_map") if isinstance(table, dict) else None
         names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
-        weights = [folder / INDEX, *(folder / name for name in sorted(names) if Path(name).name == name)]
+        weights = [folder / INDEX, *(folder / name for name in sorted(names) if is_file_name(name))]
     else:
         weights = sorted(folder.glob("*.safetensors"))
     tokenizer = next((name for name in TOKENIZER_FILES[:2] if has(folder, name)), TOKENIZER_FILES[0])
@@ -126,8 +126,8 @@ def has(folder: Path, *names: str) -> bool:
 def read_json(file: Path) -> Any:
     """A JSON document, or None where there is none that can be read: this module only describes."""
     try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        return read(file, error=ModelError, foreign=True).value
+    except ModelError:
         return None
 
 

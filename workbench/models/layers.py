@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.json_value import brief
 from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
@@ -182,7 +183,10 @@ def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":
     return table.assign(parameters=table["rows"] * table["cols"])
 
 
+LONGEST = 200  # characters of a name that are compared with those there are
+
+
 def unknown_layer(given: str, known: list[str], optional: Iterable[str] = ()) -> ModelError:
     """What to say about a layer name that does not exist."""
-    near = difflib.get_close_matches(given, [*known, *optional], n=1, cutoff=0.0)[0]
-    return ModelError(f"unknown layer {given!r}; did you mean {near!r}? model.layers() lists all {len(known)}.")
+    near = difflib.get_close_matches(given[:LONGEST], [*known, *optional], n=1, cutoff=0.0)[0]
+    return ModelError(f"unknown layer {brief(given)}; did you mean {near!r}? model.layers() lists all {len(known)}.")

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from workbench import registry
 from workbench.errors import RecipeError
+from workbench.json_value import brief
 from workbench.presets.preset import Preset, settings_of
 from workbench.recipe import Recipe
 
@@ -20,9 +21,9 @@ def parse(text: str) -> Recipe:
         key, equals, value = (piece.strip() for piece in pair.partition("="))
         if not equals:
             example = ",".join(f"{key}={default}" for key, default in list(defaults.items())[:2])
-            raise RecipeError(f"recipe {text!r}: {pair!r} is not key=value; write for example {name}:{example}.")
+            raise RecipeError(f"recipe {brief(text)}: {brief(pair)} is not key=value; write for example {name}:{example}.")
         if key in settings:
-            raise RecipeError(f"recipe {text!r}: {key} is given twice; give it once.")
+            raise RecipeError(f"recipe {brief(text)}: {key[:40]} is given twice; give it once.")
         settings[key] = read(name, key, value, type(defaults.get(key, "")))
     return cast(Preset, registry.make("preset", name, **settings)).recipe()
 
@@ -38,9 +39,9 @@ def read(name: str, key: str, value: str, kind: type) -> Any:
     if kind is bool:
         if value.lower() in TRUE + FALSE:
             return value.lower() in TRUE
-        raise RecipeError(f"preset {name!r}: {key} is {value!r}; use true or false.")
+        raise RecipeError(f"preset {name!r}: {key} is {brief(value)}; use true or false.")
     try:
         return kind(value)
     except ValueError:
         what = "a whole number" if kind is int else "a number"
-        raise RecipeError(f"preset {name!r}: {key} is {value!r}; {what} is needed.") from None
+        raise RecipeError(f"preset {name!r}: {key} is {brief(value)}; {what} is needed.") from None

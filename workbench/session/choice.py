@@ -1,11 +1,11 @@
 """A choice: layer, recipe, prompt and what is marked, as one value that can be compared, undone and saved."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from workbench.errors import WorkbenchError
+from workbench.json_value import JsonValue
 from workbench.recipe import Recipe
 
 
@@ -42,9 +42,11 @@ class Selection:
         return {name: list(marks) for name, marks in vars(self).items() if marks}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def read(cls, value: JsonValue) -> Self:
         """The inverse of `to_dict`."""
-        return cls().replace(**data)
+        marks = {name: tuple(each.as_text() for each in own.elements()) for name, own in value.items() if name == "layers"}
+        numbers = {name: tuple(each.as_whole() for each in own.elements()) for name, own in value.items() if name != "layers"}
+        return cls().replace(**marks, **numbers)
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ class Choice:
         return own | {"selection": self.selection.to_dict()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def read(cls, value: JsonValue) -> Self:
         """The inverse of `to_dict`; without a selection nothing is marked."""
-        if missing := [name for name in ("layer", "recipe", "prompt") if name not in data]:
-            raise WorkbenchError(f"the saved session lacks {', '.join(missing)}; save it again with Session.state().")
-        selection = Selection.from_dict(data.get("selection", {}))
-        return cls(data["layer"], Recipe.from_dict(data["recipe"]), data["prompt"], selection)
+        value.check_names("version", "layer", "recipe", "prompt", "selection")
+        advice = "save the session again"
+        layer, prompt = value.get("layer", advice).as_text(), value.get("prompt", advice).as_text()
+        recipe, selection = Recipe.from_dict(value.get("recipe", advice)), value.find("selection")
+        return cls(layer, recipe, prompt, Selection() if selection is None else Selection.read(selection))

@@ -1,6 +1,5 @@
 """History: every step as a value, in a tree. Going back and doing something else keeps the branch that was left."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -8,8 +7,11 @@ from threading import Lock
 from typing import Any, Self
 
 from workbench.errors import WorkbenchError
+from workbench.json_value import JsonValue
 from workbench.session.choice import Choice
 from workbench.session.differences import differences
+
+ADVICE = "save the session again"
 
 
 class Kind(StrEnum):
@@ -99,8 +101,12 @@ class History:
 
     def path(self, number: int) -> list[int]:
         """The steps from the first to one."""
-        parent = self.steps[number].parent
-        return [number] if parent is None else [*self.path(parent), number]
+        path: list[int] = []
+        place: int | None = number
+        while place is not None:
+            path.append(place)
+            place = self.steps[place].parent
+        return path[::-1]
 
     def words(self, number: int) -> str:
         """What a step did, in words."""
@@ -118,16 +124,18 @@ class History:
         return {"at": self.at, "steps": steps}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def read(cls, value: JsonValue) -> Self:
         """The inverse of `to_dict`; WorkbenchError says which step cannot be read."""
-        steps = [_step(number, saved) for number, saved in enumerate(data["steps"])]
-        if not steps or steps[0].parent is not None:
-            raise WorkbenchError("the saved history has no first step; save the session again.")
+        value.check_names("at", "steps")
+        steps = [_step(number, saved) for number, saved in enumerate(value.get("steps", ADVICE).elements())]
+        if not steps:
+            raise WorkbenchError(f"{value} has no first step; {ADVICE}.")
         history = cls(steps[0].choice)
         history.steps = steps
-        for number in range(1, len(steps)):
-            history._forward[_parent(steps, number)] = number
-        history.go(data["at"])
+        for number, step in enumerate(steps):
+            if step.parent is not None:
+                history._forward[step.parent] = number
+        history.go(value.get("at", ADVICE).as_whole())
         return history
 
     def _add(self, step: Step) -> int:
@@ -149,15 +157,11 @@ class History:
         return number
 
 
-def _step(number: int, saved: Mapping[str, Any]) -> Step:
-    try:
-        return Step(Kind(saved["kind"]), Choice.from_dict(saved["choice"]), saved["parent"], saved["outcome"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise WorkbenchError(f"step {number} of the saved history cannot be read ({error}); save the session again.") from None
-
-
-def _parent(steps: list[Step], number: int) -> int:
-    parent = steps[number].parent
-    if parent is None or not 0 <= parent < number:
-        raise WorkbenchError(f"step {number} of the saved history follows step {parent}; it must follow an earlier one.")
-    return parent
+def _step(number: int, value: JsonValue) -> Step:
+    value.check_names("kind", "parent", "outcome", "choice")
+    kind = Kind(value.get("kind", ADVICE).as_choice(list(Kind)))
+    choice, outcome = Choice.read(value.get("choice", ADVICE)), value.get("outcome", ADVICE).as_text()
+    parent = value.get("parent", ADVICE)
+    if number == 0 and parent.value is not None:
+        raise parent.wrong("null: the first step follows none")
+    return Step(kind, choice, None if number == 0 else parent.as_whole(high=number - 1), outcome)

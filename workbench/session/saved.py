@@ -1,12 +1,12 @@
 """A session as one file: its model's name and fingerprint and its whole history. Results are made again, not stored."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError
-from workbench.session.history import History, Kind
+from workbench.json_value import brief, parse
+from workbench.session.history import ADVICE, History, Kind
 from workbench.store import write
 
 if TYPE_CHECKING:
@@ -22,25 +22,18 @@ def to_json(session: "Session") -> str:
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def from_json(session: "Session", text: str) -> None:
+def from_json(session: "Session", content: bytes | str) -> None:
     """Take up a saved session in place of this one's history; nothing changes where it cannot be read."""
-    try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"the file is no saved session: it is not JSON ({error}).") from None
-    if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+    value = parse(content, "the saved session")
+    fields = value.as_object()
+    if fields.get("format") != FORMAT:
         raise WorkbenchError(f"the file is no saved session: its format is not {FORMAT!r}; save one in the History tab.")
-    if document.get("version") != VERSION:
-        raise WorkbenchError(f"session version {document.get('version')!r} is not known; this workbench reads version {VERSION}.")
-    if missing := [name for name in ("model", "history") if not isinstance(document.get(name), Mapping)]:
-        raise WorkbenchError(f"the saved session lacks {', '.join(missing)}; save it again.")
-    model: Mapping[str, Any] = document["model"]
-    if model.get("fingerprint") != session.model.fingerprint:
-        raise WorkbenchError(f"the session was saved on the model {model.get('source')}; open that one, with the same weights.")
-    try:
-        history = History.from_dict(document["history"])
-    except KeyError as error:
-        raise WorkbenchError(f"the saved history lacks {error.args[0]}; save it again.") from None
+    value.check_version("session", VERSION)
+    model = value.get("model", ADVICE)
+    source, fingerprint = model.get("source", ADVICE).as_text(), model.get("fingerprint", ADVICE).as_text()
+    if fingerprint != session.model.fingerprint:
+        raise WorkbenchError(f"the session was saved on the model {brief(source)}; open that one, with the same weights.")
+    history = History.read(value.get("history", ADVICE))
     for step in history.steps:
         session.check_choice(step.choice)
     session.history = history

@@ -22,6 +22,7 @@ from workbench.analysis.trace import Trace
 from workbench.analysis.writing import Writing, write_together
 from workbench.artifact.twin import twin
 from workbench.errors import WorkbenchError
+from workbench.json_value import as_value
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import text
@@ -392,8 +393,6 @@ class Session:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a saved choice, as a step that can be undone."""
-        if state.get("version") != VERSION:
-            raise WorkbenchError(
-                f"session version {state.get('version')!r} is not known; this workbench reads version {VERSION}."
-            )
-        self.history.take(Kind.RESTORE, self.check_choice(Choice.from_dict(state)))
+        value = as_value(state, "the choice")
+        value.check_version("session", VERSION)
+        self.history.take(Kind.RESTORE, self.check_choice(Choice.read(value)))

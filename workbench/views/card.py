@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.card import Quantized, card_facts, read_facts
+from workbench.analysis.card import Quantized, card_facts
+from workbench.analysis.card_file import read_facts
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
 from workbench.models.handle import ModelHandle

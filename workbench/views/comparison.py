@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.views import against_bits, errors
 from workbench.views import theme as themes
-from workbench.views.figure import Figure
+from workbench.views.figure import Figure, escape_labels
 from workbench.views.theme import Theme
 
 QUANTILES = np.linspace(0, 1, 21)
@@ -38,7 +38,7 @@ def weight_errors(original: Tensor, quantized: Mapping[str, Tensor], *, theme: T
             "y": QUANTILES.tolist(),
             "name": label,
             "line": {"color": themes.CATEGORIES[number % len(themes.CATEGORIES)], "width": 2},
-            "hovertemplate": f"{label}<br>%{{y:.0%}} of the weights are off by at most %{{x:.3g}}<extra></extra>",
+            "hovertemplate": f"{escape_labels(label)}<br>%{{y:.0%}} of the weights are off by at most %{{x:.3g}}<extra></extra>",
         }
         for number, (label, values) in enumerate(sizes.items())
     ]

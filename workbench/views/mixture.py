@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.views import theme as themes
-from workbench.views.figure import Figure
+from workbench.views.figure import Figure, escape_labels
 from workbench.views.theme import Theme
 
 CHANNELS = "Does this mixture find the same salient channels?"
@@ -45,7 +45,7 @@ def spectrum(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
                 "y": lines["eigenvalue"].clip(lower=1e-12).tolist(),
                 "name": source,
                 "line": {"color": colour, "width": 4 if mixture else 1.5},
-                "hovertemplate": f"{source}<br>rank %{{x}}: %{{y:.3g}}<extra></extra>",
+                "hovertemplate": f"{escape_labels(source)}<br>rank %{{x}}: %{{y:.3g}}<extra></extra>",
             }
         )
     plot = {

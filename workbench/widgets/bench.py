@@ -20,6 +20,7 @@ from workbench.widgets import form
 from workbench.widgets.component import Component
 from workbench.widgets.controls import PLAIN, action, folded_away
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import paragraph, preformatted
 from workbench.widgets.preview import LivePreview
 from workbench.widgets.recipe_form import RecipeForm
 
@@ -91,10 +92,10 @@ class Bench(Component):
         self.form.fill(recipe)
         self._explain(recipe)
         self.parts.object = rows(form.parts_table(recipe))
-        self.python.object = f"<pre style='white-space:pre-wrap;font-size:0.8rem'>{html.escape(self.code)}</pre>"
+        self.python.object = preformatted(self.code)
         if recipe.name in presets.names():
             preset = presets.find(recipe.name)
-            self.note.object = f"<p>{html.escape(preset.source)}</p><p>{html.escape(preset.note)}</p>"
+            self.note.object = paragraph(preset.source, live=False) + paragraph(preset.note, live=False)
         else:
             self.note.object = "<p>Parts of your own choice; their sum may be a method that nobody has tried.</p>"
         preview = self.session.preview

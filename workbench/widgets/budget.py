@@ -1,6 +1,5 @@
 """The Pareto painter: drag the budget of bits, paint layers by hand, and see what a plan should cost and what it does cost."""
 
-import html
 from collections.abc import Generator
 from math import gcd
 from typing import Any, ClassVar
@@ -25,6 +24,7 @@ from workbench.views import budget as views
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.controls import action, folded_away
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import preformatted
 from workbench.widgets.slider import Slider
 from workbench.widgets.what_if import told
 
@@ -161,7 +161,7 @@ class BudgetPainter(Component):
         table = self.allocation.table.merge(places, on="name")
         self.plan.draw(views.plan(table, set(self.painted), theme=theme()))
         self.pareto.draw(views.pareto(self.curve, self.uniform.reset_index(), self.measured, theme=theme()))
-        self.python.object = f"<pre style='white-space:pre-wrap;font-size:0.8rem'>{html.escape(self.code)}</pre>"
+        self.python.object = preformatted(self.code)
 
     @property
     def code(self) -> str:

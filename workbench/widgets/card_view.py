@@ -1,6 +1,5 @@
 """The quant card of what this session has quantized: its figures here, the file to attach, and the difference to another card."""
 
-import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +8,15 @@ import panel as pn
 
 from workbench.analysis.card import tree_hash
 from workbench.analysis.card_diff import diff_cards
-from workbench.errors import ArtifactError, WorkbenchError
+from workbench.analysis.card_file import parse_facts
+from workbench.errors import WorkbenchError
 from workbench.jobs import Job
 from workbench.views.card import Card, card
-from workbench.widgets.component import Component, FigureFrame, data_table, heading, theme
+from workbench.widgets.component import Component, FigureFrame, data_table, theme
 from workbench.widgets.controls import BESIDE, action, evaluation_tokens
 from workbench.widgets.delivery import Delivery
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import heading, paragraph
 
 TOKENS = 2048
 QUESTION = "What was made, and what does it cost?"
@@ -120,12 +121,8 @@ class CardView(Component):
             return
         if self.card is None:
             raise WorkbenchError("there is nothing to compare with yet: press Make the card first.")
-        try:
-            facts = json.loads(self.other.value)
-            found = diff_cards(facts, self.card.facts)
-        except (ValueError, KeyError, TypeError):
-            raise ArtifactError(f"{self.other.filename} is no quant card; give a card.json.") from None
+        found = diff_cards(parse_facts(self.other.value, f"the card {self.other.filename}"), self.card.facts)
         table = found.table()
         table[["first", "second"]] = table[["first", "second"]].astype(str)
-        parts = [pn.pane.HTML(f"<p aria-live='polite'>{' '.join([found.answer, *found.skipped])}</p>")]
+        parts = [pn.pane.HTML(paragraph(" ".join([found.answer, *found.skipped])))]
         self.difference[:] = [*parts, data_table(table)] if len(table) else parts

@@ -16,6 +16,7 @@ from workbench.session import Session
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
 from workbench.widgets import look
+from workbench.widgets.markup import answer_below, title
 from workbench.widgets.notices import Notices
 from workbench.widgets.present import sized
 
@@ -33,8 +34,6 @@ const view = Bokeh.index.find_one(plot)
 const figure = view.shadow_el.querySelector('.js-plotly-plot')
 window.Plotly.downloadImage(figure, {format: 'FORM', filename: 'workbench', scale: 2})
 """
-QUESTION = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
-ANSWER = "<p style='margin:2px 0;font-size:0.9rem;line-height:1.4' aria-live='polite'>{}</p>"
 
 
 def theme() -> Theme:
@@ -205,7 +204,7 @@ class FigureFrame(pn.viewable.Viewer):
         return button
 
     def _head(self, question: str, answer: str) -> None:
-        self.title.object, self.answer.object = QUESTION.format(question), ANSWER.format(answer)
+        self.title.object, self.answer.object = title(question), answer_below(answer)
 
     def _swap(self) -> None:
         shown = self.figure is not None and self.as_table.value
@@ -214,11 +213,6 @@ class FigureFrame(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
-
-
-def heading(question: str, answer: str) -> str:
-    """A question as the title and its answer, as HTML."""
-    return QUESTION.format(question) + ANSWER.format(answer)
 
 
 def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:

@@ -6,6 +6,7 @@ from workbench.analysis import expectations
 from workbench.analysis.squeeze import squeeze_table
 from workbench.views import expectations as views
 from workbench.widgets.component import Component, FigureFrame, theme
+from workbench.widgets.markup import paragraph
 
 GUESS = 20  # training tokens a parameter, where nobody knows
 
@@ -35,7 +36,7 @@ class ExpectationsView(Component):
             width=190,
             description=f"How much text the model was trained on ({told})",
         )
-        self.note = pn.pane.HTML(f"<p style='margin:0'>Training tokens: {told}.</p>", margin=(28, 10, 0, 10))
+        self.note = pn.pane.HTML(paragraph(f"Training tokens: {told}.", live=False), margin=(28, 10, 0, 10))
         self.frame = FigureFrame()
         for field in (self.parameters, self.tokens):
             field.param.watch(lambda _: self.notices.guard(self.refresh), "value")

@@ -1,6 +1,7 @@
 """The explorer: all components around one live session, for a served page or a notebook cell."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import panel as pn
@@ -90,9 +91,9 @@ class Explorer(Component):
         """The title line of the selected layer, and what became of the marks of the one before."""
         layer = self.session.model.layers().set_index("name").loc[self.session.layer]
         self.heading.object = (
-            f"<h1 style='font-size:1.3rem;margin:0'>{title(layer)} "
-            f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {self.session.layer}</small></h1>"
-            f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{self.session.carried}</p>"
+            f"<h1 style='font-size:1.3rem;margin:0'>{escape(title(layer))} "
+            f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {escape(self.session.layer)}</small></h1>"
+            f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
         )
 
 

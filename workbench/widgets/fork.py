@@ -11,6 +11,7 @@ from workbench.views import fork as views
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.controls import action
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import paragraph
 from workbench.widgets.text_pages import page
 from workbench.widgets.tokens import Tokens
 
@@ -120,4 +121,4 @@ class ForkView(Component):
 
     def _rewound(self, job: Job[Any]) -> None:
         if job.status == "done":
-            self.recovery.object = f"<p aria-live='polite'>{views.recovery(job.result())}</p>"
+            self.recovery.object = paragraph(views.recovery(job.result()))

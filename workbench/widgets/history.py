@@ -1,13 +1,13 @@
 """What have I done? Every step in a tree, the difference between two of them, and the whole session as a file or a cell."""
 
-import html
 import io
 
 import panel as pn
 
 from workbench.session import History, differences, saved
-from workbench.widgets.component import Component, heading, in_browser
+from workbench.widgets.component import Component, in_browser
 from workbench.widgets.controls import BESIDE
+from workbench.widgets.markup import bullets, heading
 
 SHOWN = 14  # steps that the list shows without scrolling
 
@@ -74,15 +74,14 @@ class HistoryView(Component):
     def _compare(self) -> None:
         history = self.session.history
         said = differences(history.steps[self.other.value or 0].choice, history.choice)
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in said) or "<li>nothing differs</li>"
-        self.difference.object = f"<ul style='margin:2px 0' aria-live='polite'>{lines}</ul>"
+        self.difference.object = bullets(said or ["nothing differs"])
 
     def _file(self) -> io.BytesIO:
         return io.BytesIO(saved.to_json(self.session).encode())
 
     def _take_up(self, content: bytes | None) -> None:
         if content:
-            saved.from_json(self.session, content.decode(errors="replace"))
+            saved.from_json(self.session, content)
             self.live.param.update(choice=self.live.choice + 1, selection=self.live.selection + 1)
 
 

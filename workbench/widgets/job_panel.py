@@ -14,6 +14,7 @@ from workbench.session import Heard
 from workbench.views import theme as themes
 from workbench.widgets.drawn import Drawn
 from workbench.widgets.kernel_thread import kernel
+from workbench.widgets.markup import paragraph
 from workbench.widgets.notices import Notices
 
 POLL = 200  # milliseconds between looks at a running job
@@ -108,7 +109,7 @@ class JobPanel(pn.viewable.Viewer):
                 self.queue.cancel(self.job)
             else:
                 self.job.cancel()
-            self.words.object = "Stopping after this step …"
+            self.words.object = paragraph("Stopping after the current step …")
 
     def close(self) -> None:
         """The visitor has left: nobody waits for the job any more, and none begins."""
@@ -129,10 +130,12 @@ class JobPanel(pn.viewable.Viewer):
         if self.left:
             return
         self.job, self.running, self.peak, self.own = job, True, memory(), own
+        if own:
+            job.owner = id(self.notices)
         self._since = time.monotonic()
         self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
         self.progress.param.update(value=0, visible=True)
-        self.words.object = f"{job.name.capitalize()} …"
+        self.words.object = paragraph(f"{job.name.capitalize()} …", live=False)
         start(job)
         if self.threaded:
             self._poll = pn.state.add_periodic_callback(self._look_on_page, period=self.period)
@@ -162,7 +165,7 @@ class JobPanel(pn.viewable.Viewer):
         said = None if hears else self._seen(job)
         if running:
             if said is not None or job.progress or waits or hears:
-                self.words.object = self._stand(job) if waits or hears or said is None else said
+                self.words.object = paragraph(self._stand(job) if waits or hears or said is None else said, live=False)
             return
         self._end(job)
 
@@ -182,7 +185,7 @@ class JobPanel(pn.viewable.Viewer):
         self.stop.disabled, self.stop.visible, self.progress.visible = True, False, False
         self.again.visible = job.status is not Status.DONE
         took = f"{themes.duration(job.seconds)}, memory at most {themes.megabytes(8 * self.peak)}"
-        self.words.object = f"<p style='margin:0' aria-live='polite'>{ENDED[job.status]}: {job.name}, {took}.</p>"
+        self.words.object = paragraph(f"{ENDED[job.status]}: {job.name}, {took}.")
         if job.error is not None:
             self.notices.report(job.error)
         self._ended(job)

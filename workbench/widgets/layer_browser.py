@@ -10,6 +10,7 @@ from workbench.analysis import columns, sketches
 from workbench.views import layers as views
 from workbench.widgets.component import Component, FigureFrame, chosen, data_table, readable, theme
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import paragraph
 
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
 AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
@@ -148,7 +149,7 @@ class LayerTable(Component):
         self.table.value = readable(frame)
         read = len(self.session.shared.sketches)
         said = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read so far"
-        self.hint.object = f"{said}; selected is {self.session.layer}. Click a row to select its layer."
+        self.hint.object = paragraph(f"{said}; selected is {self.session.layer}. Click a row to select its layer.")
 
     def _clicked(self, event: Any) -> None:
         name = self.table.value["name"].iloc[event.row]

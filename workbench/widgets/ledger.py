@@ -15,6 +15,7 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.views import ledger as views
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import paragraph
 
 LAYER, MODEL = "this layer", "the whole model"
 
@@ -66,7 +67,7 @@ class LedgerView(Component):
         self.bridge.draw(views.waterfall(analysis.bridge(found.ledger), scope=self.scope.value, theme=theme()))
         self.tree.draw(views.icicle(analysis.tree(layers), found.ledger.weights, scope=self.scope.value, theme=theme()))
         if (known := next((disk for result, disk in self.counted if result is found), None)) is not None:
-            self.disk.object = f"<p aria-live='polite'>{views.disk_sentence(known)}</p>"
+            self.disk.object = paragraph(views.disk_sentence(known))
 
     def _found(self) -> QuantizedLayer | QuantizedModel | None:
         return self.session.whole if self.scope.value == MODEL else self.session.result

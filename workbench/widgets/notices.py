@@ -2,7 +2,6 @@
 
 import html
 import logging
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,8 @@ import panel as pn
 
 from workbench.errors import WorkbenchError
 from workbench.views.theme import DARK, LIGHT
+
+SHOWN = 300  # characters of an error that is no sentence of ours
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +26,10 @@ class Notices(pn.viewable.Viewer):
         self.view = pn.Column(sizing_mode="stretch_width", visible=False)
 
     def report(self, error: BaseException) -> None:
-        """Show an error; one that is no user's mistake is logged with its traceback too."""
-        if isinstance(error, WorkbenchError):
-            self.say(str(error))
-            return
-        log.error("unexpected error", exc_info=error)
-        self.say("".join(traceback.format_exception(error)).strip())
+        """Show an error as a sentence; where it is no user's mistake, the log has its traceback."""
+        if not isinstance(error, WorkbenchError):
+            log.error("unexpected error", exc_info=error)
+        self.say(describe(error))
 
     def guard(self, action: Callable[[], Any]) -> None:
         """Do something; what goes wrong becomes a notice.
@@ -60,6 +59,14 @@ class Notices(pn.viewable.Viewer):
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
+
+
+def describe(error: BaseException) -> str:
+    """What a visitor reads about an error."""
+    if isinstance(error, WorkbenchError):
+        return str(error)
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"This did not work because of a fault in the workbench ({words[:SHOWN]}). The log has the details; please report it."
 
 
 def boxed(message: str) -> str:

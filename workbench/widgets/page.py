@@ -1,10 +1,13 @@
 """The served page: one model for all visitors, a session for each, everything from this host."""
 
 import dataclasses
+import gc
 import json
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from threading import Timer
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,18 +15,24 @@ import panel as pn
 
 from workbench import presets
 from workbench.errors import WorkbenchError
+from workbench.json_value import brief, decode
+from workbench.memory import release_memory
 from workbench.models import open_model
 from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
 from workbench.widgets import look
 from workbench.widgets.component import Component, theme
 from workbench.widgets.explorer import Explorer
-from workbench.widgets.notices import Notices, boxed
+from workbench.widgets.notices import Notices, boxed, describe
 from workbench.widgets.offline import EXTENSIONS, local_styles
 from workbench.widgets.steady import steady_figures
 from workbench.widgets.tabs import STRIPS, TABS, Kinds
 from workbench.widgets.tooltips import tooltips_inside
 
+LONGEST = 18  # digits of a mark
+RELEASE_AFTER = 10.0  # seconds
+
+log = logging.getLogger(__name__)
 MARKS = [field.name for field in dataclasses.fields(Selection)]
 
 
@@ -43,11 +52,12 @@ def page(
     """The explorer on `source` for one visitor, as its address says; `recipe` is on the bench at first."""
 
     def explorer() -> Explorer:
-        session, query = Session(shared_model(source), recipe=recipe), address()
-        wrong = None
+        session, query = Session(shared_model(source), recipe=recipe), dict[str, str]()
+        wrong: Exception | None = None
         try:
+            query = address(pn.state.session_args)
             read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
-        except WorkbenchError as error:
+        except Exception as error:  # noqa: BLE001  an address is typed by anyone; the page says what is wrong with it
             wrong = error
         made = Explorer(session, tabs=tabs, strips=strips, front=query.get("tab", ""))
         if wrong is not None:
@@ -67,10 +77,27 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     tooltips_inside()
     try:
         component = make()
-    except WorkbenchError as error:
-        return framed(pn.pane.HTML(boxed(str(error)), sizing_mode="stretch_width"))
+    except Exception as error:
+        if not isinstance(error, WorkbenchError):
+            log.error("a page could not be built", exc_info=error)
+        return framed(pn.pane.HTML(boxed(describe(error)), sizing_mode="stretch_width"))
     pn.config.exception_handler = teller(component.notices)
+    if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+        pn.state.on_session_destroyed(lambda _: release_soon())
     return framed(component)
+
+
+def release_soon() -> None:
+    """Give the memory of visitors who have left back to the system, once what they had at work has ended."""
+    timer = Timer(RELEASE_AFTER, release)
+    timer.daemon = True
+    timer.start()
+
+
+def release() -> None:
+    """Free what nobody holds any more; a page and its parts hold each other, so they wait for the collector."""
+    gc.collect()
+    release_memory()
 
 
 def teller(notices: Notices) -> Callable[[BaseException], None]:
@@ -89,9 +116,9 @@ def framed(body: Any) -> pn.viewable.Viewable:
     return pn.Column(body, sizing_mode="stretch_width", styles={**look.page(theme()), "padding": "12px", "min-height": "100vh"})
 
 
-def address() -> dict[str, str]:
-    """What stands in the page's address, by name."""
-    return {name: values[0].decode() for name, values in pn.state.session_args.items() if values}
+def address(arguments: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
+    """What stands in the page's address, by name; WorkbenchError for what is no text."""
+    return {name: decode(values[0], f"{name} in the address", WorkbenchError) for name, values in arguments.items() if values}
 
 
 def read_address(session: Session, query: Mapping[str, str]) -> None:
@@ -129,6 +156,6 @@ def recipe_in(text: str) -> Recipe:
 
 def numbers(name: str, words: list[str]) -> list[int]:
     """Marks in an address as numbers; WorkbenchError for what is none."""
-    if wrong := [word for word in words if not word.isdecimal()]:
-        raise WorkbenchError(f"{name} in the address holds {wrong[0]!r}; it takes whole numbers, as {name}=3,17.")
+    if wrong := [word for word in words if not word.isdecimal() or len(word) > LONGEST]:
+        raise WorkbenchError(f"{name} in the address holds {brief(wrong[0])}; it takes whole numbers, as {name}=3,17.")
     return [int(word) for word in words]

@@ -19,6 +19,7 @@ from workbench.widgets.component import PLOT_CONFIG, Component, FigureFrame, cho
 from workbench.widgets.controls import BESIDE
 from workbench.widgets.job_panel import JobPanel
 from workbench.widgets.marks import ChannelInput, brushed
+from workbench.widgets.markup import small
 from workbench.widgets.study import Study
 
 FOLLOWED = 6  # channels that the figures below the curve show
@@ -74,7 +75,7 @@ class SalienceView(Component):
     def refresh(self) -> None:
         """All four figures for the selected layer, measure and marks."""
         self.read.visible = not self.session.shared.is_calibrated
-        self.meaning.object = f"<small>{MEASURES[self.measure.value].meaning}</small>"
+        self.meaning.object = small(MEASURES[self.measure.value].meaning)
         weight = self.session.portrait()
         marks = self.session.selection.channels[:FOLLOWED]
         wanted = [*self._shares(weight), *self._groups(weight), *ranges_of(weight, marks)]

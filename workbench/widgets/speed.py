@@ -1,7 +1,6 @@
 """How fast does this layer run here? The selected layer's packed form beside torch, on this machine's own roofline."""
 
 from collections.abc import Generator
-from html import escape
 
 import panel as pn
 import torch
@@ -15,6 +14,7 @@ from workbench.views.roofline import QUESTION, roofline
 from workbench.widgets.component import Component, FigureFrame, chosen, theme
 from workbench.widgets.controls import BESIDE, action
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import paragraph
 
 OTHERS = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is compared with, next to torch in float32
 BATCHES = (1, 8, 32)
@@ -58,10 +58,9 @@ class SpeedView(Component):
         """What runs the selected layer; a measurement stays until another layer or recipe is chosen."""
         result = self.session.result
         if result is None:
-            self.says.object = f"<p style='margin:2px 0'>{UNPACKED}</p>"
+            self.says.object = paragraph(UNPACKED, live=False)
         else:
-            sentence = why(dispatch.explain(result.packed, int(self.batch.value or 1)))
-            self.says.object = f"<p style='margin:2px 0' aria-live='polite'>{sentence}</p>"
+            self.says.object = paragraph(why(dispatch.explain(result.packed, int(self.batch.value or 1))))
         if self.of != self._now():
             self.measured = None
         self._show()
@@ -98,5 +97,5 @@ class SpeedView(Component):
 
 def why(explanation: Explanation) -> str:
     """Which backend runs the layer and why others do not, as a sentence or two."""
-    others = "; ".join(f"{escape(name)} does not: {escape(reason)}" for name, reason in explanation.refused.items())
-    return f"Run by <b>{escape(explanation.backend)}</b>: {escape(explanation.reason)}. {others[:1].upper() + others[1:]}."
+    others = "; ".join(f"{name} does not: {reason}" for name, reason in explanation.refused.items())
+    return f"Run by {explanation.backend}: {explanation.reason}. {others[:1].upper() + others[1:]}."

@@ -16,6 +16,7 @@ from workbench.views import theme as themes
 from workbench.widgets.component import Component, FigureFrame, theme
 from workbench.widgets.controls import PLAIN, action
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import paragraph
 from workbench.widgets.slider import Slider
 from workbench.widgets.text_pages import TextPages
 
@@ -215,7 +216,7 @@ class SqueezeView(Component):
     def _numbers(self) -> None:
         known = self.squeeze.find(self.stop)
         self.why.disabled = known is None
-        self.numbers.object = views.numbers_html(views.numbers(known), theme()) if known else f"<p>{self._missing()}</p>"
+        self.numbers.object = views.numbers_html(views.numbers(known), theme()) if known else paragraph(self._missing())
 
     def _missing(self) -> str:
         """Why there is no model at this stop, and what to do; empty where there is one."""

@@ -13,6 +13,7 @@ from workbench.widgets.component import Component, FigureFrame, chosen, theme
 from workbench.widgets.controls import BESIDE, action
 from workbench.widgets.fork import ForkView
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import paragraph
 from workbench.widgets.text_pages import TextPages
 
 FIRST = "Press Write to let both models continue the prompt."
@@ -103,7 +104,7 @@ class TextComparison(Component):
         if not any(writing.sides):
             return
         self.pages.draw(views.side_by_side(self.session.choice.prompt, writing, self._marked(), choosable=True, theme=theme()))
-        self.measured.object = views.running_sentence(self.running) if self.running else ""
+        self.measured.object = paragraph(views.running_sentence(self.running)) if self.running else ""
         self.details.visible = writing.done or not self.jobs.running
         if self.details.visible:
             self._details()

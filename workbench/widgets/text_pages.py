@@ -7,7 +7,8 @@ import panel as pn
 
 from workbench.views.text import Comparison
 from workbench.views.theme import Theme
-from workbench.widgets.component import heading, theme
+from workbench.widgets.component import theme
+from workbench.widgets.markup import heading
 from workbench.widgets.tokens import Tokens
 
 HINT = "Choose a token to see what each model expected there: click it, or go to it with the arrow keys and press Enter."

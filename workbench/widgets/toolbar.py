@@ -1,7 +1,7 @@
 """The line at the top: which model, undo and redo, the history, and on a served page the link to it and how it looks."""
 
-import html
 from collections.abc import Callable
+from html import escape
 
 import panel as pn
 import param
@@ -53,10 +53,9 @@ class Toolbar(Component):
         """One row that folds."""
         served = pn.state.curdoc is not None
         colours = theme()
-        source = html.escape(str(self.session.model.source))
         name = pn.pane.HTML(
             "<div style='font-size:1.35rem;font-weight:600'>workbench "
-            f"<small style='font-weight:normal;color:{colours.muted}'>· {source}</small></div>",
+            f"<small style='font-weight:normal;color:{colours.muted}'>· {escape(str(self.session.model.source))}</small></div>",
             styles={"flex": "1 1 200px"},
         )
         self.undo = self._button("Undo", "Back to the choice before (Ctrl+Z)", lambda: self.live.choose(self.session.undo))

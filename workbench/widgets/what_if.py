@@ -12,9 +12,10 @@ from workbench.jobs import Job
 from workbench.quantized import QuantizedLayer
 from workbench.views import budget as views
 from workbench.views.token_kl import tinted
-from workbench.widgets.component import Component, FigureFrame, chosen, data_table, heading, theme
+from workbench.widgets.component import Component, FigureFrame, chosen, data_table, theme
 from workbench.widgets.controls import BESIDE
 from workbench.widgets.job_panel import JobPanel
+from workbench.widgets.markup import heading
 
 QUESTION = "What does this change of this layer do to the model?"
 WHENCE = "Which layers does the damage come from?"

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.card import card_facts, public_name, read_facts, tree_hash
+from workbench.analysis.card import card_facts, public_name, tree_hash
 from workbench.analysis.card_diff import Tolerances, diff_cards
+from workbench.analysis.card_file import read_facts
 from workbench.artifact import load, save
 from workbench.errors import ArtifactError, ModelError
 from workbench.models import ModelHandle, open_model
@@ -174,10 +175,19 @@ def test_a_card_names_no_folder(source: str, name: str) -> None:
     assert public_name(source) == name
 
 
-@pytest.mark.parametrize("content", ["no json", "[1]", '{"kind": "else"}', "<html></html>"])
-def test_another_file_is_no_card(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("no json", "a.json is not JSON: Expecting value"),
+        ("[1]", "a.json is no quant card; make one with"),
+        ('{"kind": "else"}', "a.json is no quant card; make one with"),
+        ("<html></html>", "a.json is a page, but no quant card; make one with"),
+    ],
+    ids=["text", "list", "another", "page"],
+)
+def test_another_file_is_no_card(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(ArtifactError, match="a.json is no quant card"):
+    with pytest.raises(ArtifactError, match=said):
         read_facts(tmp_path / "a.json")
 
 

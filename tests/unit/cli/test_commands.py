@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import free_port
 from tests.unit.cli.conftest import Said
 from workbench.cli.explore import command as server_command
+from workbench.cli.explore import serve_page
 from workbench.cli.output import plain
 from workbench.quantized import describe_bits
 
@@ -145,15 +147,36 @@ def test_json_has_no_nan() -> None:
     assert plain(facts) == {"a": None, "b": [None, 1.5], "c": [True, None]}
 
 
-def test_explore_serves_the_app_on_this_machine_only() -> None:
-    words = server_command(5123, browser=False)
+@pytest.mark.parametrize("page", ["explorer", "compare", "codebook"])
+def test_a_page_is_served_on_this_machine_only(page: str) -> None:
+    words = server_command(page, ["builtin"], 5123, browser=False, origins=["hub.example.org"])
     assert words[1:4] == ["-m", "panel", "serve"]
-    assert Path(words[4]).name == "explorer.py"
+    assert Path(words[4]).name == f"{page}.py"
     assert Path(words[4]).is_file()
     assert words[words.index("--address") + 1] == "127.0.0.1"
     assert words[words.index("--port") + 1] == "5123"
     assert "--show" not in words
-    assert "--show" in server_command(5123, browser=True)
+    assert words[words.index("--args") + 1 :] == ["builtin"]
+    origins = [word.removeprefix("--allow-websocket-origin=") for word in words if word.startswith("--allow")]
+    assert origins == ["127.0.0.1:5123", "localhost:5123", "hub.example.org"]
+    assert "--show" in server_command(page, ["builtin"], 5123, browser=True, origins=[])
+
+
+def test_origins_of_the_environment_are_added_to_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bokeh would take the variable instead of the options, and refuse the page's own address."""
+    monkeypatch.setenv("BOKEH_ALLOW_WS_ORIGIN", "localhost:8000,hub.example.org")
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda path, words, environment: started.append((words, environment)))
+    serve_page("explorer", ["builtin"], free_port(), browser=False, origins=["proxy:80"])
+    [(words, environment)] = started
+    assert "BOKEH_ALLOW_WS_ORIGIN" not in environment
+    assert {f"--allow-websocket-origin={host}" for host in ("proxy:80", "localhost:8000", "hub.example.org")} < set(words)
+
+
+def test_serving_what_is_no_quantized_model(command: Callable[..., Said], tmp_path: Path) -> None:
+    said = command("serve", "compare", "builtin", str(tmp_path))
+    assert said.status == 1
+    assert said.err == f"error: {str(tmp_path)!r} holds no quantized model; give folders that `workbench quantize` wrote.\n"
 
 
 def test_explore_on_a_port_in_use(command: Callable[..., Said]) -> None:
@@ -223,7 +246,21 @@ def test_allocate_writes_a_plan_that_quantize_takes(command: Callable[..., Said]
     said = command("quantize", "builtin", "--plan", plan, *options[:2], "--out", out)
     assert (said.status, "both --recipe and --plan are given" in said.err) == (2, True)
     assert "cannot be read (No such file" in command("quantize", "builtin", "--plan", tmp_path / "no", "--out", out).err
-    plan.write_text("[]")
-    assert "the plan is a JSON list" in command("quantize", "builtin", "--plan", plan, "--out", out).err
-    plan.write_text('{"version": 1}')
-    assert "the plan has no 'rules'" in command("quantize", "builtin", "--plan", plan, "--out", out).err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[]", "is []; it must be an object."),
+        (b'{"version": 1}', "has no 'rules'; it is a list of layers and recipes; `workbench allocate` writes one."),
+        (b"\xff\xfe", "is not UTF-8 text (byte 0); save it as UTF-8."),
+        (b"[" * 5000, "is 5,000 levels deep; at most 100 are read."),
+    ],
+    ids=["list", "no-rules", "not-utf-8", "deep"],
+)
+def test_a_file_that_is_no_plan_is_one_line(command: Callable[..., Said], tmp_path: Path, content: bytes, said: str) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(content)
+    answer = command("quantize", "builtin", "--plan", plan, "--out", tmp_path / "out")
+    assert (answer.status, answer.err) == (1, f"error: the plan {plan} {said}\n")
+    assert not (tmp_path / "out").exists()

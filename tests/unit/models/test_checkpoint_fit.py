@@ -55,11 +55,11 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "number": (b"64", "is not a JSON object but a number"),
     "empty": (b"", "config.json is empty"),
     "no-fields": (b"{}", "names no model_type, such as 'llama'"),
-    "cut": (b'{"model_type": "lla', "is not a JSON object"),
+    "cut": (b'{"model_type": "lla', "is not JSON: Unterminated string"),
     "byte-order-mark": (b"\xef\xbb\xbf{}", "begins with a byte order mark; save it as UTF-8 without one"),
     "utf-16": ("{}".encode("utf-16"), r"is not UTF-8 text \(byte 0\)"),
     "latin-1": (b'{"model_type": "ll\xe4ma"}', r"is not UTF-8 text \(byte 18\)"),
-    "nested": (b"[" * 100_000, "is not a JSON object"),
+    "nested": (b"[" * 100_000, "is 100,000 levels deep; at most 100 are read"),
 }
 FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "size-string": ({"hidden_size": "64"}, r"field 'hidden_size': .* expected int, got str \(value: '64'\)"),

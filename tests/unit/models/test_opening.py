@@ -61,7 +61,7 @@ def change_shape(folder: Path) -> None:
 
 SPOILED = {
     "no-config": (lambda f: (f / "config.json").unlink(), "has no config.json; give a model folder"),
-    "config-not-json": (lambda f: (f / "config.json").write_text("{"), "config.json is not a JSON object"),
+    "config-not-json": (lambda f: (f / "config.json").write_text("{"), "config.json is not JSON: Expecting"),
     "config-a-list": (lambda f: (f / "config.json").write_text("[1]"), "config.json is not a JSON object"),
     "config-nonsense": (lambda f: edit_json(f / "config.json", num_attention_heads="many"), "cannot be opened by transformers"),
     "unknown-type": (
@@ -150,10 +150,10 @@ def test_a_tensor_in_the_index_but_not_in_its_shard(sharded: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "sentence"),
     [
-        pytest.param("{", "is not a safetensors index", id="not-json"),
+        pytest.param("{", "index.json is not JSON: Expecting", id="not-json"),
         pytest.param('{"metadata": {}}', "is not a safetensors index", id="no-map"),
         pytest.param('{"weight_map": {}}', "lacks all shards", id="empty"),
-        pytest.param('{"weight_map": {"a": 3}}', "is not a safetensors index", id="a-number"),
+        pytest.param('{"weight_map": {"a": 3}}', "weight_map.a is 3; it must be text", id="a-number"),
         pytest.param('{"weight_map": {"a": "/x/m.safetensors"}}', "shards outside of the folder, first '/x/m", id="absolute"),
         pytest.param(
             '{"weight_map": {"a": "../llama/model.safetensors"}}',

@@ -54,7 +54,7 @@ def test_the_file_brings_the_session_back(view: HistoryView, session: Session) -
 
 
 def test_a_file_that_is_none_is_a_notice(view: HistoryView) -> None:
-    for content, said in ((b"\xff{", "not JSON"), (json.dumps({}).encode(), "format is not 'workbench session'")):
+    for content, said in ((b"\xff{", "not UTF-8 text (byte 0)"), (json.dumps({}).encode(), "format is not 'workbench session'")):
         view.load.value = content
         assert said in view.notices.messages[0]
     assert view.session.layer == DOWN

@@ -10,6 +10,7 @@ from panel.io.location import Location
 from panel.io.state import set_curdoc
 
 import workbench as wb
+from workbench.errors import WorkbenchError
 from workbench.session import Selection, Session
 from workbench.widgets import page
 from workbench.widgets.component import FigureFrame
@@ -24,9 +25,9 @@ def explorer(session: Session) -> Explorer:
     return Explorer(session, threaded=False)
 
 
-def opened(session: Session, monkeypatch: pytest.MonkeyPatch, **query: str) -> Explorer:
+def opened(session: Session, monkeypatch: pytest.MonkeyPatch, **query: str | bytes) -> Explorer:
     """The explorer as a visitor finds it who comes to the page of this session's model with this address."""
-    arguments = {name: [value.encode()] for name, value in query.items()}
+    arguments = {name: [value.encode() if isinstance(value, str) else value] for name, value in query.items()}
     found: list[Explorer] = []
     monkeypatch.setattr(type(pn.state), "session_args", property(lambda _: arguments))
     monkeypatch.setattr(page, "shared_model", lambda _: session.shared)
@@ -74,6 +75,17 @@ def test_what_an_address_says_wrongly_is_explained_on_a_page_that_works(
     explorer = opened(session, monkeypatch, layer=DOWN, channels="3,x", tab="Ledger")
     assert "channels in the address holds 'x'; it takes whole numbers, as channels=3,17." in explorer.notices.messages
     assert (explorer.session.layer, explorer.tabs.front) == (DOWN, "Ledger")
+
+
+def test_an_address_that_is_no_text_is_explained_on_a_page_that_works(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = opened(session, monkeypatch, prompt=b"\xff\xfe")
+    assert "prompt in the address is not UTF-8 text (byte 0); save it as UTF-8." in explorer.notices.messages
+    assert not explorer.session.can_undo
+
+
+def test_a_mark_of_too_many_digits_is_explained(session: Session) -> None:
+    with pytest.raises(WorkbenchError, match=r"channels in the address holds '9+\.\.\.9+'; it takes whole numbers"):
+        page.read_address(session, {"channels": "9" * 5000})
 
 
 def test_what_an_address_says_is_drawn_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

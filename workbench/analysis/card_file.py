@@ -1,0 +1,115 @@
+"""A quant card as others wrote it, JSON or HTML: read, and every field checked that a figure or a comparison uses."""
+
+from pathlib import Path
+from typing import Any
+
+from workbench.bits import BitLedger
+from workbench.errors import ArtifactError
+from workbench.json_value import JsonValue, brief, decode, parse, read_content
+
+KIND, VERSION = "workbench quant card", 1
+START, END = '<script type="application/json" id="card">', "</script>"
+ADVICE = "make one with `workbench card DIR --out card.html`"
+FIGURES = ("perplexity", "perplexity_original", "kl", "top1_changed")  # each with an interval
+TEXTS = ("text", "prompt", "writes_original", "writes")
+
+
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """The facts of a saved card, JSON or HTML; ArtifactError where the file is none."""
+    place = Path(path).expanduser()
+    if not place.is_file():
+        raise ArtifactError(f"there is no card {str(place)!r}; {ADVICE}.")
+    return parse_facts(read_content(place, f"the card {place}", ArtifactError), f"the card {place}")
+
+
+def parse_facts(content: bytes, document: str) -> dict[str, Any]:
+    """The facts of a card from a file's content; `document` names it in sentences."""
+    text = decode(content, document, ArtifactError)
+    if START in text:
+        text = text.partition(START)[2].partition(END)[0]
+    elif text.lstrip().startswith("<"):
+        raise ArtifactError(f"{document} is a page, but no quant card; {ADVICE}.")
+    value = parse(text, document, ArtifactError)
+    fields = value.value if isinstance(value.value, dict) else {}
+    kind, version = fields.get("kind"), fields.get("version")
+    if kind != KIND:
+        raise ArtifactError(f"{document} is no quant card; {ADVICE}.")
+    if version != VERSION:
+        raise ArtifactError(f"{document} is {kind!r} version {brief(version)}; this workbench reads {KIND!r} version {VERSION}.")
+    check_facts(value)
+    return value.value
+
+
+def check_facts(value: JsonValue) -> None:
+    """ArtifactError for a field that is missing or of another type; what a later release adds stays as it is."""
+    model = field(value, "model")
+    field(model, "name").as_text()
+    field(model, "quantized_layers").as_whole()
+    for name in ("plan", "calibration", "fused"):
+        field(field(value, "recipe"), name).as_object()
+    BitLedger.from_dict(field(value, "ledger"))
+    for name in ("bits_per_weight", "nominal_bits"):
+        field(field(value, "ledger"), name).as_number(0)
+    if (coverage := value.find("coverage")) is not None:
+        coverage.as_optional(lambda share: share.as_number(0, 1))
+    if (overall := value.find("bits_overall")) is not None:
+        overall.as_optional(lambda bits: bits.as_number(0))
+    if (unquantized := value.find("unquantized")) is not None:
+        for weights in unquantized.values():
+            weights.as_whole()
+    field(value, "file").as_optional(check_file)
+    for layer in field(value, "layers").elements():
+        check_layer(layer)
+    field(value, "figures").as_optional(check_figures)
+    check_origin(value)
+
+
+def field(value: JsonValue, name: str) -> JsonValue:
+    """A field that every card has."""
+    return value.get(name, ADVICE)
+
+
+def check_file(value: JsonValue) -> None:
+    """What the file of a saved model takes."""
+    field(value, "bits_per_weight").as_number(0)
+
+
+def check_layer(value: JsonValue) -> None:
+    """One quantized layer."""
+    field(value, "name").as_text()
+    for name in ("rows", "cols"):
+        field(value, name).as_whole(1)
+    for name in ("bits_per_weight", "nominal_bits"):
+        field(value, name).as_number(0)
+    for name in ("relative_error", "output_error"):
+        field(value, name).as_optional(JsonValue.as_number)
+
+
+def check_figures(value: JsonValue) -> None:
+    """What was measured."""
+    field(value, "tokens").as_whole(1)
+    for name in TEXTS:
+        field(value, name).as_text()
+    for name in FIGURES:
+        field(value, name).as_number()
+        interval = field(value, f"{name}_interval")
+        if len([end.as_number() for end in interval.elements()]) != 2:
+            raise interval.wrong("a list of two numbers")
+
+
+def check_origin(value: JsonValue) -> None:
+    """From what, where and when."""
+    hashes = field(value, "hashes")
+    field(hashes, "calibration_text")
+    for name in ("layers", "changed_tensors"):
+        for digest in field(hashes, name).values():
+            digest.as_text()
+    field(value, "seed").as_whole()
+    for count in field(value, "kernels").values():
+        count.as_whole()
+    for word in field(value, "environment").values():
+        word.as_text()
+    times = field(value, "times")
+    field(times, "made").as_text()
+    for name in ("quantizing", "card"):
+        field(times, name).as_number(0)

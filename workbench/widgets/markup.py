@@ -1,0 +1,43 @@
+"""Sentences as HTML. All text of a page goes through here: what a token, a file or a model says is never read as code."""
+
+from collections.abc import Iterable
+from html import escape
+
+QUESTION = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
+ANSWER = "<p style='margin:2px 0;font-size:0.9rem;line-height:1.4' aria-live='polite'>{}</p>"
+
+
+def heading(question: str, answer: str) -> str:
+    """A question as the title and its answer."""
+    return title(question) + answer_below(answer)
+
+
+def title(question: str) -> str:
+    """The question that a figure answers."""
+    return QUESTION.format(escape(question))
+
+
+def answer_below(answer: str) -> str:
+    """The answer under a title, read aloud when it changes."""
+    return ANSWER.format(escape(answer))
+
+
+def paragraph(sentence: str, *, live: bool = True) -> str:
+    """A sentence; a `live` one is read aloud when it changes."""
+    return f"<p style='margin:2px 0'{' aria-live=polite' * live}>{escape(sentence)}</p>"
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """A list of sentences, read aloud when it changes."""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f"<ul style='margin:2px 0' aria-live='polite'>{items}</ul>"
+
+
+def small(sentence: str) -> str:
+    """A note in small type."""
+    return f"<small>{escape(sentence)}</small>"
+
+
+def preformatted(code: str) -> str:
+    """Code as it is written, its lines folded."""
+    return f"<pre style='white-space:pre-wrap;font-size:0.8rem'>{escape(code)}</pre>"
