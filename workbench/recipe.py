@@ -150,13 +150,16 @@ class Recipe:
         """
         value = as_value(data, "the recipe", RecipeError)
         value.check_version("recipe", VERSION)
-        value.check_names("version", "name", "settings", "seed", *PARTS, *LATER_PARTS)
+        value.check_names("version", "name", "settings", "seed", "shrinkage", *PARTS, *LATER_PARTS)
         needed = f"it needs {', '.join(PARTS)}"
         parts: dict[str, Any] = {kind: read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
         parts |= {kind: read_part(kind, later) for kind in LATER_PARTS if (later := value.find(kind)) is not None}
         coders = tuple(read_part("coder", coder) for coder in value.get("coders", needed).elements())
         seed = value.find("seed")
-        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole())
+        strength = value.find("shrinkage")
+        shrinkage = 0.0 if strength is None else strength.as_number()
+        before = {"shrinkage": 0.0} if strength is None else {}  # recipes were written without it when there was none
+        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole(), shrinkage=shrinkage)
         name, settings = value.find("name"), value.find("settings")
         return recipe.named(
             CUSTOM if name is None else name.as_text(),
