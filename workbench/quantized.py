@@ -23,7 +23,8 @@ class QuantizedLayer:
     """One quantized matrix `[rows, cols]`.
 
     `relative_error` = ‖Ŵ−W‖²/‖W‖²; `output_error` = tr(E H Eᵀ)/tr(W H Wᵀ), None where the layer was not calibrated. `edits` say
-    what was changed by hand after the recipe had run (see `analysis.code_edit`).
+    what was changed by hand after the recipe had run (see `analysis.code_edit`). `tokens` are those that the second moment H was
+    measured on; None where their number is not known, 0 where none came to the layer.
     """
 
     name: str
@@ -34,6 +35,7 @@ class QuantizedLayer:
     output_error: float | None = None
     seconds: float = 0.0
     edits: tuple[str, ...] = ()
+    tokens: int | None = None
 
     def __repr__(self) -> str:
         bits = f"{self.bits_per_weight:.2f} bits per weight ({self.nominal_bits:.2f} nominal)"

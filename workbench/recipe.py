@@ -18,6 +18,7 @@ from workbench.json_value import JsonValue, as_value, brief, parse, read
 
 VERSION = 1
 UNREFINED = "none"
+SHRINKAGE = 0.1
 PARTS = ("transform", "split", "coders", "assignment", "correction")
 LATER_PARTS = ("activations", "refinement")  # which recipes of earlier releases have not
 CUSTOM = "custom"  # the name of a recipe that is no preset's
@@ -82,12 +83,19 @@ def no_refinement() -> Part:
     return registry.make("refinement", UNREFINED)
 
 
+def shrinkage_setting(default: float = SHRINKAGE) -> Any:
+    """The setting `shrinkage` of recipes and presets."""
+    what = "tokens a column of uncorrelated inputs that calibration begins with, so that few tokens do no harm; 0 for none"
+    return setting(default, what, low=0.0, high=1e6)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one layer is quantized: transform · split · coders (one for each mask of the split) · assignment · correction ·
     refinement (of a whole block, where blocks are quantized in sequence).
 
-    `activations` says what happens to the layer's input when it runs.
+    `activations` says what happens to the layer's input when it runs. `shrinkage` is the strength at which a second moment of few
+    tokens is mixed with its diagonal (see `quantizers.shrinkage`).
     `name` and `settings` remember the preset it came from, so that it can be printed as one short call.
     """
 
@@ -101,6 +109,10 @@ class Recipe:
     seed: int = 0
     name: str = CUSTOM
     settings: tuple[tuple[str, Any], ...] = ()
+    shrinkage: float = shrinkage_setting()
+
+    def __post_init__(self) -> None:
+        check_setting("recipe", next(field for field in dataclasses.fields(self) if field.name == "shrinkage"), self.shrinkage)
 
     @property
     def refines(self) -> bool:
@@ -126,6 +138,7 @@ class Recipe:
             "assignment": self.assignment.to_dict(),
             "correction": self.correction.to_dict(),
             "activations": self.activations.to_dict(),
+            "shrinkage": self.shrinkage,
             **refinement,
         }
 
@@ -137,17 +150,20 @@ class Recipe:
         """
         value = as_value(data, "the recipe", RecipeError)
         value.check_version("recipe", VERSION)
-        value.check_names("version", "name", "settings", "seed", *PARTS, *LATER_PARTS)
+        value.check_names("version", "name", "settings", "seed", "shrinkage", *PARTS, *LATER_PARTS)
         needed = f"it needs {', '.join(PARTS)}"
         parts: dict[str, Any] = {kind: read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
         parts |= {kind: read_part(kind, later) for kind in LATER_PARTS if (later := value.find(kind)) is not None}
         coders = tuple(read_part("coder", coder) for coder in value.get("coders", needed).elements())
         seed = value.find("seed")
-        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole())
+        strength = value.find("shrinkage")
+        shrinkage = 0.0 if strength is None else strength.as_number()
+        before = {"shrinkage": 0.0} if strength is None else {}  # recipes were written without it when there was none
+        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole(), shrinkage=shrinkage)
         name, settings = value.find("name"), value.find("settings")
         return recipe.named(
             CUSTOM if name is None else name.as_text(),
-            {} if settings is None else {key: setting.as_scalar() for key, setting in settings.items()},
+            {**before, **({} if settings is None else {key: setting.as_scalar() for key, setting in settings.items()})},
         )
 
     def named(self, name: str, settings: Mapping[str, Any]) -> "Recipe":
@@ -175,6 +191,7 @@ class Recipe:
             return f"wb.recipe({self.name!r}{settings})"
         coders = "".join(f"{coder.code()}, " for coder in self.coders)
         refinement = f"    refinement={self.refinement.code()},\n" if self.refines else ""
+        shrinkage = f"    shrinkage={self.shrinkage!r},\n" if self.shrinkage != SHRINKAGE else ""
         return (
             "wb.Recipe(\n"
             f"    transform={self.transform.code()},\n"
@@ -184,6 +201,7 @@ class Recipe:
             f"    correction={self.correction.code()},\n"
             f"    activations={self.activations.code()},\n"
             f"{refinement}"
+            f"{shrinkage}"
             f"    seed={self.seed},\n"
             ")"
         )

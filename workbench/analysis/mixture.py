@@ -182,7 +182,8 @@ def mixture_errors(
 
     weight, parts = model.weight(layer).float(), shares(weights, sources)
     alone = own_errors(model, sources, layer, recipe) if own is None else own
-    decoded = quantized(weight, mixed(sources, weights, layer).moment, recipe)
+    mixture = mixed(sources, weights, layer)
+    decoded = quantized(weight, mixture.moment, mixture.tokens, recipe)
     rows = []
     for name, source in sources.items():
         errors = (output_error(weight, decoded, half[layer].moment) for half in (source.fit, source.held_out))
@@ -192,16 +193,16 @@ def mixture_errors(
 
 def own_errors(model: ModelHandle, sources: Sources, layer: str, recipe: Recipe) -> dict[str, float]:
     """The layer's held-out output error on each source when it is calibrated on that source alone."""
-    weight = model.weight(layer).float()
-    return {
-        name: output_error(weight, quantized(weight, source.fit[layer].moment, recipe), source.held_out[layer].moment)
-        for name, source in sources.items()
-    }
+    weight, errors = model.weight(layer).float(), {}
+    for name, source in sources.items():
+        own = source.fit[layer]
+        errors[name] = output_error(weight, quantized(weight, own.moment, own.tokens, recipe), source.held_out[layer].moment)
+    return errors
 
 
-def quantized(weight: Tensor, moment: Tensor, recipe: Recipe) -> Tensor:
-    """What a recipe makes of a matrix under a moment, as values."""
-    return finish(quantize_layer(weight, moment, recipe)).weight()
+def quantized(weight: Tensor, moment: Tensor, tokens: int, recipe: Recipe) -> Tensor:
+    """What a recipe makes of a matrix under a moment of so many tokens, as values."""
+    return finish(quantize_layer(weight, moment, recipe, tokens=tokens)).weight()
 
 
 def influence(
@@ -235,12 +236,12 @@ def influence_steps(
     total = sum(stats.tokens for _, stats in samples)
     summed = sum((stats.tokens * stats.moment.double() for _, stats in samples), torch.zeros(()))
     moment = (summed / total).float()
-    before = output_error(weight, quantized(weight, moment, recipe), held_out)
+    before = output_error(weight, quantized(weight, moment, total, recipe), held_out)
     rows = []
     for done, (number, stats) in enumerate(samples):
         without = ((summed - stats.tokens * stats.moment.double()) / (total - stats.tokens)).float()
         change = ((without - moment).norm() / moment.norm()).item()
-        error = output_error(weight, quantized(weight, without, recipe), held_out) - before
+        error = output_error(weight, quantized(weight, without, total - stats.tokens, recipe), held_out) - before
         begins = " ".join(fit.documents[number].split()[:6])
         rows.append((number, begins, stats.tokens, change, error))
         yield Progress(0.5 + 0.5 * (done + 1) / len(samples))

@@ -58,6 +58,7 @@ def quantize(
     from workbench.calibration import calibrate
     from workbench.models import FusedModel, fuse, open_model
     from workbench.outputs import check_folder
+    from workbench.quantized import percent
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import needs_text
     from workbench.quantizers.preflight import estimate
@@ -103,6 +104,8 @@ def quantize(
         "tokens": result.calibration.get("tokens", 0),
         "unreached": [name for name in result.calibration.get("unreached", []) if name in result.layers],
         "sparse": {name: tokens for name, tokens in result.calibration.get("sparse", {}).items() if name in result.layers},
+        "shrinkage": result.calibration.get("shrinkage"),
+        "few_tokens": result.calibration.get("few_tokens", []),
         "seed": seed,
         "seconds": time.perf_counter() - begin,
         "changed_tensors": list(result.changed_tensors),
@@ -118,6 +121,9 @@ def quantize(
         sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
     if both is not None:
         sentence += f"\n{both} is tied to {handle.embedding_name}: one packed matrix serves both, and counts once"
+    if facts["shrinkage"]:
+        least, most = map(percent, facts["shrinkage"])
+        sentence += f"\ncorrelations of inputs shrunk by {least} to {most}, the more the fewer tokens a layer saw"
     for gap in result.calibration_gaps():
         sentence += f"\n{gap}"
     emit_page(facts, as_json=as_json, text=sentence)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from workbench.errors import RecipeError
 from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.quantizers.coders.sign import SCALES
-from workbench.recipe import Part, Recipe, setting
+from workbench.recipe import Part, Recipe, setting, shrinkage_setting
 from workbench.registry import register
 
 LENGTHS = range(8, 21)  # signs a codeword may stand for
@@ -157,6 +157,7 @@ class BtcPaper(Preset):
         "cannot be set apart there: their second plane is in the setting of 1.11 bits alone. No transformation unless asked for"
     )
 
+    shrinkage: float = shrinkage_setting(0.0)  # the paper speaks of damping alone
     bits: float = setting(0.8, "nominal bits per weight: the index alone, or signs and second planes", low=0.3, high=1.4)
     splits: int = setting(2, "splits by magnitude, about one stored bit a weight each (paper: 2)", low=1, high=2)
     assignment: str = setting("hamming", "what a wrong sign costs: 1, or the weight's size", choices=("hamming", "magnitude"))

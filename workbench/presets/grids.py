@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
 from workbench.quantizers.coders.groups import group_setting
-from workbench.recipe import Recipe, setting
+from workbench.quantizers.coders.uniform import zero_setting
+from workbench.recipe import Part, Recipe, setting
 from workbench.registry import register
 
 # The search is the default: at 2 bits (groups of 64) feedback cannot repair what a grid over the whole range loses. On a Llama of
@@ -19,16 +20,17 @@ class RoundToNearest(Preset):
     """Round to nearest: the baseline of every paper."""
 
     source: ClassVar[str] = "the common baseline"
-    note: ClassVar[str] = "with a searched range; clip='none' is the plain min–max baseline of most papers"
+    note: ClassVar[str] = "with a searched grid; clip='none' is the plain min–max baseline of most papers"
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
     group: int = group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("mse", "search for the range with the least error, plain or weighted by the moment", choices=CLIPS)
+    clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
+    zero: str = zero_setting()
 
     def build(self) -> Recipe:
         """Nearest codes on a uniform grid."""
-        return compose(part("coder", "uniform", bits=self.bits, group=self.group, symmetric=self.symmetric, clip=self.clip))
+        return compose(uniform(self))
 
 
 @register("preset", "gptq")
@@ -39,26 +41,33 @@ class Gptq(Preset):
     source: ClassVar[str] = "GPTQ, arXiv 2210.17323"
     note: ClassVar[str] = (
         "clip='none' is the released code: ranges from least to greatest, those of a batch of 128 columns all fitted when it "
-        "begins. The default searches the range by squared error, fitted on columns that have received all earlier errors; it "
-        "loses 0.65 of the released code's output error at 2 bits in groups of 64, 0.85 at 3 (docs/released_methods.md). "
-        "Columns without input are rounded, not set to zero; act_order without static_groups stores the order"
+        "begins. The default searches scale and zero by squared error, fitted on columns that have received all earlier errors; "
+        "it loses 0.65 of the released code's output error at 2 bits in groups of 64, 0.85 at 3 (docs/released_methods.md). "
+        "Columns without input are rounded, not set to zero; act_order without static_groups stores the order; shrinkage=0 is "
+        "the paper's second moment"
     )
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
     group: int = group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("mse", "search for the range with the least error, plain or weighted by the moment", choices=CLIPS)
+    clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
     act_order: bool = setting(False, "visit columns by descending input energy")
     static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
     repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost (as GPTAQ, 2504.02692)")
     refinement: str = refinement_setting()
+    zero: str = zero_setting()
+
+    @property
+    def as_released(self) -> bool:
+        """With its ranges."""
+        return self.clip == "none"
 
     def build(self) -> Recipe:
         """Uniform grid with column feedback; act-order with moving groups is a stored permutation."""
         in_place = self.act_order and self.static_groups
         return compose(
-            part("coder", "uniform", bits=self.bits, group=self.group, symmetric=self.symmetric, clip=self.clip),
+            uniform(self),
             transform=part("transform", "permutation" if self.act_order and not in_place else "identity"),
             assignment=part(
                 "assignment",
@@ -71,6 +80,12 @@ class Gptq(Preset):
             ),
             refinement=refinement(self.refinement),
         )
+
+
+def uniform(preset: RoundToNearest | Gptq) -> Part:
+    """The grid with a preset's settings."""
+    settings = {name: getattr(preset, name) for name in ("bits", "group", "symmetric", "clip", "zero")}
+    return part("coder", "uniform", **settings)
 
 
 @register("preset", "range-mixed")
@@ -88,7 +103,7 @@ class RangeMixed(Preset):
     group: int = group_setting(64)
     low: int = setting(2, "bits of a code in most groups", low=1, high=8)
     high: int = setting(4, "bits of a code in the widest groups", low=1, high=8)
-    clip: str = setting("mse", "search for the range with the least error, plain or weighted by the moment", choices=CLIPS)
+    clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
 
     def build(self) -> Recipe:
         """Two grids, one for each kind of group."""

@@ -8,7 +8,7 @@ from workbench import registry
 from workbench.quantizers.contract import Coder, Split
 from workbench.quantizers.pipeline import needs_moment
 from workbench.quantizers.refinements.block import WHAT
-from workbench.recipe import Part, Recipe, setting
+from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
 
 WHOLE_CHECKPOINT = 16.0  # nominal bits of kept weights: what almost all checkpoints store
 
@@ -23,14 +23,22 @@ class Preset(Part):
     source: ClassVar[str]
     note: ClassVar[str]
 
+    shrinkage: float = shrinkage_setting()
+
     def build(self) -> Recipe:
         """The parts, for these settings."""
         raise NotImplementedError
 
     def recipe(self) -> Recipe:
         """The parts, carrying the preset's name and the settings that are not the default."""
-        changed = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
-        return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed))
+        changed = [(f.name, getattr(self, f.name)) for f in settings_of(type(self)) if getattr(self, f.name) != f.default]
+        shrinkage = 0.0 if self.as_released and self.shrinkage == SHRINKAGE else self.shrinkage
+        return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed), shrinkage=shrinkage)
+
+    @property
+    def as_released(self) -> bool:
+        """Whether these settings are those of the released code, which only damps: nothing is shrunk then."""
+        return bool(getattr(self, "released", False))
 
     @property
     def nominal_bits(self) -> float:
@@ -44,6 +52,12 @@ class Preset(Part):
     def needs_calibration(self) -> bool:
         """Whether the recipe cannot run without `stats`."""
         return bool(needs_moment(self.build()))
+
+
+def settings_of(preset: type[Any]) -> list[dataclasses.Field]:
+    """The settings of a preset, its own before those that all have."""
+    shared = {field.name for field in dataclasses.fields(Preset)}
+    return sorted(dataclasses.fields(preset), key=lambda field: field.name in shared)
 
 
 def compose(

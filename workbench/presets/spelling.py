@@ -1,12 +1,11 @@
 """Recipes as one word of text, as the command line takes them and addresses hold them: `btc:bits=0.8,scope=model`."""
 
-import dataclasses
 from typing import Any, cast
 
 from workbench import registry
 from workbench.errors import RecipeError
 from workbench.json_value import brief
-from workbench.presets.preset import Preset
+from workbench.presets.preset import Preset, settings_of
 from workbench.recipe import Recipe
 
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
@@ -16,7 +15,7 @@ def parse(text: str) -> Recipe:
     """The recipe spelled `name` or `name:key=value,key=value`; RecipeError says what cannot be read."""
     name, _, rest = text.partition(":")
     name = name.strip()
-    defaults = {field.name: field.default for field in dataclasses.fields(registry.find("preset", name))}
+    defaults = {field.name: field.default for field in settings_of(registry.find("preset", name))}
     settings: dict[str, Any] = {}
     for pair in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, value = (piece.strip() for piece in pair.partition("="))

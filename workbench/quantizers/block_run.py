@@ -14,6 +14,7 @@ from workbench.kernels.packed import Packed
 from workbench.kernels.reference.rounding import rounded_bits
 from workbench.models.block_pass import Call
 from workbench.quantizers.curvature import damped
+from workbench.quantizers.shrinkage import shrunk
 
 BATCH_BYTES = 1 << 28  # of experts' moments that are measured in one run through the block
 DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it hardly shows must not move weights
@@ -30,15 +31,19 @@ class Seen:
     cross: Tensor
     tokens: int
 
-    def aim(self, weight: Tensor) -> Tensor:
-        """The matrix that, applied to x̂, comes nearest to `weight` applied to x: W E[x x̂ᵀ] E[x̂ x̂ᵀ]⁻¹, both damped alike.
+    def shrunk(self, strength: float) -> Tensor:
+        """E[x̂ x̂ᵀ] mixed with its diagonal, as far as the tokens are few."""
+        return shrunk(self.moment, self.tokens, strength)
+
+    def aim(self, weight: Tensor, strength: float) -> Tensor:
+        """The matrix that, applied to x̂, comes nearest to `weight` applied to x: W E[x x̂ᵀ] E[x̂ x̂ᵀ]⁻¹, both shrunk and damped.
 
         Quantizing this instead of W lets every layer repair what the layers before it lost (as GPTAQ, arXiv 2504.02692, does
         column by column inside its feedback). Where nothing was lost, x̂ = x, it is W itself.
         """
         if torch.equal(self.moment, self.cross):
             return weight
-        right = damped(self.moment, DAMPING)
+        right = damped(self.shrunk(strength), DAMPING)
         left = self.cross.double() + (right - self.moment.double())
         return torch.linalg.solve(right, (weight.double() @ left).mT).mT.float()
 

@@ -13,11 +13,12 @@ from workbench.errors import ShapeError
 def damped(moment: Tensor, damping: float) -> Tensor:
     """H + damping · mean(diag H) · I in float64; the identity where nothing was measured (an all-zero moment)."""
     h = moment.to(torch.float64)
-    h = (h + h.mT) / 2  # sums in float32 leave it a little asymmetric
+    h = (h + h.mT).div_(2)  # sums in float32 leave it a little asymmetric
     level = h.diagonal().mean()
     if level <= 0:
         return torch.eye(len(h), dtype=torch.float64)
-    return h + damping * level * torch.eye(len(h), dtype=torch.float64)
+    h.diagonal().add_(damping * level)  # in place: a wide moment fills the memory
+    return h
 
 
 def lower_factor(moment: Tensor, damping: float) -> Tensor:

@@ -31,7 +31,7 @@ class Finished:
         if entry is None:
             return None
         packed = tree_from_dict(entry.facts["packed"], entry.tensors)
-        facts = {field: entry.facts[field] for field in ("relative_error", "output_error", "seconds")}
+        facts = {field: entry.facts[field] for field in ("relative_error", "output_error", "seconds", "tokens")}
         recipe = Recipe.from_dict(entry.facts["recipe"])
         return QuantizedLayer(name, packed, recipe, ledger(packed, entry.facts["nominal_bits"]), **facts)
 
@@ -49,6 +49,7 @@ class Finished:
             "relative_error": layer.relative_error,
             "output_error": layer.output_error,
             "seconds": layer.seconds,
+            "tokens": layer.tokens,
         }
         about = f"{layer.name} by {layer.recipe.name}, {layer.bits_per_weight:.2f} bits"
         self.store.put(self.key(what, layer.name), tensors, facts, kind=f"quantized {what}", what=about)

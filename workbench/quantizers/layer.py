@@ -11,6 +11,7 @@ from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot, finish
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
+from workbench.quantizers.shrinkage import unseen, warn_of_few
 from workbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,8 +39,17 @@ def quantize_steps(
     model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same as a generator that yields Snapshots and returns the layer, for a job that can be stopped."""
-    weight, own = model.weight(layer), model.layer(layer)
-    return (yield from quantize_layer(weight, moment_of(own, recipe, stats), recipe, name=layer, measured=is_measured(own)))
+    return (yield from quantize_weight_steps(model.weight(layer), model.layer(layer), recipe, stats))
+
+
+def quantize_weight_steps(
+    weight: Tensor, layer: Layer, recipe: Recipe, stats: Stats | None, *, measured: bool = True
+) -> Generator[Snapshot, None, QuantizedLayer]:
+    """The same for the layer's `weight`, all of it or some of its rows; `measured` as in `quantize_layer`."""
+    moment, tokens, measured = moment_of(layer, recipe, stats), tokens_of(layer.name, stats), measured and is_measured(layer)
+    result = yield from quantize_layer(weight, moment, recipe, name=layer.name, tokens=tokens, measured=measured)
+    warn_of_few({layer.name: result})
+    return result
 
 
 def is_measured(layer: Layer) -> bool:
@@ -50,8 +60,8 @@ def is_measured(layer: Layer) -> bool:
 def moment_of(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | None:
     """The layer's second moment `[cols, cols]`, or None where it was not calibrated and the recipe can do without.
 
-    For a layer that the text did not reach (an expert that was never chosen) all errors count alike; so they do in an embedding,
-    whose output is a row of it.
+    That of a layer that the text did not reach (an expert that was never chosen) is zero: all its errors count alike; so they do
+    in an embedding, whose output is a row of it.
     """
     needs = needs_moment(recipe)
     if layer.role == "embedding":
@@ -61,10 +71,15 @@ def moment_of(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | Non
     if layer.name in stats:
         return stats[layer.name].moment
     if needs and layer.name in getattr(stats, "unreached", {}):
-        return torch.eye(layer.cols)
+        return unseen(layer.cols)
     if needs:
         raise RecipeError(
             f"layer {layer.name!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
             f"calibrate it too: layers=[..., {layer.name!r}], or without layers= for all in the blocks."
         )
     return None
+
+
+def tokens_of(layer: str, stats: Stats | None) -> int | None:
+    """How many tokens the layer's second moment is of; None where it was not calibrated."""
+    return None if stats is None or layer not in stats else stats[layer].tokens

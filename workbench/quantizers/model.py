@@ -13,11 +13,12 @@ from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import sequence
 from workbench.quantizers.contract import Params, Transform, finish
-from workbench.quantizers.layer import Stats, is_measured, moment_of
+from workbench.quantizers.layer import Stats, is_measured, moment_of, tokens_of
 from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
 from workbench.quantizers.placement import placed
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.sharing import Scopes
+from workbench.quantizers.shrinkage import calibration_facts, warn_of_few
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
 
@@ -85,6 +86,8 @@ def quantize_model_steps(
         run = sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
         done = yield from run.steps()
         facts, changed = run.facts(), run.changed_tensors
+    warn_of_few(done)
+    facts = {**facts, **calibration_facts(done)}
     result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed, shapes=model.shapes)
     if isinstance(model, FusedModel):
         return replace(result, changed_tensors={**model.changed_tensors(done), **changed}, fused=model.facts)
@@ -101,7 +104,8 @@ def one_by_one(
     yield from scopes.prepare_beginning(model, phases)
     for index, name in enumerate(learners):
         place, moment = Place(name, index, len(learners), 0, phases), moment_of(model.layer(name), chosen[name], stats)
-        learning = fit_transform(model.weight(name), moment, chosen[name], scopes.shared(name))
+        weight, tokens = model.weight(name), tokens_of(name, stats)
+        learning = fit_transform(weight, moment, chosen[name], scopes.shared(name), tokens=tokens)
         states[name] = yield from place.follow("learn", learning)
     done: dict[str, QuantizedLayer] = {}
     for index, (name, own) in enumerate(chosen.items()):
@@ -110,8 +114,8 @@ def one_by_one(
         if scopes.waits(name):
             yield place.progress("share")
             scopes.prepare(name, model, stats, states)
-        weight, shared = model.weight(name), scopes.shared(name)
-        steps = quantize_layer(weight, moment, own, shared, name, states.get(name), measured=is_measured(layer))
+        weight, shared, facts = model.weight(name), scopes.shared(name), (tokens_of(name, stats), is_measured(layer))
+        steps = quantize_layer(weight, moment, own, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
         result = scopes.mark((yield from place.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
         yield place.progress("done", result=done[name])

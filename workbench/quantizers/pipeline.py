@@ -34,6 +34,7 @@ from workbench.quantizers.distance import column_energies, output_error, part_of
 from workbench.quantizers.film import Camera, Film, Picture, codebook_rounds
 from workbench.quantizers.misfits import warned_error
 from workbench.quantizers.runs import CoderRun, SplitRun
+from workbench.quantizers.shrinkage import is_calibrated, shrunk
 from workbench.recipe import Recipe
 
 LARGE = 1 << 22  # weights of a matrix from which on freed memory is given back in between
@@ -47,9 +48,13 @@ def quantize_layer(
     name: str = "weight",
     state: Params | None = None,
     *,
+    tokens: int | None = None,
     measured: bool = True,
 ) -> Generator[Snapshot, None, QuantizedLayer]:
-    """Quantize `weight [rows, cols]` under `moment [cols, cols]`, yielding a Snapshot at every block.
+    """Quantize `weight [rows, cols]` under `moment [cols, cols]` of so many `tokens`, yielding a Snapshot at every block.
+
+    The fewer tokens, the more the moment is mixed with its diagonal (see `shrinkage`); without their number its rank says whether
+    they are fewer than columns. A moment of zeros is that of no token: the layer counts as not calibrated.
 
     `shared` are the coders' shared parameters of the layer's scope (see `Coder.prepare`); None prepares them from this
     layer alone. `state` is what the transform has found out already (by block, see `quantizers.sequence`); None lets it find
@@ -59,7 +64,7 @@ def quantize_layer(
     begin = time.perf_counter()
     check_inputs(weight, moment)
     check_recipe(recipe, moment)
-    h = None if moment is None else moment.to(torch.float32)
+    h = usable_moment(moment, tokens, recipe)
     transform, correction = cast(Transform, recipe.transform), cast(Correction, recipe.correction)
 
     weight = weight.detach()
@@ -90,8 +95,9 @@ def quantize_layer(
         recipe=recipe,
         ledger=ledger(packed, nominal),
         relative_error=warned_error(name, weight, decoded),
-        output_error=output_error(weight, decoded, h) if measured and h is not None else None,
+        output_error=output_error(weight, decoded, moment.float()) if measured and is_calibrated(moment) else None,
         seconds=time.perf_counter() - begin,
+        tokens=tokens if uses_moment(recipe) else None,
     )
 
 
@@ -124,15 +130,27 @@ def refit_all(runs: Sequence[CoderRun], w: Tensor) -> None:
 
 
 def fit_transform(
-    weight: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None = None
+    weight: Tensor,
+    moment: Tensor | None,
+    recipe: Recipe,
+    shared: Sequence[Params] | None = None,
+    *,
+    tokens: int | None = None,
 ) -> Generator[Snapshot, None, Params]:
     """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one.
 
-    `shared` and errors as in `quantize_layer`.
+    `shared`, `tokens` and errors as in `quantize_layer`.
     """
     check_inputs(weight, moment)
-    h = None if moment is None else moment.to(torch.float32)
+    h = usable_moment(moment, tokens, recipe)
     return (yield from learn_transform(weight.detach().to(torch.float32), h, recipe, shared))
+
+
+def usable_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) -> Tensor | None:
+    """What the parts of a recipe are given for a second moment: shrunk, float32; where it is of no token as if there was none."""
+    if is_calibrated(moment):
+        return shrunk(moment.to(torch.float32), tokens, recipe.shrinkage)
+    return torch.eye(len(moment)) if moment is not None and needs_moment(recipe) else None
 
 
 def learn_transform(
@@ -294,6 +312,12 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
 def needs_text(recipe: Recipe) -> bool:
     """Whether a whole model is quantized on text, block by block: where a part needs a second moment, or blocks are refined."""
     return recipe.refines or bool(needs_moment(recipe))
+
+
+def uses_moment(recipe: Recipe) -> bool:
+    """Whether a second moment changes what a recipe makes of a layer: also where it can do without."""
+    coders = cast(tuple[Coder, ...], recipe.coders)
+    return bool(needs_moment(recipe)) or any(type(coder).refit is not Coder.refit for coder in coders)
 
 
 def needs_moment(recipe: Recipe) -> list[QuantizerPart]:

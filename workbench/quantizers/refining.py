@@ -55,4 +55,5 @@ def with_errors(layer: QuantizedLayer, weight: Tensor, seen: Seen | None) -> Qua
 
 def aim_of(recipe: Recipe, weight: Tensor, seen: Seen | None) -> Tensor:
     """What a layer is to be: its weight, or where its assignment repairs, what gives its output in the original model."""
-    return seen.aim(weight) if seen is not None and cast(Assignment, recipe.assignment).repairs else weight
+    repairs = cast(Assignment, recipe.assignment).repairs
+    return seen.aim(weight, recipe.shrinkage) if seen is not None and repairs else weight

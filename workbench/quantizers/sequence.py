@@ -33,6 +33,7 @@ from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, qu
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.refining import RefinedBlock, aim_of, measured, refine
 from workbench.quantizers.sharing import Scopes, mark_transform
+from workbench.quantizers.shrinkage import unseen
 from workbench.quantizers.transforms.learned import Learned
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
@@ -147,10 +148,11 @@ class BlockSequence:
                 basis = Basis(weights[group[0]].shape[1], recipe.transform.factors, recipe.seed)
                 roundings = {name: InLoop(self.chosen[name], self.scopes.shared(name)) for name in group}
                 seen = run.seen(group[0])
-                inputs.append(Input(weights, basis, roundings, recipe.transform.gradient, seen.moment if seen else None))
+                moment = seen.shrunk(recipe.shrinkage) if seen else None
+                inputs.append(Input(weights, basis, roundings, recipe.transform.gradient, moment))
             else:
                 transform, seen = cast(Transform, recipe.transform), run.seen(group[0])
-                moment = None if seen is None else seen.moment
+                moment = seen.shrunk(recipe.shrinkage) if seen else None
                 for name in group:
                     states[name] = transform.fit(self.model.weight(name).float(), moment, recipe.seed)
         if learned is not None:
@@ -265,14 +267,14 @@ class BlockSequence:
         recipe, shared = self.chosen[name], self.scopes.shared(name)
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
-        aim, moment = aim_of(recipe, weight, seen), seen.moment if seen else None
+        aim, moment, tokens = aim_of(recipe, weight, seen), seen.moment if seen else None, seen.tokens if seen else 0
         measurable = is_measured(self.model.layer(name))
         if moment is None and needs_moment(recipe):
             self.unreached += [name] if measurable else []
-            moment = torch.eye(weight.shape[1])  # no token says which errors matter: all count alike
-        elif seen is not None and needs_moment(recipe) and is_sparse(seen.tokens, weight.shape[1], self.calibration["tokens"]):
-            self.sparse[name] = seen.tokens
-        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), measured=measurable)
+            moment = unseen(weight.shape[1])
+        elif seen is not None and needs_moment(recipe) and is_sparse(tokens, weight.shape[1], self.calibration["tokens"]):
+            self.sparse[name] = tokens
+        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens, measured=measurable)
         result = yield from place.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from workbench.kernels.packed import Packed, ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Coder, Params, Transform
-from workbench.quantizers.layer import Stats, moment_of
-from workbench.quantizers.pipeline import check_inputs
+from workbench.quantizers.layer import Stats, moment_of, tokens_of
+from workbench.quantizers.pipeline import check_inputs, usable_moment
 from workbench.quantizers.progress import LayerProgress, Place
 from workbench.quantizers.transforms.learned import Learned
 from workbench.recipe import LayerPlan, Recipe
@@ -104,7 +104,8 @@ class TransformedWeights(Sequence[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         name = self.layers[index]
-        moment = moment_of(self.model.layer(name), self.recipe, self.stats)
+        own = moment_of(self.model.layer(name), self.recipe, self.stats)
+        moment = usable_moment(own, tokens_of(name, self.stats), self.recipe)
         weight = self.model.weight(name)
         check_inputs(weight, moment)
         transform, w = cast(Transform, self.recipe.transform), weight.float()

@@ -29,8 +29,8 @@ from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
 from workbench.quantizers.contract import Coder, Result, Snapshot, Step
-from workbench.quantizers.layer import moment_of
-from workbench.quantizers.pipeline import check_recipe, needs_text, quantize_layer
+from workbench.quantizers.layer import quantize_weight_steps
+from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.history import History, Kind
@@ -226,9 +226,8 @@ class Session:
         if len(rows) == of:
             result, errors = (yield from self._layer_steps(layer, recipe)), NOTHING
         else:
-            moment = moment_of(self.model.layer(layer), recipe, (yield from self.shared.stats_steps()))
-            some = self.shared.weight(layer)[list(rows)]
-            result = yield from quantize_layer(some, moment, recipe, name=layer, measured=False)
+            some, stats = self.shared.weight(layer)[list(rows)], (yield from self.shared.stats_steps())
+            result = yield from quantize_weight_steps(some, self.model.layer(layer), recipe, stats, measured=False)
             errors = row_errors(some, result)
         self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of, errors)
         return self._preview

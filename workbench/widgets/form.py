@@ -6,6 +6,7 @@ from typing import Any
 import panel as pn
 
 from workbench import presets
+from workbench.presets.preset import settings_of
 from workbench.recipe import Recipe
 
 
@@ -28,7 +29,7 @@ def widget(field: dataclasses.Field, value: Any) -> pn.widgets.Widget:
 def fields(preset: str, recipe: Recipe | None = None) -> dict[str, pn.widgets.Widget]:
     """One widget for each setting of a preset, filled from `recipe` where it is of that preset, else with the defaults."""
     known = dict(recipe.settings) if recipe is not None and recipe.name == preset else {}
-    return {f.name: widget(f, known.get(f.name, f.default)) for f in dataclasses.fields(presets.find(preset))}
+    return {f.name: widget(f, known.get(f.name, f.default)) for f in settings_of(presets.find(preset))}
 
 
 def parts_table(recipe: Recipe) -> list[tuple[str, str]]:

@@ -22,15 +22,15 @@ def test_the_aim_is_the_least_squares_answer() -> None:
     # damping adds, for each column, one observation in which both inputs agree
     extra = torch.eye(12) * (len(x) * DAMPING * both.moment.diagonal().mean()).sqrt()
     answer = torch.linalg.lstsq(torch.cat([real, extra]), torch.cat([x, extra]) @ w.mT).solution.mT
-    torch.testing.assert_close(both.aim(w), answer, rtol=1e-3, atol=1e-4)
-    assert (x @ w.mT - real @ both.aim(w).mT).norm() < 0.6 * (x @ w.mT - real @ w.mT).norm()
+    torch.testing.assert_close(both.aim(w, 0.0), answer, rtol=1e-3, atol=1e-4)
+    assert (x @ w.mT - real @ both.aim(w, 0.0).mT).norm() < 0.6 * (x @ w.mT - real @ w.mT).norm()
 
 
 def test_equal_inputs_leave_the_weight_as_it_is() -> None:
     x, _, _ = seen()
     w = torch.randn(5, 12)
     moment = x.mT @ x
-    assert Seen(moment, moment, 1).aim(w) is w
+    assert Seen(moment, moment, len(x)).aim(w, 0.1) is w
 
 
 def test_a_layer_rounds_its_inputs_only_with_its_own_weight() -> None:

@@ -64,7 +64,8 @@ def test_every_layer_is_what_it_is_alone(model: Weights, stats: CalibrationStats
         assert torch.equal(result.layers[name].weight(), alone.weight())
         assert result.layers[name].ledger == alone.ledger
     assert (result.source, result.plan) == ("random", LayerPlan.uniform(recipe))
-    assert result.calibration == {"text": "noise", "fingerprint": "0", "tokens": 100, "seed": 7}
+    shrinkage = pytest.approx([6 / 106, 6 / 106])  # 0.1 · 60 tokens of 100 and these
+    assert result.calibration == {"text": "noise", "fingerprint": "0", "tokens": 100, "seed": 7, "shrinkage": shrinkage}
 
 
 @pytest.mark.parametrize(("scope", "books"), [("matrix", 6), ("projection", 3), ("model", 1)])

@@ -42,12 +42,36 @@ def test_zero_is_always_inside_the_range(sign: int) -> None:
     assert (result.weight() - w).abs().max() <= 6 / 15 / 2 * 1.001
 
 
-def test_clip_search_finds_the_best_share_of_every_group() -> None:
-    w = gaussian(4, 64)
-    found = quantize(compose(registry.make("coder", "uniform", bits=2, group=64, clip="mse")), w).weight()
-    for r in range(4):
-        tried = [float((round_group(w[r], 2, False, share / 100) - w[r]).square().sum()) for share in range(100, 18, -2)]
-        assert float((found[r] - w[r]).square().sum()) == pytest.approx(min(tried), rel=1e-4)
+@pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_the_search_is_better_than_the_best_share_of_the_whole_range(bits: int, symmetric: bool) -> None:
+    """GPTQ's grid search, written out: of ranges that shrink from both ends."""
+    w = gaussian(16, 64)
+    part = registry.make("coder", "uniform", bits=bits, group=64, clip="mse", symmetric=symmetric)
+    lost = (quantize(compose(part), w).weight() - w).square().sum(1)
+    shares = [torch.stack([round_group(row, bits, symmetric, share / 100) for row in w]) for share in range(100, 18, -2)]
+    tried = torch.stack([(values - w).square().sum(1) for values in shares]).amin(0)
+    assert lost.sum() < tried.sum() * (0.99 if bits == 2 or symmetric else 1.002)
+    assert (lost < 1.03 * tried).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("codes", [(-1, 0, 1), (-1, 1)], ids=["ternary", "binary"])
+def test_grids_wider_than_the_weights_bring_them_back(bits: int, codes: tuple[int, ...]) -> None:
+    """A code that no weight needs; the whole range, or less of it, has no step of this size."""
+    w = torch.tensor(codes)[torch.randint(len(codes), (8, 128), generator=torch.Generator().manual_seed(5))] * 0.0371
+    searched, whole = (quantize(compose(registry.make("coder", "uniform", bits=bits, clip=clip)), w) for clip in ("mse", "none"))
+    assert searched.relative_error < 1e-6
+    assert whole.relative_error > 1e-3
+
+
+def test_a_symmetric_grid_may_be_turned_around() -> None:
+    """Q4_0: codes −8 … 7 times a scale whose sign puts the largest weight, here positive, at −8."""
+    codes = torch.randint(-8, 8, (8, 32), generator=torch.Generator().manual_seed(0))
+    codes[:, 0] = -8
+    result = quantize(compose(registry.make("coder", "uniform", bits=4, group=32, symmetric=True, clip="mse")), codes * -0.03125)
+    assert result.relative_error == 0
+    assert (result.packed.tensors["scale"] < 0).all()
 
 
 def test_clip_search_by_moment_serves_the_output() -> None:

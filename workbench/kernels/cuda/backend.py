@@ -47,6 +47,8 @@ def unfit(packed: Packed) -> str | None:
         return None
     if packed.format not in CODED:
         return f"it has no kernel for format {packed.format!r}"
+    if "offset" in packed.tensors:
+        return "it has no kernel for codes whose zero is not one of them"
     if packed.facts.get("bits", 0) > MOST_BITS:
         return f"codes of {packed.facts['bits']} bits are too wide; it runs 1 to {MOST_BITS}"
     span = packed.facts["span"]

@@ -7,6 +7,7 @@ CODED = ("planes", "uniform", "ternary", "binary-codebook", "parity-signs")
 WORDS = ("vector-codebook", "trellis")
 WHOLE = ("binary-factors", "low-rank", "zero", *WORDS)
 LONGEST = 32  # numbers of a word
+REAL_ZEROS = "it has no kernel for codes whose zero is not one of them"
 STEP = 8  # columns of a byte of signs
 
 
@@ -26,7 +27,7 @@ def unfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
     if packed.format == "masked":
         return next((why for child in packed.children if (why := unfit(child, inside_mask=True))), None)
     if packed.format in CODED:
-        return misaligned(packed)
+        return REAL_ZEROS if "offset" in packed.tensors else misaligned(packed)
     if packed.format in WORDS and packed.facts["length"] > LONGEST:
         return f"words of {packed.facts['length']} numbers are longer than {LONGEST}"
     known = ("dense", "zero") if inside_mask else WHOLE

@@ -42,7 +42,8 @@ class Uniform(Format):
     """value = scale · (code − zero), one scale and zero for each row and group of columns.
 
     Facts: `bits` a code, `span` columns a group. Tensors: `codes` (stream of `bits`), `scale` fp16 `[rows, groups]`,
-    `zero` (stream of `bits`, `[rows, groups]`; absent for a symmetric grid, where zero = 2^(bits−1)).
+    `zero` (stream of `bits`, `[rows, groups]`), or in its place `offset` fp16 `[rows, groups]`, which need not be a whole number;
+    without either the grid is symmetric, zero = 2^(bits−1).
     """
 
     maskable: ClassVar = True
@@ -50,6 +51,7 @@ class Uniform(Format):
         "codes": "one integer a weight",
         "scale": "step of the grid, one a group",
         "zero": "code that stands for 0, one a group",
+        "offset": "number that stands for 0 among the codes, one a group",
     }
 
     @classmethod
@@ -65,6 +67,7 @@ class Uniform(Format):
         yield "codes", code_stream(weights_in(packed, mask), bits)
         yield "scale", finite_numbers(packed.rows, groups)
         yield "zero", code_stream(packed.rows * groups, bits, optional=True)
+        yield "offset", finite_numbers(packed.rows, groups, optional=True)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -72,21 +75,24 @@ class Uniform(Format):
         bits, span = packed.facts["bits"], packed.facts["span"]
         scale = packed.tensors["scale"]
         code = codes(packed, "codes", bits, mask)[0].to(torch.float32)
+        code -= cls.zeros(packed)
+        return only(mask, code.mul_(over_columns(scale, span, packed.cols)))
+
+    @classmethod
+    def zeros(cls, packed: Packed) -> Tensor:
+        """What is taken off each code: `[rows, cols]`, or one number for all."""
+        bits, span, scale = packed.facts["bits"], packed.facts["span"], packed.tensors["scale"]
+        if "offset" in packed.tensors:
+            return over_columns(packed.tensors["offset"], span, packed.cols)
         if "zero" in packed.tensors:
             zeros = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
-            code -= over_columns(zeros, span, packed.cols)
-        else:
-            code -= 1 << (bits - 1)
-        return only(mask, code.mul_(over_columns(scale, span, packed.cols)))
+            return over_columns(zeros, span, packed.cols)
+        return torch.tensor(1 << (bits - 1))
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The nearest point of the grid."""
         bits, span = packed.facts["bits"], packed.facts["span"]
-        scale, zero = packed.tensors["scale"], torch.tensor(1 << (bits - 1))
-        if "zero" in packed.tensors:
-            zeros = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
-            zero = over_columns(zeros, span, packed.cols)
-        step = over_columns(scale, span, packed.cols)
-        code = torch.round(target / torch.where(step == 0, 1.0, step) + zero).clamp(0, (1 << bits) - 1)
+        step = over_columns(packed.tensors["scale"], span, packed.cols)
+        code = torch.round(target / torch.where(step == 0, 1.0, step) + cls.zeros(packed)).clamp(0, (1 << bits) - 1)
         return with_codes(packed, "codes", code.to(torch.uint8), bits, mask)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import planes
+from workbench.quantizers.coders import levels, planes
 from workbench.quantizers.coders.groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
@@ -63,6 +63,8 @@ class Sign(Coder):
         """`scale [planes, rows]`, `mean [rows]`, `column_scale [planes, span]`."""
         over = mask if self.average == "kept" else torch.ones_like(mask)
         start = planes.greedy(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
+        if self.planes > 1 and self.sweeps and self.scales not in COLUMNS:
+            start = levels.best_start(w, mask, [start, *levels.sign_starts(w, mask, self.mean)], planes.nearest_signs)
         fit = planes.alternate(w, mask, start, self.sweeps, planes.nearest_signs)
         if self.scaling == "moment" and moment is not None:
             signs = planes.nearest_signs(w, fit.params)

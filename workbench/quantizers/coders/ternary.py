@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.kernels import tritpack
 from workbench.kernels.packed import Packed
 from workbench.kernels.reference.ternary import nearest_trits
-from workbench.quantizers.coders import planes
+from workbench.quantizers.coders import levels, planes
 from workbench.quantizers.coders.groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.quantizers.stored import fp16
@@ -49,8 +49,11 @@ class Ternary(Coder):
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [planes, rows]`."""
         size = best_size(w * mask) if self.rule == "least-squares" else mean_size(w * mask, mask)
-        start = size * FIRST * 0.5 ** torch.arange(self.planes)[:, None] if self.planes > 1 else size[None]
-        return planes.alternate(w, mask, {"scale": fp16(start)}, self.sweeps, chosen)
+        if self.planes == 1:
+            return planes.alternate(w, mask, {"scale": fp16(size[None])}, self.sweeps, chosen)
+        halved = {"scale": fp16(size * FIRST * 0.5 ** torch.arange(self.planes)[:, None])}
+        start = levels.best_start(w, mask, [halved, *levels.trit_starts(w * mask, self.planes)], chosen)
+        return planes.alternate(w, mask, start, self.sweeps, chosen)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The nearest sum of trits."""

@@ -1,6 +1,7 @@
 """Coder `uniform`: integers on a regular grid, the one of round-to-nearest and GPTQ."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,14 +9,18 @@ from torch import Tensor
 from workbench.errors import RecipeError
 from workbench.kernels import bitpack
 from workbench.kernels.packed import Packed
+from workbench.quantizers.coders.grid_search import GridSearch, RealGridSearch
 from workbench.quantizers.coders.groups import beside, group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.quantizers.stored import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
-CLIPS = torch.arange(100, 18, -2) / 100  # shares of the full range that a clip search tries
-TOGETHER = 1 << 19  # weights, counted once for each share, that the search tries at the same time
+
+def zero_setting() -> Any:
+    """The setting `zero` of the coder and of presets that use it."""
+    help = "the code that stands for 0: one of the codes, or any number in fp16, which wins at 1 and 2 bits"
+    return setting("integer", help, choices=("integer", "real"))
 
 
 @register("coder", "uniform")
@@ -24,19 +29,23 @@ class Uniform(Coder):
     """value = scale · (code − zero): fp16 scale and `bits`-bit zero for each row and group.
 
     Asymmetric: scale = (max − min)/(2^b − 1), with 0 always inside the range. Symmetric: scale = max|w|/(2^(b−1) − 1), codes
-    −2^(b−1) … 2^(b−1) − 1. The clip search tries shares of that range from 1 to 0.2 and keeps, row by row, the one with
-    the least squared error (GPTQ's released grid search uses |e|^2.4); "moment" weighs columns by their second moment.
+    −2^(b−1) … 2^(b−1) − 1. The search (`clip`) keeps, row by row, the scale and zero with the least squared error, see
+    `grid_search` (GPTQ's released one makes the range smaller only, and uses |e|^2.4); "moment" weighs columns by their second
+    moment. A real `zero` takes 16 bits instead of `bits`.
     """
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
     group: int = group_setting(128)
     symmetric: bool = setting(False, "the grid is centred on zero; no zero point is stored")
-    clip: str = setting("none", "search for a smaller range", choices=("none", "mse", "moment"))
+    clip: str = setting("none", "search for the grid that loses least", choices=("none", "mse", "moment"))
+    zero: str = zero_setting()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.symmetric and self.bits == 1:
             raise RecipeError("coder 'uniform': a symmetric grid of 1 bit has no step; use symmetric=False or coder 'sign'.")
+        if self.symmetric and self.zero == "real":
+            raise RecipeError("coder 'uniform': a symmetric grid stores no zero; use symmetric=False or zero='integer'.")
 
     @property
     def needs_moment(self) -> bool:
@@ -55,23 +64,15 @@ class Uniform(Coder):
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale` and `zero`, `[rows]`."""
         own = w * mask
-        high, low = own.amax(1).clamp(min=0), own.amin(1).clamp(max=0)
         if self.clip == "none":
-            return Fit(self.grid(low, high))
-        weight = mask.to(w.dtype)
+            return Fit(self.grid(own.amin(1).clamp(max=0), own.amax(1).clamp(min=0)))
+        weight = None if bool(mask.all()) else mask.to(w.dtype)
         if self.clip == "moment" and moment is not None:
-            weight = weight * moment.diagonal()
-        best = torch.full_like(high, torch.inf)
-        kept = self.grid(low, high)
-        everywhere = slice(0, w.shape[1])
-        for shares in CLIPS[:, None].split(max(1, TOGETHER // w.numel())):
-            params = self.grid(low * shares, high * shares)
-            values = self.decode(self.encode(w, params, everywhere), params, everywhere)
-            error, first = ((values - w).square() * weight).sum(2).min(0)
-            better = error < best
-            best = torch.where(better, error, best)
-            kept = {name: torch.where(better, params[name].gather(0, first[None])[0], kept[name]) for name in kept}
-        return Fit(kept)
+            weight = mask * moment.diagonal()
+        steps = (1 << self.bits) - 1
+        if self.zero == "real":
+            return Fit(RealGridSearch(own, weight, steps).run())
+        return Fit(GridSearch(own, weight, steps, 1 << (self.bits - 1) if self.symmetric else None).run())
 
     def grid(self, low: Tensor, high: Tensor) -> Params:
         """Parameters of the grid that covers `low` to `high`, both `[..., rows]`."""
@@ -81,12 +82,15 @@ class Uniform(Coder):
             return {"scale": scale, "zero": torch.full_like(scale, half)}
         steps = (1 << self.bits) - 1
         scale = fp16((high - low) / steps)
-        return {"scale": scale, "zero": torch.round(-low / nonzero(scale)).clamp(0, steps)}
+        zero = -low / nonzero(scale)
+        return {"scale": scale, "zero": fp16(zero) if self.zero == "real" else torch.round(zero).clamp(0, steps)}
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """round(w / scale) + zero, clamped to the code range; parameters `[..., rows]` give codes `[..., rows, cols]`."""
         scale, zero = params["scale"][..., None], params["zero"][..., None]
-        return torch.round(w / nonzero(scale)).add_(zero).clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
+        steps = w / nonzero(scale)
+        codes = steps.add_(zero).round_() if self.zero == "real" else steps.round_().add_(zero)
+        return codes.clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · (code − zero)."""
@@ -96,7 +100,9 @@ class Uniform(Coder):
         """Format `uniform`."""
         stored = codes if mask is None else codes[mask]
         tensors = {"codes": bitpack.pack(stored, self.bits), "scale": beside(params, "scale").half()}
-        if not self.symmetric:
+        if self.zero == "real":
+            tensors["offset"] = beside(params, "zero").half()
+        elif not self.symmetric:
             tensors["zero"] = bitpack.pack(beside(params, "zero"), self.bits)
         return Packed("uniform", *shape, tensors, {"bits": self.bits, "span": self.span(shape[1])})
 
