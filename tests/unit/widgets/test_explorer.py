@@ -177,7 +177,7 @@ def test_a_failed_job_becomes_a_notice_and_frees_the_buttons(explorer: Explorer,
     assert (explorer.bench.one.disabled, explorer.bench.jobs.running) == (False, False)
 
 
-def test_a_bug_becomes_a_notice_with_its_traceback(
+def test_a_bug_becomes_a_sentence_and_the_log_has_its_traceback(
     explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bugs: list[BaseException]
 ) -> None:
     def broken() -> None:
@@ -186,9 +186,10 @@ def test_a_bug_becomes_a_notice_with_its_traceback(
     monkeypatch.setattr(explorer.session, "undo", broken)
     with caplog.at_level(logging.ERROR):
         press(explorer.toolbar.undo)
-    assert "ZeroDivisionError: planted" in explorer.notices.messages[0]
-    assert "in broken" in explorer.notices.messages[0]
+    assert "a fault in the workbench (ZeroDivisionError: planted). The log has" in explorer.notices.messages[0]
+    assert "Traceback" not in explorer.notices.messages[0]
     assert "unexpected error" in caplog.text
+    assert "in broken" in caplog.text
     bugs.clear()
 
 

@@ -12,6 +12,7 @@ from workbench.quantizers.contract import finish
 from workbench.session import Session, SharedModel
 from workbench.store import Store
 from workbench.widgets.explorer import Explorer
+from workbench.widgets.markup import paragraph
 from workbench.widgets.squeeze import QUESTION, TOKENS, SqueezeView
 
 
@@ -46,7 +47,7 @@ def test_a_stop_that_is_not_built_says_so_and_has_no_numbers(own: Session) -> No
     view = SqueezeView(own, threaded=False)
     view.slider.value = 1
     assert list(view.slider.options) == [f"{bits} bits, not built yet" for bits in (16, 2, 1)]
-    assert view.numbers.object == "<p>There is no model at 2 bits yet: press Build the stops.</p>"
+    assert view.numbers.object == paragraph("There is no model at 2 bits yet: press Build the stops.")
     assert "There is no model at 2 bits yet" in view.pages.sentence.object
     assert view.why.disabled
     assert view.go.visible
