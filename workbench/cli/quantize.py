@@ -60,7 +60,7 @@ def quantize(
     from workbench.outputs import check_folder
     from workbench.quantized import percent
     from workbench.quantizers import fold, quantize_model
-    from workbench.quantizers.pipeline import needs_text
+    from workbench.quantizers.pipeline import needs_text, uses_moment
     from workbench.quantizers.preflight import estimate
     from workbench.store import Store
 
@@ -73,7 +73,8 @@ def quantize(
     reads = any(needs_text(own) for own in recipes_in(chosen))
     given: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
     check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
-    if output_error and not reads:  # nothing is learned from text: statistics only measure the output error
+    measured = output_error or any(uses_moment(own) for own in recipes_in(chosen))
+    if measured and not reads:  # every layer by itself: nothing depends on what the layers before it became
         announce_reading(handle, Reading(document, tokens, by_block=True))
         with progress("calibrating", quiet=as_json) as told:
             names = to_calibrate(handle, chosen, layers)
