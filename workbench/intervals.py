@@ -3,7 +3,7 @@
 What varies is the document: tokens of one document resemble each other, and intervals that take them for independent hold the
 value of a longer text in 75 to 92 % of draws. Each document is left out in turn (delete-one jackknife, Tukey 1958) and the
 spread is multiplied by Student's t for one degree of freedom less than there are documents. On the built-in model such an
-interval of 2, 3, 5 or 10 documents, or of 1,024 tokens, holds the complete text's value in 92 to 98 % of draws; a percentile
+interval of 2, 3, 5 or 10 documents, or of 1,024 tokens, holds the complete text's value in 91 to 99 % of draws; a percentile
 bootstrap over the same documents holds it in 52 to 96 %.
 
 A single document is cut into runs of its windows of at least `PIECE` tokens. Where there are not two, nothing can be said of

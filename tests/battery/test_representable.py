@@ -23,8 +23,9 @@ LOOSER = {
     "codebook-planes-scales=row-column": (5e-2, BILINEAR),
     "codebook-planes-scales=group-column": (5e-2, BILINEAR),
     "sign-planes=2,scales=row-column": (5e-2, BILINEAR),
+    "released-sign": (5e-2, "as released: a fixed number of sweeps from the first signs, without a search"),
 }  # by variant: what is reached, and why not more
-FAMILIES = ("vector-codebook", "codebook-planes")  # of which an entry holds for all variants
+FAMILIES = ("vector-codebook", "codebook-planes", "released-sign")  # of which an entry holds for all variants
 CODERS = {name.removeprefix("coder-"): part for name, part in VARIANTS.items() if isinstance(part, Coder)}
 for name, settings in [
     ("sign", {"planes": 2}),

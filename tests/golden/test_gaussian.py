@@ -15,17 +15,17 @@ from workbench.quantizers.pipeline import quantize_layer
 
 GRIDS = {
     (2, False, "none"): 0.254,
-    (2, False, "mse"): 0.136,
+    (2, False, "mse"): 0.1319,
     (3, False, "none"): 0.0466,
     (3, False, "mse"): 0.0348,
     (4, False, "none"): 0.0101,
     (4, False, "mse"): 0.0090,
     (2, True, "none"): 0.590,
-    (2, True, "mse"): 0.147,
+    (2, True, "mse"): 0.1319,
     (3, True, "none"): 0.0754,
-    (3, True, "mse"): 0.0383,
+    (3, True, "mse"): 0.0344,
     (4, True, "none"): 0.0138,
-    (4, True, "mse"): 0.0102,
+    (4, True, "mse"): 0.00934,
 }
 SIGNS = {
     "closed-form-row": (0.3634, {"sweeps": 0, "mean": False}),

@@ -5,10 +5,19 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from workbench.interrupts import deferred
+
+
+@pytest.fixture(autouse=True)
+def _listening() -> Iterator[None]:
+    """Interrupts as a program in a terminal takes them; one that was started in the background ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_waits_until_the_block_is_done() -> None:
@@ -46,6 +55,7 @@ def test_other_threads_and_handlers_are_left_alone() -> None:
 
 FIRST_JOB = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from contextlib import nullcontext
 import torch
 from workbench import interrupts

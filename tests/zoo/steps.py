@@ -119,7 +119,7 @@ def list_layers(trial: Trial) -> str:
     """Every matrix inside numbered blocks is a layer, and every layer is a weight of transformers."""
     unknown = [name for name, slot in trial.slots.items() if slot is None]
     expect(not unknown, f"layers that transformers does not have, {several(unknown)}")
-    sizes = {slot.place: slot.read().numel() for name in trial.matrices if (slot := trial.slots[name]) is not None}
+    sizes = {slot.place: slot.read().numel() for name in trial.matrices if (slot := trial.slots.get(name)) is not None}
     total, missed = 0, {}
     for name, parameter in trial.reference.block_weights.items():
         total += parameter.numel()

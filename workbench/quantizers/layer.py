@@ -63,6 +63,8 @@ def moment_of(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | Non
     That of a layer that the text did not reach (an expert that was never chosen) is zero: all its errors count alike; so they do
     in an embedding, whose output is a row of it.
     """
+    if isinstance(recipe, str):
+        raise RecipeError(f"the text {recipe!r} is not a recipe; write wb.recipe({recipe!r}).")
     needs = needs_moment(recipe)
     if layer.role == "embedding":
         return torch.eye(layer.cols) if needs else None

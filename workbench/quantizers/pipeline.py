@@ -294,8 +294,6 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
 
 def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = False) -> None:
     """Raise RecipeError when the parts do not fit together; `measured` says that a moment will be there in time."""
-    if isinstance(recipe, str):
-        raise RecipeError(f"the text {recipe!r} is not a recipe; write wb.recipe({recipe!r}).")
     split = cast(Split, recipe.split)
     if len(recipe.coders) != split.parts:
         coders = f"{split.parts} masks but the recipe has {len(recipe.coders)} coders"

@@ -13,6 +13,7 @@ from workbench.recipe import Part, Recipe
 from workbench.widgets import form
 
 COMPOSED = "custom"  # the name of a recipe that is no preset
+SHRINKAGE = next(field for field in dataclasses.fields(Recipe) if field.name == "shrinkage")
 TIPS = {
     "transform": "What is done to the matrix before it is coded, and undone when it is used",
     "split": "Which weights go to which coder",
@@ -81,7 +82,7 @@ class RecipeForm(pn.viewable.Viewer):
         """What the form says; RecipeError where that is no recipe."""
         if self.filled != COMPOSED:
             return presets.recipe(self.filled, **{name: field.value for name, field in self.settings.items()})
-        return composed([part.part() for part in self.parts], self.seed.value or 0)
+        return composed([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
 
     def fill(self, recipe: Recipe) -> None:
         """Show a recipe, which is not taken for a change; widgets that say it already stay as they are."""
@@ -112,7 +113,9 @@ class RecipeForm(pn.viewable.Viewer):
         tip = "Random choices follow from it"
         self.seed = pn.widgets.IntInput(label="seed", value=recipe.seed, start=0, description=tip, sizing_mode="stretch_width")
         self.seed.param.watch(lambda _: self._told(), "value")
-        self.fields[:] = [*self.parts, self.seed]
+        self.shrinkage = form.widget(SHRINKAGE, recipe.shrinkage)
+        self.shrinkage.param.watch(lambda _: self._told(), "value")
+        self.fields[:] = [*self.parts, self.shrinkage, self.seed]
 
     def _preset_chosen(self) -> None:
         """Another preset with its defaults; free composition with the parts that the preset before it had."""
@@ -147,14 +150,15 @@ class RecipeForm(pn.viewable.Viewer):
         if len(coders) != wanted:
             others = [part for part in made if part.kind != "coder"]
             self.filling = True
-            self._fill_parts(composed([*others, *(coders + [coders[-1]] * wanted)[:wanted]], self.seed.value or 0))
+            parts = [*others, *(coders + [coders[-1]] * wanted)[:wanted]]
+            self._fill_parts(composed(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
             self.filling = False
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
 
 
-def composed(parts: list[Part], seed: int) -> Recipe:
+def composed(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
     """The recipe of these parts, the coders in their order."""
     own: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
-    return Recipe(coders=tuple(part for part in parts if part.kind == "coder"), seed=seed, **own)
+    return Recipe(coders=tuple(part for part in parts if part.kind == "coder"), seed=seed, shrinkage=shrinkage, **own)

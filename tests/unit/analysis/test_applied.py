@@ -57,20 +57,20 @@ def other_vectors(model: ModelHandle) -> dict[str, Tensor]:
     return {name: vector * (1 + 0.3 * torch.randn(vector.shape, generator=draw)) + 0.01 for name, vector in own.items()}
 
 
-def same(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+def same(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
 
 
-def check_replay(model: ModelHandle, quantized: QuantizedModel) -> None:
+def check_replay(model: ModelHandle, quantized: QuantizedModel, tolerance: float = 1e-5) -> None:
     """All changes at once are the quantized model, and with any one of them taken back replay is the whole forward pass."""
     ids, lm, changes = model.encode(STORY), model.language_model(), applied(model, quantized)
     whole = twin(model, quantized.layers, quantized.changed_tensors).logits(ids)
-    same(Boundaries(model, [ids]).logits(0, changes), whole)
+    same(Boundaries(model, [ids]).logits(0, changes), whole, tolerance)
     base = Boundaries(model, [ids], changes)
-    same(base.logits(0), whole)
+    same(base.logits(0), whole, tolerance)
     for name in changes:
         with model.swapped({other: change for other, change in changes.items() if other != name}):
-            same(base.logits(0, {name: None}), lm.logits(ids))
+            same(base.logits(0, {name: None}), lm.logits(ids), tolerance)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma", "gpt2", "opt"])
@@ -84,7 +84,7 @@ def test_gains_and_biases_of_every_family(tiny_models: dict[str, Path], family: 
 def test_layers_that_round_their_inputs(model: ModelHandle) -> None:
     recipe = RTN.replace(activations=part("activations", "per-token", bits=8))
     quantized = replace(wb.quantize_model(model, recipe), changed_tensors=other_vectors(model))
-    check_replay(model, quantized)
+    check_replay(model, quantized, 1e-2)  # sums in another order tip an input to the next of 255 steps
     assert isinstance(applied(model, quantized)["model.layers.0.mlp.up_proj"], Scaled)
 
 

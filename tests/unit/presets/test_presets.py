@@ -92,14 +92,21 @@ def quick(recipe: Recipe) -> Recipe:
     return recipe.replace(transform=learned, assignment=dataclasses.replace(recipe.assignment, block=128))
 
 
-WITHOUT_EFFECT = {("binary", "block")}  # until compensation is on
+WITHOUT_EFFECT = [
+    ("binary", {"block"}),  # until compensation is on
+    ("btc-paper", {"shrinkage"}),  # 0 is what the paper does; any other value is tested below
+]
 
 
 @every_case
 def test_every_setting_changes_the_parts(name: str, settings: dict[str, object]) -> None:
-    changed, default = presets.find(name)(**settings).build(), presets.find(name)().build()
-    effect = any((name, key) not in WITHOUT_EFFECT for key in settings)
-    assert (changed != default) == effect
+    changed, default = presets.find(name)(**settings), presets.find(name)()
+    without = [keys for other, keys in WITHOUT_EFFECT if other == name and settings and set(settings) <= keys]
+    if without == [{"shrinkage"}]:
+        assert changed.recipe().shrinkage == settings["shrinkage"]
+        return
+    differs = (changed.build(), changed.recipe().shrinkage) != (default.build(), default.recipe().shrinkage)
+    assert differs == (not without and bool(settings))
 
 
 def test_default_settings_given_by_hand_are_the_default() -> None:
@@ -262,7 +269,7 @@ def test_pb_llm_stores_what_its_formula_says() -> None:
 
 MISTAKES = {
     "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, binary-factors, btc, btc-paper, btc",
-    "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: bits, assignment, scope",
+    "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: shrinkage, bits, assignment, scope",
     "btc:bits=x": "preset 'btc': bits is 'x'; a number is needed",
     "rtn:bits=2.5": "preset 'rtn': bits is '2.5'; a whole number is needed",
     "rtn:bits=9": "preset 'rtn': bits is 9; it must be from 1 to 8",

@@ -10,7 +10,7 @@ from workbench.calibration import CalibrationStats, LayerStats, Source
 from workbench.errors import ModelError, RecipeError, ShapeError
 from workbench.kernels.packed import stored_bits
 from workbench.models import ModelHandle
-from workbench.models.layers import select_layers
+from workbench.models.layers import Layer, select_layers
 from workbench.presets.preset import compose
 from workbench.quantizers import LayerProgress, quantize, quantize_model, quantize_model_steps, quantize_steps
 from workbench.quantizers.contract import Snapshot
@@ -26,6 +26,8 @@ class Weights:
     layer_names = NAMES
     optional_names: tuple[str, ...] = ()
     streams = False
+    head_name = embedding_name = None
+    router_names: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -33,6 +35,11 @@ class Weights:
 
     def select(self, patterns: str) -> list[str]:
         return select_layers(NAMES, (), patterns)
+
+    def layer(self, name: str) -> Layer:
+        return Layer(
+            name, int(name.split(".")[1]), name.split(".", 2)[2], *self.shapes[f"{name}.weight"], "float32", transposed=False
+        )
 
     def weight(self, name: str) -> Tensor:
         self.read.append(name)

@@ -6,6 +6,7 @@ import panel as pn
 import pytest
 
 from workbench import presets
+from workbench.presets.preset import settings_of
 from workbench.widgets import form
 
 SETTINGS = [
@@ -18,7 +19,7 @@ EXPECTED = {bool: pn.widgets.Select, int: pn.widgets.IntInput, float: pn.widgets
 
 @pytest.mark.parametrize("name", presets.names())
 def test_a_preset_has_a_widget_for_each_setting(name: str) -> None:
-    assert list(form.fields(name)) == [field.name for field in dataclasses.fields(presets.find(name))]
+    assert list(form.fields(name)) == [field.name for field in settings_of(presets.find(name))]
 
 
 @pytest.mark.parametrize(("name", "field"), SETTINGS)

@@ -1,6 +1,7 @@
 """The tabs Card, KV cache, Calibration and Expectations, without a server."""
 
 import json
+from html import escape
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: 
     press(view.go)
     assert view.card is not None
     assert view.card.facts["figures"]["tokens"] == 64
-    assert view.card.answer in view.sentence.object
+    assert escape(view.card.answer) in view.sentence.object
     assert view.frames["perplexity"].figure is not None
     sent: dict[str, str] = {}
     monkeypatch.setattr(view.delivery, "send", sent.__setitem__)
