@@ -5,8 +5,8 @@ import sys
 import panel as pn
 
 import workbench as wb
-from workbench.widgets.page import page
-from workbench.widgets.tabs import TABS
+from workbench.widgets.shell.page import page
+from workbench.widgets.shell.tabs import TABS
 
 SHOWN = {"Quantize": ("Method", "Codebook", "Error", "Ledger"), "See": ("Weights", "Salience"), "Decide": ("History",)}
 

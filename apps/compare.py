@@ -8,8 +8,8 @@ import sys
 import panel as pn
 
 from workbench.session import Session
-from workbench.widgets.model_comparison import ModelComparison
-from workbench.widgets.page import shared_model, visit
+from workbench.widgets.predictions.model_comparison import ModelComparison
+from workbench.widgets.shell.page import shared_model, visit
 
 
 def app(source: str, *folders: str) -> pn.viewable.Viewable:

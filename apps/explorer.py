@@ -4,7 +4,7 @@ import sys
 
 import panel as pn
 
-from workbench.widgets.page import page
+from workbench.widgets.shell.page import page
 
 
 def app(source: str) -> pn.viewable.Viewable:

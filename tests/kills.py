@@ -21,12 +21,12 @@ import torch
 import workbench as wb
 from tests.tiny_models import write_model
 from workbench import atomic, store
-from workbench.analysis.squeeze import Squeeze, Stop
+from workbench.analysis.decisions.squeeze import Squeeze, Stop
 from workbench.artifact import load, reading, saving
 from workbench.errors import WorkbenchError
 from workbench.models.text import Text
 from workbench.quantizers.contract import finish
-from workbench.session import Session, SharedModel, saved
+from workbench.session import Session, SharedModel, session_file
 from workbench.store import Store
 
 STORY = Text("story", ("Tom had a red ball. He threw it high. A small bird sat on the roof and sang. " * 4,) * 3)
@@ -124,14 +124,14 @@ class SavedSession(Work):
     def run(self) -> None:
         for turn in range(40):
             self.session.ask("Once upon a time " * (1 + turn % 7))
-            saved.save(self.session, self.place)
+            session_file.save(self.session, self.place)
 
     def again(self) -> None:
         """The file is there from the first run on."""
 
     def damage(self) -> list[str]:
         try:
-            saved.from_json(Session(self.shared, recipe=wb.recipe("rtn", bits=2, group=32)), self.place.read_text())
+            session_file.from_json(Session(self.shared, recipe=wb.recipe("rtn", bits=2, group=32)), self.place.read_text())
         except (WorkbenchError, OSError) as error:
             return [str(error)]
         return []

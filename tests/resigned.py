@@ -26,12 +26,12 @@ from workbench.artifact import digest, load, save
 from workbench.artifact.layout import LEDGER, MODEL, RECIPE
 from workbench.artifact.tensor_file import write_tensors
 from workbench.errors import WorkbenchError
-from workbench.kernels import reference, selection
-from workbench.kernels.bitpack import pack
-from workbench.kernels.linear import PackedLinear
-from workbench.kernels.mode import Mode
-from workbench.kernels.numba import backend
-from workbench.kernels.packed import Packed, ledger
+from workbench.kernels.formats import n_of_m, reference
+from workbench.kernels.formats.bitpack import pack
+from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels.matmul.numba import backend
+from workbench.kernels.matmul.options import Mode
+from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.models import ModelHandle, open_model
 from workbench.models.opening import BUILTIN_FOLDER
 from workbench.quantized import QuantizedLayer, QuantizedModel
@@ -62,7 +62,7 @@ def groups(draw: Draw) -> Packed:
 
 def chosen(draw: Draw) -> Packed:
     owner = torch.arange(draw.cols).expand(draw.rows, draw.cols) % 4 < 2
-    stream = selection.pack(owner, 2, 4)
+    stream = n_of_m.pack(owner, 2, 4)
     return Packed(
         "masked",
         draw.rows,

@@ -18,20 +18,20 @@ from workbench.presets import recipe  # isort: skip
 from workbench.registry import make as part
 
 if TYPE_CHECKING:
-    from workbench.analysis.budget import error_budget
-    from workbench.analysis.compare import compare
-    from workbench.analysis.fork import ForkFinder
-    from workbench.analysis.replay import Replay
-    from workbench.analysis.scores import layer_scores
-    from workbench.analysis.sensitivity import sensitivity
-    from workbench.analysis.whatif import what_if
+    from workbench.analysis.decisions.error_budget import error_budget
+    from workbench.analysis.decisions.layer_scores import layer_scores
+    from workbench.analysis.predictions.compare import compare
+    from workbench.analysis.predictions.fork import ForkFinder
+    from workbench.analysis.predictions.sensitivity import sensitivity
+    from workbench.analysis.predictions.suffix_replay import Replay
+    from workbench.analysis.predictions.what_if import what_if
     from workbench.artifact import load, save
     from workbench.calibration import calibrate
     from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
     from workbench.quantizers.allocation import allocate
-    from workbench.views.card import card
+    from workbench.views.decisions.quant_card import card
     from workbench.widgets import Explorer, notebook
 
 __version__ = "0.1.0"
@@ -65,24 +65,24 @@ __all__ = [
 
 _HOMES = {
     "Explorer": "workbench.widgets",
-    "ForkFinder": "workbench.analysis.fork",
-    "Replay": "workbench.analysis.replay",
+    "ForkFinder": "workbench.analysis.predictions.fork",
+    "Replay": "workbench.analysis.predictions.suffix_replay",
     "allocate": "workbench.quantizers.allocation",
     "calibrate": "workbench.calibration",
-    "card": "workbench.views.card",
-    "compare": "workbench.analysis.compare",
-    "error_budget": "workbench.analysis.budget",
+    "card": "workbench.views.decisions.quant_card",
+    "compare": "workbench.analysis.predictions.compare",
+    "error_budget": "workbench.analysis.decisions.error_budget",
     "fuse": "workbench.models",
-    "layer_scores": "workbench.analysis.scores",
+    "layer_scores": "workbench.analysis.decisions.layer_scores",
     "load": "workbench.artifact",
     "notebook": "workbench.widgets",
     "open_model": "workbench.models",
     "quantize": "workbench.quantizers",
     "quantize_model": "workbench.quantizers",
     "save": "workbench.artifact",
-    "sensitivity": "workbench.analysis.sensitivity",
+    "sensitivity": "workbench.analysis.predictions.sensitivity",
     "text": "workbench.models.text",
-    "what_if": "workbench.analysis.whatif",
+    "what_if": "workbench.analysis.predictions.what_if",
 }
 
 
@@ -101,7 +101,7 @@ def __dir__() -> list[str]:
 
 
 def _register_with_transformers() -> None:
-    importlib.import_module("workbench.artifact.plugin").register()
+    importlib.import_module("workbench.artifact.transformers_plugin").register()
 
 
 when_imported("transformers.quantizers.auto", _register_with_transformers)  # so that it loads folders that wb.save wrote

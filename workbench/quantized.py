@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from workbench.bits import BitLedger
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
 from workbench.memory import release_memory, spill
 from workbench.recipe import LayerPlan, Recipe
 

@@ -22,11 +22,11 @@ from tests.battery.cases import (
     snapshots,
 )
 from workbench import presets, registry
-from workbench.analysis.basis import coded
+from workbench.analysis.method.coded_basis import coded
 from workbench.errors import RecipeError, ShapeError
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.rounding import rounded_bits
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.rounding import rounded_bits
 from workbench.presets.preset import compose
 from workbench.quantizers.contract import Activations, Assignment, Coder, Layout, QuantizerPart, Split, Transform
 from workbench.recipe import Part, Recipe, part_from_dict

@@ -7,8 +7,8 @@ import torch
 
 from tests.battery.cases import VARIANTS, gaussian, moment_for, quantize, recipe_with
 from workbench import registry
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
 from workbench.quantizers.contract import Coder
 
 EXACT = 1e-6

@@ -11,7 +11,7 @@ import workbench as wb
 from tests.browser.conftest import Heard
 from tests.browser.visitor import PATIENCE, Open, button, fill, rgb
 from workbench.models import ModelHandle
-from workbench.views.card import Card
+from workbench.views.decisions.quant_card import Card
 from workbench.views.theme import DARK, LIGHT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -7,7 +7,7 @@ from typing import Any
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from workbench.widgets.tabs import TABS
+from workbench.widgets.shell.tabs import TABS
 
 Open = Callable[..., Page]
 PATIENCE = 60_000  # milliseconds that a slow machine may take for one step

@@ -12,7 +12,7 @@ import pytest
 from bokeh.client import pull_session
 
 from tests.servers import free_port, running
-from workbench.widgets.offline import EXTENSIONS
+from workbench.widgets.panel_patches.offline_resources import EXTENSIONS
 
 pytestmark = pytest.mark.slow
 

@@ -16,10 +16,10 @@ from torch import Tensor
 import workbench as wb
 from workbench import atomic
 from workbench.artifact import PackedModel, digest, is_artifact, load, save
-from workbench.artifact.twin import twin
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import ArtifactError, ModelError, OutputError
-from workbench.kernels.bitpack import pack
-from workbench.kernels.packed import Packed, ledger
+from workbench.kernels.formats.bitpack import pack
+from workbench.kernels.formats.packed import Packed, ledger
 from workbench.models import ModelHandle, open_model
 from workbench.quantized import QuantizedLayer, QuantizedModel
 

@@ -15,9 +15,9 @@ import pytest
 import workbench as wb
 from tests.mutations import mutated, mutated_value
 from workbench import presets
-from workbench.analysis.card import card_facts
-from workbench.analysis.card_diff import diff_cards
-from workbench.analysis.expectations import training_tokens
+from workbench.analysis.decisions.quant_card import card_facts
+from workbench.analysis.decisions.quant_card_diff import diff_cards
+from workbench.analysis.decisions.scaling_law import training_tokens
 from workbench.artifact import digest
 from workbench.artifact.loading import quantized_in
 from workbench.errors import WorkbenchError
@@ -26,9 +26,9 @@ from workbench.models.architecture import read_config
 from workbench.models.checkpoint import INDEX, Checkpoint
 from workbench.models.folder_kinds import check_folder
 from workbench.recipe import LayerPlan, Recipe
-from workbench.session import Session, SharedModel, saved
-from workbench.views.card import Card
-from workbench.widgets.page import address, read_address
+from workbench.session import Session, SharedModel, session_file
+from workbench.views.decisions.quant_card import Card
+from workbench.widgets.shell.page import address, read_address
 
 Read = Callable[[bytes], object]
 FEW, MANY = 30, 600  # of each kind: in the default tier, in the complete one
@@ -187,11 +187,11 @@ def kinds(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
     def read_session(content: bytes) -> None:
         other = Session(shared)
-        saved.from_json(other, content)
-        check_code(saved.cell(other))
+        session_file.from_json(other, content)
+        check_code(session_file.cell(other))
         check_code(f"{other.recipe.code()}")
         _ = [other.history.words(number) for number in range(len(other.history.steps))]
-        assert saved.to_json(other)
+        assert session_file.to_json(other)
 
     def read_card(content: bytes) -> None:
         for name, text in (("card.json", content), ("card.html", b'<script type="application/json" id="card">' + content)):
@@ -206,7 +206,7 @@ def kinds(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> dict[
         arguments = {name: [value.encode("utf-8", "surrogateescape")] for name, value in json.loads(content).items()}
         other = Session(shared)
         read_address(other, address(arguments))
-        check_code(saved.cell(other))
+        check_code(session_file.cell(other))
 
     def query(document: Any, draw: random.Random) -> bytes:
         changed = {name: str(value) for name, value in document.items() if draw.random() < 0.7}
@@ -224,7 +224,7 @@ def kinds(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "named recipe": Kind(named.to_dict(), read_recipe),
         "spelled recipe": Kind("btc:bits=1.1,repair=no,scope=model", read_spelled, spelled),
         "plan": Kind(plan.to_dict(), read_plan),
-        "session": Kind(json.loads(saved.to_json(session)), read_session),
+        "session": Kind(json.loads(session_file.to_json(session)), read_session),
         "card": Kind(facts, read_card),
         "config": Kind(config, folder.put("config.json", read_config)),
         "index": Kind(index, sharded.put(INDEX, lambda place: (check_folder(place), Checkpoint(place)))),

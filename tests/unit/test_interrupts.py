@@ -64,7 +64,7 @@ if sys.argv[2:] == ["planted"]:  # a handler of the program's own is never defer
     signal.signal(signal.SIGINT, at_once)
 import torch
 from workbench.jobs import Job
-from workbench.kernels import codewords
+from workbench.kernels.search import codeword_search
 
 class Interrupting:
     count = 0
@@ -76,12 +76,12 @@ class Interrupting:
 
 def steps():
     yield
-    import workbench.kernels.parity_search
-    codewords.nearest_by_hamming(torch.arange(4), torch.arange(4), 8)
-    from workbench.kernels.numba import backend, products
+    import workbench.kernels.search.parity_search
+    codeword_search.nearest_by_hamming(torch.arange(4), torch.arange(4), 8)
+    from workbench.kernels.matmul.numba import backend, preparation
     return "done"
 
-codewords.explain = lambda *_: ("numba", "")
+codeword_search.explain = lambda *_: ("numba", "")
 sys.meta_path.insert(0, Interrupting())
 try:
     Job(steps).run_here()

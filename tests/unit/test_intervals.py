@@ -7,7 +7,7 @@ import pytest
 
 import workbench as wb
 from workbench import intervals
-from workbench.analysis.divergence import Divergence, Tokens, summarise
+from workbench.analysis.predictions.divergence import Divergence, Tokens, summarise
 from workbench.models import ModelHandle
 
 DRAWS = 400

@@ -12,11 +12,11 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 
 import workbench as wb
 from tests.tiny_models import write_model
-from workbench.analysis.budget import error_budget
-from workbench.analysis.replay import Replay
-from workbench.artifact.twin import twin
+from workbench.analysis.decisions.error_budget import error_budget
+from workbench.analysis.predictions.suffix_replay import Replay
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import ModelError, RecipeError
-from workbench.kernels.linear import PackedLinear
+from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.models import ModelHandle, fuse, open_model
 
 HEAD, TIED, UNTIED = "lm_head", ("gemma3", "gpt2", "opt"), ("llama",)

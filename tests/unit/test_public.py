@@ -14,8 +14,8 @@ PUBLIC = [
 ]  # fmt: skip
 CORE = [
     "workbench",
-    "workbench.kernels.linear",
-    "workbench.kernels.dispatch",
+    "workbench.kernels.matmul.packed_linear",
+    "workbench.kernels.matmul.dispatch",
     "workbench.presets",
     "workbench.quantizers",
     "workbench.jobs",

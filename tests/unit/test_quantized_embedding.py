@@ -11,11 +11,11 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 import workbench as wb
 from tests.tiny_models import write_model
-from workbench.analysis.replay import Replay
-from workbench.artifact.twin import twin
+from workbench.analysis.predictions.suffix_replay import Replay
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import ModelError, RecipeError
-from workbench.kernels.linear import PackedLinear
-from workbench.kernels.packed_module import PackedEmbedding
+from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.kernels.matmul.packed_module import PackedEmbedding
 from workbench.models import ModelHandle, fuse, open_model
 
 RTN = wb.recipe("rtn", bits=3, group=32)

@@ -3,7 +3,7 @@
 import pytest
 
 import workbench as wb
-from workbench.analysis.kv import measure_cache
+from workbench.analysis.predictions.kv_cache import measure_cache
 from workbench.models import ModelHandle
 
 LAYER = "model.layers.0.mlp.down_proj"

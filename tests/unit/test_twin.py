@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.artifact.twin import twin
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import ModelError
 from workbench.models import ModelHandle
 from workbench.quantized import QuantizedLayer

@@ -21,7 +21,7 @@ from tests.zoo.checkpoints import write_checkpoint
 from tests.zoo.reference import Reference, Slot
 from workbench.artifact.layout import MODEL
 from workbench.errors import WorkbenchError
-from workbench.kernels.forced import VARIABLE
+from workbench.kernels.forced_backend import VARIABLE
 from workbench.models.text import Text
 
 SCORED, CALIBRATED, PROMPT, WRITTEN, READ = 100, 64, 40, 8, 60

@@ -13,15 +13,15 @@ from workbench.artifact.layout import built, model_file, tree_fault
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.finite import not_finite
-from workbench.kernels.linear import PackedLinear, matrix_shape
-from workbench.kernels.mode import Cache
-from workbench.kernels.packed import Packed
-from workbench.kernels.packed_module import PackedEmbedding, PackedModule
-from workbench.kernels.reference.declared import find_fault
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.declared import find_fault
+from workbench.kernels.matmul.options import Cache
+from workbench.kernels.matmul.packed_linear import PackedLinear, matrix_shape
+from workbench.kernels.matmul.packed_module import PackedEmbedding, PackedModule
 from workbench.models import architecture
 from workbench.models.layers import is_linear, is_router
 from workbench.models.streaming import keep_stored_types, streams
+from workbench.nonfinite import not_finite
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from workbench.artifact.layout import model_file
 from workbench.bits import BitLedger
 from workbench.errors import ModelError
-from workbench.kernels.linear import warm_up
-from workbench.kernels.matrix import resident_bytes
+from workbench.kernels.matmul.packed_linear import warm_up
+from workbench.kernels.matmul.packed_matrix import resident_bytes
 from workbench.models import architecture
 from workbench.models.language_model import LanguageModel
 from workbench.models.layers import unknown_layer

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from workbench.errors import KernelError
-from workbench.kernels import dispatch, reference, tritpack
-from workbench.kernels.mode import Mode
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import reference, tritpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.matmul import dispatch
+from workbench.kernels.matmul.options import Mode
 from workbench.registry import unknown
 
 BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device

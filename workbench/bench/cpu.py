@@ -20,12 +20,12 @@ TURNS = 200_000
 def measure(threads: tuple[int, ...]) -> Machine:
     """The processor's limits with so many threads each; takes a second or two."""
     with deferred():
-        from workbench.kernels.numba import limits
-        from workbench.kernels.numba.vectors import INSTRUCTION
+        from workbench.kernels.jit.simd import INSTRUCTION
+        from workbench.kernels.matmul.numba import machine_limits
 
     data = np.ones(READ_BYTES, np.uint8)
     x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
-    call = best(lambda: [limits.nothing(x, y) for _ in range(1000)]) / 1000
+    call = best(lambda: [machine_limits.nothing(x, y) for _ in range(1000)]) / 1000
     found = tuple(measured(data, count) for count in threads)
     return Machine(
         processor(), torch.get_num_threads(), INSTRUCTION, torch.__version__, f"numba {version('numba')}", 1e6 * call, found
@@ -35,8 +35,8 @@ def measure(threads: tuple[int, ...]) -> Machine:
 def measured(data: np.ndarray, count: int) -> Limits:
     """The limits of so many threads."""
     with deferred():
-        from workbench.kernels.numba import limits
-        from workbench.kernels.numba.threads import threads
+        from workbench.kernels.jit.threads import threads
+        from workbench.kernels.matmul.numba import machine_limits
 
     def timed(loop: Callable[..., None], given: object, out: np.ndarray) -> float:
         def run() -> None:
@@ -46,8 +46,8 @@ def measured(data: np.ndarray, count: int) -> Limits:
         return best(run)
 
     with torch_threads(count):
-        read = len(data) / timed(limits.read, data, np.ones((count, 64), np.uint8))
-        multiply = 2 * 256 * TURNS * count / timed(limits.multiply_adds, TURNS, np.ones((count, 32), np.float32))
+        read = len(data) / timed(machine_limits.read, data, np.ones((count, 64), np.uint8))
+        multiply = 2 * 256 * TURNS * count / timed(machine_limits.multiply_adds, TURNS, np.ones((count, 32), np.float32))
     return Limits(count, read / 1e9, multiply / 1e9)
 
 

@@ -31,9 +31,9 @@ def allocate(
 
     What is measured is kept: another budget or method on the same model, text and recipes takes no time.
     """
-    from workbench.analysis.replay import Replay
-    from workbench.analysis.scores import layer_scores
-    from workbench.analysis.sensitivity import sensitivity
+    from workbench.analysis.decisions.layer_scores import layer_scores
+    from workbench.analysis.predictions.sensitivity import sensitivity
+    from workbench.analysis.predictions.suffix_replay import Replay
     from workbench.atomic import write_file
     from workbench.calibration import calibrate
     from workbench.models import open_model

@@ -20,8 +20,8 @@ def card(
     as_json: Json = False,
 ) -> None:
     """Make a quant card: recipe, ledger, errors, KL and perplexity, hashes and environment in one file that opens offline."""
-    from workbench.views.card import card as make
-    from workbench.views.card import check_place
+    from workbench.views.decisions.quant_card import card as make
+    from workbench.views.decisions.quant_card import check_place
 
     if out is not None:
         check_place(out)  # now rather than after the work
@@ -53,7 +53,7 @@ def diff(
 
     A folder is measured on as many tokens as the card beside it. Versions and processor are told, and may differ.
     """
-    from workbench.analysis.card_diff import Tolerances, diff_cards
+    from workbench.analysis.decisions.quant_card_diff import Tolerances, diff_cards
 
     given = [None if holds_recipe(side) else read_card(side) for side in (first, second)]
     settings: dict[str, Any] = {"tokens": tokens}
@@ -73,13 +73,13 @@ def diff(
 
 def read_card(side: str) -> dict[str, Any]:
     """The facts of a card's file."""
-    from workbench.analysis.card_file import read_facts
+    from workbench.analysis.decisions.quant_card_file import read_facts
 
     return read_facts(side)
 
 
 def card_of(folder: str, text: str, **settings: Any) -> dict[str, Any]:
     """The facts of a quantized folder."""
-    from workbench.analysis.card import card_facts
+    from workbench.analysis.decisions.quant_card import card_facts
 
     return card_facts(folder, text=read_text(text), **settings)

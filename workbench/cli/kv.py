@@ -28,7 +28,7 @@ def kv(
 
     Schemes: none, per-token, per-channel, kivi, zipcache, vidkv, rotated; all of them where none is given.
     """
-    from workbench.analysis.kv import cached, measure_cache
+    from workbench.analysis.predictions.kv_cache import cached, measure_cache
     from workbench.quantizers.kv import names
 
     model, document = open_any(source), read_text(text)

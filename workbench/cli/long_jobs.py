@@ -9,7 +9,7 @@ from workbench.cli.streams import note
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
     from workbench.models.text import Text
-    from workbench.quantizers.preflight import Preflight
+    from workbench.quantizers.runs.preflight import Preflight
     from workbench.recipe import Recipe
 
 SMALL_BYTES = 1 << 27  # of weight files: jobs on a model this small are short, and estimates take time themselves
@@ -42,7 +42,7 @@ def announce_allocation(
     if not is_large(model):
         return
     from workbench.calibration import TOKENS
-    from workbench.quantizers.preflight import estimate, together
+    from workbench.quantizers.runs.preflight import estimate, together
 
     changes = len(model.select(layers)) * len(recipes)
     quantizing = [replace(estimate(model, recipe, layers), disk=0) for recipe in recipes]
@@ -56,7 +56,7 @@ def announce_stops(model: "ModelHandle", stops: Sequence["Recipe"], calibration_
     if not stops or not is_large(model):
         return
     from workbench.quantizers.pipeline import needs_text
-    from workbench.quantizers.preflight import estimate, together
+    from workbench.quantizers.runs.preflight import estimate, together
 
     built = [estimate(model, recipe, tokens=calibration_tokens if needs_text(recipe) else 0) for recipe in stops]
     read = reading(model, [Reading(evaluation, None, len(stops))])
@@ -65,7 +65,7 @@ def announce_stops(model: "ModelHandle", stops: Sequence["Recipe"], calibration_
 
 def reading(model: "ModelHandle", readings: Sequence[Reading]) -> "Preflight":
     """What it takes to read these texts."""
-    from workbench.quantizers.preflight import estimate_reading, text_size, together
+    from workbench.quantizers.runs.preflight import estimate_reading, text_size, together
 
     total, parts = 0.0, []
     for own in readings:

@@ -10,8 +10,8 @@ from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit, emit_page, plus_minus, progress
 
 if TYPE_CHECKING:
-    from workbench.analysis.speed import Speed
-    from workbench.analysis.writing import Writing
+    from workbench.analysis.predictions.generation import Writing
+    from workbench.analysis.predictions.generation_speed import Speed
     from workbench.artifact import PackedModel
     from workbench.models import ModelHandle
 
@@ -78,9 +78,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, speed, texts."""
-    from workbench.analysis.compare import compare as measure
-    from workbench.analysis.speed import speeds
-    from workbench.analysis.writing import write_together
+    from workbench.analysis.predictions.compare import compare as measure
+    from workbench.analysis.predictions.generation import write_together
+    from workbench.analysis.predictions.generation_speed import speeds
     from workbench.models import ModelHandle
 
     original, document = open_any(model), read_text(text)
@@ -133,7 +133,7 @@ def whatif(
     as_json: Json = False,
 ) -> None:
     """Change one layer and see KL (nats per token), perplexity and how often the likeliest token changes."""
-    from workbench.analysis.whatif import what_if
+    from workbench.analysis.predictions.what_if import what_if
     from workbench.calibration import TOKENS, calibrate
     from workbench.models import open_model
     from workbench.presets import parse
@@ -201,7 +201,7 @@ def bits_text(facts: dict[str, Any]) -> str:
 
 def running(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any]:
     """What the model takes in memory while it runs, and how fast it writes."""
-    from workbench.kernels.matrix import resident_bytes
+    from workbench.kernels.matmul.packed_matrix import resident_bytes
 
     return {
         "resident_bytes": resident_bytes([model.language_model().module]),

@@ -52,9 +52,9 @@ def width_of_terminal() -> int:
 
 def table_text(table: "pd.DataFrame") -> str:
     """A table as text: short numbers, and headers of several words over several lines, so that it stays narrow."""
-    from workbench.analysis import columns
+    from workbench.analysis import glossary
 
-    cells = {name: [columns.written(name, value) for value in table[name]] for name in table}
+    cells = {name: [glossary.written(name, value) for value in table[name]] for name in table}
     heads = {name: name.split("_") for name in cells}
     height = max((len(words) for words in heads.values()), default=0)
     numeric = {name for name in cells if table[name].dtype.kind in "iufb"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.models import ModelHandle
-    from workbench.quantizers.preflight import Preflight
+    from workbench.quantizers.runs.preflight import Preflight
     from workbench.recipe import LayerPlan, Recipe
 
 
@@ -61,7 +61,7 @@ def quantize(
     from workbench.quantized import percent
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import needs_text, uses_moment
-    from workbench.quantizers.preflight import estimate
+    from workbench.quantizers.runs.preflight import estimate
     from workbench.store import Store
 
     chosen, document = what_to_do(recipe, plan), read_text(text)
@@ -150,7 +150,7 @@ def check_room(out: Path, preflight: "Preflight") -> None:
 
 def to_calibrate(model: "ModelHandle", chosen: "Recipe | LayerPlan", patterns: str) -> list[str] | None:
     """The layers to calibrate: None, all in the blocks, unless others are to be quantized too."""
-    from workbench.quantizers.model import names_to_quantize
+    from workbench.quantizers.runs.quantize_model import names_to_quantize
 
     optional = [name for name in names_to_quantize(model, chosen, patterns) if name in model.optional_names]
     return [*model.layer_names, *optional] if optional else None

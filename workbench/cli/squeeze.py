@@ -14,7 +14,7 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
 
     Stops are kept on disk, where the explorer finds them; what is there already is only read. Ctrl-C keeps what is finished.
     """
-    from workbench.analysis.squeeze import Squeeze, squeeze_table
+    from workbench.analysis.decisions.squeeze import Squeeze, squeeze_table
     from workbench.models import open_model
     from workbench.quantizers.contract import finish
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.finite import not_finite
 from workbench.models.forward import read_tokens, run_errors
+from workbench.nonfinite import not_finite
 
 
 def broken(logits: Tensor) -> bool:

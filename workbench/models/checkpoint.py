@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workbench.errors import ModelError
-from workbench.finite import not_finite
 from workbench.json_value import brief, is_file_name, read
+from workbench.nonfinite import not_finite
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

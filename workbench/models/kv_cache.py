@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed, stored_bits
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed, stored_bits
 from workbench.models.language_model import LanguageModel
 
 # keys and values [tokens, channels] of one block and the attention each token got [tokens], to their stored forms

@@ -1,7 +1,7 @@
 """What transformers calls to load a model that was saved here: a quantization method among its own (bitsandbytes, gptq, ...).
 
 The one module of this folder that imports transformers at its top: it is imported by the hook that waits for transformers, see
-`workbench.artifact.plugin`, which adds what this floor does not know: how a saved folder is read.
+`workbench.artifact.transformers_plugin`, which adds what this floor does not know: how a saved folder is read.
 """
 
 from abc import abstractmethod
@@ -15,7 +15,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from workbench.errors import ModelError
-from workbench.kernels.matrix import PackedMatrix
+from workbench.kernels.matmul.packed_matrix import PackedMatrix
 from workbench.models.config_file import QUANT_METHOD
 from workbench.models.layers import split_name
 

@@ -9,7 +9,7 @@ from workbench import registry
 from workbench.errors import RecipeError
 from workbench.presets import binary, btc, factors, grids, none, parity, pb_llm, salient_groups, ternary, trellis, vectors
 from workbench.presets.preset import Preset
-from workbench.presets.spelling import parse, spell
+from workbench.presets.recipe_syntax import parse, spell
 from workbench.recipe import Recipe
 
 if TYPE_CHECKING:

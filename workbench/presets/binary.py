@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
-from workbench.quantizers.coders.groups import group_setting
+from workbench.quantizers.coders.fitting.column_groups import group_setting
 from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register

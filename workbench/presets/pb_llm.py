@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.presets.preset import Preset, compose, part
-from workbench.quantizers.splits.saliency import METRICS
+from workbench.quantizers.splits.fitting.weight_saliency import METRICS
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from workbench.errors import RecipeError
 from workbench.presets.preset import Preset, compose, part
-from workbench.quantizers.splits.thresholds import SEARCHES
+from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES
 from workbench.recipe import Part, Recipe, setting
 from workbench.registry import register
 

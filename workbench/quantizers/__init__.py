@@ -5,9 +5,9 @@ Importing the package registers every transform, split, coder, assignment, corre
 
 from workbench.quantizers import activations, allocation, assignment, coders, corrections, refinements, splits, transforms
 from workbench.quantizers.folding import fold
-from workbench.quantizers.layer import quantize, quantize_steps
-from workbench.quantizers.model import quantize_model, quantize_model_steps
-from workbench.quantizers.progress import LayerProgress
+from workbench.quantizers.runs.progress import LayerProgress
+from workbench.quantizers.runs.quantize_layer import quantize, quantize_steps
+from workbench.quantizers.runs.quantize_model import quantize_model, quantize_model_steps
 
 __all__ = [
     "LayerProgress",

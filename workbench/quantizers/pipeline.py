@@ -13,11 +13,13 @@ from torch import Tensor
 
 from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
-from workbench.finite import not_finite
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed, ledger
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed, ledger
 from workbench.memory import release_memory
+from workbench.nonfinite import not_finite
 from workbench.quantized import QuantizedLayer
+from workbench.quantizers.coding import CoderRun, SplitRun
+from workbench.quantizers.coding_trace import Camera, Film, Picture, codebook_rounds
 from workbench.quantizers.contract import (
     Activations,
     Assignment,
@@ -31,9 +33,7 @@ from workbench.quantizers.contract import (
     Transform,
 )
 from workbench.quantizers.distance import column_energies, output_error, part_of
-from workbench.quantizers.film import Camera, Film, Picture, codebook_rounds
 from workbench.quantizers.misfits import warned_error
-from workbench.quantizers.runs import CoderRun, SplitRun
 from workbench.quantizers.shrinkage import is_calibrated, shrunk
 from workbench.recipe import Recipe
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from workbench.presets.spelling import spell
+from workbench.presets.recipe_syntax import spell
 from workbench.recipe import Part, Recipe
 from workbench.session.choice import Choice
 

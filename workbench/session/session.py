@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from workbench import presets
-from workbench.analysis.divergence import Divergence
-from workbench.analysis.features import carried
-from workbench.analysis.pins import Pins
-from workbench.analysis.portrait import Portrait, packed_content
-from workbench.analysis.speed import Running, running_steps
-from workbench.analysis.trace import Trace
-from workbench.analysis.writing import Writing, write_together
-from workbench.artifact.twin import twin
+from workbench.analysis.decisions.pins import Pins
+from workbench.analysis.method.run_trace import Trace
+from workbench.analysis.predictions.divergence import Divergence
+from workbench.analysis.predictions.generation import Writing, write_together
+from workbench.analysis.predictions.generation_speed import Running, running_steps
+from workbench.analysis.weights.axis_meaning import carried
+from workbench.analysis.weights.cached_tables import Portrait, packed_content
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import WorkbenchError
 from workbench.json_value import as_value
 from workbench.models import ModelHandle
@@ -29,14 +29,14 @@ from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
 from workbench.quantizers.contract import Coder, Result, Snapshot, Step
-from workbench.quantizers.layer import quantize_weight_steps
 from workbench.quantizers.pipeline import check_recipe, needs_text
+from workbench.quantizers.runs.quantize_layer import quantize_weight_steps
 from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
+from workbench.session.combine import effect, together
 from workbench.session.history import History, Kind
 from workbench.session.preview import NOTHING, Preview, preview_rows, row_errors
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
-from workbench.session.together import effect, together
 from workbench.store import key
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from workbench.analysis import residual, sketches
-from workbench.analysis.replay import Replay
-from workbench.analysis.squeeze import Squeeze
-from workbench.analysis.weights import Sketch
+from workbench.analysis.decisions.squeeze import Squeeze
+from workbench.analysis.predictions.suffix_replay import Replay
+from workbench.analysis.weights import residual_stream, sketch_cache
+from workbench.analysis.weights.weight_sketch import Sketch
 from workbench.calibration import CalibrationStats, calibrate
 from workbench.jobs import Counted, Job, Queue, Status
 from workbench.models import ModelHandle
@@ -52,7 +52,7 @@ class SharedModel:
         self._starting = Lock()
         self._hearing_job: Job[CalibrationStats] | None = None
         self._heard = 0
-        self._streams: dict[bool, residual.Stream] = {}
+        self._streams: dict[bool, residual_stream.Stream] = {}
         self._replays: dict[str, Replay] = {}
 
     @cached_property
@@ -134,7 +134,7 @@ class SharedModel:
         """Moments and histogram of a layer's weights, read once; kept on disk by the content of the weights."""
         with self._reading:
             if layer not in self.sketches:
-                self.sketches[layer] = sketches.stored(self.model.weight(layer), Store())
+                self.sketches[layer] = sketch_cache.stored(self.model.weight(layer), Store())
             return self.sketches[layer]
 
     @property
@@ -150,10 +150,10 @@ class SharedModel:
                 self.sketch(name)
                 yield Read(sum(sizes[known] for known in list(self.sketches)), sum(sizes.values()), name)
 
-    def stream(self) -> residual.Stream:
+    def stream(self) -> residual_stream.Stream:
         """Every channel of the residual stream through the model, with its inputs once the calibration text has been read."""
         heard = self.is_calibrated
         with self._reading:
             if heard not in self._streams:
-                self._streams[heard] = residual.stream(self.model, self.sketch, self.stats() if heard else None)
+                self._streams[heard] = residual_stream.stream(self.model, self.sketch, self.stats() if heard else None)
             return self._streams[heard]

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from workbench.analysis import distribution
-from workbench.analysis.weights import Levels
+from workbench.analysis.weights import distribution
+from workbench.analysis.weights.weight_sketch import Levels
 from workbench.errors import ShapeError
 
 DRAW = torch.Generator().manual_seed(0)

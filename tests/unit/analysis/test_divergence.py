@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.analysis import divergence
-from workbench.analysis.compare import compare
+from workbench.analysis.predictions import divergence
+from workbench.analysis.predictions.compare import compare
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, perplexity
 from workbench.models.text import Text

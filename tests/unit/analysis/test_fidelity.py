@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.fidelity import COLUMNS, fidelity
+from workbench.analysis.predictions.fidelity import COLUMNS, fidelity
 from workbench.models import ModelHandle
 from workbench.models.text import Text
 

@@ -4,8 +4,8 @@ import pytest
 from scipy.stats import binom
 
 import workbench as wb
-from workbench.analysis.fork import ForkFinder
-from workbench.analysis.fork_study import fork_study, prompts_of, shares
+from workbench.analysis.predictions.fork import ForkFinder
+from workbench.analysis.predictions.fork_study import fork_study, prompts_of, shares
 from workbench.errors import ModelError
 from workbench.intervals import share_interval
 from workbench.models import ModelHandle

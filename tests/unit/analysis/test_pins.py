@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.pins import LAYER_COLUMNS, MODEL_COLUMNS, Pins, free, label_of
-from workbench.analysis.speed import layer_seconds
-from workbench.artifact.twin import twin
+from workbench.analysis.decisions.pins import LAYER_COLUMNS, MODEL_COLUMNS, Pins, free, label_of
+from workbench.analysis.predictions.generation_speed import layer_seconds
+from workbench.artifact.quantized_copy import twin
 from workbench.models import ModelHandle
 from workbench.models.perplexity import perplexity
 from workbench.models.text import Text

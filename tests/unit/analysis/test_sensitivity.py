@@ -5,11 +5,11 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis import columns
-from workbench.analysis.budget import ErrorBudget, error_budget, error_budget_steps
-from workbench.analysis.replay import Replay
-from workbench.analysis.scores import entropy, layer_scores
-from workbench.analysis.sensitivity import sensitivity, sensitivity_steps
+from workbench.analysis import glossary
+from workbench.analysis.decisions.error_budget import ErrorBudget, error_budget, error_budget_steps
+from workbench.analysis.decisions.layer_scores import entropy, layer_scores
+from workbench.analysis.predictions.sensitivity import sensitivity, sensitivity_steps
+from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.errors import RecipeError
 from workbench.jobs import Job
 from workbench.models import ModelHandle
@@ -49,7 +49,7 @@ def test_rows_are_what_ifs(builtin: ModelHandle, replay: Replay) -> None:
     assert (nothing["kl"] == 0).all()
     assert not nothing["significant"].any()
     assert table.loc[table["recipe"] == "two", "significant"].all()
-    assert all(columns.label(name) != name or name in columns.COLUMNS for name in table)
+    assert all(glossary.label(name) != name or name in glossary.COLUMNS for name in table)
 
 
 def test_rows_are_kept_by_content(replay: Replay, tmp_path: object) -> None:

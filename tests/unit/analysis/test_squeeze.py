@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.squeeze import STOPS, Squeeze, Stop, squeeze_table
+from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, squeeze_table
 from workbench.artifact import load
 from workbench.errors import ArtifactError, OutputError, WorkbenchError
 from workbench.jobs import Status

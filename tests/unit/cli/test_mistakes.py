@@ -66,7 +66,7 @@ def test_an_output_is_checked_before_any_work(
         pytest.fail("work has begun")
 
     monkeypatch.setattr(workbench.models, "open_model", work)
-    monkeypatch.setattr("workbench.views.card.card", work)
+    monkeypatch.setattr("workbench.views.decisions.quant_card.card", work)
     (tmp_path / "file").write_text("content")
     (tmp_path / "dangling").symlink_to("nowhere")
     said = command(*(word.replace("OUT", str(tmp_path / place)) for word in OUTPUTS[name]))

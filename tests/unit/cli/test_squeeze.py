@@ -14,7 +14,9 @@ from workbench.artifact import load
 def test_stops_are_built_once_and_shown(
     command: Callable[..., Said], tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.analysis.squeeze.Squeeze", lambda model, seed: squeeze_of(model, tmp_path, seed=seed))
+    monkeypatch.setattr(
+        "workbench.analysis.decisions.squeeze.Squeeze", lambda model, seed: squeeze_of(model, tmp_path, seed=seed)
+    )
     model = str(tiny_models["llama"])
     first = command("squeeze", model, "--json")
     said = json.loads(first.out)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.kernels import selection, tritpack
-from workbench.kernels.bitpack import pack
-from workbench.kernels.packed import Packed
-from workbench.kernels.parity import ParityCode
+from workbench.kernels.formats import n_of_m, tritpack
+from workbench.kernels.formats.bitpack import pack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.parity_code import ParityCode
 
 ROWS, COLS = 5, 13  # no group, vector or byte ends evenly
 
@@ -123,7 +123,7 @@ class Draw:
             owner.scatter_(1, order, value=True)
         children = (Packed("zero", self.rows, self.cols), self.planes(1, 4, extras=False, mask=owner))
         facts = {"map": "n-of-m", "n": 3, "m": 5}
-        return Packed("masked", self.rows, self.cols, {"map": selection.pack(owner, 3, 5)}, facts, children)
+        return Packed("masked", self.rows, self.cols, {"map": n_of_m.pack(owner, 3, 5)}, facts, children)
 
     def low_rank(self, rank: int = 2) -> Packed:
         tensors = {"left": self.half(self.rows, rank), "right": self.half(rank, self.cols)}

@@ -13,10 +13,11 @@ from collections.abc import Callable
 import torch
 
 from tests.unit.kernels.conftest import Draw
-from workbench.kernels import dispatch, reference
-from workbench.kernels.cuda import backend
-from workbench.kernels.mode import Mode
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.matmul import dispatch
+from workbench.kernels.matmul.cuda import backend
+from workbench.kernels.matmul.options import Mode
 
 FORMS: dict[str, Callable[[Draw], Packed]] = {
     "planes": lambda draw: draw.planes(1, draw.cols, extras=False),

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels import bitpack, reference
-from workbench.kernels.packed import Packed, ledger
-from workbench.kernels.reference.arranged import fourier, fourier_inverse
+from workbench.kernels.formats import bitpack, reference
+from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels.formats.reference.arranged import fourier, fourier_inverse
 
 
 def dense(x: Tensor) -> Packed:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import ShapeError
-from workbench.kernels import bitpack
+from workbench.kernels.formats import bitpack
 
 
 @st.composite

@@ -11,9 +11,10 @@ import torch
 
 from tests.unit.kernels.conftest import Draw
 from tests.unit.kernels.interpret_cuda import FORMS
-from workbench.kernels import dispatch, forced
-from workbench.kernels.cuda import backend
-from workbench.kernels.packed import Packed
+from workbench.kernels import forced_backend
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.matmul import dispatch
+from workbench.kernels.matmul.cuda import backend
 
 EXACT = {"float32": 2e-4, "float16": 2e-3}
 with_triton = pytest.mark.skipif(
@@ -52,7 +53,7 @@ import json
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from workbench.kernels.cuda import triton_kernels as kernels
+from workbench.kernels.matmul.cuda import triton_kernels as kernels
 
 def ptx(kernel, constants, kinds):
     names = [name for name in kernel.arg_names if name not in constants]
@@ -89,7 +90,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_say_why(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, sentence = REFUSED[case]
-    monkeypatch.delenv(forced.VARIABLE, raising=False)
+    monkeypatch.delenv(forced_backend.VARIABLE, raising=False)
     assert dispatch.explain(make(Draw(rows=8, cols=48))).refused["cuda"] == sentence
 
 

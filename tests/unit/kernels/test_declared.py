@@ -10,12 +10,12 @@ from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import ShapeError
-from workbench.kernels import reference
-from workbench.kernels.bitpack import pack
-from workbench.kernels.mode import Mode
-from workbench.kernels.numba import backend as numba
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.declared import find_fault
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.bitpack import pack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.declared import find_fault
+from workbench.kernels.matmul.numba import backend as numba
+from workbench.kernels.matmul.options import Mode
 
 
 def exchanged(tree: Packed, path: str, **fields: Any) -> Packed:

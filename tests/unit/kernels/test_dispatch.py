@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from workbench.errors import KernelError
-from workbench.kernels import dispatch, forced, reference
-from workbench.kernels.packed import Packed
+from workbench.kernels import forced_backend
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.matmul import dispatch
 
 
 def never(packed: Packed, batch: int) -> str:
@@ -21,11 +23,11 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(forced.VARIABLE, raising=False)
+    monkeypatch.delenv(forced_backend.VARIABLE, raising=False)
 
 
 def test_linear_adds_the_bias(example: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(forced.VARIABLE, "reference")  # float32 sums; those of other backends have tests of their own
+    monkeypatch.setenv(forced_backend.VARIABLE, "reference")  # float32 sums; those of other backends have tests of their own
     x, bias = torch.randn(2, 4, example.cols), torch.randn(example.rows)
     expected = x @ reference.decode(example).T + bias
     torch.testing.assert_close(dispatch.linear(x, example, bias), expected, rtol=1e-4, atol=1e-4)
@@ -39,7 +41,7 @@ def test_a_refusal_is_explained(draw, picky) -> None:
 
 
 def test_the_choice_can_be_forced(draw, picky, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(forced.VARIABLE, "reference")
+    monkeypatch.setenv(forced_backend.VARIABLE, "reference")
     explanation = dispatch.explain(draw.dense())
     assert explanation.backend == "reference"
     assert explanation.reason.startswith("forced by WORKBENCH_KERNELS")
@@ -47,12 +49,12 @@ def test_the_choice_can_be_forced(draw, picky, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_forced_backend_that_refuses_is_an_error(draw, picky, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(forced.VARIABLE, "picky")
+    monkeypatch.setenv(forced_backend.VARIABLE, "picky")
     with pytest.raises(KernelError, match="WORKBENCH_KERNELS=picky cannot run format 'dense': it is a test"):
         dispatch.linear(torch.ones(1, draw.cols), draw.dense())
 
 
 def test_an_unknown_backend_is_answered_with_the_list(draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(forced.VARIABLE, "referense")
+    monkeypatch.setenv(forced_backend.VARIABLE, "referense")
     with pytest.raises(KernelError, match=r"unknown backend 'referense'\. Did you mean 'reference'"):
         dispatch.explain(draw.dense())

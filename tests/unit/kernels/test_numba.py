@@ -11,12 +11,15 @@ from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import KernelError
-from workbench.kernels import dispatch, forced, reference
-from workbench.kernels.bitpack import pack
-from workbench.kernels.linear import PackedLinear
-from workbench.kernels.mode import Mode
-from workbench.kernels.numba import backend, planes
-from workbench.kernels.packed import Packed
+from workbench.kernels import forced_backend
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.bitpack import pack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.matmul import dispatch
+from workbench.kernels.matmul.numba import backend
+from workbench.kernels.matmul.numba.lut import sign_products
+from workbench.kernels.matmul.options import Mode
+from workbench.kernels.matmul.packed_linear import PackedLinear
 
 BOUND = 2e-4  # of the norm of the output
 FAST = 2e-2
@@ -152,7 +155,7 @@ def test_equals_the_reference(accepted: Packed, batch: tuple[int, ...], cache: s
 
 @pytest.mark.parametrize("cache", ["decoded", "none"])
 def test_tiles_equal_the_reference(accepted: Packed, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planes, "many_inputs", lambda _: 1)
+    monkeypatch.setattr(sign_products, "many_inputs", lambda _: 1)
     x = torch.randn(7, accepted.cols, generator=torch.Generator().manual_seed(3))
     y = product(x, accepted, cache=cache)
     torch.testing.assert_close(y, reference.linear(x, accepted), rtol=1e-4, atol=2e-4)
@@ -268,7 +271,7 @@ def test_inputs_need_not_lie_in_one_piece(accepted: Packed) -> None:
 
 
 def test_is_chosen_and_explained(accepted: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(forced.VARIABLE, raising=False)
+    monkeypatch.delenv(forced_backend.VARIABLE, raising=False)
     explanation = dispatch.explain(accepted)
     assert explanation.backend == "numba"
     assert explanation.refused.pop("cuda").startswith("it runs on a CUDA device, and ")
@@ -276,7 +279,7 @@ def test_is_chosen_and_explained(accepted: Packed, monkeypatch: pytest.MonkeyPat
 
 
 def test_stripes_are_resident_beside_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(forced.VARIABLE, raising=False)
+    monkeypatch.delenv(forced_backend.VARIABLE, raising=False)
     layer = PackedLinear(Draw(rows=128, cols=64).planes(1, 64, extras=False))
     before = layer.resident_bytes
     layer(torch.ones(1, 64))
@@ -296,7 +299,7 @@ REFUSED: dict[str, tuple[Callable[[Draw], Packed], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_say_why(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, sentence = REFUSED[case]
-    monkeypatch.delenv(forced.VARIABLE, raising=False)
+    monkeypatch.delenv(forced_backend.VARIABLE, raising=False)
     explanation = dispatch.explain(make(Draw(rows=8, cols=48)))
     assert explanation.backend == "reference"
     assert sentence in explanation.refused["numba"]

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 import workbench as wb
-from workbench.kernels import bitpack
-from workbench.kernels.matrix import resident_bytes
-from workbench.kernels.packed import Packed
-from workbench.kernels.packed_module import PackedEmbedding
-from workbench.kernels.reference import decode
-from workbench.kernels.rows import take_rows
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference import decode
+from workbench.kernels.matmul.decoded_rows import take_rows
+from workbench.kernels.matmul.packed_matrix import resident_bytes
+from workbench.kernels.matmul.packed_module import PackedEmbedding
 from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.recipe import Recipe

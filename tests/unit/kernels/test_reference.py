@@ -9,10 +9,10 @@ from torch import Tensor
 
 from workbench import registry
 from workbench.errors import ShapeError
-from workbench.kernels import bitpack, reference
-from workbench.kernels.packed import Packed
-from workbench.kernels.parity import ParityCode
-from workbench.kernels.reference.transforms import hadamard, hadamard_inverse
+from workbench.kernels.formats import bitpack, reference
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.parity_code import ParityCode
+from workbench.kernels.formats.reference.transforms import hadamard, hadamard_inverse
 
 
 def number(stream: Tensor, width: int, place: int) -> int:

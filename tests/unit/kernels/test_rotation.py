@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed, stored_bits
-from workbench.kernels.reference.rotation import Rotated, cayley, factor_pair, rotate, rotations
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed, stored_bits
+from workbench.kernels.formats.reference.rotation import Rotated, cayley, factor_pair, rotate, rotations
 
 WIDTHS = [2, 7, 12, 64, 203, 256]
 

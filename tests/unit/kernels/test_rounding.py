@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
-from workbench.kernels import dispatch, forced, reference
-from workbench.kernels.linear import PackedLinear
-from workbench.kernels.packed import Packed, ledger
-from workbench.kernels.reference.rounding import before_rounding, round_per_token, rounded_bits
+from workbench.kernels import forced_backend
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels.formats.reference.rounding import before_rounding, round_per_token, rounded_bits
+from workbench.kernels.matmul import dispatch
+from workbench.kernels.matmul.packed_linear import PackedLinear
 
 
 def by_hand(x: Tensor, bits: int) -> Tensor:
@@ -81,7 +83,7 @@ def test_every_way_of_running_rounds_alike(draw16, around: str, way: str, monkey
     for name in around.split("-"):
         tree = tree if name == "nothing" else getattr(draw16, name)(tree)
     expected = reference.linear(inputs(), tree)
-    monkeypatch.setenv(forced.VARIABLE, "numba" if way == "numba" else "reference")
+    monkeypatch.setenv(forced_backend.VARIABLE, "numba" if way == "numba" else "reference")
     layer = PackedLinear(tree, cache="none" if way == "numba" else way)
     for _ in range(2):
         assert (layer(inputs()) - expected).norm() < 2e-4 * expected.norm()

@@ -10,9 +10,9 @@ COMMON = """
 import os, sys, threading
 import torch
 from tests.unit.kernels.conftest import Draw
-from workbench.kernels import reference
-from workbench.kernels.mode import Mode
-from workbench.kernels.numba import backend, threads
+from workbench.kernels.formats import reference
+from workbench.kernels.matmul.options import Mode
+from workbench.kernels.matmul.numba import backend, threads
 
 torch.set_num_threads(2)
 tree = Draw(rows=1024, cols=1024).planes(1, 1024, extras=False)
@@ -61,7 +61,7 @@ def run(code: str, **environment: str) -> str:
 
 LARGEST = """
 from dataclasses import replace
-from workbench.kernels.numba.vectors import INSTRUCTION
+from workbench.kernels.jit.simd import INSTRUCTION
 
 def largest(tree, name):
     '''Whether no sum overflows where all signs are those of their inputs.'''
@@ -111,8 +111,8 @@ def test_a_forked_process_runs_on_one_thread() -> None:
     ],
 )
 def test_other_processors_give_the_same(instruction: str, environment: dict[str, str]) -> None:
-    from workbench.kernels.numba import vectors
+    from workbench.kernels.jit import simd
 
-    if instruction != "portable" and instruction not in vectors.features():
+    if instruction != "portable" and instruction not in simd.features():
         pytest.skip(f"this processor has no {instruction}")
     assert run(COMMON + LARGEST, **environment) == f"{instruction}{8 * ' True'}"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench.analysis.compare import compare
-from workbench.analysis.divergence import score
-from workbench.analysis.replay import Replay
+from workbench.analysis.predictions.compare import compare
+from workbench.analysis.predictions.divergence import score
+from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.cli import main
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, open_model

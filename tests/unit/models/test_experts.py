@@ -9,7 +9,7 @@ import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
 from workbench.artifact import load, save
 from workbench.calibration import calibrate
-from workbench.kernels.forced import VARIABLE
+from workbench.kernels.forced_backend import VARIABLE
 from workbench.models import ModelHandle, open_model
 
 # one for each layout: merged from single tensors, transposed and interleaved, multiplied by bmm, a bare 3-D weight, flat

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ModelError
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed, stored_bits
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed, stored_bits
 from workbench.models import ModelHandle, open_model
 from workbench.models.kv_cache import CachedModel, layer_type
 

@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM
 
 import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
-from workbench.artifact.twin import twin
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import RecipeError
-from workbench.kernels.forced import VARIABLE
-from workbench.kernels.packed_module import PackedModule
+from workbench.kernels.forced_backend import VARIABLE
+from workbench.kernels.matmul.packed_module import PackedModule
 from workbench.models import ModelHandle, open_model
 
 FAMILIES = {"mixtral": "gate", "gpt_oss": "router", "deepseek_v3": "gate", "phimoe": "router"}  # one with a bias, one nn.Linear
@@ -108,7 +108,7 @@ def test_what_if_runs_from_their_block(folders: dict[str, Path]) -> None:
     entered: list[int] = []
     name = model.router_names[-1]
     layer = wb.quantize(model, name, RTN)
-    from workbench.analysis.replay import Replay
+    from workbench.analysis.predictions.suffix_replay import Replay
 
     replay = Replay(model, wb.text("evaluation"), tokens=60)
     hook = model.module.get_submodule(model.layer_names[0]).register_forward_pre_hook(lambda *_: entered.append(1))

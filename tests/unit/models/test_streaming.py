@@ -9,7 +9,7 @@ import workbench as wb
 from tests.tiny_models import CAUSAL
 from tests.zoo.checkpoints import write_checkpoint
 from workbench.artifact import load, save
-from workbench.artifact.twin import twin
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, fuse, open_model
 from workbench.models.streaming import HEAD_ROWS, streams

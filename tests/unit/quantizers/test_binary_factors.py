@@ -5,10 +5,10 @@ import torch
 
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
-from workbench.kernels import reference
+from workbench.kernels.formats import reference
 from workbench.presets.preset import compose, part
-from workbench.quantizers.coders import factors
-from workbench.quantizers.coders.factors import Target
+from workbench.quantizers.coders.fitting import admm_factors
+from workbench.quantizers.coders.fitting.admm_factors import Target
 from workbench.quantizers.contract import Fit
 from workbench.quantizers.pipeline import quantize_layer
 
@@ -60,17 +60,17 @@ def test_a_matrix_too_small_for_the_bits_gets_one_rank() -> None:
 def test_the_left_step_is_the_optimum() -> None:
     gram, pushed, aim = correlated(6), gaussian(5, 6), gaussian(5, 6, 2)
     level = gram.diagonal().mean()
-    x = factors.ridge(gram, pushed, 0.4, aim)
+    x = admm_factors.ridge(gram, pushed, 0.4, aim)
     right = pushed + 0.4 * level * aim
-    torch.testing.assert_close(x @ gram + (0.4 + factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x @ gram + (0.4 + admm_factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
 
 
 def test_the_right_step_is_the_optimum() -> None:
     gram, pushed, aim, values = correlated(6), gaussian(7, 6), gaussian(7, 6, 2), gaussian(1, 7, 3)[0].abs()
     level = gram.diagonal().mean()
-    x = factors.both(gram, values, pushed, 0.4, aim)
+    x = admm_factors.both(gram, values, pushed, 0.4, aim)
     right = pushed + 0.4 * level * aim
-    torch.testing.assert_close(values[:, None] * (x @ gram) + (0.4 + factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(values[:, None] * (x @ gram) + (0.4 + admm_factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["row", "column", "middle"])
@@ -78,12 +78,16 @@ def test_the_right_step_is_the_optimum() -> None:
 def test_magnitudes_cannot_be_improved_one_kind_at_a_time(name: str, calibrated: bool) -> None:
     """The gradient of the error in each kind vanishes, by autograd, up to the rounding to fp16."""
     target = Target.of(gaussian(20, 30), correlated(30) if calibrated else None, diagonal=False)
-    params = factors.parameters(gaussian(20, 6, 7), gaussian(30, 6, 8), middle=True)
-    solve = {"row": factors.row_magnitudes, "column": factors.column_magnitudes, "middle": factors.middle_magnitudes}[name]
+    params = admm_factors.parameters(gaussian(20, 6, 7), gaussian(30, 6, 8), middle=True)
+    solve = {
+        "row": admm_factors.row_magnitudes,
+        "column": admm_factors.column_magnitudes,
+        "middle": admm_factors.middle_magnitudes,
+    }[name]
 
     def slope(values: torch.Tensor) -> torch.Tensor:
         values = values.clone().requires_grad_()
-        loss = factors.cost(target.w - factors.product({**params, name: values}), target.moment).sum()
+        loss = admm_factors.cost(target.w - admm_factors.product({**params, name: values}), target.moment).sum()
         return torch.autograd.grad(loss, values)[0]
 
     assert slope(solve(target, params)).norm() < 0.01 * slope(params[name]).norm()
@@ -92,10 +96,10 @@ def test_magnitudes_cannot_be_improved_one_kind_at_a_time(name: str, calibrated:
 def test_the_singular_start_is_the_best_of_its_rank() -> None:
     w, h = gaussian(20, 30), correlated(30)
     target = Target.of(w, h, diagonal=False)
-    left, right = factors.singular_start(target, 5)
+    left, right = admm_factors.singular_start(target, 5)
     root = torch.linalg.cholesky(target.moment)
     rest = torch.linalg.svdvals(target.w @ root)[5:].square().sum()
-    error = factors.cost(target.w - left @ right.T, target.moment).sum()
+    error = admm_factors.cost(target.w - left @ right.T, target.moment).sum()
     torch.testing.assert_close(error, rest, rtol=1e-3, atol=1e-3)
 
 
@@ -110,7 +114,7 @@ def test_admm_beats_its_start_and_more_sweeps_never_hurt_what_is_kept() -> None:
 def test_the_last_sweep_is_the_error_of_what_is_returned() -> None:
     w, settings = 0.02 * gaussian(32, 48), {"bits": 1.2, "sweeps": 20}
     params = fitted(w, **settings).params
-    assert fitted(w, **settings).sweeps[-1] == pytest.approx((w - factors.product(params)).square().sum().item(), rel=1e-3)
+    assert fitted(w, **settings).sweeps[-1] == pytest.approx((w - admm_factors.product(params)).square().sum().item(), rel=1e-3)
 
 
 def test_the_whole_moment_beats_its_diagonal() -> None:

@@ -3,10 +3,10 @@
 import torch
 
 from workbench import presets
-from workbench.kernels import reference
-from workbench.quantizers.block_run import DAMPING, Seen, rounded_inputs
+from workbench.kernels.formats import reference
 from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
+from workbench.quantizers.runs.block_run import DAMPING, Seen, rounded_inputs
 
 
 def seen(tokens: int = 400, cols: int = 12) -> tuple[torch.Tensor, torch.Tensor, Seen]:

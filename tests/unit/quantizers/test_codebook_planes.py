@@ -6,7 +6,7 @@ import torch
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.errors import RecipeError
-from workbench.kernels import reference
+from workbench.kernels.formats import reference
 from workbench.presets.preset import compose, part
 
 

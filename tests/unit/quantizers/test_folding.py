@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.online import online_cost
-from workbench.artifact.twin import twin
+from workbench.analysis.decisions.online_cost import online_cost
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import ModelError
-from workbench.kernels.packed import Packed, ledger
+from workbench.kernels.formats.packed import Packed, ledger
 from workbench.models import ModelHandle, open_model
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedLayer, QuantizedModel

@@ -5,7 +5,7 @@ import torch
 
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
-from workbench.kernels import reference
+from workbench.kernels.formats import reference
 from workbench.presets.preset import compose
 from workbench.quantizers.curvature import damped
 

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from workbench import presets
 from workbench.artifact import load, save
-from workbench.artifact.twin import twin
+from workbench.artifact.quantized_copy import twin
 from workbench.errors import RecipeError
-from workbench.kernels import reference
-from workbench.kernels.bitpack import pack
-from workbench.kernels.packed import Packed, ledger
-from workbench.kernels.reference.format import find
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.bitpack import pack
+from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels.formats.reference.format import find
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize, quantize_model, quantize_model_steps
-from workbench.quantizers.learning.stored import StoredForms, coded, latent
+from workbench.quantizers.learning.trainable_forms import StoredForms, coded, latent
 from workbench.quantizers.refinements.block import WHAT
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.battery.cases import correlated, gaussian
-from workbench.quantizers.coders.released_planes import residual
-from workbench.quantizers.splits.released_search import (
+from workbench.quantizers.coders.fitting.released_planes import residual
+from workbench.quantizers.splits.fitting.released_search import (
     CANDIDATES,
     DOUBLED,
     best_limit,

@@ -8,7 +8,7 @@ from workbench import registry
 from workbench.presets import recipe
 from workbench.presets.preset import compose
 from workbench.quantizers.curvature import damped
-from workbench.quantizers.splits.saliency import saliency
+from workbench.quantizers.splits.fitting.weight_saliency import saliency
 
 
 def test_hessian_saliency_is_what_removing_the_weight_costs_after_repair_by_later_columns() -> None:

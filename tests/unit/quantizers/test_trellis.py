@@ -5,8 +5,8 @@ import pytest
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets, registry
 from workbench.errors import RecipeError
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
 from workbench.presets.preset import compose
 
 

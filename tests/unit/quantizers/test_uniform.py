@@ -8,7 +8,7 @@ from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.errors import RecipeError, ShapeError
 from workbench.presets.preset import compose
-from workbench.quantizers.coders.groups import group_span
+from workbench.quantizers.coders.fitting.column_groups import group_span
 
 
 def round_group(w: Tensor, bits: int, symmetric: bool, share: float = 1.0) -> Tensor:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.analysis import distribution as analysis
-from workbench.views import distribution
+from workbench.analysis.weights import distribution as analysis
 from workbench.views.theme import DARK, LIGHT, Theme
+from workbench.views.weights import distribution
 
 DRAW = torch.Generator().manual_seed(0)
 WEIGHT = torch.randn(20, 30, generator=DRAW)

@@ -6,7 +6,7 @@ import pytest
 
 from workbench.bench.machine import Limits, Machine
 from workbench.bench.run import Measured, Result
-from workbench.views.roofline import roofline
+from workbench.views.predictions.roofline import roofline
 
 
 def measured(name: str, threads: int, state: str, batch: int, bytes_: int, ratio: float) -> Measured:

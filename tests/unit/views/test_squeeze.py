@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from workbench.analysis.squeeze import STOPS, Squeezed, squeeze_table
-from workbench.views import squeeze
+from workbench.analysis.decisions.squeeze import STOPS, Squeezed, squeeze_table
+from workbench.views.decisions import squeeze
 from workbench.views.theme import LIGHT
 
 WHOLE = Squeezed(STOPS[0], 16.0, 16.0, 9_800_000, 7.88, 7.4, 8.4, 1.0, 1.0, 1.0, 12_618, 20_000_000, 400.0, 390.0, 410.5)

@@ -3,8 +3,8 @@
 import pytest
 
 from workbench.views import theme
+from workbench.views.predictions.token_kl import STRONGEST
 from workbench.views.theme import DARK, LIGHT, Theme
-from workbench.views.token_kl import STRONGEST
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.widgets.notices import Notices
+from workbench.widgets.base.notices import Notices
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from workbench.session import Session
-from workbench.widgets.explorer import Explorer
-from workbench.widgets.tabs import TABS
+from workbench.widgets.shell.explorer import Explorer
+from workbench.widgets.shell.tabs import TABS
 
 CONTRIBUTING = Path(__file__).resolve().parents[3] / "CONTRIBUTING.md"
 DOWN = "model.layers.0.mlp.down_proj"

@@ -12,9 +12,9 @@ from workbench import presets
 from workbench.errors import WorkbenchError
 from workbench.session import Session, SharedModel
 from workbench.widgets import Explorer
-from workbench.widgets.component import FigureFrame
-from workbench.widgets.present import larger
-from workbench.widgets.tabs import TABS
+from workbench.widgets.base.component import FigureFrame
+from workbench.widgets.base.presentation import larger
+from workbench.widgets.shell.tabs import TABS
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
 

@@ -16,7 +16,7 @@ from workbench.calibration import LayerStats
 from workbench.models import ModelHandle, open_model
 from workbench.models.opening import BUILTIN_FOLDER
 from workbench.session import Session, SharedModel
-from workbench.widgets.explorer import Explorer
+from workbench.widgets.shell.explorer import Explorer
 
 AIM, BOUND = 0.15, 1.0  # seconds of one processor
 LARGE_AIM, LARGE_BOUND = 0.5, 3.0  # of a layer with 45 million weights

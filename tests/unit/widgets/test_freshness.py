@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 import workbench as wb
 from workbench.session import Session
-from workbench.widgets.component import FigureFrame
-from workbench.widgets.explorer import Explorer
-from workbench.widgets.sections import Sections
+from workbench.widgets.base.component import FigureFrame
+from workbench.widgets.base.sections import Sections
+from workbench.widgets.shell.explorer import Explorer
 
 QUERY = "model.layers.0.self_attn.q_proj"
 

@@ -6,7 +6,7 @@ import pytest
 
 import workbench as wb
 from workbench.session import Session
-from workbench.widgets.history import HistoryView, listing
+from workbench.widgets.shell.history import HistoryView, listing
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
 

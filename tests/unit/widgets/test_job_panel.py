@@ -7,11 +7,11 @@ import pytest
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.quantizers.contract import Snapshot
-from workbench.widgets import job_panel
-from workbench.widgets.drawn import Drawn
-from workbench.widgets.job_panel import JobPanel
-from workbench.widgets.markup import paragraph
-from workbench.widgets.notices import Notices
+from workbench.widgets.base import job_panel
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.notices import Notices
+from workbench.widgets.panel_patches.render_probe import Drawn
 
 
 @pytest.fixture

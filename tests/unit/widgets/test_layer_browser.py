@@ -7,8 +7,8 @@ import pytest
 
 import workbench as wb
 from workbench.session import Session, SharedModel
-from workbench.widgets import layer_browser
-from workbench.widgets.layer_browser import LayerBrowser, LayerTable
+from workbench.widgets.shell import layer_browser
+from workbench.widgets.shell.layer_browser import LayerBrowser, LayerTable
 
 NAMES = [
     "self_attn.q_proj",

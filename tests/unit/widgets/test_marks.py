@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
 from workbench.session import Session
-from workbench.widgets.component import Live
-from workbench.widgets.marks import ChannelInput, RowInput, brushed, numbers, spelled
+from workbench.widgets.base.component import Live
+from workbench.widgets.base.marks import ChannelInput, RowInput, brushed, numbers, spelled
 
 
 @settings(max_examples=30, deadline=None)

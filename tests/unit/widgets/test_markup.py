@@ -8,7 +8,7 @@ import pytest
 
 import workbench
 from workbench.views.figure import Figure, escape_labels
-from workbench.widgets import markup
+from workbench.widgets.base import markup
 
 PLANTED = "<img src=x onerror=alert(1)> & <s>"
 SHOWN = "&lt;img src=x onerror=alert(1)&gt; &amp; &lt;s&gt;"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import workbench as wb
-from workbench.analysis.writing import write_together
+from workbench.analysis.predictions.generation import write_together
 from workbench.errors import ArtifactError
 from workbench.models import ModelHandle
 from workbench.session import Session, SharedModel
 from workbench.views.theme import LIGHT
-from workbench.widgets import model_comparison
-from workbench.widgets.model_comparison import ModelComparison, Saved, saved
+from workbench.widgets.predictions import model_comparison
+from workbench.widgets.predictions.model_comparison import ModelComparison, Saved, saved
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Notices show the newest message, keep the others, and forget only beyond their limit."""
 
 from workbench.errors import WorkbenchError
-from workbench.widgets.notices import Notices, boxed
+from workbench.widgets.base.notices import Notices, boxed
 
 
 def test_a_mistake_is_its_sentence() -> None:

@@ -12,9 +12,9 @@ from panel.io.state import set_curdoc
 import workbench as wb
 from workbench.errors import WorkbenchError
 from workbench.session import Selection, Session
-from workbench.widgets import page
-from workbench.widgets.component import FigureFrame
-from workbench.widgets.explorer import Explorer
+from workbench.widgets.base.component import FigureFrame
+from workbench.widgets.shell import page
+from workbench.widgets.shell.explorer import Explorer
 
 DOWN = "model.layers.0.mlp.down_proj"
 FREE = wb.recipe("rtn", bits=3, group=32).replace(correction=wb.part("correction", "low-rank", rank=2))

@@ -5,7 +5,7 @@ import pytest
 import workbench as wb
 from workbench import presets, registry
 from workbench.errors import RecipeError
-from workbench.widgets.recipe_form import COMPOSED, TIPS, RecipeForm
+from workbench.widgets.shell.recipe_form import COMPOSED, TIPS, RecipeForm
 
 RTN = wb.recipe("rtn", bits=2, group=32)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import workbench
-from workbench.widgets.slider import Slider
+from workbench.widgets.elements.slider import Slider
 
 
 def test_it_holds_a_number_or_a_place_among_words() -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.unit.analysis.test_squeeze import SMALL, STORY
-from workbench.analysis.squeeze import Squeeze
-from workbench.analysis.writing import write_together
+from workbench.analysis.decisions.squeeze import Squeeze
+from workbench.analysis.predictions.generation import write_together
 from workbench.quantizers.contract import finish
 from workbench.session import Session, SharedModel
 from workbench.store import Store
-from workbench.widgets.explorer import Explorer
-from workbench.widgets.markup import paragraph
-from workbench.widgets.squeeze import QUESTION, TOKENS, SqueezeView
+from workbench.widgets.base.markup import paragraph
+from workbench.widgets.decisions.squeeze import QUESTION, TOKENS, SqueezeView
+from workbench.widgets.shell.explorer import Explorer
 
 
 def visitor(shared: SharedModel, folder: Path) -> Session:

@@ -7,13 +7,13 @@ import pytest
 
 import workbench as wb
 from workbench.session import Session
-from workbench.views.card import Card
-from workbench.widgets.cache_view import CacheView
-from workbench.widgets.calibration_view import CalibrationView
-from workbench.widgets.card_view import CardView
-from workbench.widgets.component import Live
-from workbench.widgets.expectations_view import ExpectationsView
-from workbench.widgets.notices import Notices
+from workbench.views.decisions.quant_card import Card
+from workbench.widgets.base.component import Live
+from workbench.widgets.base.notices import Notices
+from workbench.widgets.decisions.quant_card import CardView
+from workbench.widgets.decisions.scaling_law import ExpectationsView
+from workbench.widgets.method.calibration_mixture import CalibrationView
+from workbench.widgets.predictions.kv_cache import CacheView
 
 DOWN = "model.layers.0.mlp.down_proj"
 

@@ -5,7 +5,7 @@ import torch
 
 import workbench as wb
 from workbench.session import Session
-from workbench.widgets.weight_inspector import HistogramSection, PictureSection, SpectrumSection, WeightInspector
+from workbench.widgets.weights.weight_inspector import HistogramSection, PictureSection, SpectrumSection, WeightInspector
 
 DOWN = "model.layers.0.mlp.down_proj"
 
@@ -118,7 +118,7 @@ def test_a_row_that_the_next_layer_lacks_is_not_asked_of_it(session: Session) ->
 
 
 def test_a_large_spectrum_waits_for_its_button(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.widgets.weight_inspector.QUICK", 10)
+    monkeypatch.setattr("workbench.widgets.weights.weight_inspector.QUICK", 10)
     view = SpectrumSection(session)
     assert view.go.visible
     assert "press Compute" in view.frame.answer.object

@@ -5,9 +5,9 @@ import pytest
 import workbench as wb
 from workbench.session import Session
 from workbench.views.theme import LIGHT
-from workbench.widgets.budget import FREE, BudgetPainter, first_recipes
-from workbench.widgets.fork import ForkView
-from workbench.widgets.what_if import BudgetOfErrors, LayerEffect, WhatIfView
+from workbench.widgets.decisions.pareto_painter import FREE, BudgetPainter, first_recipes
+from workbench.widgets.predictions.fork import ForkView
+from workbench.widgets.predictions.what_if import BudgetOfErrors, LayerEffect, WhatIfView
 
 
 @pytest.fixture

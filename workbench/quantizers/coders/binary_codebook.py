@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.codebook import index_width
-from workbench.quantizers.coders import codebook, planes, vectors
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.codebook import index_width
+from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
@@ -77,16 +77,16 @@ class BinaryCodebook(Coder):
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """`codebook` ±1 `[entries, length]`, trained on all weights of the scope."""
         book, losses = self.train((self.directions(w) for w in weights), len(weights))
-        return {"codebook": book, "rounds": codebook.rounds([losses])}
+        return {"codebook": book, "rounds": binary_kmeans.rounds([losses])}
 
-    def train(self, matrices: Iterable[Tensor], count: int) -> codebook.Trained:
+    def train(self, matrices: Iterable[Tensor], count: int) -> binary_kmeans.Trained:
         """A codebook for the vectors of `count` matrices: by Hamming distance on all of them, by magnitude on a sample."""
         if self.assignment == "hamming":
             counts = torch.zeros(1 << self.length, dtype=torch.int64)
             for y in matrices:
-                counts += codebook.pattern_counts(y)
-            return codebook.train_hamming(counts, self.entries, self.length)
-        return codebook.train_magnitude(codebook.sampled(matrices, count), self.entries)
+                counts += binary_kmeans.pattern_counts(y)
+            return binary_kmeans.train_hamming(counts, self.entries, self.length)
+        return binary_kmeans.train_magnitude(binary_kmeans.sampled(matrices, count), self.entries)
 
     def directions(self, w: Tensor) -> Tensor:
         """What codewords should point along: scale · column_scale · (w − mean) after plain binarization, as vectors."""
@@ -95,13 +95,13 @@ class BinaryCodebook(Coder):
             piece = w[:, start : start + span]
             params = self.binarize(piece)
             pieces.append(pull(piece, params, slice(0, piece.shape[1])))
-        return codebook.vectors(torch.cat(pieces, 1), self.length)
+        return binary_kmeans.vectors(torch.cat(pieces, 1), self.length)
 
     def binarize(self, w: Tensor) -> Params:
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = planes.greedy(w, every, self.count, self.mean, self.scales in COLUMNS, every)
-        return planes.alternate(w, every, start, self.sweeps, planes.nearest_signs).params
+        start = sign_planes.greedy(w, every, self.count, self.mean, self.scales in COLUMNS, every)
+        return sign_planes.alternate(w, every, start, self.sweeps, sign_planes.nearest_signs).params
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on codewords, and the shared `codebook`."""
@@ -110,7 +110,7 @@ class BinaryCodebook(Coder):
         def choose(w: Tensor, params: Params) -> Tensor:
             return self.signs(self.encode(w, params, everywhere), params, w.shape[1])
 
-        return planes.alternate(w, mask, {**self.binarize(w), **shared}, SETTLE, choose)
+        return sign_planes.alternate(w, mask, {**self.binarize(w), **shared}, SETTLE, choose)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`."""
@@ -121,13 +121,13 @@ class BinaryCodebook(Coder):
         if self.assignment == "hamming":
             return self.encode(w, params, columns)
         column = params["column_scale"][0, columns] if "column_scale" in params else None
-        return vectors.nearest_under(metric, planes.centred(w, params), params["scale"].mT, params["codebook"], column)
+        return vector_kmeans.nearest_under(metric, sign_planes.centred(w, params), params["scale"].mT, params["codebook"], column)
 
     def nearest(self, y: Tensor, book: Tensor) -> Tensor:
         """The codeword nearest to each vector of `y [rows, k]`, by the set distance."""
         if self.assignment == "hamming":
             y = torch.where(y >= 0, 1.0, -1.0)
-        return codebook.nearest(codebook.vectors(y, self.length), book).view(len(y), -1)
+        return binary_kmeans.nearest(binary_kmeans.vectors(y, self.length), book).view(len(y), -1)
 
     def signs(self, codes: Tensor, params: Params, cols: int) -> Tensor:
         """±1 `[1, rows, cols]`."""
@@ -135,18 +135,18 @@ class BinaryCodebook(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · column_scale · codeword + mean."""
-        return planes.values(self.signs(codes, params, columns.stop - columns.start), params, columns)
+        return sign_planes.values(self.signs(codes, params, columns.stop - columns.start), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales and means by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
         cols = mask.shape[1]
-        return planes.refit(target, self.signs(codes, params[0], cols), params, self.span(cols), mask, moment)
+        return sign_planes.refit(target, self.signs(codes, params[0], cols), params, self.span(cols), mask, moment)
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-codebook`; the codebook is marked as shared unless every matrix has its own."""
-        return self.packed_plane(codes, params[0]["codebook"], planes.scale_tensors(params), shape)
+        return self.packed_plane(codes, params[0]["codebook"], sign_planes.scale_tensors(params), shape)
 
     def packed_plane(self, codes: Tensor, book: Tensor, scales: Params, shape: tuple[int, int]) -> Packed:
         """One plane of codewords; `scales` as `planes.scale_tensors` gives them for it."""
@@ -162,4 +162,4 @@ class BinaryCodebook(Coder):
 
 def pull(w: Tensor, params: Params, columns: slice) -> Tensor:
     """scale · column_scale · (w − mean) of a single plane."""
-    return planes.magnitudes(params, columns)[0] * planes.centred(w, params)
+    return sign_planes.magnitudes(params, columns)[0] * sign_planes.centred(w, params)

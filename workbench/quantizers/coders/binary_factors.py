@@ -7,17 +7,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import factors, planes
-from workbench.quantizers.coders.factors import Target
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.quantizers.coders.fitting import admm_factors, sign_planes
+from workbench.quantizers.coders.fitting.admm_factors import Target
 from workbench.quantizers.contract import Coder, Fit, Params, finish
 from workbench.recipe import setting
 from workbench.registry import register
 
 LOOKS = 10  # times that ADMM is stopped to see what its signs are worth
 LARGE = 800  # from this rank on whole bytes, which the kernels read, cost less than 1 % of it
-STARTS = {"random": factors.random_start, "singular": factors.singular_start}
+STARTS = {"random": admm_factors.random_start, "singular": admm_factors.singular_start}
 
 
 @register("coder", "binary-factors")
@@ -78,11 +78,11 @@ class BinaryFactors(Coder):
             yield share
             if found is None:
                 continue
-            params, error = factors.settle(target, factors.parameters(*found, middle=self.middle))
+            params, error = admm_factors.settle(target, admm_factors.parameters(*found, middle=self.middle))
             if not errors or size * error < errors[-1]:
-                kept.append(factors.stored(target, params))
+                kept.append(admm_factors.stored(target, params))
                 errors.append(size * error)
-        path = (planes.watched({"scale": params["row"][None]}) for params in kept)
+        path = (sign_planes.watched({"scale": params["row"][None]}) for params in kept)
         return Fit(kept[-1], tuple(errors), tuple(path))
 
     def candidates(self, target: Target, rank: int) -> Iterator[tuple[float, tuple[Tensor, Tensor] | None]]:
@@ -91,7 +91,7 @@ class BinaryFactors(Coder):
         if self.sweeps == 0:
             yield 1.0, start
         every = -(-self.sweeps // LOOKS)
-        for sweep, found in enumerate(factors.search(target, *start, self.sweeps, middle=self.middle), 1):
+        for sweep, found in enumerate(admm_factors.search(target, *start, self.sweeps, middle=self.middle), 1):
             yield sweep / self.sweeps, found if sweep % every == 0 or sweep == self.sweeps else None
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
@@ -100,7 +100,7 @@ class BinaryFactors(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """The product."""
-        return factors.product({**params, "left": codes[:, 0].float() * 2 - 1})
+        return admm_factors.product({**params, "left": codes[:, 0].float() * 2 - 1})
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-factors`."""

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels import bitpack, codewords
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import codebook, planes, vectors
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.search import codeword_search
 from workbench.quantizers.coders.binary_codebook import BinaryCodebook
+from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
 from workbench.quantizers.contract import Params
 from workbench.recipe import setting
 from workbench.registry import register
@@ -57,7 +58,7 @@ class CodebookPlanes(BinaryCodebook):
             book, own = self.train((self.left(w, books) for w in weights), len(weights))
             books.append(book)
             losses.append(own)
-        return {"codebook": torch.stack(books), "rounds": codebook.rounds(losses)}
+        return {"codebook": torch.stack(books), "rounds": binary_kmeans.rounds(losses)}
 
     def left(self, w: Tensor, books: list[Tensor]) -> Tensor:
         """What the next plane's codewords should point along, as vectors, when the planes before it have these codebooks."""
@@ -65,15 +66,15 @@ class CodebookPlanes(BinaryCodebook):
         for start in range(0, w.shape[1], span):
             piece = w[:, start : start + span]
             params, everywhere = self.binarize(piece), slice(0, piece.shape[1])
-            size, rest = planes.magnitudes(params, everywhere), planes.centred(piece, params)
+            size, rest = sign_planes.magnitudes(params, everywhere), sign_planes.centred(piece, params)
             for p, book in enumerate(books):
                 rest = rest - size[p] * self.lookup(self.nearest(size[p] * rest, book), book, piece.shape[1])
             pieces.append(size[len(books)] * rest)
-        return codebook.vectors(torch.cat(pieces, 1), self.length)
+        return binary_kmeans.vectors(torch.cat(pieces, 1), self.length)
 
     def lookup(self, codes: Tensor, book: Tensor | None, cols: int) -> Tensor:
         """±1 `[rows, cols]` for one plane's codes `[rows, vectors]`: numbers of codewords, or the patterns themselves."""
-        words = codewords.signs(codes.reshape(-1), self.length) if book is None else book[codes]
+        words = codeword_search.signs(codes.reshape(-1), self.length) if book is None else book[codes]
         return words.reshape(len(codes), -1)[:, :cols]
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
@@ -86,18 +87,18 @@ class CodebookPlanes(BinaryCodebook):
 
     def in_turn(self, w: Tensor, params: Params, columns: slice, metric: Tensor | None) -> Tensor:
         """Each plane's codes for what the others leave."""
-        target, size = planes.centred(w, params), planes.magnitudes(params, columns)
+        target, size = sign_planes.centred(w, params), sign_planes.magnitudes(params, columns)
         values, codes = torch.zeros(self.planes, *w.shape), [torch.empty(0)] * self.planes
         for _ in range(ROUNDS):
             for p, book in enumerate(self.books(params)):
                 rest = target - values.sum(0) + values[p]
                 if book is None:
-                    codes[p] = codewords.numbers(codebook.vectors(size[p] * rest, self.length)).view(len(w), -1)
+                    codes[p] = codeword_search.numbers(binary_kmeans.vectors(size[p] * rest, self.length)).view(len(w), -1)
                 elif metric is None:
                     codes[p] = self.nearest(size[p] * rest, book)
                 else:
                     column = params["column_scale"][p, columns] if "column_scale" in params else None
-                    codes[p] = vectors.nearest_under(metric, rest, params["scale"][p][:, None], book, column)
+                    codes[p] = vector_kmeans.nearest_under(metric, rest, params["scale"][p][:, None], book, column)
                 values[p] = size[p] * self.lookup(codes[p], book, w.shape[1])
         return torch.stack(codes, -1)
 
@@ -112,7 +113,7 @@ class CodebookPlanes(BinaryCodebook):
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """The sum of the planes, added in the order of the stored form: the mean belongs to the first."""
         signs = self.signs(codes, params, columns.stop - columns.start)
-        first, *others = planes.magnitudes(params, columns) * signs
+        first, *others = sign_planes.magnitudes(params, columns) * signs
         if "mean" in params:
             first = first + params["mean"][:, None]
         for plane in others:
@@ -121,7 +122,7 @@ class CodebookPlanes(BinaryCodebook):
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `sum` of `binary-codebook` and `planes`."""
-        scales = planes.scale_tensors(params)
+        scales = sign_planes.scale_tensors(params)
         children = []
         for p, book in enumerate(self.books(params[0])):
             own = {name: tensor[p : p + 1] for name, tensor in scales.items() if name != "mean"}

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels import bitpack, parity_search
-from workbench.kernels.packed import Packed
-from workbench.kernels.parity import ParityCode
-from workbench.quantizers.coders import planes
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.parity_code import ParityCode
+from workbench.kernels.search import parity_search
+from workbench.quantizers.coders.fitting import sign_planes
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
@@ -66,30 +67,30 @@ class ParitySigns(Coder):
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on signs that obey the checks."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = planes.greedy(w, every, 1, self.mean, self.scales in COLUMNS, every)
-        plain = planes.alternate(w, every, start, self.sweeps, planes.nearest_signs).params
+        start = sign_planes.greedy(w, every, 1, self.mean, self.scales in COLUMNS, every)
+        plain = sign_planes.alternate(w, every, start, self.sweeps, sign_planes.nearest_signs).params
 
         def choose(w: Tensor, params: Params) -> Tensor:
             return signs(self.encode(w, params, slice(0, w.shape[1])))
 
-        return planes.alternate(w, mask, plain, SETTLE, choose)
+        return sign_planes.alternate(w, mask, plain, SETTLE, choose)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """Which signs are −1, bool `[rows, k]`."""
-        y = planes.magnitudes(params, columns)[0] * planes.centred(w, params)
+        y = sign_planes.magnitudes(params, columns)[0] * sign_planes.centred(w, params)
         return parity_search.nearest(y / y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), self.parity)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · column_scale · sign + mean."""
-        return planes.values(signs(codes), params, columns)
+        return sign_planes.values(signs(codes), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales and means by least squares, unless `rescale` is off."""
-        return planes.refit(target, signs(codes), params, self.span(mask.shape[1]), mask, moment) if self.rescale else params
+        return sign_planes.refit(target, signs(codes), params, self.span(mask.shape[1]), mask, moment) if self.rescale else params
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `parity-signs`: the signs that no check determines, scales and means."""
-        scales = planes.scale_tensors(params)
+        scales = sign_planes.scale_tensors(params)
         tensors = {
             "signs": bitpack.pack(codes[self.parity.stored(shape[0])], 1),
             **{name: tensor if name == "mean" else tensor[0] for name, tensor in scales.items()},

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import planes, released_planes
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.quantizers.coders.fitting import released_planes, sign_planes
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -73,7 +73,7 @@ class ReleasedSign(Coder):
         """Signs by the scales that were there when signs were last chosen."""
         chosen = {name.removeprefix(CHOICE): value for name, value in params.items() if name.startswith(CHOICE)}
         if self.rule != "residual":
-            return planes.nearest_codes(w.double(), chosen, columns)
+            return sign_planes.nearest_codes(w.double(), chosen, columns)
         rest, codes = w.double(), torch.zeros_like(w, dtype=torch.uint8)
         for p, (size, shift) in enumerate(zip(chosen["scale"], chosen["shift"], strict=True)):
             rest = rest - shift[:, None]
@@ -83,11 +83,11 @@ class ReleasedSign(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """Σ_p scale · column_scale · sign + mean."""
-        return planes.values(planes.signs_of(codes, self.planes), params, columns)
+        return sign_planes.values(sign_planes.signs_of(codes, self.planes), params, columns)
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `planes`."""
         bits = torch.stack([codes >> p & 1 for p in range(self.planes)])
         stored = bits if mask is None else bits[:, mask]
-        tensors = {"signs": bitpack.pack(stored, 1), **planes.scale_tensors(params)}
+        tensors = {"signs": bitpack.pack(stored, 1), **sign_planes.scale_tensors(params)}
         return Packed("planes", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})

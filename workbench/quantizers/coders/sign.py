@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import levels, planes
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.quantizers.coders.fitting import plane_starts, sign_planes
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
 from workbench.registry import register
@@ -62,33 +62,35 @@ class Sign(Coder):
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [planes, rows]`, `mean [rows]`, `column_scale [planes, span]`."""
         over = mask if self.average == "kept" else torch.ones_like(mask)
-        start = planes.greedy(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
+        start = sign_planes.greedy(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
         if self.planes > 1 and self.sweeps and self.scales not in COLUMNS:
-            start = levels.best_start(w, mask, [start, *levels.sign_starts(w, mask, self.mean)], planes.nearest_signs)
-        fit = planes.alternate(w, mask, start, self.sweeps, planes.nearest_signs)
+            start = plane_starts.best_start(
+                w, mask, [start, *plane_starts.sign_starts(w, mask, self.mean)], sign_planes.nearest_signs
+            )
+        fit = sign_planes.alternate(w, mask, start, self.sweeps, sign_planes.nearest_signs)
         if self.scaling == "moment" and moment is not None:
-            signs = planes.nearest_signs(w, fit.params)
-            (params,) = planes.refit(w * mask, signs, [fit.params], w.shape[1], mask, moment)
+            signs = sign_planes.nearest_signs(w, fit.params)
+            (params,) = sign_planes.refit(w * mask, signs, [fit.params], w.shape[1], mask, moment)
             fit = replace(fit, params=params)
         return fit
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The nearest sum of signs."""
-        return planes.nearest_codes(w, params, columns)
+        return sign_planes.nearest_codes(w, params, columns)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """Σ_p scale · column_scale · sign + mean."""
-        return planes.values(planes.signs_of(codes, self.planes), params, columns)
+        return sign_planes.values(sign_planes.signs_of(codes, self.planes), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales and means by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
-        return planes.refit(target, planes.signs_of(codes, self.planes), params, self.span(mask.shape[1]), mask, moment)
+        return sign_planes.refit(target, sign_planes.signs_of(codes, self.planes), params, self.span(mask.shape[1]), mask, moment)
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `planes`."""
         bits = torch.stack([codes >> p & 1 for p in range(self.planes)])
         stored = bits if mask is None else bits[:, mask]
-        tensors = {"signs": bitpack.pack(stored, 1), **planes.scale_tensors(params)}
+        tensors = {"signs": bitpack.pack(stored, 1), **sign_planes.scale_tensors(params)}
         return Packed("planes", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels import tritpack
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.ternary import nearest_trits
-from workbench.quantizers.coders import levels, planes
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import tritpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.ternary import nearest_trits
+from workbench.quantizers.coders.fitting import plane_starts, sign_planes
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -50,10 +50,10 @@ class Ternary(Coder):
         """`scale [planes, rows]`."""
         size = best_size(w * mask) if self.rule == "least-squares" else mean_size(w * mask, mask)
         if self.planes == 1:
-            return planes.alternate(w, mask, {"scale": fp16(size[None])}, self.sweeps, chosen)
+            return sign_planes.alternate(w, mask, {"scale": fp16(size[None])}, self.sweeps, chosen)
         halved = {"scale": fp16(size * FIRST * 0.5 ** torch.arange(self.planes)[:, None])}
-        start = levels.best_start(w, mask, [halved, *levels.trit_starts(w * mask, self.planes)], chosen)
-        return planes.alternate(w, mask, start, self.sweeps, chosen)
+        start = plane_starts.best_start(w, mask, [halved, *plane_starts.trit_starts(w * mask, self.planes)], chosen)
+        return sign_planes.alternate(w, mask, start, self.sweeps, chosen)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The nearest sum of trits."""
@@ -62,19 +62,19 @@ class Ternary(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """Σ_p scale_p · trit_p."""
-        return planes.values(self.trits(codes).float(), params, columns)
+        return sign_planes.values(self.trits(codes).float(), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
-        return planes.refit(target, self.trits(codes).float(), params, self.span(mask.shape[1]), mask, moment)
+        return sign_planes.refit(target, self.trits(codes).float(), params, self.span(mask.shape[1]), mask, moment)
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `ternary`."""
         trits = self.trits(codes)
         stored = trits if mask is None else trits[:, mask]
-        tensors = {"trits": tritpack.pack(stored), **planes.scale_tensors(params)}
+        tensors = {"trits": tritpack.pack(stored), **sign_planes.scale_tensors(params)}
         return Packed("ternary", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})
 
     def trits(self, codes: Tensor) -> Tensor:

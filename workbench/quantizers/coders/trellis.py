@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels import bitpack, trellis, viterbi
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders import planes
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import bitpack, trellis_code
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.search import viterbi
+from workbench.quantizers.coders.fitting import sign_planes
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.coders.vector_codebook import root_mean_square
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -70,7 +71,7 @@ class Trellis(Coder):
 
     def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The bits of the path that costs least."""
-        words, scale, pieces = trellis.values(self.remembered(len(w)), self.length), params["scale"][0], []
+        words, scale, pieces = trellis_code.values(self.remembered(len(w)), self.length), params["scale"][0], []
         for start in range(0, w.shape[1], self.length):
             own = slice(start, min(start + self.length, w.shape[1]))
             root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
@@ -81,23 +82,23 @@ class Trellis(Coder):
     def words(self, codes: Tensor, cols: int) -> Tensor:
         """values(state), `[1, rows, cols]`."""
         state = self.remembered(len(codes))
-        found = trellis.values(state, self.length)[trellis.states(codes, self.bits, state)]
+        found = trellis_code.values(state, self.length)[trellis_code.states(codes, self.bits, state)]
         return found.view(len(codes), -1)[None, :, :cols]
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · values(state)."""
-        return planes.values(self.words(codes, columns.stop - columns.start), params, columns)
+        return sign_planes.values(self.words(codes, columns.stop - columns.start), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
         cols = mask.shape[1]
-        return planes.refit(target, self.words(codes, cols), params, self.span(cols), mask, moment)
+        return sign_planes.refit(target, self.words(codes, cols), params, self.span(cols), mask, moment)
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `trellis`."""
-        tensors = {"path": bitpack.pack(codes, self.bits), "scale": planes.scale_tensors(params)["scale"][0]}
+        tensors = {"path": bitpack.pack(codes, self.bits), "scale": sign_planes.scale_tensors(params)["scale"][0]}
         state = self.remembered(shape[0])
         facts = {"bits": self.bits, "length": self.length, "state": state, "span": self.span(shape[1])}
         return Packed("trellis", *shape, tensors, facts)

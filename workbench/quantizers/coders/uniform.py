@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders.grid_search import GridSearch, RealGridSearch
-from workbench.quantizers.coders.groups import beside, group_setting, group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.quantizers.coders.fitting.column_groups import beside, group_setting, group_span
+from workbench.quantizers.coders.fitting.grid_search import GridSearch, RealGridSearch
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 

@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.codebook import index_width
-from workbench.quantizers.coders import codebook, planes, vectors
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.codebook import index_width
+from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -57,9 +57,9 @@ class VectorCodebook(Coder):
 
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """`codebook [entries, length]` rounded to fp16, trained on a sample of the scope's vectors."""
-        sample = codebook.sampled((self.shapes(w) for w in weights), len(weights))
-        book, losses = vectors.train(sample, self.entries)
-        return {"codebook": fp16(book), "rounds": codebook.rounds([losses])}
+        sample = binary_kmeans.sampled((self.shapes(w) for w in weights), len(weights))
+        book, losses = vector_kmeans.train(sample, self.entries)
+        return {"codebook": fp16(book), "rounds": binary_kmeans.rounds([losses])}
 
     def shapes(self, w: Tensor) -> Tensor:
         """Vectors over the size of their row and group; a vector past the last whole one only where there is no other."""
@@ -69,7 +69,7 @@ class VectorCodebook(Coder):
             size = root_mean_square(piece)
             piece = torch.where(size > 0, piece / size, 0.0)
             whole = piece.shape[1] // self.length * self.length or piece.shape[1]
-            pieces.append(codebook.vectors(piece[:, :whole], self.length))
+            pieces.append(binary_kmeans.vectors(piece[:, :whole], self.length))
         return torch.cat(pieces)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
@@ -80,22 +80,22 @@ class VectorCodebook(Coder):
             return self.words(self.encode(w, params, everywhere), params, w.shape[1])
 
         start = {"scale": fp16(root_mean_square(w)).mT, **shared}
-        return planes.alternate(w, mask, start, SETTLE, choose)
+        return sign_planes.alternate(w, mask, start, SETTLE, choose)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`; the last one of a row looks at real columns only."""
         book, scale = params["codebook"], params["scale"].mT
         whole = w.shape[1] // self.length * self.length
         y = w[:, :whole].reshape(-1, self.length)
-        codes = vectors.nearest(y, scale.repeat_interleave(whole // self.length, 0), book).view(len(w), -1)
+        codes = vector_kmeans.nearest(y, scale.repeat_interleave(whole // self.length, 0), book).view(len(w), -1)
         if whole == w.shape[1]:
             return codes
         rest = w[:, whole:]
-        return torch.cat([codes, vectors.nearest(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
+        return torch.cat([codes, vector_kmeans.nearest(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
 
     def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the codeword that costs least."""
-        return vectors.nearest_under(metric, w, params["scale"].mT, params["codebook"])
+        return vector_kmeans.nearest_under(metric, w, params["scale"].mT, params["codebook"])
 
     def words(self, codes: Tensor, params: Params, cols: int) -> Tensor:
         """C[index], `[1, rows, cols]`."""
@@ -103,21 +103,21 @@ class VectorCodebook(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · C[index]."""
-        return planes.values(self.words(codes, params, columns.stop - columns.start), params, columns)
+        return sign_planes.values(self.words(codes, params, columns.stop - columns.start), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
         cols = mask.shape[1]
-        return planes.refit(target, self.words(codes, params[0], cols), params, self.span(cols), mask, moment)
+        return sign_planes.refit(target, self.words(codes, params[0], cols), params, self.span(cols), mask, moment)
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `vector-codebook`; the codebook is marked as shared unless every matrix has its own."""
         tensors = {
             "index": bitpack.pack(codes, index_width(self.entries)),
             "codebook": params[0]["codebook"].half(),
-            "scale": planes.scale_tensors(params)["scale"][0],
+            "scale": sign_planes.scale_tensors(params)["scale"][0],
         }
         facts = {"length": self.length, "entries": self.entries, "span": self.span(shape[1])}
         shared = {} if self.scope == "matrix" else {"codebook": ("codebook", 1)}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats.packed import Packed
 from workbench.quantizers.contract import Correction
 from workbench.quantizers.curvature import lower_factor
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders.groups import group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.quantizers.coders.fitting.column_groups import group_span
 from workbench.quantizers.coders.sign import Sign
 from workbench.quantizers.coders.uniform import Uniform
 from workbench.quantizers.contract import Coder
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 
 WHOLE = 16  # bits of a value that is kept
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.transforms import hadamard
-from workbench.quantizers.coders.groups import group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.transforms import hadamard
+from workbench.quantizers.coders.fitting.column_groups import group_span
 from workbench.quantizers.kv.scheme import Scheme
-from workbench.quantizers.stored import fp16
+from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.block_pass import Call
+from workbench.quantizers.learning.bit_price import keep_what_pays
 from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, copied, descend, put
-from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input
-from workbench.quantizers.learning.worth import keep_what_pays
+from workbench.quantizers.learning.sign_draws import draw_signs
 
 HELD_OUT = 8  # one window in so many is never trained on
 DRAWN = 2  # steps whose windows decide between draws

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from workbench.quantizers.contract import Params, Rounding
 from workbench.quantizers.learning.basis import Basis, Factors
+from workbench.quantizers.learning.bit_price import keep_what_pays
 from workbench.quantizers.learning.descent import LearningStep, Schedule, copied, descend
-from workbench.quantizers.learning.draws import draw_signs
 from workbench.quantizers.learning.inputs import Input
-from workbench.quantizers.learning.worth import keep_what_pays
+from workbench.quantizers.learning.sign_draws import draw_signs
 
 
 def learn_layer(

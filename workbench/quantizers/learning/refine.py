@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
 from workbench.quantizers.contract import QuantizerPart
 from workbench.quantizers.learning.block import HELD_OUT, BlockLoss, draw_batches
 from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
-from workbench.quantizers.learning.stored import StoredForms, Trained
+from workbench.quantizers.learning.trainable_forms import StoredForms, Trained
 
 
 @dataclass(frozen=True)

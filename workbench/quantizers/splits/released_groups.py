@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders.released_planes import alternate
+from workbench.kernels.formats.packed import Packed
+from workbench.quantizers.coders.fitting.released_planes import alternate
 from workbench.quantizers.contract import BlockSplit, Params
 from workbench.quantizers.curvature import inverse_factor
-from workbench.quantizers.splits.groups import pack_groups
-from workbench.quantizers.splits.released_search import one_plane_limits, output_limit, salient_columns, two_plane_limit
-from workbench.quantizers.splits.saliency import DAMPING
+from workbench.quantizers.splits.fitting.released_search import one_plane_limits, output_limit, salient_columns, two_plane_limit
+from workbench.quantizers.splits.fitting.weight_saliency import DAMPING
+from workbench.quantizers.splits.magnitude_groups import pack_groups
 from workbench.recipe import setting
 from workbench.registry import register
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
 from workbench.quantizers.contract import Split
-from workbench.quantizers.splits.saliency import METRICS, saliency
+from workbench.quantizers.splits.fitting.weight_saliency import METRICS, saliency
 from workbench.recipe import setting
 from workbench.registry import register
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.quantizers.coders.groups import group_setting, group_span
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Split
 from workbench.recipe import setting
 from workbench.registry import register

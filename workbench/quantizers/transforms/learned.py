@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.rotation import Rotated
-from workbench.quantizers.coders.planes import alternate, greedy, nearest_signs, values
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.rotation import Rotated
+from workbench.quantizers.coders.fitting.sign_planes import alternate, greedy, nearest_signs, values
 from workbench.quantizers.contract import Params, Rounding, Transform, finish
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels import bitpack
-from workbench.kernels.packed import Packed
-from workbench.kernels.reference.codebook import index_width
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.codebook import index_width
 from workbench.quantizers.contract import Params, Transform
 from workbench.registry import register
 

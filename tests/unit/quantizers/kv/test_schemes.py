@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed, ledger, stored_bits
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed, ledger, stored_bits
 from workbench.quantizers.kv import Scheme, names, parse, scheme
 from workbench.quantizers.kv.rotated import normal_levels
 

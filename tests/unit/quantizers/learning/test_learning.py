@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from workbench import presets
-from workbench.kernels import reference
-from workbench.kernels.packed import Packed
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
 from workbench.models import open_model
 from workbench.models.blocks import BlockRow
 from workbench.quantizers.contract import Params, finish

@@ -1,0 +1,77 @@
+"""The figures of a codebook hold every code, mark the chosen ones and say how they serve."""
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.battery.cases import gaussian, quantize
+from workbench.analysis.method import codewords as analysis
+from workbench.presets.preset import compose, part
+from workbench.views.method import codewords
+from workbench.views.theme import DARK, LIGHT, Theme
+
+WEIGHT = gaussian(40, 64)
+PACKED = quantize(compose(part("coder", "binary-codebook", length=8, entries=16)), WEIGHT).packed
+(BOOK,) = analysis.books(PACKED)
+ERRORS = analysis.vector_errors(PACKED, WEIGHT, BOOK)
+TABLE = analysis.code_table(BOOK, *ERRORS)
+
+
+def test_every_code_is_a_point_and_dead_ones_stand_at_the_edge() -> None:
+    table = TABLE.assign(count=[0, *TABLE["count"][1:]], served=[float("nan"), *TABLE["served"][1:]])
+    figure = codewords.scatter(BOOK, table, 3.5, [2, 3])
+    points, marked = figure.plot["data"]
+    assert points["x"] == [0.5, *TABLE["count"][1:]]
+    assert points["y"][0] == table["served"].min(), "a dead one serves nobody, and is drawn"
+    assert len(marked["x"]) == 2
+    assert "Of 16 codewords 1 is dead" in figure.answer
+    assert figure.answer.endswith("An index takes 4 bits and holds 3.50.")
+
+
+def test_pictures_show_the_words_chosen_ones_first() -> None:
+    figure = codewords.pictures(BOOK, TABLE, "least used", [5])
+    picture, use, _ = figure.plot["data"]
+    assert picture["y"][0] == "code 5"
+    assert picture["z"][0].tolist() == BOOK.words[5].tolist()
+    assert use["x"] == figure.table["count"].tolist()
+    assert figure.table["count"][1:].is_monotonic_increasing
+    assert "16 of 16 codewords of 8 signs, least used, 1 chosen one first" in figure.answer
+    assert "sign" in figure.answer.rsplit("are", 1)[1]
+
+
+def test_values_are_on_a_diverging_scale() -> None:
+    packed = quantize(compose(part("coder", "vector-codebook", length=4, entries=16)), WEIGHT).packed
+    (book,) = analysis.books(packed)
+    figure = codewords.pictures(book, analysis.code_table(book, *analysis.vector_errors(packed, WEIGHT, book)), "served worst")
+    picture = figure.plot["data"][0]
+    assert picture["zmax"] == -picture["zmin"] == pytest.approx(float(book.words[figure.table["codeword"].tolist()].abs().max()))
+    assert "blue is below zero" in figure.answer
+    assert "a distance of" in figure.answer
+
+
+def test_places_and_error_of_chosen_codes() -> None:
+    table, bins = analysis.error_profile(BOOK, [1], *ERRORS)
+    place = codewords.where(analysis.positions(BOOK, [1]), table, [1], (40, 64))
+    assert place.answer.startswith(f"Code 1: {int((BOOK.index == 1).sum()):,} vectors")
+    assert len(place.table) == int((BOOK.index == 1).sum())
+    served = codewords.served(table, bins, [1])
+    assert served.answer.startswith("The weights under code 1 lose")
+    none, empty = analysis.error_profile(BOOK, [], *ERRORS)
+    assert "No vector uses codes" in codewords.served(none, empty, []).answer
+
+
+def test_an_edit_is_told_before_and_after() -> None:
+    table = pd.DataFrame(
+        {"figure": ["weight error", "KL"], "before": [0.2, 0.0], "after": [0.25, 0.1], "difference": [0.05, 0.1],
+         "interval": ["", "0.08 to 0.12"]}
+    )  # fmt: skip
+    figure = codewords.consequence(table, "code 3 revived", 12)
+    assert figure.plot["data"][0]["x"] == pytest.approx([25.0, 0.0]), "no share of nothing"
+    assert figure.answer.startswith("With code 3 revived, 12 vectors moved: weight error 0.2 → 0.25; KL 0 → 0.1 (0.08 to 0.12).")
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_both_pages_have_their_own_colours(theme: Theme) -> None:
+    scale = codewords.pictures(BOOK, TABLE, "most used", theme=theme).plot["data"][0]["colorscale"]
+    assert [color for _, color in scale] == [theme.original, theme.quantized]
+    assert torch.isfinite(BOOK.words).all()

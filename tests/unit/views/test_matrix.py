@@ -1,0 +1,138 @@
+"""The figures of a layer's weights hold the numbers they were given, in sentence, plot and table."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.analysis.weights import weight_sketch as analysis
+from workbench.analysis.weights.weight_sketch import Levels
+from workbench.views.theme import DARK, LIGHT, Theme
+from workbench.views.weights import matrix
+
+WEIGHT = torch.linspace(-1, 1, 60).reshape(6, 10)
+BEFORE, AFTER = analysis.histogram(WEIGHT, limit=0.9, bins=9), analysis.histogram(WEIGHT.sign(), limit=1.8, bins=9)
+ROW = Levels(np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), 1)
+LAYER = Levels(np.array([-1.0, 1.0]), np.array([-1.2, 0.9]), np.array([-0.8, 1.1]), 3)
+
+
+def test_the_histogram_draws_and_lists_the_counts() -> None:
+    figure = matrix.histogram(BEFORE, AFTER)
+    before, after = figure.plot["data"]
+    assert (before["name"], after["name"]) == ("original", "quantized")
+    assert before["y"] == BEFORE.counts.tolist() == figure.table["original"].tolist()
+    assert after["y"] == AFTER.counts.tolist() == figure.table["quantized"].tolist()
+    assert before["width"] == BEFORE.width
+    np.testing.assert_allclose((figure.table["from"] + figure.table["to"]) / 2, before["x"], atol=1e-12)
+    assert figure.table["from"].iloc[0] == BEFORE.low
+    assert figure.table["to"].iloc[-1] == pytest.approx(BEFORE.high)
+
+
+def test_a_layer_that_is_not_quantized_shows_one_histogram() -> None:
+    figure = matrix.histogram(BEFORE)
+    assert len(figure.plot["data"]) == 1
+    assert list(figure.table) == ["from", "to", "original"]
+    assert figure.plot["layout"]["shapes"] == []
+    assert "quantize the layer to see" in figure.answer
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        pytest.param(
+            ROW,
+            "60 weights of row 2 (6 lie beyond the axis) share 2 levels; dotted lines are the edges of their cells.",
+            id="one-row",
+        ),
+        pytest.param(LAYER, "each group has 2 levels of its own", id="layer"),
+        pytest.param(None, "more different values than lines can show", id="too-many"),
+    ],
+)
+def test_the_sentence_counts_weights_and_levels(levels: Levels | None, said: str) -> None:
+    assert said in matrix.histogram(BEFORE, AFTER, levels, scope="row 2").answer
+
+
+def test_a_line_stands_at_every_level_and_a_band_where_groups_differ() -> None:
+    shapes = matrix.histogram(BEFORE, AFTER, LAYER).plot["layout"]["shapes"]
+    lines = [shape for shape in shapes if shape["type"] == "line" and shape["line"]["dash"] != "dot"]
+    bands = [shape for shape in shapes if shape["type"] == "rect"]
+    assert [(line["x0"], line["x1"]) for line in lines] == [(-1.0, -1.0), (1.0, 1.0)]
+    assert [(band["x0"], band["x1"]) for band in bands] == [(-1.2, -0.8), (0.9, 1.1)]
+    edges = [shape for shape in shapes if shape["type"] == "line" and shape["line"]["dash"] == "dot"]
+    assert [edge["x0"] for edge in edges] == [0.0], "the edge of the two cells"
+    assert all(s["type"] == "line" for s in matrix.histogram(BEFORE, AFTER, ROW).plot["layout"]["shapes"])
+
+
+def test_levels_are_written_only_where_they_can_be_read() -> None:
+    many = np.arange(9.0)
+    notes = matrix.histogram(BEFORE, AFTER, ROW).plot["layout"]["annotations"]
+    assert [note["text"].strip() for note in notes] == ["-1", "1"]
+    assert notes[0]["y"] != notes[1]["y"], "neighbours stand on different lines"
+    assert matrix.histogram(BEFORE, AFTER, Levels(many, many, many, 1)).plot["layout"]["annotations"] == []
+
+
+@pytest.mark.parametrize("log", [False, True], ids=["linear", "logarithmic"])
+def test_the_axis_says_when_it_is_logarithmic(log: bool) -> None:
+    axis = matrix.histogram(BEFORE, log=log).plot["layout"]["yaxis"]
+    assert axis["type"] == ("log" if log else "linear")
+    assert ("log scale" in axis["title"]["text"]) == log
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_both_pages_have_their_own_colours(theme: Theme) -> None:
+    figure = matrix.histogram(BEFORE, AFTER, theme=theme)
+    assert [trace["marker"]["color"] for trace in figure.plot["data"]] == [theme.original, theme.quantized]
+    assert figure.plot["layout"]["font"]["color"] == theme.text
+
+
+def test_the_raster_names_its_largest_weight() -> None:
+    weight = torch.zeros(300, 700)
+    weight[211, 503] = -2.5
+    figure = matrix.raster(analysis.raster(weight), "original")
+    assert "300 × 700 weights" in figure.answer
+    assert "3 × 3 weights" in figure.answer
+    assert "2.5, near row 210, column 501" in figure.answer
+    hit = figure.table[figure.table["largest"] > 0]
+    assert hit["largest"].tolist() == [2.5]
+    assert hit["column"].tolist() == [501]
+    assert (hit["first row"] <= 211).all()
+    assert (hit["last row"] >= 211).all()
+
+
+def test_the_bands_of_a_raster_cover_every_row_once() -> None:
+    table = matrix.raster(analysis.raster(torch.randn(301, 10)), "original").table
+    rows = [row for first, last in zip(table["first row"], table["last row"], strict=True) for row in range(first, last + 1)]
+    assert rows == list(range(301))
+
+
+def test_a_window_is_shown_at_its_own_place() -> None:
+    weight = torch.zeros(300, 700)
+    weight[211, 503] = 2.5
+    figure = matrix.raster(analysis.raster(weight, window=(200, 219, 500, 509)), "original", None, ([211, 5], [503]))
+    trace, layout = figure.plot["data"][0], figure.plot["layout"]
+    assert (trace["x0"], trace["y0"], trace["z"].shape) == (500, 200, (20, 10))
+    assert (layout["xaxis"]["range"], layout["yaxis"]["range"]) == ([499.5, 509.5], [219.5, 199.5])
+    assert "20 × 10 weights, single weights; the largest magnitude is 2.5, at row 211, column 503." in figure.answer
+    assert len(layout["shapes"]) == 2, "a mark outside of the window is not drawn"
+    assert figure.table["first row"].min() == 200
+
+
+def test_a_difference_keeps_its_sign_on_a_symmetric_scale() -> None:
+    weight = torch.zeros(4, 4)
+    weight[1, 2] = -0.25
+    figure = matrix.raster(analysis.raster(weight, signed=True), "difference")
+    trace = figure.plot["data"][0]
+    assert "-0.25, at row 1, column 2" in figure.answer
+    assert (trace["zmin"], trace["zmax"]) == (-0.25, 0.25)
+    assert figure.table["largest"].tolist() == [0, -0.25, 0, 0]
+
+
+def test_a_limit_makes_two_rasters_comparable() -> None:
+    raster = analysis.raster(WEIGHT)
+    trace = matrix.raster(raster, "quantized", 3.0).plot["data"][0]
+    assert (trace["zmin"], trace["zmax"]) == (0, 3.0)
+    np.testing.assert_array_equal(trace["z"], raster.values)
+
+
+def test_nothing_but_zeros_can_be_drawn() -> None:
+    trace = matrix.raster(analysis.raster(torch.zeros(2, 2)), "original").plot["data"][0]
+    assert trace["zmin"] < trace["zmax"]

@@ -1,0 +1,75 @@
+"""Every step has a picture, a sentence of what it does and a table; the colour scale is the same for all of them."""
+
+import numpy as np
+import pytest
+from tests.unit.analysis.test_scrubber import traced
+
+from workbench import presets
+from workbench.analysis.method.timeline import CODE, still, timeline
+from workbench.views.method import timeline as scrubber
+
+
+@pytest.mark.parametrize(
+    ("spelled", "said"),
+    [
+        ("gptq:bits=2", "are coded, and their error moves on to the columns not yet coded"),
+        ("rtn:bits=2", "each weight by the nearest value; errors stay where they arise"),
+        ("gptq:bits=2,act_order=true,static_groups=true", "Columns are coded in the order of their second moment"),
+        ("arb-llm", "scales for these signs, then signs for these scales"),
+        ("btc:bits=0.8", "codewords follow their vectors, then every vector goes to its nearest codeword"),
+        ("btc:bits=1", "the basis turns so that rounding costs the output less"),
+    ],
+)
+def test_each_step_says_what_it_does(spelled: str, said: str) -> None:
+    trace = traced(spelled)
+    moments, recipe = timeline(trace), presets.parse(spelled)
+    figures = [scrubber.picture(trace.film, moment, still(trace.film, moment), "error", recipe) for moment in moments]
+    assert any(said in figure.answer for figure in figures)
+    assert len({figure.plot["data"][0]["zmax"] for figure in figures}) == 1, "one colour scale for all steps"
+    assert all("nan" not in figure.answer for figure in figures)
+    assert all(len(figure.table) == 16 for figure in figures)
+
+
+def test_the_columns_of_this_step_are_framed() -> None:
+    trace = traced("gptq:bits=2")
+    moments = timeline(trace)
+    coding = next(moment for moment in moments if moment.kind == CODE and moment.number == 2)
+    figure = scrubber.picture(trace.film, coding, still(trace.film, coding), "error", presets.parse("gptq:bits=2"))
+    (shape,) = figure.plot["layout"]["shapes"]
+    assert shape["x0"] <= coding.first <= coding.last <= shape["x1"] + trace.film.width
+    last = scrubber.picture(trace.film, moments[-1], still(trace.film, moments[-1]), "error", presets.parse("gptq:bits=2"))
+    assert last.plot["layout"]["shapes"] == []
+    assert "of the signs in 24 watched rows differ" in last.answer
+
+
+@pytest.mark.parametrize("what", ["error", "groups", "flipped signs"])
+def test_all_three_pictures_can_be_shown(what: scrubber.What) -> None:
+    trace = traced("billm")
+    last = timeline(trace)[-1]
+    figure = scrubber.picture(trace.film, last, still(trace.film, last), what, presets.parse("billm"))
+    heat = figure.plot["data"][0]
+    assert np.isfinite(heat["z"]).all()
+    assert np.nanmax(heat["z"]) <= heat["zmax"]
+
+
+def test_losses_of_this_kind_of_phase_are_drawn_with_a_line_at_this_step() -> None:
+    moments = timeline(traced("arb-llm"))
+    figure = scrubber.losses(moments, 3)
+    (trace,) = figure.plot["data"]
+    assert trace["name"] == "sweeps' error"
+    assert None in trace["y"], "phases are apart"
+    assert figure.plot["layout"]["shapes"][0]["x0"] == 4
+    assert figure.answer.startswith(f"The run has {len(moments)} steps")
+    assert "of the largest on average" in figure.answer
+    assert len(figure.table) == len(moments)
+    last = scrubber.losses(moments, len(moments) - 1)
+    assert last.plot["data"][0]["name"] == "error of coded columns"
+
+
+def test_the_columns_that_are_swept_are_framed_before_they_are_coded() -> None:
+    trace = traced("arb-llm")
+    sweep = timeline(trace)[1]
+    figure = scrubber.picture(trace.film, sweep, still(trace.film, sweep), "error", presets.parse("arb-llm"))
+    (shape,) = figure.plot["layout"]["shapes"]
+    assert (shape["x0"], shape["x1"]) == (-0.5, 127.5)
+    assert figure.plot["layout"]["yaxis"]["range"] == [23.5, -0.5]

@@ -1,0 +1,180 @@
+"""The facts of a quant card: what was made of a model, what it stores, what it loses, from what, where and when.
+
+One JSON document. Two cards of the same recipe and texts on one machine differ only under "times"; `card_diff` compares
+any two. No paths and no user names: a model that was opened from a folder is called by the folder's name.
+"""
+
+import hashlib
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from workbench import __version__
+from workbench.analysis.decisions.quant_card_file import KIND, VERSION
+from workbench.analysis.predictions.compare import compare
+from workbench.artifact import PackedModel, digest, load
+from workbench.artifact.quantized_copy import twin
+from workbench.bench.cpu import processor
+from workbench.errors import ModelError
+from workbench.intervals import Interval
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.matmul import dispatch
+from workbench.models.handle import ModelHandle
+from workbench.models.language_model import LanguageModel
+from workbench.models.opening import open_model
+from workbench.models.text import Text
+from workbench.models.text import text as read_text
+from workbench.quantized import QuantizedModel
+
+PROMPT, LENGTH = "Once upon a time", 60
+QUANTILES = (0.5, 0.9, 0.99)
+
+Quantized = PackedModel | QuantizedModel
+
+
+def card_facts(
+    quantized: Quantized | str | Path,
+    original: ModelHandle | None = None,
+    text: Text | None = None,
+    *,
+    tokens: int | None = None,
+    measured: bool = True,
+) -> dict[str, Any]:
+    """All facts of a card for a quantized model, or for the folder it was saved in.
+
+    KL (nats per token), perplexity and top-1 agreement are measured against `original` (opened by the name it was quantized
+    from when absent) on at most `tokens` tokens of `text` (default: the built-in evaluation text), with 95 % intervals (null
+    where there is none) and the paired ratio of both perplexities. `measured=False` leaves them out and runs nothing.
+    ModelError where `original` is another model.
+    """
+    begin = perf_counter()
+    model = load(quantized) if isinstance(quantized, str | Path) else quantized
+    made = model.quantized if isinstance(model, PackedModel) else model
+    book = made.ledger
+    facts: dict[str, Any] = {
+        "kind": KIND,
+        "version": VERSION,
+        "model": {"name": public_name(made.source), "quantized_layers": len(made.layers), "quantized_weights": book.weights},
+        "recipe": {"plan": made.plan.to_dict(), "calibration": dict(made.calibration), "fused": dict(made.fused)},
+        "ledger": book.to_dict(),
+        "coverage": made.coverage,
+        "unquantized": made.unquantized,
+        "bits_overall": model.bits_overall if isinstance(model, PackedModel) else None,
+        "file": file_facts(model),
+        "layers": [layer_facts(line) for line in made.table().to_dict("records")],
+        "figures": None,
+        "hashes": {"layers": {name: tree_hash(layer.packed) for name, layer in made.layers.items()}},
+        "kernels": kernels(made),
+        "environment": environment(),
+    }
+    changed = {name: digest.of_tensor(tensor) for name, tensor in made.changed_tensors.items()}
+    facts["hashes"] |= {"changed_tensors": changed, "calibration_text": made.calibration.get("fingerprint")}
+    if isinstance(model, PackedModel):
+        facts["hashes"]["original"] = model.fingerprint
+    if measured:
+        original, words = original or open_model(made.source), text or read_text("evaluation")
+        check_original(model, original)
+        facts["hashes"] |= {"original": original.fingerprint, "evaluation_text": words.fingerprint}
+        facts["figures"] = figures(original, running(model, original), words, tokens)
+    times = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "quantizing": made.seconds, "card": perf_counter() - begin}
+    return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in made.layers.items()}}}
+
+
+def public_name(source: str) -> str:
+    """A model's name without the folders around it; hub ids and "builtin" stay."""
+    path = Path(source).expanduser()
+    return path.name if path.is_absolute() or path.is_dir() or source.startswith(".") else source
+
+
+def check_original(model: Quantized, original: ModelHandle) -> None:
+    """Raise ModelError unless a saved model was made from `original`."""
+    if isinstance(model, PackedModel) and model.fingerprint != original.fingerprint:
+        raise ModelError(
+            f"the layers were quantized from weights {model.fingerprint}, {original.source!r} has {original.fingerprint}; "
+            "give the model they were made from."
+        )
+
+
+def running(model: Quantized, original: ModelHandle) -> LanguageModel:
+    """The quantized model as one that reads and writes."""
+    if isinstance(model, PackedModel):
+        return model.language_model()
+    return twin(original, model.layers, model.changed_tensors)
+
+
+def figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
+    """What the change does to predictions on a text, and what both models write after one prompt."""
+    lm = original.language_model()
+    found = compare(lm, other, text, tokens=tokens)
+    quantiles = np.quantile(found.per_token.kl, QUANTILES).tolist()
+    return {
+        "text": text.name,
+        "tokens": found.tokens,
+        "perplexity": found.perplexity,
+        "perplexity_interval": listed(found.perplexity_interval),
+        "perplexity_original": found.perplexity_original,
+        "perplexity_original_interval": listed(found.perplexity_original_interval),
+        "ratio": found.ratio.ratio,
+        "ratio_interval": listed(found.ratio.interval),
+        "kl": found.kl,
+        "kl_interval": listed(found.kl_interval),
+        "kl_quantiles": {f"{share:g}": value for share, value in zip(QUANTILES, quantiles, strict=True)},
+        "top1_changed": found.top1_changed,
+        "top1_changed_interval": listed(found.top1_changed_interval),
+        "prompt": PROMPT,
+        "writes_original": lm.generate(PROMPT, LENGTH),
+        "writes": other.generate(PROMPT, LENGTH),
+    }
+
+
+def listed(found: Interval | None) -> list[float] | None:
+    """An interval as JSON has it."""
+    return None if found is None else list(found)
+
+
+def file_facts(model: Quantized) -> dict[str, Any] | None:
+    """Bytes of packed.safetensors and what they hold, all weights of the model counted; None where nothing was saved."""
+    if not isinstance(model, PackedModel):
+        return None
+    book = model.file_ledger
+    return {"bytes": model.bytes, "weights": book.weights, "bits_per_weight": book.bits_per_weight}
+
+
+def layer_facts(line: Mapping[str, Any]) -> dict[str, Any]:
+    """One layer's row without its time; what was not measured is None."""
+    return {key: None if value != value else value for key, value in line.items() if key != "seconds"}
+
+
+def tree_hash(packed: Packed) -> str:
+    """SHA-256 of a stored layer: formats, facts and every tensor's bytes."""
+    nodes = [
+        [path, node.format, node.rows, node.cols, dict(node.facts), {n: digest.of_tensor(t) for n, t in node.tensors.items()}]
+        for path, node in packed.walk()
+    ]
+    return hashlib.sha256(json.dumps(nodes, sort_keys=True).encode()).hexdigest()
+
+
+def kernels(model: QuantizedModel) -> dict[str, int]:
+    """How many layers each backend multiplies with here, one input at a time."""
+    return dict(sorted(Counter(dispatch.explain(layer.packed).backend for layer in model.layers.values()).items()))
+
+
+def environment() -> dict[str, str]:
+    """Versions and the processor; nothing that names a person or a place."""
+    names = {"torch": "torch", "numba": "numba", "numpy": "numpy", "transformers": "transformers"}
+    packages = {label: version(package) for label, package in names.items()}
+    return {
+        "workbench": __version__,
+        "python": platform.python_version(),
+        **packages,
+        "processor": processor(),
+        "system": platform.system(),
+    }

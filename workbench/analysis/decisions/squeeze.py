@@ -1,0 +1,337 @@
+"""The whole model at a row of sizes, from 16 bits a weight to below one: each a real packed model, made once and kept on disk.
+
+Integers rounded to nearest are as good as anything at 8 and 6 bits and cost seconds, with error feedback at 4 and 3 bits they
+still run on compiled kernels; from 2 bits down a trellis reads best of all presets that need no training (README, "Below one
+bit"; training buys a little more for many times the time).
+"""
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workbench import presets, subprocess_job
+from workbench.analysis.predictions.generation_speed import running_steps
+from workbench.artifact import is_artifact, save
+from workbench.artifact.loading import quantized_in
+from workbench.artifact.quantized_copy import twin
+from workbench.atomic import discard
+from workbench.bench.cpu import processor
+from workbench.errors import ArtifactError, OutputError, WorkbenchError
+from workbench.jobs import Job, Status
+from workbench.kernels.matmul.packed_linear import warm_up
+from workbench.models import ModelHandle
+from workbench.models import perplexity as reading
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import Text, text
+from workbench.outputs import check_file
+from workbench.quantized import QuantizedModel
+from workbench.quantizers import quantize_model_steps
+from workbench.quantizers.contract import finish
+from workbench.quantizers.pipeline import needs_text
+from workbench.recipe import Recipe
+from workbench.store import Store, key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION, FACTS_VERSION = 1, 2
+TOKENS = 4096  # of the calibration text
+PROMPT = "Once upon a time"
+READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One position of the slider: nominal `bits`, the preset that is best there, and what building it costs beside the others."""
+
+    bits: float
+    preset: str
+    cost: float
+
+    @property
+    def recipe(self) -> Recipe:
+        """The preset's recipe."""
+        return presets.parse(self.preset)
+
+
+STOPS = (
+    Stop(16, "none", 1),
+    Stop(8, "rtn:bits=8", 2),
+    Stop(6, "rtn:bits=6", 2),
+    Stop(4, "gptq:bits=4", 6),
+    Stop(3, "gptq:bits=3", 6),
+    Stop(2, "qtip:bits=2", 14),
+    Stop(1.5, "qtip:bits=1.5", 12),
+    Stop(1, "qtip:bits=1", 16),
+    Stop(0.8, "qtip:bits=0.8", 12),
+    Stop(0.64, "qtip:bits=0.64", 12),
+)
+
+
+@dataclass(frozen=True)
+class Squeezed:
+    """A stop that is built: what it stores, how well it reads (95 % interval over stories, None where there is none), how fast
+    it writes here.
+
+    `bytes` is the size of its packed.safetensors with all tensors of the model, `resident_bytes` what its weights take in memory
+    while it runs; tokens a second are a median, with the slowest and the fastest round. `coverage` is the share of the model's
+    weights that the bits are of, None in what an earlier release kept.
+    """
+
+    stop: Stop
+    bits_per_weight: float
+    nominal_bits: float
+    bytes: int
+    perplexity: float
+    perplexity_low: float | None
+    perplexity_high: float | None
+    ratio: float
+    ratio_low: float | None
+    ratio_high: float | None
+    text_tokens: int
+    resident_bytes: int
+    tokens_per_second: float
+    slowest: float
+    fastest: float
+    coverage: float | None = None
+
+    @property
+    def times(self) -> reading.PerplexityRatio:
+        """Its perplexity over the original's, paired story by story."""
+        interval = None if self.ratio_low is None or self.ratio_high is None else (self.ratio_low, self.ratio_high)
+        return reading.PerplexityRatio(self.ratio, interval, self.text_tokens)
+
+
+@dataclass(frozen=True)
+class SqueezeStep:
+    """Where building stands: at which stop, what happens there, and the share of the missing stops' cost that is done."""
+
+    stop: Stop
+    doing: str
+    fraction: float
+
+
+class Squeeze:
+    """All stops of one model, for all visitors; what one of them or an earlier run has built is found in the store.
+
+    A stop lies there as a folder that `wb.load` opens, under the hash of weights, recipe, calibration, seed and version; its
+    layers are kept one by one while it is built, so that a killed run goes on. Speed is kept for each machine.
+    """
+
+    def __init__(
+        self,
+        model: ModelHandle,
+        store: Store | None = None,
+        *,
+        stops: Sequence[Stop] = STOPS,
+        calibration: Text | None = None,
+        evaluation: Text | None = None,
+        tokens: int = TOKENS,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.store = model, store or Store()
+        self.calibration, self.evaluation = calibration or text("calibration"), evaluation or text("evaluation")
+        self.stops, self.tokens, self.seed = tuple(stops), tokens, seed
+        self.job: Job[list[Squeezed]] | None = None
+        self._keys: dict[Stop, str] = {}
+        self._found: dict[Stop, Squeezed] = {}
+        self._ready: OrderedDict[Stop, LanguageModel] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def folder(self, stop: Stop) -> Path:
+        """Where the packed model of a stop lies, or will."""
+        if stop not in self._keys:
+            calibration = [self.calibration.fingerprint, self.tokens, self.seed] if needs_text(stop.recipe) else []
+            self._keys[stop] = key("squeeze", VERSION, self.model.fingerprint, stop.recipe.to_dict(), calibration)
+        return self.store.model(self._keys[stop])
+
+    def find(self, stop: Stop) -> Squeezed | None:
+        """What is known of a stop, or None where it is not built yet."""
+        if stop not in self._found:
+            entry = self.store.get(self._place(stop))
+            if entry is None or not is_artifact(self.folder(stop)):
+                return None
+            self._found[stop] = Squeezed(stop, **entry.facts)
+        return self._found[stop]
+
+    def found(self) -> list[Squeezed]:
+        """All stops that are built."""
+        return [known for known in map(self.find, self.stops) if known is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stop is built."""
+        return all(self.find(stop) is not None for stop in self.stops)
+
+    def start(self) -> Job[list[Squeezed]]:
+        """The job that builds what is missing, in a process of its own: one for all visitors, also while it runs."""
+        with self._lock:
+            if self.job is None or self.job.status is not Status.RUNNING:
+                self.job = Job(self.steps_apart, "building the stops").start()
+            return self.job
+
+    def steps_apart(self) -> Generator[SqueezeStep | None, None, list[Squeezed]]:
+        """The same as `steps`, in a process of its own that is less urgent than others; None until it has begun."""
+        for step in subprocess_job.steps("workbench.analysis.decisions.squeeze_worker", self.described()):
+            yield None if step is None else SqueezeStep(self.stops[step["stop"]], step["doing"], step["fraction"])
+        return self.found()
+
+    def described(self) -> dict[str, Any]:
+        """What makes this one, as JSON values, and the number of threads that speed is measured with."""
+        return {
+            "model": str(self.model.folder),
+            "store": str(self.store.folder),
+            "limit_bytes": self.store.limit_bytes,
+            "stops": [asdict(stop) for stop in self.stops],
+            "calibration": [self.calibration.name, self.calibration.documents],
+            "evaluation": [self.evaluation.name, self.evaluation.documents],
+            "tokens": self.tokens,
+            "seed": self.seed,
+            "threads": torch.get_num_threads(),
+        }
+
+    def steps(self) -> Generator[SqueezeStep, None, list[Squeezed]]:
+        """Build what is missing, from 16 bits down."""
+        missing = [stop for stop in self.stops if self.find(stop) is None]
+        if missing:
+            self.check_store()
+        whole, done = sum(stop.cost for stop in missing), 0.0
+        for stop in missing:
+            for doing, share in self._build(stop):
+                yield SqueezeStep(stop, doing, (done + share * stop.cost) / whole)
+            done += stop.cost
+        return self.found()
+
+    def check_store(self) -> None:
+        """Raise OutputError, before any work, where the store cannot take what is built."""
+        try:
+            check_file(self.store.folder / "models" / "stop")
+        except OutputError as error:
+            raise OutputError(
+                f"the stops are kept in the cache folder, but {error} WORKBENCH_CACHE names another one."
+            ) from error
+
+    def model_at(self, stop: Stop) -> LanguageModel:
+        """The running model of a built stop, which shares all other memory with the original.
+
+        WorkbenchError for a stop that is not built; ArtifactError for a damaged one, which is then forgotten.
+        """
+        with self._lock:
+            if stop not in self._ready:
+                self._ready[stop] = self._read(stop)
+            self._ready.move_to_end(stop)
+            each = 4 * sum(self.model.layers()["parameters"])
+            while len(self._ready) > max(2, READY_BYTES // each):
+                self._ready.popitem(last=False)
+            return self._ready[stop]
+
+    def _read(self, stop: Stop) -> LanguageModel:
+        folder = self.folder(stop)
+        if not is_artifact(folder):
+            self._found.pop(stop, None)
+            raise WorkbenchError(f"the stop at {stop.bits:g} bits is not built yet; build the stops first.")
+        try:
+            quantized = quantized_in(folder)
+        except ArtifactError:
+            log.warning("the stop %s is damaged and is built again when asked for", folder)
+            discard(folder)
+            self._found.pop(stop, None)
+            raise
+        lm = twin(self.model, quantized.layers, quantized.changed_tensors)
+        warm_up(lm.module)
+        return lm
+
+    def _build(self, stop: Stop) -> Generator[tuple[str, float], None, None]:
+        """Quantize, save and measure one stop; yields what it does and its share."""
+        yield "quantizing", 0.0
+        folder = self.folder(stop)
+        if not is_sound(folder):
+            made = yield from self._quantize(stop)
+            save(made, folder, self.model)
+        yield "reading the evaluation text", 0.8
+        lm, quantized = self.model_at(stop), quantized_in(folder)
+        spans, windows = list(reading.spans(lm, self.evaluation)), []
+        for number, span in enumerate(spans):
+            windows.append(reading.score(lm, span))
+            yield "reading the evaluation text", 0.8 + 0.15 * number / len(spans)
+        read = reading.summarise(windows, self.evaluation.name)
+        if stop.recipe.name == "none":
+            self.__dict__["_original"] = read  # the same weights
+        ratio = reading.perplexity_ratio(self._original, read)
+        low, high = read.perplexity_interval or (None, None)
+        lowest, highest = ratio.interval or (None, None)
+        yield "measuring its speed", 0.95
+        (running,) = finish(running_steps([lm], PROMPT))
+        facts: dict[str, Any] = {
+            "bits_per_weight": quantized.bits_per_weight,
+            "nominal_bits": quantized.nominal_bits,
+            "coverage": quantized.coverage,
+            "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+            "perplexity": read.perplexity,
+            "perplexity_low": low,
+            "perplexity_high": high,
+            "ratio": ratio.ratio,
+            "ratio_low": lowest,
+            "ratio_high": highest,
+            "text_tokens": read.tokens,
+            "resident_bytes": running.resident_bytes,
+            "tokens_per_second": running.speed.tokens_per_second,
+            "slowest": running.speed.low,
+            "fastest": running.speed.high,
+        }
+        self.store.put(self._place(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
+        self._found[stop] = Squeezed(stop, **facts)
+
+    @cached_property
+    def _original(self) -> reading.PerplexityResult:
+        return reading.perplexity(self.model.language_model(), self.evaluation)
+
+    def _quantize(self, stop: Stop) -> Generator[tuple[str, float], None, QuantizedModel]:
+        given: dict[str, Any] = {}
+        if needs_text(stop.recipe):
+            given = {"text": self.calibration, "tokens": self.tokens, "seed": self.seed, "store": self.store}
+        steps = quantize_model_steps(self.model, stop.recipe, **given)
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield "quantizing", 0.8 * progress.fraction
+
+    def _place(self, stop: Stop) -> str:
+        """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
+        machine = [processor(), torch.get_num_threads(), torch.__version__]
+        return key("squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, machine)
+
+
+def is_sound(folder: Path) -> bool:
+    """Whether a stop was saved completely and is undamaged; what else lies in its place is removed."""
+    if not os.path.lexists(folder):
+        return False
+    try:
+        quantized_in(folder)
+    except ArtifactError as error:
+        log.warning("the stop %s is damaged (%s) and is built again", folder, error)
+        discard(folder)
+        return False
+    return True
+
+
+def squeeze_table(found: Sequence[Squeezed]) -> "pd.DataFrame":
+    """One row a built stop: its recipe as it is spelled, and the fields of Squeezed."""
+    import pandas as pd
+
+    names = [field.name for field in fields(Squeezed) if field.name != "stop"]
+    rows = [{"recipe": known.stop.preset, **{name: getattr(known, name) for name in names}} for known in found]
+    limits = [name for name in names if name.endswith(("_low", "_high"))]
+    return pd.DataFrame(rows, columns=["recipe", *names]).astype(dict.fromkeys(limits, float))

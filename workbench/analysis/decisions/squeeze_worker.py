@@ -1,0 +1,30 @@
+"""The stops of the squeeze slider, built in a process of their own; see `apart`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from workbench import subprocess_job
+from workbench.analysis.decisions.squeeze import Squeeze, Stop
+from workbench.models import open_model
+from workbench.models.text import Text
+from workbench.store import Store
+
+
+def steps(given: subprocess_job.Given) -> Iterator[dict[str, Any]]:
+    """Each step of the building, with the number of its stop; `given` is what `Squeeze.described` gives."""
+    torch.set_num_threads(given["threads"])
+    stops = [Stop(**stop) for stop in given["stops"]]
+    calibration, evaluation = (Text(name, tuple(documents)) for name, documents in (given["calibration"], given["evaluation"]))
+    squeeze = Squeeze(
+        open_model(given["model"]),
+        Store(given["store"], limit_bytes=given["limit_bytes"]),
+        stops=stops,
+        calibration=calibration,
+        evaluation=evaluation,
+        tokens=given["tokens"],
+        seed=given["seed"],
+    )
+    for step in squeeze.steps():
+        yield {"stop": stops.index(step.stop), "doing": step.doing, "fraction": step.fraction}

@@ -1,0 +1,54 @@
+"""A learned transform as plain numbers: how its loss fell, and its gains, signs and rotations."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.errors import ShapeError
+from workbench.kernels.formats.packed import Packed, stored_bits
+from workbench.kernels.formats.reference.rotation import Rotated, diagonal, rotations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.quantizers.learning.descent import LearningStep
+
+
+@dataclass(frozen=True)
+class LearnedTransform:
+    """T = Λ D± R H of one layer: `diagonal [cols]` of Λ D±, and the rotations whose Kronecker product is R (none, or two).
+
+    `bits` are stored for it (before layers that share it divide them), `multiply_adds` what it costs a token at run time,
+    `hadamard` says whether the fixed Hadamard transform H is part of it.
+    """
+
+    diagonal: np.ndarray
+    rotations: tuple[np.ndarray, ...]
+    bits: int
+    multiply_adds: int
+    hadamard: bool = False
+
+    @property
+    def flipped(self) -> int:
+        """Inputs whose sign is flipped."""
+        return int((self.diagonal < 0).sum())
+
+
+def learned_transform(packed: Packed) -> LearnedTransform:
+    """The transform of a packed layer; ShapeError when it was quantized without a learned one."""
+    if packed.format != "rotated":
+        raise ShapeError(f"this layer has no learned transform (its format is {packed.format!r}); use btc with transform='both'.")
+    bits = sum(stored_bits(tensor) for tensor in packed.tensors.values())
+    matrices = tuple(matrix.numpy() for matrix in rotations(packed))
+    fixed = bool(packed.facts.get("hadamard"))
+    return LearnedTransform(diagonal(packed, 1).numpy(), matrices, bits, Rotated.multiply_adds(packed), fixed)
+
+
+def loss_table(steps: Iterable["LearningStep"]) -> "pd.DataFrame":
+    """One row a step of learning: step, loss (on training windows), held_out (NaN between two looks)."""
+    import pandas as pd
+
+    rows = [(step.step, step.loss, np.nan if step.held_out is None else step.held_out) for step in steps]
+    return pd.DataFrame(rows, columns=["step", "loss", "held_out"])

@@ -1,0 +1,59 @@
+"""What a run told on its way: the steps of a learned transform and the sweeps of coders, as plain tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+
+from workbench.quantizers.coding_trace import Film
+from workbench.quantizers.contract import Snapshot, Sweeps
+from workbench.quantizers.learning.descent import LearningStep
+
+
+@dataclass
+class Trace:
+    """Everything small that the run of one layer (or of one block's transform) has told so far, oldest first."""
+
+    learning: list[LearningStep] = field(default_factory=list)
+    sweeps: list[Sweeps] = field(default_factory=list)
+    film: Film | None = None
+
+    def see(self, snapshot: Snapshot) -> None:
+        """Keep what `snapshot` tells; the memory of a learning step is left out, it holds whole rotations."""
+        if "step" in snapshot.detail:
+            self.learning.append(replace(snapshot.detail["step"], memory=None))
+        self.film = snapshot.detail.get("film", self.film)
+        self.sweeps += snapshot.detail.get("sweeps", [])
+
+    @property
+    def settled(self) -> list[Sweeps]:
+        """The fits that took at least one sweep."""
+        return [sweeps for sweeps in self.sweeps if len(sweeps.errors) > 1]
+
+
+def error_table(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
+    """One row a coder and sweep: coder, sweep, error (sum over its fits, one that has stopped keeps its last), running, share.
+
+    `sweep` 0 is the closed-form start, `running` how many fits took this sweep, `share` the error over that of the start.
+    """
+    rows = []
+    for coder in sorted({fit.coder for fit in sweeps}):
+        errors = [fit.errors for fit in sweeps if fit.coder == coder and fit.errors]
+        start = sum(own[0] for own in errors)
+        for sweep in range(max(map(len, errors), default=0)):
+            now = sum(own[min(sweep, len(own) - 1)] for own in errors)
+            running = sum(sweep < len(own) for own in errors)
+            rows.append((coder, sweep, now, running, now / start if start else 1.0))
+    return pd.DataFrame(rows, columns=["coder", "sweep", "error", "running", "share"])
+
+
+def path_table(fit: Sweeps) -> pd.DataFrame:
+    """One row a weight row, plane and sweep of one fit: row, plane (from 1), sweep, scale, mean (NaN where none is stored)."""
+    rows = [
+        (row, plane + 1, sweep, float(scale), float(now["mean"][row]) if "mean" in now else float("nan"))
+        for sweep, now in enumerate(fit.path)
+        for plane, scales in enumerate(now["scale"])
+        for row, scale in enumerate(scales)
+    ]
+    table = pd.DataFrame(rows, columns=["row", "plane", "sweep", "scale", "mean"])
+    return table.sort_values(["row", "plane", "sweep"], ignore_index=True)

@@ -1,0 +1,114 @@
+"""Recipes side by side on one model and one text, each compared with the first: what does a part of a method bring?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from workbench.artifact.quantized_copy import twin
+from workbench.calibration import TOKENS, windows
+from workbench.errors import RecipeError
+from workbench.intervals import ends, low_high
+from workbench.models.block_pass import hidden_states
+from workbench.models.blocks import BlockRow
+from workbench.models.handle import ModelHandle
+from workbench.models.perplexity import PerplexityResult, perplexity, perplexity_ratio
+from workbench.models.text import Text
+from workbench.quantized import QuantizedModel
+from workbench.quantizers import quantize_model
+from workbench.quantizers.learning.block import BlockLoss
+from workbench.recipe import LayerPlan, Recipe
+from workbench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCK_TOKENS = 4096
+
+
+def ablation(
+    model: ModelHandle,
+    recipes: Mapping[str, Recipe | LayerPlan],
+    evaluation: Text,
+    *,
+    calibration: Text,
+    tokens: int = TOKENS,
+    evaluation_tokens: int | None = None,
+    seed: int = 0,
+    store: Store | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> "pd.DataFrame":
+    """One row a recipe, in their order: what it stores, how the model reads, and how much better than with the first recipe.
+
+    Every recipe quantizes the blocks in sequence on `tokens` tokens of `calibration`; perplexity is measured on at most
+    `evaluation_tokens` tokens of `evaluation`. Columns: recipe, bits_per_weight, nominal_bits, perplexity, perplexity_low,
+    perplexity_high, ratio, ratio_low, ratio_high (paired, see `perplexity_ratio`; NaN for the first recipe), block_error (see
+    `block_errors`, their mean), seconds. `on_progress` sees each recipe's name and how far it is, 0 to 1; `store` as in
+    `quantize_model`. RecipeError where there is no recipe.
+    """
+    import pandas as pd
+
+    if not recipes:
+        raise RecipeError("no recipes to compare; give at least one, such as {'none': wb.recipe('btc', transform='none')}.")
+    rows, first = [], None
+    for name, recipe in recipes.items():
+
+        def progress(fraction: float, name: str = name) -> None:
+            if on_progress is not None:
+                on_progress(name, fraction)
+
+        result = quantize_model(
+            model,
+            recipe,
+            on_progress=lambda step: progress(step.fraction),
+            text=calibration,
+            tokens=tokens,
+            seed=seed,
+            store=store,
+        )
+        read = perplexity(twin(model, result.layers, result.changed_tensors), evaluation, evaluation_tokens)
+        first = first or read
+        errors = block_errors(model, result, evaluation, tokens=evaluation_tokens or BLOCK_TOKENS, seed=seed)
+        rows.append(
+            {"recipe": name, **row(result, first, read), "block_error": sum(errors) / len(errors), "seconds": result.seconds}
+        )
+    return pd.DataFrame(rows)
+
+
+def row(result: QuantizedModel, first: PerplexityResult, read: PerplexityResult) -> dict[str, float]:
+    """Bits and perplexity of one recipe, and its perplexity over the first one's."""
+    ratio = perplexity_ratio(first, read)
+    ratios = (float("nan"),) * 3 if read is first else (ratio.ratio, *ends(ratio.interval))
+    return {
+        "bits_per_weight": result.bits_per_weight,
+        "nominal_bits": result.nominal_bits,
+        "perplexity": read.perplexity,
+        **low_high("perplexity", read.perplexity_interval),
+        **dict(zip(("ratio", "ratio_low", "ratio_high"), ratios, strict=True)),
+    }
+
+
+def block_errors(
+    model: ModelHandle, result: QuantizedModel, text: Text, *, tokens: int = BLOCK_TOKENS, seed: int = 0
+) -> Sequence[float]:
+    """How much of what each block adds to its input is lost: Σ‖out − full‖² over Σ‖full − input‖², on `tokens` tokens of `text`.
+
+    Every block gets its full-precision input ("teacher inputs"), so that the figure is the block's own.
+    """
+    blocks = BlockRow(model)
+    passing, errors = blocks.start(windows(model, text, tokens, seed)), []
+    for index in blocks.visit(passing):
+        name, calls = blocks.names[index], passing.calls
+        with blocks.block(index) as block, torch.no_grad():
+            outputs = [call.outputs(block) for call in calls]
+            changed = {
+                f"{blocks.within(index, layer)}.weight": model.layer(layer).orient(result.layers[layer].weight())
+                for layer in blocks.layers[index]
+                if layer in result.layers
+            }
+            inside = {key.removeprefix(f"{name}."): value.float() for key, value in result.changed_tensors.items()}
+            own = {key: value for key, value in inside.items() if key in dict(block.named_parameters())}
+            hidden, full = [call.hidden for call in calls], [hidden_states(output) for output in outputs]
+            errors.append(BlockLoss(block, calls, hidden, full)(range(len(calls)), {**own, **changed}).item())
+            passing.advance(outputs)
+    return errors

@@ -1,0 +1,46 @@
+"""Two models on the same text: how far the second's next-token distribution is from the first's."""
+
+from typing import Protocol
+
+from workbench.analysis.predictions.divergence import Divergence, diverge
+from workbench.errors import ModelError
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import Text
+
+
+class Readable(Protocol):
+    """What can be read as a language model: an opened model, or a quantized one that was loaded."""
+
+    def language_model(self) -> LanguageModel:
+        """The model as something that reads and writes text."""
+
+
+def compare(
+    original: Readable | LanguageModel, other: Readable | LanguageModel, text: Text, *, tokens: int | None = None
+) -> Divergence:
+    """KL(original ‖ other), top-1 agreement and both perplexities on `text`, at most `tokens` tokens of it.
+
+    The two must cut text into the same tokens; ModelError says where they do not. A model compared with itself gives exactly
+    zero.
+    """
+    first, second = running(original), running(other)
+    check_tokens(first, second, text)
+    return diverge(first, text, first.logits, second.logits, tokens=tokens)
+
+
+def running(model: Readable | LanguageModel) -> LanguageModel:
+    """The language model itself."""
+    return model if isinstance(model, LanguageModel) else model.language_model()
+
+
+def check_tokens(first: LanguageModel, second: LanguageModel, text: Text) -> None:
+    """Raise ModelError unless both read the first document as the same tokens."""
+    ids, others = first.encode(text.documents[0]), second.encode(text.documents[0])
+    if ids.tolist() != others.tolist():
+        raise ModelError(
+            f"{first.name!r} reads the first document of {text.name!r} as {ids.shape[1]} tokens, "
+            f"{second.name!r} as {others.shape[1]} or other ones; compare models that share a tokenizer."
+        )
+    if first.context != second.context:
+        both = f"{first.name!r} reads {first.context} tokens at once, {second.name!r} {second.context}"
+        raise ModelError(f"{both}; compare models that read equally many.")

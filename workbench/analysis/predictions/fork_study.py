@@ -1,0 +1,97 @@
+"""Does restoring the blamed layers remove the fork? The fork finder on many prompts; layers drawn by chance are the control."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.analysis.predictions.fork import TOKENS, ForkFinder
+from workbench.analysis.predictions.isolated_effects import Quantized
+from workbench.analysis.predictions.sensitivity import Measured
+from workbench.intervals import share_interval
+from workbench.models.handle import ModelHandle
+from workbench.models.text import Text
+from workbench.quantizers.contract import finish
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = 6
+
+
+def prompts_of(text: Text, count: int = 20, words: int = WORDS) -> list[str]:
+    """The first words of the first documents of a text."""
+    return [" ".join(document.split()[:words]) for document in text.documents[:count]]
+
+
+def fork_study(
+    model: ModelHandle,
+    quantized: Quantized,
+    prompts: Sequence[str],
+    *,
+    tokens: int = TOKENS,
+    seed: int = 0,
+    on_progress: Callable[[Measured], None] | None = None,
+) -> "pd.DataFrame":
+    """One row a prompt whose texts part: prompt, fork, blamed, needed, random, kl_fork, delay, random_delay.
+
+    `blamed` is the most guilty layer, `needed` how many layers the smallest set found has (1 where the blamed layer alone takes
+    the fork away from its place), `random` how many it takes in an order drawn by `seed`. `delay` is how many tokens later the
+    texts part with that set restored, `random_delay` with as many layers drawn (0: at the same token or before); infinite where
+    they no longer part within `tokens`.
+    """
+    return finish(fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
+
+
+def fork_study_steps(
+    model: ModelHandle, quantized: Quantized, prompts: Sequence[str], *, tokens: int = TOKENS, seed: int = 0
+) -> Generator[Measured, None, "pd.DataFrame"]:
+    """The same as a generator that yields a step for each prompt and returns the table, for a job that can be stopped."""
+    import pandas as pd
+
+    rows, draw = list[dict[str, Any]](), np.random.default_rng(seed)
+    for index, prompt in enumerate(prompts):
+        finder = ForkFinder(model, quantized, prompt, tokens)
+        order = [str(name) for name in draw.permutation(list(finder.swaps))]
+        if finder.fork is not None:
+            guilt = finder.guilty()
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "fork": finder.fork,
+                    "kl_fork": float(finder.table["kl"][finder.fork - 1]),
+                    "blamed": str(finder.blame()["name"][0]),
+                    "needed": len(guilt.layers),
+                    "random": next(count for count in range(1, len(order) + 1) if delay(finder, order[:count]) > 0),
+                    "delay": delay(finder, guilt.layers),
+                    "random_delay": delay(finder, order[: len(guilt.layers)]),
+                }
+            )
+        yield Measured(prompt, index, len(prompts))
+    columns = ["prompt", "fork", "kl_fork", "blamed", "needed", "random", "delay", "random_delay"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def delay(finder: ForkFinder, restored: Iterable[str]) -> float:
+    """By how many tokens the fork comes later with these layers restored; 0 where it does not, infinite where it is gone."""
+    where = finder.restored(list(restored))
+    assert finder.fork is not None
+    return float("inf") if where is None else float(max(where - finder.fork, 0))
+
+
+def shares(study: "pd.DataFrame", counts: Iterable[int] = (1, 2, 3, 5, 8)) -> "pd.DataFrame":
+    """Share of the forks that restoring at most so many layers takes away: layers, blamed, drawn by chance, with 95 % intervals.
+
+    Columns: restored, share, share_low, share_high, chance, chance_low, chance_high, forks.
+    """
+    import pandas as pd
+
+    rows = []
+    for count in counts:
+        row: dict[str, float] = {"restored": count}
+        for label, column in (("share", "needed"), ("chance", "random")):
+            hits = int((study[column] <= count).sum())
+            low, high = share_interval(hits, len(study))
+            row |= {label: hits / len(study) if len(study) else 0.0, f"{label}_low": low, f"{label}_high": high}
+        rows.append({**row, "forks": len(study)})
+    return pd.DataFrame(rows)

@@ -1,0 +1,115 @@
+"""What each part of a quantized model does by itself in the running one, also where tensors beside the layers changed.
+
+A gain that changed before a layer, γ', belongs to what was done to that layer: Ŵ on inputs times γ' is Ŵ diag(γ'/γ) on those
+times γ. Every layer can then be put in, or back to full precision, alone, and all of them together are the quantized model.
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ModelError
+from workbench.kernels.formats.reference.rounding import rounded_bits
+from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.models import architecture
+from workbench.models.anatomy import AnatomyError, anatomy
+from workbench.models.fused import FusedModel, in_basis
+from workbench.models.handle import ModelHandle
+from workbench.quantized import QuantizedLayer, QuantizedModel
+
+Change = Tensor | nn.Module
+Quantized = Mapping[str, QuantizedLayer] | QuantizedModel
+
+
+class Scaled(nn.Module):
+    """A linear module whose inputs are multiplied by `gain [in]` first."""
+
+    def __init__(self, gain: Tensor, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("gain", gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in]` to `[..., out]`."""
+        return self.inner(x * self.get_buffer("gain"))
+
+
+def layers_of(quantized: Quantized) -> Mapping[str, QuantizedLayer]:
+    """The layers by name."""
+    return quantized.layers if isinstance(quantized, QuantizedModel) else quantized
+
+
+def basis(model: ModelHandle, quantized: Quantized) -> ModelHandle:
+    """The model in whose basis the layers were quantized: fused as it was then; the same function from other weights."""
+    return in_basis(model, quantized.fused) if isinstance(quantized, QuantizedModel) else model
+
+
+def applied(model: ModelHandle, quantized: Quantized) -> dict[str, Change]:
+    """What takes the place of each layer, and of each parameter beside the layers that changed, for `ModelHandle.swapped`.
+
+    A changed gain goes into the layers that read its norm, where these are known (see `models.anatomy`) and no gain of the model
+    is 0; a layer's changed bias goes with the layer. Other changed parameters stand under their own names. Put in all together
+    they are the quantized model, to rounding in float32. `model` is the one that `basis` gives; ModelError for another.
+    """
+    layers = layers_of(quantized)
+    whole = quantized if isinstance(quantized, QuantizedModel) else None
+    if whole is not None and basis(model, whole) is not model:
+        raise ModelError(
+            f"the layers were quantized in the model fused by {dict(whole.fused)}, this one is {model!r}; "
+            f"use wb.fuse(model, seed={whole.fused['seed']}, residual={whole.fused['residual']})."
+        )
+    changed = changed_parameters(model, whole) if whole is not None else {}
+    gains = gains_of_layers(model, changed)
+    biases = {name: changed.pop(f"{name}.bias") for name in layers if f"{name}.bias" in changed}
+    for name in layers:
+        model.layer(name)
+    found = {name: stand_in(model, name, layer, gains.get(name), biases.get(name)) for name, layer in layers.items()}
+    if head := rounding_head(model, layers):
+        found[head] = PackedLinear(layers[cast(str, model.embedding_name)].packed)
+    others = {name: model.weight(name).float() * gain for name, gain in gains.items() if name not in layers}
+    return {**found, **others, **changed}
+
+
+def rounding_head(model: ModelHandle, layers: Mapping[str, QuantizedLayer]) -> str | None:
+    """The tied head of a quantized embedding whose stored form rounds what it multiplies: more than the embedding's weight."""
+    layer = layers.get(model.embedding_name or "")
+    return model.tied_head if layer is not None and rounded_bits(layer.packed) and model.tied_head not in layers else None
+
+
+def changed_parameters(model: ModelHandle, whole: QuantizedModel) -> dict[str, Tensor]:
+    """What the run changed beside its layers and this model does not have as it is already."""
+    fused = isinstance(model, FusedModel)
+    return {name: new for name, new in whole.changed_tensors.items() if not (fused and torch.equal(model.tensor(name), new))}
+
+
+def gains_of_layers(model: ModelHandle, changed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """γ'/γ `[cols]` by layer for the norms that changed; they are taken out of `changed`."""
+    if not changed:
+        return {}
+    try:
+        blocks = anatomy(architecture.empty_module(model.config), model.source).blocks
+    except AnatomyError:
+        return {}  # what reads which norm is not known: its parameters stand for themselves
+    found: dict[str, Tensor] = {}
+    for norm, readers in (pair for block in blocks for pair in block.readers.items()):
+        new = changed.get(f"{norm}.weight")
+        own = None if new is None else model.tensor(f"{norm}.weight").double()
+        if new is not None and own is not None and bool((own != 0).all()):
+            found |= dict.fromkeys(readers, (new.double() / own).float())
+            del changed[f"{norm}.weight"]
+    return found
+
+
+def stand_in(
+    model: ModelHandle, name: str, layer: QuantizedLayer, gain: Tensor | None = None, bias: Tensor | None = None
+) -> Change:
+    """A weight where that is all there is to a layer, else a module."""
+    # a layer that rounds its input is more than a weight; an embedding has none that could be rounded
+    rounds = bool(rounded_bits(layer.packed)) and model.layer(name).role in ("block", "head")
+    if not rounds and bias is None:
+        return layer.weight() if gain is None else layer.weight() * gain
+    own = model.module.get_submodule(name)._parameters.get("bias") if bias is None else bias.float()
+    module: nn.Module = PackedLinear(layer.packed, own)
+    return module if gain is None else Scaled(gain, module)

@@ -1,0 +1,114 @@
+"""What storing the key-value cache in fewer bits does: to a model's predictions on a text, and to the bytes a token takes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from workbench.analysis.predictions.compare import Readable, running
+from workbench.analysis.predictions.divergence import Divergence, diverge
+from workbench.intervals import low_high
+from workbench.models.kv_cache import CachedModel, CacheSize
+from workbench.models.perplexity import PerplexityRatio
+from workbench.models.text import Text
+from workbench.quantizers.kv import Scheme, parse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """A scheme on a text: the divergence from the model with its whole cache, and what the caches stored at the text's end.
+
+    `bits_per_value` counts the packed tokens' stored bits, scales and maps included; `bytes_per_token` counts everything, the
+    newest tokens (fewer than a block and one) in fp16 included.
+    """
+
+    scheme: Scheme
+    block: int
+    divergence: Divergence
+    sizes: tuple[CacheSize, ...]
+
+    def __repr__(self) -> str:
+        return f"<CacheResult {self.scheme.spelled()!r}: {self.bytes_per_token:,.0f} bytes a token; {self.divergence!r}>"
+
+    @property
+    def ratio(self) -> PerplexityRatio:
+        """Perplexity over that with the whole cache, with its interval, paired document by document."""
+        return self.divergence.ratio
+
+    @property
+    def bits_per_value(self) -> float:
+        """Stored bits per packed value; NaN where no text was longer than a block."""
+        values = sum(size.values * size.packed_tokens for size in self.sizes)
+        return sum(size.packed_bits for size in self.sizes) / values if values else float("nan")
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of all caches over their tokens."""
+        return sum(size.bytes for size in self.sizes) / sum(size.tokens for size in self.sizes)
+
+    @property
+    def packed_share(self) -> float:
+        """Share of the tokens that were packed at the end."""
+        return sum(size.packed_tokens for size in self.sizes) / sum(size.tokens for size in self.sizes)
+
+
+def cached(model: Readable, scheme: Scheme | str, *, block: int = BLOCK) -> CachedModel:
+    """The model reading and writing through a packed cache: `.generate`, `.perplexity` and `compare` work as ever."""
+    how = parse(scheme) if isinstance(scheme, str) else scheme
+    return CachedModel(running(model), how.pack, block=block, watches=how.watches, name=how.spelled())
+
+
+def measure_cache(
+    model: Readable,
+    scheme: Scheme | str,
+    text: Text,
+    *,
+    tokens: int | None = None,
+    block: int = BLOCK,
+) -> CacheResult:
+    """Read `text` (at most `tokens` tokens) through a packed cache and compare with the model's own, token by token.
+
+    Every token is predicted from what the packed cache gives back of all tokens before it, as in writing.
+    """
+    how = parse(scheme) if isinstance(scheme, str) else scheme
+    lm, other, sizes = running(model), cached(model, how, block=block), []
+
+    def changed(ids: Tensor) -> Tensor:
+        logits, size = other.read(ids)
+        sizes.append(size)
+        return logits
+
+    divergence = diverge(lm, text, lm.logits, changed, tokens=tokens)
+    return CacheResult(how, block, divergence, tuple(sizes))
+
+
+def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
+    """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl,
+    tokens, texts."""
+    import pandas as pd
+
+    rows = []
+    for result in results:
+        found = result.divergence
+        rows.append(
+            {
+                "scheme": result.scheme.spelled(),
+                "bits_per_value": result.bits_per_value,
+                "nominal_bits": result.scheme.nominal_bits,
+                "bytes_per_token": result.bytes_per_token,
+                "perplexity": found.perplexity,
+                **low_high("perplexity", found.perplexity_interval),
+                "ratio": result.ratio.ratio,
+                **low_high("ratio", result.ratio.interval),
+                "kl": found.kl,
+                "tokens": found.tokens,
+                "texts": found.documents,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,82 @@
+"""Several quantized models beside the original: stored bits, bytes, and what they cost on one text."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.analysis.predictions.compare import check_tokens
+from workbench.analysis.predictions.divergence import diverge
+from workbench.intervals import ends
+from workbench.jobs import Counted
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = [
+    "model",
+    "bits_per_weight",
+    "nominal_bits",
+    "megabytes",
+    "kl",
+    "kl_low",
+    "kl_high",
+    "top1_agreement",
+    "perplexity",
+    "perplexity_low",
+    "perplexity_high",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model to compare: its name, how to open it, its stored and nominal bits per quantized weight, and its bytes on disk."""
+
+    name: str
+    model: Callable[[], LanguageModel]
+    bits_per_weight: float
+    nominal_bits: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CompareStep(Counted):
+    """`table` holds what is measured so far, one row a model, the original first."""
+
+    table: "pd.DataFrame"
+
+
+def compare_models(
+    original: Contender, others: Sequence[Contender], text: Text, *, tokens: int | None = None
+) -> Generator[CompareStep, None, "pd.DataFrame"]:
+    """Measure each model against the original on at most `tokens` tokens of `text`; yields the table so far, returns it whole.
+
+    KL(original ‖ model) in nats per token and perplexity with their 95 % intervals, and ratio, the perplexity over the
+    original's, paired document by document.
+    ModelError where a model cuts the text into other tokens.
+    """
+    import pandas as pd
+
+    first = original.model()
+    rows: list[tuple[str | float, ...]] = []
+    for done, other in enumerate(others, 1):
+        second = other.model()
+        check_tokens(first, second, text)
+        found = diverge(first, text, first.logits, second.logits, tokens=tokens)
+        if not rows:
+            own = (found.perplexity_original, *ends(found.perplexity_original_interval), 1.0, 1.0, 1.0)
+            rows.append((original.name, *stored(original), 0.0, 0.0, 0.0, 1.0, *own))
+        kl = (found.kl, *ends(found.kl_interval), 1 - found.top1_changed)
+        perplexity = found.perplexity, *ends(found.perplexity_interval), found.ratio.ratio, *ends(found.ratio.interval)
+        rows.append((other.name, *stored(other), *kl, *perplexity))
+        yield CompareStep(done, len(others), pd.DataFrame(rows, columns=COLUMNS))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def stored(model: Contender) -> tuple[float, float, float]:
+    """Stored and nominal bits per weight, and MB (10⁶ bytes)."""
+    return model.bits_per_weight, model.nominal_bits, model.bytes / 1e6

@@ -1,0 +1,72 @@
+"""Suffix replay: what a changed layer does to predictions, without running again what comes before it.
+
+Hidden states after every block are kept for one text; a swap runs from the earliest changed block to the logits.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from workbench.analysis.predictions.divergence import Divergence, joined, score, summarise
+from workbench.analysis.predictions.isolated_effects import stand_in
+from workbench.models.boundaries import Boundaries, Swap
+from workbench.models.handle import ModelHandle
+from workbench.models.perplexity import spans
+from workbench.models.text import Text
+from workbench.quantized import QuantizedLayer
+
+TOKENS = 2048  # of which a change of the built-in model's first block is replayed in half a second
+
+Change = Swap | QuantizedLayer
+
+
+class Replay:
+    """A model on `tokens` tokens of `text`, ready to be run again with layers changed.
+
+    Logits of the whole vocabulary are never kept: the original's are made again from its last hidden states, window by
+    window. `bytes` is the memory of what is kept: (blocks + 1) × tokens × width × 4.
+    """
+
+    def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = TOKENS) -> None:
+        self.model, self.text = model, text
+        self.spans = tuple(spans(model.language_model(), text, tokens))
+        self.boundaries = Boundaries(model, (span.window for span in self.spans))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the kept hidden states."""
+        return self.boundaries.bytes
+
+    def divergence(self, changes: Mapping[str, Change]) -> Divergence:
+        """The changed model compared with the original on the text; nothing changed is exactly zero.
+
+        A change is a weight `[rows, cols]`, a module, a quantized layer, or None for the layer as it is; parameters beside the
+        layers' weights go by their own names. `applied` makes changes of a whole quantized model. The model is as before
+        afterwards. Raises ModelError for an unknown name, ShapeError for a wrong shape.
+        """
+        swaps = {name: self._swap(name, change) for name, change in changes.items()}
+        return self._compare(lambda index: self.boundaries.logits(index, swaps))
+
+    @cached_property
+    def noise(self) -> Divergence:
+        """What half precision alone does: the original model computed in bfloat16. No change below it means anything."""
+        own = dict.fromkeys(self.model.layer_names)
+
+        def half(index: int) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.boundaries.logits(index, own)
+
+        return self._compare(half)
+
+    def _swap(self, name: str, change: Change) -> Swap:
+        return stand_in(self.model, name, change) if isinstance(change, QuantizedLayer) else change
+
+    def _compare(self, changed: Callable[[int], Tensor]) -> Divergence:
+        """The original and the logits of every window by its number."""
+        scored = (
+            score(span.document, span.window, self.boundaries.logits(index), changed(index))
+            for index, span in enumerate(self.spans)
+        )
+        return summarise(joined(scored), self.text.name)

@@ -1,0 +1,74 @@
+"""What if one layer were quantized? Its consequence for the model's predictions, with everything else as it was."""
+
+from dataclasses import dataclass
+
+from workbench.analysis.predictions.divergence import Divergence
+from workbench.analysis.predictions.suffix_replay import TOKENS, Replay
+from workbench.calibration import CalibrationStats
+from workbench.intervals import Interval
+from workbench.models.handle import ModelHandle
+from workbench.models.perplexity import PerplexityRatio
+from workbench.models.text import Text
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers import quantize
+from workbench.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """One quantized layer and the divergence it causes; the figures most asked for are repeated here."""
+
+    layer: QuantizedLayer
+    divergence: Divergence
+
+    def __repr__(self) -> str:
+        return f"<WhatIf {self.layer.name!r} at {self.layer.bits_per_weight:.2f} bits per weight: {self.divergence!r}>"
+
+    @property
+    def kl(self) -> float:
+        """Mean KL(original ‖ changed), nats per token."""
+        return self.divergence.kl
+
+    @property
+    def kl_interval(self) -> Interval | None:
+        """95 % interval of `kl`, or None: see `workbench.intervals`."""
+        return self.divergence.kl_interval
+
+    @property
+    def perplexity(self) -> float:
+        """Perplexity with the layer changed."""
+        return self.divergence.perplexity
+
+    @property
+    def perplexity_original(self) -> float:
+        """Perplexity of the original model on the same tokens."""
+        return self.divergence.perplexity_original
+
+    @property
+    def ratio(self) -> PerplexityRatio:
+        """The changed perplexity over the original one, paired document by document, with its interval."""
+        return self.divergence.ratio
+
+    @property
+    def top1_changed(self) -> float:
+        """Share of tokens whose likeliest successor changed."""
+        return self.divergence.top1_changed
+
+
+def what_if(
+    model: ModelHandle,
+    layer: str,
+    recipe: Recipe | QuantizedLayer,
+    text: Text,
+    *,
+    tokens: int | None = TOKENS,
+    stats: CalibrationStats | None = None,
+) -> WhatIf:
+    """Quantize `layer` by `recipe` (or take a layer that is quantized already) and compare the model with and without it.
+
+    Nothing else changes and the model is as before afterwards; the recipe "none" gives exactly zero. `stats` are needed where
+    the recipe needs calibration. Inputs of later layers move, later layers do not: this is the isolated effect. For many
+    changes on one text keep a `Replay`, of which this uses one.
+    """
+    quantized = recipe if isinstance(recipe, QuantizedLayer) else quantize(model, layer, recipe, stats=stats)
+    return WhatIf(quantized, Replay(model, text, tokens=tokens).divergence({layer: quantized}))

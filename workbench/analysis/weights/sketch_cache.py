@@ -1,0 +1,74 @@
+"""Sketches on disk and put together: a matrix is read once and known by its content from then on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.analysis.weights.weight_sketch import Histogram, Sketch, sketch
+from workbench.store import Entry, Store, key
+
+VERSION = 1  # another one where a sketch comes to hold other numbers
+
+
+def stored(weight: Tensor, store: Store) -> Sketch:
+    """The sketch of `weight [rows, cols]`, from the store where these very weights have been sketched before."""
+    place = key("sketch", VERSION, weight)
+    if (entry := store.get(place)) is not None:
+        return from_entry(entry)
+    found = sketch(weight)
+    store.put(place, *to_entry(found), kind="sketch", what=f"a matrix of {list(weight.shape)}")
+    return found
+
+
+def to_entry(found: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A sketch as tensors and facts for a store."""
+    values = {field.name: getattr(found, field.name) for field in fields(Sketch) if field.name != "histogram"}
+    tensors = {name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+    facts = {name: value for name, value in values.items() if name not in tensors}
+    bars = found.histogram
+    facts["histogram"] = {"low": bars.low, "high": bars.high, "outside": bars.outside}
+    return {**tensors, "counts": torch.from_numpy(bars.counts)}, facts
+
+
+def from_entry(entry: Entry) -> Sketch:
+    """The inverse of `to_entry`."""
+    values: dict[str, Any] = {name: tensor.numpy() for name, tensor in entry.tensors.items()} | dict(entry.facts)
+    bars = Histogram(values.pop("counts"), **values.pop("histogram"))
+    return Sketch(**values, histogram=bars)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Many matrices taken together as one: `kurtosis` is the excess over a Gaussian, `absmax` the largest magnitude."""
+
+    matrices: int
+    weights: int
+    mean: float
+    std: float
+    kurtosis: float
+    absmax: float
+
+
+def merged(sketches: Iterable[Sketch]) -> Moments:
+    """The moments of all weights of some sketches, the same as if they had been read at once."""
+    found = list(sketches)
+    size = np.array([float(s.rows * s.cols) for s in found])
+    means, spreads = np.array([s.mean for s in found]), np.array([s.std for s in found])
+    mean = float((size * means).sum() / size.sum())
+    off = means - mean  # central moments of each, moved to the common mean
+    second = spreads**2 + off**2
+    third = np.array([s.skewness for s in found]) * spreads**3
+    fourth = np.array([s.kurtosis + 3 for s in found]) * spreads**4 + 4 * off * third + 6 * off**2 * spreads**2 + off**4
+    variance = float((size * second).sum() / size.sum())
+    return Moments(
+        matrices=len(found),
+        weights=int(size.sum()),
+        mean=mean,
+        std=variance**0.5,
+        kurtosis=float((size * fourth).sum() / size.sum()) / variance**2 - 3 if variance else 0.0,
+        absmax=max(s.absmax for s in found),
+    )

@@ -1,0 +1,233 @@
+"""What a weight matrix looks like, in kilobytes: moments and histogram (`sketch`), a raster, and the quantizer's levels.
+
+Everything reads the matrix in row blocks and returns small numpy arrays; no matrix is kept and none reaches a browser.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.errors import ShapeError
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.rounding import ROUNDED
+
+BLOCK = 1 << 18  # weights converted to float at a time: 2 MB in float64
+OUTLIER = 6.0  # standard deviations from the mean; a Gaussian matrix of 10⁸ weights has none
+MAX_LEVELS = 32  # more lines than this on a histogram are a grey wall
+
+Window = tuple[int, int, int, int]  # first row, last row, first column, last column
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of equally wide bins between `low` and `high`; `outside` weights lie beyond them."""
+
+    counts: np.ndarray
+    low: float
+    high: float
+    outside: int
+
+    @property
+    def width(self) -> float:
+        """Width of one bin."""
+        return (self.high - self.low) / len(self.counts)
+
+    @property
+    def centres(self) -> np.ndarray:
+        """The middle of each bin."""
+        return self.low + self.width * (np.arange(len(self.counts)) + 0.5)
+
+    @property
+    def total(self) -> int:
+        """All weights, inside and outside."""
+        return int(self.counts.sum()) + self.outside
+
+    def times(self, factor: float) -> "Histogram":
+        """The histogram of as many more weights of the same kind, to whole numbers."""
+        return Histogram(np.rint(factor * self.counts).astype(np.int64), self.low, self.high, round(factor * self.outside))
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Moments and ranges of one matrix `[rows, cols]`.
+
+    `skewness` and the excess `kurtosis` (Fisher) are biased estimates, 0 for a Gaussian; `outlier_share` is the share of weights
+    more than 6 standard deviations from the mean; `row_absmax [rows]` and `col_absmax [cols]` are largest magnitudes, and
+    `row_energy` and `col_energy` sums of squares.
+    """
+
+    rows: int
+    cols: int
+    mean: float
+    std: float
+    absmax: float
+    skewness: float
+    kurtosis: float
+    outlier_share: float
+    row_absmax: np.ndarray
+    col_absmax: np.ndarray
+    row_energy: np.ndarray
+    col_energy: np.ndarray
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A matrix, or a window of it, from afar: each cell shows the weight of largest magnitude in `row_step × col_step` weights.
+
+    `values [height, width]` hold the magnitude, or the weight with its sign where `signed`; the window begins at `row` and `col`
+    and covers `rows × cols` weights.
+    """
+
+    values: np.ndarray
+    rows: int
+    cols: int
+    row_step: int
+    col_step: int
+    signed: bool
+    row: int = 0
+    col: int = 0
+
+    @property
+    def single(self) -> bool:
+        """Whether every cell is one weight."""
+        return self.row_step * self.col_step == 1
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The values a quantizer can give a weight, ascending.
+
+    For one row they are exact and `low == high == values`. For a whole layer every group of weights has its own levels:
+    `values` are the medians over groups, `low` and `high` the 10th and 90th percentiles.
+    """
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    groups: int
+
+
+def sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
+    """Moments, ranges and histogram of `weight [rows, cols]` in two passes over its row blocks."""
+    check_matrix(weight)
+    total = weight.numel()
+    mean = sum(block.sum().item() for block in blocks(weight)) / total
+    powers = np.zeros(3)
+    row_absmax, row_energy = [], []
+    col_absmax, col_energy = torch.zeros(2, weight.shape[1], dtype=torch.float64)
+    for block in blocks(weight):
+        off, energy = block - mean, block.square()
+        squares = off.square()
+        powers += [squares.sum().item(), (squares * off).sum().item(), squares.square().sum().item()]
+        row_absmax.append(block.abs().amax(1))
+        row_energy.append(energy.sum(1))
+        col_absmax = torch.maximum(col_absmax, block.abs().amax(0))
+        col_energy = col_energy + energy.sum(0)
+    std = float(np.sqrt(powers[0] / total))
+    outliers = sum(((block - mean).abs() > OUTLIER * std).sum().item() for block in blocks(weight))
+    absmax = float(col_absmax.max())
+    return Sketch(
+        rows=weight.shape[0],
+        cols=weight.shape[1],
+        mean=mean,
+        std=std,
+        absmax=absmax,
+        skewness=powers[1] / total / std**3 if std else 0.0,
+        kurtosis=powers[2] / total / std**4 - 3 if std else 0.0,
+        outlier_share=outliers / total,
+        row_absmax=torch.cat(row_absmax).float().numpy(),
+        col_absmax=col_absmax.float().numpy(),
+        row_energy=torch.cat(row_energy).float().numpy(),
+        col_energy=col_energy.float().numpy(),
+        histogram=histogram(weight, limit=min(absmax, 8 * std) or 1.0, bins=bins),
+    )
+
+
+def histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histogram:
+    """Counts of `weight` (any shape) in `bins` bins between −`limit` and `limit`."""
+    counts = np.zeros(bins, dtype=np.int64)
+    for block in blocks(weight.reshape(1, -1) if weight.ndim < 2 else weight):
+        counts += np.histogram(block.numpy(), bins=bins, range=(-limit, limit))[0]
+    return Histogram(counts, -limit, limit, weight.numel() - int(counts.sum()))
+
+
+def raster(weight: Tensor, *, height: int = 128, width: int = 256, signed: bool = False, window: Window | None = None) -> Raster:
+    """At most `height × width` cells, each the weight of largest magnitude: a mean would hide the outliers.
+
+    `window` is first row, last row, first column, last column of what is shown; the whole matrix by default.
+    """
+    check_matrix(weight)
+    top, bottom, left, right = window or (0, weight.shape[0] - 1, 0, weight.shape[1] - 1)
+    weight = weight[top : bottom + 1, left : right + 1]
+    check_matrix(weight)
+    rows, cols = weight.shape
+    row_step, col_step = -(-rows // height), -(-cols // width)
+    # whole cells only: a block of rows is a multiple of the cell's height
+    lines = [cells(block, row_step, col_step, signed) for block in blocks(weight, multiple=row_step)]
+    return Raster(torch.cat(lines).float().numpy(), rows, cols, row_step, col_step, signed, top, left)
+
+
+def cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:
+    """One value for each `row_step × col_step` weights of `block`; a ragged edge counts what is there."""
+    rows, cols = block.shape
+    tall, wide = -(-rows // row_step), -(-cols // col_step)
+    padded = block.new_zeros(tall * row_step, wide * col_step)
+    padded[:rows, :cols] = block
+    tiles = padded.view(tall, row_step, wide, col_step)
+    highest, lowest = tiles.amax((1, 3)), tiles.amin((1, 3))
+    if not signed:
+        return torch.maximum(highest, -lowest)
+    return torch.where(highest >= -lowest, highest, lowest)
+
+
+def row_levels(values: Tensor) -> Levels | None:
+    """The distinct values of one decoded row, or None when there are too many to draw."""
+    distinct = torch.unique(values).numpy()
+    if len(distinct) > MAX_LEVELS:
+        return None
+    return Levels(distinct, distinct, distinct, 1)
+
+
+def layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
+    """Typical levels of a packed layer over at most `groups` of its groups of weights.
+
+    None where levels do not exist in the model's own basis (a rotation, a sum) or are too many to draw.
+    """
+    node = packed
+    while node.format in ("permuted", ROUNDED):  # a permutation moves weights but keeps their values; rounding is of inputs
+        node = node.children[0]
+    span = node.facts.get("span")
+    if span is None or node.cols % span:
+        return None
+    decoded = reference.decode(node).reshape(-1, span)
+    decoded = decoded[:: -(-len(decoded) // groups)]
+    ordered = decoded.sort(1).values
+    fresh = torch.cat([torch.ones_like(ordered[:, :1], dtype=torch.bool), ordered.diff(dim=1) > 0], 1)
+    distinct = fresh.sum(1)
+    most = int(distinct.max())
+    if most > MAX_LEVELS:
+        return None
+    # groups that use every level; the others have gaps and their levels cannot be told apart
+    full = distinct == most
+    values = ordered[full][fresh[full]].view(-1, most).numpy()
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
+    return Levels(middle, low, high, len(decoded))
+
+
+def blocks(weight: Tensor, *, multiple: int = 1) -> Iterator[Tensor]:
+    """Row blocks of `weight` in float64 on the CPU, each a multiple of `multiple` rows but the last."""
+    rows = max(1, BLOCK // weight.shape[1] // multiple) * multiple
+    for start in range(0, weight.shape[0], rows):
+        yield weight[start : start + rows].detach().to("cpu", torch.float64)
+
+
+def check_matrix(weight: Tensor) -> None:
+    """Raise ShapeError unless `weight` is a matrix with at least one weight."""
+    if weight.ndim != 2 or 0 in weight.shape:
+        shape = list(weight.shape)
+        raise ShapeError(f"a weight of shape {shape} cannot be drawn; give a matrix [rows, cols] with both at least 1.")

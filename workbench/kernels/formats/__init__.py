@@ -1,0 +1,1 @@
+"""How quantized matrices are stored, and what they decode to."""

@@ -1,0 +1,171 @@
+"""Formats `binary-codebook` (of signs, as in BTC-LLM, arXiv 2506.12040) and `vector-codebook` (of numbers): an index a vector."""
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.errors import ShapeError
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.search.codeword_search import nearest_by_magnitude, numbers
+from workbench.registry import register
+
+PIECE = 1 << 14  # vectors compared with all codewords at a time
+MOST_ENTRIES = 1 << 16
+LONGEST_SIGNS, LONGEST_NUMBERS = 24, 64  # weights that a codeword stands for
+
+
+def index_width(entries: int) -> int:
+    """Bits of an index into `entries` codewords: ceil(log2 entries), at least 1."""
+    return max(1, math.ceil(math.log2(entries)))
+
+
+@register("format", "binary-codebook")
+class BinaryCodebook(Format):
+    """value = scale · column_scale · C[index] + mean; every index stands for `length` neighbouring signs of a row.
+
+    Facts: `length` v, `entries` c, `span` columns a group. Tensors: `index` (stream of max(1, ceil(log2 c)) bits,
+    `[rows, ceil(cols/v)]`), `codebook` (stream of 1 bit, `[c, v]`, 1 is +1; usually shared), `scale` fp16 `[rows, groups]`,
+    optional `column_scale` fp16 `[cols]`, optional `mean` fp16 `[rows, groups]`. Signs past the last column are ignored.
+    """
+
+    items: ClassVar = {
+        "index": "which codeword, one a vector of signs",
+        "codebook": "the codewords",
+        "scale": "magnitude, one a row and group",
+        "column_scale": "magnitude, one a column",
+        "mean": "offset, one a row and group",
+    }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        return codebook_facts(packed, LONGEST_SIGNS)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "index", index_stream(packed)
+        yield "codebook", code_stream(packed.facts["entries"] * packed.facts["length"], 1)
+        yield from scale_specs(packed)
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """scale · column_scale · C[index] + mean."""
+        check_unmasked(packed, mask)
+        value = magnitudes(packed) * signs(packed)
+        if "mean" in packed.tensors:
+            value += over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
+        return value
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The codeword that leaves the least squared error, for every vector."""
+        check_unmasked(packed, mask)
+        length, entries = packed.facts["length"], packed.facts["entries"]
+        if "mean" in packed.tensors:
+            target = target - over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
+        pull = torch.nn.functional.pad(magnitudes(packed) * target, (0, -packed.cols % length)).view(-1, length)
+        index = nearest_by_magnitude(pull, numbers(codewords(packed)))[0]
+        return with_codes(packed, "index", index, index_width(entries), None)
+
+
+@register("format", "vector-codebook")
+class VectorCodebook(Format):
+    """value = scale · C[index]; every index stands for `length` neighbouring weights of a row.
+
+    Facts: `length` v, `entries` c, `span` columns a group. Tensors: `index` as in `binary-codebook`, `codebook` fp16 `[c, v]`
+    (usually shared), `scale` fp16 `[rows, groups]`. Weights past the last column are ignored.
+    """
+
+    items: ClassVar = {
+        "index": "which codeword, one a vector of weights",
+        "codebook": "the codewords",
+        "scale": "magnitude, one a row and group",
+    }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        return codebook_facts(packed, LONGEST_NUMBERS)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        yield "index", index_stream(packed)
+        yield "codebook", finite_numbers(packed.facts["entries"], packed.facts["length"])
+        yield "scale", finite_numbers(packed.rows, group_count(packed))
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """scale · C[index]."""
+        check_unmasked(packed, mask)
+        return magnitudes(packed) * lookup(packed, packed.tensors["codebook"].to(torch.float32))
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The codeword that leaves the least squared error, for every vector; the last one of a row counts real columns only."""
+        check_unmasked(packed, mask)
+        length, book = packed.facts["length"], packed.tensors["codebook"].to(torch.float32)
+        short = (0, -packed.cols % length)
+        size = torch.nn.functional.pad(magnitudes(packed), short).view(-1, length)  # 0 past the last column
+        pull = torch.nn.functional.pad(magnitudes(packed) * target, short).view(-1, length)
+        pieces = zip(pull.split(PIECE), size.split(PIECE), strict=True)
+        index = torch.cat([(p @ book.mT - s.square() @ book.square().mT / 2).argmax(1) for p, s in pieces])
+        return with_codes(packed, "index", index, index_width(packed.facts["entries"]), None)
+
+
+def codebook_facts(packed: Packed, longest: int) -> Iterator[tuple[str, FactSpec]]:
+    """Vectors of up to `longest` weights, codewords and groups."""
+    yield "length", integer(1, longest)
+    yield "entries", integer(1, MOST_ENTRIES)
+    yield span_fact(packed)
+
+
+def index_stream(packed: Packed) -> TensorSpec:
+    """The index of each vector, which must be that of a codeword."""
+    entries = packed.facts["entries"]
+    return code_stream(packed.rows * -(-packed.cols // packed.facts["length"]), index_width(entries), entries)
+
+
+def scale_specs(packed: Packed) -> Iterator[tuple[str, TensorSpec]]:
+    """Scales, column scales and means of a format with one sign a weight."""
+    yield "scale", finite_numbers(packed.rows, group_count(packed))
+    yield "column_scale", finite_numbers(packed.cols, optional=True)
+    yield "mean", finite_numbers(packed.rows, group_count(packed), optional=True)
+
+
+def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
+    """Raise ShapeError where single weights are asked for."""
+    if mask is not None:
+        raise ShapeError(f"format {packed.format!r} stores whole vectors and cannot be masked; use it for the whole matrix.")
+
+
+def magnitudes(packed: Packed) -> Tensor:
+    """scale · column_scale, float32 `[rows, cols]`."""
+    scale = over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols)
+    return scale * packed.tensors["column_scale"].to(torch.float32) if "column_scale" in packed.tensors else scale
+
+
+def codewords(packed: Packed) -> Tensor:
+    """The codebook as ±1, float32 `[entries, length]`."""
+    entries, length = packed.facts["entries"], packed.facts["length"]
+    bits = bitpack.unpack(packed.tensors["codebook"], 1, entries * length)
+    return bits.view(entries, length).to(torch.float32) * 2 - 1
+
+
+def signs(packed: Packed) -> Tensor:
+    """C[index] as ±1, float32 `[rows, cols]`."""
+    return lookup(packed, codewords(packed))
+
+
+def lookup(packed: Packed, words: Tensor) -> Tensor:
+    """C[index] for the codebook `words [entries, length]`, `[rows, cols]`."""
+    segments = -(-packed.cols // packed.facts["length"])
+    index = bitpack.unpack(packed.tensors["index"], index_width(packed.facts["entries"]), packed.rows * segments)
+    return words[index].view(packed.rows, -1)[:, : packed.cols]

@@ -1,0 +1,107 @@
+"""Formats of single numbers: `dense` keeps the weights as they are, `uniform` stores integer codes on a regular grid."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.format import (
+    Format,
+    codes,
+    group_count,
+    only,
+    over_columns,
+    span_fact,
+    weights_in,
+    with_codes,
+)
+from workbench.kernels.formats.tensor_spec import FLOATS, FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.registry import register
+
+
+@register("format", "dense")
+class Dense(Format):
+    """Tensor `weight` in any floating type: `[rows, cols]`, or inside a mask only its own weights in row order, `[n]`."""
+
+    maskable: ClassVar = True
+    items: ClassVar = {"weight": "the weights, unchanged"}
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        shape = (packed.rows, packed.cols) if mask is None else (weights_in(packed, mask),)
+        yield "weight", finite_numbers(*shape, dtypes=FLOATS)
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """The weights, widened to float32."""
+        weight = packed.tensors["weight"].to(torch.float32)
+        if mask is None:
+            return weight
+        full = torch.zeros(packed.rows, packed.cols, device=weight.device)
+        full[mask] = weight
+        return full
+
+
+@register("format", "uniform")
+class Uniform(Format):
+    """value = scale · (code − zero), one scale and zero for each row and group of columns.
+
+    Facts: `bits` a code, `span` columns a group. Tensors: `codes` (stream of `bits`), `scale` fp16 `[rows, groups]`,
+    `zero` (stream of `bits`, `[rows, groups]`), or in its place `offset` fp16 `[rows, groups]`, which need not be a whole number;
+    without either the grid is symmetric, zero = 2^(bits−1).
+    """
+
+    maskable: ClassVar = True
+    items: ClassVar = {
+        "codes": "one integer a weight",
+        "scale": "step of the grid, one a group",
+        "zero": "code that stands for 0, one a group",
+        "offset": "number that stands for 0 among the codes, one a group",
+    }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "bits", integer(1, 8)
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        bits, groups = packed.facts["bits"], group_count(packed)
+        yield "codes", code_stream(weights_in(packed, mask), bits)
+        yield "scale", finite_numbers(packed.rows, groups)
+        yield "zero", code_stream(packed.rows * groups, bits, optional=True)
+        yield "offset", finite_numbers(packed.rows, groups, optional=True)
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """scale · (code − zero)."""
+        bits, span = packed.facts["bits"], packed.facts["span"]
+        scale = packed.tensors["scale"]
+        code = codes(packed, "codes", bits, mask)[0].to(torch.float32)
+        code -= cls.zeros(packed)
+        return only(mask, code.mul_(over_columns(scale, span, packed.cols)))
+
+    @classmethod
+    def zeros(cls, packed: Packed) -> Tensor:
+        """What is taken off each code: `[rows, cols]`, or one number for all."""
+        bits, span, scale = packed.facts["bits"], packed.facts["span"], packed.tensors["scale"]
+        if "offset" in packed.tensors:
+            return over_columns(packed.tensors["offset"], span, packed.cols)
+        if "zero" in packed.tensors:
+            zeros = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
+            return over_columns(zeros, span, packed.cols)
+        return torch.tensor(1 << (bits - 1))
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The nearest point of the grid."""
+        bits, span = packed.facts["bits"], packed.facts["span"]
+        step = over_columns(packed.tensors["scale"], span, packed.cols)
+        code = torch.round(target / torch.where(step == 0, 1.0, step) + cls.zeros(packed)).clamp(0, (1 << bits) - 1)
+        return with_codes(packed, "codes", code.to(torch.uint8), bits, mask)

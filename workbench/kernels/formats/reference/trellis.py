@@ -1,0 +1,87 @@
+"""Format `trellis`: values of states that share all but a few bits with their neighbours; no codebook is stored.
+
+A ring of T steps stores k bits a step. The state of a step is the last L bits stored up to it, and stands for V values that a
+hash of the state gives. Before the first step come the bits of the last (tail-biting), so stored bits alone say every state.
+
+    bits   … 1011 0010 0111 1100 …        k = 4
+    state       ‾‾‾‾‾‾‾‾‾‾‾‾‾‾            L = 12: the step that ends here, and the two before it
+
+QTIP (arXiv 2406.11235) has 1 or 2 weights a step and 256 of a tile in a ring; here V may be any number, which gives rates below
+one bit, and a ring runs down all rows of V neighbouring columns. The hash is this project's.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from workbench.errors import ShapeError
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.formats.trellis_code import states, values
+from workbench.kernels.search import viterbi
+from workbench.registry import register
+
+MOST_BITS, LONGEST, MOST_STATE = 16, 32, 16  # bits of a step, its columns, bits of a state
+
+
+@register("format", "trellis")
+class Trellis(Format):
+    """value = scale · values(state); see above.
+
+    Facts: `bits` k a step, `length` V columns a step, `state` L bits, `span` columns a group. Tensors: `path` (stream of k bits,
+    `[rows, ceil(cols/V)]`; the ring of a step's columns runs down the rows), `scale` fp16 `[rows, groups]`. Values past the last
+    column are ignored.
+
+    Value j of state s: x = s · V + j + 1, then for each (m, r) of HASH x ← x · m mod 2³² and x ← x xor ⌊x / 2^r⌋; the sum of the
+    four bytes of x, less 510, over √21845, which is close to normal.
+    """
+
+    paths: ClassVar = True
+    items: ClassVar = {
+        "path": "the newest bits of the state, for each row and step of columns",
+        "scale": "magnitude, one a row and group",
+    }
+
+    @classmethod
+    def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
+        """See `Format`."""
+        yield "bits", integer(1, MOST_BITS)
+        yield "length", integer(1, LONGEST)
+        yield "state", integer(packed.facts["bits"], MOST_STATE)
+        yield span_fact(packed)
+
+    @classmethod
+    def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
+        """See `Format`."""
+        steps = -(-packed.cols // packed.facts["length"])
+        yield "path", code_stream(packed.rows * steps, packed.facts["bits"])
+        yield "scale", finite_numbers(packed.rows, group_count(packed))
+
+    @classmethod
+    def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
+        """scale · values(state)."""
+        check_unmasked(packed, mask)
+        bits, length, state = (packed.facts[name] for name in ("bits", "length", "state"))
+        steps = -(-packed.cols // length)
+        codes = bitpack.unpack(packed.tensors["path"], bits, packed.rows * steps).view(packed.rows, steps)
+        words = values(state, length).to(codes.device)[states(codes, bits, state)].view(packed.rows, -1)
+        return over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols) * words[:, : packed.cols]
+
+    @classmethod
+    def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+        """The path that leaves the least squared error, for every ring."""
+        check_unmasked(packed, mask)
+        bits, length, state, span = (packed.facts[name] for name in ("bits", "length", "state", "span"))
+        groups = zip(target.split(span, 1), packed.tensors["scale"].float().unbind(1), strict=True)
+        codes = torch.cat([viterbi.nearest(w, scale, bits, length, state) for w, scale in groups], 1)
+        return with_codes(packed, "path", codes, bits, None)
+
+
+def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
+    """Raise ShapeError where single weights are asked for."""
+    if mask is not None:
+        raise ShapeError(f"format {packed.format!r} stores whole rings and cannot be masked; use it for the whole matrix.")

@@ -1,0 +1,1 @@
+"""What compiled loops need: cached compilation, SIMD instructions, threads."""

@@ -1,0 +1,93 @@
+"""The decorator of compiled loops: machine code is kept on disk, separately for each state of the sources.
+
+numba keeps what a function was compiled to until the function's own file changes, and does not see that a function it calls has
+changed in another file. Here loops are spread over files, so the name of the cache folder holds a digest of every folder that has compiled loops.
+"""
+
+import functools
+import hashlib
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import platformdirs
+
+KERNELS = Path(__file__).parents[1]
+COMPILED_FOLDERS = ("jit", "matmul/numba", "search/numba")  # below KERNELS; every module that uses `compiled` lies in one
+
+
+@functools.cache
+def place() -> str | None:
+    """Where machine code is kept: in NUMBA_CACHE_DIR, else beside the sources, else where this user keeps such things.
+
+    None, with a warning, where none of them can be written: then loops are compiled again in each process.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in COMPILED_FOLDERS for path in (KERNELS / folder).rglob("*.py")):
+        digest.update(path.read_bytes())
+    given: Any = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    beside = Path(__file__).parent / "__pycache__"
+    others = [beside, Path(platformdirs.user_cache_dir("quantization-workbench"))]
+    parent = next(filter(writable, [Path(given)] if given else others), None)
+    if parent is None:
+        warn_unkept("no folder for it can be written")
+        return None
+    return str(parent / f"kernels-{digest.hexdigest()[:16]}")
+
+
+@functools.cache
+def warn_unkept(why: str) -> None:
+    """Say, once, that machine code is not kept."""
+    message = f"compiled kernels are not kept ({why}), so each process compiles them again; NUMBA_CACHE_DIR names another folder."
+    warnings.warn(message, stacklevel=2)
+
+
+def writable(folder: Path) -> bool:
+    """Whether a file can be made there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """`numba.njit` without the interpreter's lock, with the machine code kept in `place()`."""
+    if function is None:
+        return functools.partial(compiled, **options)
+    dispatcher: Any = numba.njit(nogil=True, **options)(function)
+    if place() is None:
+        return dispatcher
+    before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = place()  # type: ignore[attr-defined]
+    try:
+        dispatcher.enable_caching()
+    finally:
+        numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+    keep_what_fits(dispatcher._cache)
+    return dispatcher
+
+
+def keep_what_fits(cache: Any) -> None:
+    """Let a full disk, or a file that cannot be read, cost a compilation and not the product: numba raises what it meets."""
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(*given: Any) -> Any:
+        try:
+            return load(*given)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            warn_unkept(f"{type(error).__name__}: {error}")
+            return None
+
+    def save_overload(*given: Any) -> None:
+        try:
+            save(*given)
+        except OSError as error:
+            warn_unkept(f"{error.strerror}")
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload

@@ -1,0 +1,49 @@
+"""How many threads compiled loops use, and that only one of them runs at a time."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numba
+import torch
+
+from workbench.errors import KernelError
+from workbench.kernels.jit import fork_guard
+
+WORTH_THREADS = 1 << 20  # weights from which on threads pay: a busy core holds all of them up
+
+_running = threading.Lock()  # numba's simplest thread pool aborts the process when two threads enter it
+
+
+def _after_fork() -> None:
+    global _running  # noqa: PLW0603 - the thread that held it does not exist in the child
+    _running = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def worth_threads(weights: int) -> bool:
+    """Whether a loop over so many weights should run in parallel here."""
+    return weights >= WORTH_THREADS and torch.get_num_threads() > 1 and not fork_guard.cut_off()
+
+
+@contextmanager
+def threads() -> Iterator[None]:
+    """Run one compiled parallel loop with as many threads as torch is set to use, at most as many as numba has started."""
+    if fork_guard.cut_off():
+        raise KernelError("compiled parallel loops cannot run in a forked process; start it with the method 'spawn'.")
+    fork_guard.start()
+    with _running:
+        wanted, before = torch.get_num_threads(), numba.get_num_threads()
+        own = min(wanted, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        if own != before:  # setting it takes as long as ten thousand weights
+            numba.set_num_threads(own)
+        torch.set_num_threads(wanted)  # starting numba's OpenMP pool sets the number that torch reads
+        try:
+            yield
+        finally:
+            if own != before:
+                numba.set_num_threads(before)

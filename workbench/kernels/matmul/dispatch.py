@@ -1,0 +1,116 @@
+"""Which backend multiplies with a stored matrix, and why each other one does not.
+
+Backends stand in one table, best first; the first that does not refuse is used. WORKBENCH_KERNELS=<name> forces one, and a
+forced backend that refuses is a KernelError: nothing falls back silently.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workbench import registry
+from workbench.errors import KernelError
+from workbench.kernels.forced_backend import VARIABLE, forced
+from workbench.kernels.formats import reference
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.rounding import rounded_bits
+from workbench.kernels.matmul.cuda import backend as cuda
+from workbench.kernels.matmul.numba import backend as numba
+from workbench.kernels.matmul.options import Mode, Product
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute x Wᵀ.
+
+    `refuses(packed, batch)` is one sentence, or None where it can run; `prepare(packed, mode)` makes what is done once for all
+    inputs. A backend of another device is one more folder beside `numba` and one more row in the table below.
+    """
+
+    name: str
+    reason: str
+    refuses: Callable[[Packed, int], str | None]
+    prepare: Callable[[Packed, Mode], Product]
+
+
+def runs_everything(packed: Packed, batch: int) -> None:
+    """The reference refuses nothing."""
+
+
+ONCE = Mode(cache="none")  # nothing is kept of what runs once
+
+BACKENDS = (
+    Backend(
+        "cuda",
+        "multiplies straight from the packed codes on the GPU: sums looked up for a few inputs, tensor cores for more",
+        cuda.refuses,
+        cuda.prepare,
+    ),
+    Backend(
+        "numba",
+        "multiplies straight from the packed codes, by looking sums up in tables; compiled for this CPU",
+        numba.refuses,
+        numba.prepare,
+    ),
+    Backend(
+        "reference",
+        "plain torch: decodes the matrix and multiplies; runs every format on every device",
+        runs_everything,
+        reference.prepare,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The backend that runs a stored matrix, why, and one sentence for each backend that does not."""
+
+    backend: str
+    reason: str
+    refused: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{self.backend}: {self.reason}", *(f"not {name}: {why}" for name, why in self.refused.items())]
+        return "\n".join(lines)
+
+
+def linear(x: Tensor, packed: Packed, bias: Tensor | None = None, mode: Mode = ONCE) -> Tensor:
+    """x Wᵀ + bias: `[..., cols]` to `[..., rows]` in the type of `x`, on the chosen backend; `PackedLinear` prepares once."""
+    y = choose(packed, batch_of(x, packed.cols))[0].prepare(packed, mode)(x)
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+def batch_of(x: Tensor, cols: int) -> int:
+    """How many inputs `[..., cols]` holds."""
+    return x.numel() // max(1, cols)  # a tensor's shape takes longer to ask for
+
+
+def explain(packed: Packed, batch: int = 1) -> Explanation:
+    """Which backend runs `packed` for `batch` inputs at a time, and why the others do not."""
+    backend, refused = choose(packed, batch)
+    reason = f"forced by {VARIABLE}; {backend.reason}" if forced() else backend.reason
+    if bits := rounded_bits(packed):
+        reason += f"; inputs are rounded to {bits} bits a token first, and multiplied as numbers, not as integers"
+    for other in BACKENDS:
+        if other is not backend and other.name not in refused:
+            refused[other.name] = (
+                other.refuses(packed, batch) or f"{backend.name} {'is forced' if forced() else 'comes first and can run it'}"
+            )
+    return Explanation(backend.name, reason, refused)
+
+
+def choose(packed: Packed, batch: int) -> tuple[Backend, dict[str, str]]:
+    """The backend to use, and the refusals met on the way; KernelError for a forced one that is unknown or refuses."""
+    named = forced()
+    if named and named not in {backend.name for backend in BACKENDS}:
+        raise KernelError(f"{VARIABLE}: {registry.unknown('backend', named, [backend.name for backend in BACKENDS])}")
+    refused: dict[str, str] = {}
+    for backend in BACKENDS:
+        if named and backend.name != named:
+            continue
+        why = backend.refuses(packed, batch)
+        if why is None:
+            return backend, refused
+        refused[backend.name] = why
+    raise KernelError(f"{VARIABLE}={named} cannot run format {packed.format!r}: {refused[str(named)]}")

@@ -1,0 +1,181 @@
+"""Products with a binary codebook that keep only indices: the codewords of 64 rows are looked up anew at each call.
+
+Indices are packed to the bit. Those of one vector of columns and 64 rows (in the order of `sign_matmul.py`) lie together: of each index
+first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `vectors.field`. `words[k]` has bit j set where sign j
+of codeword k is +1.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from workbench.kernels.jit.borrowed_arrays import borrowed
+from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.simd import (
+    chosen,
+    drop,
+    field_1,
+    field_2,
+    field_4,
+    field_8,
+    load_codes,
+    merge,
+    no_codes,
+    prefetch,
+    store_codes,
+    store_low_bytes,
+    store_pairs,
+)
+from workbench.kernels.matmul.numba.lut import tables
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE, Matrix, stripes
+from workbench.kernels.matmul.numba.lut.tables import Tables
+
+HALF = 16  # columns of half a word of `vnni_sums.py`, and the most that a codeword has
+AHEAD = 2048  # bytes to ask the memory for in advance
+TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
+
+
+@compiled
+def indices(stream: np.ndarray, at: int, width: int, found: np.ndarray) -> None:
+    """64 indices for each vector of columns, `found [vectors · 64]`; field by field, for all vectors."""
+    apart, have = 8 * width, 0
+    vectors = len(found) // STRIPE
+    for k in range(vectors):
+        prefetch(stream, at + AHEAD + k * apart)
+        store_codes(found, STRIPE * k, field_8(stream, at + k * apart) if width >= 8 else no_codes())
+    if width >= 8:
+        at, have = at + 64, 8
+    if width == 16:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_8(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+    if width & 4:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_4(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+        at, have = at + 32, have + 4
+    if width & 2:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_2(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+        at, have = at + 16, have + 2
+    if width & 1:
+        for k in range(vectors):
+            codes = merge(load_codes(found, STRIPE * k), field_1(stream, at + k * apart), have)
+            store_codes(found, STRIPE * k, codes)
+
+
+@compiled(inline="always")
+def store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs: np.ndarray) -> None:
+    """16 columns of a stripe in the order of `sign_matmul.py`; four steps abreast wait in `columns` for the next 16."""
+    at = 2 * STRIPE * number
+    if abreast == 1:
+        store_low_bytes(signs, at, codes)
+        if at + STRIPE < len(signs):
+            store_low_bytes(signs, at + STRIPE, drop(codes, 8))
+    elif number % 2 == 0:
+        store_codes(columns, 0, codes)
+    else:
+        store_pairs(signs, at - 2 * STRIPE, load_codes(columns, 0), codes)
+
+
+@compiled
+def decode(
+    stream: np.ndarray, at: int, width: int, vectors: int, words: np.ndarray, length: int, abreast: int, signs_: np.ndarray
+) -> None:
+    """The signs of a stripe, in the order of `sign_matmul.py`, from the indices of so many vectors of columns that begin at `at`."""
+    room = np.empty(STRIPE * (TOGETHER + 1), np.uint16)
+    signs, found, columns = borrowed(signs_), borrowed(room[STRIPE:]), borrowed(room[:STRIPE])
+    halves = -(-len(signs) // (2 * STRIPE))
+    waiting, have, done = no_codes(), 0, 0  # signs of the 16 columns that are not complete yet
+    for first in range(0, vectors, TOGETHER):
+        count = min(TOGETHER, vectors - first)
+        indices(stream, at, width, found[: STRIPE * count])
+        at += 8 * width * count
+        for k in range(count):
+            codes, over = chosen(words, found, STRIPE * k), have + length - HALF
+            waiting = merge(waiting, codes, have)
+            have += length
+            if over >= 0 and done < halves:
+                store_half(waiting, done, abreast, columns, signs)
+                waiting, have, done = drop(codes, length - over) if over > 0 else no_codes(), over, done + 1
+    for number in range(done, halves):
+        store_half(waiting, number, abreast, columns, signs)
+        waiting = no_codes()
+
+
+@compiled
+def stripe(
+    stream: np.ndarray,
+    width: int,
+    vectors: int,
+    words: np.ndarray,
+    length: int,
+    m: Matrix,
+    t: Tables,
+    number: int,
+    y: np.ndarray,
+) -> None:
+    """64 rows of the product; the signs of `m` are not there."""
+    steps = m.edges[-1]
+    groups = (steps + m.span - 1) // m.span
+    signs = np.empty(STRIPE * steps, np.uint8)
+    decode(stream, number * vectors * 8 * width, width, vectors, words, length, t.abreast, signs)
+    rows = slice(STRIPE * groups * number, STRIPE * groups * (number + 1))
+    mean = m.mean[rows] if len(m.mean) > 0 else m.mean
+    own = Matrix(signs, m.scale[rows], mean, m.zero, m.edges, m.planes, m.joined, m.span)
+    stripes(own, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
+
+
+@compiled
+def serial(
+    x: np.ndarray,
+    column: np.ndarray,
+    stream: np.ndarray,
+    width: int,
+    vectors: int,
+    words: np.ndarray,
+    length: int,
+    scale: np.ndarray,
+    mean: np.ndarray,
+    zero: np.ndarray,
+    edges: np.ndarray,
+    span: int,
+    abreast: int,
+    digits: int,
+    y: np.ndarray,
+) -> None:
+    """The product on this thread alone; see `parallel`."""
+    t = tables.make(x, column, edges, span, digits, abreast)
+    m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
+    for number in range((y.shape[1] + STRIPE - 1) // STRIPE):
+        stripe(stream, width, vectors, words, length, m, t, number, y)
+
+
+@compiled(parallel=True)
+def parallel(
+    x: np.ndarray,
+    column: np.ndarray,
+    stream: np.ndarray,
+    width: int,
+    vectors: int,
+    words: np.ndarray,
+    length: int,
+    scale: np.ndarray,
+    mean: np.ndarray,
+    zero: np.ndarray,
+    edges: np.ndarray,
+    span: int,
+    abreast: int,
+    digits: int,
+    y: np.ndarray,
+) -> None:
+    """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `signs.Matrix` and `tables.make`."""
+    made = tables.make(x, column, edges, span, digits, abreast)
+    # numba cannot carry a named tuple into a parallel loop
+    table, first, start, unit, sums, norm, each = made[:7]
+    for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
+        t = Tables(table, first, start, unit, sums, norm, each, digits, abreast)
+        m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
+        stripe(stream, width, vectors, words, length, m, t, number, y)

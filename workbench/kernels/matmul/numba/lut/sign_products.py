@@ -1,0 +1,131 @@
+"""Products with sign planes, held as signs or as indices of codewords: looked up, or for many inputs by way of tiles."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.kernels.jit.simd import INSTRUCTION
+from workbench.kernels.jit.threads import threads, worth_threads
+from workbench.kernels.matmul.numba.lut import codeword_matmul, dense_tiles, sign_matmul
+from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE, Indices, Stripes
+from workbench.kernels.matmul.options import Precision
+
+# planes up to which looking up is faster than multiplying in float32 however many inputs there are, and for more planes the
+# inputs from which on it pays to decode a tile and multiply; measured at 2048 × 2048
+FEW_PLANES = {"avx512vnni": 8, "avx512bw": 5, "avx2": 3, "portable": 0}
+MANY_INPUTS = {"avx512vnni": 256, "avx512bw": 256, "avx2": 192, "portable": 8}
+TILE = 1 << 20  # weights of a tile
+DIGITS = {"fast": 1, "exact": 2}
+
+
+def many_inputs(planes: int) -> float:
+    """The number of inputs from which on tiles and a matrix product are faster than looking sums up."""
+    return inf if planes <= FEW_PLANES[INSTRUCTION] else MANY_INPUTS[INSTRUCTION]
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Sign planes or codes, in stripes; `factor` is applied to the result."""
+
+    stripes: Stripes
+    precision: Precision
+    factor: float = 1.0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stripes."""
+        return self.stripes.bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ for float32 `x [n, cols]`."""
+        given = x.numpy()  # asking a tensor for its length takes as long as a thousand weights
+        y = self.tiled(x) if len(given) >= self.many_inputs else self.looked_up(given)
+        return y if self.factor == 1 else y.mul_(self.factor)
+
+    def looked_up(self, x: np.ndarray) -> Tensor:
+        """Sums of inputs, looked up by their signs."""
+        y = np.empty((len(x), self.stripes.rows), np.float32)
+        if worth_threads(y.size * self.stripes.cols):
+            with threads():
+                self.loops[1](x, *self.given, y)
+        else:
+            self.loops[0](x, *self.given, y)
+        return torch.from_numpy(y)
+
+    @cached_property
+    def many_inputs(self) -> float:
+        """From how many inputs on it pays to decode tiles."""
+        return many_inputs(self.stripes.planes)
+
+    @cached_property
+    def loops(self) -> Any:
+        """The compiled loop of one thread and that of all threads."""
+        return sign_matmul.serial, sign_matmul.parallel
+
+    @cached_property
+    def given(self) -> Any:
+        """What the loops take between inputs and outputs; see `signs.parallel`."""
+        s = self.stripes
+        return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, s.abreast, DIGITS[self.precision]
+
+    def tiled(self, x: Tensor) -> Tensor:
+        """Rows decoded to float32, a tile at a time."""
+        s = self.stripes
+        y = torch.empty(len(x), s.rows)
+        count, each = -(-s.rows // STRIPE), max(1, TILE // (STRIPE * s.cols))
+        for first in range(0, count, each):
+            last = min(first + each, count)
+            together = worth_threads(STRIPE * (last - first) * s.cols)
+            with threads() if together else nullcontext():
+                weight = dense_tiles.tile(
+                    self.part(first, last), dense_tiles.expand_parallel if together else dense_tiles.expand_serial
+                )
+            rows = slice(STRIPE * first, min(STRIPE * last, s.rows))
+            torch.mm(x, torch.from_numpy(weight)[: rows.stop - rows.start].mT, out=y[:, rows])
+        return y
+
+    def part(self, first: int, last: int) -> Stripes:
+        """Some of the stripes."""
+        return self.stripes.part(first, last)
+
+
+@dataclass(frozen=True)
+class Codewords(Signs):
+    """Indices into a binary codebook: fewer bytes than signs where an index is shorter than its vector, and slower."""
+
+    indices: Indices = None  # type: ignore[assignment]  # fields with defaults come before it
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of indices, codewords and scales."""
+        return self.stripes.bytes + self.indices.bytes
+
+    @cached_property
+    def loops(self) -> Any:
+        """The compiled loop of one thread and that of all threads."""
+        return codeword_matmul.serial, codeword_matmul.parallel
+
+    @cached_property
+    def given(self) -> Any:
+        """What the loops take between inputs and outputs; see `codewords.parallel`."""
+        s, i = self.stripes, self.indices
+        digits = DIGITS[self.precision]
+        coded = i.stream, i.width, i.vectors, i.words, i.length
+        return s.column, *coded, s.scale, s.mean, s.zero, s.edges, s.span, s.abreast, digits
+
+    def part(self, first: int, last: int) -> Stripes:
+        """Some of the stripes, with the signs that their indices stand for."""
+        i, steps = self.indices, int(self.stripes.edges[-1])
+        each = i.vectors * 8 * i.width
+        decoded = np.empty((last - first, steps * STRIPE), np.uint8)
+        for number in range(first, last):
+            codeword_matmul.decode(
+                i.stream, number * each, i.width, i.vectors, i.words, i.length, self.stripes.abreast, decoded[number - first]
+            )
+        return replace(self.stripes.part(first, last), signs=decoded.reshape(-1))

@@ -1,0 +1,281 @@
+"""From stored bits to stripes: the order in which `sign_matmul.py` reads signs, scales and offsets. Plain numpy."""
+
+import itertools
+import mmap
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.kernels.formats import bitpack
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference import codebook, parity, ternary
+from workbench.kernels.formats.reference.format import codes
+from workbench.kernels.jit.simd import DOTS
+from workbench.kernels.matmul.numba.lut import vnni_sums
+from workbench.kernels.matmul.numba.supported import STEP
+
+STRIPE = 64  # rows of a stripe
+CHUNK = 512  # steps that share the scale of their tables, at most
+WORD_STEPS = vnni_sums.WORD if DOTS else 1  # steps whose tables lie side by side
+LARGE_PAGE = 2 << 20
+JOINED = 4  # planes of a binary code that are added up before they are scaled
+WORD = 65535  # the largest sum that fits the 16 bits of `pshufb_sums.py`
+STEP_SUM = 510  # the most that a step adds to it; the highest of n joined planes 2^(n−1) times as much
+
+
+@dataclass(frozen=True)
+class Indices:
+    """What stands for the signs of a matrix in `codeword_matmul.py`: of each row `vectors` indices of `width` bits, one for `length`
+    columns."""
+
+    stream: np.ndarray
+    words: np.ndarray
+    width: int
+    vectors: int
+    length: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of indices and codewords."""
+        return self.stream.nbytes + self.words.nbytes
+
+
+@dataclass(frozen=True)
+class Stripes:
+    """A matrix `[rows, cols]` as the compiled loops read it; see `signs.Matrix` for its arrays."""
+
+    rows: int
+    cols: int
+    signs: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    zero: np.ndarray
+    edges: np.ndarray
+    column: np.ndarray
+    planes: int
+    joined: int
+    span: int
+    abreast: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+    def part(self, first: int, last: int) -> "Stripes":
+        """The stripes from `first` to `last`; their last rows may be there only to fill them."""
+        count = -(-self.rows // STRIPE)
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            each = len(values) // count
+            return values[first * each : last * each]
+
+        parts: dict[str, Any] = {name: cut(getattr(self, name)) for name in ("signs", "scale", "mean", "zero")}
+        return replace(self, rows=STRIPE * (last - first), **parts)
+
+
+def of_planes(packed: Packed, mask: Tensor | None = None) -> Stripes:
+    """Format `planes`.
+
+    Of signs stored inside a mask the others are arbitrary: the mask must be the same for all rows, and their inputs zero.
+    """
+    count, scale = packed.facts["planes"], packed.tensors["scale"]
+    signs = plane_bytes(packed, count) if mask is None else packed_bytes(codes(packed, "signs", 1, mask, count).bool())
+    return striped(packed, signs, scale, mean=packed.tensors.get("mean"), column=packed.tensors.get("column_scale"))
+
+
+def of_masked_planes(packed: Packed, mask: Tensor) -> Stripes:
+    """Twice the matrix of `planes` inside a mask; twice, since a fp16 scale cannot always be halved.
+
+    Every plane becomes two, which agree where the mask is true and cancel elsewhere (so two planes hold a ternary matrix); a mean
+    becomes a plane and a mean.
+    """
+    count, scale = packed.facts["planes"], packed.tensors["scale"]
+    mean, column = packed.tensors.get("mean"), packed.tensors.get("column_scale")
+    positive = codes(packed, "signs", 1, mask, count).bool()
+    signs = torch.stack([positive | ~mask, positive & mask], 1).flatten(0, 1)
+    scale = scale.repeat_interleave(2, 0)
+    column = None if column is None else column.repeat_interleave(2, 0)
+    if mean is not None:
+        signs, scale = torch.cat([signs, mask[None]]), torch.cat([scale, mean[None]])
+        column = None if column is None else torch.cat([column, torch.ones_like(column[:1])])
+    return striped(packed, packed_bytes(signs), scale, mean=mean, column=column)
+
+
+def of_trits(packed: Packed, mask: Tensor | None = None) -> Stripes:
+    """Twice the matrix of `ternary`: every plane becomes two, which agree where a trit is not 0."""
+    trits = ternary.trits(packed, mask)
+    signs = torch.stack([trits >= 0, trits > 0], 1).flatten(0, 1)
+    return striped(packed, packed_bytes(signs), packed.tensors["scale"].repeat_interleave(2, 0))
+
+
+def of_codes(packed: Packed, mask: Tensor | None = None) -> Stripes:
+    """Format `uniform`: a plane for each bit, the highest first; outside a mask the code is that of 0."""
+    bits, scale = packed.facts["bits"], packed.tensors["scale"]
+    if "zero" in packed.tensors:
+        zero = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
+    else:
+        zero = torch.full_like(scale, 1 << (bits - 1), dtype=torch.int32)
+    code = codes(packed, "codes", bits, mask)[0].to(torch.uint8)
+    if mask is not None:
+        spread = zero.to(torch.uint8).repeat_interleave(packed.facts["span"], 1)[:, : packed.cols]
+        code = torch.where(mask, code, spread)
+    signs = np.concatenate([packed_bytes((code >> bit & 1)[None].bool()) for bit in reversed(range(bits))])
+    return striped(packed, signs, scale[None], zero=zero)
+
+
+def of_codebook(packed: Packed) -> Stripes:
+    """Format `binary-codebook`, its signs looked up once."""
+    index, words = vectors(packed)
+    positive = words[index].view(1, packed.rows, -1)[..., : packed.cols].bool()
+    return striped(packed, packed_bytes(positive), **magnitudes(packed))
+
+
+def of_parity(packed: Packed) -> Stripes:
+    """Format `parity-signs`, the signs that follow from others filled in once."""
+    return striped(packed, packed_bytes(~parity.negative(packed)[None]), **magnitudes(packed))
+
+
+def without_signs(packed: Packed) -> Stripes:
+    """Format `binary-codebook` without its signs, for which `indices_of` stands."""
+    nothing = np.zeros((1, 0, -(-packed.cols // STEP)), np.uint8)
+    return striped(packed, nothing, **magnitudes(packed))
+
+
+def indices_of(packed: Packed) -> Indices:
+    """The indices of `binary-codebook`, packed to the bit in the order of stripes, and its codewords."""
+    index, words = vectors(packed)
+    length, width = words.shape[1], codebook.index_width(len(words))
+    full = np.pad(index.numpy().reshape(packed.rows, -1), ((0, -packed.rows % STRIPE), (0, 0)))
+    lanes = full.reshape(-1, STRIPE, full.shape[1]).transpose(0, 2, 1)
+    if steps_abreast(packed) == 1:  # row r of a stripe beside row 32 + r
+        lanes = lanes.reshape(*lanes.shape[:2], 2, STRIPE // 2).swapaxes(2, 3).reshape(lanes.shape)
+    fields, have = [], 0
+    for bits in [8] * (width // 8) + [bits for bits in (4, 2, 1) if width & bits]:
+        parts = (lanes >> have & (1 << bits) - 1).astype(np.uint8).reshape(*lanes.shape[:2], -1, 8 * bits)
+        fields.append(np.bitwise_or.reduce(parts << (bits * np.arange(parts.shape[2], dtype=np.uint8))[:, None], axis=2))
+        have += bits
+    stream = np.concatenate(fields, -1)
+    place = room(stream.size)
+    place[:] = stream.reshape(-1)
+    number = (words.to(torch.int64) << torch.arange(length)).sum(1).numpy().astype(np.uint16)
+    every = np.pad(number, (0, (1 << width) - len(number)))  # so that no index leads out of it
+    return Indices(place, every, width, full.shape[1], length)
+
+
+def vectors(packed: Packed) -> tuple[Tensor, Tensor]:
+    """The index of every vector of columns, row by row, and the codewords as bits, uint8 `[entries, length]`."""
+    entries, length = packed.facts["entries"], packed.facts["length"]
+    words = bitpack.unpack(packed.tensors["codebook"], 1, entries * length).view(entries, length).to(torch.uint8)
+    count = packed.rows * -(-packed.cols // length)
+    return bitpack.unpack(packed.tensors["index"], codebook.index_width(entries), count), words
+
+
+def magnitudes(packed: Packed) -> dict[str, Any]:
+    """Scales, means and column scales of a format with one sign a weight as those of one plane."""
+    column = packed.tensors.get("column_scale")
+    own = None if column is None else column[None]
+    return {"scale": packed.tensors["scale"][None], "mean": packed.tensors.get("mean"), "column": own}
+
+
+def striped(
+    packed: Packed,
+    signs: np.ndarray,
+    scale: Tensor,
+    *,
+    mean: Tensor | None = None,
+    zero: Tensor | None = None,
+    column: Tensor | None = None,
+) -> Stripes:
+    """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes; `zero` is there for codes only."""
+    steps, span, joined = signs.shape[2], steps_of_group(packed), 1 if zero is None else JOINED
+    abreast = steps_abreast(packed)
+    edges = chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(len(signs), joined), abreast)
+    empty = np.zeros(0, np.uint16)
+    return Stripes(
+        packed.rows,
+        packed.cols,
+        sign_stream(signs, edges, abreast) if signs.size else np.zeros(0, np.uint8),
+        half_stream(scale),
+        empty if mean is None else half_stream(mean[None]),
+        np.zeros(0, np.uint8) if zero is None else row_stream(zero[None].numpy().astype(np.uint8)),
+        edges,
+        np.zeros((0, 0), np.float32) if column is None else column.to(torch.float32).numpy(),
+        len(signs),
+        joined,
+        -(-span // abreast) * abreast,
+        abreast,
+    )
+
+
+def plane_bytes(packed: Packed, planes: int) -> np.ndarray:
+    """The stored signs as bytes `[planes, rows, steps]`; they are such bytes already where rows end on one."""
+    if packed.cols % STEP == 0:
+        return packed.tensors["signs"].numpy().reshape(planes, packed.rows, -1)
+    return packed_bytes(codes(packed, "signs", 1, None, planes).bool())
+
+
+def packed_bytes(positive: Tensor) -> np.ndarray:
+    """Signs `[planes, rows, cols]` as bytes; the last byte of a row is filled up with zeros."""
+    return np.packbits(positive.numpy(), axis=2, bitorder="little")
+
+
+def steps_abreast(packed: Packed) -> int:
+    """Steps whose tables lie side by side: more than one where this processor can, and groups consist of words of them."""
+    span = steps_of_group(packed)
+    return 1 if span < -(-packed.cols // STEP) and span % WORD_STEPS else WORD_STEPS
+
+
+def steps_of_group(packed: Packed) -> int:
+    """Steps of a group; a group as wide as the row holds all of them."""
+    return -(-min(packed.facts["span"], packed.cols) // STEP)
+
+
+def chunk_edges(steps: int, span: int, joined: int, abreast: int) -> np.ndarray:
+    """Where chunks begin and where the last one ends: no chunk is in two groups, or so long that its sums overflow."""
+    longest = CHUNK if abreast > 1 else min(CHUNK, WORD // (STEP_SUM * ((1 << joined) - 1)))
+    longest = 1 << (longest.bit_length() - 1)
+    starts = [start for group in range(0, steps, span) for start in range(group, min(group + span, steps), longest)]
+    return np.array([*starts, steps], np.int32)
+
+
+def sign_stream(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarray:
+    """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, in the order of `pshufb_sums.py` or of `vnni_sums.py`."""
+    planes, rows, steps = signs.shape
+    full = np.pad(signs, ((0, 0), (0, -rows % STRIPE), (0, edges[-1] - steps)))
+    stripes = full.reshape(planes, -1, STRIPE, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)
+    if abreast == 1:  # row r of a stripe beside row 32 + r
+        stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE // 2).swapaxes(3, 4)
+    stream = room(stripes.size).reshape(len(stripes), -1)
+    for begin, end in itertools.pairwise(edges):
+        place = slice(begin * planes * STRIPE, end * planes * STRIPE)
+        stream[:, place] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
+    return stream.reshape(-1)
+
+
+def room(size: int) -> np.ndarray:
+    """So many bytes that begin on a page; on large pages, where there are such, from half of one on.
+
+    A stream from memory stops at the end of each page of 4 kB to look the next one up.
+    """
+    anonymous = mmap.mmap(-1, max(1, size) + LARGE_PAGE)
+    start = -np.frombuffer(anonymous, np.uint8).ctypes.data % LARGE_PAGE
+    if size >= LARGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
+        anonymous.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(anonymous, np.uint8, size, start)
+
+
+def half_stream(values: Tensor) -> np.ndarray:
+    """fp16 values `[kinds, rows, groups]` as bits in the order of `row_stream`."""
+    return row_stream(values.view(torch.int16).numpy().view(np.uint16))
+
+
+def row_stream(values: np.ndarray) -> np.ndarray:
+    """Values `[kinds, rows, groups]` as `[stripe][group][kind][64]`."""
+    kinds, rows, groups = values.shape
+    full = np.pad(values, ((0, 0), (0, -rows % STRIPE), (0, 0)))
+    return np.ascontiguousarray(full.reshape(kinds, -1, STRIPE, groups).transpose(1, 3, 0, 2)).reshape(-1)

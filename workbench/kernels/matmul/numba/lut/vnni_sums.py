@@ -1,0 +1,151 @@
+"""Sums of inputs by signs on processors with AVX-512, VBMI and VNNI: four steps of 64 rows at a time, for one input or four.
+
+The 32 signs of a row and four steps are a word; 16 rows fill a vector. The tables of four steps lie side by side in a vector too,
+so that one instruction looks up half of every byte of 16 words (`vpermb`: two more bits of an index say which of the tables).
+Another one multiplies all bytes by what a digit counts and adds the four of each word to 32 bits (`vpdpbusd`). Low digits of both
+halves of a byte are added before that, as they fit a byte, and high ones are not: for 512 signs two look-ups and two additions,
+where `pshufb_sums.py` takes two and four, and a shift. Half bytes made ready once serve four inputs.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.simd import BYTES, FLOAT, I32, I64, Vector, address, declared, fetch, operation, prefetch, splat
+
+TOGETHER = 4  # inputs
+WORD = 4  # bytes and steps of a word
+VECTOR = 64  # bytes of 16 words, and of four tables
+PARTS = 4  # vectors of the words of a stripe
+STRIPE = PARTS * VECTOR
+AHEAD = 4096  # bytes to ask the memory for in advance
+SUMS = ir.VectorType(I32, 16)
+TABLE = ir.Constant(BYTES, [16 * (lane % WORD) for lane in range(VECTOR)])  # where the table of a byte begins
+COUNTS = (-1, -128)  # what low and high digits count; 128 is too much for 8 bits, so sums are taken negative
+
+SumsOfOne = Vector("SumsOfOne", ir.ArrayType(SUMS, PARTS))
+SumsOfFour = Vector("SumsOfFour", ir.ArrayType(SUMS, PARTS * TOGETHER))
+
+
+def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any, digits: int) -> Any:
+    """Sums with those of a word of each row of a stripe, for all inputs; the tables of two inputs are `apart` bytes apart."""
+    look_up = declared(b, "llvm.x86.avx512.permvar.qi.512", BYTES, [BYTES, BYTES])
+    dot = declared(b, "llvm.x86.avx512.vpdpbusd.512", SUMS, [SUMS] * 3)
+    halves = []
+    for part in range(PARTS):
+        signs_here = fetch(b, signs, b.add(at, I64(VECTOR * part)), BYTES)
+        both = b.and_(signs_here, splat(BYTES, 15)), b.lshr(signs_here, splat(BYTES, 4))
+        halves.append([b.or_(half, TABLE) for half in both])
+    for i in range(sums.type.count // PARTS):
+        for digit in range(digits):
+            place = b.add(b.add(to, b.mul(apart, I64(i))), I64(2 * VECTOR * digit))
+            tables = fetch(b, table, place, BYTES), fetch(b, table, b.add(place, I64(VECTOR)), BYTES)
+            for part in range(PARTS):
+                found = [b.call(look_up, pair) for pair in zip(tables, halves[part], strict=True)]
+                number, count = PARTS * i + part, b.bitcast(splat(BYTES, COUNTS[digit]), SUMS)
+                total = b.extract_value(sums, number)
+                for bytes_ in found if digit else [b.add(*found)]:
+                    total = b.call(dot, [total, b.bitcast(bytes_, SUMS), count])
+                sums = b.insert_value(sums, total, number)
+    return sums
+
+
+def twice(b: Any, sums: Any) -> Any:
+    """2 · sums."""
+    for number in range(sums.type.count):
+        one = b.extract_value(sums, number)
+        sums = b.insert_value(sums, b.add(one, one), number)
+    return sums
+
+
+def write(b: Any, data: Any, sums: Any) -> None:
+    """−sums as floats, 64 rows of each input."""
+    kind = ir.VectorType(FLOAT, SUMS.count)
+    for number in range(sums.type.count):
+        positive = b.sitofp(b.neg(b.extract_value(sums, number)), kind)
+        b.store(positive, address(b, data, I64(SUMS.count * number), kind), align=1)
+
+
+def none(inputs: int) -> ir.Constant:
+    """Sums of nothing."""
+    return ir.Constant(ir.ArrayType(SUMS, PARTS * inputs), [splat(SUMS, 0)] * (PARTS * inputs))
+
+
+none_of_one = operation("none_of_one", SumsOfOne, lambda _: none(1))
+none_of_four = operation("none_of_four", SumsOfFour, lambda _: none(TOGETHER))
+fast_of_one = operation("fast_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 1))
+exact_of_one = operation("exact_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 2))
+fast_of_four = operation(
+    "fast_of_four", SumsOfFour, lambda b, v, signs, at, table, to, apart: add(b, v, signs, at, table, to, apart, 1)
+)
+exact_of_four = operation(
+    "exact_of_four", SumsOfFour, lambda b, v, signs, at, table, to, apart: add(b, v, signs, at, table, to, apart, 2)
+)
+twice_one = operation("twice_one", SumsOfOne, twice)
+twice_four = operation("twice_four", SumsOfFour, twice)
+write_sums = operation("write_sums", types.void, write)
+
+
+@compiled
+def ask(signs: np.ndarray, at: int) -> None:
+    """Ask the memory for words in advance."""
+    for line in range(0, STRIPE, VECTOR):
+        prefetch(signs, at + AHEAD + line)
+
+
+@compiled
+def one(
+    signs: np.ndarray,
+    at: int,
+    plane_bytes: int,
+    planes: int,
+    table: np.ndarray,
+    to: int,
+    steps: int,
+    digits: int,
+    sums: np.ndarray,
+) -> None:
+    """Write the sums of a stripe over some steps of planes, each of which counts half the one before, to `sums [64]`."""
+    found = none_of_one()
+    for plane in range(planes):
+        found = twice_one(found)
+        here, tables = at + plane * plane_bytes, to
+        for _ in range(steps // WORD):
+            ask(signs, here)
+            if digits == 1:
+                found = fast_of_one(found, signs, here, table, tables)
+            else:
+                found = exact_of_one(found, signs, here, table, tables)
+            here, tables = here + STRIPE, tables + 2 * VECTOR * digits
+    write_sums(sums, found)
+
+
+@compiled
+def four(
+    signs: np.ndarray,
+    at: int,
+    plane_bytes: int,
+    planes: int,
+    table: np.ndarray,
+    to: int,
+    apart: int,
+    steps: int,
+    digits: int,
+    sums: np.ndarray,
+) -> None:
+    """The same for four inputs, whose tables are `apart` bytes apart, to `sums [4 · 64]`."""
+    found = none_of_four()
+    for plane in range(planes):
+        found = twice_four(found)
+        here, tables = at + plane * plane_bytes, to
+        for _ in range(steps // WORD):
+            ask(signs, here)
+            if digits == 1:
+                found = fast_of_four(found, signs, here, table, tables, apart)
+            else:
+                found = exact_of_four(found, signs, here, table, tables, apart)
+            here, tables = here + STRIPE, tables + 2 * VECTOR * digits
+    write_sums(sums, found)

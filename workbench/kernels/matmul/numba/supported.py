@@ -1,0 +1,42 @@
+"""Which stored formats run on the CPU's compiled loops, and why any other does not."""
+
+from workbench.kernels.formats.packed import Packed
+
+AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
+CODED = ("planes", "uniform", "ternary", "binary-codebook", "parity-signs")
+WORDS = ("vector-codebook", "trellis")
+WHOLE = ("binary-factors", "low-rank", "zero", *WORDS)
+LONGEST = 32  # numbers of a word
+REAL_ZEROS = "it has no kernel for codes whose zero is not one of them"
+STEP = 8  # columns of a byte of signs
+
+
+def refuses(packed: Packed, _batch: int) -> str | None:
+    """Why a tree is not run here, as one sentence, or None; any number of inputs can be."""
+    for _, node in packed.walk():
+        for tensor in node.tensors.values():
+            if tensor.device.type != "cpu":
+                return f"it runs on the CPU, and the stored tensors are on {tensor.device}"
+    return unfit(packed)
+
+
+def unfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
+    """Why a stored matrix cannot be run here, or None."""
+    if packed.format in AROUND and not inside_mask:
+        return next((why for child in packed.children if (why := unfit(child))), None)
+    if packed.format == "masked":
+        return next((why for child in packed.children if (why := unfit(child, inside_mask=True))), None)
+    if packed.format in CODED:
+        return REAL_ZEROS if "offset" in packed.tensors else misaligned(packed)
+    if packed.format in WORDS and packed.facts["length"] > LONGEST:
+        return f"words of {packed.facts['length']} numbers are longer than {LONGEST}"
+    known = ("dense", "zero") if inside_mask else WHOLE
+    return None if packed.format in known else f"it has no kernel for format {packed.format!r}"
+
+
+def misaligned(packed: Packed) -> str | None:
+    """Why groups do not consist of whole bytes of signs, or None; a row may end within one."""
+    span = packed.facts["span"]
+    if span < packed.cols and span % STEP:
+        return f"groups of {span} columns do not consist of bytes of {STEP} signs"
+    return None

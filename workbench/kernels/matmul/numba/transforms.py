@@ -1,0 +1,86 @@
+"""Inputs brought into the basis of what is stored, with everything that does not depend on them made once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference import rotation, rounding, transforms
+from workbench.kernels.jit.cached_njit import compiled
+
+
+@dataclass(frozen=True)
+class Transform:
+    """x', the input in the child's basis, for `x [n, cols]`; `bytes` are held for it."""
+
+    apply: Callable[[Tensor], Tensor]
+    bytes: int
+
+
+def prepare(packed: Packed) -> Transform:
+    """The transform of a node that changes its inputs."""
+    if packed.format == "rounded-input":
+        return Transform(lambda x: rounding.round_per_token(x, packed.facts["bits"]), 0)
+    return {"permuted": permuted, "scaled": scaled, "hadamard": hadamard, "rotated": rotated}[packed.format](packed)
+
+
+def permuted(packed: Packed) -> Transform:
+    """x[:, order]."""
+    order = transforms.order(packed)
+    return Transform(lambda x: x[:, order], order.nbytes)
+
+
+def scaled(packed: Packed) -> Transform:
+    """x / s."""
+    scale = packed.tensors["scale"].to(torch.float32)
+    return Transform(lambda x: x / scale, scale.nbytes)
+
+
+def rotated(packed: Packed) -> Transform:
+    """x Λ D R H, with R = R₁ ⊗ R₂ solved for once."""
+    diagonal = rotation.diagonal(packed, 1).to(torch.float32)
+    factors = tuple(factor.to(torch.float32) for factor in rotation.rotations(packed))
+    held = sum(t.nbytes for t in (diagonal, *factors))
+    if not packed.facts.get("hadamard"):
+        return Transform(lambda x: rotation.rotate(x * diagonal, *factors), held)
+    after = spread(torch.ones(packed.cols))
+    return Transform(lambda x: after.apply(rotation.rotate(x * diagonal, *factors)), held + after.bytes)
+
+
+def hadamard(packed: Packed) -> Transform:
+    """x D H."""
+    return spread(transforms.signs(packed))
+
+
+def spread(signs: Tensor) -> Transform:
+    """x D H for signs D `[cols]`, with H = S ⊗ Q as in the reference; S in place, in log2 passes."""
+    power, odd = transforms.factors(len(signs))
+    signs = signs / power**0.5
+    factor = transforms.cosine(odd).to(torch.float32)
+
+    def apply(x: Tensor) -> Tensor:
+        blocks = x * signs
+        if odd > 1:
+            blocks = (blocks.view(-1, odd) @ factor).view(x.shape)
+        butterflies(blocks.numpy(), odd)
+        return blocks
+
+    return Transform(apply, signs.nbytes + factor.nbytes)
+
+
+@compiled
+def butterflies(x: np.ndarray, odd: int) -> None:
+    """Sylvester's Hadamard matrix, not normalised, over places `odd` apart of each row of `x [n, cols]`, in place."""
+    for i in range(len(x)):
+        row = x[i]
+        half = odd
+        while half < len(row):
+            for start in range(0, len(row), 2 * half):
+                low, high = row[start : start + half], row[start + half : start + 2 * half]
+                for j in range(half):
+                    a, b = low[j], high[j]
+                    low[j], high[j] = a + b, a - b
+            half *= 2

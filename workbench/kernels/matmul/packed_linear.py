@@ -1,0 +1,108 @@
+"""PackedLinear: the layer of a network that holds a stored matrix instead of a weight, and multiplies with it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ShapeError
+from workbench.kernels.forced_backend import forced
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.matmul import dispatch
+from workbench.kernels.matmul.dispatch import Explanation
+from workbench.kernels.matmul.options import Cache, Mode, Precision, Product
+from workbench.kernels.matmul.packed_matrix import PackedMatrix
+
+MANY_TOKENS = 256  # of a prompt: backends may multiply with so many inputs in another way than with one
+
+
+class PackedLinear(PackedMatrix):
+    """y = x Wᵀ + bias for a stored `[out_features, in_features]` matrix; takes the place of nn.Linear and GPT-2's Conv1D.
+
+    `cache` and `precision` are those of `Mode`. A backend prepares the matrix at its first use here and keeps that: the packed
+    codes in its own order (numba), or with cache "decoded" the float32 matrix (reference). `resident_bytes` counts the stored
+    tensors and what was prepared.
+    """
+
+    def __init__(
+        self, packed: Packed, bias: Tensor | None = None, *, cache: Cache = "decoded", precision: Precision = "exact"
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features, self.mode = packed.rows, packed.cols, Mode(cache, precision)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.hold(packed)
+        self._chosen: dict[tuple[str | None, int], Product] = {}  # by what was forced and the number of inputs
+
+    @classmethod
+    def instead_of(cls, module: nn.Module, packed: Packed, **mode: Any) -> "PackedLinear":
+        """The stored form of a linear module, with that module's bias; `cache` and `precision` as above.
+
+        ShapeError where the module multiplies with a matrix of another shape.
+        """
+        rows, cols = matrix_shape(module)
+        if (rows, cols) != (packed.rows, packed.cols):
+            raise ShapeError(
+                f"a stored matrix is {packed.rows:,} × {packed.cols:,}, but {rows:,} × {cols:,} in the model; take its own."
+            )
+        return cls(packed, module._parameters.get("bias"), **mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in_features]` to `[..., out_features]` in the type of `x`."""
+        case = (forced(), dispatch.batch_of(x, self.in_features))
+        product = self._chosen.get(case)
+        if product is None:
+            product = self._chosen[case] = self._product(case[1])
+        y = product(x)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def _product(self, batch: int) -> Product:
+        """What the backend that is chosen for so many inputs has prepared, or prepares now."""
+        packed = self.packed
+        backend, _ = dispatch.choose(packed, batch)
+        if backend.name not in self._prepared:
+            self._prepared[backend.name] = backend.prepare(packed, self.mode)
+        return self._prepared[backend.name]
+
+    def explain(self, batch: int = 1) -> Explanation:
+        """Which backend runs this layer, with what the cache does to it."""
+        explanation = dispatch.explain(self.packed, batch)
+        if explanation.backend != "reference":
+            return explanation
+        size = 4 * self.out_features * self.in_features
+        how = {"decoded": f"keeps the decoded matrix, {size:,} bytes", "none": "decodes at every call and keeps nothing"}
+        return replace(explanation, reason=f"{explanation.reason}; {how[self.mode.cache]} (cache={self.mode.cache!r})")
+
+    def extra_repr(self) -> str:
+        """Sizes and format for `print(model)`."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, format={self._tree.format!r}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
+        self._chosen.clear()
+        super()._apply(fn, recurse)
+        return self
+
+
+def matrix_shape(module: nn.Module) -> tuple[int, int]:
+    """`(rows, cols)` of the matrix of a linear module: nn.Linear, a packed one, or Conv1D, whose weight is `[cols, rows]`."""
+    if isinstance(module, nn.Linear | PackedLinear):
+        return module.out_features, module.in_features
+    cols, rows = module.get_parameter("weight").shape
+    return rows, cols
+
+
+def warm_up(module: nn.Module, on_progress: Callable[[float, float], None] = lambda *_: None) -> None:
+    """Run every packed layer once, so that kernels are compiled and matrices prepared before somebody waits for them.
+
+    Compiling takes a minute or two the first time on a machine and is kept on disk; `on_progress` is told `(done, layers)`.
+    """
+    layers = [part for part in module.modules() if isinstance(part, PackedLinear)]
+    seen = set()
+    for done, layer in enumerate(layers):
+        on_progress(done, len(layers))
+        forms = tuple(node.format for _, node in layer._tree.walk())
+        for inputs in (1,) if forms in seen else (1, MANY_TOKENS):
+            layer(torch.zeros(inputs, layer.in_features, device=next(layer.buffers(), torch.empty(0)).device))
+        seen.add(forms)
+    on_progress(1, 1)

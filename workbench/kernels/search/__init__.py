@@ -1,0 +1,1 @@
+"""Searches for the nearest code: codewords, parity checks, trellis paths."""

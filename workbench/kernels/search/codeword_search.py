@@ -1,0 +1,106 @@
+"""The nearest codeword of each sign vector, by Hamming distance or by the size of the flipped weights, and who searches for it.
+
+Codewords are integers: bit j is 1 where sign j is +1. Both searches are exact, and ties go to the previous codeword, else to
+the smallest number. Plain torch multiplies with all codewords, in pieces; the compiled search counts bits, or skips codewords
+that cannot win. Sums of sizes are added in another order there, so where two codewords are within rounding of each other
+the two may choose differently.
+"""
+
+import torch
+from torch import Tensor
+
+from workbench.interrupts import deferred
+from workbench.kernels.forced_backend import searcher
+
+WORTH_COMPILING = 1 << 22  # pairs of vector and codeword from which on loading the compiled search pays
+CHUNK = 1 << 20  # products held at a time
+WIDE_CHUNK = 1 << 26  # the same on a GPU
+LONGEST = 24  # signs a codeword may have
+
+
+def explain(pairs: int, device: str = "cpu") -> tuple[str, str]:
+    """("numba" or "reference", one sentence why) for so many pairs of vector and codeword."""
+    return searcher(pairs, WORTH_COMPILING, "pairs of vector and codeword", device)
+
+
+def numbers(y: Tensor) -> Tensor:
+    """The sign pattern of each row of `y [n, length]` as an integer, int64 `[n]`; sign(0) is +1."""
+    total = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+    for j in range(y.shape[1]):
+        total |= (y[:, j] >= 0).to(torch.int64) << j
+    return total
+
+
+def signs(words: Tensor, length: int) -> Tensor:
+    """The sign patterns of these integers, ±1 float32 `[n, length]`."""
+    return (words[:, None] >> torch.arange(length, device=words.device) & 1).float() * 2 - 1
+
+
+def nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Number of the nearest of `words [c]` for each of `points [n]`, and how many of the `length` signs differ; int64 `[n]`."""
+    if explain(len(points) * len(words), points.device.type)[0] == "numba":
+        with deferred():
+            from workbench.kernels.search.numba import hamming
+
+        found = hamming.nearest(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    if points.device.type == "cpu":
+        pieces = points.split(max(CHUNK // len(words), 1))
+        index = torch.cat([best_product(signs(piece, length), signs(words, length)) for piece in pieces])
+    else:
+        index = fewest_flips(points, words)
+    distance = differing(points, words[index])
+    if previous is not None:
+        keep = differing(points, words[previous]) == distance
+        index = torch.where(keep, previous, index)
+    return index, distance
+
+
+def nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Number of the codeword with the largest ⟨y, c⟩ for each row of `y [n, length]`, and Σ|y| over its flipped signs.
+
+    Returns int64 and float32 `[n]`.
+    """
+    if explain(len(y) * len(words), y.device.type)[0] == "numba":
+        with deferred():
+            from workbench.kernels.search.numba import weighted_hamming
+
+        found = weighted_hamming.nearest(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    codebook = signs(words, y.shape[1])
+    index = torch.cat([best_product(piece, codebook) for piece in y.split(max(CHUNK // len(words), 1))])
+    cost = flipped(y, codebook[index])
+    if previous is not None:
+        before = flipped(y, codebook[previous])
+        keep = before <= cost
+        index, cost = torch.where(keep, previous, index), torch.where(keep, before, cost)
+    return index, cost
+
+
+def best_product(y: Tensor, codebook: Tensor) -> Tensor:
+    """The first codeword with the largest product, int64 `[n]`."""
+    return (y @ codebook.mT).argmax(1)
+
+
+def flipped(y: Tensor, chosen: Tensor) -> Tensor:
+    """Σ|y| where the signs of `chosen` differ from those of `y`, `[n]`."""
+    return torch.where((y >= 0) == (chosen > 0), 0.0, y.abs()).sum(1)
+
+
+def fewest_flips(points: Tensor, words: Tensor) -> Tensor:
+    """The first codeword that differs in the fewest bits, by XOR and counting ones: for a GPU, where products are no faster."""
+    short, size = words.to(torch.int32), max(WIDE_CHUNK // len(words), 1)
+    return torch.cat([count_ones(piece[:, None] ^ short).argmin(1) for piece in points.to(torch.int32).split(size)])
+
+
+def differing(points: Tensor, chosen: Tensor) -> Tensor:
+    """How many bits differ, int64 `[n]`."""
+    return count_ones(points ^ chosen)
+
+
+def count_ones(words: Tensor) -> Tensor:
+    """The number of ones of integers below 2^24, in pairs, fours, bytes."""
+    words = words - (words >> 1 & 0x555555)
+    words = (words & 0x333333) + (words >> 2 & 0x333333)
+    words = words + (words >> 4) & 0x0F0F0F
+    return (words + (words >> 8) + (words >> 16)) & 0xFF

@@ -1,0 +1,88 @@
+"""Nearest signs under parity checks: each column through the trellis, several columns on several threads."""
+
+import functools
+
+import numpy as np
+from numba import njit, prange
+
+from workbench.kernels.formats.parity_code import MEMORY, ParityCode
+from workbench.kernels.jit.threads import threads
+
+
+@njit(cache=True, nogil=True)
+def column(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
+    """Fill `out [rows]` for `y [rows]`."""
+    rows, low = len(y), states // 2
+    cost, fresh = np.full(states, np.float32(np.inf)), np.empty(states, np.float32)
+    flips = np.empty((rows, states), np.bool_)
+    cost[0] = 0
+    for row in range(rows):
+        mask, chosen = masks[row], flips[row]
+        positive, negative = max(-y[row], np.float32(0)), max(y[row], np.float32(0))
+        for state in range(states):
+            stay, flip = cost[state] + positive, cost[state ^ mask] + negative
+            chosen[state] = flip < stay
+            fresh[state] = min(flip, stay)
+        if closes[row]:
+            for state in range(low):
+                cost[state] = fresh[2 * state]
+                cost[low + state] = np.float32(np.inf)
+        else:
+            cost, fresh = fresh, cost
+    state = int(np.argmin(cost))
+    for row in range(rows - 1, -1, -1):
+        if closes[row]:
+            state = 2 * state
+        out[row] = flips[row, state]
+        if out[row]:
+            state ^= masks[row]
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def columns(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
+    """`column` for every row of `y [cols, rows]`."""
+    for i in prange(len(y)):
+        column(y[i], masks, closes, states, out[i])
+
+
+@njit(cache=True, nogil=True)
+def fill(stored: np.ndarray, masks: np.ndarray, closes: np.ndarray, negative: np.ndarray) -> None:
+    """Fill `negative [rows, cols]` from the `stored` rows, in order, and the open checks of each column."""
+    checks, at = np.zeros(negative.shape[1], np.uint8), 0
+    for row in range(len(negative)):
+        own, mask = negative[row], np.uint8(masks[row])
+        if closes[row]:
+            for i in range(len(own)):
+                own[i] = checks[i] & 1
+                checks[i] = (checks[i] ^ own[i] * mask) >> 1
+        else:
+            for i in range(len(own)):
+                own[i] = stored[at, i]
+                checks[i] ^= own[i] * mask
+            at += 1
+
+
+@functools.lru_cache(maxsize=64)
+def layout(code: ParityCode, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and closing rows of a column."""
+    return np.array(code.masks(rows)), np.array([code.closes(row) for row in range(rows)])
+
+
+def complete(stored: np.ndarray, code: ParityCode, rows: int) -> np.ndarray:
+    """All signs, bool `[rows, cols]`; see `ParityCode.complete`."""
+    negative = np.empty((rows, stored.shape[1]), np.uint8)
+    fill(np.ascontiguousarray(stored).view(np.uint8), *layout(code, rows), negative)
+    return negative.view(np.bool_)
+
+
+def nearest(y: np.ndarray, code: ParityCode) -> np.ndarray:
+    """Which signs are −1, bool `[cols, rows]`, for `y [rows, cols]`; see `kernels.parity_search.nearest`."""
+    out = np.empty(y.T.shape, np.bool_)
+    turned, states = np.ascontiguousarray(y.T, np.float32), 1 << MEMORY
+    masks, closes = layout(code, len(y))
+    if len(out) == 1:  # as error feedback asks, a column at a time: not worth waking threads
+        column(turned[0], masks, closes, states, out[0])
+        return out
+    with threads():
+        columns(turned, masks, closes, states, out)
+    return out

@@ -1,0 +1,224 @@
+"""Two thin sign matrices whose product comes nearest to a matrix: found together by ADMM, their magnitudes by least squares.
+
+    W ≈ diag(row) · left · diag(middle) · right · diag(column)      left [rows, r], right [r, cols] of ±1
+
+"Nearest" is tr(E H Eᵀ) for the whole second moment H. NanoQuant (arXiv 2602.06694) and DBF (arXiv 2505.11076) weigh rows and
+columns only; here the left step sees H, and the right step is solved exactly in the eigenvectors of H.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.coders.fitting.least_squares import cost, least_squares, solve
+from workbench.quantizers.contract import Params
+from workbench.quantizers.curvature import damped
+from workbench.quantizers.storage_rounding import fp16
+
+DAMPING = 0.01  # of the moment, as a share of its mean diagonal
+RIDGE = 0.03  # of either least-squares step, beside its pull towards signs
+POWER = 5  # iterations for the leading singular pair of magnitudes
+ROUNDS = 3  # over the magnitudes, each solved with the others fixed
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be factored, in a basis where every input has the same energy: w' = w · diag(energy), H' with a diagonal of 1.
+
+    `moment` None stands for the identity, `values, vectors` are its eigenvalues and eigenvectors. `row_unit` and `column_unit`
+    turn magnitudes of this basis into stored ones, so that both factors are about equally large.
+    """
+
+    w: Tensor
+    moment: Tensor | None
+    values: Tensor
+    vectors: Tensor | None
+    row_unit: Tensor
+    column_unit: Tensor
+
+    @classmethod
+    def of(cls, w: Tensor, moment: Tensor | None, *, diagonal: bool) -> "Target":
+        """The target for `w [rows, cols]`, not all zero, under `moment`, of which `diagonal` leaves only the diagonal."""
+        largest = w.abs().max()
+        size = largest * (w / largest).square().mean().sqrt()
+        unit = size.sqrt()
+        if moment is None:
+            return cls(w / size, None, torch.ones(w.shape[1]), None, unit, unit)
+        h = damped(moment, DAMPING)
+        energy = (h.diagonal() / h.diagonal().mean()).sqrt()
+        column_unit = (unit / energy).float()
+        if diagonal:
+            return cls((w / size * energy).float(), None, torch.ones(w.shape[1]), None, unit, column_unit)
+        h = h / h.diagonal().sqrt()[:, None] / h.diagonal().sqrt()
+        values, vectors = torch.linalg.eigh(h)
+        own = (w / size * energy).float()
+        return cls(own, h.float(), values.clamp(min=0).float(), vectors.float(), unit, column_unit)
+
+    def times_moment(self, x: Tensor) -> Tensor:
+        """x H'."""
+        return x if self.moment is None else x @ self.moment
+
+    def turn(self, x: Tensor) -> Tensor:
+        """`x [cols, k]` in the eigenvectors of H'."""
+        return x if self.vectors is None else self.vectors.mT @ x
+
+    def turn_back(self, x: Tensor) -> Tensor:
+        """The inverse of `turn`."""
+        return x if self.vectors is None else self.vectors @ x
+
+
+def random_start(target: Target, rank: int) -> tuple[Tensor, Tensor]:
+    """Normal numbers `[rows, rank]` and `[cols, rank]`, always the same."""
+    draw = torch.Generator().manual_seed(0)
+    rows, cols = target.w.shape
+    return torch.randn(rows, rank, generator=draw), torch.randn(cols, rank, generator=draw)
+
+
+def singular_start(target: Target, rank: int) -> tuple[Tensor, Tensor]:
+    """The best factors of real numbers, their singular values shared out evenly; `rank` at most the smaller side."""
+    root = target.values.clamp(min=1e-6).sqrt()
+    turned = target.turn(target.w.mT).mT * root
+    u, s, vt = torch.linalg.svd(turned, full_matrices=False)
+    half = s[:rank].sqrt()
+    return u[:, :rank] * half, target.turn_back((half[:, None] * vt[:rank] / root).mT)
+
+
+def search(target: Target, left: Tensor, right: Tensor, sweeps: int, *, middle: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """ADMM from a start: real factors `[rows, r]` and `[cols, r]` whose signs are the answer, after each sweep.
+
+    A sweep solves each factor by least squares, pulled towards its nearest stored form; the pull grows evenly to its full
+    strength in the last sweep.
+    """
+    pushed = target.turn(target.times_moment(target.w).mT)  # H' w'ᵀ in the eigenvectors
+    near_left, near_right = nearest(left, middle=middle), nearest(right, middle=middle)
+    lag_left, lag_right = torch.zeros_like(left), torch.zeros_like(right)
+    for sweep in range(sweeps):
+        pull = (sweep + 1) / sweeps
+        basis = target.turn(unit_columns(near_right))
+        left = ridge(basis.mT @ (target.values[:, None] * basis), pushed.mT @ basis, pull, near_left - lag_left)
+        near_left = nearest(left + lag_left, middle=middle)
+        lag_left = lag_left + left - near_left
+        basis = unit_columns(near_left)
+        right = target.turn_back(both(basis.mT @ basis, target.values, pushed @ basis, pull, target.turn(near_right - lag_right)))
+        near_right = nearest(right + lag_right, middle=middle)
+        lag_right = lag_right + right - near_right
+        yield left + lag_left, right + lag_right
+
+
+def ridge(gram: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
+    """The factor X that solves X (G + (pull + RIDGE) g I) = pushed + pull g aim, with g the mean diagonal of G."""
+    level = gram.diagonal().mean()
+    eye = torch.eye(len(gram))
+    factor = torch.linalg.cholesky(gram + (pull + RIDGE) * level * eye)
+    return torch.cholesky_solve((pushed + pull * level * aim).mT, factor).mT
+
+
+def both(gram: Tensor, values: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
+    """The factor X that solves diag(values) X G + (pull + RIDGE) g X = pushed + pull g aim, with g the mean diagonal of G."""
+    level = gram.diagonal().mean()
+    own, vectors = torch.linalg.eigh(gram)
+    turned = (pushed + pull * level * aim) @ vectors
+    return (turned / (values[:, None] * own.clamp(min=0) + (pull + RIDGE) * level)) @ vectors.mT
+
+
+def nearest(factor: Tensor, *, middle: bool) -> Tensor:
+    """The nearest stored form of a factor `[k, r]`: signs with a magnitude a row, and one a column where there is a `middle`."""
+    own, shared = magnitudes(factor, middle=middle)
+    return signs(factor) * own[:, None] * shared
+
+
+def magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
+    """Magnitudes `[k]` and `[r]` of which |factor| `[k, r]` is nearly the product; without `middle` the second are 1."""
+    size = factor.abs()
+    own, shared = size.mean(1), torch.ones(factor.shape[1])
+    if not middle:
+        return own, shared
+    for _ in range(POWER):
+        shared = size.mT @ own / own.square().sum().clamp(min=1e-30)
+        own = size @ shared / shared.square().sum().clamp(min=1e-30)
+    return own, shared
+
+
+def signs(x: Tensor) -> Tensor:
+    """±1; zero is +1."""
+    return torch.where(x >= 0, 1.0, -1.0)
+
+
+def unit_columns(x: Tensor) -> Tensor:
+    """Columns of length 1; zero columns stay."""
+    return x / x.norm(dim=0).clamp(min=1e-20)
+
+
+def parameters(left: Tensor, right: Tensor, *, middle: bool) -> Params:
+    """`left [rows, r]` and `right [r, cols]` of ±1 with `row`, `column` and where wanted `middle`, not yet settled."""
+    row, of_left = magnitudes(left, middle=middle)
+    column, of_right = magnitudes(right, middle=middle)
+    column = column / column.square().mean().sqrt().clamp(min=1e-20) / left.shape[1] ** 0.25  # about what rows will have
+    params = {"left": signs(left), "right": signs(right.mT).contiguous(), "row": row, "column": column}
+    return {**params, "middle": of_left * of_right} if middle else params
+
+
+def product(params: Params) -> Tensor:
+    """The matrix `[rows, cols]` that factors stand for."""
+    left = params["left"] * params["row"][:, None]
+    return (left * params["middle"] if "middle" in params else left) @ (params["right"] * params["column"])
+
+
+def lost(target: Target, params: Params) -> float:
+    """tr(E H' Eᵀ)."""
+    return cost(target.w - product(params), target.moment).sum(dtype=torch.float64).item()
+
+
+def settle(target: Target, params: Params) -> tuple[Params, float]:
+    """Magnitudes by least squares for fixed signs, as they will be stored, and what they lose."""
+    best = better_magnitudes(target, params)
+    least = lost(target, best)
+    for _ in range(ROUNDS - 1):
+        trial = better_magnitudes(target, best)
+        now = lost(target, trial)
+        if not now < least:
+            break
+        best, least = trial, now
+    return best, least
+
+
+def better_magnitudes(target: Target, params: Params) -> Params:
+    """Row, column, middle and again row magnitudes, each for the others as they are, rounded as they will be stored."""
+    found = {**params, "row": row_magnitudes(target, params)}
+    found["column"] = column_magnitudes(target, found)
+    if "middle" in found:
+        found["middle"] = fp16(middle_magnitudes(target, found))
+    return {**found, "row": row_magnitudes(target, found)}
+
+
+def row_magnitudes(target: Target, params: Params) -> Tensor:
+    """`[rows]`, every row by itself."""
+    unit = product({**params, "row": torch.ones_like(params["row"])})
+    found = least_squares(target.w, unit[None], unit.shape[1], target.moment)[0, :, 0]
+    return fp16(found * target.row_unit) / target.row_unit
+
+
+def column_magnitudes(target: Target, params: Params) -> Tensor:
+    """`[cols]`, together where a moment couples them."""
+    unit = product({**params, "column": torch.ones_like(params["column"])})
+    if target.moment is None:
+        found = least_squares(target.w.mT, unit.mT[None], unit.shape[0], None)[0, :, 0]
+    else:
+        gram = (unit.mT @ unit) * target.moment
+        found = solve(gram[None], (unit * (target.w @ target.moment)).sum(0)[None])[0]
+    return fp16(found * target.column_unit) / target.column_unit
+
+
+def middle_magnitudes(target: Target, params: Params) -> Tensor:
+    """`[r]`, together."""
+    left, right = params["left"] * params["row"][:, None], params["right"] * params["column"]
+    pushed = target.times_moment(right)
+    gram = (left.mT @ left) * (pushed @ right.mT)
+    return solve(gram[None], (left * (target.w @ pushed.mT)).sum(0)[None])[0]
+
+
+def stored(target: Target, params: Params) -> Params:
+    """The same with `row` and `column` as they are stored, for the matrix in its own basis."""
+    return {**params, "row": fp16(params["row"] * target.row_unit), "column": fp16(params["column"] * target.column_unit)}

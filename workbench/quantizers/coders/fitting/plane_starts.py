@@ -1,0 +1,54 @@
+"""Starts for several planes, read off the largest weights: they find the scales of weights that are such a sum already.
+
+With scales s₁ ≥ s₂ ≥ s₃ the largest size of a group is M = Σ s, and the next ones are M − s₃ (trits) or M − 2 s₂ (two planes of
+signs), and so on. On weights of any other kind the sweeps' usual start loses less, and is kept row by row.
+"""
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.coders.fitting import sign_planes
+from workbench.quantizers.contract import Params
+from workbench.quantizers.storage_rounding import fp16
+
+SAME = 1e-4  # sizes that differ by less than this share of the largest are one
+
+
+def largest_sizes(size: Tensor, count: int) -> list[Tensor]:
+    """The `count` largest distinct numbers of each row of `size [rows, cols]`, 0 where there are fewer."""
+    sizes = [size.amax(1)]
+    for _ in range(count - 1):
+        smaller = size < (sizes[-1] - SAME * sizes[0])[:, None]
+        sizes.append((size * smaller).amax(1))
+    return sizes
+
+
+def sign_starts(w: Tensor, mask: Tensor, mean: bool) -> list[Params]:
+    """Scales of two planes of signs, and the mean where there is one."""
+    high, low = w.where(mask, -torch.inf).amax(1), w.where(mask, torch.inf).amin(1)
+    middle = ((high + low) / 2).nan_to_num(0, 0, 0) if mean else torch.zeros(len(w))
+    largest, next_one = largest_sizes((w - middle[:, None]).abs() * mask, 2)
+    small = (largest - next_one) / 2
+    start = {"scale": fp16(torch.stack([largest - small, small]))}
+    return [{**start, "mean": fp16(middle)} if mean else start]
+
+
+def trit_starts(w: Tensor, count: int) -> list[Params]:
+    """Scales of two or three planes of trits."""
+    largest, *others = largest_sizes(w.abs(), 2 if count == 2 else 4)
+    last = largest - others[0]
+    if count == 2:
+        return [{"scale": fp16(torch.stack([largest - last, last]))}]
+    return [{"scale": fp16(torch.stack([other - last, largest - other, last]))} for other in others[1:]]
+
+
+def best_start(w: Tensor, mask: Tensor, starts: list[Params], choose: sign_planes.Choose) -> Params:
+    """Each row's start of least squared error; of equal ones the first."""
+    everywhere = slice(0, w.shape[1])
+    errors = [((sign_planes.values(choose(w, own), own, everywhere) - w) * mask).square().sum(1) for own in starts]
+    best = torch.stack(errors).nan_to_num(torch.inf).argmin(0)
+    chosen = dict(starts[0])
+    for number, own in enumerate(starts):
+        for name, value in own.items():
+            chosen[name] = torch.where(best == number, value, chosen[name])
+    return chosen

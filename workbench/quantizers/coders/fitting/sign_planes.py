@@ -1,0 +1,190 @@
+"""Sums of sign planes: choose signs for given scales, scales for given signs, and alternate between the two.
+
+    value = Σ_p scale_p · column_scale_p · sign_p + mean
+
+Parameters of one span of columns, all already rounded to fp16: `scale [planes, rows]`, optional `mean [rows]`, optional
+`column_scale [planes, cols]`. Codes are integers whose bit p is 1 where sign_p is +1.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.coders.fitting.column_groups import beside
+from workbench.quantizers.coders.fitting.least_squares import cost, least_squares
+from workbench.quantizers.contract import Fit, Params
+from workbench.quantizers.curvature import damped
+from workbench.quantizers.storage_rounding import fp16
+
+DAMPING = 0.01  # of the moment in `refit`
+WATCHED = 8  # rows whose scales and means are reported sweep by sweep
+Choose = Callable[[Tensor, Params], Tensor]  # signs [planes, rows, cols] for given parameters
+
+
+def magnitudes(params: Params, columns: slice) -> Tensor:
+    """scale · column_scale, `[planes, rows, k]` (or `[planes, rows, 1]` where columns have no scale)."""
+    size = params["scale"][..., None]
+    return size * params["column_scale"][:, None, columns] if "column_scale" in params else size
+
+
+def centred(w: Tensor, params: Params) -> Tensor:
+    """w − mean."""
+    return w - params["mean"][:, None] if "mean" in params else w
+
+
+def values(signs: Tensor, params: Params, columns: slice) -> Tensor:
+    """Σ_p scale · column_scale · sign + mean, `[rows, k]`, added in the order of the stored format."""
+    total = torch.zeros(signs.shape[1:])
+    for plane in magnitudes(params, columns) * signs:
+        total += plane
+    return total + params["mean"][:, None] if "mean" in params else total
+
+
+def nearest_codes(w: Tensor, params: Params, columns: slice) -> Tensor:
+    """The code whose value is nearest to each weight, uint8 `[rows, k]`; ties go to +1."""
+    rest = centred(w, params)
+    size = magnitudes(params, columns)
+    if len(size) == 1:
+        return (rest * torch.where(size[0] < 0, -1.0, 1.0) >= 0).to(torch.uint8)
+    best = torch.full_like(w, torch.inf)
+    codes = torch.zeros_like(w, dtype=torch.uint8)
+    for code in sorted(range(1 << len(size)), key=lambda c: (-bin(c).count("1"), c)):
+        level = sum(s if code >> p & 1 else -s for p, s in enumerate(size))
+        distance = (rest - level).abs()
+        closer = distance < best
+        best = torch.where(closer, distance, best)
+        codes.masked_fill_(closer, code)
+    return codes
+
+
+def signs_of(codes: Tensor, planes: int) -> Tensor:
+    """±1 `[planes, rows, k]`."""
+    return torch.stack([(codes >> p & 1) for p in range(planes)]).float() * 2 - 1
+
+
+def nearest_signs(w: Tensor, params: Params) -> Tensor:
+    """Signs of the nearest value for a whole span."""
+    return signs_of(nearest_codes(w, params, slice(0, w.shape[1])), len(params["scale"]))
+
+
+def greedy(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over: Tensor) -> Params:
+    """Closed-form start: the mean, then plane by plane the sign of what is left and its mean size (and column sizes).
+
+    `over` is the mask of weights that averages run over. It is `mask`, except for the released PB-LLM code, which also
+    averages over the zeros that it put outside its mask.
+    """
+    count = over.sum(1).clamp(min=1)
+    rest = w * mask
+    params: Params = {}
+    if mean:
+        params["mean"] = fp16(rest.sum(1) / count)
+        rest = (rest - params["mean"][:, None]) * over
+    sizes, column_sizes = [], []
+    for _ in range(planes):
+        size = rest.abs().sum(1) / count
+        level = size[:, None]
+        if columns:
+            ratio = torch.where(level > 0, rest.abs() / level, 0.0)
+            column_size = ratio.sum(0) / mask.sum(0).clamp(min=1)
+            column_sizes.append(column_size)
+            level = level * column_size
+        sizes.append(size)
+        rest = rest - torch.where(rest >= 0, level, -level) * over
+    params["scale"] = fp16(torch.stack(sizes))
+    if columns:
+        params["column_scale"] = fp16(torch.stack(column_sizes))
+    return params
+
+
+def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choose) -> Fit:
+    """Refine scales and signs in turn, at most `sweeps` times; errors never rise and the best parameters are returned.
+
+    A sweep solves mean and scales together by least squares, then each plane's column scales, then chooses signs again.
+    The alternating refined binarization of ARB-LLM (arXiv 2410.03129, first and second order, and RC with column scales)
+    updates mean and scales one after the other instead, which needs more sweeps for the same point.
+    """
+
+    def error(signs: Tensor, params: Params) -> float:
+        return ((values(signs, params, slice(0, w.shape[1])) - w) * mask).square().sum(dtype=torch.float64).item()
+
+    signs = choose(w, params)
+    errors, path = [error(signs, params)], [watched(params)]
+    for _ in range(sweeps):
+        trial = refine(w, mask, signs, params)
+        signs = choose(w, trial)
+        now = error(signs, trial)
+        if now >= errors[-1]:
+            break
+        params = trial
+        errors.append(now)
+        path.append(watched(params))
+    return Fit(params, tuple(errors), tuple(path))
+
+
+def watched(params: Params) -> Params:
+    """Scales and means of the first rows, as they are now."""
+    return {name: params[name][..., :WATCHED].clone() for name in ("scale", "mean") if name in params}
+
+
+def refine(w: Tensor, mask: Tensor, signs: Tensor, params: Params) -> Params:
+    """Better mean, scales and column scales of one span for fixed signs."""
+    everywhere = slice(0, w.shape[1])
+    basis = unit_basis(signs, mask, params.get("column_scale"), "mean" in params)
+    solution = fp16(least_squares(w * mask, basis, w.shape[1], None)[..., 0])
+    planes = len(signs)
+    better = {**params, "scale": solution[:planes]}
+    if "mean" in params:
+        better["mean"] = solution[planes]
+    if "column_scale" in params:
+        column = better["column_scale"] = params["column_scale"].clone()
+        for p in range(planes):
+            lever = better["scale"][p][:, None] * signs[p] * mask
+            rest = (w - values(signs, better, everywhere)) * mask + lever * column[p]
+            power = lever.square().sum(0)
+            column[p] = fp16(torch.where(power > 0, (lever * rest).sum(0) / power, column[p]))
+    return better
+
+
+def unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, mean: bool) -> Tensor:
+    """What one unit of each plane's scale (and of the mean) adds, `[planes (+ 1), rows, cols]`."""
+    basis = signs * mask if column_scale is None else signs * column_scale[:, None] * mask
+    return torch.cat([basis, mask.to(basis.dtype)[None]]) if mean else basis
+
+
+def refit(target: Tensor, signs: Tensor, params: list[Params], span: int, mask: Tensor, moment: Tensor | None) -> list[Params]:
+    """Scales and means of the whole matrix by least squares for fixed signs, under the slightly damped `moment`.
+
+    Every row keeps the better of old and new, measured under `moment` itself and after rounding to fp16. Without damping, a
+    moment of fewer tokens than columns would be satisfied by wild scales.
+    """
+    planes, mean = len(signs), "mean" in params[0]
+    column_scale = torch.cat([p["column_scale"] for p in params], 1) if "column_scale" in params[0] else None
+    basis = unit_basis(signs, mask, column_scale, mean)
+    old = torch.cat([beside(params, "scale"), beside(params, "mean")[None]]) if mean else beside(params, "scale")
+    tame = None if moment is None else damped(moment, DAMPING).to(moment.dtype)
+    new = fp16(least_squares(target, basis, span, tame))
+    before, after = (cost(target - spread(scales, basis, span), moment) for scales in (old, new))
+    kept = torch.where((after < before)[:, None], new, old)
+    found: list[Params] = [{**p, "scale": kept[:planes, :, g]} for g, p in enumerate(params)]
+    if mean:
+        found = [{**p, "mean": kept[planes, :, g]} for g, p in enumerate(found)]
+    return found
+
+
+def spread(scales: Tensor, basis: Tensor, span: int) -> Tensor:
+    """Σ_k scale_k ∘ basis_k, `[rows, cols]`."""
+    total = torch.zeros(basis.shape[1:])
+    for scale, unit in zip(scales, basis, strict=True):
+        total += scale.repeat_interleave(span, -1)[:, : basis.shape[-1]] * unit
+    return total
+
+
+def scale_tensors(params: list[Params]) -> dict[str, Tensor]:
+    """As stored, fp16: `scale [planes, rows, groups]`, where used `mean [rows, groups]`, `column_scale [planes, cols]`."""
+    tensors = {"scale": beside(params, "scale").half()}
+    if "mean" in params[0]:
+        tensors["mean"] = beside(params, "mean").half()
+    if "column_scale" in params[0]:
+        tensors["column_scale"] = torch.cat([p["column_scale"] for p in params], 1).half()
+    return tensors

@@ -1,0 +1,60 @@
+"""Real-valued codebooks: k-means on vectors of neighbouring weights, and the nearest codeword under a scale of each row."""
+
+import torch
+from torch import Tensor
+
+from workbench.quantizers.coders.fitting.binary_kmeans import Trained, cluster
+
+CHUNK = 1 << 21  # products held at a time
+
+
+def train(y: Tensor, entries: int) -> Trained:
+    """Codebook `[entries, length]` for vectors `y [n, length]`, and the squared error after each sweep.
+
+    Lloyd's algorithm from a sample of the vectors drawn with a fixed seed; an unused codeword takes the worst-coded vector.
+    """
+    draw = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(y), generator=draw)
+    start = y[order.repeat(-(-entries // len(y)))[:entries]]
+    unit = torch.ones(len(y), 1)
+
+    def assign(words: Tensor, _previous: Tensor | None) -> tuple[Tensor, Tensor]:
+        index = nearest(y, unit, words)
+        return index, (y - words[index]).square().sum(1)
+
+    def means(words: Tensor, index: Tensor) -> Tensor:
+        count = torch.bincount(index, minlength=len(words))[:, None]
+        total = torch.zeros_like(words).index_add_(0, index, y)
+        return torch.where(count > 0, total / count.clamp(min=1), words)
+
+    return cluster(start, y, assign, means)
+
+
+def nearest(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
+    """Number of the codeword c with the least ‖w − scale · c‖² for each row of `w [n, length]` and `scale [n, 1]`, `[n]`."""
+    half = words.square().sum(1) / 2
+    size = max(CHUNK // len(words), 1)
+    pieces = zip(w.split(size), scale.split(size), strict=True)
+    return torch.cat([(own * (piece @ words.mT) - own.square() * half).argmax(1) for piece, own in pieces])
+
+
+def nearest_under(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, column: Tensor | None = None) -> Tensor:
+    """Number of the codeword with the least e M eᵀ, e = w − scale · column · c, for each vector of the rows of `w [rows, k]`.
+
+    M are the vector's own columns in `metric [k, k]`, `scale [rows, 1]`, `column [k]`; returns int64 `[rows, ceil(k/length)]`.
+    """
+    codes = []
+    for start in range(0, w.shape[1], words.shape[1]):
+        own = slice(start, min(start + words.shape[1], w.shape[1]))
+        root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
+        book, number = first_of_equals(words[:, : own.stop - start]) if own.stop - start < words.shape[1] else (words, None)
+        found = nearest(w[:, own] @ root, scale, (book if column is None else book * column[own]) @ root)
+        codes.append(found if number is None else number[found])
+    return torch.stack(codes, 1)
+
+
+def first_of_equals(words: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct rows of `words`, and the first number of each: rounding must not choose among equals."""
+    distinct, which = words.unique(dim=0, return_inverse=True)
+    first = torch.full((len(distinct),), len(words)).scatter_reduce(0, which, torch.arange(len(words)), "amin")
+    return distinct, first

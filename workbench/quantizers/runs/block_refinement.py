@@ -1,0 +1,59 @@
+"""Blocks refined in a run in sequence: what a refinement is given, and what the layers are worth afterwards."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from torch import Tensor
+
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Assignment, Snapshot
+from workbench.quantizers.distance import output_error, relative_error
+from workbench.quantizers.learning.refine import QuantizedBlock, Refinement
+from workbench.quantizers.runs.block_run import BlockRun, Seen
+from workbench.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RefinedBlock:
+    """The layers of a block, refined, and those of its vectors that were changed, by their names in the block."""
+
+    layers: Mapping[str, QuantizedLayer]
+    vectors: Mapping[str, Tensor]
+
+
+def refine(block: QuantizedBlock, recipes: Mapping[str, Recipe]) -> Generator[Snapshot, None, QuantizedBlock]:
+    """Let each refinement of a block's layers work on its own layers, one after the other."""
+    for part in dict.fromkeys(recipe.refinement for recipe in recipes.values()):
+        own = [name for name, recipe in recipes.items() if recipe.refinement == part]
+        steps = cast(Refinement, part).refine(
+            replace(block, trees={name: block.trees[name] for name in own}), recipes[own[0]].seed
+        )
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                block = replace(stop.value, trees={**block.trees, **stop.value.trees})
+                break
+            yield Snapshot("refine", step.step, step.steps, {"step": step})
+    return block
+
+
+def measured(run: BlockRun, layers: Mapping[str, QuantizedLayer], weights: Mapping[str, Tensor]) -> dict[str, QuantizedLayer]:
+    """Refined layers with their errors from the original `weights`, on the inputs that they have now."""
+    leaders = {name: group[0] for group in run.inputs() for name in group}
+    seen = run.all_seen({leaders[name] for name in layers})
+    return {name: with_errors(layer, weights[name], seen[leaders[name]]) for name, layer in layers.items()}
+
+
+def with_errors(layer: QuantizedLayer, weight: Tensor, seen: Seen | None) -> QuantizedLayer:
+    """The layer with its relative error from `weight`, and its output error from what it aims at on these inputs."""
+    decoded = layer.weight()
+    lost = None if seen is None else output_error(aim_of(layer.recipe, weight, seen), decoded, seen.moment)
+    return replace(layer, relative_error=relative_error(weight, decoded), output_error=lost)
+
+
+def aim_of(recipe: Recipe, weight: Tensor, seen: Seen | None) -> Tensor:
+    """What a layer is to be: its weight, or where its assignment repairs, what gives its output in the original model."""
+    repairs = cast(Assignment, recipe.assignment).repairs
+    return seen.aim(weight, recipe.shrinkage) if seen is not None and repairs else weight

@@ -1,0 +1,196 @@
+"""One transformer block on the calibration text: which layers share an input, what they are fed, and what comes out."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.calibration import Collector, sums_dtype
+from workbench.kernels.formats.packed import Packed
+from workbench.kernels.formats.reference.rounding import rounded_bits
+from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.models.block_pass import Call
+from workbench.quantizers.curvature import damped
+from workbench.quantizers.shrinkage import shrunk
+
+BATCH_BYTES = 1 << 28  # of experts' moments that are measured in one run through the block
+DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it hardly shows must not move weights
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A layer's input x̂ in the quantized model, and x, what it would be in the original: E[x̂ x̂ᵀ] and E[x x̂ᵀ], `[cols, cols]`.
+
+    `tokens` is how many inputs these are means of.
+    """
+
+    moment: Tensor
+    cross: Tensor
+    tokens: int
+
+    def shrunk(self, strength: float) -> Tensor:
+        """E[x̂ x̂ᵀ] mixed with its diagonal, as far as the tokens are few."""
+        return shrunk(self.moment, self.tokens, strength)
+
+    def aim(self, weight: Tensor, strength: float) -> Tensor:
+        """The matrix that, applied to x̂, comes nearest to `weight` applied to x: W E[x x̂ᵀ] E[x̂ x̂ᵀ]⁻¹, both shrunk and damped.
+
+        Quantizing this instead of W lets every layer repair what the layers before it lost (as GPTAQ, arXiv 2504.02692, does
+        column by column inside its feedback). Where nothing was lost, x̂ = x, it is W itself.
+        """
+        if torch.equal(self.moment, self.cross):
+            return weight
+        right = damped(self.shrunk(strength), DAMPING)
+        left = self.cross.double() + (right - self.moment.double())
+        return torch.linalg.solve(right, (weight.double() @ left).mT).mT.float()
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """A block's module with its layers' modules by name, and each window's call in the quantized and in the original model.
+
+    `original` are the block's parameters before anything in it is quantized; `experts` names those layers that see only the
+    tokens that are routed to them.
+    """
+
+    block: nn.Module
+    layers: Mapping[str, nn.Module]
+    calls: Sequence[Call]
+    original_calls: Sequence[Call]
+    original: Mapping[str, Tensor]
+    experts: Collection[str] = ()
+
+    @property
+    def hidden(self) -> list[Tensor]:
+        """The hidden states that come into the block in the quantized model."""
+        return [call.hidden for call in self.calls]
+
+    def outputs(self) -> list[Any]:
+        """What the block as it is now returns in the quantized model."""
+        with torch.no_grad():
+            return [call.outputs(self.block) for call in self.calls]
+
+    def original_outputs(self) -> list[Any]:
+        """What the original block returns in the original model."""
+        with torch.no_grad():
+            return [call.outputs(self.block, self.original) for call in self.original_calls]
+
+    def inputs(self) -> list[list[str]]:
+        """The layers by the input that they read, in the order in which they run; layers that no token reached come last."""
+        collector = Collector()
+        with collector.watching(self.layers), torch.no_grad():
+            for call in self.calls[:1]:
+                call.run(self.block)
+        groups: dict[str, list[str]] = {}
+        for name in self.layers:
+            groups.setdefault(collector.leader.get(name, name), []).append(name)
+        order = [*collector.sums, *(name for name in groups if name not in collector.sums)]
+        return [groups[leader] for leader in order]
+
+    def seen(self, layer: str) -> Seen | None:
+        """What comes into a layer with the block as it is now, beside what would; None where no token reached it."""
+        return self.all_seen([layer])[layer]
+
+    def all_seen(self, layers: Iterable[str]) -> dict[str, Seen | None]:
+        """The same for several layers at once."""
+        sums = {name: SeenSums(paired=name not in self.experts) for name in layers}
+        with ExitStack() as hooks, torch.no_grad():
+            caught = {name: hooks.enter_context(caught_inputs(self.layers[name])) for name in sums}
+            for call, original in zip(self.calls, self.original_calls, strict=True):
+                call.run(self.block)
+                real = take_inputs(caught)
+                if any(own.paired for own in sums.values()):
+                    original.run(self.block, weights=self.original)
+                wanted = take_inputs(caught)
+                for name, inputs in real.items():
+                    sums[name].add(inputs, wanted.get(name))
+        return {name: own.mean() for name, own in sums.items()}
+
+    def batches(self) -> Iterator[list[list[str]]]:
+        """The groups of `inputs`, those at once whose inputs are measured at once: an expert depends on no other of its stack."""
+        batch: list[list[str]] = []
+        for group in self.inputs():
+            other = self._stack(group) is None or not batch or self._stack(group) != self._stack(batch[0])
+            if other or self._moment_bytes([*batch, group]) > BATCH_BYTES:
+                if batch:
+                    yield batch
+                batch = []
+            batch.append(group)
+        if batch:
+            yield batch
+
+    def _stack(self, group: Sequence[str]) -> str | None:
+        return group[0].rpartition(".")[0] if group[0] in self.experts else None
+
+    def _moment_bytes(self, groups: Sequence[Sequence[str]]) -> int:
+        widths = [int(cast(Any, self.layers[group[0]]).in_features) for group in groups if group[0] in self.experts]
+        return 8 * sum(width * width for width in widths)
+
+
+class SeenSums:
+    """Running sums of what comes into a layer, window by window.
+
+    `paired` says that its inputs in the two models belong to the same tokens. A router may send other tokens to an expert; its
+    weights are then the aim, and what the layers before it lost is not repaired there.
+    """
+
+    def __init__(self, *, paired: bool = True) -> None:
+        self.paired = paired
+        self.moment = self.cross = torch.zeros(())
+        self.tokens = 0
+
+    def add(self, real: Tensor, wanted: Tensor | None) -> None:
+        """Count one window's inputs in the quantized and in the original model, `[tokens, cols]` each."""
+        self.paired = self.paired and wanted is not None and wanted.shape == real.shape
+        dtype = sums_dtype(real.shape[1])
+        self.moment = self.moment + (real.mT @ real).to(dtype)
+        if self.paired and wanted is not None:
+            self.cross = self.cross + (wanted.mT @ real).to(dtype)
+        self.tokens += len(real)
+
+    def mean(self) -> Seen | None:
+        """What was seen, None where no token came."""
+        if not self.tokens:
+            return None
+        moment = (self.moment / self.tokens).float()
+        return Seen(moment, (self.cross / self.tokens).float() if self.paired else moment, self.tokens)
+
+
+def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    """The inputs caught so far as one tensor a layer; the lists are emptied."""
+    taken = {name: torch.cat(inputs) for name, inputs in caught.items() if inputs}
+    for inputs in caught.values():
+        inputs.clear()
+    return taken
+
+
+@contextmanager
+def caught_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that every input of `module` is appended to, as `[tokens, cols]`."""
+    caught: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _module, args: caught.append(args[0].reshape(-1, args[0].shape[-1])))
+    try:
+        yield caught
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def rounded_inputs(module: nn.Module, packed: Packed) -> Iterator[None]:
+    """Run a layer that rounds its inputs on its stored form, as long as it has the weight that it has now; others stay."""
+    if rounded_bits(packed) is None:
+        yield
+        return
+    weight, stored = module.weight, PackedLinear.instead_of(module, packed)
+
+    def run(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return stored(args[0]) if module.weight is weight else output  # the original's pass brings the original weight
+
+    hook = module.register_forward_hook(run)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,360 @@
+"""A model's blocks in sequence: transforms learned for a block at once, layers quantized on what quantized layers produce.
+
+First pass, where a transform has to see inputs before what layers share is prepared, or is learned on full-precision inputs:
+every block runs on these. Second pass: a layer's input comes through all quantized layers before it, those of its own block
+included; where its assignment repairs, it aims at the output that the original model has there. A block's transforms are
+learned before its first layer, on the inputs that it then has. In memory: one block's weights, and the text's hidden states in
+both models.
+"""
+
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.calibration import gaps_of, is_sparse, windows
+from workbench.errors import RecipeError
+from workbench.models.block_pass import Call, hidden_states
+from workbench.models.blocks import BlockRow
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Params, Snapshot, Transform
+from workbench.quantizers.distance import relative_error
+from workbench.quantizers.learning.basis import Basis
+from workbench.quantizers.learning.block import BlockLoss, learn_block
+from workbench.quantizers.learning.inputs import Input
+from workbench.quantizers.learning.refine import QuantizedBlock
+from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, quantize_layer
+from workbench.quantizers.runs.block_refinement import RefinedBlock, aim_of, measured, refine
+from workbench.quantizers.runs.block_run import BlockRun, Seen, rounded_inputs
+from workbench.quantizers.runs.progress import LayerProgress, Place
+from workbench.quantizers.runs.quantize_layer import is_measured
+from workbench.quantizers.runs.run_checkpoint import Finished
+from workbench.quantizers.runs.sharing import Scopes, mark_transform
+from workbench.quantizers.shrinkage import unseen
+from workbench.quantizers.transforms.learned import Learned
+from workbench.recipe import LayerPlan, Recipe
+from workbench.store import Store
+
+if TYPE_CHECKING:
+    from workbench.models import ModelHandle
+    from workbench.models.text import Text
+
+
+class BlockSequence:
+    """One run over the blocks of `model`, on `tokens` tokens of `text`; what it finishes is kept in `store`."""
+
+    def __init__(
+        self,
+        model: "ModelHandle",
+        plan: LayerPlan,
+        chosen: Mapping[str, Recipe],
+        text: "Text",
+        *,
+        tokens: int,
+        seed: int,
+        store: Store | None,
+    ) -> None:
+        self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
+        self.head, self.embedding = (name if name in chosen else None for name in (model.head_name, model.embedding_name))
+        for name in (self.head, self.embedding):
+            check_outside(name, chosen)
+        self.row = BlockRow(model)
+        self.windows = list(windows(model, text, tokens, seed))
+        seen = sum(window.shape[1] for window in self.windows)
+        self.calibration: dict[str, Any] = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
+        made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
+        self.finished = Finished(store, made_from)
+        self.changed_tensors: dict[str, Tensor] = {}
+        self.unreached: list[str] = []
+        self.sparse: dict[str, int] = {}
+        self.steps_left: Iterator[int] = iter(())
+        transforms = {name: cast(Transform, recipe.transform) for name, recipe in chosen.items()}
+        self.late = {name for name, own in transforms.items() if isinstance(own, Learned) and own.inputs == "quantized"}
+        shares = any(scope is not None for scope in self.scopes.names.values())
+        early = (own for name, own in transforms.items() if name not in self.late)
+        self.looks_first = any(own.learns or (own.needs_moment and shares) for own in early)
+
+    @property
+    def phases(self) -> int:
+        """Passes over the blocks."""
+        return 2 if self.looks_first else 1
+
+    def facts(self) -> dict[str, Any]:
+        """How the model was calibrated; layers that needed it and saw no token, or too few: see `CalibrationStats.facts`."""
+        return {**self.calibration, **gaps_of(self.unreached, self.sparse)}
+
+    def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """The whole run."""
+        yield from self.scopes.prepare_beginning(self.model, self.phases)
+        states = (yield from self.first_pass()) if self.looks_first else {}
+        return (yield from self.second_pass(states))
+
+    def run(self, index: int, block: nn.Module, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
+        """Block `index` at work on what it is called with in the quantized and in the original model."""
+        names = [*self.row.layers[index], *(name for name in self.row.routers[index] if name in self.chosen)]
+        layers = {name: block.get_submodule(self.row.within(index, name)) for name in names}
+        experts = {name for name in layers if self.model.layer(name).expert is not None}
+        return BlockRun(block, layers, calls, original_calls, dict(block.named_parameters()), experts)
+
+    def head_run(self, head: str, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
+        """The output head at work behind the last block, as a block of one layer."""
+        module = self.row.module(head)
+        return BlockRun(module, {head: module}, calls, original_calls, dict(module.named_parameters()))
+
+    def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
+        """What transforms find out on full-precision inputs, by layer; one input and transform share one state."""
+        states: dict[str, Params] = {}
+        own = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
+        count = len(self.row.names) + (self.head is not None)
+        text = self.row.start(self.windows, self.head)
+        for index in self.row.visit(text):
+            name = self.row.names[index]
+            place = Place(name, index, count, 0, 2)
+            with self.row.block(index) as block:
+                run = self.run(index, block, text.calls, text.calls)
+                outputs = run.outputs()
+                states |= yield from self.kept_states(place, index, run, outputs, own)
+                text.advance(outputs)
+        if self.head is not None:
+            place, run = Place(self.head, count - 1, count, 0, 2), self.head_run(self.head, text.calls, text.calls)
+            states |= yield from self.kept_states(place, count - 1, run, (), own)
+            text.leave(self.model.layer(self.head).rows)
+        return states
+
+    def kept_states(
+        self, place: Place, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
+    ) -> Generator[LayerProgress, None, dict[str, Params]]:
+        """`find_states`, or what was kept of it."""
+        found = self.finished.states(place.layer)
+        if found is None:
+            found = yield from place.follow("learn", self.find_states(index, run, target, chosen))
+            self.finished.keep_states(place.layer, found)
+        return found
+
+    def find_states(
+        self, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
+    ) -> Generator[Snapshot, None, dict[str, Params]]:
+        """The states of one block's `chosen` layers: bases learned together on its output, others fitted on their own inputs."""
+        inputs, states = list[Input](), dict[str, Params]()
+        learned = None
+        for group in by_transform(run.inputs(), chosen):
+            recipe = self.chosen[group[0]]
+            if isinstance(recipe.transform, Learned):
+                learned = learned or recipe.transform
+                weights = {name: self.model.weight(name).float() for name in group}
+                basis = Basis(weights[group[0]].shape[1], recipe.transform.factors, recipe.seed)
+                roundings = {name: InLoop(self.chosen[name], self.scopes.shared(name)) for name in group}
+                seen = run.seen(group[0])
+                moment = seen.shrunk(recipe.shrinkage) if seen else None
+                inputs.append(Input(weights, basis, roundings, recipe.transform.gradient, moment))
+            else:
+                transform, seen = cast(Transform, recipe.transform), run.seen(group[0])
+                moment = seen.shrunk(recipe.shrinkage) if seen else None
+                for name in group:
+                    states[name] = transform.fit(self.model.weight(name).float(), moment, recipe.seed)
+        if learned is not None:
+            names = {name: f"{self.row.within(index, name)}.weight" for name in run.layers}
+            orient = {name: self.model.layer(name).orient for name in run.layers}
+            loss = BlockLoss(run.block, run.calls, run.hidden, [hidden_states(output) for output in target])
+            seed = self.chosen[next(iter(inputs[0].weights))].seed
+            steps = learn_block(
+                loss,
+                inputs,
+                names,
+                orient,
+                learned.schedule,
+                tokens=learned.tokens,
+                draws=learned.draws,
+                commitment=learned.commitment,
+                seed=seed,
+            )
+            for step in steps:
+                yield Snapshot("learn", step.step, max(step.steps, 1), {"step": step})
+        for own in inputs:
+            state = own.basis.state()
+            states |= dict.fromkeys(own.weights, state)
+        return states
+
+    def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
+        done: dict[str, QuantizedLayer] = {}
+        self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
+        original = self.row.start(self.windows, self.head)  # at once up to the first block: with the original embedding
+        if self.embedding is not None:
+            done[self.embedding] = yield from self.quantize_embedding(self.embedding)
+        text = self.row.start(self.windows, self.head)
+        reached: set[int] = set()
+        for index in self.row.visit(text, original):
+            reached.add(index)
+            with self.row.block(index) as block, ExitStack() as rounding:
+                run = self.run(index, block, text.calls, original.calls)
+                if index in self.learning():
+                    late = {name: self.chosen[name] for name in self.late}
+                    learning = replace(run, original_calls=run.calls)
+                    states |= yield from self.kept_states(self.place(self.row.names[index]), index, learning, run.outputs(), late)
+                done |= yield from self.quantize_block(run, states, rounding)
+                outputs = run.original_outputs()
+                if index in self.refining():
+                    layers = {name: done[name] for name in run.layers if name in done and self.chosen[name].refines}
+                    place = self.place(self.row.names[index])
+                    done |= yield from self.refine(place, index, run, outputs, layers, rounding)
+                original.advance(outputs)
+                text.advance(run.outputs())
+        for index in range(len(self.row.names)):
+            if index not in reached:  # as the vision blocks of a model that is given text
+                with self.row.block(index) as block, ExitStack() as rounding:
+                    done |= yield from self.quantize_block(self.run(index, block, [], []), states, rounding)
+        if self.head is not None:
+            with ExitStack() as rounding:
+                run = self.head_run(self.head, text.calls, original.calls)
+                done |= yield from self.quantize_block(run, states, rounding)
+            for passed in (text, original):
+                passed.leave(self.model.layer(self.head).rows)
+        return {name: done[name] for name in self.chosen}
+
+    def place(self, name: str) -> Place:
+        """The next step of the second pass."""
+        count = len(self.chosen) + len(self.learning()) + len(self.refining())
+        return Place(name, next(self.steps_left), count, self.phases - 1, self.phases)
+
+    def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
+        """The token embedding by its weights alone, before the blocks, which then read what it gives them."""
+        place, result = self.place(name), self.finished.layer(name)
+        if result is None:
+            result = self.scopes.mark((yield from self.quantize(place, None, {})))
+            self.finished.keep_layer(result)
+        self.row.put(name, result.weight())
+        yield place.progress("done", result=result)
+        return result.on_disk() if self.model.streams else result
+
+    def quantize_block(
+        self, run: BlockRun, states: dict[str, Params], rounding: ExitStack
+    ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """The chosen layers of one block, group by group, each then running quantized."""
+        done: dict[str, QuantizedLayer] = {}
+        for batch in run.batches():
+            kept = {name: self.finished.layer(name) for group in batch for name in group if name in self.chosen}
+            seen = run.all_seen(group[0] for group in batch if any(kept.get(name, 0) is None for name in group))
+            for group in batch:
+                own = [name for name in group if name in self.chosen]
+                for name in own:
+                    place, result = self.place(name), kept[name]
+                    if result is None:
+                        result = yield from self.quantize(place, seen[group[0]], states)
+                        result = self.mark(result, group, states)
+                        self.finished.keep_layer(result)
+                    done[name] = result.on_disk() if self.model.streams else result
+                    yield place.progress("done", result=result)
+                for name in own:
+                    self.row.put(name, done[name].weight())
+                    rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
+        return done
+
+    def quantize(
+        self, place: Place, seen: Seen | None, states: Mapping[str, Params]
+    ) -> Generator[LayerProgress, None, QuantizedLayer]:
+        """One layer on its input in the quantized model, aiming at its weights, or at its output in the original to repair it.
+
+        Its output error is the share of that aim's energy that is lost; its relative error is that of the weight, as ever.
+        """
+        name = place.layer
+        if self.scopes.waits(name):
+            yield place.progress("share")
+            self.scopes.prepare(name, self.model, None, states)
+        recipe, shared = self.chosen[name], self.scopes.shared(name)
+        weight = self.model.weight(name).float()
+        check_inputs(weight, None)
+        aim, moment, tokens = aim_of(recipe, weight, seen), seen.moment if seen else None, seen.tokens if seen else 0
+        measurable = is_measured(self.model.layer(name))
+        if moment is None and needs_moment(recipe):
+            self.unreached += [name] if measurable else []
+            moment = unseen(weight.shape[1])
+        elif seen is not None and needs_moment(recipe) and is_sparse(tokens, weight.shape[1], self.calibration["tokens"]):
+            self.sparse[name] = tokens
+        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens, measured=measurable)
+        result = yield from place.follow("layer", steps)
+        return replace(result, relative_error=relative_error(weight, result.weight()))
+
+    def refining(self) -> list[int]:
+        """The blocks that are refined."""
+        return self.blocks_of({name for name, recipe in self.chosen.items() if recipe.refines})
+
+    def learning(self) -> list[int]:
+        """The blocks in which transforms are learned on the inputs that they have once the blocks before are quantized."""
+        return self.blocks_of(self.late)
+
+    def blocks_of(self, names: Collection[str]) -> list[int]:
+        """The blocks that one of these layers is in."""
+        pairs = enumerate(zip(self.row.layers, self.row.routers, strict=True))
+        return [index for index, (layers, routers) in pairs if not {*layers, *routers}.isdisjoint(names)]
+
+    def refine(
+        self,
+        place: Place,
+        index: int,
+        run: BlockRun,
+        target: Sequence[Any],
+        layers: Mapping[str, QuantizedLayer],
+        rounding: ExitStack,
+    ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+        """The block's layers after their refinement; what it changed beside them goes to `changed_tensors`. Both then run."""
+        refined = self.finished.block(place.layer, list(layers))
+        if refined is None:
+            names = {name: f"{self.row.within(index, name)}.weight" for name in layers}
+            orient = {name: self.model.layer(name).orient for name in layers}
+            weights = {name: self.model.weight(name).float() for name in layers}
+            trees = {name: layer.packed for name, layer in layers.items()}
+            full = [hidden_states(output) for output in target]
+            loss, vectors = BlockLoss(run.block, run.calls, run.hidden, full), self.row.vectors(index)
+            block = QuantizedBlock(loss, trees, weights, names, orient, vectors)
+            block = yield from place.follow("refine", refine(block, {name: self.chosen[name] for name in layers}))
+            trained = {name: vector for name, vector in block.vectors.items() if not torch.equal(vector, vectors[name])}
+            refined = RefinedBlock({n: replace(layer, packed=block.trees[n]) for n, layer in layers.items()}, trained)
+            with ExitStack() as rounded:
+                self.put(index, run, refined, rounded)
+                refined = replace(refined, layers=measured(run, refined.layers, weights))
+            self.finished.keep_block(place.layer, refined)
+        self.put(index, run, refined, rounding)
+        for layer in refined.layers.values():
+            yield replace(place, layer=layer.name).progress("done", result=layer)
+        return dict(refined.layers)
+
+    def put(self, index: int, run: BlockRun, refined: RefinedBlock, rounding: ExitStack) -> None:
+        """Let block `index` run with its refined layers and vectors."""
+        for name, layer in refined.layers.items():
+            self.row.put(name, layer.weight())
+            rounding.enter_context(rounded_inputs(run.layers[name], layer.packed))
+        for name, vector in refined.vectors.items():
+            self.row.put_tensor(f"{self.row.names[index]}.{name}", vector)
+            self.changed_tensors[f"{self.row.names[index]}.{name}"] = vector
+
+    def mark(self, layer: QuantizedLayer, group: Sequence[str], states: Mapping[str, Params]) -> QuantizedLayer:
+        """The layer with its codebook shared in its scope, and its transform among the layers that learned it together."""
+        layer = self.scopes.mark(layer)
+        transform = self.chosen[layer.name].transform
+        others = [name for name in group if name in self.chosen and self.chosen[name].transform == transform]
+        if states.get(layer.name) and isinstance(transform, Learned) and len(others) > 1:
+            return mark_transform(layer, others[0], len(others))
+        return layer
+
+
+def check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
+    """Raise RecipeError where a layer outside of the blocks has a recipe that learns from the output of a block."""
+    recipe = chosen.get(name or "")
+    if recipe is None or not (recipe.refines or isinstance(recipe.transform, Learned)):
+        return
+    part = f"refinement {recipe.refinement.name!r}" if recipe.refines else f"transform {recipe.transform.name!r}"
+    raise RecipeError(f"{part} works on the output of a block, and {name!r} is in none; give it a recipe without, by a plan.")
+
+
+def by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
+    """The chosen layers by input and transform."""
+    groups: dict[tuple[str, Any], list[str]] = {}
+    for names in inputs:
+        for name in names:
+            if name in chosen:
+                groups.setdefault((names[0], chosen[name].transform), []).append(name)
+    return list(groups.values())

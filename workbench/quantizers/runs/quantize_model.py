@@ -1,0 +1,191 @@
+"""Quantize many layers of an open model: each by itself under given statistics, or block by block in sequence."""
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor
+
+from workbench.calibration import TOKENS
+from workbench.errors import RecipeError
+from workbench.models.fused import FusedModel
+from workbench.quantized import QuantizedLayer, QuantizedModel
+from workbench.quantizers.contract import Params, Transform, finish
+from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
+from workbench.quantizers.runs import block_sequence
+from workbench.quantizers.runs.fused_plan import placed
+from workbench.quantizers.runs.progress import LayerProgress, Place
+from workbench.quantizers.runs.quantize_layer import Stats, is_measured, moment_of, tokens_of
+from workbench.quantizers.runs.sharing import Scopes
+from workbench.quantizers.shrinkage import calibration_facts, warn_of_few
+from workbench.recipe import LayerPlan, Recipe
+from workbench.store import Store
+
+if TYPE_CHECKING:
+    from workbench.models import ModelHandle
+    from workbench.models.text import Text
+
+
+def quantize_model(
+    model: "ModelHandle",
+    recipe: Recipe | LayerPlan,
+    stats: Stats | None = None,
+    layers: str = "*",
+    on_progress: Callable[[LayerProgress], None] | None = None,
+    *,
+    text: "Text | None" = None,
+    tokens: int = TOKENS,
+    seed: int = 0,
+    store: Store | None = None,
+) -> QuantizedModel:
+    """Quantize every layer whose name matches `layers` and that the plan gives a recipe; the others stay as they are.
+
+    `layers` are patterns separated by commas; "*" is every layer of the blocks, "*,lm_head,*.embed_tokens" the output head and
+    the token embedding too, which only a pattern or a rule of the plan matches that spells its name (see
+    `ModelHandle.optional_names`). Where the two are tied, a head that is named alone becomes a matrix of its own, beside the
+    embedding, which stays as it is; an embedding that is named is quantized for both, and counted once. An embedding is
+    quantized by its weights alone, in a run on text before all blocks; its output error is not measured.
+
+    With `stats`, or with nothing, every layer is quantized by itself. With `text` the blocks are worked on in sequence: each
+    layer sees what the quantized layers before it produce on `tokens` tokens of the text (drawn by `seed`), and transforms are
+    learned for a whole block at once; `stats` are measured on the way. `store` keeps what is finished, so that the same call
+    goes on after a kill, with the same result. On a fused model (`fuse`) a recipe without a transform gets an online Hadamard
+    where none could be fused; a plan is taken as it is. Raises RecipeError when no layer matches or calibration is missing.
+    """
+    steps = quantize_model_steps(model, recipe, stats, layers, text=text, tokens=tokens, seed=seed, store=store)
+    return finish(steps, on_progress)
+
+
+def quantize_model_steps(
+    model: "ModelHandle",
+    recipe: Recipe | LayerPlan,
+    stats: Stats | None = None,
+    layers: str = "*",
+    *,
+    text: "Text | None" = None,
+    tokens: int = TOKENS,
+    seed: int = 0,
+    store: Store | None = None,
+) -> Generator[LayerProgress, None, QuantizedModel]:
+    """The same as a generator that yields LayerProgress and returns the model, for a job that can be stopped."""
+    begin = time.perf_counter()
+    plan = recipe if isinstance(recipe, LayerPlan) else placed(model, recipe)
+    if text is None:
+        if store is not None:
+            raise RecipeError("a store keeps the layers of a run in sequence; give text= too, or no store.")
+        chosen = choose_layers(model, plan, layers, stats)
+        check_unrefined(chosen)
+        changed: Mapping[str, Tensor] = {}
+        done = yield from one_by_one(model, plan, chosen, stats)
+        facts = stats.facts() if stats is not None and hasattr(stats, "facts") else {}
+    else:
+        if stats is not None:
+            raise RecipeError("stats= and text= exclude each other: in sequence, statistics are measured on the way.")
+        chosen = choose_layers(model, plan, layers, None, measured=True)
+        run = block_sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
+        done = yield from run.steps()
+        facts, changed = run.facts(), run.changed_tensors
+    warn_of_few(done)
+    facts = {**facts, **calibration_facts(done)}
+    result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed, shapes=model.shapes)
+    if isinstance(model, FusedModel):
+        return replace(result, changed_tensors={**model.changed_tensors(done), **changed}, fused=model.facts)
+    return result
+
+
+def one_by_one(
+    model: "ModelHandle", plan: LayerPlan, chosen: dict[str, Recipe], stats: Stats | None
+) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+    """Every layer by itself, in the model's order, one layer's weights at a time; transforms that learn come first."""
+    learners = [name for name, own in chosen.items() if cast(Transform, own.transform).learns]
+    scopes, phases = Scopes(plan, chosen), 2 if learners else 1
+    states: dict[str, Params] = {}
+    yield from scopes.prepare_beginning(model, phases)
+    for index, name in enumerate(learners):
+        place, moment = Place(name, index, len(learners), 0, phases), moment_of(model.layer(name), chosen[name], stats)
+        weight, tokens = model.weight(name), tokens_of(name, stats)
+        learning = fit_transform(weight, moment, chosen[name], scopes.shared(name), tokens=tokens)
+        states[name] = yield from place.follow("learn", learning)
+    done: dict[str, QuantizedLayer] = {}
+    for index, (name, own) in enumerate(chosen.items()):
+        place, layer = Place(name, index, len(chosen), phases - 1, phases), model.layer(name)
+        moment = moment_of(layer, own, stats)
+        if scopes.waits(name):
+            yield place.progress("share")
+            scopes.prepare(name, model, stats, states)
+        weight, shared, facts = model.weight(name), scopes.shared(name), (tokens_of(name, stats), is_measured(layer))
+        steps = quantize_layer(weight, moment, own, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
+        result = scopes.mark((yield from place.follow("layer", steps)))
+        done[name] = result.on_disk() if model.streams else result
+        yield place.progress("done", result=done[name])
+    return done
+
+
+def check_unrefined(chosen: Mapping[str, Recipe]) -> None:
+    """Raise RecipeError where a recipe refines blocks, which layers quantized by themselves do not make up."""
+    for name, recipe in chosen.items():
+        if recipe.refines:
+            part = f"refinement {recipe.refinement.name!r}"
+            raise RecipeError(f"{part} of layer {name!r} works on blocks in sequence; give text= instead of stats=.")
+
+
+def choose_layers(
+    model: "ModelHandle", plan: LayerPlan, pattern: str, stats: Stats | None, *, measured: bool = False
+) -> dict[str, Recipe]:
+    """The recipe of every layer to quantize, in the model's order; all are checked before the first one runs.
+
+    `measured` says that statistics will be there when a layer needs them.
+    """
+    matching = names_to_quantize(model, plan, pattern)
+    pairs = ((name, plan.recipe_for(name)) for name in matching)
+    chosen = as_one(model, {name: recipe for name, recipe in pairs if recipe is not None})
+    if not chosen:
+        rules = ", ".join(repr(rule) for rule, _ in plan.rules)
+        raise RecipeError(
+            f"layers {pattern!r} with the plan's {rules} match none of {len(model.layer_names)} layers; "
+            f"names look like {model.layer_names[0]!r}, * matches anything{optional_words(model)}."
+        )
+    for name, recipe in chosen.items():
+        check_rounding(model, name, recipe)
+        check_recipe(recipe, moment_of(model.layer(name), recipe, stats), measured=measured)
+    return chosen
+
+
+def as_one(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[str, Recipe]:
+    """The layers without a head that is tied to a chosen embedding: one matrix, quantized once, serves both."""
+    head, embedding = model.head_name, model.embedding_name
+    if head not in chosen or embedding not in chosen or head != model.tied_head:
+        return chosen
+    if chosen[head] != chosen[embedding]:
+        raise RecipeError(
+            f"{head!r} and {embedding!r} are one matrix (tied), but the plan gives them two recipes; give both the same, or name "
+            f"only {head!r}, which then becomes a matrix of its own."
+        )
+    return {name: recipe for name, recipe in chosen.items() if name != head}
+
+
+def check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
+    """Raise RecipeError where a router is to round its input, which its own forward pass reads."""
+    if model.layer(name).role == "router" and recipe.activations.name != "keep":
+        raise RecipeError(
+            f"activations {recipe.activations.name!r} round what a layer reads, and the router {name!r} multiplies by itself; "
+            f"give it a recipe without, by a plan."
+        )
+
+
+def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:
+    """The layers that the patterns match; without any choice ("*") also the optional ones that a rule of the plan spells."""
+    names = model.select(patterns)
+    if patterns == "*" and isinstance(recipe, LayerPlan):
+        spelled = model.select(",".join(pattern for pattern, _ in recipe.rules))
+        names += [name for name in model.optional_names if name in spelled]
+    return names
+
+
+def optional_words(model: "ModelHandle") -> str:
+    """What a pattern has to spell, for an error that speaks of patterns."""
+    routers = model.router_names
+    names = [repr(name) for name in (routers[0] if routers else None, model.head_name, model.embedding_name) if name is not None]
+    names[:1] = [f"{len(routers)} routers like {names[0]}"] if routers else names[:1]
+    return f" but {', '.join(names)}, which {'has' if len(names) == 1 else 'have'} to be spelled" if names else ""

@@ -1,0 +1,85 @@
+"""Finished work of a long run, kept in a store under the hash of what it was made from: a killed run goes on from there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench import store as stores
+from workbench.artifact.layout import tensor_key, tree_from_dict, tree_to_dict
+from workbench.kernels.formats.packed import ledger
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Params
+from workbench.quantizers.runs.block_refinement import RefinedBlock
+from workbench.recipe import Recipe
+from workbench.store import Store
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run has finished so far. `made_from` are the JSON facts that decide its results; without a store nothing is kept."""
+
+    store: Store | None
+    made_from: Mapping[str, Any]
+
+    def key(self, what: str, name: str) -> str:
+        """Where one result lies."""
+        return stores.key(dict(self.made_from), what, name)
+
+    def layer(self, name: str, what: str = "layer") -> QuantizedLayer | None:
+        """A finished layer, or None; `what` is "layer" as it was quantized, "refined" as it is after refinement."""
+        entry = self.store.get(self.key(what, name)) if self.store else None
+        if entry is None:
+            return None
+        packed = tree_from_dict(entry.facts["packed"], entry.tensors)
+        facts = {field: entry.facts[field] for field in ("relative_error", "output_error", "seconds", "tokens")}
+        recipe = Recipe.from_dict(entry.facts["recipe"])
+        return QuantizedLayer(name, packed, recipe, ledger(packed, entry.facts["nominal_bits"]), **facts)
+
+    def keep_layer(self, layer: QuantizedLayer, what: str = "layer") -> None:
+        """Keep a finished layer; `what` as above."""
+        if self.store is None:
+            return
+        tensors = {
+            tensor_key(layer.name, path, node, t): v for path, node in layer.packed.walk() for t, v in node.tensors.items()
+        }
+        facts = {
+            "packed": tree_to_dict(layer.name, layer.packed),
+            "recipe": layer.recipe.to_dict(),
+            "nominal_bits": layer.nominal_bits,
+            "relative_error": layer.relative_error,
+            "output_error": layer.output_error,
+            "seconds": layer.seconds,
+            "tokens": layer.tokens,
+        }
+        about = f"{layer.name} by {layer.recipe.name}, {layer.bits_per_weight:.2f} bits"
+        self.store.put(self.key(what, layer.name), tensors, facts, kind=f"quantized {what}", what=about)
+
+    def block(self, name: str, layers: Sequence[str]) -> RefinedBlock | None:
+        """A refined block with these layers, or None."""
+        vectors = self.store.get(self.key("vectors", name)) if self.store else None
+        found = {layer: self.layer(layer, "refined") for layer in layers}
+        whole = {layer: result for layer, result in found.items() if result is not None}
+        return None if vectors is None or len(whole) < len(layers) else RefinedBlock(whole, vectors.tensors)
+
+    def keep_block(self, name: str, block: RefinedBlock) -> None:
+        """Keep a refined block."""
+        if self.store is not None:
+            for layer in block.layers.values():
+                self.keep_layer(layer, "refined")
+            self.store.put(self.key("vectors", name), block.vectors, kind="refined vectors", what=name)
+
+    def states(self, block: str) -> dict[str, Params] | None:
+        """What the transforms of a block's layers found out, or None."""
+        entry = self.store.get(self.key("states", block)) if self.store else None
+        if entry is None:
+            return None
+        return {name: {t: entry.tensors[key] for t, key in names.items()} for name, names in entry.facts["states"].items()}
+
+    def keep_states(self, block: str, states: Mapping[str, Params]) -> None:
+        """Keep what the transforms of a block's layers found out."""
+        if self.store is None:
+            return
+        names = {name: {t: f"{name}|{t}" for t in state} for name, state in states.items()}
+        # layers of one input hold the same tensors, and a file's tensors must be apart
+        tensors = {names[name][t]: value.clone() for name, state in states.items() for t, value in state.items()}
+        self.store.put(self.key("states", block), tensors, {"states": names}, kind="learned transforms", what=block)

@@ -1,0 +1,113 @@
+"""What several layers have in common, stored once and paid for together: codebooks of a scope, transforms of one input."""
+
+import fnmatch
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor
+
+from workbench.kernels.formats.packed import Packed, ledger
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Coder, Params, Transform
+from workbench.quantizers.pipeline import check_inputs, usable_moment
+from workbench.quantizers.runs.progress import LayerProgress, Place
+from workbench.quantizers.runs.quantize_layer import Stats, moment_of, tokens_of
+from workbench.quantizers.transforms.learned import Learned
+from workbench.recipe import LayerPlan, Recipe
+
+if TYPE_CHECKING:
+    from workbench.models import ModelHandle
+
+States = Mapping[str, Params]
+
+
+class Scopes:
+    """The layers of a run by the codebooks they share; what a scope shares is prepared when its first layer comes."""
+
+    def __init__(self, plan: LayerPlan, chosen: Mapping[str, Recipe]) -> None:
+        self.chosen = chosen
+        self.names = {name: scope_of(plan, name) for name in chosen}
+        self.prepared: dict[str, list[Params]] = {}
+
+    def members(self, scope: str) -> list[str]:
+        """The layers of a scope."""
+        return [name for name, own in self.names.items() if own == scope]
+
+    def waits(self, layer: str) -> bool:
+        """Whether this layer's scope is still to be prepared."""
+        scope = self.names[layer]
+        return scope is not None and scope not in self.prepared
+
+    def prepare(self, layer: str, model: "ModelHandle", stats: Stats | None, states: States) -> None:
+        """Prepare what this layer's scope shares, from all its layers' transformed weights."""
+        scope, recipe = cast(str, self.names[layer]), self.chosen[layer]
+        weights = TransformedWeights(model, recipe, self.members(scope), stats, states)
+        self.prepared[scope] = [coder.prepare(weights) for coder in cast(tuple[Coder, ...], recipe.coders)]
+
+    def prepare_beginning(self, model: "ModelHandle", phases: int) -> Generator[LayerProgress, None, None]:
+        """Prepare what layers with learned transforms share, in the bases in which learning begins.
+
+        A basis is then learned for the codes that it is used with, and not for those of its own matrix alone: a codebook of 256
+        words for the few vectors of a narrow layer loses next to nothing, and leaves nothing to learn.
+        """
+        learned = {name: own.transform for name, own in self.chosen.items() if isinstance(own.transform, Learned)}
+        for name in learned:
+            if self.waits(name):
+                yield Place(name, 0, len(self.chosen), 0, phases).progress("share")
+                widths = {own: model.weight(own).shape[1] for own in self.members(cast(str, self.names[name]))}
+                states = {own: learned[own].beginning(cols, self.chosen[own].seed) for own, cols in widths.items()}
+                self.prepare(name, model, None, states)
+
+    def shared(self, layer: str) -> list[Params] | None:
+        """The coders' shared parameters for this layer, None where it shares nothing."""
+        scope = self.names[layer]
+        return None if scope is None else self.prepared[scope]
+
+    def mark(self, layer: QuantizedLayer) -> QuantizedLayer:
+        """The layer with its shared tensors named after their scope and paid for by all its layers."""
+        scope = self.names[layer.name]
+        return layer if scope is None else counted(layer, layer.packed.share(scope, len(self.members(scope))))
+
+
+def scope_of(plan: LayerPlan, layer: str) -> str | None:
+    """A name for the group of layers that share codebooks with this one, None where nothing is shared."""
+    rule, recipe = next((i, r) for i, (pattern, r) in enumerate(plan.rules) if fnmatch.fnmatchcase(layer, pattern))
+    widest = {coder.sharing for coder in cast(tuple[Coder, ...], recipe.coders)}
+    own = {"projection": layer.rsplit(".", 1)[-1], "model": "model"}
+    return next((f"{rule}:{own[sharing]}" for sharing in ("model", "projection") if sharing in widest), None)
+
+
+def mark_transform(layer: QuantizedLayer, key: str, layers: int) -> QuantizedLayer:
+    """The layer with all tensors of its transform, the outermost node, shared under `key` by the layers of one input."""
+    shared = {name: (f"{key}/{name}", layers) for name in layer.packed.tensors}
+    return counted(layer, replace(layer.packed, shared=shared))
+
+
+def counted(layer: QuantizedLayer, packed: Packed) -> QuantizedLayer:
+    """The layer in this stored form, with its ledger."""
+    return replace(layer, packed=packed, ledger=ledger(packed, layer.nominal_bits))
+
+
+@dataclass(frozen=True)
+class TransformedWeights(Sequence[Tensor]):
+    """The transformed float32 weights of several layers, each read when it is asked for."""
+
+    model: "ModelHandle"
+    recipe: Recipe
+    layers: Sequence[str]
+    stats: Stats | None
+    states: States
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        name = self.layers[index]
+        own = moment_of(self.model.layer(name), self.recipe, self.stats)
+        moment = usable_moment(own, tokens_of(name, self.stats), self.recipe)
+        weight = self.model.weight(name)
+        check_inputs(weight, moment)
+        transform, w = cast(Transform, self.recipe.transform), weight.float()
+        state = self.states[name] if name in self.states else transform.fit(w, moment, self.recipe.seed)
+        return transform.forward(w, state)

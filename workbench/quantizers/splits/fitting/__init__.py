@@ -1,0 +1,1 @@
+"""Searches that splits share: saliency, thresholds and numbers of columns."""

@@ -1,0 +1,118 @@
+"""Work in a process of its own: whoever watches it does not wait for the interpreter's lock, nor for compilers.
+
+The process is given a line of JSON and answers with one for each step of a module's function `steps`. It works where others leave
+the processor to it, and ends with the process that started it.
+"""
+
+import importlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any, TextIO
+
+import psutil
+
+from workbench.errors import WorkbenchError
+
+LOOK = 0.2  # seconds between steps where nothing is new, so that a job can be stopped
+LAST = getattr(psutil, "IDLE_PRIORITY_CLASS", 19)  # of all priorities, as the system counts them
+FAILED = "failed"  # a step with this key alone says why there are no more
+
+Given = dict[str, Any]
+
+_running: dict[int, psutil.Process] = {}  # by their numbers
+
+
+def steps(module: str, given: Given) -> Generator[dict[str, Any] | None, None, None]:
+    """What `steps(given)` of a module yields, as JSON values; while nothing is new, its last step again.
+
+    Closing the generator ends the process. WorkbenchError with what the module says, or where its process has ended early.
+    """
+    path = os.pathsep.join(place for place in sys.path if place)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workbench.subprocess_job", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C in a terminal is meant for who watches
+    )
+    lines: queue.Queue[str] = queue.Queue()
+    reader = threading.Thread(target=read, args=(process.stdout, lines), daemon=True)
+    with process:
+        _running[process.pid] = psutil.Process(process.pid)
+        reader.start()
+        try:
+            with suppress(BrokenPipeError):  # it has ended already, which is heard below
+                print(json.dumps(given), file=process.stdin, flush=True)
+            yield from heard(lines)
+        except EOFError:
+            message = f"the process of {module} has ended early (exit code {process.wait()}); what it has finished is kept."
+            raise WorkbenchError(message) from None
+        finally:
+            process.terminate()
+            reader.join()
+            _running.pop(process.pid)
+
+
+def memory() -> int:
+    """Bytes of memory that the processes started here have now."""
+    total = 0
+    for process in list(_running.values()):
+        with suppress(psutil.NoSuchProcess):
+            total += int(process.memory_info().rss)
+    return total
+
+
+def read(stream: TextIO, lines: "queue.Queue[str]") -> None:
+    """Pass lines on, and an empty one at the end."""
+    for line in stream:
+        lines.put(line)
+    lines.put("")
+
+
+def heard(lines: "queue.Queue[str]") -> Generator[dict[str, Any] | None, None, None]:
+    """Steps as they come, the last of which is empty; EOFError where none is."""
+    step: dict[str, Any] | None = None
+    while step != {}:
+        try:
+            line = lines.get(timeout=LOOK)
+        except queue.Empty:
+            yield step
+            continue
+        if not line:
+            raise EOFError
+        step = json.loads(line)
+        if FAILED in step:
+            raise WorkbenchError(step[FAILED])
+        if step:
+            yield step
+
+
+def answer(module: str) -> None:
+    """In the process itself: what a module's `steps` makes of what is given. What else is printed goes where errors do."""
+    psutil.Process().nice(LAST)  # before anything large is imported
+    answers, sys.stdout = sys.stdout, sys.stderr
+    given = json.loads(sys.stdin.readline())
+    threading.Thread(target=end_with_the_other, daemon=True).start()
+    try:
+        for step in importlib.import_module(module).steps(given):
+            print(json.dumps(step), file=answers, flush=True)
+        print("{}", file=answers, flush=True)
+    except (WorkbenchError, OSError) as error:
+        print(json.dumps({FAILED: str(error)}), file=answers, flush=True)
+
+
+def end_with_the_other() -> None:
+    """Wait until nobody can write here any more."""
+    os.read(sys.stdin.fileno(), 1)  # not by way of `stdin`, which is locked meanwhile and could not be closed at the end
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    answer(sys.argv[1])

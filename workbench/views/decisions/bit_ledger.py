@@ -1,0 +1,193 @@
+"""The bit ledger: where every stored bit of a layer or model goes, beside the nominal figure of the method's paper."""
+
+from typing import Any
+
+import pandas as pd
+
+from workbench.analysis.decisions.bit_ledger import OnDisk, plain
+from workbench.bits import BitLedger
+from workbench.quantized import percent
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+
+def bars(ledger: BitLedger, *, scope: str = "this layer", coverage: float | None = None, theme: Theme = themes.LIGHT) -> Figure:
+    """Two bars in bits per weight: stored, stacked by item, and nominal; `coverage` is the share of all weights counted."""
+    table = readable(ledger.table())
+    traces: list[dict[str, Any]] = [segment(line, index) for index, line in enumerate(table.to_dict("records"))]
+    nominal = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [ledger.nominal_bits],
+        "y": ["nominal"],
+        "name": "as the paper counts",
+        "marker": {"color": "rgba(0,0,0,0)", "line": {"color": theme.muted, "width": 2}},
+        "hovertemplate": "nominal %{x:.3f} bits per weight<extra></extra>",
+    }
+    totals = [("stored", ledger.bits_per_weight), ("nominal", ledger.nominal_bits)]
+    note = {"showarrow": False, "xanchor": "left", "xshift": 8, "font": {"size": 14, "color": theme.text}}
+    plot = {
+        "data": [*traces, nominal],
+        "layout": themes.layout(
+            theme,
+            x="bits per weight",
+            height=260 + 22 * (len(traces) // 4),
+            barmode="stack",
+            bargap=0.35,
+            xaxis={"rangemode": "tozero", "range": [0, 1.3 * max(value for _, value in totals) or 1.0]},
+            yaxis={"type": "category", "categoryorder": "array", "categoryarray": ["nominal", "stored"], "showgrid": False},
+            legend={"traceorder": "normal"},
+            annotations=[note | {"x": value, "y": name, "text": f"{themes.bits(value)} bits"} for name, value in totals],
+        ),
+    }
+    return Figure("Where does every stored bit go?", sentence(ledger, table, scope, coverage), plot, table)
+
+
+def segment(line: dict[str, Any], index: int) -> dict[str, Any]:
+    """One stored item as its part of the stored bar."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": [line["bits_per_weight"]],
+        "y": ["stored"],
+        "name": line["item"],
+        "marker": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)]},
+        "customdata": [[line["why"], themes.percent(line["share"]), themes.megabytes(line["bits"])]],
+        "hovertemplate": f"<b>{line['item']}</b> %{{x:.3f}} bits per weight<br>"
+        "%{customdata[1]} of what is stored, %{customdata[2]}<br>%{customdata[0]}<extra></extra>",
+    }
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The ledger's table with items as people say them: `0.1.uniform codes` is `uniform codes`, the second `uniform codes 2`."""
+    seen: dict[str, int] = {}
+    items = []
+    for item in table["item"]:
+        name = said(item)
+        seen[name] = seen.get(name, 0) + 1
+        items.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return table.assign(item=items)
+
+
+def said(item: str) -> str:
+    """An item as people say it."""
+    return plain(item).replace("_", " ")
+
+
+def sentence(ledger: BitLedger, table: pd.DataFrame, scope: str, coverage: float | None = None) -> str:
+    """Stored against nominal, and what makes the difference."""
+    stored, nominal = ledger.bits_per_weight, ledger.nominal_bits
+    largest = table.sort_values("bits", ascending=False)
+    who, size = f"{scope[0].upper()}{scope[1:]}", themes.megabytes(ledger.total_bits)
+    text = f"{who} stores {themes.bits(stored)} bits per weight ({themes.bits(nominal)} nominal)"
+    text += f", {size}" if coverage is None else f" in {percent(coverage)} of the model's weights, {size}"
+    if len(largest) < 2:
+        return f"{text}: all of it {largest.iloc[0]['item']}." if len(largest) else f"{text}."
+    first, second = largest.iloc[0], largest.iloc[1]
+    return f"{text}: {themes.percent(first['share'])} is {first['item']}, {themes.percent(second['share'])} {second['item']}."
+
+
+def icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
+    """Everything that is stored, from the whole to single items (`analysis.ledger.tree`); areas are bits, a click goes deeper."""
+    items = leaves(tree)
+    # only items are spelled anew: the names of layers and blocks are names
+    labels = [said(label) if place in set(items["id"]) else label for place, label in zip(tree["id"], tree["label"], strict=True)]
+    kinds = {name: i for i, name in enumerate(dict.fromkeys(said(label) for label in items["label"]))}
+    colors = [themes.CATEGORIES[kinds[name] % len(themes.CATEGORIES)] if name in kinds else theme.raised for name in labels]
+    trace = {
+        "type": "icicle",
+        "ids": [place or "all" for place in tree["id"]],
+        "parents": ["" if not place else parent or "all" for place, parent in zip(tree["id"], tree["parent"], strict=True)],
+        "labels": labels,
+        "values": tree["bits"].tolist(),
+        "branchvalues": "total",
+        "tiling": {"orientation": "v"},
+        "marker": {"colors": colors, "line": {"color": theme.surface, "width": 1}},
+        "maxdepth": 3,
+        "customdata": [
+            [themes.megabytes(bits), bits / weights, themes.percent(share)]
+            for bits, share in zip(tree["bits"], tree["share"], strict=True)
+        ],
+        "hovertemplate": "<b>%{label}</b><br>%{customdata[0]}, %{customdata[1]:.3f} bits per weight, "
+        "%{customdata[2]}<extra></extra>",
+    }
+    layout = themes.layout(
+        theme, height=340, margin={"l": 4, "r": 4, "t": 24, "b": 4}, uniformtext={"minsize": 11, "mode": "hide"}
+    )
+    plot = {"data": [trace], "layout": layout}
+    table = tree.assign(label=labels).drop(columns=["id", "parent"])
+    return Figure(f"What is {scope} made of?", icicle_sentence(tree), plot, table)
+
+
+def leaves(tree: pd.DataFrame) -> pd.DataFrame:
+    """The items themselves: rows that are nobody's parent."""
+    return tree[~tree["id"].isin(set(tree["parent"])) & (tree["id"] != "")]
+
+
+def icicle_sentence(tree: pd.DataFrame) -> str:
+    """The largest kind of item, and the largest part below the whole."""
+    kinds = leaves(tree).groupby("label", sort=False)["share"].sum().sort_values(ascending=False)
+    parts = tree[(tree["parent"] == "") & (tree["id"] != "")].sort_values("bits", ascending=False)
+    text = f"{themes.percent(float(kinds.iloc[0]))} of all bits are {said(kinds.index[0])}"
+    if len(parts) < 2 or set(parts["label"]) == set(kinds.index):
+        return f"{text}; {themes.count(len(kinds), 'kind of item', 'kinds of items')} in all."
+    first = parts.iloc[0]
+    return f"{text}; the largest part is {said(first['label'])} with {themes.percent(float(first['share']))}."
+
+
+def waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
+    """From the nominal figure to the stored one, item by item (`analysis.ledger.bridge`)."""
+    names = [said(item) for item in bridge["item"]]
+    values = bridge["bits_per_weight"].tolist()
+    trace = {
+        "type": "waterfall",
+        "x": names,
+        "y": values,
+        "measure": ["absolute", *["relative"] * (len(values) - 2), "total"],
+        "text": [part(value) for value in values],
+        "textposition": "outside",
+        "increasing": {"marker": {"color": theme.quantized}},
+        "decreasing": {"marker": {"color": theme.original}},
+        "totals": {"marker": {"color": theme.muted}},
+        "connector": {"line": {"color": theme.border}},
+        "cliponaxis": False,
+        "hovertemplate": "%{x}: %{y:.4f} bits per weight<extra></extra>",
+    }
+    layout = themes.layout(
+        theme, y="bits per weight", height=360, xaxis={"type": "category", "showgrid": False}, showlegend=False
+    )
+    table = bridge.assign(item=names)
+    return Figure(
+        "Why is more stored than the nominal figure says?",
+        bridge_sentence(table, scope),
+        {"data": [trace], "layout": layout},
+        table,
+    )
+
+
+def part(value: float) -> str:
+    """A part of the stored bits: two decimals, or one digit of what is less than a hundredth."""
+    return themes.bits(value) if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
+
+
+def bridge_sentence(table: pd.DataFrame, scope: str) -> str:
+    """The difference and its largest reason."""
+    nominal, stored = table["bits_per_weight"].iloc[0], table["bits_per_weight"].iloc[-1]
+    between = table.iloc[1:-1]
+    who = f"{scope[0].upper()}{scope[1:]}"
+    if between.empty:
+        return f"{who} stores what is counted: {themes.bits(stored)} bits per weight."
+    first = between.loc[between["bits_per_weight"].abs().idxmax()]
+    return (
+        f"{who} stores {themes.bits(stored)} bits where {themes.bits(nominal)} are nominal; most of the difference of "
+        f"{part(stored - nominal)} is {first['item']}: {part(first['bits_per_weight'])} ({first['why']})."
+    )
+
+
+def disk_sentence(found: OnDisk) -> str:
+    """The ledger against a file, in bytes."""
+    file, ledger = f"{found.file:,}", f"{found.ledger:,.0f}"
+    if found.agree:
+        return f"Counted on disk: {found.what} takes {file} bytes, and the ledger adds up to the same {ledger}."
+    return f"Counted on disk: {found.what} takes {file} bytes, but the ledger adds up to {ledger}. Please report this as a bug."

@@ -1,0 +1,160 @@
+"""The quant card as a value and as one HTML file: figures, their tables, recipe, ledger, hashes and environment, offline."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.analysis.decisions.quant_card import Quantized, card_facts
+from workbench.analysis.decisions.quant_card_file import read_facts
+from workbench.atomic import write_file
+from workbench.bits import BitLedger
+from workbench.errors import OutputError
+from workbench.intervals import ends, written
+from workbench.models.handle import ModelHandle
+from workbench.models.layers import split_name
+from workbench.models.perplexity import PerplexityRatio
+from workbench.models.text import Text
+from workbench.outputs import check_file
+from workbench.quantized import describe_bits
+from workbench.views import theme as themes
+from workbench.views.decisions import bit_ledger
+from workbench.views.decisions.quant_card_page import page
+from workbench.views.figure import Figure
+from workbench.views.predictions import layer_errors as errors
+from workbench.views.theme import Theme
+
+
+@dataclass(frozen=True)
+class Card:
+    """A quant card: `facts` is the JSON document, `figures` draws it, `save` writes it as .html or .json."""
+
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Card":
+        """A saved card, HTML or JSON; ArtifactError where the file is none."""
+        return cls(read_facts(path))
+
+    def figures(self, theme: Theme = themes.LIGHT) -> dict[str, Figure]:
+        """The card's figures by a short name."""
+        facts = self.facts
+        drawn = {
+            "ledger": bit_ledger.bars(
+                BitLedger.from_dict(facts["ledger"]), scope="the quantized part", coverage=facts.get("coverage"), theme=theme
+            )
+        }
+        drawn["errors"] = errors.layer_errors(self.layers, None, theme=theme)
+        if facts["figures"]:
+            drawn["perplexity"] = perplexity_bars(facts["figures"], theme=theme)
+        return drawn
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row a quantized layer, with its block and matrix."""
+        table = pd.DataFrame(self.facts["layers"])
+        places = [split_name(name) or (None, name) for name in table["name"]]
+        return table.assign(block=[place[0] for place in places], matrix=[place[1] for place in places])
+
+    @property
+    def answer(self) -> str:
+        """The card in one sentence."""
+        facts, found = self.facts, self.facts["figures"]
+        book, others = facts["ledger"], facts.get("unquantized", {})  # cards of earlier releases do not say
+        bits = describe_bits(
+            book["bits_per_weight"], book["nominal_bits"], facts.get("coverage"), others, facts.get("bits_overall")
+        )
+        text = f"{themes.count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {bits}"
+        if not found:
+            return f"{text}; perplexity was not measured."
+        spread = written(found["perplexity_interval"], found["tokens"], ".2f")
+        before = f"{found['perplexity_original']:.2f} before"
+        return f"{text}: perplexity {found['perplexity']:.2f} ({spread}), {before}{times(found)}, on {found['text']}."
+
+    def json(self) -> str:
+        """The facts as indented JSON."""
+        return json.dumps(self.facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def html(self) -> str:
+        """One page that needs no network."""
+        return page(self.facts, self.answer, self.figures(themes.LIGHT), self.figures(themes.DARK))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the card; the name's end, .html or .json, says as what."""
+        place = check_place(path)
+        write_file(place, {".html": self.html, ".json": self.json}[place.suffix]())
+        return place
+
+
+def check_place(path: str | Path) -> Path:
+    """Where a card given as `path` is saved; OutputError where it cannot be, or its name does not say as what."""
+    place = Path(path).expanduser()
+    if place.suffix not in (".html", ".json"):
+        raise OutputError(f"a card cannot be saved as {place.name!r}; its name ends in .html or .json.")
+    check_file(place)
+    return place
+
+
+def card(
+    quantized: Quantized | str | Path,
+    original: ModelHandle | None = None,
+    text: Text | None = None,
+    *,
+    tokens: int | None = None,
+    measured: bool = True,
+) -> Card:
+    """The quant card of a quantized model or of the folder it was saved in; arguments as in `card_facts`.
+
+    `card("out/").save("card.html")` opens offline anywhere; `Card.read` takes it back, and `diff_cards` compares two.
+    """
+    return Card(card_facts(quantized, original, text, tokens=tokens, measured=measured))
+
+
+def times(found: dict[str, Any]) -> str:
+    """The paired ratio of both perplexities; nothing for cards of earlier releases, which do not have it."""
+    if "ratio" not in found:
+        return ""
+    interval = found["ratio_interval"]
+    return f", {PerplexityRatio(found['ratio'], interval and tuple(interval), found['tokens']).against('the original')}"
+
+
+def perplexity_bars(found: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
+    """Perplexity before and after, each with its 95 % interval."""
+    table = pd.DataFrame(
+        [
+            {"model": name, "perplexity": found[key], "perplexity_low": low, "perplexity_high": high}
+            for name, key in (("original", "perplexity_original"), ("quantized", "perplexity"))
+            for low, high in [ends(found[f"{key}_interval"])]
+        ]
+    )
+    plot = {
+        "data": [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": table["perplexity"].tolist(),
+                "y": table["model"].tolist(),
+                "marker": {"color": [theme.original, theme.quantized]},
+                "error_x": themes.interval(table, "perplexity", theme.text),
+                "hovertemplate": "%{y}: perplexity %{x:.3f}<extra></extra>",
+            }
+        ],
+        "layout": themes.layout(
+            theme,
+            x="perplexity (95 % interval)",
+            height=200,
+            yaxis={"type": "category", "autorange": "reversed", "showgrid": False},
+            xaxis={"rangemode": "tozero"},
+        ),
+    }
+    changed = themes.percent(found["top1_changed"])
+    answer = (
+        f"Perplexity goes from {found['perplexity_original']:.2f} to {found['perplexity']:.2f}{times(found)}, on "
+        f"{found['tokens']:,} tokens of {found['text']}; KL is {found['kl']:.4f} nats per token "
+        f"({written(found['kl_interval'], found['tokens'], '.4f')}), and {changed} of "
+        "the likeliest next tokens change."
+    )
+    return Figure("What does it cost the predictions?", answer, plot, table)

@@ -1,0 +1,79 @@
+"""Expected and measured loss at each number of bits, and what studies found, with their sources."""
+
+import html
+
+import pandas as pd
+
+from workbench.analysis.decisions.scaling_law import STUDIES, UNDERTRAINED, Study, large
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+QUESTION = "How fragile should this model be?"
+
+
+def added_loss(expected: pd.DataFrame, own: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
+    """The law as a line, what was measured as points; `outside` says what of this model the law was not fitted on."""
+    positive = own[own["added_loss"] > 0]
+    plot = {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": expected["bits"].tolist(),
+                "y": expected["added_loss"].tolist(),
+                "name": "expected by the law",
+                "line": {"color": theme.original, "width": 2, "dash": "dash"},
+                "hovertemplate": "%{x} bits: %{y:.3g} nats expected<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": positive["bits_per_weight"].tolist(),
+                "y": positive["added_loss"].tolist(),
+                "text": positive["recipe"].tolist(),
+                "name": "measured here",
+                "marker": {"size": 12, "color": theme.quantized},
+                "hovertemplate": "%{text}<br>%{x:.2f} stored bits: %{y:.3g} nats<extra></extra>",
+            },
+        ],
+        "layout": themes.layout(
+            theme,
+            x="bits per weight",
+            y="added loss, nats per token (log scale)",
+            height=400,
+            showlegend=True,
+            yaxis={"type": "log", "dtick": 1, "exponentformat": "power"},
+        ),
+    }
+    table = pd.concat(
+        [
+            expected.rename(columns={"bits": "bits_per_weight"}).assign(recipe="expected by the law"),
+            own.assign(recipe=own["recipe"].astype(str)),
+        ],
+        ignore_index=True,
+    )[["recipe", "bits_per_weight", "added_loss", "ratio"]]
+    return Figure(QUESTION, sentence(expected, own, outside), plot, table)
+
+
+def sentence(expected: pd.DataFrame, own: pd.DataFrame, outside: str) -> str:
+    """The law at 4 and 2 bits, what was measured nearest to 2 bits, and how far the law may be trusted."""
+    at = expected.set_index("bits")["added_loss"]
+    text = f"The law expects {themes.error(at[4.0])} nats per token more at 4 bits and {themes.error(at[2.0])} at 2"
+    if len(own):
+        near = own.loc[(own["bits_per_weight"] - 2).abs().idxmin()]
+        text += f"; measured here are {themes.error(near['added_loss'])} at {near['bits_per_weight']:.2f} stored bits"
+    if outside:
+        low, high = UNDERTRAINED.parameters
+        text += f". It was fitted on {large(low)} to {large(high)} parameters; {outside} lie outside, so it is a guess here"
+    return f"{text}."
+
+
+def studies(found: tuple[Study, ...] = STUDIES) -> str:
+    """The studies as HTML: title, arXiv id, what was found, how far it was checked."""
+    items = "".join(
+        f"<li><b>{html.escape(study.title)}</b> (arXiv {html.escape(study.arxiv)}). {html.escape(study.found)} "
+        f"<small>{html.escape(study.known)}</small></li>"
+        for study in found
+    )
+    return f"<h2 style='font-size:1.15rem;margin:8px 0 0'>What did studies find?</h2><ul style='margin:4px 0'>{items}</ul>"

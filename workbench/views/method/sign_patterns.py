@@ -1,0 +1,107 @@
+"""Binary codebooks: how evenly sign patterns are spread, and flipped signs against what is possible."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.method.sign_patterns import SignPatterns, flip_bound
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+
+def patterns(original: SignPatterns, transformed: SignPatterns | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Shares of the most frequent sign patterns by rank, before and after a transform, against patterns all as likely."""
+    named = [("original", original, theme.original)]
+    if transformed is not None:
+        named.append(("transformed", transformed, theme.quantized))
+    ranks = [1, max(len(found.table) for _, found, _ in named)]
+    even = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": ranks,
+        "y": [original.even_share] * 2,
+        "name": "all as likely",
+        "line": {"color": theme.muted, "dash": "dash"},
+    }
+    plot = {
+        "data": [*(shares(found.table, name, color) for name, found, color in named), even],
+        "layout": log_axes(theme, "rank of the pattern", "share of all vectors"),
+    }
+    table = original.table if transformed is None else original.table.merge(transformed.table, on="rank", suffixes=("", " after"))
+    return Figure("Do signs repeat themselves?", patterns_sentence(original, transformed), plot, table)
+
+
+def shares(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
+    """One line of shares by rank; the pattern itself is shown where the pointer is."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(range(1, len(table) + 1)),
+        "y": table["share"].tolist(),
+        "text": table["pattern"].tolist(),
+        "name": name,
+        "line": {"color": color, "width": 2},
+        "hovertemplate": "%{text}<br>%{y:.3%} of all vectors<extra>" + name + "</extra>",
+    }
+
+
+def log_axes(theme: Theme, x: str, y: str) -> dict[str, Any]:
+    """Both axes logarithmic: ranks run over decades, and so do shares."""
+    return themes.layout(theme, x=x, y=y, xaxis=themes.LOGARITHMIC, yaxis=themes.LOGARITHMIC | {"tickformat": ".2~%"})
+
+
+def patterns_sentence(original: SignPatterns, transformed: SignPatterns | None) -> str:
+    """Entropy a sign, before and after."""
+    text = (
+        f"{themes.count(original.length, 'sign')} hold {original.entropy:.2f} bits: {original.entropy_per_sign:.3f} a sign, "
+        f"where 1 means coin flips"
+    )
+    if transformed is None:
+        return f"{text}."
+    return f"{text}; {transformed.entropy_per_sign:.3f} after the transform."
+
+
+def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIGHT) -> Figure:
+    """Flipped signs of codebooks (rows of `analysis.codebook.summary`) over their rate, with the least there can be as a line.
+
+    `moved` says that errors were moved on to weights before they were coded, which flips signs too.
+    """
+    known = table.dropna(subset=["flip_rate"])
+    rates = np.linspace(0.2, 1.0, 81)
+    bound = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": rates.tolist(),
+        "y": [flip_bound(rate) for rate in rates],
+        "name": "least possible for coin flips",
+        "line": {"color": theme.muted, "dash": "dash"},
+    }
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": known["rate"].tolist(),
+        "y": known["flip_rate"].tolist(),
+        "name": "codebooks",
+        "marker": {"color": theme.quantized, "size": 11, "line": {"color": theme.contrast, "width": 1}},
+        "customdata": known[["length", "entries"]].to_numpy().tolist(),
+        "hovertemplate": "%{customdata[1]} codewords of %{customdata[0]} signs<br>%{y:.2%} flipped<extra></extra>",
+    }
+    plot = {
+        "data": [bound, points],
+        "layout": themes.layout(
+            theme, x="index bits a sign", y="signs flipped", yaxis={"tickformat": ".0%", "rangemode": "tozero"}
+        ),
+    }
+    return Figure("How many signs does the codebook flip?", flips_sentence(known, moved), plot, table)
+
+
+def flips_sentence(known: pd.DataFrame, moved: bool) -> str:
+    """The codebook with the fewest flips, against its bound."""
+    if known.empty:
+        return "No codebook has been compared with its weights yet."
+    best = known.iloc[int(known["flip_rate"].argmin())]
+    least = f"{themes.percent(best['flip_bound'])} is the least for evenly spread signs"
+    also = " Some of them flipped before, when weights took over the errors of columns already coded." if moved else ""
+    return f"{themes.percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}.{also}"

@@ -1,0 +1,212 @@
+"""One step of a quantizer's run: the matrix as it stands, how the loss develops, and a sentence of what this step does."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.method.timeline import CODE, CODEBOOK, CORRECTION, LEARN, REFIT, SWEEP, Moment, Still, scrub_table
+from workbench.quantizers.coding_trace import Film
+from workbench.recipe import Recipe
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+What = Literal["error", "groups", "flipped signs"]
+BANDS = 16  # rows of the picture's table twin
+SCALES = {"error": "|error|", "groups": "coder", "flipped signs": "share flipped"}
+
+
+def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe, *, theme: Theme = themes.LIGHT) -> Figure:
+    """The watched rows at one moment; columns not yet coded are empty, and how far they have moved stands below."""
+    values = {"error": still.residual, "groups": still.groups, "flipped signs": still.flipped}[what]
+    top = max(scale_top(film, what), 1e-9)
+    x0, dx = (film.width - 1) / 2, film.width
+    heat = {
+        "type": "heatmap",
+        "z": values,
+        "x0": x0,
+        "dx": dx,
+        "y": [str(row) for row in film.rows],
+        "colorscale": themes.SEQUENTIAL,
+        "zmin": 0.0,
+        "zmax": top,
+        "colorbar": themes.colorbar(theme, SCALES[what]) | {"len": 0.72, "y": 1, "yanchor": "top"},
+        "hovertemplate": f"row %{{y}}, near column %{{x:.0f}}<br>{SCALES[what]} %{{z:.3g}}<extra></extra>",
+    }
+    bars = {
+        "type": "bar",
+        "x": (x0 + dx * np.arange(len(still.moved))).tolist(),
+        "y": [None if np.isnan(v) else float(v) for v in still.moved],
+        "width": dx,
+        "yaxis": "y2",
+        "marker": {"color": theme.quantized},
+        "hovertemplate": "near column %{x:.0f}<br>moved by %{y:.2%} of its energy<extra></extra>",
+    }
+    layout = themes.layout(
+        theme,
+        x="column (input feature)",
+        height=460,
+        bargap=0,
+        showlegend=False,
+        xaxis={"range": [-0.5, film.cols - 0.5], "anchor": "y2", "showgrid": False},
+        # a fixed range: where nothing is coded yet there is nothing to take it from
+        yaxis={
+            "domain": [0.28, 1.0],
+            "range": [len(film.rows) - 0.5, -0.5],
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [str(row) for row in film.rows],
+            "showgrid": False,
+            "title": {"text": "row"},
+        },
+        plot_bgcolor=theme.raised,
+        shapes=frames(film, moment, still, theme),
+    )
+    highest = max(float(film.moved.float().max()), 1e-6)
+    second = {
+        "domain": [0.0, 0.2],
+        "title": layout["yaxis"]["title"] | {"text": "moved"},
+        "range": [0, 1.05 * highest],
+        "tickformat": ".0%",
+        "type": "linear",
+    }
+    layout["yaxis2"] = layout["yaxis"] | second | {"autorange": False}
+    answer = f"{doing(moment, film, recipe)} {stands(moment, film, still)}"
+    question = "What does this step do?"
+    return Figure(question, answer, {"data": [heat, bars], "layout": layout}, bands(film, still))
+
+
+def scale_top(film: Film, what: What) -> float:
+    """The end of the colour scale, the same for all steps: nothing jumps."""
+    if what == "error":
+        return max(float(own.residual.float().max()) for own in film.pictures.values())
+    return float(film.groups.max()) if what == "groups" else 1.0
+
+
+def frames(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
+    """A frame around the columns that were coded last, or over which scales are swept."""
+    if moment.kind == SWEEP:
+        first, last = moment.first, moment.last
+    elif still.now.any():
+        cells = np.flatnonzero(still.now)
+        first, last = int(cells[0]) * film.width, min(int(cells[-1] + 1) * film.width, film.cols) - 1
+    else:
+        return []
+    edges = {"x0": first - 0.5, "x1": last + 0.5, "y0": 0, "y1": 1, "xref": "x", "yref": "y domain"}
+    return [{"type": "rect", "line": {"color": theme.accent, "width": 2}, "fillcolor": "rgba(0,0,0,0)", **edges}]
+
+
+def doing(moment: Moment, film: Film, recipe: Recipe) -> str:
+    """What this step of the algorithm does."""
+    number, columns = f"{moment.number + 1} of {moment.count}", span(moment)
+    if moment.kind == LEARN:
+        return f"Learning the transform, step {number}: the basis turns so that rounding costs the output less."
+    if moment.kind == CODEBOOK:
+        later = "codewords follow their vectors, then every vector goes to its nearest codeword"
+        start = "the start" if moment.count > 1 else "the start, at which nothing is left to gain"
+        step = start if moment.number == 0 else later
+        return f"{moment.phase.capitalize()}, round {number}: {step}."
+    if moment.kind == SWEEP:
+        step = "scales in closed form" if moment.number == 0 else "scales for these signs, then signs for these scales"
+        return f"Sweep {moment.number} over {columns}: {step}."
+    if moment.kind == REFIT:
+        return "All columns are coded: scales are solved once more for the final codes, where the coder does so."
+    if moment.kind == CORRECTION:
+        return "A correction of low rank is added to the coded matrix."
+    what = f"{columns.capitalize()} are coded" if in_order(film) else "Columns are coded in the order of their second moment"
+    if recipe.assignment.name == "nearest":
+        return f"{what}, each weight by the nearest value; errors stay where they arise."
+    return f"{what}, and their error moves on to the columns not yet coded."
+
+
+def in_order(film: Film) -> bool:
+    """Whether columns were coded from left to right."""
+    return bool((film.coded[1:] >= film.coded[:-1]).all())
+
+
+def span(moment: Moment) -> str:
+    """The columns of a moment."""
+    return f"columns {moment.first:,} to {moment.last:,}"
+
+
+def stands(moment: Moment, film: Film, still: Still) -> str:
+    """Where the matrix stands after it: coded share, error so far, flipped signs."""
+    watched = f"in {len(film.rows)} watched rows"
+    if not moment.frame:
+        return f"No column is coded yet ({watched} of the picture nothing has changed)."
+    if moment.kind in (REFIT, CORRECTION):
+        flipped = float(np.nanmean(still.flipped))
+        return f"{themes.percent(flipped)} of the signs {watched} differ from the original's."
+    share = film.ends[moment.frame - 1] / film.cols
+    moved = float(np.nanmean(still.moved)) if np.isfinite(still.moved).any() else 0.0
+    rest = f", the columns still to come have moved by {themes.percent(moved)} of their energy" if moved else ""
+    error = film.error[moment.frame - 1]
+    return (
+        f"{themes.percent(share)} of the columns are coded; {watched} they have lost {themes.percent(error)} of the energy{rest}."
+    )
+
+
+def bands(film: Film, still: Still) -> pd.DataFrame:
+    """The picture as a short table: bands of columns with their mean residual, flipped share and movement."""
+    lines = []
+    for cells in np.array_split(np.arange(len(film.coded)), min(BANDS, len(film.coded))):
+        last = min(int(cells[-1] + 1) * film.width, film.cols) - 1
+        coded, moved = still.residual[:, cells], still.moved[cells]
+        done = np.isfinite(coded).any()
+        lines.append(
+            {
+                "first column": int(cells[0]) * film.width,
+                "last column": last,
+                "largest": float(np.nanmax(coded)) if done else float("nan"),
+                "flip_rate": float(np.nanmean(still.flipped[:, cells])) if done else float("nan"),
+                "moved": float(np.nanmean(moved)) if np.isfinite(moved).any() else float("nan"),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def losses(moments: list[Moment], at: int, *, theme: Theme = themes.LIGHT) -> Figure:
+    """The losses of the kind of phase that step `at` (from 0) belongs to, each phase over its own largest; the table has all."""
+    kind = moments[at].kind if moments[at].kind in NAMES else CODE
+    own = [(i, moment) for i, moment in enumerate(moments) if moment.kind == kind]
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for (i, moment), before in zip(own, [None, *(moment for _, moment in own)], strict=False):
+        if before is not None and before.phase != moment.phase:
+            x, y = [*x, None], [*y, None]  # a gap between phases
+        x, y = [*x, i + 1], [*y, moment.loss]
+    trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": x,
+        "y": y,
+        "name": NAMES[kind],
+        "line": {"color": theme.quantized, "width": 2},
+        "marker": {"size": 6},
+        "hovertemplate": "step %{x}: %{y:.2%} of the phase's largest<extra></extra>",
+    }
+    place = {"x0": at + 1, "x1": at + 1, "y0": 0, "y1": 1, "yref": "paper"}
+    line = {"type": "line", "line": {"color": theme.accent, "width": 2}, **place}
+    axes = {"yaxis": {"tickformat": ".1~%", "rangemode": "tozero" if kind == CODE else "normal"}}
+    span_of_all = {"xaxis": {"range": [0, len(moments) + 1]}}
+    layout = themes.layout(theme, x="step", y=f"{NAMES[kind]}, of the largest", height=260, shapes=[line], **axes, **span_of_all)
+    sentence = loss_sentence(moments, kind)
+    return Figure("How does the loss develop?", sentence, {"data": [trace], "layout": layout}, scrub_table(moments))
+
+
+NAMES = {LEARN: "held-out loss", CODEBOOK: "codebook's loss", SWEEP: "sweeps' error", CODE: "error of coded columns"}
+
+
+def loss_sentence(moments: list[Moment], kind: str) -> str:
+    """How many steps of which kind, and how far the phases of this kind came."""
+    kinds = {one: sum(moment.kind == one for moment in moments) for one in NAMES}
+    parts = ", ".join(f"{count:,} {STEPS[one]}" for one, count in kinds.items() if count)
+    text = f"The run has {themes.count(len(moments), 'step')}: {parts}"
+    ends = [moment.loss for moment in moments if moment.kind == kind and moment.number == moment.count - 1]
+    if kind == CODE or not ends:
+        return f"{text}."
+    return f"{text}; {NAMES[kind]} ends at {themes.percent(sum(ends) / len(ends))} of the largest on average."
+
+
+STEPS = {LEARN: "of learning", CODEBOOK: "of a codebook's training", SWEEP: "sweeps", CODE: "of coding columns"}

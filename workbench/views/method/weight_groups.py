@@ -1,0 +1,57 @@
+"""Groups of weights as a picture: pruned, by magnitude, salient columns."""
+
+from typing import Any
+
+import numpy as np
+
+from workbench.analysis.method.weight_groups import SALIENT, GroupMap
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+ROWS, COLS = 96, 256  # weights shown at once, each a cell of its own
+SMALL_TO_LARGE = ["#00306f", "#4c5a6d", "#8e8a78", "#d6c75a"]  # along cividis
+SALIENT_COLOURS = ["#c2255c", "#ff9dbf"]
+
+
+def picture(found: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = themes.LIGHT) -> Figure:
+    """A window of the layer, from `row` and `col` on, every weight in the colour of its group."""
+    names = found.table["group"].tolist()
+    palette, labels = colours(names, theme), [name.replace(", ", ",<br>") for name in names]
+    part = found.groups[row : row + ROWS, col : col + COLS]
+    steps = [[edge / len(names), palette[i]] for i in range(len(names)) for edge in (i, i + 1)]
+    trace: dict[str, Any] = {
+        "type": "heatmap",
+        "z": part,
+        "x0": col,
+        "y0": row,
+        "colorscale": steps,
+        "zmin": -0.5,
+        "zmax": len(names) - 0.5,
+        "colorbar": themes.colorbar(theme, "") | {"tickvals": list(range(len(names))), "ticktext": labels},
+        "hovertemplate": "row %{y}, column %{x}<extra></extra>",
+    }
+    layout = themes.layout(
+        theme,
+        x="column (input feature, in the coded basis)",
+        y="row (output feature)",
+        height=380,
+        xaxis={"showgrid": False},
+        yaxis={"showgrid": False, "autorange": "reversed"},
+    )
+    return Figure("Which weight belongs to which group?", sentence(found, part), {"data": [trace], "layout": layout}, found.table)
+
+
+def colours(names: list[str], theme: Theme) -> list[str]:
+    """One colour a group: pruned as the border, magnitudes from dark to bright, salient columns raspberry."""
+    salient, plain = iter(SALIENT_COLOURS), [name for name in names if name != "pruned" and not name.startswith(SALIENT)]
+    places = np.linspace(0, len(SMALL_TO_LARGE) - 1, max(len(plain), 2)).round().astype(int)
+    bright = iter(SMALL_TO_LARGE[place] for place in places)
+    return [theme.border if name == "pruned" else next(salient if name.startswith(SALIENT) else bright) for name in names]
+
+
+def sentence(found: GroupMap, part: np.ndarray) -> str:
+    """Shares of all groups, and the price of knowing them."""
+    lines = zip(found.table["group"], found.table["share"], strict=True)
+    shares = ", ".join(f"{themes.percent(share)} {name}" for name, share in lines)
+    return f"{shares}; saying which costs {themes.bits(found.map_bits)} bits a weight. Shown: {part.shape[0]} × {part.shape[1]}."

@@ -1,0 +1,1 @@
+"""Figures of what quantization does to predictions, texts, caches and speed."""

@@ -1,0 +1,220 @@
+"""Two texts from one prompt: the first differing token marked, every token tinted by how far the models disagree there."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from workbench.analysis.predictions.generation import Writing, WrittenToken, candidate_table
+from workbench.analysis.predictions.generation_speed import Running
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+QUESTION = "Does it still write the same?"
+TINT = 0.45  # opacity of the strongest tint, which leaves text readable in both modes
+ORIGINAL, QUANTIZED = "original", "quantized"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`original` and `quantized` are HTML with the classes `prompt`, `fork` and `chosen`; `table` is their twin."""
+
+    question: str
+    answer: str
+    original: str
+    quantized: str
+    table: pd.DataFrame
+
+
+def side_by_side(
+    prompt: str, writing: Writing, chosen: int | None = None, *, choosable: bool = False, theme: Theme = themes.LIGHT
+) -> Comparison:
+    """Both texts; `chosen` is the place (from 0) of a token to outline in both. `choosable` makes every token a button."""
+    write = buttons if choosable else marked
+    return Comparison(
+        QUESTION,
+        sentence(writing),
+        write(prompt, writing.original, writing.fork, chosen, theme),
+        write(prompt, writing.quantized, writing.fork, chosen, theme),
+        readable(writing.table()),
+    )
+
+
+def marked(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
+    """The prompt and every token in a tint of its KL; the fork and the chosen token stand out."""
+    words = [token_html(token, place == fork, place == chosen, theme) for place, token in enumerate(tokens)]
+    return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
+
+
+def buttons(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
+    """The same with every token as a button; the chosen one, or the fork, or the first is the one that Tab reaches."""
+    last = len(tokens) - 1
+    first = next((place for place in (chosen, fork) if place is not None and place <= last), 0)
+    words = [button(token, place, fork, chosen, first, theme) for place, token in enumerate(tokens)]
+    return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
+
+
+def button(token: WrittenToken, place: int, fork: int | None, chosen: int | None, first: int, theme: Theme) -> str:
+    """One token as a button, on a new line where it holds a line break: a button cannot be broken inside."""
+    seen = replace(token, text=token.text.replace("\n", "↵"))
+    label = html.escape(f"token {place + 1}, {shown(token.text)}, KL {themes.error(token.kl)} nats", quote=True)
+    state = f'aria-pressed="{str(place == chosen).lower()}" tabindex="{0 if place == first else -1}"'
+    inside = token_html(seen, place == fork, place == chosen, theme)
+    breaks = "<br>" * token.text.count("\n")
+    return f'{breaks}<button type="button" data-place="{place}" aria-label="{label}" {state}>{inside}</button>'
+
+
+def token_html(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme) -> str:
+    """One token as HTML."""
+    names = " ".join(name for name, wanted in (("fork", is_fork), ("chosen", is_chosen)) if wanted)
+    said = f"KL {themes.error(token.kl)} nats" + (", the first differing token" if is_fork else "")
+    tag = "mark" if is_fork else "span"
+    attributes = f' class="{names}"' if names else ""
+    colour = "" if is_fork else f' style="background:{tint(token.kl, theme)}"'
+    return f'<{tag}{attributes}{colour} title="{said}">{html.escape(token.text)}</{tag}>'
+
+
+def tint(kl: float, theme: Theme) -> str:
+    """The quantized colour, more opaque the further the models disagree: half of the strongest at 0.7 nats."""
+    red, green, blue = (int(theme.quantized[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{TINT * (1 - math.exp(-kl)):.2f})"
+
+
+def sentence(writing: Writing) -> str:
+    """How long the two agree, and on what they part."""
+    a, b, at = writing.original, writing.quantized, writing.fork
+    if not writing.done and at is None:
+        return f"Writing: {themes.count(len(a), 'token')}, and both agree so far."
+    if not a and not b:
+        return "Both models end the text at once."
+    if at is None:
+        return f"All {themes.count(len(a), 'token')} agree; {disagreement(writing)}."
+    agree = "The very first token differs" if at == 0 else f"The first {themes.count(at, 'token')} agree"
+    agree = "The first token agrees" if at == 1 else agree
+    first, second = (shown(side[at].text) if at < len(side) else "the end" for side in (a, b))
+    return f"{agree}; token {at + 1} is {first} in the original and {second} in the quantized text."
+
+
+def disagreement(writing: Writing) -> str:
+    """The largest KL over the original's text."""
+    place = max(range(len(writing.original)), key=lambda i: writing.original[i].kl)
+    token = writing.original[place]
+    if token.kl == 0:
+        return "both models expect exactly the same at each of them"
+    return f"the models disagree most at token {place + 1}, {shown(token.text)}: KL {themes.error(token.kl)} nats"
+
+
+def shown(token: object) -> str:
+    """A token in quotes, so that spaces and line breaks are seen; nothing where a table says that the text had ended."""
+    return "“" + token.replace("\n", "↵") + "”" if isinstance(token, str) else ""
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with tokens in quotes."""
+    return table.assign(**{side: [shown(token) for token in table[side]] for side in (ORIGINAL, QUANTIZED)})
+
+
+def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """KL at every token of both texts, each read by both models; `chosen` is outlined and the fork has a line."""
+    table, fork = writing.table(), writing.fork
+    edge = [theme.accent if place == chosen else "rgba(0,0,0,0)" for place in range(len(table))]
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "bar",
+            "x": table["position"].tolist(),
+            "y": [None if math.isnan(kl) else kl for kl in table[f"kl_{side}"]],
+            "customdata": [shown(token) for token in table[side]],
+            "name": f"{side} text",
+            "marker": {"color": colour, "line": {"color": edge, "width": 2}},
+            "hovertemplate": "token %{x} %{customdata}<br>KL %{y:.3g} nats<extra></extra>",
+        }
+        for side, colour in ((ORIGINAL, theme.original), (QUANTIZED, theme.quantized))
+    ]
+    plot = {
+        "data": traces,
+        "layout": themes.layout(
+            theme,
+            x="token after the prompt",
+            y="KL, nats",
+            height=240,
+            bargap=0.2,
+            yaxis={"rangemode": "tozero"},
+            shapes=fork_line(None if fork is None else fork + 1, theme),
+            showlegend=True,
+        ),
+    }
+    where = "" if fork is None else f"; after the dotted line, at token {fork + 1}, the texts differ and each is read by both"
+    average = table["kl_original"].mean()
+    answer = f"On the original's text the mean KL is {themes.error(average)} nats a token; {disagreement(writing)}{where}."
+    return Figure("Where do the models disagree?", answer, plot, readable(table))
+
+
+def fork_line(token: int | None, theme: Theme) -> list[dict[str, Any]]:
+    """A dotted line at the first differing token, counted from 1; nothing where there is none."""
+    if token is None:
+        return []
+    line = {"color": theme.action, "width": 2, "dash": "dot"}
+    return [{"type": "line", "x0": token, "x1": token, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
+
+
+def expectations(token: WrittenToken, place: int, side: str, *, theme: Theme = themes.LIGHT) -> Figure:
+    """The likeliest tokens of both models in one place (from 0) of the text of `side`."""
+    table = candidate_table(token)
+    labels = [shown(text) for text in table["token"]]
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": table[f"p_{name}"].tolist(),
+            "y": list(range(len(labels))),
+            "customdata": labels,
+            "name": name,
+            "marker": {"color": colour},
+            "hovertemplate": f"{name}: %{{x:.1%}} for %{{customdata}}<extra></extra>",
+        }
+        for name, colour in ((ORIGINAL, theme.original), (QUANTIZED, theme.quantized))
+    ]
+    plot = {
+        "data": traces,
+        "layout": themes.layout(
+            theme,
+            x="probability",
+            height=120 + 34 * len(labels),
+            barmode="group",
+            xaxis={"tickformat": ".0%", "rangemode": "tozero"},
+            # two tokens may look alike: bars are placed by number and labelled by token
+            yaxis={
+                "autorange": "reversed",
+                "tickmode": "array",
+                "tickvals": list(range(len(labels))),
+                "ticktext": labels,
+                "showgrid": False,
+            },
+            legend={"traceorder": "normal"},
+        ),
+    }
+    first, second = (table.loc[table[f"p_{name}"].idxmax()] for name in (ORIGINAL, QUANTIZED))
+    here = f"At token {place + 1} of the {side} text ({shown(token.text)})"
+    same = f"both models find {shown(first['token'])} likeliest"
+    parted = f"the original finds {shown(first['token'])} likeliest, the quantized model {shown(second['token'])}"
+    probabilities = f"{themes.percent(first['p_original'])} and {themes.percent(second['p_quantized'])}"
+    answer = (
+        f"{here} {same if first['token'] == second['token'] else parted}, with {probabilities}; KL {themes.error(token.kl)} nats."
+    )
+    return Figure("What did each model expect here?", answer, plot, table.assign(token=labels))
+
+
+def running_sentence(measured: Sequence[Running]) -> str:
+    """Speed and memory of the original and the quantized model, as measured here."""
+    before, after = measured
+    ratio = after.speed.tokens_per_second / before.speed.tokens_per_second
+    sizes = f"{themes.megabytes(8 * after.resident_bytes)} instead of {themes.megabytes(8 * before.resident_bytes)}"
+    return (
+        f"On this machine the quantized model writes {themes.speed(after.speed.tokens_per_second)} "
+        f"({after.speed.low:.0f} to {after.speed.high:.0f}), {ratio:.2f} × the original's "
+        f"{themes.speed(before.speed.tokens_per_second)}; its weights take {sizes} in memory."
+    )

@@ -1,0 +1,147 @@
+"""What quantizing cost: the error of every layer, and the results tried on one layer as error against stored bits."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis import glossary
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+from workbench.views.weights.layer_map import row_name, short_name, title
+
+
+def layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """One bar a quantized layer: output error, with the weight error as a dot; `layers` holds only quantized ones."""
+    measured = bool(layers["output_error"].notna().any())
+    column = "output_error" if measured else "relative_error"
+    labels = [bar_label(line) for line in layers.itertuples()]
+    edge = [theme.accent if name == selected else "rgba(0,0,0,0)" for name in layers["name"]]
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "bar",
+            "x": labels,
+            "y": layers[column].astype(float).tolist(),
+            "name": glossary.label(column),
+            "customdata": layers["name"].tolist(),
+            "marker": {"color": theme.quantized, "line": {"color": edge, "width": 3}},
+            "hovertemplate": "%{customdata}<br>" + glossary.label(column) + " %{y:.3g}<extra></extra>",
+        }
+    ]
+    if measured:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": labels,
+                "y": layers["relative_error"].astype(float).tolist(),
+                "name": glossary.label("relative_error"),
+                "customdata": layers["name"].tolist(),
+                "marker": {"color": theme.original, "size": 9, "line": {"color": theme.surface, "width": 1}},
+                "hovertemplate": "%{customdata}<br>weight error %{y:.3g}<extra></extra>",
+            }
+        )
+    plot = {
+        "data": traces,
+        "layout": themes.layout(
+            theme,
+            x="layer (block · matrix)",
+            y="share of energy lost",
+            bargap=themes.gap(len(labels), 0.35),
+            xaxis={
+                "type": "category",
+                "tickangle": -60 if len(labels) > 6 else 0,
+                "showgrid": False,
+                "tickfont": {"size": 11, "color": theme.muted},
+            },
+            yaxis={"rangemode": "tozero"},
+            showlegend=True,
+        ),
+    }
+    wanted = ["name", "block", "matrix", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
+    return Figure("Which layers lose most?", error_sentence(layers, column), plot, layers[wanted])
+
+
+def bar_label(line: Any) -> str:
+    """A layer's name short enough for an axis: `3 · down_proj`."""
+    row, short = row_name(line.block), short_name(line.matrix)
+    return f"{row} · {short}"
+
+
+def error_sentence(layers: pd.DataFrame, column: str) -> str:
+    """The worst layer, the best, and how many there are."""
+    values = layers[column].astype(float)
+    worst, best = layers.loc[values.idxmax()], layers.loc[values.idxmin()]
+    what = glossary.label(column)
+    if len(layers) == 1:
+        return f"{title(worst)} has {what} {themes.error(values.max())}: {themes.percent(values.max())} of the energy is lost."
+    return (
+        f"Of {len(layers)} quantized layers, {title(worst)} has the largest {what}, {themes.error(values.max())}, "
+        f"and {title(best)} the smallest, {themes.error(values.min())}."
+    )
+
+
+def bits_against_error(
+    results: pd.DataFrame, current: str | None, *, scope: str = "for this layer", theme: Theme = themes.LIGHT
+) -> Figure:
+    """Every result: stored bits across, error upwards, the nominal figure as a hollow mark.
+
+    `results` holds recipe, bits_per_weight, nominal_bits, relative_error, output_error; `current` is a recipe to mark.
+    """
+    column = "output_error" if results["output_error"].notna().all() else "relative_error"
+    errors = results[column].astype(float)
+    lines: list[dict[str, Any]] = []
+    for nominal, stored, value in zip(results["nominal_bits"], results["bits_per_weight"], errors, strict=True):
+        link = {"color": theme.muted, "width": 1, "dash": "dot"}
+        lines.append({"type": "line", "x0": nominal, "x1": stored, "y0": value, "y1": value, "line": link})
+    positive = bool((errors > 0).all())
+    edge = [theme.accent if recipe == current else theme.surface for recipe in results["recipe"]]
+    hover = "%{text}<br>%{x:.2f} bits, error %{y:.3g}<extra></extra>"
+    plot = {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "x": results["bits_per_weight"].tolist(),
+                "y": errors.tolist(),
+                "text": results["recipe"].tolist(),
+                "textposition": "top center",
+                "textfont": {"size": 12, "color": theme.text},
+                "name": "stored",
+                "marker": {"size": 13, "color": theme.quantized, "line": {"color": edge, "width": 3}},
+                "hovertemplate": hover,
+                "cliponaxis": False,
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": results["nominal_bits"].tolist(),
+                "y": errors.tolist(),
+                "text": results["recipe"].tolist(),
+                "name": "nominal",
+                "marker": {"size": 10, "symbol": "circle-open", "color": theme.muted},
+                "hovertemplate": hover,
+            },
+        ],
+        "layout": themes.layout(
+            theme,
+            x="bits per weight",
+            y=glossary.label(column) + (" (log scale)" if positive else ""),
+            height=300,
+            shapes=lines,
+            showlegend=True,
+            xaxis={"rangemode": "tozero"},
+            # a margin of half a decade: one result alone has no range of its own
+            yaxis={"type": "log", "range": np.log10([errors.min() / 3, errors.max() * 3]).tolist()} if positive else {},
+            margin={"l": 64, "r": 48, "t": 32, "b": 48},
+        ),
+    }
+    best = results.loc[errors.idxmin()]
+    answer = (
+        f"{themes.count(len(results), 'result')} {scope}; "
+        f"the smallest {glossary.label(column)} is {themes.error(errors.min())} "
+        f"with {best['recipe']}, which stores {themes.bits(best['bits_per_weight'])} bits per weight."
+    )
+    wanted = ["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
+    return Figure("How much error for how many bits?", answer, plot, results[wanted])

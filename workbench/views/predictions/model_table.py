@@ -1,0 +1,47 @@
+"""Models beside each other: what each stores, how far it is from the original, and how it reads."""
+
+import pandas as pd
+
+from workbench.views import theme as themes
+from workbench.views.decisions import rate_distortion
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+CLOSEST, READS = "Which model is the closest for its bits?", "Which model reads best for its bits?"
+
+
+def bits_against_divergence(table: pd.DataFrame, current: str | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """KL with its 95 % interval against stored bits, one mark a model but the original; `current` is the one to mark.
+
+    `table` is that of `analysis.models.compare_models`, with at least one model beside the original.
+    """
+    return Figure(CLOSEST, closest(table), rate_distortion.plot(table.iloc[1:], "model", "kl", current, theme), table)
+
+
+def bits_against_perplexity(table: pd.DataFrame, current: str | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Perplexity with its 95 % interval against stored bits, the original among them; `table` as above."""
+    first, others = table.iloc[0], table.iloc[1:]
+    best = others.loc[others["perplexity"].idxmin()]
+    answer = (
+        f"The original has perplexity {perplexity(first)}; of {themes.count(len(others), 'quantized model')}, "
+        f"{best['model']} reads best: {perplexity(best)} at {themes.bits(best['bits_per_weight'])} stored bits, "
+        f"{themes.against(best, 'the original')}."
+    )
+    return Figure(READS, answer, rate_distortion.plot(table, "model", "perplexity", current, theme), table)
+
+
+def perplexity(row: pd.Series) -> str:
+    """A model's perplexity with its interval."""
+    return themes.spread(row, "perplexity", ".2f")
+
+
+def closest(table: pd.DataFrame) -> str:
+    """The closest model with its interval, and the smallest."""
+    others = table.iloc[1:]
+    best, least = others.loc[others["kl"].idxmin()], others.loc[others["bits_per_weight"].idxmin()]
+    near = f"KL {themes.spread(best, 'kl')}"
+    said = f"{best['model']} is the closest to the original: {near}, with {themes.bits(best['bits_per_weight'])} stored bits"
+    if best["model"] == least["model"]:
+        return f"{said}; none of {themes.count(len(others), 'model')} stores less."
+    smallest = f"{themes.bits(least['bits_per_weight'])} bits, at KL {themes.error(least['kl'])}"
+    return f"{said}; {least['model']} stores the least, {smallest}."

@@ -1,0 +1,81 @@
+"""Pinned results beside each other: error against bits, how the errors of single weights spread, perplexity against bits."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from workbench.views import theme as themes
+from workbench.views.decisions import rate_distortion
+from workbench.views.figure import Figure, escape_labels
+from workbench.views.predictions import layer_errors
+from workbench.views.theme import Theme
+
+QUANTILES = np.linspace(0, 1, 21)
+SAMPLE = 1 << 16  # weights that quantiles are read from, evenly spaced
+
+
+def bits_against_error(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Error against stored bits of all pinned layers; `table` is `Pins.layer_table`."""
+    layers = table["name"].nunique()
+    scope = "pinned, all for one layer" if layers == 1 else f"pinned, for {layers} layers"
+    return layer_errors.bits_against_error(table.rename(columns={"pin": "recipe"}), current, scope=scope, theme=theme)
+
+
+def weight_errors(original: Tensor, quantized: Mapping[str, Tensor], *, theme: Theme = themes.LIGHT) -> Figure:
+    """How large the errors of single weights are, by pin: so many of a layer's weights have at most this error.
+
+    Errors are over the weights' standard deviation; 65,536 evenly spaced weights are read.
+    """
+    spread = float(original.std()) or 1.0
+    every = max(original.numel() // SAMPLE, 1)
+    sizes = {label: quantiles(original, weight, every) / spread for label, weight in quantized.items()}
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": values.tolist(),
+            "y": QUANTILES.tolist(),
+            "name": label,
+            "line": {"color": themes.CATEGORIES[number % len(themes.CATEGORIES)], "width": 2},
+            "hovertemplate": f"{escape_labels(label)}<br>%{{y:.0%}} of the weights are off by at most %{{x:.3g}}<extra></extra>",
+        }
+        for number, (label, values) in enumerate(sizes.items())
+    ]
+    layout = themes.layout(
+        theme,
+        x="error of a weight, in standard deviations of the weights",
+        y="share of the weights",
+        height=300,
+        showlegend=True,
+        xaxis={"rangemode": "tozero"},
+        yaxis={"tickformat": ".0%"},
+    )
+    middle = {label: float(np.interp(0.5, QUANTILES, values)) for label, values in sizes.items()}
+    least = min(middle, key=lambda label: middle[label])
+    answer = f"Half of the weights are off by at most {themes.error(middle[least])} standard deviations with {least}"
+    if len(middle) > 1:
+        most = max(middle, key=lambda label: middle[label])
+        answer += f", by {themes.error(middle[most])} with {most}"
+    table = pd.DataFrame({"quantile": QUANTILES, **sizes})
+    return Figure("How far are single weights off?", f"{answer}.", {"data": traces, "layout": layout}, table)
+
+
+def quantiles(original: Tensor, quantized: Tensor, every: int) -> np.ndarray:
+    """Quantiles of |quantized − original| over every so many weights."""
+    return np.quantile((quantized - original).abs().reshape(-1)[::every].numpy(), QUANTILES)
+
+
+def models(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Perplexity against stored bits of all pinned models; `table` is `Pins.model_table`."""
+    best = table.loc[table["perplexity"].idxmin()]
+    who = (
+        f"One model is pinned, {best['pin']}" if len(table) == 1 else f"{len(table)} models are pinned; {best['pin']} reads best"
+    )
+    answer = f"{who}: perplexity {themes.spread(best, 'perplexity', '.2f')} at {themes.bits(best['bits_per_weight'])} stored bits"
+    if best["pin"] != table["pin"].iloc[0]:
+        answer += f", {themes.against(best, table['pin'].iloc[0])}"
+    answer += "."
+    plot = rate_distortion.plot(table, "pin", "perplexity", current, theme)
+    return Figure("Which model reads best for its bits?", answer, plot, table)

@@ -1,0 +1,192 @@
+"""Salient channels: who carries how much of a measure, and how chosen channels stand by all of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.weights.channel_saliency import MEASURES
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+TOP = 0.01  # the share of the channels that the sentence is about
+STRIP = 0.22  # part of the figure's height that the masks below the curve take
+LISTED = 6  # channels that a sentence names
+
+
+def curve(
+    ranked: pd.DataFrame,
+    name: str,
+    chosen: Sequence[int] = (),
+    groups: tuple[list[str], np.ndarray] | None = None,
+    *,
+    theme: Theme = themes.LIGHT,
+) -> Figure:
+    """Channels by share (`analysis.saliency.ranked`), with the cumulative share, chosen ones marked, and the masks of a split.
+
+    `groups` are from `analysis.saliency.group_shares`; the first trace holds one point a channel, in the table's order.
+    """
+    ranks, floor = ranked["rank"].to_numpy(), STRIP + 0.06 if groups else 0.0
+    marked = ranked[ranked["channel"].isin(list(chosen))]
+    data = [
+        points(ranked, "one channel", theme.original, 6),
+        points(marked, "chosen", theme.accent, 11),
+        cumulative(ranked, theme),
+        *(strips(groups, ranked, theme) if groups else []),
+    ]
+    layout = themes.layout(
+        theme,
+        x="channels, most salient first",
+        y="share of one channel",
+        height=420 + (70 if groups else 0),
+        dragmode="select",
+        hovermode="closest",
+        margin={"r": 64},
+        xaxis={"range": [0, len(ranks) + 1], "showgrid": False, "anchor": "y3" if groups else "y"},
+        yaxis={"tickformat": ".2~%", "rangemode": "tozero", "domain": [floor, 1]},
+    )
+    layout["yaxis2"] = layout["yaxis"] | {
+        "overlaying": "y",
+        "side": "right",
+        "range": [0, 1.02],
+        "tickformat": ".0%",
+        "showgrid": False,
+        "title": layout["yaxis"]["title"] | {"text": "all up to here"},
+    }
+    if groups:
+        layout["yaxis3"] = layout["yaxis"] | {"domain": [0, STRIP], "title": {"text": ""}, "type": "category", "tickformat": ""}
+    answer = f"{carried(ranked, name)}{split_sentence(groups, ranked)}{chosen_sentence(marked)}"
+    return Figure("Which channels carry the output?", answer, {"data": data, "layout": layout}, ranked)
+
+
+def points(ranked: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
+    """One marker a channel."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": ranked["rank"].tolist(),
+        "y": ranked["share"].tolist(),
+        "text": ranked["channel"].tolist(),
+        "name": name,
+        "marker": {"color": color, "size": size, "line": {"width": 0}},
+        "selected": {"marker": {"color": color, "opacity": 1}},
+        "unselected": {"marker": {"opacity": 0.6}},
+        "hovertemplate": "channel %{text}<br>rank %{x}: %{y:.3%}<extra></extra>",
+    }
+
+
+def cumulative(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
+    """What all channels up to a rank carry together."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": ranked["rank"].tolist(),
+        "y": ranked["cumulative_share"].tolist(),
+        "yaxis": "y2",
+        "name": "all up to here",
+        "line": {"color": theme.muted, "width": 2, "dash": "dash"},
+        "hovertemplate": "the first %{x}: %{y:.1%}<extra></extra>",
+    }
+
+
+def strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFrame, theme: Theme) -> list[dict[str, Any]]:
+    """Below the curve, a line a group: how much of each channel the split has put there."""
+    names, found = groups
+    return [
+        {
+            "type": "heatmap",
+            "z": found[:, ranked["channel"].to_numpy()],
+            "x": ranked["rank"].tolist(),
+            "y": [name.replace(", ", ",<br>") for name in names],
+            "yaxis": "y3",
+            "zmin": 0.0,
+            "zmax": 1.0,
+            "colorscale": [[0.0, theme.raised], [1.0, theme.quantized]],
+            "showscale": False,
+            "ygap": 2,
+            "hovertemplate": "%{y}: %{z:.0%} of the channel's weights<extra></extra>",
+        }
+    ]
+
+
+def carried(ranked: pd.DataFrame, name: str) -> str:
+    """How much the first hundredth of the channels carries, and how many carry half."""
+    most = max(1, round(TOP * len(ranked)))
+    part = themes.percent(float(ranked["cumulative_share"].iloc[most - 1]))
+    half = int((ranked["cumulative_share"] < 0.5).sum()) + 1
+    verb = "carries" if most == 1 else "carry"
+    return f"{most} of {len(ranked):,} channels {verb} {part} of the {MEASURES[name].thing}; {half:,} carry half of it."
+
+
+def split_sentence(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataFrame) -> str:
+    """Where the split put the first hundredth."""
+    if groups is None:
+        return ""
+    names, found = groups
+    first = ranked["channel"].to_numpy()[: max(1, round(TOP * len(ranked)))]
+    held = found[:, first].mean(1)
+    place = int(held.argmax())
+    return f" The split has {themes.percent(float(held[place]))} of their weights in “{names[place]}”."
+
+
+def chosen_sentence(marked: pd.DataFrame) -> str:
+    """What the chosen channels carry."""
+    if marked.empty:
+        return ""
+    together = themes.percent(float(marked["share"].sum()))
+    verb = "carries" if len(marked) == 1 else "carry"
+    return f" The {themes.count(len(marked), 'chosen channel')} {listed(marked['channel'])} {verb} {together}."
+
+
+def listed(channels: Sequence[int] | pd.Series) -> str:
+    """Channel numbers in brackets, the first few of many."""
+    numbers = [f"{int(channel)}" for channel in channels]
+    return f"({', '.join(numbers[:LISTED])}{', …' if len(numbers) > LISTED else ''})"
+
+
+def standing(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> Figure:
+    """How chosen channels stand by every measure (`analysis.saliency.standing`), over the average channel."""
+    names = list(dict.fromkeys(table["measure"]))
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": names,
+            "y": own["times"].tolist(),
+            "text": own["rank"].tolist(),
+            "name": f"channel {channel}",
+            "marker": {"size": 9, "color": colour(place)},
+            "line": {"color": colour(place), "width": 1.5},
+            "hovertemplate": "%{x}: %{y:.3g} × the average, rank %{text}<extra>" + f"channel {channel}</extra>",
+        }
+        for place, (channel, own) in enumerate(table.groupby("channel", sort=False))
+    ]
+    layout = themes.layout(
+        theme,
+        y="× the average channel",
+        height=380,
+        xaxis={"type": "category", "tickangle": -20, "showgrid": False},
+        yaxis=themes.LOGARITHMIC,
+        shapes=[average(theme)],
+    )
+    best = table.loc[table["rank"].idxmin()]
+    worst = table[table["channel"] == best["channel"]]
+    worst = worst.loc[worst["rank"].idxmax()]
+    answer = (
+        f"Channel {best['channel']} is number {best['rank']:,} of {cols:,} by {best['measure']} "
+        f"({best['times']:.3g} × the average) and number {worst['rank']:,} by {worst['measure']}."
+    )
+    return Figure("Do all measures agree on these channels?", answer, {"data": data, "layout": layout}, table)
+
+
+def average(theme: Theme, yref: str = "y") -> dict[str, Any]:
+    """A dashed line at the average channel."""
+    line = {"color": theme.muted, "dash": "dash", "width": 1}
+    return {"type": "line", "xref": "paper", "yref": yref, "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": line}
+
+
+def colour(place: int) -> str:
+    """One colour a channel, the same in every figure."""
+    return themes.CATEGORIES[place % len(themes.CATEGORIES)]

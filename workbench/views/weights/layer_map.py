@@ -1,0 +1,170 @@
+"""The layer map: every layer of a model as one cell, block by block, coloured by a column of the layer table."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis import glossary
+from workbench.analysis.weights.sketch_cache import Moments
+from workbench.models.layers import split_name
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+OUTSIDE = "outside"  # the row of layers that belong to no block, such as the output head
+MAX_WRITTEN = 96  # beyond this many cells the numbers inside them are too small to read
+QUESTIONS = {
+    "parameters": "Where are the weights?",
+    "std": "Where do the weights spread widest?",
+    "absmax": "Which layers hold the largest weights?",
+    "kurtosis": "Which layers have heavy tails?",
+    "outlier_share": "Which layers have outliers?",
+    "bits_per_weight": "What does each layer store?",
+    "relative_error": "Whose weights suffer?",
+    "output_error": "Whose output suffers?",
+    "sensitivity": "Which layers does the model's output hang on?",
+}
+
+
+def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
+    """The layer map of `layers` (name, block, matrix and the numbers), coloured by `column`; one cell a layer."""
+    layers = layers.assign(row=[row_name(block) for block in layers["block"]], short=[short_name(m) for m in layers["matrix"]])
+    rows, matrices = list(dict.fromkeys(layers["row"])), list(dict.fromkeys(layers["short"]))
+    values = np.full((len(rows), len(matrices)), np.nan)
+    names = np.full(values.shape, "", dtype=object)
+    written = np.full(values.shape, "", dtype=object)
+    for line in layers.itertuples():
+        at = rows.index(line.row), matrices.index(line.short)
+        value = getattr(line, column)
+        values[at] = np.nan if value is None else value
+        names[at] = line.name
+        written[at] = glossary.written(column, value)
+    plot = {
+        "data": [heat(values, rows, matrices, names, written)],
+        "layout": themes.layout(
+            theme,
+            height=100 + max(160, 30 * len(rows)),
+            margin={"l": 8, "r": 8, "t": 8, "b": 8},
+            xaxis={"side": "top", "tickangle": -45, "showgrid": False, "fixedrange": True, "type": "category"},
+            yaxis={
+                "autorange": "reversed",
+                "showgrid": False,
+                "fixedrange": True,
+                "type": "category",
+                "title": {"text": "block"},
+            },
+            shapes=[outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
+            annotations=numbers(values) if values.size <= MAX_WRITTEN else [],
+        ),
+    }
+    return Figure(
+        QUESTIONS.get(column, f"How do layers differ in {glossary.label(column)}?"), sentence(layers, column), plot, layers
+    )
+
+
+def with_moments(figure: Figure, moments: Moments) -> Figure:
+    """The map with a sentence about all weights that have been read, taken together."""
+    together = (
+        f" The {moments.weights:,} weights of {moments.matrices} layers together: spread {moments.std:.3g}, "
+        f"kurtosis {moments.kurtosis:.3g}, largest {moments.absmax:.3g}."
+    )
+    return replace(figure, answer=figure.answer + together)
+
+
+def heat(values: np.ndarray, rows: list[str], matrices: list[str], names: np.ndarray, written: np.ndarray) -> dict[str, Any]:
+    """The cells; their names travel along, so that a click tells which layer it hit."""
+    return {
+        "type": "heatmap",
+        "z": values.tolist(),
+        "x": matrices,
+        "y": rows,
+        "customdata": np.dstack([names, written]).tolist(),
+        "hovertemplate": "%{customdata[0]}<br><b>%{customdata[1]}</b><extra></extra>",
+        "hoverongaps": False,
+        "colorscale": themes.SEQUENTIAL,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+    }
+
+
+def numbers(values: np.ndarray) -> list[dict[str, Any]]:
+    """The cells' numbers, white on the dark half of the scale and dark on the light one."""
+    known = values[~np.isnan(values)]
+    middle = (known.min() + known.max()) / 2 if known.size else 0.0
+    return [
+        {
+            "x": col,
+            "y": row,
+            "text": short_number(value),
+            "showarrow": False,
+            "font": {"size": 11, "color": "#ffffff" if value < middle else "#10151a"},
+        }
+        for (row, col), value in np.ndenumerate(values)
+        if not np.isnan(value)
+    ]
+
+
+def outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
+    """A frame around the selected cell."""
+    return {
+        "type": "rect",
+        "x0": col - 0.5,
+        "x1": col + 0.5,
+        "y0": row - 0.5,
+        "y1": row + 0.5,
+        "line": {"color": theme.accent, "width": 3},
+        "fillcolor": "rgba(0,0,0,0)",
+    }
+
+
+def sentence(layers: pd.DataFrame, column: str) -> str:
+    """Who is highest and who lowest."""
+    known = layers.dropna(subset=[column])
+    if known.empty:
+        return f"No layer has a number for {glossary.label(column)} yet: quantize one, or the whole model, on the right."
+    top, low = known.loc[known[column].astype(float).idxmax()], known.loc[known[column].astype(float).idxmin()]
+    text = f"{title(top)} has the most: {glossary.written(column, top[column])}"
+    if len(known) > 1 and top[column] == low[column]:
+        return f"All {len(known)} layers have the same {glossary.label(column)}: {glossary.written(column, top[column])}."
+    if len(known) > 1:
+        text += f"; {title(low)} the least: {glossary.written(column, low[column])}"
+    share = f" ({len(known)} of {len(layers)} layers measured)" if len(known) < len(layers) else ""
+    return f"Of {glossary.label(column)}, {text}{share}."
+
+
+def title(layer: pd.Series) -> str:
+    """A layer as people say it: `block 3 · down_proj`."""
+    short = short_name(layer["matrix"])
+    row = row_name(layer["block"])
+    return short if row == OUTSIDE else f"block {row} · {short}"
+
+
+def spoken(name: str) -> str:
+    """The full name of a layer as people say it."""
+    block, matrix = split_name(name) or (None, name)
+    return title(pd.Series({"block": block, "matrix": matrix}))
+
+
+def row_name(block: Any) -> str:
+    """The label of a block's row; layers without a block share one row."""
+    return OUTSIDE if block is None or pd.isna(block) or block < 0 else str(int(block))
+
+
+def short_name(matrix: str) -> str:
+    """The last word of a matrix name: `mlp.down_proj` is `down_proj`."""
+    return matrix.rsplit(".", 1)[-1]
+
+
+def short_number(value: float) -> str:
+    """A number in at most four characters: `.57`, `-.04`, `12`, `66k`; `~0` below a hundredth."""
+    if np.isnan(value):
+        return ""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value / 1e6:.1f}M" if size >= 1e6 else f"{value / 1e3:.0f}k"
+    if size >= 1:
+        return f"{value:.0f}" if size >= 10 else f"{value:.1f}"
+    return f"{value:.2f}".replace("0.", ".") if size >= 0.005 else ("0" if value == 0 else "~0")

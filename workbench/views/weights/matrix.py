@@ -1,0 +1,201 @@
+"""The weights of one layer: their histogram with the quantizer's levels on it, and the matrix as a raster."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.weights.distribution import cells
+from workbench.analysis.weights.weight_sketch import Histogram, Levels, Raster
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+from workbench.views.weights.distribution import mark
+
+What = Literal["original", "quantized", "difference"]
+BANDS = 16  # rows of a raster's table twin
+WRITTEN = 8  # levels up to which each is written and has the edges of its cell
+
+
+def histogram(
+    original: Histogram,
+    quantized: Histogram | None = None,
+    levels: Levels | None = None,
+    rows: tuple[int, int] | None = None,
+    *,
+    scope: str = "this layer",
+    log: bool = False,
+    theme: Theme = themes.LIGHT,
+) -> Figure:
+    """How often each value occurs in `scope`, before and after, with the quantizer's levels as orange lines.
+
+    Dotted lines are the edges of its cells: weights between two of them round to the level inside. `rows` says that `quantized`
+    and `levels` are of so many rows of so many, scaled up.
+    """
+    traces = [bars(original, "original", theme.original, 0.75)]
+    if quantized is not None:
+        traces.append(bars(quantized, "quantized", theme.quantized, 0.85))
+    plot = {
+        "data": traces,
+        "layout": themes.layout(
+            theme,
+            x="weight",
+            y="weights in the bin" + (" (log scale)" if log else ""),
+            bargap=0,
+            barmode="overlay",
+            hovermode="x",
+            xaxis={"range": [original.low, original.high]},
+            yaxis={"type": "log" if log else "linear", "rangemode": "tozero"},
+            shapes=[*level_shapes(levels, theme), *cell_shapes(levels, theme)] if levels is not None else [],
+            annotations=level_notes(levels, theme) if levels is not None else [],
+        ),
+    }
+    edges = original.low + original.width * np.arange(len(original.counts) + 1)
+    table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "original": original.counts})
+    if quantized is not None:
+        table["quantized"] = quantized.counts
+    answer = histogram_sentence(original, quantized, levels, scope)
+    if quantized is not None and rows is not None:
+        answer += f" Orange is a preview of {rows[0]:,} of {rows[1]:,} rows, spread evenly and scaled up."
+    return Figure("Which values do the weights take?", answer, plot, table)
+
+
+def bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:
+    """One histogram; bins are as wide as they were counted."""
+    return {
+        "type": "bar",
+        "x": histogram.centres.tolist(),
+        "y": histogram.counts.tolist(),
+        "width": histogram.width,
+        "name": name,
+        "marker": {"color": color, "opacity": opacity, "line": {"width": 0}},
+        "hovertemplate": f"{name}: %{{y:,}} weights near %{{x:.3g}}<extra></extra>",
+    }
+
+
+def level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+    """A line at every level, on a faint band where the groups of a layer disagree."""
+    shapes: list[dict[str, Any]] = []
+    for low, high in zip(levels.low, levels.high, strict=True):
+        if high > low:
+            band = {"x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", "line": {"width": 0}}
+            shapes.append({"type": "rect", "fillcolor": theme.quantized, "opacity": 0.13, "layer": "below"} | band)
+    for value in levels.values:
+        line = {"color": theme.quantized, "width": 2, "dash": "solid" if levels.groups == 1 else "dash"}
+        shapes.append({"type": "line", "x0": value, "x1": value, "y0": 0, "y1": 1, "yref": "paper", "line": line})
+    return shapes
+
+
+def cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+    """A dotted line at every edge between two cells, where there are few enough to see."""
+    if len(levels.values) > WRITTEN:
+        return []
+    line = {"color": theme.muted, "width": 1.5, "dash": "dot"}
+    return [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line} for x in cells(levels).tolist()]
+
+
+def level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+    """The levels' values above their lines, where there are few enough to read."""
+    if len(levels.values) > WRITTEN:
+        return []
+    note = {"yref": "paper", "yanchor": "top", "xanchor": "left", "showarrow": False, "font": {"size": 12, "color": theme.action}}
+    # every other one a line lower, so that close levels do not write over each other
+    return [note | {"x": value, "y": 1 - 0.07 * (i % 2), "text": f" {value:.3g}"} for i, value in enumerate(levels.values)]
+
+
+def histogram_sentence(original: Histogram, quantized: Histogram | None, levels: Levels | None, scope: str) -> str:
+    """How many weights, and how many levels they share."""
+    text = f"{original.total:,} weights of {scope}"
+    if original.outside:
+        text += f" ({original.outside:,} lie beyond the axis)"
+    if quantized is None:
+        return f"{text}; quantize the layer to see which levels they snap to."
+    if levels is None:
+        return f"{text}, before and after; the quantized weights take more different values than lines can show."
+    if levels.groups == 1:
+        edges = "; dotted lines are the edges of their cells" if len(levels.values) <= WRITTEN else ""
+        return f"{text} share {themes.count(len(levels.values), 'level')}{edges}."
+    each = f"{themes.count(levels.groups, 'group')} looked at"
+    return f"{text}: each group has {len(levels.values)} levels of its own; lines are their medians, bands hold 8 of 10 ({each})."
+
+
+def raster(
+    raster: Raster,
+    what: What,
+    limit: float | None = None,
+    chosen: tuple[Sequence[int], Sequence[int]] = ((), ()),
+    *,
+    theme: Theme = themes.LIGHT,
+) -> Figure:
+    """The matrix from afar; `limit` fixes the colour scale so that original and quantized can be compared.
+
+    `chosen` are marked rows and columns.
+    """
+    top = float(np.abs(raster.values).max()) if limit is None else limit
+    questions = {
+        "original": "Where are the large weights?",
+        "quantized": "What is left of them after quantizing?",
+        "difference": "Where did quantizing change the weights?",
+    }
+    name = "quantized − original" if what == "difference" else "magnitude"
+    trace = {
+        "type": "heatmap",
+        "z": raster.values,
+        # a cell stands at the middle of its weights, a single weight at its number
+        "x0": raster.col + (raster.col_step - 1) / 2,
+        "dx": raster.col_step,
+        "y0": raster.row + (raster.row_step - 1) / 2,
+        "dy": raster.row_step,
+        "colorscale": themes.DIVERGING if raster.signed else themes.SEQUENTIAL,
+        "zmin": -top if raster.signed else 0.0,
+        "zmax": top or 1.0,
+        "colorbar": themes.colorbar(theme, name),
+        "hovertemplate": f"row %{{y:.0f}}, column %{{x:.0f}}<br>{name} %{{z:.3g}}<extra></extra>",
+    }
+    plot = {
+        "data": [trace],
+        "layout": themes.layout(
+            theme,
+            x="column (input feature)",
+            y="row (output feature)",
+            height=400,
+            shapes=[
+                *(mark(row, theme, axis="y") for row in chosen[0] if 0 <= row - raster.row < raster.rows),
+                *(mark(col, theme) for col in chosen[1] if 0 <= col - raster.col < raster.cols),
+            ],
+            xaxis={"showgrid": False, "range": [raster.col - 0.5, raster.col + raster.cols - 0.5]},
+            yaxis={"showgrid": False, "range": [raster.row + raster.rows - 0.5, raster.row - 0.5]},
+        ),
+    }
+    return Figure(questions[what], raster_sentence(raster, name), plot, bands(raster))
+
+
+def raster_sentence(raster: Raster, name: str) -> str:
+    """How much is seen, how it is summed up, and the largest entry."""
+    row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
+    cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
+    seen = "single weights" if raster.single else f"each cell the {cell}"
+    at = f"row {raster.row + row * raster.row_step}, column {raster.col + col * raster.col_step}"
+    near = "at" if raster.single else "near"
+    value = f"{raster.values[row, col]:+.3g}" if raster.signed else f"{raster.values[row, col]:.3g}"
+    return f"{raster.rows:,} × {raster.cols:,} weights, {seen}; the largest {name} is {value}, {near} {at}."
+
+
+def bands(raster: Raster) -> pd.DataFrame:
+    """The raster as a short table: the largest entry of each band of rows."""
+    lines = []
+    for lines_of in np.array_split(np.arange(len(raster.values)), min(BANDS, len(raster.values))):
+        values = raster.values[lines_of]
+        at = int(np.abs(values).max(0).argmax())
+        last = min(int(lines_of[-1] + 1) * raster.row_step, raster.rows) - 1
+        value = values[int(np.abs(values[:, at]).argmax()), at]
+        lines.append(
+            {
+                "first row": raster.row + int(lines_of[0]) * raster.row_step,
+                "last row": raster.row + last,
+                "column": raster.col + at * raster.col_step,
+                "largest": float(value),
+            }
+        )
+    return pd.DataFrame(lines)

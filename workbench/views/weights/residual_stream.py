@@ -1,0 +1,101 @@
+"""Chosen channels on their way through the model: the residual stream, and the inner channels of a block."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.weights.residual_stream import KINDS, Stream
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+from workbench.views.weights.channel_saliency import average, colour
+from workbench.views.weights.layer_map import short_name
+
+TITLES = {"written": "written", "gain": "norm gain", "input_size": "input", "read": "read"}
+GAP = 0.04
+QUESTION = "Where does this channel go?"
+
+
+def stream(found: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Chosen channels at every stop of the stream (`analysis.residual.follow`): four panels, a line a channel."""
+    kinds = [kind for kind in KINDS if table[kind].notna().any()]
+    names, height = [step.label for step in found.steps], (1 + GAP) / len(kinds)
+    layout = themes.layout(theme, height=170 * len(kinds) + 110, hovermode="closest")
+    axis, layout["shapes"] = layout["yaxis"], []
+    data: list[dict[str, Any]] = []
+    for place, kind in enumerate(kinds):
+        top, key = 1 - place * height, "y" if place == 0 else f"y{place + 1}"
+        layout[key.replace("y", "yaxis", 1)] = axis | {
+            "domain": [max(top - height + GAP, 0), top],
+            "title": axis["title"] | {"text": TITLES[kind]},
+            "nticks": 4,
+            "rangemode": "tozero",
+        }
+        layout["shapes"].append(average(theme, key))
+        data += [
+            line(own, kind, key, f"channel {channel}", colour(number), first=place == 0)
+            for number, (channel, own) in enumerate(table.groupby("channel", sort=False))
+        ]
+    bottom = "y" if len(kinds) == 1 else f"y{len(kinds)}"
+    layout["xaxis"] |= {"type": "category", "categoryarray": names, "tickangle": -45, "showgrid": False, "anchor": bottom}
+    return Figure(QUESTION, stream_sentence(table, kinds), {"data": data, "layout": layout}, table)
+
+
+def line(own: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool) -> dict[str, Any]:
+    """One channel in one panel."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": own["stop"].tolist(),
+        "y": [None if np.isnan(value) else value for value in own[kind]],
+        "yaxis": axis,
+        "name": name,
+        "legendgroup": name,
+        "showlegend": first,
+        "line": {"color": color, "width": 2},
+        "marker": {"color": color, "size": 6},
+        "hovertemplate": f"%{{x}}, {TITLES[kind]}: %{{y:.3g}} × the average<extra>{name}</extra>",
+    }
+
+
+def stream_sentence(table: pd.DataFrame, kinds: list[str]) -> str:
+    """The strongest writer and reader of the channel that stands out most."""
+    long = table.melt(["stop", "channel"], kinds, "kind", "times").dropna()
+    top = long.loc[long["times"].idxmax()]
+    own = long[long["channel"] == top["channel"]]
+
+    def most(kind: str) -> str:
+        found = own[own["kind"] == kind]
+        best = found.loc[found["times"].idxmax()]
+        return f"{best['stop']} ({best['times']:.2f} ×)"
+
+    heard = "" if "input_size" in kinds else " Press Read the calibration text to see its inputs."
+    return (
+        f"Channel {top['channel']} is written most by {most('written')} and read most by {most('read')}; "
+        f"1 × is the average channel.{heard}"
+    )
+
+
+def inner(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Channels inside a block (`analysis.residual.inner`): the rows that make them and the column that reads them."""
+    data = [
+        {
+            "type": "bar",
+            "x": [f"{short_name(name)} {part}" for name, part in zip(own["name"], own["part"], strict=True)],
+            "y": own["times"].tolist(),
+            "name": f"channel {channel}",
+            "marker": {"color": colour(place)},
+            "hovertemplate": "%{x}: %{y:.3g} × the average<extra>" + f"channel {channel}</extra>",
+        }
+        for place, (channel, own) in enumerate(table.groupby("channel", sort=False))
+    ]
+    layout = themes.layout(theme, y="× the average", height=320, shapes=[average(theme)], xaxis={"type": "category"})
+    first = table[table["channel"] == table["channel"].iloc[0]]
+    made = first[first["part"] == "row"]
+    who = " and ".join(f"row {index} of {short_name(name)}" for name, index in zip(made["name"], made["index"], strict=True))
+    answer = (
+        f"Channel {first['channel'].iloc[0]} lives inside this block only: {who} {'makes' if len(made) == 1 else 'make'} it, "
+        f"this layer's column reads it. What this layer writes are rows, which are channels of the residual stream."
+    )
+    return Figure(QUESTION, answer, {"data": data, "layout": layout}, table)

@@ -1,0 +1,66 @@
+"""Figures of a matrix: what they show is found out at once where it is small, and out of the page's way where it is large."""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import panel as pn
+
+from workbench.jobs import Counted, Job, Status
+from workbench.widgets.base.job_panel import PATIENCE, JobPanel
+from workbench.widgets.base.notices import Notices
+
+PERIOD = 40  # milliseconds between looks
+
+
+class Study(pn.viewable.Viewer):
+    """Works out what `body` shows, then draws it; meanwhile the page goes on, and a later wish replaces this one.
+
+    What takes longer than a moment greys `body` and shows how far it is, with a way to cancel.
+    """
+
+    def __init__(self, body: pn.viewable.Viewable, notices: Notices, *, threaded: bool) -> None:
+        super().__init__()
+        self.body = body
+        self.jobs = JobPanel(notices, threaded=threaded, period=PERIOD)
+        self.jobs.view.visible = False
+        self.wishes = 0
+        self.view = pn.Column(self.jobs, body, sizing_mode="stretch_width")
+
+    def run(self, wanted: Sequence[Callable[[], Any]], draw: Callable[..., None], *, at_once: bool) -> None:
+        """Call everything `wanted`, then `draw` with what came of it; what was wished before is not drawn any more."""
+        self.wishes += 1
+        wish = self.wishes
+        if at_once:
+            self.jobs.cancel()
+            self._show(busy=False)
+            draw(*(find() for find in wanted))
+            return
+
+        def steps() -> Generator[Counted, None, list[Any]]:
+            found = []
+            for find in wanted if wish == self.wishes else ():
+                found.append(find())
+                yield Counted(len(found), len(wanted))
+            return found
+
+        def seen(job: Job[Any]) -> None:
+            if job.seconds > PATIENCE and wish == self.wishes:
+                self._show(busy=True)
+
+        def ended(job: Job[list[Any]]) -> None:
+            if wish != self.wishes:
+                return
+            if job.status is Status.DONE:
+                self._show(busy=False)
+                draw(*job.result())
+            else:
+                self.jobs.view.visible = True  # it was stopped, or failed, and can be resumed
+
+        self.jobs.run(steps, "reading the weights", seen=seen, ended=ended, latest=True)
+
+    def _show(self, *, busy: bool) -> None:
+        self.jobs.view.visible = busy
+        self.body.styles = {**self.body.styles, "opacity": "0.45" if busy else "1"}
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view

@@ -1,0 +1,265 @@
+"""What every component shares: a session that tells when something changed, and the frame around one figure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+from weakref import proxy
+
+import pandas as pd
+import panel as pn
+import param
+from bokeh.models.widgets.tables import NumberFormatter
+from pandas.api.types import is_numeric_dtype
+
+from workbench.analysis import glossary
+from workbench.session import Session
+from workbench.views.figure import Figure
+from workbench.views.theme import DARK, LIGHT, Theme
+from workbench.widgets.base import panel_theme
+from workbench.widgets.base.markup import answer_below, title
+from workbench.widgets.base.notices import Notices
+from workbench.widgets.base.presentation import sized
+
+C = TypeVar("C", bound="Component")
+
+PLOT_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
+    "toImageButtonOptions": {"format": "svg", "filename": "workbench"},
+}
+PARTS = ("tableholder", "table", "row", "cell", "footer", "header", "col", "page")  # of a table, that have colours of their own
+SAVE = """
+const view = Bokeh.index.find_one(plot)
+const figure = view.shadow_el.querySelector('.js-plotly-plot')
+window.Plotly.downloadImage(figure, {format: 'FORM', filename: 'workbench', scale: 2})
+"""
+
+
+def theme() -> Theme:
+    """Dark where the page is dark."""
+    return DARK if pn.config.theme == "dark" else LIGHT
+
+
+def chosen() -> str:
+    """Style of what is chosen among buttons: it stands out by colour and weight in both modes."""
+    colours = theme()
+    # Panel's own rules for its primary colour are more specific than a component's style sheet
+    strong = f"background:{colours.action}!important;color:{colours.contrast}!important"
+    return (
+        f".bk-btn.bk-active{{{strong};font-weight:600;box-shadow:none!important}}"
+        f".bk-btn-primary{{{strong};border-color:{colours.action}}} .bk-btn-primary:hover{{filter:brightness(1.1);{strong}}}"
+    )
+
+
+def in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewable) -> None:
+    """Run JavaScript when a button is pressed, in which `parts` have the names given here.
+
+    Panel keeps them in a registry for as long as the button lives. They know the page and the page its buttons, so that held by
+    more than weak references every page would stay in memory.
+    """
+    button.js_on_click(args={name: proxy(part) for name, part in parts.items()}, code=code)
+
+
+class Live(param.Parameterized):
+    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
+    `results` new results, and `steps` looks at a job that runs; `front` is the tab that somebody asked for last. `waiting` says
+    that what is on the bench now is being computed for the layer on show, as a preview; that can only be where somebody makes
+    previews (`previews`)."""
+
+    choice = param.Integer(default=0)
+    selection = param.Integer(default=0)
+    results = param.Integer(default=0)
+    steps = param.Integer(default=0)
+    front = param.String(default="")
+    previews = param.Boolean(default=False)
+    waiting = param.Boolean(default=False)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+
+    def choose(self, change: Callable[[], None]) -> None:
+        """Change the session's choice and tell everybody what did change, each watcher once."""
+        before = self.session.choice
+        change()
+        after = self.session.choice
+        chosen = replace(before, selection=after.selection) != after
+        if chosen:
+            known = self.session.result is not None or self.session.preview is not None
+            self.waiting = self.previews and before.layer == after.layer and not known
+        self.param.update(choice=self.choice + chosen, selection=self.selection + (before.selection != after.selection))
+
+    def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
+        """Mark layers, channels, rows, codes or tokens for everybody, as `Session.mark` does."""
+        self.choose(lambda: self.session.mark(**changes))
+
+
+class Component(pn.viewable.Viewer):
+    """One part of the screen over a live session. Subclasses say in `build` what it looks like and in `refresh` what it shows.
+
+    `watches` names the counters of `Live` that it follows. A part behind another tab (`look(False)`) is not drawn; what it
+    missed it shows when it is looked at again. What fails becomes a notice: in the explorer's `notices` or, for a part on its
+    own, above it. `threaded=False` runs its jobs in this thread.
+    """
+
+    watches: ClassVar[tuple[str, ...]] = ("choice", "results")
+    waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
+
+    def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
+        super().__init__()
+        self.live = live if isinstance(live, Live) else Live(live)
+        self.session, self.threaded = self.live.session, threaded
+        self.alone, self.notices = notices is None, notices or Notices()
+        self.seen, self.stale = True, False
+        self.view = self.build()
+        self.refresh()
+        self.live.param.watch(lambda *_: self.changed(), list(self.watches))
+
+    def changed(self) -> None:
+        """Show what is new, now or when this part is looked at; a failure here keeps no other part from its turn."""
+        self.stale = not self.seen
+        if not self.seen:
+            return
+        waiting = self.waits and self.live.waiting
+        self.view.styles = {**self.view.styles, "opacity": "0.45" if waiting else "1"}
+        if not waiting:
+            self.notices.guard(self.refresh)
+
+    def look(self, seen: bool) -> None:
+        """Come to the front, or go behind another tab."""
+        self.seen = seen
+        if seen and self.stale:
+            self.changed()
+
+    def part(self, kind: type[C]) -> C:
+        """A component inside this one: on the same session, with the same notices."""
+        return kind(self.live, self.notices, threaded=self.threaded)
+
+    def does(self, button: pn.widgets.Button, action: Callable[[], object]) -> pn.widgets.Button:
+        """A button that does something when it is pressed; what goes wrong becomes a notice."""
+        button.on_click(lambda _: self.notices.guard(action))
+        return button
+
+    def build(self) -> pn.viewable.Viewable:
+        """The layout, once."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Show what the session holds now."""
+        raise NotImplementedError
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        if not self.alone:
+            return self.view
+        # a page has its look already, a notebook may have any
+        styles = {**panel_theme.page(theme()), "padding": "12px"} if pn.state.curdoc is None else {}
+        return pn.Column(self.notices, self.view, sizing_mode="stretch_width", styles=styles)
+
+    def ipywidget(self) -> Any:
+        """The component as an ipywidget, to be placed in an `ipywidgets.VBox`."""
+        return pn.ipywidget(self)
+
+
+class FigureFrame(pn.viewable.Viewer):
+    """A figure with its question as the title, its answer as a sentence, and its table behind a switch.
+
+    Where there is nothing to show, `say` puts one sentence with the next step in its place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.figure: Figure | None = None
+        self.title = pn.pane.HTML("", margin=(4, 10, 0, 10))
+        self.answer = pn.pane.HTML("", margin=(0, 10, 4, 10))
+        self.plot = pn.pane.Plotly(None, config=PLOT_CONFIG, sizing_mode="stretch_width", margin=(0, 10))
+        self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130, margin=(2, 10))
+        self.table = pn.Column(sizing_mode="stretch_width")
+        self.as_table.param.watch(lambda _: self._swap(), "value")
+        saving = [self._save_as(form) for form in ("SVG", "PNG")]
+        self.below = pn.Row(self.as_table, *saving)
+        self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.below, sizing_mode="stretch_width")
+
+    def draw(self, figure: Figure) -> None:
+        """Show a figure; a figure of the same kind is patched in place, so nothing jumps."""
+        self.figure = figure
+        self._head(figure.question, figure.answer)
+        self.plot.object = sized(figure.plot)
+        self.below.visible = True
+        self._swap()
+
+    def say(self, question: str, sentence: str) -> None:
+        """No figure yet: why, and what to do."""
+        self.figure = None
+        self._head(question, sentence)
+        self.plot.visible = self.below.visible = False
+        self.table[:] = []
+
+    def _save_as(self, form: str) -> pn.widgets.Button:
+        """A button that saves the figure as it is on the screen."""
+        button = pn.widgets.Button(
+            label=form, variant="outline", width=60, margin=(2, 4), description=f"Save the figure as {form}"
+        )
+        in_browser(button, SAVE.replace("FORM", form.lower()), plot=self.plot)
+        return button
+
+    def _head(self, question: str, answer: str) -> None:
+        self.title.object, self.answer.object = title(question), answer_below(answer)
+
+    def _swap(self) -> None:
+        shown = self.figure is not None and self.as_table.value
+        self.plot.visible = self.figure is not None and not shown
+        self.table[:] = [data_table(self.figure.table)] if shown and self.figure else []
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
+
+
+def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
+    """A table with the glossary's headers, tooltips and number formats; numbers stay numbers and sort as such."""
+    shown = readable(frame)
+    return pn.widgets.Tabulator(
+        shown,
+        titles={column: glossary.label(column) for column in shown},
+        header_tooltips={column: glossary.meaning(column) for column in shown if glossary.meaning(column)},
+        formatters={column: number(column) for column in shown if is_numeric_dtype(shown[column])},
+        theme="simple",
+        stylesheets=[lines()],
+        show_index=False,
+        disabled=True,
+        pagination="local",
+        page_size=20,
+        sizing_mode="stretch_width",
+        **settings,
+    )
+
+
+def lines() -> str:
+    """A table in the page's colours, every other line raised."""
+    colours = theme()
+    # Tabulator's own rules name more classes than these
+    plain = f"background-color:{colours.surface}!important;color:{colours.text}!important;border-color:{colours.border}!important"
+    parts = (".tabulator", *(f".tabulator .tabulator-{part}" for part in PARTS))
+    return (
+        f"{','.join(parts)}{{{plain}}} .tabulator .tabulator-header input{{{plain};border:1px solid}}"
+        f".tabulator .tabulator-row-even .tabulator-cell{{background-color:{colours.raised}!important}}"
+        f".tabulator .tabulator-header input::placeholder{{color:{colours.muted}}}"
+        f".tabulator .tabulator-page.active{{color:{colours.action}!important;font-weight:700}}"
+    )
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table as they are shown: short numbers, a dash where there is no text."""
+    shown = frame.reset_index(drop=True).copy()
+    for column in shown:
+        if glossary.digits(column):
+            shown[column] = [float(f"{value:.3g}") for value in shown[column].astype(float)]
+        elif not is_numeric_dtype(shown[column]):
+            shown[column] = [glossary.written(column, value) for value in shown[column]]
+    return shown
+
+
+def number(column: str) -> NumberFormatter:
+    """How a column's numbers are written in a table; a dash where there is none."""
+    forms = {",d": "0,0", ",.0f": "0,0", "d": "0", ".2f": "0.00", ".1%": "0.0%", ".2%": "0.00%"}
+    return NumberFormatter(format=forms.get(glossary.form(column), "0.[000000]"), nan_format="–")

@@ -1,0 +1,197 @@
+"""A job on the screen: how far it is, how long it will take, how much memory it needs, and the buttons to stop it or go on."""
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import panel as pn
+import param
+import psutil
+
+from workbench import subprocess_job
+from workbench.jobs import Job, Queue, Status
+from workbench.session import Heard
+from workbench.views import theme as themes
+from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.notices import Notices
+from workbench.widgets.panel_patches.comm_main_thread import kernel
+from workbench.widgets.panel_patches.render_probe import Drawn
+
+POLL = 200  # milliseconds between looks at a running job
+PATIENCE = 0.4  # seconds after which it is said that something short is being worked out
+DRAWN = 10.0  # seconds after which a notebook's page has been drawn
+ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}
+
+
+def memory() -> int:
+    """Bytes of memory that this process has now, and those in which it has work done."""
+    return int(psutil.Process().memory_info().rss) + subprocess_job.memory()
+
+
+class JobPanel(pn.viewable.Viewer):
+    """Runs generators as jobs, one at a time; an error becomes a notice. `running` can be watched, for what must wait.
+
+    With a `queue` jobs wait for their turn among those of all visitors; without one they begin at once, as short ones should.
+    When the visitor leaves they end. `threaded=False` runs them in this thread.
+    """
+
+    running = param.Boolean(default=False, doc="whether a job is at work")
+
+    def __init__(self, notices: Notices, *, threaded: bool = True, period: int = POLL, queue: Queue | None = None) -> None:
+        super().__init__()
+        self.notices, self.threaded, self.period = notices, threaded, period
+        self.queue = queue if threaded else None
+        self.own, self.left = True, False
+        self.job: Job[Any] | None = None
+        self.peak, self._since = 0, 0.0
+        self._poll: Any = None
+        self._next: Callable[[], None] | None = None
+        self._seen: Callable[[Job[Any]], str | None] = lambda _: None
+        self._ended: Callable[[Job[Any]], None] = lambda _: None
+        self.progress = pn.indicators.Progress(value=0, max=100, bar_color="primary", sizing_mode="stretch_width", visible=False)
+        self.words = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.stop = pn.widgets.Button(
+            label="Cancel", disabled=True, visible=False, width=90, description="Stop after the step at hand"
+        )
+        self.again = pn.widgets.Button(label="Resume", visible=False, width=90, description="Take the stopped job up again")
+        self.stop.on_click(lambda _: self.notices.guard(self.cancel))
+        self.again.on_click(lambda _: self.notices.guard(self.resume))
+        if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+            pn.state.on_session_destroyed(lambda _: self.close())
+        self.page = Drawn() if kernel() is not None else None
+        parts = [pn.Row(self.stop, self.again), self.progress, self.words, *([] if self.page is None else [self.page])]
+        self.view = pn.Column(*parts, sizing_mode="stretch_width")
+
+    def run(
+        self,
+        steps: Callable[[], Generator[Any, None, Any]],
+        name: str,
+        *,
+        seen: Callable[[Job[Any]], str | None] = lambda _: None,
+        ended: Callable[[Job[Any]], None] = lambda _: None,
+        latest: bool = False,
+    ) -> None:
+        """Start a job; while another one runs nothing happens, or with `latest` that one is stopped and then this one begins.
+
+        `seen` is called at each look at the running job, and what it returns is said in place of how far the job is. `ended` is
+        called once, with whatever came of it.
+        """
+        if self.running:
+            if latest:
+                self._next = lambda: self.run(steps, name, seen=seen, ended=ended)
+                self.cancel()
+            return
+        self._seen, self._ended = seen, ended
+        self._go(Job(steps, name), self._start if self.threaded else Job.run_here)
+
+    def follow(
+        self,
+        job: Job[Any],
+        *,
+        seen: Callable[[Job[Any]], str | None] = lambda _: None,
+        ended: Callable[[Job[Any]], None] = lambda _: None,
+    ) -> None:
+        """Show a job that runs already, perhaps for others too: cancelling it stops it for all. Callbacks as in `run`."""
+        if self.running:
+            return
+        self._seen, self._ended = seen, ended
+        self._go(job, lambda _: None, own=False)
+
+    def resume(self) -> None:
+        """Take up the job that was cancelled or has failed: `steps` is called again."""
+        if self.job is not None and not self.running:
+            self._go(self.job.renew(), self._start)
+
+    def cancel(self) -> None:
+        """Stop after the step at hand."""
+        if self.running and self.job is not None:
+            if self.queue is not None and self.own:
+                self.queue.cancel(self.job)
+            else:
+                self.job.cancel()
+            self.words.object = paragraph("Stopping after the current step …")
+
+    def close(self) -> None:
+        """The visitor has left: nobody waits for the job any more, and none begins."""
+        self.left, self._next = True, None
+        if self._poll is not None:
+            self._poll.stop()
+            self._poll = None
+        if self.own:
+            self.cancel()
+
+    def _start(self, job: Job[Any]) -> None:
+        if self.queue is None:
+            job.start()
+        else:
+            self.queue.add(job, owner=id(self.notices))
+
+    def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, own: bool = True) -> None:
+        if self.left:
+            return
+        self.job, self.running, self.peak, self.own = job, True, memory(), own
+        if own:
+            job.owner = id(self.notices)
+        self._since = time.monotonic()
+        self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
+        self.progress.param.update(value=0, visible=True)
+        self.words.object = paragraph(f"{job.name.capitalize()} …", live=False)
+        start(job)
+        if self.threaded:
+            self._poll = pn.state.add_periodic_callback(self._look_on_page, period=self.period)
+        else:
+            job.wait()
+            self.look()
+
+    def _look_on_page(self) -> None:
+        """Look, unless a notebook's page has yet to be drawn; one that never says so is taken to be there after a while."""
+        if self.page is None or self.page.there or time.monotonic() - self._since > DRAWN:
+            self.notices.guard(self.look)
+
+    @property
+    def waits(self) -> bool:
+        """Whether another job begins as soon as this one has stopped."""
+        return self._next is not None
+
+    def look(self) -> None:
+        """Bring the screen up to date with the job."""
+        job = self.job
+        if job is None or not self.running:
+            return
+        running = job.status in (Status.WAITING, Status.RUNNING)  # read once and first: a job may end while it is being shown
+        self.peak = max(self.peak, memory())
+        self.progress.value = round(100 * job.progress)
+        waits, hears = job.status is Status.WAITING, isinstance(job.latest, Heard)
+        said = None if hears else self._seen(job)
+        if running:
+            if said is not None or job.progress or waits or hears:
+                self.words.object = paragraph(self._stand(job) if waits or hears or said is None else said, live=False)
+            return
+        self._end(job)
+
+    def _stand(self, job: Job[Any]) -> str:
+        if job.status is Status.WAITING and self.queue is not None:
+            return f"{job.name.capitalize()} waits for its turn, after {themes.count(self.queue.before(job), 'other job')}."
+        if isinstance(heard := job.latest, Heard):
+            return f"Reading the calibration text: {heard.tokens:,} of {heard.total:,} tokens."
+        left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+        return f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
+
+    def _end(self, job: Job[Any]) -> None:
+        if self._poll is not None:
+            self._poll.stop()
+            self._poll = None
+        self.running = False
+        self.stop.disabled, self.stop.visible, self.progress.visible = True, False, False
+        self.again.visible = job.status is not Status.DONE
+        took = f"{themes.duration(job.seconds)}, memory at most {themes.megabytes(8 * self.peak)}"
+        self.words.object = paragraph(f"{ENDED[job.status]}: {job.name}, {took}.")
+        if job.error is not None:
+            self.notices.report(job.error)
+        self._ended(job)
+        if self._next is not None:
+            begin, self._next = self._next, None
+            begin()
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view

@@ -1,0 +1,47 @@
+"""A part of the screen that has several sections, of which one is looked at; a section is built when it is first chosen."""
+
+from typing import Any, ClassVar
+
+import panel as pn
+
+from workbench.widgets.base.component import Component, chosen
+
+
+class Sections(Component):
+    """Buttons for the sections named in `kinds`, above the one chosen; only that one computes anything."""
+
+    watches: ClassVar[tuple[str, ...]] = ()  # the section in front looks after itself
+    kinds: ClassVar[dict[str, type[Component]]] = {}
+
+    def build(self) -> pn.viewable.Viewable:
+        """The choice of sections, what all of them share, and the place of the one chosen."""
+        self.built: dict[str, Component] = {}
+        self.section = pn.widgets.RadioButtonGroup(
+            label="Section", options=list(self.kinds), value=next(iter(self.kinds)), stylesheets=[chosen()]
+        )
+        self.section.param.watch(lambda _: self.look(self.seen), "value")
+        self.shown = pn.Column(sizing_mode="stretch_width")
+        return pn.Column(pn.FlexBox(self.section), *self.above(), self.shown, sizing_mode="stretch_width")
+
+    def above(self) -> list[pn.viewable.Viewable]:
+        """What stands above every section; nothing by default."""
+        return []
+
+    def refresh(self) -> None:
+        """The chosen section."""
+        self.look(self.seen)
+
+    def __getitem__(self, name: str) -> Any:
+        """One section, built now where it has never been chosen."""
+        if name not in self.built:
+            self.built[name] = self.part(self.kinds[name])
+            self.built[name].look(self.seen and name == self.section.value)
+        return self.built[name]
+
+    def look(self, seen: bool) -> None:
+        """Only the chosen section is drawn, and only while this part is in front."""
+        super().look(seen)
+        if seen and list(self.shown) != [self[self.section.value].view]:
+            self.shown[:] = [self[self.section.value].view]
+        for name, part in self.built.items():
+            part.look(seen and name == self.section.value)

@@ -1,0 +1,96 @@
+"""Where does every stored bit go? Bars, a tree, the way from the nominal figure to the stored one, and the bytes on disk."""
+
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis.decisions import bit_ledger as analysis
+from workbench.analysis.decisions.bit_ledger import OnDisk
+from workbench.analysis.decisions.pins import spelled
+from workbench.artifact import save
+from workbench.quantized import QuantizedLayer, QuantizedModel
+from workbench.views.decisions import bit_ledger as views
+from workbench.widgets.base.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph
+
+LAYER, MODEL = "this layer", "the whole model"
+
+
+class LedgerView(Component):
+    """Stored bits of the selected layer, or of the whole quantized model, with the nominal bits beside them."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Scope, the check on disk, three figures."""
+        self.scope = pn.widgets.RadioButtonGroup(label="Scope", options=[LAYER, MODEL], width=260, stylesheets=[chosen()])
+        self.scope.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        self.check = pn.widgets.Button(
+            label="Count on disk",
+            description="Save to a temporary file, count its bytes, and remove it.",
+            width=140,
+            stylesheets=[chosen()],
+        )
+        self.check.on_click(lambda _: self.notices.guard(self._count))
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.view.visible = False
+        self.counted: list[tuple[QuantizedLayer | QuantizedModel, OnDisk]] = []  # the last result that was counted
+        self.disk = pn.pane.HTML("", margin=(0, 10), sizing_mode="stretch_width")
+        self.frame, self.bridge, self.tree = FigureFrame(), FigureFrame(), FigureFrame()
+        frames = (self.frame, self.bridge, self.tree)
+        return pn.Column(pn.FlexBox(self.scope, self.check), self.disk, self.jobs, *frames, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The ledger of the chosen scope."""
+        found = self._found()
+        self.check.disabled = found is None
+        self.disk.object = ""
+        if found is None:
+            button = "Quantize the whole model" if self.scope.value == MODEL else "Quantize this layer"
+            for frame, question in (
+                (self.frame, "Where does every stored bit go?"),
+                (self.bridge, "Why is more stored than the nominal figure says?"),
+                (self.tree, f"What is {self.scope.value} made of?"),
+            ):
+                frame.say(question, f"Nothing is stored yet: press {button}.")
+            return
+        scope, layers, coverage = LAYER, {}, None
+        if isinstance(found, QuantizedModel):
+            coverage = found.coverage
+            scope = f"{MODEL} by {spelled(found.plan.rules[0][1])}"
+            layers = {name: layer.ledger for name, layer in found.layers.items()}
+        else:
+            layers[found.name] = found.ledger
+        self.frame.draw(views.bars(found.ledger, scope=scope, coverage=coverage, theme=theme()))
+        self.bridge.draw(views.waterfall(analysis.bridge(found.ledger), scope=self.scope.value, theme=theme()))
+        self.tree.draw(views.icicle(analysis.tree(layers), found.ledger.weights, scope=self.scope.value, theme=theme()))
+        if (known := next((disk for result, disk in self.counted if result is found), None)) is not None:
+            self.disk.object = paragraph(views.disk_sentence(known))
+
+    def _found(self) -> QuantizedLayer | QuantizedModel | None:
+        return self.session.whole if self.scope.value == MODEL else self.session.result
+
+    def _count(self) -> None:
+        found = self._found()
+        if found is None:
+            return
+        self.jobs.view.visible = True
+
+        def steps() -> Generator[None, None, OnDisk]:
+            yield
+            return self._saved(found) if isinstance(found, QuantizedModel) else analysis.written(found)
+
+        def ended(job: Any) -> None:
+            if job.error is None and job.progress == 1:
+                self.counted = [(found, job.result())]
+            self.jobs.view.visible = job.error is not None
+            self.refresh()
+
+        self.jobs.run(steps, "counting bytes on disk", ended=ended)
+
+    def _saved(self, whole: QuantizedModel) -> OnDisk:
+        """Save the whole model as `save` does, and compare."""
+        with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
+            return analysis.saved(save(whole, Path(folder) / "model", self.session.model))

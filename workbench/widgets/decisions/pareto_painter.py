@@ -1,0 +1,234 @@
+"""The Pareto painter: drag the budget of bits, paint layers by hand, and see what a plan should cost and what it does cost."""
+
+from collections.abc import Generator
+from math import gcd
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import panel as pn
+
+from workbench.analysis.decisions.layer_scores import layer_scores
+from workbench.analysis.predictions.isolated_effects import applied
+from workbench.analysis.predictions.sensitivity import sensitivity_steps
+from workbench.intervals import low_high
+from workbench.jobs import Job
+from workbench.models.text import text
+from workbench.presets import parse
+from workbench.quantizers import quantize_model_steps
+from workbench.quantizers.allocation import Allocation, Allocator, allocate
+from workbench.quantizers.allocation.ranked import SCORES
+from workbench.recipe import Recipe
+from workbench.registry import make
+from workbench.store import Store
+from workbench.views.decisions import error_budget as views
+from workbench.widgets.base.component import Component, FigureFrame, theme
+from workbench.widgets.base.controls import action, folded_away
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import preformatted
+from workbench.widgets.elements.slider import Slider
+from workbench.widgets.predictions.what_if import told
+
+METHODS = {
+    "Lagrangian": ("lagrangian", {}),
+    "integer programme": ("milp", {}),
+    "closed form": ("closed-form", {}),
+    **{f"ranked by {name}": ("ranked", {"by": name}) for name in SCORES},
+}
+FREE = "as the budget says"
+BUYS, GETS = "What does each bit buy?", "Which layers get the bits?"
+POINTS = 30
+
+
+class BudgetPainter(Component):
+    """Options are measured once by a job; then slider, method and brush re-solve at once, and a plan can be measured."""
+
+    watches: ClassVar[tuple[str, ...]] = ("choice",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """Recipes and their measurement, the budget, the brush, two figures and the plan as Python."""
+        self.options: pd.DataFrame | None = None
+        self.scores: pd.DataFrame | None = None
+        self.recipes: dict[str, Recipe] = {}
+        self.painted: dict[str, str] = {}
+        self.allocation: Allocation | None = None
+        self.measured = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
+        self.names = pn.widgets.TextInput(
+            label="Recipes to choose from",
+            value=first_recipes(self.session.model.layers()["cols"].tolist()),
+            sizing_mode="stretch_width",
+            description="Presets as on the command line, separated by semicolons: rtn:bits=2,group=64; rtn:bits=4",
+        )
+        self.go = self.does(
+            action("Measure the options", "Every layer alone, by every recipe, and the KL it causes", 170), self.measure_options
+        )
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.bits = Slider(
+            label="Stored bits per weight",
+            step=0.01,
+            value=0.5,
+            description="The budget that the plan may spend, scales and tables included",
+            sizing_mode="stretch_width",
+            disabled=True,
+        )
+        self.method = pn.widgets.Select(
+            label="Method", options=list(METHODS), width=190, description="How the plan is chosen under the budget"
+        )
+        self.brush = pn.widgets.Select(
+            label="Brush", options=[FREE], width=190, description="The recipe that Paint, or a click on a bar, gives a layer"
+        )
+        self.layer = pn.widgets.Select(
+            label="Layer", options=self.session.model.layer_names, width=260, description="Which layer Paint paints"
+        )
+        self.paint = self.does(
+            action("Paint", "Give this layer the brush's recipe, whatever it costs", 80, main=False), self.stroke
+        )
+        self.clear = self.does(action("Clear paint", "Give all layers back to the budget", 110, main=False), self.clear_paint)
+        self.check = self.does(
+            action("Measure this plan", "Quantize by it, and measure the KL it does cause", 150, main=False), self.measure_plan
+        )
+        self.pareto, self.plan = FigureFrame(), FigureFrame()
+        self.python = pn.pane.HTML("", sizing_mode="stretch_width")
+        for widget in (self.bits, self.method):
+            widget.param.watch(lambda _: self.notices.guard(self.solve), "value")
+        self.plan.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
+        return pn.Column(
+            pn.Row(self.names, self.go, sizing_mode="stretch_width"),
+            self.jobs,
+            pn.Row(self.bits, self.method, sizing_mode="stretch_width"),
+            self.plan,
+            pn.FlexBox(self.brush, self.layer, self.paint, self.clear, self.check),
+            self.pareto,
+            folded_away("The plan in Python", self.python),
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """The layer to paint follows the selected one; without options both figures say what to do."""
+        self.layer.value = self.session.layer
+        if self.options is None:
+            self._enable(there=False)
+            self.plan.say(GETS, "Press Measure the options: every layer alone, by every recipe, and the KL it causes.")
+            self.pareto.say(BUYS, "This curve comes with the measured options.")
+
+    def measure_options(self) -> None:
+        """Sensitivity of every layer under every recipe, then the scores."""
+        recipes = {name.strip(): parse(name.strip()) for name in str(self.names.value).split(";") if name.strip()}
+        shared = self.session.shared
+
+        def steps() -> Generator[Any, None, tuple[Any, ...]]:
+            stats = yield from shared.stats_steps()
+            found = yield from sensitivity_steps(shared.replay(), recipes, stats=stats, store=Store())
+            return recipes, found, layer_scores(self.session.model, text("calibration"))
+
+        self.jobs.run(steps, "measuring options", seen=told, ended=self._options_there)
+
+    def _options_there(self, job: Job[Any]) -> None:
+        if job.status != "done":
+            return
+        self.recipes, self.options, self.scores = job.result()
+        coarsest = self.options.loc[self.options.groupby("name")["bits"].idxmin()].set_index("name")
+        self.session.measured["sensitivity"] = coarsest["kl"].to_dict()  # colours the layer map
+        self.live.results += 1
+        self.painted, self.measured = {}, self.measured.iloc[:0]
+        per_recipe = self.options.groupby("recipe", sort=False)
+        self.uniform = (per_recipe["bits"].sum() / per_recipe["parameters"].sum()).rename("bits_per_weight").to_frame()
+        self.uniform["predicted"] = per_recipe["kl"].sum()
+        least, most = self._range()
+        self.brush.options = [FREE, *self.recipes]
+        self._enable(there=True)
+        grid = np.linspace(least * (1 + 1e-9), most, POINTS)
+        found = [allocate(self.options, self.recipes, bits) for bits in grid]
+        self.curve = pd.DataFrame([{"bits_per_weight": a.bits_per_weight, "predicted": a.loss} for a in found])
+        middle = round((least + most) / 2, 2)
+        self.bits.param.update(start=round(least + 0.005, 2), end=round(most + 0.005, 2), value=middle)
+        self.solve()
+
+    def _range(self) -> tuple[float, float]:
+        """The cheapest and the dearest plan there is."""
+        assert self.options is not None
+        by_layer, weights = self.options.groupby("name")["bits"], self.options.drop_duplicates("name")["parameters"].sum()
+        return float(by_layer.min().sum() / weights), float(by_layer.max().sum() / weights)
+
+    def solve(self) -> None:
+        """The plan of this budget, method and paint."""
+        if self.options is None:
+            return
+        name, settings = METHODS[str(self.method.value)]
+        method: Allocator = make("allocation", name, **settings)
+        budget = float(self.bits.value or 0)
+        self.allocation = allocate(self.options, self.recipes, budget, method, keep=self.painted, scores=self.scores)
+        places = self.options.drop_duplicates("name")[["name", "block", "matrix"]]
+        table = self.allocation.table.merge(places, on="name")
+        self.plan.draw(views.plan(table, set(self.painted), theme=theme()))
+        self.pareto.draw(views.pareto(self.curve, self.uniform.reset_index(), self.measured, theme=theme()))
+        self.python.object = preformatted(self.code)
+
+    @property
+    def code(self) -> str:
+        """Python that makes the plan and quantizes with it."""
+        if self.allocation is None:
+            return ""
+        recipes = "".join(f"    {name!r}: {own.code()},\n" for name, own in self.recipes.items())
+        choice = "".join(f"    {name!r}: {own!r},\n" for name, own in self.allocation.choice.items())
+        return (
+            f"import workbench as wb\nmodel = {self.session.model.code()}\nrecipes = {{\n{recipes}}}\nchoice = {{\n{choice}}}\n"
+            "plan = wb.LayerPlan(tuple((layer, recipes[name]) for layer, name in choice.items()))\n"
+            'result = wb.quantize_model(model, plan, stats=wb.calibrate(model, wb.text("calibration")))'
+        )
+
+    def measure_plan(self) -> None:
+        """Quantize by the plan and replay: the truth beside the prediction."""
+        plan, shared = self.allocation, self.session.shared
+        assert plan is not None
+
+        def steps() -> Generator[Any, None, Any]:
+            stats = yield from shared.stats_steps()
+            result = yield from quantize_model_steps(self.session.model, plan.plan, stats)
+            return plan, shared.replay().divergence(applied(self.session.model, result))
+
+        self.jobs.run(steps, "measuring the plan", ended=self._plan_there)
+
+    def _plan_there(self, job: Job[Any]) -> None:
+        if job.status != "done":
+            return
+        plan, effect = job.result()
+        row = {"bits_per_weight": plan.bits_per_weight, "predicted": plan.loss, "kl": effect.kl}
+        row |= low_high("kl", effect.kl_interval)
+        self.measured = pd.DataFrame([*self.measured.to_dict("records"), row])
+        self.solve()
+
+    def clear_paint(self) -> None:
+        """Give all layers back to the budget."""
+        self.painted = {}
+        self.solve()
+
+    def stroke(self) -> None:
+        """Give the layer the brush's recipe, or back to the budget; what the budget does not reach for is not painted."""
+        name, recipe, before = str(self.layer.value), str(self.brush.value), dict(self.painted)
+        self.painted = {k: v for k, v in before.items() if k != name} | ({} if recipe == FREE else {name: recipe})
+        if self.painted == before:
+            return
+        try:
+            self.solve()
+        except Exception:
+            self.painted = before
+            raise
+
+    def _clicked(self, data: Any) -> None:
+        """A bar was clicked: its layer is painted."""
+        figure, points = self.plan.figure, (data or {}).get("points", [])
+        if figure is not None and points:
+            bar = figure.plot["data"][points[0]["curveNumber"]]["customdata"][points[0]["pointNumber"]]
+            self.layer.value = bar[1]
+            self.notices.guard(self.stroke)
+
+    def _enable(self, *, there: bool) -> None:
+        for widget in (self.bits, self.method, self.brush, self.layer, self.paint, self.clear, self.check):
+            widget.disabled = not there
+
+
+def first_recipes(cols: list[int]) -> str:
+    """Grids of two, three and four bits, in groups that divide every layer."""
+    group = next(size for size in (64, 32, 16, 8, 0) if size == 0 or gcd(*cols) % size == 0)
+    return "; ".join(f"rtn:bits={bits},group={group}" for bits in (2, 3, 4))

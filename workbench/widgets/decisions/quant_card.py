@@ -1,0 +1,128 @@
+"""The quant card of what this session has quantized: its figures here, the file to attach, and the difference to another card."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis.decisions.quant_card import tree_hash
+from workbench.analysis.decisions.quant_card_diff import diff_cards
+from workbench.analysis.decisions.quant_card_file import parse_facts
+from workbench.errors import WorkbenchError
+from workbench.jobs import Job
+from workbench.views.decisions.quant_card import Card, card
+from workbench.widgets.base.component import Component, FigureFrame, data_table, theme
+from workbench.widgets.base.controls import BESIDE, action, evaluation_tokens
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import heading, paragraph
+from workbench.widgets.elements.download import Delivery
+
+TOKENS = 2048
+QUESTION = "What was made, and what does it cost?"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The card is being measured."""
+
+    fraction: float = 0.0
+
+
+class CardView(Component):
+    """Make the card of the latest results and download it; `card` is it as a value, None until it is made."""
+
+    watches = ("results",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """Buttons above, figures below, the comparison at the end."""
+        self.card: Card | None = None
+        self.tokens = evaluation_tokens(TOKENS)
+        self.go = action("Make the card", "Measure what is quantized now and gather everything in one file", 140)
+        self.delivery = Delivery()
+        self.page, self.data = (
+            pn.widgets.Button(label=f"Download card.{kind}", width=190, margin=BESIDE, description=description, disabled=True)
+            for kind, description in (("html", "One page that opens offline anywhere"), ("json", "The same facts for programs"))
+        )
+        self.other = pn.widgets.FileInput(
+            label="Another card.json", accept=".json", width=300, description="A card.json of another run or machine"
+        )
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
+        self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.frames = {name: FigureFrame() for name in ("perplexity", "ledger", "errors")}
+        self.difference = pn.Column(sizing_mode="stretch_width")
+        self.go.on_click(lambda _: self.notices.guard(self.make))
+        self.page.on_click(lambda _: self.notices.guard(lambda: self.download("html")))
+        self.data.on_click(lambda _: self.notices.guard(lambda: self.download("json")))
+        self.other.param.watch(lambda _: self.notices.guard(self.compare), "value")
+        return pn.Column(
+            pn.FlexBox(self.tokens, self.go, self.page, self.data, self.delivery),
+            self.jobs,
+            self.sentence,
+            *self.frames.values(),
+            pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>What differs from another card?</h2>"),
+            self.other,
+            self.difference,
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """The card there is, or what to do; when results changed since, it says so."""
+        if self.card is None:
+            next_step = (
+                "press Make the card" if self.session.latest() else "quantize a layer or the whole model on the bench first"
+            )
+            self._say(f"No card is made yet: {next_step}.")
+        else:
+            self._show()
+
+    def make(self) -> None:
+        """Measure and gather."""
+        quantized, tokens = self.session.quantized(), int(self.tokens.value or TOKENS)
+
+        def steps() -> Generator[Begun, None, Card]:
+            yield Begun()
+            return card(quantized, self.session.model, tokens=tokens)
+
+        self.jobs.run(steps, "making the card", ended=self._made_one)
+
+    def _made_one(self, job: Job[Any]) -> None:
+        if job.error is None and job.progress == 1.0:
+            self.card = job.result()
+        self.refresh()
+
+    def _show(self) -> None:
+        assert self.card is not None
+        self.page.disabled = self.data.disabled = False
+        stale = self.card.facts["hashes"]["layers"] != {
+            name: tree_hash(layer.packed) for name, layer in self.session.latest().items()
+        }
+        more = " Results have changed since: make it again." if stale else ""
+        self.sentence.object = heading(QUESTION, self.card.answer + more)
+        for name, figure in self.card.figures(theme()).items():
+            self.frames[name].view.visible = True
+            self.frames[name].draw(figure)
+
+    def _say(self, sentence: str) -> None:
+        self.sentence.object = heading(QUESTION, sentence)
+        for frame in self.frames.values():
+            frame.view.visible = False
+
+    def download(self, kind: str) -> None:
+        """Save the card as "html" or "json" on the visitor's machine."""
+        if self.card is None:
+            raise WorkbenchError("no card is made yet: press Make the card.")
+        self.delivery.send(f"card.{kind}", self.card.html() if kind == "html" else self.card.json())
+
+    def compare(self) -> None:
+        """What differs between the chosen card and the one made here."""
+        if self.other.value is None:
+            return
+        if self.card is None:
+            raise WorkbenchError("there is nothing to compare with yet: press Make the card first.")
+        found = diff_cards(parse_facts(self.other.value, f"the card {self.other.filename}"), self.card.facts)
+        table = found.table()
+        table[["first", "second"]] = table[["first", "second"]].astype(str)
+        parts = [pn.pane.HTML(paragraph(" ".join([found.answer, *found.skipped])))]
+        self.difference[:] = [*parts, data_table(table)] if len(table) else parts

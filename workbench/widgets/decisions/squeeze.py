@@ -1,0 +1,226 @@
+"""Squeeze: one slider over the whole model from 16 to 0.7 stored bits, and the same story written at both ends of it."""
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep, Stop, squeeze_table
+from workbench.analysis.predictions.generation import Writing, write_together
+from workbench.artifact.loading import quantized_in
+from workbench.jobs import Job, Status
+from workbench.views import theme as themes
+from workbench.views.decisions import squeeze as views
+from workbench.views.predictions import generation as texts
+from workbench.widgets.base.component import Component, FigureFrame, theme
+from workbench.widgets.base.controls import PLAIN, action
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph
+from workbench.widgets.elements.slider import Slider
+from workbench.widgets.elements.text_pages import TextPages
+
+TOKENS = 60
+POLL = 100  # milliseconds between looks at texts that are being written
+VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built when a visitor presses the button
+SMALL = 20_000_000  # weights of a model whose stops are built without being asked: minutes, not hours
+QUESTION = "What happens when the model is squeezed?"
+
+
+class SqueezeView(Component):
+    """The slider, four measured numbers, both texts. Every stop is a real packed model; one that is not built yet says so.
+
+    `stop` is where the slider stands and `writing` the texts, as values.
+    """
+
+    def build(self) -> pn.viewable.Viewable:
+        """Slider and numbers beside each other, what is being built below them, then the texts."""
+        self.squeeze: Squeeze = self.session.shared.squeeze
+        self.writing, self.told = Writing(), ""
+        self.job: Job[None] | None = None
+        self.poll: Any = None
+        self.slider = Slider(
+            label="Squeeze",
+            options=self._labels(),
+            sizing_mode="stretch_width",
+            description="How many bits a weight is stored in, from 16 down to below one",
+        )
+        self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.go = action("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN)
+        self.why = pn.widgets.Button(
+            label="Why did it break here?",
+            width=190,
+            description="Open this stop's model in the views below, beginning with its text",
+        )
+        self.all = pn.widgets.Toggle(label="All stops", value=False, variant="outline", width=100)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        buttons = pn.Row(self.jobs.stop, self.jobs.again)
+        told = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
+        self.building = pn.Row(buttons, told, sizing_mode="stretch_width", visible=False)
+        self.pages, self.curve = TextPages(), FigureFrame()
+        self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
+        self.go.on_click(lambda _: self.notices.guard(self.begin))
+        self.why.on_click(lambda _: self.notices.guard(self.explain))
+        self.all.param.watch(lambda _: self._stops(), "value")
+        if self.threaded and self.starts_alone and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+            pn.state.onload(lambda: self.notices.guard(self.begin))
+        left = pn.Column(self.slider, pn.Row(self.go, self.why, self.all), styles={"flex": "1 1 420px", "min-width": "280px"})
+        right = pn.Column(self.numbers, styles={"flex": "1 1 480px", "min-width": "280px"})
+        return pn.Column(
+            pn.FlexBox(left, right, gap="12px", sizing_mode="stretch_width"),
+            self.building,
+            self.pages,
+            self.curve,
+            sizing_mode="stretch_width",
+        )
+
+    @property
+    def starts_alone(self) -> bool:
+        """Whether stops are built as soon as somebody looks: for small models, unless the environment says "ask"."""
+        weights = int(self.session.model.layers()["parameters"].sum())
+        return weights <= SMALL and os.environ.get(VARIABLE) != "ask"
+
+    @property
+    def stop(self) -> Stop:
+        """Where the slider stands."""
+        return self.squeeze.stops[int(self.slider.value)]
+
+    def refresh(self) -> None:
+        """Numbers of this stop and marks on the slider; texts are written again when the slider moves or the prompt changes."""
+        self._stops()
+        self._numbers()
+        prompt = self.session.choice.prompt
+        if not any(self.writing.sides):
+            self.pages.say(QUESTION, self._missing() or "Move the slider: both models continue the prompt.")
+        elif prompt != self.told:
+            self.write()
+
+    def begin(self) -> None:
+        """Build what is missing, or look on while it is built for somebody else."""
+        if self.squeeze.complete:
+            self._advanced()
+            return
+        if self.threaded:
+            self.jobs.follow(self.squeeze.start(), seen=self._seen, ended=self._ended)
+        else:
+            self.jobs.run(self.squeeze.steps, "building the stops", seen=self._seen, ended=self._ended)
+        self.building.visible = True
+
+    def explain(self) -> None:
+        """Take this stop's model into the session, as if it had been quantized on the bench, and go to the texts."""
+        if self.squeeze.find(self.stop) is None:
+            self.pages.say(QUESTION, self._missing())
+            return
+        whole = quantized_in(self.squeeze.folder(self.stop))
+        self.session.take(whole)
+        self.live.choose(lambda: self.session.use(self.stop.recipe))
+        self.live.results += 1
+        self.live.front = "Text"
+
+    def write(self) -> None:
+        """Let the original and this stop's model continue the prompt; whatever is being written for another stop ends."""
+        if self.job is not None:
+            self.job.cancel()
+            self.job = None
+        stop, self.told, self.writing = self.stop, self.session.choice.prompt, Writing()
+        if self.squeeze.find(stop) is None:
+            self.pages.say(QUESTION, self._missing())
+            return
+
+        def steps() -> Generator[Writing, None, None]:
+            squeezed = self.squeeze.model_at(stop)
+            yield from write_together(self.session.model.language_model(), squeezed, self.told, TOKENS)
+
+        self.job = Job(steps, "writing")
+        if not self.threaded:
+            self.job.run_here()
+            self._look()
+            return
+        self.job.start()
+        if self.poll is None:
+            self.poll = pn.state.add_periodic_callback(lambda: self.notices.guard(self._look), period=POLL)
+
+    def _moved(self) -> None:
+        self._numbers()
+        self._stops()
+        self.write()
+
+    def _look(self) -> None:
+        """Show what is written; an ended job's error becomes a notice."""
+        job = self.job
+        if job is None:
+            return self._rest()
+        running = job.status is Status.RUNNING  # read once and first: a job may end while it is being shown
+        if job.latest is not None and job.latest is not self.writing:
+            self.writing = job.latest
+            shown = texts.side_by_side(self.told, self.writing, theme=theme())
+            self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
+        if running:
+            return None
+        self._rest()
+        self.job = None
+        if job.error is not None:
+            self.notices.report(job.error)
+            self._advanced()
+        return None
+
+    def _rest(self) -> None:
+        """Look no more until something is written again."""
+        if self.poll is not None:
+            self.poll.stop()
+            self.poll = None
+
+    def _seen(self, job: Job[Any]) -> str | None:
+        """What is being built; a stop that is new is shown at once."""
+        if self._labels() != self.slider.options:
+            self._advanced()
+        step: SqueezeStep | None = job.latest
+        if step is None:
+            return None
+        left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+        ready = f"{len(self.squeeze.found())} of {len(self.squeeze.stops)} stops are ready"
+        return f"{ready}; at {step.stop.bits:g} bits: {step.doing}{left}."
+
+    def _ended(self, job: Job[Any]) -> None:
+        self.building.visible = job.status is not Status.DONE
+        self._advanced()
+
+    def _advanced(self) -> None:
+        """Stops have become ready, or one was lost."""
+        self._stops()
+        self._numbers()
+        if not any(self.writing.sides) and self.job is None:
+            self.write()
+
+    def _labels(self) -> list[str]:
+        """What the slider says at each stop."""
+        known = [(self.squeeze.find(stop), stop) for stop in self.squeeze.stops]
+        return [
+            f"{themes.bits(k.bits_per_weight)} stored bits" if k else f"{stop.bits:g} bits, not built yet" for k, stop in known
+        ]
+
+    def _stops(self) -> None:
+        """The slider's words and the figure of all stops."""
+        labels = self._labels()
+        if labels != self.slider.options:
+            self.slider.options = labels
+        self.go.visible = not self.squeeze.complete
+        self.go.disabled = self.jobs.running
+        found = self.squeeze.found()
+        self.curve.view.visible = self.all.value
+        if self.all.value and found:
+            self.curve.draw(views.curve(squeeze_table(found), self.stop.preset, theme=theme()))
+        elif self.all.value:
+            self.curve.say("How far can it be squeezed?", "No stop is built yet: press Build the stops.")
+
+    def _numbers(self) -> None:
+        known = self.squeeze.find(self.stop)
+        self.why.disabled = known is None
+        self.numbers.object = views.numbers_html(views.numbers(known), theme()) if known else paragraph(self._missing())
+
+    def _missing(self) -> str:
+        """Why there is no model at this stop, and what to do; empty where there is one."""
+        if self.squeeze.find(self.stop) is not None:
+            return ""
+        wait = "it is being built" if self.jobs.running else "press Build the stops"
+        return f"There is no model at {self.stop.bits:g} bits yet: {wait}."

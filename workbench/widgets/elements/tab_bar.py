@@ -1,0 +1,76 @@
+"""A row of tabs that everybody can use: the arrow keys walk along it, and what is in front stands out in both modes."""
+
+from typing import Any
+
+import panel as pn
+import param
+
+from workbench.widgets.base.component import theme
+
+ESM = """
+const STEPS = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }
+
+export function render({ model }) {
+  const bar = document.createElement('div')
+  bar.className = 'bar'
+  bar.setAttribute('role', 'tablist')
+
+  const ask = title => { if (title !== undefined) model.value = title }
+  const take = focus => {
+    bar.setAttribute('aria-label', model.label)
+    bar.replaceChildren(...model.options.map(title => {
+      const tab = document.createElement('button')
+      const front = title === model.value
+      tab.textContent = title
+      tab.setAttribute('role', 'tab')
+      tab.setAttribute('aria-selected', front)
+      tab.tabIndex = front ? 0 : -1
+      tab.addEventListener('click', () => ask(title))
+      return tab
+    }))
+    if (focus) bar.querySelector('[aria-selected=true]')?.focus()
+  }
+  bar.addEventListener('keydown', event => {
+    const step = STEPS[event.key]
+    if (step === undefined) return
+    event.preventDefault()
+    const last = model.options.length - 1
+    ask(model.options[Math.max(0, Math.min(last, model.options.indexOf(model.value) + step))])
+  })
+  model.on(['value', 'options', 'label'], () => take(bar.matches(':focus-within')))
+  take(false)
+  return bar
+}
+"""
+
+
+class TabBar(pn.custom.JSComponent):
+    """Titles of which one, `value`, is in front; `label` says what is chosen, for those who cannot see the row.
+
+    `strong` draws it as the first of two levels.
+    """
+
+    _esm = ESM
+
+    label = param.String(default="")
+    options = param.List(default=[], item_type=str)
+    value = param.String(default="")
+
+    def __init__(self, *, strong: bool = False, **settings: Any) -> None:
+        super().__init__(**{"margin": 0, "sizing_mode": "stretch_width", **settings})
+        self.stylesheets = [*self.stylesheets, look(strong)]
+
+
+def look(strong: bool) -> str:
+    """The page's colours: large underlined titles on the first level, a quiet row below them on the second."""
+    colours = theme()
+    size, weight, below = ("1.05rem", 600, 0) if strong else ("0.9rem", 400, 6)
+    # a narrow page has the titles in as many lines as they take: a row to scroll would hide the last ones
+    return (
+        f".bar{{display:flex;flex-wrap:wrap;gap:2px;border-bottom:1px solid {colours.border};margin-bottom:{below}px}}"
+        f".bar button{{font:inherit;font-size:{size};font-weight:{weight};color:{colours.muted};background:none;border:0;"
+        "border-bottom:3px solid transparent;padding:6px 14px;cursor:pointer}"
+        f".bar button:hover{{color:{colours.text};background:{colours.raised}}}"
+        f".bar button[aria-selected=true]{{color:{colours.text};font-weight:700;border-bottom-color:{colours.action}}}"
+        f".bar button:focus-visible{{outline:2px solid {colours.accent};outline-offset:-2px}}"
+    )

@@ -1,0 +1,64 @@
+"""Two texts beside each other: what they say about each other above, every token tinted by how far the models disagree there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import panel as pn
+
+from workbench.views.predictions.generation import Comparison
+from workbench.views.theme import Theme
+from workbench.widgets.base.component import theme
+from workbench.widgets.base.markup import heading
+from workbench.widgets.elements.token_buttons import Tokens
+
+HINT = "Choose a token to see what each model expected there: click it, or go to it with the arrow keys and press Enter."
+
+
+class TextPages(pn.viewable.Viewer):
+    """The original's text and the quantized model's; one below the other where there is no room.
+
+    With `pick` tokens can be chosen, in texts that were drawn with buttons: it is called with a token's place, from 0.
+    """
+
+    def __init__(self, pick: Callable[[int], Any] | None = None) -> None:
+        super().__init__()
+        self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.hint = pn.pane.HTML(f"<small>{HINT}</small>", visible=False, sizing_mode="stretch_width")
+        self.picks = pick is not None
+        self.left, self.right = (
+            pn.pane.HTML("", sizing_mode="stretch_width") if pick is None else Tokens(pick) for _ in range(2)
+        )
+        wide = {"flex": "1 1 300px", "min-width": "280px"}
+        columns = [pn.Column(side, styles=wide) for side in (self.left, self.right)]
+        both = pn.FlexBox(*columns, sizing_mode="stretch_width")
+        self.view = pn.Column(self.sentence, both, self.hint, sizing_mode="stretch_width")
+
+    def draw(self, shown: Comparison) -> None:
+        """Show both texts."""
+        self.sentence.object = heading(shown.question, shown.answer)
+        self.left.object = page("original", shown.original, theme())
+        self.right.object = page("quantized", shown.quantized, theme())
+        self.hint.visible = self.picks
+
+    def say(self, question: str, sentence: str) -> None:
+        """Another sentence above what is shown."""
+        self.sentence.object = heading(question, sentence)
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
+
+
+def page(side: str, text: str, colours: Theme) -> str:
+    """One text, its edge in the colour of its model; the first differing token stands out by colour and underline."""
+    edge = colours.original if side == "original" else colours.quantized
+    fork = f"background:{colours.action};color:{colours.contrast};text-decoration:underline;border-radius:2px;padding:0 2px"
+    chosen = f"outline:2px solid {colours.accent};border-radius:2px"
+    button = "all:unset;cursor:pointer;white-space:pre-wrap"
+    style = (
+        f"<style>.prompt{{color:{colours.muted}}} mark.fork{{{fork}}} .chosen{{{chosen}}} button{{{button}}}"
+        f"button:hover{{text-decoration:underline}} button:focus-visible{{outline:2px solid {colours.action}}}</style>"
+    )
+    title = f"<h3 style='margin:0;font-size:1rem'>{side}</h3>"
+    body = f"<p style='white-space:pre-wrap;font-size:1.05rem;line-height:1.5;margin:4px 0'>{text}</p>"
+    frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:4px 12px'>{title}{body}</section>"
+    return style + frame

@@ -1,0 +1,1 @@
+"""Components that show what a method did inside a layer."""

@@ -1,0 +1,301 @@
+"""A codebook under the microscope: every code's use, picture, places and error, and what if it were merged or revived."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+import panel as pn
+from torch import Tensor
+
+from workbench.analysis.method import codeword_edits, codewords
+from workbench.analysis.method.codeword_edits import CodeEdit
+from workbench.analysis.method.codewords import Book
+from workbench.analysis.predictions.divergence import Divergence
+from workbench.errors import WorkbenchError
+from workbench.intervals import written
+from workbench.quantized import QuantizedLayer
+from workbench.views.method import codewords as views
+from workbench.widgets.base.background_figure import Study
+from workbench.widgets.base.component import Component, FigureFrame, theme
+from workbench.widgets.base.controls import action
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.marks import CodeInput, brushed
+from workbench.widgets.base.sections import Sections
+from workbench.widgets.weights.channel_saliency import BRUSH
+
+FIRST = "This layer is not quantized yet: press Quantize this layer."
+NONE = "This recipe has no codebook: try the preset btc at 0.8 bits, or gptvq."
+NO_CODES = "Choose codes: draw a box in the section Use, or type their numbers into Marked codes."
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a result: the codebook of this `number` out of so many, its codewords, error and energy of all vectors."""
+
+    result: QuantizedLayer
+    number: int
+    books: int
+    book: Book
+    errors: Tensor
+    energy: Tensor
+    table: pd.DataFrame
+
+
+class BookSection(Component):
+    """A section over one codebook of the selected layer's result; `reading` is None where there is none, or not yet."""
+
+    watches = ("choice", "results", "selection")
+    questions: ClassVar[tuple[str, ...]] = ()
+
+    def build(self) -> pn.viewable.Viewable:
+        """Which codebook, what else the section needs, and a frame for each of its questions."""
+        self.plane = pn.widgets.Select(
+            label="Codebook",
+            options={"codebook 1": 0},
+            width=170,
+            visible=False,
+            description="Which of the layer's codebooks; their values add up.",
+        )
+        self.plane.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        self.frames = [FigureFrame() for _ in self.questions]
+        self.reading: Reading | None = None
+        body = pn.Column(pn.FlexBox(self.plane, *self.controls()), *self.frames, sizing_mode="stretch_width")
+        self.study = Study(body, self.notices, threaded=self.threaded)
+        return self.study.view
+
+    def controls(self) -> list[pn.viewable.Viewable]:
+        """Switches of the section; none by default."""
+        return []
+
+    def refresh(self) -> None:
+        """Read the codebook and its errors, then draw, or say why there is nothing to draw."""
+        result, number, known = self.session.result, int(self.plane.value or 0), self.reading
+        if known is not None and (known.result is not result or known.number != number):
+            known = self.reading = None  # it is of something else
+
+        def find() -> Reading | None:
+            return known or (None if result is None else self.read(result, number))
+
+        light = result is None or known is not None or self.session.portrait().is_light
+        self.study.run([find], lambda found: self._draw(result, found), at_once=light)
+
+    def read(self, result: QuantizedLayer, number: int) -> Reading | None:
+        """A result's codebook of this number, or its last one; None where it has none."""
+        books = codewords.books(result.packed)
+        if not books:
+            return None
+        number = min(number, len(books) - 1)
+        book = books[number]
+        errors, energy = codewords.vector_errors(result.packed, self.session.shared.weight(result.name).float(), book)
+        return Reading(result, number, len(books), book, errors, energy, codewords.code_table(book, errors, energy))
+
+    def _draw(self, result: QuantizedLayer | None, found: Reading | None) -> None:
+        self.reading = found
+        number, books = (0, 1) if found is None else (found.number, found.books)
+        options = {f"codebook {place + 1}": place for place in range(books)}
+        self.plane.param.update(options=options, value=number, visible=books > 1)
+        if found is None:
+            for frame, question in zip(self.frames, self.questions, strict=True):
+                frame.say(question, FIRST if result is None else NONE)
+            return
+        self.marks = tuple(code for code in self.session.selection.codes if code < found.book.entries)
+        self.paint(found)
+
+    def paint(self, found: Reading) -> None:
+        """Draw what was read."""
+        raise NotImplementedError
+
+
+class UseSection(BookSection):
+    """Use against error of every codeword; a box marks codes."""
+
+    questions = ("Does every codeword earn its place?",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """The figure takes boxes."""
+        view = super().build()
+        plot = self.frames[0].plot
+        plot.config = BRUSH
+        plot.param.watch(lambda event: self.notices.guard(lambda: self._brushed(event)), "selected_data")
+        return view
+
+    def paint(self, found: Reading) -> None:
+        """One point a codeword."""
+        entropy = codewords.index_entropy(found.book)
+        self.frames[0].draw(views.scatter(found.book, found.table, entropy, self.marks, theme=theme()))
+
+    def _brushed(self, event: Any) -> None:
+        if self.reading is not None and (places := brushed(event)):
+            self.live.mark(codes=places)  # the first trace is in the order of their numbers
+
+
+class PictureSection(BookSection):
+    """Codewords as pictures."""
+
+    questions = ("What do the codewords look like?",)
+
+    def controls(self) -> list[pn.viewable.Viewable]:
+        """The order."""
+        self.order = pn.widgets.Select(
+            label="Order", options=list(views.ORDERS), width=170, description="Which codewords come first, behind marked ones."
+        )
+        self.order.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        return [self.order]
+
+    def paint(self, found: Reading) -> None:
+        """The first few in this order."""
+        self.frames[0].draw(views.pictures(found.book, found.table, self.order.value, self.marks, theme=theme()))
+
+
+class PlaceSection(BookSection):
+    """Where marked codes sit, and how they serve."""
+
+    questions = ("Where do these codes sit?", "Do these codes serve their weights well?")
+
+    def paint(self, found: Reading) -> None:
+        """Both figures for the marked codes."""
+        book = found.book
+        if not self.marks:
+            for frame, question in zip(self.frames, self.questions, strict=True):
+                frame.say(question, NO_CODES)
+            return
+        table, bins = codewords.error_profile(book, self.marks, found.errors, found.energy)
+        shape = (book.node.rows, book.node.cols)
+        self.frames[0].draw(views.where(codewords.positions(book, self.marks), table, self.marks, shape, theme=theme()))
+        self.frames[1].draw(views.served(table, bins, self.marks, theme=theme()))
+
+
+class EditSection(BookSection):
+    """What if one code were merged into another, revived, or all dead ones taken out? Nothing changes until it is applied."""
+
+    questions = ("What if this code were another?",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """Two codes, three edits, and the button that keeps one."""
+        self.edit: CodeEdit | None = None
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        return pn.Column(super().build(), self.jobs, sizing_mode="stretch_width")
+
+    def controls(self) -> list[pn.viewable.Viewable]:
+        """The fields and buttons."""
+        self.code, self.into = (
+            pn.widgets.IntInput(label=label, value=value, start=0, width=110, description=what)
+            for label, value, what in (
+                ("Code", 0, "The codeword to merge or to revive, by number."),
+                ("Into", 1, "The codeword that its vectors use instead."),
+            )
+        )
+        edits = (
+            ("Merge", "All vectors of the first code use the second one instead", 90, self._merge),
+            ("Revive", "Give a dead code the pattern that is served worst", 90, self._revive),
+            ("Take out dead codes", "Store used codewords only", 170, self._take_out),
+            ("Apply", "Keep this as a new result of the layer", 90, self._apply),
+        )
+        self.buttons = {
+            label: self.does(action(label, what, width, main=label == "Apply"), does) for label, what, width, does in edits
+        }
+        return [self.code, self.into, *self.buttons.values()]
+
+    def refresh(self) -> None:
+        """An edit of another result is forgotten."""
+        if self.edit is not None and self.edit.before is not self.session.result:
+            self.edit = None
+        self.buttons["Apply"].disabled = self.edit is None
+        super().refresh()
+
+    def paint(self, found: Reading) -> None:
+        """The edit that was tried on this result, or what can be done."""
+        for field in (self.code, self.into):
+            field.param.update(end=found.book.entries - 1, value=min(field.value or 0, found.book.entries - 1))
+        if self.edit is None:
+            self.frames[0].say(self.questions[0], f"{self._suggestion(found.table)} Nothing is changed until Apply is pressed.")
+
+    def _suggestion(self, table: pd.DataFrame) -> str:
+        """The rarest used code, the one most like it, and the first dead one."""
+        used, dead = table[table["count"] > 0], table[table["count"] == 0]
+        rare = used.loc[used["count"].idxmin()]
+        like = "" if pd.isna(rare["nearest"]) else f"; most like it is code {int(rare['nearest'])}"
+        said = f"Code {rare['codeword']} is used least, by {rare['count']:,} vectors{like}: merge them."
+        return said if dead.empty else f"{said} Code {dead['codeword'].iloc[0]} is dead: revive it."
+
+    def _merge(self) -> None:
+        source, into = self.number(self.code), self.number(self.into)
+        self._try(lambda layer, weight, moment, path: codeword_edits.merge(layer, weight, moment, path, source, into))
+
+    def _revive(self) -> None:
+        code = self.number(self.code)
+        self._try(lambda layer, weight, moment, path: codeword_edits.revive(layer, weight, moment, path, code))
+
+    def number(self, field: pn.widgets.IntInput) -> int:
+        """What is in a field; WorkbenchError for an emptied one."""
+        if field.value is None:
+            raise WorkbenchError(f"the field {field.label} is empty; write the number of a codeword.")
+        return int(field.value)
+
+    def _take_out(self) -> None:
+        self._try(codeword_edits.without_dead)
+
+    def _try(self, change: Callable[..., CodeEdit]) -> None:
+        """Make the edit and measure it, as a job: errors, bits and the KL that this layer causes."""
+        result, found = self.session.result, self.reading
+        if self.study.jobs.running:
+            raise WorkbenchError("the codebook is still being read; try again when its figures are there.")
+        if result is None or found is None:
+            raise WorkbenchError(FIRST if result is None else NONE)
+        session, book = self.session, found.book
+
+        def steps() -> Generator[Any, None, tuple[CodeEdit, pd.DataFrame]]:
+            stats = yield from session.shared.stats_steps()
+            weight = session.shared.weight(result.name).float()
+            edit = change(result, weight, stats[result.name].moment, book.path)
+            yield
+            changed: list[Divergence] = []
+            for edited in (None, edit.layer) if session.model.writes_text else ():
+                changed.append(session.effect(result, edited))
+                yield
+            return edit, outcome(edit, book.path, changed)
+
+        self.jobs.run(steps, "measuring the edit", ended=self._measured)
+
+    def _measured(self, job: Any) -> None:
+        if job.error is None and job.progress == 1:
+            self.edit, table = job.result()
+            self.frames[0].draw(views.consequence(table, self.edit.said, self.edit.moved, theme=theme()))
+        self.buttons["Apply"].disabled = self.edit is None
+
+    def _apply(self) -> None:
+        if self.edit is not None:
+            self.session.adopt(self.edit.layer)
+            self.edit = None
+            self.live.results += 1
+
+
+def outcome(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:
+    """One row a figure: figure, before, after, difference, interval (of `after`); `changed` holds both, or nothing."""
+    before, after = edit.before, edit.layer
+    rows = [("weight error", before.relative_error, after.relative_error, "")]
+    if before.output_error is not None and after.output_error is not None:
+        rows.append(("output error", before.output_error, after.output_error, ""))
+    rows.append(("stored bits per weight", before.bits_per_weight, after.bits_per_weight, ""))
+    rows.append(("bits of an index", *codeword_edits.index_bits(edit, path), ""))
+    if changed:
+        rows.append(("KL of this layer alone", changed[0].kl, changed[1].kl, written(changed[1].kl_interval, changed[1].tokens)))
+    table = pd.DataFrame(rows, columns=["figure", "before", "after", "interval"])
+    table.insert(3, "difference", table["after"] - table["before"])
+    return table
+
+
+class CodebookMicroscope(Sections):
+    """The codebooks of the selected layer's result; marked codes are marked in all sections."""
+
+    kinds: ClassVar = {
+        "Use": UseSection,
+        "Pictures": PictureSection,
+        "Places and error": PlaceSection,
+        "Merge or revive": EditSection,
+    }
+
+    def above(self) -> list[pn.viewable.Viewable]:
+        """Marks above all sections."""
+        return [self.part(CodeInput).view]

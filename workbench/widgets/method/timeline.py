@@ -1,0 +1,104 @@
+"""Step by step through the run of a quantizer: forwards, backwards, or played."""
+
+from functools import partial
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis.method.timeline import Moment, still, timeline
+from workbench.quantizers.coding_trace import Film
+from workbench.views.method import timeline as views
+from workbench.widgets.base.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.elements.slider import Slider
+
+PERIOD = 500  # milliseconds a step is shown while the run is played
+QUESTION = "What does this step do?"
+
+
+class ScrubberView(Component):
+    """A timeline over the run that made the selected layer's result. `moments` are its steps, `step` (from 1) the one shown."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """The slider and its buttons above two figures."""
+        self.step = Slider(
+            label="Step", value=1, start=1, end=2, description="Which step of the run is shown", sizing_mode="stretch_width"
+        )
+        moves = {"First": -(10**9), "Back": -1, "Next": 1, "Last": 10**9}
+        self.buttons = {name: pn.widgets.Button(label=name, width=80) for name in moves}
+        for name, by in moves.items():
+            self.buttons[name].on_click(partial(self._pressed, by))
+        self.play = pn.widgets.Toggle(label="Play", value=False, variant="outline", width=80)
+        self.what = pn.widgets.RadioButtonGroup(
+            label="Show", options=["error", "groups", "flipped signs"], width=330, stylesheets=[chosen()]
+        )
+        self.picture, self.losses = FigureFrame(), FigureFrame()
+        self.poll: Any = None
+        self.film: Film | None = None
+        self.moments: list[Moment] = []
+        self.step.param.watch(lambda _: self._show(), "value")
+        self.what.param.watch(lambda _: self._show(), "value")
+        self.play.param.watch(lambda event: self._play(event.new), "value")
+        self.controls = pn.Column(
+            self.step, pn.FlexBox(*self.buttons.values(), self.play, self.what), sizing_mode="stretch_width"
+        )
+        return pn.Column(self.controls, self.picture, self.losses, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """The run of the selected layer's result."""
+        told = self.session.trace
+        self.film = None if told is None or self.session.result is None else told.film
+        self.moments = timeline(told) if told is not None and self.film is not None else []
+        self.controls.visible = bool(self.moments)
+        if self.moments:
+            self.step.param.update(end=max(len(self.moments), 2), value=min(self._at(), len(self.moments)))
+            self.step.disabled = len(self.moments) < 2
+        self._show()
+
+    def look(self, seen: bool) -> None:
+        """Behind another tab nothing is played."""
+        super().look(seen)
+        if not seen:
+            self.play.value = False
+
+    def move(self, by: int) -> None:
+        """So many steps on, no further than the ends."""
+        self.step.value = min(max(self._at() + by, 1), max(len(self.moments), 1))
+
+    def _pressed(self, by: int, _event: Any) -> None:
+        self.move(by)
+
+    def _at(self) -> int:
+        """The step that is shown, from 1."""
+        return int(self.step.value or 1)
+
+    def _play(self, on: bool) -> None:
+        if self.poll is not None:
+            self.poll.stop()
+            self.poll = None
+        self.play.label = "Pause" if on else "Play"
+        if on and self._at() >= len(self.moments):
+            self.step.value = 1
+        if on and self.threaded:
+            self.poll = pn.state.add_periodic_callback(self._next, period=PERIOD)
+
+    def _next(self) -> None:
+        self.move(1)
+        if self._at() >= len(self.moments):
+            self.play.value = False
+
+    def _show(self) -> None:
+        if self.film is None or not self.moments:
+            for frame, question in ((self.picture, QUESTION), (self.losses, "How does the loss develop?")):
+                frame.say(question, self._missing())
+            return
+        at = min(self._at(), len(self.moments)) - 1
+        moment = self.moments[at]
+        shown = still(self.film, moment)
+        recipe = self.session.recipe
+        self.picture.draw(views.picture(self.film, moment, shown, self.what.value, recipe, theme=theme()))
+        self.losses.draw(views.losses(self.moments, at, theme=theme()))
+
+    def _missing(self) -> str:
+        if self.session.result is None:
+            return "This layer is not quantized yet: press Quantize this layer, and step through what happened."
+        return "This result was not made in this session, so its run was not filmed: press Quantize this layer."

@@ -1,0 +1,1 @@
+"""Workarounds for Panel, Bokeh, Plotly and ipykernel, one a module."""

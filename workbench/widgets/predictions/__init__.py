@@ -1,0 +1,1 @@
+"""Components that show what quantization does to predictions, texts, caches and speed."""

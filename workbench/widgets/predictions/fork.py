@@ -1,0 +1,124 @@
+"""Why did it break here? The fork of two texts, the layers to blame, and whether the quantized model finds back."""
+
+from collections.abc import Generator
+from typing import Any, ClassVar
+
+import panel as pn
+
+from workbench.analysis.predictions.fork import ForkFinder
+from workbench.jobs import Job
+from workbench.views.predictions import fork as views
+from workbench.widgets.base.component import Component, FigureFrame, theme
+from workbench.widgets.base.controls import action
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph
+from workbench.widgets.elements.text_pages import page
+from workbench.widgets.elements.token_buttons import Tokens
+
+PART, BLAME = "Where do they part?", "Which layers are to blame?"
+
+
+class ForkView(Component):
+    """The original's greedy text, read by both models: KL by token, the first fork, blame by layer, forced rewind."""
+
+    watches: ClassVar[tuple[str, ...]] = ("results", "selection")
+
+    def build(self) -> pn.viewable.Viewable:
+        """A button, the two figures, and the rewind."""
+        self.tokens = pn.widgets.IntInput(
+            label="Look ahead", value=80, start=2, end=400, width=110, description="Tokens after the prompt that both read"
+        )
+        self.go = self.does(
+            action("Find the fork", "The first token that differs, and the layers to blame for it", 150), self.find
+        )
+        self.continuations = pn.widgets.IntInput(
+            label="Continuations", value=12, start=2, end=100, width=110, description="Drawn from each model after a forced token"
+        )
+        self.back = self.does(
+            action("Force the original token", "Continue from the fork with the original's token", 200, main=False), self.rewind
+        )
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.along, self.blame = FigureFrame(), FigureFrame()
+        self.along.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
+        self.text = Tokens(self._pick, margin=(0, 10))
+        self.recovery = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 10))
+        self.finder: ForkFinder | None = None
+        return pn.Column(
+            pn.FlexBox(self.tokens, self.go, self.continuations, self.back),
+            self.jobs,
+            self.along,
+            self.text,
+            self.blame,
+            self.recovery,
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """What there is to do; what was found stays until it is looked for again."""
+        count = len(self.session.latest())
+        self.go.disabled = count == 0
+        self.back.disabled = self.finder is None or self.finder.fork is None
+        if self.finder is None:
+            after = "press Find the fork." if count else "quantize a layer or the whole model first."
+            self.along.say(PART, f"Both models read the original's text for the prompt above: {after}")
+            self.blame.say(BLAME, "Known once the fork is found.")
+        else:
+            self._draw(self.finder)
+
+    def _draw(self, found: ForkFinder) -> None:
+        """KL along the text, and the text itself; the marked token stands out in both."""
+        table, fork, marks = found.table, found.fork, self.session.selection.tokens
+        chosen = marks[0] if marks and marks[0] < len(table) else None
+        self.along.draw(views.along(table, fork, chosen, theme=theme()))
+        self.text.object = page("original", views.readable_text(table, fork, chosen, theme=theme()), theme())
+
+    def _pick(self, at: int) -> None:
+        """A token was chosen, from 0: it is marked for everybody."""
+        self.notices.guard(lambda: self.live.mark(tokens=(at,)))
+
+    def _clicked(self, data: Any) -> None:
+        """A bar was clicked; bars stand for tokens in their order."""
+        for point in (data or {}).get("points", [])[:1]:
+            self._pick(int(point["pointNumber"]))
+
+    def find(self) -> None:
+        """Look for the fork under the prompt of the session."""
+        model, quantized = self.session.model, self.session.quantized()
+        prompt, tokens = self.session.choice.prompt, int(self.tokens.value or 2)
+
+        def steps() -> Generator[Any, None, tuple[Any, ...]]:
+            finder = ForkFinder(model, quantized, prompt, tokens)
+            yield None
+            if finder.fork is None:
+                return finder, None, None
+            table = finder.blame()
+            yield None
+            return finder, table, (yield from finder.guilty_steps())
+
+        self.jobs.run(steps, "looking for the fork", ended=self._found)
+
+    def _found(self, job: Job[Any]) -> None:
+        if job.status != "done":
+            return
+        self.finder, table, guilt = job.result()
+        assert self.finder is not None
+        if self.finder.fork is None:
+            self.blame.say(BLAME, "No layer: the texts do not part. Look at more tokens, or take fewer bits.")
+        else:
+            self.blame.draw(views.blame(table, self.finder.fork, guilt, theme=theme()))
+        self.recovery.object = ""
+        self.refresh()
+
+    def rewind(self) -> None:
+        """Force the original's token and draw continuations."""
+        finder, continuations = self.finder, int(self.continuations.value or 2)
+        assert finder is not None
+
+        def steps() -> Generator[Any, None, Any]:
+            return (yield from finder.rewind_steps(continuations))
+
+        self.jobs.run(steps, "rewinding", ended=self._rewound)
+
+    def _rewound(self, job: Job[Any]) -> None:
+        if job.status == "done":
+            self.recovery.object = paragraph(views.recovery(job.result()))

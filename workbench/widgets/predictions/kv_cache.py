@@ -1,0 +1,148 @@
+"""How small can the key-value cache be? Schemes measured on a text, and the story written through one of them."""
+
+from collections.abc import Generator
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis.predictions.generation import Writing, write_together
+from workbench.analysis.predictions.kv_cache import BLOCK, CacheResult, cache_table, cached, measure_cache
+from workbench.errors import WorkbenchError
+from workbench.jobs import Counted, Job
+from workbench.models.text import text
+from workbench.quantizers.kv import parse
+from workbench.views.predictions import generation as texts
+from workbench.views.predictions import kv_cache as views
+from workbench.widgets.base.component import Component, FigureFrame, theme
+from workbench.widgets.base.controls import action, evaluation_tokens
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.elements.text_pages import TextPages
+
+SCHEMES = (
+    "none",
+    "kivi:bits=4",
+    "kivi:bits=2",
+    "per-token:bits=2",
+    "per-channel:bits=2",
+    "zipcache:bits=2",
+    "vidkv",
+    "rotated:bits=4",
+    "rotated:bits=2",
+    "rotated:bits=1",
+)
+TOKENS = 1024
+QUESTION = "Does it still write the same through this cache?"
+
+
+class CacheView(Component):
+    """Choose schemes, measure them, and let the model write through one; `results` holds what was measured, by what made it."""
+
+    watches = ("choice",)
+
+    def build(self) -> pn.viewable.Viewable:
+        """Settings and buttons above, the figure, then the texts."""
+        self.results: dict[tuple[str, int, int], CacheResult] = {}
+        self.schemes = pn.widgets.CheckBoxGroup(
+            label="Schemes",
+            options=list(SCHEMES),
+            value=["none", "kivi:bits=2", "zipcache:bits=2", "vidkv", "rotated:bits=2"],
+            inline=True,
+            stylesheets=[":host .bk-input-group{flex-wrap:wrap}"],
+        )
+        self.other = pn.widgets.TextInput(
+            label="Another scheme", placeholder="kivi:bits=3,group=32", width=220, description="Press Enter to add it to the list"
+        )
+        self.tokens = evaluation_tokens(TOKENS)
+        self.block = pn.widgets.IntInput(
+            label="Block", value=BLOCK, start=8, end=512, step=8, width=110, description="Tokens that are packed together"
+        )
+        self.go = action("Measure", "Read the evaluation text through each cache", 120)
+        self.which = pn.widgets.Select(
+            label="Write through", options=[], width=220, description="The cache that the model writes with"
+        )
+        self.write_on = action("Write", "Let the model continue the prompt with its whole cache and with this one", 120)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.param.watch(lambda event: self._busy(event.new), "running")
+        self.frame, self.pages = FigureFrame(), TextPages()
+        self.go.on_click(lambda _: self.notices.guard(self.measure))
+        self.write_on.on_click(lambda _: self.notices.guard(self.write))
+        self.other.param.watch(lambda _: self.notices.guard(self.add), "value")
+        return pn.Column(
+            pn.pane.HTML("<p style='margin:2px 0'>Schemes: how keys and values are stored, a name and its settings.</p>"),
+            self.schemes,
+            pn.FlexBox(self.other, self.tokens, self.block, self.go),
+            self.jobs,
+            self.frame,
+            pn.FlexBox(self.which, self.write_on),
+            self.pages,
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """The figure of what was measured with these settings."""
+        shown = self.shown()
+        self._offer([result.scheme.spelled() for result in shown])
+        self.write_on.disabled = self.jobs.running or not shown
+        if not shown:
+            self.frame.say(views.QUESTION, "Nothing is measured yet: choose schemes and press Measure.")
+            return
+        self.frame.draw(
+            views.perplexity_against_bytes(cache_table(shown), shown[0].divergence.perplexity_original, theme=theme())
+        )
+
+    def shown(self) -> list[CacheResult]:
+        """Results of this number of tokens and this block, in the order of the schemes."""
+        settings = (int(self.tokens.value or TOKENS), int(self.block.value or BLOCK))
+        return [self.results[scheme, *settings] for scheme in self.schemes.options if (scheme, *settings) in self.results]
+
+    def add(self) -> None:
+        """Take the typed scheme up among the others."""
+        if not self.other.value:
+            return
+        spelled = parse(self.other.value).spelled()
+        if spelled not in self.schemes.options:
+            self.schemes.options = [*self.schemes.options, spelled]
+        self.schemes.value = list(dict.fromkeys([*self.schemes.value, spelled]))
+        self.other.value = ""
+
+    def measure(self) -> None:
+        """Measure the chosen schemes that were not measured with these settings."""
+        tokens, block = int(self.tokens.value or TOKENS), int(self.block.value or BLOCK)
+        missing = [scheme for scheme in self.schemes.value if (scheme, tokens, block) not in self.results]
+        if not self.schemes.value:
+            raise WorkbenchError("no scheme is chosen; choose one or more above.")
+
+        def steps() -> Generator[Counted, None, None]:
+            for done, scheme in enumerate(missing):
+                yield Counted(done, len(missing))
+                self.results[scheme, tokens, block] = measure_cache(
+                    self.session.model, scheme, text("evaluation"), tokens=tokens, block=block
+                )
+
+        self.jobs.run(steps, "measuring caches", ended=lambda _: self.refresh())
+
+    def write(self) -> None:
+        """Both continue the session's prompt, token by token."""
+        scheme, block, prompt = self.which.value, int(self.block.value or BLOCK), self.session.choice.prompt
+        model = self.session.model
+
+        def steps() -> Generator[Writing, None, None]:
+            yield from write_together(model.language_model(), cached(model, scheme, block=block), prompt)
+
+        self.jobs.run(steps, "writing", seen=lambda job: self._wrote(job, prompt), ended=lambda job: self._wrote(job, prompt))
+
+    def _wrote(self, job: Job[Any], prompt: str) -> None:
+        if isinstance(job.latest, Writing):
+            shown = texts.side_by_side(prompt, job.latest, theme=theme())
+            self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
+
+    def _offer(self, schemes: list[str]) -> None:
+        """Caches to write through; the chosen one stays chosen, else it is the first that is not the whole cache."""
+        value = self.which.value
+        if value not in schemes:
+            value = next((scheme for scheme in [*schemes, None] if scheme != "none"), None)
+        self.which.param.update(options=schemes, value=value)
+
+    def _busy(self, running: bool) -> None:
+        self.go.disabled = running
+        self.write_on.disabled = running or not self.which.options

@@ -1,0 +1,42 @@
+"""What did quantizing cost? Errors of all layers, and the results tried on this one."""
+
+import pandas as pd
+import panel as pn
+
+from workbench.analysis.decisions.pins import spelled
+from workbench.quantized import QuantizedLayer
+from workbench.views.predictions import layer_errors as errors
+from workbench.widgets.base.component import Component, FigureFrame, theme
+
+
+class ErrorView(Component):
+    """The error of every quantized layer, and error against stored bits for each result of the selected one."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """Two figures, one below the other."""
+        self.layers, self.tried = FigureFrame(), FigureFrame()
+        return pn.Column(self.layers, self.tried, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """Both figures from the results there are."""
+        table = self.session.layer_table(wait=False)
+        measured = table[table["relative_error"].notna()]
+        if measured.empty:
+            self.layers.say(
+                "Which layers lose most?", "No layer is quantized yet: press Quantize this layer, or the whole model."
+            )
+        else:
+            self.layers.draw(errors.layer_errors(measured, self.session.layer, theme=theme()))
+        results = self.session.results_of(self.session.layer)
+        if not results:
+            sentence = "Quantize this layer with two or three recipes and they are compared here."
+            self.tried.say("How much error for how many bits?", sentence)
+            return
+        frame = result_table(results)
+        self.tried.draw(errors.bits_against_error(frame, spelled(self.session.recipe), theme=theme()))
+
+
+def result_table(results: list[QuantizedLayer]) -> pd.DataFrame:
+    """One row a result: recipe, bits_per_weight, nominal_bits, relative_error, output_error."""
+    rows = [(spelled(r.recipe), r.bits_per_weight, r.nominal_bits, r.relative_error, r.output_error) for r in results]
+    return pd.DataFrame(rows, columns=["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"])

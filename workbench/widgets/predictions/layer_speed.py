@@ -1,0 +1,101 @@
+"""How fast does this layer run here? The selected layer's packed form beside torch, on this machine's own roofline."""
+
+from collections.abc import Generator
+
+import panel as pn
+import torch
+
+from workbench.bench import Result, bench_steps
+from workbench.bench.run import Measuring
+from workbench.jobs import Job
+from workbench.kernels.matmul import dispatch
+from workbench.kernels.matmul.dispatch import Explanation
+from workbench.views.predictions.roofline import QUESTION, roofline
+from workbench.widgets.base.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.base.controls import BESIDE, action
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph
+
+OTHERS = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is compared with, next to torch in float32
+BATCHES = (1, 8, 32)
+COLD_BYTES = 64 << 20  # enough for most caches; small layers take hundreds of copies
+MEMORY = {"from memory": "cold", "from the cache": "hot"}
+FIRST = "Press Measure: about ten seconds, more at the very first time, when kernels are compiled."
+UNPACKED = "This layer is not quantized yet: quantize it to see it here, or press Measure for other formats of its size."
+
+
+class SpeedView(Component):
+    """Measures the selected layer's size in a few formats and its own packed matrix, if any; `measured` holds the result."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """What to measure above, the roofline below."""
+        cores = torch.get_num_threads()
+        self.batch = pn.widgets.Select(
+            label="Inputs", options=list(BATCHES), value=1, width=100, description="How many tokens are multiplied at a time"
+        )
+        self.threads = pn.widgets.Select(
+            label="Threads",
+            options=sorted({1, cores}),
+            value=1,
+            width=100,
+            description="How many of this machine's cores take part in one product",
+        )
+        self.memory = pn.widgets.RadioButtonGroup(
+            label="Weights come", options=list(MEMORY), width=230, margin=BESIDE, stylesheets=[chosen()]
+        )
+        self.go = action("Measure", "Time the layer and its packed form beside torch on this machine", 110)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
+        self.says, self.frame = pn.pane.HTML("", sizing_mode="stretch_width"), FigureFrame()
+        self.measured: Result | None = None
+        self.of: tuple[str, object] | None = None  # the layer and recipe that were measured
+        self.go.on_click(lambda _: self.notices.guard(self.measure))
+        self.memory.param.watch(lambda _: self._show(), "value")
+        choices = pn.FlexBox(self.batch, self.threads, self.memory, self.go)
+        return pn.Column(choices, self.jobs, self.says, self.frame, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """What runs the selected layer; a measurement stays until another layer or recipe is chosen."""
+        result = self.session.result
+        if result is None:
+            self.says.object = paragraph(UNPACKED, live=False)
+        else:
+            self.says.object = paragraph(why(dispatch.explain(result.packed, int(self.batch.value or 1))))
+        if self.of != self._now():
+            self.measured = None
+        self._show()
+
+    def measure(self) -> None:
+        """Run the bench for the selected layer."""
+        if self.jobs.running:
+            return
+        result, now = self.session.result, self._now()
+        selected = self.session.model.layer(self.session.layer)
+        rows, cols = selected.rows, selected.cols
+        batch, threads = int(self.batch.value or 1), int(self.threads.value or 1)
+
+        def steps() -> Generator[Measuring, None, Result]:
+            layer = None if result is None else result.packed
+            return bench_steps((rows, cols), OTHERS, layer=layer, batches=(batch,), threads=(threads,), cold_bytes=COLD_BYTES)
+
+        def ended(job: Job[Result]) -> None:
+            if job.error is None and job.status == "done":
+                self.measured, self.of = job.result(), now
+            self._show()
+
+        self.jobs.run(steps, f"measuring {rows:,} × {cols:,}", ended=ended)
+
+    def _now(self) -> tuple[str, object]:
+        return self.session.layer, self.session.recipe if self.session.result is not None else None
+
+    def _show(self) -> None:
+        if self.measured is None:
+            self.frame.say(QUESTION, FIRST)
+        else:
+            self.frame.draw(roofline(self.measured, state=MEMORY[str(self.memory.value)], theme=theme()))
+
+
+def why(explanation: Explanation) -> str:
+    """Which backend runs the layer and why others do not, as a sentence or two."""
+    others = "; ".join(f"{name} does not: {reason}" for name, reason in explanation.refused.items())
+    return f"Run by {explanation.backend}: {explanation.reason}. {others[:1].upper() + others[1:]}."

@@ -1,0 +1,1 @@
+"""The explorer around its components: page, tabs, toolbar, history, layers and the bench."""

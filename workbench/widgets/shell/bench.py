@@ -1,0 +1,176 @@
+"""The bench: choose a preset, turn its settings, quantize a layer or the whole model, stop it again."""
+
+import html
+import io
+from collections.abc import Callable, Generator
+from typing import Any
+
+import panel as pn
+
+from workbench import presets
+from workbench.errors import WorkbenchError
+from workbench.jobs import Job
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Snapshot
+from workbench.quantizers.learning.descent import LearningStep
+from workbench.quantizers.runs.progress import LayerProgress
+from workbench.recipe import Recipe
+from workbench.views import theme as themes
+from workbench.widgets.base import setting_fields
+from workbench.widgets.base.component import Component
+from workbench.widgets.base.controls import PLAIN, action, folded_away
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph, preformatted
+from workbench.widgets.shell.live_preview import LivePreview
+from workbench.widgets.shell.recipe_form import RecipeForm
+
+
+class Bench(Component):
+    """The recipe on the bench as a form, and the jobs that run it.
+
+    `recipe`, `result` and `code` are what the form stands for, as values.
+    """
+
+    waits = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the form stands for."""
+        return self.session.recipe
+
+    @property
+    def result(self) -> QuantizedLayer | None:
+        """What it made of the selected layer, or None."""
+        return self.session.result
+
+    @property
+    def code(self) -> str:
+        """Python that does the same."""
+        return self.session.code()
+
+    def build(self) -> pn.viewable.Viewable:
+        """The form above, the buttons below, progress at the end."""
+        self.form = RecipeForm(self._changed)
+        self.problem = pn.pane.Alert("", alert_type="warning", visible=False, sizing_mode="stretch_width")
+        self.note, self.parts = pn.pane.HTML("", sizing_mode="stretch_width"), pn.pane.HTML("", sizing_mode="stretch_width")
+        self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.one = self.does(
+            action("Quantize this layer", "Run this recipe on the selected layer", None, margin=PLAIN), self._quantize_layer
+        )
+        self.all = self.does(
+            action("Quantize the whole model", "Run this recipe on every layer", None, margin=PLAIN, main=False),
+            self._quantize_model,
+        )
+        self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
+        self.jobs.param.watch(lambda _: self._free(), "running")
+        self.python = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.preview = self.part(LivePreview)
+        self.export = pn.widgets.FileDownload(
+            callback=lambda: io.BytesIO(self.recipe.to_json().encode()),
+            filename="recipe.json",
+            label="Export the recipe",
+            sizing_mode="stretch_width",
+        )
+        more = {"What this preset is": self.note, "Parts of the recipe": self.parts, "The same in Python": self.python}
+        return pn.Column(
+            pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>Bench</h2>"),
+            self.form,
+            self.problem,
+            self.preview,
+            self.one,
+            self.all,
+            self.jobs,
+            self.outcome,
+            self.export,
+            *(folded_away(title, content) for title, content in more.items()),
+            sizing_mode="stretch_width",
+        )
+
+    def refresh(self) -> None:
+        """The form, the parts and the figures of the recipe in the session."""
+        recipe, result = self.session.recipe, self.session.result
+        self.form.fill(recipe)
+        self._explain(recipe)
+        self.parts.object = rows(setting_fields.parts_table(recipe))
+        self.python.object = preformatted(self.code)
+        if recipe.name in presets.names():
+            preset = presets.find(recipe.name)
+            self.note.object = paragraph(preset.source, live=False) + paragraph(preset.note, live=False)
+        else:
+            self.note.object = "<p>Parts of your own choice; their sum may be a method that nobody has tried.</p>"
+        preview = self.session.preview
+        kept = result is not None and (preview is None or result is not preview.result)
+        self.outcome.object = outcome(result) if result is not None and kept else "<p>This layer is not quantized yet.</p>"
+
+    def _changed(self) -> None:
+        """Put what the form says on the bench, or say what is wrong with it; another preset comes to the bench in any case."""
+        try:
+            recipe = self.form.recipe()
+            if recipe.name == self.recipe.name:
+                self.session.check(recipe)
+        except WorkbenchError as error:
+            self._say(str(error))
+            return
+        self._say("")
+        self.live.choose(lambda: self.session.use(recipe))
+
+    def _explain(self, recipe: Recipe) -> None:
+        """Why the recipe on the bench does not fit this layer, if it does not."""
+        try:
+            self.session.check(recipe)
+        except WorkbenchError as error:
+            self._say(str(error))
+        else:
+            self._say("")
+
+    def _say(self, problem: str) -> None:
+        self.problem.param.update(object=html.escape(problem), visible=bool(problem))
+        self._free()
+
+    def _free(self) -> None:
+        """Nothing is quantized while a job runs, or with a setting that does not fit."""
+        self.one.disabled = self.all.disabled = self.jobs.running or self.problem.visible
+
+    def _quantize_layer(self) -> None:
+        self._run(self.session.quantize_steps, "this layer")
+
+    def _quantize_model(self) -> None:
+        self._run(self.session.quantize_model_steps, "the whole model")
+
+    def _run(self, steps: Callable[[], Generator[Any, None, Any]], what: str) -> None:
+        self.jobs.run(steps, f"quantizing {what}", seen=self._seen, ended=lambda _: self._ended())
+
+    def _seen(self, job: Job[Any]) -> str | None:
+        self.live.steps += 1
+        learning = learning_step(job.latest)
+        if learning is not None and not job.progress:
+            return f"Learning the transform: step {learning.step} of at most {learning.steps}."
+        first = job.latest is None and not self.session.shared.is_calibrated
+        return "Reading the calibration text first …" if first else None
+
+    def _ended(self) -> None:
+        self.live.results += 1
+
+
+def learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | None:
+    """The step of a transform's learning that a job is at, if it is at one."""
+    snapshot = latest.snapshot if isinstance(latest, LayerProgress) else latest
+    return None if snapshot is None else snapshot.detail.get("step")
+
+
+def outcome(result: QuantizedLayer) -> str:
+    """Stored bits large, nominal small beside them, and the errors."""
+    lost = "" if result.output_error is None else f", output error {themes.error(result.output_error)}"
+    return (
+        "<p aria-live='polite' style='margin:4px 0'>"
+        f"<b style='font-size:1.3rem'>{themes.bits(result.bits_per_weight)}</b> stored bits "
+        f"<small>({themes.bits(result.nominal_bits)} nominal)</small><br>"
+        f"weight error {themes.error(result.relative_error)}{lost}</p>"
+    )
+
+
+def rows(pairs: list[tuple[str, str]]) -> str:
+    """A two-column table."""
+    head = "<th style='text-align:left;vertical-align:top;padding-right:8px'>"
+    lines = (f"<tr>{head}{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in pairs)
+    return f"<table style='font-size:0.85rem'>{''.join(lines)}</table>"

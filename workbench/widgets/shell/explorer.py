@@ -1,0 +1,117 @@
+"""The explorer: all components around one live session, for a served page or a notebook cell."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import panel as pn
+
+from workbench.errors import WorkbenchError
+from workbench.models import ModelHandle, open_model
+from workbench.recipe import Recipe
+from workbench.session import Session, SharedModel
+from workbench.views.weights.layer_map import title
+from workbench.widgets.base.component import Component, Live, theme
+from workbench.widgets.base.presentation import present
+from workbench.widgets.panel_patches.offline_resources import notebook
+from workbench.widgets.shell.bench import Bench
+from workbench.widgets.shell.layer_browser import LayerBrowser
+from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds, Tabs
+from workbench.widgets.shell.toolbar import Toolbar
+
+# how wide the columns of the page are; on a narrow page the layers lie above the figures and the bench below them
+WIDTHS = {"layers": ("1 1 270px", "250px"), "centre": ("4 1 520px", "320px"), "bench": ("1 1 270px", "250px")}
+WIDTHS |= {"strip": ("1 1 100%", "250px")}
+NARROW = "1000px"
+
+
+class Explorer(Component):
+    """Open a model, look at a layer, quantize it, see what that did. Takes a model, its source, a SharedModel or a Session.
+
+    `tabs` and `strips` say which components it has, where that is not all of them, and `front` which tab is looked at first.
+    """
+
+    waits = False
+    watches = ("choice", "results", "selection")
+
+    def __init__(
+        self,
+        model: ModelHandle | SharedModel | Session | str = "builtin",
+        *,
+        threaded: bool = True,
+        tabs: Kinds = TABS,
+        strips: Sequence[type[Component]] = STRIPS,
+        front: str = "",
+    ) -> None:
+        notebook()
+        self._kinds, self._strips, self._front = tabs, strips, front
+        super().__init__(Live(session_on(model)), threaded=threaded)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe on the bench."""
+        return self.bench.recipe
+
+    @property
+    def result(self) -> Any:
+        """What it made of the selected layer, or None."""
+        return self.bench.result
+
+    @property
+    def code(self) -> str:
+        """Python that does the same."""
+        return self.bench.code
+
+    def build(self) -> pn.viewable.Viewable:
+        """Toolbar and strips above; layers left, figures in the middle, bench right."""
+        self.toolbar = self.part(Toolbar)
+        self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.strips = [self.part(kind) for kind in self._strips]
+        self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
+        self.tabs = Tabs(self, self._kinds, self._front)
+        self.left, self.right = folded(self.layers, "layers"), folded(self.bench, "bench")
+        centre = folded(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
+        self.toolbar.param.watch(lambda event: self._present(event.new), "presented")
+        above = [folded(strip, "strip") for strip in self.strips]
+        columns = pn.FlexBox(*above, self.left, centre, self.right, gap="12px", sizing_mode="stretch_width")
+        return pn.Column(self.toolbar, columns, sizing_mode="stretch_width")
+
+    def _present(self, on: bool) -> None:
+        """Before a room the figures have the whole width and larger type."""
+        present(on)
+        self.left.visible = self.right.visible = not on
+        self.live.choice += 1
+
+    def bring(self, title: str) -> Any:
+        """Bring a tab to the front, by its title; its component."""
+        self.tabs.front = title
+        return self.tabs[title]
+
+    def refresh(self) -> None:
+        """The title line of the selected layer, and what became of the marks of the one before."""
+        layer = self.session.model.layers().set_index("name").loc[self.session.layer]
+        self.heading.object = (
+            f"<h1 style='font-size:1.3rem;margin:0'>{escape(title(layer))} "
+            f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {escape(self.session.layer)}</small></h1>"
+            f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
+        )
+
+
+def folded(part: Any, name: str) -> pn.Column:
+    """A column of the page that grows, and folds on a narrow page."""
+    colours, (flex, least) = theme(), WIDTHS[name]
+    look = f"background:{colours.surface};border:1px solid {colours.border};border-radius:10px;padding:8px"
+    wide = f":host{{flex:{flex};min-width:{least};{look}}}"
+    narrow = f"@media (max-width:{NARROW}){{:host{{flex:1 1 100%;min-width:0}}}}"
+    return pn.Column(part, stylesheets=[wide + narrow])
+
+
+def session_on(model: ModelHandle | SharedModel | Session | str) -> Session:
+    """A session on whatever was given."""
+    if isinstance(model, Session):
+        return model
+    if isinstance(model, str):
+        return Session(open_model(model))
+    if isinstance(model, ModelHandle | SharedModel):
+        return Session(model)
+    raise WorkbenchError(f"Explorer takes a model from wb.open_model, its name, or a Session, not a {type(model).__name__}.")

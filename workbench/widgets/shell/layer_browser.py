@@ -1,0 +1,164 @@
+"""Which layer? The layer map, steps over it for the keyboard, and the whole table, sorted and filtered."""
+
+from typing import Any
+
+import pandas as pd
+import panel as pn
+from pandas.api.types import is_numeric_dtype
+
+from workbench.analysis import glossary
+from workbench.analysis.weights import sketch_cache
+from workbench.views.weights import layer_map as views
+from workbench.widgets.base.component import Component, FigureFrame, chosen, data_table, readable, theme
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph
+
+COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
+AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
+STEPS = {"◀ matrix": (0, -1), "matrix ▶": (0, 1), "▲ block": (-1, 0), "▼ block": (1, 0)}
+
+
+class LayerBrowser(Component):
+    """The model's layers as a grid of block × matrix, coloured by a column; a click, a step or the menu selects one.
+
+    A model that is not small is read in the background, one layer at a time, and its cells fill as they are read.
+    """
+
+    def build(self) -> pn.viewable.Viewable:
+        """Menu, steps, colour choice, map, progress of reading."""
+        self.menu = pn.widgets.Select(
+            label="Layer",
+            options=self.session.model.layer_names,
+            description="The layer that all views show.",
+            sizing_mode="stretch_width",
+        )
+        self.colour = pn.widgets.Select(
+            label="Colour by",
+            options={glossary.label(c): c for c in COLOURS},
+            value="kurtosis",
+            description="The number that colours the map.",
+            sizing_mode="stretch_width",
+        )
+        self.steps = {label: self._step_button(label, *way) for label, way in STEPS.items()}
+        self.jobs = JobPanel(self.notices, threaded=self.threaded)
+        self.jobs.view.visible = False
+        self.frame = FigureFrame()
+        self.frame.plot.param.watch(self._clicked, "click_data")
+        self.menu.param.watch(lambda event: self.live.choose(lambda: self.session.select(event.new)), "value")
+        self.colour.param.watch(lambda _: self.refresh(), "value")
+        self._read()
+        steps = pn.FlexBox(*self.steps.values(), gap="4px", margin=(5, 10, 0, 10), sizing_mode="stretch_width")
+        return pn.Column(self.menu, steps, self.colour, self.jobs, self.frame, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """Colours of the latest results and the frame around the selected layer."""
+        self.menu.value = self.session.layer
+        self.colour.options = {glossary.label(c): c for c in (*COLOURS, *self.session.measured)}
+        table = self.session.layer_table(wait=False)
+        known = self.session.shared.sketches.values()
+        figure = views.grid(table, self.colour.value, self.session.layer, theme=theme())
+        self.frame.draw(views.with_moments(figure, sketch_cache.merged(list(known))) if known else figure)
+        for label, way in STEPS.items():
+            self.steps[label].disabled = self._beside(*way) is None
+
+    def _read(self) -> None:
+        """Read the layers: at once where that takes a moment, else as a job that starts once the page is there."""
+        shared = self.session.shared
+        if shared.is_sketched:
+            return
+        if int(self.session.model.layers()["parameters"].sum()) <= AT_ONCE:
+            for _ in shared.sketch_steps():
+                pass
+            return
+        self.jobs.view.visible = True
+        pn.state.onload(lambda: self.jobs.run(shared.sketch_steps, "reading the layers", seen=self._seen, ended=self._ended))
+
+    def _seen(self, job: Any) -> str | None:
+        """Fill the map with what has been read so far."""
+        self.refresh()
+        return (
+            None
+            if job.latest is None
+            else f"Reading the layers: {job.progress:.0%}, now behind {views.spoken(job.latest.layer)}."
+        )
+
+    def _ended(self, job: Any) -> None:
+        self.jobs.view.visible = job.error is not None or not self.session.shared.is_sketched
+        self.live.results += 1
+
+    def _step_button(self, label: str, down: int, right: int) -> pn.widgets.Button:
+        """One step over the grid."""
+        way = {(0, -1): "left", (0, 1): "right", (-1, 0): "above", (1, 0): "below"}[down, right]
+        button = pn.widgets.Button(
+            label=label,
+            margin=0,
+            styles={"flex": "1 1 40%"},
+            description=f"Select the layer {way} on the map",
+            stylesheets=[chosen()],
+        )
+
+        def pressed(_: Any) -> None:
+            if (name := self._beside(down, right)) is not None:
+                self.live.choose(lambda: self.session.select(name))
+
+        button.on_click(pressed)
+        return button
+
+    def _beside(self, down: int, right: int) -> str | None:
+        """The nearest layer in one direction on the map, past empty cells; None at its edge."""
+        if self.frame.figure is None:
+            return None
+        names = [[cell[0] for cell in line] for line in self.frame.figure.plot["data"][0]["customdata"]]
+        row, col = next((r, line.index(self.session.layer)) for r, line in enumerate(names) if self.session.layer in line)
+        while 0 <= (row := row + down) < len(names) and 0 <= (col := col + right) < len(names[row]):
+            if names[row][col]:
+                return str(names[row][col])
+        return None
+
+    def _clicked(self, event: Any) -> None:
+        points = (event.new or {}).get("points") or []
+        name = self._named(str(points[0].get("x")), str(points[0].get("y"))) if points else None
+        if name in self.session.model.layer_names:
+            self.live.choose(lambda: self.session.select(name))
+
+    def _named(self, matrix: str, block: str) -> str | None:
+        """The layer in one cell, by its labels: Panel cannot read the `customdata` of a heat map."""
+        if self.frame.figure is None:
+            return None
+        heat = self.frame.figure.plot["data"][0]
+        if matrix not in heat["x"] or block not in heat["y"]:
+            return None
+        return heat["customdata"][heat["y"].index(block)][heat["x"].index(matrix)][0]
+
+
+class LayerTable(Component):
+    """All layers with their numbers, sorted by a click on a header, filtered by the fields below; a row selects its layer."""
+
+    def build(self) -> pn.viewable.Viewable:
+        """The table, as it stands at first."""
+        frame = self.session.layer_table(wait=False)
+        self.table = data_table(frame, header_filters=filters(frame), hidden_columns=["name"])
+        self.table.on_click(self._clicked)
+        self.hint = pn.pane.HTML("", margin=(4, 10), sizing_mode="stretch_width")
+        return pn.Column(self.hint, self.table, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """New numbers in the same table, so that its order, filters and page stay."""
+        frame = self.session.layer_table(wait=False)
+        if list(frame) != list(self.table.value):
+            self.table.header_filters = filters(frame)
+        self.table.value = readable(frame)
+        read = len(self.session.shared.sketches)
+        said = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read so far"
+        self.hint.object = paragraph(f"{said}; selected is {self.session.layer}. Click a row to select its layer.")
+
+    def _clicked(self, event: Any) -> None:
+        name = self.table.value["name"].iloc[event.row]
+        self.notices.guard(lambda: self.live.choose(lambda: self.session.select(name)))
+
+
+def filters(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """A field below every header: words that a text contains, or the least that a number may be."""
+    least = {"type": "number", "func": ">=", "placeholder": "≥"}
+    contains = {"type": "input", "func": "like", "placeholder": "has"}
+    return {column: dict(least if is_numeric_dtype(frame[column]) else contains) for column in frame}

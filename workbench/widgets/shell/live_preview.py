@@ -1,0 +1,97 @@
+"""What would this recipe make of the layer? Computed while settings are turned; the latest setting wins."""
+
+from typing import Any
+
+import panel as pn
+
+from workbench.errors import WorkbenchError
+from workbench.jobs import Job, Status
+from workbench.session import Preview
+from workbench.views import theme as themes
+from workbench.widgets.base.component import Component, chosen
+from workbench.widgets.base.job_panel import PATIENCE, JobPanel
+
+PERIOD = 40  # milliseconds between looks
+
+
+class LivePreview(Component):
+    """Stored bits and error of the recipe on the bench, on the whole layer or some rows of a large one.
+
+    Where the whole layer is small, all figures follow; of a large one the histogram does, from these rows. The last preview
+    stays, greyed, until the new one is there.
+    """
+
+    watches = ("choice",)
+    waits = False
+
+    def build(self) -> pn.viewable.Viewable:
+        """The switch, the figures, and while it computes a word and a way out."""
+        self.on = pn.widgets.Toggle(
+            label="Live preview on this layer",
+            value=self.threaded,
+            variant="outline",
+            sizing_mode="stretch_width",
+            stylesheets=[chosen()],
+        )
+        self.shown = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.jobs = JobPanel(self.notices, threaded=self.threaded, period=PERIOD)
+        self.jobs.progress.visible = False
+        self.on.param.watch(lambda _: self.notices.guard(self.refresh), "value")
+        self.jobs.view.visible = False
+        return pn.Column(self.on, self.shown, self.jobs, sizing_mode="stretch_width")
+
+    def refresh(self) -> None:
+        """Compute a preview of what is on the bench, if it fits and is not known."""
+        session = self.session
+        self.live.previews = self.on.value and session.can_preview
+        if not self.on.value:
+            self._leave("")
+            return
+        try:
+            session.check(session.recipe)
+        except WorkbenchError:
+            self._leave("")  # the bench says why
+            return
+        if session.result is not None or session.preview is not None:
+            self._leave(outcome(session.preview))
+        elif not self.live.previews:
+            self._leave("Previews begin when the calibration text has been read: press Quantize this layer.")
+        else:
+            self.shown.styles = {"opacity": "0.45"}
+            self.jobs.run(session.preview_steps, "preview", seen=self._seen, ended=self._ended, latest=True)
+
+    def _seen(self, job: Job[Any]) -> None:
+        """A preview of a moment comes without a word: what is shown and hidden again moves the page."""
+        self.jobs.view.visible = job.seconds > PATIENCE
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.status is Status.CANCELLED and self.jobs.waits:
+            return  # a later setting is waiting for its turn
+        told = self.live.waiting
+        self._leave(outcome(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
+        if not told:
+            self.live.results += 1
+
+    def _leave(self, words: str) -> None:
+        """Nothing is being computed any more; what waited for it is told."""
+        self.jobs.view.visible = False
+        self.shown.param.update(object=f"<p aria-live='polite' style='margin:2px 0'>{words}</p>", styles={"opacity": "1"})
+        if self.live.waiting:
+            self.live.param.update(waiting=False, results=self.live.results + 1)
+
+
+def outcome(preview: Preview | None) -> str:
+    """The figures of a preview in a sentence; those of a result stand elsewhere."""
+    if preview is None:
+        return ""
+    result = preview.result
+    error = result.relative_error if result.output_error is None else result.output_error
+    what = "weight error" if result.output_error is None else "output error"
+    said = f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)}"
+    if preview.is_whole:
+        return f"{said} (the whole layer)."
+    rows = f"{len(preview.rows)} of {preview.of:,} rows, spread evenly and counted alone"
+    if preview.interval is None:
+        return f"{said} ({rows})."
+    low, high = map(themes.error, preview.interval)
+    return f"{said} ({rows}; weight error of all rows {low} to {high}, 95 % interval)."

@@ -1,0 +1,163 @@
+"""The served page: one model for all visitors, a session for each, everything from this host."""
+
+import dataclasses
+import gc
+import json
+import logging
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from threading import Timer
+from typing import Any
+from urllib.parse import urlencode
+
+import panel as pn
+
+from workbench import presets
+from workbench.errors import WorkbenchError
+from workbench.json_value import brief, decode
+from workbench.memory import release_memory
+from workbench.models import open_model
+from workbench.recipe import Recipe
+from workbench.session import Selection, Session, SharedModel
+from workbench.widgets.base import panel_theme
+from workbench.widgets.base.component import Component, theme
+from workbench.widgets.base.notices import Notices, boxed, describe
+from workbench.widgets.panel_patches.offline_resources import EXTENSIONS, local_styles
+from workbench.widgets.panel_patches.skip_redundant_relayout import steady_figures
+from workbench.widgets.panel_patches.tooltip_bounds import tooltips_inside
+from workbench.widgets.shell.explorer import Explorer
+from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds
+
+LONGEST = 18  # digits of a mark
+RELEASE_AFTER = 10.0  # seconds
+
+log = logging.getLogger(__name__)
+MARKS = [field.name for field in dataclasses.fields(Selection)]
+
+
+@cache
+def shared_model(source: str) -> SharedModel:
+    """The model that all sessions of this server work on."""
+    return SharedModel(open_model(source))
+
+
+def page(
+    source: str,
+    *,
+    recipe: Recipe | None = None,
+    tabs: Kinds = TABS,
+    strips: Sequence[type[Component]] = STRIPS,
+) -> pn.viewable.Viewable:
+    """The explorer on `source` for one visitor, as its address says; `recipe` is on the bench at first."""
+
+    def explorer() -> Explorer:
+        session, query = Session(shared_model(source), recipe=recipe), dict[str, str]()
+        wrong: Exception | None = None
+        try:
+            query = address(pn.state.session_args)
+            read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
+        except Exception as error:  # noqa: BLE001  an address is typed by anyone; the page says what is wrong with it
+            wrong = error
+        made = Explorer(session, tabs=tabs, strips=strips, front=query.get("tab", ""))
+        if wrong is not None:
+            made.notices.report(wrong)
+        made.live.param.watch(lambda *_: write_address(made), ["choice", "selection"])
+        made.tabs.param.watch(lambda *_: write_address(made), "front")
+        return made
+
+    return visit(explorer)
+
+
+def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
+    """A component for one visitor, everything from this host; what cannot be opened is a sentence, and no exception is lost."""
+    pn.extension(*EXTENSIONS, design=panel_theme.design(theme()))
+    local_styles()
+    steady_figures()
+    tooltips_inside()
+    try:
+        component = make()
+    except Exception as error:
+        if not isinstance(error, WorkbenchError):
+            log.error("a page could not be built", exc_info=error)
+        return framed(pn.pane.HTML(boxed(describe(error)), sizing_mode="stretch_width"))
+    pn.config.exception_handler = teller(component.notices)
+    if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+        pn.state.on_session_destroyed(lambda _: release_soon())
+    return framed(component)
+
+
+def release_soon() -> None:
+    """Give the memory of visitors who have left back to the system, once what they had at work has ended."""
+    timer = Timer(RELEASE_AFTER, release)
+    timer.daemon = True
+    timer.start()
+
+
+def release() -> None:
+    """Free what nobody holds any more; a page and its parts hold each other, so they wait for the collector."""
+    gc.collect()
+    release_memory()
+
+
+def teller(notices: Notices) -> Callable[[BaseException], None]:
+    """Tells a visitor's notices what went wrong, without keeping the page of one who has left."""
+    found = weakref.ref(notices)
+
+    def tell(error: BaseException) -> None:
+        if (there := found()) is not None:
+            there.report(error)
+
+    return tell
+
+
+def framed(body: Any) -> pn.viewable.Viewable:
+    """The page around what it shows."""
+    return pn.Column(
+        body, sizing_mode="stretch_width", styles={**panel_theme.page(theme()), "padding": "12px", "min-height": "100vh"}
+    )
+
+
+def address(arguments: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
+    """What stands in the page's address, by name; WorkbenchError for what is no text."""
+    return {name: decode(values[0], f"{name} in the address", WorkbenchError) for name, values in arguments.items() if values}
+
+
+def read_address(session: Session, query: Mapping[str, str]) -> None:
+    """Take layer, recipe, prompt and marks from an address, so that a reload shows the same."""
+    if "layer" in query:
+        session.select(query["layer"])
+    if "recipe" in query:
+        session.use(recipe_in(query["recipe"]))
+    if "prompt" in query:
+        session.ask(query["prompt"])
+    marks = {name: query[name].split(",") for name in MARKS if query.get(name)}
+    if marks:
+        session.mark(**{name: own if name == "layers" else numbers(name, own) for name, own in marks.items()})
+
+
+def write_address(explorer: Explorer) -> None:
+    """Put layer, recipe, prompt, marks and tab into the page's address."""
+    if pn.state.location is None:
+        return
+    choice = explorer.session.choice
+    marks = {name: ",".join(map(str, own)) for name, own in vars(choice.selection).items() if own}
+    named = {"layer": choice.layer, "recipe": recipe_out(choice.recipe), "prompt": choice.prompt, **marks}
+    pn.state.location.search = f"?{urlencode({**named, 'tab': explorer.tabs.front, 'theme': theme().name})}"
+
+
+def recipe_out(recipe: Recipe) -> str:
+    """A recipe for an address: as on the command line, or as JSON where it is composed freely."""
+    return json.dumps(recipe.to_dict(), separators=(",", ":")) if recipe.name == "custom" else presets.spell(recipe)
+
+
+def recipe_in(text: str) -> Recipe:
+    """The inverse of `recipe_out`."""
+    return Recipe.from_json(text) if text.startswith("{") else presets.parse(text)
+
+
+def numbers(name: str, words: list[str]) -> list[int]:
+    """Marks in an address as numbers; WorkbenchError for what is none."""
+    if wrong := [word for word in words if not word.isdecimal() or len(word) > LONGEST]:
+        raise WorkbenchError(f"{name} in the address holds {brief(wrong[0])}; it takes whole numbers, as {name}=3,17.")
+    return [int(word) for word in words]

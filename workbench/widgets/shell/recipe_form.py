@@ -1,0 +1,164 @@
+"""A recipe as a form: a preset with its settings, or all parts with theirs. Nothing here knows any preset or part by name."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
+
+import panel as pn
+
+from workbench import presets, registry
+from workbench.errors import RecipeError
+from workbench.quantizers.contract import Split
+from workbench.recipe import Part, Recipe
+from workbench.widgets.base import setting_fields
+
+COMPOSED = "custom"  # the name of a recipe that is no preset
+SHRINKAGE = next(field for field in dataclasses.fields(Recipe) if field.name == "shrinkage")
+TIPS = {
+    "transform": "What is done to the matrix before it is coded, and undone when it is used",
+    "split": "Which weights go to which coder",
+    "coder": "How weights become codes",
+    "assignment": "How codes are chosen: the nearest, or with the error fed on to later columns",
+    "correction": "What is added to mend the error",
+    "activations": "What happens to the layer's input when it runs",
+    "refinement": "What is trained on a block's output, where blocks are quantized in sequence",
+}
+
+
+class PartForm(pn.viewable.Viewer):
+    """One part of a recipe: which one, and its settings below."""
+
+    def __init__(self, label: str, part: Part, changed: Callable[[], None]) -> None:
+        super().__init__()
+        self.kind, self.changed = part.kind, changed
+        options = registry.names(part.kind)
+        tip = TIPS[part.kind]
+        self.which = pn.widgets.Select(
+            label=label, options=options, value=part.name, description=tip, sizing_mode="stretch_width"
+        )
+        self.settings: dict[str, pn.widgets.Widget] = {}
+        self.fields = pn.FlexBox(sizing_mode="stretch_width", margin=(0, 0, 0, 14))
+        self._fill(part)
+        self.which.param.watch(lambda _: self._chosen(), "value")
+        self.view = pn.Column(self.which, self.fields, sizing_mode="stretch_width", styles={"flex": "1 1 220px"})
+
+    def part(self) -> Part:
+        """What the widgets say; RecipeError for a setting that cannot be."""
+        settings = {name: field.value for name, field in self.settings.items()}
+        return cast(Part, registry.make(self.kind, self.which.value, **settings))
+
+    def _chosen(self) -> None:
+        self._fill(registry.make(self.kind, self.which.value))
+        self.changed()
+
+    def _fill(self, part: Part) -> None:
+        self.settings = {f.name: setting_fields.widget(f, getattr(part, f.name)) for f in dataclasses.fields(part)}
+        for field in self.settings.values():
+            field.param.watch(lambda _: self.changed(), "value")
+        self.fields[:] = list(self.settings.values())
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
+
+
+class RecipeForm(pn.viewable.Viewer):
+    """The whole recipe; `changed` is called when a visitor has changed something, and `recipe()` says what it is now."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__()
+        self.changed = changed
+        self.filling, self.filled = False, ""
+        names = {name: name for name in presets.names() if name != "none"}
+        options = names | {"composed freely": COMPOSED}
+        tip = "A method by its name, or parts of your choice: free composition starts with the parts of the preset before it"
+        self.preset = pn.widgets.Select(label="Preset", options=options, description=tip, sizing_mode="stretch_width")
+        self.settings: dict[str, pn.widgets.Widget] = {}
+        self.parts: list[PartForm] = []
+        self.fields = pn.FlexBox(sizing_mode="stretch_width")
+        self.preset.param.watch(lambda _: self._preset_chosen(), "value")
+        self.view = pn.Column(self.preset, self.fields, sizing_mode="stretch_width")
+
+    def recipe(self) -> Recipe:
+        """What the form says; RecipeError where that is no recipe."""
+        if self.filled != COMPOSED:
+            return presets.recipe(self.filled, **{name: field.value for name, field in self.settings.items()})
+        return composed([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
+
+    def fill(self, recipe: Recipe) -> None:
+        """Show a recipe, which is not taken for a change; widgets that say it already stay as they are."""
+        if self.filled == recipe.name and self._says(recipe):
+            return
+        self.filling, self.filled = True, recipe.name
+        self.preset.value = recipe.name
+        if recipe.name == COMPOSED:
+            self._fill_parts(recipe)
+        else:
+            self.settings, self.parts = setting_fields.fields(recipe.name, recipe), []
+            for field in self.settings.values():
+                field.param.watch(lambda _: self._told(), "value")
+            self.fields[:] = list(self.settings.values())
+        self.filling = False
+
+    def _says(self, recipe: Recipe) -> bool:
+        try:
+            return self.recipe() == recipe
+        except RecipeError:
+            return False
+
+    def _fill_parts(self, recipe: Recipe) -> None:
+        coders = [("coder" if len(recipe.coders) == 1 else f"coder of mask {i}", c) for i, c in enumerate(recipe.coders, 1)]
+        parts = [("transform", recipe.transform), ("split", recipe.split), *coders, ("assignment", recipe.assignment)]
+        parts += [(kind, getattr(recipe, kind)) for kind in ("correction", "activations", "refinement")]
+        self.settings, self.parts = {}, [PartForm(label, part, self._told) for label, part in parts]
+        tip = "Random choices follow from it"
+        self.seed = pn.widgets.IntInput(label="seed", value=recipe.seed, start=0, description=tip, sizing_mode="stretch_width")
+        self.seed.param.watch(lambda _: self._told(), "value")
+        self.shrinkage = setting_fields.widget(SHRINKAGE, recipe.shrinkage)
+        self.shrinkage.param.watch(lambda _: self._told(), "value")
+        self.fields[:] = [*self.parts, self.shrinkage, self.seed]
+
+    def _preset_chosen(self) -> None:
+        """Another preset with its defaults; free composition with the parts that the preset before it had."""
+        if self.filling:
+            return
+        name = self.preset.value
+        self.fill(self._whole().replace() if name == COMPOSED else presets.recipe(name))
+        self.changed()
+
+    def _whole(self) -> Recipe:
+        """The recipe as it is; the preset with its defaults where a setting cannot be."""
+        try:
+            return self.recipe()
+        except RecipeError:
+            return presets.recipe(self.filled)
+
+    def _told(self) -> None:
+        if self.filling:
+            return
+        if self.filled == COMPOSED:
+            self._fit_coders()
+        self.changed()
+
+    def _fit_coders(self) -> None:
+        """A coder for each mask of the split: the last one is repeated, or the ones too many go."""
+        try:
+            made = [part.part() for part in self.parts]
+        except RecipeError:
+            return  # `recipe` will say so
+        wanted = next(cast(Split, part).parts for part in made if part.kind == "split")
+        coders = [part for part in made if part.kind == "coder"]
+        if len(coders) != wanted:
+            others = [part for part in made if part.kind != "coder"]
+            self.filling = True
+            parts = [*others, *(coders + [coders[-1]] * wanted)[:wanted]]
+            self._fill_parts(composed(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
+            self.filling = False
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self.view
+
+
+def composed(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
+    """The recipe of these parts, the coders in their order."""
+    own: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
+    return Recipe(coders=tuple(part for part in parts if part.kind == "coder"), seed=seed, shrinkage=shrinkage, **own)

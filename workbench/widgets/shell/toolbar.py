@@ -1,0 +1,97 @@
+"""The line at the top: which model, undo and redo, the history, and on a served page the link to it and how it looks."""
+
+from collections.abc import Callable
+from html import escape
+
+import panel as pn
+import param
+
+from workbench.widgets.base.component import Component, theme
+from workbench.widgets.base.controls import action
+
+# the keys of the first and the second button; a text field keeps them for itself
+KEYS = """
+export function render({ model }) {
+  const heard = event => {
+    const typing = event.composedPath().some(e => ['INPUT', 'TEXTAREA', 'SELECT'].includes(e.tagName) && e.type !== 'button')
+    if (typing || !(event.ctrlKey || event.metaKey)) return
+    const key = event.key.toLowerCase()
+    const name = key === 'y' || (key === 'z' && event.shiftKey) ? 'redo' : key === 'z' ? 'undo' : ''
+    if (name) { event.preventDefault(); model.send_msg(name) }
+  }
+  document.addEventListener('keydown', heard)
+  model.on('remove', () => document.removeEventListener('keydown', heard))
+  return document.createElement('span')
+}
+"""
+SHARE = "navigator.clipboard.writeText(window.location.href); cb_obj.origin.label = 'Link copied'"
+THEME = "const u = new URL(window.location); u.searchParams.set('theme', '{other}'); window.location = u"
+TYPE = "const root = document.documentElement.style; root.fontSize = root.fontSize ? '' : '130%'"
+
+
+class Keys(pn.custom.JSComponent):
+    """Tells `pressed` which of undo and redo was asked for by its key, anywhere on the page."""
+
+    _esm = KEYS
+
+    def __init__(self, pressed: Callable[[str], None]) -> None:
+        super().__init__(width=0, height=0, margin=0)
+        self.pressed = pressed
+
+    def _handle_msg(self, msg: str) -> None:
+        self.pressed(msg)
+
+
+class Toolbar(Component):
+    """Undo, redo and history; on a served page also share, present, light and dark. `presented` says which."""
+
+    watches = ("choice", "selection", "results")
+    waits = False
+    presented = param.Boolean(default=False)
+
+    def build(self) -> pn.viewable.Viewable:
+        """One row that folds."""
+        served = pn.state.curdoc is not None
+        colours = theme()
+        name = pn.pane.HTML(
+            "<div style='font-size:1.35rem;font-weight:600'>workbench "
+            f"<small style='font-weight:normal;color:{colours.muted}'>· {escape(str(self.session.model.source))}</small></div>",
+            styles={"flex": "1 1 200px"},
+        )
+        self.undo = self._button("Undo", "Back to the choice before (Ctrl+Z)", lambda: self.live.choose(self.session.undo))
+        self.redo = self._button("Redo", "Forward again (Ctrl+Shift+Z)", lambda: self.live.choose(self.session.redo))
+        self.history = self._button("History", "Every step, with its branches", self._to_history)
+        buttons = [self.undo, self.redo, self.history]
+        return pn.FlexBox(
+            name, *buttons, *(self._page_buttons() if served else []), align_items="center", sizing_mode="stretch_width"
+        )
+
+    def refresh(self) -> None:
+        """Undo and redo where there is something to go to."""
+        self.undo.disabled, self.redo.disabled = not self.session.can_undo, not self.session.can_redo
+
+    def _page_buttons(self) -> list[pn.viewable.Viewable]:
+        """What only a page with an address of its own can do."""
+        other = "light" if theme().name == "dark" else "dark"
+        share = self._button("Share", "Copy the address: layer, recipe, marks and tab")
+        share.js_on_click(code=SHARE)
+        switch = self._button(f"{other.capitalize()} page", "The other colours")
+        switch.js_on_click(code=THEME.replace("{other}", other))
+        self.presenting = self._button("Present", "Larger type and the figures alone, and back", self._present)
+        self.presenting.js_on_click(code=TYPE)
+        return [share, self.presenting, switch, Keys(self._pressed)]
+
+    def _to_history(self) -> None:
+        self.live.front = "History"
+
+    def _present(self) -> None:
+        self.presented = not self.presented
+        self.presenting.label = "End" if self.presented else "Present"
+
+    def _pressed(self, key: str) -> None:
+        self.notices.guard(lambda: self.live.choose(self.session.redo if key == "redo" else self.session.undo))
+
+    def _button(self, label: str, tip: str, press: Callable[[], object] | None = None) -> pn.widgets.Button:
+        """One of the line."""
+        button = action(label, tip, 92, margin=(5, 4), main=False)
+        return button if press is None else self.does(button, press)

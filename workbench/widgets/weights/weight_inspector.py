@@ -1,0 +1,194 @@
+"""What do the weights look like? Values and levels, tails, ranges, outliers, singular values, and the matrix itself."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import pandas as pd
+import panel as pn
+from torch import Tensor
+
+from workbench.analysis.weights import cached_tables, distribution, weight_sketch
+from workbench.analysis.weights.weight_sketch import Histogram, Levels
+from workbench.views.weights import distribution as distribution_views
+from workbench.views.weights import matrix as views
+from workbench.widgets.base.component import FigureFrame, chosen, theme
+from workbench.widgets.base.controls import BESIDE
+from workbench.widgets.base.marks import ChannelInput, RowInput
+from workbench.widgets.base.sections import Sections
+from workbench.widgets.weights.weight_image import PictureSection
+from workbench.widgets.weights.weight_section import WeightSection
+
+LAYER = -1  # the row slider's first stop: the whole layer
+ALONE, ERROR = "spectrum", "spectrum with the error"  # names of tables
+QUICK = 2048  # rows or columns up to which singular values are computed without being asked for
+
+
+class HistogramSection(WeightSection):
+    """How often each value occurs, with the quantizer's levels and cells."""
+
+    def layout(self) -> pn.viewable.Viewable:
+        """The figure and its switches."""
+        self.row = pn.widgets.IntInput(
+            label="Row (−1: whole layer)", value=LAYER, start=LAYER, width=170, description="One row has exact levels of its own."
+        )
+        self.log = pn.widgets.Toggle(label="Logarithmic counts", value=False, variant="outline", width=160, margin=BESIDE)
+        self.frame = FigureFrame()
+        self.row.param.watch(lambda _: self.paint(), "value")
+        self.log.param.watch(lambda _: self.paint(), "value")
+        return pn.Column(pn.FlexBox(self.row, self.log), self.frame, sizing_mode="stretch_width")
+
+    def wanted(self) -> list[Callable[[], Any]]:
+        """Counts of the layer or of one row, before and after, and the levels."""
+        last = self.original.shape[0] - 1
+        self.row.param.update(end=last, value=min(self._row(), last))
+        row, layer, result, sample = self._row(), self.session.layer, self.session.result, self.session.preview
+        before, after, shared = self.original, self.quantized, self.session.shared
+
+        def counts() -> Histogram:
+            own = shared.sketch(layer).histogram
+            return own if row == LAYER else weight_sketch.histogram(before.weight[row], limit=own.high)
+
+        def quantized() -> tuple[Histogram, Levels | None] | None:
+            limit = shared.sketch(layer).histogram.high
+            if after is not None and result is not None:
+                if row != LAYER:
+                    return weight_sketch.histogram(after.weight[row], limit=limit), weight_sketch.row_levels(after.weight[row])
+                return cached_tables.bars(after, limit), cached_tables.levels(after, result.packed)
+            if sample is None or row != LAYER:
+                return None
+            some = weight_sketch.histogram(sample.result.weight(), limit=limit)
+            return some.times(sample.of / len(sample.rows)), weight_sketch.layer_levels(sample.result.packed)
+
+        return [counts, quantized]
+
+    def draw(self, before: Histogram, after: tuple[Histogram, Levels | None] | None) -> None:
+        """The histogram of the layer or of one row."""
+        row, sample = self._row(), self.session.preview
+        bars, levels = (None, None) if after is None else after
+        scope = "this layer" if row == LAYER else f"row {row}"
+        rows = None if sample is None or self.quantized is not None else (len(sample.rows), sample.of)
+        self.frame.draw(views.histogram(before, bars, levels, rows, scope=scope, log=self.log.value, theme=theme()))
+
+    def _row(self) -> int:
+        """The chosen row; an emptied field stands for the whole layer."""
+        return LAYER if self.row.value is None else int(self.row.value)
+
+
+class TailSection(WeightSection):
+    """Quantiles of the weights against a normal and a Laplace law."""
+
+    def layout(self) -> pn.viewable.Viewable:
+        """The figure."""
+        self.frame = FigureFrame()
+        return self.frame.view
+
+    def wanted(self) -> list[Callable[[], Any]]:
+        """Quantiles of both matrices."""
+        return self.both("quantiles", distribution.quantile_pairs)
+
+    def draw(self, before: pd.DataFrame, after: pd.DataFrame | None) -> None:
+        """Both matrices against the laws."""
+        self.frame.draw(distribution_views.against_normal(before, after, theme=theme()))
+
+
+class RangeSection(WeightSection):
+    """Ranges of rows and of columns, with marked ones."""
+
+    def layout(self) -> pn.viewable.Viewable:
+        """Two figures."""
+        self.frames = {"row": FigureFrame(), "column": FigureFrame()}
+        return pn.Column(*self.frames.values(), sizing_mode="stretch_width")
+
+    def wanted(self) -> list[Callable[[], Any]]:
+        """Ranges of both matrices, from both sides."""
+        return [find for side in self.frames for find in self.both(f"ranges of {side}s", partial(distribution.ranges, side=side))]
+
+    def draw(self, *found: pd.DataFrame | None) -> None:
+        """Both sides."""
+        pairs = zip(found[::2], found[1::2], strict=True)
+        for frame, (before, after), marks in zip(self.frames.values(), pairs, self.marked(), strict=True):
+            assert before is not None
+            frame.draw(distribution_views.ranges(before, after, marks, theme=theme()))
+
+
+class OutlierSection(WeightSection):
+    """The largest weights and where they sit."""
+
+    def layout(self) -> pn.viewable.Viewable:
+        """The figure."""
+        self.frame = FigureFrame()
+        return self.frame.view
+
+    def wanted(self) -> list[Callable[[], Any]]:
+        """The hundred largest and what became of them, and the share of all that lie far out."""
+        before, after, shared, layer = self.original, self.quantized, self.session.shared, self.session.layer
+
+        def largest() -> pd.DataFrame:
+            table = before.table("largest", distribution.largest)
+            if after is None:
+                return table
+            became = after.table("largest of the original", partial(distribution.became, table), before.made)
+            return table.assign(became=became["became"])
+
+        return [largest, lambda: shared.sketch(layer).outlier_share]
+
+    def draw(self, table: pd.DataFrame, beyond: float) -> None:
+        """The hundred largest."""
+        self.frame.draw(distribution_views.outliers(table, self.original.shape, beyond, self.marked(), theme=theme()))
+
+
+class SpectrumSection(WeightSection):
+    """Singular values of the matrix, of the quantized one and of the difference."""
+
+    def layout(self) -> pn.viewable.Viewable:
+        """The figure, and a button for matrices that take a while."""
+        self.go = pn.widgets.Button(label="Compute", visible=False, width=120, stylesheets=[chosen()])
+        self.go.on_click(lambda _: self.notices.guard(super(SpectrumSection, self).paint))
+        self.frame = FigureFrame()
+        return pn.Column(self.go, self.frame, sizing_mode="stretch_width")
+
+    def paint(self) -> None:
+        """At once where it is quick, or known already."""
+        small, after = min(self.original.shape), self.quantized
+        known = self.original.has(ALONE) if after is None else after.has(ERROR, self.original.made)
+        self.go.visible = small > QUICK and not known
+        if not self.go.visible:
+            super().paint()
+        else:
+            what = f"Singular values of a matrix with {small:,} of them take a while: press Compute."
+            self.frame.say("Is the matrix, or its error, of low rank?", what)
+
+    def wanted(self) -> list[Callable[[], Any]]:
+        """The original's, then those of the result and of the error."""
+        before, after = self.original, self.quantized
+
+        def alone() -> pd.DataFrame:
+            return before.table(ALONE, distribution.spectra)
+
+        def error(quantized: Tensor) -> pd.DataFrame:
+            return distribution.spectra(before.weight.float(), quantized, alone())
+
+        return [alone, lambda: None if after is None else after.table(ERROR, error, before.made)]
+
+    def draw(self, before: pd.DataFrame, after: pd.DataFrame | None) -> None:
+        """All there are."""
+        self.go.visible = False
+        self.frame.draw(distribution_views.singular(before if after is None else after, theme=theme()))
+
+
+class WeightInspector(Sections):
+    """The selected layer's weights from six sides; marked rows and channels are marked in all of them."""
+
+    kinds: ClassVar = {
+        "Histogram": HistogramSection,
+        "Tails": TailSection,
+        "Ranges": RangeSection,
+        "Outliers": OutlierSection,
+        "Spectrum": SpectrumSection,
+        "Picture": PictureSection,
+    }
+
+    def above(self) -> list[pn.viewable.Viewable]:
+        """Marks above all sections."""
+        return [pn.FlexBox(self.part(RowInput).view, self.part(ChannelInput).view)]
