@@ -30,7 +30,7 @@ from workbench.kernels.formats import n_of_m, reference
 from workbench.kernels.formats.bitpack import pack
 from workbench.kernels.formats.packed import Packed, ledger
 from workbench.kernels.matmul.numba import backend
-from workbench.kernels.matmul.options import Mode
+from workbench.kernels.options import Mode
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.models import ModelHandle, open_model
 from workbench.models.opening import BUILTIN_FOLDER

@@ -15,7 +15,7 @@ from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
 from workbench.kernels.formats.packed import Packed
 from workbench.kernels.formats.reference.declared import find_fault
-from workbench.kernels.matmul.options import Cache
+from workbench.kernels.options import Cache
 from workbench.kernels.matmul.packed_linear import PackedLinear, matrix_shape
 from workbench.kernels.matmul.packed_module import PackedEmbedding, PackedModule
 from workbench.models import architecture

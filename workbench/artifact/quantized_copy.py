@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.artifact.loading import replace_layers
-from workbench.kernels.matmul.options import Cache
+from workbench.kernels.options import Cache
 from workbench.models import architecture
 from workbench.models.handle import ModelHandle
 from workbench.models.language_model import LanguageModel

@@ -15,7 +15,7 @@ from workbench.errors import KernelError
 from workbench.kernels.formats import reference, tritpack
 from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul import dispatch
-from workbench.kernels.matmul.options import Mode
+from workbench.kernels.options import Mode
 from workbench.registry import unknown
 
 BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device

@@ -20,18 +20,7 @@ from workbench.nonfinite import not_finite
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.coding import CoderRun, SplitRun
 from workbench.quantizers.coding_trace import Camera, Film, Picture, codebook_rounds
-from workbench.quantizers.contract import (
-    Activations,
-    Assignment,
-    Coder,
-    Correction,
-    Layout,
-    Params,
-    QuantizerPart,
-    Snapshot,
-    Split,
-    Transform,
-)
+from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Layout, Params, QuantizerPart, Snapshot, Split, Transform
 from workbench.quantizers.distance import column_energies, output_error, part_of
 from workbench.quantizers.misfits import warned_error
 from workbench.quantizers.shrinkage import is_calibrated, shrunk

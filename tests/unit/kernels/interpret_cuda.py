@@ -17,7 +17,7 @@ from workbench.kernels.formats import reference
 from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.cuda import backend
-from workbench.kernels.matmul.options import Mode
+from workbench.kernels.options import Mode
 
 FORMS: dict[str, Callable[[Draw], Packed]] = {
     "planes": lambda draw: draw.planes(1, draw.cols, extras=False),

@@ -15,7 +15,7 @@ from workbench.kernels.formats.bitpack import pack
 from workbench.kernels.formats.packed import Packed
 from workbench.kernels.formats.reference.declared import find_fault
 from workbench.kernels.matmul.numba import backend as numba
-from workbench.kernels.matmul.options import Mode
+from workbench.kernels.options import Mode
 
 
 def exchanged(tree: Packed, path: str, **fields: Any) -> Packed:

@@ -18,7 +18,7 @@ from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.numba import backend
 from workbench.kernels.matmul.numba.lut import sign_products
-from workbench.kernels.matmul.options import Mode
+from workbench.kernels.options import Mode
 from workbench.kernels.matmul.packed_linear import PackedLinear
 
 BOUND = 2e-4  # of the norm of the output

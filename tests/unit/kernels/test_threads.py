@@ -11,7 +11,7 @@ import os, sys, threading
 import torch
 from tests.unit.kernels.conftest import Draw
 from workbench.kernels.formats import reference
-from workbench.kernels.matmul.options import Mode
+from workbench.kernels.options import Mode
 from workbench.kernels.matmul.numba import backend, threads
 
 torch.set_num_threads(2)

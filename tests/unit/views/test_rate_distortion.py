@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from workbench.views.decisions import rate_distortion
+from workbench.views.predictions import rate_distortion
 from workbench.views.predictions.model_table import bits_against_divergence, bits_against_perplexity
 from workbench.views.theme import LIGHT
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.errors import KernelError
 from workbench.kernels.formats.packed import Packed
-from workbench.kernels.matmul.options import Product, check_columns
+from workbench.kernels.options import Product, check_columns
 
 
 @dataclass(frozen=True)

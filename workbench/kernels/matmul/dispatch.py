@@ -17,7 +17,7 @@ from workbench.kernels.formats.packed import Packed
 from workbench.kernels.formats.reference.rounding import rounded_bits
 from workbench.kernels.matmul.cuda import backend as cuda
 from workbench.kernels.matmul.numba import backend as numba
-from workbench.kernels.matmul.options import Mode, Product
+from workbench.kernels.options import Mode, Product
 
 
 @dataclass(frozen=True)

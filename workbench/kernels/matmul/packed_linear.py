@@ -12,7 +12,7 @@ from workbench.kernels.forced_backend import forced
 from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
-from workbench.kernels.matmul.options import Cache, Mode, Precision, Product
+from workbench.kernels.options import Cache, Mode, Precision, Product
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
 
 MANY_TOKENS = 256  # of a prompt: backends may multiply with so many inputs in another way than with one

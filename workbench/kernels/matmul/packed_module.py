@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.kernels.formats.packed import Packed
 from workbench.kernels.formats.reference.format import decode
 from workbench.kernels.matmul.decoded_rows import take_rows
-from workbench.kernels.matmul.options import Cache
+from workbench.kernels.options import Cache
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from workbench.views import theme as themes
-from workbench.views.decisions import rate_distortion
+from workbench.views.predictions import rate_distortion
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 

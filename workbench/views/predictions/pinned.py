@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from workbench.views import theme as themes
-from workbench.views.decisions import rate_distortion
+from workbench.views.predictions import rate_distortion
 from workbench.views.figure import Figure, escape_labels
 from workbench.views.predictions import layer_errors
 from workbench.views.theme import Theme

@@ -3,20 +3,7 @@
 Other backends are checked against this one. Importing the package registers all formats under the kind "format".
 """
 
-from workbench.kernels.formats.reference import (
-    arranged,
-    codebook,
-    composite,
-    factors,
-    grids,
-    parity,
-    planes,
-    rotation,
-    rounding,
-    ternary,
-    transforms,
-    trellis,
-)
+from workbench.kernels.formats.reference import arranged, codebook, composite, factors, grids, parity, planes, rotation, rounding, ternary, transforms, trellis
 from workbench.kernels.formats.reference.format import Format, decode, linear, nearest
 from workbench.kernels.formats.reference.product import prepare
 

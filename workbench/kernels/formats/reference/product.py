@@ -10,7 +10,7 @@ from workbench.kernels.formats.reference.declared import check_tree
 from workbench.kernels.formats.reference.format import decode, find, linear
 from workbench.kernels.formats.reference.rounding import before_rounding
 from workbench.kernels.formats.reference.transforms import Transformed
-from workbench.kernels.matmul.options import Mode, check_columns
+from workbench.kernels.options import Mode, check_columns
 
 
 class Decoded:

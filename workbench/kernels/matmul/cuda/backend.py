@@ -12,7 +12,7 @@ import torch
 from workbench.kernels.formats.packed import Packed
 from workbench.kernels.formats.reference.declared import check_tree
 from workbench.kernels.matmul.composed import Shaped
-from workbench.kernels.matmul.options import Mode, Product
+from workbench.kernels.options import Mode, Product
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
 CODED = ("planes", "ternary", "uniform", "binary-codebook", "parity-signs")

@@ -12,7 +12,7 @@ from workbench.kernels.formats.reference.transforms import Transformed
 from workbench.kernels.matmul.composed import After, of_parts
 from workbench.kernels.matmul.cuda import layout
 from workbench.kernels.matmul.cuda.layout import Resident
-from workbench.kernels.matmul.options import Mode, Product
+from workbench.kernels.options import Mode, Product
 
 FEW_INPUTS = 4  # looked up one by one; more are multiplied together, as decoding is then shared
 ROWS, TILE_ROWS, TILE_INPUTS, TILE_COLS = 512, 64, 64, 64

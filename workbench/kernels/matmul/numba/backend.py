@@ -10,7 +10,7 @@ from workbench.kernels.formats.packed import Packed
 from workbench.kernels.formats.reference.declared import check_tree
 from workbench.kernels.matmul.composed import Shaped
 from workbench.kernels.matmul.numba.supported import refuses
-from workbench.kernels.matmul.options import Mode, Product
+from workbench.kernels.options import Mode, Product
 
 __all__ = ["prepare", "refuses"]
 

@@ -21,7 +21,7 @@ from workbench.kernels.matmul.numba.lut import stripe_layout
 from workbench.kernels.matmul.numba.lut.sign_products import Codewords, Signs
 from workbench.kernels.matmul.numba.lut.stripe_layout import Stripes
 from workbench.kernels.matmul.numba.supported import WORDS
-from workbench.kernels.matmul.options import Mode, Product
+from workbench.kernels.options import Mode, Product
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,7 @@ from numba import prange
 
 from workbench.kernels.jit.borrowed_arrays import borrowed
 from workbench.kernels.jit.cached_njit import compiled
-from workbench.kernels.jit.simd import (
-    chosen,
-    drop,
-    field_1,
-    field_2,
-    field_4,
-    field_8,
-    load_codes,
-    merge,
-    no_codes,
-    prefetch,
-    store_codes,
-    store_low_bytes,
-    store_pairs,
-)
+from workbench.kernels.jit.simd import chosen, drop, field_1, field_2, field_4, field_8, load_codes, merge, no_codes, prefetch, store_codes, store_low_bytes, store_pairs
 from workbench.kernels.matmul.numba.lut import tables
 from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE, Matrix, stripes
 from workbench.kernels.matmul.numba.lut.tables import Tables

@@ -15,17 +15,7 @@ from numba import prange
 
 from workbench.kernels.jit.borrowed_arrays import borrowed
 from workbench.kernels.jit.cached_njit import compiled
-from workbench.kernels.jit.simd import (
-    DOTS,
-    add_floats,
-    fill,
-    load_floats,
-    load_halves,
-    load_small,
-    multiply,
-    multiply_add,
-    store_floats,
-)
+from workbench.kernels.jit.simd import DOTS, add_floats, fill, load_floats, load_halves, load_small, multiply, multiply_add, store_floats
 from workbench.kernels.matmul.numba.lut import pshufb_sums, tables, vnni_sums
 from workbench.kernels.matmul.numba.lut.table_entries import OFFSET
 from workbench.kernels.matmul.numba.lut.tables import TWO, Tables
