@@ -26,12 +26,13 @@ from workbench.artifact import digest, load, save
 from workbench.artifact.layout import LEDGER, MODEL, RECIPE
 from workbench.artifact.tensor_file import write_tensors
 from workbench.errors import WorkbenchError
-from workbench.kernels.formats import n_of_m, reference
-from workbench.kernels.formats.bitpack import pack
-from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels import formats
 from workbench.kernels.matmul.numba import backend
-from workbench.kernels.options import Mode
 from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.kernels.options import Mode
+from workbench.kernels.packing import n_of_m
+from workbench.kernels.packing.bitpack import pack
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.models import ModelHandle, open_model
 from workbench.models.opening import BUILTIN_FOLDER
 from workbench.quantized import QuantizedLayer, QuantizedModel
@@ -253,7 +254,7 @@ def change_tree(node: dict[str, Any], tensors: dict[str, Tensor], chance: random
     """Another format, other children, another nesting, or no tree at all."""
     way = chance.randrange(9)
     if way < 3:
-        formats = [
+        names = [
             "planes",
             "uniform",
             "masked",
@@ -268,7 +269,7 @@ def change_tree(node: dict[str, Any], tensors: dict[str, Tensor], chance: random
             "pickle",
             3,
         ]
-        node["format"] = chance.choice(formats)
+        node["format"] = chance.choice(names)
         return f"format {node['format']}"
     if way == 3:
         node["children"] = node["children"][:-1] if node["children"] else [dict(node)]
@@ -350,7 +351,7 @@ def outcome(folder: Path) -> str:
     x = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(1))
     for part in model.module.modules():
         if isinstance(part, PackedLinear) and backend.refuses(part.packed, 3) is None:
-            expected = reference.linear(x, part.packed)
+            expected = formats.linear(x, part.packed)
             for cache in ("decoded", "none"):
                 y = backend.prepare(part.packed, Mode(cache=cache))(x)
                 if expected.isfinite().all():

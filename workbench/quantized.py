@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from workbench.bits import BitLedger
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed
 from workbench.memory import release_memory, spill
 from workbench.recipe import LayerPlan, Recipe
 
@@ -69,7 +69,7 @@ class QuantizedLayer:
 
     def weight(self) -> Tensor:
         """The matrix the stored form decodes to, float32 `[rows, cols]` in the model's own basis."""
-        return reference.decode(self.packed)
+        return formats.decode(self.packed)
 
 
 @dataclass(frozen=True)

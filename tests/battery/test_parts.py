@@ -24,9 +24,9 @@ from tests.battery.cases import (
 from workbench import presets, registry
 from workbench.analysis.method.coded_basis import coded
 from workbench.errors import RecipeError, ShapeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.rounding import rounded_bits
+from workbench.kernels import formats
+from workbench.kernels.formats.rounding import rounded_bits
+from workbench.kernels.packing.packed import Packed
 from workbench.presets.preset import compose
 from workbench.quantizers.contract import Activations, Assignment, Coder, Layout, QuantizerPart, Split, Transform
 from workbench.recipe import Part, Recipe, part_from_dict
@@ -184,9 +184,9 @@ def test_coding_its_own_values_changes_nothing(part: Coder) -> None:
 def test_nearest_codes_are_never_worse_and_those_of_its_own_values_are_the_same(part: Part) -> None:
     w = gaussian(16, 203)
     stored, goal, _ = coded(quantize(recipe_with(part), w, correlated(203)).packed, w)
-    values = reference.decode(stored)
-    torch.testing.assert_close(reference.decode(reference.nearest(stored, values)), values)
-    nearer = reference.decode(reference.nearest(stored, goal))
+    values = formats.decode(stored)
+    torch.testing.assert_close(formats.decode(formats.nearest(stored, values)), values)
+    nearer = formats.decode(formats.nearest(stored, goal))
     assert (nearer - goal).square().sum() <= (values - goal).square().sum() * (1 + 1e-5)
 
 
@@ -279,10 +279,10 @@ def test_a_transform_keeps_the_output(part: Transform) -> None:
     inner, moment = part.forward(w, state), part.moment(h, state)
     torch.testing.assert_close(inner @ moment @ inner.T, w @ h @ w.T, rtol=1e-4, atol=1e-3)
     packed = part.pack(Packed("dense", 12, 96, {"weight": inner}), state)
-    torch.testing.assert_close(reference.decode(packed), w, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(formats.decode(packed), w, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(coded(packed, w)[1], inner, rtol=1e-4, atol=1e-4)
     x = gaussian(5, 96, seed=9)
-    torch.testing.assert_close(reference.linear(x, packed), x @ w.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(formats.linear(x, packed), x @ w.T, rtol=1e-4, atol=1e-4)
 
 
 @of(Assignment)
@@ -321,7 +321,7 @@ def test_rounding_inputs_leaves_the_stored_matrix_alone(part: Activations) -> No
     assert rounded.ledger.total_bits == plain.ledger.total_bits
     assert torch.equal(coded(rounded.packed, w)[1], coded(plain.packed, w)[1])
     x = gaussian(5, 96, seed=9)
-    y, exact = reference.linear(x, rounded.packed), x @ plain.weight().T
+    y, exact = formats.linear(x, rounded.packed), x @ plain.weight().T
     bits = rounded_bits(rounded.packed)
     error = float((y - exact).norm() / exact.norm())
     assert error < 1e-5 if bits is None else 1e-4 < error < 2.0 ** (2 - bits)

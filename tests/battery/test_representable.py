@@ -7,8 +7,8 @@ import torch
 
 from tests.battery.cases import VARIANTS, gaussian, moment_for, quantize, recipe_with
 from workbench import registry
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Coder
 
 EXACT = 1e-6
@@ -62,5 +62,5 @@ def test_values_of_its_own_format_come_back(name: str) -> None:
     part = CODERS[name]
     recipe, cols = recipe_with(part), 240
     packed = quantize(recipe, gaussian(12, cols), moment_for(recipe, cols)).packed
-    w = reference.decode(shuffled(packed, torch.Generator().manual_seed(0)))
+    w = formats.decode(shuffled(packed, torch.Generator().manual_seed(0)))
     assert quantize(recipe, w, moment_for(recipe, cols)).relative_error < allowed(name)

@@ -18,8 +18,8 @@ from workbench import atomic
 from workbench.artifact import PackedModel, digest, is_artifact, load, save
 from workbench.artifact.quantized_copy import twin
 from workbench.errors import ArtifactError, ModelError, OutputError
-from workbench.kernels.formats.bitpack import pack
-from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels.packing.bitpack import pack
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.models import ModelHandle, open_model
 from workbench.quantized import QuantizedLayer, QuantizedModel
 

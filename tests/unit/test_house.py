@@ -75,9 +75,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("module", "line", "contract"),
     [
         pytest.param("errors.py", "import workbench.recipe", "Floors", id="floors"),
+        pytest.param("widgets/base/marks.py", "import workbench.widgets.shell.tabs", "Rooms of the screen", id="rooms-of-widgets"),
+        pytest.param("views/theme.py", "import workbench.views.weights.matrix", "Rooms of figures", id="rooms-of-views"),
+        pytest.param("analysis/glossary.py", "import workbench.analysis.predictions.fork", "Rooms of measures", id="rooms-of-analysis"),
+        pytest.param("kernels/options.py", "import workbench.kernels.matmul.dispatch", "Rooms of kernels", id="rooms-of-kernels"),
         pytest.param("recipe.py", "import panel", "User interfaces only", id="user-interface-in-the-core"),
         pytest.param("bits.py", "import plotly", "Figures only", id="figure-in-the-core"),
-        pytest.param("kernels/formats/bitpack.py", "import numba", "Compilers only", id="compiler-outside-its-folder"),
+        pytest.param("kernels/packing/bitpack.py", "import numba", "Compilers only", id="compiler-outside-its-folder"),
         pytest.param("quantizers/pipeline.py", "import transformers", "transformers only", id="transformers-outside-models"),
     ],
 )

@@ -15,7 +15,7 @@ from tests.unit.kernels.conftest import Draw
 from workbench import registry
 from workbench.artifact import load
 from workbench.errors import ArtifactError
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 
 FEW = 60
 MANY = 1560

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 import workbench as wb
 from workbench.artifact import digest
 from workbench.errors import ArtifactError, ModelError
-from workbench.kernels.formats.reference import decode
+from workbench.kernels.formats import decode
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.models import ModelHandle, open_model
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from workbench.errors import ArtifactError
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.declared import shortened
+from workbench.kernels.formats.declared import shortened
+from workbench.kernels.packing.packed import Packed
 
 VERSION = 2
 READABLE = (1, 2)

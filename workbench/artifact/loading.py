@@ -13,11 +13,11 @@ from workbench.artifact.layout import built, model_file, tree_fault
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.declared import find_fault
-from workbench.kernels.options import Cache
+from workbench.kernels.formats.declared import find_fault
 from workbench.kernels.matmul.packed_linear import PackedLinear, matrix_shape
 from workbench.kernels.matmul.packed_module import PackedEmbedding, PackedModule
+from workbench.kernels.options import Cache
+from workbench.kernels.packing.packed import Packed
 from workbench.models import architecture
 from workbench.models.layers import is_linear, is_router
 from workbench.models.streaming import keep_stored_types, streams

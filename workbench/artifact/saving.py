@@ -17,7 +17,7 @@ from workbench.artifact.tensor_file import write_tensors
 from workbench.atomic import new_folder
 from workbench.bits import BitEntry, BitLedger
 from workbench.errors import ArtifactError
-from workbench.kernels.formats.packed import Packed, ledger, stored_bits
+from workbench.kernels.packing.packed import Packed, ledger, stored_bits
 from workbench.models import ModelHandle, architecture, open_model
 from workbench.outputs import check_folder
 from workbench.quantized import QuantizedLayer, QuantizedModel

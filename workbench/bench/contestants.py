@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import KernelError
-from workbench.kernels.formats import reference, tritpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.options import Mode
+from workbench.kernels.packing import tritpack
+from workbench.kernels.packing.packed import Packed
 from workbench.registry import unknown
 
 BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device
@@ -62,14 +63,14 @@ def packed(tree: Packed, mode: Mode) -> Ready:
     if backend.name == "reference":
         raise KernelError(f"no compiled backend runs format {tree.format!r} here: {'; '.join(refused.values())}.")
     product = backend.prepare(tree, mode)
-    return Ready(product, product.bytes, lambda: reference.decode(tree).double())
+    return Ready(product, product.bytes, lambda: formats.decode(tree).double())
 
 
 def stored(tree: Packed) -> Ready:
     """A layer's own matrix on the backend that runs it, which may be plain torch."""
     product = dispatch.choose(tree, 1)[0].prepare(tree, Mode())
     product(torch.zeros(1, tree.cols))  # plain torch decodes at the first call
-    return Ready(product, product.bytes, lambda: reference.decode(tree).double())
+    return Ready(product, product.bytes, lambda: formats.decode(tree).double())
 
 
 def signs(rows: int, cols: int, planes: int) -> Packed:

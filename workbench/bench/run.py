@@ -19,7 +19,7 @@ from workbench.bench import cpu, gpu
 from workbench.bench.contestants import BASELINE, LAYER, Ready, make, names, stored
 from workbench.bench.machine import Machine
 from workbench.errors import KernelError
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.formats.reference.transforms import hadamard
+from workbench.kernels.formats.transforms import hadamard
 from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.anatomy import Anatomy, anatomy

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed, stored_bits
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed, stored_bits
 from workbench.models.language_model import LanguageModel
 
 # keys and values [tokens, channels] of one block and the attention each token got [tokens], to their stored forms
@@ -171,7 +171,7 @@ def layer_type() -> type:
                 shapes = [x.shape for x in first]
                 flat = [x[0].transpose(0, 1).reshape(self.block, -1).float() for x in first]
                 stored = self.pack(flat[0], flat[1], self.saliency())
-                heads = [reference.decode(p).view(self.block, s[1], s[3]) for p, s in zip(stored, shapes, strict=True)]
+                heads = [formats.decode(p).view(self.block, s[1], s[3]) for p, s in zip(stored, shapes, strict=True)]
                 self.blocks.append(stored)
                 self.decoded.append((heads[0].transpose(0, 1)[None], heads[1].transpose(0, 1)[None]))
                 self.packed_tokens += self.block

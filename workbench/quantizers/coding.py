@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import BlockSplit, Coder, Params, Split, Sweeps, finish
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import ledger
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import ledger
 from workbench.models import architecture
 from workbench.models.anatomy import anatomy
 from workbench.quantized import QuantizedLayer, QuantizedModel

@@ -13,14 +13,25 @@ from torch import Tensor
 
 from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.memory import release_memory
 from workbench.nonfinite import not_finite
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.coding import CoderRun, SplitRun
 from workbench.quantizers.coding_trace import Camera, Film, Picture, codebook_rounds
-from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Layout, Params, QuantizerPart, Snapshot, Split, Transform
+from workbench.quantizers.contract import (
+    Activations,
+    Assignment,
+    Coder,
+    Correction,
+    Layout,
+    Params,
+    QuantizerPart,
+    Snapshot,
+    Split,
+    Transform,
+)
 from workbench.quantizers.distance import column_energies, output_error, part_of
 from workbench.quantizers.misfits import warned_error
 from workbench.quantizers.shrinkage import is_calibrated, shrunk
@@ -64,20 +75,20 @@ def quantize_layer(
     h_inner = None if h is None else transform.moment(h, state)
     inner, film, picture, nominal = yield from code_matrix(w, h_inner, recipe, shared)
     give_back(w)
-    decoded = reference.decode(inner)
+    decoded = formats.decode(inner)
     film = film.then("refit", picture(decoded))
     yield Snapshot("refit", w.shape[1], w.shape[1], {"film": film}, decoded)
     extra = correction.fit(w - decoded, h_inner)
     if extra is not None:
         inner = Packed("sum", inner.rows, inner.cols, children=(inner, extra))
-        decoded = reference.decode(inner)
+        decoded = formats.decode(inner)
         film = film.then("correction", picture(decoded))
         yield Snapshot("correction", w.shape[1], w.shape[1], {"film": film}, decoded)
     del w, h_inner  # a large matrix takes as much memory as all that is not quantized
     packed = transform.pack(cast(Activations, recipe.activations).pack(inner), state)
     if packed is not inner:
         del decoded
-        decoded = reference.decode(packed)
+        decoded = formats.decode(packed)
     return QuantizedLayer(
         name=name,
         packed=packed,

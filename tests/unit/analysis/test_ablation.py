@@ -11,7 +11,7 @@ from workbench import presets
 from workbench.analysis.glossary import COLUMNS
 from workbench.analysis.predictions.ablation import ablation, block_errors
 from workbench.errors import RecipeError
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import Text, text
 from workbench.quantizers import quantize_model

@@ -4,7 +4,19 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.method.calibration_mixture import default_texts, documents, halves, influence, mixed, mixture_errors, overlaps, read_sources, salient, shares, spectra
+from workbench.analysis.method.calibration_mixture import (
+    default_texts,
+    documents,
+    halves,
+    influence,
+    mixed,
+    mixture_errors,
+    overlaps,
+    read_sources,
+    salient,
+    shares,
+    spectra,
+)
 from workbench.calibration import calibrate
 from workbench.errors import ModelError
 from workbench.models import ModelHandle

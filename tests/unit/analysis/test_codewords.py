@@ -7,8 +7,9 @@ import torch
 
 from workbench.analysis.method import codeword_edits, codewords
 from workbench.errors import WorkbenchError
-from workbench.kernels.formats import bitpack, reference
-from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels import formats
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.presets import recipe
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import finish
@@ -40,7 +41,7 @@ def layer(kind: str) -> QuantizedLayer:
 
 
 def whole(packed: Packed) -> QuantizedLayer:
-    error = relative_error(WEIGHT, reference.decode(packed))
+    error = relative_error(WEIGHT, formats.decode(packed))
     return QuantizedLayer("layer", packed, recipe("rtn"), ledger(packed, 0.75), error, error)
 
 
@@ -59,14 +60,14 @@ def test_a_book_is_read_as_it_was_stored(made: QuantizedLayer) -> None:
     assert (book.path, book.entries, book.length, book.width) == ("0.", ENTRIES, LENGTH, 3)
     torch.testing.assert_close(book.index, INDEX)
     value = book.words[book.index].reshape(ROWS, -1)[:, :COLS] * SCALE.float()
-    torch.testing.assert_close(value, reference.decode(made.packed))
+    torch.testing.assert_close(value, formats.decode(made.packed))
 
 
 def test_errors_of_vectors_add_up_to_the_error_of_the_layer(made: QuantizedLayer) -> None:
     errors, energy = codewords.vector_errors(made.packed, WEIGHT, only_book(made))
     assert errors.shape == (ROWS, SEGMENTS)
     assert float(errors.sum() / energy.sum()) == pytest.approx(made.relative_error, rel=1e-5)
-    last = (reference.decode(made.packed) - WEIGHT)[:, -2:].square().sum(1)
+    last = (formats.decode(made.packed) - WEIGHT)[:, -2:].square().sum(1)
     torch.testing.assert_close(errors[:, -1], last)
 
 
@@ -124,7 +125,7 @@ def test_merging_moves_all_vectors_of_a_code(made: QuantizedLayer) -> None:
     after = only_book(edit.layer)
     torch.testing.assert_close(after.index, torch.where(INDEX == 4, 2, INDEX))
     assert edit.moved == int((INDEX == 4).sum())
-    assert edit.layer.relative_error == pytest.approx(relative_error(WEIGHT, reference.decode(edit.layer.packed)))
+    assert edit.layer.relative_error == pytest.approx(relative_error(WEIGHT, formats.decode(edit.layer.packed)))
     assert edit.layer.output_error == pytest.approx(edit.layer.relative_error, rel=1e-5), "under the identity both are one"
     assert edit.layer.edits == ("code 4 merged into 2",)
     assert edit.layer.bits_per_weight == made.bits_per_weight, "the codebook is shared and keeps its words"
@@ -163,7 +164,7 @@ def test_no_sign_pattern_would_have_taken_more_away() -> None:
 
 def test_taking_dead_codes_out_changes_bits_and_nothing_else(made: QuantizedLayer) -> None:
     edit = codeword_edits.without_dead(made, WEIGHT, MOMENT, "0.")
-    torch.testing.assert_close(reference.decode(edit.layer.packed), reference.decode(made.packed))
+    torch.testing.assert_close(formats.decode(edit.layer.packed), formats.decode(made.packed))
     assert only_book(edit.layer).entries == ENTRIES - 2
     assert codeword_edits.index_bits(edit, "0.") == (3, 3)
     fewer = edit.layer

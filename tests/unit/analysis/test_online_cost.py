@@ -8,8 +8,8 @@ import torch
 import workbench as wb
 from workbench.analysis.decisions.online_cost import online_cost
 from workbench.analysis.glossary import COLUMNS
-from workbench.kernels.formats.packed import stored_bits
-from workbench.kernels.formats.reference.transforms import butterflies, hadamard_cost
+from workbench.kernels.formats.transforms import butterflies, hadamard_cost
+from workbench.kernels.packing.packed import stored_bits
 from workbench.models import ModelHandle
 
 BLOCK = "*.layers.0.*"

@@ -5,7 +5,14 @@ import math
 import pandas as pd
 import pytest
 
-from workbench.analysis.decisions.scaling_law import STUDIES, UNDERTRAINED, expectation_table, own_curve, parameters, training_tokens
+from workbench.analysis.decisions.scaling_law import (
+    STUDIES,
+    UNDERTRAINED,
+    expectation_table,
+    own_curve,
+    parameters,
+    training_tokens,
+)
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, open_model
 from workbench.views.decisions import scaling_law as views

@@ -9,8 +9,8 @@ from torch import Tensor
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench.analysis.method import sign_patterns as codebook
 from workbench.errors import ShapeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed
 from workbench.presets.preset import compose, part
 from workbench.quantizers.contract import Transform
 
@@ -79,7 +79,7 @@ def coded_by_hand(change: Transform, packed: Packed, w: Tensor) -> tuple[Packed,
     """The node inside the transform, and W' as W times the matrix that the transform is (identity rows, undone)."""
     (inner,) = packed.children
     dense = Packed("dense", packed.cols, packed.cols, {"weight": torch.eye(packed.cols)})
-    back = reference.decode(dataclasses.replace(packed, rows=packed.cols, children=(dense,)))
+    back = formats.decode(dataclasses.replace(packed, rows=packed.cols, children=(dense,)))
     return inner, torch.linalg.solve(back.double(), w.double(), left=False).float()
 
 
@@ -87,7 +87,7 @@ def test_a_second_plane_flips_signs_of_what_the_first_leaves() -> None:
     w = gaussian(48, 160)
     packed = quantize(compose(part("coder", "codebook-planes", length=8, entries=64)), w).packed
     first, second = packed.children
-    expected = [codebook.flip_rate(w, first), codebook.flip_rate(w - reference.decode(first), second)]
+    expected = [codebook.flip_rate(w, first), codebook.flip_rate(w - formats.decode(first), second)]
     assert codebook.summary(packed, w)["flip_rate"].tolist() == expected
 
 

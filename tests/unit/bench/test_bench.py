@@ -9,7 +9,7 @@ from workbench.bench import bench, cpu
 from workbench.bench.contestants import BASELINE, CONTESTANTS, make
 from workbench.bench.run import Result, take_turns
 from workbench.errors import KernelError
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 
 ERRORS = {"torch-fp32": 1e-6, "torch-bf16": 1e-2, "torch-int8": 0.3, "signs-fast": 3e-2}
 EXACT = 2e-4

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import n_of_m, tritpack
-from workbench.kernels.formats.bitpack import pack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.parity_code import ParityCode
+from workbench.kernels.packing import n_of_m, tritpack
+from workbench.kernels.packing.bitpack import pack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.parity_code import ParityCode
 
 ROWS, COLS = 5, 13  # no group, vector or byte ends evenly
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 import torch
 
 from tests.unit.kernels.conftest import Draw
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.cuda import backend
 from workbench.kernels.options import Mode
+from workbench.kernels.packing.packed import Packed
 
 FORMS: dict[str, Callable[[Draw], Packed]] = {
     "planes": lambda draw: draw.planes(1, draw.cols, extras=False),
@@ -51,7 +51,7 @@ def distances(device: str) -> dict[str, float]:
         tree = make(Draw(rows=70, cols=96))
         here = moved(tree, device)
         assert dispatch.explain(here).backend == "cuda"
-        weight = reference.decode(tree).double()
+        weight = formats.decode(tree).double()
         for cache in ("decoded", "none") if form == "codebook-large" else ("decoded",):
             product = backend.prepare(here, Mode(cache=cache))
             for batch in BATCHES:

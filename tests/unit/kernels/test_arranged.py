@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack, reference
-from workbench.kernels.formats.packed import Packed, ledger
-from workbench.kernels.formats.reference.arranged import fourier, fourier_inverse
+from workbench.kernels import formats
+from workbench.kernels.formats.arranged import fourier, fourier_inverse
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed, ledger
 
 
 def dense(x: Tensor) -> Packed:
@@ -21,8 +22,8 @@ def drawn(rows: int, cols: int, seed: int = 0) -> Tensor:
 def test_transposed() -> None:
     x = drawn(3, 5)
     packed = Packed("transposed", 5, 3, children=(dense(x),))
-    torch.testing.assert_close(reference.decode(packed), x.T)
-    torch.testing.assert_close(reference.linear(torch.eye(3), packed), x)
+    torch.testing.assert_close(formats.decode(packed), x.T)
+    torch.testing.assert_close(formats.linear(torch.eye(3), packed), x)
 
 
 def test_rows_come_back_in_their_places() -> None:
@@ -30,7 +31,7 @@ def test_rows_come_back_in_their_places() -> None:
     owner = torch.tensor([1, 0, 1, 1, 0])
     packed = Packed("rows", 5, 4, {"map": bitpack.pack(owner, 1)}, children=(dense(first), dense(second)))
     expected = torch.stack([second[0], first[0], second[1], second[2], first[1]])
-    torch.testing.assert_close(reference.decode(packed), expected)
+    torch.testing.assert_close(formats.decode(packed), expected)
     assert ledger(packed, 1.0).entries[0].why == "which coder owns which row"
 
 
@@ -38,7 +39,7 @@ def test_offset_by_groups() -> None:
     x, offset = drawn(2, 5), torch.tensor([[1.0, 2.0], [3.0, 4.0]]).half()
     packed = Packed("offset", 2, 5, {"offset": offset}, {"span": 3}, (dense(x),))
     expected = x + torch.tensor([[1.0, 1, 1, 2, 2], [3.0, 3, 3, 4, 4]])
-    torch.testing.assert_close(reference.decode(packed), expected)
+    torch.testing.assert_close(formats.decode(packed), expected)
 
 
 @pytest.mark.parametrize("cols", [1, 2, 3, 7, 8, 33, 128])
@@ -62,8 +63,8 @@ def test_fourier_is_the_spectrum() -> None:
 def test_fourier_of_the_input_is_that_of_the_matrix() -> None:
     w, x = drawn(4, 6, 1), drawn(2, 6, 2)
     packed = Packed("fourier", 4, 6, children=(dense(fourier(w)),))
-    torch.testing.assert_close(reference.decode(packed), w, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(reference.linear(x, packed), x @ w.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(formats.decode(packed), w, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(formats.linear(x, packed), x @ w.T, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", ["transposed", "rows", "offset"])
@@ -71,4 +72,4 @@ def test_whole_matrices_are_not_masked(format: str) -> None:
     x = dense(drawn(2, 2))
     tensors = {"map": bitpack.pack(torch.tensor([0, 1]), 1)} if format == "rows" else {}
     with pytest.raises(ShapeError, match=f"format '{format}' holds whole matrices and cannot be masked"):
-        reference.decode(Packed(format, 2, 2, tensors, children=(x, x)), torch.ones(2, 2, dtype=torch.bool))
+        formats.decode(Packed(format, 2, 2, tensors, children=(x, x)), torch.ones(2, 2, dtype=torch.bool))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack
+from workbench.kernels.packing import bitpack
 
 
 @st.composite

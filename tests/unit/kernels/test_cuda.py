@@ -12,9 +12,9 @@ import torch
 from tests.unit.kernels.conftest import Draw
 from tests.unit.kernels.interpret_cuda import FORMS
 from workbench.kernels import forced_backend
-from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.cuda import backend
+from workbench.kernels.packing.packed import Packed
 
 EXACT = {"float32": 2e-4, "float16": 2e-3}
 with_triton = pytest.mark.skipif(

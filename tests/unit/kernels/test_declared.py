@@ -10,12 +10,12 @@ from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import ShapeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.bitpack import pack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.declared import find_fault
+from workbench.kernels import formats
+from workbench.kernels.formats.declared import find_fault
 from workbench.kernels.matmul.numba import backend as numba
 from workbench.kernels.options import Mode
+from workbench.kernels.packing.bitpack import pack
+from workbench.kernels.packing.packed import Packed
 
 
 def exchanged(tree: Packed, path: str, **fields: Any) -> Packed:
@@ -128,6 +128,6 @@ def test_nothing_is_prepared_of_a_tree_that_does_not_fit(draw: Draw) -> None:
     said = (
         r"format 'planes' has a tensor 'signs' that is uint8 \[0\] and must be uint8 \[9\] \(5 × 13, planes=1, span=13\); load or"
     )
-    for prepare in (numba.prepare, reference.prepare):
+    for prepare in (numba.prepare, formats.prepare):
         with pytest.raises(ShapeError, match=said):
             prepare(short, Mode())

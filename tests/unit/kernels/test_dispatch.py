@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from workbench.errors import KernelError
-from workbench.kernels import forced_backend
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import forced_backend, formats
 from workbench.kernels.matmul import dispatch
+from workbench.kernels.packing.packed import Packed
 
 
 def never(packed: Packed, batch: int) -> str:
@@ -17,7 +16,7 @@ def never(packed: Packed, batch: int) -> str:
 @pytest.fixture
 def picky(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of the reference and, in front of it, a backend that always refuses."""
-    table = (dispatch.Backend("picky", "never", never, reference.prepare), dispatch.BACKENDS[-1])
+    table = (dispatch.Backend("picky", "never", never, formats.prepare), dispatch.BACKENDS[-1])
     monkeypatch.setattr(dispatch, "BACKENDS", table)
 
 
@@ -29,7 +28,7 @@ def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_linear_adds_the_bias(example: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(forced_backend.VARIABLE, "reference")  # float32 sums; those of other backends have tests of their own
     x, bias = torch.randn(2, 4, example.cols), torch.randn(example.rows)
-    expected = x @ reference.decode(example).T + bias
+    expected = x @ formats.decode(example).T + bias
     torch.testing.assert_close(dispatch.linear(x, example, bias), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.kernels.formats import n_of_m
+from workbench.kernels.packing import n_of_m
 
 
 @settings(max_examples=60, deadline=None)

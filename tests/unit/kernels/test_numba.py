@@ -11,15 +11,14 @@ from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import KernelError
-from workbench.kernels import forced_backend
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.bitpack import pack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import forced_backend, formats
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.numba import backend
 from workbench.kernels.matmul.numba.lut import sign_products
-from workbench.kernels.options import Mode
 from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.kernels.options import Mode
+from workbench.kernels.packing.bitpack import pack
+from workbench.kernels.packing.packed import Packed
 
 BOUND = 2e-4  # of the norm of the output
 FAST = 2e-2
@@ -137,7 +136,7 @@ def product(x: Tensor, packed: Packed, **mode: str) -> Tensor:
 
 def distance(y: Tensor, x: Tensor, packed: Packed) -> float:
     """How far `y` is from the reference in float64, as a share of its norm, or of √Σ(w x)² where the terms cancel each other."""
-    weight, given = reference.decode(packed).double(), x.double()
+    weight, given = formats.decode(packed).double(), x.double()
     expected = given @ weight.T
     terms = (given.square() @ weight.square().T).sum().sqrt()
     return float((y - expected).norm() / torch.maximum(expected.norm(), terms).clamp(min=1e-300))
@@ -158,7 +157,7 @@ def test_tiles_equal_the_reference(accepted: Packed, cache: str, monkeypatch: py
     monkeypatch.setattr(sign_products, "many_inputs", lambda _: 1)
     x = torch.randn(7, accepted.cols, generator=torch.Generator().manual_seed(3))
     y = product(x, accepted, cache=cache)
-    torch.testing.assert_close(y, reference.linear(x, accepted), rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(y, formats.linear(x, accepted), rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("form", ["planes-groups", "codes-4", "masked-halves", "codebook-8-bit-index"])
@@ -216,7 +215,7 @@ def test_any_inputs_are_summed_exactly(
     y = product(x, tree, cache=cache)
     assert y.isfinite().all()
     smallest = 1e-38 * 1024  # a float32 below about 1e-38 is not exact itself
-    expected = x.double() @ reference.decode(tree).double().T
+    expected = x.double() @ formats.decode(tree).double().T
     assert ((y - expected).norm(dim=1) <= BOUND * expected.norm(dim=1) + smallest).all()
 
 
@@ -247,7 +246,7 @@ def test_words_of_any_shape_are_decoded(rows: int, cols: int, length: int, bits:
 def test_inputs_are_rounded_first() -> None:
     tree = rounded(Draw(rows=150, cols=48))
     x = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))
-    expected = reference.linear(x, tree)
+    expected = formats.linear(x, tree)
     assert (product(x, tree) - expected).norm() < BOUND * expected.norm()
 
 

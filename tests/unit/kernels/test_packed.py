@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench.kernels.formats.packed import Packed, ledger, stored_bits
+from workbench.kernels.packing.packed import Packed, ledger, stored_bits
 
 
 def test_ledger_equals_the_bytes_of_the_tensors(example: Packed) -> None:

@@ -9,10 +9,10 @@ from torch import nn
 
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import KernelError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
 from workbench.kernels.matmul.packed_linear import PackedLinear, warm_up
 from workbench.kernels.matmul.packed_matrix import resident_bytes
+from workbench.kernels.packing.packed import Packed
 
 
 def stored_bytes(packed: Packed) -> int:
@@ -21,7 +21,7 @@ def stored_bytes(packed: Packed) -> int:
 
 def plain(packed: Packed, bias: torch.Tensor) -> nn.Linear:
     linear = nn.Linear(packed.cols, packed.rows)
-    linear.weight.data, linear.bias.data = reference.decode(packed), bias
+    linear.weight.data, linear.bias.data = formats.decode(packed), bias
     return linear
 
 
@@ -86,10 +86,10 @@ def test_a_shared_codebook_is_resident_once(draw) -> None:
 def test_casting_keeps_stored_types(example: Packed) -> None:
     packed = PackedLinear(example)
     before = {name: buffer.dtype for name, buffer in packed.named_buffers()}
-    expected = reference.decode(packed.packed)
+    expected = formats.decode(packed.packed)
     packed.to(torch.bfloat16)
     assert {name: buffer.dtype for name, buffer in packed.named_buffers()} == before
-    assert torch.equal(reference.decode(packed.packed), expected)
+    assert torch.equal(formats.decode(packed.packed), expected)
 
 
 @pytest.mark.usefixtures("by_reference")
@@ -131,7 +131,7 @@ def test_weight_is_the_decoded_matrix_and_not_kept(example: Packed) -> None:
     """Whatever its stored tensors are called; a placeholder can stand in its place."""
     layer = PackedLinear(example)
     before = layer.resident_bytes
-    assert torch.equal(layer.weight, reference.decode(example))
+    assert torch.equal(layer.weight, formats.decode(example))
     assert layer.weight.dtype == torch.float32
     assert layer.resident_bytes == before
     assert set(layer.state_dict()) == set(dict(layer.named_buffers()))
@@ -141,6 +141,6 @@ def test_weight_is_the_decoded_matrix_and_not_kept(example: Packed) -> None:
     assert layer.weight is placeholder
     del layer.weight
     layer._buffers.update(stored)
-    assert torch.equal(layer.weight, reference.decode(example))
+    assert torch.equal(layer.weight, formats.decode(example))
     with pytest.raises(AttributeError, match="unknown"):
         _ = layer.unknown

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 import workbench as wb
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference import decode
+from workbench.kernels.formats import decode
 from workbench.kernels.matmul.decoded_rows import take_rows
 from workbench.kernels.matmul.packed_matrix import resident_bytes
 from workbench.kernels.matmul.packed_module import PackedEmbedding
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.recipe import Recipe

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workbench.kernels.forced_backend import VARIABLE
-from workbench.kernels.formats.parity_code import MEMORY, ParityCode
+from workbench.kernels.packing.parity_code import MEMORY, ParityCode
 from workbench.kernels.search import parity_search
 
 CODES = st.integers(2, 24).flatmap(lambda length: st.builds(ParityCode, st.just(length), st.integers(1, length // 2)))

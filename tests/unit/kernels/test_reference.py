@@ -9,10 +9,11 @@ from torch import Tensor
 
 from workbench import registry
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack, reference
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.parity_code import ParityCode
-from workbench.kernels.formats.reference.transforms import hadamard, hadamard_inverse
+from workbench.kernels import formats
+from workbench.kernels.formats.transforms import hadamard, hadamard_inverse
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.parity_code import ParityCode
 
 
 def number(stream: Tensor, width: int, place: int) -> int:
@@ -215,17 +216,17 @@ TRANSFORMS = {"permuted": unpermute, "scaled": unscale, "hadamard": unrotate, "r
 
 
 def test_decode_is_what_the_description_says(example: Packed) -> None:
-    torch.testing.assert_close(reference.decode(example).double(), slow(example), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(formats.decode(example).double(), slow(example), rtol=1e-5, atol=1e-5)
 
 
 def test_linear_is_the_product_with_the_decoded_matrix(example: Packed) -> None:
     x = torch.randn(2, 3, example.cols, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(reference.linear(x, example).double(), x.double() @ slow(example).T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(formats.linear(x, example).double(), x.double() @ slow(example).T, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=["fp64", "bf16"])
 def test_linear_keeps_the_type_of_its_input(example: Packed, dtype: torch.dtype) -> None:
-    assert reference.linear(torch.ones(1, example.cols, dtype=dtype), example).dtype == dtype
+    assert formats.linear(torch.ones(1, example.cols, dtype=dtype), example).dtype == dtype
 
 
 def test_every_format_is_covered_here(example: Packed) -> None:
@@ -256,18 +257,18 @@ def test_a_mask_inside_a_mask_owns_the_common_weights(draw) -> None:
     nested = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(inner[outer == 1], 1)}, {"map": "bitmap"}, tuple(leaves))
     first = draw.planes(1, 13, extras=False, mask=outer == 0)
     tree = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(outer, 1)}, {"map": "bitmap"}, (first, nested))
-    decoded = reference.decode(tree)
+    decoded = formats.decode(tree)
     for i, leaf in enumerate(leaves):
         own = (outer == 1) & (inner == i)
-        torch.testing.assert_close(decoded[own], reference.decode(leaf, own)[own])
-    torch.testing.assert_close(decoded[outer == 0], reference.decode(first, outer == 0)[outer == 0])
+        torch.testing.assert_close(decoded[own], formats.decode(leaf, own)[own])
+    torch.testing.assert_close(decoded[outer == 0], formats.decode(first, outer == 0)[outer == 0])
 
 
 def test_three_children_take_two_bits_of_map(draw) -> None:
     owner = torch.arange(draw.rows * draw.cols).view(draw.rows, draw.cols) % 3
     children = tuple(draw.uniform(2 + i, 4, zero=True, mask=owner == i) for i in range(3))
     tree = Packed("masked", draw.rows, draw.cols, {"map": bitpack.pack(owner, 2)}, {"map": "bitmap"}, children)
-    torch.testing.assert_close(reference.decode(tree).double(), slow(tree), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(formats.decode(tree).double(), slow(tree), rtol=1e-5, atol=1e-5)
 
 
 WHOLE = {
@@ -283,7 +284,7 @@ WHOLE = {
 def test_formats_of_whole_rows_refuse_a_mask(draw, kind: str) -> None:
     node = WHOLE[kind](draw)
     with pytest.raises(ShapeError, match="cannot be masked"):
-        reference.decode(node, torch.ones(draw.rows, draw.cols, dtype=torch.bool))
+        formats.decode(node, torch.ones(draw.rows, draw.cols, dtype=torch.bool))
 
 
 def test_factors_have_a_gradient_in_every_magnitude(draw) -> None:
@@ -292,8 +293,8 @@ def test_factors_have_a_gradient_in_every_magnitude(draw) -> None:
     tensors = {name: tensor.float().requires_grad_() if name in names else tensor for name, tensor in node.tensors.items()}
     tree = Packed(node.format, node.rows, node.cols, tensors, node.facts)
     x = torch.randn(4, node.cols, generator=torch.Generator().manual_seed(2))
-    by_decode = torch.autograd.grad((x @ reference.decode(tree).T).square().sum(), [tensors[name] for name in names])
-    by_linear = torch.autograd.grad(reference.linear(x, tree).square().sum(), [tensors[name] for name in names])
+    by_decode = torch.autograd.grad((x @ formats.decode(tree).T).square().sum(), [tensors[name] for name in names])
+    by_linear = torch.autograd.grad(formats.linear(x, tree).square().sum(), [tensors[name] for name in names])
     for one, other in zip(by_decode, by_linear, strict=True):
         assert one.abs().min() > 0
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed, stored_bits
-from workbench.kernels.formats.reference.rotation import Rotated, cayley, factor_pair, rotate, rotations
+from workbench.kernels import formats
+from workbench.kernels.formats.rotation import Rotated, cayley, factor_pair, rotate, rotations
+from workbench.kernels.packing.packed import Packed, stored_bits
 
 WIDTHS = [2, 7, 12, 64, 203, 256]
 
@@ -61,7 +61,7 @@ def test_gain_and_signs_fold_into_what_multiplies_the_input() -> None:
 def test_absent_factors_are_the_identity() -> None:
     w = torch.randn(2, 6, generator=torch.Generator().manual_seed(3))
     packed = Packed("rotated", 2, 6, children=(Packed("dense", 2, 6, {"weight": w}),))
-    assert torch.equal(reference.decode(packed), w)
+    assert torch.equal(formats.decode(packed), w)
     assert Rotated.multiply_adds(packed) == 0
 
 

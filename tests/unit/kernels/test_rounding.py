@@ -5,12 +5,11 @@ import torch
 from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
-from workbench.kernels import forced_backend
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed, ledger
-from workbench.kernels.formats.reference.rounding import before_rounding, round_per_token, rounded_bits
+from workbench.kernels import forced_backend, formats
+from workbench.kernels.formats.rounding import before_rounding, round_per_token, rounded_bits
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.kernels.packing.packed import Packed, ledger
 
 
 def by_hand(x: Tensor, bits: int) -> Tensor:
@@ -59,10 +58,10 @@ def test_the_type_of_the_input_stays(dtype: torch.dtype) -> None:
 def test_rounding_happens_in_the_transforms_basis(draw16) -> None:
     inner = draw16.planes(1, 16, extras=False)
     tree = draw16.hadamard(rounded(inner))
-    turned = reference.linear(inputs(), transform_alone(tree))
-    expected = by_hand(turned, 4) @ reference.decode(inner).double().T
-    torch.testing.assert_close(reference.linear(inputs(), tree).double(), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(reference.decode(tree), reference.decode(without_rounding(tree)))
+    turned = formats.linear(inputs(), transform_alone(tree))
+    expected = by_hand(turned, 4) @ formats.decode(inner).double().T
+    torch.testing.assert_close(formats.linear(inputs(), tree).double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(formats.decode(tree), formats.decode(without_rounding(tree)))
 
 
 def transform_alone(tree: Packed) -> Packed:
@@ -82,12 +81,12 @@ def test_every_way_of_running_rounds_alike(draw16, around: str, way: str, monkey
     tree = rounded(draw16.planes(2, 8, extras=True))
     for name in around.split("-"):
         tree = tree if name == "nothing" else getattr(draw16, name)(tree)
-    expected = reference.linear(inputs(), tree)
+    expected = formats.linear(inputs(), tree)
     monkeypatch.setenv(forced_backend.VARIABLE, "numba" if way == "numba" else "reference")
     layer = PackedLinear(tree, cache="none" if way == "numba" else way)
     for _ in range(2):
         assert (layer(inputs()) - expected).norm() < 2e-4 * expected.norm()
-    plain = inputs() @ reference.decode(tree).T
+    plain = inputs() @ formats.decode(tree).T
     assert float((plain - expected).norm() / expected.norm()) > 0.01, "4 bits must show"
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import tritpack
+from workbench.kernels.packing import tritpack
 
 TRITS = st.lists(st.integers(-1, 1), max_size=40)
 

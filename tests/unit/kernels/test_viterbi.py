@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.battery.cases import gaussian
-from workbench.kernels.formats import trellis_code
+from workbench.kernels.packing import trellis_code
 from workbench.kernels.search import viterbi
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import ModelError
-from workbench.kernels.formats.reference.transforms import hadamard
+from workbench.kernels.formats.transforms import hadamard
 from workbench.models import FusedModel, ModelHandle, architecture, open_model
 from workbench.models.fused import draw_signs, per_head
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ModelError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed, stored_bits
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed, stored_bits
 from workbench.models import ModelHandle, open_model
 from workbench.models.kv_cache import CachedModel, layer_type
 
@@ -150,4 +150,4 @@ def test_blocks_decode_to_what_was_seen(builtin: ModelHandle, ids: Tensor) -> No
     lm._forward(ids[:, BLOCK : BLOCK + 1], kept, use_cache=True)
     layer = kept.layers[2]
     (stored, _), (shown, _) = layer.blocks[0], layer.decoded[0]
-    torch.testing.assert_close(shown[0].transpose(0, 1).reshape(BLOCK, -1), reference.decode(stored))
+    torch.testing.assert_close(shown[0].transpose(0, 1).reshape(BLOCK, -1), formats.decode(stored))

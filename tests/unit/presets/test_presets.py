@@ -9,7 +9,7 @@ import workbench
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets
 from workbench.errors import RecipeError
-from workbench.kernels.formats import bitpack
+from workbench.kernels.packing import bitpack
 from workbench.models import ModelHandle
 from workbench.presets.btc import codebook_shape
 from workbench.presets.preset import Preset

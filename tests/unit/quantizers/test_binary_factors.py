@@ -5,7 +5,7 @@ import torch
 
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
-from workbench.kernels.formats import reference
+from workbench.kernels import formats
 from workbench.presets.preset import compose, part
 from workbench.quantizers.coders.fitting import admm_factors
 from workbench.quantizers.coders.fitting.admm_factors import Target
@@ -132,7 +132,7 @@ def test_signs_are_stored_as_bits_and_nothing_else_is_large() -> None:
     rank = packed.facts["rank"]
     sizes = {name: tensor.nbytes for name, tensor in packed.tensors.items()}
     assert sizes == {"left": 8 * rank, "right": 12 * rank, "row": 128, "column": 192, "middle": 2 * rank}
-    assert reference.decode(packed).shape == (64, 96)
+    assert formats.decode(packed).shape == (64, 96)
 
 
 @pytest.mark.parametrize("assignment", ["nearest", "block-feedback"])

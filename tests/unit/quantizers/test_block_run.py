@@ -3,7 +3,7 @@
 import torch
 
 from workbench import presets
-from workbench.kernels.formats import reference
+from workbench.kernels import formats
 from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.quantizers.runs.block_run import DAMPING, Seen, rounded_inputs
@@ -39,10 +39,10 @@ def test_a_layer_rounds_its_inputs_only_with_its_own_weight() -> None:
     recipe = presets.recipe("btc", bits=1, compensation=False, activations=4)
     packed = finish(quantize_layer(module.weight, None, recipe)).packed
     original = dict(module.named_parameters())
-    module.weight = torch.nn.Parameter(reference.decode(packed), requires_grad=False)
+    module.weight = torch.nn.Parameter(formats.decode(packed), requires_grad=False)
     plain = module(x)
     with rounded_inputs(module, packed), torch.no_grad():
-        torch.testing.assert_close(module(x), reference.linear(x, packed) + module.bias, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(module(x), formats.linear(x, packed) + module.bias, rtol=1e-3, atol=1e-3)
         assert not torch.allclose(module(x), plain, rtol=1e-2)
         full = torch.func.functional_call(module, original, (x,))
     torch.testing.assert_close(full, torch.nn.functional.linear(x, original["weight"], original["bias"]).detach())

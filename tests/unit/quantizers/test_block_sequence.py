@@ -11,7 +11,7 @@ import torch
 from workbench import presets
 from workbench.artifact import save
 from workbench.errors import RecipeError
-from workbench.kernels.formats.bitpack import pack
+from workbench.kernels.packing.bitpack import pack
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
 from workbench.presets.preset import part

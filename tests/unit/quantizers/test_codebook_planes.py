@@ -6,7 +6,7 @@ import torch
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.errors import RecipeError
-from workbench.kernels.formats import reference
+from workbench.kernels import formats
 from workbench.presets.preset import compose, part
 
 
@@ -19,7 +19,7 @@ def test_two_magnitudes_are_a_plane_of_codewords_and_a_plane_of_bits() -> None:
     coder = part("coder", "codebook-planes", length=8, entries=16, indexed=1, assignment="hamming")
     result = quantize(compose(coder), w)
     assert result.relative_error < 1e-6
-    first, second = (reference.decode(child) for child in result.packed.children)
+    first, second = (formats.decode(child) for child in result.packed.children)
     torch.testing.assert_close(first.abs(), torch.ones(96, 160))
     assert torch.equal((first * second) > 0, large)
 

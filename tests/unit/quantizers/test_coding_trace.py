@@ -7,7 +7,7 @@ import torch
 
 from tests.battery.cases import correlated, gaussian, snapshots
 from workbench import presets
-from workbench.kernels.formats import reference
+from workbench.kernels import formats
 from workbench.quantizers import coding_trace as films
 from workbench.quantizers.coding_trace import CELLS, FRAMES, ROWS, Camera, Film
 from workbench.quantizers.pipeline import quantize_layer
@@ -134,4 +134,4 @@ def test_the_stored_result_is_untouched_by_filming() -> None:
     seen, result = snapshots(presets.parse("gptq:bits=3"), w, h)
     blocks = [snapshot.weight for snapshot in seen if snapshot.event == "block"]
     assert blocks[-1] is not None
-    torch.testing.assert_close(reference.decode(result.packed), blocks[-1], rtol=0, atol=0)
+    torch.testing.assert_close(formats.decode(result.packed), blocks[-1], rtol=0, atol=0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.battery.cases import correlated, gaussian, quantize, snapshots
 from workbench import presets, registry
 from workbench.errors import RecipeError
-from workbench.kernels.formats import reference
+from workbench.kernels import formats
 from workbench.presets.preset import compose, part
 from workbench.quantizers.splits.fitting.magnitude_thresholds import SHARES, by_size, quantiles, thresholds
 from workbench.quantizers.splits.fitting.salient_search import salient_columns, second_order_error
@@ -113,7 +113,7 @@ def test_maps_inside_maps_decode_to_the_values_that_were_coded() -> None:
     seen, result = snapshots(compose(*coders, split=split), gaussian(12, 203))
     blocks = [snapshot.weight for snapshot in seen if snapshot.event == "block"]
     assert blocks[-1] is not None
-    assert torch.equal(reference.decode(result.packed), blocks[-1])
+    assert torch.equal(formats.decode(result.packed), blocks[-1])
 
 
 def test_blocks_are_split_as_errors_have_moved_them() -> None:
@@ -121,7 +121,7 @@ def test_blocks_are_split_as_errors_have_moved_them() -> None:
     w, h = gaussian(8, 256), correlated(256)
     split = part("split", "groups", groups=2)
     result = quantize(compose(sign(), sign(), split=split, assignment=part("assignment", "block-feedback")), w, h)
-    from workbench.kernels.formats.reference.composite import owners
+    from workbench.kernels.formats.composite import owners
 
     found, before = owners(result.packed), split.masks(w, None)[1]
     assert torch.equal(found[:, :128] == 1, before[:, :128])

@@ -10,7 +10,7 @@ import workbench as wb
 from workbench.analysis.decisions.online_cost import online_cost
 from workbench.artifact.quantized_copy import twin
 from workbench.errors import ModelError
-from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.models import ModelHandle, open_model
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedLayer, QuantizedModel

@@ -5,7 +5,7 @@ import torch
 
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
-from workbench.kernels.formats import reference
+from workbench.kernels import formats
 from workbench.presets.preset import compose
 from workbench.quantizers.curvature import damped
 
@@ -13,7 +13,7 @@ from workbench.quantizers.curvature import damped
 def test_plain_is_the_truncated_svd() -> None:
     error = gaussian(20, 30)
     u, s, vt = torch.linalg.svd(error, full_matrices=False)
-    found = reference.decode(registry.make("correction", "low-rank", rank=5).fit(error, None))
+    found = formats.decode(registry.make("correction", "low-rank", rank=5).fit(error, None))
     torch.testing.assert_close(found, u[:, :5] * s[:5] @ vt[:5], rtol=1e-2, atol=1e-2)
 
 
@@ -24,7 +24,7 @@ def test_calibrated_gives_the_product_of_eigen_roots() -> None:
     root = vectors * values.sqrt()
     u, s, vt = torch.linalg.svd(error.double() @ root, full_matrices=False)
     expected = (u[:, :4] * s[:4] @ vt[:4]) @ torch.linalg.inv(root)
-    found = reference.decode(registry.make("correction", "low-rank", rank=4).fit(error, h))
+    found = formats.decode(registry.make("correction", "low-rank", rank=4).fit(error, h))
     torch.testing.assert_close(found.double(), expected, rtol=1e-2, atol=1e-2)
 
 

@@ -8,7 +8,7 @@ from tests.battery.cases import correlated, gaussian
 from workbench import presets, registry
 from workbench.calibration import CalibrationStats, LayerStats, Source
 from workbench.errors import ModelError, RecipeError, ShapeError
-from workbench.kernels.formats.packed import stored_bits
+from workbench.kernels.packing.packed import stored_bits
 from workbench.models import ModelHandle
 from workbench.models.layers import Layer, select_layers
 from workbench.presets.preset import compose

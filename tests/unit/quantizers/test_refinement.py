@@ -12,10 +12,10 @@ from workbench import presets
 from workbench.artifact import load, save
 from workbench.artifact.quantized_copy import twin
 from workbench.errors import RecipeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.bitpack import pack
-from workbench.kernels.formats.packed import Packed, ledger
-from workbench.kernels.formats.reference.format import find
+from workbench.kernels import formats
+from workbench.kernels.formats.format import find
+from workbench.kernels.packing.bitpack import pack
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
 from workbench.presets.preset import part
@@ -205,8 +205,8 @@ def test_training_begins_at_what_is_stored(model: ModelHandle, recipe: Recipe) -
     forms, trees = forms_of(model, recipe)
     for name, tree in trees.items():
         for rounded in (True, False):
-            decoded = reference.decode(forms.tree(name, rounded=rounded))
-            torch.testing.assert_close(decoded, reference.decode(tree), rtol=1e-5, atol=1e-6)
+            decoded = formats.decode(forms.tree(name, rounded=rounded))
+            torch.testing.assert_close(decoded, formats.decode(tree), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
@@ -217,7 +217,7 @@ def test_a_step_down_the_gradient_comes_nearer(model: ModelHandle, recipe: Recip
     goal = 1.5 * model.weight(name).float().roll(1, 0)  # not what the codes are the best for already
 
     def loss() -> Tensor:
-        return (reference.decode(forms.tree(name, rounded=False)) - goal).square().sum()
+        return (formats.decode(forms.tree(name, rounded=False)) - goal).square().sum()
 
     before = loss()
     before.backward()
@@ -235,13 +235,13 @@ def test_codes_of_every_form_follow_what_is_trained(model: ModelHandle, recipe: 
     """Where the latent numbers of codes turn round, so do the codes; without a choice they wait for the next one."""
     forms, trees = forms_of(model, recipe)
     name = next(iter(trees))
-    started = reference.decode(forms.tree(name, rounded=True))
+    started = formats.decode(forms.tree(name, rounded=True))
     with torch.no_grad():
         for matrix in (*list(forms.signs.values())[:1], *forms.latent.values()):  # with both factors nothing would turn
             matrix.step.sub_(2 * matrix.value() / matrix.size)
     if name in forms.latent:
-        assert torch.equal(reference.decode(forms.tree(name, rounded=True, choose=False)), started)
-    turned = reference.decode(forms.tree(name, rounded=True))
+        assert torch.equal(formats.decode(forms.tree(name, rounded=True, choose=False)), started)
+    turned = formats.decode(forms.tree(name, rounded=True))
     assert (turned * started).sum() < 0
     assert {k: t.shape for k, t in coded(forms.tree(name, rounded=True)).tensors.items()} == {
         k: t.shape for k, t in coded(trees[name]).tensors.items()
@@ -252,9 +252,9 @@ def test_codes_of_every_form_follow_what_is_trained(model: ModelHandle, recipe: 
 def test_a_latent_keeps_its_codes_and_leans_towards_the_weight(model: ModelHandle, coder: str) -> None:
     _, trees = forms_of(model, RECIPES[coder])
     for name, tree in trees.items():
-        weight, values = model.weight(name).float(), reference.decode(tree)
+        weight, values = model.weight(name).float(), formats.decode(tree)
         start = latent(tree, weight)
-        assert torch.equal(reference.decode(reference.nearest(tree, start)), values)
+        assert torch.equal(formats.decode(formats.nearest(tree, start)), values)
         assert (start - weight).square().sum() < 0.7 * (values - weight).square().sum()
 
 
@@ -275,7 +275,7 @@ def test_loose_signs_are_worth_what_their_flip_costs() -> None:
     tree = Packed("binary-factors", 6, 8, {**shape, **bits, "middle": torch.rand(3, generator=random) + 0.5}, {"rank": 3})
 
     def error(changed: dict[str, Tensor]) -> Tensor:
-        return (target - reference.decode(replace(tree, tensors={**tree.tensors, **changed}))).square().sum()
+        return (target - formats.decode(replace(tree, tensors={**tree.tensors, **changed}))).square().sum()
 
     leans = find(tree).loose(tree, target)
     for name, sign in signs.items():

@@ -6,7 +6,19 @@ from torch import Tensor
 
 from tests.battery.cases import correlated, gaussian
 from workbench.quantizers.coders.fitting.released_planes import residual
-from workbench.quantizers.splits.fitting.released_search import CANDIDATES, DOUBLED, best_limit, interpolated, lost, one_plane_limits, output_limit, salient_columns, sorted_rows, two_plane_limit, two_planes_lose
+from workbench.quantizers.splits.fitting.released_search import (
+    CANDIDATES,
+    DOUBLED,
+    best_limit,
+    interpolated,
+    lost,
+    one_plane_limits,
+    output_limit,
+    salient_columns,
+    sorted_rows,
+    two_plane_limit,
+    two_planes_lose,
+)
 
 
 def scores(rows: int = 6, cols: int = 60) -> tuple[Tensor, Tensor]:

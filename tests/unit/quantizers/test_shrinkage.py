@@ -10,7 +10,16 @@ from workbench.errors import RecipeError
 from workbench.quantizers.contract import finish
 from workbench.quantizers.distance import output_error
 from workbench.quantizers.pipeline import quantize_layer
-from workbench.quantizers.shrinkage import calibration_facts, is_calibrated, is_few, least_tokens, share, shrunk, unseen, warn_of_few
+from workbench.quantizers.shrinkage import (
+    calibration_facts,
+    is_calibrated,
+    is_few,
+    least_tokens,
+    share,
+    shrunk,
+    unseen,
+    warn_of_few,
+)
 from workbench.recipe import Recipe
 
 COLS = 128

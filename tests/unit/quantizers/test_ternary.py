@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets, registry
-from workbench.kernels.formats.reference.ternary import nearest_trits
+from workbench.kernels.formats.ternary import nearest_trits
 from workbench.presets.preset import compose
 from workbench.quantizers.coders.ternary import best_size
 

@@ -5,8 +5,8 @@ import pytest
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets, registry
 from workbench.errors import RecipeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed
 from workbench.presets.preset import compose
 
 
@@ -45,7 +45,7 @@ def test_feedback_lowers_the_output_error() -> None:
 def test_gradients_reach_the_scales() -> None:
     packed = quantize(compose(registry.make("coder", "trellis")), gaussian(16, 40)).packed
     scale = packed.tensors["scale"].float().requires_grad_()
-    reference.decode(Packed(packed.format, 16, 40, {**packed.tensors, "scale": scale}, packed.facts)).square().sum().backward()
+    formats.decode(Packed(packed.format, 16, 40, {**packed.tensors, "scale": scale}, packed.facts)).square().sum().backward()
     assert (scale.grad != 0).all()
 
 

@@ -8,8 +8,8 @@ import torch
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets, registry
 from workbench.errors import ShapeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed
 from workbench.presets.preset import compose
 from workbench.quantizers.coders.fitting import vector_kmeans
 from workbench.quantizers.contract import Coder
@@ -71,7 +71,7 @@ def test_gradients_reach_codewords_and_scales() -> None:
     packed = quantize(compose(registry.make("coder", "vector-codebook", length=4, entries=8)), gaussian(16, 40)).packed
     floats = {name: packed.tensors[name].float().requires_grad_() for name in ("codebook", "scale")}
     trained = Packed(packed.format, 16, 40, {**packed.tensors, **floats}, packed.facts)
-    reference.decode(trained).square().sum().backward()
+    formats.decode(trained).square().sum().backward()
     assert all((tensor.grad != 0).any() for tensor in floats.values())
 
 

@@ -8,8 +8,8 @@ import torch
 
 from workbench.analysis.method.learned_transform import LearnedTransform, learned_transform, loss_table
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.learning.descent import LearningStep
 from workbench.views.method import learned_transform as views
 from workbench.views.theme import DARK

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.kernels.formats.reference.rotation import ANGLES
+from workbench.kernels.formats.rotation import ANGLES
 from workbench.presets.preset import part
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.learning.descent import LearningStep

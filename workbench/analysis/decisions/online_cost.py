@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from workbench import registry
-from workbench.kernels.formats.packed import Packed, ledger
-from workbench.kernels.formats.reference.transforms import Transformed
+from workbench.kernels.formats.transforms import Transformed
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.quantized import QuantizedModel
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from workbench.artifact.quantized_copy import twin
 from workbench.bench.cpu import processor
 from workbench.errors import ModelError
 from workbench.intervals import Interval
-from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul import dispatch
+from workbench.kernels.packing.packed import Packed
 from workbench.models.handle import ModelHandle
 from workbench.models.language_model import LanguageModel
 from workbench.models.opening import open_model

@@ -4,9 +4,9 @@ from torch import Tensor
 
 from workbench import registry
 from workbench.errors import ShapeError
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.rounding import ROUNDED
-from workbench.kernels.formats.reference.transforms import Transformed, below
+from workbench.kernels.formats.rounding import ROUNDED
+from workbench.kernels.formats.transforms import Transformed, below
+from workbench.kernels.packing.packed import Packed
 
 
 def coded(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tensor, str]:

@@ -13,10 +13,11 @@ from torch import Tensor
 from workbench.analysis.method.coded_basis import coded
 from workbench.analysis.method.codewords import Book, books, read_book
 from workbench.errors import WorkbenchError
-from workbench.kernels.formats import bitpack, reference
-from workbench.kernels.formats.packed import Packed, ledger
-from workbench.kernels.formats.reference.codebook import index_width, magnitudes
-from workbench.kernels.formats.reference.format import over_columns
+from workbench.kernels import formats
+from workbench.kernels.formats.codebook import index_width, magnitudes
+from workbench.kernels.formats.format import over_columns
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.kernels.search import codeword_search
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.distance import output_error, relative_error
@@ -113,7 +114,7 @@ def with_words(book: Book, words: Tensor) -> Packed:
 def left_for(packed: Packed, weight: Tensor, book: Book) -> tuple[Tensor, Tensor]:
     """What this codebook has to stand for when all else stays, and the size of its words there: `[vectors, length]` each."""
     node, target, _ = coded(packed, weight)
-    target = target - reference.decode(node) + reference.decode(book.node)
+    target = target - formats.decode(node) + formats.decode(book.node)
     if "mean" in book.node.tensors:
         target = target - over_columns(book.node.tensors["mean"], book.node.facts["span"], book.node.cols)
     short = (0, -book.node.cols % book.length)  # nothing counts past the last column
@@ -175,7 +176,7 @@ def edited(
 ) -> CodeEdit:
     """The layer with another node at `path`, its cost and its errors measured on what is stored then."""
     packed = with_node(layer.packed, [int(place) for place in path.split(".") if place], node)
-    decoded = reference.decode(packed)
+    decoded = formats.decode(packed)
     changed = replace(
         layer,
         packed=packed,

@@ -15,10 +15,11 @@ from torch import Tensor
 from workbench.analysis.method.coded_basis import coded
 from workbench.analysis.method.sign_patterns import BOOKS, entropy, written
 from workbench.errors import WorkbenchError
-from workbench.kernels.formats import bitpack, reference
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference import codebook as formats
-from workbench.kernels.formats.reference.codebook import index_width
+from workbench.kernels import formats
+from workbench.kernels.formats import codebook
+from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
 
 ROWS, COLS = 64, 128  # cells of the picture of positions
@@ -69,7 +70,7 @@ def books(packed: Packed) -> list[Book]:
 def read_book(path: str, node: Packed) -> Book:
     """Index and codewords of one node."""
     binary, entries = node.format == "binary-codebook", node.facts["entries"]
-    words = formats.codewords(node) if binary else node.tensors["codebook"].float()
+    words = codebook.codewords(node) if binary else node.tensors["codebook"].float()
     segments = -(-node.cols // node.facts["length"])
     index = bitpack.unpack(node.tensors["index"], index_width(entries), node.rows * segments)
     return Book(path, node, index.view(node.rows, segments).long(), words, binary)
@@ -83,7 +84,7 @@ def vector_sums(matrix: Tensor, length: int) -> Tensor:
 def vector_errors(packed: Packed, weight: Tensor, book: Book) -> tuple[Tensor, Tensor]:
     """Squared error and energy of every vector of the layer with original `weight [rows, cols]`, `[rows, vectors]` each."""
     node, target, _ = coded(packed, weight)
-    error = (reference.decode(node) - target).square()
+    error = (formats.decode(node) - target).square()
     return vector_sums(error, book.length), vector_sums(target.square(), book.length)
 
 

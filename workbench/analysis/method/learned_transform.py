@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats.packed import Packed, stored_bits
-from workbench.kernels.formats.reference.rotation import Rotated, diagonal, rotations
+from workbench.kernels.formats.rotation import Rotated, diagonal, rotations
+from workbench.kernels.packing.packed import Packed, stored_bits
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from workbench.analysis.method.coded_basis import coded
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack, reference
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.codebook import index_width, signs
+from workbench.kernels import formats
+from workbench.kernels.formats.codebook import index_width, signs
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
 
 LONGEST = 24
@@ -121,7 +122,7 @@ def coded_targets(packed: Packed, weight: Tensor, path: str = "") -> Iterator[tu
     elif inner.format == "sum":
         for number, child in enumerate(inner.children):
             yield from coded_targets(child, target, f"{path}{number}.")
-            target = target - reference.decode(child)
+            target = target - formats.decode(child)
 
 
 def flip_rate(weight: Tensor, node: Packed) -> float:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from workbench.analysis.method.coded_basis import coded
-from workbench.kernels.formats.packed import Packed, stored_bits
-from workbench.kernels.formats.reference.codebook import signs
-from workbench.kernels.formats.reference.composite import owners
-from workbench.kernels.formats.reference.format import codes
+from workbench.kernels.formats.codebook import signs
+from workbench.kernels.formats.composite import owners
+from workbench.kernels.formats.format import codes
+from workbench.kernels.packing.packed import Packed, stored_bits
 
 SALIENT = "salient columns"
 

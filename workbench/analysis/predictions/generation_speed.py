@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.matmul.packed_matrix import resident_bytes
+from workbench.kernels.packing.packed import Packed
 from workbench.models.language_model import LanguageModel
 from workbench.quantizers.contract import finish
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.kernels.formats.reference.rounding import rounded_bits
+from workbench.kernels.formats.rounding import rounded_bits
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.models import architecture
 from workbench.models.anatomy import AnatomyError, anatomy

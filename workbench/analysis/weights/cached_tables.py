@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.analysis.weights.weight_sketch import Histogram, Levels, histogram, layer_levels
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.store import Store, key
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from workbench.analysis.method.coded_basis import is_transformed
 from workbench.analysis.method.weight_groups import group_map
 from workbench.calibration import LayerStats
 from workbench.errors import ShapeError, WorkbenchError
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.splits.fitting.weight_saliency import saliency
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.rounding import ROUNDED
+from workbench.kernels import formats
+from workbench.kernels.formats.rounding import ROUNDED
+from workbench.kernels.packing.packed import Packed
 
 BLOCK = 1 << 18  # weights converted to float at a time: 2 MB in float64
 OUTLIER = 6.0  # standard deviations from the mean; a Gaussian matrix of 10⁸ weights has none
@@ -204,7 +204,7 @@ def layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
     span = node.facts.get("span")
     if span is None or node.cols % span:
         return None
-    decoded = reference.decode(node).reshape(-1, span)
+    decoded = formats.decode(node).reshape(-1, span)
     decoded = decoded[:: -(-len(decoded) // groups)]
     ordered = decoded.sort(1).values
     fresh = torch.cat([torch.ones_like(ordered[:, :1], dtype=torch.bool), ordered.diff(dim=1) > 0], 1)

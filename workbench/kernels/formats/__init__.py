@@ -1,1 +1,41 @@
-"""How quantized matrices are stored, and what they decode to."""
+"""The truth about every stored format, in plain torch: what it decodes to, and its product with an input.
+
+Other backends are checked against this one. Importing the package registers all formats under the kind "format".
+"""
+
+from workbench.kernels.formats import (
+    arranged,
+    codebook,
+    composite,
+    factors,
+    grids,
+    parity,
+    planes,
+    rotation,
+    rounding,
+    ternary,
+    transforms,
+    trellis,
+)
+from workbench.kernels.formats.format import Format, decode, linear, nearest
+from workbench.kernels.formats.product import prepare
+
+__all__ = [
+    "Format",
+    "arranged",
+    "codebook",
+    "composite",
+    "decode",
+    "factors",
+    "grids",
+    "linear",
+    "nearest",
+    "parity",
+    "planes",
+    "prepare",
+    "rotation",
+    "rounding",
+    "ternary",
+    "transforms",
+    "trellis",
+]

@@ -1,7 +1,8 @@
 """The decorator of compiled loops: machine code is kept on disk, separately for each state of the sources.
 
 numba keeps what a function was compiled to until the function's own file changes, and does not see that a function it calls has
-changed in another file. Here loops are spread over files, so the name of the cache folder holds a digest of every folder that has compiled loops.
+changed in another file. Here loops are spread over files, so the name of the cache folder holds a digest of every folder that
+has compiled loops.
 """
 
 import functools

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import KernelError
-from workbench.kernels.formats.packed import Packed
 from workbench.kernels.options import Product, check_columns
+from workbench.kernels.packing.packed import Packed
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack, tritpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.codebook import index_width
-from workbench.kernels.formats.reference.format import find
-from workbench.kernels.formats.reference.transforms import Transformed
+from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.format import find
+from workbench.kernels.formats.transforms import Transformed
+from workbench.kernels.packing import bitpack, tritpack
+from workbench.kernels.packing.packed import Packed
 
 # tensors of each format that hold something for every row, by the dimension that counts rows; bit streams are in `streams`
 DENSE = {

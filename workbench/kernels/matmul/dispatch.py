@@ -11,13 +11,13 @@ from torch import Tensor
 
 from workbench import registry
 from workbench.errors import KernelError
+from workbench.kernels import formats
 from workbench.kernels.forced_backend import VARIABLE, forced
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.rounding import rounded_bits
+from workbench.kernels.formats.rounding import rounded_bits
 from workbench.kernels.matmul.cuda import backend as cuda
 from workbench.kernels.matmul.numba import backend as numba
 from workbench.kernels.options import Mode, Product
+from workbench.kernels.packing.packed import Packed
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ BACKENDS = (
         "reference",
         "plain torch: decodes the matrix and multiplies; runs every format on every device",
         runs_everything,
-        reference.prepare,
+        formats.prepare,
     ),
 )
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from workbench.errors import ShapeError
 from workbench.kernels.forced_backend import forced
-from workbench.kernels.formats.packed import Packed
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
-from workbench.kernels.options import Cache, Mode, Precision, Product
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
+from workbench.kernels.options import Cache, Mode, Precision, Product
+from workbench.kernels.packing.packed import Packed
 
 MANY_TOKENS = 256  # of a prompt: backends may multiply with so many inputs in another way than with one
 

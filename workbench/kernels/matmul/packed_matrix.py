@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import decode
+from workbench.kernels.formats.format import decode
+from workbench.kernels.packing.packed import Packed
 
 
 class PackedMatrix(nn.Module):

@@ -9,11 +9,11 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import decode
+from workbench.kernels.formats.format import decode
 from workbench.kernels.matmul.decoded_rows import take_rows
-from workbench.kernels.options import Cache
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
+from workbench.kernels.options import Cache
+from workbench.kernels.packing.packed import Packed
 
 
 class PackedModule(PackedMatrix):

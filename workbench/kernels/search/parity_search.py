@@ -5,7 +5,7 @@ from torch import Tensor
 
 from workbench.interrupts import deferred
 from workbench.kernels.forced_backend import searcher
-from workbench.kernels.formats.parity_code import MEMORY, ParityCode
+from workbench.kernels.packing.parity_code import MEMORY, ParityCode
 
 WORTH_COMPILING = 1 << 12  # steps through a state from which on a compiled call pays; there is one for every column
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from workbench.interrupts import deferred
 from workbench.kernels.forced_backend import forced
-from workbench.kernels.formats import trellis_code
+from workbench.kernels.packing import trellis_code
 
 SETTLED = 6  # steps on each side of a ring's seam that choose its bits, in lengths of a state
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Activations
 from workbench.registry import register
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.rounding import ROUNDED
+from workbench.kernels.formats.rounding import ROUNDED
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Activations
 from workbench.recipe import setting
 from workbench.registry import register

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import admm_factors, sign_planes
 from workbench.quantizers.coders.fitting.admm_factors import Target
 from workbench.quantizers.contract import Coder, Fit, Params, finish

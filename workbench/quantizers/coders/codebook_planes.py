@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
 from workbench.quantizers.coders.binary_codebook import BinaryCodebook
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans

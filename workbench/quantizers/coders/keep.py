@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.parity_code import ParityCode
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.parity_code import ParityCode
 from workbench.kernels.search import parity_search
 from workbench.quantizers.coders.fitting import sign_planes
 from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import released_planes, sign_planes
 from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params

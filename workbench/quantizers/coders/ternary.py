@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import tritpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.ternary import nearest_trits
+from workbench.kernels.formats.ternary import nearest_trits
+from workbench.kernels.packing import tritpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import plane_starts, sign_planes
 from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Coder, Fit, Params

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats import bitpack, trellis_code
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack, trellis_code
+from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import viterbi
 from workbench.quantizers.coders.fitting import sign_planes
 from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.column_groups import beside, group_setting, group_span
 from workbench.quantizers.coders.fitting.grid_search import GridSearch, RealGridSearch
 from workbench.quantizers.contract import Coder, Fit, Params

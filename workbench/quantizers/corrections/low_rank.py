@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Correction
 from workbench.quantizers.curvature import lower_factor
 from workbench.quantizers.storage_rounding import fp16

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Correction
 from workbench.registry import register
 

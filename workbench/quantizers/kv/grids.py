@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.column_groups import group_span
 from workbench.quantizers.coders.sign import Sign
 from workbench.quantizers.coders.uniform import Uniform

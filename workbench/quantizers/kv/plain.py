@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.kv.grids import WHOLE, by_columns, by_rows, whole
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.recipe import setting

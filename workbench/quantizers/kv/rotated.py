@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.transforms import hadamard
+from workbench.kernels.formats.transforms import hadamard
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.column_groups import group_span
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.quantizers.storage_rounding import fp16

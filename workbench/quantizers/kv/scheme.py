@@ -7,7 +7,7 @@ from torch import Tensor
 
 from workbench import registry
 from workbench.errors import RecipeError
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.recipe import Part
 
 

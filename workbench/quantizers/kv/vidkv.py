@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.arranged import fourier
+from workbench.kernels.formats.arranged import fourier
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.ternary import Ternary
 from workbench.quantizers.kv.grids import by_columns, by_rows, chosen, coded, split_rows, transposed
 from workbench.quantizers.kv.scheme import Scheme

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.kv.grids import by_columns, by_rows, chosen, split_rows
 from workbench.quantizers.kv.plain import BITS
 from workbench.quantizers.kv.scheme import Scheme

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.formats.reference.rotation import ANGLES, cayley, factor_pair, rotate
-from workbench.kernels.formats.reference.transforms import hadamard, hadamard_inverse
+from workbench.kernels.formats.rotation import ANGLES, cayley, factor_pair, rotate
+from workbench.kernels.formats.transforms import hadamard, hadamard_inverse
 from workbench.quantizers.contract import Params
 
 LARGEST_GAIN = 5 * 0.6931471805599453  # |log λ| at most log 32

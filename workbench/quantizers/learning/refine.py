@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import QuantizerPart
 from workbench.quantizers.learning.block import HELD_OUT, BlockLoss, draw_batches
 from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
@@ -60,7 +60,7 @@ def refine_block(
     batches = draw_batches([hidden.shape[1] for hidden in block.loss.hidden], training, tokens, schedule.steps, seed)
 
     def weights(rounded: bool, choose: bool = True) -> dict[str, Tensor]:
-        decoded = {layer: reference.decode(forms.tree(layer, rounded=rounded, choose=choose)) for layer in block.trees}
+        decoded = {layer: formats.decode(forms.tree(layer, rounded=rounded, choose=choose)) for layer in block.trees}
         found = {block.names[layer]: block.orient[layer](w) for layer, w in decoded.items()}
         return found | {name: v.rounded().float() if rounded else v.value() for name, v in vectors.items()}
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.formats import bitpack, reference
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import find
-from workbench.kernels.formats.reference.rotation import ANGLES
-from workbench.kernels.formats.reference.transforms import Transformed, below
+from workbench.kernels import formats
+from workbench.kernels.formats.format import find
+from workbench.kernels.formats.rotation import ANGLES
+from workbench.kernels.formats.transforms import Transformed, below
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 
 HALVINGS = 4
 PACE = 0.4  # of loose signs: at the pace of other numbers too many flip at once
@@ -79,7 +80,7 @@ class StoredForms:
         if choose or layer not in self.chosen:
             with torch.no_grad():
                 inner = coded(self.fill(layer, self.trees[layer], "", rounded=True))
-                self.chosen[layer] = reference.nearest(inner, target)
+                self.chosen[layer] = formats.nearest(inner, target)
         tree = with_codes(tree, self.chosen[layer])
         return tree if rounded else with_gradient(tree, target)
 
@@ -148,12 +149,12 @@ def latent(tree: Packed, weight: Tensor) -> Tensor:
     row, or of the columns that a code runs down, the row or column is what they stand for.
     """
     tree, weight, _ = below(tree, weight)
-    values = reference.decode(tree)
+    values = formats.decode(tree)
     for _ in range(HALVINGS):
-        moved = reference.decode(reference.nearest(tree, weight)) != values
+        moved = formats.decode(formats.nearest(tree, weight)) != values
         weight = torch.where(moved, (weight + values) / 2, weight)
     for along in (1, 0):
-        moved = (reference.decode(reference.nearest(tree, weight)) != values).any(along, keepdim=True)
+        moved = (formats.decode(formats.nearest(tree, weight)) != values).any(along, keepdim=True)
         weight = torch.where(moved, values, weight)
     return weight
 

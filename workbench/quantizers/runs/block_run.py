@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration import Collector, sums_dtype
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.rounding import rounded_bits
+from workbench.kernels.formats.rounding import rounded_bits
 from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.kernels.packing.packed import Packed
 from workbench.models.block_pass import Call
 from workbench.quantizers.curvature import damped
 from workbench.quantizers.shrinkage import shrunk

@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench import store as stores
 from workbench.artifact.layout import tensor_key, tree_from_dict, tree_to_dict
-from workbench.kernels.formats.packed import ledger
+from workbench.kernels.packing.packed import ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Params
 from workbench.quantizers.runs.block_refinement import RefinedBlock

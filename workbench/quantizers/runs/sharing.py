@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Coder, Params, Transform
 from workbench.quantizers.pipeline import check_inputs, usable_moment

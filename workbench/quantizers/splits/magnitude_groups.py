@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats import bitpack, n_of_m
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.codebook import index_width
+from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.packing import bitpack, n_of_m
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import BlockSplit, Params
 from workbench.quantizers.curvature import inverse_factor
 from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES, by_size, thresholds

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.released_planes import alternate
 from workbench.quantizers.contract import BlockSplit, Params
 from workbench.quantizers.curvature import inverse_factor

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
 from workbench.quantizers.contract import Split
 from workbench.recipe import setting

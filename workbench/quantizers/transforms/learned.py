@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.rotation import Rotated
+from workbench.kernels.formats.rotation import Rotated
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.sign_planes import alternate, greedy, nearest_signs, values
 from workbench.quantizers.contract import Params, Rounding, Transform, finish
 from workbench.quantizers.learning.basis import Basis, Factors

@@ -9,8 +9,8 @@ from workbench.analysis.decisions.squeeze import Squeezed
 from workbench.intervals import written
 from workbench.quantized import percent
 from workbench.views import theme as themes
-from workbench.views.predictions import rate_distortion
 from workbench.views.figure import Figure
+from workbench.views.predictions import rate_distortion
 from workbench.views.theme import Theme
 
 

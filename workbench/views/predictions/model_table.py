@@ -3,8 +3,8 @@
 import pandas as pd
 
 from workbench.views import theme as themes
-from workbench.views.predictions import rate_distortion
 from workbench.views.figure import Figure
+from workbench.views.predictions import rate_distortion
 from workbench.views.theme import Theme
 
 CLOSEST, READS = "Which model is the closest for its bits?", "Which model reads best for its bits?"

@@ -7,9 +7,8 @@ import pandas as pd
 from torch import Tensor
 
 from workbench.views import theme as themes
-from workbench.views.predictions import rate_distortion
 from workbench.views.figure import Figure, escape_labels
-from workbench.views.predictions import layer_errors
+from workbench.views.predictions import layer_errors, rate_distortion
 from workbench.views.theme import Theme
 
 QUANTILES = np.linspace(0, 1, 21)

@@ -29,8 +29,8 @@ from workbench.widgets.base.background_figure import Study
 from workbench.widgets.base.component import Component, FigureFrame, Live, chosen, data_table, theme
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.notices import Notices
+from workbench.widgets.base.responsive import responsive_column
 from workbench.widgets.predictions.generation import TextComparison
-from workbench.widgets.shell.explorer import folded
 
 TOKENS = 4096  # of the evaluation text, unless the visitor wants more
 NOTHING = (
@@ -96,8 +96,8 @@ class ModelComparison(Component):
         head = pn.pane.HTML(f"<h1 style='font-size:1.35rem;margin:0'>workbench · {html.escape(self.session.model.source)}</h1>")
         self.opening = Study(self.place, self.notices, threaded=self.threaded)
         below = pn.Column(self.which, self.opening, **wide)
-        self.below = folded(below, "strip")
-        columns = pn.FlexBox(folded(pn.Column(*parts, **wide), "strip"), self.below, gap="12px", **wide)
+        self.below = responsive_column(below, "strip")
+        columns = pn.FlexBox(responsive_column(pn.Column(*parts, **wide), "strip"), self.below, gap="12px", **wide)
         self.reading = Study(columns, self.notices, threaded=self.threaded)
         return pn.Column(head, self.reading, **wide)
 

@@ -11,18 +11,14 @@ from workbench.models import ModelHandle, open_model
 from workbench.recipe import Recipe
 from workbench.session import Session, SharedModel
 from workbench.views.weights.layer_map import title
-from workbench.widgets.base.component import Component, Live, theme
+from workbench.widgets.base.component import Component, Live
 from workbench.widgets.base.presentation import present
+from workbench.widgets.base.responsive import responsive_column
 from workbench.widgets.panel_patches.offline_resources import notebook
 from workbench.widgets.shell.bench import Bench
 from workbench.widgets.shell.layer_browser import LayerBrowser
 from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds, Tabs
 from workbench.widgets.shell.toolbar import Toolbar
-
-# how wide the columns of the page are; on a narrow page the layers lie above the figures and the bench below them
-WIDTHS = {"layers": ("1 1 270px", "250px"), "centre": ("4 1 520px", "320px"), "bench": ("1 1 270px", "250px")}
-WIDTHS |= {"strip": ("1 1 100%", "250px")}
-NARROW = "1000px"
 
 
 class Explorer(Component):
@@ -69,10 +65,10 @@ class Explorer(Component):
         self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
         self.tabs = Tabs(self, self._kinds, self._front)
-        self.left, self.right = folded(self.layers, "layers"), folded(self.bench, "bench")
-        centre = folded(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
+        self.left, self.right = responsive_column(self.layers, "layers"), responsive_column(self.bench, "bench")
+        centre = responsive_column(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")
-        above = [folded(strip, "strip") for strip in self.strips]
+        above = [responsive_column(strip, "strip") for strip in self.strips]
         columns = pn.FlexBox(*above, self.left, centre, self.right, gap="12px", sizing_mode="stretch_width")
         return pn.Column(self.toolbar, columns, sizing_mode="stretch_width")
 
@@ -95,15 +91,6 @@ class Explorer(Component):
             f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {escape(self.session.layer)}</small></h1>"
             f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
         )
-
-
-def folded(part: Any, name: str) -> pn.Column:
-    """A column of the page that grows, and folds on a narrow page."""
-    colours, (flex, least) = theme(), WIDTHS[name]
-    look = f"background:{colours.surface};border:1px solid {colours.border};border-radius:10px;padding:8px"
-    wide = f":host{{flex:{flex};min-width:{least};{look}}}"
-    narrow = f"@media (max-width:{NARROW}){{:host{{flex:1 1 100%;min-width:0}}}}"
-    return pn.Column(part, stylesheets=[wide + narrow])
 
 
 def session_on(model: ModelHandle | SharedModel | Session | str) -> Session:

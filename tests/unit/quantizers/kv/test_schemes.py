@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed, ledger, stored_bits
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed, ledger, stored_bits
 from workbench.quantizers.kv import Scheme, names, parse, scheme
 from workbench.quantizers.kv.rotated import normal_levels
 
@@ -22,11 +22,11 @@ def drawn(seed: int = 0) -> Tensor:
 
 
 def error(x: Tensor, packed: Packed) -> float:
-    return ((reference.decode(packed) - x).square().sum() / x.square().sum()).item()
+    return ((formats.decode(packed) - x).square().sum() / x.square().sum()).item()
 
 
 def stored_columns(packed: Packed, own: Tensor) -> Packed:
-    return Packed("dense", packed.rows, int(own.sum()), {"weight": reference.decode(packed)[:, own]})
+    return Packed("dense", packed.rows, int(own.sum()), {"weight": formats.decode(packed)[:, own]})
 
 
 def bits(packed: Packed) -> float:
@@ -37,7 +37,7 @@ def bits(packed: Packed) -> float:
 def test_what_is_stored_decodes_to_a_block(spelled: str) -> None:
     keys, values, how = drawn(0), drawn(1), parse(spelled)
     for x, packed in zip((keys, values), how.pack(keys, values, torch.rand(TOKENS)), strict=True):
-        assert reference.decode(packed).shape == x.shape
+        assert formats.decode(packed).shape == x.shape
         assert error(x, packed) < 0.45
         assert sum(stored_bits(t) for _, node in packed.walk() for t in node.tensors.values()) == ledger(packed, 0.0).total_bits
 
@@ -47,7 +47,7 @@ def test_what_is_stored_decodes_to_a_block(spelled: str) -> None:
 def test_blocks_without_variety(spelled: str, fill: float) -> None:
     x = torch.full((TOKENS, CHANNELS), fill)
     for packed in parse(spelled).pack(x, x, torch.zeros(TOKENS)):
-        decoded = reference.decode(packed)
+        decoded = formats.decode(packed)
         assert decoded.isfinite().all()
         if not spelled.startswith("rotated"):  # which spreads a constant
             assert (decoded - x).abs().max() <= 0.02 * abs(fill) + 1e-3
@@ -57,7 +57,7 @@ def test_blocks_without_variety(spelled: str, fill: float) -> None:
 def test_one_token_is_a_block_too(spelled: str) -> None:
     x = drawn()[:1]
     for packed in parse(spelled).pack(x, x, torch.zeros(1)):
-        assert reference.decode(packed).shape == x.shape
+        assert formats.decode(packed).shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_stored_bits_are_the_codes_and_what_they_need(spelled: str, key_bits: fl
 def test_salient_tokens_are_stored_finer() -> None:
     x, saliency = drawn(), torch.arange(TOKENS).float()
     for packed in scheme("zipcache", bits=2, salient=6, share=0.25).pack(x, x, saliency):
-        lost = (reference.decode(packed) - x).square().mean(1)
+        lost = (formats.decode(packed) - x).square().mean(1)
         assert lost[-16:].max() < lost[:-16].min() / 10
 
 
@@ -91,7 +91,7 @@ def test_wide_channels_of_keys_are_stored_finer() -> None:
     x[:, :8] *= 20
     keys, _ = scheme("vidkv", share=8 / CHANNELS).pack(x, x, torch.zeros(TOKENS))
     assert keys.children[0].format == "rows"
-    lost = (reference.decode(keys) - x).square().sum(0) / x.square().sum(0)
+    lost = (formats.decode(keys) - x).square().sum(0) / x.square().sum(0)
     assert lost[:8].mean() < 0.3 < 0.36 < lost[8:].mean() + 0.1
 
 

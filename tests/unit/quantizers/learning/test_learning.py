@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from workbench import presets
-from workbench.kernels.formats import reference
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels import formats
+from workbench.kernels.packing.packed import Packed
 from workbench.models import open_model
 from workbench.models.blocks import BlockRow
 from workbench.quantizers.contract import Params, finish
@@ -89,7 +89,7 @@ def test_what_is_trained_is_what_is_stored(rotation: str, gain: bool, start: str
     state = basis.state()
     torch.testing.assert_close(part.forward(w, state), basis(w), rtol=1e-4, atol=1e-4)
     packed = part.pack(Packed("dense", 5, 24, {"weight": part.forward(w, state)}), state)
-    torch.testing.assert_close(reference.decode(packed), w, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(formats.decode(packed), w, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(basis.undo(basis(w)), w, rtol=1e-4, atol=1e-4)
 
 
@@ -106,7 +106,7 @@ def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> N
 
     def stored(state: Params) -> torch.Tensor:
         inner = part.forward(w, state)
-        return reference.decode(part.pack(Packed("dense", 512, 48, {"weight": Binarized()(inner)}), state))
+        return formats.decode(part.pack(Packed("dense", 512, 48, {"weight": Binarized()(inner)}), state))
 
     looks = [step.held_out for step in seen if step.held_out is not None]
     best, start = lost(stored(state)), lost(stored(Basis(48, part.factors).state()))

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 
 import torch
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.declared import check_tree
+from workbench.kernels.formats.declared import check_tree
 from workbench.kernels.matmul.composed import Shaped
 from workbench.kernels.options import Mode, Product
+from workbench.kernels.packing.packed import Packed
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
 CODED = ("planes", "ternary", "uniform", "binary-codebook", "parity-signs")

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference import codebook, parity, ternary
-from workbench.kernels.formats.reference.format import codes
+from workbench.kernels.formats import codebook, parity, ternary
+from workbench.kernels.formats.format import codes
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 
 BYTE = 8  # signs of a byte
 TOGETHER = 8  # segments of a group are filled up to a multiple of this where a group is the whole row

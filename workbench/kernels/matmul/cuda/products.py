@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import find
-from workbench.kernels.formats.reference.transforms import Transformed
+from workbench.kernels.formats.format import find
+from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.matmul.composed import After, of_parts
 from workbench.kernels.matmul.cuda import layout
 from workbench.kernels.matmul.cuda.layout import Resident
 from workbench.kernels.options import Mode, Product
+from workbench.kernels.packing.packed import Packed
 
 FEW_INPUTS = 4  # looked up one by one; more are multiplied together, as decoding is then shared
 ROWS, TILE_ROWS, TILE_INPUTS, TILE_COLS = 512, 64, 64, 64

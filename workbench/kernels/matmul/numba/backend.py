@@ -1,16 +1,16 @@
 """Backend `numba`: products straight from packed codes on the CPU, compiled for it at first use and kept on disk.
 
-Signs select sums of neighbouring inputs from small tables (`lut/tables.py`, `lut/sign_matmul.py`). Every format whose values are sums of signs
-runs this way: sign planes, binary codes, binary codebooks, and what a mask makes of them. Words of real numbers are decoded, once
-to fp16 or some rows at a time (`dense/fp16_matmul.py`, `dense/codebook_matmul.py`).
+Signs select sums of neighbouring inputs from small tables (`lut/tables.py`, `lut/sign_matmul.py`). Every format whose values are
+sums of signs runs this way: sign planes, binary codes, binary codebooks, and what a mask makes of them. Codewords of real numbers
+are decoded, once to fp16 or some rows at a time (`dense/fp16_matmul.py`, `dense/codebook_matmul.py`).
 """
 
 from workbench.interrupts import deferred
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.declared import check_tree
+from workbench.kernels.formats.declared import check_tree
 from workbench.kernels.matmul.composed import Shaped
 from workbench.kernels.matmul.numba.supported import refuses
 from workbench.kernels.options import Mode, Product
+from workbench.kernels.packing.packed import Packed
 
 __all__ = ["prepare", "refuses"]
 

@@ -4,7 +4,19 @@ import numpy as np
 from numba import prange
 
 from workbench.kernels.jit.cached_njit import compiled
-from workbench.kernels.jit.simd import add_bytes, add_floats, fill, load, load_floats, multiply, multiply_add, no_bytes, prefetch, store, store_floats
+from workbench.kernels.jit.simd import (
+    add_bytes,
+    add_floats,
+    fill,
+    load,
+    load_floats,
+    multiply,
+    multiply_add,
+    no_bytes,
+    prefetch,
+    store,
+    store_floats,
+)
 
 AHEAD = 4096
 STREAM = 256  # bytes read in one turn of the loop

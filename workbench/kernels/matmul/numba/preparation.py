@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.composite import owners
-from workbench.kernels.formats.reference.format import decode, find
-from workbench.kernels.formats.reference.transforms import Transformed
+from workbench.kernels.formats.composite import owners
+from workbench.kernels.formats.format import decode, find
+from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.matmul.composed import After, Sum, of_parts
 from workbench.kernels.matmul.numba import transforms
 from workbench.kernels.matmul.numba.dense import codebook_matmul, sparse_rows
@@ -22,6 +21,7 @@ from workbench.kernels.matmul.numba.lut.sign_products import Codewords, Signs
 from workbench.kernels.matmul.numba.lut.stripe_layout import Stripes
 from workbench.kernels.matmul.numba.supported import WORDS
 from workbench.kernels.options import Mode, Product
+from workbench.kernels.packing.packed import Packed
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which stored formats run on the CPU's compiled loops, and why any other does not."""
 
-from workbench.kernels.formats.packed import Packed
+from workbench.kernels.packing.packed import Packed
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
 CODED = ("planes", "uniform", "ternary", "binary-codebook", "parity-signs")

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference import rotation, rounding, transforms
+from workbench.kernels.formats import rotation, rounding, transforms
 from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.packing.packed import Packed
 
 
 @dataclass(frozen=True)

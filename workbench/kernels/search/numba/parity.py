@@ -5,8 +5,8 @@ import functools
 import numpy as np
 from numba import njit, prange
 
-from workbench.kernels.formats.parity_code import MEMORY, ParityCode
 from workbench.kernels.jit.threads import threads
+from workbench.kernels.packing.parity_code import MEMORY, ParityCode
 
 
 @njit(cache=True, nogil=True)

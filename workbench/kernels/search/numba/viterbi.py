@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit, prange
 
-from workbench.kernels.formats.trellis_code import NEVER
 from workbench.kernels.jit.threads import threads
+from workbench.kernels.packing.trellis_code import NEVER
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -11,15 +11,15 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack, trellis_code
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.codebook import index_width
+from workbench.kernels.formats.codebook import index_width
 from workbench.kernels.jit.cached_njit import compiled
 from workbench.kernels.jit.simd import load, load_long, store
 from workbench.kernels.jit.threads import threads, worth_threads
 from workbench.kernels.matmul.numba.dense import fp16_matmul
 from workbench.kernels.matmul.numba.dense.fp16_matmul import MANY_INPUTS, ROWS, spread
 from workbench.kernels.matmul.numba.supported import LONGEST
+from workbench.kernels.packing import bitpack, trellis_code
+from workbench.kernels.packing.packed import Packed
 
 JOINED = 10  # bits of the index of a word that is made of several
 COPIED = LONGEST  # numbers that one copy moves, whatever the length of a word; the next word overwrites what is too much

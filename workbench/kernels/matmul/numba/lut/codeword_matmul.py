@@ -1,8 +1,8 @@
 """Products with a binary codebook that keep only indices: the codewords of 64 rows are looked up anew at each call.
 
-Indices are packed to the bit. Those of one vector of columns and 64 rows (in the order of `sign_matmul.py`) lie together: of each index
-first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `vectors.field`. `words[k]` has bit j set where sign j
-of codeword k is +1.
+Indices are packed to the bit. Those of one vector of columns and 64 rows (in the order of `sign_matmul.py`) lie together: of each
+index first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `simd.field`. `words[k]` has bit j set where
+sign j of codeword k is +1.
 """
 
 from typing import Any
@@ -12,7 +12,21 @@ from numba import prange
 
 from workbench.kernels.jit.borrowed_arrays import borrowed
 from workbench.kernels.jit.cached_njit import compiled
-from workbench.kernels.jit.simd import chosen, drop, field_1, field_2, field_4, field_8, load_codes, merge, no_codes, prefetch, store_codes, store_low_bytes, store_pairs
+from workbench.kernels.jit.simd import (
+    chosen,
+    drop,
+    field_1,
+    field_2,
+    field_4,
+    field_8,
+    load_codes,
+    merge,
+    no_codes,
+    prefetch,
+    store_codes,
+    store_low_bytes,
+    store_pairs,
+)
 from workbench.kernels.matmul.numba.lut import tables
 from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE, Matrix, stripes
 from workbench.kernels.matmul.numba.lut.tables import Tables
@@ -70,7 +84,7 @@ def store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs
 def decode(
     stream: np.ndarray, at: int, width: int, vectors: int, words: np.ndarray, length: int, abreast: int, signs_: np.ndarray
 ) -> None:
-    """The signs of a stripe, in the order of `sign_matmul.py`, from the indices of so many vectors of columns that begin at `at`."""
+    """The signs of a stripe, ordered as in `sign_matmul.py`, from indices of so many vectors of columns that begin at `at`."""
     room = np.empty(STRIPE * (TOGETHER + 1), np.uint16)
     signs, found, columns = borrowed(signs_), borrowed(room[STRIPE:]), borrowed(room[:STRIPE])
     halves = -(-len(signs) // (2 * STRIPE))

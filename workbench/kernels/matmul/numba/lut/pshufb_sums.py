@@ -9,7 +9,23 @@ from typing import Any
 import numpy as np
 
 from workbench.kernels.jit.cached_njit import compiled
-from workbench.kernels.jit.simd import add_bytes, add_words, broadcast, fill, high_nibbles, load, look_up, low_nibbles, multiply_add, no_bytes, odd_bytes, prefetch, store_floats, without_odd, words_to_floats
+from workbench.kernels.jit.simd import (
+    add_bytes,
+    add_words,
+    broadcast,
+    fill,
+    high_nibbles,
+    load,
+    look_up,
+    low_nibbles,
+    multiply_add,
+    no_bytes,
+    odd_bytes,
+    prefetch,
+    store_floats,
+    without_odd,
+    words_to_floats,
+)
 
 STEP = 64  # bytes: one of each row
 TABLES = 32  # bytes: two tables, for half a byte of signs each

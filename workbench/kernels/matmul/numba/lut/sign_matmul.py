@@ -1,9 +1,10 @@
 """Products with sign planes, straight from the stored signs: the sums of `tables.py` looked up for 64 rows at a time.
 
 Rows come in stripes of 64, and the signs of a stripe are one forward stream, `[chunk][plane][step][64]`. Where groups are whole
-words of 32 columns and the processor can, four steps lie `abreast` and are summed by `vnni_sums.py`; elsewhere one, by `pshufb_sums.py`.
-As in T-MAC (arXiv 2407.00088) and bitnet.cpp, inputs become tables of bytes that weights select from; entries of 15 bits as the
-default, outliers with a scale of their own, the order of the stream and dot products of what was looked up are ours.
+words of 32 columns and the processor can, four steps lie `abreast` and are summed by `vnni_sums.py`; elsewhere one, by
+`pshufb_sums.py`. As in T-MAC (arXiv 2407.00088) and bitnet.cpp, inputs become tables of bytes that weights select from; entries
+of 15 bits as the default, outliers with a scale of their own, the order of the stream and dot products of what was looked up are
+ours.
 
 A `set` is `joined` planes that share a scale: the planes of a binary code, the highest first, are added up by doubling.
 """
@@ -15,7 +16,17 @@ from numba import prange
 
 from workbench.kernels.jit.borrowed_arrays import borrowed
 from workbench.kernels.jit.cached_njit import compiled
-from workbench.kernels.jit.simd import DOTS, add_floats, fill, load_floats, load_halves, load_small, multiply, multiply_add, store_floats
+from workbench.kernels.jit.simd import (
+    DOTS,
+    add_floats,
+    fill,
+    load_floats,
+    load_halves,
+    load_small,
+    multiply,
+    multiply_add,
+    store_floats,
+)
 from workbench.kernels.matmul.numba.lut import pshufb_sums, tables, vnni_sums
 from workbench.kernels.matmul.numba.lut.table_entries import OFFSET
 from workbench.kernels.matmul.numba.lut.tables import TWO, Tables

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference import codebook, parity, ternary
-from workbench.kernels.formats.reference.format import codes
+from workbench.kernels.formats import codebook, parity, ternary
+from workbench.kernels.formats.format import codes
 from workbench.kernels.jit.simd import DOTS
 from workbench.kernels.matmul.numba.lut import vnni_sums
 from workbench.kernels.matmul.numba.supported import STEP
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
 
 STRIPE = 64  # rows of a stripe
 CHUNK = 512  # steps that share the scale of their tables, at most
@@ -28,8 +28,7 @@ STEP_SUM = 510  # the most that a step adds to it; the highest of n joined plane
 
 @dataclass(frozen=True)
 class Indices:
-    """What stands for the signs of a matrix in `codeword_matmul.py`: of each row `vectors` indices of `width` bits, one for `length`
-    columns."""
+    """Stands for the signs of a matrix in `codeword_matmul.py`: `vectors` indices a row, `width` bits for `length` columns."""
 
     stream: np.ndarray
     words: np.ndarray
@@ -244,7 +243,7 @@ def chunk_edges(steps: int, span: int, joined: int, abreast: int) -> np.ndarray:
 
 
 def sign_stream(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarray:
-    """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, in the order of `pshufb_sums.py` or of `vnni_sums.py`."""
+    """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, ordered as in `pshufb_sums.py` or `vnni_sums.py`."""
     planes, rows, steps = signs.shape
     full = np.pad(signs, ((0, 0), (0, -rows % STRIPE), (0, edges[-1] - steps)))
     stripes = full.reshape(planes, -1, STRIPE, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)

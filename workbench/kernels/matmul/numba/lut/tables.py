@@ -1,4 +1,4 @@
-"""The sums of 4 neighbouring inputs under all 16 patterns of signs, as integers of one or two bytes, for `sign_matmul.py` to look up.
+"""The sums of 4 neighbouring inputs under all 16 patterns of signs, as integers of 1 or 2 bytes, looked up by `sign_matmul.py`.
 
 Inputs come in steps of 8, two tables each; steps come in chunks that share one scale. An entry is
 `round(sum / scale) + offset`, and fits:

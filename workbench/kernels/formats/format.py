@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from workbench import registry
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, integer
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, integer
 
 Shape = tuple[int, int]
 

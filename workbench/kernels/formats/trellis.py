@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import Format, group_count, over_columns, span_fact, with_codes
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
-from workbench.kernels.formats.trellis_code import states, values
+from workbench.kernels.formats.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.packing.trellis_code import states, values
 from workbench.kernels.search import viterbi
 from workbench.registry import register
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import Format, codes, group_count, only, over_columns, span_fact, weights_in, with_codes
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.formats.format import Format, codes, group_count, only, over_columns, span_fact, weights_in, with_codes
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
 from workbench.registry import register
 
 MOST = 16  # planes

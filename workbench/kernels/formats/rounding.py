@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.transforms import Transformed
-from workbench.kernels.formats.tensor_spec import FactSpec, integer
+from workbench.kernels.formats.transforms import Transformed
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, integer
 from workbench.registry import register
 
 ROUNDED = "rounded-input"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import Format, Shape, decode, group_count, over_columns, span_fact
-from workbench.kernels.formats.reference.transforms import Transformed
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers
+from workbench.kernels.formats.format import Format, Shape, decode, group_count, over_columns, span_fact
+from workbench.kernels.formats.transforms import Transformed
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers
 from workbench.registry import register
 
 

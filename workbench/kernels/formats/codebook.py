@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import Format, group_count, over_columns, span_fact, with_codes
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.formats.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
 from workbench.kernels.search.codeword_search import nearest_by_magnitude, numbers
 from workbench.registry import register
 

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
+from workbench.kernels.packing import bitpack
 
 
 @functools.lru_cache(maxsize=64)

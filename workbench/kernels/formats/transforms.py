@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.codebook import index_width
-from workbench.kernels.formats.reference.format import Format, decode, find, linear
-from workbench.kernels.formats.tensor_spec import TensorSpec, code_stream, finite_numbers, order_stream
+from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.format import Format, decode, find, linear
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import TensorSpec, code_stream, finite_numbers, order_stream
 from workbench.registry import register
 
 

@@ -5,12 +5,12 @@ from typing import cast
 from torch import Tensor
 from torch.nn.functional import linear as multiply
 
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.declared import check_tree
-from workbench.kernels.formats.reference.format import decode, find, linear
-from workbench.kernels.formats.reference.rounding import before_rounding
-from workbench.kernels.formats.reference.transforms import Transformed
+from workbench.kernels.formats.declared import check_tree
+from workbench.kernels.formats.format import decode, find, linear
+from workbench.kernels.formats.rounding import before_rounding
+from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.options import Mode, check_columns
+from workbench.kernels.packing.packed import Packed
 
 
 class Decoded:

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.transforms import Transformed, hadamard, hadamard_cost, hadamard_inverse
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, flag
+from workbench.kernels.formats.transforms import Transformed, hadamard, hadamard_cost, hadamard_inverse
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, flag
 from workbench.registry import register
 
 ANGLES = ("left", "right")  # tensors that hold upper triangles

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import tritpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import Format, group_count, over_columns, span_fact, weights_in
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, finite_numbers, integer, trit_stream
+from workbench.kernels.formats.format import Format, group_count, over_columns, span_fact, weights_in
+from workbench.kernels.packing import tritpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, finite_numbers, integer, trit_stream
 from workbench.registry import register
 
 MOST = 8  # planes

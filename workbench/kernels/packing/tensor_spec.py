@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack, tritpack
+from workbench.kernels.packing import bitpack, tritpack
 from workbench.nonfinite import not_finite
 
 HALF = (torch.float16,)

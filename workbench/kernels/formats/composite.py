@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats import bitpack, n_of_m
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.codebook import index_width
-from workbench.kernels.formats.reference.format import Format, Shape, codes, decode, linear, nearest, only, span_fact, weights_in
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer, one_of
+from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.format import Format, Shape, codes, decode, linear, nearest, only, span_fact, weights_in
+from workbench.kernels.packing import bitpack, n_of_m
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer, one_of
 from workbench.registry import register
 
 MOST_CHILDREN = 256

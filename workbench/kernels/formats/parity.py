@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats import bitpack
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.parity_code import ParityCode
-from workbench.kernels.formats.reference.codebook import magnitudes, scale_specs
-from workbench.kernels.formats.reference.format import Format, over_columns, span_fact, with_codes
-from workbench.kernels.formats.tensor_spec import FactSpec, TensorSpec, code_stream, integer
+from workbench.kernels.formats.codebook import magnitudes, scale_specs
+from workbench.kernels.formats.format import Format, over_columns, span_fact, with_codes
+from workbench.kernels.packing import bitpack
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.parity_code import ParityCode
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, integer
 from workbench.kernels.search import parity_search
 from workbench.registry import register
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from workbench import registry
 from workbench.errors import ShapeError
-from workbench.kernels.formats.packed import Packed
-from workbench.kernels.formats.reference.format import Shape, find
-from workbench.kernels.formats.tensor_spec import described
+from workbench.kernels.formats.format import Shape, find
+from workbench.kernels.packing.packed import Packed
+from workbench.kernels.packing.tensor_spec import described
 
 LARGEST = 1 << 34  # weights of a matrix; those of today's largest models have 2 to the power of 32
 
