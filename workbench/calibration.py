@@ -94,7 +94,11 @@ class CalibrationStats(Mapping[str, LayerStats]):
     @property
     def sparse(self) -> dict[str, int]:
         """Layers that too few tokens came to (see `is_sparse`), such as experts that are hardly ever chosen, and how many."""
-        return {name: own.tokens for name, own in self.items() if is_sparse(own.tokens, len(own.mean), self.tokens)}
+        return {
+            name: layer_stats.tokens
+            for name, layer_stats in self.items()
+            if is_sparse(layer_stats.tokens, len(layer_stats.mean), self.tokens)
+        }
 
     def facts(self) -> dict[str, Any]:
         """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + ".
@@ -172,23 +176,23 @@ def calibrate(
         )
     if not names:
         raise ModelError("no layers to calibrate; give at least one that is no embedding, or None for all.")
-    place = key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
-    if store is not None and (entry := store.get(place)) is not None:
+    entry_key = key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
+    if store is not None and (entry := store.get(entry_key)) is not None:
         return from_entry(entry)
     cut = list(windows(model, text, tokens, seed))
-    seen = sum(ids.shape[1] for ids in cut)
+    token_count = sum(ids.shape[1] for ids in cut)
 
     def tell(share: float) -> None:
         if on_progress is not None:
-            on_progress(round(share * seen), tokens)
+            on_progress(round(share * token_count), tokens)
 
     measure = measure_by_block if model.streams else measure_by_window
     measured = measure(model, names, cut, tell)
     unreached = {name: model.layer(name).cols for name in names if name not in measured}
-    stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, seen, seed)], unreached)
+    stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, token_count, seed)], unreached)
     if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
-        what = f"{model.source}: {len(names)} layers on {seen:,} tokens of {text.name}"
-        store.put(place, *to_entry(stats), kind="calibration", what=what)
+        what = f"{model.source}: {len(names)} layers on {token_count:,} tokens of {text.name}"
+        store.put(entry_key, *to_entry(stats), kind="calibration", what=what)
     return stats
 
 
@@ -196,12 +200,12 @@ def measure_by_window(
     model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
 ) -> dict[str, LayerStats]:
     """Statistics of all layers at once, window after window through the model in memory."""
-    collector, seen, total = Collector(), 0, sum(ids.shape[1] for ids in cut)
+    collector, token_count, total = Collector(), 0, sum(ids.shape[1] for ids in cut)
     with torch.no_grad(), collector.watching({name: model.module.get_submodule(name) for name in names}):
         for ids in cut:
             model.run(ids)
-            seen += ids.shape[1]
-            on_share(seen / total)
+            token_count += ids.shape[1]
+            on_share(token_count / total)
     return collector.stats(names)
 
 
@@ -209,27 +213,29 @@ def measure_by_block(
     model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
 ) -> dict[str, LayerStats]:
     """The same with one block's weights and sums in memory; finished statistics are kept on disk."""
-    wanted, done = set(names), dict[str, LayerStats]()
-    last = model.head_name if model.head_name in wanted else None
+    missing, done = set(names), dict[str, LayerStats]()
+    last = model.head_name if model.head_name in missing else None
     steps = len(model.block_names) + (last is not None)
     for number, (layers, run) in enumerate(model.run_blocks(cut, last)):
         collector = Collector()
-        with torch.no_grad(), collector.watching({name: module for name, module in layers.items() if name in wanted}):
+        with torch.no_grad(), collector.watching({name: module for name, module in layers.items() if name in missing}):
             for window in range(len(cut)):
                 run(window)
                 on_share((number + (window + 1) / len(cut)) / steps)
-        done |= collector.stats([name for name in layers if name in wanted], spill)
+        done |= collector.stats([name for name in layers if name in missing], spill)
     return {name: done[name] for name in names if name in done}
 
 
 def to_entry(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Statistics as tensors and facts for a store; what layers share is written once."""
-    shared = list({id(own): own for own in stats.values()}.values())
-    number = {id(own): index for index, own in enumerate(shared)}
-    tensors = {f"{i}.{part}": getattr(own, part) for i, own in enumerate(shared) for part in ("moment", "mean", "absmax")}
+    shared = list({id(layer_stats): layer_stats for layer_stats in stats.values()}.values())
+    number = {id(layer_stats): index for index, layer_stats in enumerate(shared)}
+    tensors = {
+        f"{i}.{part}": getattr(layer_stats, part) for i, layer_stats in enumerate(shared) for part in ("moment", "mean", "absmax")
+    }
     facts = {
-        "layers": {name: number[id(own)] for name, own in stats.items()},
-        "tokens": [own.tokens for own in shared],
+        "layers": {name: number[id(layer_stats)] for name, layer_stats in stats.items()},
+        "tokens": [layer_stats.tokens for layer_stats in shared],
         "sources": [asdict(source) for source in stats.sources],
         "unreached": stats.unreached,
     }
@@ -303,12 +309,12 @@ class Sums:
 
     def part_with(self, name: str) -> "Sums":
         """Sums of its own for a member that no longer reads what the group reads: over the calls that they had in common."""
-        own = Sums(len(self.total))
-        own.calls = self.members.pop(name)
-        own.moment, own.total, own.absmax, own.tokens = self.moment.clone(), self.total.clone(), self.absmax, self.tokens
-        own.newest = self.newest if own.calls == self.calls else None
-        own.settle()
-        return own
+        part = Sums(len(self.total))
+        part.calls = self.members.pop(name)
+        part.moment, part.total, part.absmax, part.tokens = self.moment.clone(), self.total.clone(), self.absmax, self.tokens
+        part.newest = self.newest if part.calls == self.calls else None
+        part.settle()
+        return part
 
     def stats(self) -> LayerStats:
         """The sums as means; the moment exactly symmetric. Some rows at a time: the sums take twice the memory of their means."""

@@ -70,49 +70,49 @@ def positive_interval(sums: np.ndarray, column: int = 0, over: int = -1) -> Inte
     """The same of what is never negative, such as a KL, on a logarithmic scale; (0, 0) where all of it is 0."""
     if (sums[:, column] == 0).all():
         return (0.0, 0.0) if len(sums) > 1 else None
-    found = interval(sums, lambda total: np.log(total[..., column] / total[..., over]))
-    if found is not None:
-        return exponential(found)
+    limits = interval(sums, lambda total: np.log(total[..., column] / total[..., over]))
+    if limits is not None:
+        return exponential(limits)
     plain = interval(sums, lambda total: total[..., column] / total[..., over])  # some units have none of it
     return None if plain is None else (max(plain[0], 0.0), max(plain[1], 0.0))
 
 
 def share_of_tokens(sums: np.ndarray, column: int = 0) -> Interval | None:
     """The same of a share of tokens; as of independent tokens where it is 0 or 1 in every unit."""
-    found = mean_interval(sums, column)
-    if found is None:
+    share = mean_interval(sums, column)
+    if share is None:
         return None
-    count, of = round(sums[:, column].sum()), round(sums[:, -1].sum())
-    return share_interval(count, of) if count in (0, of) else (max(found[0], 0.0), min(found[1], 1.0))
+    count, total = round(sums[:, column].sum()), round(sums[:, -1].sum())
+    return share_interval(count, total) if count in (0, total) else (max(share[0], 0.0), min(share[1], 1.0))
 
 
-def share_interval(count: int, of: int) -> Interval:
+def share_interval(count: int, total: int) -> Interval:
     """The exact 95 % binomial interval (Clopper and Pearson 1934) of `count` successes in `of` trials; (0, 1) for no trials."""
     from scipy.stats import binomtest
 
-    if not of:
+    if not total:
         return 0.0, 1.0
-    found = binomtest(count, of).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
+    bounds = binomtest(count, total).proportion_ci(0.95, method="exact")
+    return float(bounds.low), float(bounds.high)
 
 
-def exponential(found: Interval | None) -> Interval | None:
+def exponential(limits: Interval | None) -> Interval | None:
     """e to both ends; infinity where that exceeds the float range."""
-    if found is None:
+    if limits is None:
         return None
     with np.errstate(over="ignore"):
-        low, high = np.exp(found)
+        low, high = np.exp(limits)
     return float(low), float(high)
 
 
-def ends(found: Interval | None) -> Interval:
+def ends(limits: Interval | None) -> Interval:
     """Both ends for a table: NaN where there is no interval."""
-    return (float("nan"), float("nan")) if found is None else found
+    return (float("nan"), float("nan")) if limits is None else limits
 
 
-def low_high(name: str, found: Interval | None) -> dict[str, float]:
+def low_high(name: str, limits: Interval | None) -> dict[str, float]:
     """The same as columns `name`_low and `name`_high."""
-    return dict(zip((f"{name}_low", f"{name}_high"), ends(found), strict=True))
+    return dict(zip((f"{name}_low", f"{name}_high"), ends(limits), strict=True))
 
 
 def absent(tokens: int | None = None) -> str:
@@ -121,9 +121,9 @@ def absent(tokens: int | None = None) -> str:
     return f"no interval: one document{size}"
 
 
-def written(found: Interval | Sequence[float] | None, tokens: int | None = None, form: str = ".3g") -> str:
+def written(limits: Interval | Sequence[float] | None, tokens: int | None = None, form: str = ".3g") -> str:
     """An interval in words, or why there is none; without brackets."""
-    if found is None or any(end != end for end in found):
+    if limits is None or any(end != end for end in limits):
         return absent(tokens)
-    low, high = found
+    low, high = limits
     return f"95 %: {low:{form}} to {high:{form}}"

@@ -282,7 +282,7 @@ class Queue:
     def before(self, job: Job[Any]) -> int:
         """How many jobs are at work or came earlier, while this one waits; 0 once it has begun."""
         with self._lock:
-            places = [place for place, (_, waiting) in enumerate(self._waiting) if waiting is job]
+            places = [position for position, (_, waiting) in enumerate(self._waiting) if waiting is job]
             return places[0] + len(self._running) if places else 0
 
     def cancel(self, job: Job[Any]) -> None:
@@ -295,9 +295,9 @@ class Queue:
     def drop(self, owner: Hashable) -> None:
         """Cancel all jobs of one owner, and forget them."""
         with self._lock:
-            own = [job for whose, job in [*self._waiting, *self._running] if whose == owner]
+            jobs_of_owner = [job for whose, job in [*self._waiting, *self._running] if whose == owner]
             self._served.pop(owner, None)
-        for job in own:
+        for job in jobs_of_owner:
             self.cancel(job)
 
     def _work(self) -> None:

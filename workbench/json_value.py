@@ -52,8 +52,8 @@ class JsonValue:
     def find(self, name: str) -> "JsonValue | None":
         """A field of this object, or None where it has none of this name."""
         fields = self.as_object()
-        place = f"{self.place}.{name}" if self.place else name
-        return replace(self, value=fields[name], place=place) if name in fields else None
+        location = f"{self.place}.{name}" if self.place else name
+        return replace(self, value=fields[name], place=location) if name in fields else None
 
     def get(self, name: str, advice: str = "") -> "JsonValue":
         """A field of this object that must be there; `advice` ends the sentence that says it is not."""
@@ -67,12 +67,12 @@ class JsonValue:
             if name not in names:
                 raise self.error(f"{self} has the unknown field {brief(name)}; its fields are {', '.join(names)}.")
 
-    def check_version(self, what: str, *known: int) -> None:
+    def check_version(self, what: str, *versions: int) -> None:
         """Refuse documents of a version that cannot be read here."""
         version = self.find("version")
-        if version is None or type(version.value) is not int or version.value not in known:
+        if version is None or type(version.value) is not int or version.value not in versions:
             number = "without a version" if version is None else f"version {brief(version.value)}"
-            start, reads = f"{self}: " if self.place else "", " and ".join(map(str, known))
+            start, reads = f"{self}: " if self.place else "", " and ".join(map(str, versions))
             raise self.error(f"{start}{what} {number} is not known here; this workbench reads version {reads}.")
 
     def items(self) -> list[tuple[str, "JsonValue"]]:

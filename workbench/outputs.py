@@ -42,8 +42,8 @@ def check_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Pa
 def follow(path: str | Path) -> Path:
     """The absolute path without links; OutputError where a link leads nowhere or a name cannot exist."""
     with sentences(path):
-        place = Path(path).expanduser().absolute()
-    for step in (*reversed(place.parents), place):
+        target = Path(path).expanduser().absolute()
+    for step in (*reversed(target.parents), target):
         check_name(step)
         with sentences(path):
             if not os.path.lexists(step):
@@ -52,8 +52,8 @@ def follow(path: str | Path) -> Path:
                 there = step.readlink()
                 raise OutputError(f"{step} is a link to {there}, which is not there; remove the link, or give another place.")
     with sentences(path), suppress(FileNotFoundError, NotADirectoryError):
-        os.lstat(place)  # says whether all of it is too long
-    return Path(os.path.realpath(place))
+        os.lstat(target)  # says whether all of it is too long
+    return Path(os.path.realpath(target))
 
 
 def check_name(path: Path) -> None:
@@ -104,9 +104,9 @@ def sentences(path: str | Path) -> Iterator[None]:
 
 def reason(error: OSError) -> str:
     """Why the system refused, and what to do about it, without a full stop."""
-    said = error.strerror or str(error) or type(error).__name__
+    message = error.strerror or str(error) or type(error).__name__
     if error.errno in FULL:
-        return f"no space is left for it ({said}); free some, or give a place on a larger disk"
+        return f"no space is left for it ({message}); free some, or give a place on a larger disk"
     if error.errno in REFUSED:
-        return f"writing is not permitted there ({said}); give a place that you may write to"
-    return f"{said}; give another place"
+        return f"writing is not permitted there ({message}); give a place that you may write to"
+    return f"{message}; give another place"

@@ -63,9 +63,9 @@ class QuantizedLayer:
             tensors = {name: spill(tensor) for name, tensor in node.tensors.items()}
             return replace(node, tensors=tensors, children=tuple(map(spill_tree, node.children)))
 
-        kept = replace(self, packed=spill_tree(self.packed))
+        spilled = replace(self, packed=spill_tree(self.packed))
         release_memory()
-        return kept
+        return spilled
 
     def weight(self) -> Tensor:
         """The matrix the stored form decodes to, float32 `[rows, cols]` in the model's own basis."""

@@ -60,10 +60,10 @@ class Part:
 def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
     """Raise RecipeError when a setting has the wrong type, is out of range or is not among its choices."""
     limits = field.metadata
-    wanted = type(field.default)
-    right_type = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
-    if not right_type or (isinstance(value, bool) and wanted is not bool):
-        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; a value of type {wanted.__name__} is needed.")
+    expected = type(field.default)
+    right_type = isinstance(value, expected) or (expected is float and isinstance(value, int))
+    if not right_type or (isinstance(value, bool) and expected is not bool):
+        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; a value of type {expected.__name__} is needed.")
     if limits.get("choices") is not None and value not in limits["choices"]:
         raise RecipeError(f"{owner}: {field.name} is {brief(value)}; use one of {', '.join(map(str, limits['choices']))}.")
     low, high = limits.get("low"), limits.get("high")

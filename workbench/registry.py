@@ -49,15 +49,15 @@ def find(kind: str, name: str) -> Any:
 def make(kind: str, name: str, /, **fields: Any) -> Any:
     """Build a registered part with the given fields; errors name the field and the fields there are."""
     part = find(kind, name)
-    known = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+    field_names = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
     for field in fields:
-        if field not in known:
-            raise RecipeError(f"{kind} {name!r}: {unknown('field', field, known)}")
+        if field not in field_names:
+            raise RecipeError(f"{kind} {name!r}: {unknown('field', field, field_names)}")
     return part(**fields)
 
 
-def unknown(what: str, given: str, known: list[str]) -> str:
+def unknown(what: str, name: str, names: list[str]) -> str:
     """One sentence for a name that does not exist, with the nearest name that does."""
-    near = difflib.get_close_matches(given[:LONGEST], known, n=1)
+    near = difflib.get_close_matches(name[:LONGEST], names, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {brief(given)}.{guess} Known: {', '.join(known) or 'none'}."
+    return f"unknown {what} {brief(name)}.{guess} Known: {', '.join(names) or 'none'}."

@@ -28,12 +28,12 @@ Given = dict[str, Any]
 _running: dict[int, psutil.Process] = {}  # by their numbers
 
 
-def steps(module: str, given: Given) -> Generator[dict[str, Any] | None, None, None]:
+def steps(module: str, options: Given) -> Generator[dict[str, Any] | None, None, None]:
     """What `steps(given)` of a module yields, as JSON values; while nothing is new, its last step again.
 
     Closing the generator ends the process. WorkbenchError with what the module says, or where its process has ended early.
     """
-    path = os.pathsep.join(place for place in sys.path if place)
+    path = os.pathsep.join(folder for folder in sys.path if folder)
     process = subprocess.Popen(
         [sys.executable, "-m", "workbench.subprocess_job", module],
         stdin=subprocess.PIPE,
@@ -49,7 +49,7 @@ def steps(module: str, given: Given) -> Generator[dict[str, Any] | None, None, N
         reader.start()
         try:
             with suppress(BrokenPipeError):  # it has ended already, which is heard below
-                print(json.dumps(given), file=process.stdin, flush=True)
+                print(json.dumps(options), file=process.stdin, flush=True)
             yield from heard(lines)
         except EOFError:
             message = f"the process of {module} has ended early (exit code {process.wait()}); what it has finished is kept."
@@ -98,10 +98,10 @@ def answer(module: str) -> None:
     """In the process itself: what a module's `steps` makes of what is given. What else is printed goes where errors do."""
     psutil.Process().nice(LAST)  # before anything large is imported
     answers, sys.stdout = sys.stdout, sys.stderr
-    given = json.loads(sys.stdin.readline())
+    options = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_the_other, daemon=True).start()
     try:
-        for step in importlib.import_module(module).steps(given):
+        for step in importlib.import_module(module).steps(options):
             print(json.dumps(step), file=answers, flush=True)
         print("{}", file=answers, flush=True)
     except (WorkbenchError, OSError) as error:

@@ -35,15 +35,15 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     `cache` is that of `PackedLinear`: "decoded" (the default) keeps each layer's float32 matrix once the reference backend
     has used it, "none" holds nothing but what is stored. Raises ArtifactError saying what is missing or damaged.
     """
-    place = Path(folder).expanduser().absolute()
-    contents = reading.read(place)
-    module = architecture.empty_module(architecture.read_config(place, packed=True))
-    quantized = quantized_from(contents, place, partial(shape_in, module))
+    path = Path(folder).expanduser().absolute()
+    contents = reading.read(path)
+    module = architecture.empty_module(architecture.read_config(path, packed=True))
+    quantized = quantized_from(contents, path, partial(shape_in, module))
     others = {name: contents.tensors[name] for name in quantized.shapes}
-    check_others(place, module, quantized.layers, others)
-    fill(place, module, {name: layer.packed for name, layer in quantized.layers.items()}, others, cache)
+    check_others(path, module, quantized.layers, others)
+    fill(path, module, {name: layer.packed for name, layer in quantized.layers.items()}, others, cache)
     file_ledger = BitLedger.from_dict(contents.ledger["model"])
-    return PackedModel(place, quantized, module, file_ledger, contents.recipe["fingerprint"])
+    return PackedModel(path, quantized, module, file_ledger, contents.recipe["fingerprint"])
 
 
 def any_shape(_name: str) -> None:
@@ -130,8 +130,10 @@ def check_others(folder: Path, module: nn.Module, layers: Collection[str], other
             raise ArtifactError(f"{file} holds a tensor {name!r}, which its architecture does not have; save the model again.")
         shape, there = list(tensor.shape), expected[name]
         if shape != list(there.shape) or tensor.is_floating_point() != there.is_floating_point():
-            wanted = f"{there.dtype} {list(there.shape)}"
-            raise ArtifactError(f"{file} holds {name!r} as {tensor.dtype} {shape}, which must be {wanted}; save the model again.")
+            stored_as = f"{there.dtype} {list(there.shape)}"
+            raise ArtifactError(
+                f"{file} holds {name!r} as {tensor.dtype} {shape}, which must be {stored_as}; save the model again."
+            )
         if tensor.is_floating_point() and (bad := not_finite(tensor)):
             raise ArtifactError(
                 f"{file} holds {name!r} with {bad:,} of {tensor.numel():,} values that are NaN or infinite; save the model again."

@@ -60,9 +60,9 @@ def read_document(path: Path) -> JsonValue:
     value = json_value.read(path, error=ArtifactError, limit=LIMIT_BYTES)
     version = value.get("version", "copy the folder again")
     if type(version.value) is not int or version.value not in READABLE:
-        known = " and ".join(map(str, READABLE))
+        versions = " and ".join(map(str, READABLE))
         raise ArtifactError(
-            f"{path} has version {brief(version.value)}, this workbench reads versions {known}; save the model again here."
+            f"{path} has version {brief(version.value)}, this workbench reads versions {versions}; save the model again here."
         )
     return value
 

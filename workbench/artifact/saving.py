@@ -58,9 +58,9 @@ def check_belongs(quantized: QuantizedModel, model: ModelHandle) -> None:
     if quantized.source != model.source:
         raise ArtifactError(f"the layers were quantized from {quantized.source!r}, not from {model.source!r}; give that model.")
     for name, layer in quantized.layers.items():
-        there, given = model.layer(name), [layer.packed.rows, layer.packed.cols]
-        if given != [there.rows, there.cols]:
-            raise ArtifactError(f"layer {name!r} is {[there.rows, there.cols]} in the model, but {given} as quantized.")
+        there, shape = model.layer(name), [layer.packed.rows, layer.packed.cols]
+        if shape != [there.rows, there.cols]:
+            raise ArtifactError(f"layer {name!r} is {[there.rows, there.cols]} in the model, but {shape} as quantized.")
 
 
 def with_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model: ModelHandle) -> dict[str, Tensor]:
@@ -74,8 +74,8 @@ def with_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model:
         if stored is None:
             raise ArtifactError(f"{model.source!r} has no tensor {name!r} outside its layers; quantize the model again.")
         if (new.dtype, new.shape) != (stored.dtype, stored.shape):
-            there, given = f"{stored.dtype} {list(stored.shape)}", f"{new.dtype} {list(new.shape)}"
-            raise ArtifactError(f"tensor {name!r} is {there} in the model, but {given} as changed; store it as in the model.")
+            there, new_shape = f"{stored.dtype} {list(stored.shape)}", f"{new.dtype} {list(new.shape)}"
+            raise ArtifactError(f"tensor {name!r} is {there} in the model, but {new_shape} as changed; store it as in the model.")
         result[name] = new.detach().cpu().contiguous().clone()
     return result
 
@@ -160,12 +160,12 @@ def file_ledger(
         so_far = book[entry.item].bits if entry.item in book else 0
         book[entry.item] = replace(entry, bits=so_far + entry.bits)
     values = {name: "new values" if name in changed else "not quantized" for name in others}
-    kept = [BitEntry(name, stored_bits(t), f"{values[name]}, {t.dtype} as in the model") for name, t in others.items()]
+    others_ledger = [BitEntry(name, stored_bits(t), f"{values[name]}, {t.dtype} as in the model") for name, t in others.items()]
     header = BitEntry("safetensors header", 8 * len(digest.header(file)), "names, types and shapes of all tensors")
     quantized = BitLedger.merge(layer.ledger for layer in layers.values())
     weights = quantized.weights + sum(tensor.numel() for tensor in others.values())
-    nominal = quantized.nominal_bits * quantized.weights + sum(entry.bits for entry in kept)
-    return BitLedger((*book.values(), *kept, header), weights, nominal / weights)
+    nominal = quantized.nominal_bits * quantized.weights + sum(entry.bits for entry in others_ledger)
+    return BitLedger((*book.values(), *others_ledger, header), weights, nominal / weights)
 
 
 def ledger_document(

@@ -52,9 +52,9 @@ def torch_int8(rows: int, cols: int) -> Ready:
         # its tensors are to be removed from torch one day, but it is what int8 on a CPU means today
         warnings.simplefilter("ignore", UserWarning)
         rounded = torch.quantize_per_tensor(weight, scale, 0, torch.qint8)
-        held = torch.ops.quantized.linear_prepack(rounded, None)
+        prepacked = torch.ops.quantized.linear_prepack(rounded, None)
         values = rounded.dequantize()
-    return Ready(lambda x: torch.ops.quantized.linear_dynamic(x, held), rows * cols, values.double)
+    return Ready(lambda x: torch.ops.quantized.linear_dynamic(x, prepacked), rows * cols, values.double)
 
 
 def packed(tree: Packed, mode: Mode) -> Ready:

@@ -26,9 +26,9 @@ def measure(threads: tuple[int, ...]) -> Machine:
     data = np.ones(READ_BYTES, np.uint8)
     x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
     call = best(lambda: [machine_limits.nothing(x, y) for _ in range(1000)]) / 1000
-    found = tuple(measured(data, count) for count in threads)
+    limits = tuple(measured(data, count) for count in threads)
     return Machine(
-        processor(), torch.get_num_threads(), INSTRUCTION, torch.__version__, f"numba {version('numba')}", 1e6 * call, found
+        processor(), torch.get_num_threads(), INSTRUCTION, torch.__version__, f"numba {version('numba')}", 1e6 * call, limits
     )
 
 
@@ -38,10 +38,10 @@ def measured(data: np.ndarray, count: int) -> Limits:
         from workbench.kernels.jit.threads import threads
         from workbench.kernels.matmul.numba import machine_limits
 
-    def timed(loop: Callable[..., None], given: object, out: np.ndarray) -> float:
+    def timed(loop: Callable[..., None], buffer: object, out: np.ndarray) -> float:
         def run() -> None:
             with threads():
-                loop(given, out)
+                loop(buffer, out)
 
         return best(run)
 

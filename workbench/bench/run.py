@@ -133,11 +133,11 @@ def bench_steps(
     check(rows, cols, batches, counts, turns)
     gpu.check(device)
     baseline = BASELINE[device]
-    wanted = [baseline, *(name for name in (names(device) if formats is None else formats) if name != baseline)]
+    chosen = [baseline, *(name for name in (names(device) if formats is None else formats) if name != baseline)]
     settings = list(itertools.product(counts, batches, ("cold", "hot")))
-    total = len(wanted) + 1 + len(settings)
+    total = len(chosen) + 1 + len(settings)
     ready: dict[str, list[Ready]] = {} if layer is None else {LAYER: [stored(layer)]}
-    for done, name in enumerate(wanted):
+    for done, name in enumerate(chosen):
         ready[name] = [make(name, rows, cols, device)]
         yield Measuring((done + 1) / total)
     between = sum(group[0].bytes for group in ready.values())
@@ -147,17 +147,17 @@ def bench_steps(
         group.extend(again() for _ in range(copies - 1))
     machine = gpu.measure() if device == "cuda" else cpu.measure(counts)
     errors = {name: error(group[0], cols, device) for name, group in ready.items()}
-    yield Measuring((len(wanted) + 1) / total)
-    found: list[Measured] = []
-    for done, (count, batch, state) in enumerate(settings, len(wanted) + 2):
+    yield Measuring((len(chosen) + 1) / total)
+    measurements: list[Measured] = []
+    for done, (count, batch, state) in enumerate(settings, len(chosen) + 2):
         with cpu.torch_threads(count):
             turn = gpu.take_turns if device == "cuda" else take_turns
             seconds = turn(ready, inputs(batch, cols, device), turns, cold=state == "cold")
-        for name, own in seconds.items():
-            times = Times(own, seconds[baseline])
-            found.append(measured(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name]))
+        for name, durations in seconds.items():
+            times = Times(durations, seconds[baseline])
+            measurements.append(measured(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name]))
         yield Measuring(done / total)
-    return Result(machine, rows, cols, turns, baseline, tuple(found))
+    return Result(machine, rows, cols, turns, baseline, tuple(measurements))
 
 
 class Times(NamedTuple):
@@ -178,7 +178,7 @@ def measured(name: str, state: str, threads: int, batch: int, times: Times, size
         microseconds=1e6 * median,
         low=1e6 * low,
         high=1e6 * high,
-        ratio=statistics.median(base / own for own, base in zip(*times, strict=True)),
+        ratio=statistics.median(base / duration for duration, base in zip(*times, strict=True)),
         bytes=size,
         bits_per_weight=8 * size / weights,
         read=size / median / 1e9,

@@ -48,30 +48,30 @@ def allocate(
     check_file(out)  # now rather than after the work
     handle, store, begin, calibration = open_model(model), Store(), time.perf_counter(), read_text("calibration")
     announce_allocation(handle, list(recipes.values()), layers, calibration, document, tokens)
-    with progress("calibrating", quiet=as_json) as told:
-        stats = calibrate(handle, calibration, seed=seed, on_progress=told, store=store)
+    with progress("calibrating", quiet=as_json) as report:
+        stats = calibrate(handle, calibration, seed=seed, on_progress=report, store=store)
     replay = Replay(handle, document, tokens=tokens)
-    with progress("measuring options", quiet=as_json) as told:
-        step = lambda found: told(found.fraction, 1)  # noqa: E731
+    with progress("measuring options", quiet=as_json) as report:
+        step = lambda allocation: report(allocation.fraction, 1)  # noqa: E731
         options = sensitivity(replay, recipes, stats=stats, layers=layers, store=store, on_progress=step)
     ranked = method in SCORES
     scores = layer_scores(handle, document, tokens=tokens, seed=seed) if ranked else None
-    found = choose(options, recipes, bits, Ranked(by=method) if ranked else method, scores=scores)
-    write_file(out, found.plan.to_json())
+    allocation = choose(options, recipes, bits, Ranked(by=method) if ranked else method, scores=scores)
+    write_file(out, allocation.plan.to_json())
     facts = {
         "model": model,
         "out": str(out),
         "method": method,
-        "bits_per_weight": found.bits_per_weight,
-        "predicted_kl": found.loss,
+        "bits_per_weight": allocation.bits_per_weight,
+        "predicted_kl": allocation.loss,
         "text": document.name,
         "tokens": replay.noise.tokens,
         "seed": seed,
         "seconds": time.perf_counter() - begin,
-        "layers": found.table.to_dict("records"),
+        "layers": allocation.table.to_dict("records"),
     }
     sentence = (
-        f"{table_text(found.table)}\n\n{found.bits_per_weight:.2f} bits per weight stored, predicted KL "
-        f"{found.loss:.4f} nats per token (each layer's own, added up)\nplan in {out}"
+        f"{table_text(allocation.table)}\n\n{allocation.bits_per_weight:.2f} bits per weight stored, predicted KL "
+        f"{allocation.loss:.4f} nats per token (each layer's own, added up)\nplan in {out}"
     )
     emit_page(facts, as_json=as_json, text=sentence)

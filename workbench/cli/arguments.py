@@ -32,8 +32,8 @@ def open_any(source: str) -> "ModelHandle | PackedModel":
         from workbench.artifact import load
 
         model = load(source)
-        with progress("compiling kernels", quiet=False) as told:
-            model.warm_up(told)
+        with progress("compiling kernels", quiet=False) as report:
+            model.warm_up(report)
         return model
     from workbench.models import open_model
 

@@ -32,7 +32,7 @@ def bench(
     size = numbers(shape.lower().replace("x", ","), "--shape")
     if len(size) != 2:
         raise WorkbenchError(f"--shape {shape!r}; give rows and columns, for example 4096x4096.")
-    with progress("measuring", quiet=as_json) as told:
+    with progress("measuring", quiet=as_json) as report:
         result = run(
             (size[0], size[1]),
             tuple(name.strip() for name in formats.split(",")) if formats else None,
@@ -40,7 +40,7 @@ def bench(
             threads=numbers(threads, "--threads") or None,
             turns=THOROUGH_TURNS if thorough else TURNS,
             device=device,
-            on_progress=told,
+            on_progress=report,
         )
     facts: dict[str, Any] = {**result.to_dict(), "seconds": time.perf_counter() - begin}
     emit_page(facts, as_json=as_json, text=result_text(result))

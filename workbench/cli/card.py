@@ -25,14 +25,14 @@ def card(
 
     if out is not None:
         check_place(out)  # now rather than after the work
-    made = make(folder, text=read_text(text), tokens=tokens)
-    sentence = made.answer
+    made_card = make(folder, text=read_text(text), tokens=tokens)
+    sentence = made_card.answer
     if out is not None:
-        place = made.save(out)
-        sentence += f"\n{place}: {place.stat().st_size:,} bytes"
+        path = made_card.save(out)
+        sentence += f"\n{path}: {path.stat().st_size:,} bytes"
     else:
         sentence += "\nNothing is written: --out card.html or card.json keeps the card."
-    emit_page(made.facts, as_json=as_json, text=sentence)
+    emit_page(made_card.facts, as_json=as_json, text=sentence)
 
 
 def diff(
@@ -55,19 +55,19 @@ def diff(
     """
     from workbench.analysis.decisions.quant_card_diff import Tolerances, diff_cards
 
-    given = [None if holds_recipe(side) else read_card(side) for side in (first, second)]
+    cards = [None if holds_recipe(side) else read_card(side) for side in (first, second)]
     settings: dict[str, Any] = {"tokens": tokens}
-    for facts in given:
+    for facts in cards:
         if facts and facts["figures"]:
             settings = {"tokens": facts["figures"]["tokens"]}
     one, other = (
-        facts or card_of(side, text, measured=not stored, **settings) for side, facts in zip((first, second), given, strict=True)
+        facts or card_of(side, text, measured=not stored, **settings) for side, facts in zip((first, second), cards, strict=True)
     )
     limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
-    found = diff_cards(one, other, limits, allow=allow or ())
-    lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in found.differences), *found.skipped, found.answer]
-    emit_page({"first": first, "second": second, **found.to_dict()}, as_json=as_json, text="\n".join(lines))
-    if not found.same:
+    differences = diff_cards(one, other, limits, allow=allow or ())
+    lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in differences.differences), *differences.skipped, differences.answer]
+    emit_page({"first": first, "second": second, **differences.to_dict()}, as_json=as_json, text="\n".join(lines))
+    if not differences.same:
         raise typer.Exit(1)
 
 

@@ -75,9 +75,9 @@ def serve_page(page: str, arguments: list[str], port: int, browser: bool, origin
 
 def command(page: str, arguments: list[str], port: int, browser: bool, origins: list[str]) -> list[str]:
     """How the server is started."""
-    place = ["--address", ADDRESS, "--port", str(port), *(["--show"] if browser else [])]
+    address = ["--address", ADDRESS, "--port", str(port), *(["--show"] if browser else [])]
     allowed = [f"--allow-websocket-origin={host}" for host in (f"{ADDRESS}:{port}", f"localhost:{port}", *origins)]
-    return [sys.executable, "-m", "panel", "serve", str(app_file(page)), "--warm", *place, *allowed, "--args", *arguments]
+    return [sys.executable, "-m", "panel", "serve", str(app_file(page)), "--warm", *address, *allowed, "--args", *arguments]
 
 
 def app_file(page: str) -> Path:

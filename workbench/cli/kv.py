@@ -38,8 +38,8 @@ def kv(
         how = with_bits(spelled, bits)
         begin = time.perf_counter()
         result = measure_cache(model, how, document, tokens=tokens, block=block)
-        found = result.divergence
-        facts |= {"tokens": found.tokens, "perplexity_original": found.perplexity_original}
+        divergence = result.divergence
+        facts |= {"tokens": divergence.tokens, "perplexity_original": divergence.perplexity_original}
         row = {
             "scheme": how.spelled(),
             "source": how.source,
@@ -47,13 +47,13 @@ def kv(
             "nominal_bits": how.nominal_bits,
             "bytes_per_token": result.bytes_per_token,
             "packed_share": result.packed_share,
-            "perplexity": found.perplexity,
-            "perplexity_interval": found.perplexity_interval,
+            "perplexity": divergence.perplexity,
+            "perplexity_interval": divergence.perplexity_interval,
             "ratio": result.ratio.ratio,
             "ratio_interval": result.ratio.interval,
-            "kl": found.kl,
-            "kl_interval": found.kl_interval,
-            "top1_changed": found.top1_changed,
+            "kl": divergence.kl,
+            "kl_interval": divergence.kl_interval,
+            "top1_changed": divergence.top1_changed,
             "seconds": time.perf_counter() - begin,
         }
         if prompt:

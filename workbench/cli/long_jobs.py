@@ -68,10 +68,10 @@ def reading(model: "ModelHandle", readings: Sequence[Reading]) -> "Preflight":
     from workbench.quantizers.runs.preflight import estimate_reading, text_size, together
 
     total, parts = 0.0, []
-    for own in readings:
-        tokens, windows = text_size(model, own.text, own.tokens)
-        total += tokens * own.times
-        parts.append(estimate_reading(model, tokens, 1 if own.by_block else windows, own.times))
+    for pass_facts in readings:
+        tokens, windows = text_size(model, pass_facts.text, pass_facts.tokens)
+        total += tokens * pass_facts.times
+        parts.append(estimate_reading(model, tokens, 1 if pass_facts.by_block else windows, pass_facts.times))
     return together(f"{total:,.0f} tokens to read", parts)
 
 

@@ -141,8 +141,8 @@ def whatif(
     chosen, handle, document, calibration = parse(recipe), open_model(model), read_text(text), read_text("calibration")
     begin = time.perf_counter()
     announce_reading(handle, Reading(calibration, TOKENS, by_block=True), Reading(document, tokens, 2))
-    with progress("calibrating", quiet=as_json) as told:
-        stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=told)
+    with progress("calibrating", quiet=as_json) as report:
+        stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=report)
     result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats)
     facts = {
         "model": model,
@@ -216,11 +216,11 @@ def parting(texts: "Writing") -> dict[str, Any]:
     if at is None:
         return {"generated": generated, "fork": None}
     # empty where one text has ended
-    here = {
+    row = {
         name: "".join(token.text for token in side[at : at + 1])
         for name, side in zip(("original", "other"), texts.sides, strict=True)
     }
-    return {"generated": generated, "fork": {"token": at, **here}}
+    return {"generated": generated, "fork": {"token": at, **row}}
 
 
 def running_lines(row: dict[str, Any]) -> list[str]:

@@ -70,18 +70,20 @@ def quantize(
     original = open_model(model)
     handle = fuse(original, seed=seed) if fused else original
     begin = time.perf_counter()
-    reads = any(needs_text(own) for own in recipes_in(chosen))
-    given: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
+    reads = any(needs_text(layer_recipe) for layer_recipe in recipes_in(chosen))
+    calibration_options: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
     check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
-    measured = output_error or any(uses_moment(own) for own in recipes_in(chosen))
+    measured = output_error or any(uses_moment(layer_recipe) for layer_recipe in recipes_in(chosen))
     if measured and not reads:  # every layer by itself: nothing depends on what the layers before it became
         announce_reading(handle, Reading(document, tokens, by_block=True))
-        with progress("calibrating", quiet=as_json) as told:
+        with progress("calibrating", quiet=as_json) as report:
             names = to_calibrate(handle, chosen, layers)
-            stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=told, store=Store())
-            given = {"stats": stats}
-    with progress("quantizing", quiet=as_json) as told:
-        result = quantize_model(handle, chosen, layers=layers, on_progress=lambda step: told(step.fraction, 1), **given)
+            stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=report, store=Store())
+            calibration_options = {"stats": stats}
+    with progress("quantizing", quiet=as_json) as report:
+        result = quantize_model(
+            handle, chosen, layers=layers, on_progress=lambda step: report(step.fraction, 1), **calibration_options
+        )
     if folded:
         result = fold(handle, result)
     save(result, out, original)
@@ -164,8 +166,8 @@ def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
     if recipe is not None and plan is None:
         return parse(recipe)
     if plan is None or recipe is not None:
-        given = "neither --recipe nor --plan is" if plan is None else "both --recipe and --plan are"
-        raise typer.BadParameter(f"{given} given; use exactly one of them.")
+        problem = "neither --recipe nor --plan is" if plan is None else "both --recipe and --plan are"
+        raise typer.BadParameter(f"{problem} given; use exactly one of them.")
     return LayerPlan.read(plan)
 
 

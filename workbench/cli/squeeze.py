@@ -21,16 +21,16 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
     squeeze = Squeeze(open_model(model), seed=seed)
     missing = [stop.recipe for stop in squeeze.stops if squeeze.find(stop) is None]
     announce_stops(squeeze.model, missing, squeeze.tokens, squeeze.evaluation)
-    with progress("building the stops", quiet=as_json) as told:
-        found = finish(squeeze.steps(), lambda step: told(step.fraction, 1))
+    with progress("building the stops", quiet=as_json) as report:
+        built = finish(squeeze.steps(), lambda step: report(step.fraction, 1))
     rows = [
         {
-            "recipe": known.stop.preset,
-            **{name: value for name, value in asdict(known).items() if name != "stop"},
-            "folder": str(squeeze.folder(known.stop)),
+            "recipe": squeezed.stop.preset,
+            **{name: value for name, value in asdict(squeezed).items() if name != "stop"},
+            "folder": str(squeeze.folder(squeezed.stop)),
         }
-        for known in found
+        for squeezed in built
     ]
-    table = squeeze_table(found)[SHOWN]
-    where = f"saved models in {squeeze.folder(found[0].stop).parent}"
+    table = squeeze_table(built)[SHOWN]
+    where = f"saved models in {squeeze.folder(built[0].stop).parent}"
     emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{table_text(table)}\n\n{where}")

@@ -39,37 +39,37 @@ def store(
 
     if not prune and (older is not None or limit is not None):
         raise typer.BadParameter("--older-than and --limit say what --prune removes; give --prune too.")
-    place = Store()
-    found = damages(place, list(place.items())) if verify or prune else {}
-    removed = remove(place, list(found), older, limit) if prune else 0
-    items = sorted(place.items(), key=lambda item: -item.used)
+    folder_store = Store()
+    damaged_items = damages(folder_store, list(folder_store.items())) if verify or prune else {}
+    removed = remove(folder_store, list(damaged_items), older, limit) if prune else 0
+    items = sorted(folder_store.items(), key=lambda item: -item.used)
     now = time.time()
     facts: dict[str, Any] = {
-        "folder": str(place.folder),
+        "folder": str(folder_store.folder),
         "bytes": sum(item.size for item in items),
-        "limit_bytes": place.limit_bytes,
+        "limit_bytes": folder_store.limit_bytes,
         "removed_bytes": removed,
-        "damaged": [{"name": item.path.name, "kind": item.kind, "why": why} for item, why in found.items()],
+        "damaged": [{"name": item.path.name, "kind": item.kind, "why": why} for item, why in damaged_items.items()],
         "items": [
             {"kind": item.kind, "bytes": item.size, "days": (now - item.used) / DAY, "what": item.what, "name": item.path.name}
             for item in items
         ],
     }
     emit(facts, as_json=as_json, text=page(facts, verified=verify, pruned=prune))
-    if found and not prune:
+    if damaged_items and not prune:
         raise typer.Exit(1)
 
 
-def damages(place: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
+def damages(folder_store: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
     """What is wrong with damaged entries and models, each in words."""
-    found = {item: check(place, item) for item in items if not item.is_partial}
-    return {item: why for item, why in found.items() if why is not None}
+    damaged_items = {item: check(folder_store, item) for item in items if not item.is_partial}
+    return {item: why for item, why in damaged_items.items() if why is not None}
 
 
-def check(place: "Store", item: "Item") -> str | None:
+def check(folder_store: "Store", item: "Item") -> str | None:
     """What is wrong with an entry or a model, or None."""
     if item.kind != "model":
-        return place.damage(item)
+        return folder_store.damage(item)
     from workbench.artifact import reading
     from workbench.errors import ArtifactError
 
@@ -80,13 +80,13 @@ def check(place: "Store", item: "Item") -> str | None:
     return None
 
 
-def remove(place: "Store", damaged: "Sequence[Item]", older: float | None, limit: float | None) -> int:
+def remove(folder_store: "Store", damaged: "Sequence[Item]", older: float | None, limit: float | None) -> int:
     """Remove what is damaged, abandoned, or outside the limits; returns the bytes."""
     from workbench.atomic import discard
 
     for item in damaged:
         discard(item.path)
-    return sum(item.size for item in damaged) + place.prune(
+    return sum(item.size for item in damaged) + folder_store.prune(
         limit_bytes=None if limit is None else int(limit * GIGABYTE), unused_for=None if older is None else older * DAY
     )
 

@@ -81,9 +81,9 @@ def anatomy(module: nn.Module, source: str) -> Anatomy:
     for index, block in enumerate(base.layers):
         name = f"{prefix}.layers.{index}"
         for owner, needed in PARTS.items():
-            found = {child for child, _ in block.get_submodule(owner).named_children()} - HARMLESS
-            if found != needed:
-                raise refuse(f"{name}{owner and '.' + owner} has {', '.join(sorted(found))}")
+            children = {child for child, _ in block.get_submodule(owner).named_children()} - HARMLESS
+            if children != needed:
+                raise refuse(f"{name}{owner and '.' + owner} has {', '.join(sorted(children))}")
         norms = (block.input_layernorm, block.post_attention_layernorm)
         if not all(map(is_rms_norm, norms)):
             raise refuse(f"a norm of {name} ({type(norms[0]).__name__}) is not x / rms(x) · gain")
@@ -105,6 +105,6 @@ def is_rms_norm(norm: nn.Module) -> bool:
     draw = torch.Generator().manual_seed(0)
     x, gain = torch.randn(2, width, generator=draw) + 1, torch.randn(width, generator=draw)
     with torch.no_grad():
-        found = torch.func.functional_call(norm, {"weight": gain}, (x,))
+        output = torch.func.functional_call(norm, {"weight": gain}, (x,))
     expected = x / x.square().mean(-1, keepdim=True).sqrt() * gain
-    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+    return torch.allclose(output, expected, rtol=1e-3, atol=1e-4)

@@ -205,8 +205,8 @@ def one_sentence(where: Path | str) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """An error's own words, cut to one line, and to the next where the first only announces it."""
     first, *others = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    said = f"{first} {others[0]}" if first.endswith(":") and others else first
-    return said if len(said) <= LONGEST else f"{said[:LONGEST]} …"
+    sentence = f"{first} {others[0]}" if first.endswith(":") and others else first
+    return sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]} …"
 
 
 @contextmanager

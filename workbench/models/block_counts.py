@@ -21,28 +21,28 @@ PREDICTION_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers")
 
 def check_block_count(config: "PretrainedConfig", checkpoint: Checkpoint) -> None:
     """ModelError where the configuration asks for more blocks than the checkpoint holds; before any of them is built."""
-    asked, present = hidden_layers(config), len(main_stack(checkpoint.entries)[1])
-    if asked is None or asked <= present or config.get_text_config().model_type in COUNTS_OTHERWISE:
+    configured, present = hidden_layers(config), len(main_stack(checkpoint.entries)[1])
+    if configured is None or configured <= present or config.get_text_config().model_type in COUNTS_OTHERWISE:
         return
     raise ModelError(
-        f"{checkpoint.folder / 'config.json'} asks for {asked} blocks (num_hidden_layers), but the weights beside it hold "
+        f"{checkpoint.folder / 'config.json'} asks for {configured} blocks (num_hidden_layers), but the weights beside it hold "
         f"{present}; the two do not belong together, or the download is incomplete."
     )
 
 
 def warn_of_unused_blocks(config: "PretrainedConfig", module: nn.Module, checkpoint: Checkpoint) -> None:
     """Warn where the checkpoint holds blocks that the configuration leaves out, beside those that only predict ahead."""
-    asked, (stack, present) = hidden_layers(config), main_stack(checkpoint.entries)
-    if asked is None or config.get_text_config().model_type in COUNTS_OTHERWISE:
+    configured, (stack, present) = hidden_layers(config), main_stack(checkpoint.entries)
+    if configured is None or config.get_text_config().model_type in COUNTS_OTHERWISE:
         return
     text, patterns = config.get_text_config(), getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
     ahead = max((int(getattr(text, name, None) or 0) for name in PREDICTION_BLOCKS), default=0)
     built = main_stack(module.state_dict())[1]
-    unused = {index for index in present if index >= asked + ahead} - built
+    unused = {index for index in present if index >= configured + ahead} - built
     unused -= {index for index in unused if any(re.search(pattern, f"{stack}.{index}.") for pattern in patterns)}
-    if unused and len(built) == asked:
+    if unused and len(built) == configured:
         warnings.warn(
-            f"{checkpoint.folder / 'config.json'} asks for {asked} blocks (num_hidden_layers), but the weights beside it hold "
+            f"{checkpoint.folder / 'config.json'} asks for {configured} blocks (num_hidden_layers), but the weights beside it hold "
             f"{len(present)}; the last {len(unused)} are left out.",
             UserWarning,
             stacklevel=3,
@@ -55,8 +55,8 @@ def hidden_layers(config: "PretrainedConfig") -> int | None:
         text: Any = config.get_text_config()
     except ValueError:  # several text models in one
         return None
-    asked = getattr(text, "num_hidden_layers", None)
-    return asked if isinstance(asked, int) else None
+    configured = getattr(text, "num_hidden_layers", None)
+    return configured if isinstance(configured, int) else None
 
 
 def main_stack(names: Iterable[str]) -> tuple[str, set[int]]:

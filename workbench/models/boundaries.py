@@ -46,7 +46,7 @@ class Boundaries:
     @property
     def bytes(self) -> int:
         """Memory of the kept states: (blocks + 1) × tokens × width × 4."""
-        return sum(hidden_states(state).nbytes for kept in self._kept for state in kept)
+        return sum(hidden_states(state).nbytes for window_states in self._kept for state in window_states)
 
     def first_block(self, names: Iterable[str]) -> int:
         """Index of the earliest block with one of these layers or parameters, the number of blocks where there are none; what
@@ -56,8 +56,8 @@ class Boundaries:
     def _block(self, name: str) -> int:
         if name == self.model.head_name:
             return len(self.blocks)
-        known = name if name in self._names else self.model.layer(name).name
-        return next((index for index, block in enumerate(self.blocks) if known.startswith(f"{block}.")), 0)
+        layer_name = name if name in self._names else self.model.layer(name).name
+        return next((index for index, block in enumerate(self.blocks) if layer_name.startswith(f"{block}.")), 0)
 
     def place(self, name: str) -> tuple[int | None, str]:
         """The block of a layer or parameter and its name inside: a layer's matrix, or the owner and the parameter's own name.
@@ -133,7 +133,7 @@ class Boundaries:
 
     def states(self, index: int) -> Tensor:
         """Hidden states `[tokens, width]` before block `index` (one past the last: after it), window after window."""
-        return torch.cat([hidden_states(kept[index]).flatten(0, 1) for kept in self._kept])
+        return torch.cat([hidden_states(window_states[index]).flatten(0, 1) for window_states in self._kept])
 
     def _run(self, ids: Tensor) -> list[Any]:
         """What the first block gets and each block puts out, kept before the next one sees it."""
@@ -162,9 +162,9 @@ class Boundaries:
     def _standing_in(self, window: int, start: int) -> Iterator[None]:
         """Blocks before `start` do not run: each hands on what it put out in the kept run."""
         blocks = [self.model.module.get_submodule(name) for name in self.blocks[:start]]
-        for block, kept in zip(blocks, self._kept[window][1:], strict=False):
+        for block, state in zip(blocks, self._kept[window][1:], strict=False):
             # a block's own forward is found on its class: the one set here is removed without a trace
-            block.forward = partial(replayed, kept)
+            block.forward = partial(replayed, state)
         try:
             yield
         finally:
@@ -183,6 +183,6 @@ def like(out: tuple[Any, ...] | list[Any], hidden: Tensor) -> tuple[Any, ...] | 
     return parts if isinstance(out, list) else tuple(parts)
 
 
-def replayed(kept: Any, *_args: Any, **_kwargs: Any) -> Any:
+def replayed(output: Any, *_args: Any, **_kwargs: Any) -> Any:
     """Stand in for a block's forward pass."""
-    return copied(kept)
+    return copied(output)

@@ -23,9 +23,9 @@ def not_finite_error(module: nn.Module, ids: Tensor, name: str) -> ModelError:
 
     def look(path: str) -> Any:
         def hook(part: nn.Module, _inputs: Any, output: Any) -> None:
-            found = output[0] if isinstance(output, tuple) else output
-            if not first and isinstance(found, Tensor) and found.is_floating_point() and not_finite(found):
-                first.append(f"; the first such values come out of {path!r} ({type(part).__name__}, {found.dtype})")
+            tensor = output[0] if isinstance(output, tuple) else output
+            if not first and isinstance(tensor, Tensor) and tensor.is_floating_point() and not_finite(tensor):
+                first.append(f"; the first such values come out of {path!r} ({type(part).__name__}, {tensor.dtype})")
 
         return hook
 

@@ -124,7 +124,7 @@ class ExpertStack(nn.Module):
     ) -> Tensor:
         if function is torch.bmm and not kwargs and isinstance(args[1], cls):
             inputs, stack = args
-            return torch.stack([each(x) for each, x in zip(stack.maps, inputs, strict=True)])
+            return torch.stack([expert_map(x) for expert_map, x in zip(stack.maps, inputs, strict=True)])
         raise TypeError(f"{function} of a stack of experts is not supported; only torch.bmm(inputs, stack) is.")
 
 

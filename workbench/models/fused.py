@@ -46,8 +46,8 @@ def row_by_row(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tenso
     size = max(PIECE // rows.shape[-1], 1)
     for start in range(0, len(rows), size):
         piece = rows[start : start + size].double()
-        for each in maps:
-            piece = each(piece)
+        for linear_map in maps:
+            piece = linear_map(piece)
         out[start : start + size] = piece
     return out
 
@@ -163,22 +163,22 @@ def in_basis(model: ModelHandle, facts: Mapping[str, Any]) -> ModelHandle:
 def rotated_stream(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:
     """Everything that reads or writes the residual stream, with the gains of the norms multiplied into what reads them."""
     turn = partial(hadamard, signs=draw_signs(shape.width, seed))
-    found = {f"{shape.embedding}.weight": Rewrite(inputs=(turn,))}
+    rewrites = {f"{shape.embedding}.weight": Rewrite(inputs=(turn,))}
 
     def read(norm: str, *layers: str) -> None:
         gain = model.tensor(f"{norm}.weight").double()
-        found[f"{norm}.weight"] = Rewrite(outputs=(torch.ones_like,))
+        rewrites[f"{norm}.weight"] = Rewrite(outputs=(torch.ones_like,))
         for layer in layers:
-            found[f"{layer}.weight"] = Rewrite(inputs=(gain.mul, turn))
+            rewrites[f"{layer}.weight"] = Rewrite(inputs=(gain.mul, turn))
 
     for block in shape.blocks:
         for norm, readers in block.readers.items():
             read(norm, *readers)
         for writer in ("self_attn.o_proj", "mlp.down_proj"):
             for name in ("weight", "bias"):
-                found[block.part(f"{writer}.{name}")] = Rewrite(outputs=(turn,))
+                rewrites[block.part(f"{writer}.{name}")] = Rewrite(outputs=(turn,))
     read(shape.norm, shape.head)
-    return found
+    return rewrites
 
 
 def per_head(x: Tensor, signs: Tensor) -> Tensor:

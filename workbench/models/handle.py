@@ -316,20 +316,20 @@ class ModelHandle:
     def _check_replacement(self, module: nn.Module, name: str, new: Tensor | nn.Module) -> None:
         """Raise where the name is nobody's or a tensor of this shape has no place there."""
         is_layer = name in self._layers or name in self._optional
-        own = None if is_layer else dict(module.named_parameters(remove_duplicate=False)).get(name)
-        shape = [self.layer(name).rows, self.layer(name).cols] if own is None else list(own.shape)
+        parameter = None if is_layer else dict(module.named_parameters(remove_duplicate=False)).get(name)
+        shape = [self.layer(name).rows, self.layer(name).cols] if parameter is None else list(parameter.shape)
         if isinstance(new, Tensor) and list(new.shape) != shape:
-            what, kind = ("layer", "weight") if own is None else ("parameter", "tensor")
+            what, kind = ("layer", "weight") if parameter is None else ("parameter", "tensor")
             raise ShapeError(f"{what} {name!r} is {shape}; a {kind} of {list(new.shape)} cannot replace it.")
 
     def _replace(self, module: nn.Module, name: str, new: Tensor | nn.Module, undo: ExitStack) -> None:
         """Put `new` in the place of a layer, its weight, or another parameter, and push the step back onto `undo`."""
         layer = self._layers.get(name) or self._optional.get(name)
-        place = f"{name}.weight" if layer is not None and isinstance(new, Tensor) else name
+        parameter_name = f"{name}.weight" if layer is not None and isinstance(new, Tensor) else name
         if isinstance(new, Tensor):
             new = new.detach().to(torch.float32)
             new = nn.Parameter(new if layer is None else layer.orient(new), requires_grad=False)
-        path, _, child = place.rpartition(".")
+        path, _, child = parameter_name.rpartition(".")
         owner = module.get_submodule(path)
         undo.callback(setattr, owner, child, getattr(owner, child))
         setattr(owner, child, new)

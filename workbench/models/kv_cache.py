@@ -60,11 +60,11 @@ class CachedModel(LanguageModel):
         """The same, and what the cache stores at the end."""
         if ids.shape[1] > self.context:
             raise ModelError(f"{ids.shape[1]} tokens given, the model reads at most {self.context}; cut the text.")
-        kept, pieces = self._new_cache(), []
+        cache, pieces = self._new_cache(), []
         for piece in ids.split(self.block, 1):
-            out, kept = self._forward(piece, kept, use_cache=True)
+            out, cache = self._forward(piece, cache, use_cache=True)
             pieces.append(out)
-        return torch.cat(pieces, 1), size_of(kept)
+        return torch.cat(pieces, 1), size_of(cache)
 
     @property
     def reads_stepwise(self) -> bool:
@@ -94,18 +94,18 @@ def check_attention(lm: LanguageModel) -> None:
         raise ModelError(f"{lm.name!r} has {what}; packed caches are for models that attend to their whole context.")
 
 
-def size_of(kept: Any) -> CacheSize:
+def size_of(cache: Any) -> CacheSize:
     """What a cache of packed layers stores; tensors that blocks share count once."""
     bits, shared = 0, {}
-    for node in (node for layer in kept.layers for block in layer.blocks for side in block for _, node in side.walk()):
+    for node in (node for layer in cache.layers for block in layer.blocks for side in block for _, node in side.walk()):
         for name, tensor in node.tensors.items():
             if name in node.shared:
                 shared[node.shared[name][0]] = stored_bits(tensor)
             else:
                 bits += stored_bits(tensor)
-    first = kept.layers[0]
+    first = cache.layers[0]
     return CacheSize(
-        first.get_seq_length(), first.packed_tokens, sum(layer.width for layer in kept.layers), bits + sum(shared.values())
+        first.get_seq_length(), first.packed_tokens, sum(layer.width for layer in cache.layers), bits + sum(shared.values())
     )
 
 
@@ -179,10 +179,10 @@ def layer_type() -> type:
 
         def saliency(self) -> Tensor:
             """Attention that each token of the oldest recent block got, over the queries that could see it."""
-            own = slice(self.packed_tokens, self.packed_tokens + self.block)
+            block_slice = slice(self.packed_tokens, self.packed_tokens + self.block)
             if len(self.attention) <= self.packed_tokens:
                 return torch.zeros(self.block)
-            return self.attention[own] / self.queries[own].clamp(min=1)
+            return self.attention[block_slice] / self.queries[block_slice].clamp(min=1)
 
         def see(self, weights: Tensor) -> None:
             """Count the attention `[1, heads, queries, tokens]` of one forward pass."""

@@ -142,8 +142,8 @@ def select_layers(names: Iterable[str], optional: Iterable[str], patterns: str) 
     """
     parts = [pattern.strip() for pattern in patterns.split(",")]
     spelled = [pattern for pattern in parts if not set("*?[") & set(pattern.rpartition(".")[2])]
-    taken = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in parts)]
-    return taken + [name for name in optional if any(fnmatch.fnmatchcase(name, pattern) for pattern in spelled)]
+    matching = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in parts)]
+    return matching + [name for name in optional if any(fnmatch.fnmatchcase(name, pattern) for pattern in spelled)]
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -169,9 +169,9 @@ def split_name(name: str) -> tuple[int, str] | None:
 
 def block_name(layer: str) -> str:
     """The block of a layer: "model.layers.3.mlp.up_proj" to "model.layers.3"."""
-    place = split_name(layer)
-    assert place is not None, layer  # layers are found by their place in a block
-    return layer.removesuffix(f".{place[1]}")
+    name_parts = split_name(layer)
+    assert name_parts is not None, layer  # layers are found by their place in a block
+    return layer.removesuffix(f".{name_parts[1]}")
 
 
 def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":
@@ -186,7 +186,7 @@ def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":
 LONGEST = 200  # characters of a name that are compared with those there are
 
 
-def unknown_layer(given: str, known: list[str], optional: Iterable[str] = ()) -> ModelError:
+def unknown_layer(name: str, names: list[str], optional: Iterable[str] = ()) -> ModelError:
     """What to say about a layer name that does not exist."""
-    near = difflib.get_close_matches(given[:LONGEST], [*known, *optional], n=1, cutoff=0.0)[0]
-    return ModelError(f"unknown layer {brief(given)}; did you mean {near!r}? model.layers() lists all {len(known)}.")
+    near = difflib.get_close_matches(name[:LONGEST], [*names, *optional], n=1, cutoff=0.0)[0]
+    return ModelError(f"unknown layer {brief(name)}; did you mean {near!r}? model.layers() lists all {len(names)}.")

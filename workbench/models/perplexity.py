@@ -71,10 +71,10 @@ class PerplexityRatio:
         """The ratio in words: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
         if self.interval == (1.0, 1.0):
             return f"the same as {what}'s on every document"
-        said = f"{self.ratio:.4g} times {what}'s ({intervals.written(self.interval, self.tokens, '.4g')})"
+        sentence = f"{self.ratio:.4g} times {what}'s ({intervals.written(self.interval, self.tokens, '.4g')})"
         if self.clear or self.interval is None:
-            return said
-        return f"{said}: no difference that {self.tokens:,} token{'' if self.tokens == 1 else 's'} can show"
+            return sentence
+        return f"{sentence}: no difference that {self.tokens:,} token{'' if self.tokens == 1 else 's'} can show"
 
 
 def perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> PerplexityRatio:
@@ -131,7 +131,7 @@ def spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> Iterator[
     """`text` cut into windows that score at most `tokens` tokens in all; ModelError where there is nothing to score."""
     if tokens is not None and tokens < 1:
         raise ModelError(f"{tokens} tokens to score; use 1 or more, or None for the whole text.")
-    reach, left, found = min(lm.context, WINDOW) - 1, tokens, False
+    reach, left, any_found = min(lm.context, WINDOW) - 1, tokens, False
     for index, document in enumerate(text.documents):
         if left == 0:
             break
@@ -139,9 +139,9 @@ def spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> Iterator[
         ids = ids if left is None else ids[:, : left + 1]
         left = None if left is None else left - (ids.shape[1] - 1)
         for start in range(0, ids.shape[1] - 1, reach):
-            found = True
+            any_found = True
             yield Span(index, ids, start, min(start + reach + 1, ids.shape[1]))
-    if not found:
+    if not any_found:
         raise ModelError(f"text {text.name!r} has no token to score: every document is a single token.")
 
 

@@ -105,9 +105,9 @@ def set_tensors_aside(model: nn.Module) -> dict[PackedMatrix, dict[str, Tensor |
 
 def expect_packed(model: Any) -> None:
     """Let transformers find tensors named `layer|path|tensor` in the file without a report that no module has them."""
-    known = model._keys_to_ignore_on_load_unexpected
-    kind = list if known is None else type(known)  # None or a list in transformers 5.0, later a set
-    model._keys_to_ignore_on_load_unexpected = kind([*(known or ()), r"\|"])
+    ignored_keys = model._keys_to_ignore_on_load_unexpected
+    kind = list if ignored_keys is None else type(ignored_keys)  # None or a list in transformers 5.0, later a set
+    model._keys_to_ignore_on_load_unexpected = kind([*(ignored_keys or ()), r"\|"])
 
 
 def name_in(model: Any, name: str) -> str | None:

@@ -70,10 +70,10 @@ class TensorMap:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All tensors of the module with its experts split: parameters and persistent buffers."""
-        found: list[str] = []
+        stored_names: list[str] = []
         for name in self._state:
-            found += [new for new, _ in expert_names(name, self.stacks[name])] if name in self.stacks else [name]
-        return tuple(found)
+            stored_names += [new for new, _ in expert_names(name, self.stacks[name])] if name in self.stacks else [name]
+        return tuple(stored_names)
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
@@ -153,8 +153,8 @@ class TensorMap:
         groups, rules, unused = self._group_tensors()
         for target, tensors in groups.items():
             source = Source(target, {pattern: tuple(names) for pattern, names in tensors.items()}, rules.get(target))
-            made = {target: self._empty(source.first)} if source.rule is None else self._convert(source, self._empty)
-            for name, tensor in made.items():
+            converted = {target: self._empty(source.first)} if source.rule is None else self._convert(source, self._empty)
+            for name, tensor in converted.items():
                 self._check_shape(name, tensor, source)
                 self._sources[name] = source
         return unused
@@ -191,11 +191,13 @@ class TensorMap:
             for name in names:
                 rule.add_tensor(source.target, name, pattern, read(name))
         try:
-            made = rule.convert(source.target, model=self.module, config=getattr(self.module, "config", None))
+            converted = rule.convert(source.target, model=self.module, config=getattr(self.module, "config", None))
         except Exception as error:
-            given = f"{source.first!r} of {sum(map(len, source.tensors.values()))} tensors"
-            raise ModelError(f"{self.checkpoint.folder}: {given} cannot be made into {source.target!r}: {error}") from error
-        return {name: tensor[0] if isinstance(tensor, list) else tensor for name, tensor in made.items()}
+            sources_text = f"{source.first!r} of {sum(map(len, source.tensors.values()))} tensors"
+            raise ModelError(
+                f"{self.checkpoint.folder}: {sources_text} cannot be made into {source.target!r}: {error}"
+            ) from error
+        return {name: tensor[0] if isinstance(tensor, list) else tensor for name, tensor in converted.items()}
 
     def _empty(self, name: str) -> Tensor:
         """A tensor's shape and type without its memory."""

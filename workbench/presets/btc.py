@@ -30,8 +30,8 @@ TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def transform_setting() -> Any:
     """The setting of all presets here for the basis in which weights are coded."""
-    said = "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains"
-    return setting("none", said, choices=tuple(TRANSFORMS))
+    help_text = "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains"
+    return setting("none", help_text, choices=tuple(TRANSFORMS))
 
 
 def basis(name: str) -> Part:

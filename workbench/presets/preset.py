@@ -46,7 +46,7 @@ class Preset(Part):
         recipe = self.build()
         shares, coders = cast(Split, recipe.split).shares, cast(tuple[Coder, ...], recipe.coders)
         bits = [WHOLE_CHECKPOINT if coder.nominal_bits is None else coder.nominal_bits for coder in coders]
-        return round(sum(share * own for share, own in zip(shares, bits, strict=True)), 6)
+        return round(sum(share * part_bits for share, part_bits in zip(shares, bits, strict=True)), 6)
 
     @property
     def needs_calibration(self) -> bool:

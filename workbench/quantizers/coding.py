@@ -30,8 +30,8 @@ class SplitRun:
         for first in range(start - start % size, stop, size):
             if first in self.waiting:
                 self.waiting.remove(first)
-                for whole, own in zip(self.masks, self.split.masks_from(w, self.columns, first), strict=True):
-                    whole[:, first : first + size] = own
+                for full_mask, block_mask in zip(self.masks, self.split.masks_from(w, self.columns, first), strict=True):
+                    full_mask[:, first : first + size] = block_mask
 
 
 class CoderRun:
@@ -76,12 +76,12 @@ class CoderRun:
             index = start // self.span
             end = min(stop, (index + 1) * self.span)
             params, within = self.fit(w, index), slice(start - index * self.span, end - index * self.span)
-            own = slice(start - first, end - first)
+            columns = slice(start - first, end - first)
             if metric is None:
                 codes = self.coder.encode(w[:, start:end], params, within)
             else:
-                codes = self.coder.encode_under(metric[own, own], w[:, start:end], params, within)
-            values[:, own] = self.coder.decode(codes, params, within)
+                codes = self.coder.encode_under(metric[columns, columns], w[:, start:end], params, within)
+            values[:, columns] = self.coder.decode(codes, params, within)
             self.enter(codes, start)
             start = end
         return values
@@ -99,8 +99,8 @@ class CoderRun:
         pieces = []
         for index, params in enumerate(cast(list[Params], self.params)):
             width = min(self.span, self.cols - index * self.span)
-            own = self.codes[:, index * per_span : (index + 1) * per_span]
-            pieces.append(self.coder.decode(own, params, slice(0, width)))
+            span_codes = self.codes[:, index * per_span : (index + 1) * per_span]
+            pieces.append(self.coder.decode(span_codes, params, slice(0, width)))
         return torch.cat(pieces, 1) * self.mask
 
     def refit(self, target: Tensor) -> None:

@@ -98,8 +98,8 @@ class Camera:
         if self.waiting:
             self._frame(current)
         energy = self.original.square().sum(0)
-        whole = self._cells(energy).sum(-1).clamp(min=1e-30)
-        lost = torch.zeros(len(self.frames)).index_add_(0, self.at, (current[self.rows] - self.original).square().sum(0))
+        cell_energy = self._cells(energy).sum(-1).clamp(min=1e-30)
+        frame_error = torch.zeros(len(self.frames)).index_add_(0, self.at, (current[self.rows] - self.original).square().sum(0))
         groups = torch.stack([mask[self.rows] for mask in masks]).to(torch.uint8).argmax(0).to(torch.uint8)
         return Film(
             rows=tuple(self.rows.tolist()),
@@ -107,8 +107,8 @@ class Camera:
             width=self.width,
             coded=self._cells(self.at).amax(-1).to(torch.uint8),
             ends=tuple(self.ends),
-            moved=torch.stack([self._cells(drift).sum(-1) / whole for drift in self.frames]).half(),
-            error=tuple((lost.cumsum(0) / energy.sum().clamp(min=1e-30)).tolist()),
+            moved=torch.stack([self._cells(drift).sum(-1) / cell_energy for drift in self.frames]).half(),
+            error=tuple((frame_error.cumsum(0) / energy.sum().clamp(min=1e-30)).tolist()),
             groups=self._cells(groups).amax(-1),
             pictures={"block": self.picture(current)},
             rounds=rounds,
@@ -123,4 +123,4 @@ class Camera:
 def codebook_rounds(shared: Mapping[str, Tensor]) -> list[tuple[float, ...]]:
     """The losses of each codebook that `Coder.prepare` has trained, round by round."""
     rounds = shared.get("rounds")
-    return [] if rounds is None else [tuple(own[own.isfinite()].tolist()) for own in rounds]
+    return [] if rounds is None else [tuple(losses[losses.isfinite()].tolist()) for losses in rounds]

@@ -66,7 +66,11 @@ def product(parts: Mapping[str, Tensor], cols: int) -> Tensor:
 def without(layer: QuantizedLayer, parts: Mapping[str, Tensor]) -> QuantizedLayer:
     """The layer without these parts of its transform, and without the transform where nothing is left of it."""
     packed = layer.packed
-    kept = {name: tensor for name, tensor in packed.tensors.items() if name not in parts}
-    shared = {name: key for name, key in packed.shared.items() if name in kept}
-    inner = replace(packed, tensors=kept, shared=shared) if kept or packed.facts.get("hadamard") else packed.children[0]
+    other_tensors = {name: tensor for name, tensor in packed.tensors.items() if name not in parts}
+    shared = {name: key for name, key in packed.shared.items() if name in other_tensors}
+    inner = (
+        replace(packed, tensors=other_tensors, shared=shared)
+        if other_tensors or packed.facts.get("hadamard")
+        else packed.children[0]
+    )
     return replace(layer, packed=inner, ledger=ledger(inner, layer.nominal_bits))

@@ -227,7 +227,7 @@ def code_columns(
                     yield Snapshot("fit", int(share * cols), cols, {})
                 yield Snapshot("fit", cols if run.step == cols else 0, cols, {"sweeps": run.told()})
     coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
-    lost, size = torch.zeros(2, cols, dtype=torch.float64)
+    column_error, size = torch.zeros(2, cols, dtype=torch.float64)
     fresh: list[slice] = []  # columns coded since the last snapshot; a column that was coded stays as it is
     layout = Layout(cols, max(run.step for run in runs), min(run.span for run in runs))
     together = dict(assignment.fitted_together(layout))
@@ -252,9 +252,9 @@ def code_columns(
         sweeps = [sweeps for run in runs for sweeps in run.told()]
         while fresh:
             columns = fresh.pop()
-            lost[columns] = column_energies(w, columns, current)
+            column_error[columns] = column_energies(w, columns, current)
             size[columns] = column_energies(w, columns)
-        detail = {"sweeps": sweeps, "relative_error": part_of(lost.sum().item(), size.sum().item())}
+        detail = {"sweeps": sweeps, "relative_error": part_of(column_error.sum().item(), size.sum().item())}
         give_back(w)
         yield Snapshot("block", int(coded.sum()), cols, detail, current.clone())
     return current
@@ -270,8 +270,10 @@ def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Seq
     """Bits per weight as papers count them: each coder's nominal bits, weighted by its share of the weights."""
     total = 0.0
     for coder, mask, child in zip(coders, masks, children, strict=True):
-        own = coder.nominal_bits
-        total += ledger(child, 0.0).bits_per_weight if own is None else own * (int(mask.count_nonzero()) / mask.numel())
+        coder_bits = coder.nominal_bits
+        total += (
+            ledger(child, 0.0).bits_per_weight if coder_bits is None else coder_bits * (int(mask.count_nonzero()) / mask.numel())
+        )
     return round(total, FIGURES)
 
 

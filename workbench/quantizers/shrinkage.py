@@ -62,9 +62,9 @@ def is_few(tokens: int | None, columns: int, strength: float) -> bool:
 
 def calibration_facts(layers: Mapping[str, QuantizedLayer]) -> dict[str, Any]:
     """Facts of calibrated layers: least and largest `shrinkage`, and the names of those of `few_tokens`, where there are any."""
-    seen = {name: layer for name, layer in layers.items() if layer.tokens}
-    shares = [share(layer.tokens or 0, layer.packed.cols, layer.recipe.shrinkage) for layer in seen.values()]
-    few = [name for name, layer in seen.items() if is_few(layer.tokens, layer.packed.cols, layer.recipe.shrinkage)]
+    reached = {name: layer for name, layer in layers.items() if layer.tokens}
+    shares = [share(layer.tokens or 0, layer.packed.cols, layer.recipe.shrinkage) for layer in reached.values()]
+    few = [name for name, layer in reached.items() if is_few(layer.tokens, layer.packed.cols, layer.recipe.shrinkage)]
     facts: dict[str, Any] = {"shrinkage": [min(shares), max(shares)]} if any(shares) else {}
     return {**facts, "few_tokens": few} if few else facts
 

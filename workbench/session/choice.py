@@ -25,15 +25,15 @@ class Selection:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some marks exchanged; WorkbenchError for a kind of mark that does not exist, or for a value of it."""
-        known = [field.name for field in dataclasses.fields(self)]
+        field_names = [field.name for field in dataclasses.fields(self)]
         for name, marks in changes.items():
-            if name not in known:
-                raise WorkbenchError(f"unknown mark {name!r}; use {', '.join(known)}.")
-            wanted = str if name == "layers" else int
-            if wrong := [mark for mark in marks if not isinstance(mark, wanted) or isinstance(mark, bool)]:
-                what = "names of layers" if wanted is str else "whole numbers from 0"
+            if name not in field_names:
+                raise WorkbenchError(f"unknown mark {name!r}; use {', '.join(field_names)}.")
+            expected = str if name == "layers" else int
+            if wrong := [mark for mark in marks if not isinstance(mark, expected) or isinstance(mark, bool)]:
+                what = "names of layers" if expected is str else "whole numbers from 0"
                 raise WorkbenchError(f"{name} holds {wrong[0]!r}; it takes {what}.")
-            if wrong := [mark for mark in marks if wanted is int and mark < 0]:
+            if wrong := [mark for mark in marks if expected is int and mark < 0]:
                 raise WorkbenchError(f"{name} holds {wrong[0]}; it takes whole numbers from 0.")
         return dataclasses.replace(self, **{name: tuple(dict.fromkeys(marks)) for name, marks in changes.items()})
 
@@ -44,8 +44,16 @@ class Selection:
     @classmethod
     def read(cls, value: JsonValue) -> Self:
         """The inverse of `to_dict`."""
-        marks = {name: tuple(each.as_text() for each in own.elements()) for name, own in value.items() if name == "layers"}
-        numbers = {name: tuple(each.as_whole() for each in own.elements()) for name, own in value.items() if name != "layers"}
+        marks = {
+            name: tuple(element.as_text() for element in marks_value.elements())
+            for name, marks_value in value.items()
+            if name == "layers"
+        }
+        numbers = {
+            name: tuple(element.as_whole() for element in marks_value.elements())
+            for name, marks_value in value.items()
+            if name != "layers"
+        }
         return cls().replace(**marks, **numbers)
 
 
@@ -60,8 +68,8 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        own = {"layer": self.layer, "recipe": self.recipe.to_dict(), "prompt": self.prompt}
-        return own | {"selection": self.selection.to_dict()}
+        content = {"layer": self.layer, "recipe": self.recipe.to_dict(), "prompt": self.prompt}
+        return content | {"selection": self.selection.to_dict()}
 
     @classmethod
     def read(cls, value: JsonValue) -> Self:

@@ -12,39 +12,46 @@ from workbench.session.shared import SharedModel
 
 
 def together(
-    shared: SharedModel, layers: Mapping[str, QuantizedLayer], whole: QuantizedModel | None, alone: Collection[str]
+    shared: SharedModel, layers: Mapping[str, QuantizedLayer], quantized_model: QuantizedModel | None, alone: Collection[str]
 ) -> QuantizedModel:
     """These layers as one model; with what `whole`, the last run over the model, changed beside them as long as one is of it.
 
     WorkbenchError for layers quantized `alone` among others of a run that changed more than its layers: they take other inputs.
     """
-    own = [] if whole is None else [name for name, layer in layers.items() if whole.layers.get(name) is layer]
-    if whole is not None and len(own) == len(layers):
-        return whole
-    if whole is not None and own and alone and (whole.changed_tensors or whole.fused):
+    unchanged = (
+        [] if quantized_model is None else [name for name, layer in layers.items() if quantized_model.layers.get(name) is layer]
+    )
+    if quantized_model is not None and len(unchanged) == len(layers):
+        return quantized_model
+    if quantized_model is not None and unchanged and alone and (quantized_model.changed_tensors or quantized_model.fused):
         changed = (
-            "fused the model before" if whole.fused else f"changed more than its layers ({next(iter(whole.changed_tensors))})"
+            "fused the model before"
+            if quantized_model.fused
+            else f"changed more than its layers ({next(iter(quantized_model.changed_tensors))})"
         )
         raise WorkbenchError(
             f"{', '.join(alone)}: quantized alone, and the last run over the whole model {changed}, so they do not fit together. "
             "Quantize the whole model again; what this layer does alone is in What-if."
         )
     plan = LayerPlan(tuple((name, layer.recipe) for name, layer in layers.items()))
-    if whole is not None and own:
-        return replace(whole, layers=layers, plan=plan)
+    if quantized_model is not None and unchanged:
+        return replace(quantized_model, layers=layers, plan=plan)
     facts = shared.stats().facts() if shared.is_calibrated else {}
     return QuantizedModel(shared.model.source, layers, plan, facts, shapes=shared.model.shapes)
 
 
 def effect(
-    shared: SharedModel, result: QuantizedLayer, whole: QuantizedModel | None, edited: QuantizedLayer | None = None
+    shared: SharedModel, result: QuantizedLayer, quantized_model: QuantizedModel | None, edited: QuantizedLayer | None = None
 ) -> Divergence:
     """What a layer does alone in the model, on the evaluation text; what its run changed before it goes with it.
 
     `edited` is what was made of the layer by hand, to be measured in its place.
     """
-    name, made = result.name, edited or result
-    if whole is None or whole.layers.get(name) is not result:
-        return shared.replay().divergence({name: made})
-    replay, run = shared.replay(whole.fused), replace(whole, layers={**whole.layers, name: made})
+    name, layer_result = result.name, edited or result
+    if quantized_model is None or quantized_model.layers.get(name) is not result:
+        return shared.replay().divergence({name: layer_result})
+    replay, run = (
+        shared.replay(quantized_model.fused),
+        replace(quantized_model, layers={**quantized_model.layers, name: layer_result}),
+    )
     return replay.divergence({name: applied(replay.model, run)[name]})

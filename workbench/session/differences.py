@@ -12,17 +12,17 @@ KINDS = ("transform", "split", "assignment", "correction", "activations", "refin
 
 def differences(before: Choice, after: Choice) -> list[str]:
     """One phrase for each thing that differs, empty where nothing does."""
-    said = []
+    sentences = []
     if before.layer != after.layer:
-        said.append(f"layer {after.layer} (was {before.layer})")
+        sentences.append(f"layer {after.layer} (was {before.layer})")
     if before.recipe != after.recipe:
-        said += recipe_differences(before.recipe, after.recipe)
+        sentences += recipe_differences(before.recipe, after.recipe)
     if before.prompt != after.prompt:
-        said.append(f"prompt “{after.prompt}” (was “{before.prompt}”)")
+        sentences.append(f"prompt “{after.prompt}” (was “{before.prompt}”)")
     for name, marks in vars(after.selection).items():
         if marks != getattr(before.selection, name):
-            said.append(f"{name} {listed(marks)} marked (were {listed(getattr(before.selection, name))})")
-    return said
+            sentences.append(f"{name} {listed(marks)} marked (were {listed(getattr(before.selection, name))})")
+    return sentences
 
 
 def recipe_differences(before: Recipe, after: Recipe) -> list[str]:
@@ -33,17 +33,17 @@ def recipe_differences(before: Recipe, after: Recipe) -> list[str]:
         return [f"{after.name} {name.replace('_', ' ')} {shown(new, name)} (was {shown(old, name)})" for name in names]
     if "custom" not in (before.name, after.name):
         return [f"recipe {spell(after)} (was {spell(before)})"]
-    said = [
+    sentences = [
         f"{kind} {written(getattr(after, kind))} (was {written(getattr(before, kind))})"
         for kind in KINDS
         if getattr(before, kind) != getattr(after, kind)
     ]
     if before.coders != after.coders:
         was, now = (" · ".join(map(written, recipe.coders)) for recipe in (before, after))
-        said.append(f"coder {now} (was {was})")
+        sentences.append(f"coder {now} (was {was})")
     if before.seed != after.seed:
-        said.append(f"seed {after.seed} (was {before.seed})")
-    return said or [f"recipe {spell(after)} (was {spell(before)})"]
+        sentences.append(f"seed {after.seed} (was {before.seed})")
+    return sentences or [f"recipe {spell(after)} (was {spell(before)})"]
 
 
 def written(part: Part) -> str:

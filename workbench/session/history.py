@@ -56,9 +56,9 @@ class History:
         if choice == self.choice:
             return
         with self._lock:
-            here = self.steps[self.at]
-            if kind is Kind.MARK is here.kind and not self.children(self.at):
-                self.steps[self.at] = Step(kind, choice, here.parent)
+            current = self.steps[self.at]
+            if kind is Kind.MARK is current.kind and not self.children(self.at):
+                self.steps[self.at] = Step(kind, choice, current.parent)
             else:
                 self._go(self._add(Step(kind, choice, self.at)))
 
@@ -102,10 +102,10 @@ class History:
     def path(self, number: int) -> list[int]:
         """The steps from the first to one."""
         path: list[int] = []
-        place: int | None = number
-        while place is not None:
-            path.append(place)
-            place = self.steps[place].parent
+        step_number: int | None = number
+        while step_number is not None:
+            path.append(step_number)
+            step_number = self.steps[step_number].parent
         return path[::-1]
 
     def words(self, number: int) -> str:

@@ -43,8 +43,8 @@ class Preview:
 def row_errors(weight: Tensor, result: QuantizedLayer) -> np.ndarray:
     """Energy of the error and of `weight [rows, cols]` in each row, float64 `[2, rows]`."""
     original = weight.double()
-    lost = (result.weight() - original).square().sum(1)
-    return np.stack([lost.numpy(), original.square().sum(1).numpy()])
+    row_error = (result.weight() - original).square().sum(1)
+    return np.stack([row_error.numpy(), original.square().sum(1).numpy()])
 
 
 def preview_rows(layer: Layer) -> range:

@@ -107,10 +107,10 @@ class Session:
         before, after, marked = self.model.layer(self.layer), self.model.layer(layer), self.selection
         if before == after:
             return
-        found = carried(before, after, {"channels": marked.channels, "rows": marked.rows})
-        selection = marked.replace(channels=found.channels, rows=found.rows, codes=())
+        carried_marks = carried(before, after, {"channels": marked.channels, "rows": marked.rows})
+        selection = marked.replace(channels=carried_marks.channels, rows=carried_marks.rows, codes=())
         self.history.take(Kind.SELECT, replace(self.choice, layer=layer, selection=selection))
-        self._carried = (self.choice, found.words)
+        self._carried = (self.choice, carried_marks.words)
 
     @property
     def carried(self) -> str:
@@ -176,15 +176,17 @@ class Session:
     def result(self) -> QuantizedLayer | None:
         """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or would make of it
         as a preview of the whole layer shows; or None."""
-        own = self._keys()
+        keys = self._keys()
         shown = self.preview.result if self.preview is not None and self.preview.is_whole else None
-        return next((self.results[made] for made in reversed(self.results) if made.partition("/")[0] in own), shown)
+        return next(
+            (self.results[result_key] for result_key in reversed(self.results) if result_key.partition("/")[0] in keys), shown
+        )
 
     @property
     def trace(self) -> Trace | None:
         """What the run that makes, or made, this result has told; None where there was none."""
-        own = self._keys()
-        return next((self.traces[made] for made in reversed(self.traces) if made in own), None)
+        keys = self._keys()
+        return next((self.traces[result_key] for result_key in reversed(self.traces) if result_key in keys), None)
 
     def results_of(self, layer: str) -> list[QuantizedLayer]:
         """Every result for one layer, in the order they were made."""
@@ -196,8 +198,10 @@ class Session:
 
     def _keys(self) -> list[str]:
         """Where results of the selected layer and the recipe on the bench are."""
-        taken = [self._key(self.layer, self.recipe, alone=False, calibration=own) for own in self._taken]
-        return [*(self._key(self.layer, self.recipe, alone=alone) for alone in (True, False)), *taken]
+        calibration_keys = [
+            self._key(self.layer, self.recipe, alone=False, calibration=calibrated_with) for calibrated_with in self._taken
+        ]
+        return [*(self._key(self.layer, self.recipe, alone=alone) for alone in (True, False)), *calibration_keys]
 
     def quantize_steps(self) -> Generator[Snapshot | Heard, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""
@@ -222,14 +226,14 @@ class Session:
         layer, recipe = self.layer, self.recipe
         if not self.can_preview:
             raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
-        rows, of = preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
-        if len(rows) == of:
+        rows, total = preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
+        if len(rows) == total:
             result, errors = (yield from self._layer_steps(layer, recipe)), NOTHING
         else:
             some, stats = self.shared.weight(layer)[list(rows)], (yield from self.shared.stats_steps())
             result = yield from quantize_weight_steps(some, self.model.layer(layer), recipe, stats, measured=False)
             errors = row_errors(some, result)
-        self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, of, errors)
+        self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, total, errors)
         return self._preview
 
     @property
@@ -240,8 +244,8 @@ class Session:
     @property
     def preview(self) -> Preview | None:
         """The preview of the recipe on the bench on the selected layer, where there is one."""
-        made = self._key(self.layer, self.recipe, alone=True)
-        return self._preview if self._preview is not None and self._preview.made == made else None
+        result_key = self._key(self.layer, self.recipe, alone=True)
+        return self._preview if self._preview is not None and self._preview.made == result_key else None
 
     def quantize_model_steps(self) -> Generator[LayerProgress | Heard, None, QuantizedModel]:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
@@ -260,32 +264,34 @@ class Session:
                     if progress.snapshot is not None and f"{name}.".startswith(f"{progress.layer}."):
                         trace.see(progress.snapshot)
 
-            whole = yield from watched(steps, see)
-        for layer in whole.layers.values():
+            quantized_model = yield from watched(steps, see)
+        for layer in quantized_model.layers.values():
             self._keep(recipe, layer, alone=False)
-        self.whole = whole
-        self.history.record(Kind.QUANTIZE_MODEL, start, f"quantized the whole model: {whole.bits_per_weight:.2f} stored bits")
-        return whole
+        self.whole = quantized_model
+        self.history.record(
+            Kind.QUANTIZE_MODEL, start, f"quantized the whole model: {quantized_model.bits_per_weight:.2f} stored bits"
+        )
+        return quantized_model
 
     @contextmanager
     def _traced(self, recipe: Recipe, layers: Sequence[str], *, alone: bool) -> Iterator[list[Trace]]:
         """A new trace for each layer; a run that does not end leaves the traces of the one before it."""
-        made = [self._key(layer, recipe, alone=alone) for layer in layers]
-        before = {name: self.traces.pop(name) for name in made if name in self.traces}
-        self.traces |= {name: Trace() for name in made}
+        result_keys = [self._key(layer, recipe, alone=alone) for layer in layers]
+        before = {name: self.traces.pop(name) for name in result_keys if name in self.traces}
+        self.traces |= {name: Trace() for name in result_keys}
         try:
-            yield [self.traces[name] for name in made]
+            yield [self.traces[name] for name in result_keys]
         except BaseException:
-            for name in made:
+            for name in result_keys:
                 del self.traces[name]
             self.traces |= before
             raise
 
     def _keep(self, recipe: Recipe, result: QuantizedLayer, *, alone: bool, calibration: Any = CALIBRATION_TOKENS) -> None:
         """Store a result as the latest."""
-        made = self._key(result.name, recipe, alone=alone, calibration=calibration)
-        self.results.pop(made, None)
-        self.results[made] = result
+        result_key = self._key(result.name, recipe, alone=alone, calibration=calibration)
+        self.results.pop(result_key, None)
+        self.results[result_key] = result
 
     def layer_table(self, *, wait: bool = True) -> "pd.DataFrame":
         """The model's layers with spread, tails and outliers, bits and errors where there is a result, and what was `measured`.
@@ -309,8 +315,8 @@ class Session:
         """Take a result that was changed by hand as the latest of the selected layer; what it was made from stays too."""
         if self.result is None or layer.name != self.layer:
             raise WorkbenchError(f"{layer.name} has no result on the bench that could be changed: press Quantize this layer.")
-        made = next((key for key, result in reversed(self.results.items()) if result is self.result), self._keys()[0])
-        edited = f"{made.partition('/')[0]}/{' + '.join(layer.edits)}"
+        result_key = next((key for key, result in reversed(self.results.items()) if result is self.result), self._keys()[0])
+        edited = f"{result_key.partition('/')[0]}/{' + '.join(layer.edits)}"
         self.results.pop(edited, None)
         self.results[edited] = layer
 
@@ -340,8 +346,8 @@ class Session:
         layers = self.latest()
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        made = {result.name: made.partition("/")[0] for made, result in self.results.items()}
-        alone = [name for name, layer in layers.items() if made[name] == self._key(name, layer.recipe, alone=True)]
+        result_key = {result.name: result_key.partition("/")[0] for result_key, result in self.results.items()}
+        alone = [name for name, layer in layers.items() if result_key[name] == self._key(name, layer.recipe, alone=True)]
         return together(self.shared, layers, self.whole, alone)
 
     def effect(self, result: QuantizedLayer, edited: QuantizedLayer | None = None) -> Divergence:
@@ -363,17 +369,19 @@ class Session:
 
     def pin_model(self) -> Generator[float, None, str]:
         """Pin the model with every quantized layer as its latest result; measures it on the evaluation text."""
-        own = self.quantized()
-        return self.pins.pin_model(self.model, own.layers, own.changed_tensors, text("evaluation"), self.choice.prompt)
+        model_layers = self.quantized()
+        return self.pins.pin_model(
+            self.model, model_layers.layers, model_layers.changed_tensors, text("evaluation"), self.choice.prompt
+        )
 
-    def take(self, whole: QuantizedModel) -> None:
+    def take(self, quantized_model: QuantizedModel) -> None:
         """Take up a model that was quantized elsewhere: its layers become the latest results, and found under their recipes."""
-        calibration = dict(whole.calibration)
+        calibration = dict(quantized_model.calibration)
         if calibration not in self._taken:
             self._taken.append(calibration)
-        for layer in whole.layers.values():
+        for layer in quantized_model.layers.values():
             self._keep(layer.recipe, layer, alone=False, calibration=calibration)
-        self.whole = whole
+        self.whole = quantized_model
 
     def code(self) -> str:
         """Python that repeats the current choice in a notebook."""

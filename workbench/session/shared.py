@@ -148,12 +148,12 @@ class SharedModel:
         for name in self.model.layer_names:
             if name not in self.sketches:
                 self.sketch(name)
-                yield Read(sum(sizes[known] for known in list(self.sketches)), sum(sizes.values()), name)
+                yield Read(sum(sizes[other] for other in list(self.sketches)), sum(sizes.values()), name)
 
     def stream(self) -> residual_stream.Stream:
         """Every channel of the residual stream through the model, with its inputs once the calibration text has been read."""
-        heard = self.is_calibrated
+        calibrated = self.is_calibrated
         with self._reading:
-            if heard not in self._streams:
-                self._streams[heard] = residual_stream.stream(self.model, self.sketch, self.stats() if heard else None)
-            return self._streams[heard]
+            if calibrated not in self._streams:
+                self._streams[calibrated] = residual_stream.stream(self.model, self.sketch, self.stats() if calibrated else None)
+            return self._streams[calibrated]

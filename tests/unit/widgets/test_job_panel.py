@@ -117,7 +117,7 @@ def test_a_running_job_tells_how_far_it_is_or_what_it_is_told_to(panel: JobPanel
 
     panel.run(steps, "counting")
     assert "Counting: 50% after" in words[1]
-    panel.run(steps, "counting", seen=lambda job: f"Step {job.latest.done}.")
+    panel.run(steps, "counting", on_step=lambda job: f"Step {job.latest.done}.")
     assert words[5] == paragraph("Step 2.", live=False)
 
 

@@ -71,9 +71,9 @@ def tree(layers: Mapping[str, BitLedger]) -> pd.DataFrame:
     total = sum(ledger.total_bits for ledger in layers.values())
     rows: dict[str, tuple[str, str, float]] = {"": ("", "all layers" if len(layers) > 1 else next(iter(layers)), total)}
 
-    def add(place: str, parent: str, label: str, bits: float) -> None:
-        before = rows[place][2] if place in rows else 0.0
-        rows[place] = (parent, label, before + bits)
+    def add(location: str, parent: str, label: str, bits: float) -> None:
+        before = rows[location][2] if location in rows else 0.0
+        rows[location] = (parent, label, before + bits)
 
     for name, ledger in layers.items():
         owner = ""
@@ -85,7 +85,7 @@ def tree(layers: Mapping[str, BitLedger]) -> pd.DataFrame:
             owner = name
         for entry in ledger.entries:
             add(f"{owner}|{plain(entry.item)}", owner, plain(entry.item), entry.bits)
-    table = pd.DataFrame([(place, *row) for place, row in rows.items()], columns=["id", "parent", "label", "bits"])
+    table = pd.DataFrame([(location, *row) for location, row in rows.items()], columns=["id", "parent", "label", "bits"])
     return table.assign(share=table["bits"] / (total or 1.0))
 
 
@@ -120,10 +120,10 @@ def written(layer: QuantizedLayer) -> OnDisk:
     items = iter(layer.ledger.entries)
     for path, node in layer.packed.walk():
         for name, tensor in node.tensors.items():
-            entry, place = next(items), tensor_key(layer.name, path, node, name)
-            if place not in tensors:
+            entry, location = next(items), tensor_key(layer.name, path, node, name)
+            if location not in tensors:
                 bits += entry.bits * entry.shared_by
-                tensors[place] = tensor.detach().cpu().contiguous().clone()
+                tensors[location] = tensor.detach().cpu().contiguous().clone()
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         file = Path(folder) / MODEL
         save_file(tensors, file)

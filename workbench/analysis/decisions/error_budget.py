@@ -71,11 +71,11 @@ def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> 
     count, done = 2 * len(ordered) + top * (top - 1) // 2, 0
     alone: dict[str, Divergence] = {}
     accumulated: dict[str, Divergence] = {}
-    for found, all_before in ((alone, False), (accumulated, True)):
+    for divergences, all_before in ((alone, False), (accumulated, True)):
         so_far: dict[str, Change] = {}
         for name, change in ordered.items():
             so_far = {**so_far, name: change} if all_before else {name: change}
-            found[name] = replay.divergence(so_far)
+            divergences[name] = replay.divergence(so_far)
             yield Measured(name, done, count)
             done += 1
     worst = sorted(sorted(alone, key=lambda name: -alone[name].kl)[:top], key=list(ordered).index)
@@ -86,8 +86,8 @@ def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> 
         yield Measured(f"{first} and {second}", done, count)
         done += 1
     floor = replay.noise.kl
-    made = layers_of(layers)
-    rows = [layer_row(replay, name, made.get(name), alone[name], accumulated[name], floor) for name in ordered]
+    quantized_layers = layers_of(layers)
+    rows = [layer_row(replay, name, quantized_layers.get(name), alone[name], accumulated[name], floor) for name in ordered]
     columns = ["earlier", "later", "together", "apart", "interaction", "interaction_low", "interaction_high"]
     return summed(pd.DataFrame(rows), pd.DataFrame(pairs, columns=columns), accumulated[list(ordered)[-1]], alone, floor)
 
@@ -117,15 +117,15 @@ def interaction(both: Divergence, first: Divergence, second: Divergence) -> dict
     """What two layers do together beyond the sum of what each does."""
     apart = first.per_token.kl + second.per_token.kl
     low, high = ends(mean_interval(unit_sums(both.per_token, (both.per_token.kl - apart)[:, None])))
-    found = {"together": both.kl, "apart": first.kl + second.kl, "interaction": both.kl - first.kl - second.kl}
-    return {**found, "interaction_low": low, "interaction_high": high}
+    divergences = {"together": both.kl, "apart": first.kl + second.kl, "interaction": both.kl - first.kl - second.kl}
+    return {**divergences, "interaction_low": low, "interaction_high": high}
 
 
 def summed(
     layers: "pd.DataFrame", pairs: "pd.DataFrame", joint: Divergence, alone: Mapping[str, Divergence], floor: float
 ) -> ErrorBudget:
     """Sum and ratio, document by document."""
-    apart = np.sum([each.per_token.kl for each in alone.values()], 0)
+    apart = np.sum([effect.per_token.kl for effect in alone.values()], 0)
     sums = unit_sums(joint.per_token, np.stack([joint.per_token.kl, apart], 1))
     total = float(apart.mean())
     # layers that change nothing at all add up to nothing

@@ -134,13 +134,13 @@ def spelled(recipe: Recipe) -> str:
 
 def label_of(layers: Iterable[QuantizedLayer], count: int) -> str:
     """The recipe of all layers, or how many recipes there are; and how many of `count` layers are quantized, if not all."""
-    made = list(layers)
-    recipes = list(dict.fromkeys(spelled(layer.recipe) for layer in made))
+    results = list(layers)
+    recipes = list(dict.fromkeys(spelled(layer.recipe) for layer in results))
     name = recipes[0] if len(recipes) == 1 else f"a mix of {len(recipes)} recipes"
-    return name if len(made) == count else f"{name}, {len(made)} of {count} layers"
+    return name if len(results) == count else f"{name}, {len(results)} of {count} layers"
 
 
-def free(label: str, taken: Mapping[str, object]) -> str:
+def free(label: str, labels: Mapping[str, object]) -> str:
     """The label, or the label with the first number that is free."""
-    names = (label if number == 1 else f"{label} ({number})" for number in range(1, len(taken) + 2))
-    return next(name for name in names if name not in taken)
+    names = (label if number == 1 else f"{label} ({number})" for number in range(1, len(labels) + 2))
+    return next(name for name in names if name not in labels)

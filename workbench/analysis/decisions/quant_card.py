@@ -57,35 +57,39 @@ def card_facts(
     """
     begin = perf_counter()
     model = load(quantized) if isinstance(quantized, str | Path) else quantized
-    made = model.quantized if isinstance(model, PackedModel) else model
-    book = made.ledger
+    source = model.quantized if isinstance(model, PackedModel) else model
+    book = source.ledger
     facts: dict[str, Any] = {
         "kind": KIND,
         "version": VERSION,
-        "model": {"name": public_name(made.source), "quantized_layers": len(made.layers), "quantized_weights": book.weights},
-        "recipe": {"plan": made.plan.to_dict(), "calibration": dict(made.calibration), "fused": dict(made.fused)},
+        "model": {"name": public_name(source.source), "quantized_layers": len(source.layers), "quantized_weights": book.weights},
+        "recipe": {"plan": source.plan.to_dict(), "calibration": dict(source.calibration), "fused": dict(source.fused)},
         "ledger": book.to_dict(),
-        "coverage": made.coverage,
-        "unquantized": made.unquantized,
+        "coverage": source.coverage,
+        "unquantized": source.unquantized,
         "bits_overall": model.bits_overall if isinstance(model, PackedModel) else None,
         "file": file_facts(model),
-        "layers": [layer_facts(line) for line in made.table().to_dict("records")],
+        "layers": [layer_facts(line) for line in source.table().to_dict("records")],
         "figures": None,
-        "hashes": {"layers": {name: tree_hash(layer.packed) for name, layer in made.layers.items()}},
-        "kernels": kernels(made),
+        "hashes": {"layers": {name: tree_hash(layer.packed) for name, layer in source.layers.items()}},
+        "kernels": kernels(source),
         "environment": environment(),
     }
-    changed = {name: digest.of_tensor(tensor) for name, tensor in made.changed_tensors.items()}
-    facts["hashes"] |= {"changed_tensors": changed, "calibration_text": made.calibration.get("fingerprint")}
+    changed = {name: digest.of_tensor(tensor) for name, tensor in source.changed_tensors.items()}
+    facts["hashes"] |= {"changed_tensors": changed, "calibration_text": source.calibration.get("fingerprint")}
     if isinstance(model, PackedModel):
         facts["hashes"]["original"] = model.fingerprint
     if measured:
-        original, words = original or open_model(made.source), text or read_text("evaluation")
+        original, words = original or open_model(source.source), text or read_text("evaluation")
         check_original(model, original)
         facts["hashes"] |= {"original": original.fingerprint, "evaluation_text": words.fingerprint}
         facts["figures"] = figures(original, running(model, original), words, tokens)
-    times = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "quantizing": made.seconds, "card": perf_counter() - begin}
-    return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in made.layers.items()}}}
+    times = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quantizing": source.seconds,
+        "card": perf_counter() - begin,
+    }
+    return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in source.layers.items()}}}
 
 
 def public_name(source: str) -> str:
@@ -113,31 +117,31 @@ def running(model: Quantized, original: ModelHandle) -> LanguageModel:
 def figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
     """What the change does to predictions on a text, and what both models write after one prompt."""
     lm = original.language_model()
-    found = compare(lm, other, text, tokens=tokens)
-    quantiles = np.quantile(found.per_token.kl, QUANTILES).tolist()
+    divergence = compare(lm, other, text, tokens=tokens)
+    quantiles = np.quantile(divergence.per_token.kl, QUANTILES).tolist()
     return {
         "text": text.name,
-        "tokens": found.tokens,
-        "perplexity": found.perplexity,
-        "perplexity_interval": listed(found.perplexity_interval),
-        "perplexity_original": found.perplexity_original,
-        "perplexity_original_interval": listed(found.perplexity_original_interval),
-        "ratio": found.ratio.ratio,
-        "ratio_interval": listed(found.ratio.interval),
-        "kl": found.kl,
-        "kl_interval": listed(found.kl_interval),
+        "tokens": divergence.tokens,
+        "perplexity": divergence.perplexity,
+        "perplexity_interval": listed(divergence.perplexity_interval),
+        "perplexity_original": divergence.perplexity_original,
+        "perplexity_original_interval": listed(divergence.perplexity_original_interval),
+        "ratio": divergence.ratio.ratio,
+        "ratio_interval": listed(divergence.ratio.interval),
+        "kl": divergence.kl,
+        "kl_interval": listed(divergence.kl_interval),
         "kl_quantiles": {f"{share:g}": value for share, value in zip(QUANTILES, quantiles, strict=True)},
-        "top1_changed": found.top1_changed,
-        "top1_changed_interval": listed(found.top1_changed_interval),
+        "top1_changed": divergence.top1_changed,
+        "top1_changed_interval": listed(divergence.top1_changed_interval),
         "prompt": PROMPT,
         "writes_original": lm.generate(PROMPT, LENGTH),
         "writes": other.generate(PROMPT, LENGTH),
     }
 
 
-def listed(found: Interval | None) -> list[float] | None:
+def listed(interval: Interval | None) -> list[float] | None:
     """An interval as JSON has it."""
-    return None if found is None else list(found)
+    return None if interval is None else list(interval)
 
 
 def file_facts(model: Quantized) -> dict[str, Any] | None:

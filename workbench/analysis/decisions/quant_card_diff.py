@@ -101,7 +101,7 @@ def diff_cards(
     for which, facts in (("first", first), ("second", second)):
         check_facts(as_value(facts, f"the {which} card", ArtifactError))
     limits = tolerances or Tolerances()
-    found = [
+    differences = [
         *texts("recipe", first["recipe"], second["recipe"]),
         *ledgers(first, second, limits),
         *errors(first["layers"], second["layers"], limits),
@@ -110,14 +110,14 @@ def diff_cards(
     ]
     skipped = []
     if first["figures"] and second["figures"]:
-        found += figures(first["figures"], second["figures"], limits)
+        differences += figures(first["figures"], second["figures"], limits)
     elif first["figures"] or second["figures"]:
         which = "second" if first["figures"] else "first"
         skipped.append(f"figures were not compared: the {which} was not measured")
         # what was not read by one of them cannot differ
-        found = [d for d in found if d.item != "evaluation_text"]
+        differences = [d for d in differences if d.item != "evaluation_text"]
     free = {*allow, *NOTED}
-    return CardDiff(tuple(free_of(d) if d.section in free else d for d in found), tuple(skipped))
+    return CardDiff(tuple(free_of(d) if d.section in free else d for d in differences), tuple(skipped))
 
 
 def free_of(difference: Difference) -> Difference:
@@ -162,9 +162,11 @@ def ledgers(first: Mapping[str, Any], second: Mapping[str, Any], limits: Toleran
     for item in ("bits_per_weight", "nominal_bits"):
         yield from number("ledger", item, a[item], b[item], limits.bits, relative=False)
     yield from number("ledger", "weights", a["weights"], b["weights"], 0, relative=False)
-    kept = [{entry["item"]: entry["bits"] / book["weights"] for entry in book["entries"]} for book in (a, b)]
-    for item in dict.fromkeys([*kept[0], *kept[1]]):
-        yield from number("ledger", f"item {item}", kept[0].get(item, 0.0), kept[1].get(item, 0.0), limits.bits, relative=False)
+    shares = [{entry["item"]: entry["bits"] / book["weights"] for entry in book["entries"]} for book in (a, b)]
+    for item in dict.fromkeys([*shares[0], *shares[1]]):
+        yield from number(
+            "ledger", f"item {item}", shares[0].get(item, 0.0), shares[1].get(item, 0.0), limits.bits, relative=False
+        )
     files = first["file"], second["file"]
     if files[0] and files[1]:
         yield from number(
@@ -212,5 +214,5 @@ def brief(value: Any) -> str:
     """A value short enough for a sentence."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    said = repr(value)
-    return said if len(said) <= 40 else f"{said[:28]} … {said[-8:]}"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:28]} … {text[-8:]}"

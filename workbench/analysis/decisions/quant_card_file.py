@@ -16,10 +16,10 @@ TEXTS = ("text", "prompt", "writes_original", "writes")
 
 def read_facts(path: str | Path) -> dict[str, Any]:
     """The facts of a saved card, JSON or HTML; ArtifactError where the file is none."""
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise ArtifactError(f"there is no card {str(place)!r}; {ADVICE}.")
-    return parse_facts(read_content(place, f"the card {place}", ArtifactError), f"the card {place}")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ArtifactError(f"there is no card {str(file)!r}; {ADVICE}.")
+    return parse_facts(read_content(file, f"the card {file}", ArtifactError), f"the card {file}")
 
 
 def parse_facts(content: bytes, document: str) -> dict[str, Any]:

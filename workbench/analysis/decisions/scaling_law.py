@@ -131,8 +131,8 @@ def own_curve(stops: "pd.DataFrame", pinned: "pd.DataFrame | None" = None) -> "p
     import pandas as pd
 
     original = stops["perplexity"].iloc[0] if len(stops) else float("nan")
-    own = stops.iloc[1:]
+    measured = stops.iloc[1:]
     if pinned is not None and len(stops):
-        own = pd.concat([own, pinned.rename(columns={"pin": "recipe"})])
-    ratio = own["perplexity"].astype(float) / original
-    return own[["recipe", "bits_per_weight"]].assign(added_loss=np.log(ratio), ratio=ratio).reset_index(drop=True)
+        measured = pd.concat([measured, pinned.rename(columns={"pin": "recipe"})])
+    ratio = measured["perplexity"].astype(float) / original
+    return measured[["recipe", "bits_per_weight"]].assign(added_loss=np.log(ratio), ratio=ratio).reset_index(drop=True)

@@ -166,7 +166,7 @@ class Squeeze:
 
     def found(self) -> list[Squeezed]:
         """All stops that are built."""
-        return [known for known in map(self.find, self.stops) if known is not None]
+        return [squeezed for squeezed in map(self.find, self.stops) if squeezed is not None]
 
     @property
     def complete(self) -> bool:
@@ -205,10 +205,10 @@ class Squeeze:
         missing = [stop for stop in self.stops if self.find(stop) is None]
         if missing:
             self.check_store()
-        whole, done = sum(stop.cost for stop in missing), 0.0
+        total_cost, done = sum(stop.cost for stop in missing), 0.0
         for stop in missing:
             for doing, share in self._build(stop):
-                yield SqueezeStep(stop, doing, (done + share * stop.cost) / whole)
+                yield SqueezeStep(stop, doing, (done + share * stop.cost) / total_cost)
             done += stop.cost
         return self.found()
 
@@ -230,8 +230,8 @@ class Squeeze:
             if stop not in self._ready:
                 self._ready[stop] = self._read(stop)
             self._ready.move_to_end(stop)
-            each = 4 * sum(self.model.layers()["parameters"])
-            while len(self._ready) > max(2, READY_BYTES // each):
+            layer_bytes = 4 * sum(self.model.layers()["parameters"])
+            while len(self._ready) > max(2, READY_BYTES // layer_bytes):
                 self._ready.popitem(last=False)
             return self._ready[stop]
 
@@ -256,8 +256,8 @@ class Squeeze:
         yield "quantizing", 0.0
         folder = self.folder(stop)
         if not is_sound(folder):
-            made = yield from self._quantize(stop)
-            save(made, folder, self.model)
+            packed_model = yield from self._quantize(stop)
+            save(packed_model, folder, self.model)
         yield "reading the evaluation text", 0.8
         lm, quantized = self.model_at(stop), quantized_in(folder)
         spans, windows = list(reading.spans(lm, self.evaluation)), []
@@ -297,10 +297,10 @@ class Squeeze:
         return reading.perplexity(self.model.language_model(), self.evaluation)
 
     def _quantize(self, stop: Stop) -> Generator[tuple[str, float], None, QuantizedModel]:
-        given: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if needs_text(stop.recipe):
-            given = {"text": self.calibration, "tokens": self.tokens, "seed": self.seed, "store": self.store}
-        steps = quantize_model_steps(self.model, stop.recipe, **given)
+            options = {"text": self.calibration, "tokens": self.tokens, "seed": self.seed, "store": self.store}
+        steps = quantize_model_steps(self.model, stop.recipe, **options)
         while True:
             try:
                 progress = next(steps)
@@ -327,11 +327,11 @@ def is_sound(folder: Path) -> bool:
     return True
 
 
-def squeeze_table(found: Sequence[Squeezed]) -> "pd.DataFrame":
+def squeeze_table(built: Sequence[Squeezed]) -> "pd.DataFrame":
     """One row a built stop: its recipe as it is spelled, and the fields of Squeezed."""
     import pandas as pd
 
     names = [field.name for field in fields(Squeezed) if field.name != "stop"]
-    rows = [{"recipe": known.stop.preset, **{name: getattr(known, name) for name in names}} for known in found]
+    rows = [{"recipe": squeezed.stop.preset, **{name: getattr(squeezed, name) for name in names}} for squeezed in built]
     limits = [name for name in names if name.endswith(("_low", "_high"))]
     return pd.DataFrame(rows, columns=["recipe", *names]).astype(dict.fromkeys(limits, float))

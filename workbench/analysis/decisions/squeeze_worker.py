@@ -12,19 +12,21 @@ from workbench.models.text import Text
 from workbench.store import Store
 
 
-def steps(given: subprocess_job.Given) -> Iterator[dict[str, Any]]:
+def steps(options: subprocess_job.Given) -> Iterator[dict[str, Any]]:
     """Each step of the building, with the number of its stop; `given` is what `Squeeze.described` gives."""
-    torch.set_num_threads(given["threads"])
-    stops = [Stop(**stop) for stop in given["stops"]]
-    calibration, evaluation = (Text(name, tuple(documents)) for name, documents in (given["calibration"], given["evaluation"]))
+    torch.set_num_threads(options["threads"])
+    stops = [Stop(**stop) for stop in options["stops"]]
+    calibration, evaluation = (
+        Text(name, tuple(documents)) for name, documents in (options["calibration"], options["evaluation"])
+    )
     squeeze = Squeeze(
-        open_model(given["model"]),
-        Store(given["store"], limit_bytes=given["limit_bytes"]),
+        open_model(options["model"]),
+        Store(options["store"], limit_bytes=options["limit_bytes"]),
         stops=stops,
         calibration=calibration,
         evaluation=evaluation,
-        tokens=given["tokens"],
-        seed=given["seed"],
+        tokens=options["tokens"],
+        seed=options["seed"],
     )
     for step in squeeze.steps():
         yield {"stop": stops.index(step.stop), "doing": step.doing, "fraction": step.fraction}

@@ -90,12 +90,12 @@ def read_sources_steps(
     chosen = list(texts)
     if len({text.name for text in chosen}) < len(chosen):
         raise ModelError(f"two of the texts {', '.join(text.name for text in chosen)} have the same name; rename one.")
-    found: dict[str, SourceStats] = {}
+    sources: dict[str, SourceStats] = {}
     for number, text in enumerate(chosen):
         fit, held_out = (calibrate(model, half, tokens=tokens, seed=seed, layers=layers, store=store) for half in halves(text))
-        found[text.name] = SourceStats(fit, held_out)
+        sources[text.name] = SourceStats(fit, held_out)
         yield Progress((number + 1) / len(chosen))
-    return found
+    return sources
 
 
 def shares(weights: Weights, sources: Sources) -> dict[str, float]:
@@ -137,7 +137,7 @@ def overlaps(model: ModelHandle, sources: Sources, weights: Weights, layer: str,
     """
     import pandas as pd
 
-    weight, own = model.weight(layer), shares(weights, sources)
+    weight, mixture_shares = model.weight(layer), shares(weights, sources)
     chosen = salient(channel_energy(weight, mixed(sources, weights, layer).moment), share)
     rows = []
     for name, source in sources.items():
@@ -145,7 +145,7 @@ def overlaps(model: ModelHandle, sources: Sources, weights: Weights, layer: str,
         energy = channel_energy(weight, source.held_out[layer].moment)
         common = len(chosen & theirs)
         carried = (energy[sorted(chosen)].sum() / energy.sum()).item()
-        rows.append((name, own.get(name, 0.0), common / len(chosen | theirs), common, len(chosen), carried))
+        rows.append((name, mixture_shares.get(name, 0.0), common / len(chosen | theirs), common, len(chosen), carried))
     return pd.DataFrame(rows, columns=["source", "weight", "jaccard", "shared", "channels", "energy"])
 
 
@@ -171,7 +171,7 @@ def mixture_errors(
     weights: Weights,
     layer: str,
     recipe: Recipe,
-    own: Mapping[str, float] | None = None,
+    source_errors: Mapping[str, float] | None = None,
 ) -> "pd.DataFrame":
     """A layer's output error when its recipe is calibrated on the mixture, on every source: calibrated half and held-out half.
 
@@ -181,7 +181,7 @@ def mixture_errors(
     import pandas as pd
 
     weight, parts = model.weight(layer).float(), shares(weights, sources)
-    alone = own_errors(model, sources, layer, recipe) if own is None else own
+    alone = own_errors(model, sources, layer, recipe) if source_errors is None else source_errors
     mixture = mixed(sources, weights, layer)
     decoded = quantized(weight, mixture.moment, mixture.tokens, recipe)
     rows = []
@@ -195,8 +195,10 @@ def own_errors(model: ModelHandle, sources: Sources, layer: str, recipe: Recipe)
     """The layer's held-out output error on each source when it is calibrated on that source alone."""
     weight, errors = model.weight(layer).float(), {}
     for name, source in sources.items():
-        own = source.fit[layer]
-        errors[name] = output_error(weight, quantized(weight, own.moment, own.tokens, recipe), source.held_out[layer].moment)
+        layer_fit = source.fit[layer]
+        errors[name] = output_error(
+            weight, quantized(weight, layer_fit.moment, layer_fit.tokens, recipe), source.held_out[layer].moment
+        )
     return errors
 
 
@@ -252,15 +254,15 @@ def influence_steps(
 
 def documents(model: ModelHandle, text: Text, layer: str, tokens: int) -> list[tuple[int, LayerStats]]:
     """A layer's statistics on each document by itself, in the text's order, `tokens` tokens in all; at least two documents."""
-    found, left = [], tokens
+    chosen, left = [], tokens
     for number, document in enumerate(text.documents):
         if left <= 0:
             break
         stats = calibrate(model, Text(text.name, (document,)), tokens=left, layers=[layer])[layer]
-        found.append((number, stats))
+        chosen.append((number, stats))
         left -= stats.tokens
-    if len(found) < 2:
+    if len(chosen) < 2:
         raise ModelError(
-            f"{len(found)} documents of {text.name!r} were read; influence needs 2 or more: give more tokens or texts."
+            f"{len(chosen)} documents of {text.name!r} were read; influence needs 2 or more: give more tokens or texts."
         )
-    return found
+    return chosen

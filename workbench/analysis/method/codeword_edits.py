@@ -90,12 +90,12 @@ def without_dead(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, p
 
 def find(layer: QuantizedLayer, path: str) -> Book:
     """One codebook of a layer by its path."""
-    found = {book.path: book for book in books(layer.packed)}
-    if path not in found:
+    by_path = {book.path: book for book in books(layer.packed)}
+    if path not in by_path:
         raise WorkbenchError(
-            f"layer {layer.name!r} has no codebook at {path!r}; it has {len(found)}: {', '.join(map(repr, found))}."
+            f"layer {layer.name!r} has no codebook at {path!r}; it has {len(by_path)}: {', '.join(map(repr, by_path))}."
         )
-    return found[path]
+    return by_path[path]
 
 
 def with_index(node: Packed, index: Tensor, entries: int) -> Packed:
@@ -107,7 +107,7 @@ def with_index(node: Packed, index: Tensor, entries: int) -> Packed:
 def with_words(book: Book, words: Tensor) -> Packed:
     """The node with other codewords, its own from now on."""
     stored = bitpack.pack((words > 0).to(torch.uint8), 1) if book.binary else words.to(book.node.tensors["codebook"].dtype)
-    shared = {name: kept for name, kept in book.node.shared.items() if name != "codebook"}
+    shared = {name: tensor for name, tensor in book.node.shared.items() if name != "codebook"}
     return replace(book.node, tensors={**book.node.tensors, "codebook": stored}, shared=shared)
 
 
@@ -146,8 +146,8 @@ def best_signs(book: Book, target: Tensor, size: Tensor) -> tuple[Tensor, Tensor
     pull = size * target
     excess = pull.abs().sum(1) - (pull * book.words[book.index.reshape(-1)]).sum(1)
     names, group = codeword_search.numbers(pull).unique(return_inverse=True)
-    lost = torch.zeros(len(names)).scatter_add_(0, group, excess)
-    worst = names[lost.topk(min(CANDIDATES, len(names))).indices]
+    extra_error = torch.zeros(len(names)).scatter_add_(0, group, excess)
+    worst = names[extra_error.topk(min(CANDIDATES, len(names))).indices]
     candidates = codeword_search.signs(worst, book.length)
     return with_movers(book, target, size, candidates[gains(book, target, size, candidates).argmax()])
 
@@ -172,10 +172,10 @@ def with_movers(book: Book, target: Tensor, size: Tensor, word: Tensor) -> tuple
 
 
 def edited(
-    layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: str, node: Packed, said: str, moved: int
+    layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: str, node: Packed, summary: str, moved: int
 ) -> CodeEdit:
     """The layer with another node at `path`, its cost and its errors measured on what is stored then."""
-    packed = with_node(layer.packed, [int(place) for place in path.split(".") if place], node)
+    packed = with_node(layer.packed, [int(step) for step in path.split(".") if step], node)
     decoded = formats.decode(packed)
     changed = replace(
         layer,
@@ -183,7 +183,7 @@ def edited(
         ledger=ledger(packed, layer.nominal_bits),
         relative_error=relative_error(weight, decoded),
         output_error=None if moment is None else output_error(weight, decoded, moment),
-        edits=(*layer.edits, said),
+        edits=(*layer.edits, summary),
     )
     return CodeEdit(changed, layer, moved)
 

@@ -95,7 +95,7 @@ def code_table(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFrame:
     there are more than 4,096. `served` is missing for dead codewords.
     """
     counts, flat = book.counts, book.index.reshape(-1)
-    lost = torch.zeros(book.entries).scatter_add_(0, flat, errors.reshape(-1))
+    code_error = torch.zeros(book.entries).scatter_add_(0, flat, errors.reshape(-1))
     size = torch.zeros(book.entries).scatter_add_(0, flat, energy.reshape(-1))
     nearest, apart = neighbours(book)
     return pd.DataFrame(
@@ -104,8 +104,8 @@ def code_table(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFrame:
             "pattern": patterns(book),
             "count": counts.tolist(),
             "share": (counts / counts.sum()).tolist(),
-            "error_share": (lost / lost.sum().clamp(min=1e-30)).tolist(),
-            "served": torch.where(counts > 0, lost / size.clamp(min=1e-30), torch.nan).tolist(),
+            "error_share": (code_error / code_error.sum().clamp(min=1e-30)).tolist(),
+            "served": torch.where(counts > 0, code_error / size.clamp(min=1e-30), torch.nan).tolist(),
             "nearest": nearest,
             "gap": apart,
         }
@@ -162,12 +162,12 @@ def error_profile(book: Book, codes: Sequence[int], errors: Tensor, energy: Tens
     relative = (errors / energy.clamp(min=1e-30)).clamp(max=2)
     edges = torch.linspace(0, max(float(relative.max()), 1e-6), 41)
     rows, bins = [], {}
-    for name, own in (("chosen", hit), ("others", ~hit)):
-        count = int(own.sum())
-        lost, size = float(errors[own].sum()), float(energy[own].sum())
-        served = lost / size if size else float("nan")
-        rows.append((name, count, count / hit.numel(), lost / max(float(errors.sum()), 1e-30), served))
-        bins[name] = torch.histogram(relative[own].float(), edges)[0].numpy() / max(count, 1)
+    for name, selected in (("chosen", hit), ("others", ~hit)):
+        count = int(selected.sum())
+        error, size = float(errors[selected].sum()), float(energy[selected].sum())
+        served = error / size if size else float("nan")
+        rows.append((name, count, count / hit.numel(), error / max(float(errors.sum()), 1e-30), served))
+        bins[name] = torch.histogram(relative[selected].float(), edges)[0].numpy() / max(count, 1)
     table = pd.DataFrame(rows, columns=["which", "count", "share", "error_share", "served"])
     return table, pd.DataFrame({"from": edges[:-1].numpy(), "to": edges[1:].numpy(), **bins})
 

@@ -39,10 +39,10 @@ def error_table(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
     rows = []
     for coder in sorted({fit.coder for fit in sweeps}):
         errors = [fit.errors for fit in sweeps if fit.coder == coder and fit.errors]
-        start = sum(own[0] for own in errors)
+        start = sum(sweep_errors[0] for sweep_errors in errors)
         for sweep in range(max(map(len, errors), default=0)):
-            now = sum(own[min(sweep, len(own) - 1)] for own in errors)
-            running = sum(sweep < len(own) for own in errors)
+            now = sum(sweep_errors[min(sweep, len(sweep_errors) - 1)] for sweep_errors in errors)
+            running = sum(sweep < len(sweep_errors) for sweep_errors in errors)
             rows.append((coder, sweep, now, running, now / start if start else 1.0))
     return pd.DataFrame(rows, columns=["coder", "sweep", "error", "running", "share"])
 

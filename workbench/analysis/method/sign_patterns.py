@@ -54,8 +54,8 @@ def sign_patterns(weight: Tensor, length: int = 10, top: int = 1024) -> SignPatt
     if not 1 <= length <= min(LONGEST, weight.shape[1]):
         most = min(LONGEST, weight.shape[1])
         raise ShapeError(f"patterns of {length} signs in rows of {weight.shape[1]} columns; use 1 to {most} signs.")
-    whole = weight.shape[1] // length * length
-    numbers, counts = codeword_search.numbers(weight[:, :whole].reshape(-1, length)).unique(return_counts=True)
+    full_columns = weight.shape[1] // length * length
+    numbers, counts = codeword_search.numbers(weight[:, :full_columns].reshape(-1, length)).unique(return_counts=True)
     order = torch.argsort(counts, descending=True, stable=True)[:top]
     vectors = int(counts.sum())
     table = pd.DataFrame(

@@ -74,8 +74,11 @@ def by_columns(sweeps: list[Sweeps]) -> list[list[Sweeps]]:
 
 def summed(fits: list[Sweeps]) -> list[float]:
     """The error of several fits after each sweep; one that has stopped keeps its last."""
-    told = [fit.errors for fit in fits if fit.errors]
-    return [sum(own[min(i, len(own) - 1)] for own in told) for i in range(max(map(len, told), default=0))]
+    error_lists = [fit.errors for fit in fits if fit.errors]
+    return [
+        sum(sweep_errors[min(i, len(sweep_errors) - 1)] for sweep_errors in error_lists)
+        for i in range(max(map(len, error_lists), default=0))
+    ]
 
 
 def scrub_table(moments: list[Moment]) -> pd.DataFrame:

@@ -62,12 +62,12 @@ def named_masks(node: Packed, mask: Tensor, name: str = "") -> Iterator[tuple[st
     owner = owners(node, mask)
     alike = kind == "bitmap" and {child.format for child in node.children} == {"planes"}
     for number, child in enumerate(node.children):
-        own = f"magnitude {number + 1} of {len(node.children)}" if alike else LEAVES.get(child.format, "")
+        label = f"magnitude {number + 1} of {len(node.children)}" if alike else LEAVES.get(child.format, "")
         if kind == "columns":
-            own = SALIENT if number else "other columns" if child.format != "masked" else ""
+            label = SALIENT if number else "other columns" if child.format != "masked" else ""
         if kind == "groups":
-            own = "widest groups" if number else "other groups"
-        yield from named_masks(child, mask & (owner == number), ", ".join(filter(None, (name, own))))
+            label = "widest groups" if number else "other groups"
+        yield from named_masks(child, mask & (owner == number), ", ".join(filter(None, (name, label))))
 
 
 LEAVES = {"zero": "pruned", "planes": "signs", "uniform": "on a grid", "dense": "kept", "binary-codebook": "codewords"}

@@ -107,8 +107,8 @@ def block_errors(
                 if layer in result.layers
             }
             inside = {key.removeprefix(f"{name}."): value.float() for key, value in result.changed_tensors.items()}
-            own = {key: value for key, value in inside.items() if key in dict(block.named_parameters())}
+            parameters = {key: value for key, value in inside.items() if key in dict(block.named_parameters())}
             hidden, full = [call.hidden for call in calls], [hidden_states(output) for output in outputs]
-            errors.append(BlockLoss(block, calls, hidden, full)(range(len(calls)), {**own, **changed}).item())
+            errors.append(BlockLoss(block, calls, hidden, full)(range(len(calls)), {**parameters, **changed}).item())
             passing.advance(outputs)
     return errors

@@ -79,8 +79,8 @@ class Divergence:
     @property
     def top1_agreement_interval(self) -> Interval | None:
         """Its 95 % interval."""
-        found = self.top1_changed_interval
-        return None if found is None else (1.0 - found[1], 1.0 - found[0])
+        changed = self.top1_changed_interval
+        return None if changed is None else (1.0 - changed[1], 1.0 - changed[0])
 
     @cached_property
     def ratio(self) -> PerplexityRatio:
@@ -108,14 +108,14 @@ class Divergence:
 
 def pieces(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
     """What each token adds to the text of its document: most tokenizers drop the space before a token that stands alone."""
-    found: list[str] = []
+    texts: list[str] = []
     for document in dict.fromkeys(tokens.document.tolist()):
         ids, before = tokens.id[tokens.document == document].tolist(), ""
         for end in range(1, len(ids) + 1):
             text = decode(ids[:end])
-            found.append(text[len(before) :])
+            texts.append(text[len(before) :])
             before = text
-    return found
+    return texts
 
 
 def diverge(lm: LanguageModel, text: Text, original: Logits, changed: Logits, *, tokens: int | None = None) -> Divergence:
@@ -146,11 +146,11 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
     target = ids[0, 1:]
     rows = []
     for start in range(0, len(target), ROWS):
-        own = slice(start, min(start + ROWS, len(target)))
-        p, q = original[0, own].log_softmax(-1), changed[0, own].log_softmax(-1)
+        piece = slice(start, min(start + ROWS, len(target)))
+        p, q = original[0, piece].log_softmax(-1), changed[0, piece].log_softmax(-1)
         # p log(p/q), with 0 · log 0 = 0 for tokens that the original rules out
         kl = torch.where(p.isneginf(), torch.zeros_like(p), p.exp() * (p - q)).sum(-1)
-        losses = [-x.gather(1, target[own, None])[:, 0] for x in (p, q)]
+        losses = [-x.gather(1, target[piece, None])[:, 0] for x in (p, q)]
         rows.append([kl.double(), p.argmax(-1), q.argmax(-1), *(loss.double() for loss in losses)])
     columns = [torch.cat(column).numpy() for column in zip(*rows, strict=True)]
     return (np.full(len(target), document), target.numpy(), *columns)

@@ -25,7 +25,9 @@ def fidelity(model: ModelHandle, layers: Iterable[QuantizedLayer], stats: Calibr
     rows = []
     for layer in layers:
         original, decoded = model.weight(layer.name).float(), layer.weight()
-        lost = None if stats is None else output_error(original, decoded, stats[layer.name].moment)
+        output_loss = None if stats is None else output_error(original, decoded, stats[layer.name].moment)
         shape = (layer.packed.rows, layer.packed.cols)
-        rows.append((layer.name, *shape, layer.bits_per_weight, layer.nominal_bits, relative_error(original, decoded), lost))
+        rows.append(
+            (layer.name, *shape, layer.bits_per_weight, layer.nominal_bits, relative_error(original, decoded), output_loss)
+        )
     return pd.DataFrame(rows, columns=COLUMNS)

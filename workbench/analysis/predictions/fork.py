@@ -92,12 +92,12 @@ class ForkFinder:
         import pandas as pd
 
         _, ids, kl, _, top, _, _ = score(0, self.ids, self.original.logits(0), self.changed.logits(0))
-        own = slice(self.prompt - 1, None)
-        before = [self.ids[0, : self.prompt + index].tolist() for index in range(len(ids[own]))]
-        tokens, chosen = ([self._added(*pair) for pair in zip(before, side[own], strict=True)] for side in (ids, top))
-        agrees = (ids == top)[own]
+        generated = slice(self.prompt - 1, None)
+        before = [self.ids[0, : self.prompt + index].tolist() for index in range(len(ids[generated]))]
+        tokens, chosen = ([self._added(*pair) for pair in zip(before, side[generated], strict=True)] for side in (ids, top))
+        agrees = (ids == top)[generated]
         numbers = np.arange(1, len(agrees) + 1)
-        return pd.DataFrame({"position": numbers, "token": tokens, "kl": kl[own], "chosen": chosen, "agrees": agrees})
+        return pd.DataFrame({"position": numbers, "token": tokens, "kl": kl[generated], "chosen": chosen, "agrees": agrees})
 
     @cached_property
     def fork(self) -> int | None:
@@ -116,12 +116,12 @@ class ForkFinder:
         import pandas as pd
 
         at = self._place("blame")
-        before, wanted, quantized = self.original.logits(0)[0, at - 1], self.ids[0, self.prompt : at + 1], self._narrowest([])
+        before, expected, quantized = self.original.logits(0)[0, at - 1], self.ids[0, self.prompt : at + 1], self._narrowest([])
         original = Boundaries(self.model, [self.ids[:, :at]])
         rows = []
         for name in self.swaps:
             way, alone = self._way([name]), original.logits(0, {name: self.swaps[name]})[0, -1]
-            (block, matrix), restored = original.place(name), float(leads(way, wanted).min())
+            (block, matrix), restored = original.place(name), float(leads(way, expected).min())
             rows.append(
                 {
                     "name": name,
@@ -147,19 +147,19 @@ class ForkFinder:
     def guilty_steps(self) -> Generator[Measured, None, Guilt]:
         """The same as a generator that yields a step for each layer that joins, for a job that can be stopped."""
         self._place("blame")
-        found: list[str] = []
+        guilty: list[str] = []
         gained: list[float] = []
-        while len(found) < len(self.swaps) and (not gained or gained[-1] <= 0):
-            rest = [name for name in self.swaps if name not in found]
-            lead = {name: self._narrowest([*found, name]) for name in rest}
-            found.append(max(rest, key=lambda name: lead[name]))
-            gained.append(lead[found[-1]])
-            yield Measured(f"{len(found)} restored", len(found) - 1, len(self.swaps))
-        for name in found[:-1]:
-            without = [other for other in found if other != name]
+        while len(guilty) < len(self.swaps) and (not gained or gained[-1] <= 0):
+            rest = [name for name in self.swaps if name not in guilty]
+            lead = {name: self._narrowest([*guilty, name]) for name in rest}
+            guilty.append(max(rest, key=lambda name: lead[name]))
+            gained.append(lead[guilty[-1]])
+            yield Measured(f"{len(guilty)} restored", len(guilty) - 1, len(self.swaps))
+        for name in guilty[:-1]:
+            without = [other for other in guilty if other != name]
             if self._narrowest(without) > 0:
-                found = without
-        return Guilt(tuple(found), self.restored(found), tuple(gained))
+                guilty = without
+        return Guilt(tuple(guilty), self.restored(guilty), tuple(gained))
 
     def restored(self, layers: Sequence[str]) -> int | None:
         """Where the fork is once these layers are back at full precision: a later position, the same one, or None for nowhere."""
@@ -178,8 +178,8 @@ class ForkFinder:
     ) -> Generator[Measured, None, Recovery]:
         """The same as a generator that yields a step for each continuation, for a job that can be stopped."""
         at = self._place("rewind")
-        own = self.changed.logits(0)[0, at - 1].argmax()
-        forced, left = self.ids[:, : at + 1], torch.cat([self.ids[:, :at], own.view(1, 1)], 1)
+        choice = self.changed.logits(0)[0, at - 1].argmax()
+        forced, left = self.ids[:, : at + 1], torch.cat([self.ids[:, :at], choice.view(1, 1)], 1)
 
         sides: dict[str, tuple[Tensor, Mapping[str, Tensor | nn.Module]]] = {
             "the original": (forced, {}),
@@ -188,11 +188,11 @@ class ForkFinder:
         }
         losses: dict[str, list[float]] = {side: [] for side in sides}
         for index in range(continuations):
-            for place, (side, (start, swaps)) in enumerate(sides.items()):
+            for number, (side, (start, swaps)) in enumerate(sides.items()):
                 with self.model.swapped(swaps):
                     new = list(self.lm.new_tokens(start, tokens, temperature, seed + index))
                 losses[side].append(self._loss(start, new))
-                yield Measured(f"continuation {index + 1}, {side}", 3 * index + place, 3 * continuations)
+                yield Measured(f"continuation {index + 1}, {side}", 3 * index + number, 3 * continuations)
         worst = max(losses["the original"])
         forced_rate, left_rate = (float(np.mean([loss <= worst for loss in losses[side]])) for side in ("forced", "left"))
         return Recovery(forced_rate, left_rate, continuations, tokens, seed)
@@ -238,8 +238,8 @@ def first_difference(agrees: "Sequence[bool] | np.ndarray | pd.Series") -> int |
 
 def leads(logits: Tensor, tokens: Tensor) -> Tensor:
     """How far each of `tokens [n]` is ahead of the likeliest other one in `logits [n, V]`, nats; negative where behind."""
-    own = logits.gather(1, tokens[:, None])
-    return (own - logits.scatter(1, tokens[:, None], -torch.inf).max(1, keepdim=True).values)[:, 0]
+    chosen = logits.gather(1, tokens[:, None])
+    return (chosen - logits.scatter(1, tokens[:, None], -torch.inf).max(1, keepdim=True).values)[:, 0]
 
 
 def divergence_at(original: Tensor, changed: Tensor) -> float:

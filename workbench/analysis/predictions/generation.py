@@ -55,20 +55,20 @@ class Writing:
     def fork(self) -> int | None:
         """The first place at which the two differ, or at which one had ended; None where they agree so far."""
         pairs = zip_longest(*([token.id for token in side] for side in self.sides))
-        return next((place for place, (a, b) in enumerate(pairs) if a != b), None)
+        return next((position for position, (a, b) in enumerate(pairs) if a != b), None)
 
     def table(self) -> pd.DataFrame:
         """One row a place: position (from 1), original, quantized, and both KLs; nothing where a text had ended."""
         return pd.DataFrame(
             [
                 (
-                    place + 1,
+                    position + 1,
                     a.text if a else None,
                     b.text if b else None,
                     a.kl if a else float("nan"),
                     b.kl if b else float("nan"),
                 )
-                for place, (a, b) in enumerate(zip_longest(self.original, self.quantized))
+                for position, (a, b) in enumerate(zip_longest(self.original, self.quantized))
             ],
             columns=["position", "original", "quantized", "kl_original", "kl_quantized"],
         )
@@ -115,7 +115,7 @@ def write_together(original: LanguageModel, quantized: LanguageModel, prompt: st
         if not any(running):
             break
         yield Writing(tuple(texts[0]), tuple(texts[1]))
-    left, right = (ended_text(*own) for own in zip(models, ids, texts, strict=True))
+    left, right = (ended_text(*pair) for pair in zip(models, ids, texts, strict=True))
     yield Writing(left, right, done=True)
 
 

@@ -31,11 +31,11 @@ def layer_seconds(packed: Packed, weight: Tensor, *, calls: int = 30) -> tuple[f
     layer, x, dense = PackedLinear(packed), torch.randn(1, packed.cols), weight.float()
     times: tuple[list[float], list[float]] = ([], [])
     for call in range(calls + 3):
-        for own, product in zip(times, (lambda: layer(x), lambda: nn.functional.linear(x, dense)), strict=True):
+        for durations, product in zip(times, (lambda: layer(x), lambda: nn.functional.linear(x, dense)), strict=True):
             begin = time.perf_counter()
             product()
             if call >= 3:  # the first ones prepare and compile
-                own.append(time.perf_counter() - begin)
+                durations.append(time.perf_counter() - begin)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
@@ -56,7 +56,7 @@ def speed_steps(
     models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5
 ) -> Generator[int, None, list[Speed]]:
     """The same as a generator that yields how many turns are over, for a job that can be stopped."""
-    found: list[list[float]] = [[] for _ in models]
+    speeds: list[list[float]] = [[] for _ in models]
     written = [0] * len(models)
     for turn in range(rounds + 1):
         for number, model in enumerate(models):
@@ -64,12 +64,12 @@ def speed_steps(
             begin = time.perf_counter()
             written[number] = sum(1 for _ in model.new_tokens(ids, min(tokens, model.context - ids.shape[1])))
             if turn:
-                found[number].append(written[number] / (time.perf_counter() - begin))
+                speeds[number].append(written[number] / (time.perf_counter() - begin))
             yield turn * len(models) + number + 1
     for model, count in zip(models, written, strict=True):
         if count == 0:
             raise ModelError(f"{model.name!r} writes nothing after {prompt!r}; measure its speed with another prompt.")
-    return [Speed(statistics.median(f), min(f), max(f), count) for f, count in zip(found, written, strict=True)]
+    return [Speed(statistics.median(f), min(f), max(f), count) for f, count in zip(speeds, written, strict=True)]
 
 
 def running_steps(models: Sequence[LanguageModel], prompt: str) -> Generator[int, None, list[Running]]:

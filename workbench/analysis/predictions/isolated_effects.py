@@ -54,22 +54,22 @@ def applied(model: ModelHandle, quantized: Quantized) -> dict[str, Change]:
     they are the quantized model, to rounding in float32. `model` is the one that `basis` gives; ModelError for another.
     """
     layers = layers_of(quantized)
-    whole = quantized if isinstance(quantized, QuantizedModel) else None
-    if whole is not None and basis(model, whole) is not model:
+    quantized_model = quantized if isinstance(quantized, QuantizedModel) else None
+    if quantized_model is not None and basis(model, quantized_model) is not model:
         raise ModelError(
-            f"the layers were quantized in the model fused by {dict(whole.fused)}, this one is {model!r}; "
-            f"use wb.fuse(model, seed={whole.fused['seed']}, residual={whole.fused['residual']})."
+            f"the layers were quantized in the model fused by {dict(quantized_model.fused)}, this one is {model!r}; "
+            f"use wb.fuse(model, seed={quantized_model.fused['seed']}, residual={quantized_model.fused['residual']})."
         )
-    changed = changed_parameters(model, whole) if whole is not None else {}
+    changed = changed_parameters(model, quantized_model) if quantized_model is not None else {}
     gains = gains_of_layers(model, changed)
     biases = {name: changed.pop(f"{name}.bias") for name in layers if f"{name}.bias" in changed}
     for name in layers:
         model.layer(name)
-    found = {name: stand_in(model, name, layer, gains.get(name), biases.get(name)) for name, layer in layers.items()}
+    stand_ins = {name: stand_in(model, name, layer, gains.get(name), biases.get(name)) for name, layer in layers.items()}
     if head := rounding_head(model, layers):
-        found[head] = PackedLinear(layers[cast(str, model.embedding_name)].packed)
+        stand_ins[head] = PackedLinear(layers[cast(str, model.embedding_name)].packed)
     others = {name: model.weight(name).float() * gain for name, gain in gains.items() if name not in layers}
-    return {**found, **others, **changed}
+    return {**stand_ins, **others, **changed}
 
 
 def rounding_head(model: ModelHandle, layers: Mapping[str, QuantizedLayer]) -> str | None:
@@ -78,10 +78,12 @@ def rounding_head(model: ModelHandle, layers: Mapping[str, QuantizedLayer]) -> s
     return model.tied_head if layer is not None and rounded_bits(layer.packed) and model.tied_head not in layers else None
 
 
-def changed_parameters(model: ModelHandle, whole: QuantizedModel) -> dict[str, Tensor]:
+def changed_parameters(model: ModelHandle, quantized_model: QuantizedModel) -> dict[str, Tensor]:
     """What the run changed beside its layers and this model does not have as it is already."""
     fused = isinstance(model, FusedModel)
-    return {name: new for name, new in whole.changed_tensors.items() if not (fused and torch.equal(model.tensor(name), new))}
+    return {
+        name: new for name, new in quantized_model.changed_tensors.items() if not (fused and torch.equal(model.tensor(name), new))
+    }
 
 
 def gains_of_layers(model: ModelHandle, changed: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,14 +94,14 @@ def gains_of_layers(model: ModelHandle, changed: dict[str, Tensor]) -> dict[str,
         blocks = anatomy(architecture.empty_module(model.config), model.source).blocks
     except AnatomyError:
         return {}  # what reads which norm is not known: its parameters stand for themselves
-    found: dict[str, Tensor] = {}
+    layer_gains: dict[str, Tensor] = {}
     for norm, readers in (pair for block in blocks for pair in block.readers.items()):
         new = changed.get(f"{norm}.weight")
-        own = None if new is None else model.tensor(f"{norm}.weight").double()
-        if new is not None and own is not None and bool((own != 0).all()):
-            found |= dict.fromkeys(readers, (new.double() / own).float())
+        old = None if new is None else model.tensor(f"{norm}.weight").double()
+        if new is not None and old is not None and bool((old != 0).all()):
+            layer_gains |= dict.fromkeys(readers, (new.double() / old).float())
             del changed[f"{norm}.weight"]
-    return found
+    return layer_gains
 
 
 def stand_in(
@@ -110,6 +112,6 @@ def stand_in(
     rounds = bool(rounded_bits(layer.packed)) and model.layer(name).role in ("block", "head")
     if not rounds and bias is None:
         return layer.weight() if gain is None else layer.weight() * gain
-    own = model.module.get_submodule(name)._parameters.get("bias") if bias is None else bias.float()
-    module: nn.Module = PackedLinear(layer.packed, own)
+    old_bias = model.module.get_submodule(name)._parameters.get("bias") if bias is None else bias.float()
+    module: nn.Module = PackedLinear(layer.packed, old_bias)
     return module if gain is None else Scaled(gain, module)

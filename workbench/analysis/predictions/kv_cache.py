@@ -95,20 +95,20 @@ def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
 
     rows = []
     for result in results:
-        found = result.divergence
+        divergence = result.divergence
         rows.append(
             {
                 "scheme": result.scheme.spelled(),
                 "bits_per_value": result.bits_per_value,
                 "nominal_bits": result.scheme.nominal_bits,
                 "bytes_per_token": result.bytes_per_token,
-                "perplexity": found.perplexity,
-                **low_high("perplexity", found.perplexity_interval),
+                "perplexity": divergence.perplexity,
+                **low_high("perplexity", divergence.perplexity_interval),
                 "ratio": result.ratio.ratio,
                 **low_high("ratio", result.ratio.interval),
-                "kl": found.kl,
-                "tokens": found.tokens,
-                "texts": found.documents,
+                "kl": divergence.kl,
+                "tokens": divergence.tokens,
+                "texts": divergence.documents,
             }
         )
     return pd.DataFrame(rows)

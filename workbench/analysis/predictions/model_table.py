@@ -66,12 +66,17 @@ def compare_models(
     for done, other in enumerate(others, 1):
         second = other.model()
         check_tokens(first, second, text)
-        found = diverge(first, text, first.logits, second.logits, tokens=tokens)
+        divergence = diverge(first, text, first.logits, second.logits, tokens=tokens)
         if not rows:
-            own = (found.perplexity_original, *ends(found.perplexity_original_interval), 1.0, 1.0, 1.0)
-            rows.append((original.name, *stored(original), 0.0, 0.0, 0.0, 1.0, *own))
-        kl = (found.kl, *ends(found.kl_interval), 1 - found.top1_changed)
-        perplexity = found.perplexity, *ends(found.perplexity_interval), found.ratio.ratio, *ends(found.ratio.interval)
+            original_row = (divergence.perplexity_original, *ends(divergence.perplexity_original_interval), 1.0, 1.0, 1.0)
+            rows.append((original.name, *stored(original), 0.0, 0.0, 0.0, 1.0, *original_row))
+        kl = (divergence.kl, *ends(divergence.kl_interval), 1 - divergence.top1_changed)
+        perplexity = (
+            divergence.perplexity,
+            *ends(divergence.perplexity_interval),
+            divergence.ratio.ratio,
+            *ends(divergence.ratio.interval),
+        )
         rows.append((other.name, *stored(other), *kl, *perplexity))
         yield CompareStep(done, len(others), pd.DataFrame(rows, columns=COLUMNS))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -73,10 +73,10 @@ def sensitivity_steps(
     floor, rows = replay.noise.kl, list[dict[str, Any]]()
     for name in names:
         for label, recipe in recipes.items():
-            found = measured(replay, name, recipe, stats, store)
+            effect = measured(replay, name, recipe, stats, store)
             layer = replay.model.layer(name)
-            place = {"name": name, "block": layer.block, "matrix": layer.matrix, "recipe": label}
-            rows.append({**place, **found, "floor": floor, "significant": above(found["kl"], found["kl_low"], floor)})
+            labels = {"name": name, "block": layer.block, "matrix": layer.matrix, "recipe": label}
+            rows.append({**labels, **effect, "floor": floor, "significant": above(effect["kl"], effect["kl_low"], floor)})
             yield Measured(f"{name}, {label}", len(rows) - 1, len(names) * len(recipes))
     return pd.DataFrame(rows)
 

@@ -52,11 +52,11 @@ class Replay:
     @cached_property
     def noise(self) -> Divergence:
         """What half precision alone does: the original model computed in bfloat16. No change below it means anything."""
-        own = dict.fromkeys(self.model.layer_names)
+        changes = dict.fromkeys(self.model.layer_names)
 
         def half(index: int) -> Tensor:
             with torch.autocast("cpu", torch.bfloat16):
-                return self.boundaries.logits(index, own)
+                return self.boundaries.logits(index, changes)
 
         return self._compare(half)
 

@@ -57,12 +57,12 @@ class Portrait:
 
         if self.is_light:
             return find(self.weight)
-        place = key(self.made, name, *others)
-        if (entry := self._store.get(place)) is None:
+        entry_key = key(self.made, name, *others)
+        if (entry := self._store.get(entry_key)) is None:
             table = find(self.weight)
             columns = {str(column): torch.from_numpy(table[column].to_numpy(copy=True)) for column in table}
             self._store.put(
-                place, columns, {"columns": list(columns)}, kind="table", what=f"{name} of a matrix of {list(self.shape)}"
+                entry_key, columns, {"columns": list(columns)}, kind="table", what=f"{name} of a matrix of {list(self.shape)}"
             )
             return table
         return pd.DataFrame({column: entry.tensors[column].numpy() for column in entry.facts["columns"]})
@@ -92,9 +92,9 @@ def levels(portrait: Portrait, packed: Packed) -> Levels | None:
     import pandas as pd
 
     def find(_: Tensor) -> pd.DataFrame:
-        found = layer_levels(packed)
+        found_levels = layer_levels(packed)
         none = Levels(np.empty(0), np.empty(0), np.empty(0), groups=0)
-        return pd.DataFrame(vars(found or none))
+        return pd.DataFrame(vars(found_levels or none))
 
     table = portrait.table("levels", find)
     if table.empty:

@@ -142,7 +142,7 @@ def group_shares(packed: Packed, weight: Tensor) -> tuple[list[str], np.ndarray]
 
     None where all weights are coded alike, or where they are coded in another basis than the model's channels.
     """
-    if is_transformed(packed) or (found := group_map(packed, weight)) is None:
+    if is_transformed(packed) or (groups := group_map(packed, weight)) is None:
         return None
-    names = found.table["group"].tolist()
-    return names, np.stack([(found.groups == number).mean(0) for number in range(len(names))])
+    names = groups.table["group"].tolist()
+    return names, np.stack([(groups.groups == number).mean(0) for number in range(len(names))])

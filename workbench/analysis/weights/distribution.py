@@ -41,13 +41,13 @@ def quantile_pairs(weight: Tensor, points: int = 99) -> pd.DataFrame:
     check_matrix(weight)
     normal = np.linspace(-4, 4, points)
     shares = stats.norm.cdf(normal)
-    found = quantiles(weight, shares)
+    measured = quantiles(weight, shares)
     total = weight.numel()
     mean = sum(block.sum().item() for block in blocks(weight)) / total
     spread = np.sqrt(sum((block - mean).square().sum().item() for block in blocks(weight)) / total)
     laplace = stats.laplace.ppf(shares, scale=1 / np.sqrt(2))
     return pd.DataFrame(
-        {"share_below": shares, "weights": (found - mean) / (spread or 1.0), "normal": normal, "laplace": laplace}
+        {"share_below": shares, "weights": (measured - mean) / (spread or 1.0), "normal": normal, "laplace": laplace}
     )
 
 
@@ -61,8 +61,8 @@ def ranges(weight: Tensor, side: str) -> pd.DataFrame:
     size = lines.shape[1]
     places = [0, *(round(share * (size - 1)) for share in BAND), size - 1]
     pieces = lines.split(max(1, (1 << 22) // size))
-    found = torch.cat([piece.sort(1).values[:, places] for piece in pieces]).numpy()
-    return pd.DataFrame(found, columns=["least", "low", "median", "high", "most"]).rename_axis(side).reset_index()
+    sorted_values = torch.cat([piece.sort(1).values[:, places] for piece in pieces]).numpy()
+    return pd.DataFrame(sorted_values, columns=["least", "low", "median", "high", "most"]).rename_axis(side).reset_index()
 
 
 def largest(weight: Tensor, count: int = 100) -> pd.DataFrame:
@@ -103,13 +103,17 @@ def spectrum(weight: Tensor) -> np.ndarray:
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0).numpy()
 
 
-def spectra(original: Tensor, quantized: Tensor | None = None, known: pd.DataFrame | None = None) -> pd.DataFrame:
+def spectra(original: Tensor, quantized: Tensor | None = None, original_spectrum: pd.DataFrame | None = None) -> pd.DataFrame:
     """Singular values by rank: rank, original, and where there is a result quantized and difference.
 
     `known` is the table of the original alone, where that has been worked out before.
     """
-    own = pd.DataFrame({"rank": range(1, min(original.shape) + 1), "singular": spectrum(original)}) if known is None else known
-    table = own.copy()
+    spectrum_table = (
+        pd.DataFrame({"rank": range(1, min(original.shape) + 1), "singular": spectrum(original)})
+        if original_spectrum is None
+        else original_spectrum
+    )
+    table = spectrum_table.copy()
     if quantized is None:
         return table
     return table.assign(singular_quantized=spectrum(quantized), singular_difference=spectrum(quantized - original))

@@ -56,25 +56,27 @@ def model_anatomy(model: ModelHandle) -> Anatomy:
     return anatomy(architecture.empty_module(model.config), str(model.source))
 
 
-def steps(known: Anatomy) -> list[Step]:
+def steps(structure: Anatomy) -> list[Step]:
     """The stops of the stream, in order: embedding, both halves of every block, output head."""
-    found = [Step("embedding", None, (), known.embedding)]
-    for number, block in enumerate(known.blocks):
+    stops = [Step("embedding", None, (), structure.embedding)]
+    for number, block in enumerate(structure.blocks):
         for half, readers in READERS.items():
             names = tuple(map(block.part, readers))
-            found.append(Step(f"{number} · {half}", block.part(NORMS[half]), names, block.part(WRITERS[half])))
-    return [*found, Step("head", known.norm, (known.head,), None)]
+            stops.append(Step(f"{number} · {half}", block.part(NORMS[half]), names, block.part(WRITERS[half])))
+    return [*stops, Step("head", structure.norm, (structure.head,), None)]
 
 
 def stream(model: ModelHandle, sketch: Sketches, stats: Mapping[str, LayerStats] | None = None) -> Stream:
     """The whole stream of a model, from the sketches of its layers; AnatomyError for families whose stream is not known."""
-    known = model_anatomy(model)
-    stops, layers = steps(known), set(model.layer_names)
-    outside = {name: column_energy(model.tensor(f"{name}.weight")) for name in (known.embedding, known.head)}
-    nothing = np.full(known.width, np.nan)
+    structure = model_anatomy(model)
+    stops, layers = steps(structure), set(model.layer_names)
+    outside = {name: column_energy(model.tensor(f"{name}.weight")) for name in (structure.embedding, structure.head)}
+    nothing = np.full(structure.width, np.nan)
 
     def reads(stop: Step) -> np.ndarray:
-        return sum((sketch(name).col_energy if name in layers else outside[name] for name in stop.readers), np.zeros(known.width))
+        return sum(
+            (sketch(name).col_energy if name in layers else outside[name] for name in stop.readers), np.zeros(structure.width)
+        )
 
     def writes(stop: Step) -> np.ndarray:
         assert stop.writer is not None
@@ -84,8 +86,8 @@ def stream(model: ModelHandle, sketch: Sketches, stats: Mapping[str, LayerStats]
         return model.tensor(f"{stop.norm}.weight").double().square().numpy()
 
     def inputs(stop: Step) -> np.ndarray:
-        own = None if stats is None else next((stats[name] for name in stop.readers if name in stats), None)
-        return nothing if own is None else own.moment.diagonal().double().numpy()
+        statistics = None if stats is None else next((stats[name] for name in stop.readers if name in stats), None)
+        return nothing if statistics is None else statistics.moment.diagonal().double().numpy()
 
     return Stream(
         tuple(stops),
@@ -107,27 +109,27 @@ def column_energy(weight: Tensor) -> np.ndarray:
     return torch.stack([block.square().sum(0) for block in blocks(weight)]).sum(0).numpy()
 
 
-def follow(found: Stream, channels: Sequence[int]) -> pd.DataFrame:
+def follow(residual: Stream, channels: Sequence[int]) -> pd.DataFrame:
     """One row for each stop and chosen channel: stop, channel, written, gain, input_size, read."""
     rows = [
-        (stop.label, channel, *(float(getattr(found, kind)[place, channel]) for kind in KINDS))
+        (stop.label, channel, *(float(getattr(residual, kind)[position, channel]) for kind in KINDS))
         for channel in channels
-        for place, stop in enumerate(found.steps)
+        for position, stop in enumerate(residual.steps)
     ]
     return pd.DataFrame(rows, columns=["stop", "channel", *KINDS])
 
 
-def reads_stream(known: Anatomy, layer: str) -> bool:
+def reads_stream(structure: Anatomy, layer: str) -> bool:
     """Whether the columns of this layer are channels of the residual stream."""
-    return any(layer in step.readers for step in steps(known))
+    return any(layer in step.readers for step in steps(structure))
 
 
-def inner_sources(model: ModelHandle, known: Anatomy, layer: str) -> dict[str, Callable[[int], int]]:
+def inner_sources(model: ModelHandle, structure: Anatomy, layer: str) -> dict[str, Callable[[int], int]]:
     """Which layers make the inputs of one that does not read the stream, each with the row that makes input j.
 
     Of down_proj, neuron j is row j of gate and up; of o_proj, entry j of the heads is a row of v, which groups of heads share.
     """
-    owner = next(block for block in known.blocks if layer.startswith(f"{block.name}."))
+    owner = next(block for block in structure.blocks if layer.startswith(f"{block.name}."))
     if layer == owner.part(WRITERS["mlp"]):
         return {name: lambda j: j for name in map(owner.part, READERS["mlp"])}
     value, width = owner.part("self_attn.v_proj"), owner.head_dim
@@ -135,13 +137,13 @@ def inner_sources(model: ModelHandle, known: Anatomy, layer: str) -> dict[str, C
     return {value: lambda j: j // width // together * width + j % width}
 
 
-def inner(model: ModelHandle, known: Anatomy, layer: str, channels: Sequence[int], sketch: Sketches) -> pd.DataFrame:
+def inner(model: ModelHandle, structure: Anatomy, layer: str, channels: Sequence[int], sketch: Sketches) -> pd.DataFrame:
     """Inner channels of down_proj or o_proj: channel, name (the layer), part ("row" or "column"), index, times (the average)."""
-    own = relative(sketch(layer).col_energy)
-    sources = inner_sources(model, known, layer)
-    made = {name: relative(sketch(name).row_energy) for name in sources}
+    column_sizes = relative(sketch(layer).col_energy)
+    sources = inner_sources(model, structure, layer)
+    row_sizes = {name: relative(sketch(name).row_energy) for name in sources}
     rows: list[tuple[int, str, str, int, float]] = []
     for channel in channels:
-        rows += [(channel, name, "row", row(channel), float(made[name][row(channel)])) for name, row in sources.items()]
-        rows.append((channel, layer, "column", channel, float(own[channel])))
+        rows += [(channel, name, "row", row(channel), float(row_sizes[name][row(channel)])) for name, row in sources.items()]
+        rows.append((channel, layer, "column", channel, float(column_sizes[channel])))
     return pd.DataFrame(rows, columns=["channel", "name", "part", "index", "times"])

@@ -16,20 +16,20 @@ VERSION = 1  # another one where a sketch comes to hold other numbers
 
 def stored(weight: Tensor, store: Store) -> Sketch:
     """The sketch of `weight [rows, cols]`, from the store where these very weights have been sketched before."""
-    place = key("sketch", VERSION, weight)
-    if (entry := store.get(place)) is not None:
+    entry_key = key("sketch", VERSION, weight)
+    if (entry := store.get(entry_key)) is not None:
         return from_entry(entry)
-    found = sketch(weight)
-    store.put(place, *to_entry(found), kind="sketch", what=f"a matrix of {list(weight.shape)}")
-    return found
+    result = sketch(weight)
+    store.put(entry_key, *to_entry(result), kind="sketch", what=f"a matrix of {list(weight.shape)}")
+    return result
 
 
-def to_entry(found: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def to_entry(matrix_sketch: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A sketch as tensors and facts for a store."""
-    values = {field.name: getattr(found, field.name) for field in fields(Sketch) if field.name != "histogram"}
+    values = {field.name: getattr(matrix_sketch, field.name) for field in fields(Sketch) if field.name != "histogram"}
     tensors = {name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)}
     facts = {name: value for name, value in values.items() if name not in tensors}
-    bars = found.histogram
+    bars = matrix_sketch.histogram
     facts["histogram"] = {"low": bars.low, "high": bars.high, "outside": bars.outside}
     return {**tensors, "counts": torch.from_numpy(bars.counts)}, facts
 
@@ -55,20 +55,20 @@ class Moments:
 
 def merged(sketches: Iterable[Sketch]) -> Moments:
     """The moments of all weights of some sketches, the same as if they had been read at once."""
-    found = list(sketches)
-    size = np.array([float(s.rows * s.cols) for s in found])
-    means, spreads = np.array([s.mean for s in found]), np.array([s.std for s in found])
+    parts = list(sketches)
+    size = np.array([float(s.rows * s.cols) for s in parts])
+    means, spreads = np.array([s.mean for s in parts]), np.array([s.std for s in parts])
     mean = float((size * means).sum() / size.sum())
     off = means - mean  # central moments of each, moved to the common mean
     second = spreads**2 + off**2
-    third = np.array([s.skewness for s in found]) * spreads**3
-    fourth = np.array([s.kurtosis + 3 for s in found]) * spreads**4 + 4 * off * third + 6 * off**2 * spreads**2 + off**4
+    third = np.array([s.skewness for s in parts]) * spreads**3
+    fourth = np.array([s.kurtosis + 3 for s in parts]) * spreads**4 + 4 * off * third + 6 * off**2 * spreads**2 + off**4
     variance = float((size * second).sum() / size.sum())
     return Moments(
-        matrices=len(found),
+        matrices=len(parts),
         weights=int(size.sum()),
         mean=mean,
         std=variance**0.5,
         kurtosis=float((size * fourth).sum() / size.sum()) / variance**2 - 3 if variance else 0.0,
-        absmax=max(s.absmax for s in found),
+        absmax=max(s.absmax for s in parts),
     )

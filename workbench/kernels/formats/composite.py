@@ -54,15 +54,15 @@ class Masked(Format):
     @classmethod
     def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
         """See `Format`."""
-        for own in masks_of_children(packed, mask):
-            yield (packed.rows, packed.cols), own
+        for child_mask in masks_of_children(packed, mask):
+            yield (packed.rows, packed.cols), child_mask
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Each child's values at its own positions."""
         value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["map"].device)
-        for child, own in zip(packed.children, masks_of_children(packed, mask), strict=True):
-            value += decode(child, own)
+        for child, child_mask in zip(packed.children, masks_of_children(packed, mask), strict=True):
+            value += decode(child, child_mask)
         return value
 
     @classmethod

@@ -42,14 +42,14 @@ def faults(packed: Packed, path: str, shape: Shape, mask: Tensor | None) -> Iter
         yield f"{name} is {packed.rows!r} × {packed.cols!r} and must be {shape[0]:,} × {shape[1]:,}"
     fewest, most = kind.children
     if not fewest <= len(packed.children) <= most:
-        wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
-        yield f"{name} has {len(packed.children)} children and must have {wanted}"
+        expected = str(fewest) if fewest == most else f"{fewest} to {most}"
+        yield f"{name} has {len(packed.children)} children and must have {expected}"
     if mask is not None and not kind.maskable:
         yield f"{name} stores whole matrices and stands inside a mask"
     yield from (f"{name} {fault}" for fault in fact_faults(packed))
     yield from (f"{name} {fault}" for fault in tensor_faults(packed, mask))
-    for number, (child, (part, own)) in enumerate(zip(packed.children, kind.parts(packed, mask), strict=True)):
-        yield from faults(child, f"{path}{number}.", part, own)
+    for number, (child, (part, child_mask)) in enumerate(zip(packed.children, kind.parts(packed, mask), strict=True)):
+        yield from faults(child, f"{path}{number}.", part, child_mask)
 
 
 def fact_faults(packed: Packed) -> Iterator[str]:
@@ -77,8 +77,8 @@ def tensor_faults(packed: Packed, mask: Tensor | None) -> Iterator[str]:
         elif why := spec.mismatch(packed.tensors[name]):
             yield f"has a tensor {name!r} that {why}{of_facts(packed)}"
     if surplus := sorted(packed.tensors.keys() - declared):
-        found = described(packed.tensors[surplus[0]])
-        yield f"has a tensor {surplus[0]!r}, {found}, which the format does not have with these facts"
+        description = described(packed.tensors[surplus[0]])
+        yield f"has a tensor {surplus[0]!r}, {description}, which the format does not have with these facts"
     if alone := sorted(packed.shared.keys() - packed.tensors.keys()):
         yield f"shares a tensor {alone[0]!r} that it does not have"
 

@@ -68,10 +68,10 @@ class BinaryFactors(Format):
         error = target - left @ right
         left_sign, right_sign = signs(tensors["left"], packed.rows, rank), signs(tensors["right"], rank, packed.cols)
         worth = left.square() * right.square().sum(1), right.square() * left.square().sum(0)[:, None]
-        kept = (left * (error @ right.mT), right * (left.mT @ error))
+        pulls = (left * (error @ right.mT), right * (left.mT @ error))
         return {
-            name: sign * torch.where(own > 0, 1 + gain / own, 1.0).clamp(min=LEAST)
-            for name, sign, gain, own in zip(("left", "right"), (left_sign, right_sign), kept, worth, strict=True)
+            name: sign * torch.where(weight > 0, 1 + gain / weight, 1.0).clamp(min=LEAST)
+            for name, sign, gain, weight in zip(("left", "right"), (left_sign, right_sign), pulls, worth, strict=True)
         }
 
 

@@ -112,8 +112,8 @@ def codes(packed: Packed, name: str, width: int, mask: Tensor | None, planes: in
 
 def with_codes(packed: Packed, name: str, codes: Tensor, width: int, mask: Tensor | None) -> Packed:
     """The node with another bit stream `name`, from codes `[..., rows, cols]` of which those outside the mask are left out."""
-    kept = codes if mask is None else codes[..., mask]
-    return replace(packed, tensors={**packed.tensors, name: bitpack.pack(kept, width)})
+    kept_codes = codes if mask is None else codes[..., mask]
+    return replace(packed, tensors={**packed.tensors, name: bitpack.pack(kept_codes, width)})
 
 
 def span_fact(packed: Packed) -> tuple[str, FactSpec]:

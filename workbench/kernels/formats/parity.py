@@ -60,8 +60,8 @@ class ParitySigns(Format):
         """The signs under the checks that leave the least squared error, column by column."""
         check_unmasked(packed, mask)
         code, pull = code_of(packed), magnitudes(packed) * (target - means(packed))
-        found = parity_search.nearest(pull / pull.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), code)
-        return with_codes(packed, "signs", found[code.stored(packed.rows)], 1, None)
+        nearest_signs = parity_search.nearest(pull / pull.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), code)
+        return with_codes(packed, "signs", nearest_signs[code.stored(packed.rows)], 1, None)
 
 
 def check_unmasked(packed: Packed, mask: Tensor | None) -> None:

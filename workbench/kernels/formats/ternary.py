@@ -56,8 +56,8 @@ class Ternary(Format):
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Of all sums of trits the nearest one, weight by weight."""
         found = nearest_trits(target, sizes(packed))
-        kept = found if mask is None else found[:, mask]
-        return replace(packed, tensors={**packed.tensors, "trits": tritpack.pack(kept)})
+        masked = found if mask is None else found[:, mask]
+        return replace(packed, tensors={**packed.tensors, "trits": tritpack.pack(masked)})
 
 
 def trits(packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -84,7 +84,7 @@ def nearest_trits(target: Tensor, size: Tensor) -> Tensor:
     best = torch.full_like(target, torch.inf)
     found = torch.zeros((len(size), *target.shape), dtype=torch.int8, device=target.device)
     for choice in sorted(itertools.product((0, 1, -1), repeat=len(size)), key=lambda choice: sum(map(abs, choice))):
-        distance = (target - sum(trit * own for trit, own in zip(choice, size, strict=True))).abs()
+        distance = (target - sum(trit * plane_size for trit, plane_size in zip(choice, size, strict=True))).abs()
         closer = distance < best
         best = torch.where(closer, distance, best)
         found = torch.where(closer, torch.tensor(choice, dtype=torch.int8, device=target.device).view(-1, 1, 1), found)

@@ -195,8 +195,8 @@ def factors(cols: int) -> tuple[int, int]:
 @functools.lru_cache(maxsize=32)
 def cosine(size: int) -> Tensor:
     """The orthonormal DCT-II matrix `[size, size]`, float64; columns are the basis vectors."""
-    place, wave = torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64)
-    matrix = torch.cos(math.pi / size * place[:, None] * wave) * math.sqrt(2 / size)
+    centre, wave = torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(math.pi / size * centre[:, None] * wave) * math.sqrt(2 / size)
     matrix[:, 0] /= math.sqrt(2)
     return matrix
 

@@ -30,10 +30,10 @@ def place() -> str | None:
     digest = hashlib.sha256()
     for path in sorted(path for folder in COMPILED_FOLDERS for path in (KERNELS / folder).rglob("*.py")):
         digest.update(path.read_bytes())
-    given: Any = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    configured: Any = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     beside = Path(__file__).parent / "__pycache__"
     others = [beside, Path(platformdirs.user_cache_dir("quantization-workbench"))]
-    parent = next(filter(writable, [Path(given)] if given else others), None)
+    parent = next(filter(writable, [Path(configured)] if configured else others), None)
     if parent is None:
         warn_unkept("no folder for it can be written")
         return None
@@ -78,16 +78,16 @@ def keep_what_fits(cache: Any) -> None:
     """Let a full disk, or a file that cannot be read, cost a compilation and not the product: numba raises what it meets."""
     load, save = cache.load_overload, cache.save_overload
 
-    def load_overload(*given: Any) -> Any:
+    def load_overload(*arguments: Any) -> Any:
         try:
-            return load(*given)
+            return load(*arguments)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             warn_unkept(f"{type(error).__name__}: {error}")
             return None
 
-    def save_overload(*given: Any) -> None:
+    def save_overload(*arguments: Any) -> None:
         try:
-            save(*given)
+            save(*arguments)
         except OSError as error:
             warn_unkept(f"{error.strerror}")
 

@@ -72,7 +72,7 @@ HALVES = "f16c" in features()  # whether the processor itself widens floats of 1
 def operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
     """A function for compiled code; `emit(builder, *values)` writes its instructions, and array arguments are their addresses."""
 
-    def define(_typing: Any, *given: Any) -> Any:
+    def define(_typing: Any, *arguments: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             pairs = zip(signature.args, values, strict=True)
             plain = [
@@ -81,18 +81,18 @@ def operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
             written = emit(builder, *plain)
             return context.get_dummy_value() if result is types.void else written
 
-        return result(*map(argument, given)), generate
+        return result(*map(argument, arguments)), generate
 
     define.__name__ = name
     define.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]  # numba counts the arguments
     return intrinsic(define)
 
 
-def argument(given: types.Type) -> types.Type:
+def argument(kind: types.Type) -> types.Type:
     """What an argument is turned into: places are integers, other numbers are float32; arrays and vectors stay as they are."""
-    if isinstance(given, types.Integer):
+    if isinstance(kind, types.Integer):
         return types.intp
-    return types.float32 if isinstance(given, types.Float) else given
+    return types.float32 if isinstance(kind, types.Float) else kind
 
 
 def place_of(_typing: Any, array: Any) -> Any:
@@ -125,9 +125,9 @@ def splat(kind: ir.VectorType, value: float) -> ir.Constant:
     return ir.Constant(kind, [value] * kind.count)
 
 
-def lanes(count: int, of: int) -> ir.Constant:
+def lanes(count: int, total: int) -> ir.Constant:
     """Indices 0 … of − 1 over and over, `count` of them, for a shuffle."""
-    return ir.Constant(ir.VectorType(I32, count), [lane % of for lane in range(count)])
+    return ir.Constant(ir.VectorType(I32, count), [lane % total for lane in range(count)])
 
 
 def declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
@@ -167,11 +167,11 @@ def emit_look_up(builder: Any, table: Any, index: Any) -> Any:
         return in_halves(builder, table, index)
     memory = cgutils.alloca_once(builder, BYTES)
     builder.store(table, memory)
-    entries, found = builder.bitcast(memory, I8.as_pointer()), ir.Constant(BYTES, ir.Undefined)
+    entries, values = builder.bitcast(memory, I8.as_pointer()), ir.Constant(BYTES, ir.Undefined)
     for lane in range(64):
-        place = builder.zext(builder.extract_element(index, I32(lane)), I64)
-        found = builder.insert_element(found, builder.load(builder.gep(entries, [place])), I32(lane))
-    return found
+        offset = builder.zext(builder.extract_element(index, I32(lane)), I64)
+        values = builder.insert_element(values, builder.load(builder.gep(entries, [offset])), I32(lane))
+    return values
 
 
 def in_halves(builder: Any, table: Any, index: Any) -> Any:
@@ -180,8 +180,8 @@ def in_halves(builder: Any, table: Any, index: Any) -> Any:
     low, high = ([part * 32 + lane for lane in range(32)] for part in (0, 1))
     pick = [ir.Constant(ir.VectorType(I32, 32), part) for part in (low, high)]
     split = [[builder.shuffle_vector(v, v, part) for v in (table, index)] for part in pick]
-    found = [builder.call(shuffle, pair) for pair in split]
-    return builder.shuffle_vector(*found, ir.Constant(ir.VectorType(I32, 64), low + high))
+    parts = [builder.call(shuffle, pair) for pair in split]
+    return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(I32, 64), low + high))
 
 
 def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
@@ -205,13 +205,13 @@ def shifted(builder: Any, act: str, codes: Any, by: Any) -> Any:
 
 def emit_chosen(builder: Any, numbers: Any, places: Any, at: Any) -> Any:
     """64 of some numbers of 16 bits, by their places, which stand side by side; those are read four at a time."""
-    entries, found = builder.bitcast(numbers, I16.as_pointer()), ir.Constant(CODES, ir.Undefined)
+    entries, values = builder.bitcast(numbers, I16.as_pointer()), ir.Constant(CODES, ir.Undefined)
     for first in range(0, CODES.count, 4):
         four = builder.load(builder.bitcast(builder.gep(places, [builder.add(at, I64(first))]), I64.as_pointer()), align=1)
         for lane in range(4):
-            place = builder.and_(builder.lshr(four, I64(16 * lane)), I64(0xFFFF))
-            found = builder.insert_element(found, builder.load(builder.gep(entries, [place])), I32(first + lane))
-    return found
+            offset = builder.and_(builder.lshr(four, I64(16 * lane)), I64(0xFFFF))
+            values = builder.insert_element(values, builder.load(builder.gep(entries, [offset])), I32(first + lane))
+    return values
 
 
 def emit_store_pairs(builder: Any, data: Any, at: Any, first: Any, second: Any) -> None:

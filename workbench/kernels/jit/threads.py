@@ -37,13 +37,13 @@ def threads() -> Iterator[None]:
         raise KernelError("compiled parallel loops cannot run in a forked process; start it with the method 'spawn'.")
     fork_guard.start()
     with _running:
-        wanted, before = torch.get_num_threads(), numba.get_num_threads()
-        own = min(wanted, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        if own != before:  # setting it takes as long as ten thousand weights
-            numba.set_num_threads(own)
-        torch.set_num_threads(wanted)  # starting numba's OpenMP pool sets the number that torch reads
+        asked_threads, before = torch.get_num_threads(), numba.get_num_threads()
+        usable = min(asked_threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        if usable != before:  # setting it takes as long as ten thousand weights
+            numba.set_num_threads(usable)
+        torch.set_num_threads(asked_threads)  # starting numba's OpenMP pool sets the number that torch reads
         try:
             yield
         finally:
-            if own != before:
+            if usable != before:
                 numba.set_num_threads(before)

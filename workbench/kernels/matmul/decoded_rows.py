@@ -30,8 +30,8 @@ DENSE = {
 def take_rows(packed: Packed, rows: Tensor) -> Packed | None:
     """The stored form of these `rows [n]` alone, in their order; None where rows of the format cannot be told apart."""
     children = [take_rows(child, rows) for child in packed.children]
-    known = packed.format in DENSE or issubclass(find(packed), Transformed)
-    if not known or any(child is None for child in children):
+    decodable = packed.format in DENSE or issubclass(find(packed), Transformed)
+    if not decodable or any(child is None for child in children):
         return None
     tensors = dict(packed.tensors)
     for name, dimension in DENSE.get(packed.format, {}).items():

@@ -98,11 +98,11 @@ def warm_up(module: nn.Module, on_progress: Callable[[float, float], None] = lam
     Compiling takes a minute or two the first time on a machine and is kept on disk; `on_progress` is told `(done, layers)`.
     """
     layers = [part for part in module.modules() if isinstance(part, PackedLinear)]
-    seen = set()
+    compiled_shapes = set()
     for done, layer in enumerate(layers):
         on_progress(done, len(layers))
         forms = tuple(node.format for _, node in layer._tree.walk())
-        for inputs in (1,) if forms in seen else (1, MANY_TOKENS):
+        for inputs in (1,) if forms in compiled_shapes else (1, MANY_TOKENS):
             layer(torch.zeros(inputs, layer.in_features, device=next(layer.buffers(), torch.empty(0)).device))
-        seen.add(forms)
+        compiled_shapes.add(forms)
     on_progress(1, 1)

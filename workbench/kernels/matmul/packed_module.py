@@ -27,14 +27,14 @@ class PackedModule(PackedMatrix):
     @classmethod
     def instead_of(cls, module: nn.Module, packed: Packed, *, cache: Cache = "decoded") -> Self:
         """The stored form of a module with a `weight`, and everything else that its class holds."""
-        made: Self = object.__new__(cast(Any, packed_class)(cls, type(module)))
-        made.__dict__.update(vars(module))
+        replacement: Self = object.__new__(cast(Any, packed_class)(cls, type(module)))
+        replacement.__dict__.update(vars(module))
         for name in ("_parameters", "_buffers", "_modules"):
-            made.__dict__[name] = dict(vars(module)[name])
-        del made._parameters["weight"]
-        made.hold(packed)
-        made.keeps_decoded = cache == "decoded"
-        return made
+            replacement.__dict__[name] = dict(vars(module)[name])
+        del replacement._parameters["weight"]
+        replacement.hold(packed)
+        replacement.keeps_decoded = cache == "decoded"
+        return replacement
 
     def __getattr__(self, name: str) -> Any:
         return self.matrix() if name == "weight" else super().__getattr__(name)

@@ -71,8 +71,8 @@ def take(stream: Tensor, width: int, positions: Tensor) -> Tensor:
     first = positions * width
     code = torch.zeros(len(positions), dtype=torch.int64, device=stream.device)
     for byte in range((width + 14) // 8):  # a code begins inside one byte and may end so many later
-        place = (first // 8 + byte).clamp(max=max(stream.numel() - 1, 0))
-        code |= stream[place].to(torch.int64) << 8 * byte
+        byte_index = (first // 8 + byte).clamp(max=max(stream.numel() - 1, 0))
+        code |= stream[byte_index].to(torch.int64) << 8 * byte
     return (code >> first % 8).bitwise_and((1 << width) - 1).to(torch.int32)
 
 

@@ -59,7 +59,7 @@ class TensorSpec:
     def mismatch(self, tensor: Tensor) -> str | None:
         """How a tensor's type or shape differs, or else what is wrong with its values; None where nothing is."""
         fits = len(tensor.shape) == len(self.shape) and all(
-            wanted is None or size == wanted for size, wanted in zip(tensor.shape, self.shape, strict=True)
+            expected is None or size == expected for size, expected in zip(tensor.shape, self.shape, strict=True)
         )
         if tensor.dtype not in self.dtypes or not fits:
             shape = ", ".join("any" if size is None else f"{size:,}" for size in self.shape)

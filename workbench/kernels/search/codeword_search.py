@@ -42,8 +42,8 @@ def nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous: Ten
         with deferred():
             from workbench.kernels.search.numba import hamming
 
-        found = hamming.nearest(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
-        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        result = hamming.nearest(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        return torch.from_numpy(result[0]), torch.from_numpy(result[1])
     if points.device.type == "cpu":
         pieces = points.split(max(CHUNK // len(words), 1))
         index = torch.cat([best_product(signs(piece, length), signs(words, length)) for piece in pieces])
@@ -65,8 +65,8 @@ def nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None = Non
         with deferred():
             from workbench.kernels.search.numba import weighted_hamming
 
-        found = weighted_hamming.nearest(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
-        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        result = weighted_hamming.nearest(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        return torch.from_numpy(result[0]), torch.from_numpy(result[1])
     codebook = signs(words, y.shape[1])
     index = torch.cat([best_product(piece, codebook) for piece in y.split(max(CHUNK // len(words), 1))])
     cost = flipped(y, codebook[index])

@@ -15,10 +15,10 @@ def nearest(w: Tensor, scale: Tensor, bits: int, length: int, state: int) -> Ten
 
     A step past the last column looks at real columns only.
     """
-    words, whole = trellis_code.values(state, length).to(w.device), w.shape[1] // length * length
-    pieces = [search_scaled(w[:, :whole].reshape(len(w), -1, length), scale, words, bits)] if whole else []
-    if whole < w.shape[1]:
-        rest = w[:, whole:]
+    words, full_columns = trellis_code.values(state, length).to(w.device), w.shape[1] // length * length
+    pieces = [search_scaled(w[:, :full_columns].reshape(len(w), -1, length), scale, words, bits)] if full_columns else []
+    if full_columns < w.shape[1]:
+        rest = w[:, full_columns:]
         pieces.append(search_scaled(rest[:, None], scale, words[:, : rest.shape[1]], bits))
     return torch.cat(pieces, 1)
 
@@ -63,8 +63,8 @@ def plain_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: int | N
     if seam is not None:
         reached = torch.full_like(reached, trellis_code.NEVER).index_fill(0, torch.tensor(seam, device=y.device), 0.0)
     chosen = []
-    for own, factor in zip(y, scale, strict=True):
-        cost = reached.repeat_interleave(branches) + factor.square() * size - 2 * factor * (words @ own)
+    for row_values, factor in zip(y, scale, strict=True):
+        cost = reached.repeat_interleave(branches) + factor.square() * size - 2 * factor * (words @ row_values)
         reached, oldest = cost.view(branches, -1).min(0)
         chosen.append(oldest)
     common = int(reached.argmin()) if seam is None else seam

@@ -188,7 +188,7 @@ def train(
     ]
     base = [o.param_groups[0]["lr"] for o in optimizers]
     begin = checked = time.monotonic()
-    seen, smooth = 0, math.nan
+    tokens_seen, smooth = 0, math.nan
     while (progress := (time.monotonic() - begin) / (60 * schedule.minutes)) < 1:
         length = schedule.full_length if progress > schedule.lengthen_at else schedule.short_length
         count = schedule.batch_tokens // length
@@ -201,12 +201,12 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        seen += windows.numel()
+        tokens_seen += windows.numel()
         smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
         if time.monotonic() - checked > 180:
-            on_check(progress, seen, smooth)
+            on_check(progress, tokens_seen, smooth)
             checked = time.monotonic()
-    return seen
+    return tokens_seen
 
 
 def arguments() -> argparse.Namespace:
@@ -226,44 +226,44 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Train, save the student in fp16 and write down how it was made and how good it is."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    given = arguments()
-    schedule = Schedule(minutes=given.minutes, decay_at=given.decay_at, seed=given.seed)
+    options = arguments()
+    schedule = Schedule(minutes=options.minutes, decay_at=options.decay_at, seed=options.seed)
     torch.manual_seed(schedule.seed)
-    given.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
 
-    tokenizer = Tokenizer.from_file(str(given.teacher / "tokenizer.json"))
-    teacher = LlamaForCausalLM.from_pretrained(given.teacher).eval()
-    stories = read_stories(given.text)
+    tokenizer = Tokenizer.from_file(str(options.teacher / "tokenizer.json"))
+    teacher = LlamaForCausalLM.from_pretrained(options.teacher).eval()
+    stories = read_stories(options.text)
     train_text, held_out = stories[: -schedule.hold_out], stories[-schedule.hold_out :]
-    if given.more_text:
-        train_text += split_by_opening(given.more_text.read_text())
-    saved = given.out / "sampled.pt"
+    if options.more_text:
+        train_text += split_by_opening(options.more_text.read_text())
+    saved = options.out / "sampled.pt"
     if not saved.exists():
         torch.save(sample_stories(teacher, schedule.sampled_tokens, schedule.seed), saved)
     sampled = torch.load(saved, weights_only=True)
     student = LlamaForCausalLM(student_config(teacher.config.vocab_size))
-    if given.start:
-        student = LlamaForCausalLM.from_pretrained(given.start, dtype=torch.float32)
+    if options.start:
+        student = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
     first = 10 * schedule.seed  # streams of another seed show other windows
 
     def on_check(progress: float, tokens: int, loss: float) -> None:
         measured = bits_per_byte(student, tokenizer, held_out[:40])
         log.info("%.1f %%  %s tokens  loss %.4f  held out %.4f bits/byte", 100 * progress, f"{tokens:,}", loss, measured)
-        student.save_pretrained(given.out)
+        student.save_pretrained(options.out)
 
-    seen = train(
+    tokens_seen = train(
         student, teacher, Stream(encode(tokenizer, train_text), first + 1), Stream(sampled, first + 2), schedule, on_check
     )
-    student.half().save_pretrained(given.out)
+    student.half().save_pretrained(options.out)
     student.float()
     report = {
         **asdict(schedule),
-        "tokens_seen": seen,
+        "tokens_seen": tokens_seen,
         "held_out_bits_per_byte": bits_per_byte(student, tokenizer, held_out),
         "teacher_bits_per_byte": bits_per_byte(teacher, tokenizer, held_out),
         "torch": torch.__version__,
     }
-    (given.out / "training.json").write_text(json.dumps(report, indent=1))
+    (options.out / "training.json").write_text(json.dumps(report, indent=1))
     log.info(json.dumps(report, indent=1))
 
 

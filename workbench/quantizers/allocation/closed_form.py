@@ -31,9 +31,9 @@ class ClosedForm(Allocator):
         return rounded(options, rates, np.clip(low + offset, least, most), budget)
 
 
-def rounded(options: Options, rates: np.ndarray, wanted: np.ndarray, budget: float) -> np.ndarray:
+def rounded(options: Options, rates: np.ndarray, ideal: np.ndarray, budget: float) -> np.ndarray:
     """Per layer the dearest option within its rate, then one option more where most is missing, as long as the budget lasts."""
-    within = rates <= wanted[:, None] + 1e-9
+    within = rates <= ideal[:, None] + 1e-9
     chosen = np.where(within, rates, -np.inf).argmax(1)
     while True:
         now = rates[np.arange(len(chosen)), chosen]
@@ -43,5 +43,5 @@ def rounded(options: Options, rates: np.ndarray, wanted: np.ndarray, budget: flo
         possible = np.flatnonzero(options.cost(chosen) + extra <= budget)
         if not len(possible):
             return chosen
-        layer = possible[(wanted - now)[possible].argmax()]
+        layer = possible[(ideal - now)[possible].argmax()]
         chosen[layer] = step[layer]

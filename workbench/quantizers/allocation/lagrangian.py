@@ -45,16 +45,16 @@ def exchanged(options: Options, chosen: np.ndarray, budget: float) -> np.ndarray
     """The choice after the best change of one or two layers that keeps the budget, as long as one lowers the loss."""
     chosen = chosen.copy()
     layers, recipes = options.bits.shape
-    of = np.repeat(np.arange(layers), recipes)
+    layer_index = np.repeat(np.arange(layers), recipes)
     while True:
-        here = np.arange(layers), chosen
-        bits = (options.bits - options.bits[here][:, None]).reshape(-1)
-        gain = (options.loss[here][:, None] - options.loss).reshape(-1)
+        current = np.arange(layers), chosen
+        bits = (options.bits - options.bits[current][:, None]).reshape(-1)
+        gain = (options.loss[current][:, None] - options.loss).reshape(-1)
         slack = budget - options.cost(chosen)
         # a change that neither helps nor frees bits is part of no exchange; the layer's own option stands for "no change"
         useful = np.flatnonzero((gain > 0) | (bits < 0))
-        first = np.append(useful, of.size)
-        bits, gain, owner = np.append(bits, 0.0), np.append(gain, 0.0), np.append(of, -1)
+        first = np.append(useful, layer_index.size)
+        bits, gain, owner = np.append(bits, 0.0), np.append(gain, 0.0), np.append(layer_index, -1)
         fits = bits[first][:, None] + bits[first][None] <= slack
         apart = owner[first][:, None] != owner[first][None]
         gains = np.where(fits & apart, gain[first][:, None] + gain[first][None], 0.0)
@@ -62,5 +62,5 @@ def exchanged(options: Options, chosen: np.ndarray, budget: float) -> np.ndarray
         if gains[best] <= 1e-12 * max(1.0, abs(options.lost(chosen))):
             return chosen
         for change in (first[best[0]], first[best[1]]):
-            if change < of.size:
-                chosen[of[change]] = change % recipes
+            if change < layer_index.size:
+                chosen[layer_index[change]] = change % recipes

@@ -28,16 +28,16 @@ class Milp(Allocator):
         rows = block_array([[one], [csr_array(options.bits.reshape(1, -1) / budget)]])
         low, high = np.append(np.ones(layers), 0.0), np.append(np.ones(layers), 1.0)
         scale = options.loss.max() or 1.0
-        found = milp(
+        solution = milp(
             options.loss.reshape(-1) / scale,
             integrality=np.ones(layers * recipes),
             bounds=Bounds(0, 1),
             constraints=LinearConstraint(rows, low, high),
             options={"time_limit": self.seconds, "mip_rel_gap": 1e-6},
         )
-        if not found.success:
+        if not solution.success:
             raise RecipeError(
                 f"no proven optimum for {layers} layers × {recipes} recipes in {self.seconds} s; allow more seconds, "
                 "or use the allocation 'lagrangian'."
             )
-        return found.x.reshape(layers, recipes).argmax(1)
+        return solution.x.reshape(layers, recipes).argmax(1)

@@ -44,17 +44,17 @@ class Options:
             table.pivot(index="name", columns="recipe", values=v).loc[names, recipes].to_numpy(float) for v in NEEDED[3:]
         )
         weights = table.drop_duplicates("name").set_index("name").loc[names, "parameters"].to_numpy(float)
-        found: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {}
         if scores is not None:
-            own = scores.set_index("name")
-            if absent := [name for name in names if name not in own.index]:
+            by_layer = scores.set_index("name")
+            if absent := [name for name in names if name not in by_layer.index]:
                 raise RecipeError(f"layer {absent[0]!r} has no score; score all {len(names)} layers of the options.")
-            found = {column: own.loc[names, column].to_numpy(float) for column in own.select_dtypes("number")}
-        return cls(tuple(names), tuple(recipes), weights, bits, loss, found)
+            arrays = {column: by_layer.loc[names, column].to_numpy(float) for column in by_layer.select_dtypes("number")}
+        return cls(tuple(names), tuple(recipes), weights, bits, loss, arrays)
 
     def rows(self, keep: np.ndarray) -> "Options":
         """The options of some layers, by a mask `[layers]`."""
-        names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
+        names = tuple(name for name, is_kept in zip(self.names, keep, strict=True) if is_kept)
         scores = {name: score[keep] for name, score in self.scores.items()}
         return Options(names, self.recipes, self.weights[keep], self.bits[keep], self.loss[keep], scores)
 

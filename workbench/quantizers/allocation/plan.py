@@ -46,22 +46,22 @@ def allocate(
     `keep` fixes the recipes of some layers by hand. The result's `table` has one row a layer: name, recipe, parameters, bits,
     bits_per_weight, kl. Raises RecipeError for a budget below the cheapest choice and for names that are not in the table.
     """
-    found = Options.from_table(options, scores)
+    choices = Options.from_table(options, scores)
     part = registry.make("allocation", method) if isinstance(method, str) else method
-    check(found, recipes, keep or {})
-    fixed = np.array([name in (keep or {}) for name in found.names])
-    chosen = found.cheapest()
+    check(choices, recipes, keep or {})
+    fixed = np.array([name in (keep or {}) for name in choices.names])
+    chosen = choices.cheapest()
     for index in np.flatnonzero(fixed):
-        chosen[index] = found.recipes.index((keep or {})[found.names[index]])
-    budget = bits * float(found.weights.sum()) * ROUNDING
-    if found.cost(chosen) > budget:
-        least = found.cost(chosen) / found.weights.sum()
+        chosen[index] = choices.recipes.index((keep or {})[choices.names[index]])
+    budget = bits * float(choices.weights.sum()) * ROUNDING
+    if choices.cost(chosen) > budget:
+        least = choices.cost(chosen) / choices.weights.sum()
         raise RecipeError(f"{bits:g} bits per weight are not enough: the cheapest choice stores {least:.3f}; raise the budget.")
     free = ~fixed
     if free.any():
-        rest = found.rows(free)
-        chosen[free] = part.choose(rest, budget - found.cost(chosen) + rest.cost(rest.cheapest()))
-    return allocation(found, recipes, chosen, bits)
+        rest = choices.rows(free)
+        chosen[free] = part.choose(rest, budget - choices.cost(chosen) + rest.cost(rest.cheapest()))
+    return allocation(choices, recipes, chosen, bits)
 
 
 def allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np.ndarray, budget: float) -> Allocation:

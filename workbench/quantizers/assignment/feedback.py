@@ -26,14 +26,14 @@ def tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]:
     return [[(tile, min(tile + size, stop)) for tile in range(start, stop, size)] for start, stop in outer]
 
 
-def by_factor(u: Tensor, lost: Tensor) -> Tensor:
+def by_factor(u: Tensor, error: Tensor) -> Tensor:
     """D U_bb⁻¹: the columns that follow then repair as much as they can."""
-    return torch.linalg.solve_triangular(u, lost, upper=True, left=False)
+    return torch.linalg.solve_triangular(u, error, upper=True, left=False)
 
 
-def by_diagonal(u: Tensor, lost: Tensor) -> Tensor:
+def by_diagonal(u: Tensor, error: Tensor) -> Tensor:
     """D over the diagonal of U_bb: the same for one column, less for a block."""
-    return lost / u.diagonal()
+    return error / u.diagonal()
 
 
 def feed_back(

@@ -50,7 +50,7 @@ class ReleasedFeedback(Assignment):
         yield from feed_back(w, moment, tile_batches(layout, self.block), self.damping, quantize, by_diagonal)
 
 
-def most_important(w: Tensor, energy: Tensor, kept: int, of: int) -> Tensor:
+def most_important(w: Tensor, energy: Tensor, keep: int, span: int) -> Tensor:
     """Mask of all but the `of` − `kept` least important of every `of` neighbours of a row (of fewer in a shorter last group).
 
     A weight's importance is its share of its column's sum of sizes plus its share of its row's, times (E x²)^¼.
@@ -58,7 +58,7 @@ def most_important(w: Tensor, energy: Tensor, kept: int, of: int) -> Tensor:
     size = w.double().abs()
     shares = sum(size / size.sum(d, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny) for d in (0, 1))
     importance = shares * energy.double().clamp(min=0) ** 0.25
-    padded = torch.nn.functional.pad(importance, (0, -w.shape[1] % of), value=torch.inf).unflatten(1, (-1, of))
-    least = torch.argsort(padded, dim=-1, stable=True)[..., : of - kept]
+    padded = torch.nn.functional.pad(importance, (0, -w.shape[1] % span), value=torch.inf).unflatten(1, (-1, span))
+    least = torch.argsort(padded, dim=-1, stable=True)[..., : span - keep]
     chosen = torch.ones_like(padded, dtype=torch.bool).scatter_(-1, least, value=False)
     return chosen.flatten(1)[:, : w.shape[1]]

@@ -56,8 +56,8 @@ class BinaryFactors(Coder):
     def rank(self, rows: int, cols: int) -> int:
         """The largest rank whose stored bits are at most those wanted, at least 1; whole bytes where they hardly matter."""
         sides, padding = 16 * (rows + cols), 2 * 7  # both streams end on a whole byte
-        each = rows + cols + (16 if self.middle else 0)
-        rank = int((self.bits * rows * cols - sides - padding) // each)
+        bits_per_rank = rows + cols + (16 if self.middle else 0)
+        rank = int((self.bits * rows * cols - sides - padding) // bits_per_rank)
         if self.start == "singular":
             rank = min(rank, rows, cols)
         return max(1, rank if rank < LARGE else rank - rank % 8)
@@ -73,17 +73,17 @@ class BinaryFactors(Coder):
             return Fit(zeros(w, rank, middle=self.middle))
         target = Target.of(w, moment, diagonal=self.metric == "diagonal")
         size = target.row_unit.item() ** 4
-        kept, errors = list[Params](), list[float]()
-        for share, found in self.candidates(target, rank):
+        tried, errors = list[Params](), list[float]()
+        for share, candidate in self.candidates(target, rank):
             yield share
-            if found is None:
+            if candidate is None:
                 continue
-            params, error = admm_factors.settle(target, admm_factors.parameters(*found, middle=self.middle))
+            params, error = admm_factors.settle(target, admm_factors.parameters(*candidate, middle=self.middle))
             if not errors or size * error < errors[-1]:
-                kept.append(admm_factors.stored(target, params))
+                tried.append(admm_factors.stored(target, params))
                 errors.append(size * error)
-        path = (sign_planes.watched({"scale": params["row"][None]}) for params in kept)
-        return Fit(kept[-1], tuple(errors), tuple(path))
+        path = (sign_planes.watched({"scale": params["row"][None]}) for params in tried)
+        return Fit(tried[-1], tuple(errors), tuple(path))
 
     def candidates(self, target: Target, rank: int) -> Iterator[tuple[float, tuple[Tensor, Tensor] | None]]:
         """How far the search is, and at a few points and its end (or the start alone) real factors whose signs to look at."""
@@ -91,8 +91,8 @@ class BinaryFactors(Coder):
         if self.sweeps == 0:
             yield 1.0, start
         every = -(-self.sweeps // LOOKS)
-        for sweep, found in enumerate(admm_factors.search(target, *start, self.sweeps, middle=self.middle), 1):
-            yield sweep / self.sweeps, found if sweep % every == 0 or sweep == self.sweeps else None
+        for sweep, candidate in enumerate(admm_factors.search(target, *start, self.sweeps, middle=self.middle), 1):
+            yield sweep / self.sweeps, candidate if sweep % every == 0 or sweep == self.sweeps else None
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The left signs, uint8 `[rows, 1, r]`; they were found together with the right ones, for the same `w`."""
@@ -104,9 +104,9 @@ class BinaryFactors(Coder):
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-factors`."""
-        (own,) = params
-        tensors = {"left": bitpack.pack(codes, 1), "right": bitpack.pack(own["right"] > 0, 1)}
-        tensors |= {name: own[name].half() for name in ("row", "column", "middle") if name in own}
+        (only,) = params
+        tensors = {"left": bitpack.pack(codes, 1), "right": bitpack.pack(only["right"] > 0, 1)}
+        tensors |= {name: only[name].half() for name in ("row", "column", "middle") if name in only}
         return Packed("binary-factors", *shape, tensors, {"rank": codes.shape[-1]})
 
 

@@ -34,8 +34,8 @@ class CodebookPlanes(BinaryCodebook):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.indexed > self.planes:
-            given = f"{self.indexed} of {self.planes} planes"
-            raise RecipeError(f"coder 'codebook-planes': {given} cannot have a codebook; use indexed={self.planes} at most.")
+            counts = f"{self.indexed} of {self.planes} planes"
+            raise RecipeError(f"coder 'codebook-planes': {counts} cannot have a codebook; use indexed={self.planes} at most.")
 
     @property
     def nominal_bits(self) -> float:
@@ -55,9 +55,9 @@ class CodebookPlanes(BinaryCodebook):
         books: list[Tensor] = []
         losses: list[tuple[float, ...]] = []
         for _ in range(self.indexed):
-            book, own = self.train((self.left(w, books) for w in weights), len(weights))
+            book, plane_errors = self.train((self.left(w, books) for w in weights), len(weights))
             books.append(book)
-            losses.append(own)
+            losses.append(plane_errors)
         return {"codebook": torch.stack(books), "rounds": binary_kmeans.rounds(losses)}
 
     def left(self, w: Tensor, books: list[Tensor]) -> Tensor:
@@ -125,13 +125,13 @@ class CodebookPlanes(BinaryCodebook):
         scales = sign_planes.scale_tensors(params)
         children = []
         for p, book in enumerate(self.books(params[0])):
-            own = {name: tensor[p : p + 1] for name, tensor in scales.items() if name != "mean"}
+            plane_scales = {name: tensor[p : p + 1] for name, tensor in scales.items() if name != "mean"}
             if "mean" in scales and p == 0:
-                own["mean"] = scales["mean"]
+                plane_scales["mean"] = scales["mean"]
             if book is None:
                 bits = self.lookup(codes[..., p], None, shape[1]) > 0
                 facts = {"planes": 1, "span": self.span(shape[1])}
-                children.append(Packed("planes", *shape, {"signs": bitpack.pack(bits, 1), **own}, facts))
+                children.append(Packed("planes", *shape, {"signs": bitpack.pack(bits, 1), **plane_scales}, facts))
             else:
-                children.append(self.packed_plane(codes[..., p], book, own, shape))
+                children.append(self.packed_plane(codes[..., p], book, plane_scales, shape))
         return Packed("sum", *shape, children=tuple(children))

@@ -44,9 +44,9 @@ class Keep(Coder):
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `dense`."""
-        kept = codes if mask is None else codes[mask]
-        dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or narrowest(kept)
-        return Packed("dense", *shape, {"weight": kept.to(dtype)})
+        kept_codes = codes if mask is None else codes[mask]
+        dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or narrowest(kept_codes)
+        return Packed("dense", *shape, {"weight": kept_codes.to(dtype)})
 
 
 def narrowest(values: Tensor) -> torch.dtype:

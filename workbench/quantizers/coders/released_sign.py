@@ -48,25 +48,25 @@ class ReleasedSign(Coder):
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [planes, rows]`, `mean [rows]` or `column_scale [planes, span]`, and what codes are chosen by, float64."""
-        own = mask.any(0)
-        x, mask = w[:, own].double(), mask[:, own]
+        used_columns = mask.any(0)
+        x, mask = w[:, used_columns].double(), mask[:, used_columns]
         if self.rule == "residual":
-            found, shift = released_planes.residual(x, mask, self.planes)
-            stored, chosen = {"mean": found.mean[:, 0]}, {"scale": found.size[..., 0], "shift": shift[..., 0]}
+            fitted, shift = released_planes.residual(x, mask, self.planes)
+            stored, chosen = {"mean": fitted.mean[:, 0]}, {"scale": fitted.size[..., 0], "shift": shift[..., 0]}
         elif self.rule == "row-column":
-            found = released_planes.alternate_columns(x, mask, self.planes, self.sweeps)
+            fitted = released_planes.alternate_columns(x, mask, self.planes, self.sweeps)
             columns = torch.zeros(self.planes, w.shape[1], dtype=torch.float64)
-            columns[:, own] = found.column[:, 0]
-            stored, chosen = {"column_scale": columns}, {"scale": found.size[..., 0], "column_scale": columns}
+            columns[:, used_columns] = fitted.column[:, 0]
+            stored, chosen = {"column_scale": columns}, {"scale": fitted.size[..., 0], "column_scale": columns}
         else:
             start = released_planes.alternate(x, mask, self.planes, self.sweeps)
-            own_moment = torch.eye(len(x[0]), dtype=x.dtype) if moment is None else moment[own][:, own].double()
-            found = released_planes.fit_outputs(x, mask, start, own_moment, self.sweeps)
-            stored, chosen = {"mean": found.mean[:, 0]}, {"scale": start.size[..., 0], "mean": start.mean[:, 0]}
+            own_moment = torch.eye(len(x[0]), dtype=x.dtype) if moment is None else moment[used_columns][:, used_columns].double()
+            fitted = released_planes.fit_outputs(x, mask, start, own_moment, self.sweeps)
+            stored, chosen = {"mean": fitted.mean[:, 0]}, {"scale": start.size[..., 0], "mean": start.mean[:, 0]}
         if self.rule != "residual" and self.planes == 1:  # the sign alone, whatever its scale
             chosen = {**chosen, "scale": torch.ones_like(chosen["scale"])}
             chosen.pop("column_scale", None)
-        stored = {name: fp16(value.float()) for name, value in {"scale": found.size[..., 0], **stored}.items()}
+        stored = {name: fp16(value.float()) for name, value in {"scale": fitted.size[..., 0], **stored}.items()}
         return Fit({**stored, **{CHOICE + name: value for name, value in chosen.items()}})
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:

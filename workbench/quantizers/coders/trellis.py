@@ -73,17 +73,17 @@ class Trellis(Coder):
         """The bits of the path that costs least."""
         words, scale, pieces = trellis_code.values(self.remembered(len(w)), self.length), params["scale"][0], []
         for start in range(0, w.shape[1], self.length):
-            own = slice(start, min(start + self.length, w.shape[1]))
-            root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
-            y, seen = (w[:, own] @ root)[:, None], words[:, : own.stop - start] @ root
-            pieces.append(viterbi.search_scaled(y, scale, seen, self.bits))
+            block = slice(start, min(start + self.length, w.shape[1]))
+            root = torch.linalg.cholesky(metric[block, block]).to(w.dtype)
+            y, targets = (w[:, block] @ root)[:, None], words[:, : block.stop - start] @ root
+            pieces.append(viterbi.search_scaled(y, scale, targets, self.bits))
         return torch.cat(pieces, 1)
 
     def words(self, codes: Tensor, cols: int) -> Tensor:
         """values(state), `[1, rows, cols]`."""
         state = self.remembered(len(codes))
-        found = trellis_code.values(state, self.length)[trellis_code.states(codes, self.bits, state)]
-        return found.view(len(codes), -1)[None, :, :cols]
+        decoded_words = trellis_code.values(state, self.length)[trellis_code.states(codes, self.bits, state)]
+        return decoded_words.view(len(codes), -1)[None, :, :cols]
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · values(state)."""

@@ -63,16 +63,16 @@ class Uniform(Coder):
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale` and `zero`, `[rows]`."""
-        own = w * mask
+        masked = w * mask
         if self.clip == "none":
-            return Fit(self.grid(own.amin(1).clamp(max=0), own.amax(1).clamp(min=0)))
+            return Fit(self.grid(masked.amin(1).clamp(max=0), masked.amax(1).clamp(min=0)))
         weight = None if bool(mask.all()) else mask.to(w.dtype)
         if self.clip == "moment" and moment is not None:
             weight = mask * moment.diagonal()
         steps = (1 << self.bits) - 1
         if self.zero == "real":
-            return Fit(RealGridSearch(own, weight, steps).run())
-        return Fit(GridSearch(own, weight, steps, 1 << (self.bits - 1) if self.symmetric else None).run())
+            return Fit(RealGridSearch(masked, weight, steps).run())
+        return Fit(GridSearch(masked, weight, steps, 1 << (self.bits - 1) if self.symmetric else None).run())
 
     def grid(self, low: Tensor, high: Tensor) -> Params:
         """Parameters of the grid that covers `low` to `high`, both `[..., rows]`."""

@@ -68,8 +68,8 @@ class VectorCodebook(Coder):
             piece = w[:, start : start + span]
             size = root_mean_square(piece)
             piece = torch.where(size > 0, piece / size, 0.0)
-            whole = piece.shape[1] // self.length * self.length or piece.shape[1]
-            pieces.append(binary_kmeans.vectors(piece[:, :whole], self.length))
+            full_columns = piece.shape[1] // self.length * self.length or piece.shape[1]
+            pieces.append(binary_kmeans.vectors(piece[:, :full_columns], self.length))
         return torch.cat(pieces)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
@@ -85,12 +85,12 @@ class VectorCodebook(Coder):
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`; the last one of a row looks at real columns only."""
         book, scale = params["codebook"], params["scale"].mT
-        whole = w.shape[1] // self.length * self.length
-        y = w[:, :whole].reshape(-1, self.length)
-        codes = vector_kmeans.nearest(y, scale.repeat_interleave(whole // self.length, 0), book).view(len(w), -1)
-        if whole == w.shape[1]:
+        full_columns = w.shape[1] // self.length * self.length
+        y = w[:, :full_columns].reshape(-1, self.length)
+        codes = vector_kmeans.nearest(y, scale.repeat_interleave(full_columns // self.length, 0), book).view(len(w), -1)
+        if full_columns == w.shape[1]:
             return codes
-        rest = w[:, whole:]
+        rest = w[:, full_columns:]
         return torch.cat([codes, vector_kmeans.nearest(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
 
     def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:

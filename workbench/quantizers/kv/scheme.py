@@ -35,13 +35,13 @@ class Scheme(Part):
 
     def at(self, bits: int) -> "Scheme":
         """The same scheme at so many bits, where it has that setting."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return scheme(self.name, **{**own, "bits": bits}) if "bits" in own else self
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return scheme(self.name, **{**values, "bits": bits}) if "bits" in values else self
 
     def spelled(self) -> str:
         """The scheme as `parse` reads it: its name, its bits, and other settings that are not the default."""
-        own = [(f.name, getattr(self, f.name)) for f in fields(self) if f.name == "bits" or getattr(self, f.name) != f.default]
-        return ":".join(filter(None, (self.name, ",".join(f"{name}={value}" for name, value in own))))
+        values = [(f.name, getattr(self, f.name)) for f in fields(self) if f.name == "bits" or getattr(self, f.name) != f.default]
+        return ":".join(filter(None, (self.name, ",".join(f"{name}={value}" for name, value in values))))
 
 
 def names() -> list[str]:

@@ -35,16 +35,16 @@ class ZipCache(Scheme):
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Each token's keys and values at its own bits, under one map for both, stored with either."""
         rows, cols = values.shape
-        own = chosen(saliency, self.share)
+        salient = chosen(saliency, self.share)
         scale = (1 / values.abs().amax(0).clamp(min=1e-8).sqrt()).half()
-        value = self.mixed(own, values * scale.float(), by_rows)
-        return self.mixed(own, keys, by_columns), Packed("scaled", rows, cols, {"scale": scale}, children=(value,))
+        value = self.mixed(salient, values * scale.float(), by_rows)
+        return self.mixed(salient, keys, by_columns), Packed("scaled", rows, cols, {"scale": scale}, children=(value,))
 
-    def mixed(self, own: Tensor, x: Tensor, store: Callable[[Tensor, int], Packed]) -> Packed:
+    def mixed(self, salient: Tensor, x: Tensor, store: Callable[[Tensor, int], Packed]) -> Packed:
         """Salient rows of `x` at more bits than the others; no map where all are alike."""
-        if own.all() or not own.any():
-            return store(x, self.salient if own.all() else self.bits)
-        return split_rows(own, store(x[~own], self.bits), store(x[own], self.salient))
+        if salient.all() or not salient.any():
+            return store(x, self.salient if salient.all() else self.bits)
+        return split_rows(salient, store(x[~salient], self.bits), store(x[salient], self.salient))
 
     @property
     def nominal_bits(self) -> float:

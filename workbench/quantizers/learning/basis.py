@@ -115,7 +115,7 @@ class Basis(nn.Module):
         """Bits of each learned part, "gain" (Λ) and "rotation" (R), that is not the identity."""
         state = self.state()
         bits = {part: 16 * sum(state[name].numel() for name in names if name in state) for part, names in PARTS.items()}
-        return {part: own for part, own in bits.items() if own}
+        return {part: part_bits for part, part_bits in bits.items() if part_bits}
 
     @torch.no_grad()
     def reset(self, part: str) -> None:

@@ -24,12 +24,12 @@ def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_ou
 
     def without(undo: Callable[[], None], bits: int) -> float:
         """The loss after `undo`, which is taken back where `bits` are worth it."""
-        kept = copied(parameters)
+        previous = copied(parameters)
         undo()
         now = held_out()
         if now <= loss * 4 ** min(bits / count, MOST_BITS):
             return now
-        put(parameters, kept)
+        put(parameters, previous)
         return loss
 
     for group in inputs:

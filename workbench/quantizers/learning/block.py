@@ -26,12 +26,12 @@ class BlockLoss:
 
     def __call__(self, windows: Sequence[int], weights: Mapping[str, Tensor]) -> Tensor:
         """Over some windows, with `weights` by their names in the block."""
-        lost, added = torch.zeros(()), torch.zeros(())
+        error_sum, added = torch.zeros(()), torch.zeros(())
         for i in windows:
             out = self.calls[i].run(self.block, self.hidden[i], weights)
-            lost = lost + (out - self.full[i]).square().sum()
+            error_sum = error_sum + (out - self.full[i]).square().sum()
             added = added + (self.full[i] - self.hidden[i]).square().sum()
-        return lost / added.clamp(min=torch.finfo(torch.float32).tiny)
+        return error_sum / added.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def learn_block(
@@ -62,7 +62,7 @@ def learn_block(
     batches = draw_batches(lengths, training, tokens, max(schedule.steps, DRAWN), seed)
 
     def in_block(weights: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        return {names[name]: orient[name](w) for own in weights for name, w in own.items()}
+        return {names[name]: orient[name](w) for value in weights for name, w in value.items()}
 
     def step_loss(step: int) -> Tensor:
         total = torch.zeros(())
@@ -88,7 +88,7 @@ def learn_block(
         put(parameters, start.values)
         held_out()
     beginning = [
-        own if p.requires_grad else p.detach().clone() for p, own in zip(parameters, first, strict=True)
+        value if p.requires_grad else p.detach().clone() for p, value in zip(parameters, first, strict=True)
     ]  # with the signs chosen
     if not schedule.steps or not any(parameter.requires_grad for parameter in parameters):
         return held_out()

@@ -47,15 +47,15 @@ class Input:
 
     def distance(self) -> Tensor:
         """‖Ŵ − W‖² over ‖W‖² for the codes nearest in the basis as it is now, differentiable in the basis."""
-        lost, whole = torch.zeros(()), torch.zeros(())
+        error_sum, energy_sum = torch.zeros(()), torch.zeros(())
         for name, w in self.weights.items():
             with torch.no_grad():
                 values = self.roundings[name].nearest(self.basis(w))
-            lost = lost + (self.basis.undo(values) - w).square().sum()
-            whole = whole + w.square().sum()
-        return lost / whole.clamp(min=torch.finfo(torch.float32).tiny)
+            error_sum = error_sum + (self.basis.undo(values) - w).square().sum()
+            energy_sum = energy_sum + w.square().sum()
+        return error_sum / energy_sum.clamp(min=torch.finfo(torch.float32).tiny)
 
     def effective(self) -> dict[str, Tensor]:
         """Quantized weights in the model's own basis, differentiable in the basis."""
-        back = {name: self.basis.undo(held) for name, held in self.held.items()}
+        back = {name: self.basis.undo(weight) for name, weight in self.held.items()}
         return back if self.gradient == "codes" else {name: self.weights[name] + error for name, error in back.items()}

@@ -35,17 +35,17 @@ def learn_layer(
     def energy(e: Tensor) -> Tensor:
         return (e * e).sum() if h is None else ((e @ h) * e).sum()
 
-    whole = energy(scaled).clamp(min=torch.finfo(torch.float32).tiny)
+    total_energy = energy(scaled).clamp(min=torch.finfo(torch.float32).tiny)
 
     def loss(_step: int) -> Tensor:
-        lost = energy(layer.effective()["weight"] - scaled) / whole
-        return commitment * layer.distance() + (1 - commitment) * lost
+        relative_loss = energy(layer.effective()["weight"] - scaled) / total_energy
+        return commitment * layer.distance() + (1 - commitment) * relative_loss
 
     def held_out() -> float:
-        return (energy(layer.refresh()["weight"] - scaled) / whole).item()
+        return (energy(layer.refresh()["weight"] - scaled) / total_energy).item()
 
     def drawn_loss(weights: Mapping[str, Tensor]) -> float:
-        return (energy(weights["weight"] - scaled) / whole).item()
+        return (energy(weights["weight"] - scaled) / total_energy).item()
 
     yield from draw_signs([layer], drawn_loss, draws, schedule.steps, seed)
     parameters = list(basis.parameters())

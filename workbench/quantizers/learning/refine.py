@@ -61,8 +61,8 @@ def refine_block(
 
     def weights(rounded: bool, choose: bool = True) -> dict[str, Tensor]:
         decoded = {layer: formats.decode(forms.tree(layer, rounded=rounded, choose=choose)) for layer in block.trees}
-        found = {block.names[layer]: block.orient[layer](w) for layer, w in decoded.items()}
-        return found | {name: v.rounded().float() if rounded else v.value() for name, v in vectors.items()}
+        oriented = {block.names[layer]: block.orient[layer](w) for layer, w in decoded.items()}
+        return oriented | {name: v.rounded().float() if rounded else v.value() for name, v in vectors.items()}
 
     def step_loss(step: int) -> Tensor:
         return block.loss(batches[step], weights(rounded=False, choose=step % every == 0))

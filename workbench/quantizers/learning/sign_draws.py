@@ -24,15 +24,15 @@ def draw_signs(
     decoded = {name: w for group in inputs for name, w in group.refresh().items()}
     best = loss(decoded)
     for group in free:
-        kept = group.basis.lean.detach().clone()
+        best_signs = group.basis.lean.detach().clone()
         for _ in range(draws - 1):
-            drawn = torch.randint(2, kept.shape, generator=generator) * 2.0 - 1
+            drawn = torch.randint(2, best_signs.shape, generator=generator) * 2.0 - 1
             with torch.no_grad():
-                group.basis.lean.copy_(drawn * kept.abs())
+                group.basis.lean.copy_(drawn * best_signs.abs())
             tried = {**decoded, **group.refresh()}
             now = loss(tried)
             if now < best:
-                best, decoded, kept = now, tried, group.basis.lean.detach().clone()
+                best, decoded, best_signs = now, tried, group.basis.lean.detach().clone()
             yield LearningStep(0, steps, now)
         with torch.no_grad():
-            group.basis.lean.copy_(kept)
+            group.basis.lean.copy_(best_signs)

@@ -102,26 +102,26 @@ class StoredForms:
 def trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
     """Every float tensor of the trees that no layer outside them shares."""
     nodes = [(layer, path, node) for layer, tree in trees.items() for path, node in tree.walk()]
-    here: dict[str, int] = {}
+    occurrences: dict[str, int] = {}
     for _, _, node in nodes:
         for shared, _ in node.shared.values():
-            here[shared] = here.get(shared, 0) + 1
-    found: dict[Key, Trained] = {}
+            occurrences[shared] = occurrences.get(shared, 0) + 1
+    trained: dict[Key, Trained] = {}
     for layer, path, node in nodes:
         for name, tensor in node.tensors.items():
-            complete = name not in node.shared or node.shared[name][1] == here[node.shared[name][0]]
+            complete = name not in node.shared or node.shared[name][1] == occurrences[node.shared[name][0]]
             key = key_of(layer, path, node, name)
-            if tensor.is_floating_point() and complete and key not in found:
+            if tensor.is_floating_point() and complete and key not in trained:
                 # how large an angle is says nothing of how far it has to go
-                found[key] = Trained.of(tensor, 1.0 if node.format == "rotated" and name in ANGLES else None)
-    return found
+                trained[key] = Trained.of(tensor, 1.0 if node.format == "rotated" and name in ANGLES else None)
+    return trained
 
 
 def loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
     """The signs that the form below the tree's transforms lets loose, each as a number that is positive for +1."""
     node, goal, path = below(tree, weight)
-    found = {key_of(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
-    return {key: Trained(lean, PACE, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in found.items()}
+    leanings = {key_of(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
+    return {key: Trained(lean, PACE, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in leanings.items()}
 
 
 def trained_latent(tree: Packed, weight: Tensor) -> Trained:

@@ -25,9 +25,9 @@ class RefinedBlock:
 def refine(block: QuantizedBlock, recipes: Mapping[str, Recipe]) -> Generator[Snapshot, None, QuantizedBlock]:
     """Let each refinement of a block's layers work on its own layers, one after the other."""
     for part in dict.fromkeys(recipe.refinement for recipe in recipes.values()):
-        own = [name for name, recipe in recipes.items() if recipe.refinement == part]
+        refined = [name for name, recipe in recipes.items() if recipe.refinement == part]
         steps = cast(Refinement, part).refine(
-            replace(block, trees={name: block.trees[name] for name in own}), recipes[own[0]].seed
+            replace(block, trees={name: block.trees[name] for name in refined}), recipes[refined[0]].seed
         )
         while True:
             try:
@@ -42,18 +42,18 @@ def refine(block: QuantizedBlock, recipes: Mapping[str, Recipe]) -> Generator[Sn
 def measured(run: BlockRun, layers: Mapping[str, QuantizedLayer], weights: Mapping[str, Tensor]) -> dict[str, QuantizedLayer]:
     """Refined layers with their errors from the original `weights`, on the inputs that they have now."""
     leaders = {name: group[0] for group in run.inputs() for name in group}
-    seen = run.all_seen({leaders[name] for name in layers})
-    return {name: with_errors(layer, weights[name], seen[leaders[name]]) for name, layer in layers.items()}
+    inputs = run.all_seen({leaders[name] for name in layers})
+    return {name: with_errors(layer, weights[name], inputs[leaders[name]]) for name, layer in layers.items()}
 
 
-def with_errors(layer: QuantizedLayer, weight: Tensor, seen: Seen | None) -> QuantizedLayer:
+def with_errors(layer: QuantizedLayer, weight: Tensor, inputs: Seen | None) -> QuantizedLayer:
     """The layer with its relative error from `weight`, and its output error from what it aims at on these inputs."""
     decoded = layer.weight()
-    lost = None if seen is None else output_error(aim_of(layer.recipe, weight, seen), decoded, seen.moment)
-    return replace(layer, relative_error=relative_error(weight, decoded), output_error=lost)
+    output_loss = None if inputs is None else output_error(aim_of(layer.recipe, weight, inputs), decoded, inputs.moment)
+    return replace(layer, relative_error=relative_error(weight, decoded), output_error=output_loss)
 
 
-def aim_of(recipe: Recipe, weight: Tensor, seen: Seen | None) -> Tensor:
+def aim_of(recipe: Recipe, weight: Tensor, inputs: Seen | None) -> Tensor:
     """What a layer is to be: its weight, or where its assignment repairs, what gives its output in the original model."""
     repairs = cast(Assignment, recipe.assignment).repairs
-    return seen.aim(weight, recipe.shrinkage) if seen is not None and repairs else weight
+    return inputs.aim(weight, recipe.shrinkage) if inputs is not None and repairs else weight

@@ -102,12 +102,12 @@ class BlockRun:
             for call, original in zip(self.calls, self.original_calls, strict=True):
                 call.run(self.block)
                 real = take_inputs(caught)
-                if any(own.paired for own in sums.values()):
+                if any(layer_sums.paired for layer_sums in sums.values()):
                     original.run(self.block, weights=self.original)
-                wanted = take_inputs(caught)
+                targets = take_inputs(caught)
                 for name, inputs in real.items():
-                    sums[name].add(inputs, wanted.get(name))
-        return {name: own.mean() for name, own in sums.items()}
+                    sums[name].add(inputs, targets.get(name))
+        return {name: layer_sums.mean() for name, layer_sums in sums.items()}
 
     def batches(self) -> Iterator[list[list[str]]]:
         """The groups of `inputs`, those at once whose inputs are measured at once: an expert depends on no other of its stack."""
@@ -142,13 +142,13 @@ class SeenSums:
         self.moment = self.cross = torch.zeros(())
         self.tokens = 0
 
-    def add(self, real: Tensor, wanted: Tensor | None) -> None:
+    def add(self, real: Tensor, targets: Tensor | None) -> None:
         """Count one window's inputs in the quantized and in the original model, `[tokens, cols]` each."""
-        self.paired = self.paired and wanted is not None and wanted.shape == real.shape
+        self.paired = self.paired and targets is not None and targets.shape == real.shape
         dtype = sums_dtype(real.shape[1])
         self.moment = self.moment + (real.mT @ real).to(dtype)
-        if self.paired and wanted is not None:
-            self.cross = self.cross + (wanted.mT @ real).to(dtype)
+        if self.paired and targets is not None:
+            self.cross = self.cross + (targets.mT @ real).to(dtype)
         self.tokens += len(real)
 
     def mean(self) -> Seen | None:
@@ -161,10 +161,10 @@ class SeenSums:
 
 def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     """The inputs caught so far as one tensor a layer; the lists are emptied."""
-    taken = {name: torch.cat(inputs) for name, inputs in caught.items() if inputs}
+    stacked = {name: torch.cat(inputs) for name, inputs in caught.items() if inputs}
     for inputs in caught.values():
         inputs.clear()
-    return taken
+    return stacked
 
 
 @contextmanager

@@ -63,8 +63,13 @@ class BlockSequence:
             check_outside(name, chosen)
         self.row = BlockRow(model)
         self.windows = list(windows(model, text, tokens, seed))
-        seen = sum(window.shape[1] for window in self.windows)
-        self.calibration: dict[str, Any] = {"text": text.name, "fingerprint": text.fingerprint, "tokens": seen, "seed": seed}
+        token_count = sum(window.shape[1] for window in self.windows)
+        self.calibration: dict[str, Any] = {
+            "text": text.name,
+            "fingerprint": text.fingerprint,
+            "tokens": token_count,
+            "seed": seed,
+        }
         made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
         self.finished = Finished(store, made_from)
         self.changed_tensors: dict[str, Tensor] = {}
@@ -72,10 +77,12 @@ class BlockSequence:
         self.sparse: dict[str, int] = {}
         self.steps_left: Iterator[int] = iter(())
         transforms = {name: cast(Transform, recipe.transform) for name, recipe in chosen.items()}
-        self.late = {name for name, own in transforms.items() if isinstance(own, Learned) and own.inputs == "quantized"}
+        self.late = {
+            name for name, transform in transforms.items() if isinstance(transform, Learned) and transform.inputs == "quantized"
+        }
         shares = any(scope is not None for scope in self.scopes.names.values())
-        early = (own for name, own in transforms.items() if name not in self.late)
-        self.looks_first = any(own.learns or (own.needs_moment and shares) for own in early)
+        early = (transform for name, transform in transforms.items() if name not in self.late)
+        self.looks_first = any(transform.learns or (transform.needs_moment and shares) for transform in early)
 
     @property
     def phases(self) -> int:
@@ -107,32 +114,32 @@ class BlockSequence:
     def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
         """What transforms find out on full-precision inputs, by layer; one input and transform share one state."""
         states: dict[str, Params] = {}
-        own = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
+        early = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
         count = len(self.row.names) + (self.head is not None)
         text = self.row.start(self.windows, self.head)
         for index in self.row.visit(text):
             name = self.row.names[index]
-            place = Place(name, index, count, 0, 2)
+            position = Place(name, index, count, 0, 2)
             with self.row.block(index) as block:
                 run = self.run(index, block, text.calls, text.calls)
                 outputs = run.outputs()
-                states |= yield from self.kept_states(place, index, run, outputs, own)
+                states |= yield from self.kept_states(position, index, run, outputs, early)
                 text.advance(outputs)
         if self.head is not None:
-            place, run = Place(self.head, count - 1, count, 0, 2), self.head_run(self.head, text.calls, text.calls)
-            states |= yield from self.kept_states(place, count - 1, run, (), own)
+            position, run = Place(self.head, count - 1, count, 0, 2), self.head_run(self.head, text.calls, text.calls)
+            states |= yield from self.kept_states(position, count - 1, run, (), early)
             text.leave(self.model.layer(self.head).rows)
         return states
 
     def kept_states(
-        self, place: Place, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
+        self, position: Place, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
     ) -> Generator[LayerProgress, None, dict[str, Params]]:
         """`find_states`, or what was kept of it."""
-        found = self.finished.states(place.layer)
-        if found is None:
-            found = yield from place.follow("learn", self.find_states(index, run, target, chosen))
-            self.finished.keep_states(place.layer, found)
-        return found
+        stored_states = self.finished.states(position.layer)
+        if stored_states is None:
+            stored_states = yield from position.follow("learn", self.find_states(index, run, target, chosen))
+            self.finished.keep_states(position.layer, stored_states)
+        return stored_states
 
     def find_states(
         self, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
@@ -173,9 +180,9 @@ class BlockSequence:
             )
             for step in steps:
                 yield Snapshot("learn", step.step, max(step.steps, 1), {"step": step})
-        for own in inputs:
-            state = own.basis.state()
-            states |= dict.fromkeys(own.weights, state)
+        for layer_input in inputs:
+            state = layer_input.basis.state()
+            states |= dict.fromkeys(layer_input.weights, state)
         return states
 
     def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
@@ -199,8 +206,8 @@ class BlockSequence:
                 outputs = run.original_outputs()
                 if index in self.refining():
                     layers = {name: done[name] for name in run.layers if name in done and self.chosen[name].refines}
-                    place = self.place(self.row.names[index])
-                    done |= yield from self.refine(place, index, run, outputs, layers, rounding)
+                    position = self.place(self.row.names[index])
+                    done |= yield from self.refine(position, index, run, outputs, layers, rounding)
                 original.advance(outputs)
                 text.advance(run.outputs())
         for index in range(len(self.row.names)):
@@ -222,12 +229,12 @@ class BlockSequence:
 
     def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
         """The token embedding by its weights alone, before the blocks, which then read what it gives them."""
-        place, result = self.place(name), self.finished.layer(name)
+        position, result = self.place(name), self.finished.layer(name)
         if result is None:
-            result = self.scopes.mark((yield from self.quantize(place, None, {})))
+            result = self.scopes.mark((yield from self.quantize(position, None, {})))
             self.finished.keep_layer(result)
         self.row.put(name, result.weight())
-        yield place.progress("done", result=result)
+        yield position.progress("done", result=result)
         return result.on_disk() if self.model.streams else result
 
     def quantize_block(
@@ -236,46 +243,46 @@ class BlockSequence:
         """The chosen layers of one block, group by group, each then running quantized."""
         done: dict[str, QuantizedLayer] = {}
         for batch in run.batches():
-            kept = {name: self.finished.layer(name) for group in batch for name in group if name in self.chosen}
-            seen = run.all_seen(group[0] for group in batch if any(kept.get(name, 0) is None for name in group))
+            stored = {name: self.finished.layer(name) for group in batch for name in group if name in self.chosen}
+            inputs = run.all_seen(group[0] for group in batch if any(stored.get(name, 0) is None for name in group))
             for group in batch:
-                own = [name for name in group if name in self.chosen]
-                for name in own:
-                    place, result = self.place(name), kept[name]
+                chosen_names = [name for name in group if name in self.chosen]
+                for name in chosen_names:
+                    position, result = self.place(name), stored[name]
                     if result is None:
-                        result = yield from self.quantize(place, seen[group[0]], states)
+                        result = yield from self.quantize(position, inputs[group[0]], states)
                         result = self.mark(result, group, states)
                         self.finished.keep_layer(result)
                     done[name] = result.on_disk() if self.model.streams else result
-                    yield place.progress("done", result=result)
-                for name in own:
+                    yield position.progress("done", result=result)
+                for name in chosen_names:
                     self.row.put(name, done[name].weight())
                     rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
         return done
 
     def quantize(
-        self, place: Place, seen: Seen | None, states: Mapping[str, Params]
+        self, position: Place, inputs: Seen | None, states: Mapping[str, Params]
     ) -> Generator[LayerProgress, None, QuantizedLayer]:
         """One layer on its input in the quantized model, aiming at its weights, or at its output in the original to repair it.
 
         Its output error is the share of that aim's energy that is lost; its relative error is that of the weight, as ever.
         """
-        name = place.layer
+        name = position.layer
         if self.scopes.waits(name):
-            yield place.progress("share")
+            yield position.progress("share")
             self.scopes.prepare(name, self.model, None, states)
         recipe, shared = self.chosen[name], self.scopes.shared(name)
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
-        aim, moment, tokens = aim_of(recipe, weight, seen), seen.moment if seen else None, seen.tokens if seen else 0
+        aim, moment, tokens = aim_of(recipe, weight, inputs), inputs.moment if inputs else None, inputs.tokens if inputs else 0
         measurable = is_measured(self.model.layer(name))
         if moment is None and needs_moment(recipe):
             self.unreached += [name] if measurable else []
             moment = unseen(weight.shape[1])
-        elif seen is not None and needs_moment(recipe) and is_sparse(tokens, weight.shape[1], self.calibration["tokens"]):
+        elif inputs is not None and needs_moment(recipe) and is_sparse(tokens, weight.shape[1], self.calibration["tokens"]):
             self.sparse[name] = tokens
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens, measured=measurable)
-        result = yield from place.follow("layer", steps)
+        result = yield from position.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
 
     def refining(self) -> list[int]:
@@ -293,7 +300,7 @@ class BlockSequence:
 
     def refine(
         self,
-        place: Place,
+        position: Place,
         index: int,
         run: BlockRun,
         target: Sequence[Any],
@@ -301,7 +308,7 @@ class BlockSequence:
         rounding: ExitStack,
     ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The block's layers after their refinement; what it changed beside them goes to `changed_tensors`. Both then run."""
-        refined = self.finished.block(place.layer, list(layers))
+        refined = self.finished.block(position.layer, list(layers))
         if refined is None:
             names = {name: f"{self.row.within(index, name)}.weight" for name in layers}
             orient = {name: self.model.layer(name).orient for name in layers}
@@ -310,16 +317,16 @@ class BlockSequence:
             full = [hidden_states(output) for output in target]
             loss, vectors = BlockLoss(run.block, run.calls, run.hidden, full), self.row.vectors(index)
             block = QuantizedBlock(loss, trees, weights, names, orient, vectors)
-            block = yield from place.follow("refine", refine(block, {name: self.chosen[name] for name in layers}))
+            block = yield from position.follow("refine", refine(block, {name: self.chosen[name] for name in layers}))
             trained = {name: vector for name, vector in block.vectors.items() if not torch.equal(vector, vectors[name])}
             refined = RefinedBlock({n: replace(layer, packed=block.trees[n]) for n, layer in layers.items()}, trained)
             with ExitStack() as rounded:
                 self.put(index, run, refined, rounded)
                 refined = replace(refined, layers=measured(run, refined.layers, weights))
-            self.finished.keep_block(place.layer, refined)
+            self.finished.keep_block(position.layer, refined)
         self.put(index, run, refined, rounding)
         for layer in refined.layers.values():
-            yield replace(place, layer=layer.name).progress("done", result=layer)
+            yield replace(position, layer=layer.name).progress("done", result=layer)
         return dict(refined.layers)
 
     def put(self, index: int, run: BlockRun, refined: RefinedBlock, rounding: ExitStack) -> None:

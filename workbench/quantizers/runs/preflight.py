@@ -77,14 +77,14 @@ def estimate(model: "ModelHandle", recipe: Recipe | LayerPlan, layers: str = "*"
     weights = sum(sizes.values())
     # layers of one recipe share its speed: the first of each is tried
     tried: dict[Recipe, tuple[float, float]] = {}
-    for name, own in chosen.items():
-        if own not in tried:
-            tried[own] = try_recipe(model, name, own)
-    coding = sum(sizes[name] * tried[own][0] for name, own in chosen.items())
-    stored = sum(sizes[name] * tried[own][1] / 8 for name, own in chosen.items())
+    for name, layer_recipe in chosen.items():
+        if layer_recipe not in tried:
+            tried[layer_recipe] = try_recipe(model, name, layer_recipe)
+    coding = sum(sizes[name] * tried[layer_recipe][0] for name, layer_recipe in chosen.items())
+    stored = sum(sizes[name] * tried[layer_recipe][1] / 8 for name, layer_recipe in chosen.items())
     block = 4 * max_sum((model.layer(name).block, sizes[name]) for name in chosen)
     hidden = 2 * 4 * tokens * max(model.layer(name).cols for name in chosen) if tokens else 0
-    widest = max((model.layer(name).cols for name, own in chosen.items() if needs_moment(own)), default=0)
+    widest = max((model.layer(name).cols for name, layer_recipe in chosen.items() if needs_moment(layer_recipe)), default=0)
     moments = widest * widest * (2 * sums_dtype(widest).itemsize + 3 * 8) if widest else 0
     memory = psutil.Process().memory_info().rss + block * (2 if tokens else 1) + hidden + moments + stored
     reading = 2 * weights * tokens * BLOCK_RUNS / multiply_speed() if tokens else 0.0
@@ -102,11 +102,11 @@ def estimate_reading(model: "ModelHandle", tokens: int, windows: int, times: flo
     weights, longest = sum(sizes.values()), min(tokens, model.context)
     seconds = 2 * weights * tokens / multiply_speed()
     beside = sum(math.prod(shape) for shape in model.shapes.values()) - weights
-    held = 4 * max_sum((model.layer(name).block, size) for name, size in sizes.items()) if model.streams else 4 * weights
+    bytes_held = 4 * max_sum((model.layer(name).block, size) for name, size in sizes.items()) if model.streams else 4 * weights
     if model.streams:
         seconds += windows * weights * reading_seconds(model, next(iter(sizes)))
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
-    memory = psutil.Process().memory_info().rss + held + beside * (2 if model.streams else 4) + 2 * 4 * longest * vocabulary
+    memory = psutil.Process().memory_info().rss + bytes_held + beside * (2 if model.streams else 4) + 2 * 4 * longest * vocabulary
     return Preflight(f"{times * tokens:,.0f} tokens to read", int(memory), 0, times * seconds)
 
 

@@ -98,27 +98,27 @@ def one_by_one(
     model: "ModelHandle", plan: LayerPlan, chosen: dict[str, Recipe], stats: Stats | None
 ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
     """Every layer by itself, in the model's order, one layer's weights at a time; transforms that learn come first."""
-    learners = [name for name, own in chosen.items() if cast(Transform, own.transform).learns]
+    learners = [name for name, layer_recipe in chosen.items() if cast(Transform, layer_recipe.transform).learns]
     scopes, phases = Scopes(plan, chosen), 2 if learners else 1
     states: dict[str, Params] = {}
     yield from scopes.prepare_beginning(model, phases)
     for index, name in enumerate(learners):
-        place, moment = Place(name, index, len(learners), 0, phases), moment_of(model.layer(name), chosen[name], stats)
+        position, moment = Place(name, index, len(learners), 0, phases), moment_of(model.layer(name), chosen[name], stats)
         weight, tokens = model.weight(name), tokens_of(name, stats)
         learning = fit_transform(weight, moment, chosen[name], scopes.shared(name), tokens=tokens)
-        states[name] = yield from place.follow("learn", learning)
+        states[name] = yield from position.follow("learn", learning)
     done: dict[str, QuantizedLayer] = {}
-    for index, (name, own) in enumerate(chosen.items()):
-        place, layer = Place(name, index, len(chosen), phases - 1, phases), model.layer(name)
-        moment = moment_of(layer, own, stats)
+    for index, (name, layer_recipe) in enumerate(chosen.items()):
+        position, layer = Place(name, index, len(chosen), phases - 1, phases), model.layer(name)
+        moment = moment_of(layer, layer_recipe, stats)
         if scopes.waits(name):
-            yield place.progress("share")
+            yield position.progress("share")
             scopes.prepare(name, model, stats, states)
         weight, shared, facts = model.weight(name), scopes.shared(name), (tokens_of(name, stats), is_measured(layer))
-        steps = quantize_layer(weight, moment, own, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
-        result = scopes.mark((yield from place.follow("layer", steps)))
+        steps = quantize_layer(weight, moment, layer_recipe, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
+        result = scopes.mark((yield from position.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
-        yield place.progress("done", result=done[name])
+        yield position.progress("done", result=done[name])
     return done
 
 

@@ -57,9 +57,9 @@ class Finished:
     def block(self, name: str, layers: Sequence[str]) -> RefinedBlock | None:
         """A refined block with these layers, or None."""
         vectors = self.store.get(self.key("vectors", name)) if self.store else None
-        found = {layer: self.layer(layer, "refined") for layer in layers}
-        whole = {layer: result for layer, result in found.items() if result is not None}
-        return None if vectors is None or len(whole) < len(layers) else RefinedBlock(whole, vectors.tensors)
+        by_layer = {layer: self.layer(layer, "refined") for layer in layers}
+        complete = {layer: result for layer, result in by_layer.items() if result is not None}
+        return None if vectors is None or len(complete) < len(layers) else RefinedBlock(complete, vectors.tensors)
 
     def keep_block(self, name: str, block: RefinedBlock) -> None:
         """Keep a refined block."""

@@ -32,7 +32,7 @@ class Scopes:
 
     def members(self, scope: str) -> list[str]:
         """The layers of a scope."""
-        return [name for name, own in self.names.items() if own == scope]
+        return [name for name, other in self.names.items() if other == scope]
 
     def waits(self, layer: str) -> bool:
         """Whether this layer's scope is still to be prepared."""
@@ -51,12 +51,22 @@ class Scopes:
         A basis is then learned for the codes that it is used with, and not for those of its own matrix alone: a codebook of 256
         words for the few vectors of a narrow layer loses next to nothing, and leaves nothing to learn.
         """
-        learned = {name: own.transform for name, own in self.chosen.items() if isinstance(own.transform, Learned)}
+        learned = {
+            name: layer_recipe.transform
+            for name, layer_recipe in self.chosen.items()
+            if isinstance(layer_recipe.transform, Learned)
+        }
         for name in learned:
             if self.waits(name):
                 yield Place(name, 0, len(self.chosen), 0, phases).progress("share")
-                widths = {own: model.weight(own).shape[1] for own in self.members(cast(str, self.names[name]))}
-                states = {own: learned[own].beginning(cols, self.chosen[own].seed) for own, cols in widths.items()}
+                widths = {
+                    layer_recipe: model.weight(layer_recipe).shape[1]
+                    for layer_recipe in self.members(cast(str, self.names[name]))
+                }
+                states = {
+                    layer_recipe: learned[layer_recipe].beginning(cols, self.chosen[layer_recipe].seed)
+                    for layer_recipe, cols in widths.items()
+                }
                 self.prepare(name, model, None, states)
 
     def shared(self, layer: str) -> list[Params] | None:
@@ -74,8 +84,8 @@ def scope_of(plan: LayerPlan, layer: str) -> str | None:
     """A name for the group of layers that share codebooks with this one, None where nothing is shared."""
     rule, recipe = next((i, r) for i, (pattern, r) in enumerate(plan.rules) if fnmatch.fnmatchcase(layer, pattern))
     widest = {coder.sharing for coder in cast(tuple[Coder, ...], recipe.coders)}
-    own = {"projection": layer.rsplit(".", 1)[-1], "model": "model"}
-    return next((f"{rule}:{own[sharing]}" for sharing in ("model", "projection") if sharing in widest), None)
+    scope_names = {"projection": layer.rsplit(".", 1)[-1], "model": "model"}
+    return next((f"{rule}:{scope_names[sharing]}" for sharing in ("model", "projection") if sharing in widest), None)
 
 
 def mark_transform(layer: QuantizedLayer, key: str, layers: int) -> QuantizedLayer:

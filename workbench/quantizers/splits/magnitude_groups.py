@@ -63,10 +63,10 @@ class Groups(BlockSplit):
     @property
     def shares(self) -> tuple[float, ...]:
         """Of normal weights, and a tenth of the columns salient, or as many as may be."""
-        kept, salient = self.kept / self.of, min(SALIENT, max(self.salient - 1, 0) / self.block)
-        apart = [share * salient * kept for share in NORMAL[self.salient_groups]] if self.salient else []
-        pruned = [1 - kept] if self.pruned else []
-        return (*pruned, *(share * (1 - salient) * kept for share in NORMAL[self.groups]), *apart)
+        kept_share, salient = self.kept / self.of, min(SALIENT, max(self.salient - 1, 0) / self.block)
+        apart = [share * salient * kept_share for share in NORMAL[self.salient_groups]] if self.salient else []
+        pruned = [1 - kept_share] if self.pruned else []
+        return (*pruned, *(share * (1 - salient) * kept_share for share in NORMAL[self.groups]), *apart)
 
     def columns(self, moment: Tensor | None, cols: int) -> Params:
         """`saliency`: 1/U_jj² (see `saliency`), and `energy`: E x_j²; ones without a moment."""
@@ -78,14 +78,14 @@ class Groups(BlockSplit):
 
     def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
         """The masks of one block."""
-        own = choose(w, columns["energy"], self.kept, self.of)
+        kept_mask = choose(w, columns["energy"], self.kept, self.of)
         salient = torch.zeros(w.shape[1], dtype=torch.bool)
         if self.salient:
             score = w.square() * columns["saliency"] if self.metric == "hessian" else w.abs()
-            salient = salient_columns(w * own, (score * own).sum(0), self.salient)
-        masks = [~own] if self.pruned else []
+            salient = salient_columns(w * kept_mask, (score * kept_mask).sum(0), self.salient)
+        masks = [~kept_mask] if self.pruned else []
         size = w.abs()
-        for part, groups in ((own & ~salient, self.groups), (own & salient, self.salient_groups)):
+        for part, groups in ((kept_mask & ~salient, self.groups), (kept_mask & salient, self.salient_groups)):
             masks += by_size(size, part, thresholds(size, part, groups, self.search))
         return masks if self.salient else masks[: -self.salient_groups]
 
@@ -110,15 +110,15 @@ def pack_groups(masks: Sequence[Tensor], children: Sequence[Packed], groups: int
     return Packed("masked", rows, cols, {"map": bitpack.pack(flags, 1)}, {"map": "columns"}, (inner, apart))
 
 
-def choose(w: Tensor, energy: Tensor, kept: int, of: int) -> Tensor:
+def choose(w: Tensor, energy: Tensor, keep: int, span: int) -> Tensor:
     """Mask of the `kept` most important of every `of` neighbours of a row; of a shorter last group as many as it has, at most."""
-    if kept == of:
+    if keep == span:
         return torch.ones_like(w, dtype=torch.bool)
     size = w.abs()
     by_column, by_row = (size / size.mean(d, keepdim=True).clamp(min=1e-30) for d in (0, 1))
     importance = (by_column + by_row) * energy.clamp(min=0) ** 0.25
-    padded = torch.nn.functional.pad(importance, (0, -w.shape[1] % of), value=-1.0).unflatten(1, (-1, of))
-    best = torch.argsort(padded, dim=-1, descending=True, stable=True)[..., :kept]
+    padded = torch.nn.functional.pad(importance, (0, -w.shape[1] % span), value=-1.0).unflatten(1, (-1, span))
+    best = torch.argsort(padded, dim=-1, descending=True, stable=True)[..., :keep]
     chosen = torch.zeros_like(padded, dtype=torch.bool).scatter_(-1, best, value=True)
     return chosen.flatten(1)[:, : w.shape[1]]
 
@@ -128,7 +128,7 @@ def grouped(masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
     if len(children) == 1:
         return children[0]
     every = torch.stack(list(masks))
-    number, own = every.to(torch.uint8).argmax(0), every.any(0)
-    stream = bitpack.pack(number[own], index_width(len(children)))
-    rows, cols = own.shape
+    number, covered = every.to(torch.uint8).argmax(0), every.any(0)
+    stream = bitpack.pack(number[covered], index_width(len(children)))
+    rows, cols = covered.shape
     return Packed("masked", rows, cols, {"map": stream}, {"map": "bitmap"}, tuple(children))

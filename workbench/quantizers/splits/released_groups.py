@@ -56,14 +56,14 @@ class ReleasedGroups(BlockSplit):
     def columns(self, moment: Tensor | None, cols: int) -> Params:
         """`saliency [cols]`: 1/U_jj², and the `moment [cols, cols]` itself where it is the loss; float64."""
         assert moment is not None
-        found = {"saliency": inverse_factor(moment, DAMPING).diagonal().square().reciprocal()}
-        return {**found, "moment": moment.double()} if self.loss == "moment" else found
+        facts = {"saliency": inverse_factor(moment, DAMPING).diagonal().square().reciprocal()}
+        return {**facts, "moment": moment.double()} if self.loss == "moment" else facts
 
     def masks_from(self, w: Tensor, columns: Params, start: int) -> list[Tensor]:
         """The masks of the block that begins at column `start`; of a moment it sees its own square."""
         block = slice(start, start + self.block)
-        own = {name: value[block, block] if value.ndim == 2 else value[block] for name, value in columns.items()}
-        return self.block_masks(w[:, block], own)
+        block_columns = {name: value[block, block] if value.ndim == 2 else value[block] for name, value in columns.items()}
+        return self.block_masks(w[:, block], block_columns)
 
     def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
         """The masks of one block."""

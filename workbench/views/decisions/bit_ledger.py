@@ -61,12 +61,12 @@ def segment(line: dict[str, Any], index: int) -> dict[str, Any]:
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The ledger's table with items as people say them: `0.1.uniform codes` is `uniform codes`, the second `uniform codes 2`."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     items = []
     for item in table["item"]:
         name = said(item)
-        seen[name] = seen.get(name, 0) + 1
-        items.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+        counts[name] = counts.get(name, 0) + 1
+        items.append(name if counts[name] == 1 else f"{name} {counts[name]}")
     return table.assign(item=items)
 
 
@@ -92,13 +92,15 @@ def icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme
     """Everything that is stored, from the whole to single items (`analysis.ledger.tree`); areas are bits, a click goes deeper."""
     items = leaves(tree)
     # only items are spelled anew: the names of layers and blocks are names
-    labels = [said(label) if place in set(items["id"]) else label for place, label in zip(tree["id"], tree["label"], strict=True)]
+    labels = [
+        said(label) if row_id in set(items["id"]) else label for row_id, label in zip(tree["id"], tree["label"], strict=True)
+    ]
     kinds = {name: i for i, name in enumerate(dict.fromkeys(said(label) for label in items["label"]))}
     colors = [themes.CATEGORIES[kinds[name] % len(themes.CATEGORIES)] if name in kinds else theme.raised for name in labels]
     trace = {
         "type": "icicle",
-        "ids": [place or "all" for place in tree["id"]],
-        "parents": ["" if not place else parent or "all" for place, parent in zip(tree["id"], tree["parent"], strict=True)],
+        "ids": [row_id or "all" for row_id in tree["id"]],
+        "parents": ["" if not row_id else parent or "all" for row_id, parent in zip(tree["id"], tree["parent"], strict=True)],
         "labels": labels,
         "values": tree["bits"].tolist(),
         "branchvalues": "total",
@@ -185,9 +187,9 @@ def bridge_sentence(table: pd.DataFrame, scope: str) -> str:
     )
 
 
-def disk_sentence(found: OnDisk) -> str:
+def disk_sentence(disk: OnDisk) -> str:
     """The ledger against a file, in bytes."""
-    file, ledger = f"{found.file:,}", f"{found.ledger:,.0f}"
-    if found.agree:
-        return f"Counted on disk: {found.what} takes {file} bytes, and the ledger adds up to the same {ledger}."
-    return f"Counted on disk: {found.what} takes {file} bytes, but the ledger adds up to {ledger}. Please report this as a bug."
+    file, ledger = f"{disk.file:,}", f"{disk.ledger:,.0f}"
+    if disk.agree:
+        return f"Counted on disk: {disk.what} takes {file} bytes, and the ledger adds up to the same {ledger}."
+    return f"Counted on disk: {disk.what} takes {file} bytes, but the ledger adds up to {ledger}. Please report this as a bug."

@@ -20,12 +20,12 @@ def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
     names = labels(table)
     clear = table["significant"].to_numpy(bool)
     bars = [
-        alone(table, names, own, colour, name, theme)
-        for own, colour, name in (
+        alone(table, names, effects, colour, name, theme)
+        for effects, colour, name in (
             (clear, theme.quantized, "this layer alone"),
             (~clear, theme.border, "alone, within the noise"),
         )
-        if own.any()
+        if effects.any()
     ]
     line = {
         "type": "scatter",
@@ -60,12 +60,12 @@ def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
     return Figure("Which layers does the damage come from?", waterfall_sentence(budget), plot, table)
 
 
-def alone(table: pd.DataFrame, names: list[str], own: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
+def alone(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
     """Bars with intervals for some layers, by a mask."""
-    chosen = table[own]
+    chosen = table[effects]
     return {
         "type": "bar",
-        "x": [label for label, shown in zip(names, own, strict=True) if shown],
+        "x": [label for label, shown in zip(names, effects, strict=True) if shown],
         "y": chosen["kl"].tolist(),
         "name": name,
         "marker": {"color": colour},
@@ -135,16 +135,16 @@ def plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT)
     """Stored bits of every layer under a plan, coloured by recipe; `table` is that of an `Allocation`, with block and matrix."""
     names, traces = labels(table), list[Plot]()
     for index, recipe in enumerate(dict.fromkeys(table.sort_values("bits_per_weight")["recipe"])):
-        own = (table["recipe"] == recipe).to_numpy()
-        edge = [theme.accent if name in painted else theme.surface for name in table.loc[own, "name"]]
+        with_recipe = (table["recipe"] == recipe).to_numpy()
+        edge = [theme.accent if name in painted else theme.surface for name in table.loc[with_recipe, "name"]]
         traces.append(
             {
                 "type": "bar",
-                "x": [name for name, chosen in zip(names, own, strict=True) if chosen],
-                "y": table.loc[own, "bits_per_weight"].tolist(),
+                "x": [name for name, chosen in zip(names, with_recipe, strict=True) if chosen],
+                "y": table.loc[with_recipe, "bits_per_weight"].tolist(),
                 "name": recipe,
                 "marker": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)], "line": {"color": edge, "width": 2}},
-                "customdata": table.loc[own, ["kl", "name"]].to_numpy().tolist(),
+                "customdata": table.loc[with_recipe, ["kl", "name"]].to_numpy().tolist(),
                 "hovertemplate": f"%{{x}}: {recipe}<br>%{{y:.2f}} stored bits, KL alone %{{customdata[0]:.3g}}<extra></extra>",
             }
         )
@@ -227,16 +227,16 @@ def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *
 def pareto_sentence(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
     """The prediction's range, and how far off the last measured plan was."""
     first, last = curve.iloc[0], curve.iloc[-1]
-    said = (
+    sentence = (
         f"From {first['bits_per_weight']:.2f} to {last['bits_per_weight']:.2f} stored bits the predicted KL (each layer's own, "
         f"added up) falls from {themes.error(first['predicted'])} to {themes.error(last['predicted'])} nats per token."
     )
     if not len(measured):
-        return f"{said} Measure a plan to see how far that is from the truth."
+        return f"{sentence} Measure a plan to see how far that is from the truth."
     latest = measured.iloc[-1]
     interval = spread((latest["kl_low"], latest["kl_high"]))
     return (
-        f"{said} The last measured plan, {latest['bits_per_weight']:.2f} bits, costs {themes.error(latest['kl'])} {interval}: "
+        f"{sentence} The last measured plan, {latest['bits_per_weight']:.2f} bits, costs {themes.error(latest['kl'])} {interval}: "
         f"{latest['kl'] / latest['predicted']:.2f} times its prediction."
     )
 

@@ -57,22 +57,22 @@ class Card:
         """One row a quantized layer, with its block and matrix."""
         table = pd.DataFrame(self.facts["layers"])
         places = [split_name(name) or (None, name) for name in table["name"]]
-        return table.assign(block=[place[0] for place in places], matrix=[place[1] for place in places])
+        return table.assign(block=[parts[0] for parts in places], matrix=[parts[1] for parts in places])
 
     @property
     def answer(self) -> str:
         """The card in one sentence."""
-        facts, found = self.facts, self.facts["figures"]
+        facts, figures = self.facts, self.facts["figures"]
         book, others = facts["ledger"], facts.get("unquantized", {})  # cards of earlier releases do not say
         bits = describe_bits(
             book["bits_per_weight"], book["nominal_bits"], facts.get("coverage"), others, facts.get("bits_overall")
         )
         text = f"{themes.count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {bits}"
-        if not found:
+        if not figures:
             return f"{text}; perplexity was not measured."
-        spread = written(found["perplexity_interval"], found["tokens"], ".2f")
-        before = f"{found['perplexity_original']:.2f} before"
-        return f"{text}: perplexity {found['perplexity']:.2f} ({spread}), {before}{times(found)}, on {found['text']}."
+        spread = written(figures["perplexity_interval"], figures["tokens"], ".2f")
+        before = f"{figures['perplexity_original']:.2f} before"
+        return f"{text}: perplexity {figures['perplexity']:.2f} ({spread}), {before}{times(figures)}, on {figures['text']}."
 
     def json(self) -> str:
         """The facts as indented JSON."""
@@ -84,18 +84,18 @@ class Card:
 
     def save(self, path: str | Path) -> Path:
         """Write the card; the name's end, .html or .json, says as what."""
-        place = check_place(path)
-        write_file(place, {".html": self.html, ".json": self.json}[place.suffix]())
-        return place
+        target = check_place(path)
+        write_file(target, {".html": self.html, ".json": self.json}[target.suffix]())
+        return target
 
 
 def check_place(path: str | Path) -> Path:
     """Where a card given as `path` is saved; OutputError where it cannot be, or its name does not say as what."""
-    place = Path(path).expanduser()
-    if place.suffix not in (".html", ".json"):
-        raise OutputError(f"a card cannot be saved as {place.name!r}; its name ends in .html or .json.")
-    check_file(place)
-    return place
+    target = Path(path).expanduser()
+    if target.suffix not in (".html", ".json"):
+        raise OutputError(f"a card cannot be saved as {target.name!r}; its name ends in .html or .json.")
+    check_file(target)
+    return target
 
 
 def card(
@@ -113,21 +113,21 @@ def card(
     return Card(card_facts(quantized, original, text, tokens=tokens, measured=measured))
 
 
-def times(found: dict[str, Any]) -> str:
+def times(figures: dict[str, Any]) -> str:
     """The paired ratio of both perplexities; nothing for cards of earlier releases, which do not have it."""
-    if "ratio" not in found:
+    if "ratio" not in figures:
         return ""
-    interval = found["ratio_interval"]
-    return f", {PerplexityRatio(found['ratio'], interval and tuple(interval), found['tokens']).against('the original')}"
+    interval = figures["ratio_interval"]
+    return f", {PerplexityRatio(figures['ratio'], interval and tuple(interval), figures['tokens']).against('the original')}"
 
 
-def perplexity_bars(found: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
+def perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity before and after, each with its 95 % interval."""
     table = pd.DataFrame(
         [
-            {"model": name, "perplexity": found[key], "perplexity_low": low, "perplexity_high": high}
+            {"model": name, "perplexity": figures[key], "perplexity_low": low, "perplexity_high": high}
             for name, key in (("original", "perplexity_original"), ("quantized", "perplexity"))
-            for low, high in [ends(found[f"{key}_interval"])]
+            for low, high in [ends(figures[f"{key}_interval"])]
         ]
     )
     plot = {
@@ -150,11 +150,11 @@ def perplexity_bars(found: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Fi
             xaxis={"rangemode": "tozero"},
         ),
     }
-    changed = themes.percent(found["top1_changed"])
+    changed = themes.percent(figures["top1_changed"])
     answer = (
-        f"Perplexity goes from {found['perplexity_original']:.2f} to {found['perplexity']:.2f}{times(found)}, on "
-        f"{found['tokens']:,} tokens of {found['text']}; KL is {found['kl']:.4f} nats per token "
-        f"({written(found['kl_interval'], found['tokens'], '.4f')}), and {changed} of "
+        f"Perplexity goes from {figures['perplexity_original']:.2f} to {figures['perplexity']:.2f}{times(figures)}, on "
+        f"{figures['tokens']:,} tokens of {figures['text']}; KL is {figures['kl']:.4f} nats per token "
+        f"({written(figures['kl_interval'], figures['tokens'], '.4f')}), and {changed} of "
         "the likeliest next tokens change."
     )
     return Figure("What does it cost the predictions?", answer, plot, table)

@@ -124,11 +124,11 @@ def cell(column: str, value: Any) -> str:
     return f"<td{number}>{html.escape(glossary.written(column, value))}</td>"
 
 
-def texts(found: dict[str, Any] | None) -> list[str]:
+def texts(written: dict[str, Any] | None) -> list[str]:
     """What both models write; nothing where nothing was run."""
-    if not found:
+    if not written:
         return []
-    entries = [("original", found["writes_original"]), ("quantized", found["writes"])]
+    entries = [("original", written["writes_original"]), ("quantized", written["writes"])]
     return [pairs("What do both write?", "The likeliest token each time, after the same prompt", entries)]
 
 
@@ -145,11 +145,11 @@ def recipe(facts: dict[str, Any]) -> str:
 
 def hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Every fingerprint, one row each, and the seed."""
-    own = facts["hashes"]
-    named = {"original weights": own.get("original"), "calibration text": own["calibration_text"]}
-    named |= {"evaluation text": own.get("evaluation_text"), "seed": facts.get("seed")}
-    named |= {f"layer {name}": value for name, value in own["layers"].items()}
-    named |= {f"changed tensor {name}": value for name, value in own["changed_tensors"].items()}
+    digests = facts["hashes"]
+    named = {"original weights": digests.get("original"), "calibration text": digests["calibration_text"]}
+    named |= {"evaluation text": digests.get("evaluation_text"), "seed": facts.get("seed")}
+    named |= {f"layer {name}": value for name, value in digests["layers"].items()}
+    named |= {f"changed tensor {name}": value for name, value in digests["changed_tensors"].items()}
     return [(name, "–" if value is None else str(value)) for name, value in named.items()]
 
 

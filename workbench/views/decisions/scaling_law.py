@@ -12,9 +12,9 @@ from workbench.views.theme import Theme
 QUESTION = "How fragile should this model be?"
 
 
-def added_loss(expected: pd.DataFrame, own: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
+def added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
     """The law as a line, what was measured as points; `outside` says what of this model the law was not fitted on."""
-    positive = own[own["added_loss"] > 0]
+    positive = measured[measured["added_loss"] > 0]
     plot = {
         "data": [
             {
@@ -49,19 +49,19 @@ def added_loss(expected: pd.DataFrame, own: pd.DataFrame, outside: str, *, theme
     table = pd.concat(
         [
             expected.rename(columns={"bits": "bits_per_weight"}).assign(recipe="expected by the law"),
-            own.assign(recipe=own["recipe"].astype(str)),
+            measured.assign(recipe=measured["recipe"].astype(str)),
         ],
         ignore_index=True,
     )[["recipe", "bits_per_weight", "added_loss", "ratio"]]
-    return Figure(QUESTION, sentence(expected, own, outside), plot, table)
+    return Figure(QUESTION, sentence(expected, measured, outside), plot, table)
 
 
-def sentence(expected: pd.DataFrame, own: pd.DataFrame, outside: str) -> str:
+def sentence(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> str:
     """The law at 4 and 2 bits, what was measured nearest to 2 bits, and how far the law may be trusted."""
     at = expected.set_index("bits")["added_loss"]
     text = f"The law expects {themes.error(at[4.0])} nats per token more at 4 bits and {themes.error(at[2.0])} at 2"
-    if len(own):
-        near = own.loc[(own["bits_per_weight"] - 2).abs().idxmin()]
+    if len(measured):
+        near = measured.loc[(measured["bits_per_weight"] - 2).abs().idxmin()]
         text += f"; measured here are {themes.error(near['added_loss'])} at {near['bits_per_weight']:.2f} stored bits"
     if outside:
         low, high = UNDERTRAINED.parameters
@@ -69,11 +69,11 @@ def sentence(expected: pd.DataFrame, own: pd.DataFrame, outside: str) -> str:
     return f"{text}."
 
 
-def studies(found: tuple[Study, ...] = STUDIES) -> str:
+def studies(collected: tuple[Study, ...] = STUDIES) -> str:
     """The studies as HTML: title, arXiv id, what was found, how far it was checked."""
     items = "".join(
         f"<li><b>{html.escape(study.title)}</b> (arXiv {html.escape(study.arxiv)}). {html.escape(study.found)} "
         f"<small>{html.escape(study.known)}</small></li>"
-        for study in found
+        for study in collected
     )
     return f"<h2 style='font-size:1.15rem;margin:8px 0 0'>What did studies find?</h2><ul style='margin:4px 0'>{items}</ul>"

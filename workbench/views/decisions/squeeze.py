@@ -23,34 +23,40 @@ class Number:
     beneath: str
 
 
-def numbers(known: Squeezed) -> list[Number]:
+def numbers(squeezed: Squeezed) -> list[Number]:
     """Stored bits, size, perplexity and speed."""
-    found = (
-        None if known.perplexity_low is None or known.perplexity_high is None else (known.perplexity_low, known.perplexity_high)
+    figures = (
+        None
+        if squeezed.perplexity_low is None or squeezed.perplexity_high is None
+        else (squeezed.perplexity_low, squeezed.perplexity_high)
     )
-    interval = written(found, known.text_tokens, ".2f")
-    if known.ratio != 1:
-        interval = f"{interval}; {known.times.against('the original')}"
-    share = "" if known.coverage is None else f", in {percent(known.coverage)} of the weights"
+    interval = written(figures, squeezed.text_tokens, ".2f")
+    if squeezed.ratio != 1:
+        interval = f"{interval}; {squeezed.times.against('the original')}"
+    share = "" if squeezed.coverage is None else f", in {percent(squeezed.coverage)} of the weights"
     return [
-        Number("stored bits a weight", themes.bits(known.bits_per_weight), f"{themes.bits(known.nominal_bits)} nominal{share}"),
-        Number("size on disk", themes.megabytes(8 * known.bytes), f"{themes.megabytes(8 * known.resident_bytes)} in memory"),
-        Number("perplexity", f"{known.perplexity:.2f}", interval),
+        Number(
+            "stored bits a weight", themes.bits(squeezed.bits_per_weight), f"{themes.bits(squeezed.nominal_bits)} nominal{share}"
+        ),
+        Number(
+            "size on disk", themes.megabytes(8 * squeezed.bytes), f"{themes.megabytes(8 * squeezed.resident_bytes)} in memory"
+        ),
+        Number("perplexity", f"{squeezed.perplexity:.2f}", interval),
         Number(
             "speed on this machine",
-            themes.speed(known.fastest),
-            f"best of three rounds, median {known.tokens_per_second:.0f}",
+            themes.speed(squeezed.fastest),
+            f"best of three rounds, median {squeezed.tokens_per_second:.0f}",
         ),
     ]
 
 
-def numbers_html(found: list[Number], theme: Theme) -> str:
+def numbers_html(figures: list[Number], theme: Theme) -> str:
     """The numbers beside each other."""
     cells = "".join(
         f"<div style='min-width:130px'><dt style='color:{theme.muted};font-size:0.8rem'>{html.escape(number.label)}</dt>"
         f"<dd style='margin:0;font-size:1.35rem;font-weight:600'>{html.escape(number.value)}</dd>"
         f"<dd style='margin:0;color:{theme.muted};font-size:0.8rem'>{html.escape(number.beneath)}</dd></div>"
-        for number in found
+        for number in figures
     )
     return f"<dl aria-live='polite' style='display:flex;flex-wrap:wrap;gap:6px 22px;margin:0'>{cells}</dl>"
 

@@ -14,14 +14,14 @@ def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     coders = table["coder"].unique().tolist()
     traces: list[dict[str, Any]] = []
     for index, coder in enumerate(coders):
-        own = table[table["coder"] == coder]
+        rows = table[table["coder"] == coder]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "x": own["sweep"].tolist(),
-                "y": own["share"].tolist(),
-                "customdata": own["running"].tolist(),
+                "x": rows["sweep"].tolist(),
+                "y": rows["share"].tolist(),
+                "customdata": rows["running"].tolist(),
                 "name": f"coder {coder + 1}",
                 "line": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)], "width": 2},
                 "hovertemplate": "sweep %{x}: %{y:.2%} of the first error<br>%{customdata} still moving<extra></extra>",
@@ -42,11 +42,11 @@ def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
 def errors_sentence(table: pd.DataFrame) -> str:
     """How many sweeps, and the error that is left."""
     last = table.groupby("coder").tail(1)
-    kept = last["error"].sum() / table.loc[table["sweep"] == 0, "error"].sum()
+    share = last["error"].sum() / table.loc[table["sweep"] == 0, "error"].sum()
     fits = int(table.loc[table["sweep"] == 0, "running"].sum())
     groups = "the layer's scales" if fits == 1 else f"{fits:,} sets of scales"
     return (
-        f"After at most {themes.count(int(table['sweep'].max()), 'sweep')} over {groups}, {themes.percent(kept)} of the "
+        f"After at most {themes.count(int(table['sweep'].max()), 'sweep')} over {groups}, {themes.percent(share)} of the "
         "starting error is left; no sweep raises it."
     )
 
@@ -74,13 +74,13 @@ def paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = themes.LIGHT) 
 
 def line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:
     """One row's scale or mean over the sweeps; second planes are dashed."""
-    own = table[(table["row"] == row) & (table["plane"] == plane)]
+    rows = table[(table["row"] == row) & (table["plane"] == plane)]
     name = f"row {row}" + (f", plane {plane}" if plane > 1 else "")
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": own["sweep"].tolist(),
-        "y": own[what].tolist(),
+        "x": rows["sweep"].tolist(),
+        "y": rows[what].tolist(),
         "yaxis": "y2" if what == "mean" else "y",
         "name": name,
         "line": {"color": themes.CATEGORIES[row % len(themes.CATEGORIES)], "width": 2, "dash": "solid" if plane == 1 else "dash"},

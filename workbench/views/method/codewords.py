@@ -121,19 +121,19 @@ def picture_sentence(book: Book, shown: pd.DataFrame, order: str, first: int) ->
 
 
 def where(
-    found: Positions, table: pd.DataFrame, codes: Sequence[int], shape: tuple[int, int], *, theme: Theme = themes.LIGHT
+    positions: Positions, table: pd.DataFrame, codes: Sequence[int], shape: tuple[int, int], *, theme: Theme = themes.LIGHT
 ) -> Figure:
     """Where the chosen codes sit in the matrix (`analysis.codes.positions`); `table` is of `error_profile`."""
     trace = {
         "type": "heatmap",
-        "z": found.values,
-        "x0": (found.step * found.length - 1) / 2,
-        "dx": found.step * found.length,
-        "y0": (found.row_step - 1) / 2,
-        "dy": found.row_step,
+        "z": positions.values,
+        "x0": (positions.step * positions.length - 1) / 2,
+        "dx": positions.step * positions.length,
+        "y0": (positions.row_step - 1) / 2,
+        "dy": positions.row_step,
         "colorscale": [[0.0, theme.raised], [1.0, theme.accent]],
         "zmin": 0.0,
-        "zmax": float(found.values.max()) or 1.0,
+        "zmax": float(positions.values.max()) or 1.0,
         "colorbar": themes.colorbar(theme, "share of the vectors") | {"tickformat": ".0%"},
         "hovertemplate": "near row %{y:.0f}, column %{x:.0f}: %{z:.1%}<extra></extra>",
     }
@@ -145,17 +145,20 @@ def where(
         xaxis={"showgrid": False, "range": [-0.5, shape[1] - 0.5]},
         yaxis={"showgrid": False, "range": [shape[0] - 0.5, -0.5]},
     )
-    own = table.iloc[0]
-    top = np.unravel_index(int(found.values.argmax()), found.values.shape)
-    at = f"row {top[0] * found.row_step}, column {top[1] * found.step * found.length}"
+    first_row = table.iloc[0]
+    top = np.unravel_index(int(positions.values.argmax()), positions.values.shape)
+    at = f"row {top[0] * positions.row_step}, column {top[1] * positions.step * positions.length}"
     answer = (
-        f"{named(codes).capitalize()}: {own['count']:,} vectors, {themes.percent(float(own['share']))} of all, "
-        f"most densely near {at}; each cell covers {found.row_step} × {found.step} vectors."
+        f"{named(codes).capitalize()}: {first_row['count']:,} vectors, {themes.percent(float(first_row['share']))} of all, "
+        f"most densely near {at}; each cell covers {positions.row_step} × {positions.step} vectors."
     )
-    rows = pd.DataFrame(found.values).stack().rename("share").reset_index()
+    rows = pd.DataFrame(positions.values).stack().rename("share").reset_index()
     rows.columns = pd.Index(["first row", "column", "share"])
     rows = rows[rows["share"] > 0].assign(
-        **{"first row": lambda t: t["first row"] * found.row_step, "column": lambda t: t["column"] * found.step * found.length}
+        **{
+            "first row": lambda t: t["first row"] * positions.row_step,
+            "column": lambda t: t["column"] * positions.step * positions.length,
+        }
     )
     return Figure("Where do these codes sit?", answer, {"data": [trace], "layout": layout}, rows)
 
@@ -183,11 +186,11 @@ def served(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, the
         height=300,
         yaxis={"tickformat": ".0%", "rangemode": "tozero"},
     )
-    own, other = table.iloc[0], table.iloc[1]
+    chosen, other = table.iloc[0], table.iloc[1]
     answer = (
-        f"The weights under {named(codes)} lose {themes.percent(float(own['served']))} of their energy, all others "
-        f"{themes.percent(float(other['served']))}; {themes.percent(float(own['error_share']))} of the layer's error is theirs."
-        if own["count"]
+        f"The weights under {named(codes)} lose {themes.percent(float(chosen['served']))} of their energy, all others "
+        f"{themes.percent(float(other['served']))}; {themes.percent(float(chosen['error_share']))} of the layer's error is theirs."
+        if chosen["count"]
         else f"No vector uses {named(codes)}: nothing is lost under it, and nothing gained."
     )
     return Figure("Do these codes serve their weights well?", answer, {"data": data, "layout": layout}, table)
@@ -199,7 +202,7 @@ def named(codes: Sequence[int]) -> str:
     return f"code {text}" if len(codes) == 1 else f"codes {text}"
 
 
-def consequence(table: pd.DataFrame, said: str, moved: int, *, theme: Theme = themes.LIGHT) -> Figure:
+def consequence(table: pd.DataFrame, summary: str, moved: int, *, theme: Theme = themes.LIGHT) -> Figure:
     """An edit that moved so many vectors: figure, before, after and difference, drawn in per cent of what was before."""
     share = [
         100 * change / before if before else 0.0 for before, change in zip(table["before"], table["difference"], strict=True)
@@ -223,14 +226,14 @@ def consequence(table: pd.DataFrame, said: str, moved: int, *, theme: Theme = th
         xaxis={"range": [-1.4 * widest, 1.4 * widest], "zeroline": True, "zerolinecolor": theme.muted},
         yaxis={"autorange": "reversed", "type": "category", "showgrid": False},
     )
-    answer = consequence_sentence(table, said, moved)
+    answer = consequence_sentence(table, summary, moved)
     return Figure("What if this code were another?", answer, {"data": [trace], "layout": layout}, table)
 
 
-def consequence_sentence(table: pd.DataFrame, said: str, moved: int) -> str:
+def consequence_sentence(table: pd.DataFrame, summary: str, moved: int) -> str:
     """What was tried, and every figure before and after."""
     lines = zip(table["figure"], table["before"], table["after"], table["interval"], strict=True)
     written = "; ".join(
         f"{name} {before:.4g} → {after:.4g}{f' ({interval})' if interval else ''}" for name, before, after, interval in lines
     )
-    return f"With {said}, {themes.count(moved, 'vector')} moved: {written}. Nothing is changed until Apply is pressed."
+    return f"With {summary}, {themes.count(moved, 'vector')} moved: {written}. Nothing is changed until Apply is pressed."

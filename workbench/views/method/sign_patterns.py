@@ -16,7 +16,7 @@ def patterns(original: SignPatterns, transformed: SignPatterns | None = None, *,
     named = [("original", original, theme.original)]
     if transformed is not None:
         named.append(("transformed", transformed, theme.quantized))
-    ranks = [1, max(len(found.table) for _, found, _ in named)]
+    ranks = [1, max(len(measured.table) for _, measured, _ in named)]
     even = {
         "type": "scatter",
         "mode": "lines",
@@ -26,7 +26,7 @@ def patterns(original: SignPatterns, transformed: SignPatterns | None = None, *,
         "line": {"color": theme.muted, "dash": "dash"},
     }
     plot = {
-        "data": [*(shares(found.table, name, color) for name, found, color in named), even],
+        "data": [*(shares(measured.table, name, color) for name, measured, color in named), even],
         "layout": log_axes(theme, "rank of the pattern", "share of all vectors"),
     }
     table = original.table if transformed is None else original.table.merge(transformed.table, on="rank", suffixes=("", " after"))
@@ -68,7 +68,7 @@ def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIG
 
     `moved` says that errors were moved on to weights before they were coded, which flips signs too.
     """
-    known = table.dropna(subset=["flip_rate"])
+    measured = table.dropna(subset=["flip_rate"])
     rates = np.linspace(0.2, 1.0, 81)
     bound = {
         "type": "scatter",
@@ -81,11 +81,11 @@ def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIG
     points = {
         "type": "scatter",
         "mode": "markers",
-        "x": known["rate"].tolist(),
-        "y": known["flip_rate"].tolist(),
+        "x": measured["rate"].tolist(),
+        "y": measured["flip_rate"].tolist(),
         "name": "codebooks",
         "marker": {"color": theme.quantized, "size": 11, "line": {"color": theme.contrast, "width": 1}},
-        "customdata": known[["length", "entries"]].to_numpy().tolist(),
+        "customdata": measured[["length", "entries"]].to_numpy().tolist(),
         "hovertemplate": "%{customdata[1]} codewords of %{customdata[0]} signs<br>%{y:.2%} flipped<extra></extra>",
     }
     plot = {
@@ -94,14 +94,14 @@ def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIG
             theme, x="index bits a sign", y="signs flipped", yaxis={"tickformat": ".0%", "rangemode": "tozero"}
         ),
     }
-    return Figure("How many signs does the codebook flip?", flips_sentence(known, moved), plot, table)
+    return Figure("How many signs does the codebook flip?", flips_sentence(measured, moved), plot, table)
 
 
-def flips_sentence(known: pd.DataFrame, moved: bool) -> str:
+def flips_sentence(measured: pd.DataFrame, moved: bool) -> str:
     """The codebook with the fewest flips, against its bound."""
-    if known.empty:
+    if measured.empty:
         return "No codebook has been compared with its weights yet."
-    best = known.iloc[int(known["flip_rate"].argmin())]
+    best = measured.iloc[int(measured["flip_rate"].argmin())]
     least = f"{themes.percent(best['flip_bound'])} is the least for evenly spread signs"
     also = " Some of them flipped before, when weights took over the errors of columns already coded." if moved else ""
     return f"{themes.percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}.{also}"

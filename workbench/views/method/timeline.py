@@ -80,7 +80,7 @@ def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe
 def scale_top(film: Film, what: What) -> float:
     """The end of the colour scale, the same for all steps: nothing jumps."""
     if what == "error":
-        return max(float(own.residual.float().max()) for own in film.pictures.values())
+        return max(float(frame.residual.float().max()) for frame in film.pictures.values())
     return float(film.groups.max()) if what == "groups" else 1.0
 
 
@@ -169,10 +169,10 @@ def bands(film: Film, still: Still) -> pd.DataFrame:
 def losses(moments: list[Moment], at: int, *, theme: Theme = themes.LIGHT) -> Figure:
     """The losses of the kind of phase that step `at` (from 0) belongs to, each phase over its own largest; the table has all."""
     kind = moments[at].kind if moments[at].kind in NAMES else CODE
-    own = [(i, moment) for i, moment in enumerate(moments) if moment.kind == kind]
+    matching = [(i, moment) for i, moment in enumerate(moments) if moment.kind == kind]
     x: list[float | None] = []
     y: list[float | None] = []
-    for (i, moment), before in zip(own, [None, *(moment for _, moment in own)], strict=False):
+    for (i, moment), before in zip(matching, [None, *(moment for _, moment in matching)], strict=False):
         if before is not None and before.phase != moment.phase:
             x, y = [*x, None], [*y, None]  # a gap between phases
         x, y = [*x, i + 1], [*y, moment.loss]
@@ -186,8 +186,8 @@ def losses(moments: list[Moment], at: int, *, theme: Theme = themes.LIGHT) -> Fi
         "marker": {"size": 6},
         "hovertemplate": "step %{x}: %{y:.2%} of the phase's largest<extra></extra>",
     }
-    place = {"x0": at + 1, "x1": at + 1, "y0": 0, "y1": 1, "yref": "paper"}
-    line = {"type": "line", "line": {"color": theme.accent, "width": 2}, **place}
+    marker = {"x0": at + 1, "x1": at + 1, "y0": 0, "y1": 1, "yref": "paper"}
+    line = {"type": "line", "line": {"color": theme.accent, "width": 2}, **marker}
     axes = {"yaxis": {"tickformat": ".1~%", "rangemode": "tozero" if kind == CODE else "normal"}}
     span_of_all = {"xaxis": {"range": [0, len(moments) + 1]}}
     layout = themes.layout(theme, x="step", y=f"{NAMES[kind]}, of the largest", height=260, shapes=[line], **axes, **span_of_all)

@@ -14,11 +14,11 @@ SMALL_TO_LARGE = ["#00306f", "#4c5a6d", "#8e8a78", "#d6c75a"]  # along cividis
 SALIENT_COLOURS = ["#c2255c", "#ff9dbf"]
 
 
-def picture(found: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = themes.LIGHT) -> Figure:
+def picture(groups: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = themes.LIGHT) -> Figure:
     """A window of the layer, from `row` and `col` on, every weight in the colour of its group."""
-    names = found.table["group"].tolist()
+    names = groups.table["group"].tolist()
     palette, labels = colours(names, theme), [name.replace(", ", ",<br>") for name in names]
-    part = found.groups[row : row + ROWS, col : col + COLS]
+    part = groups.groups[row : row + ROWS, col : col + COLS]
     steps = [[edge / len(names), palette[i]] for i in range(len(names)) for edge in (i, i + 1)]
     trace: dict[str, Any] = {
         "type": "heatmap",
@@ -39,19 +39,21 @@ def picture(found: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = theme
         xaxis={"showgrid": False},
         yaxis={"showgrid": False, "autorange": "reversed"},
     )
-    return Figure("Which weight belongs to which group?", sentence(found, part), {"data": [trace], "layout": layout}, found.table)
+    return Figure(
+        "Which weight belongs to which group?", sentence(groups, part), {"data": [trace], "layout": layout}, groups.table
+    )
 
 
 def colours(names: list[str], theme: Theme) -> list[str]:
     """One colour a group: pruned as the border, magnitudes from dark to bright, salient columns raspberry."""
     salient, plain = iter(SALIENT_COLOURS), [name for name in names if name != "pruned" and not name.startswith(SALIENT)]
     places = np.linspace(0, len(SMALL_TO_LARGE) - 1, max(len(plain), 2)).round().astype(int)
-    bright = iter(SMALL_TO_LARGE[place] for place in places)
+    bright = iter(SMALL_TO_LARGE[index] for index in places)
     return [theme.border if name == "pruned" else next(salient if name.startswith(SALIENT) else bright) for name in names]
 
 
-def sentence(found: GroupMap, part: np.ndarray) -> str:
+def sentence(groups: GroupMap, part: np.ndarray) -> str:
     """Shares of all groups, and the price of knowing them."""
-    lines = zip(found.table["group"], found.table["share"], strict=True)
+    lines = zip(groups.table["group"], groups.table["share"], strict=True)
     shares = ", ".join(f"{themes.percent(share)} {name}" for name, share in lines)
-    return f"{shares}; saying which costs {themes.bits(found.map_bits)} bits a weight. Shown: {part.shape[0]} × {part.shape[1]}."
+    return f"{shares}; saying which costs {themes.bits(groups.map_bits)} bits a weight. Shown: {part.shape[0]} × {part.shape[1]}."

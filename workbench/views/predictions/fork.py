@@ -18,7 +18,7 @@ def along(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, t
 
     A dotted line is at the fork, as in the figures of the written texts.
     """
-    edges = [theme.accent if place == chosen else "rgba(0,0,0,0)" for place in range(len(table))]
+    edges = [theme.accent if position == chosen else "rgba(0,0,0,0)" for position in range(len(table))]
     bars = {
         "type": "bar",
         "x": table["position"].tolist(),
@@ -112,16 +112,16 @@ def shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     return Figure("How many layers are to blame for a fork?", answer, {"data": bars, "layout": layout}, table)
 
 
-def recovery(found: Recovery) -> str:
+def recovery(result: Recovery) -> str:
     """What a forced token brings, as a sentence."""
 
     def rate(share: float, interval: Interval) -> str:
         return f"{themes.percent(share)} ({themes.percent(interval[0])} to {themes.percent(interval[1])})"
 
-    own = found.continuations / (found.continuations + 1)
+    expected_share = result.continuations / (result.continuations + 1)
     return (
-        f"With the original's token forced at the fork, {rate(found.forced, found.forced_interval)} of {found.continuations} "
-        f"continuations of {found.tokens} tokens read as likely to the original as its own; with the quantized model's token "
-        f"{rate(found.left, found.left_interval)}; more of the original's own would at a rate of {themes.percent(own)} "
-        f"(seeds from {found.seed}, 95 % intervals)."
+        f"With the original's token forced at the fork, {rate(result.forced, result.forced_interval)} of {result.continuations} "
+        f"continuations of {result.tokens} tokens read as likely to the original as its own; with the quantized model's token "
+        f"{rate(result.left, result.left_interval)}; more of the original's own would at a rate of {themes.percent(expected_share)} "
+        f"(seeds from {result.seed}, 95 % intervals)."
     )

@@ -46,36 +46,36 @@ def side_by_side(
 
 def marked(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
     """The prompt and every token in a tint of its KL; the fork and the chosen token stand out."""
-    words = [token_html(token, place == fork, place == chosen, theme) for place, token in enumerate(tokens)]
+    words = [token_html(token, position == fork, position == chosen, theme) for position, token in enumerate(tokens)]
     return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
 
 
 def buttons(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
     """The same with every token as a button; the chosen one, or the fork, or the first is the one that Tab reaches."""
     last = len(tokens) - 1
-    first = next((place for place in (chosen, fork) if place is not None and place <= last), 0)
-    words = [button(token, place, fork, chosen, first, theme) for place, token in enumerate(tokens)]
+    first = next((position for position in (chosen, fork) if position is not None and position <= last), 0)
+    words = [button(token, position, fork, chosen, first, theme) for position, token in enumerate(tokens)]
     return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
 
 
-def button(token: WrittenToken, place: int, fork: int | None, chosen: int | None, first: int, theme: Theme) -> str:
+def button(token: WrittenToken, position: int, fork: int | None, chosen: int | None, first: int, theme: Theme) -> str:
     """One token as a button, on a new line where it holds a line break: a button cannot be broken inside."""
-    seen = replace(token, text=token.text.replace("\n", "↵"))
-    label = html.escape(f"token {place + 1}, {shown(token.text)}, KL {themes.error(token.kl)} nats", quote=True)
-    state = f'aria-pressed="{str(place == chosen).lower()}" tabindex="{0 if place == first else -1}"'
-    inside = token_html(seen, place == fork, place == chosen, theme)
+    visible = replace(token, text=token.text.replace("\n", "↵"))
+    label = html.escape(f"token {position + 1}, {shown(token.text)}, KL {themes.error(token.kl)} nats", quote=True)
+    state = f'aria-pressed="{str(position == chosen).lower()}" tabindex="{0 if position == first else -1}"'
+    inside = token_html(visible, position == fork, position == chosen, theme)
     breaks = "<br>" * token.text.count("\n")
-    return f'{breaks}<button type="button" data-place="{place}" aria-label="{label}" {state}>{inside}</button>'
+    return f'{breaks}<button type="button" data-place="{position}" aria-label="{label}" {state}>{inside}</button>'
 
 
 def token_html(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme) -> str:
     """One token as HTML."""
-    names = " ".join(name for name, wanted in (("fork", is_fork), ("chosen", is_chosen)) if wanted)
-    said = f"KL {themes.error(token.kl)} nats" + (", the first differing token" if is_fork else "")
+    names = " ".join(name for name, applies in (("fork", is_fork), ("chosen", is_chosen)) if applies)
+    tooltip = f"KL {themes.error(token.kl)} nats" + (", the first differing token" if is_fork else "")
     tag = "mark" if is_fork else "span"
     attributes = f' class="{names}"' if names else ""
     colour = "" if is_fork else f' style="background:{tint(token.kl, theme)}"'
-    return f'<{tag}{attributes}{colour} title="{said}">{html.escape(token.text)}</{tag}>'
+    return f'<{tag}{attributes}{colour} title="{tooltip}">{html.escape(token.text)}</{tag}>'
 
 
 def tint(kl: float, theme: Theme) -> str:
@@ -101,11 +101,11 @@ def sentence(writing: Writing) -> str:
 
 def disagreement(writing: Writing) -> str:
     """The largest KL over the original's text."""
-    place = max(range(len(writing.original)), key=lambda i: writing.original[i].kl)
-    token = writing.original[place]
+    position = max(range(len(writing.original)), key=lambda i: writing.original[i].kl)
+    token = writing.original[position]
     if token.kl == 0:
         return "both models expect exactly the same at each of them"
-    return f"the models disagree most at token {place + 1}, {shown(token.text)}: KL {themes.error(token.kl)} nats"
+    return f"the models disagree most at token {position + 1}, {shown(token.text)}: KL {themes.error(token.kl)} nats"
 
 
 def shown(token: object) -> str:
@@ -121,7 +121,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
     """KL at every token of both texts, each read by both models; `chosen` is outlined and the fork has a line."""
     table, fork = writing.table(), writing.fork
-    edge = [theme.accent if place == chosen else "rgba(0,0,0,0)" for place in range(len(table))]
+    edge = [theme.accent if position == chosen else "rgba(0,0,0,0)" for position in range(len(table))]
     traces: list[dict[str, Any]] = [
         {
             "type": "bar",
@@ -161,7 +161,7 @@ def fork_line(token: int | None, theme: Theme) -> list[dict[str, Any]]:
     return [{"type": "line", "x0": token, "x1": token, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
 
 
-def expectations(token: WrittenToken, place: int, side: str, *, theme: Theme = themes.LIGHT) -> Figure:
+def expectations(token: WrittenToken, position: int, side: str, *, theme: Theme = themes.LIGHT) -> Figure:
     """The likeliest tokens of both models in one place (from 0) of the text of `side`."""
     table = candidate_table(token)
     labels = [shown(text) for text in table["token"]]
@@ -198,13 +198,11 @@ def expectations(token: WrittenToken, place: int, side: str, *, theme: Theme = t
         ),
     }
     first, second = (table.loc[table[f"p_{name}"].idxmax()] for name in (ORIGINAL, QUANTIZED))
-    here = f"At token {place + 1} of the {side} text ({shown(token.text)})"
+    heading = f"At token {position + 1} of the {side} text ({shown(token.text)})"
     same = f"both models find {shown(first['token'])} likeliest"
     parted = f"the original finds {shown(first['token'])} likeliest, the quantized model {shown(second['token'])}"
     probabilities = f"{themes.percent(first['p_original'])} and {themes.percent(second['p_quantized'])}"
-    answer = (
-        f"{here} {same if first['token'] == second['token'] else parted}, with {probabilities}; KL {themes.error(token.kl)} nats."
-    )
+    answer = f"{heading} {same if first['token'] == second['token'] else parted}, with {probabilities}; KL {themes.error(token.kl)} nats."
     return Figure("What did each model expect here?", answer, plot, table.assign(token=labels))
 
 

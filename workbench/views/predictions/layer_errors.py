@@ -59,8 +59,8 @@ def layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = t
             showlegend=True,
         ),
     }
-    wanted = ["name", "block", "matrix", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
-    return Figure("Which layers lose most?", error_sentence(layers, column), plot, layers[wanted])
+    shown_columns = ["name", "block", "matrix", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
+    return Figure("Which layers lose most?", error_sentence(layers, column), plot, layers[shown_columns])
 
 
 def bar_label(line: Any) -> str:
@@ -143,5 +143,5 @@ def bits_against_error(
         f"the smallest {glossary.label(column)} is {themes.error(errors.min())} "
         f"with {best['recipe']}, which stores {themes.bits(best['bits_per_weight'])} bits per weight."
     )
-    wanted = ["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
-    return Figure("How much error for how many bits?", answer, plot, results[wanted])
+    shown_columns = ["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
+    return Figure("How much error for how many bits?", answer, plot, results[shown_columns])

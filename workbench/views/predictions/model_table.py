@@ -40,8 +40,8 @@ def closest(table: pd.DataFrame) -> str:
     others = table.iloc[1:]
     best, least = others.loc[others["kl"].idxmin()], others.loc[others["bits_per_weight"].idxmin()]
     near = f"KL {themes.spread(best, 'kl')}"
-    said = f"{best['model']} is the closest to the original: {near}, with {themes.bits(best['bits_per_weight'])} stored bits"
+    answer = f"{best['model']} is the closest to the original: {near}, with {themes.bits(best['bits_per_weight'])} stored bits"
     if best["model"] == least["model"]:
-        return f"{said}; none of {themes.count(len(others), 'model')} stores less."
+        return f"{answer}; none of {themes.count(len(others), 'model')} stores less."
     smallest = f"{themes.bits(least['bits_per_weight'])} bits, at KL {themes.error(least['kl'])}"
-    return f"{said}; {least['model']} stores the least, {smallest}."
+    return f"{answer}; {least['model']} stores the least, {smallest}."

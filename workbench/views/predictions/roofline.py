@@ -102,8 +102,8 @@ def sentence(rows: pd.DataFrame, baseline: str) -> str:
     if packed.empty:
         return "No packed format was measured."
     small = packed[packed["batch"] == packed["batch"].min()]
-    own = small[small["format"] == LAYER]
-    best = small.loc[small["ratio"].idxmax()] if own.empty else own.iloc[0]
+    layer_rows = small[small["format"] == LAYER]
+    best = small.loc[small["ratio"].idxmax()] if layer_rows.empty else layer_rows.iloc[0]
     share = best["operations"] / best["memory_allows"]
     return (
         f"At batch {int(best['batch'])}, {best['format']} takes {best['microseconds']:.0f} µs, {best['ratio']:.1f} times as fast "

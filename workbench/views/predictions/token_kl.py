@@ -55,5 +55,5 @@ def piece(row: dict, limit: float, theme: Theme) -> str:
     share = round(STRONGEST * strength)
     line = f"border-bottom:2px solid {theme.accent};" if row["top1_changed"] else ""
     style = f"background:color-mix(in srgb, {theme.quantized} {share}%, transparent);{line}"
-    said = f"KL {row['kl']:.3g}" + (", likeliest token changed" if row["top1_changed"] else "")
-    return f'<span style="{style}" title="{said}">{html.escape(row["token"]) or "·"}</span>'
+    tooltip = f"KL {row['kl']:.3g}" + (", likeliest token changed" if row["top1_changed"] else "")
+    return f'<span style="{style}" title="{tooltip}">{html.escape(row["token"]) or "·"}</span>'

@@ -93,11 +93,11 @@ def cumulative(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
 
 def strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFrame, theme: Theme) -> list[dict[str, Any]]:
     """Below the curve, a line a group: how much of each channel the split has put there."""
-    names, found = groups
+    names, part_shares = groups
     return [
         {
             "type": "heatmap",
-            "z": found[:, ranked["channel"].to_numpy()],
+            "z": part_shares[:, ranked["channel"].to_numpy()],
             "x": ranked["rank"].tolist(),
             "y": [name.replace(", ", ",<br>") for name in names],
             "yaxis": "y3",
@@ -124,11 +124,11 @@ def split_sentence(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataF
     """Where the split put the first hundredth."""
     if groups is None:
         return ""
-    names, found = groups
+    names, part_shares = groups
     first = ranked["channel"].to_numpy()[: max(1, round(TOP * len(ranked)))]
-    held = found[:, first].mean(1)
-    place = int(held.argmax())
-    return f" The split has {themes.percent(float(held[place]))} of their weights in “{names[place]}”."
+    mean_shares = part_shares[:, first].mean(1)
+    position = int(mean_shares.argmax())
+    return f" The split has {themes.percent(float(mean_shares[position]))} of their weights in “{names[position]}”."
 
 
 def chosen_sentence(marked: pd.DataFrame) -> str:
@@ -154,14 +154,14 @@ def standing(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> 
             "type": "scatter",
             "mode": "lines+markers",
             "x": names,
-            "y": own["times"].tolist(),
-            "text": own["rank"].tolist(),
+            "y": channel_rows["times"].tolist(),
+            "text": channel_rows["rank"].tolist(),
             "name": f"channel {channel}",
-            "marker": {"size": 9, "color": colour(place)},
-            "line": {"color": colour(place), "width": 1.5},
+            "marker": {"size": 9, "color": colour(position)},
+            "line": {"color": colour(position), "width": 1.5},
             "hovertemplate": "%{x}: %{y:.3g} × the average, rank %{text}<extra>" + f"channel {channel}</extra>",
         }
-        for place, (channel, own) in enumerate(table.groupby("channel", sort=False))
+        for position, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
     ]
     layout = themes.layout(
         theme,
@@ -187,6 +187,6 @@ def average(theme: Theme, yref: str = "y") -> dict[str, Any]:
     return {"type": "line", "xref": "paper", "yref": yref, "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": line}
 
 
-def colour(place: int) -> str:
+def colour(position: int) -> str:
     """One colour a channel, the same in every figure."""
-    return themes.CATEGORIES[place % len(themes.CATEGORIES)]
+    return themes.CATEGORIES[position % len(themes.CATEGORIES)]

@@ -182,11 +182,11 @@ def columns(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: Theme = th
     }
     layout = themes.layout(theme, y="weight", height=320, barmode="overlay", xaxis={"type": "category", "showgrid": False})
     widths = (chosen["high"] - chosen["low"]).to_numpy()
-    whole = float(everything["high"].iloc[0] - everything["low"].iloc[0])
-    place = int(np.abs(np.log(np.maximum(widths, 1e-30) / (whole or 1.0))).argmax())
-    times = widths[place] / (whole or 1.0)
-    who = f"column {chosen['column'].iloc[place]}"
-    answer = f"9 of 10 weights of {who} lie within {widths[place]:.3g}, {times:.2f} × the {whole:.3g} of all columns."
+    full_range = float(everything["high"].iloc[0] - everything["low"].iloc[0])
+    widest = int(np.abs(np.log(np.maximum(widths, 1e-30) / (full_range or 1.0))).argmax())
+    times = widths[widest] / (full_range or 1.0)
+    who = f"column {chosen['column'].iloc[widest]}"
+    answer = f"9 of 10 weights of {who} lie within {widths[widest]:.3g}, {times:.2f} × the {full_range:.3g} of all columns."
     question = "What do the weights of these channels look like?"
     return Figure(question, answer, {"data": [*traces, middle], "layout": layout}, table)
 
@@ -239,7 +239,7 @@ def outlier_sentence(table: pd.DataFrame, beyond: float) -> str:
     text = f"The largest weight is {first['value']:.3g} ({abs(first['sigma']):.1f} σ), {where}; "
     text += f"{themes.percent(beyond)} of all weights lie beyond {OUTLIER:.0f} σ."
     counts = ((side, table[side].value_counts()) for side in ("row", "column"))
-    side, count = max(counts, key=lambda found: int(found[1].iloc[0]))
+    side, count = max(counts, key=lambda side_count: int(side_count[1].iloc[0]))
     return f"{text} Of the {many} largest, {count.iloc[0]} share {side} {count.index[0]}."
 
 
@@ -270,11 +270,11 @@ def singular(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
 def singular_sentence(table: pd.DataFrame) -> str:
     """What a tenth of the singular values holds, of the matrix and of the error."""
     count = max(1, round(TENTH * len(table)))
-    own = themes.percent(energy_share(table["singular"].to_numpy(), count))
-    text = f"The first {count} of {len(table)} singular values hold {own} of the energy"
+    energy = themes.percent(energy_share(table["singular"].to_numpy(), count))
+    text = f"The first {count} of {len(table)} singular values hold {energy} of the energy"
     if "singular_difference" not in table:
         return f"{text}; quantize the layer to see the spectrum of its error."
-    lost = energy_share(table["singular_difference"].to_numpy(), count)
+    lost_share = energy_share(table["singular_difference"].to_numpy(), count)
     even = count / len(table)
-    what = "a low-rank correction of that rank would take back as much" if lost > 2 * even else "no low rank stands out"
-    return f"{text}; of the error's they hold {themes.percent(lost)}: {what}."
+    what = "a low-rank correction of that rank would take back as much" if lost_share > 2 * even else "no low rank stands out"
+    return f"{text}; of the error's they hold {themes.percent(lost_share)}: {what}."

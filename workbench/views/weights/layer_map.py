@@ -92,8 +92,8 @@ def heat(values: np.ndarray, rows: list[str], matrices: list[str], names: np.nda
 
 def numbers(values: np.ndarray) -> list[dict[str, Any]]:
     """The cells' numbers, white on the dark half of the scale and dark on the light one."""
-    known = values[~np.isnan(values)]
-    middle = (known.min() + known.max()) / 2 if known.size else 0.0
+    measured = values[~np.isnan(values)]
+    middle = (measured.min() + measured.max()) / 2 if measured.size else 0.0
     return [
         {
             "x": col,
@@ -122,16 +122,16 @@ def outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
 
 def sentence(layers: pd.DataFrame, column: str) -> str:
     """Who is highest and who lowest."""
-    known = layers.dropna(subset=[column])
-    if known.empty:
+    measured = layers.dropna(subset=[column])
+    if measured.empty:
         return f"No layer has a number for {glossary.label(column)} yet: quantize one, or the whole model, on the right."
-    top, low = known.loc[known[column].astype(float).idxmax()], known.loc[known[column].astype(float).idxmin()]
+    top, low = measured.loc[measured[column].astype(float).idxmax()], measured.loc[measured[column].astype(float).idxmin()]
     text = f"{title(top)} has the most: {glossary.written(column, top[column])}"
-    if len(known) > 1 and top[column] == low[column]:
-        return f"All {len(known)} layers have the same {glossary.label(column)}: {glossary.written(column, top[column])}."
-    if len(known) > 1:
+    if len(measured) > 1 and top[column] == low[column]:
+        return f"All {len(measured)} layers have the same {glossary.label(column)}: {glossary.written(column, top[column])}."
+    if len(measured) > 1:
         text += f"; {title(low)} the least: {glossary.written(column, low[column])}"
-    share = f" ({len(known)} of {len(layers)} layers measured)" if len(known) < len(layers) else ""
+    share = f" ({len(measured)} of {len(layers)} layers measured)" if len(measured) < len(layers) else ""
     return f"Of {glossary.label(column)}, {text}{share}."
 
 

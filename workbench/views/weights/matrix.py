@@ -116,8 +116,8 @@ def histogram_sentence(original: Histogram, quantized: Histogram | None, levels:
     if levels.groups == 1:
         edges = "; dotted lines are the edges of their cells" if len(levels.values) <= WRITTEN else ""
         return f"{text} share {themes.count(len(levels.values), 'level')}{edges}."
-    each = f"{themes.count(levels.groups, 'group')} looked at"
-    return f"{text}: each group has {len(levels.values)} levels of its own; lines are their medians, bands hold 8 of 10 ({each})."
+    group_text = f"{themes.count(levels.groups, 'group')} looked at"
+    return f"{text}: each group has {len(levels.values)} levels of its own; lines are their medians, bands hold 8 of 10 ({group_text})."
 
 
 def raster(
@@ -175,11 +175,11 @@ def raster_sentence(raster: Raster, name: str) -> str:
     """How much is seen, how it is summed up, and the largest entry."""
     row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
     cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
-    seen = "single weights" if raster.single else f"each cell the {cell}"
+    resolution = "single weights" if raster.single else f"each cell the {cell}"
     at = f"row {raster.row + row * raster.row_step}, column {raster.col + col * raster.col_step}"
     near = "at" if raster.single else "near"
     value = f"{raster.values[row, col]:+.3g}" if raster.signed else f"{raster.values[row, col]:.3g}"
-    return f"{raster.rows:,} × {raster.cols:,} weights, {seen}; the largest {name} is {value}, {near} {at}."
+    return f"{raster.rows:,} × {raster.cols:,} weights, {resolution}; the largest {name} is {value}, {near} {at}."
 
 
 def bands(raster: Raster) -> pd.DataFrame:

@@ -17,15 +17,15 @@ GAP = 0.04
 QUESTION = "Where does this channel go?"
 
 
-def stream(found: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def stream(residual: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Chosen channels at every stop of the stream (`analysis.residual.follow`): four panels, a line a channel."""
     kinds = [kind for kind in KINDS if table[kind].notna().any()]
-    names, height = [step.label for step in found.steps], (1 + GAP) / len(kinds)
+    names, height = [step.label for step in residual.steps], (1 + GAP) / len(kinds)
     layout = themes.layout(theme, height=170 * len(kinds) + 110, hovermode="closest")
     axis, layout["shapes"] = layout["yaxis"], []
     data: list[dict[str, Any]] = []
-    for place, kind in enumerate(kinds):
-        top, key = 1 - place * height, "y" if place == 0 else f"y{place + 1}"
+    for position, kind in enumerate(kinds):
+        top, key = 1 - position * height, "y" if position == 0 else f"y{position + 1}"
         layout[key.replace("y", "yaxis", 1)] = axis | {
             "domain": [max(top - height + GAP, 0), top],
             "title": axis["title"] | {"text": TITLES[kind]},
@@ -34,21 +34,21 @@ def stream(found: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -
         }
         layout["shapes"].append(average(theme, key))
         data += [
-            line(own, kind, key, f"channel {channel}", colour(number), first=place == 0)
-            for number, (channel, own) in enumerate(table.groupby("channel", sort=False))
+            line(channel_rows, kind, key, f"channel {channel}", colour(number), first=position == 0)
+            for number, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
         ]
     bottom = "y" if len(kinds) == 1 else f"y{len(kinds)}"
     layout["xaxis"] |= {"type": "category", "categoryarray": names, "tickangle": -45, "showgrid": False, "anchor": bottom}
     return Figure(QUESTION, stream_sentence(table, kinds), {"data": data, "layout": layout}, table)
 
 
-def line(own: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool) -> dict[str, Any]:
+def line(channel_rows: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool) -> dict[str, Any]:
     """One channel in one panel."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": own["stop"].tolist(),
-        "y": [None if np.isnan(value) else value for value in own[kind]],
+        "x": channel_rows["stop"].tolist(),
+        "y": [None if np.isnan(value) else value for value in channel_rows[kind]],
         "yaxis": axis,
         "name": name,
         "legendgroup": name,
@@ -63,17 +63,17 @@ def stream_sentence(table: pd.DataFrame, kinds: list[str]) -> str:
     """The strongest writer and reader of the channel that stands out most."""
     long = table.melt(["stop", "channel"], kinds, "kind", "times").dropna()
     top = long.loc[long["times"].idxmax()]
-    own = long[long["channel"] == top["channel"]]
+    channel_rows = long[long["channel"] == top["channel"]]
 
     def most(kind: str) -> str:
-        found = own[own["kind"] == kind]
-        best = found.loc[found["times"].idxmax()]
+        matching = channel_rows[channel_rows["kind"] == kind]
+        best = matching.loc[matching["times"].idxmax()]
         return f"{best['stop']} ({best['times']:.2f} ×)"
 
-    heard = "" if "input_size" in kinds else " Press Read the calibration text to see its inputs."
+    hint = "" if "input_size" in kinds else " Press Read the calibration text to see its inputs."
     return (
         f"Channel {top['channel']} is written most by {most('written')} and read most by {most('read')}; "
-        f"1 × is the average channel.{heard}"
+        f"1 × is the average channel.{hint}"
     )
 
 
@@ -82,20 +82,22 @@ def inner(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     data = [
         {
             "type": "bar",
-            "x": [f"{short_name(name)} {part}" for name, part in zip(own["name"], own["part"], strict=True)],
-            "y": own["times"].tolist(),
+            "x": [f"{short_name(name)} {part}" for name, part in zip(channel_rows["name"], channel_rows["part"], strict=True)],
+            "y": channel_rows["times"].tolist(),
             "name": f"channel {channel}",
-            "marker": {"color": colour(place)},
+            "marker": {"color": colour(position)},
             "hovertemplate": "%{x}: %{y:.3g} × the average<extra>" + f"channel {channel}</extra>",
         }
-        for place, (channel, own) in enumerate(table.groupby("channel", sort=False))
+        for position, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
     ]
     layout = themes.layout(theme, y="× the average", height=320, shapes=[average(theme)], xaxis={"type": "category"})
     first = table[table["channel"] == table["channel"].iloc[0]]
-    made = first[first["part"] == "row"]
-    who = " and ".join(f"row {index} of {short_name(name)}" for name, index in zip(made["name"], made["index"], strict=True))
+    row_part = first[first["part"] == "row"]
+    who = " and ".join(
+        f"row {index} of {short_name(name)}" for name, index in zip(row_part["name"], row_part["index"], strict=True)
+    )
     answer = (
-        f"Channel {first['channel'].iloc[0]} lives inside this block only: {who} {'makes' if len(made) == 1 else 'make'} it, "
+        f"Channel {first['channel'].iloc[0]} lives inside this block only: {who} {'makes' if len(row_part) == 1 else 'make'} it, "
         f"this layer's column reads it. What this layer writes are rows, which are channels of the residual stream."
     )
     return Figure(QUESTION, answer, {"data": data, "layout": layout}, table)

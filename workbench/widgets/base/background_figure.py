@@ -26,22 +26,22 @@ class Study(pn.viewable.Viewer):
         self.wishes = 0
         self.view = pn.Column(self.jobs, body, sizing_mode="stretch_width")
 
-    def run(self, wanted: Sequence[Callable[[], Any]], draw: Callable[..., None], *, at_once: bool) -> None:
+    def run(self, computations: Sequence[Callable[[], Any]], draw: Callable[..., None], *, at_once: bool) -> None:
         """Call everything `wanted`, then `draw` with what came of it; what was wished before is not drawn any more."""
         self.wishes += 1
         wish = self.wishes
         if at_once:
             self.jobs.cancel()
             self._show(busy=False)
-            draw(*(find() for find in wanted))
+            draw(*(find() for find in computations))
             return
 
         def steps() -> Generator[Counted, None, list[Any]]:
-            found = []
-            for find in wanted if wish == self.wishes else ():
-                found.append(find())
-                yield Counted(len(found), len(wanted))
-            return found
+            results = []
+            for find in computations if wish == self.wishes else ():
+                results.append(find())
+                yield Counted(len(results), len(computations))
+            return results
 
         def seen(job: Job[Any]) -> None:
             if job.seconds > PATIENCE and wish == self.wishes:
@@ -56,7 +56,7 @@ class Study(pn.viewable.Viewer):
             else:
                 self.jobs.view.visible = True  # it was stopped, or failed, and can be resumed
 
-        self.jobs.run(steps, "reading the weights", seen=seen, ended=ended, latest=True)
+        self.jobs.run(steps, "reading the weights", on_step=seen, ended=ended, latest=True)
 
     def _show(self, *, busy: bool) -> None:
         self.jobs.view.visible = busy

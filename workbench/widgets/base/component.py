@@ -86,8 +86,8 @@ class Live(param.Parameterized):
         after = self.session.choice
         chosen = replace(before, selection=after.selection) != after
         if chosen:
-            known = self.session.result is not None or self.session.preview is not None
-            self.waiting = self.previews and before.layer == after.layer and not known
+            has_result = self.session.result is not None or self.session.preview is not None
+            self.waiting = self.previews and before.layer == after.layer and not has_result
         self.param.update(choice=self.choice + chosen, selection=self.selection + (before.selection != after.selection))
 
     def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
@@ -126,10 +126,10 @@ class Component(pn.viewable.Viewer):
         if not waiting:
             self.notices.guard(self.refresh)
 
-    def look(self, seen: bool) -> None:
+    def look(self, visible: bool) -> None:
         """Come to the front, or go behind another tab."""
-        self.seen = seen
-        if seen and self.stale:
+        self.seen = visible
+        if visible and self.stale:
             self.changed()
 
     def part(self, kind: type[C]) -> C:

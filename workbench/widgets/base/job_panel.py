@@ -67,7 +67,7 @@ class JobPanel(pn.viewable.Viewer):
         steps: Callable[[], Generator[Any, None, Any]],
         name: str,
         *,
-        seen: Callable[[Job[Any]], str | None] = lambda _: None,
+        on_step: Callable[[Job[Any]], str | None] = lambda _: None,
         ended: Callable[[Job[Any]], None] = lambda _: None,
         latest: bool = False,
     ) -> None:
@@ -78,24 +78,24 @@ class JobPanel(pn.viewable.Viewer):
         """
         if self.running:
             if latest:
-                self._next = lambda: self.run(steps, name, seen=seen, ended=ended)
+                self._next = lambda: self.run(steps, name, on_step=on_step, ended=ended)
                 self.cancel()
             return
-        self._seen, self._ended = seen, ended
+        self._seen, self._ended = on_step, ended
         self._go(Job(steps, name), self._start if self.threaded else Job.run_here)
 
     def follow(
         self,
         job: Job[Any],
         *,
-        seen: Callable[[Job[Any]], str | None] = lambda _: None,
+        on_step: Callable[[Job[Any]], str | None] = lambda _: None,
         ended: Callable[[Job[Any]], None] = lambda _: None,
     ) -> None:
         """Show a job that runs already, perhaps for others too: cancelling it stops it for all. Callbacks as in `run`."""
         if self.running:
             return
-        self._seen, self._ended = seen, ended
-        self._go(job, lambda _: None, own=False)
+        self._seen, self._ended = on_step, ended
+        self._go(job, lambda _: None, is_own=False)
 
     def resume(self) -> None:
         """Take up the job that was cancelled or has failed: `steps` is called again."""
@@ -126,11 +126,11 @@ class JobPanel(pn.viewable.Viewer):
         else:
             self.queue.add(job, owner=id(self.notices))
 
-    def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, own: bool = True) -> None:
+    def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, is_own: bool = True) -> None:
         if self.left:
             return
-        self.job, self.running, self.peak, self.own = job, True, memory(), own
-        if own:
+        self.job, self.running, self.peak, self.own = job, True, memory(), is_own
+        if is_own:
             job.owner = id(self.notices)
         self._since = time.monotonic()
         self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
@@ -162,18 +162,18 @@ class JobPanel(pn.viewable.Viewer):
         self.peak = max(self.peak, memory())
         self.progress.value = round(100 * job.progress)
         waits, hears = job.status is Status.WAITING, isinstance(job.latest, Heard)
-        said = None if hears else self._seen(job)
+        message = None if hears else self._seen(job)
         if running:
-            if said is not None or job.progress or waits or hears:
-                self.words.object = paragraph(self._stand(job) if waits or hears or said is None else said, live=False)
+            if message is not None or job.progress or waits or hears:
+                self.words.object = paragraph(self._stand(job) if waits or hears or message is None else message, live=False)
             return
         self._end(job)
 
     def _stand(self, job: Job[Any]) -> str:
         if job.status is Status.WAITING and self.queue is not None:
             return f"{job.name.capitalize()} waits for its turn, after {themes.count(self.queue.before(job), 'other job')}."
-        if isinstance(heard := job.latest, Heard):
-            return f"Reading the calibration text: {heard.tokens:,} of {heard.total:,} tokens."
+        if isinstance(latest := job.latest, Heard):
+            return f"Reading the calibration text: {latest.tokens:,} of {latest.total:,} tokens."
         left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
         return f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
 

@@ -18,7 +18,7 @@ THINGS = {
 
 def numbers(text: str) -> list[int]:
     """The whole numbers in `17, 40-43`; WorkbenchError for anything else."""
-    found: list[int] = []
+    parsed: list[int] = []
     for piece in filter(None, (part.strip() for part in text.replace(";", ",").replace("–", "-").split(","))):
         first, dash, last = piece.partition("-")
         if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
@@ -26,8 +26,8 @@ def numbers(text: str) -> list[int]:
         low, high = int(first), int(last or first)
         if not low <= high < low + MOST:
             raise WorkbenchError(f"the range {piece!r} is empty or longer than {MOST}; write the smaller number first.")
-        found += range(low, high + 1)
-    return found
+        parsed += range(low, high + 1)
+    return parsed
 
 
 def spelled(marks: Iterable[int]) -> str:

@@ -38,10 +38,10 @@ class Sections(Component):
             self.built[name].look(self.seen and name == self.section.value)
         return self.built[name]
 
-    def look(self, seen: bool) -> None:
+    def look(self, visible: bool) -> None:
         """Only the chosen section is drawn, and only while this part is in front."""
-        super().look(seen)
-        if seen and list(self.shown) != [self[self.section.value].view]:
+        super().look(visible)
+        if visible and list(self.shown) != [self[self.section.value].view]:
             self.shown[:] = [self[self.section.value].view]
         for name, part in self.built.items():
-            part.look(seen and name == self.section.value)
+            part.look(visible and name == self.section.value)

@@ -28,8 +28,8 @@ def widget(field: dataclasses.Field, value: Any) -> pn.widgets.Widget:
 
 def fields(preset: str, recipe: Recipe | None = None) -> dict[str, pn.widgets.Widget]:
     """One widget for each setting of a preset, filled from `recipe` where it is of that preset, else with the defaults."""
-    known = dict(recipe.settings) if recipe is not None and recipe.name == preset else {}
-    return {f.name: widget(f, known.get(f.name, f.default)) for f in settings_of(presets.find(preset))}
+    current = dict(recipe.settings) if recipe is not None and recipe.name == preset else {}
+    return {f.name: widget(f, current.get(f.name, f.default)) for f in settings_of(presets.find(preset))}
 
 
 def parts_table(recipe: Recipe) -> list[tuple[str, str]]:

@@ -44,10 +44,10 @@ class LedgerView(Component):
 
     def refresh(self) -> None:
         """The ledger of the chosen scope."""
-        found = self._found()
-        self.check.disabled = found is None
+        quantized = self._found()
+        self.check.disabled = quantized is None
         self.disk.object = ""
-        if found is None:
+        if quantized is None:
             button = "Quantize the whole model" if self.scope.value == MODEL else "Quantize this layer"
             for frame, question in (
                 (self.frame, "Where does every stored bit go?"),
@@ -57,40 +57,40 @@ class LedgerView(Component):
                 frame.say(question, f"Nothing is stored yet: press {button}.")
             return
         scope, layers, coverage = LAYER, {}, None
-        if isinstance(found, QuantizedModel):
-            coverage = found.coverage
-            scope = f"{MODEL} by {spelled(found.plan.rules[0][1])}"
-            layers = {name: layer.ledger for name, layer in found.layers.items()}
+        if isinstance(quantized, QuantizedModel):
+            coverage = quantized.coverage
+            scope = f"{MODEL} by {spelled(quantized.plan.rules[0][1])}"
+            layers = {name: layer.ledger for name, layer in quantized.layers.items()}
         else:
-            layers[found.name] = found.ledger
-        self.frame.draw(views.bars(found.ledger, scope=scope, coverage=coverage, theme=theme()))
-        self.bridge.draw(views.waterfall(analysis.bridge(found.ledger), scope=self.scope.value, theme=theme()))
-        self.tree.draw(views.icicle(analysis.tree(layers), found.ledger.weights, scope=self.scope.value, theme=theme()))
-        if (known := next((disk for result, disk in self.counted if result is found), None)) is not None:
+            layers[quantized.name] = quantized.ledger
+        self.frame.draw(views.bars(quantized.ledger, scope=scope, coverage=coverage, theme=theme()))
+        self.bridge.draw(views.waterfall(analysis.bridge(quantized.ledger), scope=self.scope.value, theme=theme()))
+        self.tree.draw(views.icicle(analysis.tree(layers), quantized.ledger.weights, scope=self.scope.value, theme=theme()))
+        if (known := next((disk for result, disk in self.counted if result is quantized), None)) is not None:
             self.disk.object = paragraph(views.disk_sentence(known))
 
     def _found(self) -> QuantizedLayer | QuantizedModel | None:
         return self.session.whole if self.scope.value == MODEL else self.session.result
 
     def _count(self) -> None:
-        found = self._found()
-        if found is None:
+        quantized = self._found()
+        if quantized is None:
             return
         self.jobs.view.visible = True
 
         def steps() -> Generator[None, None, OnDisk]:
             yield
-            return self._saved(found) if isinstance(found, QuantizedModel) else analysis.written(found)
+            return self._saved(quantized) if isinstance(quantized, QuantizedModel) else analysis.written(quantized)
 
         def ended(job: Any) -> None:
             if job.error is None and job.progress == 1:
-                self.counted = [(found, job.result())]
+                self.counted = [(quantized, job.result())]
             self.jobs.view.visible = job.error is not None
             self.refresh()
 
         self.jobs.run(steps, "counting bytes on disk", ended=ended)
 
-    def _saved(self, whole: QuantizedModel) -> OnDisk:
+    def _saved(self, quantized_model: QuantizedModel) -> OnDisk:
         """Save the whole model as `save` does, and compare."""
         with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
-            return analysis.saved(save(whole, Path(folder) / "model", self.session.model))
+            return analysis.saved(save(quantized_model, Path(folder) / "model", self.session.model))

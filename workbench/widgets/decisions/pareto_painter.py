@@ -118,10 +118,10 @@ class BudgetPainter(Component):
 
         def steps() -> Generator[Any, None, tuple[Any, ...]]:
             stats = yield from shared.stats_steps()
-            found = yield from sensitivity_steps(shared.replay(), recipes, stats=stats, store=Store())
-            return recipes, found, layer_scores(self.session.model, text("calibration"))
+            table = yield from sensitivity_steps(shared.replay(), recipes, stats=stats, store=Store())
+            return recipes, table, layer_scores(self.session.model, text("calibration"))
 
-        self.jobs.run(steps, "measuring options", seen=told, ended=self._options_there)
+        self.jobs.run(steps, "measuring options", on_step=told, ended=self._options_there)
 
     def _options_there(self, job: Job[Any]) -> None:
         if job.status != "done":
@@ -138,8 +138,8 @@ class BudgetPainter(Component):
         self.brush.options = [FREE, *self.recipes]
         self._enable(there=True)
         grid = np.linspace(least * (1 + 1e-9), most, POINTS)
-        found = [allocate(self.options, self.recipes, bits) for bits in grid]
-        self.curve = pd.DataFrame([{"bits_per_weight": a.bits_per_weight, "predicted": a.loss} for a in found])
+        plans = [allocate(self.options, self.recipes, bits) for bits in grid]
+        self.curve = pd.DataFrame([{"bits_per_weight": a.bits_per_weight, "predicted": a.loss} for a in plans])
         middle = round((least + most) / 2, 2)
         self.bits.param.update(start=round(least + 0.005, 2), end=round(most + 0.005, 2), value=middle)
         self.solve()
@@ -169,8 +169,8 @@ class BudgetPainter(Component):
         """Python that makes the plan and quantizes with it."""
         if self.allocation is None:
             return ""
-        recipes = "".join(f"    {name!r}: {own.code()},\n" for name, own in self.recipes.items())
-        choice = "".join(f"    {name!r}: {own!r},\n" for name, own in self.allocation.choice.items())
+        recipes = "".join(f"    {name!r}: {layer_recipe.code()},\n" for name, layer_recipe in self.recipes.items())
+        choice = "".join(f"    {name!r}: {layer_recipe!r},\n" for name, layer_recipe in self.allocation.choice.items())
         return (
             f"import workbench as wb\nmodel = {self.session.model.code()}\nrecipes = {{\n{recipes}}}\nchoice = {{\n{choice}}}\n"
             "plan = wb.LayerPlan(tuple((layer, recipes[name]) for layer, name in choice.items()))\n"

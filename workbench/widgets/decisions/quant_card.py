@@ -121,8 +121,8 @@ class CardView(Component):
             return
         if self.card is None:
             raise WorkbenchError("there is nothing to compare with yet: press Make the card first.")
-        found = diff_cards(parse_facts(self.other.value, f"the card {self.other.filename}"), self.card.facts)
-        table = found.table()
+        differences = diff_cards(parse_facts(self.other.value, f"the card {self.other.filename}"), self.card.facts)
+        table = differences.table()
         table[["first", "second"]] = table[["first", "second"]].astype(str)
-        parts = [pn.pane.HTML(paragraph(" ".join([found.answer, *found.skipped])))]
+        parts = [pn.pane.HTML(paragraph(" ".join([differences.answer, *differences.skipped])))]
         self.difference[:] = [*parts, data_table(table)] if len(table) else parts

@@ -20,7 +20,7 @@ class ExpectationsView(Component):
         """Fields above, figure, studies below."""
         model = self.session.model
         size = scaling_law.parameters(model)
-        known = scaling_law.training_tokens(model)
+        token_count = scaling_law.training_tokens(model)
         self.parameters = pn.widgets.FloatInput(
             label="Parameters, millions",
             value=round(size / 1e6, 3),
@@ -28,30 +28,30 @@ class ExpectationsView(Component):
             width=170,
             description="Weights of the linear layers",
         )
-        told = "as its folder says" if known else f"not known: {GUESS} for each parameter, change it"
+        origin = "as its folder says" if token_count else f"not known: {GUESS} for each parameter, change it"
         self.tokens = pn.widgets.FloatInput(
             label="Training tokens, millions",
-            value=round((known or GUESS * size) / 1e6, 3),
+            value=round((token_count or GUESS * size) / 1e6, 3),
             start=0.001,
             width=190,
-            description=f"How much text the model was trained on ({told})",
+            description=f"How much text the model was trained on ({origin})",
         )
-        self.note = pn.pane.HTML(paragraph(f"Training tokens: {told}.", live=False), margin=(28, 10, 0, 10))
+        self.note = pn.pane.HTML(paragraph(f"Training tokens: {origin}.", live=False), margin=(28, 10, 0, 10))
         self.frame = FigureFrame()
         for field in (self.parameters, self.tokens):
             field.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         studies = pn.pane.HTML(views.studies(), sizing_mode="stretch_width")
         return pn.Column(pn.FlexBox(self.parameters, self.tokens, self.note), self.frame, studies, sizing_mode="stretch_width")
 
-    def look(self, seen: bool) -> None:
+    def look(self, visible: bool) -> None:
         """Stops may have been built meanwhile."""
         self.stale = True
-        super().look(seen)
+        super().look(visible)
 
     def refresh(self) -> None:
         """The law for these numbers, and the stops that are built."""
         count, tokens = 1e6 * float(self.parameters.value or 0), 1e6 * float(self.tokens.value or 0)
         expected = scaling_law.expectation_table(count, tokens)
         pinned = self.session.pins.model_table()
-        own = scaling_law.own_curve(squeeze_table(self.session.shared.squeeze.found()), pinned if len(pinned) else None)
-        self.frame.draw(views.added_loss(expected, own, scaling_law.UNDERTRAINED.outside(count, tokens), theme=theme()))
+        curve = scaling_law.own_curve(squeeze_table(self.session.shared.squeeze.found()), pinned if len(pinned) else None)
+        self.frame.draw(views.added_loss(expected, curve, scaling_law.UNDERTRAINED.outside(count, tokens), theme=theme()))

@@ -55,8 +55,8 @@ class SqueezeView(Component):
         self.all = pn.widgets.Toggle(label="All stops", value=False, variant="outline", width=100)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         buttons = pn.Row(self.jobs.stop, self.jobs.again)
-        told = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
-        self.building = pn.Row(buttons, told, sizing_mode="stretch_width", visible=False)
+        status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
+        self.building = pn.Row(buttons, status, sizing_mode="stretch_width", visible=False)
         self.pages, self.curve = TextPages(), FigureFrame()
         self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
         self.go.on_click(lambda _: self.notices.guard(self.begin))
@@ -101,9 +101,9 @@ class SqueezeView(Component):
             self._advanced()
             return
         if self.threaded:
-            self.jobs.follow(self.squeeze.start(), seen=self._seen, ended=self._ended)
+            self.jobs.follow(self.squeeze.start(), on_step=self._seen, ended=self._ended)
         else:
-            self.jobs.run(self.squeeze.steps, "building the stops", seen=self._seen, ended=self._ended)
+            self.jobs.run(self.squeeze.steps, "building the stops", on_step=self._seen, ended=self._ended)
         self.building.visible = True
 
     def explain(self) -> None:
@@ -111,8 +111,8 @@ class SqueezeView(Component):
         if self.squeeze.find(self.stop) is None:
             self.pages.say(QUESTION, self._missing())
             return
-        whole = quantized_in(self.squeeze.folder(self.stop))
-        self.session.take(whole)
+        share = quantized_in(self.squeeze.folder(self.stop))
+        self.session.take(share)
         self.live.choose(lambda: self.session.use(self.stop.recipe))
         self.live.results += 1
         self.live.front = "Text"
@@ -194,9 +194,9 @@ class SqueezeView(Component):
 
     def _labels(self) -> list[str]:
         """What the slider says at each stop."""
-        known = [(self.squeeze.find(stop), stop) for stop in self.squeeze.stops]
+        built = [(self.squeeze.find(stop), stop) for stop in self.squeeze.stops]
         return [
-            f"{themes.bits(k.bits_per_weight)} stored bits" if k else f"{stop.bits:g} bits, not built yet" for k, stop in known
+            f"{themes.bits(k.bits_per_weight)} stored bits" if k else f"{stop.bits:g} bits, not built yet" for k, stop in built
         ]
 
     def _stops(self) -> None:
@@ -206,17 +206,17 @@ class SqueezeView(Component):
             self.slider.options = labels
         self.go.visible = not self.squeeze.complete
         self.go.disabled = self.jobs.running
-        found = self.squeeze.found()
+        built = self.squeeze.found()
         self.curve.view.visible = self.all.value
-        if self.all.value and found:
-            self.curve.draw(views.curve(squeeze_table(found), self.stop.preset, theme=theme()))
+        if self.all.value and built:
+            self.curve.draw(views.curve(squeeze_table(built), self.stop.preset, theme=theme()))
         elif self.all.value:
             self.curve.say("How far can it be squeezed?", "No stop is built yet: press Build the stops.")
 
     def _numbers(self) -> None:
-        known = self.squeeze.find(self.stop)
-        self.why.disabled = known is None
-        self.numbers.object = views.numbers_html(views.numbers(known), theme()) if known else paragraph(self._missing())
+        squeezed = self.squeeze.find(self.stop)
+        self.why.disabled = squeezed is None
+        self.numbers.object = views.numbers_html(views.numbers(squeezed), theme()) if squeezed else paragraph(self._missing())
 
     def _missing(self) -> str:
         """Why there is no model at this stop, and what to do; empty where there is one."""

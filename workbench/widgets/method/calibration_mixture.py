@@ -141,25 +141,25 @@ class CalibrationView(Component):
         if not self.sources or self.jobs.running:
             return
         layer, recipe, weights = self.session.layer, self.session.recipe, self.weights
-        asked = (layer, str(recipe.to_dict()), tuple(weights.items()))
-        if asked == self.told:
+        request = (layer, str(recipe.to_dict()), tuple(weights.items()))
+        if request == self.told:
             return
         calibration_mixture.shares(weights, self.sources)
         model, sources = self.session.model, self.sources
 
         def steps() -> Generator[calibration_mixture.Progress, None, tuple[pd.DataFrame, ...]]:
             yield calibration_mixture.Progress(0.0)
-            if asked[:2] not in self.own:
-                self.own[asked[:2]] = calibration_mixture.own_errors(model, sources, layer, recipe)
+            if request[:2] not in self.own:
+                self.own[request[:2]] = calibration_mixture.own_errors(model, sources, layer, recipe)
             yield calibration_mixture.Progress(0.6)
-            errors = calibration_mixture.mixture_errors(model, sources, weights, layer, recipe, self.own[asked[:2]])
+            errors = calibration_mixture.mixture_errors(model, sources, weights, layer, recipe, self.own[request[:2]])
             return (
                 errors,
                 calibration_mixture.overlaps(model, sources, weights, layer),
                 calibration_mixture.spectra(sources, weights, layer),
             )
 
-        self.told = asked
+        self.told = request
         self.jobs.run(steps, "adding up the mixture", ended=self._mixed)
 
     def _mixed(self, job: Job[Any]) -> None:

@@ -70,15 +70,15 @@ class BookSection(Component):
 
     def refresh(self) -> None:
         """Read the codebook and its errors, then draw, or say why there is nothing to draw."""
-        result, number, known = self.session.result, int(self.plane.value or 0), self.reading
-        if known is not None and (known.result is not result or known.number != number):
-            known = self.reading = None  # it is of something else
+        result, number, reading = self.session.result, int(self.plane.value or 0), self.reading
+        if reading is not None and (reading.result is not result or reading.number != number):
+            reading = self.reading = None  # it is of something else
 
         def find() -> Reading | None:
-            return known or (None if result is None else self.read(result, number))
+            return reading or (None if result is None else self.read(result, number))
 
-        light = result is None or known is not None or self.session.portrait().is_light
-        self.study.run([find], lambda found: self._draw(result, found), at_once=light)
+        light = result is None or reading is not None or self.session.portrait().is_light
+        self.study.run([find], lambda reading: self._draw(result, reading), at_once=light)
 
     def read(self, result: QuantizedLayer, number: int) -> Reading | None:
         """A result's codebook of this number, or its last one; None where it has none."""
@@ -90,19 +90,19 @@ class BookSection(Component):
         errors, energy = codewords.vector_errors(result.packed, self.session.shared.weight(result.name).float(), book)
         return Reading(result, number, len(books), book, errors, energy, codewords.code_table(book, errors, energy))
 
-    def _draw(self, result: QuantizedLayer | None, found: Reading | None) -> None:
-        self.reading = found
-        number, books = (0, 1) if found is None else (found.number, found.books)
+    def _draw(self, result: QuantizedLayer | None, reading: Reading | None) -> None:
+        self.reading = reading
+        number, books = (0, 1) if reading is None else (reading.number, reading.books)
         options = {f"codebook {place + 1}": place for place in range(books)}
         self.plane.param.update(options=options, value=number, visible=books > 1)
-        if found is None:
+        if reading is None:
             for frame, question in zip(self.frames, self.questions, strict=True):
                 frame.say(question, FIRST if result is None else NONE)
             return
-        self.marks = tuple(code for code in self.session.selection.codes if code < found.book.entries)
-        self.paint(found)
+        self.marks = tuple(code for code in self.session.selection.codes if code < reading.book.entries)
+        self.paint(reading)
 
-    def paint(self, found: Reading) -> None:
+    def paint(self, reading: Reading) -> None:
         """Draw what was read."""
         raise NotImplementedError
 
@@ -120,10 +120,10 @@ class UseSection(BookSection):
         plot.param.watch(lambda event: self.notices.guard(lambda: self._brushed(event)), "selected_data")
         return view
 
-    def paint(self, found: Reading) -> None:
+    def paint(self, reading: Reading) -> None:
         """One point a codeword."""
-        entropy = codewords.index_entropy(found.book)
-        self.frames[0].draw(views.scatter(found.book, found.table, entropy, self.marks, theme=theme()))
+        entropy = codewords.index_entropy(reading.book)
+        self.frames[0].draw(views.scatter(reading.book, reading.table, entropy, self.marks, theme=theme()))
 
     def _brushed(self, event: Any) -> None:
         if self.reading is not None and (places := brushed(event)):
@@ -143,9 +143,9 @@ class PictureSection(BookSection):
         self.order.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         return [self.order]
 
-    def paint(self, found: Reading) -> None:
+    def paint(self, reading: Reading) -> None:
         """The first few in this order."""
-        self.frames[0].draw(views.pictures(found.book, found.table, self.order.value, self.marks, theme=theme()))
+        self.frames[0].draw(views.pictures(reading.book, reading.table, self.order.value, self.marks, theme=theme()))
 
 
 class PlaceSection(BookSection):
@@ -153,14 +153,14 @@ class PlaceSection(BookSection):
 
     questions = ("Where do these codes sit?", "Do these codes serve their weights well?")
 
-    def paint(self, found: Reading) -> None:
+    def paint(self, reading: Reading) -> None:
         """Both figures for the marked codes."""
-        book = found.book
+        book = reading.book
         if not self.marks:
             for frame, question in zip(self.frames, self.questions, strict=True):
                 frame.say(question, NO_CODES)
             return
-        table, bins = codewords.error_profile(book, self.marks, found.errors, found.energy)
+        table, bins = codewords.error_profile(book, self.marks, reading.errors, reading.energy)
         shape = (book.node.rows, book.node.cols)
         self.frames[0].draw(views.where(codewords.positions(book, self.marks), table, self.marks, shape, theme=theme()))
         self.frames[1].draw(views.served(table, bins, self.marks, theme=theme()))
@@ -204,20 +204,20 @@ class EditSection(BookSection):
         self.buttons["Apply"].disabled = self.edit is None
         super().refresh()
 
-    def paint(self, found: Reading) -> None:
+    def paint(self, reading: Reading) -> None:
         """The edit that was tried on this result, or what can be done."""
         for field in (self.code, self.into):
-            field.param.update(end=found.book.entries - 1, value=min(field.value or 0, found.book.entries - 1))
+            field.param.update(end=reading.book.entries - 1, value=min(field.value or 0, reading.book.entries - 1))
         if self.edit is None:
-            self.frames[0].say(self.questions[0], f"{self._suggestion(found.table)} Nothing is changed until Apply is pressed.")
+            self.frames[0].say(self.questions[0], f"{self._suggestion(reading.table)} Nothing is changed until Apply is pressed.")
 
     def _suggestion(self, table: pd.DataFrame) -> str:
         """The rarest used code, the one most like it, and the first dead one."""
         used, dead = table[table["count"] > 0], table[table["count"] == 0]
         rare = used.loc[used["count"].idxmin()]
         like = "" if pd.isna(rare["nearest"]) else f"; most like it is code {int(rare['nearest'])}"
-        said = f"Code {rare['codeword']} is used least, by {rare['count']:,} vectors{like}: merge them."
-        return said if dead.empty else f"{said} Code {dead['codeword'].iloc[0]} is dead: revive it."
+        suggestion = f"Code {rare['codeword']} is used least, by {rare['count']:,} vectors{like}: merge them."
+        return suggestion if dead.empty else f"{suggestion} Code {dead['codeword'].iloc[0]} is dead: revive it."
 
     def _merge(self) -> None:
         source, into = self.number(self.code), self.number(self.into)
@@ -238,12 +238,12 @@ class EditSection(BookSection):
 
     def _try(self, change: Callable[..., CodeEdit]) -> None:
         """Make the edit and measure it, as a job: errors, bits and the KL that this layer causes."""
-        result, found = self.session.result, self.reading
+        result, reading = self.session.result, self.reading
         if self.study.jobs.running:
             raise WorkbenchError("the codebook is still being read; try again when its figures are there.")
-        if result is None or found is None:
+        if result is None or reading is None:
             raise WorkbenchError(FIRST if result is None else NONE)
-        session, book = self.session, found.book
+        session, book = self.session, reading.book
 
         def steps() -> Generator[Any, None, tuple[CodeEdit, pd.DataFrame]]:
             stats = yield from session.shared.stats_steps()

@@ -43,11 +43,15 @@ class SignView(Component):
         original, result = self.session.portrait(), self.session.result
         nodes = [] if result is None else [node for _, node in codebook.codebook_nodes(result.packed)]
         length = min(nodes[0].facts["length"] if nodes else LENGTH, original.shape[1])
-        made = f"{original.made} {length}"
+        table_key = f"{original.made} {length}"
 
         def before() -> tuple[str, SignPatterns]:
             last = self._before
-            return last if last is not None and last[0] == made else (made, codebook.sign_patterns(original.weight, length))
+            return (
+                last
+                if last is not None and last[0] == table_key
+                else (table_key, codebook.sign_patterns(original.weight, length))
+            )
 
         def after() -> SignPatterns | None:
             if result is None or not coded_basis.is_transformed(result.packed):
@@ -87,9 +91,9 @@ class TransformView(Component):
 
     def refresh(self) -> None:
         """The curve so far, and the transform once it is stored."""
-        told, result = self.session.trace, self.session.result
-        if told is not None and told.learning:
-            self.loss.draw(transform_views.loss_curve(transform.loss_table(told.learning), theme=theme()))
+        trace, result = self.session.trace, self.session.result
+        if trace is not None and trace.learning:
+            self.loss.draw(transform_views.loss_curve(transform.loss_table(trace.learning), theme=theme()))
         else:
             self.loss.say("How does learning lower the loss?", self._missing())
         if result is None or result.packed.format != "rotated":
@@ -134,13 +138,13 @@ class GroupView(Component):
 
         self.study.run([groups], self._draw, at_once=original.is_light)
 
-    def _draw(self, found: GroupMap | None) -> None:
-        self.found = found
-        if found is not None:
-            rows, cols = found.groups.shape
+    def _draw(self, groups: GroupMap | None) -> None:
+        self.found = groups
+        if groups is not None:
+            rows, cols = groups.groups.shape
             self.row.param.update(end=rows - 1, value=min(self.row.value or 0, rows - 1))
             self.col.param.update(end=cols - 1, value=min(self.col.value or 0, cols - 1))
-        self.row.visible = self.col.visible = found is not None
+        self.row.visible = self.col.visible = groups is not None
         self._picture()
 
     def _picture(self) -> None:
@@ -165,8 +169,8 @@ class SweepView(Component):
 
     def refresh(self) -> None:
         """What the run has told so far."""
-        told = self.session.trace
-        self.settled = [] if told is None else told.settled
+        trace = self.session.trace
+        self.settled = [] if trace is None else trace.settled
         self.fit.visible = len(self.settled) > 1
         if not self.settled:
             for frame, question in ((self.errors, "How much do sweeps help?"), (self.paths, "How do scales settle?")):

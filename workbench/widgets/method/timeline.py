@@ -45,19 +45,19 @@ class ScrubberView(Component):
 
     def refresh(self) -> None:
         """The run of the selected layer's result."""
-        told = self.session.trace
-        self.film = None if told is None or self.session.result is None else told.film
-        self.moments = timeline(told) if told is not None and self.film is not None else []
+        trace = self.session.trace
+        self.film = None if trace is None or self.session.result is None else trace.film
+        self.moments = timeline(trace) if trace is not None and self.film is not None else []
         self.controls.visible = bool(self.moments)
         if self.moments:
             self.step.param.update(end=max(len(self.moments), 2), value=min(self._at(), len(self.moments)))
             self.step.disabled = len(self.moments) < 2
         self._show()
 
-    def look(self, seen: bool) -> None:
+    def look(self, visible: bool) -> None:
         """Behind another tab nothing is played."""
-        super().look(seen)
-        if not seen:
+        super().look(visible)
+        if not visible:
             self.play.value = False
 
     def move(self, by: int) -> None:

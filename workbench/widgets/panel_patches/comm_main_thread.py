@@ -65,8 +65,8 @@ def kernel() -> Any:
 
 def hear_in_main_thread() -> None:
     """Have this kernel handle its pages' messages in the main thread; nothing to do outside of ipykernel."""
-    here = kernel()
-    handlers = getattr(here, "shell_handlers", {})
-    own = {name: handlers[name] for name in MESSAGES if name in handlers}
-    if not any(isinstance(handler, InMainThread) for handler in own.values()):
-        handlers |= dict.fromkeys(own, InMainThread(here, own))
+    current = kernel()
+    handlers = getattr(current, "shell_handlers", {})
+    own_handlers = {name: handlers[name] for name in MESSAGES if name in handlers}
+    if not any(isinstance(handler, InMainThread) for handler in own_handlers.values()):
+        handlers |= dict.fromkeys(own_handlers, InMainThread(current, own_handlers))

@@ -65,9 +65,9 @@ class ForkView(Component):
         else:
             self._draw(self.finder)
 
-    def _draw(self, found: ForkFinder) -> None:
+    def _draw(self, finder: ForkFinder) -> None:
         """KL along the text, and the text itself; the marked token stands out in both."""
-        table, fork, marks = found.table, found.fork, self.session.selection.tokens
+        table, fork, marks = finder.table, finder.fork, self.session.selection.tokens
         chosen = marks[0] if marks and marks[0] < len(table) else None
         self.along.draw(views.along(table, fork, chosen, theme=theme()))
         self.text.object = page("original", views.readable_text(table, fork, chosen, theme=theme()), theme())

@@ -86,7 +86,7 @@ class TextComparison(Component):
                 yield writing
             self.running = yield from self.session.running()
 
-        self.jobs.run(steps, "writing", seen=self._seen, ended=self._ended)
+        self.jobs.run(steps, "writing", on_step=self._seen, ended=self._ended)
 
     def _seen(self, _job: Job[Any]) -> str:
         self._show()
@@ -114,10 +114,10 @@ class TextComparison(Component):
         writing = self.writing
         if not any(writing.sides):
             return
-        place = self._marked()
-        self.divergence.draw(views.divergence_bars(writing, place, theme=theme()))
+        position = self._marked()
+        self.divergence.draw(views.divergence_bars(writing, position, theme=theme()))
         side = getattr(writing, self.side.value)
-        at = (writing.fork or 0) if place is None else place
+        at = (writing.fork or 0) if position is None else position
         self.place.param.update(end=max(map(len, writing.sides)), value=at + 1)
         if at < len(side):
             self.expected.draw(views.expectations(side[at], at, self.side.value, theme=theme()))
@@ -130,9 +130,9 @@ class TextComparison(Component):
         marked = self.session.selection.tokens
         return marked[0] if marked and marked[0] < max(map(len, self.writing.sides)) else None
 
-    def _choose(self, place: int | None) -> None:
+    def _choose(self, position: int | None) -> None:
         """Mark a token for everybody; showing the fork marks nothing."""
-        at = (place or 1) - 1
+        at = (position or 1) - 1
         if at != ((self.writing.fork or 0) if self._marked() is None else self._marked()):
             self.notices.guard(lambda: self.live.mark(tokens=(at,)))
 

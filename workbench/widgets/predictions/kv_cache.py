@@ -129,7 +129,7 @@ class CacheView(Component):
         def steps() -> Generator[Writing, None, None]:
             yield from write_together(model.language_model(), cached(model, scheme, block=block), prompt)
 
-        self.jobs.run(steps, "writing", seen=lambda job: self._wrote(job, prompt), ended=lambda job: self._wrote(job, prompt))
+        self.jobs.run(steps, "writing", on_step=lambda job: self._wrote(job, prompt), ended=lambda job: self._wrote(job, prompt))
 
     def _wrote(self, job: Job[Any], prompt: str) -> None:
         if isinstance(job.latest, Writing):

@@ -114,9 +114,9 @@ class ModelComparison(Component):
         if places:
             pn.state.onload(lambda: self.reading.run(places, self._read, at_once=False))
 
-    def _read(self, *found: Saved | WorkbenchError) -> None:
+    def _read(self, *opened_models: Saved | WorkbenchError) -> None:
         """Offer what could be read; why another could not is a notice."""
-        for other in found:
+        for other in opened_models:
             if isinstance(other, WorkbenchError):
                 self.notices.report(other)
                 continue
@@ -155,7 +155,7 @@ class ModelComparison(Component):
         def steps() -> Generator[CompareStep, None, pd.DataFrame]:
             return (yield from compare_models(self.original, others, text("evaluation"), tokens=tokens))
 
-        self.jobs.run(steps, "measuring", seen=self._seen)
+        self.jobs.run(steps, "measuring", on_step=self._seen)
 
     def _seen(self, job: Job[Any]) -> None:
         if job.latest is not None and job.latest.table is not self.table:
@@ -201,7 +201,7 @@ def squeezed(session: Session) -> list[Callable[[], Saved]]:
         return Saved(Contender(stop.preset, opened(squeeze.model_at, stop), *bits), partial(quantized_in, squeeze.folder(stop)))
 
     built = [(stop, squeeze.find(stop)) for stop in squeeze.stops[1:]]
-    return [partial(at, stop, found) for stop, found in built if found is not None]
+    return [partial(at, stop, result) for stop, result in built if result is not None]
 
 
 def attempt(read: Callable[[], Saved]) -> Callable[[], Saved | WorkbenchError]:
@@ -217,6 +217,6 @@ def attempt(read: Callable[[], Saved]) -> Callable[[], Saved | WorkbenchError]:
     return tried
 
 
-def opened(open_one: Callable[[Any], LanguageModel], place: Any) -> Callable[[], LanguageModel]:
+def opened(open_one: Callable[[Any], LanguageModel], source: Any) -> Callable[[], LanguageModel]:
     """A model that is opened when it is asked for, once."""
-    return cache(lambda: open_one(place))
+    return cache(lambda: open_one(source))

@@ -65,8 +65,8 @@ class ComparisonView(Component):
         latest = labels[-1] if labels else None
         self.which.param.update(options=labels, value=self.which.value if self.which.value in labels else latest)
         self.which.disabled = self.off.disabled = not labels
-        for place, table in ((self.layer_table, pins.layer_table()), (self.model_table, pins.model_table())):
-            place[:] = [] if table.empty else [data_table(table)]
+        for pane, table in ((self.layer_table, pins.layer_table()), (self.model_table, pins.model_table())):
+            pane[:] = [] if table.empty else [data_table(table)]
         self._figures()
 
     def _allow(self) -> None:
@@ -106,12 +106,12 @@ class ComparisonView(Component):
             self.bits.draw(views.bits_against_error(pins.layer_table(), current, theme=theme()))
         else:
             self.bits.say(BITS, f"Nothing is pinned yet: {first}, change the recipe and pin again.")
-        here = {label: pin.result for label, pin in pins.layers.items() if pin.result.name == self.session.layer}
-        if here:
+        results = {label: pin.result for label, pin in pins.layers.items() if pin.result.name == self.session.layer}
+        if results:
             original, colours = self.session.portrait(), theme()
 
             def errors() -> Figure:
-                decoded = {label: result.weight() for label, result in here.items()}
+                decoded = {label: result.weight() for label, result in results.items()}
                 return views.weight_errors(original.weight.float(), decoded, theme=colours)
 
             self.study.run([errors], self.errors.draw, at_once=original.is_light)

@@ -35,11 +35,11 @@ class WhatIfView(Component):
     def refresh(self) -> None:
         """Nothing of its own."""
 
-    def look(self, seen: bool) -> None:
+    def look(self, visible: bool) -> None:
         """Both parts come to the front together."""
-        super().look(seen)
+        super().look(visible)
         for part in (self.layer, self.whole):
-            part.look(seen)
+            part.look(visible)
 
 
 class LayerEffect(Component):
@@ -56,8 +56,8 @@ class LayerEffect(Component):
         self.table = pn.Column(sizing_mode="stretch_width")
         self.effect: tuple[QuantizedLayer, Divergence] | None = None
         self.floor = 0.0
-        said = "Quantize the selected layer anew whenever layer or recipe change."
-        top = pn.Row(self.follow, pn.pane.HTML(said, margin=(10, 0)))
+        tooltip = "Quantize the selected layer anew whenever layer or recipe change."
+        top = pn.Row(self.follow, pn.pane.HTML(tooltip, margin=(10, 0)))
         return pn.Column(top, self.sentence, self.text, self.as_table, self.table, self.jobs, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
@@ -164,7 +164,7 @@ class BudgetOfErrors(Component):
         def steps() -> Generator[Measured, None, Any]:
             return (yield from error_budget_steps(self.session.shared.replay(quantized.fused), quantized, top=top))
 
-        self.jobs.run(steps, "error budget", seen=told, ended=self._ended)
+        self.jobs.run(steps, "error budget", on_step=told, ended=self._ended)
 
     def _ended(self, job: Job[Any]) -> None:
         if job.status != "done":

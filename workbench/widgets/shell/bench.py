@@ -99,8 +99,8 @@ class Bench(Component):
         else:
             self.note.object = "<p>Parts of your own choice; their sum may be a method that nobody has tried.</p>"
         preview = self.session.preview
-        kept = result is not None and (preview is None or result is not preview.result)
-        self.outcome.object = outcome(result) if result is not None and kept else "<p>This layer is not quantized yet.</p>"
+        is_result = result is not None and (preview is None or result is not preview.result)
+        self.outcome.object = outcome(result) if result is not None and is_result else "<p>This layer is not quantized yet.</p>"
 
     def _changed(self) -> None:
         """Put what the form says on the bench, or say what is wrong with it; another preset comes to the bench in any case."""
@@ -138,7 +138,7 @@ class Bench(Component):
         self._run(self.session.quantize_model_steps, "the whole model")
 
     def _run(self, steps: Callable[[], Generator[Any, None, Any]], what: str) -> None:
-        self.jobs.run(steps, f"quantizing {what}", seen=self._seen, ended=lambda _: self._ended())
+        self.jobs.run(steps, f"quantizing {what}", on_step=self._seen, ended=lambda _: self._ended())
 
     def _seen(self, job: Job[Any]) -> str | None:
         self.live.steps += 1
@@ -160,12 +160,12 @@ def learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | Non
 
 def outcome(result: QuantizedLayer) -> str:
     """Stored bits large, nominal small beside them, and the errors."""
-    lost = "" if result.output_error is None else f", output error {themes.error(result.output_error)}"
+    output_loss = "" if result.output_error is None else f", output error {themes.error(result.output_error)}"
     return (
         "<p aria-live='polite' style='margin:4px 0'>"
         f"<b style='font-size:1.3rem'>{themes.bits(result.bits_per_weight)}</b> stored bits "
         f"<small>({themes.bits(result.nominal_bits)} nominal)</small><br>"
-        f"weight error {themes.error(result.relative_error)}{lost}</p>"
+        f"weight error {themes.error(result.relative_error)}{output_loss}</p>"
     )
 
 

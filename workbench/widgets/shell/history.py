@@ -73,8 +73,8 @@ class HistoryView(Component):
 
     def _compare(self) -> None:
         history = self.session.history
-        said = differences(history.steps[self.other.value or 0].choice, history.choice)
-        self.difference.object = bullets(said or ["nothing differs"])
+        sentences = differences(history.steps[self.other.value or 0].choice, history.choice)
+        self.difference.object = bullets(sentences or ["nothing differs"])
 
     def _file(self) -> io.BytesIO:
         return io.BytesIO(session_file.to_json(self.session).encode())
@@ -91,8 +91,8 @@ def listing(history: History) -> list[tuple[int, str]]:
     waiting = [(0, 0)]
     while waiting:
         number, depth = waiting.pop()
-        here = "●" if number == history.at else "○"
-        lines.append((number, f"{'  ' * depth}{here} {number} · {history.words(number)}"))
+        mark = "●" if number == history.at else "○"
+        lines.append((number, f"{'  ' * depth}{mark} {number} · {history.words(number)}"))
         first, *branches = [[child] for child in history.children(number)] or [[]]
         waiting += [(branch, depth + 1) for (branch,) in reversed(branches)]
         waiting += [(child, depth) for child in first]

@@ -55,9 +55,9 @@ class LayerBrowser(Component):
         self.menu.value = self.session.layer
         self.colour.options = {glossary.label(c): c for c in (*COLOURS, *self.session.measured)}
         table = self.session.layer_table(wait=False)
-        known = self.session.shared.sketches.values()
+        sketches = self.session.shared.sketches.values()
         figure = views.grid(table, self.colour.value, self.session.layer, theme=theme())
-        self.frame.draw(views.with_moments(figure, sketch_cache.merged(list(known))) if known else figure)
+        self.frame.draw(views.with_moments(figure, sketch_cache.merged(list(sketches))) if sketches else figure)
         for label, way in STEPS.items():
             self.steps[label].disabled = self._beside(*way) is None
 
@@ -71,7 +71,7 @@ class LayerBrowser(Component):
                 pass
             return
         self.jobs.view.visible = True
-        pn.state.onload(lambda: self.jobs.run(shared.sketch_steps, "reading the layers", seen=self._seen, ended=self._ended))
+        pn.state.onload(lambda: self.jobs.run(shared.sketch_steps, "reading the layers", on_step=self._seen, ended=self._ended))
 
     def _seen(self, job: Any) -> str | None:
         """Fill the map with what has been read so far."""
@@ -149,8 +149,8 @@ class LayerTable(Component):
             self.table.header_filters = filters(frame)
         self.table.value = readable(frame)
         read = len(self.session.shared.sketches)
-        said = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read so far"
-        self.hint.object = paragraph(f"{said}; selected is {self.session.layer}. Click a row to select its layer.")
+        summary = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read so far"
+        self.hint.object = paragraph(f"{summary}; selected is {self.session.layer}. Click a row to select its layer.")
 
     def _clicked(self, event: Any) -> None:
         name = self.table.value["name"].iloc[event.row]

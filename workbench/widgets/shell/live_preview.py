@@ -58,7 +58,7 @@ class LivePreview(Component):
             self._leave("Previews begin when the calibration text has been read: press Quantize this layer.")
         else:
             self.shown.styles = {"opacity": "0.45"}
-            self.jobs.run(session.preview_steps, "preview", seen=self._seen, ended=self._ended, latest=True)
+            self.jobs.run(session.preview_steps, "preview", on_step=self._seen, ended=self._ended, latest=True)
 
     def _seen(self, job: Job[Any]) -> None:
         """A preview of a moment comes without a word: what is shown and hidden again moves the page."""
@@ -67,9 +67,9 @@ class LivePreview(Component):
     def _ended(self, job: Job[Any]) -> None:
         if job.status is Status.CANCELLED and self.jobs.waits:
             return  # a later setting is waiting for its turn
-        told = self.live.waiting
+        waiting = self.live.waiting
         self._leave(outcome(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
-        if not told:
+        if not waiting:
             self.live.results += 1
 
     def _leave(self, words: str) -> None:
@@ -87,11 +87,11 @@ def outcome(preview: Preview | None) -> str:
     result = preview.result
     error = result.relative_error if result.output_error is None else result.output_error
     what = "weight error" if result.output_error is None else "output error"
-    said = f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)}"
+    summary = f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)}"
     if preview.is_whole:
-        return f"{said} (the whole layer)."
+        return f"{summary} (the whole layer)."
     rows = f"{len(preview.rows)} of {preview.of:,} rows, spread evenly and counted alone"
     if preview.interval is None:
-        return f"{said} ({rows})."
+        return f"{summary} ({rows})."
     low, high = map(themes.error, preview.interval)
-    return f"{said} ({rows}; weight error of all rows {low} to {high}, 95 % interval)."
+    return f"{summary} ({rows}; weight error of all rows {low} to {high}, 95 % interval)."

@@ -59,12 +59,12 @@ def page(
             read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
         except Exception as error:  # noqa: BLE001  an address is typed by anyone; the page says what is wrong with it
             wrong = error
-        made = Explorer(session, tabs=tabs, strips=strips, front=query.get("tab", ""))
+        screen = Explorer(session, tabs=tabs, strips=strips, front=query.get("tab", ""))
         if wrong is not None:
-            made.notices.report(wrong)
-        made.live.param.watch(lambda *_: write_address(made), ["choice", "selection"])
-        made.tabs.param.watch(lambda *_: write_address(made), "front")
-        return made
+            screen.notices.report(wrong)
+        screen.live.param.watch(lambda *_: write_address(screen), ["choice", "selection"])
+        screen.tabs.param.watch(lambda *_: write_address(screen), "front")
+        return screen
 
     return visit(explorer)
 
@@ -102,10 +102,10 @@ def release() -> None:
 
 def teller(notices: Notices) -> Callable[[BaseException], None]:
     """Tells a visitor's notices what went wrong, without keeping the page of one who has left."""
-    found = weakref.ref(notices)
+    reference = weakref.ref(notices)
 
     def tell(error: BaseException) -> None:
-        if (there := found()) is not None:
+        if (there := reference()) is not None:
             there.report(error)
 
     return tell
@@ -133,7 +133,7 @@ def read_address(session: Session, query: Mapping[str, str]) -> None:
         session.ask(query["prompt"])
     marks = {name: query[name].split(",") for name in MARKS if query.get(name)}
     if marks:
-        session.mark(**{name: own if name == "layers" else numbers(name, own) for name, own in marks.items()})
+        session.mark(**{name: value if name == "layers" else numbers(name, value) for name, value in marks.items()})
 
 
 def write_address(explorer: Explorer) -> None:
@@ -141,7 +141,7 @@ def write_address(explorer: Explorer) -> None:
     if pn.state.location is None:
         return
     choice = explorer.session.choice
-    marks = {name: ",".join(map(str, own)) for name, own in vars(choice.selection).items() if own}
+    marks = {name: ",".join(map(str, value)) for name, value in vars(choice.selection).items() if value}
     named = {"layer": choice.layer, "recipe": recipe_out(choice.recipe), "prompt": choice.prompt, **marks}
     pn.state.location.search = f"?{urlencode({**named, 'tab': explorer.tabs.front, 'theme': theme().name})}"
 

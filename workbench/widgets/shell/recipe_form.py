@@ -142,15 +142,15 @@ class RecipeForm(pn.viewable.Viewer):
     def _fit_coders(self) -> None:
         """A coder for each mask of the split: the last one is repeated, or the ones too many go."""
         try:
-            made = [part.part() for part in self.parts]
+            chosen_parts = [part.part() for part in self.parts]
         except RecipeError:
             return  # `recipe` will say so
-        wanted = next(cast(Split, part).parts for part in made if part.kind == "split")
-        coders = [part for part in made if part.kind == "coder"]
-        if len(coders) != wanted:
-            others = [part for part in made if part.kind != "coder"]
+        count_needed = next(cast(Split, part).parts for part in chosen_parts if part.kind == "split")
+        coders = [part for part in chosen_parts if part.kind == "coder"]
+        if len(coders) != count_needed:
+            others = [part for part in chosen_parts if part.kind != "coder"]
             self.filling = True
-            parts = [*others, *(coders + [coders[-1]] * wanted)[:wanted]]
+            parts = [*others, *(coders + [coders[-1]] * count_needed)[:count_needed]]
             self._fill_parts(composed(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
             self.filling = False
 
@@ -160,5 +160,5 @@ class RecipeForm(pn.viewable.Viewer):
 
 def composed(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
     """The recipe of these parts, the coders in their order."""
-    own: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
-    return Recipe(coders=tuple(part for part in parts if part.kind == "coder"), seed=seed, shrinkage=shrinkage, **own)
+    by_kind: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
+    return Recipe(coders=tuple(part for part in parts if part.kind == "coder"), seed=seed, shrinkage=shrinkage, **by_kind)

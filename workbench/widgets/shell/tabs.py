@@ -72,12 +72,12 @@ class Tabs(pn.viewable.Viewer):
     front = param.String(default="")
 
     def __init__(self, owner: Component, kinds: Kinds = TABS, front: str = "") -> None:
-        self.kinds = {title: kind for own in kinds.values() for title, kind in own.items()}
-        self.sections = {title: section for section, own in kinds.items() for title in own}
+        self.kinds = {title: kind for section_kinds in kinds.values() for title, kind in section_kinds.items()}
+        self.sections = {title: section for section, section_kinds in kinds.items() for title in section_kinds}
         super().__init__(front=front if front in self.kinds else next(iter(self.kinds)))
         self.owner = owner
         self.built: dict[str, Component] = {}
-        self.last = {section: next(iter(own)) for section, own in kinds.items()}
+        self.last = {section: next(iter(section_kinds)) for section, section_kinds in kinds.items()}
         self.section = TabBar(label="Sections", options=list(kinds), strong=True, visible=len(kinds) > 1)
         self.tab = TabBar()
         self.place = pn.Column(sizing_mode="stretch_width")
@@ -106,8 +106,8 @@ class Tabs(pn.viewable.Viewer):
         section = self.sections[self.front]
         self.last[section] = self.front
         self.section.value = section
-        own = [title for title, its in self.sections.items() if its == section]
-        self.tab.param.update(label=f"Views in {section}", options=own, value=self.front)
+        titles = [title for title, its in self.sections.items() if its == section]
+        self.tab.param.update(label=f"Views in {section}", options=titles, value=self.front)
         for title, part in self.built.items():
             part.look(title == self.front)
         self.place[:] = []

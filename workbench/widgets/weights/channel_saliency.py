@@ -78,18 +78,18 @@ class SalienceView(Component):
         self.meaning.object = small(MEASURES[self.measure.value].meaning)
         weight = self.session.portrait()
         marks = self.session.selection.channels[:FOLLOWED]
-        wanted = [*self._shares(weight), *self._groups(weight), *ranges_of(weight, marks)]
-        self.study.run(wanted, self._draw, at_once=weight.is_light)
+        computations = [*self._shares(weight), *self._groups(weight), *ranges_of(weight, marks)]
+        self.study.run(computations, self._draw, at_once=weight.is_light)
 
     def _shares(self, weight: Portrait) -> list[Callable[[], pd.DataFrame]]:
         """One table: the measures of all channels; a costly one of a wide layer only once it has been asked for."""
-        shared, layer, asked = self.session.shared, self.session.layer, self.measure.value
+        shared, layer, measure_name = self.session.shared, self.session.layer, self.measure.value
         stats = shared.stats().get(layer) if shared.is_calibrated else None
 
         def parts() -> Iterator[pd.DataFrame]:
             for name, how in MEASURES.items():
                 others = (shared.calibration,) if how.needs_stats else ()
-                cheap = name in (asked, *CHEAP) or weight.shape[1] < WIDE
+                cheap = name in (measure_name, *CHEAP) or weight.shape[1] < WIDE
                 if (stats is not None or not how.needs_stats) and (cheap or weight.has(name, *others)):
                     yield weight.table(name, partial(channel_saliency.salience_table, stats=stats, names=[name]), *others)[[name]]
 
@@ -131,26 +131,26 @@ class SalienceView(Component):
         """Where the channels go, or the `rows` that write them; a family whose stream is not known is a sentence."""
         shared, layer = self.session.shared, self.session.layer
         try:
-            known: Anatomy = residual_stream.model_anatomy(self.session.model)
+            structure: Anatomy = residual_stream.model_anatomy(self.session.model)
         except AnatomyError as error:
             self.stream.say(
                 residual_views.QUESTION, f"Channels of this family are not followed from layer to layer: {error.why}."
             )
             return
-        if not rows and not residual_stream.reads_stream(known, layer):
-            table = residual_stream.inner(self.session.model, known, layer, marks, shared.sketch)
+        if not rows and not residual_stream.reads_stream(structure, layer):
+            table = residual_stream.inner(self.session.model, structure, layer, marks, shared.sketch)
             self.stream.draw(residual_views.inner(table, theme=theme()))
         elif not shared.is_sketched:
             self.stream.say(residual_views.QUESTION, "The layers are still being read; the layer map shows how far that is.")
         else:
-            found = shared.stream()
-            self.stream.draw(residual_views.stream(found, residual_stream.follow(found, marks), theme=theme()))
+            residual = shared.stream()
+            self.stream.draw(residual_views.stream(residual, residual_stream.follow(residual, marks), theme=theme()))
 
     def _brushed(self, event: Any) -> None:
         """Mark the channels inside the box."""
         places = brushed(event)
         if places and self.curve.figure is not None:
-            self.live.mark(channels=[int(self.ranked["channel"].iloc[place]) for place in places])
+            self.live.mark(channels=[int(self.ranked["channel"].iloc[position]) for position in places])
 
     def _mark_most(self) -> None:
         count = min(FOLLOWED, max(1, round(views.TOP * len(self.ranked))))

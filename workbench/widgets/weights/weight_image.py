@@ -77,13 +77,13 @@ class PictureSection(WeightSection):
             if what != "original" and after is None:
                 return None
             others = "" if what == "original" or after is None else after.made
-            made = f"{before.made} {others} {what} {window}"
-            if last is not None and last[0] == made:
+            table_key = f"{before.made} {others} {what} {window}"
+            if last is not None and last[0] == table_key:
                 return last
             shown = before.weight if what == "original" or after is None else after.weight
             if what == "difference":
                 shown = shown - before.weight.float()
-            return made, weight_sketch.raster(shown, signed=what == "difference", window=window)
+            return table_key, weight_sketch.raster(shown, signed=what == "difference", window=window)
 
         return [picture, lambda: shared.sketch(layer).absmax]
 

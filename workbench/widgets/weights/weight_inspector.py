@@ -46,8 +46,8 @@ class HistogramSection(WeightSection):
         before, after, shared = self.original, self.quantized, self.session.shared
 
         def counts() -> Histogram:
-            own = shared.sketch(layer).histogram
-            return own if row == LAYER else weight_sketch.histogram(before.weight[row], limit=own.high)
+            histogram = shared.sketch(layer).histogram
+            return histogram if row == LAYER else weight_sketch.histogram(before.weight[row], limit=histogram.high)
 
         def quantized() -> tuple[Histogram, Levels | None] | None:
             limit = shared.sketch(layer).histogram.high
@@ -104,9 +104,9 @@ class RangeSection(WeightSection):
         """Ranges of both matrices, from both sides."""
         return [find for side in self.frames for find in self.both(f"ranges of {side}s", partial(distribution.ranges, side=side))]
 
-    def draw(self, *found: pd.DataFrame | None) -> None:
+    def draw(self, *tables: pd.DataFrame | None) -> None:
         """Both sides."""
-        pairs = zip(found[::2], found[1::2], strict=True)
+        pairs = zip(tables[::2], tables[1::2], strict=True)
         for frame, (before, after), marks in zip(self.frames.values(), pairs, self.marked(), strict=True):
             assert before is not None
             frame.draw(distribution_views.ranges(before, after, marks, theme=theme()))
@@ -151,8 +151,8 @@ class SpectrumSection(WeightSection):
     def paint(self) -> None:
         """At once where it is quick, or known already."""
         small, after = min(self.original.shape), self.quantized
-        known = self.original.has(ALONE) if after is None else after.has(ERROR, self.original.made)
-        self.go.visible = small > QUICK and not known
+        is_known = self.original.has(ALONE) if after is None else after.has(ERROR, self.original.made)
+        self.go.visible = small > QUICK and not is_known
         if not self.go.visible:
             super().paint()
         else:

@@ -40,7 +40,7 @@ class WeightSection(Component):
         """What the figures need, each found by a call that may come from another thread."""
         raise NotImplementedError
 
-    def draw(self, *found: Any) -> None:
+    def draw(self, *tables: Any) -> None:
         """Draw what was wanted."""
         raise NotImplementedError
 

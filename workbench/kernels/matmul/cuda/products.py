@@ -34,9 +34,9 @@ class Coded:
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for `x [n, cols]`, in float32."""
         m = self.matrix
-        given = x[:, None] if not m.column.numel() else (x[:, None] * m.column).to(x.dtype)  # [n, planes or 1, cols]
+        scaled = x[:, None] if not m.column.numel() else (x[:, None] * m.column).to(x.dtype)  # [n, planes or 1, cols]
         few = len(x) <= FEW_INPUTS and 0 < len(m.words) <= layout.FEW_ENTRIES
-        y = self.looked_up(given) if few else self.multiplied(given)
+        y = self.looked_up(scaled) if few else self.multiplied(scaled)
         y = y.sum(0) * m.factor
         return y if not m.mean.numel() else y + group_sums(x, m) @ m.mean.mT.float()
 
@@ -44,10 +44,10 @@ class Coded:
         """Sums of every segment's inputs under every pattern, chosen by signs or indices; `x [n, each, cols]`."""
         from workbench.kernels.matmul.cuda import triton_kernels
 
-        m, inputs, each = self.matrix, x.shape[0], x.shape[1]
+        m, inputs, columns = self.matrix, x.shape[0], x.shape[1]
         planes, segments, rows = m.codes.shape
         patterns = (m.words[:, None] >> torch.arange(m.length, device=x.device) & 1).float() * 2 - 1
-        pieces = torch.nn.functional.pad(x.float(), (0, segments * m.length - m.cols)).view(inputs * each, segments, m.length)
+        pieces = torch.nn.functional.pad(x.float(), (0, segments * m.length - m.cols)).view(inputs * columns, segments, m.length)
         size = 1 << max(1, (len(patterns) - 1).bit_length())
         table = torch.nn.functional.pad(pieces @ patterns.mT, (0, size - len(patterns)))
         groups = m.scale.shape[1]
@@ -58,7 +58,7 @@ class Coded:
         splits = -(-total // share)
         y = torch.empty(splits, inputs, rows, device=x.device)
         triton_kernels.look_up[(blocks, splits, inputs)](
-            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, each, share, size, ROWS, together,
+            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, columns, share, size, ROWS, together,
             enable_fp_fusion=True,
         )  # fmt: skip
         return y
@@ -67,7 +67,7 @@ class Coded:
         """Tiles decoded and multiplied by tensor cores; `x [n, each, cols]`."""
         from workbench.kernels.matmul.cuda import triton_kernels
 
-        m, inputs, each = self.matrix, x.shape[0], x.shape[1]
+        m, inputs, columns = self.matrix, x.shape[0], x.shape[1]
         planes, segments, rows = m.codes.shape
         groups = m.scale.shape[1]
         wide = TILE_COLS if groups == 1 else math.gcd(m.span, TILE_COLS)
@@ -78,7 +78,7 @@ class Coded:
         splits = -(-planes * tiles // share)
         y = torch.empty(splits, inputs, rows, device=x.device)
         triton_kernels.multiply[(blocks, heights, splits)](
-            x.contiguous(), m.codes, m.words, m.scale, m.zero, y, inputs, rows, m.cols, segments, groups, m.span, each, tiles,
+            x.contiguous(), m.codes, m.words, m.scale, m.zero, y, inputs, rows, m.cols, segments, groups, m.span, columns, tiles,
             planes * tiles, share, m.form, m.length, m.bits, tall, TILE_ROWS, wide, enable_fp_fusion=True,
         )  # fmt: skip
         return y
@@ -94,5 +94,5 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree."""
     if issubclass(kind := find(packed), Transformed):
         return After(lambda x: kind.input(x, packed), prepare(packed.children[0], mode), 0)
-    made = of_parts(packed, lambda part: prepare(part, mode))
-    return made or Coded(layout.of(packed, keep_indices=mode.cache == "none"))
+    product = of_parts(packed, lambda part: prepare(part, mode))
+    return product or Coded(layout.of(packed, keep_indices=mode.cache == "none"))

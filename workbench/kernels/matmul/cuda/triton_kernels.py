@@ -24,7 +24,7 @@ def look_up(
     total,
     groups,
     group_segments,
-    each,
+    columns,
     share,
     ENTRIES: tl.constexpr,
     ROWS: tl.constexpr,
@@ -37,20 +37,20 @@ def look_up(
     segments, TOGETHER at a time, which lie in one group; their tables go through shared memory.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    own, i = tl.program_id(1), tl.program_id(2)
+    slice_id, i = tl.program_id(1), tl.program_id(2)
     entry = tl.arange(0, ENTRIES)
     sums = tl.zeros([ROWS], tl.float32)
-    for first in range(own * share, tl.minimum(own * share + share, total), TOGETHER):
+    for first in range(slice_id * share, tl.minimum(slice_id * share + share, total), TOGETHER):
         flat = first + tl.arange(0, TOGETHER)
         plane = first // segments
-        source = i * each + tl.where(each > 1, plane, 0)
+        source = i * columns + tl.where(columns > 1, plane, 0)
         at = source * segments + flat - plane * segments
         sums_of = tl.load(table + at.to(tl.int64)[:, None] * ENTRIES + entry[None, :])
-        found = tl.load(index + flat.to(tl.int64)[:, None] * rows + row[None, :], mask=row[None, :] < rows, other=0)
-        part = tl.sum(tl.gather(sums_of, found.to(tl.int32), 1), 0)
+        indices = tl.load(index + flat.to(tl.int64)[:, None] * rows + row[None, :], mask=row[None, :] < rows, other=0)
+        part = tl.sum(tl.gather(sums_of, indices.to(tl.int32), 1), 0)
         group = plane * groups + (first - plane * segments) // group_segments
         sums += part * tl.load(scale + group * rows + row, mask=row < rows, other=0.0).to(tl.float32)
-    tl.store(y + (own * inputs + i) * rows + row, sums, mask=row < rows)
+    tl.store(y + (slice_id * inputs + i) * rows + row, sums, mask=row < rows)
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def multiply(
     segments,
     groups,
     span,
-    each,
+    columns,
     tiles,
     total,
     share,
@@ -86,15 +86,15 @@ def multiply(
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     i = tl.program_id(1) * INPUTS + tl.arange(0, INPUTS)
-    own = tl.program_id(2)
+    slice_id = tl.program_id(2)
     real = row[None, :] < rows
     sums = tl.zeros([INPUTS, ROWS], tl.float32)
-    for tile in range(own * share, tl.minimum(own * share + share, total)):
+    for tile in range(slice_id * share, tl.minimum(slice_id * share + share, total)):
         plane = tile // tiles
         start = (tile - plane * tiles) * COLS
         column = start + tl.arange(0, COLS)
-        source = i * each + tl.where(each > 1, plane, 0)
-        given = tl.load(
+        source = i * columns + tl.where(columns > 1, plane, 0)
+        loaded = tl.load(
             x + source.to(tl.int64)[:, None] * cols + column[None, :],
             mask=(i < inputs)[:, None] & (column < cols)[None, :],
             other=0.0,
@@ -116,7 +116,7 @@ def multiply(
                 value = value - tl.load(zero + group * rows + row, mask=row < rows, other=0).to(tl.int32)[None, :]
             else:
                 value = value * 2 - 1
-        part = tl.dot(given, value.to(given.dtype), input_precision="ieee")
+        part = tl.dot(loaded, value.to(loaded.dtype), input_precision="ieee")
         sums += part * tl.load(scale + group * rows + row, mask=row < rows, other=0.0).to(tl.float32)[None, :]
-    at = (own * inputs + i).to(tl.int64)[:, None] * rows + row[None, :]
+    at = (slice_id * inputs + i).to(tl.int64)[:, None] * rows + row[None, :]
     tl.store(y + at, sums, mask=(i < inputs)[:, None] & real)

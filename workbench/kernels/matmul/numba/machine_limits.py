@@ -26,10 +26,10 @@ STREAM = 256  # bytes read in one turn of the loop
 def read(data: np.ndarray, out: np.ndarray) -> None:
     """Read all of `data` (uint8), a piece for each row of `out [pieces, 64]`, which receives what keeps the reading alive."""
     pieces = len(out)
-    each = len(data) // pieces // STREAM * STREAM
+    piece_bytes = len(data) // pieces // STREAM * STREAM
     for piece in prange(pieces):
         a, b, c, d = no_bytes(), no_bytes(), no_bytes(), no_bytes()
-        for at in range(piece * each, (piece + 1) * each, STREAM):
+        for at in range(piece * piece_bytes, (piece + 1) * piece_bytes, STREAM):
             for line in range(0, STREAM, 64):
                 prefetch(data, at + AHEAD + line)
             a, b = add_bytes(a, load(data, at)), add_bytes(b, load(data, at + 64))
@@ -41,9 +41,9 @@ def read(data: np.ndarray, out: np.ndarray) -> None:
 def multiply_adds(turns: int, out: np.ndarray) -> None:
     """8 × 32 float32 multiply-adds that do not wait for each other, `turns` times, for each row of `out [pieces, 32]`."""
     for piece in prange(len(out)):
-        place = out.reshape(-1)
+        flat = out.reshape(-1)
         # nothing here may be known when this is compiled, and no two of them equal
-        by, plus = fill(np.float32(1) / np.float32(turns)), load_floats(place, 32 * piece)
+        by, plus = fill(np.float32(1) / np.float32(turns)), load_floats(flat, 32 * piece)
         a, b, c, d = plus, add_floats(plus, by), multiply(plus, by), multiply_add(by, by, plus)
         e, f, g, h = add_floats(a, b), add_floats(b, c), add_floats(c, d), add_floats(d, b)
         for _ in range(turns):
@@ -52,7 +52,7 @@ def multiply_adds(turns: int, out: np.ndarray) -> None:
             e, f = multiply_add(e, by, plus), multiply_add(f, by, plus)
             g, h = multiply_add(g, by, plus), multiply_add(h, by, plus)
         sums = add_floats(add_floats(add_floats(a, b), add_floats(c, d)), add_floats(add_floats(e, f), add_floats(g, h)))
-        store_floats(place, 32 * piece, sums)
+        store_floats(flat, 32 * piece, sums)
 
 
 @compiled

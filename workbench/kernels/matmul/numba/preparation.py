@@ -47,8 +47,8 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     if issubclass(find(packed), Transformed):
         transform = transforms.prepare(packed)
         return After(transform.apply, prepare(packed.children[0], mode), transform.bytes)
-    if (made := of_parts(packed, lambda part: prepare(part, mode))) is not None:
-        return made
+    if (product := of_parts(packed, lambda part: prepare(part, mode))) is not None:
+        return product
     if packed.format == "masked":
         return Sum(tuple(masked(leaf, mask, mode) for leaf, mask in leaves(packed)), packed.rows)
     if packed.format in WORDS:
@@ -78,8 +78,8 @@ def leaves(packed: Packed, mask: Tensor | None = None) -> Iterator[tuple[Packed,
     if packed.format == "masked":
         owner = owners(packed, mask)
         for number, child in enumerate(packed.children):
-            own = owner == number
-            yield from leaves(child, own if mask is None else own & mask)
+            of_child = owner == number
+            yield from leaves(child, of_child if mask is None else of_child & mask)
     elif packed.format != "zero" and mask is not None:
         yield packed, mask
 

@@ -30,8 +30,8 @@ def unfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
         return REAL_ZEROS if "offset" in packed.tensors else misaligned(packed)
     if packed.format in WORDS and packed.facts["length"] > LONGEST:
         return f"words of {packed.facts['length']} numbers are longer than {LONGEST}"
-    known = ("dense", "zero") if inside_mask else WHOLE
-    return None if packed.format in known else f"it has no kernel for format {packed.format!r}"
+    runnable = ("dense", "zero") if inside_mask else WHOLE
+    return None if packed.format in runnable else f"it has no kernel for format {packed.format!r}"
 
 
 def misaligned(packed: Packed) -> str | None:

@@ -43,11 +43,11 @@ def rotated(packed: Packed) -> Transform:
     """x Λ D R H, with R = R₁ ⊗ R₂ solved for once."""
     diagonal = rotation.diagonal(packed, 1).to(torch.float32)
     factors = tuple(factor.to(torch.float32) for factor in rotation.rotations(packed))
-    held = sum(t.nbytes for t in (diagonal, *factors))
+    bytes_held = sum(t.nbytes for t in (diagonal, *factors))
     if not packed.facts.get("hadamard"):
-        return Transform(lambda x: rotation.rotate(x * diagonal, *factors), held)
+        return Transform(lambda x: rotation.rotate(x * diagonal, *factors), bytes_held)
     after = spread(torch.ones(packed.cols))
-    return Transform(lambda x: after.apply(rotation.rotate(x * diagonal, *factors)), held + after.bytes)
+    return Transform(lambda x: after.apply(rotation.rotate(x * diagonal, *factors)), bytes_held + after.bytes)
 
 
 def hadamard(packed: Packed) -> Transform:

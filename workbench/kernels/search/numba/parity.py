@@ -50,15 +50,15 @@ def fill(stored: np.ndarray, masks: np.ndarray, closes: np.ndarray, negative: np
     """Fill `negative [rows, cols]` from the `stored` rows, in order, and the open checks of each column."""
     checks, at = np.zeros(negative.shape[1], np.uint8), 0
     for row in range(len(negative)):
-        own, mask = negative[row], np.uint8(masks[row])
+        row_signs, mask = negative[row], np.uint8(masks[row])
         if closes[row]:
-            for i in range(len(own)):
-                own[i] = checks[i] & 1
-                checks[i] = (checks[i] ^ own[i] * mask) >> 1
+            for i in range(len(row_signs)):
+                row_signs[i] = checks[i] & 1
+                checks[i] = (checks[i] ^ row_signs[i] * mask) >> 1
         else:
-            for i in range(len(own)):
-                own[i] = stored[at, i]
-                checks[i] ^= own[i] * mask
+            for i in range(len(row_signs)):
+                row_signs[i] = stored[at, i]
+                checks[i] ^= row_signs[i] * mask
             at += 1
 
 

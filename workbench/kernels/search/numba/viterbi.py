@@ -33,13 +33,15 @@ def branch(cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, w
         for s in range(len(cost)):
             cost[s] += factor * row[s]
     for j in range(len(reached)):
-        own = reached[j]
+        arrived = reached[j]
         for c in range(j * branches, (j + 1) * branches):
-            cost[c] += own
+            cost[c] += arrived
 
 
 @njit(cache=True, nogil=True)
-def path(y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seam: int, found: np.ndarray) -> None:
+def path(
+    y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seam: int, best_codes: np.ndarray
+) -> None:
     """Fill `found [steps]` with the states of the best path for `y [steps, length]`; a seam of −1 leaves both ends free."""
     steps, low = len(y), words.shape[1] >> bits
     cost, reached = np.empty(words.shape[1], np.float32), np.zeros(low, np.float32)
@@ -52,27 +54,33 @@ def path(y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, 
         reach(cost, reached, oldest[t])
     common = np.argmin(reached) if seam < 0 else seam
     for t in range(steps - 1, -1, -1):
-        found[t] = int(oldest[t, common]) * low + common
-        common = found[t] >> bits
+        best_codes[t] = int(oldest[t, common]) * low + common
+        common = best_codes[t] >> bits
 
 
 @njit(parallel=True, cache=True, nogil=True)
 def paths(
-    y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seams: np.ndarray, found: np.ndarray
+    y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seams: np.ndarray, best_codes: np.ndarray
 ) -> None:
     """`path` for every sequence of `y [n, steps, length]`."""
     for i in prange(len(y)):
-        path(y[i], scale, words, size, bits, seams[i], found[i])
+        path(y[i], scale, words, size, bits, seams[i], best_codes[i])
 
 
 def best_paths(y: np.ndarray, scale: np.ndarray, words: np.ndarray, bits: int, seams: np.ndarray) -> np.ndarray:
     """States `[steps, n]` for `y [steps, n, length]`, `scale [steps]` and `words [states, length]`, int64."""
     steps, n, _ = y.shape
-    found = np.empty((n, steps), np.int64)
+    best_codes = np.empty((n, steps), np.int64)
     by_value = np.ascontiguousarray(words.T, np.float32)
     size = np.square(by_value).sum(0)
     with threads():
         paths(
-            np.ascontiguousarray(y.transpose(1, 0, 2), np.float32), scale.astype(np.float32), by_value, size, bits, seams, found
+            np.ascontiguousarray(y.transpose(1, 0, 2), np.float32),
+            scale.astype(np.float32),
+            by_value,
+            size,
+            bits,
+            seams,
+            best_codes,
         )
-    return np.ascontiguousarray(found.T)
+    return np.ascontiguousarray(best_codes.T)

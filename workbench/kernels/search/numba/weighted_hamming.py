@@ -35,22 +35,22 @@ def search(y: np.ndarray, starts: np.ndarray, order: np.ndarray, words: np.ndarr
     for chunk in prange((count + CHUNK - 1) // CHUNK):
         first, second = np.empty(1 << low, np.float32), np.empty(1 << (length - low), np.float32)
         for i in range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK)):
-            own = 0
+            pattern = 0
             for j in range(length):
-                own |= int(y[i, j] >= 0) << j
+                pattern |= int(y[i, j] >= 0) << j
             fill(first, y[i, :low])
             fill(second, y[i, low:])
             best, chosen, previous = np.float32(np.inf), len(words), index[i]
             if previous >= 0:
-                flips = own ^ words[previous]
+                flips = pattern ^ words[previous]
                 best, chosen = first[flips & mask] + second[flips >> low], -1
             for half in range(len(second)):
                 if second[half] > best:
                     continue
-                at = half ^ (own >> low)
+                at = half ^ (pattern >> low)
                 for slot in range(starts[at], starts[at + 1]):
                     k = order[slot]
-                    now = first[(own ^ words[k]) & mask] + second[half]
+                    now = first[(pattern ^ words[k]) & mask] + second[half]
                     if now < best or (now == best and k < chosen):
                         best, chosen = now, k
             index[i] = previous if chosen < 0 else chosen

@@ -53,8 +53,8 @@ class Target:
             return cls((w / size * energy).float(), None, torch.ones(w.shape[1]), None, unit, column_unit)
         h = h / h.diagonal().sqrt()[:, None] / h.diagonal().sqrt()
         values, vectors = torch.linalg.eigh(h)
-        own = (w / size * energy).float()
-        return cls(own, h.float(), values.clamp(min=0).float(), vectors.float(), unit, column_unit)
+        weighted = (w / size * energy).float()
+        return cls(weighted, h.float(), values.clamp(min=0).float(), vectors.float(), unit, column_unit)
 
     def times_moment(self, x: Tensor) -> Tensor:
         """x H'."""
@@ -118,27 +118,27 @@ def ridge(gram: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
 def both(gram: Tensor, values: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
     """The factor X that solves diag(values) X G + (pull + RIDGE) g X = pushed + pull g aim, with g the mean diagonal of G."""
     level = gram.diagonal().mean()
-    own, vectors = torch.linalg.eigh(gram)
+    eigenvalues, vectors = torch.linalg.eigh(gram)
     turned = (pushed + pull * level * aim) @ vectors
-    return (turned / (values[:, None] * own.clamp(min=0) + (pull + RIDGE) * level)) @ vectors.mT
+    return (turned / (values[:, None] * eigenvalues.clamp(min=0) + (pull + RIDGE) * level)) @ vectors.mT
 
 
 def nearest(factor: Tensor, *, middle: bool) -> Tensor:
     """The nearest stored form of a factor `[k, r]`: signs with a magnitude a row, and one a column where there is a `middle`."""
-    own, shared = magnitudes(factor, middle=middle)
-    return signs(factor) * own[:, None] * shared
+    row_sizes, shared = magnitudes(factor, middle=middle)
+    return signs(factor) * row_sizes[:, None] * shared
 
 
 def magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
     """Magnitudes `[k]` and `[r]` of which |factor| `[k, r]` is nearly the product; without `middle` the second are 1."""
     size = factor.abs()
-    own, shared = size.mean(1), torch.ones(factor.shape[1])
+    row_sizes, shared = size.mean(1), torch.ones(factor.shape[1])
     if not middle:
-        return own, shared
+        return row_sizes, shared
     for _ in range(POWER):
-        shared = size.mT @ own / own.square().sum().clamp(min=1e-30)
-        own = size @ shared / shared.square().sum().clamp(min=1e-30)
-    return own, shared
+        shared = size.mT @ row_sizes / row_sizes.square().sum().clamp(min=1e-30)
+        row_sizes = size @ shared / shared.square().sum().clamp(min=1e-30)
+    return row_sizes, shared
 
 
 def signs(x: Tensor) -> Tensor:
@@ -186,29 +186,29 @@ def settle(target: Target, params: Params) -> tuple[Params, float]:
 
 def better_magnitudes(target: Target, params: Params) -> Params:
     """Row, column, middle and again row magnitudes, each for the others as they are, rounded as they will be stored."""
-    found = {**params, "row": row_magnitudes(target, params)}
-    found["column"] = column_magnitudes(target, found)
-    if "middle" in found:
-        found["middle"] = fp16(middle_magnitudes(target, found))
-    return {**found, "row": row_magnitudes(target, found)}
+    improved = {**params, "row": row_magnitudes(target, params)}
+    improved["column"] = column_magnitudes(target, improved)
+    if "middle" in improved:
+        improved["middle"] = fp16(middle_magnitudes(target, improved))
+    return {**improved, "row": row_magnitudes(target, improved)}
 
 
 def row_magnitudes(target: Target, params: Params) -> Tensor:
     """`[rows]`, every row by itself."""
     unit = product({**params, "row": torch.ones_like(params["row"])})
-    found = least_squares(target.w, unit[None], unit.shape[1], target.moment)[0, :, 0]
-    return fp16(found * target.row_unit) / target.row_unit
+    solution = least_squares(target.w, unit[None], unit.shape[1], target.moment)[0, :, 0]
+    return fp16(solution * target.row_unit) / target.row_unit
 
 
 def column_magnitudes(target: Target, params: Params) -> Tensor:
     """`[cols]`, together where a moment couples them."""
     unit = product({**params, "column": torch.ones_like(params["column"])})
     if target.moment is None:
-        found = least_squares(target.w.mT, unit.mT[None], unit.shape[0], None)[0, :, 0]
+        solution = least_squares(target.w.mT, unit.mT[None], unit.shape[0], None)[0, :, 0]
     else:
         gram = (unit.mT @ unit) * target.moment
-        found = solve(gram[None], (unit * (target.w @ target.moment)).sum(0)[None])[0]
-    return fp16(found * target.column_unit) / target.column_unit
+        solution = solve(gram[None], (unit * (target.w @ target.moment)).sum(0)[None])[0]
+    return fp16(solution * target.column_unit) / target.column_unit
 
 
 def middle_magnitudes(target: Target, params: Params) -> Tensor:

@@ -114,7 +114,9 @@ def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Tra
 
 def rounds(losses: Sequence[tuple[float, ...]]) -> Tensor:
     """The losses of several codebooks' training as `[codebooks, n]`, NaN where one had stopped."""
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(own) for own in losses], batch_first=True, padding_value=torch.nan)
+    return torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(round_losses) for round_losses in losses], batch_first=True, padding_value=torch.nan
+    )
 
 
 def cluster(words: Tensor, points: Tensor, assign: Assign, best: Best) -> Trained:

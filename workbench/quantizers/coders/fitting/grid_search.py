@@ -126,8 +126,8 @@ class GridSearch:
         gained, scale, zero = False, fp16(scale), fp16(zero)
         size = max(1, TOGETHER // self.w.numel())
         for scales, zeros in zip(scale.split(size), zero.split(size), strict=True):
-            lost = self.codes(scales, zeros).sub_(zeros[..., None]).mul_(scales[..., None]).sub_(self.w).square_()
-            error = (lost if self.weight is None else lost.mul_(self.weight)).sum(-1).nan_to_num_(torch.inf)
+            squared_errors = self.codes(scales, zeros).sub_(zeros[..., None]).mul_(scales[..., None]).sub_(self.w).square_()
+            error = (squared_errors if self.weight is None else squared_errors.mul_(self.weight)).sum(-1).nan_to_num_(torch.inf)
             error, first = error.min(0, keepdim=True)
             better = error[0] < self.error
             gained = gained or bool(better.any())

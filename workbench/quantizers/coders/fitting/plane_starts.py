@@ -45,10 +45,10 @@ def trit_starts(w: Tensor, count: int) -> list[Params]:
 def best_start(w: Tensor, mask: Tensor, starts: list[Params], choose: sign_planes.Choose) -> Params:
     """Each row's start of least squared error; of equal ones the first."""
     everywhere = slice(0, w.shape[1])
-    errors = [((sign_planes.values(choose(w, own), own, everywhere) - w) * mask).square().sum(1) for own in starts]
+    errors = [((sign_planes.values(choose(w, start), start, everywhere) - w) * mask).square().sum(1) for start in starts]
     best = torch.stack(errors).nan_to_num(torch.inf).argmin(0)
     chosen = dict(starts[0])
-    for number, own in enumerate(starts):
-        for name, value in own.items():
+    for number, start in enumerate(starts):
+        for name, value in start.items():
             chosen[name] = torch.where(best == number, value, chosen[name])
     return chosen

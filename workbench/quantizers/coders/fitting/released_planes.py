@@ -103,16 +103,16 @@ def alternate_columns(x: Tensor, mask: Tensor, planes: int, sweeps: int = SWEEPS
 
 def fit_outputs(x: Tensor, mask: Tensor, now: Planes, moment: Tensor, sweeps: int = SWEEPS) -> Planes:
     """ARB-X: mean and sizes in turn once more, to lose least of the outputs under `moment [cols, cols]`; signs stay."""
-    x, own = x * mask, mask.to(x.dtype)
+    x, mask_values = x * mask, mask.to(x.dtype)
 
     def best(lever: Tensor, rest: Tensor) -> Tensor:
         reach = lever @ moment
         return (reach * rest).sum(1, keepdim=True) / ((reach * lever).sum(1, keepdim=True) + BELOW_MOMENT)
 
     for _ in range(sweeps):
-        now = replace(now, mean=best(own, x - now.others(-1)))
+        now = replace(now, mean=best(mask_values, x - now.others(-1)))
         for p in range(len(now.signs)):
-            now = with_size(now, p, best(now.signs[p], x - now.mean * own - now.others(p)))
+            now = with_size(now, p, best(now.signs[p], x - now.mean * mask_values - now.others(p)))
     return now
 
 

@@ -165,11 +165,11 @@ def refit(target: Tensor, signs: Tensor, params: list[Params], span: int, mask: 
     tame = None if moment is None else damped(moment, DAMPING).to(moment.dtype)
     new = fp16(least_squares(target, basis, span, tame))
     before, after = (cost(target - spread(scales, basis, span), moment) for scales in (old, new))
-    kept = torch.where((after < before)[:, None], new, old)
-    found: list[Params] = [{**p, "scale": kept[:planes, :, g]} for g, p in enumerate(params)]
+    better = torch.where((after < before)[:, None], new, old)
+    refitted: list[Params] = [{**p, "scale": better[:planes, :, g]} for g, p in enumerate(params)]
     if mean:
-        found = [{**p, "mean": kept[planes, :, g]} for g, p in enumerate(found)]
-    return found
+        refitted = [{**p, "mean": better[planes, :, g]} for g, p in enumerate(refitted)]
+    return refitted
 
 
 def spread(scales: Tensor, basis: Tensor, span: int) -> Tensor:

@@ -35,7 +35,9 @@ def nearest(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
     half = words.square().sum(1) / 2
     size = max(CHUNK // len(words), 1)
     pieces = zip(w.split(size), scale.split(size), strict=True)
-    return torch.cat([(own * (piece @ words.mT) - own.square() * half).argmax(1) for piece, own in pieces])
+    return torch.cat(
+        [(piece_scale * (piece @ words.mT) - piece_scale.square() * half).argmax(1) for piece, piece_scale in pieces]
+    )
 
 
 def nearest_under(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, column: Tensor | None = None) -> Tensor:
@@ -45,11 +47,13 @@ def nearest_under(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, colum
     """
     codes = []
     for start in range(0, w.shape[1], words.shape[1]):
-        own = slice(start, min(start + words.shape[1], w.shape[1]))
-        root = torch.linalg.cholesky(metric[own, own]).to(w.dtype)
-        book, number = first_of_equals(words[:, : own.stop - start]) if own.stop - start < words.shape[1] else (words, None)
-        found = nearest(w[:, own] @ root, scale, (book if column is None else book * column[own]) @ root)
-        codes.append(found if number is None else number[found])
+        columns = slice(start, min(start + words.shape[1], w.shape[1]))
+        root = torch.linalg.cholesky(metric[columns, columns]).to(w.dtype)
+        book, number = (
+            first_of_equals(words[:, : columns.stop - start]) if columns.stop - start < words.shape[1] else (words, None)
+        )
+        indices = nearest(w[:, columns] @ root, scale, (book if column is None else book * column[columns]) @ root)
+        codes.append(indices if number is None else number[indices])
     return torch.stack(codes, 1)
 
 

@@ -13,24 +13,24 @@ DOUBLED = torch.linspace(0.1, 0.9, 160)
 SEARCHES = ("joint", "greedy", "double")
 
 
-def thresholds(size: Tensor, own: Tensor, groups: int, search: str) -> Tensor:
+def thresholds(size: Tensor, member: Tensor, groups: int, search: str) -> Tensor:
     """`groups − 1` ascending thresholds on `size [rows, k]` (magnitudes), of which only those at `own` count.
 
     "joint" tries all pairs (three groups), "greedy" peels off the largest group first as ARB-LLM (arXiv 2410.03129) does,
     "double" ties the second threshold to twice the first as STBLLM (arXiv 2408.01803) does. Two groups are BiLLM's bell split.
     """
-    kept = size[own]
-    if groups == 1 or not len(kept):
+    member_sizes = size[member]
+    if groups == 1 or not len(member_sizes):
         return torch.zeros(groups - 1)
     doubled = search == "double" and groups == 3
-    low = quantiles(kept, DOUBLED if doubled else SHARES)
-    levels, place = torch.sort(torch.cat([low, 2 * low]), stable=True) if doubled else (low, torch.arange(len(low)))
-    energy = kept_energy(size, own, levels)
+    low = quantiles(member_sizes, DOUBLED if doubled else SHARES)
+    levels, order = torch.sort(torch.cat([low, 2 * low]), stable=True) if doubled else (low, torch.arange(len(low)))
+    energy = kept_energy(size, member, levels)
     last = len(levels) + 1
     if groups == 2:
         return levels[[int((energy[0] + energy[:, last])[1:last].argmax())]]
     if doubled:
-        edge = torch.argsort(place) + 1  # of each candidate among all levels
+        edge = torch.argsort(order) + 1  # of each candidate among all levels
         first, second = edge[: len(low)], edge[len(low) :]
         best = (energy[0, first] + energy[first, second] + energy[second, last]).argmax()
         return torch.stack([low[best], 2 * low[best]])
@@ -49,15 +49,15 @@ def quantiles(values: Tensor, shares: Tensor) -> Tensor:
     return ordered[(shares * (len(ordered) - 1)).round().long()]
 
 
-def kept_energy(size: Tensor, own: Tensor, levels: Tensor) -> Tensor:
+def kept_energy(size: Tensor, member: Tensor, levels: Tensor) -> Tensor:
     """Σ_rows (Σ|w|)²/N of the weights between edges a < b, `[levels + 2, levels + 2]`; zero elsewhere.
 
     Edge 0 is zero, edge i is `levels[i − 1]`, the last edge is infinite.
     """
     bucket = torch.bucketize(size, levels)
     shape = (len(size), len(levels) + 1)
-    count = torch.zeros(shape).scatter_add_(1, bucket, own.float()).cumsum(1)
-    total = torch.zeros(shape).scatter_add_(1, bucket, size * own).cumsum(1)
+    count = torch.zeros(shape).scatter_add_(1, bucket, member.float()).cumsum(1)
+    total = torch.zeros(shape).scatter_add_(1, bucket, size * member).cumsum(1)
     count, total = (torch.nn.functional.pad(x, (1, 0)) for x in (count, total))
     energy = torch.zeros(shape[1] + 1, shape[1] + 1)
     for a in range(shape[1]):
@@ -66,7 +66,7 @@ def kept_energy(size: Tensor, own: Tensor, levels: Tensor) -> Tensor:
     return energy
 
 
-def by_size(size: Tensor, own: Tensor, limits: Tensor) -> list[Tensor]:
+def by_size(size: Tensor, member: Tensor, limits: Tensor) -> list[Tensor]:
     """Masks of the groups between ascending thresholds, smallest magnitudes first."""
     number = torch.bucketize(size, limits)
-    return [own & (number == group) for group in range(len(limits) + 1)]
+    return [member & (number == group) for group in range(len(limits) + 1)]

@@ -119,6 +119,6 @@ def interpolated(numbers: Tensor, shares: Tensor) -> Tensor:
     """Quantiles, linear between neighbours; zeros where there are no numbers."""
     if not len(numbers):
         return torch.zeros_like(shares)
-    ordered, place = numbers.sort().values, shares * (len(numbers) - 1)
-    low = place.floor().long()
-    return torch.lerp(ordered[low], ordered[(low + 1).clamp(max=len(numbers) - 1)], place - low)
+    ordered, position = numbers.sort().values, shares * (len(numbers) - 1)
+    low = position.floor().long()
+    return torch.lerp(ordered[low], ordered[(low + 1).clamp(max=len(numbers) - 1)], position - low)

@@ -47,15 +47,15 @@ class Words:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
-        given = spread(x, self.span, self.scale.shape[1])
+        inputs = spread(x, self.span, self.scale.shape[1])
         if len(x) >= MANY_INPUTS:
-            return fp16_matmul.by_tiles(given, self.scale, lambda rows: self.decode(rows, given.shape[1]))
+            return fp16_matmul.by_tiles(inputs, self.scale, lambda rows: self.decode(rows, inputs.shape[1]))
         y = np.empty((len(x), len(self.scale)), np.float32)
         if worth_threads(self.scale.shape[0] * self.cols * len(x)):
             with threads():
-                parallel(given.numpy(), *self.given, y)
+                parallel(inputs.numpy(), *self.given, y)
         else:
-            serial(given.numpy(), *self.given, y)
+            serial(inputs.numpy(), *self.given, y)
         return torch.from_numpy(y)
 
     @property

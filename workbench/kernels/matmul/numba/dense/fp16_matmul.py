@@ -37,15 +37,15 @@ class Halves:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
-        given = spread(x, self.span, self.scale.shape[1])
+        inputs = spread(x, self.span, self.scale.shape[1])
         if len(x) >= MANY_INPUTS:
-            return by_tiles(given, self.scale, self.values.__getitem__)
+            return by_tiles(inputs, self.scale, self.values.__getitem__)
         y = np.empty((len(x), len(self.values)), np.float32)
         if worth_threads(self.values.size * len(x)):
             with threads():
-                parallel(given.numpy(), self.values, self.scale, y)
+                parallel(inputs.numpy(), self.values, self.scale, y)
         else:
-            serial(given.numpy(), self.values, self.scale, y)
+            serial(inputs.numpy(), self.values, self.scale, y)
         return torch.from_numpy(y)
 
 
@@ -68,12 +68,12 @@ def of(numbers: Tensor, scale: Tensor, cols: int, span: int) -> Halves:
 def by_tiles(x: Tensor, scale: np.ndarray, rows_of: object) -> Tensor:
     """The product by way of float32 tiles; `rows_of(slice)` gives the fp16 bits of some rows."""
     rows, groups = scale.shape
-    y, each = torch.empty(len(x), rows), max(ROWS, TILE // x.shape[1])
-    for first in range(0, rows, each):
-        own = slice(first, min(first + each, rows))
-        numbers = torch.from_numpy(rows_of(own).view(np.int16)).view(torch.float16)  # type: ignore[operator]
-        tile = (numbers.float().view(len(numbers), groups, -1) * torch.from_numpy(scale[own])[..., None]).flatten(1)
-        torch.mm(x, tile.mT, out=y[:, own])
+    y, rows_at_once = torch.empty(len(x), rows), max(ROWS, TILE // x.shape[1])
+    for first in range(0, rows, rows_at_once):
+        piece = slice(first, min(first + rows_at_once, rows))
+        numbers = torch.from_numpy(rows_of(piece).view(np.int16)).view(torch.float16)  # type: ignore[operator]
+        tile = (numbers.float().view(len(numbers), groups, -1) * torch.from_numpy(scale[piece])[..., None]).flatten(1)
+        torch.mm(x, tile.mT, out=y[:, piece])
     return y
 
 

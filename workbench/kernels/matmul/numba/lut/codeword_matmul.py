@@ -37,33 +37,33 @@ TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
 
 
 @compiled
-def indices(stream: np.ndarray, at: int, width: int, found: np.ndarray) -> None:
+def indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) -> None:
     """64 indices for each vector of columns, `found [vectors · 64]`; field by field, for all vectors."""
     apart, have = 8 * width, 0
-    vectors = len(found) // STRIPE
+    vectors = len(indices_out) // STRIPE
     for k in range(vectors):
         prefetch(stream, at + AHEAD + k * apart)
-        store_codes(found, STRIPE * k, field_8(stream, at + k * apart) if width >= 8 else no_codes())
+        store_codes(indices_out, STRIPE * k, field_8(stream, at + k * apart) if width >= 8 else no_codes())
     if width >= 8:
         at, have = at + 64, 8
     if width == 16:
         for k in range(vectors):
-            codes = merge(load_codes(found, STRIPE * k), field_8(stream, at + k * apart), have)
-            store_codes(found, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE * k), field_8(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE * k, codes)
     if width & 4:
         for k in range(vectors):
-            codes = merge(load_codes(found, STRIPE * k), field_4(stream, at + k * apart), have)
-            store_codes(found, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE * k), field_4(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE * k, codes)
         at, have = at + 32, have + 4
     if width & 2:
         for k in range(vectors):
-            codes = merge(load_codes(found, STRIPE * k), field_2(stream, at + k * apart), have)
-            store_codes(found, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE * k), field_2(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE * k, codes)
         at, have = at + 16, have + 2
     if width & 1:
         for k in range(vectors):
-            codes = merge(load_codes(found, STRIPE * k), field_1(stream, at + k * apart), have)
-            store_codes(found, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE * k), field_1(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE * k, codes)
 
 
 @compiled(inline="always")
@@ -86,15 +86,15 @@ def decode(
 ) -> None:
     """The signs of a stripe, ordered as in `sign_matmul.py`, from indices of so many vectors of columns that begin at `at`."""
     room = np.empty(STRIPE * (TOGETHER + 1), np.uint16)
-    signs, found, columns = borrowed(signs_), borrowed(room[STRIPE:]), borrowed(room[:STRIPE])
+    signs, indices_out, columns = borrowed(signs_), borrowed(room[STRIPE:]), borrowed(room[:STRIPE])
     halves = -(-len(signs) // (2 * STRIPE))
     waiting, have, done = no_codes(), 0, 0  # signs of the 16 columns that are not complete yet
     for first in range(0, vectors, TOGETHER):
         count = min(TOGETHER, vectors - first)
-        indices(stream, at, width, found[: STRIPE * count])
+        indices(stream, at, width, indices_out[: STRIPE * count])
         at += 8 * width * count
         for k in range(count):
-            codes, over = chosen(words, found, STRIPE * k), have + length - HALF
+            codes, over = chosen(words, indices_out, STRIPE * k), have + length - HALF
             waiting = merge(waiting, codes, have)
             have += length
             if over >= 0 and done < halves:
@@ -124,8 +124,8 @@ def stripe(
     decode(stream, number * vectors * 8 * width, width, vectors, words, length, t.abreast, signs)
     rows = slice(STRIPE * groups * number, STRIPE * groups * (number + 1))
     mean = m.mean[rows] if len(m.mean) > 0 else m.mean
-    own = Matrix(signs, m.scale[rows], mean, m.zero, m.edges, m.planes, m.joined, m.span)
-    stripes(own, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
+    stripe_matrix = Matrix(signs, m.scale[rows], mean, m.zero, m.edges, m.planes, m.joined, m.span)
+    stripes(stripe_matrix, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
 
 
 @compiled
@@ -172,10 +172,10 @@ def parallel(
     y: np.ndarray,
 ) -> None:
     """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `signs.Matrix` and `tables.make`."""
-    made = tables.make(x, column, edges, span, digits, abreast)
+    table_set = tables.make(x, column, edges, span, digits, abreast)
     # numba cannot carry a named tuple into a parallel loop
-    table, first, start, unit, sums, norm, each = made[:7]
+    table, first, start, unit, sums, norm, tables_per_input = table_set[:7]
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
-        t = Tables(table, first, start, unit, sums, norm, each, digits, abreast)
+        t = Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
         m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
         stripe(stream, width, vectors, words, length, m, t, number, y)

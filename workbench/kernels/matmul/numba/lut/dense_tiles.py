@@ -54,10 +54,10 @@ def expand_stripe(
         group = begin // span
         for row in range(STRIPE):
             out[row, STEP * begin : STEP * end] = offset[group, row]
-            place = abreast * row if abreast > 1 else 2 * (row % 32) + row // 32
+            position = abreast * row if abreast > 1 else 2 * (row % 32) + row // 32
             for plane in range(planes):
                 weight = size[group, plane, row]
-                at = STRIPE * (begin * planes + plane * (end - begin)) + place
+                at = STRIPE * (begin * planes + plane * (end - begin)) + position
                 for step in range(end - begin):
                     pattern = SIGNS[signs[at + STRIPE * (step - step % abreast) + step % abreast]]
                     to = STEP * (begin + step)

@@ -42,17 +42,17 @@ def exact(
     for plane in range(planes):
         low, low_odd = add_words(low, low), add_words(low_odd, low_odd)
         high, high_odd = add_words(high, high), add_words(high_odd, high_odd)
-        here, to = at + plane * plane_bytes, table_at
+        offset, to = at + plane * plane_bytes, table_at
         for _ in range(steps):
-            prefetch(signs, here + AHEAD)
-            byte = load(signs, here)
+            prefetch(signs, offset + AHEAD)
+            byte = load(signs, offset)
             first, second = low_nibbles(byte), high_nibbles(byte)
-            found = add_bytes(look_up(broadcast(table, to), first), look_up(broadcast(table, to + 16), second))
-            low, low_odd = add_words(low, found), add_words(low_odd, odd_bytes(found))
-            found, other = look_up(broadcast(table, to + 32), first), look_up(broadcast(table, to + 48), second)
-            high, high_odd = add_words(high, found), add_words(high_odd, odd_bytes(found))
+            sums = add_bytes(look_up(broadcast(table, to), first), look_up(broadcast(table, to + 16), second))
+            low, low_odd = add_words(low, sums), add_words(low_odd, odd_bytes(sums))
+            sums, other = look_up(broadcast(table, to + 32), first), look_up(broadcast(table, to + 48), second)
+            high, high_odd = add_words(high, sums), add_words(high_odd, odd_bytes(sums))
             high, high_odd = add_words(high, other), add_words(high_odd, odd_bytes(other))
-            here, to = here + STEP, to + 2 * TABLES
+            offset, to = offset + STEP, to + 2 * TABLES
     digit = fill(np.float32(128))
     even = multiply_add(digit, words_to_floats(without_odd(high, high_odd)), words_to_floats(without_odd(low, low_odd)))
     return even, multiply_add(digit, words_to_floats(high_odd), words_to_floats(low_odd))
@@ -66,14 +66,14 @@ def fast(
     low, low_odd = no_bytes(), no_bytes()
     for plane in range(planes):
         low, low_odd = add_words(low, low), add_words(low_odd, low_odd)
-        here, to = at + plane * plane_bytes, table_at
+        offset, to = at + plane * plane_bytes, table_at
         for _ in range(steps):
-            prefetch(signs, here + AHEAD)
-            byte = load(signs, here)
+            prefetch(signs, offset + AHEAD)
+            byte = load(signs, offset)
             first, second = low_nibbles(byte), high_nibbles(byte)
-            found = add_bytes(look_up(broadcast(table, to), first), look_up(broadcast(table, to + 16), second))
-            low, low_odd = add_words(low, found), add_words(low_odd, odd_bytes(found))
-            here, to = here + STEP, to + TABLES
+            sums = add_bytes(look_up(broadcast(table, to), first), look_up(broadcast(table, to + 16), second))
+            low, low_odd = add_words(low, sums), add_words(low_odd, odd_bytes(sums))
+            offset, to = offset + STEP, to + TABLES
     return words_to_floats(without_odd(low, low_odd)), words_to_floats(low_odd)
 
 

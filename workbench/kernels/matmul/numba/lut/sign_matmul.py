@@ -130,36 +130,36 @@ def add_planes(
 ) -> None:
     """Add what planes give to `total [inputs · 64]`; `sums` is room for those of inputs that are looked up together."""
     inputs, most = len(total) // STRIPE, len(sums) // STRIPE
-    own, i = min(p.which, s.each - 1), 0  # which of its tables an input has for these planes
-    each = 2 * OFFSET[s.digits]  # of a step
+    table_number, i = min(p.which, s.each - 1), 0  # which of its tables an input has for these planes
+    step_offset = 2 * OFFSET[s.digits]  # of a step
     while i < inputs:
         together = most if i + most <= inputs else 1
-        sum_up(signs, p, p.begin, p.end, table, s, i * s.each + own, together, sums)
+        sum_up(signs, p, p.begin, p.end, table, s, i * s.each + table_number, together, sums)
         for k in range(together):
-            source = (i + k) * s.each + own
+            source = (i + k) * s.each + table_number
             run = first[source, p.chunk]
-            add_rows(p, scale, sums, STRIPE * k, each * (p.end - p.begin), unit[source, run], total, STRIPE * (i + k))
+            add_rows(p, scale, sums, STRIPE * k, step_offset * (p.end - p.begin), unit[source, run], total, STRIPE * (i + k))
         i += together
     for i in range(inputs):
-        source = i * s.each + own
+        source = i * s.each + table_number
         for run in range(first[source, p.chunk] + 1, first[source, p.chunk + 1]):
             sum_up(signs, p, start[source, run], start[source, run] + s.abreast, table, s, source, 1, sums)
-            add_rows(p, scale, sums, 0, each * s.abreast, unit[source, run], total, STRIPE * i)
+            add_rows(p, scale, sums, 0, step_offset * s.abreast, unit[source, run], total, STRIPE * i)
 
 
 @compiled
 def add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to: int) -> None:
     """Add what a group's inputs, whose sum is `amount`, give by the mean of each row, or by the middle of codes less `zero`."""
     mean, zero, scale = m.mean, m.zero, m.scale
-    each = fill(amount)
+    offset = fill(amount)
     for half in range(0, STRIPE, HALF):
         at, value = STRIPE * group + half, load_floats(total, to + half)
         if len(mean) > 0:
-            value = multiply_add(each, load_halves(mean, at), value)
+            value = multiply_add(offset, load_halves(mean, at), value)
         if len(zero) > 0:
             middle = fill(np.float32(0.5) * np.float32((1 << m.planes) - 1))
             centre = multiply_add(fill(np.float32(-1)), load_small(zero, at), middle)
-            value = multiply_add(each, multiply(load_halves(scale, at), centre), value)
+            value = multiply_add(offset, multiply(load_halves(scale, at), centre), value)
         store_floats(total, to + half, value)
 
 
@@ -170,8 +170,8 @@ def put(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None
     for i in range(len(y)):
         if STRIPE * (number + 1) <= rows:
             for half in range(0, STRIPE, HALF):
-                own = multiply(fill(norm[i]), load_floats(total, STRIPE * i + half))
-                store_floats(y, i * apart + STRIPE * number + half, own)
+                scaled = multiply(fill(norm[i]), load_floats(total, STRIPE * i + half))
+                store_floats(y, i * apart + STRIPE * number + half, scaled)
         else:
             for row in range(rows - STRIPE * number):
                 y[i, STRIPE * number + row] = norm[i] * total[STRIPE * i + row]
@@ -255,13 +255,17 @@ def parallel(
 ) -> None:
     """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `Matrix` and `tables.Tables`."""
     # numba cannot carry a named tuple into a parallel loop
-    table, first, start, unit, sums, norm, each = tables.room(len(x), column, edges, span, digits, abreast)[:7]
+    table, first, start, unit, sums, norm, tables_per_input = tables.room(len(x), column, edges, span, digits, abreast)[:7]
     if len(x) == 1:  # starting threads takes as long
-        tables.fill(x[0], 0, column, edges, span, Tables(table, first, start, unit, sums, norm, each, digits, abreast))
+        tables.fill(
+            x[0], 0, column, edges, span, Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
+        )
     else:
         for i in prange(len(x)):
-            tables.fill(x[i], i, column, edges, span, Tables(table, first, start, unit, sums, norm, each, digits, abreast))
+            tables.fill(
+                x[i], i, column, edges, span, Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
+            )
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
         m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
-        t = Tables(table, first, start, unit, sums, norm, each, digits, abreast)
+        t = Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
         stripes(m, t, number, number + 1, y)

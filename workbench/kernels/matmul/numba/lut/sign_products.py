@@ -44,8 +44,8 @@ class Signs:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
-        given = x.numpy()  # asking a tensor for its length takes as long as a thousand weights
-        y = self.tiled(x) if len(given) >= self.many_inputs else self.looked_up(given)
+        inputs = x.numpy()  # asking a tensor for its length takes as long as a thousand weights
+        y = self.tiled(x) if len(inputs) >= self.many_inputs else self.looked_up(inputs)
         return y if self.factor == 1 else y.mul_(self.factor)
 
     def looked_up(self, x: np.ndarray) -> Tensor:
@@ -78,9 +78,9 @@ class Signs:
         """Rows decoded to float32, a tile at a time."""
         s = self.stripes
         y = torch.empty(len(x), s.rows)
-        count, each = -(-s.rows // STRIPE), max(1, TILE // (STRIPE * s.cols))
-        for first in range(0, count, each):
-            last = min(first + each, count)
+        count, stripes_at_once = -(-s.rows // STRIPE), max(1, TILE // (STRIPE * s.cols))
+        for first in range(0, count, stripes_at_once):
+            last = min(first + stripes_at_once, count)
             together = worth_threads(STRIPE * (last - first) * s.cols)
             with threads() if together else nullcontext():
                 weight = dense_tiles.tile(
@@ -122,10 +122,17 @@ class Codewords(Signs):
     def part(self, first: int, last: int) -> Stripes:
         """Some of the stripes, with the signs that their indices stand for."""
         i, steps = self.indices, int(self.stripes.edges[-1])
-        each = i.vectors * 8 * i.width
+        stripe_bytes = i.vectors * 8 * i.width
         decoded = np.empty((last - first, steps * STRIPE), np.uint8)
         for number in range(first, last):
             codeword_matmul.decode(
-                i.stream, number * each, i.width, i.vectors, i.words, i.length, self.stripes.abreast, decoded[number - first]
+                i.stream,
+                number * stripe_bytes,
+                i.width,
+                i.vectors,
+                i.words,
+                i.length,
+                self.stripes.abreast,
+                decoded[number - first],
             )
         return replace(self.stripes.part(first, last), signs=decoded.reshape(-1))

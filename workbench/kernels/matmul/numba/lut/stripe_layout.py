@@ -70,8 +70,8 @@ class Stripes:
         count = -(-self.rows // STRIPE)
 
         def cut(values: np.ndarray) -> np.ndarray:
-            each = len(values) // count
-            return values[first * each : last * each]
+            part_length = len(values) // count
+            return values[first * part_length : last * part_length]
 
         parts: dict[str, Any] = {name: cut(getattr(self, name)) for name in ("signs", "scale", "mean", "zero")}
         return replace(self, rows=STRIPE * (last - first), **parts)
@@ -159,11 +159,11 @@ def indices_of(packed: Packed) -> Indices:
         fields.append(np.bitwise_or.reduce(parts << (bits * np.arange(parts.shape[2], dtype=np.uint8))[:, None], axis=2))
         have += bits
     stream = np.concatenate(fields, -1)
-    place = room(stream.size)
-    place[:] = stream.reshape(-1)
+    buffer = room(stream.size)
+    buffer[:] = stream.reshape(-1)
     number = (words.to(torch.int64) << torch.arange(length)).sum(1).numpy().astype(np.uint16)
     every = np.pad(number, (0, (1 << width) - len(number)))  # so that no index leads out of it
-    return Indices(place, every, width, full.shape[1], length)
+    return Indices(buffer, every, width, full.shape[1], length)
 
 
 def vectors(packed: Packed) -> tuple[Tensor, Tensor]:
@@ -177,8 +177,8 @@ def vectors(packed: Packed) -> tuple[Tensor, Tensor]:
 def magnitudes(packed: Packed) -> dict[str, Any]:
     """Scales, means and column scales of a format with one sign a weight as those of one plane."""
     column = packed.tensors.get("column_scale")
-    own = None if column is None else column[None]
-    return {"scale": packed.tensors["scale"][None], "mean": packed.tensors.get("mean"), "column": own}
+    magnitude = None if column is None else column[None]
+    return {"scale": packed.tensors["scale"][None], "mean": packed.tensors.get("mean"), "column": magnitude}
 
 
 def striped(
@@ -251,8 +251,8 @@ def sign_stream(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarra
         stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE // 2).swapaxes(3, 4)
     stream = room(stripes.size).reshape(len(stripes), -1)
     for begin, end in itertools.pairwise(edges):
-        place = slice(begin * planes * STRIPE, end * planes * STRIPE)
-        stream[:, place] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
+        target = slice(begin * planes * STRIPE, end * planes * STRIPE)
+        stream[:, target] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
     return stream.reshape(-1)
 
 

@@ -36,7 +36,7 @@ def every(b: Any, vector: Any, first: int, apart: int) -> Any:
 def of_quarters(b: Any, x: Any) -> Any:
     """Σ|x| of every 4 inputs."""
     size = b.call(declared(b, f"llvm.fabs.v{x.type.count}f32", x.type, [x.type]), [x])
-    first, second, third, fourth = (every(b, size, place, 4) for place in range(4))
+    first, second, third, fourth = (every(b, size, quarter, 4) for quarter in range(4))
     return b.fadd(b.fadd(first, second), b.fadd(third, fourth))
 
 
@@ -45,21 +45,21 @@ def emit_largest(b: Any, data: Any, at: Any, steps: int, digits: int) -> Any:
     size = of_quarters(b, fetch(b, data, at, ir.VectorType(FLOAT, STEP * steps)))
     if digits == 1:
         size = b.fadd(every(b, size, 0, 2), every(b, size, 1, 2))
-    found = b.extract_element(size, I32(0))
-    for place in range(1, size.type.count):
-        other = b.extract_element(size, I32(place))
-        found = b.select(b.fcmp_ordered(">", other, found), other, found)
-    return found
+    largest = b.extract_element(size, I32(0))
+    for lane in range(1, size.type.count):
+        other = b.extract_element(size, I32(lane))
+        largest = b.select(b.fcmp_ordered(">", other, largest), other, largest)
+    return largest
 
 
-def signed(b: Any, x: Any, place: int) -> Any:
+def signed(b: Any, x: Any, pattern: int) -> Any:
     """Inputs `place` and `place + 1` of each quarter under 4 patterns: bit 0 is set where the first is added, bit 1 where the
     second is."""
     count = x.type.count
     total = splat(x.type, 0.0)
     for bit in range(2):
         sign = ir.Constant(x.type, [1.0 if lane >> bit & 1 else -1.0 for lane in range(count)])
-        same = picked(b, x, [lane // 4 * 4 + place + bit for lane in range(count)])
+        same = picked(b, x, [lane // 4 * 4 + pattern + bit for lane in range(count)])
         total = b.call(declared(b, f"llvm.fmuladd.v{count}f32", x.type, [x.type] * 3), [same, sign, total])
     return total
 
@@ -90,8 +90,8 @@ def digit(b: Any, pairs: Sequence[Any], number: int, mask: int) -> Any:
         for table in range(2)
         for entry in range(ENTRIES.count)
     ]
-    found = b.shuffle_vector(moved[0], moved[-1], ir.Constant(ir.VectorType(I32, len(places)), places))
-    return found if mask == 255 else b.and_(found, splat(found.type, mask))
+    shuffled = b.shuffle_vector(moved[0], moved[-1], ir.Constant(ir.VectorType(I32, len(places)), places))
+    return shuffled if mask == 255 else b.and_(shuffled, splat(shuffled.type, mask))
 
 
 def emit_tables(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any, steps: int, digits: int) -> None:
@@ -106,9 +106,9 @@ def emit_tables(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any, s
     for number in range(digits):
         mask = 127 if digits == 2 and number == 0 else 255
         for first in range(0, len(pairs), 2):
-            found = digit(b, pairs[first : first + 2], number, mask)
-            place = b.add(to, I64(ENTRIES.count * (number * len(ordered) + 2 * first)))
-            b.store(found, address(b, table, place, found.type), align=1)
+            digit_bytes = digit(b, pairs[first : first + 2], number, mask)
+            target = b.add(to, I64(ENTRIES.count * (number * len(ordered) + 2 * first)))
+            b.store(digit_bytes, address(b, table, target, digit_bytes.type), align=1)
 
 
 def sized(steps: int, digits: int) -> Any:

@@ -66,8 +66,8 @@ def aligned(size: int) -> np.ndarray:
 @compiled
 def room(inputs: int, column: np.ndarray, edges: np.ndarray, span: int, digits: int, abreast: int) -> Tables:
     """Space for the tables of so many inputs; see `fill`."""
-    steps, each = edges[-1], max(1, len(column))
-    sources, runs = inputs * each, edges[-1] // abreast + len(edges)
+    steps, tables_per_input = edges[-1], max(1, len(column))
+    sources, runs = inputs * tables_per_input, edges[-1] // abreast + len(edges)
     return Tables(
         aligned(sources * steps * TWO * digits),
         np.empty((sources, len(edges)), np.int32),
@@ -75,7 +75,7 @@ def room(inputs: int, column: np.ndarray, edges: np.ndarray, span: int, digits: 
         np.empty((sources, runs), np.float32),
         np.empty((inputs, (steps + span - 1) // span), np.float32),
         np.empty(inputs, np.float32),
-        each,
+        tables_per_input,
         digits,
         abreast,
     )
@@ -110,10 +110,10 @@ def fill(x: np.ndarray, i: int, column: np.ndarray, edges: np.ndarray, span: int
 @compiled(fastmath={"reassoc", "nsz"})
 def total(x: np.ndarray) -> np.float32:
     """Σx, in any order."""
-    found = np.float32(0)
+    accumulated = np.float32(0)
     for i in range(len(x)):
-        found += x[i]
-    return found
+        accumulated += x[i]
+    return accumulated
 
 
 @compiled
@@ -135,10 +135,10 @@ def normalised(x: np.ndarray, out: np.ndarray) -> np.float32:
 @compiled(fastmath={"reassoc", "nsz"})
 def energy(x: np.ndarray) -> np.float32:
     """Σx², in any order."""
-    found = np.float32(0)
+    accumulated = np.float32(0)
     for i in range(len(x)):
-        found += x[i] * x[i]
-    return found
+        accumulated += x[i] * x[i]
+    return accumulated
 
 
 @compiled
@@ -165,11 +165,11 @@ def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
         common = largest * coarsest + SMALLEST
         first[chunk], start[runs], unit[runs] = runs, edges[chunk], common
         for block in range(edges[chunk], edges[chunk + 1], abreast):
-            own = common
+            scale_unit = common
             if size[block] > most:
-                own, runs = size[block] * coarsest + SMALLEST, runs + 1
-                start[runs], unit[runs] = block, own - common
-            table_entries.write(x, STEP * block, 1 / own, abreast, digits, table, to)
+                scale_unit, runs = size[block] * coarsest + SMALLEST, runs + 1
+                start[runs], unit[runs] = block, scale_unit - common
+            table_entries.write(x, STEP * block, 1 / scale_unit, abreast, digits, table, to)
             to += TWO * digits * abreast
         runs += 1
     first[len(edges) - 1] = runs

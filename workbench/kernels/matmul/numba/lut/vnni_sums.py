@@ -41,13 +41,13 @@ def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any,
         halves.append([b.or_(half, TABLE) for half in both])
     for i in range(sums.type.count // PARTS):
         for digit in range(digits):
-            place = b.add(b.add(to, b.mul(apart, I64(i))), I64(2 * VECTOR * digit))
-            tables = fetch(b, table, place, BYTES), fetch(b, table, b.add(place, I64(VECTOR)), BYTES)
+            address = b.add(b.add(to, b.mul(apart, I64(i))), I64(2 * VECTOR * digit))
+            tables = fetch(b, table, address, BYTES), fetch(b, table, b.add(address, I64(VECTOR)), BYTES)
             for part in range(PARTS):
-                found = [b.call(look_up, pair) for pair in zip(tables, halves[part], strict=True)]
+                looked_up = [b.call(look_up, pair) for pair in zip(tables, halves[part], strict=True)]
                 number, count = PARTS * i + part, b.bitcast(splat(BYTES, COUNTS[digit]), SUMS)
                 total = b.extract_value(sums, number)
-                for bytes_ in found if digit else [b.add(*found)]:
+                for bytes_ in looked_up if digit else [b.add(*looked_up)]:
                     total = b.call(dot, [total, b.bitcast(bytes_, SUMS), count])
                 sums = b.insert_value(sums, total, number)
     return sums
@@ -109,18 +109,18 @@ def one(
     sums: np.ndarray,
 ) -> None:
     """Write the sums of a stripe over some steps of planes, each of which counts half the one before, to `sums [64]`."""
-    found = none_of_one()
+    collected = none_of_one()
     for plane in range(planes):
-        found = twice_one(found)
-        here, tables = at + plane * plane_bytes, to
+        collected = twice_one(collected)
+        offset, tables = at + plane * plane_bytes, to
         for _ in range(steps // WORD):
-            ask(signs, here)
+            ask(signs, offset)
             if digits == 1:
-                found = fast_of_one(found, signs, here, table, tables)
+                collected = fast_of_one(collected, signs, offset, table, tables)
             else:
-                found = exact_of_one(found, signs, here, table, tables)
-            here, tables = here + STRIPE, tables + 2 * VECTOR * digits
-    write_sums(sums, found)
+                collected = exact_of_one(collected, signs, offset, table, tables)
+            offset, tables = offset + STRIPE, tables + 2 * VECTOR * digits
+    write_sums(sums, collected)
 
 
 @compiled
@@ -137,15 +137,15 @@ def four(
     sums: np.ndarray,
 ) -> None:
     """The same for four inputs, whose tables are `apart` bytes apart, to `sums [4 · 64]`."""
-    found = none_of_four()
+    collected = none_of_four()
     for plane in range(planes):
-        found = twice_four(found)
-        here, tables = at + plane * plane_bytes, to
+        collected = twice_four(collected)
+        offset, tables = at + plane * plane_bytes, to
         for _ in range(steps // WORD):
-            ask(signs, here)
+            ask(signs, offset)
             if digits == 1:
-                found = fast_of_four(found, signs, here, table, tables, apart)
+                collected = fast_of_four(collected, signs, offset, table, tables, apart)
             else:
-                found = exact_of_four(found, signs, here, table, tables, apart)
-            here, tables = here + STRIPE, tables + 2 * VECTOR * digits
-    write_sums(sums, found)
+                collected = exact_of_four(collected, signs, offset, table, tables, apart)
+            offset, tables = offset + STRIPE, tables + 2 * VECTOR * digits
+    write_sums(sums, collected)
