@@ -39,10 +39,10 @@ class JsonValue:
     value: Any
     document: str
     error: type[WorkbenchError] = WorkbenchError
-    place: str = ""
+    location: str = ""
 
     def __str__(self) -> str:
-        return f"{self.document}: {self.place}" if self.place else self.document
+        return f"{self.document}: {self.location}" if self.location else self.document
 
     def wrong(self, allowed: str) -> WorkbenchError:
         """The error that says what stands here and what is allowed."""
@@ -52,8 +52,8 @@ class JsonValue:
     def find(self, name: str) -> "JsonValue | None":
         """A field of this object, or None where it has none of this name."""
         fields = self.as_object()
-        location = f"{self.place}.{name}" if self.place else name
-        return replace(self, value=fields[name], place=location) if name in fields else None
+        location = f"{self.location}.{name}" if self.location else name
+        return replace(self, value=fields[name], location=location) if name in fields else None
 
     def get(self, name: str, advice: str = "") -> "JsonValue":
         """A field of this object that must be there; `advice` ends the sentence that says it is not."""
@@ -72,13 +72,13 @@ class JsonValue:
         version = self.find("version")
         if version is None or type(version.value) is not int or version.value not in versions:
             number = "without a version" if version is None else f"version {brief(version.value)}"
-            start, reads = f"{self}: " if self.place else "", " and ".join(map(str, versions))
+            start, reads = f"{self}: " if self.location else "", " and ".join(map(str, versions))
             raise self.error(f"{start}{what} {number} is not known here; this workbench reads version {reads}.")
 
     def items(self) -> list[tuple[str, "JsonValue"]]:
         """The fields of this object by their names."""
-        start = f"{self.place}." if self.place else ""
-        return [(name, replace(self, value=value, place=start + name)) for name, value in self.as_object().items()]
+        start = f"{self.location}." if self.location else ""
+        return [(name, replace(self, value=value, location=start + name)) for name, value in self.as_object().items()]
 
     def values(self) -> list["JsonValue"]:
         """The values of this object's fields."""
@@ -86,7 +86,7 @@ class JsonValue:
 
     def elements(self) -> list["JsonValue"]:
         """The elements of this list."""
-        return [replace(self, value=value, place=f"{self.place}[{index}]") for index, value in enumerate(self.as_list())]
+        return [replace(self, value=value, location=f"{self.location}[{index}]") for index, value in enumerate(self.as_list())]
 
     def as_object(self) -> Mapping[str, Any]:
         """The value as an object."""
@@ -189,7 +189,7 @@ def parse(
     text = decode(content, document, error, limit=limit)
     check_depth(text, document, error)
 
-    def whole(digits: str) -> int:
+    def parse_int(digits: str) -> int:
         check_digits(digits, document, error)
         return int(digits)
 
@@ -214,7 +214,7 @@ def parse(
         return named
 
     try:
-        value = json.loads(text, object_pairs_hook=fields, parse_int=whole, parse_float=number, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=fields, parse_int=parse_int, parse_float=number, parse_constant=constant)
     except json.JSONDecodeError as problem:
         raise error(f"{document} is not JSON: {problem}.") from None
     if SURROGATE.search(text):

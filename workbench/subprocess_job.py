@@ -50,7 +50,7 @@ def steps(module: str, options: Given) -> Generator[dict[str, Any] | None, None,
         try:
             with suppress(BrokenPipeError):  # it has ended already, which is heard below
                 print(json.dumps(options), file=process.stdin, flush=True)
-            yield from heard(lines)
+            yield from read_steps(lines)
         except EOFError:
             message = f"the process of {module} has ended early (exit code {process.wait()}); what it has finished is kept."
             raise WorkbenchError(message) from None
@@ -76,7 +76,7 @@ def read(stream: TextIO, lines: "queue.Queue[str]") -> None:
     lines.put("")
 
 
-def heard(lines: "queue.Queue[str]") -> Generator[dict[str, Any] | None, None, None]:
+def read_steps(lines: "queue.Queue[str]") -> Generator[dict[str, Any] | None, None, None]:
     """Steps as they come, the last of which is empty; EOFError where none is."""
     step: dict[str, Any] | None = None
     while step != {}:

@@ -193,7 +193,7 @@ def test_nearest_codes_are_never_worse_and_those_of_its_own_values_are_the_same(
 @of(Coder)
 def test_sweeps_never_raise_the_error(part: Coder) -> None:
     w = gaussian(16, 240)[:, : part.span(240)]
-    mask = gaussian(16, w.shape[1], seed=5) > -1 if not part.whole else torch.ones_like(w, dtype=torch.bool)
+    mask = gaussian(16, w.shape[1], seed=5) > -1 if not part.full_mask_only else torch.ones_like(w, dtype=torch.bool)
     fit = part.fit(w, mask, part.prepare([w]), None)
     assert list(fit.sweeps) == sorted(fit.sweeps, reverse=True)
     assert len(fit.path) == len(fit.sweeps)
@@ -221,7 +221,7 @@ def test_stored_form_decodes_to_the_values_that_were_coded(part: Coder) -> None:
 def test_a_masked_coder_stores_only_its_own_weights(part: Coder) -> None:
     split = registry.make("split", "top-elements", share=0.25)
     recipe = compose(registry.make("coder", "uniform", bits=2), part, split=split)
-    if part.whole:
+    if part.full_mask_only:
         with pytest.raises(RecipeError, match=f"coder '{part.name}' codes whole vectors; use it with split 'whole'"):
             quantize(recipe, gaussian(16, 160))
         return

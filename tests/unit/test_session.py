@@ -93,7 +93,7 @@ def test_a_result_is_found_again_and_never_shown_for_anything_else(session: Sess
 
 def test_the_whole_models_results_belong_to_its_recipe(session: Session) -> None:
     whole = Job(session.quantize_model_steps).run_here().result()
-    assert session.whole is whole
+    assert session.quantized_model is whole
     assert set(whole.layers) == set(session.model.layer_names)
     session.select(DOWN)
     assert session.result is whole.layers[DOWN]
@@ -104,7 +104,7 @@ def test_the_whole_models_results_belong_to_its_recipe(session: Session) -> None
 def test_what_a_run_changed_beside_its_layers_is_used_with_them(session: Session) -> None:
     whole = Job(session.quantize_model_steps).run_here().result()
     norm = "model.norm.weight"
-    session.whole = replace(whole, changed_tensors={norm: torch.zeros(64)})
+    session.quantized_model = replace(whole, changed_tensors={norm: torch.zeros(64)})
     assert not session.packed_model().module.get_parameter(norm).any()
     session.results.clear()
     quantize(session)
@@ -117,7 +117,7 @@ def test_a_layer_alone_brings_what_its_run_changed_before_it(session: Session) -
     gains = "model.layers.1.post_attention_layernorm.weight"
     session.select(name := "model.layers.1.mlp.up_proj")
     plain = session.effect(whole.layers[name]).kl
-    session.whole = replace(whole, changed_tensors={gains: 0.5 * session.model.tensor(gains)})
+    session.quantized_model = replace(whole, changed_tensors={gains: 0.5 * session.model.tensor(gains)})
     changed = session.effect(whole.layers[name])
     assert changed.kl != pytest.approx(plain, rel=1e-3)
     expected = session.shared.replay().divergence({name: 0.5 * whole.layers[name].weight()})
@@ -138,7 +138,7 @@ def test_what_is_quantized_is_the_whole_run_until_a_layer_is_done_anew(session: 
     assert mixed.layers[session.layer] is alone
     assert mixed.plan.recipe_for(session.layer) == FINER
     assert len(mixed.layers) == len(whole.layers)
-    session.whole = replace(whole, fused={"seed": 1})
+    session.quantized_model = replace(whole, fused={"seed": 1})
     session.results.clear()
     alone = quantize(session)
     assert (dict(session.quantized().layers), session.quantized().fused) == ({session.layer: alone}, {})
@@ -155,7 +155,7 @@ def test_a_layer_alone_does_not_join_a_run_that_changed_more_than_layers(
     session: Session, changes: dict[str, Any], words: str
 ) -> None:
     whole = Job(session.quantize_model_steps).run_here().result()
-    session.whole = whole = replace(whole, **changes)
+    session.quantized_model = whole = replace(whole, **changes)
     assert session.quantized() is whole
     session.adopt(replace(whole.layers[session.layer], edits=("merged codes 1 and 2",)))
     assert session.quantized().layers[session.layer].edits, "what was made of a layer of the run by hand still fits"
@@ -186,7 +186,7 @@ def test_a_cancelled_job_leaves_no_result(session: Session) -> None:
     job = Job(session.quantize_model_steps)
     job.on_change(lambda job: job.cancel())
     job.run_here()
-    assert (session.whole, session.results) == (None, {})
+    assert (session.quantized_model, session.results) == (None, {})
 
 
 def test_who_leaves_while_the_text_is_read_leaves_at_once_and_the_others_still_get_it(
@@ -259,7 +259,7 @@ def test_a_model_from_elsewhere_becomes_the_latest_result(session: Session) -> N
     own = quantize(session)
     whole = wb.quantize_model(session.model, session.recipe, text=wb.text("calibration"), tokens=64)
     session.take(whole)
-    assert session.whole is whole
+    assert session.quantized_model is whole
     assert session.result is whole.layers[QUERY]
     assert own in session.results_of(QUERY), "what was made here is still there"
     session.use(wb.recipe("rtn", bits=3, group=32))

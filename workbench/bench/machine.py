@@ -27,6 +27,6 @@ class Machine:
     call: float
     limits: tuple[Limits, ...]
 
-    def of(self, threads: int) -> Limits:
+    def limits_at(self, threads: int) -> Limits:
         """The limits of so many threads."""
         return next(limits for limits in self.limits if limits.threads == threads)

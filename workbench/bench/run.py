@@ -163,13 +163,13 @@ def bench_steps(
 class Times(NamedTuple):
     """Seconds of a product, turn by turn, and those of the baseline in the same turns."""
 
-    own: list[float]
+    durations: list[float]
     baseline: list[float]
 
 
 def measured(name: str, state: str, threads: int, batch: int, times: Times, size: int, weights: int, distance: float) -> Measured:
     """What the times of one contestant come to."""
-    low, median, high = statistics.quantiles(times.own, n=4)
+    low, median, high = statistics.quantiles(times.durations, n=4)
     return Measured(
         format=name,
         state=state,

@@ -25,8 +25,8 @@ def check_block_count(config: "PretrainedConfig", checkpoint: Checkpoint) -> Non
     if configured is None or configured <= present or config.get_text_config().model_type in COUNTS_OTHERWISE:
         return
     raise ModelError(
-        f"{checkpoint.folder / 'config.json'} asks for {configured} blocks (num_hidden_layers), but the weights beside it hold "
-        f"{present}; the two do not belong together, or the download is incomplete."
+        f"{checkpoint.folder / 'config.json'} asks for {configured} blocks (num_hidden_layers), but the weights beside it "
+        f"hold {present}; the two do not belong together, or the download is incomplete."
     )
 
 
@@ -42,8 +42,8 @@ def warn_of_unused_blocks(config: "PretrainedConfig", module: nn.Module, checkpo
     unused -= {index for index in unused if any(re.search(pattern, f"{stack}.{index}.") for pattern in patterns)}
     if unused and len(built) == configured:
         warnings.warn(
-            f"{checkpoint.folder / 'config.json'} asks for {configured} blocks (num_hidden_layers), but the weights beside it hold "
-            f"{len(present)}; the last {len(unused)} are left out.",
+            f"{checkpoint.folder / 'config.json'} asks for {configured} blocks (num_hidden_layers), but the weights beside it "
+            f"hold {len(present)}; the last {len(unused)} are left out.",
             UserWarning,
             stacklevel=3,
         )

@@ -107,15 +107,15 @@ class BlockRow:
         """Block `index` with its weights read from the checkpoint, float32; they are let go on leaving."""
         try:
             for name in self.layers[index]:
-                self.put(name, self.model.weight(name))
+                self.set_weight(name, self.model.weight(name))
             yield self._module.get_submodule(self.names[index])
         finally:
             for name in self.layers[index]:
-                self.put(name, torch.empty(self.model.layer(name).rows, self.model.layer(name).cols, device="meta"))
+                self.set_weight(name, torch.empty(self.model.layer(name).rows, self.model.layer(name).cols, device="meta"))
             if self.model.streams:
                 release_memory()
 
-    def put(self, name: str, weight: Tensor) -> None:
+    def set_weight(self, name: str, weight: Tensor) -> None:
         """Give layer `name` the weight `[rows, cols]`."""
         oriented = self.model.layer(name).orient(weight.to(torch.float32))
         self._module.get_submodule(name).weight = nn.Parameter(oriented, requires_grad=False)

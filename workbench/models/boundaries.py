@@ -39,14 +39,14 @@ class Boundaries:
         self._lm = model.language_model()
         self._keep = spill if model.streams else Tensor.clone
         self._repeats = self._hands_on_more = False
-        self._kept = [self._run(ids) for ids in self.windows]
+        self._window_states = [self._run(ids) for ids in self.windows]
         if model.replays is None:
             model.replays = self._agrees()
 
     @property
     def bytes(self) -> int:
         """Memory of the kept states: (blocks + 1) × tokens × width × 4."""
-        return sum(hidden_states(state).nbytes for window_states in self._kept for state in window_states)
+        return sum(hidden_states(state).nbytes for window_states in self._window_states for state in window_states)
 
     def first_block(self, names: Iterable[str]) -> int:
         """Index of the earliest block with one of these layers or parameters, the number of blocks where there are none; what
@@ -59,7 +59,7 @@ class Boundaries:
         layer_name = name if name in self._names else self.model.layer(name).name
         return next((index for index, block in enumerate(self.blocks) if layer_name.startswith(f"{block}.")), 0)
 
-    def place(self, name: str) -> tuple[int | None, str]:
+    def locate(self, name: str) -> tuple[int | None, str]:
         """The block of a layer or parameter and its name inside: a layer's matrix, or the owner and the parameter's own name.
 
         None is the block of a layer outside of the blocks.
@@ -133,7 +133,7 @@ class Boundaries:
 
     def states(self, index: int) -> Tensor:
         """Hidden states `[tokens, width]` before block `index` (one past the last: after it), window after window."""
-        return torch.cat([hidden_states(window_states[index]).flatten(0, 1) for window_states in self._kept])
+        return torch.cat([hidden_states(window_states[index]).flatten(0, 1) for window_states in self._window_states])
 
     def _run(self, ids: Tensor) -> list[Any]:
         """What the first block gets and each block puts out, kept before the next one sees it."""
@@ -162,7 +162,7 @@ class Boundaries:
     def _standing_in(self, window: int, start: int) -> Iterator[None]:
         """Blocks before `start` do not run: each hands on what it put out in the kept run."""
         blocks = [self.model.module.get_submodule(name) for name in self.blocks[:start]]
-        for block, state in zip(blocks, self._kept[window][1:], strict=False):
+        for block, state in zip(blocks, self._window_states[window][1:], strict=False):
             # a block's own forward is found on its class: the one set here is removed without a trace
             block.forward = partial(replayed, state)
         try:

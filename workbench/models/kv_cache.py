@@ -120,13 +120,13 @@ def watched(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
             for part in module.modules():
                 number = getattr(part, "layer_idx", None)
                 if type(part).__name__.endswith("Attention") and isinstance(number, int):
-                    hooks.enter_context(part.register_forward_hook(partial(told, layers[number])))
+                    hooks.enter_context(part.register_forward_hook(partial(pass_attention, layers[number])))
             yield
     finally:
         model.set_attn_implementation(before)
 
 
-def told(layer: Any, _module: nn.Module, _inputs: Any, output: Any) -> None:
+def pass_attention(layer: Any, _module: nn.Module, _inputs: Any, output: Any) -> None:
     """Pass the attention weights `[1, heads, queries, tokens]` of a layer on to its cache."""
     layer.see(output[1])
 

@@ -64,7 +64,7 @@ class CoderRun:
         for index in range(start // self.span, -(-stop // self.span)):
             self.fit(w, index)
 
-    def told(self) -> list[Sweeps]:
+    def take_new_sweeps(self) -> list[Sweeps]:
         """What has been fitted since the last time this was asked."""
         news, self.sweeps = self.sweeps, []
         return news

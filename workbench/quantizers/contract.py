@@ -162,7 +162,7 @@ class Coder(QuantizerPart):
     `whole` coders need the split "whole".
     """
 
-    whole: ClassVar[bool] = False
+    full_mask_only: ClassVar[bool] = False
 
     @property
     def nominal_bits(self) -> float | None:

@@ -225,7 +225,7 @@ def code_columns(
             for index in range(len(run.params)):
                 for share in run.fit_steps(w, index):
                     yield Snapshot("fit", int(share * cols), cols, {})
-                yield Snapshot("fit", cols if run.step == cols else 0, cols, {"sweeps": run.told()})
+                yield Snapshot("fit", cols if run.step == cols else 0, cols, {"sweeps": run.take_new_sweeps()})
     coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
     column_error, size = torch.zeros(2, cols, dtype=torch.float64)
     fresh: list[slice] = []  # columns coded since the last snapshot; a column that was coded stays as it is
@@ -249,7 +249,7 @@ def code_columns(
 
     current = w
     for current in assignment.run(w.clone(), moment, layout, quantize):
-        sweeps = [sweeps for run in runs for sweeps in run.told()]
+        sweeps = [sweeps for run in runs for sweeps in run.take_new_sweeps()]
         while fresh:
             columns = fresh.pop()
             column_error[columns] = column_energies(w, columns, current)
@@ -301,7 +301,7 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
         coders = f"{split.parts} masks but the recipe has {len(recipe.coders)} coders"
         raise RecipeError(f"split {split.name!r} makes {coders}; give one for each.")
     for coder in cast(tuple[Coder, ...], recipe.coders):
-        if coder.whole and split.parts > 1:
+        if coder.full_mask_only and split.parts > 1:
             raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")
     if moment is None and not measured:
         for part in needs_moment(recipe):

@@ -21,16 +21,16 @@ class Preview:
     `errors [2, rows]` are the energy of the error and of the weights in each of these rows, where they are a part of the layer.
     """
 
-    made: str
+    result_key: str
     result: QuantizedLayer
     rows: range
-    of: int
+    row_count: int
     errors: np.ndarray
 
     @property
     def is_whole(self) -> bool:
         """Whether it is the whole layer, and so just what quantizing it makes."""
-        return len(self.rows) == self.of
+        return len(self.rows) == self.row_count
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:

@@ -68,9 +68,9 @@ class Session:
         self.model = self.shared.model
         self.results: dict[str, QuantizedLayer] = {}
         self.traces: dict[str, Trace] = {}
-        self.whole: QuantizedModel | None = None
+        self.quantized_model: QuantizedModel | None = None
         self.pins = Pins()
-        self._taken: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
+        self._outside_calibrations: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         self._preview: Preview | None = None
         self._decoded: tuple[QuantizedLayer, Portrait] | None = None
         self.measured: dict[str, Mapping[str, float]] = {}
@@ -199,7 +199,8 @@ class Session:
     def _keys(self) -> list[str]:
         """Where results of the selected layer and the recipe on the bench are."""
         calibration_keys = [
-            self._key(self.layer, self.recipe, alone=False, calibration=calibrated_with) for calibrated_with in self._taken
+            self._key(self.layer, self.recipe, alone=False, calibration=calibrated_with)
+            for calibrated_with in self._outside_calibrations
         ]
         return [*(self._key(self.layer, self.recipe, alone=alone) for alone in (True, False)), *calibration_keys]
 
@@ -245,7 +246,7 @@ class Session:
     def preview(self) -> Preview | None:
         """The preview of the recipe on the bench on the selected layer, where there is one."""
         result_key = self._key(self.layer, self.recipe, alone=True)
-        return self._preview if self._preview is not None and self._preview.made == result_key else None
+        return self._preview if self._preview is not None and self._preview.result_key == result_key else None
 
     def quantize_model_steps(self) -> Generator[LayerProgress | Heard, None, QuantizedModel]:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
@@ -267,7 +268,7 @@ class Session:
             quantized_model = yield from watched(steps, see)
         for layer in quantized_model.layers.values():
             self._keep(recipe, layer, alone=False)
-        self.whole = quantized_model
+        self.quantized_model = quantized_model
         self.history.record(
             Kind.QUANTIZE_MODEL, start, f"quantized the whole model: {quantized_model.bits_per_weight:.2f} stored bits"
         )
@@ -299,16 +300,16 @@ class Session:
         Layers whose weights have not been read yet are read now, or stay empty where this does not `wait`.
         """
         table = self.model.layers()
-        known = self.shared.sketch if wait else self.shared.sketches.get
-        sketches = [known(name) for name in table["name"]]
+        read_sketch = self.shared.sketch if wait else self.shared.sketches.get
+        sketches = [read_sketch(name) for name in table["name"]]
         for column in ("std", "absmax", "kurtosis", "outlier_share"):
             table[column] = [float("nan") if sketch is None else getattr(sketch, column) for sketch in sketches]
         latest = self.latest()
         for column in ("bits_per_weight", "nominal_bits", "relative_error", "output_error"):
             values = [getattr(latest[name], column) if name in latest else None for name in table["name"]]
             table[column] = [float("nan") if value is None else value for value in values]
-        for column, found in self.measured.items():
-            table[column] = [found.get(name, float("nan")) for name in table["name"]]
+        for column, column_values in self.measured.items():
+            table[column] = [column_values.get(name, float("nan")) for name in table["name"]]
         return table
 
     def adopt(self, layer: QuantizedLayer) -> None:
@@ -348,11 +349,11 @@ class Session:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
         result_key = {result.name: result_key.partition("/")[0] for result_key, result in self.results.items()}
         alone = [name for name, layer in layers.items() if result_key[name] == self._key(name, layer.recipe, alone=True)]
-        return together(self.shared, layers, self.whole, alone)
+        return together(self.shared, layers, self.quantized_model, alone)
 
     def effect(self, result: QuantizedLayer, edited: QuantizedLayer | None = None) -> Divergence:
         """What a result does alone in the model, on the evaluation text; or what was made of it by hand, in its place."""
-        return effect(self.shared, result, self.whole, edited)
+        return effect(self.shared, result, self.quantized_model, edited)
 
     def packed_model(self) -> LanguageModel:
         """The model with every quantized layer packed, each as its latest result."""
@@ -377,11 +378,11 @@ class Session:
     def take(self, quantized_model: QuantizedModel) -> None:
         """Take up a model that was quantized elsewhere: its layers become the latest results, and found under their recipes."""
         calibration = dict(quantized_model.calibration)
-        if calibration not in self._taken:
-            self._taken.append(calibration)
+        if calibration not in self._outside_calibrations:
+            self._outside_calibrations.append(calibration)
         for layer in quantized_model.layers.values():
             self._keep(layer.recipe, layer, alone=False, calibration=calibration)
-        self.whole = quantized_model
+        self.quantized_model = quantized_model
 
     def code(self) -> str:
         """Python that repeats the current choice in a notebook."""

@@ -51,7 +51,7 @@ class SharedModel:
         self._hearing, self._reading, self._replaying = RLock(), RLock(), RLock()
         self._starting = Lock()
         self._hearing_job: Job[CalibrationStats] | None = None
-        self._heard = 0
+        self._tokens_read = 0
         self._streams: dict[bool, residual_stream.Stream] = {}
         self._replays: dict[str, Replay] = {}
 
@@ -94,7 +94,7 @@ class SharedModel:
             return self._stats
         hearing = self._start_hearing()
         while not hearing.wait(LOOK):
-            yield Heard(self._heard, CALIBRATION_TOKENS)
+            yield Heard(self._tokens_read, CALIBRATION_TOKENS)
         return hearing.result()
 
     def _start_hearing(self) -> Job[CalibrationStats]:
@@ -111,7 +111,7 @@ class SharedModel:
     @cached_property
     def _stats(self) -> CalibrationStats:
         def hear(tokens: int, _: int) -> None:
-            self._heard = tokens
+            self._tokens_read = tokens
 
         return calibrate(self.model, text("calibration"), tokens=CALIBRATION_TOKENS, on_progress=hear, store=Store())
 

@@ -114,8 +114,8 @@ def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more:
     }
     for key, value in more.items():
         base[key] = base[key] | value if isinstance(base.get(key), dict) else value
-    for name, place in (("xaxis", x), ("yaxis", y)):
-        base[name]["title"] = axis["title"] | {"text": place} | base[name]["title"]
+    for name, axis_title in (("xaxis", x), ("yaxis", y)):
+        base[name]["title"] = axis["title"] | {"text": axis_title} | base[name]["title"]
     return base
 
 

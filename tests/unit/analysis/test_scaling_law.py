@@ -73,8 +73,8 @@ def test_every_study_has_its_source() -> None:
     page = views.studies()
     for study in STUDIES:
         assert f"arXiv {study.arxiv}" in page
-        assert study.found
-        assert study.known
+        assert study.finding
+        assert study.checked
 
 
 def test_what_cannot_be_is_an_error() -> None:

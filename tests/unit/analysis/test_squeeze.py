@@ -39,7 +39,7 @@ def built(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> Squee
 
 
 def test_every_stop_is_a_saved_model_with_measured_figures(built: Squeeze) -> None:
-    found = built.found()
+    found = built.built_stops()
     assert [known.stop for known in found] == list(SMALL)
     for known in found:
         saved = load(built.folder(known.stop))
@@ -65,7 +65,7 @@ def test_the_first_stop_is_the_original(built: Squeeze, model: ModelHandle) -> N
 def test_a_second_visitor_and_a_restart_build_nothing(built: Squeeze, model: ModelHandle) -> None:
     again = squeeze_of(model, built.store.folder)
     assert list(again.steps()) == []
-    assert again.found() == built.found()
+    assert again.built_stops() == built.built_stops()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_other_content_is_another_stop(built: Squeeze, model: ModelHandle, other
 
 def test_other_weights_are_another_stop(built: Squeeze, tiny_models: dict[str, Path]) -> None:
     again = squeeze_of(wb.open_model(tiny_models["mistral"]), built.store.folder)
-    assert again.found() == []
+    assert again.built_stops() == []
 
 
 def test_a_cancelled_build_goes_on_where_it_stopped(model: ModelHandle, tmp_path: Path) -> None:
@@ -94,10 +94,10 @@ def test_a_cancelled_build_goes_on_where_it_stopped(model: ModelHandle, tmp_path
         if step.stop == SMALL[2]:
             break
     steps.close()
-    assert [known.stop for known in squeeze.found()] == [SMALL[0], SMALL[1]]
+    assert [known.stop for known in squeeze.built_stops()] == [SMALL[0], SMALL[1]]
     rest = list(squeeze.steps())
     assert {step.stop for step in rest} == {SMALL[2]}
-    assert len(squeeze.found()) == 3
+    assert len(squeeze.built_stops()) == 3
     fractions = [step.fraction for step in rest]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] <= fractions[-1] <= 1
@@ -114,15 +114,15 @@ def test_a_stopped_job_goes_on_where_it_was(model: ModelHandle, tmp_path: Path) 
     """Its process ends at once; what it has finished is found by the next one."""
     squeeze = squeeze_of(model, tmp_path)
     job = squeeze.start()
-    while not squeeze.found() and job.status is Status.RUNNING:
+    while not squeeze.built_stops() and job.status is Status.RUNNING:
         job.wait(0.05)
     job.cancel()
     assert job.wait(30)
     assert job.status in (Status.CANCELLED, Status.DONE)
-    before = squeeze.found()
+    before = squeeze.built_stops()
     assert before
-    assert squeeze.start().result() == squeeze.found()
-    assert squeeze.found()[: len(before)] == before
+    assert squeeze.start().result() == squeeze.built_stops()
+    assert squeeze.built_stops()[: len(before)] == before
 
 
 def test_a_stop_that_is_not_built_is_explained(model: ModelHandle, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_store_that_cannot_be_written_is_said_before_any_work(model: ModelHand
 
 
 def test_the_table_has_a_row_a_stop(built: Squeeze) -> None:
-    table = squeeze_table(built.found())
+    table = squeeze_table(built.built_stops())
     assert table["recipe"].tolist() == [stop.preset for stop in SMALL]
     assert squeeze_table([]).columns.tolist() == table.columns.tolist()
 

@@ -24,20 +24,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "one.py").write_text("a = 1\n")
     monkeypatch.setattr(cached_njit, "KERNELS", tmp_path)
     monkeypatch.setattr(cached_njit, "COMPILED_FOLDERS", (".",))
-    cached_njit.place.cache_clear()
+    cached_njit.cache_folder.cache_clear()
     yield tmp_path
-    cached_njit.place.cache_clear()
+    cached_njit.cache_folder.cache_clear()
 
 
 def test_every_state_of_the_sources_has_its_place(folder: Path) -> None:
-    first = cached_njit.place()
+    first = cached_njit.cache_folder()
     assert Path(first).parent == folder / "__pycache__"
     (folder / "two.py").write_text("b = 2\n")
-    cached_njit.place.cache_clear()
-    assert cached_njit.place() != first
+    cached_njit.cache_folder.cache_clear()
+    assert cached_njit.cache_folder() != first
     (folder / "two.py").unlink()
-    cached_njit.place.cache_clear()
-    assert cached_njit.place() == first
+    cached_njit.cache_folder.cache_clear()
+    assert cached_njit.cache_folder() == first
 
 
 def test_numba_keeps_its_own_place() -> None:

@@ -64,7 +64,7 @@ def test_exact_and_priced_choices_of_few_layers(seed: int, bits: float) -> None:
     """All choices of five layers tried out."""
     options = Options.from_table(table(5, seed))
     every = np.array(np.meshgrid(*[range(3)] * 5)).reshape(5, -1).T
-    costs, losses = ([f(choice) for choice in every] for f in (options.cost, options.lost))
+    costs, losses = ([f(choice) for choice in every] for f in (options.cost, options.added_loss))
     budget = bits * options.weights.sum()
     best = min(loss for loss, cost in zip(losses, costs, strict=True) if cost <= budget)
     assert allocate(table(5, seed), RECIPES, bits, "milp").loss == pytest.approx(best, rel=1e-5)

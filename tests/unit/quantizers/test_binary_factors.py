@@ -77,7 +77,7 @@ def test_the_right_step_is_the_optimum() -> None:
 @pytest.mark.parametrize("calibrated", [False, True], ids=["plain", "calibrated"])
 def test_magnitudes_cannot_be_improved_one_kind_at_a_time(name: str, calibrated: bool) -> None:
     """The gradient of the error in each kind vanishes, by autograd, up to the rounding to fp16."""
-    target = Target.of(gaussian(20, 30), correlated(30) if calibrated else None, diagonal=False)
+    target = Target.from_weights(gaussian(20, 30), correlated(30) if calibrated else None, diagonal=False)
     params = admm_factors.parameters(gaussian(20, 6, 7), gaussian(30, 6, 8), middle=True)
     solve = {
         "row": admm_factors.row_magnitudes,
@@ -95,7 +95,7 @@ def test_magnitudes_cannot_be_improved_one_kind_at_a_time(name: str, calibrated:
 
 def test_the_singular_start_is_the_best_of_its_rank() -> None:
     w, h = gaussian(20, 30), correlated(30)
-    target = Target.of(w, h, diagonal=False)
+    target = Target.from_weights(w, h, diagonal=False)
     left, right = admm_factors.singular_start(target, 5)
     root = torch.linalg.cholesky(target.moment)
     rest = torch.linalg.svdvals(target.w @ root)[5:].square().sum()

@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, tmp_path: P
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_progress_rises_through_all_passes_to_one(llama: ModelHandle, inputs: str) -> None:
     seen: list[LayerProgress] = []
-    run(llama, on_step=seen, inputs=inputs)
+    run(llama, seen=seen, inputs=inputs)
     fractions = [step.fraction for step in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1

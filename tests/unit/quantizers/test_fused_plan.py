@@ -8,7 +8,7 @@ import torch
 import workbench as wb
 from workbench.artifact.quantized_copy import twin
 from workbench.models import ModelHandle, open_model
-from workbench.quantizers.runs.fused_plan import placed
+from workbench.quantizers.runs.fused_plan import plan_for_fused
 from workbench.recipe import LayerPlan
 
 TEXT = wb.text("calibration")
@@ -22,15 +22,15 @@ def model(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Model
 
 def test_a_hadamard_is_left_online_where_none_could_be_fused(model: ModelHandle) -> None:
     recipe = wb.recipe("btc")
-    assert placed(model, recipe) == LayerPlan.uniform(recipe)
-    plan = placed(wb.fuse(model), recipe)
+    assert plan_for_fused(model, recipe) == LayerPlan.uniform(recipe)
+    plan = plan_for_fused(wb.fuse(model), recipe)
     names = {name: plan.recipe_for(name).transform.name for name in model.layer_names}
     assert {name.rpartition(".")[2] for name, transform in names.items() if transform == "hadamard"} == {"down_proj"}
-    heads = placed(wb.fuse(model, residual=False), recipe)
+    heads = plan_for_fused(wb.fuse(model, residual=False), recipe)
     assert heads.recipe_for("model.layers.0.self_attn.o_proj") == recipe
     assert heads.recipe_for("model.layers.0.mlp.up_proj").transform.name == "hadamard"
     turned = wb.recipe("btc", transform="hadamard")
-    assert placed(wb.fuse(model), turned) == LayerPlan.uniform(turned), "what is asked for is done"
+    assert plan_for_fused(wb.fuse(model), turned) == LayerPlan.uniform(turned), "what is asked for is done"
 
 
 @pytest.mark.parametrize("layers", ["*", "*.mlp.*"], ids=["all", "some"])

@@ -72,7 +72,7 @@ def same_tensors(one: QuantizedModel, other: QuantizedModel, integers: bool) -> 
 @pytest.mark.parametrize("what", WHAT)
 def test_stored_bits_stay_and_numbers_move(model: ModelHandle, plain: QuantizedModel, what: str) -> None:
     seen: list[LayerProgress] = []
-    refined = run(model, recipe(what), on_step=seen)
+    refined = run(model, recipe(what), seen=seen)
     first = {name: layer for name, layer in refined.layers.items() if ".h.0." in name}  # blocks after it see other inputs
     assert all(ledger(layer.packed, layer.nominal_bits) == plain.layers[name].ledger for name, layer in first.items())
     start = replace(plain, layers={name: plain.layers[name] for name in first})
@@ -110,7 +110,7 @@ def test_without_steps_nothing_changes(model: ModelHandle, plain: QuantizedModel
 def test_a_rate_that_ruins_everything_is_taken_back(model: ModelHandle, plain: QuantizedModel) -> None:
     ruined = recipe().replace(refinement=part("refinement", "block", rate=1.0, what="codes", steps=10, tokens=128))
     seen: list[LayerProgress] = []
-    assert same_tensors(run(model, ruined, on_step=seen), plain, integers=True)
+    assert same_tensors(run(model, ruined, seen=seen), plain, integers=True)
     assert {step.layer for step in seen if step.event == "refine"} == {"transformer.h.0", "transformer.h.1"}
 
 
@@ -135,7 +135,7 @@ def test_a_killed_run_goes_on_to_the_same_result(model: ModelHandle, tmp_path: P
 
 def test_progress_rises_to_one_and_tells_every_step(model: ModelHandle) -> None:
     seen: list[LayerProgress] = []
-    run(model, recipe(), on_step=seen)
+    run(model, recipe(), seen=seen)
     fractions = [step.fraction for step in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1

@@ -37,7 +37,7 @@ def test_running_sums_give_the_loss_of_every_range() -> None:
     edges = rows.below(levels)
     for i in range(3):
         part = mask & (score >= levels[i]) & (score < levels[i + 1])
-        assert rows.lost(edges[:, [i]], edges[:, [i + 1]]).item() == pytest.approx(slow_loss(score, [part]))
+        assert rows.loss(edges[:, [i]], edges[:, [i + 1]]).item() == pytest.approx(slow_loss(score, [part]))
 
 
 def test_two_groups_are_cut_where_least_is_lost() -> None:

@@ -21,7 +21,7 @@ def test_what_is_stored_is_explained_and_counted(session: Session, scope: str) -
         pass
     view = LedgerView(session, threaded=False)
     view.scope.value = scope
-    found = session.whole if scope == MODEL else session.result
+    found = session.quantized_model if scope == MODEL else session.result
     assert view.bridge.figure.table["bits_per_weight"].iloc[-1] == pytest.approx(found.bits_per_weight)
     assert view.tree.figure.table["bits"].iloc[0] == pytest.approx(found.ledger.total_bits)
     assert view.disk.object == ""

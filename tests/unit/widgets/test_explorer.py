@@ -146,7 +146,7 @@ def test_another_recipe_takes_the_figures_of_the_last_one_away(explorer: Explore
 
 def test_quantizing_the_whole_model_fills_the_map_and_the_ledger(explorer: Explorer) -> None:
     press(explorer.bench.all)
-    whole = explorer.session.whole
+    whole = explorer.session.quantized_model
     explorer.bring("Ledger")
     explorer.tabs["Ledger"].scope.value = "the whole model"
     assert f"{whole.bits_per_weight:.2f} bits per weight" in explorer.tabs["Ledger"].frame.answer.object
@@ -231,7 +231,7 @@ def test_only_the_tab_in_front_is_built_and_drawn(explorer: Explorer, monkeypatc
 def test_every_tab_opens(explorer: Explorer) -> None:
     for title in explorer.tabs.kinds:
         explorer.bring(title)
-        assert list(explorer.tabs.place) == [explorer.tabs[title].view]
+        assert list(explorer.tabs.front_pane) == [explorer.tabs[title].view]
     assert explorer.notices.messages == []
 
 

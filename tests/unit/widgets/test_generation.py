@@ -42,7 +42,7 @@ def test_speed_and_memory_of_both_are_measured_and_shown(text: TextComparison) -
 def test_without_a_mark_the_fork_is_explained(text: TextComparison) -> None:
     at = text.writing.fork
     assert at is not None
-    assert text.place.value == at + 1
+    assert text.position.value == at + 1
     assert text.session.selection.tokens == ()
     assert f"At token {at + 1} of the original text" in text.expected.answer.object
 
@@ -50,7 +50,7 @@ def test_without_a_mark_the_fork_is_explained(text: TextComparison) -> None:
 @pytest.mark.parametrize("way", ["field", "click", "bar", "bus"])
 def test_a_marked_token_is_marked_everywhere(text: TextComparison, way: str) -> None:
     if way == "field":
-        text.place.value = 5
+        text.position.value = 5
     elif way == "click":
         text.pages.right._handle_msg(4)
     elif way == "bar":
@@ -58,7 +58,7 @@ def test_a_marked_token_is_marked_everywhere(text: TextComparison, way: str) -> 
     else:
         text.live.mark(tokens=[4])
     assert text.session.selection.tokens == (4,)
-    assert text.place.value == 5
+    assert text.position.value == 5
     assert text.pages.left.object.count('class="chosen"') + text.pages.left.object.count('class="fork chosen"') == 1
     assert "At token 5 of the original text" in text.expected.answer.object
     text.side.value = "quantized"
@@ -68,7 +68,7 @@ def test_a_marked_token_is_marked_everywhere(text: TextComparison, way: str) -> 
 def test_a_mark_beyond_the_text_is_left_alone(text: TextComparison) -> None:
     text.live.mark(tokens=[100])
     assert 'class="chosen"' not in text.pages.left.object
-    assert text.place.value == (text.writing.fork or 0) + 1
+    assert text.position.value == (text.writing.fork or 0) + 1
 
 
 def test_before_anything_is_written_the_next_step_is_said(session: Session) -> None:

@@ -86,7 +86,7 @@ def test_moving_the_slider_shows_the_stop_and_writes_with_its_model(built: Squee
 def test_another_prompt_is_written_again(built: SqueezeView) -> None:
     built.slider.value = 1
     built.live.choose(lambda: built.session.ask("A bird"))
-    assert built.told == "A bird"
+    assert built.written_prompt == "A bird"
     assert '<span class="prompt">A bird</span>' in built.pages.left.object
 
 
@@ -117,7 +117,7 @@ def test_why_did_it_break_takes_the_stop_into_the_other_views(shared: SharedMode
     assert explorer.notices.messages == []
     assert explorer.session.recipe == SMALL[2].recipe
     assert explorer.session.result.bits_per_weight == pytest.approx(
-        explorer.session.whole.layers[explorer.session.layer].bits_per_weight
+        explorer.session.quantized_model.layers[explorer.session.layer].bits_per_weight
     )
     assert explorer.tabs.front == "Text"
     strip.slider.value = 1

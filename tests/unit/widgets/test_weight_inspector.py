@@ -92,7 +92,7 @@ def test_fields_boxes_and_a_double_click_zoom(session: Session) -> None:
     left.value = None
     assert "64 × 128 weights" in view.frame.answer.object
     left.value = 4
-    view.whole.clicks += 1
+    view.show_all.clicks += 1
     assert left.value == 0
     left.value = 90
     view.live.choose(lambda: session.select("model.layers.0.self_attn.q_proj"))

@@ -97,7 +97,7 @@ def layer_row(
 ) -> dict[str, object]:
     """One layer of the budget, or a parameter beside the layers."""
     low, high = ends(alone.kl_interval)
-    block, matrix = replay.boundaries.place(name)
+    block, matrix = replay.boundaries.locate(name)
     return {
         "name": name,
         "block": block,

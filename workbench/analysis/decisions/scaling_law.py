@@ -52,12 +52,12 @@ def large(number: float) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """What a paper found, in sentences of our own; `known` says how far we checked it."""
+    """What a paper found, in sentences of our own; `checked` says how far we checked it."""
 
     title: str
     arxiv: str
-    found: str
-    known: str
+    finding: str
+    checked: str
 
 
 # the constants are those of round-to-nearest-like GPTQ on Pythia checkpoints

@@ -144,7 +144,7 @@ class Squeeze:
         self.stops, self.tokens, self.seed = tuple(stops), tokens, seed
         self.job: Job[list[Squeezed]] | None = None
         self._keys: dict[Stop, str] = {}
-        self._found: dict[Stop, Squeezed] = {}
+        self._squeezed: dict[Stop, Squeezed] = {}
         self._ready: OrderedDict[Stop, LanguageModel] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -157,14 +157,14 @@ class Squeeze:
 
     def find(self, stop: Stop) -> Squeezed | None:
         """What is known of a stop, or None where it is not built yet."""
-        if stop not in self._found:
-            entry = self.store.get(self._place(stop))
+        if stop not in self._squeezed:
+            entry = self.store.get(self._entry_key(stop))
             if entry is None or not is_artifact(self.folder(stop)):
                 return None
-            self._found[stop] = Squeezed(stop, **entry.facts)
-        return self._found[stop]
+            self._squeezed[stop] = Squeezed(stop, **entry.facts)
+        return self._squeezed[stop]
 
-    def found(self) -> list[Squeezed]:
+    def built_stops(self) -> list[Squeezed]:
         """All stops that are built."""
         return [squeezed for squeezed in map(self.find, self.stops) if squeezed is not None]
 
@@ -184,7 +184,7 @@ class Squeeze:
         """The same as `steps`, in a process of its own that is less urgent than others; None until it has begun."""
         for step in subprocess_job.steps("workbench.analysis.decisions.squeeze_worker", self.described()):
             yield None if step is None else SqueezeStep(self.stops[step["stop"]], step["doing"], step["fraction"])
-        return self.found()
+        return self.built_stops()
 
     def described(self) -> dict[str, Any]:
         """What makes this one, as JSON values, and the number of threads that speed is measured with."""
@@ -210,7 +210,7 @@ class Squeeze:
             for doing, share in self._build(stop):
                 yield SqueezeStep(stop, doing, (done + share * stop.cost) / total_cost)
             done += stop.cost
-        return self.found()
+        return self.built_stops()
 
     def check_store(self) -> None:
         """Raise OutputError, before any work, where the store cannot take what is built."""
@@ -238,14 +238,14 @@ class Squeeze:
     def _read(self, stop: Stop) -> LanguageModel:
         folder = self.folder(stop)
         if not is_artifact(folder):
-            self._found.pop(stop, None)
+            self._squeezed.pop(stop, None)
             raise WorkbenchError(f"the stop at {stop.bits:g} bits is not built yet; build the stops first.")
         try:
             quantized = quantized_in(folder)
         except ArtifactError:
             log.warning("the stop %s is damaged and is built again when asked for", folder)
             discard(folder)
-            self._found.pop(stop, None)
+            self._squeezed.pop(stop, None)
             raise
         lm = twin(self.model, quantized.layers, quantized.changed_tensors)
         warm_up(lm.module)
@@ -289,8 +289,8 @@ class Squeeze:
             "slowest": running.speed.low,
             "fastest": running.speed.high,
         }
-        self.store.put(self._place(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
-        self._found[stop] = Squeezed(stop, **facts)
+        self.store.put(self._entry_key(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
+        self._squeezed[stop] = Squeezed(stop, **facts)
 
     @cached_property
     def _original(self) -> reading.PerplexityResult:
@@ -308,7 +308,7 @@ class Squeeze:
                 return end.value
             yield "quantizing", 0.8 * progress.fraction
 
-    def _place(self, stop: Stop) -> str:
+    def _entry_key(self, stop: Stop) -> str:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
         machine = [processor(), torch.get_num_threads(), torch.__version__]
         return key("squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, machine)

@@ -36,7 +36,7 @@ class CodeEdit:
     moved: int
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """What was done last."""
         return self.layer.edits[-1]
 

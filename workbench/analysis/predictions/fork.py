@@ -115,13 +115,13 @@ class ForkFinder:
         """
         import pandas as pd
 
-        at = self._place("blame")
+        at = self._position("blame")
         before, expected, quantized = self.original.logits(0)[0, at - 1], self.ids[0, self.prompt : at + 1], self._narrowest([])
         original = Boundaries(self.model, [self.ids[:, :at]])
         rows = []
         for name in self.swaps:
             way, alone = self._way([name]), original.logits(0, {name: self.swaps[name]})[0, -1]
-            (block, matrix), restored = original.place(name), float(leads(way, expected).min())
+            (block, matrix), restored = original.locate(name), float(leads(way, expected).min())
             rows.append(
                 {
                     "name": name,
@@ -146,7 +146,7 @@ class ForkFinder:
 
     def guilty_steps(self) -> Generator[Measured, None, Guilt]:
         """The same as a generator that yields a step for each layer that joins, for a job that can be stopped."""
-        self._place("blame")
+        self._position("blame")
         guilty: list[str] = []
         gained: list[float] = []
         while len(guilty) < len(self.swaps) and (not gained or gained[-1] <= 0):
@@ -177,7 +177,7 @@ class ForkFinder:
         self, continuations: int = 8, tokens: int = 24, *, temperature: float = 0.8, seed: int = 0
     ) -> Generator[Measured, None, Recovery]:
         """The same as a generator that yields a step for each continuation, for a job that can be stopped."""
-        at = self._place("rewind")
+        at = self._position("rewind")
         choice = self.changed.logits(0)[0, at - 1].argmax()
         forced, left = self.ids[:, : at + 1], torch.cat([self.ids[:, :at], choice.view(1, 1)], 1)
 
@@ -216,14 +216,14 @@ class ForkFinder:
     @cached_property
     def _to_the_fork(self) -> Boundaries:
         """The quantized model up to the fork: later tokens change nothing there."""
-        return Boundaries(self.model, [self.ids[:, : self._place("blame")]], self.swaps)
+        return Boundaries(self.model, [self.ids[:, : self._position("blame")]], self.swaps)
 
     def _narrowest(self, restored: Sequence[str]) -> float:
         """The original tokens' narrowest lead on the way to the fork with these layers restored, nats."""
         way = self._way(restored)
         return float(leads(way, self.ids[0, self.prompt : self.prompt + len(way)]).min())
 
-    def _place(self, what: str) -> int:
+    def _position(self, what: str) -> int:
         """Index of the fork's token in `ids`."""
         if self.fork is None:
             raise ModelError(f"both models write the same {len(self.table)} tokens; there is no fork to {what}.")

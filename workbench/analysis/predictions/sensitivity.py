@@ -95,7 +95,7 @@ def measured(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats
         return dict(entry.facts)
     result = quantize(replay.model, layer, recipe, stats=stats)
     effect = replay.divergence({layer: result})
-    found = {
+    figures = {
         "parameters": result.ledger.weights,
         "bits": result.ledger.total_bits,
         "bits_per_weight": result.bits_per_weight,
@@ -106,5 +106,5 @@ def measured(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats
         "top1_changed": effect.top1_changed,
     }
     if store is not None:
-        store.put(made_from, {}, found, kind="sensitivity", what=f"{layer} by {recipe.name}")
-    return found
+        store.put(made_from, {}, figures, kind="sensitivity", what=f"{layer} by {recipe.name}")
+    return figures

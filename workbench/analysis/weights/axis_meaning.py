@@ -48,7 +48,7 @@ def features(layer: Layer) -> dict[str, Features]:
 def carried(before: Layer, after: Layer, marks: Mapping[str, tuple[int, ...]]) -> Carried:
     """What marks of `before`, by side, are in `after`."""
     old, new = features(before), features(after)
-    kept: dict[str, tuple[int, ...]] = {}
+    by_kind: dict[str, tuple[int, ...]] = {}
     words = []
     for side in (side for side in SIDES if marks[side]):
         who = f"{side.capitalize()} {listed(marks[side])} of {short(before)}"
@@ -56,9 +56,9 @@ def carried(before: Layer, after: Layer, marks: Mapping[str, tuple[int, ...]]) -
         if there is None:
             words.append(f"{who} mean something else in {short(after)}: they are not marked any more.")
             continue
-        kept[there] = marks[side]
+        by_kind[there] = marks[side]
         words.append(f"{who} are {old[side][0]} and stay marked{'' if there == side else f', here as {there}'}.")
-    return Carried(kept.get("channels", ()), kept.get("rows", ()), " ".join(words))
+    return Carried(by_kind.get("channels", ()), by_kind.get("rows", ()), " ".join(words))
 
 
 def short(layer: Layer) -> str:

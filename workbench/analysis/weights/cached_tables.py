@@ -33,7 +33,7 @@ class Portrait:
         self._store = store or Store()
 
     @cached_property
-    def made(self) -> str:
+    def content_key(self) -> str:
         """The content of the matrix, as 64 hex digits."""
         return key("portrait", VERSION, *self._content())
 
@@ -49,7 +49,7 @@ class Portrait:
 
     def has(self, name: str, *others: str) -> bool:
         """Whether a table is at hand."""
-        return not self.is_light and self._store.get(key(self.made, name, *others)) is not None
+        return not self.is_light and self._store.get(key(self.content_key, name, *others)) is not None
 
     def table(self, name: str, find: Callable[[Tensor], "pd.DataFrame"], *others: str) -> "pd.DataFrame":
         """The table of numbers `find(weight)`, kept under `name` and what else it depends on (`made` of another matrix)."""
@@ -57,7 +57,7 @@ class Portrait:
 
         if self.is_light:
             return find(self.weight)
-        entry_key = key(self.made, name, *others)
+        entry_key = key(self.content_key, name, *others)
         if (entry := self._store.get(entry_key)) is None:
             table = find(self.weight)
             columns = {str(column): torch.from_numpy(table[column].to_numpy(copy=True)) for column in table}

@@ -18,7 +18,7 @@ class Decoded:
 
     def __init__(self, packed: Packed) -> None:
         self._cols = packed.cols
-        self._before, self._held = before_rounding(packed)  # without rounding the decoded matrix has undone all transforms
+        self._before, self._decoded = before_rounding(packed)  # without rounding the decoded matrix has undone all transforms
         self._weight: Tensor | None = None
 
     @property
@@ -30,7 +30,7 @@ class Decoded:
         """x Wᵀ with the decoded matrix."""
         check_columns(x, self._cols)
         if self._weight is None:
-            self._weight = decode(self._held)
+            self._weight = decode(self._decoded)
         for node in self._before:
             x = cast(type[Transformed], find(node)).input(x, node)
         return multiply(x, self._weight.to(x.dtype))

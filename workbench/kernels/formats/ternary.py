@@ -55,8 +55,8 @@ class Ternary(Format):
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Of all sums of trits the nearest one, weight by weight."""
-        found = nearest_trits(target, sizes(packed))
-        masked = found if mask is None else found[:, mask]
+        new_trits = nearest_trits(target, sizes(packed))
+        masked = new_trits if mask is None else new_trits[:, mask]
         return replace(packed, tensors={**packed.tensors, "trits": tritpack.pack(masked)})
 
 
@@ -82,10 +82,10 @@ def nearest_trits(target: Tensor, size: Tensor) -> Tensor:
     `size [planes, rows, cols or 1]`. Where two sums are equally near, the one with more zeros.
     """
     best = torch.full_like(target, torch.inf)
-    found = torch.zeros((len(size), *target.shape), dtype=torch.int8, device=target.device)
+    trits = torch.zeros((len(size), *target.shape), dtype=torch.int8, device=target.device)
     for choice in sorted(itertools.product((0, 1, -1), repeat=len(size)), key=lambda choice: sum(map(abs, choice))):
         distance = (target - sum(trit * plane_size for trit, plane_size in zip(choice, size, strict=True))).abs()
         closer = distance < best
         best = torch.where(closer, distance, best)
-        found = torch.where(closer, torch.tensor(choice, dtype=torch.int8, device=target.device).view(-1, 1, 1), found)
-    return found
+        trits = torch.where(closer, torch.tensor(choice, dtype=torch.int8, device=target.device).view(-1, 1, 1), trits)
+    return trits

@@ -22,7 +22,7 @@ COMPILED_FOLDERS = ("jit", "matmul/numba", "search/numba")  # below KERNELS; eve
 
 
 @functools.cache
-def place() -> str | None:
+def cache_folder() -> str | None:
     """Where machine code is kept: in NUMBA_CACHE_DIR, else beside the sources, else where this user keeps such things.
 
     None, with a warning, where none of them can be written: then loops are compiled again in each process.
@@ -58,14 +58,14 @@ def writable(folder: Path) -> bool:
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """`numba.njit` without the interpreter's lock, with the machine code kept in `place()`."""
+    """`numba.njit` without the interpreter's lock, with the machine code kept in `cache_folder()`."""
     if function is None:
         return functools.partial(compiled, **options)
     dispatcher: Any = numba.njit(nogil=True, **options)(function)
-    if place() is None:
+    if cache_folder() is None:
         return dispatcher
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = place()  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = cache_folder()  # type: ignore[attr-defined]
     try:
         dispatcher.enable_caching()
     finally:

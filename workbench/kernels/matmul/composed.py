@@ -56,12 +56,12 @@ class After:
 
     change: Callable[[Tensor], Tensor]
     product: Product
-    held: int
+    bytes_held: int
 
     @property
     def bytes(self) -> int:
         """Bytes of the product and of what changes its inputs."""
-        return self.held + self.product.bytes
+        return self.bytes_held + self.product.bytes
 
     def __call__(self, x: Tensor) -> Tensor:
         """First the change, then the product."""

@@ -33,7 +33,7 @@ class Lagrangian(Allocator):
             low, high = (low, middle) if options.cost(priced(options, middle)) <= budget else (middle, high)
         # from prices somewhat too high, exchange ends elsewhere and now and then lower
         starts = np.unique([priced(options, high + extra) for extra in np.linspace(0, DEARER, TRIED)], axis=0)
-        return min((exchanged(options, start, budget) for start in starts), key=options.lost)
+        return min((exchanged(options, start, budget) for start in starts), key=options.added_loss)
 
 
 def priced(options: Options, log_price: float) -> np.ndarray:
@@ -59,7 +59,7 @@ def exchanged(options: Options, chosen: np.ndarray, budget: float) -> np.ndarray
         apart = owner[first][:, None] != owner[first][None]
         gains = np.where(fits & apart, gain[first][:, None] + gain[first][None], 0.0)
         best = np.unravel_index(gains.argmax(), gains.shape)
-        if gains[best] <= 1e-12 * max(1.0, abs(options.lost(chosen))):
+        if gains[best] <= 1e-12 * max(1.0, abs(options.added_loss(chosen))):
             return chosen
         for change in (first[best[0]], first[best[1]]):
             if change < layer_index.size:

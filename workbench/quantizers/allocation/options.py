@@ -62,7 +62,7 @@ class Options:
         """Stored bits of a choice `[layers]` of recipes."""
         return float(self.bits[np.arange(len(chosen)), chosen].sum())
 
-    def lost(self, chosen: np.ndarray) -> float:
+    def added_loss(self, chosen: np.ndarray) -> float:
         """Loss of a choice, added up over layers."""
         return float(self.loss[np.arange(len(chosen)), chosen].sum())
 

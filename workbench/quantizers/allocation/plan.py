@@ -77,7 +77,7 @@ def allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np.ndarr
     table["kl"] = options.loss[at]
     plan = LayerPlan(tuple((name, recipes[recipe]) for name, recipe in zip(options.names, names, strict=True)))
     stored = options.cost(chosen) / float(options.weights.sum())
-    return Allocation(plan, dict(zip(options.names, names, strict=True)), stored, options.lost(chosen), budget, table)
+    return Allocation(plan, dict(zip(options.names, names, strict=True)), stored, options.added_loss(chosen), budget, table)
 
 
 def check(options: Options, recipes: Mapping[str, Recipe], keep: Mapping[str, str]) -> None:

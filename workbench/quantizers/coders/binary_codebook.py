@@ -32,7 +32,7 @@ class BinaryCodebook(Coder):
     for the final codewords, under the second moment where there is one.
     """
 
-    whole: ClassVar[bool] = True
+    full_mask_only: ClassVar[bool] = True
     length: int = setting(10, "signs a codeword stands for", low=2, high=24)
     entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
     assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))

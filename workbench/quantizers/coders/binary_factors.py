@@ -33,7 +33,7 @@ class BinaryFactors(Coder):
     factors for what the first leaves, a low-rank correction; and a random start ends where a singular one does.
     """
 
-    whole: ClassVar[bool] = True
+    full_mask_only: ClassVar[bool] = True
     bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
     sweeps: int = setting(200, "sweeps of ADMM; 0 takes the signs of the start", low=0, high=1000)
     start: str = setting("random", "where ADMM starts; singular: rank at most the smaller side", choices=tuple(STARTS))
@@ -71,7 +71,7 @@ class BinaryFactors(Coder):
         rank = self.rank(*w.shape)
         if not w.any():
             return Fit(zeros(w, rank, middle=self.middle))
-        target = Target.of(w, moment, diagonal=self.metric == "diagonal")
+        target = Target.from_weights(w, moment, diagonal=self.metric == "diagonal")
         size = target.row_unit.item() ** 4
         tried, errors = list[Params](), list[float]()
         for share, candidate in self.candidates(target, rank):

@@ -33,7 +33,7 @@ class ParitySigns(Coder):
     final signs, under the second moment where there is one.
     """
 
-    whole: ClassVar[bool] = True
+    full_mask_only: ClassVar[bool] = True
     length: int = setting(5, "signs of a column, of which some follow from the others", low=2, high=1000)
     checks: int = setting(1, "signs in every such length that follow from the others", low=1, high=500)
     scales: str = setting("row", "what shares a scale", choices=SCALES)

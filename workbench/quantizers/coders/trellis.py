@@ -30,7 +30,7 @@ class Trellis(Coder):
     the final codes, under the second moment where there is one.
     """
 
-    whole: ClassVar[bool] = True
+    full_mask_only: ClassVar[bool] = True
     bits: int = setting(4, "bits a step stores", low=1, high=10)
     length: int = setting(5, "neighbouring columns a step stands for", low=1, high=16)
     state: int = setting(12, "bits of a state; each more doubles the time and lowers the error a little", low=6, high=16)

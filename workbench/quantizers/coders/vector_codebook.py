@@ -30,7 +30,7 @@ class VectorCodebook(Coder):
     optimal scalar quantizer. `rescale` solves the scales again for the final codes, under the second moment where there is one.
     """
 
-    whole: ClassVar[bool] = True
+    full_mask_only: ClassVar[bool] = True
     length: int = setting(10, "weights a codeword stands for", low=1, high=24)
     entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
     scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))

@@ -24,7 +24,7 @@ def coded(coder: Coder, x: Tensor) -> Packed:
     return coder.pack(torch.cat(codes, 1), params, None, (x.shape[0], x.shape[1]))
 
 
-def whole(x: Tensor) -> Packed:
+def pack_float16(x: Tensor) -> Packed:
     """Kept in fp16."""
     return Packed("dense", x.shape[0], x.shape[1], {"weight": fp16(x).half()})
 
@@ -35,7 +35,7 @@ def by_rows(x: Tensor, bits: int, group: int = 0) -> Packed:
     2 to 8 bits: a grid from the group's least to its largest value, both ends stored in fp16. 1 bit: mean ± size. 16: kept.
     """
     if bits == WHOLE:
-        return whole(x)
+        return pack_float16(x)
     if bits == 1:
         return coded(Sign(scales="group", group=group, sweeps=0), x)
     span = group_span(group, x.shape[1])

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.kv.grids import WHOLE, by_columns, by_rows, whole
+from workbench.quantizers.kv.grids import WHOLE, by_columns, by_rows, pack_float16
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.recipe import setting
 from workbench.registry import register
@@ -23,7 +23,7 @@ class Whole(Scheme):
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Both kept."""
-        return whole(keys), whole(values)
+        return pack_float16(keys), pack_float16(values)
 
     @property
     def nominal_bits(self) -> float:

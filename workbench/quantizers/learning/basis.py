@@ -125,11 +125,11 @@ class Basis(nn.Module):
 
     def state(self) -> Params:
         """As stored: `gain` fp16, `signs` ±1, `left` and `right` fp16; only what is learned, and not what stayed the identity."""
-        found: Params = {}
+        tensors: Params = {}
         gain, signs = self.gain(), self.signs()
         if gain is not None and (gain.detach().half() != 1).any():
-            found["gain"] = gain.detach().half()
+            tensors["gain"] = gain.detach().half()
         if signs is not None:
-            found["signs"] = torch.where(self.lean.detach() >= 0, 1.0, -1.0)
+            tensors["signs"] = torch.where(self.lean.detach() >= 0, 1.0, -1.0)
         angles = {side: getattr(self, side).detach().half() for side in ANGLES if hasattr(self, side)}
-        return found | angles if any(side.any() for side in angles.values()) else found
+        return tensors | angles if any(side.any() for side in angles.values()) else tensors

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor
 
-from workbench.quantizers.learning.descent import copied, put
+from workbench.quantizers.learning.descent import assign_values, copied
 from workbench.quantizers.learning.inputs import Input
 
 MOST_BITS = 64.0  # a weight: what costs more never pays, and the power stays a float
@@ -29,12 +29,14 @@ def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_ou
         now = held_out()
         if now <= loss * 4 ** min(bits / count, MOST_BITS):
             return now
-        put(parameters, previous)
+        assign_values(parameters, previous)
         return loss
 
     for group in inputs:
         for part, bits in group.basis.stored_bits().items():
             loss = without(partial(group.basis.reset, part), bits)
-    loss = without(partial(put, parameters, beginning), sum(sum(group.basis.stored_bits().values()) for group in inputs))
+    loss = without(
+        partial(assign_values, parameters, beginning), sum(sum(group.basis.stored_bits().values()) for group in inputs)
+    )
     held_out()  # the codes of what stays
     return loss

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from workbench.models.block_pass import Call
 from workbench.quantizers.learning.bit_price import keep_what_pays
-from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, copied, descend, put
+from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, assign_values, copied, descend
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.sign_draws import draw_signs
 
@@ -85,7 +85,7 @@ def learn_block(
     if start is None:
         yield from draw_signs(inputs, drawn_loss, draws, schedule.steps, seed)
     else:  # the codes of the basis to go on with
-        put(parameters, start.values)
+        assign_values(parameters, start.values)
         held_out()
     beginning = [
         value if p.requires_grad else p.detach().clone() for p, value in zip(parameters, first, strict=True)

@@ -73,7 +73,7 @@ def descend(
     if start is None:
         best, best_loss, bad, first = copied(parameters), held_out(), 0, 0
     else:
-        put(parameters, start.values)
+        assign_values(parameters, start.values)
         optimizer.load_state_dict(copy.deepcopy(start.optimizer))
         best, best_loss, bad, first = start.best, start.best_loss, start.bad, start.step
     for step in range(first, schedule.steps):
@@ -97,7 +97,7 @@ def descend(
         yield LearningStep(done, schedule.steps, value.item(), now, memory)
         if bad >= schedule.patience:
             break
-    put(parameters, best)
+    assign_values(parameters, best)
     return best_loss
 
 
@@ -106,7 +106,7 @@ def copied(parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(parameter.detach().clone() for parameter in parameters)
 
 
-def put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+def assign_values(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     """Set parameters to values."""
     with torch.no_grad():
         for parameter, value in zip(parameters, values, strict=True):

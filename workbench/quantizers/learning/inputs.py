@@ -29,7 +29,7 @@ class Input:
     ) -> None:
         self.weights, self.basis, self.roundings, self.gradient = dict(weights), basis, roundings, gradient
         self.moment = moment
-        self.held: dict[str, Tensor] = {}
+        self.effective_weights: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def refresh(self) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ class Input:
         for name, w in self.weights.items():
             inner = basis(w)
             values = self.roundings[name](inner, moment)
-            self.held[name] = values if self.gradient == "codes" else values - inner
+            self.effective_weights[name] = values if self.gradient == "codes" else values - inner
             decoded[name] = basis.undo(values)
         return decoded
 
@@ -57,5 +57,5 @@ class Input:
 
     def effective(self) -> dict[str, Tensor]:
         """Quantized weights in the model's own basis, differentiable in the basis."""
-        back = {name: self.basis.undo(weight) for name, weight in self.held.items()}
+        back = {name: self.basis.undo(weight) for name, weight in self.effective_weights.items()}
         return back if self.gradient == "codes" else {name: self.weights[name] + error for name, error in back.items()}

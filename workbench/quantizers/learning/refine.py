@@ -53,7 +53,7 @@ def refine_block(
     these windows.
     """
     forms = StoredForms(block.trees, block.weights if codes else None)
-    vectors = {name: Trained.of(vector) for name, vector in block.vectors.items()} if norms else {}
+    vectors = {name: Trained.from_stored(vector) for name, vector in block.vectors.items()} if norms else {}
     count = len(block.loss.hidden)
     apart = list(range(0, count, HELD_OUT)) if count > 1 else [0]
     training = [i for i in range(count) if i not in apart] or apart

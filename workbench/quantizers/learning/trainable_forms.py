@@ -29,7 +29,7 @@ class Trained:
     step: nn.Parameter
 
     @classmethod
-    def of(cls, stored: Tensor, size: float | None = None) -> "Trained":
+    def from_stored(cls, stored: Tensor, size: float | None = None) -> "Trained":
         """From the values that are stored now; `size` is their root mean square unless given."""
         start = stored.detach().float()
         size = size or start.square().mean().sqrt().item() or 1.0
@@ -113,7 +113,7 @@ def trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
             key = key_of(layer, path, node, name)
             if tensor.is_floating_point() and complete and key not in trained:
                 # how large an angle is says nothing of how far it has to go
-                trained[key] = Trained.of(tensor, 1.0 if node.format == "rotated" and name in ANGLES else None)
+                trained[key] = Trained.from_stored(tensor, 1.0 if node.format == "rotated" and name in ANGLES else None)
     return trained
 
 
@@ -126,7 +126,7 @@ def loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
 
 def trained_latent(tree: Packed, weight: Tensor) -> Trained:
     """The latent matrix of a layer's codes as a number to train."""
-    trained = Trained.of(latent(tree, weight))
+    trained = Trained.from_stored(latent(tree, weight))
     return replace(trained, size=trained.size * PATHS) if find(coded(tree)).paths else trained
 
 

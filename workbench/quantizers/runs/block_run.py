@@ -90,7 +90,7 @@ class BlockRun:
         order = [*collector.sums, *(name for name in groups if name not in collector.sums)]
         return [groups[leader] for leader in order]
 
-    def seen(self, layer: str) -> Seen | None:
+    def inputs_of(self, layer: str) -> Seen | None:
         """What comes into a layer with the block as it is now, beside what would; None where no token reached it."""
         return self.all_seen([layer])[layer]
 

@@ -154,12 +154,12 @@ class BlockSequence:
                 weights = {name: self.model.weight(name).float() for name in group}
                 basis = Basis(weights[group[0]].shape[1], recipe.transform.factors, recipe.seed)
                 roundings = {name: InLoop(self.chosen[name], self.scopes.shared(name)) for name in group}
-                seen = run.seen(group[0])
-                moment = seen.shrunk(recipe.shrinkage) if seen else None
+                layer_inputs = run.inputs_of(group[0])
+                moment = layer_inputs.shrunk(recipe.shrinkage) if layer_inputs else None
                 inputs.append(Input(weights, basis, roundings, recipe.transform.gradient, moment))
             else:
-                transform, seen = cast(Transform, recipe.transform), run.seen(group[0])
-                moment = seen.shrunk(recipe.shrinkage) if seen else None
+                transform, layer_inputs = cast(Transform, recipe.transform), run.inputs_of(group[0])
+                moment = layer_inputs.shrunk(recipe.shrinkage) if layer_inputs else None
                 for name in group:
                     states[name] = transform.fit(self.model.weight(name).float(), moment, recipe.seed)
         if learned is not None:
@@ -201,12 +201,14 @@ class BlockSequence:
                 if index in self.learning():
                     late = {name: self.chosen[name] for name in self.late}
                     learning = replace(run, original_calls=run.calls)
-                    states |= yield from self.kept_states(self.place(self.row.names[index]), index, learning, run.outputs(), late)
+                    states |= yield from self.kept_states(
+                        self.locate(self.row.names[index]), index, learning, run.outputs(), late
+                    )
                 done |= yield from self.quantize_block(run, states, rounding)
                 outputs = run.original_outputs()
                 if index in self.refining():
                     layers = {name: done[name] for name in run.layers if name in done and self.chosen[name].refines}
-                    position = self.place(self.row.names[index])
+                    position = self.locate(self.row.names[index])
                     done |= yield from self.refine(position, index, run, outputs, layers, rounding)
                 original.advance(outputs)
                 text.advance(run.outputs())
@@ -222,18 +224,18 @@ class BlockSequence:
                 passed.leave(self.model.layer(self.head).rows)
         return {name: done[name] for name in self.chosen}
 
-    def place(self, name: str) -> Place:
+    def locate(self, name: str) -> Place:
         """The next step of the second pass."""
         count = len(self.chosen) + len(self.learning()) + len(self.refining())
         return Place(name, next(self.steps_left), count, self.phases - 1, self.phases)
 
     def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
         """The token embedding by its weights alone, before the blocks, which then read what it gives them."""
-        position, result = self.place(name), self.finished.layer(name)
+        position, result = self.locate(name), self.finished.layer(name)
         if result is None:
             result = self.scopes.mark((yield from self.quantize(position, None, {})))
             self.finished.keep_layer(result)
-        self.row.put(name, result.weight())
+        self.row.set_weight(name, result.weight())
         yield position.progress("done", result=result)
         return result.on_disk() if self.model.streams else result
 
@@ -248,7 +250,7 @@ class BlockSequence:
             for group in batch:
                 chosen_names = [name for name in group if name in self.chosen]
                 for name in chosen_names:
-                    position, result = self.place(name), stored[name]
+                    position, result = self.locate(name), stored[name]
                     if result is None:
                         result = yield from self.quantize(position, inputs[group[0]], states)
                         result = self.mark(result, group, states)
@@ -256,7 +258,7 @@ class BlockSequence:
                     done[name] = result.on_disk() if self.model.streams else result
                     yield position.progress("done", result=result)
                 for name in chosen_names:
-                    self.row.put(name, done[name].weight())
+                    self.row.set_weight(name, done[name].weight())
                     rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
         return done
 
@@ -321,18 +323,18 @@ class BlockSequence:
             trained = {name: vector for name, vector in block.vectors.items() if not torch.equal(vector, vectors[name])}
             refined = RefinedBlock({n: replace(layer, packed=block.trees[n]) for n, layer in layers.items()}, trained)
             with ExitStack() as rounded:
-                self.put(index, run, refined, rounded)
+                self.apply_refinement(index, run, refined, rounded)
                 refined = replace(refined, layers=measured(run, refined.layers, weights))
             self.finished.keep_block(position.layer, refined)
-        self.put(index, run, refined, rounding)
+        self.apply_refinement(index, run, refined, rounding)
         for layer in refined.layers.values():
             yield replace(position, layer=layer.name).progress("done", result=layer)
         return dict(refined.layers)
 
-    def put(self, index: int, run: BlockRun, refined: RefinedBlock, rounding: ExitStack) -> None:
+    def apply_refinement(self, index: int, run: BlockRun, refined: RefinedBlock, rounding: ExitStack) -> None:
         """Let block `index` run with its refined layers and vectors."""
         for name, layer in refined.layers.items():
-            self.row.put(name, layer.weight())
+            self.row.set_weight(name, layer.weight())
             rounding.enter_context(rounded_inputs(run.layers[name], layer.packed))
         for name, vector in refined.vectors.items():
             self.row.put_tensor(f"{self.row.names[index]}.{name}", vector)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from workbench.models import ModelHandle
 
 
-def placed(model: "ModelHandle", recipe: Recipe) -> LayerPlan:
+def plan_for_fused(model: "ModelHandle", recipe: Recipe) -> LayerPlan:
     """The recipe for every layer. On a fused model one without a transform gets an online Hadamard where none could be fused."""
     if not isinstance(model, FusedModel) or recipe.transform.name != "identity":
         return LayerPlan.uniform(recipe)

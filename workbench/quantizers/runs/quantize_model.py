@@ -14,7 +14,7 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers.contract import Params, Transform, finish
 from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
 from workbench.quantizers.runs import block_sequence
-from workbench.quantizers.runs.fused_plan import placed
+from workbench.quantizers.runs.fused_plan import plan_for_fused
 from workbench.quantizers.runs.progress import LayerProgress, Place
 from workbench.quantizers.runs.quantize_layer import Stats, is_measured, moment_of, tokens_of
 from workbench.quantizers.runs.sharing import Scopes
@@ -70,7 +70,7 @@ def quantize_model_steps(
 ) -> Generator[LayerProgress, None, QuantizedModel]:
     """The same as a generator that yields LayerProgress and returns the model, for a job that can be stopped."""
     begin = time.perf_counter()
-    plan = recipe if isinstance(recipe, LayerPlan) else placed(model, recipe)
+    plan = recipe if isinstance(recipe, LayerPlan) else plan_for_fused(model, recipe)
     if text is None:
         if store is not None:
             raise RecipeError("a store keeps the layers of a run in sequence; give text= too, or no store.")

@@ -114,8 +114,8 @@ class TransformedWeights(Sequence[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         name = self.layers[index]
-        own = moment_of(self.model.layer(name), self.recipe, self.stats)
-        moment = usable_moment(own, tokens_of(name, self.stats), self.recipe)
+        layer_moment = moment_of(self.model.layer(name), self.recipe, self.stats)
+        moment = usable_moment(layer_moment, tokens_of(name, self.stats), self.recipe)
         weight = self.model.weight(name)
         check_inputs(weight, moment)
         transform, w = cast(Transform, self.recipe.transform), weight.float()

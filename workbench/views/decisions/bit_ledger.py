@@ -64,13 +64,13 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     counts: dict[str, int] = {}
     items = []
     for item in table["item"]:
-        name = said(item)
+        name = cost_sentence(item)
         counts[name] = counts.get(name, 0) + 1
         items.append(name if counts[name] == 1 else f"{name} {counts[name]}")
     return table.assign(item=items)
 
 
-def said(item: str) -> str:
+def cost_sentence(item: str) -> str:
     """An item as people say it."""
     return plain(item).replace("_", " ")
 
@@ -93,9 +93,10 @@ def icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme
     items = leaves(tree)
     # only items are spelled anew: the names of layers and blocks are names
     labels = [
-        said(label) if row_id in set(items["id"]) else label for row_id, label in zip(tree["id"], tree["label"], strict=True)
+        cost_sentence(label) if row_id in set(items["id"]) else label
+        for row_id, label in zip(tree["id"], tree["label"], strict=True)
     ]
-    kinds = {name: i for i, name in enumerate(dict.fromkeys(said(label) for label in items["label"]))}
+    kinds = {name: i for i, name in enumerate(dict.fromkeys(cost_sentence(label) for label in items["label"]))}
     colors = [themes.CATEGORIES[kinds[name] % len(themes.CATEGORIES)] if name in kinds else theme.raised for name in labels]
     trace = {
         "type": "icicle",
@@ -131,16 +132,16 @@ def icicle_sentence(tree: pd.DataFrame) -> str:
     """The largest kind of item, and the largest part below the whole."""
     kinds = leaves(tree).groupby("label", sort=False)["share"].sum().sort_values(ascending=False)
     parts = tree[(tree["parent"] == "") & (tree["id"] != "")].sort_values("bits", ascending=False)
-    text = f"{themes.percent(float(kinds.iloc[0]))} of all bits are {said(kinds.index[0])}"
+    text = f"{themes.percent(float(kinds.iloc[0]))} of all bits are {cost_sentence(kinds.index[0])}"
     if len(parts) < 2 or set(parts["label"]) == set(kinds.index):
         return f"{text}; {themes.count(len(kinds), 'kind of item', 'kinds of items')} in all."
     first = parts.iloc[0]
-    return f"{text}; the largest part is {said(first['label'])} with {themes.percent(float(first['share']))}."
+    return f"{text}; the largest part is {cost_sentence(first['label'])} with {themes.percent(float(first['share']))}."
 
 
 def waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
     """From the nominal figure to the stored one, item by item (`analysis.ledger.bridge`)."""
-    names = [said(item) for item in bridge["item"]]
+    names = [cost_sentence(item) for item in bridge["item"]]
     values = bridge["bits_per_weight"].tolist()
     trace = {
         "type": "waterfall",

@@ -236,8 +236,8 @@ def pareto_sentence(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
     latest = measured.iloc[-1]
     interval = spread((latest["kl_low"], latest["kl_high"]))
     return (
-        f"{sentence} The last measured plan, {latest['bits_per_weight']:.2f} bits, costs {themes.error(latest['kl'])} {interval}: "
-        f"{latest['kl'] / latest['predicted']:.2f} times its prediction."
+        f"{sentence} The last measured plan, {latest['bits_per_weight']:.2f} bits, costs {themes.error(latest['kl'])} "
+        f"{interval}: {latest['kl'] / latest['predicted']:.2f} times its prediction."
     )
 
 

@@ -136,10 +136,10 @@ def recipe(facts: dict[str, Any]) -> str:
     """The plan as Python, and how it was calibrated."""
     plan = LayerPlan.from_dict(facts["plan"])
     rules = "\n".join(f"{pattern!r}: {recipe.code()}" for pattern, recipe in plan.rules)
-    given = [(key, str(value)) for key, value in {**facts["calibration"], **facts["fused"]}.items()]
+    calibration_rows = [(key, str(value)) for key, value in {**facts["calibration"], **facts["fused"]}.items()]
     return (
         f'<section aria-labelledby="head-recipe"><h2 id="head-recipe">Which recipe?</h2><p>Layers by pattern, in Python:</p>'
-        f"<pre>{html.escape(rules)}</pre>{rows('How it was calibrated', given) if given else ''}</section>"
+        f"<pre>{html.escape(rules)}</pre>{rows('How it was calibrated', calibration_rows) if calibration_rows else ''}</section>"
     )
 
 

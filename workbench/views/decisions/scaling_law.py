@@ -72,8 +72,8 @@ def sentence(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> st
 def studies(collected: tuple[Study, ...] = STUDIES) -> str:
     """The studies as HTML: title, arXiv id, what was found, how far it was checked."""
     items = "".join(
-        f"<li><b>{html.escape(study.title)}</b> (arXiv {html.escape(study.arxiv)}). {html.escape(study.found)} "
-        f"<small>{html.escape(study.known)}</small></li>"
+        f"<li><b>{html.escape(study.title)}</b> (arXiv {html.escape(study.arxiv)}). {html.escape(study.finding)} "
+        f"<small>{html.escape(study.checked)}</small></li>"
         for study in collected
     )
     return f"<h2 style='font-size:1.15rem;margin:8px 0 0'>What did studies find?</h2><ul style='margin:4px 0'>{items}</ul>"

@@ -189,7 +189,8 @@ def served(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, the
     chosen, other = table.iloc[0], table.iloc[1]
     answer = (
         f"The weights under {named(codes)} lose {themes.percent(float(chosen['served']))} of their energy, all others "
-        f"{themes.percent(float(other['served']))}; {themes.percent(float(chosen['error_share']))} of the layer's error is theirs."
+        f"{themes.percent(float(other['served']))}; {themes.percent(float(chosen['error_share']))} of the layer's error "
+        "is theirs."
         if chosen["count"]
         else f"No vector uses {named(codes)}: nothing is lost under it, and nothing gained."
     )

@@ -122,6 +122,6 @@ def recovery(result: Recovery) -> str:
     return (
         f"With the original's token forced at the fork, {rate(result.forced, result.forced_interval)} of {result.continuations} "
         f"continuations of {result.tokens} tokens read as likely to the original as its own; with the quantized model's token "
-        f"{rate(result.left, result.left_interval)}; more of the original's own would at a rate of {themes.percent(expected_share)} "
-        f"(seeds from {result.seed}, 95 % intervals)."
+        f"{rate(result.left, result.left_interval)}; more of the original's own would at a rate of "
+        f"{themes.percent(expected_share)} (seeds from {result.seed}, 95 % intervals)."
     )

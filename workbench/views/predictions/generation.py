@@ -199,10 +199,11 @@ def expectations(token: WrittenToken, position: int, side: str, *, theme: Theme 
     }
     first, second = (table.loc[table[f"p_{name}"].idxmax()] for name in (ORIGINAL, QUANTIZED))
     heading = f"At token {position + 1} of the {side} text ({shown(token.text)})"
-    same = f"both models find {shown(first['token'])} likeliest"
+    agree = f"both models find {shown(first['token'])} likeliest"
     parted = f"the original finds {shown(first['token'])} likeliest, the quantized model {shown(second['token'])}"
     probabilities = f"{themes.percent(first['p_original'])} and {themes.percent(second['p_quantized'])}"
-    answer = f"{heading} {same if first['token'] == second['token'] else parted}, with {probabilities}; KL {themes.error(token.kl)} nats."
+    finding = agree if first["token"] == second["token"] else parted
+    answer = f"{heading} {finding}, with {probabilities}; KL {themes.error(token.kl)} nats."
     return Figure("What did each model expect here?", answer, plot, table.assign(token=labels))
 
 

@@ -21,7 +21,7 @@ def roofline(result: Result, *, threads: int | None = None, state: str = "cold",
     whatever a kernel really does, so that formats compare; looking sums up may therefore end above the multipliers' limit.
     """
     count = max(limits.threads for limits in result.machine.limits) if threads is None else threads
-    limits = result.machine.of(count)
+    limits = result.machine.limits_at(count)
     table = result.table()
     rows = table[(table["threads"] == count) & (table["state"] == state)].copy()
     rows["intensity"] = 2 * result.rows * result.cols * rows["batch"] / rows["bytes"]

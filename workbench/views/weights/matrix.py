@@ -117,7 +117,7 @@ def histogram_sentence(original: Histogram, quantized: Histogram | None, levels:
         edges = "; dotted lines are the edges of their cells" if len(levels.values) <= WRITTEN else ""
         return f"{text} share {themes.count(len(levels.values), 'level')}{edges}."
     group_text = f"{themes.count(levels.groups, 'group')} looked at"
-    return f"{text}: each group has {len(levels.values)} levels of its own; lines are their medians, bands hold 8 of 10 ({group_text})."
+    return f"{text}: each group has {len(levels.values)} levels of its own; lines are medians, bands hold 8 of 10 ({group_text})."
 
 
 def raster(

@@ -43,7 +43,7 @@ class Study(pn.viewable.Viewer):
                 yield Counted(len(results), len(computations))
             return results
 
-        def seen(job: Job[Any]) -> None:
+        def show_step(job: Job[Any]) -> None:
             if job.seconds > PATIENCE and wish == self.wishes:
                 self._show(busy=True)
 
@@ -56,7 +56,7 @@ class Study(pn.viewable.Viewer):
             else:
                 self.jobs.view.visible = True  # it was stopped, or failed, and can be resumed
 
-        self.jobs.run(steps, "reading the weights", on_step=seen, ended=ended, latest=True)
+        self.jobs.run(steps, "reading the weights", on_step=show_step, ended=ended, latest=True)
 
     def _show(self, *, busy: bool) -> None:
         self.jobs.view.visible = busy

@@ -18,7 +18,7 @@ from workbench.views.theme import DARK, LIGHT, Theme
 from workbench.widgets.base import panel_theme
 from workbench.widgets.base.markup import answer_below, title
 from workbench.widgets.base.notices import Notices
-from workbench.widgets.base.presentation import sized
+from workbench.widgets.base.presentation import enlarge
 
 C = TypeVar("C", bound="Component")
 
@@ -111,15 +111,15 @@ class Component(pn.viewable.Viewer):
         self.live = live if isinstance(live, Live) else Live(live)
         self.session, self.threaded = self.live.session, threaded
         self.alone, self.notices = notices is None, notices or Notices()
-        self.seen, self.stale = True, False
+        self.visible, self.stale = True, False
         self.view = self.build()
         self.refresh()
         self.live.param.watch(lambda *_: self.changed(), list(self.watches))
 
     def changed(self) -> None:
         """Show what is new, now or when this part is looked at; a failure here keeps no other part from its turn."""
-        self.stale = not self.seen
-        if not self.seen:
+        self.stale = not self.visible
+        if not self.visible:
             return
         waiting = self.waits and self.live.waiting
         self.view.styles = {**self.view.styles, "opacity": "0.45" if waiting else "1"}
@@ -128,7 +128,7 @@ class Component(pn.viewable.Viewer):
 
     def look(self, visible: bool) -> None:
         """Come to the front, or go behind another tab."""
-        self.seen = visible
+        self.visible = visible
         if visible and self.stale:
             self.changed()
 
@@ -184,7 +184,7 @@ class FigureFrame(pn.viewable.Viewer):
         """Show a figure; a figure of the same kind is patched in place, so nothing jumps."""
         self.figure = figure
         self._head(figure.question, figure.answer)
-        self.plot.object = sized(figure.plot)
+        self.plot.object = enlarge(figure.plot)
         self.below.visible = True
         self._swap()
 

@@ -41,12 +41,12 @@ class JobPanel(pn.viewable.Viewer):
         super().__init__()
         self.notices, self.threaded, self.period = notices, threaded, period
         self.queue = queue if threaded else None
-        self.own, self.left = True, False
+        self.owns_job, self.left = True, False
         self.job: Job[Any] | None = None
         self.peak, self._since = 0, 0.0
         self._poll: Any = None
         self._next: Callable[[], None] | None = None
-        self._seen: Callable[[Job[Any]], str | None] = lambda _: None
+        self._on_step: Callable[[Job[Any]], str | None] = lambda _: None
         self._ended: Callable[[Job[Any]], None] = lambda _: None
         self.progress = pn.indicators.Progress(value=0, max=100, bar_color="primary", sizing_mode="stretch_width", visible=False)
         self.words = pn.pane.HTML("", sizing_mode="stretch_width")
@@ -81,7 +81,7 @@ class JobPanel(pn.viewable.Viewer):
                 self._next = lambda: self.run(steps, name, on_step=on_step, ended=ended)
                 self.cancel()
             return
-        self._seen, self._ended = on_step, ended
+        self._on_step, self._ended = on_step, ended
         self._go(Job(steps, name), self._start if self.threaded else Job.run_here)
 
     def follow(
@@ -94,7 +94,7 @@ class JobPanel(pn.viewable.Viewer):
         """Show a job that runs already, perhaps for others too: cancelling it stops it for all. Callbacks as in `run`."""
         if self.running:
             return
-        self._seen, self._ended = on_step, ended
+        self._on_step, self._ended = on_step, ended
         self._go(job, lambda _: None, is_own=False)
 
     def resume(self) -> None:
@@ -105,7 +105,7 @@ class JobPanel(pn.viewable.Viewer):
     def cancel(self) -> None:
         """Stop after the step at hand."""
         if self.running and self.job is not None:
-            if self.queue is not None and self.own:
+            if self.queue is not None and self.owns_job:
                 self.queue.cancel(self.job)
             else:
                 self.job.cancel()
@@ -117,7 +117,7 @@ class JobPanel(pn.viewable.Viewer):
         if self._poll is not None:
             self._poll.stop()
             self._poll = None
-        if self.own:
+        if self.owns_job:
             self.cancel()
 
     def _start(self, job: Job[Any]) -> None:
@@ -129,7 +129,7 @@ class JobPanel(pn.viewable.Viewer):
     def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, is_own: bool = True) -> None:
         if self.left:
             return
-        self.job, self.running, self.peak, self.own = job, True, memory(), is_own
+        self.job, self.running, self.peak, self.owns_job = job, True, memory(), is_own
         if is_own:
             job.owner = id(self.notices)
         self._since = time.monotonic()
@@ -162,7 +162,7 @@ class JobPanel(pn.viewable.Viewer):
         self.peak = max(self.peak, memory())
         self.progress.value = round(100 * job.progress)
         waits, hears = job.status is Status.WAITING, isinstance(job.latest, Heard)
-        message = None if hears else self._seen(job)
+        message = None if hears else self._on_step(job)
         if running:
             if message is not None or job.progress or waits or hears:
                 self.words.object = paragraph(self._stand(job) if waits or hears or message is None else message, live=False)

@@ -16,7 +16,7 @@ def present(on: bool) -> None:
         (_presented.add if on else _presented.discard)(pn.state.curdoc)
 
 
-def sized(plot: dict[str, Any]) -> dict[str, Any]:
+def enlarge(plot: dict[str, Any]) -> dict[str, Any]:
     """A plotly figure with larger type where the page at hand is presented."""
     return larger(plot) if pn.state.curdoc is not None and pn.state.curdoc in _presented else plot
 

@@ -19,7 +19,7 @@ class Sections(Component):
         self.section = pn.widgets.RadioButtonGroup(
             label="Section", options=list(self.kinds), value=next(iter(self.kinds)), stylesheets=[chosen()]
         )
-        self.section.param.watch(lambda _: self.look(self.seen), "value")
+        self.section.param.watch(lambda _: self.look(self.visible), "value")
         self.shown = pn.Column(sizing_mode="stretch_width")
         return pn.Column(pn.FlexBox(self.section), *self.above(), self.shown, sizing_mode="stretch_width")
 
@@ -29,13 +29,13 @@ class Sections(Component):
 
     def refresh(self) -> None:
         """The chosen section."""
-        self.look(self.seen)
+        self.look(self.visible)
 
     def __getitem__(self, name: str) -> Any:
         """One section, built now where it has never been chosen."""
         if name not in self.built:
             self.built[name] = self.part(self.kinds[name])
-            self.built[name].look(self.seen and name == self.section.value)
+            self.built[name].look(self.visible and name == self.section.value)
         return self.built[name]
 
     def look(self, visible: bool) -> None:

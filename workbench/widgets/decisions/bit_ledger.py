@@ -44,7 +44,7 @@ class LedgerView(Component):
 
     def refresh(self) -> None:
         """The ledger of the chosen scope."""
-        quantized = self._found()
+        quantized = self._selected_result()
         self.check.disabled = quantized is None
         self.disk.object = ""
         if quantized is None:
@@ -66,14 +66,14 @@ class LedgerView(Component):
         self.frame.draw(views.bars(quantized.ledger, scope=scope, coverage=coverage, theme=theme()))
         self.bridge.draw(views.waterfall(analysis.bridge(quantized.ledger), scope=self.scope.value, theme=theme()))
         self.tree.draw(views.icicle(analysis.tree(layers), quantized.ledger.weights, scope=self.scope.value, theme=theme()))
-        if (known := next((disk for result, disk in self.counted if result is quantized), None)) is not None:
-            self.disk.object = paragraph(views.disk_sentence(known))
+        if (on_disk := next((disk for result, disk in self.counted if result is quantized), None)) is not None:
+            self.disk.object = paragraph(views.disk_sentence(on_disk))
 
-    def _found(self) -> QuantizedLayer | QuantizedModel | None:
-        return self.session.whole if self.scope.value == MODEL else self.session.result
+    def _selected_result(self) -> QuantizedLayer | QuantizedModel | None:
+        return self.session.quantized_model if self.scope.value == MODEL else self.session.result
 
     def _count(self) -> None:
-        quantized = self._found()
+        quantized = self._selected_result()
         if quantized is None:
             return
         self.jobs.view.visible = True

@@ -27,7 +27,7 @@ from workbench.widgets.base.controls import action, folded_away
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import preformatted
 from workbench.widgets.elements.slider import Slider
-from workbench.widgets.predictions.what_if import told
+from workbench.widgets.predictions.what_if import describe_step
 
 METHODS = {
     "Lagrangian": ("lagrangian", {}),
@@ -121,7 +121,7 @@ class BudgetPainter(Component):
             table = yield from sensitivity_steps(shared.replay(), recipes, stats=stats, store=Store())
             return recipes, table, layer_scores(self.session.model, text("calibration"))
 
-        self.jobs.run(steps, "measuring options", on_step=told, ended=self._options_there)
+        self.jobs.run(steps, "measuring options", on_step=describe_step, ended=self._options_there)
 
     def _options_there(self, job: Job[Any]) -> None:
         if job.status != "done":

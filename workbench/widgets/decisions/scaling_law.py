@@ -53,5 +53,5 @@ class ExpectationsView(Component):
         count, tokens = 1e6 * float(self.parameters.value or 0), 1e6 * float(self.tokens.value or 0)
         expected = scaling_law.expectation_table(count, tokens)
         pinned = self.session.pins.model_table()
-        curve = scaling_law.own_curve(squeeze_table(self.session.shared.squeeze.found()), pinned if len(pinned) else None)
+        curve = scaling_law.own_curve(squeeze_table(self.session.shared.squeeze.built_stops()), pinned if len(pinned) else None)
         self.frame.draw(views.added_loss(expected, curve, scaling_law.UNDERTRAINED.outside(count, tokens), theme=theme()))

@@ -36,7 +36,7 @@ class SqueezeView(Component):
     def build(self) -> pn.viewable.Viewable:
         """Slider and numbers beside each other, what is being built below them, then the texts."""
         self.squeeze: Squeeze = self.session.shared.squeeze
-        self.writing, self.told = Writing(), ""
+        self.writing, self.written_prompt = Writing(), ""
         self.job: Job[None] | None = None
         self.poll: Any = None
         self.slider = Slider(
@@ -92,7 +92,7 @@ class SqueezeView(Component):
         prompt = self.session.choice.prompt
         if not any(self.writing.sides):
             self.pages.say(QUESTION, self._missing() or "Move the slider: both models continue the prompt.")
-        elif prompt != self.told:
+        elif prompt != self.written_prompt:
             self.write()
 
     def begin(self) -> None:
@@ -101,9 +101,9 @@ class SqueezeView(Component):
             self._advanced()
             return
         if self.threaded:
-            self.jobs.follow(self.squeeze.start(), on_step=self._seen, ended=self._ended)
+            self.jobs.follow(self.squeeze.start(), on_step=self._on_step, ended=self._ended)
         else:
-            self.jobs.run(self.squeeze.steps, "building the stops", on_step=self._seen, ended=self._ended)
+            self.jobs.run(self.squeeze.steps, "building the stops", on_step=self._on_step, ended=self._ended)
         self.building.visible = True
 
     def explain(self) -> None:
@@ -122,14 +122,14 @@ class SqueezeView(Component):
         if self.job is not None:
             self.job.cancel()
             self.job = None
-        stop, self.told, self.writing = self.stop, self.session.choice.prompt, Writing()
+        stop, self.written_prompt, self.writing = self.stop, self.session.choice.prompt, Writing()
         if self.squeeze.find(stop) is None:
             self.pages.say(QUESTION, self._missing())
             return
 
         def steps() -> Generator[Writing, None, None]:
             squeezed = self.squeeze.model_at(stop)
-            yield from write_together(self.session.model.language_model(), squeezed, self.told, TOKENS)
+            yield from write_together(self.session.model.language_model(), squeezed, self.written_prompt, TOKENS)
 
         self.job = Job(steps, "writing")
         if not self.threaded:
@@ -153,7 +153,7 @@ class SqueezeView(Component):
         running = job.status is Status.RUNNING  # read once and first: a job may end while it is being shown
         if job.latest is not None and job.latest is not self.writing:
             self.writing = job.latest
-            shown = texts.side_by_side(self.told, self.writing, theme=theme())
+            shown = texts.side_by_side(self.written_prompt, self.writing, theme=theme())
             self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
         if running:
             return None
@@ -170,7 +170,7 @@ class SqueezeView(Component):
             self.poll.stop()
             self.poll = None
 
-    def _seen(self, job: Job[Any]) -> str | None:
+    def _on_step(self, job: Job[Any]) -> str | None:
         """What is being built; a stop that is new is shown at once."""
         if self._labels() != self.slider.options:
             self._advanced()
@@ -178,7 +178,7 @@ class SqueezeView(Component):
         if step is None:
             return None
         left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-        ready = f"{len(self.squeeze.found())} of {len(self.squeeze.stops)} stops are ready"
+        ready = f"{len(self.squeeze.built_stops())} of {len(self.squeeze.stops)} stops are ready"
         return f"{ready}; at {step.stop.bits:g} bits: {step.doing}{left}."
 
     def _ended(self, job: Job[Any]) -> None:
@@ -206,7 +206,7 @@ class SqueezeView(Component):
             self.slider.options = labels
         self.go.visible = not self.squeeze.complete
         self.go.disabled = self.jobs.running
-        built = self.squeeze.found()
+        built = self.squeeze.built_stops()
         self.curve.view.visible = self.all.value
         if self.all.value and built:
             self.curve.draw(views.curve(squeeze_table(built), self.stop.preset, theme=theme()))

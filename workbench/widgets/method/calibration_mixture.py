@@ -34,8 +34,8 @@ class CalibrationView(Component):
         """Sliders and buttons beside each other, figures below."""
         self.texts = calibration_mixture.default_texts()
         self.sources: dict[str, calibration_mixture.SourceStats] = {}
-        self.own: dict[Any, dict[str, float]] = {}
-        self.told: Any = None
+        self.source_errors: dict[Any, dict[str, float]] = {}
+        self.last_request: Any = None
         self.sliders: dict[str, Slider] = {}
         self.box = pn.FlexBox(sizing_mode="stretch_width")
         self.tokens = pn.widgets.IntInput(
@@ -110,7 +110,7 @@ class CalibrationView(Component):
 
     def refresh(self) -> None:
         """Figures of the selected layer and the recipe on the bench."""
-        self.told = None
+        self.last_request = None
         if not self.sources:
             for frame, question in (
                 (self.errors, views.ERRORS),
@@ -133,7 +133,7 @@ class CalibrationView(Component):
 
     def _were_read(self, job: Job[Any]) -> None:
         if job.status is Status.DONE:
-            self.sources, self.own = job.result(), {}
+            self.sources, self.source_errors = job.result(), {}
             self.refresh()
 
     def mix(self) -> None:
@@ -142,24 +142,24 @@ class CalibrationView(Component):
             return
         layer, recipe, weights = self.session.layer, self.session.recipe, self.weights
         request = (layer, str(recipe.to_dict()), tuple(weights.items()))
-        if request == self.told:
+        if request == self.last_request:
             return
         calibration_mixture.shares(weights, self.sources)
         model, sources = self.session.model, self.sources
 
         def steps() -> Generator[calibration_mixture.Progress, None, tuple[pd.DataFrame, ...]]:
             yield calibration_mixture.Progress(0.0)
-            if request[:2] not in self.own:
-                self.own[request[:2]] = calibration_mixture.own_errors(model, sources, layer, recipe)
+            if request[:2] not in self.source_errors:
+                self.source_errors[request[:2]] = calibration_mixture.own_errors(model, sources, layer, recipe)
             yield calibration_mixture.Progress(0.6)
-            errors = calibration_mixture.mixture_errors(model, sources, weights, layer, recipe, self.own[request[:2]])
+            errors = calibration_mixture.mixture_errors(model, sources, weights, layer, recipe, self.source_errors[request[:2]])
             return (
                 errors,
                 calibration_mixture.overlaps(model, sources, weights, layer),
                 calibration_mixture.spectra(sources, weights, layer),
             )
 
-        self.told = request
+        self.last_request = request
         self.jobs.run(steps, "adding up the mixture", ended=self._mixed)
 
     def _mixed(self, job: Job[Any]) -> None:

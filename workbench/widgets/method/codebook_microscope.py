@@ -93,7 +93,7 @@ class BookSection(Component):
     def _draw(self, result: QuantizedLayer | None, reading: Reading | None) -> None:
         self.reading = reading
         number, books = (0, 1) if reading is None else (reading.number, reading.books)
-        options = {f"codebook {place + 1}": place for place in range(books)}
+        options = {f"codebook {index + 1}": index for index in range(books)}
         self.plane.param.update(options=options, value=number, visible=books > 1)
         if reading is None:
             for frame, question in zip(self.frames, self.questions, strict=True):
@@ -261,7 +261,7 @@ class EditSection(BookSection):
     def _measured(self, job: Any) -> None:
         if job.error is None and job.progress == 1:
             self.edit, table = job.result()
-            self.frames[0].draw(views.consequence(table, self.edit.said, self.edit.moved, theme=theme()))
+            self.frames[0].draw(views.consequence(table, self.edit.sentence, self.edit.moved, theme=theme()))
         self.buttons["Apply"].disabled = self.edit is None
 
     def _apply(self) -> None:

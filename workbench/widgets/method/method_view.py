@@ -43,7 +43,7 @@ class SignView(Component):
         original, result = self.session.portrait(), self.session.result
         nodes = [] if result is None else [node for _, node in codebook.codebook_nodes(result.packed)]
         length = min(nodes[0].facts["length"] if nodes else LENGTH, original.shape[1])
-        table_key = f"{original.made} {length}"
+        table_key = f"{original.content_key} {length}"
 
         def before() -> tuple[str, SignPatterns]:
             last = self._before
@@ -122,7 +122,7 @@ class GroupView(Component):
             pn.widgets.IntInput(label=f"First {what}", value=0, start=0, width=130) for what in ("row", "column")
         )
         self.frame = FigureFrame()
-        self.found: GroupMap | None = None
+        self.groups: GroupMap | None = None
         for field in (self.row, self.col):
             field.param.watch(lambda _: self._picture(), "value")
         body = pn.Column(pn.FlexBox(self.row, self.col), self.frame, sizing_mode="stretch_width")
@@ -139,7 +139,7 @@ class GroupView(Component):
         self.study.run([groups], self._draw, at_once=original.is_light)
 
     def _draw(self, groups: GroupMap | None) -> None:
-        self.found = groups
+        self.groups = groups
         if groups is not None:
             rows, cols = groups.groups.shape
             self.row.param.update(end=rows - 1, value=min(self.row.value or 0, rows - 1))
@@ -148,8 +148,8 @@ class GroupView(Component):
         self._picture()
 
     def _picture(self) -> None:
-        if self.found is not None:
-            self.frame.draw(group_views.picture(self.found, self.row.value or 0, self.col.value or 0, theme=theme()))
+        if self.groups is not None:
+            self.frame.draw(group_views.picture(self.groups, self.row.value or 0, self.col.value or 0, theme=theme()))
             return
         alike = "This recipe codes all weights alike: try the preset billm, stbllm or btc-paper."
         self.frame.say("Which weight belongs to which group?", FIRST if self.session.result is None else alike)

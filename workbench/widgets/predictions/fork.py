@@ -95,9 +95,9 @@ class ForkView(Component):
             yield None
             return finder, table, (yield from finder.guilty_steps())
 
-        self.jobs.run(steps, "looking for the fork", ended=self._found)
+        self.jobs.run(steps, "looking for the fork", ended=self._show_fork)
 
-    def _found(self, job: Job[Any]) -> None:
+    def _show_fork(self, job: Job[Any]) -> None:
         if job.status != "done":
             return
         self.finder, table, guilt = job.result()

@@ -37,7 +37,7 @@ class TextComparison(Component):
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.pages, self.measured = TextPages(self._pick), pn.pane.HTML("", sizing_mode="stretch_width")
-        self.place = pn.widgets.IntInput(
+        self.position = pn.widgets.IntInput(
             label="Token", value=1, start=1, width=110, description="Which token after the prompt to look at, from 1"
         )
         self.side = pn.widgets.RadioButtonGroup(
@@ -45,12 +45,12 @@ class TextComparison(Component):
         )
         self.expected, self.divergence = FigureFrame(), FigureFrame()
         self.details = pn.Column(
-            self.divergence, pn.FlexBox(self.place, self.side), self.expected, sizing_mode="stretch_width", visible=False
+            self.divergence, pn.FlexBox(self.position, self.side), self.expected, sizing_mode="stretch_width", visible=False
         )
         self.forks = self.part(ForkView)
         self.writing, self.running = Writing(), list[Running]()
         self.go.on_click(lambda _: self.notices.guard(self.write))
-        self.place.param.watch(lambda event: self._choose(event.new), "value")
+        self.position.param.watch(lambda event: self._choose(event.new), "value")
         self.divergence.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
         self.side.param.watch(lambda _: self._details(), "value")
         return pn.Column(
@@ -86,9 +86,9 @@ class TextComparison(Component):
                 yield writing
             self.running = yield from self.session.running()
 
-        self.jobs.run(steps, "writing", on_step=self._seen, ended=self._ended)
+        self.jobs.run(steps, "writing", on_step=self._on_step, ended=self._ended)
 
-    def _seen(self, _job: Job[Any]) -> str:
+    def _on_step(self, _job: Job[Any]) -> str:
         self._show()
         if self.writing.done:
             return "Measuring how fast both models write …"
@@ -118,7 +118,7 @@ class TextComparison(Component):
         self.divergence.draw(views.divergence_bars(writing, position, theme=theme()))
         side = getattr(writing, self.side.value)
         at = (writing.fork or 0) if position is None else position
-        self.place.param.update(end=max(map(len, writing.sides)), value=at + 1)
+        self.position.param.update(end=max(map(len, writing.sides)), value=at + 1)
         if at < len(side):
             self.expected.draw(views.expectations(side[at], at, self.side.value, theme=theme()))
         else:

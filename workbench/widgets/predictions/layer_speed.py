@@ -48,7 +48,7 @@ class SpeedView(Component):
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.says, self.frame = pn.pane.HTML("", sizing_mode="stretch_width"), FigureFrame()
         self.measured: Result | None = None
-        self.of: tuple[str, object] | None = None  # the layer and recipe that were measured
+        self.measured_layer: tuple[str, object] | None = None  # the layer and recipe that were measured
         self.go.on_click(lambda _: self.notices.guard(self.measure))
         self.memory.param.watch(lambda _: self._show(), "value")
         choices = pn.FlexBox(self.batch, self.threads, self.memory, self.go)
@@ -61,7 +61,7 @@ class SpeedView(Component):
             self.says.object = paragraph(UNPACKED, live=False)
         else:
             self.says.object = paragraph(why(dispatch.explain(result.packed, int(self.batch.value or 1))))
-        if self.of != self._now():
+        if self.measured_layer != self._now():
             self.measured = None
         self._show()
 
@@ -80,7 +80,7 @@ class SpeedView(Component):
 
         def ended(job: Job[Result]) -> None:
             if job.error is None and job.status == "done":
-                self.measured, self.of = job.result(), now
+                self.measured, self.measured_layer = job.result(), now
             self._show()
 
         self.jobs.run(steps, f"measuring {rows:,} × {cols:,}", ended=ended)

@@ -81,7 +81,7 @@ class ModelComparison(Component):
             description="Whose text is compared, and which the figures mark",
         )
         self.closest, self.reads = FigureFrame(), FigureFrame()
-        self.rows, self.place = pn.Column(**wide), pn.Column(**wide)
+        self.rows, self.texts_pane = pn.Column(**wide), pn.Column(**wide)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.jobs.param.watch(lambda _: self._free(), "running")
         self.go.on_click(lambda _: self.notices.guard(self.measure))
@@ -94,7 +94,7 @@ class ModelComparison(Component):
             self.rows,
         ]
         head = pn.pane.HTML(f"<h1 style='font-size:1.35rem;margin:0'>workbench · {html.escape(self.session.model.source)}</h1>")
-        self.opening = Study(self.place, self.notices, threaded=self.threaded)
+        self.opening = Study(self.texts_pane, self.notices, threaded=self.threaded)
         below = pn.Column(self.which, self.opening, **wide)
         self.below = responsive_column(below, "strip")
         columns = pn.FlexBox(responsive_column(pn.Column(*parts, **wide), "strip"), self.below, gap="12px", **wide)
@@ -133,7 +133,7 @@ class ModelComparison(Component):
         """Mark the chosen model in the figures, and read its layers."""
         self._draw()
         if self.which.value is None:
-            self.place[:] = []
+            self.texts_pane[:] = []
             return
         self.opening.run([self.others[self.which.value].layers], self._opened, at_once=False)
 
@@ -146,7 +146,7 @@ class ModelComparison(Component):
             before.jobs.cancel()
             before.forks.jobs.cancel()
         self.texts = TextComparison(Live(session), self.notices, threaded=self.threaded)
-        self.place[:] = [self.texts]
+        self.texts_pane[:] = [self.texts]
 
     def measure(self) -> None:
         """Measure every model against the original."""
@@ -155,9 +155,9 @@ class ModelComparison(Component):
         def steps() -> Generator[CompareStep, None, pd.DataFrame]:
             return (yield from compare_models(self.original, others, text("evaluation"), tokens=tokens))
 
-        self.jobs.run(steps, "measuring", on_step=self._seen)
+        self.jobs.run(steps, "measuring", on_step=self._on_step)
 
-    def _seen(self, job: Job[Any]) -> None:
+    def _on_step(self, job: Job[Any]) -> None:
         if job.latest is not None and job.latest.table is not self.table:
             self.table = job.latest.table
             self._draw()
@@ -196,8 +196,8 @@ def squeezed(session: Session) -> list[Callable[[], Saved]]:
     """The stops of the squeeze slider that are there, but for the first, which changes nothing; each to be called."""
     squeeze = session.shared.squeeze
 
-    def at(stop: Stop, found: Any) -> Saved:
-        bits = (found.bits_per_weight, found.nominal_bits, found.bytes)
+    def at(stop: Stop, built_stop: Any) -> Saved:
+        bits = (built_stop.bits_per_weight, built_stop.nominal_bits, built_stop.bytes)
         return Saved(Contender(stop.preset, opened(squeeze.model_at, stop), *bits), partial(quantized_in, squeeze.folder(stop)))
 
     built = [(stop, squeeze.find(stop)) for stop in squeeze.stops[1:]]

@@ -29,8 +29,8 @@ class WhatIfView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """The selected layer above, the whole model below."""
-        self.layer, self.whole = self.part(LayerEffect), self.part(BudgetOfErrors)
-        return pn.Column(self.layer, pn.pane.HTML("<hr>", sizing_mode="stretch_width"), self.whole, sizing_mode="stretch_width")
+        self.layer, self.budget = self.part(LayerEffect), self.part(BudgetOfErrors)
+        return pn.Column(self.layer, pn.pane.HTML("<hr>", sizing_mode="stretch_width"), self.budget, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """Nothing of its own."""
@@ -38,7 +38,7 @@ class WhatIfView(Component):
     def look(self, visible: bool) -> None:
         """Both parts come to the front together."""
         super().look(visible)
-        for part in (self.layer, self.whole):
+        for part in (self.layer, self.budget):
             part.look(visible)
 
 
@@ -164,7 +164,7 @@ class BudgetOfErrors(Component):
         def steps() -> Generator[Measured, None, Any]:
             return (yield from error_budget_steps(self.session.shared.replay(quantized.fused), quantized, top=top))
 
-        self.jobs.run(steps, "error budget", on_step=told, ended=self._ended)
+        self.jobs.run(steps, "error budget", on_step=describe_step, ended=self._ended)
 
     def _ended(self, job: Job[Any]) -> None:
         if job.status != "done":
@@ -175,6 +175,6 @@ class BudgetOfErrors(Component):
             self.interactions.draw(views.interactions(budget, theme=theme()))
 
 
-def told(job: Job[Any]) -> str | None:
+def describe_step(job: Job[Any]) -> str | None:
     """What was measured last."""
     return f"Measured {job.latest.what}, {job.progress:.0%}." if isinstance(job.latest, Measured) else None

@@ -138,9 +138,9 @@ class Bench(Component):
         self._run(self.session.quantize_model_steps, "the whole model")
 
     def _run(self, steps: Callable[[], Generator[Any, None, Any]], what: str) -> None:
-        self.jobs.run(steps, f"quantizing {what}", on_step=self._seen, ended=lambda _: self._ended())
+        self.jobs.run(steps, f"quantizing {what}", on_step=self._on_step, ended=lambda _: self._ended())
 
-    def _seen(self, job: Job[Any]) -> str | None:
+    def _on_step(self, job: Job[Any]) -> str | None:
         self.live.steps += 1
         learning = learning_step(job.latest)
         if learning is not None and not job.progress:

@@ -71,9 +71,11 @@ class LayerBrowser(Component):
                 pass
             return
         self.jobs.view.visible = True
-        pn.state.onload(lambda: self.jobs.run(shared.sketch_steps, "reading the layers", on_step=self._seen, ended=self._ended))
+        pn.state.onload(
+            lambda: self.jobs.run(shared.sketch_steps, "reading the layers", on_step=self._on_step, ended=self._ended)
+        )
 
-    def _seen(self, job: Any) -> str | None:
+    def _on_step(self, job: Any) -> str | None:
         """Fill the map with what has been read so far."""
         self.refresh()
         return (

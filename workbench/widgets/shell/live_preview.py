@@ -58,9 +58,9 @@ class LivePreview(Component):
             self._leave("Previews begin when the calibration text has been read: press Quantize this layer.")
         else:
             self.shown.styles = {"opacity": "0.45"}
-            self.jobs.run(session.preview_steps, "preview", on_step=self._seen, ended=self._ended, latest=True)
+            self.jobs.run(session.preview_steps, "preview", on_step=self._on_step, ended=self._ended, latest=True)
 
-    def _seen(self, job: Job[Any]) -> None:
+    def _on_step(self, job: Job[Any]) -> None:
         """A preview of a moment comes without a word: what is shown and hidden again moves the page."""
         self.jobs.view.visible = job.seconds > PATIENCE
 
@@ -90,7 +90,7 @@ def outcome(preview: Preview | None) -> str:
     summary = f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)}"
     if preview.is_whole:
         return f"{summary} (the whole layer)."
-    rows = f"{len(preview.rows)} of {preview.of:,} rows, spread evenly and counted alone"
+    rows = f"{len(preview.rows)} of {preview.row_count:,} rows, spread evenly and counted alone"
     if preview.interval is None:
         return f"{summary} ({rows})."
     low, high = map(themes.error, preview.interval)

@@ -95,7 +95,7 @@ class RecipeForm(pn.viewable.Viewer):
         else:
             self.settings, self.parts = setting_fields.fields(recipe.name, recipe), []
             for field in self.settings.values():
-                field.param.watch(lambda _: self._told(), "value")
+                field.param.watch(lambda _: self._announce(), "value")
             self.fields[:] = list(self.settings.values())
         self.filling = False
 
@@ -109,12 +109,12 @@ class RecipeForm(pn.viewable.Viewer):
         coders = [("coder" if len(recipe.coders) == 1 else f"coder of mask {i}", c) for i, c in enumerate(recipe.coders, 1)]
         parts = [("transform", recipe.transform), ("split", recipe.split), *coders, ("assignment", recipe.assignment)]
         parts += [(kind, getattr(recipe, kind)) for kind in ("correction", "activations", "refinement")]
-        self.settings, self.parts = {}, [PartForm(label, part, self._told) for label, part in parts]
+        self.settings, self.parts = {}, [PartForm(label, part, self._announce) for label, part in parts]
         tip = "Random choices follow from it"
         self.seed = pn.widgets.IntInput(label="seed", value=recipe.seed, start=0, description=tip, sizing_mode="stretch_width")
-        self.seed.param.watch(lambda _: self._told(), "value")
+        self.seed.param.watch(lambda _: self._announce(), "value")
         self.shrinkage = setting_fields.widget(SHRINKAGE, recipe.shrinkage)
-        self.shrinkage.param.watch(lambda _: self._told(), "value")
+        self.shrinkage.param.watch(lambda _: self._announce(), "value")
         self.fields[:] = [*self.parts, self.shrinkage, self.seed]
 
     def _preset_chosen(self) -> None:
@@ -122,17 +122,17 @@ class RecipeForm(pn.viewable.Viewer):
         if self.filling:
             return
         name = self.preset.value
-        self.fill(self._whole().replace() if name == COMPOSED else presets.recipe(name))
+        self.fill(self._composed_recipe().replace() if name == COMPOSED else presets.recipe(name))
         self.changed()
 
-    def _whole(self) -> Recipe:
+    def _composed_recipe(self) -> Recipe:
         """The recipe as it is; the preset with its defaults where a setting cannot be."""
         try:
             return self.recipe()
         except RecipeError:
             return presets.recipe(self.filled)
 
-    def _told(self) -> None:
+    def _announce(self) -> None:
         if self.filling:
             return
         if self.filled == COMPOSED:

@@ -80,12 +80,12 @@ class Tabs(pn.viewable.Viewer):
         self.last = {section: next(iter(section_kinds)) for section, section_kinds in kinds.items()}
         self.section = TabBar(label="Sections", options=list(kinds), strong=True, visible=len(kinds) > 1)
         self.tab = TabBar()
-        self.place = pn.Column(sizing_mode="stretch_width")
+        self.front_pane = pn.Column(sizing_mode="stretch_width")
         self.section.param.watch(lambda event: self.param.update(front=self.last[event.new]), "value")
         self.tab.param.watch(lambda event: self.param.update(front=event.new), "value")
         self.param.watch(lambda _: self._look(), "front")
-        owner.live.param.watch(self._asked, "front")
-        self.view = pn.Column(self.section, self.tab, self.place, sizing_mode="stretch_width")
+        owner.live.param.watch(self._on_tab, "front")
+        self.view = pn.Column(self.section, self.tab, self.front_pane, sizing_mode="stretch_width")
         self._look()
 
     def __getitem__(self, title: str) -> Any:
@@ -95,7 +95,7 @@ class Tabs(pn.viewable.Viewer):
             self.built[title].look(title == self.front)
         return self.built[title]
 
-    def _asked(self, event: Any) -> None:
+    def _on_tab(self, event: Any) -> None:
         """Bring the tab to the front that a component asks for; the same one may be asked for again."""
         if event.new:
             self.front = event.new if event.new in self.kinds else self.front
@@ -110,8 +110,8 @@ class Tabs(pn.viewable.Viewer):
         self.tab.param.update(label=f"Views in {section}", options=titles, value=self.front)
         for title, part in self.built.items():
             part.look(title == self.front)
-        self.place[:] = []
-        self.owner.notices.guard(lambda: self.place.append(self[self.front].view))
+        self.front_pane[:] = []
+        self.owner.notices.guard(lambda: self.front_pane.append(self[self.front].view))
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view

@@ -159,9 +159,9 @@ class SalienceView(Component):
     def _read(self) -> None:
         self.jobs.view.visible = True
         self.read.disabled = True
-        self.jobs.run(self.session.shared.stats_steps, "reading the calibration text", ended=lambda _: self._heard())
+        self.jobs.run(self.session.shared.stats_steps, "reading the calibration text", ended=lambda _: self._calibration_read())
 
-    def _heard(self) -> None:
+    def _calibration_read(self) -> None:
         self.read.disabled = False
         self.jobs.view.visible = not self.session.shared.is_calibrated
         if self.session.shared.is_calibrated:

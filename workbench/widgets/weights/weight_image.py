@@ -28,16 +28,16 @@ class PictureSection(WeightSection):
             pn.widgets.IntInput(label=label, value=0, start=0, width=110, description="Edge of the window that is shown.")
             for label in EDGES
         ]
-        self.whole = pn.widgets.Button(label="Whole matrix", width=120, margin=BESIDE, stylesheets=[chosen()])
+        self.show_all = pn.widgets.Button(label="Whole matrix", width=120, margin=BESIDE, stylesheets=[chosen()])
         self.frame, self._filling = FigureFrame(), False
         self.shape = ("", 0, 0)  # of the layer that the window belongs to
         self._shown: tuple[str, Raster] | None = None  # what it was made from, and the picture
         self.what.param.watch(lambda _: self._again(), "value")
         for edge in self.edges:
             edge.param.watch(lambda _: self._again(), "value")
-        self.whole.on_click(lambda _: self.zoom(None))
+        self.show_all.on_click(lambda _: self.zoom(None))
         self.frame.plot.param.watch(self._zoomed, "relayout_data")
-        return pn.Column(self.what, pn.FlexBox(*self.edges, self.whole), self.frame, sizing_mode="stretch_width")
+        return pn.Column(self.what, pn.FlexBox(*self.edges, self.show_all), self.frame, sizing_mode="stretch_width")
 
     def paint(self) -> None:
         """The same window of the same layer, the whole matrix of another one."""
@@ -68,7 +68,7 @@ class PictureSection(WeightSection):
         if not self._filling:
             super().paint()
 
-    def wanted(self) -> list[Callable[[], Any]]:
+    def computations(self) -> list[Callable[[], Any]]:
         """The picture that is asked for, unless it is the one on show, and the largest magnitude of the original."""
         what, window, before, after = self.what.value, self._window(), self.original, self.quantized
         shared, layer, last = self.session.shared, self.session.layer, self._shown
@@ -76,8 +76,8 @@ class PictureSection(WeightSection):
         def picture() -> tuple[str, Raster] | None:
             if what != "original" and after is None:
                 return None
-            others = "" if what == "original" or after is None else after.made
-            table_key = f"{before.made} {others} {what} {window}"
+            others = "" if what == "original" or after is None else after.content_key
+            table_key = f"{before.content_key} {others} {what} {window}"
             if last is not None and last[0] == table_key:
                 return last
             shown = before.weight if what == "original" or after is None else after.weight

@@ -38,7 +38,7 @@ class HistogramSection(WeightSection):
         self.log.param.watch(lambda _: self.paint(), "value")
         return pn.Column(pn.FlexBox(self.row, self.log), self.frame, sizing_mode="stretch_width")
 
-    def wanted(self) -> list[Callable[[], Any]]:
+    def computations(self) -> list[Callable[[], Any]]:
         """Counts of the layer or of one row, before and after, and the levels."""
         last = self.original.shape[0] - 1
         self.row.param.update(end=last, value=min(self._row(), last))
@@ -58,7 +58,7 @@ class HistogramSection(WeightSection):
             if sample is None or row != LAYER:
                 return None
             some = weight_sketch.histogram(sample.result.weight(), limit=limit)
-            return some.times(sample.of / len(sample.rows)), weight_sketch.layer_levels(sample.result.packed)
+            return some.times(sample.row_count / len(sample.rows)), weight_sketch.layer_levels(sample.result.packed)
 
         return [counts, quantized]
 
@@ -67,7 +67,7 @@ class HistogramSection(WeightSection):
         row, sample = self._row(), self.session.preview
         bars, levels = (None, None) if after is None else after
         scope = "this layer" if row == LAYER else f"row {row}"
-        rows = None if sample is None or self.quantized is not None else (len(sample.rows), sample.of)
+        rows = None if sample is None or self.quantized is not None else (len(sample.rows), sample.row_count)
         self.frame.draw(views.histogram(before, bars, levels, rows, scope=scope, log=self.log.value, theme=theme()))
 
     def _row(self) -> int:
@@ -83,7 +83,7 @@ class TailSection(WeightSection):
         self.frame = FigureFrame()
         return self.frame.view
 
-    def wanted(self) -> list[Callable[[], Any]]:
+    def computations(self) -> list[Callable[[], Any]]:
         """Quantiles of both matrices."""
         return self.both("quantiles", distribution.quantile_pairs)
 
@@ -100,7 +100,7 @@ class RangeSection(WeightSection):
         self.frames = {"row": FigureFrame(), "column": FigureFrame()}
         return pn.Column(*self.frames.values(), sizing_mode="stretch_width")
 
-    def wanted(self) -> list[Callable[[], Any]]:
+    def computations(self) -> list[Callable[[], Any]]:
         """Ranges of both matrices, from both sides."""
         return [find for side in self.frames for find in self.both(f"ranges of {side}s", partial(distribution.ranges, side=side))]
 
@@ -120,7 +120,7 @@ class OutlierSection(WeightSection):
         self.frame = FigureFrame()
         return self.frame.view
 
-    def wanted(self) -> list[Callable[[], Any]]:
+    def computations(self) -> list[Callable[[], Any]]:
         """The hundred largest and what became of them, and the share of all that lie far out."""
         before, after, shared, layer = self.original, self.quantized, self.session.shared, self.session.layer
 
@@ -128,7 +128,7 @@ class OutlierSection(WeightSection):
             table = before.table("largest", distribution.largest)
             if after is None:
                 return table
-            became = after.table("largest of the original", partial(distribution.became, table), before.made)
+            became = after.table("largest of the original", partial(distribution.became, table), before.content_key)
             return table.assign(became=became["became"])
 
         return [largest, lambda: shared.sketch(layer).outlier_share]
@@ -151,7 +151,7 @@ class SpectrumSection(WeightSection):
     def paint(self) -> None:
         """At once where it is quick, or known already."""
         small, after = min(self.original.shape), self.quantized
-        is_known = self.original.has(ALONE) if after is None else after.has(ERROR, self.original.made)
+        is_known = self.original.has(ALONE) if after is None else after.has(ERROR, self.original.content_key)
         self.go.visible = small > QUICK and not is_known
         if not self.go.visible:
             super().paint()
@@ -159,7 +159,7 @@ class SpectrumSection(WeightSection):
             what = f"Singular values of a matrix with {small:,} of them take a while: press Compute."
             self.frame.say("Is the matrix, or its error, of low rank?", what)
 
-    def wanted(self) -> list[Callable[[], Any]]:
+    def computations(self) -> list[Callable[[], Any]]:
         """The original's, then those of the result and of the error."""
         before, after = self.original, self.quantized
 
@@ -169,7 +169,7 @@ class SpectrumSection(WeightSection):
         def error(quantized: Tensor) -> pd.DataFrame:
             return distribution.spectra(before.weight.float(), quantized, alone())
 
-        return [alone, lambda: None if after is None else after.table(ERROR, error, before.made)]
+        return [alone, lambda: None if after is None else after.table(ERROR, error, before.content_key)]
 
     def draw(self, before: pd.DataFrame, after: pd.DataFrame | None) -> None:
         """All there are."""

@@ -30,13 +30,13 @@ class WeightSection(Component):
 
     def paint(self) -> None:
         """Work out what is wanted, and draw it."""
-        self.study.run(self.wanted(), self.draw, at_once=self.original.is_light)
+        self.study.run(self.computations(), self.draw, at_once=self.original.is_light)
 
     def layout(self) -> pn.viewable.Viewable:
         """Controls and figures."""
         raise NotImplementedError
 
-    def wanted(self) -> list[Callable[[], Any]]:
+    def computations(self) -> list[Callable[[], Any]]:
         """What the figures need, each found by a call that may come from another thread."""
         raise NotImplementedError
 

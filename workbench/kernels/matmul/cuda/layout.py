@@ -48,7 +48,7 @@ class Resident:
         return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
 
-def of(packed: Packed, *, keep_indices: bool) -> Resident:
+def make_resident(packed: Packed, *, keep_indices: bool) -> Resident:
     """The resident form of a coded matrix; a large binary codebook is decoded to signs unless its indices are to be kept."""
     if packed.format == "planes":
         count = packed.facts["planes"]

@@ -58,7 +58,8 @@ class Coded:
         splits = -(-total // share)
         y = torch.empty(splits, inputs, rows, device=x.device)
         triton_kernels.look_up[(blocks, splits, inputs)](
-            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, columns, share, size, ROWS, together,
+            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, columns, share, size, ROWS,
+            together,
             enable_fp_fusion=True,
         )  # fmt: skip
         return y
@@ -95,4 +96,4 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     if issubclass(kind := find(packed), Transformed):
         return After(lambda x: kind.input(x, packed), prepare(packed.children[0], mode), 0)
     product = of_parts(packed, lambda part: prepare(part, mode))
-    return product or Coded(layout.of(packed, keep_indices=mode.cache == "none"))
+    return product or Coded(layout.make_resident(packed, keep_indices=mode.cache == "none"))

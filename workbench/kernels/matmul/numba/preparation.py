@@ -52,7 +52,7 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     if packed.format == "masked":
         return Sum(tuple(masked(leaf, mask, mode) for leaf, mask in leaves(packed)), packed.rows)
     if packed.format in WORDS:
-        return codebook_matmul.decoded(packed) if mode.cache == "decoded" else codebook_matmul.of(packed)
+        return codebook_matmul.decoded(packed) if mode.cache == "decoded" else codebook_matmul.keep_words(packed)
     if packed.format == "binary-codebook" and mode.cache == "none" and few_enough(packed):
         return Codewords(stripe_layout.without_signs(packed), mode.precision, indices=stripe_layout.indices_of(packed))
     return Signs(STRIPES[packed.format](packed), mode.precision, FACTOR.get(packed.format, 1.0))
@@ -90,7 +90,7 @@ def masked(leaf: Packed, mask: Tensor, mode: Mode) -> Product:
     if leaf.format == "planes" and bool((mask == columns).all()):
         return After(lambda x: x * columns, Signs(stripe_layout.of_planes(leaf, mask), mode.precision), columns.nbytes)
     if leaf.format == "dense" or sparse_rows.bits(mask) < planes_in_mask(leaf) * mask.numel():
-        return Sparse(sparse_rows.of(decode(leaf, mask), mask))
+        return Sparse(sparse_rows.pack_rows(decode(leaf, mask), mask))
     if leaf.format == "planes":
         return Signs(stripe_layout.of_masked_planes(leaf, mask), mode.precision, 0.5)
     return Signs(STRIPES[leaf.format](leaf, mask), mode.precision, FACTOR.get(leaf.format, 1.0))

@@ -39,7 +39,7 @@ class Target:
     column_unit: Tensor
 
     @classmethod
-    def of(cls, w: Tensor, moment: Tensor | None, *, diagonal: bool) -> "Target":
+    def from_weights(cls, w: Tensor, moment: Tensor | None, *, diagonal: bool) -> "Target":
         """The target for `w [rows, cols]`, not all zero, under `moment`, of which `diagonal` leaves only the diagonal."""
         largest = w.abs().max()
         size = largest * (w / largest).square().mean().sqrt()
@@ -166,7 +166,7 @@ def product(params: Params) -> Tensor:
     return (left * params["middle"] if "middle" in params else left) @ (params["right"] * params["column"])
 
 
-def lost(target: Target, params: Params) -> float:
+def loss(target: Target, params: Params) -> float:
     """tr(E H' Eᵀ)."""
     return cost(target.w - product(params), target.moment).sum(dtype=torch.float64).item()
 
@@ -174,10 +174,10 @@ def lost(target: Target, params: Params) -> float:
 def settle(target: Target, params: Params) -> tuple[Params, float]:
     """Magnitudes by least squares for fixed signs, as they will be stored, and what they lose."""
     best = better_magnitudes(target, params)
-    least = lost(target, best)
+    least = loss(target, best)
     for _ in range(ROUNDS - 1):
         trial = better_magnitudes(target, best)
-        now = lost(target, trial)
+        now = loss(target, trial)
         if not now < least:
             break
         best, least = trial, now

@@ -64,7 +64,7 @@ class GridSearch:
             return [(self.reach(self.zero, side), self.zero) for side in sides]
         zero = divide(-self.low * self.steps, self.high - self.low).round()
         zeros = [(zero + other).clamp(0, self.steps) for other in NEIGHBOURS]
-        return [(self.reach(own, torch.zeros_like(own, dtype=torch.bool)), own) for own in zeros]
+        return [(self.reach(one_zero, torch.zeros_like(one_zero, dtype=torch.bool)), one_zero) for one_zero in zeros]
 
     def reach(self, zero: Tensor, turned: Tensor) -> Tensor:
         """The scale of least size at which no weight lies outside the grid, negative where it is `turned`."""

@@ -28,7 +28,7 @@ class SortedRows:
         """How many numbers of each row are smaller than each level, `[rows, levels]`."""
         return torch.searchsorted(self.numbers, levels.repeat(len(self.numbers), 1))
 
-    def lost(self, start: Tensor, stop: Tensor) -> Tensor:
+    def loss(self, start: Tensor, stop: Tensor) -> Tensor:
         """What one plane loses of the numbers `start:stop` of each row, summed over rows, `[levels]`."""
         count = stop - start
 
@@ -69,10 +69,10 @@ def salient_columns(score: Tensor, limit: int) -> Tensor:
 def two_planes_lose(score: Tensor) -> Tensor:
     """What is left of all of `score` after two planes."""
     mask = torch.ones_like(score, dtype=torch.bool)
-    return lost(score - residual(score, mask, 2)[0].values(mask))
+    return squared_loss(score - residual(score, mask, 2)[0].values(mask))
 
 
-def lost(error: Tensor) -> Tensor:
+def squared_loss(error: Tensor) -> Tensor:
     """The squared error."""
     return error.square().sum()
 
@@ -83,16 +83,16 @@ def one_plane_limits(score: Tensor, mask: Tensor, groups: int) -> list[Tensor]:
     rows, count = sorted_rows(score, mask), mask.sum(1, keepdim=True)
     first, last = rows.below(candidates), count.expand(-1, len(candidates))
     if groups == 2:
-        return [candidates[(rows.lost(torch.zeros_like(first), first) + rows.lost(first, last)).argmin()]]
+        return [candidates[(rows.loss(torch.zeros_like(first), first) + rows.loss(first, last)).argmin()]]
     second = rows.below(2 * candidates)
-    losses = rows.lost(torch.zeros_like(first), first) + rows.lost(first, second) + rows.lost(second, last)
+    losses = rows.loss(torch.zeros_like(first), first) + rows.loss(first, second) + rows.loss(second, last)
     chosen = candidates[torch.where(2 * candidates > candidates[-1], torch.inf, losses).argmin()]
     return [chosen, 2 * chosen]
 
 
 def two_plane_limit(score: Tensor) -> Tensor:
     """The edge of two groups of all scores that have two planes each; zeros are no candidates."""
-    return best_limit(score, torch.ones_like(score, dtype=torch.bool), score[score != 0], 2, lost)
+    return best_limit(score, torch.ones_like(score, dtype=torch.bool), score[score != 0], 2, squared_loss)
 
 
 def output_limit(score: Tensor, mask: Tensor, apart: Tensor, moment: Tensor) -> Tensor:

@@ -53,13 +53,13 @@ class Words:
         y = np.empty((len(x), len(self.scale)), np.float32)
         if worth_threads(self.scale.shape[0] * self.cols * len(x)):
             with threads():
-                parallel(inputs.numpy(), *self.given, y)
+                parallel(inputs.numpy(), *self.loop_arguments, y)
         else:
-            serial(inputs.numpy(), *self.given, y)
+            serial(inputs.numpy(), *self.loop_arguments, y)
         return torch.from_numpy(y)
 
     @property
-    def given(self) -> tuple[np.ndarray | int, ...]:
+    def loop_arguments(self) -> tuple[np.ndarray | int, ...]:
         """What the loops take between inputs and outputs."""
         return self.stream, self.words, self.scale, self.bits, self.state, self.length, self.cols, self.span
 
@@ -72,7 +72,7 @@ class Words:
         return out
 
 
-def of(packed: Packed) -> Words:
+def keep_words(packed: Packed) -> Words:
     """Formats `vector-codebook` and `trellis` as they are stored; short words are joined, as a look-up costs the same for any."""
     scale, length = packed.tensors["scale"].float(), packed.facts["length"]
     if packed.format == "trellis":
@@ -108,7 +108,7 @@ def decoded(packed: Packed) -> fp16_matmul.Halves:
     else:
         book = packed.tensors["codebook"]
         index = bitpack.unpack(packed.tensors["index"], index_width(packed.facts["entries"]), rows * steps).view(rows, steps)
-    return fp16_matmul.of(book[index].view(rows, -1)[:, :cols], scale, cols, packed.facts["span"])
+    return fp16_matmul.pack_fp16(book[index].view(rows, -1)[:, :cols], scale, cols, packed.facts["span"])
 
 
 @compiled

@@ -58,7 +58,7 @@ def spread(values: Tensor, span: int, groups: int) -> Tensor:
     return torch.nn.functional.pad(full, (0, width - span)).flatten(-2)
 
 
-def of(numbers: Tensor, scale: Tensor, cols: int, span: int) -> Halves:
+def pack_fp16(numbers: Tensor, scale: Tensor, cols: int, span: int) -> Halves:
     """fp16 `numbers [rows, cols]` and float32 `scale [rows, groups]`."""
     span = min(span, cols)
     values = spread(numbers, span, scale.shape[1]).contiguous()

@@ -22,7 +22,7 @@ class Rows:
         return self.start.nbytes + self.column.nbytes + self.value.nbytes
 
 
-def of(weights: Tensor, mask: Tensor) -> Rows:
+def pack_rows(weights: Tensor, mask: Tensor) -> Rows:
     """The weights `[rows, cols]` at the true positions of a mask."""
     start = np.zeros(len(mask) + 1, np.int64)
     start[1:] = mask.sum(1).cumsum(0).numpy()

@@ -164,7 +164,7 @@ def add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to
 
 
 @compiled
-def put(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None:
+def store_rows(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None:
     """Write the sums of stripe `number`, `total [inputs · 64]`, to their rows of `y`, in the inputs' own size."""
     rows, apart = y.shape[1], y.strides[0] // y.itemsize
     for i in range(len(y)):
@@ -212,7 +212,7 @@ def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.nd
                 p = Planes(at, length, planes, which, chunk, begin, end, scale_at, weight)
                 add_planes(signs, scale, p, table, first, start, unit, s, sums, total)
                 at += planes * length
-        put(total, t.norm, number, y)
+        store_rows(total, t.norm, number, y)
 
 
 @compiled

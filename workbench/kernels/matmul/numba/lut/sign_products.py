@@ -53,9 +53,9 @@ class Signs:
         y = np.empty((len(x), self.stripes.rows), np.float32)
         if worth_threads(y.size * self.stripes.cols):
             with threads():
-                self.loops[1](x, *self.given, y)
+                self.loops[1](x, *self.loop_arguments, y)
         else:
-            self.loops[0](x, *self.given, y)
+            self.loops[0](x, *self.loop_arguments, y)
         return torch.from_numpy(y)
 
     @cached_property
@@ -69,7 +69,7 @@ class Signs:
         return sign_matmul.serial, sign_matmul.parallel
 
     @cached_property
-    def given(self) -> Any:
+    def loop_arguments(self) -> Any:
         """What the loops take between inputs and outputs; see `signs.parallel`."""
         s = self.stripes
         return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, s.abreast, DIGITS[self.precision]
@@ -112,7 +112,7 @@ class Codewords(Signs):
         return codeword_matmul.serial, codeword_matmul.parallel
 
     @cached_property
-    def given(self) -> Any:
+    def loop_arguments(self) -> Any:
         """What the loops take between inputs and outputs; see `codewords.parallel`."""
         s, i = self.stripes, self.indices
         digits = DIGITS[self.precision]

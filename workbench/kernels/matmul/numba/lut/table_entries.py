@@ -111,7 +111,7 @@ def emit_tables(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any, s
             b.store(digit_bytes, address(b, table, target, digit_bytes.type), align=1)
 
 
-def sized(steps: int, digits: int) -> Any:
+def table_type(steps: int, digits: int) -> Any:
     """`emit_largest` for so many steps and digits."""
     return operation(f"largest_{steps}_{digits}", types.float32, lambda b, data, at: emit_largest(b, data, at, steps, digits))
 
@@ -125,8 +125,8 @@ def written(steps: int, digits: int) -> Any:
     return operation(f"write_{steps}_{digits}", types.void, emit)
 
 
-largest_fast, largest_exact = sized(1, 1), sized(1, 2)
-largest_fast_word, largest_exact_word = sized(WORD, 1), sized(WORD, 2)
+largest_fast, largest_exact = table_type(1, 1), table_type(1, 2)
+largest_fast_word, largest_exact_word = table_type(WORD, 1), table_type(WORD, 2)
 write_fast, write_exact = written(1, 1), written(1, 2)
 write_fast_word, write_exact_word = written(WORD, 1), written(WORD, 2)
 
