@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_state_of_the_sources_has_its_place(folder: Path) -> None:
     first = cached_njit.cache_folder()
-    assert Path(first).parent == folder / "__pycache__"
+    assert Path(first).parent == folder / "jit" / "__pycache__"
     (folder / "two.py").write_text("b = 2\n")
     cached_njit.cache_folder.cache_clear()
     assert cached_njit.cache_folder() != first

@@ -124,7 +124,7 @@ def test_starting_compiled_loops_leaves_torch_its_number_of_threads() -> None:
     code = """
 import torch
 torch.set_num_threads(1)
-from workbench.kernels.matmul.numba import hamming
+from workbench.kernels.search.numba import hamming
 points = torch.arange(100).numpy()
 hamming.nearest(points, points, None)
 assert torch.get_num_threads() == 1, torch.get_num_threads()

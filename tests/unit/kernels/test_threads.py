@@ -10,7 +10,7 @@ COMMON = """
 import os, sys, threading
 import torch
 from tests.unit.kernels.conftest import Draw
-from workbench.kernels.formats import reference
+from workbench.kernels import formats as reference
 from workbench.kernels.options import Mode
 from workbench.kernels.matmul.numba import backend, threads
 

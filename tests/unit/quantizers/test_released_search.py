@@ -11,7 +11,7 @@ from workbench.quantizers.splits.fitting.released_search import (
     DOUBLED,
     best_limit,
     interpolated,
-    lost,
+    squared_loss,
     one_plane_limits,
     output_limit,
     salient_columns,
@@ -27,7 +27,7 @@ def scores(rows: int = 6, cols: int = 60) -> tuple[Tensor, Tensor]:
 
 
 def slow_loss(score: Tensor, masks: list[Tensor], planes: int = 1) -> float:
-    """What is lost of the scores in the masks, each with planes of its own."""
+    """What is squared_loss of the scores in the masks, each with planes of its own."""
     return sum(float(((score - residual(score, mask, planes)[0].values(mask)) * mask).square().sum()) for mask in masks)
 
 
@@ -69,7 +69,7 @@ def test_salient_groups_have_two_planes_and_zeros_are_no_candidates() -> None:
 def test_under_a_moment_of_one_the_outputs_lost_are_the_scores_lost() -> None:
     score, mask = scores()
     apart = gaussian(6, 60, seed=8).double() * ~mask
-    plain = best_limit(score, mask, (score * mask).flatten(), 1, lost)
+    plain = best_limit(score, mask, (score * mask).flatten(), 1, squared_loss)
     assert output_limit(score, mask, apart, torch.eye(60, dtype=torch.float64)) == plain
     h = correlated(60).double()
     candidates, losses = interpolated((score * mask).flatten(), CANDIDATES), []

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.unit.analysis.test_scrubber import traced
+from tests.unit.analysis.test_timeline import traced
 
 from workbench import presets
 from workbench.analysis.method.timeline import CODE, still, timeline

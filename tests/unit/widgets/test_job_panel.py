@@ -87,7 +87,7 @@ class Looked(Job[None]):
 
 def test_a_job_that_ends_while_it_is_looked_at_is_looked_at_again(panel: JobPanel) -> None:
     seen: list[object] = []
-    panel._seen = lambda job: seen.append(job.latest)
+    panel._on_step = lambda job: seen.append(job.latest)
     panel._go(Looked(four_steps), lambda job: job._finished.set())
     assert panel.running
     panel.look()

@@ -31,7 +31,7 @@ def cache_folder() -> str | None:
     for path in sorted(path for folder in COMPILED_FOLDERS for path in (KERNELS / folder).rglob("*.py")):
         digest.update(path.read_bytes())
     configured: Any = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    beside = Path(__file__).parent / "__pycache__"
+    beside = KERNELS / "jit" / "__pycache__"
     others = [beside, Path(platformdirs.user_cache_dir("quantization-workbench"))]
     parent = next(filter(writable, [Path(configured)] if configured else others), None)
     if parent is None:
