@@ -46,7 +46,9 @@ DRAWN: dict[str, Callable[[ModelHandle, Any], Any]] = {
 
 def rewound(model: ModelHandle, seed: Any) -> Any:
     one_bit = wb.recipe("rtn", bits=1, group=0)
-    return ForkFinder(model, wb.quantize_model(model, one_bit, layers="*.0.mlp.*"), "Once upon a time", 24).rewind(1, 2, seed=seed)
+    return ForkFinder(model, wb.quantize_model(model, one_bit, layers="*.0.mlp.*"), "Once upon a time", 24).rewind(
+        1, 2, seed=seed
+    )
 
 
 @pytest.mark.parametrize("drawn", DRAWN)
