@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError
 from workbench.memory import spill
+from workbench.seeds import check_seed
 from workbench.store import Entry, Store, key
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def calibrate(
     kept there when they are new. A token embedding has no input to measure and is left out. Raises ModelError for unknown layers,
     encoder-decoders and inputs that are not finite.
     """
+    check_seed(seed, ModelError)
     if tokens < 1:
         raise ModelError(f"{tokens} tokens to calibrate on; use 1 or more.")
     names = model.layer_names if layers is None else [name for name in layers if model.layer(name).role != "embedding"]

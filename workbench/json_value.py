@@ -22,14 +22,25 @@ LIMIT_BYTES = 1 << 26  # a plan with a rule for each of 50,000 experts takes hal
 LEVELS = 100  # of objects and lists inside each other; Python's own reader ends at about a thousand
 NAME_BYTES = 255  # of a file, as most systems allow
 DIGITS = 100  # of one number; a float holds whatever has so few
-LARGEST = 2**63 - 1  # what torch takes as a size, a count or a seed
+LARGEST = 2**63 - 1  # what torch takes as a size or a count
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # strings with their escapes, and everything else that opens and closes nothing; possessive throughout, so that no text is slow
 FLAT = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[^\[\]{}"]++)++', re.DOTALL)
 STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
-BRIEF = reprlib.Repr()  # of a wrong value, in a sentence
-BRIEF.maxlevel, BRIEF.maxdict, BRIEF.maxstring = 2, 3, 60
+LONGEST_SHOWN = 4096  # bits of a whole number in a sentence
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
+class Brief(reprlib.Repr):
+    """A wrong value in a sentence, also a whole number of more digits than Python writes out."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """The number, or how long it is."""
+        return super().repr_int(x, level) if x.bit_length() <= LONGEST_SHOWN else f"a number of {x.bit_length():,} bits"
+
+
+BRIEF = Brief()
+BRIEF.maxlevel, BRIEF.maxdict, BRIEF.maxstring = 2, 3, 60
 
 
 @dataclass(frozen=True)

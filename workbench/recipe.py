@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from workbench import registry
 from workbench.errors import RecipeError
 from workbench.json_value import JsonValue, as_value, brief, parse, read
+from workbench.seeds import LARGEST_SEED, check_seed
 
 VERSION = 1
 UNREFINED = "none"
@@ -112,6 +113,7 @@ class Recipe:
     shrinkage: float = shrinkage_setting()
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, RecipeError)
         check_setting("recipe", next(field for field in dataclasses.fields(self) if field.name == "shrinkage"), self.shrinkage)
 
     @property
@@ -159,7 +161,7 @@ class Recipe:
         strength = value.find("shrinkage")
         shrinkage = 0.0 if strength is None else strength.as_number()
         before = {"shrinkage": 0.0} if strength is None else {}  # recipes were written without it when there was none
-        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole(), shrinkage=shrinkage)
+        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole(high=LARGEST_SEED), shrinkage=shrinkage)
         name, settings = value.find("name"), value.find("settings")
         return recipe.named(
             CUSTOM if name is None else name.as_text(),

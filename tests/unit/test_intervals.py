@@ -1,6 +1,7 @@
 """How often a 95 % interval holds the value of the complete text, and where there is none."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import workbench as wb
 from workbench import intervals
 from workbench.analysis.predictions.divergence import Divergence, Tokens, summarise
 from workbench.models import ModelHandle
+from workbench.models.text import Text
 
 DRAWS = 400
 SIZES = ["2 documents", "3 documents", "5 documents", "10 documents", "1024 tokens"]
@@ -47,6 +49,30 @@ def test_an_interval_holds_the_whole_texts_value_as_often_as_it_says(everything:
         low, high = found.ratio.interval
         held["ratio"] += low <= everything.ratio.ratio <= high
     assert {name: count / DRAWS for name, count in held.items() if count < 0.9 * DRAWS} == {}
+
+
+@pytest.fixture(scope="module")
+def one_document(builtin: ModelHandle) -> Divergence:
+    """The same text as one long document."""
+    joined = Text("one document", ("\n".join(wb.text("evaluation").documents),))
+    return wb.what_if(builtin, "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2), joined, tokens=None).divergence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [768, 1024, 2048, 3072])
+def test_an_interval_of_a_part_of_one_long_document_holds_the_value_of_all_of_it(one_document: Divergence, size: int) -> None:
+    """At least 90 % of the stretches that a reader could have begun with, cut into windows of the model's context."""
+    tokens, starts = one_document.per_token, range(0, len(one_document.per_token.kl) - size, 61)
+    held = {"kl": 0, "perplexity": 0, "ratio": 0}
+    for start in starts:
+        part = Tokens(*(column[start : start + size] for column in vars(tokens).values()))
+        found = summarise(replace(part, window=np.arange(size) // 511), "a stretch")
+        for name in ("kl", "perplexity"):
+            low, high = getattr(found, f"{name}_interval")
+            held[name] += low <= getattr(one_document, name) <= high
+        low, high = found.ratio.interval
+        held["ratio"] += low <= one_document.ratio.ratio <= high
+    assert {name: count / len(starts) for name, count in held.items() if count < 0.9 * len(starts)} == {}
 
 
 @pytest.mark.slow

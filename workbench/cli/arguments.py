@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.output import progress
+from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
     from workbench.artifact import PackedModel
     from workbench.models import ModelHandle
     from workbench.models.text import Text
 
+
+def seed_in_range(seed: int) -> int:
+    """The seed that was typed; typer gives what is not annotated here, and would fill other parameters of `check_seed`."""
+    return check_seed(seed)
+
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="builtin, a folder with safetensors, or a hub id.")]
 Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a folder that `workbench quantize` wrote.")]
 RecipeText = Annotated[str, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset, see `workbench recipes`.")]
 TextFile = Annotated[str, typer.Option("--text", metavar="FILE", help="UTF-8 text, documents separated by <|endoftext|>.")]
 Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Read at most so many tokens.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws the order of documents and samples.")]
+Seed = Annotated[int, typer.Option("--seed", callback=seed_in_range, help="Draws the order of documents and samples.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 

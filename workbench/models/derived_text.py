@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from workbench.errors import ModelError
 from workbench.models.text import Text
+from workbench.seeds import check_seed
 
 WORD = re.compile(r"[A-Za-z]+")
 LETTERS = "abcdefghijklmnopqrstuvwxyz     .,"
@@ -47,5 +48,5 @@ def derive(kind: str, text: Text, seed: int = 0) -> Text:
     """
     if kind not in DERIVED:
         raise ModelError(f"text cannot be derived as {kind!r}; use {', '.join(map(repr, DERIVED))}.")
-    draw = random.Random(seed)
+    draw = random.Random(check_seed(seed, ModelError))
     return Text(f"{kind} (derived from {text.name})", tuple(DERIVED[kind](document, draw) for document in text.documents))

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.errors import ModelError
 from workbench.kernels.formats.transforms import hadamard
 from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.handle import ModelHandle
+from workbench.seeds import check_seed
 
 Map = Callable[[Tensor], Tensor]  # acts on the last dimension, row by row
 PIECE = 1 << 22  # numbers worked on at a time, in float64
@@ -135,6 +137,7 @@ def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedMo
     which costs bytes (`untied_bytes`). `residual=False` leaves the stream, norms and embeddings as they are. Raises ModelError
     for models of another shape (LayerNorm, norms behind the layers, experts).
     """
+    check_seed(seed, ModelError)
     shape = anatomy(architecture.empty_module(model.config), model.source)
     rewrites: dict[str, Rewrite] = {}
     online = ["down_proj"]

@@ -15,6 +15,7 @@ from workbench.errors import ModelError
 from workbench.models.broken import broken, not_finite_error
 from workbench.models.context import context_of
 from workbench.models.forward import cache_argument, run_errors, switches
+from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -93,6 +94,7 @@ class LanguageModel:
         Temperature 0 takes the likeliest token; above, tokens are drawn from the softmax with a generator seeded by `seed`.
         The pieces after `decode(encode(prompt))` make exactly the decoded text of all tokens.
         """
+        check_seed(seed, ModelError)
         ids = self.encode(prompt)
         if ids.shape[1] >= self.context:
             raise ModelError(f"the prompt has {ids.shape[1]} tokens; the model reads at most {self.context}: shorten it.")

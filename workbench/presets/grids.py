@@ -42,7 +42,7 @@ class Gptq(Preset):
     note: ClassVar[str] = (
         "clip='none' is the released code: ranges from least to greatest, those of a batch of 128 columns all fitted when it "
         "begins. The default searches scale and zero by squared error, fitted on columns that have received all earlier errors; "
-        "it loses 0.65 of the released code's output error at 2 bits in groups of 64, 0.85 at 3 (docs/released_methods.md). "
+        "it loses 0.63 of the released code's output error at 2 bits in groups of 64, 0.84 at 3 (docs/released_methods.md). "
         "Columns without input are rounded, not set to zero; act_order without static_groups stores the order; shrinkage=0 is "
         "the paper's second moment"
     )

@@ -99,6 +99,14 @@ class History:
         """The steps that were taken from one."""
         return [child for child, step in enumerate(self.steps) if step.parent == number]
 
+    def all_children(self) -> list[list[int]]:
+        """The children of every step, by number; one pass over the steps for all of them."""
+        children: list[list[int]] = [[] for _ in self.steps]
+        for number, step in enumerate(self.steps):
+            if step.parent is not None:
+                children[step.parent].append(number)
+        return children
+
     def path(self, number: int) -> list[int]:
         """The steps from the first to one."""
         path: list[int] = []

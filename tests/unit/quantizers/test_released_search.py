@@ -11,11 +11,11 @@ from workbench.quantizers.splits.fitting.released_search import (
     DOUBLED,
     best_limit,
     interpolated,
-    squared_loss,
     one_plane_limits,
     output_limit,
     salient_columns,
     sorted_rows,
+    squared_loss,
     two_plane_limit,
     two_planes_lose,
 )
@@ -27,7 +27,7 @@ def scores(rows: int = 6, cols: int = 60) -> tuple[Tensor, Tensor]:
 
 
 def slow_loss(score: Tensor, masks: list[Tensor], planes: int = 1) -> float:
-    """What is squared_loss of the scores in the masks, each with planes of its own."""
+    """What is lost of the scores in the masks, each with planes of its own."""
     return sum(float(((score - residual(score, mask, planes)[0].values(mask)) * mask).square().sum()) for mask in masks)
 
 

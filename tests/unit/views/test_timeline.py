@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from tests.unit.analysis.test_timeline import traced
 
+from tests.unit.analysis.test_timeline import traced
 from workbench import presets
 from workbench.analysis.method.timeline import CODE, still, timeline
 from workbench.views.method import timeline as scrubber

@@ -6,6 +6,7 @@ import pytest
 
 import workbench as wb
 from workbench.session import Session
+from workbench.session.history import History, Kind, Step
 from workbench.widgets.shell.history import HistoryView, listing
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
@@ -58,3 +59,24 @@ def test_a_file_that_is_none_is_a_notice(view: HistoryView) -> None:
         view.load.value = content
         assert said in view.notices.messages[0]
     assert view.session.layer == DOWN
+
+
+def test_listing_thousands_of_steps_takes_one_pass_over_them(view: HistoryView, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = view.session.history
+    choice = history.choice
+    for parent in range(3000):
+        history.steps.append(Step(Kind.ASK, choice, parent))
+    before = listing_by_children(history)
+    monkeypatch.setattr(History, "children", lambda *_: pytest.fail("the steps are read again for each step"))
+    assert listing(history) == before
+
+
+def listing_by_children(history: History) -> list[tuple[int, str]]:
+    """The same list by asking each step for its children."""
+    lines, waiting = list[tuple[int, str]](), [(0, 0)]
+    while waiting:
+        number, depth = waiting.pop()
+        lines.append((number, f"{'  ' * depth}{'●' if number == history.at else '○'} {number} · {history.words(number)}"))
+        children = history.children(number)
+        waiting += [(branch, depth + 1) for branch in reversed(children[1:])] + [(child, depth) for child in children[:1]]
+    return lines

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.errors import ModelError
 from workbench.models.boundaries import Boundaries
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import block_name
 from workbench.models.perplexity import spans
 from workbench.models.text import Text
+from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,7 @@ def layer_scores(
     """
     import pandas as pd
 
+    check_seed(seed, ModelError)
     boundaries = Boundaries(model, (span.window for span in spans(model.language_model(), text, tokens)))
     rows = {}
     for index, block in enumerate(boundaries.blocks):

@@ -24,7 +24,7 @@ from workbench.artifact.loading import quantized_in
 from workbench.artifact.quantized_copy import twin
 from workbench.atomic import discard
 from workbench.bench.cpu import processor
-from workbench.errors import ArtifactError, OutputError, WorkbenchError
+from workbench.errors import ArtifactError, ModelError, OutputError, WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.kernels.matmul.packed_linear import warm_up
 from workbench.models import ModelHandle
@@ -37,6 +37,7 @@ from workbench.quantizers import quantize_model_steps
 from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import needs_text
 from workbench.recipe import Recipe
+from workbench.seeds import check_seed
 from workbench.store import Store, key
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Squeeze:
     ) -> None:
         self.model, self.store = model, store or Store()
         self.calibration, self.evaluation = calibration or text("calibration"), evaluation or text("evaluation")
-        self.stops, self.tokens, self.seed = tuple(stops), tokens, seed
+        self.stops, self.tokens, self.seed = tuple(stops), tokens, check_seed(seed, ModelError)
         self.job: Job[list[Squeezed]] | None = None
         self._keys: dict[Stop, str] = {}
         self._squeezed: dict[Stop, Squeezed] = {}

@@ -7,7 +7,7 @@ import torch
 
 from workbench.artifact.quantized_copy import twin
 from workbench.calibration import TOKENS, windows
-from workbench.errors import RecipeError
+from workbench.errors import ModelError, RecipeError
 from workbench.intervals import ends, low_high
 from workbench.models.block_pass import hidden_states
 from workbench.models.blocks import BlockRow
@@ -18,6 +18,7 @@ from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model
 from workbench.quantizers.learning.block import BlockLoss
 from workbench.recipe import LayerPlan, Recipe
+from workbench.seeds import check_seed
 from workbench.store import Store
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def block_errors(
 
     Every block gets its full-precision input ("teacher inputs"), so that the figure is the block's own.
     """
+    check_seed(seed, ModelError)
     blocks = BlockRow(model)
     passing, errors = blocks.start(windows(model, text, tokens, seed)), []
     for index in blocks.visit(passing):

@@ -17,6 +17,7 @@ from workbench.intervals import Interval, share_interval
 from workbench.models.boundaries import Boundaries
 from workbench.models.handle import ModelHandle
 from workbench.quantizers.contract import finish
+from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,6 +178,7 @@ class ForkFinder:
         self, continuations: int = 8, tokens: int = 24, *, temperature: float = 0.8, seed: int = 0
     ) -> Generator[Measured, None, Recovery]:
         """The same as a generator that yields a step for each continuation, for a job that can be stopped."""
+        check_seed(seed, ModelError)
         at = self._position("rewind")
         choice = self.changed.logits(0)[0, at - 1].argmax()
         forced, left = self.ids[:, : at + 1], torch.cat([self.ids[:, :at], choice.view(1, 1)], 1)

@@ -8,10 +8,12 @@ import numpy as np
 from workbench.analysis.predictions.fork import TOKENS, ForkFinder
 from workbench.analysis.predictions.isolated_effects import Quantized
 from workbench.analysis.predictions.sensitivity import Measured
+from workbench.errors import ModelError
 from workbench.intervals import share_interval
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
 from workbench.quantizers.contract import finish
+from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,7 @@ def fork_study_steps(
     """The same as a generator that yields a step for each prompt and returns the table, for a job that can be stopped."""
     import pandas as pd
 
-    rows, draw = list[dict[str, Any]](), np.random.default_rng(seed)
+    rows, draw = list[dict[str, Any]](), np.random.default_rng(check_seed(seed, ModelError))
     for index, prompt in enumerate(prompts):
         finder = ForkFinder(model, quantized, prompt, tokens)
         order = [str(name) for name in draw.permutation(list(finder.swaps))]

@@ -16,6 +16,7 @@ from workbench.quantizers.kv.scheme import Scheme
 from workbench.quantizers.storage_rounding import fp16
 from workbench.recipe import setting
 from workbench.registry import register
+from workbench.seeds import LARGEST_SEED
 
 SETTLED = 1e-10
 
@@ -34,7 +35,7 @@ class Rotated(Scheme):
     )
     bits: int = setting(2, "bits of a code", choices=(1, 2, 3, 4, 5, 6, 7, 8))
     group: int = setting(0, "channels that share a size; 0 is all heads of a token", low=0, high=65536)
-    seed: int = setting(0, "draws the signs", low=0)
+    seed: int = setting(0, "draws the signs", low=0, high=LARGEST_SEED)
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Both alike."""

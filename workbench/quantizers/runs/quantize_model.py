@@ -20,6 +20,7 @@ from workbench.quantizers.runs.quantize_layer import Stats, is_measured, moment_
 from workbench.quantizers.runs.sharing import Scopes
 from workbench.quantizers.shrinkage import calibration_facts, warn_of_few
 from workbench.recipe import LayerPlan, Recipe
+from workbench.seeds import check_seed
 from workbench.store import Store
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def quantize_model_steps(
     store: Store | None = None,
 ) -> Generator[LayerProgress, None, QuantizedModel]:
     """The same as a generator that yields LayerProgress and returns the model, for a job that can be stopped."""
+    check_seed(seed, RecipeError)
     begin = time.perf_counter()
     plan = recipe if isinstance(recipe, LayerPlan) else plan_for_fused(model, recipe)
     if text is None:

@@ -61,7 +61,7 @@ class HistoryView(Component):
         self.steps.param.update(options=options, value=history.at, size=min(SHOWN, max(4, len(options))))
         self.other.param.update(options=options, value=min(self.other.value or 0, len(options) - 1))
         self._filling = False
-        branches = sum(not history.children(number) for number in range(len(history.steps)))
+        branches = sum(not children for children in history.all_children())
         where = f", on one of {branches} branches" if branches > 1 else ""
         self.title.object = heading("What have I done?", f"Step {history.at} of {len(history.steps) - 1}{where}.")
         self.cell.value = session_file.cell(self.session)
@@ -88,12 +88,13 @@ class HistoryView(Component):
 def listing(history: History) -> list[tuple[int, str]]:
     """Every step as a line, below the step it follows; a branch is indented."""
     lines: list[tuple[int, str]] = []
+    all_children = history.all_children()
     waiting = [(0, 0)]
     while waiting:
         number, depth = waiting.pop()
         mark = "●" if number == history.at else "○"
         lines.append((number, f"{'  ' * depth}{mark} {number} · {history.words(number)}"))
-        first, *branches = [[child] for child in history.children(number)] or [[]]
+        first, *branches = [[child] for child in all_children[number]] or [[]]
         waiting += [(branch, depth + 1) for (branch,) in reversed(branches)]
         waiting += [(child, depth) for child in first]
     return lines

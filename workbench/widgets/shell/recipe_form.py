@@ -10,6 +10,7 @@ from workbench import presets, registry
 from workbench.errors import RecipeError
 from workbench.quantizers.contract import Split
 from workbench.recipe import Part, Recipe
+from workbench.seeds import LARGEST_SEED
 from workbench.widgets.base import setting_fields
 
 COMPOSED = "custom"  # the name of a recipe that is no preset
@@ -111,7 +112,8 @@ class RecipeForm(pn.viewable.Viewer):
         parts += [(kind, getattr(recipe, kind)) for kind in ("correction", "activations", "refinement")]
         self.settings, self.parts = {}, [PartForm(label, part, self._announce) for label, part in parts]
         tip = "Random choices follow from it"
-        self.seed = pn.widgets.IntInput(label="seed", value=recipe.seed, start=0, description=tip, sizing_mode="stretch_width")
+        limits = {"start": 0, "end": LARGEST_SEED}
+        self.seed = pn.widgets.IntInput(label="seed", value=recipe.seed, **limits, description=tip, sizing_mode="stretch_width")
         self.seed.param.watch(lambda _: self._announce(), "value")
         self.shrinkage = setting_fields.widget(SHRINKAGE, recipe.shrinkage)
         self.shrinkage.param.watch(lambda _: self._announce(), "value")
