@@ -1,8 +1,10 @@
 """What the battery runs: every registered part with every choice of its settings, and matrices that break things."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Iterator
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -52,6 +54,11 @@ MAIN = {f"{kind}-{name}" for kind in KINDS for name in registry.names(kind)} | {
 }  # the registered parts as they are by default, and what only several settings reach
 
 
+def guard(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """The marks of a case: what the parts do by default guards a commit, each other setting belongs to the complete suite."""
+    return () if name in MAIN else (pytest.mark.complete,)
+
+
 def pair_with(cases: Iterable[str], hardest: Collection[str]) -> list[tuple[str, str]]:
     """Names of variants and of cases: a part as it is by default meets every case, one with another setting only the hardest."""
     return [(name, case) for name in VARIANTS for case in cases if name in MAIN or case in hardest]
@@ -75,6 +82,14 @@ def snapshots(recipe: Recipe, w: Tensor, moment: Tensor | None = None) -> tuple[
     """Everything the pipeline yields, and its result."""
     seen: list[Snapshot] = []
     return seen, finish(quantize_layer(w, moment, recipe), seen.append)
+
+
+@functools.cache
+def shared(name: str) -> tuple[list[Snapshot], Tensor, QuantizedLayer]:
+    """What a variant yields on one calibrated matrix, the matrix, and its result, computed once; read only."""
+    w = gaussian(16, 203)
+    seen, result = snapshots(recipe_with(VARIANTS[name]), w, correlated(203))
+    return seen, w, result
 
 
 def gaussian(rows: int, cols: int, seed: int = 0) -> Tensor:

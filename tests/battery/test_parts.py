@@ -15,10 +15,12 @@ from tests.battery.cases import (
     VARIANTS,
     correlated,
     gaussian,
+    guard,
     moment_for,
     pair_with,
     quantize,
     recipe_with,
+    shared,
     snapshots,
 )
 from workbench import presets, registry
@@ -32,6 +34,8 @@ from workbench.quantizers.contract import Activations, Assignment, Coder, Layout
 from workbench.recipe import Part, Recipe, part_from_dict
 
 every_part = pytest.mark.parametrize("part", VARIANTS.values(), ids=VARIANTS.keys())
+# quantizes: on each commit every part as it is by default, and in the complete suite with every other setting
+every_result = pytest.mark.parametrize("name", [pytest.param(name, marks=guard(name)) for name in VARIANTS])
 
 
 def of(kind: type[Part]) -> pytest.MarkDecorator:
@@ -65,14 +69,13 @@ def test_every_setting_has_help_and_refuses_what_is_out_of_range(part: Part) -> 
                 dataclasses.replace(part, **{field.name: "nonsense"})
 
 
-@every_part
-def test_same_result_twice(part: Part) -> None:
-    recipe, w = recipe_with(part), gaussian(24, 160)
-    h = correlated(160)
-    first, second = quantize(recipe, w, h), quantize(recipe, w, h)
+@every_result
+def test_same_result_twice(name: str) -> None:
+    _, w, first = shared(name)
+    second = quantize(recipe_with(VARIANTS[name]), w, correlated(203))
     for (path, one), (_, two) in zip(first.packed.walk(), second.packed.walk(), strict=True):
-        for name in one.tensors:
-            assert torch.equal(one.tensors[name], two.tensors[name]), path + name
+        for tensor in one.tensors:
+            assert torch.equal(one.tensors[tensor], two.tensors[tensor]), path + tensor
 
 
 @pytest.mark.filterwarnings("ignore:layer 'weight'")  # sizes that fp16 cannot say are warned of, see test_misfits
@@ -86,7 +89,9 @@ def test_finite_on_any_matrix(name: str, matrix: str) -> None:
         assert result.relative_error == 0
 
 
-@pytest.mark.parametrize(("name", "moment"), pair_with(MOMENTS, ("one-token",)))
+@pytest.mark.parametrize(
+    ("name", "moment"), [pytest.param(*case, marks=guard(case[0])) for case in pair_with(MOMENTS, ("one-token",))]
+)
 def test_finite_under_any_moment(name: str, moment: str) -> None:
     w = gaussian(12, 48)
     result = quantize(recipe_with(VARIANTS[name]), w, MOMENTS[moment])
@@ -96,10 +101,9 @@ def test_finite_under_any_moment(name: str, moment: str) -> None:
     assert result.relative_error < 10
 
 
-@every_part
-def test_ledger_is_the_bytes_of_the_saved_tensors(part: Part) -> None:
-    recipe, w = recipe_with(part), gaussian(20, 203)
-    result = quantize(recipe, w, moment_for(recipe, 203))
+@every_result
+def test_ledger_is_the_bytes_of_the_saved_tensors(name: str) -> None:
+    _, w, result = shared(name)
     tensors = {path + name: t.contiguous() for path, node in result.packed.walk() for name, t in node.tensors.items()}
     blob = save(tensors)
     assert result.ledger.total_bits == 8 * (len(blob) - 8 - int.from_bytes(blob[:8], "little"))
@@ -108,11 +112,14 @@ def test_ledger_is_the_bytes_of_the_saved_tensors(part: Part) -> None:
     assert all(entry.why for entry in result.ledger.entries)
 
 
-@pytest.mark.parametrize(("name", "dtype"), pair_with(("float16", "bfloat16", "float64"), ("bfloat16",)))
-def test_other_input_types_are_read_exactly(name: str, dtype: str) -> None:
-    recipe, w = recipe_with(VARIANTS[name]), gaussian(8, 80).to(getattr(torch, dtype))
-    h = moment_for(recipe, 80)
-    assert torch.equal(quantize(recipe, w, h).weight(), quantize(recipe, w.float(), h).weight())
+@every_result
+def test_other_input_types_are_read_exactly(name: str) -> None:
+    recipe, h = recipe_with(VARIANTS[name]), moment_for(recipe_with(VARIANTS[name]), 80)
+    w = gaussian(8, 80).bfloat16()  # numbers that every type holds
+    expected = quantize(recipe, w.float(), h).weight()
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert torch.equal(w.to(dtype).double(), w.double())
+        assert torch.equal(quantize(recipe, w.to(dtype), h).weight(), expected), dtype
 
 
 @every_part
@@ -142,13 +149,12 @@ def test_a_part_that_needs_calibration_says_so(part: QuantizerPart) -> None:
         assert quantize(recipe, w).output_error is None
 
 
-@every_part
-def test_progress_runs_from_the_first_column_to_the_last(part: Part) -> None:
-    recipe, w = recipe_with(part), gaussian(6, 300)
-    seen, result = snapshots(recipe, w, correlated(300))
+@every_result
+def test_progress_runs_from_the_first_column_to_the_last(name: str) -> None:
+    seen, _, result = shared(name)
     done = [snapshot.done for snapshot in seen]
     assert done == sorted(done)
-    assert done[-1] == seen[-1].total == 300
+    assert done[-1] == seen[-1].total == 203
     assert seen[-1].event in ("refit", "correction")
     assert result.seconds > 0
 
@@ -180,10 +186,10 @@ def test_coding_its_own_values_changes_nothing(part: Coder) -> None:
     torch.testing.assert_close(again, values, rtol=1e-6, atol=1e-7)
 
 
-@every_part
-def test_nearest_codes_are_never_worse_and_those_of_its_own_values_are_the_same(part: Part) -> None:
-    w = gaussian(16, 203)
-    stored, goal, _ = coded(quantize(recipe_with(part), w, correlated(203)).packed, w)
+@every_result
+def test_nearest_codes_are_never_worse_and_those_of_its_own_values_are_the_same(name: str) -> None:
+    _, w, result = shared(name)
+    stored, goal, _ = coded(result.packed, w)
     values = formats.decode(stored)
     torch.testing.assert_close(formats.decode(formats.nearest(stored, values)), values)
     nearer = formats.decode(formats.nearest(stored, goal))

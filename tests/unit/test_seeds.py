@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from workbench.analysis.fork_study import fork_study
 
 import workbench as wb
 from workbench.analysis.decisions.layer_scores import layer_scores
 from workbench.analysis.decisions.squeeze import Squeeze
 from workbench.analysis.predictions.ablation import block_errors
 from workbench.analysis.predictions.fork import ForkFinder
+from workbench.analysis.predictions.fork_study import fork_study
 from workbench.calibration import calibrate
 from workbench.cli import main
 from workbench.errors import RecipeError, WorkbenchError
