@@ -95,11 +95,7 @@ class CalibrationStats(Mapping[str, LayerStats]):
     @property
     def sparse(self) -> dict[str, int]:
         """Layers that too few tokens came to (see `is_sparse`), such as experts that are hardly ever chosen, and how many."""
-        return {
-            name: layer_stats.tokens
-            for name, layer_stats in self.items()
-            if is_sparse(layer_stats.tokens, len(layer_stats.mean), self.tokens)
-        }
+        return {name: layer.tokens for name, layer in self.items() if is_sparse(layer.tokens, len(layer.mean), self.tokens)}
 
     def facts(self) -> dict[str, Any]:
         """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + ".
@@ -232,9 +228,7 @@ def to_entry(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]
     """Statistics as tensors and facts for a store; what layers share is written once."""
     shared = list({id(layer_stats): layer_stats for layer_stats in stats.values()}.values())
     number = {id(layer_stats): index for index, layer_stats in enumerate(shared)}
-    tensors = {
-        f"{i}.{part}": getattr(layer_stats, part) for i, layer_stats in enumerate(shared) for part in ("moment", "mean", "absmax")
-    }
+    tensors = {f"{i}.{part}": getattr(layer, part) for i, layer in enumerate(shared) for part in ("moment", "mean", "absmax")}
     facts = {
         "layers": {name: number[id(layer_stats)] for name, layer_stats in stats.items()},
         "tokens": [layer_stats.tokens for layer_stats in shared],

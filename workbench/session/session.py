@@ -178,9 +178,7 @@ class Session:
         as a preview of the whole layer shows; or None."""
         keys = self._keys()
         shown = self.preview.result if self.preview is not None and self.preview.is_whole else None
-        return next(
-            (self.results[result_key] for result_key in reversed(self.results) if result_key.partition("/")[0] in keys), shown
-        )
+        return next((result for name, result in reversed(self.results.items()) if name.partition("/")[0] in keys), shown)
 
     @property
     def trace(self) -> Trace | None:
@@ -198,11 +196,8 @@ class Session:
 
     def _keys(self) -> list[str]:
         """Where results of the selected layer and the recipe on the bench are."""
-        calibration_keys = [
-            self._key(self.layer, self.recipe, alone=False, calibration=calibrated_with)
-            for calibrated_with in self._outside_calibrations
-        ]
-        return [*(self._key(self.layer, self.recipe, alone=alone) for alone in (True, False)), *calibration_keys]
+        outside = [self._key(self.layer, self.recipe, alone=False, calibration=one) for one in self._outside_calibrations]
+        return [*(self._key(self.layer, self.recipe, alone=alone) for alone in (True, False)), *outside]
 
     def quantize_steps(self) -> Generator[Snapshot | Heard, None, QuantizedLayer]:
         """Quantize the selected layer with the recipe on the bench."""

@@ -12,7 +12,8 @@ import torch
 from tests.unit.kernels.conftest import Draw
 from workbench.kernels import formats as reference
 from workbench.kernels.options import Mode
-from workbench.kernels.matmul.numba import backend, threads
+from workbench.kernels.jit import threads
+from workbench.kernels.matmul.numba import backend
 
 torch.set_num_threads(2)
 tree = Draw(rows=1024, cols=1024).planes(1, 1024, extras=False)
