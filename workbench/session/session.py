@@ -381,15 +381,14 @@ class Session:
 
     def code(self) -> str:
         """Python that repeats the current choice in a notebook."""
-        return "\n".join(
-            [
-                "import workbench as wb",
-                f"model = {self.model.code()}",
-                f'stats = wb.calibrate(model, wb.text("calibration"), tokens={CALIBRATION_TOKENS})',
-                f"recipe = {self.recipe.code()}",
-                f"result = wb.quantize(model, {self.layer!r}, recipe, stats=stats)",
-            ]
+        lines = (
+            "import workbench as wb",
+            f"model = {self.model.code()}",
+            f'stats = wb.calibrate(model, wb.text("calibration"), tokens={CALIBRATION_TOKENS})',
+            f"recipe = {self.recipe.code()}",
+            f"result = wb.quantize(model, {self.layer!r}, recipe, stats=stats)",
         )
+        return "\n".join(lines)
 
     def state(self) -> dict[str, Any]:
         """The choice as plain JSON values; results are not part of it, they can be made again."""
