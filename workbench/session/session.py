@@ -382,8 +382,7 @@ class Session:
     def code(self) -> str:
         """Python that repeats the current choice in a notebook."""
         lines = (
-            "import workbench as wb",
-            f"model = {self.model.code()}",
+            f"import workbench as wb\nmodel = {self.model.code()}",
             f'stats = wb.calibrate(model, wb.text("calibration"), tokens={CALIBRATION_TOKENS})',
             f"recipe = {self.recipe.code()}",
             f"result = wb.quantize(model, {self.layer!r}, recipe, stats=stats)",
