@@ -1,9 +1,15 @@
 """Experts of mixtures are layers: read, run, swapped, calibrated and packed one by one, in every layout that families use."""
 
+import fnmatch
+import json
+import warnings
+from functools import partial
+from math import prod
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
@@ -11,6 +17,7 @@ from workbench.artifact import load, save
 from workbench.calibration import calibrate
 from workbench.kernels.forced_backend import VARIABLE
 from workbench.models import ModelHandle, open_model
+from workbench.store import Store
 
 # one for each layout: merged from single tensors, transposed and interleaved, multiplied by bmm, a bare 3-D weight, flat
 FAMILIES = ["mixtral", "gpt_oss", "llama4_text", "jetmoe", "dbrx", "deepseek_v3"]
@@ -116,3 +123,28 @@ def test_experts_with_fewer_tokens_than_inputs_are_told(folders: dict[str, Path]
     assert any("fewer tokens" in gap for gap in in_sequence.calibration_gaps())
     plenty = wb.quantize_model(model, wb.recipe("gptq", bits=3), calibrate(model, wb.text("calibration"), tokens=2048))
     assert not plenty.calibration_gaps()
+
+
+def test_a_resumed_run_names_the_same_experts_that_saw_nothing_or_too_little(folders: dict[str, Path], tmp_path: Path) -> None:
+    model, store = open_model(folders["mixtral"]), Store(tmp_path)
+    run = partial(wb.quantize_model, model, wb.recipe("gptq", bits=3), text=wb.text("calibration"), tokens=12, store=store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few tokens
+        first, again = run(), run()
+    gaps = {name: first.calibration.get(name) for name in ("unreached", "sparse")}
+    assert gaps["sparse"]
+    assert {name: again.calibration.get(name) for name in gaps} == gaps
+
+
+@pytest.mark.parametrize("layers", ["*", "*.experts.0.*", "*.q_proj"])
+def test_each_weight_of_a_mixture_is_stored_once(model: ModelHandle, layers: str, tmp_path: Path) -> None:
+    if not fnmatch.filter(model.layer_names, layers):
+        layers = model.layer_names[0]
+    result = wb.quantize_model(model, wb.recipe("rtn", bits=8, group=0), layers=layers)
+    folder = save(result, tmp_path / "saved", model)
+    ledger = json.loads((folder / "ledger.json").read_text())["model"]
+    whole = sum(tensor.numel() for name, tensor in model.module.state_dict().items() if model.tied_tensor(name) is None)
+    assert ledger["weights"] == whole
+    with safe_open(folder / "packed.safetensors", "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys() if "|" not in name]  # noqa: SIM118  not a dict
+    assert sum(map(prod, shapes)) + sum(layer.packed.rows * layer.packed.cols for layer in result.layers.values()) == whole

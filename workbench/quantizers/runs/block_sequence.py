@@ -255,6 +255,7 @@ class BlockSequence:
                         result = yield from self.quantize(position, inputs[group[0]], states)
                         result = self.mark(result, group, states)
                         self.finished.keep_layer(result)
+                    self.record_gap(result)
                     done[name] = result.on_disk() if self.model.streams else result
                     yield position.progress("done", result=result)
                 for name in chosen_names:
@@ -279,13 +280,20 @@ class BlockSequence:
         aim, moment, tokens = aim_of(recipe, weight, inputs), inputs.moment if inputs else None, inputs.tokens if inputs else 0
         measurable = is_measured(self.model.layer(name))
         if moment is None and needs_moment(recipe):
-            self.unreached += [name] if measurable else []
             moment = unseen(weight.shape[1])
-        elif inputs is not None and needs_moment(recipe) and is_sparse(tokens, weight.shape[1], self.calibration["tokens"]):
-            self.sparse[name] = tokens
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens, measured=measurable)
         result = yield from position.follow("layer", steps)
         return replace(result, relative_error=relative_error(weight, result.weight()))
+
+    def record_gap(self, result: QuantizedLayer) -> None:
+        """Note a layer that no token came to, or too few, also where an earlier run has quantized it."""
+        name, tokens = result.name, result.tokens or 0
+        if not needs_moment(result.recipe) or not is_measured(self.model.layer(name)):
+            return
+        if not tokens:
+            self.unreached.append(name)
+        elif is_sparse(tokens, result.packed.cols, self.calibration["tokens"]):
+            self.sparse[name] = tokens
 
     def refining(self) -> list[int]:
         """The blocks that are refined."""
