@@ -101,3 +101,8 @@ def test_notebook_is_stripped_short_and_says_what_it_teaches(path: Path) -> None
 
 def test_there_are_notebooks() -> None:
     assert NOTEBOOKS
+
+
+def test_the_citation_has_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (wb.__version__, PROJECT["license"])
