@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VAGUE = {
-    "asked", "each", "found", "given", "heard", "held", "here", "kept", "known", "lost", "made", "of", "own", "place", "placed", "put",
-    "said", "seen", "sized", "taken", "told", "wanted", "whole", "wished", "worn",
+    "asked", "each", "found", "given", "heard", "held", "here", "kept", "known", "lost", "made", "of", "own", "place", "placed",
+    "put", "said", "seen", "sized", "taken", "told", "wanted", "whole", "wished", "worn",
 }  # fmt: skip
 # settings of recipes that stand in saved folders, a method that everyone calls so, and a field of compiled tuples
 EXCEPTIONS = {
