@@ -83,7 +83,7 @@ class PackedModel:
         return resident_bytes([self.module])
 
     def warm_up(self, on_progress: Callable[[float, float], None] = lambda *_: None) -> None:
-        """Compile kernels and prepare all layers now; see `kernels.linear.warm_up`."""
+        """Compile kernels and prepare all layers now; see `matmul.packed_linear.warm_up`."""
         warm_up(self.module, on_progress)
 
     @property

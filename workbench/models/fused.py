@@ -3,7 +3,7 @@
 With R orthogonal and an RMSNorm without gains, rms(x R) = rms(x): a stream turned by R runs through the whole model if every
 matrix that reads it is turned back on its input side, W R, and every one that writes it is turned on its output side, Rᵀ W.
 The layout is that of QuaRot (arXiv 2404.00456): random Hadamard matrices for the stream and for each head between v and o; the
-input of down_proj, behind a nonlinearity, is out of reach. Here they have any width (see `kernels.reference.transforms`).
+input of down_proj, behind a nonlinearity, is out of reach. Here they have any width (see `formats.transforms`).
 """
 
 import hashlib

@@ -57,7 +57,7 @@ def quantize_layer(
     they are fewer than columns. A moment of zeros is that of no token: the layer counts as not calibrated.
 
     `shared` are the coders' shared parameters of the layer's scope (see `Coder.prepare`); None prepares them from this
-    layer alone. `state` is what the transform has found out already (by block, see `quantizers.sequence`); None lets it find
+    layer alone. `state` is what the transform has found out already (by block, see `runs.block_sequence`); None lets it find
     out from this layer alone. With `measured` false no output error is computed: a wide moment has to be read for it once more.
     Raises ShapeError for inputs that cannot be quantized and RecipeError for parts that do not fit together.
     """

@@ -88,7 +88,7 @@ def bars(portrait: Portrait, limit: float) -> Histogram:
 
 
 def levels(portrait: Portrait, packed: Packed) -> Levels | None:
-    """The typical levels of a stored matrix, as `weights.layer_levels` finds them; None where there are none to draw."""
+    """The typical levels of a stored matrix, as `weight_sketch.layer_levels` finds them; None where there are none to draw."""
     import pandas as pd
 
     def find(_: Tensor) -> pd.DataFrame:

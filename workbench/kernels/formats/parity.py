@@ -21,7 +21,7 @@ LONGEST = 1000  # signs of a code
 
 @register("format", "parity-signs")
 class ParitySigns(Format):
-    """value = scale · column_scale · sign + mean, where every column's signs obey the parity checks of `kernels.parity`.
+    """value = scale · column_scale · sign + mean, where every column's signs obey the parity checks of `packing.parity_code`.
 
     Facts: `length` and `checks` of the code, `span` columns a group. Tensors: `signs` (stream of 1 bit, 1 is −1, of the rows that
     are stored), `scale` fp16 `[rows, groups]`, optional `column_scale` fp16 `[cols]`, optional `mean` fp16 `[rows, groups]`.

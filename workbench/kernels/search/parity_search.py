@@ -1,4 +1,4 @@
-"""The nearest signs that obey parity checks (see `kernels.parity`) and all signs from the stored ones, plain or compiled."""
+"""The nearest signs that obey parity checks (see `packing.parity_code`) and all signs from the stored ones, plain or compiled."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The best path through a bitshift trellis (see `kernels.trellis`): Viterbi's algorithm, compiled or in plain torch."""
+"""The best path through a bitshift trellis (see `packing.trellis_code`): Viterbi's algorithm, compiled or in plain torch."""
 
 import torch
 from torch import Tensor

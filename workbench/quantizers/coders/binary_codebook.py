@@ -149,7 +149,7 @@ class BinaryCodebook(Coder):
         return self.packed_plane(codes, params[0]["codebook"], sign_planes.scale_tensors(params), shape)
 
     def packed_plane(self, codes: Tensor, book: Tensor, scales: Params, shape: tuple[int, int]) -> Packed:
-        """One plane of codewords; `scales` as `planes.scale_tensors` gives them for it."""
+        """One plane of codewords; `scales` as `sign_planes.scale_tensors` gives them for it."""
         tensors = {
             "index": bitpack.pack(codes, index_width(self.entries)),
             "codebook": bitpack.pack(book > 0, 1),

@@ -31,7 +31,7 @@ class Learned(Transform):
 
     W' = W Λ⁻¹ D R H. R is a Kronecker product of two rotations (placement and cost as in FlatQuant, arXiv 2410.09426) or one
     full rotation, by the Cayley map. Trained by AdamW where the paper uses Cayley SGD. For one layer the loss is its output
-    error under the second moment; over a model, what a whole block's output loses (see `quantizers.sequence`).
+    error under the second moment; over a model, what a whole block's output loses (see `runs.block_sequence`).
 
     Differences: H, without which signs change nothing; signs are drawn and compared, as a straight-through gradient does no
     better than that; most of the loss is the weights' distance from their nearest codes (the paper's auxiliary loss is not

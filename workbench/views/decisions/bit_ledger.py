@@ -89,7 +89,7 @@ def sentence(ledger: BitLedger, table: pd.DataFrame, scope: str, coverage: float
 
 
 def icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
-    """Everything that is stored, from the whole to single items (`analysis.ledger.tree`); areas are bits, a click goes deeper."""
+    """Everything that is stored, from the whole to single items (`bit_ledger.tree`); areas are bits, a click goes deeper."""
     items = leaves(tree)
     # only items are spelled anew: the names of layers and blocks are names
     labels = [
@@ -140,7 +140,7 @@ def icicle_sentence(tree: pd.DataFrame) -> str:
 
 
 def waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
-    """From the nominal figure to the stored one, item by item (`analysis.ledger.bridge`)."""
+    """From the nominal figure to the stored one, item by item (`decisions.bit_ledger.bridge`)."""
     names = [cost_sentence(item) for item in bridge["item"]]
     values = bridge["bits_per_weight"].tolist()
     trace = {

@@ -20,7 +20,7 @@ LISTED = 8
 def scatter(
     book: Book, table: pd.DataFrame, entropy: float, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Every codeword by its use and by the error of the weights under it (`analysis.codes.code_table`).
+    """Every codeword by its use and by the error of the weights under it (`method.codewords.code_table`).
 
     The first trace holds one point a codeword, in the order of their numbers.
     """
@@ -123,7 +123,7 @@ def picture_sentence(book: Book, shown: pd.DataFrame, order: str, first: int) ->
 def where(
     positions: Positions, table: pd.DataFrame, codes: Sequence[int], shape: tuple[int, int], *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Where the chosen codes sit in the matrix (`analysis.codes.positions`); `table` is of `error_profile`."""
+    """Where the chosen codes sit in the matrix (`method.codewords.positions`); `table` is of `error_profile`."""
     trace = {
         "type": "heatmap",
         "z": positions.values,
@@ -164,7 +164,7 @@ def where(
 
 
 def served(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, theme: Theme = themes.LIGHT) -> Figure:
-    """How the weights under chosen codes are served beside all others (`analysis.codes.error_profile`)."""
+    """How the weights under chosen codes are served beside all others (`method.codewords.error_profile`)."""
     middle = ((bins["from"] + bins["to"]) / 2).tolist()
     data = [
         {

@@ -64,7 +64,7 @@ def patterns_sentence(original: SignPatterns, transformed: SignPatterns | None) 
 
 
 def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIGHT) -> Figure:
-    """Flipped signs of codebooks (rows of `analysis.codebook.summary`) over their rate, with the least there can be as a line.
+    """Flipped signs of codebooks (rows of `method.sign_patterns.summary`) over their rate, with the least there can be as a line.
 
     `moved` says that errors were moved on to weights before they were coded, which flips signs too.
     """

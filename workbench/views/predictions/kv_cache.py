@@ -10,7 +10,7 @@ QUESTION = "How small can the cache be?"
 
 
 def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Points, and the original's perplexity as a line; `table` as `analysis.kv.cache_table` makes it.
+    """Points, and the original's perplexity as a line; `table` as `predictions.kv_cache.cache_table` makes it.
 
     Bars are the 95 % interval of the ratio to the original, text by text: what makes a text hard for both drops out.
     """

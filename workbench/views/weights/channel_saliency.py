@@ -24,9 +24,9 @@ def curve(
     *,
     theme: Theme = themes.LIGHT,
 ) -> Figure:
-    """Channels by share (`analysis.saliency.ranked`), with the cumulative share, chosen ones marked, and the masks of a split.
+    """Channels by share (`channel_saliency.ranked`), with the cumulative share, chosen ones marked, and the masks of a split.
 
-    `groups` are from `analysis.saliency.group_shares`; the first trace holds one point a channel, in the table's order.
+    `groups` are from `weights.channel_saliency.group_shares`; the first trace holds one point a channel, in the table's order.
     """
     ranks, floor = ranked["rank"].to_numpy(), STRIP + 0.06 if groups else 0.0
     marked = ranked[ranked["channel"].isin(list(chosen))]
@@ -147,7 +147,7 @@ def listed(channels: Sequence[int] | pd.Series) -> str:
 
 
 def standing(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> Figure:
-    """How chosen channels stand by every measure (`analysis.saliency.standing`), over the average channel."""
+    """How chosen channels stand by every measure (`weights.channel_saliency.standing`), over the average channel."""
     names = list(dict.fromkeys(table["measure"]))
     data = [
         {

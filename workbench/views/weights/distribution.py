@@ -17,7 +17,7 @@ TENTH = 0.1  # of the singular values, for the sentence
 
 
 def against_normal(original: pd.DataFrame, quantized: pd.DataFrame | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Quantile–quantile plot of `analysis.distribution.quantile_pairs`, with a normal law as the diagonal and a Laplace law."""
+    """Quantile–quantile plot of `weights.distribution.quantile_pairs`, with a normal law as the diagonal and a Laplace law."""
     normal = original["normal"].tolist()
     data = [
         law(normal, normal, "normal law", "dash", theme),
@@ -69,7 +69,7 @@ def tail_sentence(pairs: pd.DataFrame) -> str:
 def ranges(
     original: pd.DataFrame, quantized: pd.DataFrame | None = None, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Least to largest weight of every row or column (`analysis.distribution.ranges`), with the band that holds 9 of 10.
+    """Least to largest weight of every row or column (`weights.distribution.ranges`), with the band that holds 9 of 10.
 
     Where there are more than can be told apart, neighbours are drawn as one; the table has all.
     """
@@ -153,7 +153,7 @@ def range_sentence(table: pd.DataFrame, side: str) -> str:
 
 
 def columns(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """The weights of a few columns beside all weights of the layer, as bands (see `analysis.distribution.ranges`)."""
+    """The weights of a few columns beside all weights of the layer, as bands (see `weights.distribution.ranges`)."""
     table = pd.concat([everything.assign(column="all columns"), chosen.assign(column=[f"column {c}" for c in chosen["column"]])])
     traces = [
         {
@@ -199,7 +199,7 @@ def outliers(
     *,
     theme: Theme = themes.LIGHT,
 ) -> Figure:
-    """Where the largest weights sit (`analysis.distribution.largest`); `beyond` is the share of weights beyond 6 σ of all.
+    """Where the largest weights sit (`weights.distribution.largest`); `beyond` is the share of weights beyond 6 σ of all.
 
     `chosen` are marked rows and columns.
     """
@@ -244,7 +244,7 @@ def outlier_sentence(table: pd.DataFrame, beyond: float) -> str:
 
 
 def singular(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Singular values by rank (`analysis.distribution.spectra`)."""
+    """Singular values by rank (`weights.distribution.spectra`)."""
     parts = {
         "singular": ("original", theme.original),
         "singular_quantized": ("quantized", theme.quantized),

@@ -18,7 +18,7 @@ QUESTION = "Where does this channel go?"
 
 
 def stream(residual: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Chosen channels at every stop of the stream (`analysis.residual.follow`): four panels, a line a channel."""
+    """Chosen channels at every stop of the stream (`weights.residual_stream.follow`): four panels, a line a channel."""
     kinds = [kind for kind in KINDS if table[kind].notna().any()]
     names, height = [step.label for step in residual.steps], (1 + GAP) / len(kinds)
     layout = themes.layout(theme, height=170 * len(kinds) + 110, hovermode="closest")
@@ -78,7 +78,7 @@ def stream_sentence(table: pd.DataFrame, kinds: list[str]) -> str:
 
 
 def inner(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Channels inside a block (`analysis.residual.inner`): the rows that make them and the column that reads them."""
+    """Channels inside a block (`weights.residual_stream.inner`): the rows that make them and the column that reads them."""
     data = [
         {
             "type": "bar",

@@ -76,7 +76,7 @@ def complete(stored: np.ndarray, code: ParityCode, rows: int) -> np.ndarray:
 
 
 def nearest(y: np.ndarray, code: ParityCode) -> np.ndarray:
-    """Which signs are −1, bool `[cols, rows]`, for `y [rows, cols]`; see `kernels.parity_search.nearest`."""
+    """Which signs are −1, bool `[cols, rows]`, for `y [rows, cols]`; see `search.parity_search.nearest`."""
     out = np.empty(y.T.shape, np.bool_)
     turned, states = np.ascontiguousarray(y.T, np.float32), 1 << MEMORY
     masks, closes = layout(code, len(y))

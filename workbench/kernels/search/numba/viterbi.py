@@ -1,4 +1,4 @@
-"""Viterbi's algorithm on the bitshift trellis (see `kernels.trellis`), several sequences on several threads."""
+"""Viterbi's algorithm on the bitshift trellis (see `packing.trellis_code`), several sequences on several threads."""
 
 import numpy as np
 from numba import njit, prange
