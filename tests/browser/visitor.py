@@ -62,7 +62,16 @@ def figure(page: Page, axis: str, ready: str = "true") -> dict[str, Any]:
 
 
 def serious(page: Page) -> list[tuple[str, str]]:
-    """What would stop a visitor who cannot see: rules of axe that are broken, with the place."""
+    """What would stop a visitor who cannot see: rules of axe that are broken, with the place; looked at again once all is drawn."""
+    broken = broken_rules(page)
+    if broken:
+        page.wait_for_timeout(5000)
+        broken = broken_rules(page)
+    return broken
+
+
+def broken_rules(page: Page) -> list[tuple[str, str]]:
+    """The same at this moment; a card that is still being drawn has no name yet."""
     found = Axe().run(page).response["violations"]
     return [
         (rule["id"], node["html"])
