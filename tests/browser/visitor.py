@@ -62,7 +62,7 @@ def figure(page: Page, axis: str, ready: str = "true") -> dict[str, Any]:
 
 
 def serious(page: Page) -> list[tuple[str, str]]:
-    """What would stop a visitor who cannot see: rules of axe that are broken, with the place; looked at again once all is drawn."""
+    """What would stop a visitor who cannot see: broken rules of axe, with the place; looked at again once all is drawn."""
     broken = broken_rules(page)
     if broken:
         page.wait_for_timeout(5000)
