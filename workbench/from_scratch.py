@@ -53,9 +53,9 @@ def quantize(weight: Tensor, moment: Tensor, length: int = 10, entries: int = 25
     flips = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
     w = rotate(weight.float(), flips)  # 1. outliers are spread over all columns
     h = rotate(rotate(moment.float(), flips).mT, flips)
-    scale, mean = binarize(w)  # 2. one scale and one mean a row, for signs that are free
+    scale, mean = binarize(w, *first_guess(w), sweeps=15)  # 2. one scale and one mean a row, for signs that are free
     codebook = train_codebook((w - mean[:, None]) * scale[:, None], length, entries)  # 3. few patterns of signs instead
-    scale, mean = binarize(w, codebook)
+    scale, mean = binarize(w, scale, mean, sweeps=5, codebook=codebook)
     index = code_columns(w, h, scale, mean, codebook)  # 4. every error is made up for by the columns that follow
     scale, mean = fit_rows(w, signs_of(index, codebook, cols), h, scale, mean)
     shape, width = (rows, cols), (entries - 1).bit_length()
@@ -80,19 +80,22 @@ def fp16(x: Tensor) -> Tensor:
     return x.half().float()
 
 
-def binarize(w: Tensor, codebook: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Scale and mean of every row: solved for fixed signs, then signs are chosen anew, as long as the error falls."""
+def first_guess(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and mean of every row in closed form: the mean weight, and the mean size of what it leaves."""
     mean = fp16(w.mean(1))
-    scale = fp16((w - mean[:, None]).abs().mean(1))
-    if codebook is not None:
-        scale, mean = binarize(w)
-    error = torch.inf
-    for _ in range(16 if codebook is None else 6):
+    return fp16((w - mean[:, None]).abs().mean(1)), mean
+
+
+def binarize(w: Tensor, scale: Tensor, mean: Tensor, sweeps: int, codebook: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scale and mean of every row: solved for fixed signs, then signs are chosen anew, as long as the error falls."""
+    least = torch.inf
+    best = scale, mean
+    for _ in range(sweeps + 1):
         signs = choose_signs(w, scale, mean, codebook)
-        before, error = error, (w - scale[:, None] * signs - mean[:, None]).double().square().sum().item()
-        if error >= before:
+        error = (w - scale[:, None] * signs - mean[:, None]).double().square().sum().item()
+        if error >= least:
             break
-        best = scale, mean
+        least, best = error, (scale, mean)
         scale, mean = solve(w, signs, torch.eye(w.shape[1]))
     return best
 

@@ -88,7 +88,7 @@ def share_of_tokens(sums: np.ndarray, column: int = 0) -> Interval | None:
 
 
 def share_interval(count: int, total: int) -> Interval:
-    """The exact 95 % binomial interval (Clopper and Pearson 1934) of `count` successes in `of` trials; (0, 1) for no trials."""
+    """The exact 95 % binomial interval (Clopper, Pearson 1934) of `count` successes in `total` trials; (0, 1) for no trials."""
     from scipy.stats import binomtest
 
     if not total:

@@ -52,7 +52,7 @@ def allocate(
         stats = calibrate(handle, calibration, seed=seed, on_progress=report, store=store)
     replay = Replay(handle, document, tokens=tokens)
     with progress("measuring options", quiet=as_json) as report:
-        step = lambda allocation: report(allocation.fraction, 1)  # noqa: E731
+        step = lambda done: report(done.fraction, 1)  # noqa: E731
         options = sensitivity(replay, recipes, stats=stats, layers=layers, store=store, on_progress=step)
     ranked = method in SCORES
     scores = layer_scores(handle, document, tokens=tokens, seed=seed) if ranked else None

@@ -64,10 +64,10 @@ def diff(
         facts or card_of(side, text, measured=not stored, **settings) for side, facts in zip((first, second), cards, strict=True)
     )
     limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
-    differences = diff_cards(one, other, limits, allow=allow or ())
-    lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in differences.differences), *differences.skipped, differences.answer]
-    emit_page({"first": first, "second": second, **differences.to_dict()}, as_json=as_json, text="\n".join(lines))
-    if not differences.same:
+    comparison = diff_cards(one, other, limits, allow=allow or ())
+    lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in comparison.differences), *comparison.skipped, comparison.answer]
+    emit_page({"first": first, "second": second, **comparison.to_dict()}, as_json=as_json, text="\n".join(lines))
+    if not comparison.same:
         raise typer.Exit(1)
 
 

@@ -39,15 +39,15 @@ def store(
 
     if not prune and (older is not None or limit is not None):
         raise typer.BadParameter("--older-than and --limit say what --prune removes; give --prune too.")
-    folder_store = Store()
-    damaged_items = damages(folder_store, list(folder_store.items())) if verify or prune else {}
-    removed = remove(folder_store, list(damaged_items), older, limit) if prune else 0
-    items = sorted(folder_store.items(), key=lambda item: -item.used)
+    cache = Store()
+    damaged_items = damages(cache, list(cache.items())) if verify or prune else {}
+    removed = remove(cache, list(damaged_items), older, limit) if prune else 0
+    items = sorted(cache.items(), key=lambda item: -item.used)
     now = time.time()
     facts: dict[str, Any] = {
-        "folder": str(folder_store.folder),
+        "folder": str(cache.folder),
         "bytes": sum(item.size for item in items),
-        "limit_bytes": folder_store.limit_bytes,
+        "limit_bytes": cache.limit_bytes,
         "removed_bytes": removed,
         "damaged": [{"name": item.path.name, "kind": item.kind, "why": why} for item, why in damaged_items.items()],
         "items": [
@@ -60,16 +60,16 @@ def store(
         raise typer.Exit(1)
 
 
-def damages(folder_store: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
+def damages(cache: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
     """What is wrong with damaged entries and models, each in words."""
-    damaged_items = {item: check(folder_store, item) for item in items if not item.is_partial}
+    damaged_items = {item: check(cache, item) for item in items if not item.is_partial}
     return {item: why for item, why in damaged_items.items() if why is not None}
 
 
-def check(folder_store: "Store", item: "Item") -> str | None:
+def check(cache: "Store", item: "Item") -> str | None:
     """What is wrong with an entry or a model, or None."""
     if item.kind != "model":
-        return folder_store.damage(item)
+        return cache.damage(item)
     from workbench.artifact import reading
     from workbench.errors import ArtifactError
 
@@ -80,13 +80,13 @@ def check(folder_store: "Store", item: "Item") -> str | None:
     return None
 
 
-def remove(folder_store: "Store", damaged: "Sequence[Item]", older: float | None, limit: float | None) -> int:
+def remove(cache: "Store", damaged: "Sequence[Item]", older: float | None, limit: float | None) -> int:
     """Remove what is damaged, abandoned, or outside the limits; returns the bytes."""
     from workbench.atomic import discard
 
     for item in damaged:
         discard(item.path)
-    return sum(item.size for item in damaged) + folder_store.prune(
+    return sum(item.size for item in damaged) + cache.prune(
         limit_bytes=None if limit is None else int(limit * GIGABYTE), unused_for=None if older is None else older * DAY
     )
 

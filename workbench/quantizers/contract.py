@@ -159,7 +159,7 @@ class Coder(QuantizerPart):
 
     `span(cols)` is how many neighbouring columns share parameters (the whole row when it equals `cols`), `step(cols)` how
     many columns are coded together; a step divides its span, and only the last span of a row may be shorter.
-    `whole` coders need the split "whole".
+    Coders with `full_mask_only` need the split "whole".
     """
 
     full_mask_only: ClassVar[bool] = False

@@ -14,7 +14,7 @@ from workbench.session.shared import SharedModel
 def together(
     shared: SharedModel, layers: Mapping[str, QuantizedLayer], quantized_model: QuantizedModel | None, alone: Collection[str]
 ) -> QuantizedModel:
-    """These layers as one model; with what `whole`, the last run over the model, changed beside them as long as one is of it.
+    """These layers as one model; with what the last run (`quantized_model`) changed beside them as long as one is of it.
 
     WorkbenchError for layers quantized `alone` among others of a run that changed more than its layers: they take other inputs.
     """

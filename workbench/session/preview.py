@@ -16,7 +16,7 @@ NOTHING = np.empty((2, 0))
 
 @dataclass(frozen=True)
 class Preview:
-    """`result` holds `rows` of the layer's `of` rows, spread evenly; `made` is the key of layer, recipe and calibration.
+    """`result` holds `rows` of the layer's `row_count` rows, spread evenly; `result_key` names layer, recipe and calibration.
 
     `errors [2, rows]` are the energy of the error and of the weights in each of these rows, where they are a part of the layer.
     """

@@ -60,7 +60,7 @@ class Session:
     """One visitor's work on one model.
 
     `select`, `use` and `ask` change the choice and can be undone; `quantize_steps` and `quantize_model_steps` are generators
-    for a `Job`, and what they return is kept in `results` and `whole`.
+    for a `Job`, and what they return is kept in `results` and `quantized_model`.
     """
 
     def __init__(self, model: ModelHandle | SharedModel, *, recipe: Recipe | None = None) -> None:
@@ -342,8 +342,8 @@ class Session:
         layers = self.latest()
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
-        result_key = {result.name: result_key.partition("/")[0] for result_key, result in self.results.items()}
-        alone = [name for name, layer in layers.items() if result_key[name] == self._key(name, layer.recipe, alone=True)]
+        latest_keys = {result.name: name.partition("/")[0] for name, result in self.results.items()}
+        alone = [name for name, layer in layers.items() if latest_keys[name] == self._key(name, layer.recipe, alone=True)]
         return together(self.shared, layers, self.quantized_model, alone)
 
     def effect(self, result: QuantizedLayer, edited: QuantizedLayer | None = None) -> Divergence:

@@ -1,6 +1,7 @@
 """Compiled loops are kept on disk, and found again only while no source of their folder has changed."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,23 @@ def test_every_state_of_the_sources_has_its_place(folder: Path) -> None:
     (folder / "two.py").unlink()
     cached_njit.cache_folder.cache_clear()
     assert cached_njit.cache_folder() == first
+
+
+def modules_outside(folders: tuple[str, ...]) -> list[str]:
+    """Modules below `kernels` that use numba and lie in none of these folders."""
+    kernels = cached_njit.KERNELS
+    users = [
+        path
+        for path in kernels.rglob("*.py")
+        if re.search(r"^\s*(import|from) (numba|llvmlite)|cached_njit import", path.read_text(), re.M)
+    ]
+    assert users
+    return [str(path.relative_to(kernels)) for path in users if not any(path.is_relative_to(kernels / one) for one in folders)]
+
+
+def test_the_name_of_the_cache_covers_every_module_that_is_compiled() -> None:
+    assert modules_outside(cached_njit.COMPILED_FOLDERS) == []
+    assert modules_outside(("jit", "matmul/numba")), "the searches are compiled too"
 
 
 def test_numba_keeps_its_own_place() -> None:

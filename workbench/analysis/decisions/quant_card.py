@@ -57,39 +57,47 @@ def card_facts(
     """
     begin = perf_counter()
     model = load(quantized) if isinstance(quantized, str | Path) else quantized
-    source = model.quantized if isinstance(model, PackedModel) else model
-    book = source.ledger
+    quantized_model = model.quantized if isinstance(model, PackedModel) else model
+    book = quantized_model.ledger
     facts: dict[str, Any] = {
         "kind": KIND,
         "version": VERSION,
-        "model": {"name": public_name(source.source), "quantized_layers": len(source.layers), "quantized_weights": book.weights},
-        "recipe": {"plan": source.plan.to_dict(), "calibration": dict(source.calibration), "fused": dict(source.fused)},
+        "model": {
+            "name": public_name(quantized_model.source),
+            "quantized_layers": len(quantized_model.layers),
+            "quantized_weights": book.weights,
+        },
+        "recipe": {
+            "plan": quantized_model.plan.to_dict(),
+            "calibration": dict(quantized_model.calibration),
+            "fused": dict(quantized_model.fused),
+        },
         "ledger": book.to_dict(),
-        "coverage": source.coverage,
-        "unquantized": source.unquantized,
+        "coverage": quantized_model.coverage,
+        "unquantized": quantized_model.unquantized,
         "bits_overall": model.bits_overall if isinstance(model, PackedModel) else None,
         "file": file_facts(model),
-        "layers": [layer_facts(line) for line in source.table().to_dict("records")],
+        "layers": [layer_facts(line) for line in quantized_model.table().to_dict("records")],
         "figures": None,
-        "hashes": {"layers": {name: tree_hash(layer.packed) for name, layer in source.layers.items()}},
-        "kernels": kernels(source),
+        "hashes": {"layers": {name: tree_hash(layer.packed) for name, layer in quantized_model.layers.items()}},
+        "kernels": kernels(quantized_model),
         "environment": environment(),
     }
-    changed = {name: digest.of_tensor(tensor) for name, tensor in source.changed_tensors.items()}
-    facts["hashes"] |= {"changed_tensors": changed, "calibration_text": source.calibration.get("fingerprint")}
+    changed = {name: digest.of_tensor(tensor) for name, tensor in quantized_model.changed_tensors.items()}
+    facts["hashes"] |= {"changed_tensors": changed, "calibration_text": quantized_model.calibration.get("fingerprint")}
     if isinstance(model, PackedModel):
         facts["hashes"]["original"] = model.fingerprint
     if measured:
-        original, words = original or open_model(source.source), text or read_text("evaluation")
+        original, words = original or open_model(quantized_model.source), text or read_text("evaluation")
         check_original(model, original)
         facts["hashes"] |= {"original": original.fingerprint, "evaluation_text": words.fingerprint}
         facts["figures"] = figures(original, running(model, original), words, tokens)
     times = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "quantizing": source.seconds,
+        "quantizing": quantized_model.seconds,
         "card": perf_counter() - begin,
     }
-    return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in source.layers.items()}}}
+    return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in quantized_model.layers.items()}}}
 
 
 def public_name(source: str) -> str:

@@ -257,8 +257,8 @@ class Squeeze:
         yield "quantizing", 0.0
         folder = self.folder(stop)
         if not is_sound(folder):
-            packed_model = yield from self._quantize(stop)
-            save(packed_model, folder, self.model)
+            quantized_model = yield from self._quantize(stop)
+            save(quantized_model, folder, self.model)
         yield "reading the evaluation text", 0.8
         lm, quantized = self.model_at(stop), quantized_in(folder)
         spans, windows = list(reading.spans(lm, self.evaluation)), []

@@ -13,7 +13,7 @@ from workbench.store import Store
 
 
 def steps(options: subprocess_job.Given) -> Iterator[dict[str, Any]]:
-    """Each step of the building, with the number of its stop; `given` is what `Squeeze.described` gives."""
+    """Each step of the building, with the number of its stop; `options` is what `Squeeze.described` gives."""
     torch.set_num_threads(options["threads"])
     stops = [Stop(**stop) for stop in options["stops"]]
     calibration, evaluation = (

@@ -107,7 +107,7 @@ def with_index(node: Packed, index: Tensor, entries: int) -> Packed:
 def with_words(book: Book, words: Tensor) -> Packed:
     """The node with other codewords, its own from now on."""
     stored = bitpack.pack((words > 0).to(torch.uint8), 1) if book.binary else words.to(book.node.tensors["codebook"].dtype)
-    shared = {name: tensor for name, tensor in book.node.shared.items() if name != "codebook"}
+    shared = {name: owners for name, owners in book.node.shared.items() if name != "codebook"}
     return replace(book.node, tensors={**book.node.tensors, "codebook": stored}, shared=shared)
 
 

@@ -52,7 +52,7 @@ class Portrait:
         return not self.is_light and self._store.get(key(self.content_key, name, *others)) is not None
 
     def table(self, name: str, find: Callable[[Tensor], "pd.DataFrame"], *others: str) -> "pd.DataFrame":
-        """The table of numbers `find(weight)`, kept under `name` and what else it depends on (`made` of another matrix)."""
+        """The table of numbers `find(weight)`, kept under `name` and what else it depends on (another matrix's key)."""
         import pandas as pd
 
         if self.is_light:

@@ -106,7 +106,7 @@ def spectrum(weight: Tensor) -> np.ndarray:
 def spectra(original: Tensor, quantized: Tensor | None = None, original_spectrum: pd.DataFrame | None = None) -> pd.DataFrame:
     """Singular values by rank: rank, original, and where there is a result quantized and difference.
 
-    `known` is the table of the original alone, where that has been worked out before.
+    `original_spectrum` is the table of the original alone, where that has been worked out before.
     """
     spectrum_table = (
         pd.DataFrame({"rank": range(1, min(original.shape) + 1), "singular": spectrum(original)})

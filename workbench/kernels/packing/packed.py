@@ -9,7 +9,7 @@ A tree describes a whole layer from the outside in, for example
         │   └── planes                 one sign and a row scale for the rest
         └── low-rank                   a correction
 
-Every format registers under the kind "format" with `decode` and `linear` (see `formats/reference`) and `items`, which says
+Every format registers under the kind "format" with `decode` and `linear` (see `kernels/formats`) and `items`, which says
 why each of its tensors is stored. The ledger below counts exactly the bytes of these tensors.
 """
 

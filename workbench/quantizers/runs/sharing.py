@@ -51,22 +51,12 @@ class Scopes:
         A basis is then learned for the codes that it is used with, and not for those of its own matrix alone: a codebook of 256
         words for the few vectors of a narrow layer loses next to nothing, and leaves nothing to learn.
         """
-        learned = {
-            name: layer_recipe.transform
-            for name, layer_recipe in self.chosen.items()
-            if isinstance(layer_recipe.transform, Learned)
-        }
+        learned = {name: recipe.transform for name, recipe in self.chosen.items() if isinstance(recipe.transform, Learned)}
         for name in learned:
             if self.waits(name):
                 yield Place(name, 0, len(self.chosen), 0, phases).progress("share")
-                widths = {
-                    layer_recipe: model.weight(layer_recipe).shape[1]
-                    for layer_recipe in self.members(cast(str, self.names[name]))
-                }
-                states = {
-                    layer_recipe: learned[layer_recipe].beginning(cols, self.chosen[layer_recipe].seed)
-                    for layer_recipe, cols in widths.items()
-                }
+                widths = {member: model.weight(member).shape[1] for member in self.members(cast(str, self.names[name]))}
+                states = {member: learned[member].beginning(cols, self.chosen[member].seed) for member, cols in widths.items()}
                 self.prepare(name, model, None, states)
 
     def shared(self, layer: str) -> list[Params] | None:

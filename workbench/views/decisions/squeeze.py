@@ -25,12 +25,12 @@ class Number:
 
 def numbers(squeezed: Squeezed) -> list[Number]:
     """Stored bits, size, perplexity and speed."""
-    figures = (
+    limits = (
         None
         if squeezed.perplexity_low is None or squeezed.perplexity_high is None
         else (squeezed.perplexity_low, squeezed.perplexity_high)
     )
-    interval = written(figures, squeezed.text_tokens, ".2f")
+    interval = written(limits, squeezed.text_tokens, ".2f")
     if squeezed.ratio != 1:
         interval = f"{interval}; {squeezed.times.against('the original')}"
     share = "" if squeezed.coverage is None else f", in {percent(squeezed.coverage)} of the weights"

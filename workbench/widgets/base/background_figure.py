@@ -27,7 +27,7 @@ class Study(pn.viewable.Viewer):
         self.view = pn.Column(self.jobs, body, sizing_mode="stretch_width")
 
     def run(self, computations: Sequence[Callable[[], Any]], draw: Callable[..., None], *, at_once: bool) -> None:
-        """Call everything `wanted`, then `draw` with what came of it; what was wished before is not drawn any more."""
+        """Run `computations`, then `draw` with their results; those of an earlier request are not drawn any more."""
         self.wishes += 1
         wish = self.wishes
         if at_once:

@@ -73,8 +73,8 @@ class JobPanel(pn.viewable.Viewer):
     ) -> None:
         """Start a job; while another one runs nothing happens, or with `latest` that one is stopped and then this one begins.
 
-        `seen` is called at each look at the running job, and what it returns is said in place of how far the job is. `ended` is
-        called once, with whatever came of it.
+        `on_step` is called at each look at the running job, and what it returns is shown instead of how far the job is. `ended`
+        is called once, with whatever came of it.
         """
         if self.running:
             if latest:

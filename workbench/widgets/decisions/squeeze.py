@@ -111,8 +111,8 @@ class SqueezeView(Component):
         if self.squeeze.find(self.stop) is None:
             self.pages.say(QUESTION, self._missing())
             return
-        share = quantized_in(self.squeeze.folder(self.stop))
-        self.session.take(share)
+        quantized_model = quantized_in(self.squeeze.folder(self.stop))
+        self.session.take(quantized_model)
         self.live.choose(lambda: self.session.use(self.stop.recipe))
         self.live.results += 1
         self.live.front = "Text"

@@ -56,8 +56,8 @@ class LayerEffect(Component):
         self.table = pn.Column(sizing_mode="stretch_width")
         self.effect: tuple[QuantizedLayer, Divergence] | None = None
         self.floor = 0.0
-        tooltip = "Quantize the selected layer anew whenever layer or recipe change."
-        top = pn.Row(self.follow, pn.pane.HTML(tooltip, margin=(10, 0)))
+        explanation = "Quantize the selected layer anew whenever layer or recipe change."
+        top = pn.Row(self.follow, pn.pane.HTML(explanation, margin=(10, 0)))
         return pn.Column(top, self.sentence, self.text, self.as_table, self.table, self.jobs, sizing_mode="stretch_width")
 
     def refresh(self) -> None:

@@ -44,10 +44,10 @@ class Coded:
         """Sums of every segment's inputs under every pattern, chosen by signs or indices; `x [n, each, cols]`."""
         from workbench.kernels.matmul.cuda import triton_kernels
 
-        m, inputs, columns = self.matrix, x.shape[0], x.shape[1]
+        m, inputs, scalings = self.matrix, x.shape[0], x.shape[1]
         planes, segments, rows = m.codes.shape
         patterns = (m.words[:, None] >> torch.arange(m.length, device=x.device) & 1).float() * 2 - 1
-        pieces = torch.nn.functional.pad(x.float(), (0, segments * m.length - m.cols)).view(inputs * columns, segments, m.length)
+        pieces = torch.nn.functional.pad(x.float(), (0, segments * m.length - m.cols)).view(inputs * scalings, segments, m.length)
         size = 1 << max(1, (len(patterns) - 1).bit_length())
         table = torch.nn.functional.pad(pieces @ patterns.mT, (0, size - len(patterns)))
         groups = m.scale.shape[1]
@@ -58,7 +58,7 @@ class Coded:
         splits = -(-total // share)
         y = torch.empty(splits, inputs, rows, device=x.device)
         triton_kernels.look_up[(blocks, splits, inputs)](
-            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, columns, share, size, ROWS,
+            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, scalings, share, size, ROWS,
             together,
             enable_fp_fusion=True,
         )  # fmt: skip
@@ -68,7 +68,7 @@ class Coded:
         """Tiles decoded and multiplied by tensor cores; `x [n, each, cols]`."""
         from workbench.kernels.matmul.cuda import triton_kernels
 
-        m, inputs, columns = self.matrix, x.shape[0], x.shape[1]
+        m, inputs, scalings = self.matrix, x.shape[0], x.shape[1]
         planes, segments, rows = m.codes.shape
         groups = m.scale.shape[1]
         wide = TILE_COLS if groups == 1 else math.gcd(m.span, TILE_COLS)
@@ -79,7 +79,7 @@ class Coded:
         splits = -(-planes * tiles // share)
         y = torch.empty(splits, inputs, rows, device=x.device)
         triton_kernels.multiply[(blocks, heights, splits)](
-            x.contiguous(), m.codes, m.words, m.scale, m.zero, y, inputs, rows, m.cols, segments, groups, m.span, columns, tiles,
+            x.contiguous(), m.codes, m.words, m.scale, m.zero, y, inputs, rows, m.cols, segments, groups, m.span, scalings, tiles,
             planes * tiles, share, m.form, m.length, m.bits, tall, TILE_ROWS, wide, enable_fp_fusion=True,
         )  # fmt: skip
         return y

@@ -24,7 +24,7 @@ def look_up(
     total,
     groups,
     group_segments,
-    columns,
+    scalings,
     share,
     ENTRIES: tl.constexpr,
     ROWS: tl.constexpr,
@@ -32,9 +32,9 @@ def look_up(
 ) -> None:
     """One input: Σ scale · table[segment, index], over all `total` = planes · segments.
 
-    `table [inputs · each, segments, ENTRIES]` float32: every pattern's sum of the inputs of a segment, where `each` is 1 or the
-    number of planes. `index [total, rows]` integers, `scale [planes · groups, rows]`. A program takes ROWS rows and `share`
-    segments, TOGETHER at a time, which lie in one group; their tables go through shared memory.
+    `table [inputs · scalings, segments, ENTRIES]` float32: every pattern's sum of the inputs of a segment, where `scalings` is 1
+    or the number of planes. `index [total, rows]` integers, `scale [planes · groups, rows]`. A program takes ROWS rows and
+    `share` segments, TOGETHER at a time, which lie in one group; their tables go through shared memory.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     slice_id, i = tl.program_id(1), tl.program_id(2)
@@ -43,7 +43,7 @@ def look_up(
     for first in range(slice_id * share, tl.minimum(slice_id * share + share, total), TOGETHER):
         flat = first + tl.arange(0, TOGETHER)
         plane = first // segments
-        source = i * columns + tl.where(columns > 1, plane, 0)
+        source = i * scalings + tl.where(scalings > 1, plane, 0)
         at = source * segments + flat - plane * segments
         sums_of = tl.load(table + at.to(tl.int64)[:, None] * ENTRIES + entry[None, :])
         indices = tl.load(index + flat.to(tl.int64)[:, None] * rows + row[None, :], mask=row[None, :] < rows, other=0)
@@ -67,7 +67,7 @@ def multiply(
     segments,
     groups,
     span,
-    columns,
+    scalings,
     tiles,
     total,
     share,
@@ -78,7 +78,7 @@ def multiply(
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ) -> None:
-    """INPUTS × ROWS sums: tiles of COLS columns decoded to the type of `x [inputs · each, cols]`, and multiplied by tensor cores.
+    """INPUTS × ROWS sums: tiles of COLS columns decoded to the type of `x [inputs · scalings, cols]`, times x by tensor cores.
 
     `codes [planes · segments, rows]`: bytes of 8 signs (SIGNS), indices into `words`, integers whose bit j is sign j of LENGTH
     (INDICES), or bytes of 8 / BITS codes, of value code − `zero [groups, rows]` (CODES). `scale [planes · groups, rows]`. There
@@ -93,7 +93,7 @@ def multiply(
         plane = tile // tiles
         start = (tile - plane * tiles) * COLS
         column = start + tl.arange(0, COLS)
-        source = i * columns + tl.where(columns > 1, plane, 0)
+        source = i * scalings + tl.where(scalings > 1, plane, 0)
         loaded = tl.load(
             x + source.to(tl.int64)[:, None] * cols + column[None, :],
             mask=(i < inputs)[:, None] & (column < cols)[None, :],

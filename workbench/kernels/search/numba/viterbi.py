@@ -42,7 +42,7 @@ def branch(cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, w
 def path(
     y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seam: int, best_codes: np.ndarray
 ) -> None:
-    """Fill `found [steps]` with the states of the best path for `y [steps, length]`; a seam of −1 leaves both ends free."""
+    """Fill `best_codes [steps]` with the states of the best path for `y [steps, length]`; a seam of −1 leaves both ends free."""
     steps, low = len(y), words.shape[1] >> bits
     cost, reached = np.empty(words.shape[1], np.float32), np.zeros(low, np.float32)
     if seam >= 0:

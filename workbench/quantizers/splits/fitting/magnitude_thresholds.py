@@ -14,7 +14,7 @@ SEARCHES = ("joint", "greedy", "double")
 
 
 def thresholds(size: Tensor, member: Tensor, groups: int, search: str) -> Tensor:
-    """`groups − 1` ascending thresholds on `size [rows, k]` (magnitudes), of which only those at `own` count.
+    """`groups − 1` ascending thresholds on `size [rows, k]` (magnitudes), of which only those at `member` count.
 
     "joint" tries all pairs (three groups), "greedy" peels off the largest group first as ARB-LLM (arXiv 2410.03129) does,
     "double" ties the second threshold to twice the first as STBLLM (arXiv 2408.01803) does. Two groups are BiLLM's bell split.

@@ -31,7 +31,7 @@ def pack_rows(weights: Tensor, mask: Tensor) -> Rows:
 
 
 def bits(mask: Tensor) -> int:
-    """Bits that `of` takes for a mask."""
+    """Bits that `pack_rows` takes for a mask."""
     return int(mask.sum()) * (32 + (16 if mask.shape[1] <= 1 << 16 else 32)) + 64 * (len(mask) + 1)
 
 

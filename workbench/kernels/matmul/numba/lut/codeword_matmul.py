@@ -38,7 +38,7 @@ TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
 
 @compiled
 def indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) -> None:
-    """64 indices for each vector of columns, `found [vectors · 64]`; field by field, for all vectors."""
+    """64 indices for each vector of columns, `indices_out [vectors · 64]`; field by field, for all vectors."""
     apart, have = 8 * width, 0
     vectors = len(indices_out) // STRIPE
     for k in range(vectors):

@@ -52,14 +52,14 @@ def emit_largest(b: Any, data: Any, at: Any, steps: int, digits: int) -> Any:
     return largest
 
 
-def signed(b: Any, x: Any, pattern: int) -> Any:
-    """Inputs `place` and `place + 1` of each quarter under 4 patterns: bit 0 is set where the first is added, bit 1 where the
+def signed(b: Any, x: Any, first: int) -> Any:
+    """Inputs `first` and `first + 1` of each quarter under 4 patterns: bit 0 is set where the first is added, bit 1 where the
     second is."""
     count = x.type.count
     total = splat(x.type, 0.0)
     for bit in range(2):
         sign = ir.Constant(x.type, [1.0 if lane >> bit & 1 else -1.0 for lane in range(count)])
-        same = picked(b, x, [lane // 4 * 4 + pattern + bit for lane in range(count)])
+        same = picked(b, x, [lane // 4 * 4 + first + bit for lane in range(count)])
         total = b.call(declared(b, f"llvm.fmuladd.v{count}f32", x.type, [x.type] * 3), [same, sign, total])
     return total
 
