@@ -1,0 +1,71 @@
+"""Which tests run when: a fast check while working, what guards a commit, and the complete suite.
+
+A test guards a commit unless it is marked `complete`, beside the test or by an entry of `LATER`. The complete suite is then every
+other test, so that the two commands in CONTRIBUTING.md together run each test once.
+"""
+
+from collections.abc import Iterable
+
+import pytest
+
+# Whole files that say most per second: the fast check. None of their tests is in the complete suite.
+FAST = ("tests/unit/test_recipe.py",)
+
+# Node ids, or how they begin (a folder, a file, a test), by the reason why they wait for the complete suite
+LATER: dict[str, tuple[str, ...]] = {
+    "a real browser, a real kernel of Jupyter, or many visitors of a server": (
+        "tests/browser",
+        "tests/integration/test_notebooks.py",
+        "tests/integration/test_kernel_thread.py",
+        "tests/integration/test_visitors.py",
+    ),
+    "the main job at full size: quantizing at two and four bits stays with what guards a commit": (
+        "tests/integration/test_main_job.py::test_quantize_eval_compare[btc-0.8]",
+        "tests/integration/test_main_job.py::test_eight_bits_are_nearly_free",
+        "tests/integration/test_main_job.py::test_gptq_is_below_rtn[builtin-3]",
+        "tests/integration/test_main_job.py::test_gptq_is_below_rtn[stories260k-3]",
+        "tests/integration/test_main_job.py::test_saved_model_runs_as_the_dequantized_one",
+        "tests/unit/quantizers/test_block_sequence.py::test_repairing_what_was_lost_beats_every_layer_by_itself",
+        "tests/unit/analysis/test_squeeze.py::test_a_stopped_job_goes_on_where_it_was",
+        "tests/unit/analysis/test_squeeze.py::test_one_job_builds_for_all_visitors",
+    ),
+    "kernels compiled anew, for processors, threading layers and disks that are not this machine's": (
+        "tests/unit/kernels/test_threads.py::test_other_processors_give_the_same",
+        "tests/unit/kernels/test_threads.py::test_two_threads_may_call_at_once[omp]",
+        "tests/unit/kernels/test_threads.py::test_two_threads_may_call_at_once[tbb]",
+        "tests/unit/kernels/test_cuda.py::test_kernels_compile_for_a_gpu_that_is_not_here",
+        "tests/unit/kernels/test_cached_njit.py::test_what_cannot_be_kept_is_one_warning",
+    ),
+    "hundreds of draws, which say how often an interval is right": (
+        "tests/unit/test_intervals.py::test_an_interval_holds_the_whole_texts_value_as_often_as_it_says",
+        "tests/unit/test_intervals.py::test_an_interval_of_a_part_of_one_long_document_holds_the_value_of_all_of_it",
+    ),
+    "interpreters of their own that end badly": (
+        "tests/unit/cli/test_streams.py::test_json_in_a_windows_pipe_says_the_same",
+        "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
+        "tests/integration/test_larger_than_memory.py",
+    ),
+    "this list itself: cases that exist, and what the two commands run": (
+        "tests/unit/test_tiers.py::test_cases_exist_and_the_two_commands_share_all_tests_between_them",
+    ),
+}
+
+
+def covers(entry: str, nodeid: str) -> bool:
+    """Whether a node id is the entry itself or lies in it: a file in its folder, a test in its file, a case of its test."""
+    return nodeid == entry or nodeid.startswith((f"{entry}/", f"{entry}::", f"{entry}["))
+
+
+def entries() -> list[str]:
+    """All entries of `LATER`."""
+    return [entry for group in LATER.values() for entry in group]
+
+
+def mark_tiers(items: Iterable[pytest.Item]) -> None:
+    """Give each test the markers `complete` and `fast` by the lists above."""
+    later = entries()
+    for item in items:
+        if any(covers(entry, item.nodeid) for entry in later):
+            item.add_marker(pytest.mark.complete)
+        if any(covers(entry, item.nodeid) for entry in FAST):
+            item.add_marker(pytest.mark.fast)
