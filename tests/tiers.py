@@ -8,8 +8,37 @@ from collections.abc import Iterable
 
 import pytest
 
-# Whole files that say most per second: the fast check. None of their tests is in the complete suite.
-FAST = ("tests/unit/test_recipe.py",)
+# Files that say most per second: the fast check, without those of their tests that wait for the complete suite
+FAST = (
+    "tests/unit/analysis/test_codewords.py",
+    "tests/unit/analysis/test_distribution.py",
+    "tests/unit/analysis/test_divergence.py",
+    "tests/unit/analysis/test_weight_sketch.py",
+    "tests/unit/cli/test_mistakes.py",
+    "tests/unit/kernels/test_bitpack.py",
+    "tests/unit/kernels/test_declared.py",
+    "tests/unit/kernels/test_dispatch.py",
+    "tests/unit/kernels/test_packed.py",
+    "tests/unit/kernels/test_packed_linear.py",
+    "tests/unit/kernels/test_reference.py",
+    "tests/unit/kernels/test_rotation.py",
+    "tests/unit/models/test_families.py",
+    "tests/unit/models/test_handle.py",
+    "tests/unit/presets/test_presets.py",
+    "tests/unit/quantizers/test_binary_kmeans.py",
+    "tests/unit/quantizers/test_misfits.py",
+    "tests/unit/quantizers/test_quantize_model.py",
+    "tests/unit/quantizers/test_sign_planes.py",
+    "tests/unit/quantizers/test_splits.py",
+    "tests/unit/quantizers/test_uniform.py",
+    "tests/unit/test_bits.py",
+    "tests/unit/test_jobs.py",
+    "tests/unit/test_json_value.py",
+    "tests/unit/test_names.py",
+    "tests/unit/test_recipe.py",
+    "tests/unit/test_tiers.py",
+    "tests/unit/views/test_theme.py",
+)
 
 # Node ids, or how they begin (a folder, a file, a test), by the reason why they wait for the complete suite
 LATER: dict[str, tuple[str, ...]] = {
@@ -40,7 +69,15 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/test_intervals.py::test_an_interval_holds_the_whole_texts_value_as_often_as_it_says",
         "tests/unit/test_intervals.py::test_an_interval_of_a_part_of_one_long_document_holds_the_value_of_all_of_it",
     ),
-    "interpreters of their own that end badly": (
+    "interpreters of their own, where one of their kind guards a commit": (
+        "tests/unit/models/test_folder_kinds.py::test_a_hub_id_without_an_owner_is_found_in_the_cache",
+        "tests/unit/models/test_folder_kinds.py::test_the_command_line_says_it_in_one_line[gguf]",
+        "tests/unit/models/test_folder_kinds.py::test_the_command_line_says_it_in_one_line[pointers]",
+        "tests/unit/models/test_folder_kinds.py::test_the_command_line_says_it_in_one_line[artifact]",
+        "tests/unit/models/test_folder_kinds.py::test_the_command_line_says_it_in_one_line[tokenizer-only]",
+        "tests/unit/test_interrupts.py::test_the_first_job_of_a_kernel_can_be_interrupted",
+        "tests/unit/test_store.py::test_two_processes_share_one_folder",
+        "tests/unit/test_artifact.py::test_a_killed_process_leaves_the_older_artifact",
         "tests/unit/cli/test_streams.py::test_json_in_a_windows_pipe_says_the_same",
         "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
         "tests/integration/test_larger_than_memory.py",
@@ -67,5 +104,5 @@ def mark_tiers(items: Iterable[pytest.Item]) -> None:
     for item in items:
         if any(covers(entry, item.nodeid) for entry in later):
             item.add_marker(pytest.mark.complete)
-        if any(covers(entry, item.nodeid) for entry in FAST):
+        if any(covers(entry, item.nodeid) for entry in FAST) and not item.get_closest_marker("complete"):
             item.add_marker(pytest.mark.fast)

@@ -111,7 +111,7 @@ class QuantizedModel:
 
     @property
     def unquantized(self) -> dict[str, int]:
-        """How many of the model's weights stay as stored, by kind (embedding, head, norms, ...), most of them first, then by name."""
+        """How many of the model's weights stay as stored, by kind (embedding, head, ...), most of them first, equals by name."""
         counts: Counter[str] = Counter()
         for name, shape in self.shapes.items():
             if name.removesuffix(".weight") not in self.layers:

@@ -46,10 +46,6 @@ def test_no_entry_repeats_another() -> None:
     assert [(one, other) for one in entries for other in entries if one is not other and tiers.covers(one, other)] == []
 
 
-def test_the_fast_check_leaves_nothing_for_later() -> None:
-    assert [(one, other) for one in tiers.FAST for other in tiers.entries() if tiers.covers(one, other)] == []
-
-
 @pytest.mark.parametrize("entry", ["tests/unit", "tests/unit/a.py", "tests/unit/a.py::test_it", "tests/unit/a.py::test_it[1-x]"])
 def test_an_entry_covers_what_lies_in_it(entry: str) -> None:
     assert tiers.covers(entry, "tests/unit/a.py::test_it[1-x]")

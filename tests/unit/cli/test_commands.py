@@ -239,7 +239,9 @@ def test_quantize_with_learned_signs_in_the_norms(command: Callable[..., Said], 
     assert read["folded"][1] == pytest.approx(read["plain"][1], rel=1e-4)
 
 
-def test_allocate_writes_a_plan_that_quantize_takes(command: Callable[..., Said], tiny: Path, story: Path, tmp_path: Path) -> None:
+def test_allocate_writes_a_plan_that_quantize_takes(
+    command: Callable[..., Said], tiny: Path, story: Path, tmp_path: Path
+) -> None:
     plan, out, layers = tmp_path / "made" / "plan.json", tmp_path / "out", "*.[01].mlp.down_proj"
     options = ["--recipe", "rtn:bits=2,group=64", "--recipe", "rtn:bits=4,group=64", "--text", story, "--layers", layers]
     facts = json.loads(command("allocate", tiny, "--bits", 3.5, *options, "--out", plan, "--json").out)
