@@ -98,8 +98,8 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
         "tests/integration/test_larger_than_memory.py",
     ),
-    "this list itself: cases that exist, and what the two commands run": (
-        "tests/unit/test_tiers.py::test_cases_exist_and_the_two_commands_share_all_tests_between_them",
+    "reads a dozen files in an interpreter of its own": (
+        "tests/unit/test_tiers.py::test_cases_exist_and_wait_for_the_complete_suite",
     ),
 }
 
