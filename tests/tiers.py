@@ -62,7 +62,6 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/widgets/test_figure_time.py",
         "tests/unit/widgets/test_what_if.py::test_painter",
         "tests/integration/test_explore.py",
-        "tests/integration/test_kills.py",
     ),
     "kernels compiled anew: for other processors, threading layers and disks, and by several threads at once": (
         "tests/unit/kernels/test_threads.py",
