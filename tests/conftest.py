@@ -8,15 +8,38 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests import tiers
 from tests.tiny_models import FAMILIES, write_model
 from workbench.models import ModelHandle, open_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network
+WORKER_BYTES = 2 << 30  # memory of one worker
 _cache = tempfile.TemporaryDirectory(prefix="workbench-tests-")  # a user's store is neither read nor filled
 os.environ["WORKBENCH_CACHE"] = _cache.name
 os.environ["WORKBENCH_SQUEEZE"] = "ask"  # a page that is opened builds nothing behind a test's back
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say of each test in which tier it runs."""
+    tiers.mark_tiers(items)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the files of other tiers unread in the fast check: reading all of them takes longer than running it."""
+    if config.getoption("markexpr") != "fast" or collection_path.suffix != ".py":
+        return None
+    return collection_path.relative_to(config.rootpath).as_posix() not in tiers.FAST or None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers for `-n auto`: as many as this process may use cores and as fit into the free memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().available // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session")

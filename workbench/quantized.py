@@ -111,12 +111,12 @@ class QuantizedModel:
 
     @property
     def unquantized(self) -> dict[str, int]:
-        """How many of the model's weights stay as stored, by kind (embedding, head, norms, ...), most of them first."""
+        """How many of the model's weights stay as stored, by kind (embedding, head, ...), most of them first, equals by name."""
         counts: Counter[str] = Counter()
         for name, shape in self.shapes.items():
             if name.removesuffix(".weight") not in self.layers:
                 counts[kind_of(name, shape)] += math.prod(shape)
-        return dict(counts.most_common())
+        return dict(sorted(counts.items(), key=lambda kind: (-kind[1], kind[0])))
 
     @property
     def coverage(self) -> float | None:

@@ -54,14 +54,18 @@ MAIN = {f"{kind}-{name}" for kind in KINDS for name in registry.names(kind)} | {
 }  # the registered parts as they are by default, and what only several settings reach
 
 
-def guard(name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """The marks of a case: what the parts do by default guards a commit, each other setting belongs to the complete suite."""
-    return () if name in MAIN else (pytest.mark.complete,)
+def guard(name: str, case: str = "", hardest: Collection[str] = ()) -> tuple[pytest.MarkDecorator, ...]:
+    """The marks of a case: parts as they are by default guard a commit, and other settings on what is hardest.
+
+    All else belongs to the complete suite.
+    """
+    return () if name in MAIN or case in hardest else (pytest.mark.complete,)
 
 
-def pair_with(cases: Iterable[str], hardest: Collection[str]) -> list[tuple[str, str]]:
-    """Names of variants and of cases: a part as it is by default meets every case, one with another setting only the hardest."""
-    return [(name, case) for name in VARIANTS for case in cases if name in MAIN or case in hardest]
+def pair_with(names: str, cases: Iterable[str], hardest: Collection[str] = ()) -> pytest.MarkDecorator:
+    """Parametrize over every variant with every case, as `guard` marks them."""
+    pairs = [pytest.param(name, case, marks=guard(name, case, hardest)) for name in VARIANTS for case in cases]
+    return pytest.mark.parametrize(names, pairs)
 
 
 def recipe_with(part: Part) -> Recipe:

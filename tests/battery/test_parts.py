@@ -79,7 +79,7 @@ def test_same_result_twice(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:layer 'weight'")  # sizes that fp16 cannot say are warned of, see test_misfits
-@pytest.mark.parametrize(("name", "matrix"), pair_with(MATRICES, ("ragged", "huge", "one-outlier")))
+@pair_with("name, matrix", MATRICES, hardest=("ragged", "huge", "one-outlier"))
 def test_finite_on_any_matrix(name: str, matrix: str) -> None:
     recipe, w = recipe_with(VARIANTS[name]), MATRICES[matrix]
     result = quantize(recipe, w, moment_for(recipe, w.shape[1]))
@@ -89,9 +89,7 @@ def test_finite_on_any_matrix(name: str, matrix: str) -> None:
         assert result.relative_error == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "moment"), [pytest.param(*case, marks=guard(case[0])) for case in pair_with(MOMENTS, ("one-token",))]
-)
+@pair_with("name, moment", MOMENTS)
 def test_finite_under_any_moment(name: str, moment: str) -> None:
     w = gaussian(12, 48)
     result = quantize(recipe_with(VARIANTS[name]), w, MOMENTS[moment])

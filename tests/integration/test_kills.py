@@ -22,13 +22,6 @@ def kill_often(work: str, folder: Path, count: int, *words: str) -> dict[str, An
     return json.loads(said.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("work", ["store", "save"])
-def test_a_few_kills_damage_nothing(tmp_path: Path, work: str) -> None:
-    found = kill_often(work, tmp_path, 5)
-    assert (found["damaged"], found["failed"], found["end"]) == ([], [], [])
-    assert found["killed"] == 5
-
-
 @pytest.mark.complete
 @pytest.mark.parametrize("work", WORKS)
 def test_ten_kills_damage_nothing(tmp_path: Path, work: str) -> None:

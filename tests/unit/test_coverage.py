@@ -50,7 +50,9 @@ def test_a_head_of_its_own_counts_too(builtin: ModelHandle, tmp_path: Path) -> N
     fused = fuse(builtin)
     quantized = wb.quantize_model(fused, RTN)
     assert quantized.unquantized["head"] == quantized.unquantized["embedding"]
-    assert load(save(quantized, tmp_path / "out", builtin)).coverage == quantized.coverage
+    loaded = load(save(quantized, tmp_path / "out", builtin)).quantized
+    assert loaded.coverage == quantized.coverage
+    assert list(loaded.unquantized) == list(quantized.unquantized) == ["embedding", "head", "norms"], "equals by name"
 
 
 def test_experts_are_counted_one_by_one(tmp_path: Path) -> None:

@@ -76,10 +76,10 @@ def test_changelog_starts_with_this_version() -> None:
 def test_readme_has_two_commands_and_ci_runs_the_second() -> None:
     explore, test = commands((ROOT / "README.md").read_text())[:2]
     assert explore.endswith("pip install -e . -c constraints.txt && .venv/bin/workbench explore")
-    assert test.endswith("python -m pytest -n 2 --dist loadfile")
+    assert test.endswith("python -m pytest -n auto --dist worksteal")
     script = (ROOT / ".ci/run").read_text().splitlines()
     assert script[-2] == test
-    assert script[-1] == ".venv/bin/python -m pytest -n 2 --dist worksteal -m complete"
+    assert script[-1] == f"{test.rpartition(' && ')[2]} -m complete"
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

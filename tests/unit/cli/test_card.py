@@ -11,9 +11,9 @@ from tests.unit.cli.conftest import Said
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two results of one model: 4 and 3 bits."""
-    root, model = tmp_path_factory.mktemp("folders"), wb.open_model("builtin")
+    root, model = tmp_path_factory.mktemp("folders"), wb.open_model(tiny_models["llama"])
     made = [wb.quantize_model(model, wb.recipe("rtn", bits=bits, group=64), layers="*.0.mlp.*") for bits in (4, 3)]
     return wb.save(made[0], root / "four", model), wb.save(made[1], root / "three", model)
 

@@ -33,6 +33,11 @@ CASES = [(name, settings) for name in presets.names() for settings in settings_o
 IDS = [f"{name}:" + ",".join(f"{key}={value}" for key, value in settings.items()) for name, settings in CASES]
 COUNT_EVERYTHING = ("binary-factors", "littlebit", "nanoquant")  # nominal bits of these are all stored ones
 every_case = pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
+# quantizes: each preset as it is guards a commit, one with another setting waits for the complete suite
+every_run = pytest.mark.parametrize(
+    ("name", "settings"),
+    [pytest.param(*case, id=id, marks=[pytest.mark.complete] if case[1] else []) for case, id in zip(CASES, IDS, strict=True)],
+)
 
 
 def test_all_presets_are_there() -> None:
@@ -69,7 +74,7 @@ def test_a_recipe_is_written_down_and_read_back(name: str, settings: dict[str, o
     assert presets.parse(spelled) == recipe
 
 
-@every_case
+@every_run
 def test_a_recipe_runs_and_counts_what_it_promises(name: str, settings: dict[str, object]) -> None:
     preset = presets.find(name)(**settings)
     w = gaussian(40, 256)

@@ -32,8 +32,8 @@ def llama(tiny_models: dict[str, Path]) -> ModelHandle:
 
 def recipe(steps: int = 4, inputs: str = "quantized") -> Recipe:
     """A learned transform, a codebook of the model and compensation: everything that a run has to keep."""
-    btc = presets.recipe("btc", bits=0.8, scope="model")
-    return btc.replace(transform=part("transform", "learned", steps=steps, tokens=64, inputs=inputs))
+    btc = presets.recipe("btc", bits=0.8, scope="model", sweeps=3)
+    return btc.replace(transform=part("transform", "learned", steps=steps, tokens=64, inputs=inputs, draws=2))
 
 
 def run(
@@ -41,6 +41,16 @@ def run(
 ) -> QuantizedModel:
     told = None if seen is None else seen.append
     return quantize_model(model, recipe(inputs=inputs), text=TEXT, tokens=200, store=store, on_progress=told)
+
+
+@pytest.fixture(scope="module")
+def finished(llama: ModelHandle) -> dict[str, tuple[QuantizedModel, list[LayerProgress]]]:
+    """An undisturbed run and its progress by what blocks learn on, for all tests that only read it."""
+    runs = {}
+    for inputs in INPUTS:
+        steps: list[LayerProgress] = []
+        runs[inputs] = run(llama, seen=steps, inputs=inputs), steps
+    return runs
 
 
 def assert_same(one: QuantizedModel, other: QuantizedModel) -> None:
@@ -57,16 +67,16 @@ def assert_same(one: QuantizedModel, other: QuantizedModel) -> None:
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
-def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, tmp_path: Path, inputs: str) -> None:
-    whole = run(llama, inputs=inputs)
+def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, finished: dict, tmp_path: Path, inputs: str) -> None:
+    whole, _ = finished[inputs]
     store = Store(tmp_path)
     killed = quantize_model_steps(llama, recipe(inputs=inputs), text=TEXT, tokens=200, store=store)
     done = (step for step in killed if step.event == "done")
-    finished = [step.layer for step in itertools.islice(done, 3)]
+    stored = [step.layer for step in itertools.islice(done, 3)]
     killed.close()
     seen: list[LayerProgress] = []
     assert_same(run(llama, store, seen, inputs), whole)
-    assert {step.layer for step in seen if step.event == "layer"} == set(llama.layer_names) - set(finished)
+    assert {step.layer for step in seen if step.event == "layer"} == set(llama.layer_names) - set(stored)
     # the first block's bases were found before the kill, and all of them where learning comes first
     learned = {step.layer for step in seen if step.event == "learn"}
     assert learned == ({"model.layers.1"} if inputs == "quantized" else set())
@@ -77,9 +87,8 @@ def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, tmp_path: P
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
-def test_progress_rises_through_all_passes_to_one(llama: ModelHandle, inputs: str) -> None:
-    seen: list[LayerProgress] = []
-    run(llama, seen=seen, inputs=inputs)
+def test_progress_rises_through_all_passes_to_one(finished: dict, inputs: str) -> None:
+    _, seen = finished[inputs]
     fractions = [step.fraction for step in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
@@ -88,8 +97,8 @@ def test_progress_rises_through_all_passes_to_one(llama: ModelHandle, inputs: st
     assert all(0 < loss < 10 for loss in losses)
 
 
-def test_a_transform_is_paid_for_once(llama: ModelHandle, tmp_path: Path) -> None:
-    result = run(llama)
+def test_a_transform_is_paid_for_once(llama: ModelHandle, finished: dict, tmp_path: Path) -> None:
+    result, _ = finished["quantized"]
     q, k = (result.layers[f"model.layers.0.self_attn.{name}_proj"].packed for name in "qk")
     assert q.shared == k.shared
     assert {layers for _, layers in q.shared.values()} == {3}
@@ -100,9 +109,11 @@ def test_a_transform_is_paid_for_once(llama: ModelHandle, tmp_path: Path) -> Non
     )
 
 
-def test_bases_are_learned_for_the_codebook_that_is_used_and_on_the_inputs_of_their_block(llama: ModelHandle) -> None:
+def test_bases_are_learned_for_the_codebook_that_is_used_and_on_the_inputs_of_their_block(
+    llama: ModelHandle, finished: dict
+) -> None:
     """The codebook is that of the bases in which learning begins; block 0 has the original's inputs, later ones do not."""
-    quantized, teacher = (run(llama, inputs=inputs) for inputs in INPUTS)
+    quantized, teacher = (finished[inputs][0] for inputs in INPUTS)
     transform, (coder,) = cast(Learned, recipe().transform), recipe().coders
     weights = [llama.weight(name).float() for name in llama.layer_names]
     begun = [transform.forward(w, transform.beginning(w.shape[1], recipe().seed)) for w in weights]

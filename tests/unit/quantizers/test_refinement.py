@@ -1,6 +1,7 @@
 """Refinement of blocks: lower block error at the same stored bits, never worse where not trained, the same after a kill."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def model(tiny_models: dict[str, Path]) -> ModelHandle:
 
 def recipe(what: str = "codes", steps: int = 20) -> Recipe:
     """Below one bit with a learned transform that layers share, refined; by Hamming distance, which leaves most to be refined."""
-    plain = presets.recipe("btc", bits=0.8, assignment="hamming")
-    transform = part("transform", "learned", steps=2, tokens=64)
+    plain = presets.recipe("btc", bits=0.8, assignment="hamming", sweeps=3)
+    transform = part("transform", "learned", steps=2, tokens=64, draws=2)
     return plain.replace(transform=transform, refinement=part("refinement", "block", what=what, steps=steps, tokens=128))
 
 
@@ -50,6 +51,18 @@ def run(
 @pytest.fixture(scope="module")
 def plain(model: ModelHandle) -> QuantizedModel:
     return run(model, recipe().replace(refinement=part("refinement", "none")))
+
+
+@pytest.fixture(scope="module")
+def refined(model: ModelHandle) -> Callable[[str], tuple[QuantizedModel, list[LayerProgress]]]:
+    """The result of `recipe(what)` and its progress, computed once; read only."""
+
+    @functools.cache
+    def refine(what: str) -> tuple[QuantizedModel, list[LayerProgress]]:
+        steps: list[LayerProgress] = []
+        return run(model, recipe(what), seen=steps), steps
+
+    return refine
 
 
 def looks(seen: list[LayerProgress], block: str) -> list[float]:
@@ -70,18 +83,17 @@ def same_tensors(one: QuantizedModel, other: QuantizedModel, integers: bool) -> 
 
 
 @pytest.mark.parametrize("what", WHAT)
-def test_stored_bits_stay_and_numbers_move(model: ModelHandle, plain: QuantizedModel, what: str) -> None:
-    seen: list[LayerProgress] = []
-    refined = run(model, recipe(what), seen=seen)
-    first = {name: layer for name, layer in refined.layers.items() if ".h.0." in name}  # blocks after it see other inputs
+def test_stored_bits_stay_and_numbers_move(model: ModelHandle, plain: QuantizedModel, refined: Callable, what: str) -> None:
+    result, _ = refined(what)
+    first = {name: layer for name, layer in result.layers.items() if ".h.0." in name}  # blocks after it see other inputs
     assert all(ledger(layer.packed, layer.nominal_bits) == plain.layers[name].ledger for name, layer in first.items())
     start = replace(plain, layers={name: plain.layers[name] for name in first})
-    assert not same_tensors(replace(refined, layers=first), start, integers=False)
-    assert same_tensors(replace(refined, layers=first), start, integers=True) == (what != "codes")
-    assert bool(refined.changed_tensors) == (what != "scales")
+    assert not same_tensors(replace(result, layers=first), start, integers=False)
+    assert same_tensors(replace(result, layers=first), start, integers=True) == (what != "codes")
+    assert bool(result.changed_tensors) == (what != "scales")
     own = model.other_tensors(model.layer_names)
-    assert all((t.dtype, t.shape) == (own[name].dtype, own[name].shape) for name, t in refined.changed_tensors.items())
-    assert [layer.recipe.refinement for layer in refined.layers.values()] == [part("refinement", "block", **settings(what))] * 8
+    assert all((t.dtype, t.shape) == (own[name].dtype, own[name].shape) for name, t in result.changed_tensors.items())
+    assert [layer.recipe.refinement for layer in result.layers.values()] == [part("refinement", "block", **settings(what))] * 8
 
 
 def settings(what: str) -> dict[str, object]:
@@ -114,9 +126,9 @@ def test_a_rate_that_ruins_everything_is_taken_back(model: ModelHandle, plain: Q
     assert {step.layer for step in seen if step.event == "refine"} == {"transformer.h.0", "transformer.h.1"}
 
 
-def test_a_killed_run_goes_on_to_the_same_result(model: ModelHandle, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_result(model: ModelHandle, refined: Callable, tmp_path: Path) -> None:
     chosen, store = recipe(), Store(tmp_path)
-    whole = run(model, chosen)
+    whole, _ = refined("codes")
     killed = quantize_model_steps(model, chosen, text=TEXT, tokens=300, store=store)
     done = (step for step in killed if step.event == "done" and step.layer.startswith("transformer.h.1"))
     next(done)
@@ -133,9 +145,8 @@ def test_a_killed_run_goes_on_to_the_same_result(model: ModelHandle, tmp_path: P
     assert all(torch.equal(again.changed_tensors[name], tensor) for name, tensor in whole.changed_tensors.items())
 
 
-def test_progress_rises_to_one_and_tells_every_step(model: ModelHandle) -> None:
-    seen: list[LayerProgress] = []
-    run(model, recipe(), seen=seen)
+def test_progress_rises_to_one_and_tells_every_step(refined: Callable) -> None:
+    _, seen = refined("codes")
     fractions = [step.fraction for step in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
@@ -143,12 +154,12 @@ def test_progress_rises_to_one_and_tells_every_step(model: ModelHandle) -> None:
     assert steps == [*range(1, 21), *range(1, 21)]
 
 
-def test_a_saved_model_runs_refined(model: ModelHandle, tmp_path: Path) -> None:
-    refined = run(model, recipe("norms"))
+def test_a_saved_model_runs_refined(model: ModelHandle, refined: Callable, tmp_path: Path) -> None:
+    result, _ = refined("norms")
     ids = model.language_model().encode("Once upon a time")
-    expected = twin(model, refined.layers, refined.changed_tensors).logits(ids)
-    assert not torch.allclose(expected, twin(model, refined.layers).logits(ids), rtol=1e-2), "the vectors matter"
-    again = load(save(refined, tmp_path / "out", model))
+    expected = twin(model, result.layers, result.changed_tensors).logits(ids)
+    assert not torch.allclose(expected, twin(model, result.layers).logits(ids), rtol=1e-2), "the vectors matter"
+    again = load(save(result, tmp_path / "out", model))
     torch.testing.assert_close(again.logits(ids), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
