@@ -54,7 +54,7 @@ class PackedWeight(Tensor):
         made._decode, made._product, made._is_transposed, made._decoded = decode, product, is_transposed, None
         return made
 
-    def values(self) -> Tensor:  # type: ignore[override]  # that of sparse tensors
+    def values(self) -> Tensor:
         """The decoded matrix."""
         if self._decoded is None:
             self._decoded = self._decode()
@@ -81,7 +81,7 @@ class PackedWeight(Tensor):
         return func(*decoded(args), **decoded(kwargs)) if result is None else result
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """The same for what comes from compiled code, past `__torch_function__`: it gets the decoded matrix."""
         return func(*decoded(args), **decoded(kwargs or {}))
 
