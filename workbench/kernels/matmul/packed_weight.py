@@ -50,9 +50,9 @@ class PackedWeight(Tensor):
             product: x Wᵀ with the layer's matrix, `[..., cols]` to `[..., rows]`, without its bias.
             is_transposed: whether this is the layer's matrix transposed.
         """
-        made = cast(Any, Tensor)._make_wrapper_subclass(cls, tuple(shape), dtype=torch.float32, device=device)
-        made._decode, made._product, made._is_transposed, made._decoded = decode, product, is_transposed, None
-        return made
+        weight = cast(Any, Tensor)._make_wrapper_subclass(cls, tuple(shape), dtype=torch.float32, device=device)
+        weight._decode, weight._product, weight._is_transposed, weight._decoded = decode, product, is_transposed, None
+        return weight
 
     def values(self) -> Tensor:
         """The decoded matrix."""

@@ -261,7 +261,7 @@ class BlockSequence:
             stored = {name: self.finished.layer(name) for group in batch for name in group if name in self.chosen}
             inputs = run.all_seen(group[0] for group in batch if any(stored.get(name, 0) is None for name in group))
             if self.model.streams:
-                inputs = {name: None if seen is None else seen.on_disk() for name, seen in inputs.items()}
+                inputs = {name: None if pair is None else pair.on_disk() for name, pair in inputs.items()}
             for group in batch:
                 chosen_names = [name for name in group if name in self.chosen]
                 for name in chosen_names:
