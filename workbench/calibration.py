@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError
 from workbench.memory import spill
+from workbench.moment_sums import add_product, sums_dtype, symmetric_mean
+from workbench.nonfinite import not_finite
 from workbench.seeds import check_seed
 from workbench.store import Entry, Store, key
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 TOKENS = 16_384  # of a text, unless told otherwise
 WINDOW = 2048
-WIDE = 4096
-ROWS = 512  # of a second moment that are made at a time
 
 
 @dataclass(frozen=True)
@@ -261,21 +261,8 @@ def windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Itera
             return
 
 
-def sums_dtype(cols: int) -> torch.dtype:
-    """The type in which second moments of `cols` inputs are summed: very wide ones in float32, since they fill the memory."""
-    return torch.float64 if cols <= WIDE else torch.float32
-
-
-class Part:
-    """What one call's inputs `x [tokens, cols]`, tokens ≥ 1, add to running sums; products are float32."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.moment, self.total, self.absmax = x.T @ x, x.sum(0, dtype=torch.float64), x.abs().amax(0)
-        self.tokens = x.shape[0]
-
-
 class Sums:
-    """Running sums over the inputs of one group of layers, in `sums_dtype`; those of the newest call wait in `newest`.
+    """Running sums over the inputs of one group of layers, in `sums_dtype`; the inputs of the newest call wait in `newest`.
 
     `calls` counts the calls of the layer that the group is named after, `members` those of the others that read the same.
     """
@@ -285,22 +272,23 @@ class Sums:
         self.total = torch.zeros(cols, dtype=torch.float64)
         self.absmax = torch.zeros(cols)
         self.tokens = self.calls = 0
-        self.newest: Part | None = None
+        self.newest: Tensor | None = None
         self.members: dict[str, int] = {}
 
     def add(self, x: Tensor) -> None:
         """Count the inputs `x [tokens, cols]` of one more call."""
         self.settle()
         self.calls += 1
-        self.newest = Part(x) if len(x) else None  # an expert that no token of this text was routed to
+        # a copy, since the model may write over it; without tokens: an expert that none of this text was routed to
+        self.newest = x.clone() if len(x) else None
 
     def settle(self) -> None:
         """Add what the newest call brought."""
         if self.newest is not None:
-            self.moment += self.newest.moment
-            self.total += self.newest.total
-            self.absmax = torch.maximum(self.absmax, self.newest.absmax)
-            self.tokens += self.newest.tokens
+            add_product(self.moment, self.newest, self.newest)
+            self.total += self.newest.sum(0, dtype=torch.float64)
+            self.absmax = torch.maximum(self.absmax, self.newest.abs().amax(0))
+            self.tokens += len(self.newest)
         self.newest = None
 
     def part_with(self, name: str) -> "Sums":
@@ -313,12 +301,9 @@ class Sums:
         return part
 
     def stats(self) -> LayerStats:
-        """The sums as means; the moment exactly symmetric. Some rows at a time: the sums take twice the memory of their means."""
+        """The sums as means, which are used up; the moment exactly symmetric."""
         self.settle()
-        moment = torch.empty(self.moment.shape)
-        for start in range(0, len(moment), ROWS):
-            rows = slice(start, start + ROWS)
-            moment[rows] = (self.moment[rows] + self.moment[:, rows].T) / (2 * self.tokens)
+        moment = symmetric_mean(self.moment, self.tokens)
         return LayerStats(moment, (self.total / self.tokens).float(), self.absmax, self.tokens)
 
 
@@ -391,7 +376,7 @@ class Collector:
         groups: dict[str, LayerStats] = {}
         for name in list(self.sums):
             stats = self.sums.pop(name).stats()
-            if not torch.isfinite(stats.moment).all():
+            if not_finite(stats.moment):
                 raise ModelError(f"the inputs of layer {name!r} are not finite; the model overflows on this text.")
             groups[name] = stats if keep is None else replace(stats, moment=keep(stats.moment))
         return {name: groups[self.leader[name]] for name in names if name in self.leader}

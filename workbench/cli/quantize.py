@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.models import ModelHandle
+    from workbench.quantized import QuantizedLayer
     from workbench.quantizers.runs.preflight import Preflight
     from workbench.recipe import LayerPlan, Recipe
 
@@ -87,7 +88,12 @@ def quantize(
     if folded:
         result = fold(handle, result)
     save(result, out, original)
-    table, untied = result.table(), [name for name in handle.optional_names if name in result.layers and handle.is_tied(name)]
+    table = result.table()
+    untied = {
+        name: packed_bytes(result.layers[name])
+        for name in handle.optional_names
+        if name in result.layers and handle.is_tied(name)
+    }
     apart = handle.untied_bytes if isinstance(handle, FusedModel) and handle.head_name not in result.layers else 0
     both = handle.tied_head if handle.embedding_name in result.layers else None
     facts: dict[str, Any] = {
@@ -102,7 +108,8 @@ def quantize(
         "bytes": stored_bytes(out),
         "fused": dict(result.fused),
         "untied_bytes": apart,
-        "untied": untied,
+        "untied": list(untied),
+        "untied_head_bytes": sum(untied.values()),
         "tied": {} if both is None else {both: handle.embedding_name},
         "tokens": result.calibration.get("tokens", 0),
         "unreached": [name for name in result.calibration.get("unreached", []) if name in result.layers],
@@ -120,8 +127,11 @@ def quantize(
     )
     if apart:
         sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
-    for name in untied:
-        sentence += f"\n{name} was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
+    for name, size in untied.items():
+        sentence += (
+            f"\n{name} was tied to the embedding; it is now a packed matrix of its own, {size:,} bytes "
+            f"({result.layers[name].bits_per_weight:.4g} bits per weight) beside the embedding, which stays as stored"
+        )
     if both is not None:
         sentence += f"\n{both} is tied to {handle.embedding_name}: one packed matrix serves both, and counts once"
     if facts["shrinkage"]:
@@ -130,6 +140,11 @@ def quantize(
     for gap in result.calibration_gaps():
         sentence += f"\n{gap}"
     emit_page(facts, as_json=as_json, text=sentence)
+
+
+def packed_bytes(layer: "QuantizedLayer") -> int:
+    """Bytes of a layer's packed tensors."""
+    return sum(tensor.nbytes for _, node in layer.packed.walk() for tensor in node.tensors.values())
 
 
 def layers_text(table: "pd.DataFrame") -> str:

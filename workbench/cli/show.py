@@ -1,9 +1,12 @@
 """Commands that show what there is: the layers of a model, and every recipe."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.cli.arguments import Json, Model
 from workbench.cli.output import emit_page, folded, table_text
+
+if TYPE_CHECKING:
+    from workbench.models import ModelHandle
 
 
 def layers(model: Model, as_json: Json = False) -> None:
@@ -18,10 +21,22 @@ def layers(model: Model, as_json: Json = False) -> None:
         lines.append(f"{len(routers)} routers like {routers[0]} are quantized only where they are named: --layers '*,{pattern}'")
     for name in handle.optional_names[len(routers) :]:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
-        tied = f"; {handle.tied_head} is tied to it and follows" if name == handle.embedding_name and handle.tied_head else ""
-        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{tied}")
+        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{tie_text(handle, name)}")
     facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
     emit_page(facts, as_json=as_json, text="\n".join(lines))
+
+
+def tie_text(handle: "ModelHandle", name: str) -> str:
+    """What becomes of a head and an embedding that are tied, for the line of either; nothing where they are not."""
+    if handle.tied_head is None or name not in (handle.tied_head, handle.embedding_name):
+        return ""
+    if name == handle.embedding_name:
+        return f"; {handle.tied_head} is tied to it and follows"
+    stored = handle.tensor(f"{handle.embedding_name}.weight").nbytes
+    return (
+        f"; it is tied to {handle.embedding_name}: named alone it becomes a matrix of its own, which a saved model holds beside "
+        f"the {stored:,} bytes of the embedding; named with it ('*,{name},{handle.embedding_name}') one packed matrix serves both"
+    )
 
 
 def recipes(as_json: Json = False) -> None:

@@ -111,7 +111,7 @@ class BlockRow:
             yield self._module.get_submodule(self.names[index])
         finally:
             for name in self.layers[index]:
-                self.set_weight(name, torch.empty(self.model.layer(name).rows, self.model.layer(name).cols, device="meta"))
+                self.drop_weight(name)
             if self.model.streams:
                 release_memory()
 
@@ -119,6 +119,10 @@ class BlockRow:
         """Give layer `name` the weight `[rows, cols]`."""
         oriented = self.model.layer(name).orient(weight.to(torch.float32))
         self._module.get_submodule(name).weight = nn.Parameter(oriented, requires_grad=False)
+
+    def drop_weight(self, name: str) -> None:
+        """Let go of the weight of layer `name`, until it is given another."""
+        self.set_weight(name, torch.empty(self.model.layer(name).rows, self.model.layer(name).cols, device="meta"))
 
     def vectors(self, index: int) -> dict[str, Tensor]:
         """Gains of norms and biases of block `index` by their names in it, in the type in which the model stores them."""

@@ -9,24 +9,36 @@ from torch import Tensor
 
 from workbench.errors import ShapeError
 
+ROWS = 512  # of a matrix that are worked on at a time: a wide one fills the memory, and is changed in place
+
 
 def damped(moment: Tensor, damping: float) -> Tensor:
     """H + damping · mean(diag H) · I in float64; the identity where nothing was measured (an all-zero moment)."""
-    h = moment.to(torch.float64)
-    h = (h + h.mT).div_(2)  # sums in float32 leave it a little asymmetric
+    h = torch.empty(moment.shape, dtype=torch.float64)
+    for start in range(0, len(h), ROWS):
+        rows = slice(start, start + ROWS)
+        h[rows] = moment[rows]
+        h[rows] += moment[:, rows].mT  # sums in float32 leave it a little asymmetric
+    h.div_(2)
     level = h.diagonal().mean()
     if level <= 0:
         return torch.eye(len(h), dtype=torch.float64)
-    h.diagonal().add_(damping * level)  # in place: a wide moment fills the memory
+    h.diagonal().add_(damping * level)
     return h
 
 
 def lower_factor(moment: Tensor, damping: float) -> Tensor:
     """The lower triangular L with L Lᵀ = damped H, float64; ShapeError when H is singular at this damping."""
-    factor, failed = torch.linalg.cholesky_ex(damped(moment, damping))
+    return factorize(damped(moment, damping), damping)
+
+
+def factorize(h: Tensor, damping: float) -> Tensor:
+    """The lower triangular L with L Lᵀ = H, in the memory of H, which was `damping` made safe."""
+    # the transpose of a symmetric matrix is itself, and as LAPACK wants it
+    factor, failed = torch.linalg.cholesky_ex(h.mT, out=(h.mT, torch.empty((), dtype=torch.int32)))
     if failed:
         raise ShapeError(
-            f"the second moment of {len(moment)} columns is singular at damping {damping}; "
+            f"the second moment of {len(h)} columns is singular at damping {damping}; "
             "use a larger damping (0.01 is usual) or calibrate on more tokens."
         )
     return factor
@@ -35,8 +47,32 @@ def lower_factor(moment: Tensor, damping: float) -> Tensor:
 def inverse_factor(moment: Tensor, damping: float) -> Tensor:
     """The upper triangular U with Uᵀ U = (damped H)⁻¹, float64 `[cols, cols]`.
 
-    With columns in reverse order H = L Lᵀ; reversed back, L is upper triangular and U its inverse. This costs one
-    factorisation and one triangular inverse, and never forms H⁻¹.
+    With columns in reverse order H = L Lᵀ; U is the inverse of L, reversed back. This costs one factorisation and one triangular
+    inverse, never forms H⁻¹, and takes the memory of one matrix.
     """
-    reverse = lower_factor(moment.flip(0, 1), damping).flip(0, 1)
-    return torch.linalg.solve_triangular(reverse, torch.eye(len(moment), dtype=torch.float64), upper=True)
+    h = damped(moment, damping)
+    reverse(h)
+    factor = factorize(h, damping)
+    invert_lower(factor)
+    reverse(factor.mT)
+    return factor
+
+
+def reverse(matrix: Tensor) -> None:
+    """Put rows and columns of a contiguous matrix in reverse order, in place."""
+    values = matrix.view(-1)
+    for start in range(0, len(values) // 2, ROWS * ROWS):
+        stop = min(start + ROWS * ROWS, len(values) // 2)
+        front, back = values[start:stop], values[len(values) - stop : len(values) - start]
+        earlier = front.flip(0)
+        front.copy_(back.flip(0))
+        back.copy_(earlier)
+
+
+def invert_lower(factor: Tensor) -> None:
+    """Put the inverse of a lower triangular matrix in its place, some columns at a time, from the last ones on."""
+    for start in reversed(range(0, len(factor), ROWS)):
+        stop = min(start + ROWS, len(factor))
+        corner, below = factor[start:stop, start:stop], factor[stop:, start:stop]
+        corner.copy_(torch.linalg.solve_triangular(corner, torch.eye(stop - start, dtype=factor.dtype), upper=False))
+        below.copy_(factor[stop:, stop:] @ (below @ corner)).neg_()

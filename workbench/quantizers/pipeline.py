@@ -15,7 +15,8 @@ from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed, ledger
-from workbench.memory import release_memory
+from workbench.memory import release_memory, spill
+from workbench.moment_sums import WIDE
 from workbench.nonfinite import not_finite
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.coding import CoderRun, SplitRun
@@ -147,9 +148,13 @@ def fit_transform(
 
 
 def usable_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) -> Tensor | None:
-    """What the parts of a recipe are given for a second moment: shrunk, float32; where it is of no token as if there was none."""
+    """What the parts of a recipe are given for a second moment: shrunk, float32; where it is of no token as if there was none.
+
+    A wide one is kept on disk: its factor fills the memory.
+    """
     if is_calibrated(moment):
-        return shrunk(moment.to(torch.float32), tokens, recipe.shrinkage)
+        h = shrunk(moment.to(torch.float32), tokens, recipe.shrinkage)
+        return spill(h) if len(h) > WIDE and h is not moment else h
     return torch.eye(len(moment)) if moment is not None and needs_moment(recipe) else None
 
 

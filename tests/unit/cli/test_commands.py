@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from tests.servers import free_port
 from tests.unit.cli.conftest import Said
+from workbench.artifact.layout import MODEL
 from workbench.cli.explore import command as server_command
 from workbench.cli.explore import serve_page
 from workbench.cli.output import plain
@@ -96,15 +98,26 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
 def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> None:
     words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.down_proj,lm_head", "--tokens", 100]
     said = command("quantize", "builtin", "--out", tmp_path / "out", *words)
-    sentence = "lm_head was tied to the embedding; it is now a packed matrix of its own, and the embedding stays as stored"
-    assert sentence in said.out
     facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words, "--json").out)
     assert facts["untied"] == ["lm_head"]
+    with safe_open(tmp_path / "out" / MODEL, "pt") as file:
+        in_file = sum(file.get_tensor(name).nbytes for name in file.keys() if name.startswith("lm_head"))  # noqa: SIM118
+        assert file.get_tensor("model.embed_tokens.weight").shape == (512, 256)
+    assert facts["untied_head_bytes"] == in_file > 512 * 256 / 2
+    bits = facts["layers"][1]["bits_per_weight"]
+    assert (
+        f"lm_head was tied to the embedding; it is now a packed matrix of its own, {in_file:,} bytes "
+        f"({bits:.4g} bits per weight) beside the embedding, which stays as stored"
+    ) in said.out
     assert [row["name"] for row in facts["layers"]] == [LAYER, "lm_head"]
     assert all(row["output_error"] is None for row in facts["layers"])
     measured = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words, "--output-error", "--json").out)
     assert all(row["output_error"] > 0 for row in measured["layers"])
-    assert "lm_head (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
+    assert (
+        "lm_head (512 × 256) is quantized only where it is named: --layers '*,lm_head'; it is tied to model.embed_tokens: named "
+        "alone it becomes a matrix of its own, which a saved model holds beside the 262,144 bytes of the embedding; named with "
+        "it ('*,lm_head,model.embed_tokens') one packed matrix serves both"
+    ) in command("layers", "builtin").out
 
 
 def test_quantize_the_embedding_too(command: Callable[..., Said], tmp_path: Path) -> None:

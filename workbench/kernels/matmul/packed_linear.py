@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from workbench.errors import ShapeError
 from workbench.kernels.forced_backend import forced
+from workbench.kernels.formats.format import decode
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
+from workbench.kernels.matmul.packed_weight import PackedWeight
 from workbench.kernels.options import Cache, Mode, Precision, Product
 from workbench.kernels.packing.packed import Packed
 
@@ -23,7 +25,7 @@ class PackedLinear(PackedMatrix):
 
     `cache` and `precision` are those of `Mode`. A backend prepares the matrix at its first use here and keeps that: the packed
     codes in its own order (numba), or with cache "decoded" the float32 matrix (reference). `resident_bytes` counts the stored
-    tensors and what was prepared.
+    tensors and what was prepared. `weight` is a `PackedWeight`: whoever multiplies with it gets this layer's product.
     """
 
     def __init__(
@@ -50,12 +52,22 @@ class PackedLinear(PackedMatrix):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]` in the type of `x`."""
+        y = self.multiply(x)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """The same without the bias."""
         case = (forced(), dispatch.batch_of(x, self.in_features))
         product = self._chosen.get(case)
         if product is None:
             product = self._chosen[case] = self._product(case[1])
-        y = product(x)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        return product(x)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "weight" or "_names" not in vars(self):  # a stored tensor that is called so is on its way in
+            return super().__getattr__(name)
+        device = next(self.buffers(), torch.empty(0)).device
+        return PackedWeight(self.shape, device, lambda: decode(self.packed), self.multiply)
 
     def _product(self, batch: int) -> Product:
         """What the backend that is chosen for so many inputs has prepared, or prepares now."""

@@ -18,7 +18,7 @@ class PackedMatrix(nn.Module):
     `bytes`.
 
     `weight` is the float32 matrix for families that multiply with it themselves or ask for its type (Mamba): it is decoded
-    every time it is read, and never kept.
+    every time its values are needed, and never kept.
     """
 
     _prepared: dict[str, Any]

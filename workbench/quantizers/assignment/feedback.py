@@ -47,23 +47,24 @@ def feed_back(
     order = torch.cat([torch.arange(start, stop) for tiles in batches for start, stop in tiles])
     in_place = bool((order == torch.arange(len(order))).all())
     exact = inverse_factor(moment if in_place else moment[order][:, order], damping)
-    u = exact.to(w.dtype)
     x = w if in_place else w[:, order]
     first = 0
     for tiles in batches:
         last = first + sum(stop - start for start, stop in tiles)
         errors = torch.empty(len(w), last - first, dtype=w.dtype)
+        u = exact[first:last].to(w.dtype)  # no second matrix beside a wide one
         done = first
         for start, stop in tiles:
             tile = slice(done, done + stop - start)
             w[:, start:stop] = x[:, tile]
             values = quantize(w, start, stop, remaining_cost(exact[tile, tile]))
-            error = divide(u[tile, tile], x[:, tile] - values)
+            rows = slice(tile.start - first, tile.stop - first)
+            error = divide(u[rows, tile], x[:, tile] - values)
             w[:, start:stop] = values
             done = tile.stop
-            errors[:, tile.start - first : done - first] = error
-            x[:, done:last].addmm_(error, u[tile, done:last], alpha=-1)
-        x[:, last:].addmm_(errors, u[first:last, last:], alpha=-1)
+            errors[:, rows] = error
+            x[:, done:last].addmm_(error, u[rows, done:last], alpha=-1)
+        x[:, last:].addmm_(errors, u[:, last:], alpha=-1)
         first = last
         yield w
 

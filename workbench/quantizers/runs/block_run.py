@@ -2,17 +2,19 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from workbench.calibration import Collector, sums_dtype
+from workbench.calibration import Collector
 from workbench.kernels.formats.rounding import rounded_bits
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.packing.packed import Packed
+from workbench.memory import spill
 from workbench.models.block_pass import Call
+from workbench.moment_sums import add_product, sums_dtype
 from workbench.quantizers.curvature import damped
 from workbench.quantizers.shrinkage import shrunk
 
@@ -24,12 +26,16 @@ DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it 
 class Seen:
     """A layer's input x̂ in the quantized model, and x, what it would be in the original: E[x̂ x̂ᵀ] and E[x x̂ᵀ], `[cols, cols]`.
 
-    `tokens` is how many inputs these are means of.
+    `cross` is None where the two are not compared. `tokens` is how many inputs these are means of.
     """
 
     moment: Tensor
-    cross: Tensor
+    cross: Tensor | None
     tokens: int
+
+    def on_disk(self) -> "Seen":
+        """The same with its matrices on disk."""
+        return Seen(spill(self.moment), None if self.cross is None else spill(self.cross), self.tokens)
 
     def shrunk(self, strength: float) -> Tensor:
         """E[x̂ x̂ᵀ] mixed with its diagonal, as far as the tokens are few."""
@@ -41,7 +47,7 @@ class Seen:
         Quantizing this instead of W lets every layer repair what the layers before it lost (as GPTAQ, arXiv 2504.02692, does
         column by column inside its feedback). Where nothing was lost, x̂ = x, it is W itself.
         """
-        if torch.equal(self.moment, self.cross):
+        if self.cross is None or torch.equal(self.moment, self.cross):
             return weight
         right = damped(self.shrunk(strength), DAMPING)
         left = self.cross.double() + (right - self.moment.double())
@@ -53,15 +59,17 @@ class BlockRun:
     """A block's module with its layers' modules by name, and each window's call in the quantized and in the original model.
 
     `original` are the block's parameters before anything in it is quantized; `experts` names those layers that see only the
-    tokens that are routed to them.
+    tokens that are routed to them. A run whose layers never look at the original model has no calls in it. Only where layers
+    repair are their inputs in the two models compared.
     """
 
     block: nn.Module
     layers: Mapping[str, nn.Module]
     calls: Sequence[Call]
-    original_calls: Sequence[Call]
-    original: Mapping[str, Tensor]
+    original_calls: Sequence[Call] = ()
+    original: Mapping[str, Tensor] = field(default_factory=dict)
     experts: Collection[str] = ()
+    repairs: bool = False
 
     @property
     def hidden(self) -> list[Tensor]:
@@ -96,15 +104,15 @@ class BlockRun:
 
     def all_seen(self, layers: Iterable[str]) -> dict[str, Seen | None]:
         """The same for several layers at once."""
-        sums = {name: SeenSums(paired=name not in self.experts) for name in layers}
+        sums = {name: SeenSums(paired=self.repairs and name not in self.experts) for name in layers}
         with ExitStack() as hooks, torch.no_grad():
             caught = {name: hooks.enter_context(caught_inputs(self.layers[name])) for name in sums}
-            for call, original in zip(self.calls, self.original_calls, strict=True):
+            for number, call in enumerate(self.calls):
                 call.run(self.block)
-                real = take_inputs(caught)
+                real, targets = take_inputs(caught), {}
                 if any(layer_sums.paired for layer_sums in sums.values()):
-                    original.run(self.block, weights=self.original)
-                targets = take_inputs(caught)
+                    self.original_calls[number].run(self.block, weights=self.original)
+                    targets = take_inputs(caught)
                 for name, inputs in real.items():
                     sums[name].add(inputs, targets.get(name))
         return {name: layer_sums.mean() for name, layer_sums in sums.items()}
@@ -139,24 +147,31 @@ class SeenSums:
 
     def __init__(self, *, paired: bool = True) -> None:
         self.paired = paired
-        self.moment = self.cross = torch.zeros(())
+        self.moment: Tensor | None = None
+        self.cross: Tensor | None = None
         self.tokens = 0
 
     def add(self, real: Tensor, targets: Tensor | None) -> None:
         """Count one window's inputs in the quantized and in the original model, `[tokens, cols]` each."""
         self.paired = self.paired and targets is not None and targets.shape == real.shape
-        dtype = sums_dtype(real.shape[1])
-        self.moment = self.moment + (real.mT @ real).to(dtype)
-        if self.paired and targets is not None:
-            self.cross = self.cross + (targets.mT @ real).to(dtype)
+        self.moment = add_to(self.moment, real, real)
+        self.cross = add_to(self.cross, targets, real) if self.paired and targets is not None else None
         self.tokens += len(real)
 
     def mean(self) -> Seen | None:
-        """What was seen, None where no token came."""
-        if not self.tokens:
+        """What was seen, None where no token came; the sums are used up."""
+        if not self.tokens or self.moment is None:
             return None
-        moment = (self.moment / self.tokens).float()
-        return Seen(moment, (self.cross / self.tokens).float() if self.paired else moment, self.tokens)
+        cross = None if self.cross is None else self.cross.div_(self.tokens).float()
+        return Seen(self.moment.div_(self.tokens).float(), cross, self.tokens)
+
+
+def add_to(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """A sum with leftᵀ right added in place; None is that of nothing."""
+    cols = right.shape[1]
+    total = torch.zeros(cols, cols, dtype=sums_dtype(cols)) if total is None else total
+    add_product(total, left, right)
+    return total
 
 
 def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from workbench.calibration import gaps_of, is_sparse, windows
 from workbench.errors import RecipeError
-from workbench.models.block_pass import Call, hidden_states
+from workbench.models.block_pass import BlockPass, Call, hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Params, Snapshot, Transform
+from workbench.quantizers.contract import Assignment, Params, Snapshot, Transform
 from workbench.quantizers.distance import relative_error
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
@@ -82,6 +82,9 @@ class BlockSequence:
         }
         shares = any(scope is not None for scope in self.scopes.names.values())
         early = (transform for name, transform in transforms.items() if name not in self.late)
+        # the original model is run beside the quantized one only where a layer aims at what it puts out
+        self.repairs = any(cast(Assignment, recipe.assignment).repairs for recipe in chosen.values())
+        self.compares = self.repairs or bool(self.refining())
         self.looks_first = any(transform.learns or (transform.needs_moment and shares) for transform in early)
 
     @property
@@ -99,17 +102,24 @@ class BlockSequence:
         states = (yield from self.first_pass()) if self.looks_first else {}
         return (yield from self.second_pass(states))
 
-    def run(self, index: int, block: nn.Module, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
-        """Block `index` at work on what it is called with in the quantized and in the original model."""
+    def run(self, index: int, block: nn.Module, calls: Sequence[Call], original: BlockPass | None = None) -> BlockRun:
+        """Block `index` at work on what it is called with in the quantized and, where there is one, in the original model."""
         names = [*self.row.layers[index], *(name for name in self.row.routers[index] if name in self.chosen)]
         layers = {name: block.get_submodule(self.row.within(index, name)) for name in names}
         experts = {name for name in layers if self.model.layer(name).expert is not None}
-        return BlockRun(block, layers, calls, original_calls, dict(block.named_parameters()), experts)
+        return self.beside(BlockRun(block, layers, calls, experts=experts), original)
 
-    def head_run(self, head: str, calls: Sequence[Call], original_calls: Sequence[Call]) -> BlockRun:
+    def head_run(self, head: str, calls: Sequence[Call], original: BlockPass | None = None) -> BlockRun:
         """The output head at work behind the last block, as a block of one layer."""
         module = self.row.module(head)
-        return BlockRun(module, {head: module}, calls, original_calls, dict(module.named_parameters()))
+        return self.beside(BlockRun(module, {head: module}, calls), original)
+
+    def beside(self, run: BlockRun, original: BlockPass | None) -> BlockRun:
+        """The run with its calls and weights in the original model, where there is one."""
+        if original is None:
+            return run
+        weights = dict(run.block.named_parameters())
+        return replace(run, original_calls=original.calls, original=weights, repairs=self.repairs)
 
     def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
         """What transforms find out on full-precision inputs, by layer; one input and transform share one state."""
@@ -121,12 +131,12 @@ class BlockSequence:
             name = self.row.names[index]
             position = Place(name, index, count, 0, 2)
             with self.row.block(index) as block:
-                run = self.run(index, block, text.calls, text.calls)
+                run = self.run(index, block, text.calls)
                 outputs = run.outputs()
                 states |= yield from self.kept_states(position, index, run, outputs, early)
                 text.advance(outputs)
         if self.head is not None:
-            position, run = Place(self.head, count - 1, count, 0, 2), self.head_run(self.head, text.calls, text.calls)
+            position, run = Place(self.head, count - 1, count, 0, 2), self.head_run(self.head, text.calls)
             states |= yield from self.kept_states(position, count - 1, run, (), early)
             text.leave(self.model.layer(self.head).rows)
         return states
@@ -189,38 +199,41 @@ class BlockSequence:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
         self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
-        original = self.row.start(self.windows, self.head)  # at once up to the first block: with the original embedding
+        # at once up to the first block: with the original embedding
+        original = self.row.start(self.windows, self.head) if self.compares else None
         if self.embedding is not None:
             done[self.embedding] = yield from self.quantize_embedding(self.embedding)
         text = self.row.start(self.windows, self.head)
+        passes = [text] if original is None else [text, original]
         reached: set[int] = set()
-        for index in self.row.visit(text, original):
+        for index in self.row.visit(*passes):
             reached.add(index)
             with self.row.block(index) as block, ExitStack() as rounding:
-                run = self.run(index, block, text.calls, original.calls)
+                run = self.run(index, block, text.calls, original)
                 if index in self.learning():
                     late = {name: self.chosen[name] for name in self.late}
-                    learning = replace(run, original_calls=run.calls)
+                    learning = replace(run, repairs=False)
                     states |= yield from self.kept_states(
                         self.locate(self.row.names[index]), index, learning, run.outputs(), late
                     )
                 done |= yield from self.quantize_block(run, states, rounding)
-                outputs = run.original_outputs()
+                outputs = run.original_outputs()  # none without the original model
                 if index in self.refining():
                     layers = {name: done[name] for name in run.layers if name in done and self.chosen[name].refines}
                     position = self.locate(self.row.names[index])
                     done |= yield from self.refine(position, index, run, outputs, layers, rounding)
-                original.advance(outputs)
+                if original is not None:
+                    original.advance(outputs)
                 text.advance(run.outputs())
         for index in range(len(self.row.names)):
             if index not in reached:  # as the vision blocks of a model that is given text
                 with self.row.block(index) as block, ExitStack() as rounding:
-                    done |= yield from self.quantize_block(self.run(index, block, [], []), states, rounding)
+                    done |= yield from self.quantize_block(self.run(index, block, []), states, rounding)
         if self.head is not None:
             with ExitStack() as rounding:
-                run = self.head_run(self.head, text.calls, original.calls)
+                run = self.head_run(self.head, text.calls, original)
                 done |= yield from self.quantize_block(run, states, rounding)
-            for passed in (text, original):
+            for passed in passes:
                 passed.leave(self.model.layer(self.head).rows)
         return {name: done[name] for name in self.chosen}
 
@@ -247,11 +260,14 @@ class BlockSequence:
         for batch in run.batches():
             stored = {name: self.finished.layer(name) for group in batch for name in group if name in self.chosen}
             inputs = run.all_seen(group[0] for group in batch if any(stored.get(name, 0) is None for name in group))
+            if self.model.streams:
+                inputs = {name: None if pair is None else pair.on_disk() for name, pair in inputs.items()}
             for group in batch:
                 chosen_names = [name for name in group if name in self.chosen]
                 for name in chosen_names:
                     position, result = self.locate(name), stored[name]
                     if result is None:
+                        self.row.drop_weight(name)
                         result = yield from self.quantize(position, inputs[group[0]], states)
                         result = self.mark(result, group, states)
                         self.finished.keep_layer(result)

@@ -10,7 +10,6 @@ import psutil
 import torch
 
 from workbench import registry
-from workbench.calibration import sums_dtype
 from workbench.quantizers.contract import Transform, finish
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.quantizers.runs.quantize_model import choose_layers
@@ -24,6 +23,7 @@ TRIED_WEIGHTS = 1 << 18  # that are quantized to see how fast a recipe is
 TRIED_WIDTH = 512  # of the matrix product that is timed
 # runs of a block in a run in sequence: to find groups, for each of its about four inputs in both models, and to go on
 BLOCK_RUNS = 11
+MOMENT_BYTES = 4 + 4 + 8 + 8  # a second moment, its shrunk form, its factor, and what works on these
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def estimate(model: "ModelHandle", recipe: Recipe | LayerPlan, layers: str = "*"
     block = 4 * max_sum((model.layer(name).block, sizes[name]) for name in chosen)
     hidden = 2 * 4 * tokens * max(model.layer(name).cols for name in chosen) if tokens else 0
     widest = max((model.layer(name).cols for name, layer_recipe in chosen.items() if needs_moment(layer_recipe)), default=0)
-    moments = widest * widest * (2 * sums_dtype(widest).itemsize + 3 * 8) if widest else 0
+    moments = widest * widest * MOMENT_BYTES if widest else 0
     memory = psutil.Process().memory_info().rss + block * (2 if tokens else 1) + hidden + moments + stored
     reading = 2 * weights * tokens * BLOCK_RUNS / multiply_speed() if tokens else 0.0
     rest = model.stored_bytes - sum(size * stored_width(model, name) for name, size in sizes.items())

@@ -1,0 +1,29 @@
+"""Sums of products of inputs, in place: the second moment of a wide layer fills the memory, and none may stand beside it."""
+
+import torch
+from torch import Tensor
+
+WIDE = 4096  # columns above which sums are float32
+ROWS = 512  # of a sum that are worked on at a time
+
+
+def sums_dtype(cols: int) -> torch.dtype:
+    """The type in which second moments of `cols` inputs are summed: very wide ones in float32, since they fill the memory."""
+    return torch.float64 if cols <= WIDE else torch.float32
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add leftᵀ right of two float32 inputs `[tokens, cols]` to `total [cols, cols]` in place; products are float32."""
+    for start in range(0, len(total), ROWS):
+        total[start : start + ROWS] += left[:, start : start + ROWS].mT @ right
+
+
+def symmetric_mean(total: Tensor, count: int) -> Tensor:
+    """A sum `[cols, cols]` over its `count`, float32 and exactly symmetric; a sum in float32 becomes its mean in place."""
+    mean = total if total.dtype == torch.float32 else torch.empty(total.shape)
+    for start in range(0, len(total), ROWS):
+        for other in range(0, start + 1, ROWS):
+            rows, columns = slice(start, start + ROWS), slice(other, other + ROWS)
+            piece = (total[rows, columns] + total[columns, rows].mT) / (2 * count)
+            mean[rows, columns], mean[columns, rows] = piece, piece.mT
+    return mean
