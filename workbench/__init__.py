@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.analysis.predictions.suffix_replay import Replay
     from workbench.analysis.predictions.what_if import what_if
     from workbench.artifact import load, save
+    from workbench.artifact.transformers_model import to_transformers
     from workbench.calibration import calibrate
     from workbench.models import fuse, open_model
     from workbench.models.text import text
@@ -60,6 +61,7 @@ __all__ = [
     "save",
     "sensitivity",
     "text",
+    "to_transformers",
     "what_if",
 ]
 
@@ -82,6 +84,7 @@ _HOMES = {
     "save": "workbench.artifact",
     "sensitivity": "workbench.analysis.predictions.sensitivity",
     "text": "workbench.models.text",
+    "to_transformers": "workbench.artifact.transformers_model",
     "what_if": "workbench.analysis.predictions.what_if",
 }
 

@@ -10,7 +10,7 @@ import workbench as wb
 PUBLIC = [
     "Explorer", "ForkFinder", "LayerPlan", "Recipe", "Replay", "allocate", "calibrate", "card", "compare", "error_budget",
     "errors", "fuse", "layer_scores", "load", "notebook", "open_model", "part", "quantize", "quantize_model", "recipe",
-    "save", "sensitivity", "text", "what_if",
+    "save", "sensitivity", "text", "to_transformers", "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedModel
 
     from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
@@ -104,6 +105,10 @@ class PackedModel:
     def weight(self, name: str) -> Tensor:
         """The matrix that a layer's stored form decodes to, float32 `[rows, cols]`."""
         return self.layer(name).weight()
+
+    def to_transformers(self) -> "PreTrainedModel":
+        """The transformers model that runs here, its layers packed: not a copy, it is `module` itself."""
+        return cast("PreTrainedModel", self.module)
 
     def language_model(self) -> LanguageModel:
         """The model as something that reads and writes text; ModelError for encoders."""

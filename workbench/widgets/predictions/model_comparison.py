@@ -177,7 +177,7 @@ def original(model: ModelHandle) -> Contender:
     layers = model.layers()
     weights = layers["parameters"]
     bits = sum(weights * [8 * getattr(torch, dtype).itemsize for dtype in layers["dtype"]]) / weights.sum()
-    size = sum(path.stat().st_size for path in model.folder.glob("*.safetensors"))
+    size = model.stored_bytes
     return Contender("original", model.language_model, float(bits), float(bits), size)
 
 
