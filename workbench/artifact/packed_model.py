@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from workbench.artifact.layout import model_file
 from workbench.bits import BitLedger
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError
 from workbench.kernels.matmul.packed_linear import warm_up
 from workbench.kernels.matmul.packed_matrix import resident_bytes
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from workbench.models.text import Text
 
 
-class PackedModel:
+class PackedModel(ShownInCell):
     """A quantized model that runs.
 
     `quantized` is what was saved (its layers, plan and calibration), `module` is what runs, `file_ledger` itemises
@@ -42,6 +43,12 @@ class PackedModel:
         bits = self.quantized.describe_bits(self.bits_overall)
         size = f"{len(self.quantized.layers)} packed layers, {self.bytes:,} bytes; {bits}"
         return f"<PackedModel {self.source!r}: {size}>"
+
+    def cell_summary(self) -> CellSummary:
+        """What its file stores, item by item."""
+        answer = f"{self.bytes:,} bytes; {self.quantized.describe_bits(self.bits_overall)}."
+        items = self.file_ledger.cell_summary()
+        return CellSummary(f"What is stored of {self.source}?", answer, items.headers, items.rows, items.more)
 
     @property
     def source(self) -> str:

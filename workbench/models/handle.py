@@ -1,5 +1,6 @@
 """ModelHandle: what `open_model` returns. Layers as rows, one weight at a time, and a running model when it is asked for."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError, ShapeError
 from workbench.memory import spill
 from workbench.models import architecture
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from workbench.models.text import Text
 
 
-class ModelHandle:
+class ModelHandle(ShownInCell):
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
     `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
@@ -56,6 +58,15 @@ class ModelHandle:
     def __repr__(self) -> str:
         parameters = sum(layer.rows * layer.cols for layer in self._layers.values())
         return f"<ModelHandle {self.source!r}: {len(self._layers)} layers, {parameters:,} weights in them>"
+
+    def cell_summary(self) -> CellSummary:
+        """How many layers it has, and of which shapes."""
+        layers = self._layers.values()
+        weights = sum(layer.rows * layer.cols for layer in layers)
+        answer = f"{len(layers)} layers in {len(self.block_names)} blocks, {weights:,} weights in them."
+        kinds = Counter((layer.matrix, f"{layer.rows:,} × {layer.cols:,}", layer.dtype) for layer in layers)
+        rows = [(*kind, count) for kind, count in kinds.items()]
+        return CellSummary.of_rows(f"Which model is {self.source}?", answer, ("matrix", "shape", "stored as", "layers"), rows)
 
     def code(self) -> str:
         """Python that opens this model again, after `import workbench as wb`."""
