@@ -25,7 +25,8 @@ class QuantizedLayer(ShownInCell):
 
     `relative_error` = ‖Ŵ−W‖²/‖W‖²; `output_error` = tr(E H Eᵀ)/tr(W H Wᵀ), None where the layer was not calibrated. `edits` say
     what was changed by hand after the recipe had run (see `analysis.code_edit`). `tokens` are those that the second moment H was
-    measured on; None where their number is not known, 0 where none came to the layer.
+    measured on; None where their number is not known, 0 where none came to the layer. `source` is what the model was opened by,
+    empty where that alone does not give the matrix (a fused model).
     """
 
     name: str
@@ -37,6 +38,7 @@ class QuantizedLayer(ShownInCell):
     seconds: float = 0.0
     edits: tuple[str, ...] = ()
     tokens: int | None = None
+    source: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         bits = f"{self.bits_per_weight:.2f} bits per weight ({self.nominal_bits:.2f} nominal)"

@@ -8,9 +8,13 @@ import pytest
 import workbench as wb
 
 PUBLIC = [
-    "Explorer", "ForkFinder", "LayerPlan", "Recipe", "Replay", "allocate", "calibrate", "card", "compare", "error_budget",
-    "errors", "fuse", "layer_scores", "load", "notebook", "open_model", "part", "quantize", "quantize_model", "recipe",
-    "save", "sensitivity", "text", "to_transformers", "what_if",
+    "BudgetPainter", "CalibrationView", "CardView", "CodebookMicroscope", "ExpectationsView", "Explorer",
+    "ForkFinder", "HistoryView", "KVCacheView", "LayerBench", "LayerBrowser", "LayerErrors", "LayerPlan",
+    "LayerTable", "LedgerView", "MethodView", "ModelComparison", "PinnedView", "Recipe", "Replay", "SaliencyView",
+    "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WhatIfView", "allocate",
+    "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "figures", "fuse", "layer_scores", "load",
+    "measure_cache", "measure_kernels", "measures", "notebook", "open_model", "pack_model", "part", "quantize",
+    "quantize_model", "recipe", "recipes", "save", "sensitivity", "text", "to_transformers", "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",
@@ -40,7 +44,7 @@ def test_public_name_exists_with_a_docstring(name: str) -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'quantise'; its public names are Explorer, ForkFinder, LayerPlan"):
+    with pytest.raises(AttributeError, match="no attribute 'quantise'; its public names are BudgetPainter, CalibrationView, CardView"):
         _ = wb.quantise
 
 

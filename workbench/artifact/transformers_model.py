@@ -1,12 +1,11 @@
 """to_transformers: a model of the workbench as a transformers model, its quantized layers packed."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from workbench.artifact.packed_model import PackedModel
-from workbench.artifact.quantized_copy import twin
-from workbench.artifact.saving import check_belongs
+from workbench.artifact.quantized_copy import pack_model
 from workbench.errors import ArtifactError
-from workbench.models import ModelHandle, open_model
+from workbench.models import ModelHandle
 from workbench.quantized import QuantizedModel
 
 if TYPE_CHECKING:
@@ -40,6 +39,5 @@ def to_transformers(model: ModelHandle | PackedModel | QuantizedModel, original:
         raise ArtifactError(
             f"to_transformers takes a model from wb.open_model, wb.quantize_model or wb.load, not a {type(model).__name__}."
         )
-    original = original or open_model(model.source)
-    check_belongs(model, original)
-    return cast("PreTrainedModel", twin(original, model.layers, model.changed_tensors).module)
+    module: Any = pack_model(model, original).module
+    return module

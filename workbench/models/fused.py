@@ -64,6 +64,8 @@ class FusedModel(ModelHandle):
     float32, since a rotated weight is on no narrower grid; other tensors keep the stored type, in which they will be saved.
     """
 
+    is_rewritten = True
+
     def __init__(self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any]) -> None:
         super().__init__(base.source, base.folder, base.config, base._tensors, base._layers, base._optional)
         self.base, self.facts, self.in_memory = base, dict(facts), base.in_memory

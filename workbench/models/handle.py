@@ -36,10 +36,12 @@ class ModelHandle(ShownInCell):
 
     `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
     that are quantized only where somebody names them. `lock` is held while layers are swapped and during
-    each forward pass. `in_memory` says that there are no weight files that another process could open.
+    each forward pass. `in_memory` says that there are no weight files that another process could open,
+    `is_rewritten` that its weights are not those of its source (see `fused`).
     """
 
     in_memory = False
+    is_rewritten = False
 
     def __init__(
         self,
