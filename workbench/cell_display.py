@@ -58,9 +58,7 @@ class ShownInCell:
         return select_types({"text/plain": summary.text, "text/html": summary.html}, include, exclude)
 
 
-def select_types(
-    bundle: dict[str, Any], include: Collection[str] | None, exclude: Collection[str] | None
-) -> dict[str, Any]:
+def select_types(bundle: dict[str, Any], include: Collection[str] | None, exclude: Collection[str] | None) -> dict[str, Any]:
     """The entries of a bundle that are asked for."""
     return {kind: data for kind, data in bundle.items() if (not include or kind in include) and kind not in (exclude or ())}
 

@@ -35,7 +35,7 @@ _HOMES = {
     "weight_histogram": "weights.matrix:histogram",
 }
 
-__all__ = [*_HOMES]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

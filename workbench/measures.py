@@ -47,7 +47,7 @@ _HOMES = {
     "weight_sketch": "analysis.weights.weight_sketch:sketch",
 }
 
-__all__ = [*_HOMES]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

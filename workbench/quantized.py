@@ -53,7 +53,10 @@ class QuantizedLayer(ShownInCell):
             ("recipe", self.recipe.code()),
             ("relative error of the weights", f"{self.relative_error:.4g}"),
             ("relative error of the output", output),
-            *((f"stored: {entry.item}", f"{entry.bits / self.ledger.weights:.3f} bits per weight") for entry in self.ledger.entries),
+            *(
+                (f"stored: {entry.item}", f"{entry.bits / self.ledger.weights:.3f} bits per weight")
+                for entry in self.ledger.entries
+            ),
             *(("edit", edit) for edit in self.edits),
         ]
         return CellSummary.of_rows(f"What became of {self.name}?", answer, ("", "value"), rows)

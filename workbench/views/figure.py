@@ -1,8 +1,8 @@
 """One figure that answers one question, with the answer as a sentence and the same data as a table."""
 
 import html
-import json
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +58,24 @@ def format_cell(value: Any) -> str:
 
 def titled(figure: Figure) -> dict[str, Any]:
     """The plot as plain JSON values, under a title that says what the frame around a figure says elsewhere."""
-    from plotly.utils import PlotlyJSONEncoder
-
     question, answer = escape_labels([figure.question, figure.answer])
     layout = dict(figure.plot.get("layout", {}))
     margin = dict(layout.get("margin", {}))
     layout["title"] = {"text": f"{question}{BREAK}<sub>{answer}</sub>", "x": 0.01, "xanchor": "left"}
     layout["margin"] = {**margin, "t": max(margin.get("t", 0), TITLE_HEIGHT)}
     layout["height"] = layout.get("height", HEIGHT) + TITLE_HEIGHT
-    return json.loads(json.dumps({**figure.plot, "layout": layout}, cls=PlotlyJSONEncoder))
+    return plain({**figure.plot, "layout": layout})
+
+
+def plain(value: Any) -> Any:
+    """A plot's value as JSON has it: arrays as lists, and nothing in the place of NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):  # arrays and numbers of NumPy, series, tensors
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def labelled_axes(plot: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -64,7 +64,10 @@ def test_a_result_of_a_fused_model_asks_for_the_model(builtin: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((3,), "WeightInspector takes a model from wb.open_model, its name, a session, another component, or a result of wb.quant"),
+        (
+            (3,),
+            "WeightInspector takes a model from wb.open_model, its name, a session, another component, or a result of wb.quant",
+        ),
         ((None,), "not a NoneType"),
         (("builtin", 3), "WeightInspector takes a layer's name or a result of wb.quantize as its layer, not a int"),
     ],

@@ -6,7 +6,7 @@ import workbench as wb
 from workbench.models.text import Text
 from workbench.quantizers.contract import finish
 from workbench.session import Session
-from workbench.widgets.base.component import Live
+from workbench.widgets.base.live import Live
 from workbench.widgets.predictions.pinned import PinnedView
 
 

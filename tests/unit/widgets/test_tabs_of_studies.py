@@ -8,7 +8,7 @@ import pytest
 import workbench as wb
 from workbench.session import Session
 from workbench.views.decisions.quant_card import Card
-from workbench.widgets.base.component import Live
+from workbench.widgets.base.live import Live
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.decisions.quant_card import CardView
 from workbench.widgets.decisions.scaling_law import ExpectationsView

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from workbench.analysis.predictions.divergence import Divergence
 from workbench.analysis.predictions.suffix_replay import TOKENS, Replay
-from workbench.cell_display import CellSummary, ShownInCell
 from workbench.calibration import CalibrationStats
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.intervals import Interval
 from workbench.models.handle import ModelHandle
 from workbench.models.perplexity import PerplexityRatio

@@ -32,14 +32,15 @@ class Allocation(ShownInCell):
     table: "pd.DataFrame" = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
-        return f"<Allocation of {len(self.choice)} layers: {self.bits_per_weight:.3f} bits per weight, predicted loss {self.loss:.4g}>"
+        figures = f"{self.bits_per_weight:.3f} bits per weight, predicted loss {self.loss:.4g}"
+        return f"<Allocation of {len(self.choice)} layers: {figures}>"
 
     def cell_summary(self) -> CellSummary:
         """How many layers got each recipe."""
         counts = Counter(self.choice.values())
         answer = (
-            f"{self.bits_per_weight:.3f} bits per weight stored of {self.budget:g} allowed; predicted loss {self.loss:.4g} if the "
-            f"losses of single layers add up."
+            f"{self.bits_per_weight:.3f} bits per weight stored of {self.budget:g} allowed; predicted loss {self.loss:.4g} "
+            f"if the losses of single layers add up."
         )
         return CellSummary.of_rows("Which recipe does each layer get?", answer, ("recipe", "layers"), counts.most_common())
 

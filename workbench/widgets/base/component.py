@@ -1,13 +1,11 @@
 """What every component shares: a session that tells when something changed, and the frame around one figure."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 from weakref import proxy
 
 import pandas as pd
 import panel as pn
-import param
 from bokeh.models.widgets.tables import NumberFormatter
 from pandas.api.types import is_numeric_dtype
 
@@ -16,7 +14,6 @@ from workbench.quantized import QuantizedLayer
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
 from workbench.widgets.base import panel_theme
-from workbench.widgets.base.live import Live as Live
 from workbench.widgets.base.live import Subject, live_on
 from workbench.widgets.base.markup import answer_below, title
 from workbench.widgets.base.notices import Notices

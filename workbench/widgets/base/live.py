@@ -62,7 +62,7 @@ def live_on(subject: Subject, layer: str | QuantizedLayer | None, component: str
     if isinstance(layer, str):
         live.choose(lambda: live.session.select(layer))
     elif isinstance(layer, QuantizedLayer):
-        live.choose(lambda: show_result(live.session, layer))
+        live.choose(lambda: add_result(live.session, layer))
         live.results += 1
     elif layer is not None:
         raise WorkbenchError(f"{component} takes a layer's name or a result of wb.quantize as its layer, not a {kind(layer)}.")
@@ -82,13 +82,15 @@ def session_on(subject: Subject, component: str) -> Session:
     if isinstance(subject, QuantizedModel):
         session = Session(open_model(subject.source))
         session.take(subject)
-        show_result(session, next(iter(subject.layers.values())), taken=True)
+        show_result(session, next(iter(subject.layers.values())))
         return session
     if isinstance(subject, QuantizedLayer):
         if not subject.source:
-            raise WorkbenchError(f"the result for {subject.name} names no model to open; give both: wb.{component}(model, result).")
+            raise WorkbenchError(
+                f"the result for {subject.name} names no model to open; give both: wb.{component}(model, result)."
+            )
         session = Session(open_model(subject.source))
-        show_result(session, subject)
+        add_result(session, subject)
         return session
     raise WorkbenchError(
         f"{component} takes a model from wb.open_model, its name, a session, another component, or a result of wb.quantize or "
@@ -96,13 +98,17 @@ def session_on(subject: Subject, component: str) -> Session:
     )
 
 
-def show_result(session: Session, result: QuantizedLayer, *, taken: bool = False) -> None:
-    """Select a result's layer and put its recipe on the bench; take the result into the session unless it is there."""
+def show_result(session: Session, result: QuantizedLayer) -> None:
+    """Select a result's layer and put its recipe on the bench."""
     session.select(result.name)
     session.use(result.recipe)
-    if not taken:
-        plan, facts = LayerPlan.uniform(result.recipe, result.name), {"tokens": result.tokens}
-        session.take(QuantizedModel(session.model.source, {result.name: result}, plan, facts, shapes=session.model.shapes))
+
+
+def add_result(session: Session, result: QuantizedLayer) -> None:
+    """Take a result into a session, and show it."""
+    plan, facts = LayerPlan.uniform(result.recipe, result.name), {"tokens": result.tokens}
+    show_result(session, result)
+    session.take(QuantizedModel(session.model.source, {result.name: result}, plan, facts, shapes=session.model.shapes))
 
 
 def kind(value: object) -> str:

@@ -26,9 +26,9 @@ from workbench.session import Session
 from workbench.views import theme as themes
 from workbench.views.predictions import model_table as views
 from workbench.widgets.base.background_figure import Study
-from workbench.widgets.base.component import Component, FigureFrame, Live, chosen, data_table, theme
+from workbench.widgets.base.component import Component, FigureFrame, chosen, data_table, theme
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.live import Subject
+from workbench.widgets.base.live import Live, Subject
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.base.responsive import responsive_column
 from workbench.widgets.predictions.generation import TextComparison
