@@ -61,8 +61,9 @@ def titled(figure: Figure) -> dict[str, Any]:
     question, answer = escape_labels([figure.question, figure.answer])
     layout = dict(figure.plot.get("layout", {}))
     margin = dict(layout.get("margin", {}))
-    layout["title"] = {"text": f"{question}{BREAK}<sub>{answer}</sub>", "x": 0.01, "xanchor": "left"}
-    layout["margin"] = {**margin, "t": max(margin.get("t", 0), TITLE_HEIGHT)}
+    top = {"x": 0.01, "xanchor": "left", "y": 0.93, "yanchor": "top", "yref": "container"}
+    layout["title"] = {"text": f"{question}{BREAK}<sub>{answer}</sub>", **top}
+    layout["margin"] = {**margin, "t": margin.get("t", 0) + TITLE_HEIGHT}
     layout["height"] = layout.get("height", HEIGHT) + TITLE_HEIGHT
     return plain({**figure.plot, "layout": layout})
 

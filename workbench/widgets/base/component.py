@@ -145,8 +145,10 @@ class Component(pn.viewable.Viewer):
         return pn.Column(self.notices, self.view, sizing_mode="stretch_width", styles=styles)
 
     def ipywidget(self) -> Any:
-        """The component as an ipywidget, to be placed in an `ipywidgets.VBox`."""
-        return pn.ipywidget(self)
+        """The component as an ipywidget, to be placed in an `ipywidgets.VBox` or, as wide as its neighbours, an `HBox`."""
+        widget = pn.ipywidget(self)
+        widget.layout = {"width": "100%", "min_width": "0"}
+        return widget
 
 
 class FigureFrame(pn.viewable.Viewer):
