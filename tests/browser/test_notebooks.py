@@ -108,13 +108,14 @@ def choose_kernel(page: Page) -> None:
         idle.wait_for()
 
 
+LAYER = "model.layers.0.mlp.down_proj"
 PARTS = (
-    "import workbench as wb",
-    "wb.WeightInspector(wb.open_model('builtin'))",
-    "view = wb.WeightInspector(wb.open_model('builtin'), 'model.layers.0.mlp.down_proj')\n"
-    "import ipywidgets\n"
-    "ipywidgets.HBox([wb.LayerBench(view).ipywidget(), wb.LayerErrors(view).ipywidget()])",
-    "figure = wb.figures.bit_ledger(wb.quantize(view.session.model, 'model.layers.0.mlp.down_proj', wb.recipe('rtn')).ledger)\nfigure",
+    "import ipywidgets\nimport workbench as wb\nmodel = wb.open_model('builtin')",
+    "wb.WeightInspector(model)",
+    f"""view = wb.WeightInspector(model, '{LAYER}')
+ipywidgets.HBox([wb.LayerBench(view).ipywidget(), wb.LayerErrors(view).ipywidget()])""",
+    f"""result = wb.quantize(model, '{LAYER}', wb.recipe('rtn'))
+wb.figures.bit_ledger(result.ledger)""",
 )
 
 
