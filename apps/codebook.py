@@ -8,7 +8,7 @@ import workbench as wb
 from workbench.widgets.shell.page import page
 from workbench.widgets.shell.tabs import TABS
 
-SHOWN = {"Quantize": ("Method", "Codebook", "Error", "Ledger"), "See": ("Weights", "Salience"), "Decide": ("History",)}
+SHOWN = {"Quantize": ("Method", "Codebook", "Error", "Ledger"), "See": ("Weights", "Saliency"), "Decide": ("History",)}
 
 
 def app(source: str) -> pn.viewable.Viewable:

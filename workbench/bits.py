@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ArtifactError
 from workbench.json_value import JsonValue, as_value
 
@@ -37,7 +38,7 @@ class BitEntry:
 
 
 @dataclass(frozen=True)
-class BitLedger:
+class BitLedger(ShownInCell):
     """What storing `weights` weights really costs, item by item, beside the nominal figure of the method's paper."""
 
     entries: tuple[BitEntry, ...]
@@ -47,6 +48,16 @@ class BitLedger:
     def __repr__(self) -> str:
         size = f"{len(self.entries)} stored items for {self.weights:,} weights"
         return f"<BitLedger: {size}, {self.bits_per_weight:.2f} bits per weight ({self.nominal_bits:.2f} nominal)>"
+
+    def cell_summary(self) -> CellSummary:
+        """The largest items, with what each is for."""
+        answer = (
+            f"{self.bits_per_weight:.2f} bits per weight stored ({self.nominal_bits:.2f} nominal): "
+            f"{len(self.entries)} items for {self.weights:,} weights."
+        )
+        largest = sorted(self.entries, key=lambda entry: -entry.bits)
+        rows = [(e.item, f"{e.bits / self.weights:.3f}", f"{e.bits / (self.total_bits or 1):.1%}", e.why) for e in largest]
+        return CellSummary.of_rows("Where does every bit go?", answer, ("item", "bits per weight", "share", "why"), rows)
 
     @property
     def total_bits(self) -> float:

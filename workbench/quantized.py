@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from workbench.bits import BitLedger
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed
 from workbench.memory import release_memory, spill
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class QuantizedLayer:
+class QuantizedLayer(ShownInCell):
     """One quantized matrix `[rows, cols]`.
 
     `relative_error` = ‖Ŵ−W‖²/‖W‖²; `output_error` = tr(E H Eᵀ)/tr(W H Wᵀ), None where the layer was not calibrated. `edits` say
     what was changed by hand after the recipe had run (see `analysis.code_edit`). `tokens` are those that the second moment H was
-    measured on; None where their number is not known, 0 where none came to the layer.
+    measured on; None where their number is not known, 0 where none came to the layer. `source` is what the model was opened by,
+    empty where that alone does not give the matrix (a fused model).
     """
 
     name: str
@@ -36,10 +38,28 @@ class QuantizedLayer:
     seconds: float = 0.0
     edits: tuple[str, ...] = ()
     tokens: int | None = None
+    source: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         bits = f"{self.bits_per_weight:.2f} bits per weight ({self.nominal_bits:.2f} nominal)"
         return f"<QuantizedLayer {self.name!r}: {self.packed.rows} × {self.packed.cols} at {bits}, error {self.error:.3g}>"
+
+    def cell_summary(self) -> CellSummary:
+        """What it stores and loses, and the recipe."""
+        answer = f"{self.bits_per_weight:.2f} bits per weight stored ({self.nominal_bits:.2f} nominal), error {self.error:.3g}."
+        output = "not calibrated" if self.output_error is None else f"{self.output_error:.4g}"
+        rows = [
+            ("shape", f"{self.packed.rows:,} × {self.packed.cols:,}"),
+            ("recipe", self.recipe.code()),
+            ("relative error of the weights", f"{self.relative_error:.4g}"),
+            ("relative error of the output", output),
+            *(
+                (f"stored: {entry.item}", f"{entry.bits / self.ledger.weights:.3f} bits per weight")
+                for entry in self.ledger.entries
+            ),
+            *(("edit", edit) for edit in self.edits),
+        ]
+        return CellSummary.of_rows(f"What became of {self.name}?", answer, ("", "value"), rows)
 
     @property
     def bits_per_weight(self) -> float:
@@ -73,7 +93,7 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True)
-class QuantizedModel:
+class QuantizedModel(ShownInCell):
     """Quantized layers of one model by name, the plan that made them and how they were calibrated.
 
     `source` is what the model was opened by; `calibration` holds plain facts (text, tokens, seed). `changed_tensors` are the
@@ -93,6 +113,16 @@ class QuantizedModel:
 
     def __repr__(self) -> str:
         return f"<QuantizedModel {self.source!r}: {len(self.layers)} layers at {self.describe_bits()}>"
+
+    def cell_summary(self) -> CellSummary:
+        """What it stores, and the layers that lose most."""
+        rows = [
+            (layer.name, f"{layer.bits_per_weight:.2f}", f"{layer.nominal_bits:.2f}", f"{layer.error:.3g}")
+            for layer in sorted(self.layers.values(), key=lambda layer: -layer.error)
+        ]
+        headers = ("layer, largest error first", "stored bits", "nominal", "error")
+        answer = f"{len(self.layers)} layers quantized: {self.describe_bits()}."
+        return CellSummary.of_rows(f"What became of {self.source}?", answer, headers, rows)
 
     @property
     def ledger(self) -> BitLedger:

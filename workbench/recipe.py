@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from workbench import registry
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import RecipeError
 from workbench.json_value import JsonValue, as_value, brief, parse, read
 from workbench.seeds import LARGEST_SEED, check_seed
@@ -225,7 +226,7 @@ def read_part(kind: str, value: JsonValue) -> Part:
 
 
 @dataclass(frozen=True)
-class LayerPlan:
+class LayerPlan(ShownInCell):
     """Which recipe each layer gets: the first rule whose pattern matches the layer's name; no match keeps the layer."""
 
     rules: tuple[tuple[str, Recipe], ...]
@@ -234,6 +235,13 @@ class LayerPlan:
     def uniform(cls, recipe: Recipe, pattern: str = "*") -> Self:
         """One recipe for every layer that matches `pattern`."""
         return cls(((pattern, recipe),))
+
+    def cell_summary(self) -> CellSummary:
+        """The rules, first match first."""
+        rules = f"{len(self.rules)} rule" if len(self.rules) == 1 else f"{len(self.rules)} rules"
+        answer = f"{rules}, of which the first whose pattern matches a layer's name holds."
+        rows = [(pattern, recipe.code()) for pattern, recipe in self.rules]
+        return CellSummary.of_rows("Which recipe does each layer get?", answer, ("layers", "recipe"), rows)
 
     def recipe_for(self, layer: str) -> Recipe | None:
         """The recipe of one layer, or None to leave it as it is."""

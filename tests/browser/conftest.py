@@ -23,7 +23,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-APPS = [f"apps/{name}.py" for name in ("explorer", "compare", "codebook")]
+APPS = [f"apps/{name}.py" for name in ("explorer", "compare", "codebook", "parts")]
 # Plotly 3 resizes a figure 100 ms after its place changed, also where the figure has been taken away or is not drawn yet by then
 HARMLESS = [f"Cannot read properties of undefined (reading '{name}')" for name in ("_guiEditing", "_redrawFromAutoMarginCount")]
 LARGEST_MESSAGE = 2_000_000  # bytes

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -105,3 +106,51 @@ def choose_kernel(page: Page) -> None:
     if dialog.count():
         dialog.locator(".jp-mod-accept").first.click()
         idle.wait_for()
+
+
+LAYER = "model.layers.0.mlp.down_proj"
+PARTS = (
+    "import ipywidgets\nimport workbench as wb\nmodel = wb.open_model('builtin')",
+    "wb.WeightInspector(model)",
+    f"""view = wb.WeightInspector(model, '{LAYER}')
+ipywidgets.HBox([wb.LayerBench(view).ipywidget(), wb.LayerErrors(view).ipywidget()])""",
+    f"""result = wb.quantize(model, '{LAYER}', wb.recipe('rtn'))
+wb.figures.bit_ledger(result.ledger)""",
+)
+
+
+def test_an_inspector_alone_and_a_linked_pair(page: Page, lab: str, tmp_path: Path, foreign: list[str]) -> None:
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in PARTS])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "notebooks" / "parts.ipynb")
+    page.goto(f"{lab}/lab/tree/parts.ipynb")
+    page.locator(".jp-Notebook").wait_for()
+    choose_kernel(page)
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+    cells = page.locator(".jp-CodeCell")
+    error = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    cells.nth(3).locator(".js-plotly-plot .bars").or_(error).first.wait_for()
+    assert error.all_inner_texts() == []
+    alone, pair, figure = cells.nth(1), cells.nth(2), cells.nth(3)
+    alone.locator(".js-plotly-plot .main-svg:visible").first.wait_for()
+    assert figure.get_by_text("bits per weight").count() >= 1
+
+    waiting = pair.get_by_text("This layer is not quantized yet.")
+    waiting.wait_for()
+    quantize = pair.get_by_role("button", name="Quantize this layer")
+    quantize.scroll_into_view_if_needed()
+    quantize.click()
+    pair.get_by_text("Done: quantizing this layer").wait_for()
+    waiting.wait_for(state="hidden")
+    pair.locator(".js-plotly-plot .main-svg:visible").first.wait_for()
+    assert pair.locator("select").first.evaluate("e => getComputedStyle(e).color") == "rgb(0, 0, 0)", (
+        "fields of an ipywidget have dark words on white in a dark notebook too"
+    )
+    widths = [pair.locator(".jupyter-widgets.widget-hbox > *").nth(n).bounding_box()["width"] for n in (0, 1)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.05), "components side by side are as wide as each other"
+    assert faults == []
+    assert [url for url in foreign if not (url.startswith(STYLES) and ".css" in url)] == []

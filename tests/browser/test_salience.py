@@ -26,7 +26,7 @@ def drag(page: Page, axis: str, across: tuple[float, float], down: tuple[float, 
 
 def test_a_brushed_channel_is_followed(address: str, open_page: Open) -> None:
     page = open_page(address)
-    tab(page, "Salience")
+    tab(page, "Saliency")
     assert len(figure(page, CURVE)["x"][0]) == 256
     expect(page.get_by_text("Choose channels: draw a box around points").first).to_be_visible()
 

@@ -8,6 +8,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+LIVE_OR_DRAWN = {"application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json"}
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -32,7 +33,7 @@ def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     assert outputs
     complaints = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
     assert complaints == []
-    assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in outputs)
+    assert any(LIVE_OR_DRAWN & set(output.get("data", {})) for output in outputs)
 
 
 @pytest.mark.slow

@@ -1,16 +1,24 @@
 """The public surface is a promise: its names, that importing it stays light, and that apps and notebooks use nothing else."""
 
+import ast
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import workbench as wb
 
 PUBLIC = [
-    "Explorer", "ForkFinder", "LayerPlan", "Recipe", "Replay", "allocate", "calibrate", "card", "compare", "error_budget",
-    "errors", "fuse", "layer_scores", "load", "notebook", "open_model", "part", "quantize", "quantize_model", "recipe",
-    "save", "sensitivity", "text", "what_if",
+    "BudgetPainter", "CalibrationView", "CardView", "CodebookMicroscope", "ExpectationsView", "Explorer",
+    "ForkFinder", "HistoryView", "KVCacheView", "LayerBench", "LayerBrowser", "LayerErrors", "LayerPlan",
+    "LayerTable", "LedgerView", "MethodView", "ModelComparison", "PinnedView", "Recipe", "Replay", "SaliencyView",
+    "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WhatIfView", "allocate",
+    "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "figures", "fuse", "layer_scores", "load",
+    "measure_cache", "measure_kernels", "measures", "notebook", "open_model", "pack_model", "part", "quantize",
+    "quantize_model", "recipe", "recipes", "save", "sensitivity", "text", "to_transformers", "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",
@@ -20,6 +28,8 @@ CORE = [
     "workbench.quantizers",
     "workbench.jobs",
 ]
+ROOT = Path(__file__).parents[2]
+PUBLIC_MODULES = {"workbench", "workbench.figures", "workbench.measures", "workbench.from_scratch"}
 HEAVY = ["bokeh", "datashader", "holoviews", "ipywidgets", "numba", "pandas", "panel", "plotly", "transformers", "triton"]
 
 
@@ -40,7 +50,9 @@ def test_public_name_exists_with_a_docstring(name: str) -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'quantise'; its public names are Explorer, ForkFinder, LayerPlan"):
+    with pytest.raises(
+        AttributeError, match="no attribute 'quantise'; its public names are BudgetPainter, CalibrationView, CardView"
+    ):
         _ = wb.quantise
 
 
@@ -55,3 +67,60 @@ def test_core_loads_nothing_heavy() -> None:
 
 def test_loading_something_heavy_is_noticed() -> None:
     assert {"pandas", "plotly"} <= set(loaded_by("import workbench, pandas, plotly"))
+
+
+def cells(notebook: Path) -> list[str]:
+    """The code of a notebook, cell by cell."""
+    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def private_uses(code: str) -> Iterator[str]:
+    """What a piece of code uses of the package that is not public: imports, and attributes of `wb` and its public modules."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "workbench":
+            home = __import__(str(node.module), fromlist=["__all__"]) if node.module in PUBLIC_MODULES else None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name not in getattr(home, "__all__", ()))
+        elif isinstance(node, ast.Import):
+            yield from (
+                alias.name for alias in node.names if alias.name.startswith("workbench.") and alias.name not in PUBLIC_MODULES
+            )
+        elif isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            names = {"wb": PUBLIC, "wb.figures": dir(wb.figures), "wb.measures": dir(wb.measures)}.get(owner)
+            if names is not None and node.attr not in names:
+                yield f"{owner}.{node.attr}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_uses_only_what_is_public(path: Path) -> None:
+    assert [use for code in cells(path) for use in private_uses(code)] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "use"),
+    [
+        ("from workbench.store import Store", "workbench.store.Store"),
+        ("from workbench import widgets", "workbench.widgets"),
+        ("import workbench.widgets", "workbench.widgets"),
+        ("import workbench as wb\nwb.widgets", "wb.widgets"),
+        ("import workbench as wb\nwb.measures.nothing(1)", "wb.measures.nothing"),
+    ],
+)
+def test_a_private_name_is_noticed(code: str, use: str) -> None:
+    assert list(private_uses(code)) == [use]
+
+
+def test_the_app_of_parts_is_ten_lines_of_public_names() -> None:
+    code = (ROOT / "apps" / "parts.py").read_text()
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert list(private_uses(code)) == []
+    assert len(lines) <= 10
+
+
+@pytest.mark.parametrize("module", ["figures", "measures"])
+def test_names_of_a_public_module_exist_with_a_docstring(module: str) -> None:
+    home = getattr(wb, module)
+    assert dir(home) == sorted(home.__all__)
+    assert [name for name in dir(home) if not getattr(home, name).__doc__] == []
+    with pytest.raises(AttributeError, match=f"module 'workbench.{module}' has no attribute 'nothing'; it has "):
+        _ = home.nothing

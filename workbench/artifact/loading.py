@@ -148,9 +148,7 @@ def fill(folder: Path, module: Any, layers: Mapping[str, Packed], others: Mappin
     empty = sorted(architecture.empty_parameters(module))
     if empty:
         raise ArtifactError(f"{folder} lacks {len(empty)} tensors of its architecture, first {empty[0]!r}; save the model again.")
-    generation = architecture.read_generation_config(folder)
-    if generation is not None:
-        module.generation_config = generation
+    architecture.set_generation(module, folder)
 
 
 def replace_layers(module: nn.Module, layers: Mapping[str, Packed], cache: Cache) -> None:

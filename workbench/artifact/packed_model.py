@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
 from workbench.artifact.layout import model_file
 from workbench.bits import BitLedger
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError
 from workbench.kernels.matmul.packed_linear import warm_up
 from workbench.kernels.matmul.packed_matrix import resident_bytes
@@ -19,12 +20,13 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedModel
 
     from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
 
 
-class PackedModel:
+class PackedModel(ShownInCell):
     """A quantized model that runs.
 
     `quantized` is what was saved (its layers, plan and calibration), `module` is what runs, `file_ledger` itemises
@@ -41,6 +43,12 @@ class PackedModel:
         bits = self.quantized.describe_bits(self.bits_overall)
         size = f"{len(self.quantized.layers)} packed layers, {self.bytes:,} bytes; {bits}"
         return f"<PackedModel {self.source!r}: {size}>"
+
+    def cell_summary(self) -> CellSummary:
+        """What its file stores, item by item."""
+        answer = f"{self.bytes:,} bytes; {self.quantized.describe_bits(self.bits_overall)}."
+        items = self.file_ledger.cell_summary()
+        return CellSummary(f"What is stored of {self.source}?", answer, items.headers, items.rows, items.more)
 
     @property
     def source(self) -> str:
@@ -104,6 +112,10 @@ class PackedModel:
     def weight(self, name: str) -> Tensor:
         """The matrix that a layer's stored form decodes to, float32 `[rows, cols]`."""
         return self.layer(name).weight()
+
+    def to_transformers(self) -> "PreTrainedModel":
+        """The transformers model that runs here, its layers packed: not a copy, it is `module` itself."""
+        return cast("PreTrainedModel", self.module)
 
     def language_model(self) -> LanguageModel:
         """The model as something that reads and writes text; ModelError for encoders."""

@@ -8,11 +8,38 @@ from typing import Any
 from torch import Tensor
 
 from workbench.artifact.loading import replace_layers
+from workbench.artifact.saving import check_belongs
 from workbench.kernels.options import Cache
-from workbench.models import architecture
+from workbench.models import architecture, open_model
 from workbench.models.handle import ModelHandle
 from workbench.models.language_model import LanguageModel
-from workbench.quantized import QuantizedLayer
+from workbench.quantized import QuantizedLayer, QuantizedModel
+
+
+def pack_model(quantized: QuantizedModel, original: ModelHandle | None = None, *, cache: Cache = "decoded") -> LanguageModel:
+    """Run a quantized model on its packed layers without saving it.
+
+    Args:
+        quantized: What `wb.quantize_model` made.
+        original: The model that was quantized; opened again from its source when absent.
+        cache: That of `wb.load`.
+
+    Returns:
+        A model that reads and writes text; it shares everything that quantization left alone with the original.
+
+    Raises:
+        ArtifactError: When the layers do not belong to the original.
+        ModelError: For encoders.
+
+    Example:
+        >>> import workbench as wb
+        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4))
+        >>> wb.pack_model(small).generate("Once upon a time", tokens=0)
+        'Once upon a time'
+    """
+    original = original or open_model(quantized.source)
+    check_belongs(quantized, original)
+    return twin(original, quantized.layers, quantized.changed_tensors, cache=cache)
 
 
 def twin(

@@ -92,7 +92,7 @@ class Measuring:
     fraction: float
 
 
-def bench(
+def measure_kernels(
     shape: tuple[int, int] = (4096, 4096),
     formats: Sequence[str] | None = None,
     *,

@@ -26,14 +26,14 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure packed layers beside torch on this machine: speed, error, bytes read, and what the machine allows."""
-    from workbench.bench import bench as run
+    from workbench.bench import measure_kernels
 
     begin = time.perf_counter()
     size = numbers(shape.lower().replace("x", ","), "--shape")
     if len(size) != 2:
         raise WorkbenchError(f"--shape {shape!r}; give rows and columns, for example 4096x4096.")
     with progress("measuring", quiet=as_json) as report:
-        result = run(
+        result = measure_kernels(
             (size[0], size[1]),
             tuple(name.strip() for name in formats.split(",")) if formats else None,
             batches=numbers(batch, "--batch") or (THOROUGH_BATCHES if thorough else BATCHES),

@@ -180,7 +180,7 @@ def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:
     from workbench.models import ModelHandle
 
     if isinstance(model, ModelHandle):
-        return {"bytes": sum(path.stat().st_size for path in model.folder.glob("*.safetensors"))}
+        return {"bytes": model.stored_bytes}
     return {
         "bytes": model.bytes,
         "bits_per_weight": model.bits_per_weight,

@@ -103,11 +103,15 @@ def parameters_on_meta() -> Iterator[None]:
         hook.remove()
 
 
-def load_module(config: "PretrainedConfig", tensors: TensorMap) -> nn.Module:
-    """The model with its weights, float32, in eval mode, without gradients; every weight found and finite."""
+def load_module(config: "PretrainedConfig", tensors: TensorMap, *, split: bool = True) -> nn.Module:
+    """The model with its weights, float32, in eval mode, without gradients; every weight found and finite.
+
+    The experts of mixtures are layers of their own, unless they are not to be `split`.
+    """
     check_complete(tensors)
-    module = empty_module(config)
-    fill(module, ((name, read_finite(tensors, name)) for name in tensors.names if tensors.holds(name)))
+    module = empty_module(config) if split else build_module(config)
+    names = tensors.names if split else tensors.stacked_names
+    fill(module, ((name, read_finite(tensors, name)) for name in names if tensors.holds(name)))
     return module
 
 
@@ -179,6 +183,14 @@ def read_generation_config(folder: Path) -> "GenerationConfig | None":
         return None
     with one_sentence(folder):
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
+
+
+def set_generation(module: nn.Module, folder: Path) -> nn.Module:
+    """The same module with what its folder says about generation, where it says anything."""
+    generation = read_generation_config(folder)
+    if generation is not None:
+        module.generation_config = generation  # type: ignore[assignment]
+    return module
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":

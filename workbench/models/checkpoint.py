@@ -82,6 +82,11 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise damaged(file, error) from error
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(file.stat().st_size for file in self.files)
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 over config.json, the tokenizer's files and all weight files (read whole, once)."""

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from workbench.models import architecture
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.handle import ModelHandle
 from workbench.seeds import check_seed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Map = Callable[[Tensor], Tensor]  # acts on the last dimension, row by row
 PIECE = 1 << 22  # numbers worked on at a time, in float64
@@ -61,9 +64,11 @@ class FusedModel(ModelHandle):
     float32, since a rotated weight is on no narrower grid; other tensors keep the stored type, in which they will be saved.
     """
 
+    is_rewritten = True
+
     def __init__(self, base: ModelHandle, rewrites: Mapping[str, Rewrite], facts: Mapping[str, Any]) -> None:
         super().__init__(base.source, base.folder, base.config, base._tensors, base._layers, base._optional)
-        self.base, self.facts = base, dict(facts)
+        self.base, self.facts, self.in_memory = base, dict(facts), base.in_memory
         self._rewrites = dict(rewrites)
 
     def __repr__(self) -> str:
@@ -78,6 +83,11 @@ class FusedModel(ModelHandle):
     def fingerprint(self) -> str:
         """That of the base with how it was fused."""
         return hashlib.sha256(f"{self.base.fingerprint} {sorted(self.facts.items())}".encode()).hexdigest()[:16]
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base's."""
+        return self.base.tokenizer
 
     def weight(self, name: str) -> Tensor:
         """One layer's rewritten weight `[out, in]`, float32."""
@@ -122,6 +132,9 @@ class FusedModel(ModelHandle):
         module = architecture.empty_module(self.config)
         architecture.fill(module, ((name, self._read_stored(name)) for name in self.other_names(())))
         return module
+
+    def _load_plain(self) -> nn.Module:
+        return self._load_module()  # a fused model has no experts
 
     def _read_stored(self, name: str) -> Tensor:
         """A tensor as the module holds it, a layer's weight in float32."""

@@ -1,15 +1,17 @@
 """ModelHandle: what `open_model` returns. Layers as rows, one weight at a time, and a running model when it is asked for."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError, ShapeError
 from workbench.memory import spill
 from workbench.models import architecture
@@ -23,19 +25,23 @@ from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
 
 
-class ModelHandle:
+class ModelHandle(ShownInCell):
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
     `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
     that are quantized only where somebody names them. `lock` is held while layers are swapped and during
-    each forward pass.
+    each forward pass. `in_memory` says that there are no weight files that another process could open,
+    `is_rewritten` that its weights are not those of its source (see `fused`).
     """
+
+    in_memory = False
+    is_rewritten = False
 
     def __init__(
         self,
@@ -54,6 +60,15 @@ class ModelHandle:
     def __repr__(self) -> str:
         parameters = sum(layer.rows * layer.cols for layer in self._layers.values())
         return f"<ModelHandle {self.source!r}: {len(self._layers)} layers, {parameters:,} weights in them>"
+
+    def cell_summary(self) -> CellSummary:
+        """How many layers it has, and of which shapes."""
+        layers = self._layers.values()
+        weights = sum(layer.rows * layer.cols for layer in layers)
+        answer = f"{len(layers)} layers in {len(self.block_names)} blocks, {weights:,} weights in them."
+        kinds = Counter((layer.matrix, f"{layer.rows:,} × {layer.cols:,}", layer.dtype) for layer in layers)
+        rows = [(*kind, count) for kind, count in kinds.items()]
+        return CellSummary.of_rows(f"Which model is {self.source}?", answer, ("matrix", "shape", "stored as", "layers"), rows)
 
     def code(self) -> str:
         """Python that opens this model again, after `import workbench as wb`."""
@@ -199,14 +214,27 @@ class ModelHandle:
             module = architecture.load_streamed(self.config, self.other_names(()), self.block_names, self._read_stored)
         else:
             module = self._load_module()
-        generation = architecture.read_generation_config(self.folder)
-        if generation is not None:
-            module.generation_config = generation  # type: ignore[assignment]
-        return module
+        return architecture.set_generation(module, self.folder)
 
     def _load_module(self) -> nn.Module:
         """The module with all weights in memory."""
         return architecture.load_module(self.config, self._tensors)
+
+    def _load_plain(self) -> nn.Module:
+        """The module as transformers builds it, its experts in stacks, with all weights in memory."""
+        return architecture.load_module(self.config, self._tensors, split=False)
+
+    def to_transformers(self) -> "PreTrainedModel":
+        """The model as plain transformers has it, for anything that is built on it.
+
+        Returns:
+            A model in float32 with all its weights in memory, which are its own: to train or edit it does not change this handle.
+
+        Raises:
+            ModelError: Where a weight is missing or not finite.
+        """
+        module = architecture.set_generation(self._load_plain(), self.folder).requires_grad_(requires_grad=True)
+        return cast("PreTrainedModel", module)
 
     def _read_stored(self, name: str) -> Tensor:
         """A tensor as the module holds it; ModelError when it is not finite."""
@@ -216,8 +244,8 @@ class ModelHandle:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the weight files."""
-        return sum(file.stat().st_size for file in self._tensors.checkpoint.files)
+        """Bytes of the weight files, or of the tensors of a model that was opened from memory."""
+        return self._tensors.checkpoint.stored_bytes
 
     @cached_property
     def streams(self) -> bool:

@@ -3,6 +3,9 @@
 import difflib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from workbench.errors import ModelError
 from workbench.models import architecture
@@ -12,9 +15,13 @@ from workbench.models.checkpoint import Checkpoint
 from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file
 from workbench.models.handle import ModelHandle
 from workbench.models.hub_cache import snapshot_of
+from workbench.models.in_memory import PREFIX, open_module, reopened
 from workbench.models.layers import find_layers, find_optional
 from workbench.models.quantized_weights import check_plain_weights
 from workbench.models.tensor_map import TensorMap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BUILTIN = "builtin"
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
@@ -22,12 +29,40 @@ HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 HUB_FILES = ("*.safetensors", "*.json", "tokenizer*", "*.model", "vocab.txt", "merges.txt")
 
 
-def open_model(source: str | Path) -> ModelHandle:
-    """Open "builtin", a local folder in Hugging Face layout, or a hub id ("owner/name", "gpt2"), reading headers only.
+def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenizerBase | None" = None) -> ModelHandle:
+    """Open a language model, to look at its layers, to quantize and to run it.
 
-    Weights are read when they are asked for. Only a hub id ever uses the network. Raises ModelError, one sentence, for
-    anything that is not a safetensors model with linear layers in its transformer blocks.
+    Of files only the headers are read; weights are read when they are asked for, and only a hub id ever uses the network. Of a
+    module in memory the weights are copied as they are now: what happens to the module later (training, edits) does not change
+    the handle, nor anything that was computed and kept for it. Open the module again to work on the weights that it has then;
+    they have a fingerprint of their own, so that nothing that was kept for the earlier ones is shown for them.
+
+    Args:
+        source: "builtin", a local folder in Hugging Face layout, a hub id ("owner/name", "gpt2"), or a transformers model.
+        tokenizer: The tokenizer of a model in memory; without one it has layers, but reads no text.
+
+    Returns:
+        A handle on the model.
+
+    Raises:
+        ModelError: In one sentence, where this is no safetensors model with linear layers in its transformer blocks.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> model.weight("model.layers.0.mlp.down_proj").shape
+        torch.Size([256, 768])
     """
+    if isinstance(source, nn.Module):
+        return open_module(source, tokenizer)
+    if not isinstance(source, str | Path):
+        raise ModelError(
+            f"open_model takes 'builtin', a folder, a hub id or a transformers model in memory, not a {type(source).__name__}."
+        )
+    if tokenizer is not None:
+        raise ModelError(f"a tokenizer goes with a model in memory; {str(source)!r} has its own in its folder.")
+    if str(source).startswith(PREFIX):
+        return reopened(str(source))
     folder = locate(source)
     check_folder(folder)
     config = architecture.read_config(folder)

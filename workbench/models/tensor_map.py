@@ -75,6 +75,11 @@ class TensorMap:
             stored_names += [new for new, _ in expert_names(name, self.stacks[name])] if name in self.stacks else [name]
         return tuple(stored_names)
 
+    @property
+    def stacked_names(self) -> tuple[str, ...]:
+        """All tensors of the module as transformers builds it, its experts in stacks."""
+        return tuple(self._state)
+
     @cached_property
     def missing(self) -> tuple[str, ...]:
         """Parameters that neither the checkpoint nor a tied parameter gives a value."""

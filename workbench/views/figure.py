@@ -1,19 +1,25 @@
 """One figure that answers one question, with the answer as a sentence and the same data as a table."""
 
 import html
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from workbench.cell_display import CellSummary, ShownInCell, select_types
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+PLOTLY = "application/vnd.plotly.v1+json"  # the MIME type that JupyterLab draws without a kernel
 BREAK = "<br>"
+TITLE_HEIGHT, HEIGHT = 70, 360  # pixels
 LABELS = ("name", "text", "hovertext", "customdata", "x", "y", "labels", "ids", "parents")
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(ShownInCell):
     """`question` is the title, `answer` one sentence with numbers, `plot` a plotly figure dict, `table` its twin.
 
     The table holds what the plot shows, so that a reader who cannot see the plot misses nothing.
@@ -24,12 +30,53 @@ class Figure:
     plot: dict[str, Any]
     table: "pd.DataFrame"
 
+    def __repr__(self) -> str:
+        return f"<Figure {self.question!r}: {self.answer}>"
+
+    def cell_summary(self) -> CellSummary:
+        """The first rows of the table, with its own names of columns."""
+        headers = [str(column) for column in self.table.columns]
+        rows = [[format_cell(value) for value in row] for row in self.table.itertuples(index=False)]
+        return CellSummary.of_rows(self.question, self.answer, headers, rows)
+
+    def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, Any]:
+        """The plot with question and answer above it for a page that draws plotly, else the table."""
+        return select_types({**super()._repr_mimebundle_(), PLOTLY: titled(self)}, include, exclude)
+
     def __post_init__(self) -> None:
         """plotly reads labels as HTML: a token such as `<s>` would vanish."""
         traces = [trace | {name: escape_labels(trace[name]) for name in LABELS if name in trace} for trace in self.plot["data"]]
         axes = {name: axis | {"ticktext": escape_labels(axis["ticktext"])} for name, axis in labelled_axes(self.plot)}
         layout = {"layout": self.plot["layout"] | axes} if axes else {}
         object.__setattr__(self, "plot", {**self.plot, "data": traces, **layout})
+
+
+def format_cell(value: Any) -> str:
+    """A value of a table, numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def titled(figure: Figure) -> dict[str, Any]:
+    """The plot as plain JSON values, under a title that says what the frame around a figure says elsewhere."""
+    question, answer = escape_labels([figure.question, figure.answer])
+    layout = dict(figure.plot.get("layout", {}))
+    margin = dict(layout.get("margin", {}))
+    top = {"x": 0.01, "xanchor": "left", "y": 0.93, "yanchor": "top", "yref": "container"}
+    layout["title"] = {"text": f"{question}{BREAK}<sub>{answer}</sub>", **top}
+    layout["margin"] = {**margin, "t": margin.get("t", 0) + TITLE_HEIGHT}
+    layout["height"] = layout.get("height", HEIGHT) + TITLE_HEIGHT
+    return plain({**figure.plot, "layout": layout})
+
+
+def plain(value: Any) -> Any:
+    """A plot's value as JSON has it: arrays as lists, and nothing in the place of NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):  # arrays and numbers of NumPy, series, tensors
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def labelled_axes(plot: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from workbench.bench import bench, cpu
+from workbench.bench import cpu, measure_kernels
 from workbench.bench.contestants import BASELINE, CONTESTANTS, make
 from workbench.bench.run import Result, take_turns
 from workbench.errors import KernelError
@@ -18,7 +18,7 @@ FEW = 1 << 20  # bytes between cold turns: what is tested is not how cold they a
 
 @pytest.fixture(scope="module")
 def result() -> Result:
-    return bench((128, 256), batches=(1, 3), threads=(1,), turns=4, cold_bytes=FEW)
+    return measure_kernels((128, 256), batches=(1, 3), threads=(1,), turns=4, cold_bytes=FEW)
 
 
 def test_every_contestant_is_measured_in_every_setting(result: Result) -> None:
@@ -87,7 +87,7 @@ def test_threads_are_put_back() -> None:
 )
 def test_mistakes(wrong: dict, sentence: str) -> None:
     with pytest.raises(KernelError, match=sentence):
-        bench(**{"shape": (64, 64), "formats": ["signs"], "threads": (1,), **wrong})
+        measure_kernels(**{"shape": (64, 64), "formats": ["signs"], "threads": (1,), **wrong})
 
 
 def test_the_reference_is_never_measured_as_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,12 +99,12 @@ def test_the_reference_is_never_measured_as_a_kernel(monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here, which the bench can measure")
 def test_a_gpu_that_is_not_there_is_a_mistake() -> None:
     with pytest.raises(KernelError, match="torch sees no CUDA device here; measure on the CPU"):
-        bench((64, 64), device="cuda")
+        measure_kernels((64, 64), device="cuda")
 
 
 def test_a_layer_takes_part_beside_random_matrices() -> None:
     tree = Packed("dense", 64, 64, {"weight": torch.randn(64, 64).half()})
-    result = bench((64, 64), ["signs"], layer=tree, threads=(1,), turns=3, cold_bytes=FEW)
+    result = measure_kernels((64, 64), ["signs"], layer=tree, threads=(1,), turns=3, cold_bytes=FEW)
     rows = result.table().set_index("format")
     assert set(rows.index) == {"this layer", "torch-fp32", "signs"}
     assert (rows.loc["this layer", "bytes"] == 4 * 64 * 64).all(), "plain torch holds the decoded matrix"

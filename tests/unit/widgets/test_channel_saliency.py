@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import workbench as wb
 from workbench.session import Session, SharedModel
-from workbench.widgets.weights.channel_saliency import SalienceView
+from workbench.widgets.weights.channel_saliency import SaliencyView
 
 DOWN, UP = "model.layers.0.mlp.down_proj", "model.layers.0.mlp.up_proj"
 
@@ -27,14 +27,14 @@ def read(session: Session) -> Session:
     return session
 
 
-def box(view: SalienceView, *places: int) -> None:
+def box(view: SaliencyView, *places: int) -> None:
     """A box drawn around points, as Panel tells it; a point of another trace is not a channel."""
     points = [{"curveNumber": 0, "pointNumber": place} for place in places]
     view.curve.plot.selected_data = {"points": [*points, {"curveNumber": 2, "pointNumber": 1}], "range": {}}
 
 
 def test_a_box_marks_the_channels_inside(session: Session) -> None:
-    view = SalienceView(read(session), threaded=False)
+    view = SaliencyView(read(session), threaded=False)
     order = view.ranked["channel"].tolist()
     box(view, 0, 2)
     assert session.selection.channels == (order[0], order[2])
@@ -46,7 +46,7 @@ def test_a_box_marks_the_channels_inside(session: Session) -> None:
 
 
 def test_the_keyboard_marks_the_same(session: Session) -> None:
-    view = SalienceView(read(session), threaded=False)
+    view = SaliencyView(read(session), threaded=False)
     view.channels.field.value = "4, 9"
     assert view.curve.figure.plot["data"][1]["text"] == sorted([4, 9], key=view.ranked["channel"].tolist().index)
     view.most.clicks += 1
@@ -54,14 +54,14 @@ def test_the_keyboard_marks_the_same(session: Session) -> None:
 
 
 def test_nothing_marked_is_a_sentence_with_the_next_step(session: Session) -> None:
-    view = SalienceView(session, threaded=False)
+    view = SaliencyView(session, threaded=False)
     for frame in (view.standing, view.columns, view.stream):
         assert frame.figure is None
         assert "draw a box around points" in frame.answer.object
 
 
 def test_inputs_are_measured_once_the_text_has_been_read(fresh: Session) -> None:
-    view = SalienceView(fresh, threaded=False)
+    view = SaliencyView(fresh, threaded=False)
     assert view.measure.value == "column_energy"
     view.measure.value = "removal_cost"
     assert "press Read the calibration text" in view.curve.answer.object
@@ -77,7 +77,7 @@ def test_inputs_are_measured_once_the_text_has_been_read(fresh: Session) -> None
 def test_a_channel_of_down_proj_is_a_neuron(session: Session) -> None:
     session.select(DOWN)
     session.mark(channels=[100])
-    view = SalienceView(read(session), threaded=False)
+    view = SaliencyView(read(session), threaded=False)
     assert "row 100 of gate_proj and row 100 of up_proj make it" in view.stream.answer.object
     view.live.choose(lambda: session.select(UP))
     view.live.mark(channels=[7])
@@ -87,7 +87,7 @@ def test_a_channel_of_down_proj_is_a_neuron(session: Session) -> None:
 def test_a_channel_of_the_stream_is_followed_in_the_layer_that_writes_it(session: Session) -> None:
     session.select(UP)
     session.mark(channels=[7])
-    view = SalienceView(read(session), threaded=False)
+    view = SaliencyView(read(session), threaded=False)
     before = view.stream.figure.table
     view.live.choose(lambda: session.select(DOWN))
     assert session.selection.rows == (7,)
@@ -101,7 +101,7 @@ def test_the_masks_of_a_split_are_drawn(session: Session) -> None:
     session.use(wb.recipe("billm"))
     for _ in session.quantize_steps():
         pass
-    view = SalienceView(session, threaded=False)
+    view = SaliencyView(session, threaded=False)
     assert view.curve.figure.plot["data"][-1]["type"] == "heatmap"
     assert "The split has" in view.curve.answer.object
 
@@ -109,7 +109,7 @@ def test_the_masks_of_a_split_are_drawn(session: Session) -> None:
 def test_a_family_that_is_not_known_is_not_followed(tiny_models: dict[str, Path]) -> None:
     session = Session(wb.open_model(tiny_models["gpt2"]))
     session.mark(channels=[1])
-    view = SalienceView(session, threaded=False)
+    view = SaliencyView(session, threaded=False)
     assert view.curve.figure is not None
     assert "not followed from layer to layer: it has no" in view.stream.answer.object
 
@@ -120,7 +120,7 @@ def test_one_changed_weight_changes_what_is_shown(tiny_models: dict[str, Path], 
     name = "model.layers.0.self_attn.q_proj.weight"
     tensors[name][3, 11] += 100.0
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    views = [SalienceView(read(Session(wb.open_model(path))), threaded=False) for path in (tiny_models["llama"], folder)]
+    views = [SaliencyView(read(Session(wb.open_model(path))), threaded=False) for path in (tiny_models["llama"], folder)]
     firsts = [view.ranked["channel"].iloc[0] for view in views]
     assert firsts[1] == 11 != firsts[0]
     for view in views:

@@ -237,12 +237,12 @@ def test_every_tab_opens(explorer: Explorer) -> None:
 
 def test_a_section_comes_back_with_the_tab_that_was_in_front(explorer: Explorer) -> None:
     tabs = explorer.tabs
-    assert (tabs.section.value, tabs.tab.options) == ("See", ["Weights", "Salience", "Layers"])
-    tabs.tab.value = "Salience"
+    assert (tabs.section.value, tabs.tab.options) == ("See", ["Weights", "Saliency", "Layers"])
+    tabs.tab.value = "Saliency"
     tabs.section.value = "Decide"
     assert (tabs.front, tabs.tab.label) == ("Budget", "Views in Decide")
     tabs.section.value = "See"
-    assert (tabs.front, tabs.tab.value) == ("Salience", "Salience")
+    assert (tabs.front, tabs.tab.value) == ("Saliency", "Saliency")
 
 
 def test_every_title_is_found_in_one_section_only() -> None:

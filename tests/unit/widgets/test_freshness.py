@@ -34,7 +34,7 @@ def seen(explorer: Explorer) -> dict[str, list[str]]:
     explorer.bench.jobs.threaded = False
     explorer.bench.one.clicks += 1
     tables = {
-        title: [frame.figure.table.to_csv() for frame in frames(explorer, title)] for title in ("Weights", "Salience", "Error")
+        title: [frame.figure.table.to_csv() for frame in frames(explorer, title)] for title in ("Weights", "Saliency", "Error")
     }
     return tables | {"map": [explorer.session.layer_table().to_csv()]}
 

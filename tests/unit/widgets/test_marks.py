@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
 from workbench.session import Session
-from workbench.widgets.base.component import Live
+from workbench.widgets.base.live import Live
 from workbench.widgets.base.marks import ChannelInput, RowInput, brushed, numbers, spelled
 
 

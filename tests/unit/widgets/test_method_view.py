@@ -15,7 +15,7 @@ from workbench.recipe import Recipe
 from workbench.session import Session
 from workbench.widgets.base.component import FigureFrame
 from workbench.widgets.method.method_view import GroupView, MethodView, SignView, SweepView, TransformView
-from workbench.widgets.shell.bench import learning_step
+from workbench.widgets.shell.layer_bench import learning_step
 
 QUERY = "model.layers.0.self_attn.q_proj"
 

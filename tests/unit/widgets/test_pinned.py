@@ -6,31 +6,31 @@ import workbench as wb
 from workbench.models.text import Text
 from workbench.quantizers.contract import finish
 from workbench.session import Session
-from workbench.widgets.base.component import Live
-from workbench.widgets.predictions.pinned import ComparisonView
+from workbench.widgets.base.live import Live
+from workbench.widgets.predictions.pinned import PinnedView
 
 
 @pytest.fixture
-def view(session: Session, monkeypatch: pytest.MonkeyPatch) -> ComparisonView:
+def view(session: Session, monkeypatch: pytest.MonkeyPatch) -> PinnedView:
     story = Text("story", ("The small dog ran to the river. " * 6, "A bird sat on the roof. " * 6))
     monkeypatch.setattr("workbench.session.session.text", lambda _: story)
-    return ComparisonView(Live(session), threaded=False)
+    return PinnedView(Live(session), threaded=False)
 
 
-def quantize(view: ComparisonView, bits: int) -> None:
+def quantize(view: PinnedView, bits: int) -> None:
     view.session.use(wb.recipe("rtn", bits=bits, group=32))
     finish(view.session.quantize_steps())
     view.live.results += 1
 
 
-def test_without_a_result_there_is_nothing_to_pin(view: ComparisonView) -> None:
+def test_without_a_result_there_is_nothing_to_pin(view: PinnedView) -> None:
     assert (view.one.disabled, view.all.disabled, view.off.disabled, view.which.disabled) == (True, True, True, True)
     assert "quantize this layer, then press Pin this result" in view.bits.answer.object
     assert "No model is pinned" in view.models.answer.object
     assert list(view.layer_table) == []
 
 
-def test_results_are_pinned_side_by_side_and_taken_off(view: ComparisonView) -> None:
+def test_results_are_pinned_side_by_side_and_taken_off(view: PinnedView) -> None:
     for bits in (2, 4):
         quantize(view, bits)
         view.one.clicks += 1
@@ -48,7 +48,7 @@ def test_results_are_pinned_side_by_side_and_taken_off(view: ComparisonView) -> 
     assert list(view.layer_table) == []
 
 
-def test_pins_of_another_layer_stay_but_their_weights_are_not_mixed(view: ComparisonView) -> None:
+def test_pins_of_another_layer_stay_but_their_weights_are_not_mixed(view: PinnedView) -> None:
     quantize(view, 2)
     view.one.clicks += 1
     view.live.choose(lambda: view.session.select("model.layers.0.mlp.down_proj"))
@@ -57,7 +57,7 @@ def test_pins_of_another_layer_stay_but_their_weights_are_not_mixed(view: Compar
     assert view.one.disabled
 
 
-def test_a_model_is_measured_and_pinned(view: ComparisonView) -> None:
+def test_a_model_is_measured_and_pinned(view: PinnedView) -> None:
     quantize(view, 2)
     view.all.clicks += 1
     assert view.notices.messages == []

@@ -8,12 +8,12 @@ import pytest
 import workbench as wb
 from workbench.session import Session
 from workbench.views.decisions.quant_card import Card
-from workbench.widgets.base.component import Live
+from workbench.widgets.base.live import Live
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.decisions.quant_card import CardView
 from workbench.widgets.decisions.scaling_law import ExpectationsView
 from workbench.widgets.method.calibration_mixture import CalibrationView
-from workbench.widgets.predictions.kv_cache import CacheView
+from workbench.widgets.predictions.kv_cache import KVCacheView
 
 DOWN = "model.layers.0.mlp.down_proj"
 
@@ -33,7 +33,7 @@ def notices() -> Notices:
 
 
 def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: pytest.MonkeyPatch) -> None:
-    view = CardView(live, notices, threaded=False)
+    view = CardView(live, notices=notices, threaded=False)
     assert "quantize a layer or the whole model on the bench first" in view.sentence.object
     press(view.go)
     assert "nothing is quantized yet" in notices.messages[0]
@@ -65,7 +65,7 @@ def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: 
 
 
 def test_caches_are_measured_and_written_through(live: Live, notices: Notices) -> None:
-    view = CacheView(live, notices, threaded=False)
+    view = KVCacheView(live, notices=notices, threaded=False)
     assert view.frame.figure is None
     view.schemes.value, view.tokens.value, view.block.value = ["none", "rotated:bits=2"], 64, 16
     press(view.go)
@@ -85,7 +85,7 @@ def test_caches_are_measured_and_written_through(live: Live, notices: Notices) -
 
 
 def test_sliders_mix_the_texts(live: Live, notices: Notices) -> None:
-    view = CalibrationView(live, notices, threaded=False)
+    view = CalibrationView(live, notices=notices, threaded=False)
     assert "Press Read the texts" in view.errors.answer.object
     view.tokens.value = 100
     press(view.go)
@@ -112,7 +112,7 @@ def test_sliders_mix_the_texts(live: Live, notices: Notices) -> None:
 
 
 def test_a_text_of_ones_own_becomes_a_source(live: Live, notices: Notices) -> None:
-    view = CalibrationView(live, notices, threaded=False)
+    view = CalibrationView(live, notices=notices, threaded=False)
     view.file.param.update(filename="mine.txt", value=b"Tom sang.<|endoftext|>The cat slept in the sun.")
     assert list(view.sliders)[-1] == "mine.txt"
     view.file.param.update(filename="bad.txt", value=b"\xff\xfe")
@@ -120,7 +120,7 @@ def test_a_text_of_ones_own_becomes_a_source(live: Live, notices: Notices) -> No
 
 
 def test_expectations_follow_the_fields(live: Live, notices: Notices) -> None:
-    view = ExpectationsView(live, notices, threaded=False)
+    view = ExpectationsView(live, notices=notices, threaded=False)
     figure = view.frame.figure
     assert figure is not None
     assert "so it is a guess here" in figure.answer

@@ -5,7 +5,7 @@ import pytest
 import workbench as wb
 from workbench.quantizers.contract import finish
 from workbench.session import Session
-from workbench.widgets.base.component import Live
+from workbench.widgets.base.live import Live
 from workbench.widgets.method.timeline import ScrubberView
 
 

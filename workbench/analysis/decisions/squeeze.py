@@ -182,7 +182,12 @@ class Squeeze:
             return self.job
 
     def steps_apart(self) -> Generator[SqueezeStep | None, None, list[Squeezed]]:
-        """The same as `steps`, in a process of its own that is less urgent than others; None until it has begun."""
+        """The same as `steps`, in a process of its own that is less urgent than others; None until it has begun.
+
+        No other process has the weights of a model that was opened from memory: its stops are built in this one.
+        """
+        if self.model.in_memory:
+            return (yield from self.steps())
         for step in subprocess_job.steps("workbench.analysis.decisions.squeeze_worker", self.described()):
             yield None if step is None else SqueezeStep(self.stops[step["stop"]], step["doing"], step["fraction"])
         return self.built_stops()

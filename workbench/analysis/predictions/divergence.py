@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench import intervals
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError
 from workbench.intervals import Interval
 from workbench.models.broken import broken
@@ -47,7 +48,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Divergence(ShownInCell):
     """KL(original ‖ changed) in nats per token, the share of tokens whose likeliest successor changed, and both perplexities.
 
     95 % intervals are those of `workbench.intervals`, None where all tokens are of one short document. The mean KL is dominated
@@ -70,6 +71,21 @@ class Divergence:
     def __repr__(self) -> str:
         size = f"{self.tokens:,} tokens of {self.text!r}"
         return f"<Divergence on {size}: KL {self.kl:.3g}, perplexity {self.perplexity_original:.3f} → {self.perplexity:.3f}>"
+
+    def cell_summary(self) -> CellSummary:
+        """The figures with their intervals."""
+        answer = (
+            f"KL {self.kl:.4g} nats per token on {self.tokens:,} tokens of {self.text!r}; "
+            f"perplexity {self.perplexity_original:.3f} before, {self.perplexity:.3f} after."
+        )
+        figures = [
+            ("KL, nats per token", f"{self.kl:.4g}", self.kl_interval),
+            ("top-1 changed", f"{self.top1_changed:.2%}", self.top1_changed_interval),
+            ("perplexity before", f"{self.perplexity_original:.3f}", self.perplexity_original_interval),
+            ("perplexity after", f"{self.perplexity:.3f}", self.perplexity_interval),
+        ]
+        rows = [(name, value, intervals.written(limits, self.tokens, ".4g")) for name, value, limits in figures]
+        return CellSummary("How far are the predictions from the original's?", answer, ("figure", "value", "95 %"), rows)
 
     @property
     def top1_agreement(self) -> float:

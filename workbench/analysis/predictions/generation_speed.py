@@ -72,6 +72,11 @@ def speed_steps(
     return [Speed(statistics.median(f), min(f), max(f), count) for f, count in zip(speeds, written, strict=True)]
 
 
+def generation_speed(models: Sequence[LanguageModel], prompt: str) -> list[Running]:
+    """How fast each model writes after `prompt`, and the bytes that its weights take in memory; see `running_steps`."""
+    return finish(running_steps(models, prompt))
+
+
 def running_steps(models: Sequence[LanguageModel], prompt: str) -> Generator[int, None, list[Running]]:
     """Speed (32 tokens, median of three rounds) and memory of each model; yields after every turn."""
     measured = yield from speed_steps(models, prompt, tokens=32, rounds=3)

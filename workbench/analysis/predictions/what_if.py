@@ -1,10 +1,11 @@
 """What if one layer were quantized? Its consequence for the model's predictions, with everything else as it was."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workbench.analysis.predictions.divergence import Divergence
 from workbench.analysis.predictions.suffix_replay import TOKENS, Replay
 from workbench.calibration import CalibrationStats
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.intervals import Interval
 from workbench.models.handle import ModelHandle
 from workbench.models.perplexity import PerplexityRatio
@@ -15,7 +16,7 @@ from workbench.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class WhatIf:
+class WhatIf(ShownInCell):
     """One quantized layer and the divergence it causes; the figures most asked for are repeated here."""
 
     layer: QuantizedLayer
@@ -23,6 +24,12 @@ class WhatIf:
 
     def __repr__(self) -> str:
         return f"<WhatIf {self.layer.name!r} at {self.layer.bits_per_weight:.2f} bits per weight: {self.divergence!r}>"
+
+    def cell_summary(self) -> CellSummary:
+        """What it does to the predictions, with the layer's bits."""
+        summary = self.divergence.cell_summary()
+        question = f"What does {self.layer.name} alone do at {self.layer.bits_per_weight:.2f} bits per weight?"
+        return replace(summary, question=question)
 
     @property
     def kl(self) -> float:

@@ -1,5 +1,6 @@
 """From options and a budget to a plan."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench import registry
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import RecipeError
 from workbench.quantizers.allocation.options import Allocator, Options
 from workbench.recipe import LayerPlan, Recipe
@@ -19,7 +21,7 @@ ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True)
-class Allocation:
+class Allocation(ShownInCell):
     """A plan with what it stores and what it should lose if losses add up: `choice` is the recipe's name by layer."""
 
     plan: LayerPlan
@@ -28,6 +30,19 @@ class Allocation:
     loss: float
     budget: float
     table: "pd.DataFrame" = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        figures = f"{self.bits_per_weight:.3f} bits per weight, predicted loss {self.loss:.4g}"
+        return f"<Allocation of {len(self.choice)} layers: {figures}>"
+
+    def cell_summary(self) -> CellSummary:
+        """How many layers got each recipe."""
+        counts = Counter(self.choice.values())
+        answer = (
+            f"{self.bits_per_weight:.3f} bits per weight stored of {self.budget:g} allowed; predicted loss {self.loss:.4g} "
+            f"if the losses of single layers add up."
+        )
+        return CellSummary.of_rows("Which recipe does each layer get?", answer, ("recipe", "layers"), counts.most_common())
 
 
 def allocate(

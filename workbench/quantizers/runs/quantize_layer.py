@@ -1,6 +1,7 @@
 """Quantize one layer of an open model."""
 
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,7 +40,8 @@ def quantize_steps(
     model: "ModelHandle", layer: str, recipe: Recipe, stats: Stats | None = None
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same as a generator that yields Snapshots and returns the layer, for a job that can be stopped."""
-    return (yield from quantize_weight_steps(model.weight(layer), model.layer(layer), recipe, stats))
+    result = yield from quantize_weight_steps(model.weight(layer), model.layer(layer), recipe, stats)
+    return replace(result, source="" if model.is_rewritten else model.source)
 
 
 def quantize_weight_steps(

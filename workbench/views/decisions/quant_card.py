@@ -12,6 +12,7 @@ from workbench.analysis.decisions.quant_card import Quantized, card_facts
 from workbench.analysis.decisions.quant_card_file import read_facts
 from workbench.atomic import write_file
 from workbench.bits import BitLedger
+from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import OutputError
 from workbench.intervals import ends, written
 from workbench.models.handle import ModelHandle
@@ -29,7 +30,7 @@ from workbench.views.theme import Theme
 
 
 @dataclass(frozen=True)
-class Card:
+class Card(ShownInCell):
     """A quant card: `facts` is the JSON document, `figures` draws it, `save` writes it as .html or .json."""
 
     facts: dict[str, Any]
@@ -58,6 +59,15 @@ class Card:
         table = pd.DataFrame(self.facts["layers"])
         places = [split_name(name) or (None, name) for name in table["name"]]
         return table.assign(block=[parts[0] for parts in places], matrix=[parts[1] for parts in places])
+
+    def __repr__(self) -> str:
+        return f"<Card: {self.answer}>"
+
+    def cell_summary(self) -> CellSummary:
+        """The card in one sentence, and what its ledger counts."""
+        items = BitLedger.from_dict(self.facts["ledger"]).cell_summary()
+        question = f"What was made of {self.facts['model']['name']}?"
+        return CellSummary(question, self.answer, items.headers, items.rows, items.more)
 
     @property
     def answer(self) -> str:

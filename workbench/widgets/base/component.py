@@ -1,24 +1,24 @@
 """What every component shares: a session that tells when something changed, and the frame around one figure."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 from weakref import proxy
 
 import pandas as pd
 import panel as pn
-import param
 from bokeh.models.widgets.tables import NumberFormatter
 from pandas.api.types import is_numeric_dtype
 
 from workbench.analysis import glossary
-from workbench.session import Session
+from workbench.quantized import QuantizedLayer
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
 from workbench.widgets.base import panel_theme
+from workbench.widgets.base.live import Subject, live_on
 from workbench.widgets.base.markup import answer_below, title
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.base.presentation import enlarge
+from workbench.widgets.panel_patches.offline_resources import notebook
 
 C = TypeVar("C", bound="Component")
 
@@ -61,40 +61,6 @@ def in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewab
     button.js_on_click(args={name: proxy(part) for name, part in parts.items()}, code=code)
 
 
-class Live(param.Parameterized):
-    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
-    `results` new results, and `steps` looks at a job that runs; `front` is the tab that somebody asked for last. `waiting` says
-    that what is on the bench now is being computed for the layer on show, as a preview; that can only be where somebody makes
-    previews (`previews`)."""
-
-    choice = param.Integer(default=0)
-    selection = param.Integer(default=0)
-    results = param.Integer(default=0)
-    steps = param.Integer(default=0)
-    front = param.String(default="")
-    previews = param.Boolean(default=False)
-    waiting = param.Boolean(default=False)
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
-
-    def choose(self, change: Callable[[], None]) -> None:
-        """Change the session's choice and tell everybody what did change, each watcher once."""
-        before = self.session.choice
-        change()
-        after = self.session.choice
-        chosen = replace(before, selection=after.selection) != after
-        if chosen:
-            has_result = self.session.result is not None or self.session.preview is not None
-            self.waiting = self.previews and before.layer == after.layer and not has_result
-        self.param.update(choice=self.choice + chosen, selection=self.selection + (before.selection != after.selection))
-
-    def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
-        """Mark layers, channels, rows, codes or tokens for everybody, as `Session.mark` does."""
-        self.choose(lambda: self.session.mark(**changes))
-
-
 class Component(pn.viewable.Viewer):
     """One part of the screen over a live session. Subclasses say in `build` what it looks like and in `refresh` what it shows.
 
@@ -106,9 +72,31 @@ class Component(pn.viewable.Viewer):
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
     waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
 
-    def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
+    def __init__(
+        self,
+        model: Subject,
+        layer: str | QuantizedLayer | None = None,
+        *,
+        notices: Notices | None = None,
+        threaded: bool = True,
+    ) -> None:
+        """Show something of a model, of a session, or of what another component shows.
+
+        Args:
+            model: A model from `wb.open_model` or its name, a session, what `wb.quantize` or `wb.quantize_model` made, or another
+                component, which then is linked: what is chosen or quantized in one redraws the other.
+            layer: The layer to select, or a result for one of the model's layers; the first layer when absent.
+            notices: Where failures are shown, above the component itself when absent.
+            threaded: Whether jobs run in a thread of their own.
+
+        Raises:
+            WorkbenchError: For a subject of another type.
+            ModelError: For a model that cannot be opened, or has no such layer.
+        """
+        if notices is None:
+            notebook()
         super().__init__()
-        self.live = live if isinstance(live, Live) else Live(live)
+        self.live = live_on(model, layer, type(self).__name__)
         self.session, self.threaded = self.live.session, threaded
         self.alone, self.notices = notices is None, notices or Notices()
         self.visible, self.stale = True, False
@@ -134,7 +122,7 @@ class Component(pn.viewable.Viewer):
 
     def part(self, kind: type[C]) -> C:
         """A component inside this one: on the same session, with the same notices."""
-        return kind(self.live, self.notices, threaded=self.threaded)
+        return kind(self.live, notices=self.notices, threaded=self.threaded)
 
     def does(self, button: pn.widgets.Button, action: Callable[[], object]) -> pn.widgets.Button:
         """A button that does something when it is pressed; what goes wrong becomes a notice."""
@@ -157,8 +145,10 @@ class Component(pn.viewable.Viewer):
         return pn.Column(self.notices, self.view, sizing_mode="stretch_width", styles=styles)
 
     def ipywidget(self) -> Any:
-        """The component as an ipywidget, to be placed in an `ipywidgets.VBox`."""
-        return pn.ipywidget(self)
+        """The component as an ipywidget, to be placed in an `ipywidgets.VBox` or, as wide as its neighbours, an `HBox`."""
+        widget = pn.ipywidget(self)
+        widget.layout = {"width": "100%", "min_width": "0"}
+        return widget
 
 
 class FigureFrame(pn.viewable.Viewer):

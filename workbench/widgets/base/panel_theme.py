@@ -31,6 +31,7 @@ def page(colours: Theme) -> dict[str, str]:
     return {
         "background": colours.page,
         "color": colours.text,
+        "color-scheme": colours.name,  # the words in fields are the browser's own where a component is an ipywidget
         "--design-background-color": colours.surface,
         "--design-background-text-color": colours.text,
         "--design-surface-color": colours.border,  # plain buttons, and the rims of others

@@ -13,13 +13,17 @@ _loaded = False
 
 
 def notebook() -> None:
-    """Prepare this notebook to show components offline; called by the first component, harmless on a server.
+    """Prepare this notebook, or the page that is served, to show components offline; a component on its own calls it.
 
     A kernel's first `pn.extension` decides where scripts come from, and a second one cannot repair it: call this before any
     other code that uses Panel.
     """
     global _loaded  # noqa: PLW0603  a kernel is prepared once
-    if _loaded or pn.state.curdoc is not None:
+    if pn.state.curdoc is not None:
+        pn.extension(*EXTENSIONS)
+        local_styles()
+        return
+    if _loaded:
         return
     hear_in_main_thread()
     pn.extension(*EXTENSIONS, inline=True)

@@ -34,7 +34,7 @@ TOKENS = 1024
 QUESTION = "Does it still write the same through this cache?"
 
 
-class CacheView(Component):
+class KVCacheView(Component):
     """Choose schemes, measure them, and let the model write through one; `results` holds what was measured, by what made it."""
 
     watches = ("choice",)

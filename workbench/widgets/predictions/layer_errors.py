@@ -9,7 +9,7 @@ from workbench.views.predictions import layer_errors as errors
 from workbench.widgets.base.component import Component, FigureFrame, theme
 
 
-class ErrorView(Component):
+class LayerErrors(Component):
     """The error of every quantized layer, and error against stored bits for each result of the selected one."""
 
     def build(self) -> pn.viewable.Viewable:

@@ -26,8 +26,9 @@ from workbench.session import Session
 from workbench.views import theme as themes
 from workbench.views.predictions import model_table as views
 from workbench.widgets.base.background_figure import Study
-from workbench.widgets.base.component import Component, FigureFrame, Live, chosen, data_table, theme
+from workbench.widgets.base.component import Component, FigureFrame, chosen, data_table, theme
 from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.live import Live, Subject
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.base.responsive import responsive_column
 from workbench.widgets.predictions.generation import TextComparison
@@ -56,12 +57,18 @@ class ModelComparison(Component):
     watches = ()  # what is compared does not depend on the layer or the recipe
 
     def __init__(
-        self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True, folders: Sequence[str | Path] = ()
+        self,
+        model: Subject,
+        layer: str | None = None,
+        *,
+        folders: Sequence[str | Path] = (),
+        notices: Notices | None = None,
+        threaded: bool = True,
     ) -> None:
         self.folders = [Path(folder) for folder in folders]
         self.table = pd.DataFrame()
         self.texts: TextComparison | None = None
-        super().__init__(live, notices, threaded=threaded)
+        super().__init__(model, layer, notices=notices, threaded=threaded)
 
     def build(self) -> pn.viewable.Viewable:
         """What is compared on how much text; figure and table; then the texts."""
@@ -145,7 +152,7 @@ class ModelComparison(Component):
         if before is not None:
             before.jobs.cancel()
             before.forks.jobs.cancel()
-        self.texts = TextComparison(Live(session), self.notices, threaded=self.threaded)
+        self.texts = TextComparison(Live(session), notices=self.notices, threaded=self.threaded)
         self.texts_pane[:] = [self.texts]
 
     def measure(self) -> None:
@@ -177,7 +184,7 @@ def original(model: ModelHandle) -> Contender:
     layers = model.layers()
     weights = layers["parameters"]
     bits = sum(weights * [8 * getattr(torch, dtype).itemsize for dtype in layers["dtype"]]) / weights.sum()
-    size = sum(path.stat().st_size for path in model.folder.glob("*.safetensors"))
+    size = model.stored_bytes
     return Contender("original", model.language_model, float(bits), float(bits), size)
 
 

@@ -18,7 +18,7 @@ BITS, ERRORS, MODELS = (
 )
 
 
-class ComparisonView(Component):
+class PinnedView(Component):
     """Results that a visitor has pinned: a table and figures of the layers' results, and of whole models.
 
     `session.pins` holds them as values; a pin stays when the recipe on the bench changes.

@@ -6,23 +6,21 @@ from typing import Any
 
 import panel as pn
 
-from workbench.errors import WorkbenchError
-from workbench.models import ModelHandle, open_model
+from workbench.quantized import QuantizedLayer
 from workbench.recipe import Recipe
-from workbench.session import Session, SharedModel
 from workbench.views.weights.layer_map import title
-from workbench.widgets.base.component import Component, Live
+from workbench.widgets.base.component import Component
+from workbench.widgets.base.live import Subject
 from workbench.widgets.base.presentation import present
 from workbench.widgets.base.responsive import responsive_column
-from workbench.widgets.panel_patches.offline_resources import notebook
-from workbench.widgets.shell.bench import Bench
+from workbench.widgets.shell.layer_bench import LayerBench
 from workbench.widgets.shell.layer_browser import LayerBrowser
 from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds, Tabs
 from workbench.widgets.shell.toolbar import Toolbar
 
 
 class Explorer(Component):
-    """Open a model, look at a layer, quantize it, see what that did. Takes a model, its source, a SharedModel or a Session.
+    """Open a model, look at a layer, quantize it, see what that did: all components around one session.
 
     `tabs` and `strips` say which components it has, where that is not all of them, and `front` which tab is looked at first.
     """
@@ -32,16 +30,16 @@ class Explorer(Component):
 
     def __init__(
         self,
-        model: ModelHandle | SharedModel | Session | str = "builtin",
+        model: Subject = "builtin",
+        layer: str | QuantizedLayer | None = None,
         *,
         threaded: bool = True,
         tabs: Kinds = TABS,
         strips: Sequence[type[Component]] = STRIPS,
         front: str = "",
     ) -> None:
-        notebook()
         self._kinds, self._strips, self._front = tabs, strips, front
-        super().__init__(Live(session_on(model)), threaded=threaded)
+        super().__init__(model, layer, threaded=threaded)
 
     @property
     def recipe(self) -> Recipe:
@@ -63,7 +61,7 @@ class Explorer(Component):
         self.toolbar = self.part(Toolbar)
         self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
         self.strips = [self.part(kind) for kind in self._strips]
-        self.layers, self.bench = self.part(LayerBrowser), self.part(Bench)
+        self.layers, self.bench = self.part(LayerBrowser), self.part(LayerBench)
         self.tabs = Tabs(self, self._kinds, self._front)
         self.left, self.right = responsive_column(self.layers, "layers"), responsive_column(self.bench, "bench")
         centre = responsive_column(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
@@ -91,14 +89,3 @@ class Explorer(Component):
             f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {escape(self.session.layer)}</small></h1>"
             f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
         )
-
-
-def session_on(model: ModelHandle | SharedModel | Session | str) -> Session:
-    """A session on whatever was given."""
-    if isinstance(model, Session):
-        return model
-    if isinstance(model, str):
-        return Session(open_model(model))
-    if isinstance(model, ModelHandle | SharedModel):
-        return Session(model)
-    raise WorkbenchError(f"Explorer takes a model from wb.open_model, its name, or a Session, not a {type(model).__name__}.")

@@ -18,36 +18,36 @@ from workbench.widgets.method.calibration_mixture import CalibrationView
 from workbench.widgets.method.codebook_microscope import CodebookMicroscope
 from workbench.widgets.method.method_view import MethodView
 from workbench.widgets.predictions.generation import TextComparison
-from workbench.widgets.predictions.kv_cache import CacheView
-from workbench.widgets.predictions.layer_errors import ErrorView
+from workbench.widgets.predictions.kv_cache import KVCacheView
+from workbench.widgets.predictions.layer_errors import LayerErrors
 from workbench.widgets.predictions.layer_speed import SpeedView
-from workbench.widgets.predictions.pinned import ComparisonView
+from workbench.widgets.predictions.pinned import PinnedView
 from workbench.widgets.predictions.what_if import WhatIfView
 from workbench.widgets.shell.history import HistoryView
 from workbench.widgets.shell.layer_browser import LayerTable
-from workbench.widgets.weights.channel_saliency import SalienceView
+from workbench.widgets.weights.channel_saliency import SaliencyView
 from workbench.widgets.weights.weight_inspector import WeightInspector
 
 # by section, one line each; every class takes `live, notices, threaded=...`, as Component does
 TABS: dict[str, dict[str, type[Component]]] = {
     "See": {
         "Weights": WeightInspector,
-        "Salience": SalienceView,
+        "Saliency": SaliencyView,
         "Layers": LayerTable,
     },
     "Quantize": {
         "Method": MethodView,
         "Codebook": CodebookMicroscope,
-        "Error": ErrorView,
+        "Error": LayerErrors,
         "Ledger": LedgerView,
         "Calibration": CalibrationView,
     },
     "Compare": {
         "Text": TextComparison,
         "What-if": WhatIfView,
-        "Pinned": ComparisonView,
+        "Pinned": PinnedView,
         "Speed": SpeedView,
-        "KV cache": CacheView,
+        "KV cache": KVCacheView,
     },
     "Decide": {
         "Budget": BudgetPainter,

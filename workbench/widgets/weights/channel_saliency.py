@@ -30,7 +30,7 @@ NONE_CHOSEN = "Choose channels: draw a box around points of the first figure, or
 NOT_READ = "Inputs have not been looked at yet: press Read the calibration text."
 
 
-class SalienceView(Component):
+class SaliencyView(Component):
     """Channels by a measure; those that are marked are followed. Marks are shared with all other views."""
 
     watches = ("choice", "results", "selection")

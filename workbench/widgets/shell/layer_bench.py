@@ -25,7 +25,7 @@ from workbench.widgets.shell.live_preview import LivePreview
 from workbench.widgets.shell.recipe_form import RecipeForm
 
 
-class Bench(Component):
+class LayerBench(Component):
     """The recipe on the bench as a form, and the jobs that run it.
 
     `recipe`, `result` and `code` are what the form stands for, as values.

@@ -1,0 +1,52 @@
+"""Figures: data in, a `Figure` out, which shows itself in a cell with its question, answer and table.
+
+    wb.figures.bit_ledger(result.ledger)
+
+Each name is imported from its home on first use, as those of `workbench` itself are.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Figure": "figure:Figure",
+    "added_loss": "decisions.scaling_law:added_loss",
+    "bit_ledger": "decisions.bit_ledger:bars",
+    "bit_plan": "decisions.error_budget:plan",
+    "bits_against_error": "predictions.layer_errors:bits_against_error",
+    "channel_overlaps": "method.calibration_mixture:channels",
+    "document_influence": "method.calibration_mixture:documents",
+    "error_budget": "decisions.error_budget:waterfall",
+    "error_interactions": "decisions.error_budget:interactions",
+    "flipped_signs": "method.sign_patterns:flips",
+    "fork_blame": "predictions.fork:blame",
+    "fork_recovery": "predictions.fork:recovery",
+    "fork_shares": "predictions.fork:shares",
+    "input_spectra": "method.calibration_mixture:spectrum",
+    "mixture_errors": "method.calibration_mixture:errors",
+    "pareto": "decisions.error_budget:pareto",
+    "perplexity_against_bytes": "predictions.kv_cache:perplexity_against_bytes",
+    "roofline": "predictions.roofline:roofline",
+    "sign_patterns": "method.sign_patterns:patterns",
+    "sweep_errors": "method.binarization_sweeps:errors",
+    "sweep_paths": "method.binarization_sweeps:paths",
+    "text_fork": "predictions.fork:along",
+    "transform_losses": "method.learned_transform:loss_curve",
+    "weight_histogram": "weights.matrix:histogram",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name from its home on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}.")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(f"workbench.views.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)
