@@ -48,7 +48,7 @@ def test_a_small_model_is_read_at_once(fresh: Session) -> None:
     view = LayerBrowser(fresh, threaded=False)
     assert fresh.shared.is_sketched
     assert not view.jobs.view.visible
-    assert "14 layers together" in view.frame.answer.object
+    assert "All 73,728 weights" in view.frame.answer.object
 
 
 def test_a_large_model_is_read_while_the_page_is_there(fresh: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_measure_of_another_view_colours_the_map(session: Session) -> None:
     assert "sensitivity" in view.colour.options.values()
     view.colour.value = "sensitivity"
     assert view.frame.figure.table["sensitivity"].tolist() == [number / 10 for number in range(14)]
-    assert "block 1 · down_proj has the most: 1.3" in view.frame.answer.object
+    assert "block 1 · down_proj (1.3)" in view.frame.answer.object
 
 
 def test_the_table_filters_and_a_row_selects_its_layer(session: Session) -> None:

@@ -47,6 +47,7 @@ def chosen() -> str:
     # Panel's own rules for its primary colour are more specific than a component's style sheet
     strong = f"background:{colours.action}!important;color:{colours.contrast}!important"
     return (
+        ".bk-btn-group{flex-wrap:wrap}"
         f".bk-btn.bk-active{{{strong};font-weight:600;box-shadow:none!important}}"
         f".bk-btn-primary{{{strong};border-color:{colours.action}}} .bk-btn-primary:hover{{filter:brightness(1.1);{strong}}}"
     )
@@ -63,13 +64,14 @@ def in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewab
 
 class Live(param.Parameterized):
     """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
-    `results` new results, and `steps` looks at a job that runs; `front` is the tab that somebody asked for last. `waiting` says
-    that what is on the bench now is being computed for the layer on show, as a preview; that can only be where somebody makes
-    previews (`previews`)."""
+    `results` new results, `run` changes of the run that is shown, and `steps` looks at a job that runs; `front` is the tab that
+    somebody asked for last. `waiting` says that what is on the bench now is being computed for the layer on show, as a preview;
+    that can only be where somebody makes previews (`previews`)."""
 
     choice = param.Integer(default=0)
     selection = param.Integer(default=0)
     results = param.Integer(default=0)
+    run = param.Integer(default=0)
     steps = param.Integer(default=0)
     front = param.String(default="")
     previews = param.Boolean(default=False)
@@ -105,6 +107,7 @@ class Component(pn.viewable.Viewer):
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
     waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
+    lead: pn.viewable.Viewable | None = None  # what a strip of the explorer has above the views, beside the layers
 
     def __init__(self, live: Live | Session, notices: Notices | None = None, *, threaded: bool = True) -> None:
         super().__init__()
