@@ -1,8 +1,8 @@
 """The whole model at a row of sizes, from 16 bits a weight to below one: each a real packed model, made once and kept on disk.
 
 Integers rounded to nearest are as good as anything at 8 and 6 bits and cost seconds, with error feedback at 4 and 3 bits they
-still run on compiled kernels; from 2 bits down a trellis reads best of all presets that need no training (README, "Below one
-bit"; training buys a little more for many times the time).
+still run on compiled kernels; from 2 bits down a trellis has the lowest perplexity of all presets that need no
+training (README, "Below one bit"; training buys a little more for many times the time).
 """
 
 import logging
