@@ -98,7 +98,7 @@ def test_tinted_text_escapes_and_marks() -> None:
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
     assert text.answer.endswith("95 % intervals over 2 texts.")
     assert themes.over_texts(1) == "There is one text: an interval needs two, or two runs of at least 256 tokens."
-    assert "within what half precision alone does" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
+    assert "Smaller than the rounding noise of half precision" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
 
 
 def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
