@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import workbench as wb
+from workbench.quantizers.contract import finish
 from workbench.session import Session, SharedModel
 from workbench.widgets.shell import layer_browser
 from workbench.widgets.shell.layer_browser import LayerBrowser, LayerTable
@@ -49,6 +50,19 @@ def test_a_small_model_is_read_at_once(fresh: Session) -> None:
     assert fresh.shared.is_sketched
     assert not view.jobs.view.visible
     assert "All 73,728 weights" in view.frame.answer.object
+
+
+def test_the_map_shows_errors_once_every_layer_is_quantized_unless_a_colour_was_chosen(fresh: Session) -> None:
+    view, chooser = LayerBrowser(fresh, threaded=False), LayerBrowser(fresh, threaded=False)
+    chooser.colour.value = "absmax"
+    finish(fresh.quantize_model_steps())
+    for browser in (view, chooser):
+        browser.live.results += 1
+    assert (view.colour.value, chooser.colour.value) == ("output_error", "absmax")
+    assert view.frame.figure.question == "Whose output suffers?"
+    view.colour.value = "kurtosis"
+    view.live.results += 1
+    assert view.colour.value == "kurtosis"
 
 
 def test_a_large_model_is_read_while_the_page_is_there(fresh: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def histogram(
             hovermode="x",
             xaxis={"range": [original.low, original.high]},
             yaxis={"type": "log" if log else "linear", "rangemode": "tozero"},
-            yaxis2=second_axis(log),
+            yaxis2=second_axis(log, theme),
             shapes=[*level_shapes(levels, theme), *cell_shapes(levels, theme)] if levels is not None else [],
             annotations=level_notes(levels, theme) if levels is not None else [],
         ),
@@ -62,16 +62,18 @@ def histogram(
     return Figure("Which values do the weights take?", answer, plot, table)
 
 
-def second_axis(log: bool) -> dict[str, Any]:
+def second_axis(log: bool, theme: Theme) -> dict[str, Any]:
     """Counts of quantized values, on the right: a few values that hold all weights would flatten the original's bell."""
-    title = {"text": "quantized weights"}
+    look = {"color": theme.quantized, "size": 12}
     return {
         "type": "log" if log else "linear",
         "overlaying": "y",
         "side": "right",
         "rangemode": "tozero",
         "showgrid": False,
-        "title": title,
+        "automargin": True,
+        "tickfont": look,
+        "title": {"text": "quantized weights", "font": look},
     }
 
 

@@ -46,7 +46,8 @@ class LayerBrowser(Component):
         self.frame = FigureFrame()
         self.frame.plot.param.watch(self._clicked, "click_data")
         self.menu.param.watch(lambda event: self.live.choose(lambda: self.session.select(event.new)), "value")
-        self.colour.param.watch(lambda _: self.refresh(), "value")
+        self.colour.param.watch(self._coloured, "value")
+        self.is_colour_chosen = self.is_following = False
         self._read()
         steps = pn.FlexBox(*self.steps.values(), gap="4px", margin=(5, 10, 0, 10), sizing_mode="stretch_width")
         menus = pn.FlexBox(self.menu, self.colour, sizing_mode="stretch_width")
@@ -57,11 +58,26 @@ class LayerBrowser(Component):
         self.menu.value = self.session.layer
         self.colour.options = {glossary.label(c): c for c in (*COLOURS, *self.session.measured)}
         table = self.session.layer_table(wait=False)
+        self._follow_errors(table)
         sketches = self.session.shared.sketches.values()
         figure = views.grid(table, self.colour.value, self.session.layer, theme=theme())
         self.frame.draw(views.with_moments(figure, sketch_cache.merged(list(sketches))) if sketches else figure)
         for label, way in STEPS.items():
             self.steps[label].disabled = self._beside(*way) is None
+
+    def _coloured(self, _: Any) -> None:
+        """A colour that a visitor chose stays."""
+        self.is_colour_chosen = self.is_colour_chosen or not self.is_following
+        if not self.is_following:
+            self.refresh()
+
+    def _follow_errors(self, table: pd.DataFrame) -> None:
+        """Colour by what quantizing did as soon as every layer is quantized, unless a visitor has chosen a colour."""
+        errors = next((name for name in ("output_error", "relative_error") if table[name].notna().all()), None)
+        if errors is not None and not self.is_colour_chosen:
+            self.is_following = True
+            self.colour.value = errors
+            self.is_following = False
 
     def _read(self) -> None:
         """Read the layers: at once where that takes a moment, else as a job that starts once the page is there."""
