@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from workbench.errors import JobCancelled, WorkbenchError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,17 @@ class Counted:
     def fraction(self) -> float:
         """How much of the whole is done, 0 to 1."""
         return self.done / self.total
+
+
+def watch_steps(steps: Generator[S, None, T], see: Callable[[S], None]) -> Generator[S, None, T]:
+    """The same steps, each shown to `see` on its way."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        see(step)
+        yield step
 
 
 class Turns:

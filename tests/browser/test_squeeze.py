@@ -19,12 +19,14 @@ def step_on(page: Page, times: int = 1) -> None:
 
 def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: str, open_page: Open) -> None:
     page = open_page(tiny)
-    expect(page.get_by_text("There is no model at 16 bits yet: press Build the stops.").first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"All \d+ tokens agree"))).to_be_visible()
+    step_on(page)
+    expect(page.get_by_text("There is no model at 8 bits yet: press Build the stops.").first).to_be_visible()
+    expect(page.get_by_label("quantized text", exact=True)).to_have_count(0)  # none of another model's
     button(page, "Build the stops").click()
     expect(button(page, "Build the stops")).to_be_hidden(timeout=300_000)
-    expect(page.get_by_text("32.00 stored bits")).to_be_visible()
-    expect(page.get_by_text(re.compile(r"All \d+ tokens agree"))).to_be_visible()
-    step_on(page, 9)
+    expect(page.get_by_text(re.compile(r"8\.\d\d stored bits"))).to_be_visible()
+    step_on(page, 8)
     expect(page.get_by_text(re.compile(r"0\.\d\d nominal"))).to_be_visible()
     expect(page.locator("mark.fork").first).to_be_visible()
 
@@ -32,6 +34,13 @@ def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: s
     second = open_page(tiny)
     expect(second.get_by_text("32.00 stored bits")).to_be_visible()
     expect(button(second, "Build the stops")).to_be_hidden()
+
+    # the original can be shown again, in figures and texts
+    page.get_by_text(re.compile(r"^original · 32\.00$")).click()
+    expect(page.get_by_text("32.00 nominal")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"All \d+ tokens agree"))).to_be_visible()
+    step_on(page)
+    page.keyboard.press("ArrowLeft")
 
     button(page, "Why did it break here?").click()
     expect(page.get_by_role("tab", name="Text", exact=True)).to_have_attribute("aria-selected", "true")

@@ -4,7 +4,7 @@ A result is kept under the content that made it (weights, layer, recipe, calibra
 and never shown for anything else.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench import presets
-from workbench.analysis.decisions.pins import Pins
+from workbench.analysis.decisions.pins import Pins, spelled
 from workbench.analysis.method.run_trace import Trace
 from workbench.analysis.predictions.divergence import Divergence
 from workbench.analysis.predictions.generation import Writing, write_together
@@ -22,13 +22,14 @@ from workbench.analysis.weights.axis_meaning import carried
 from workbench.analysis.weights.cached_tables import Portrait, packed_content
 from workbench.artifact.quantized_copy import twin
 from workbench.errors import WorkbenchError
+from workbench.jobs import watch_steps
 from workbench.json_value import as_value
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
-from workbench.quantizers.contract import Coder, Result, Snapshot, Step
+from workbench.quantizers.contract import Coder, Snapshot
 from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.quantizers.runs.quantize_layer import quantize_weight_steps
 from workbench.recipe import Recipe
@@ -36,6 +37,7 @@ from workbench.session.choice import Choice, Selection
 from workbench.session.combine import effect, together
 from workbench.session.history import History, Kind
 from workbench.session.preview import NOTHING, Preview, preview_rows, row_errors
+from workbench.session.runs import Runs
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
 from workbench.store import key
 
@@ -43,17 +45,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1
-
-
-def watched(steps: Generator[Step, None, Result], see: Callable[[Step], None]) -> Generator[Step, None, Result]:
-    """The same steps, each shown to `see` on its way."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        see(step)
-        yield step
 
 
 class Session:
@@ -69,7 +60,7 @@ class Session:
         self.results: dict[str, QuantizedLayer] = {}
         self.traces: dict[str, Trace] = {}
         self.quantized_model: QuantizedModel | None = None
-        self.pins = Pins()
+        self.pins, self.runs = Pins(), Runs(self.shared)
         self._outside_calibrations: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         self._preview: Preview | None = None
         self._decoded: tuple[QuantizedLayer, Portrait] | None = None
@@ -204,6 +195,7 @@ class Session:
         layer, recipe, start = self.layer, self.recipe, self.history.at
         result = yield from self._layer_steps(layer, recipe)
         self._keep(recipe, result, alone=True)
+        self.runs.add_layers(self.quantized)
         self.history.record(Kind.QUANTIZE, start, f"quantized this layer: {result.bits_per_weight:.2f} stored bits")
         return result
 
@@ -211,7 +203,7 @@ class Session:
         stats = yield from self.shared.stats_steps()
         with self._traced(recipe, [layer], alone=True) as (trace,):
             steps = quantize_steps(self.model, layer, recipe, stats)
-            return (yield from watched(steps, trace.see))
+            return (yield from watch_steps(steps, trace.see))
 
     def preview_steps(self) -> Generator[Snapshot | Heard, None, Preview]:
         """What the recipe on the bench would make of the selected layer, or of some rows of a large one.
@@ -260,10 +252,11 @@ class Session:
                     if progress.snapshot is not None and f"{name}.".startswith(f"{progress.layer}."):
                         trace.see(progress.snapshot)
 
-            quantized_model = yield from watched(steps, see)
+            quantized_model = yield from watch_steps(steps, see)
         for layer in quantized_model.layers.values():
             self._keep(recipe, layer, alone=False)
         self.quantized_model = quantized_model
+        self.runs.add(spelled(recipe), quantized_model)
         self.history.record(
             Kind.QUANTIZE_MODEL, start, f"quantized the whole model: {quantized_model.bits_per_weight:.2f} stored bits"
         )
@@ -378,6 +371,12 @@ class Session:
         for layer in quantized_model.layers.values():
             self._keep(layer.recipe, layer, alone=False, calibration=calibration)
         self.quantized_model = quantized_model
+
+    def show_run(self, label: str) -> None:
+        """Show one of `runs`: its layers become the latest results. WorkbenchError for one that there is not."""
+        run = self.runs.show(label)
+        if run.quantized is not None and run.quantized is not self.quantized_model:
+            self.take(run.quantized)
 
     def code(self) -> str:
         """Python that repeats the current choice in a notebook."""

@@ -25,7 +25,7 @@ def test_every_code_is_a_point_and_dead_ones_stand_at_the_edge() -> None:
     assert points["y"][0] == table["served"].min(), "a dead one serves nobody, and is drawn"
     assert len(marked["x"]) == 2
     assert "Of 16 codewords 1 is dead" in figure.answer
-    assert figure.answer.endswith("An index takes 4 bits and holds 3.50.")
+    assert figure.answer.endswith("Each index costs 4 bits; 3.50 would be enough (its entropy).")
 
 
 def test_pictures_show_the_words_chosen_ones_first() -> None:

@@ -11,6 +11,7 @@ from workbench.analysis.predictions.fork_study import shares
 from workbench.views import theme as themes
 from workbench.views.decisions import error_budget as views
 from workbench.views.predictions import fork as fork_views
+from workbench.views.predictions import kl_tint
 from workbench.views.predictions.token_kl import tinted
 from workbench.views.theme import DARK, LIGHT
 
@@ -90,13 +91,14 @@ def test_plan_and_pareto() -> None:
 def test_tinted_text_escapes_and_marks() -> None:
     text = tinted(EFFECT.table(lambda ids: "".join(f"<{i}>" for i in ids)), EFFECT, 1e-9)
     assert "&lt;0&gt;" in text.text
-    assert "50%" in text.text
+    assert kl_tint.legend(LIGHT) in text.text
+    assert kl_tint.tint(0.3, LIGHT) in text.text, "the tint is that of all texts, not of the largest KL in this one"
     assert text.text.count("border-bottom") == 1
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
     assert text.answer.endswith("95 % intervals over 2 texts.")
     assert themes.over_texts(1) == "There is one text: an interval needs two, or two runs of at least 256 tokens."
-    assert "within what half precision alone does" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
+    assert "Smaller than the rounding noise of half precision" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
 
 
 def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
@@ -135,7 +137,8 @@ def test_fork_and_blame() -> None:
     )
     alone = fork_views.blame(table, 2, Guilt(("a",), None, (0.2,)))
     assert alone.answer == (
-        "a: restored to full precision it wins back 0.6 nats and the fork is gone. 1 of 2 layers would do alone."
+        "a: restored to full precision it wins back 0.6 nats and the fork is gone. "
+        "Restoring this one layer is enough to undo the fork."
     )
     assert alone.plot["data"][0]["marker"]["color"] == [LIGHT.border, LIGHT.quantized]
     assert alone.table["guilty"].tolist() == [True, False]

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from workbench.analysis.predictions.generation import Candidate, Writing, WrittenToken
-from workbench.views.predictions import generation
+from workbench.views.predictions import generation, kl_tint
 from workbench.views.theme import DARK, LIGHT, Theme
 
 STORY = ["Once", " upon", " a", " time"]
@@ -90,10 +90,10 @@ def test_markup_in_prompt_and_tokens_is_text() -> None:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_the_tint_grows_with_kl_and_never_covers_the_text(theme: Theme) -> None:
-    opacity = [float(generation.tint(kl, theme).rstrip(")").split(",")[-1]) for kl in (0.0, 0.1, 0.7, 5.0, 50.0)]
+    opacity = [float(kl_tint.tint(kl, theme).rstrip(")").split(",")[-1]) for kl in (0.0, 0.1, 0.7, 5.0, 50.0)]
     assert opacity[0] == 0
     assert opacity == sorted(opacity)
-    assert opacity[-1] == generation.TINT
+    assert opacity[-1] == kl_tint.STRONGEST
 
 
 def test_the_table_shows_every_token_even_spaces_and_breaks() -> None:

@@ -49,12 +49,12 @@ def test_the_selected_layer_is_framed(theme: Theme) -> None:
 
 def test_the_sentence_names_the_highest_and_the_lowest() -> None:
     answer = layer_map.grid(TABLE, "kurtosis", None).answer
-    assert answer == "Of kurtosis, block 1 · q_proj has the most: 12; block 1 · down_proj the least: -0.5."
+    assert answer == "Highest kurtosis: block 1 · q_proj (12); lowest: block 1 · down_proj (-0.5)."
 
 
 def test_the_sentence_says_how_many_layers_are_measured() -> None:
     answer = layer_map.grid(TABLE, "bits_per_weight", None).answer
-    assert "block 1 · down_proj has the most: 3.50; block 0 · down_proj the least: 2.25 (2 of 5 layers measured)" in answer
+    assert "block 1 · down_proj (3.50); lowest: block 0 · down_proj (2.25) (2 of 5 layers measured)" in answer
 
 
 def test_before_any_result_the_sentence_says_what_to_do() -> None:

@@ -40,7 +40,7 @@ def test_weight_errors_are_quantiles_over_the_spread() -> None:
 
 def test_models_are_compared_by_perplexity_with_its_interval() -> None:
     figure = pinned.models(MODELS, "btc")
-    assert figure.answer == "2 models are pinned; rtn reads best: perplexity 7.90 (95 %: 7.40 to 8.40) at 4.20 stored bits."
+    assert figure.answer == "2 models are pinned; rtn has the lowest perplexity: 7.90 (95 %: 7.40 to 8.40) at 4.20 stored bits."
     better = MODELS.assign(perplexity=[7.9, 7.5], ratio=[1.0, 0.95], ratio_low=[1.0, 0.9], ratio_high=[1.0, 1.01])
     wanted = "0.90 stored bits, 0.95 times rtn's (95 %: 0.9 to 1.01): no difference that this text can show."
     assert pinned.models(better, "btc").answer.endswith(wanted)

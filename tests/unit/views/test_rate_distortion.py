@@ -50,7 +50,7 @@ def test_models_are_told_in_a_sentence() -> None:
     assert "fine is the closest to the original: KL 0.01 (95 %: 0 to 0.02), with 4.20 stored bits" in closest.answer
     assert "rough stores the least, 1.10 bits, at KL 0.5" in closest.answer
     assert closest.plot["data"][0]["text"] == ["fine", "rough"]
-    wanted = "The original has perplexity 7.00 (95 %: 6.50 to 7.50); of 2 quantized models, fine reads best: 7.10"
+    wanted = "The original has perplexity 7.00 (95 %: 6.50 to 7.50); of 2 quantized models, fine has the lowest perplexity: 7.10"
     assert reads.answer.startswith(wanted)
     assert reads.answer.endswith("at 4.20 stored bits, 1.014 times the original's (95 %: 1.01 to 1.02).")
     assert reads.plot["data"][0]["text"] == ["original", "fine", "rough"]

@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.views import theme
-from workbench.views.predictions.token_kl import STRONGEST
+from workbench.views.predictions.kl_tint import STRONGEST
 from workbench.views.theme import DARK, LIGHT, Theme
 
 
@@ -85,7 +85,7 @@ def test_colours_can_be_told_apart(colours: Theme, front: str, back: str, least:
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=lambda colours: colours.name)
 def test_letters_on_the_strongest_tint_can_be_read(colours: Theme) -> None:
-    share = STRONGEST / 100
+    share = STRONGEST
     mixed = [round(share * a + (1 - share) * b) for a, b in zip(rgb(colours.quantized), rgb(colours.surface), strict=True)]
     assert contrast(colours.text, "#" + "".join(f"{part:02x}" for part in mixed)) >= 4.5
 

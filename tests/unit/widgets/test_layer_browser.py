@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import workbench as wb
+from workbench.quantizers.contract import finish
 from workbench.session import Session, SharedModel
 from workbench.widgets.shell import layer_browser
 from workbench.widgets.shell.layer_browser import LayerBrowser, LayerTable
@@ -48,7 +49,20 @@ def test_a_small_model_is_read_at_once(fresh: Session) -> None:
     view = LayerBrowser(fresh, threaded=False)
     assert fresh.shared.is_sketched
     assert not view.jobs.view.visible
-    assert "14 layers together" in view.frame.answer.object
+    assert "All 73,728 weights" in view.frame.answer.object
+
+
+def test_the_map_shows_errors_once_every_layer_is_quantized_unless_a_colour_was_chosen(fresh: Session) -> None:
+    view, chooser = LayerBrowser(fresh, threaded=False), LayerBrowser(fresh, threaded=False)
+    chooser.colour.value = "absmax"
+    finish(fresh.quantize_model_steps())
+    for browser in (view, chooser):
+        browser.live.results += 1
+    assert (view.colour.value, chooser.colour.value) == ("output_error", "absmax")
+    assert view.frame.figure.question == "Whose output suffers?"
+    view.colour.value = "kurtosis"
+    view.live.results += 1
+    assert view.colour.value == "kurtosis"
 
 
 def test_a_large_model_is_read_while_the_page_is_there(fresh: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +101,7 @@ def test_a_measure_of_another_view_colours_the_map(session: Session) -> None:
     assert "sensitivity" in view.colour.options.values()
     view.colour.value = "sensitivity"
     assert view.frame.figure.table["sensitivity"].tolist() == [number / 10 for number in range(14)]
-    assert "block 1 · down_proj has the most: 1.3" in view.frame.answer.object
+    assert "block 1 · down_proj (1.3)" in view.frame.answer.object
 
 
 def test_the_table_filters_and_a_row_selects_its_layer(session: Session) -> None:

@@ -26,7 +26,7 @@ def test_a_quantized_layer_stands_beside_torch(view: SpeedView, session: Session
     for _ in session.quantize_steps():
         pass
     view.live.results += 1
-    assert "Run by numba" in view.says.object
+    assert "Runs on numba" in view.says.object
     assert "Cuda does not: it runs on a CUDA device" in view.says.object
     view.batch.value = 8
     view.measure()

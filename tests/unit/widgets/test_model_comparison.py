@@ -55,7 +55,7 @@ def test_figures_mark_the_chosen_one(view: ModelComparison) -> None:
         edges = dict(zip(marks["text"], marks["marker"]["line"]["color"], strict=True))
         assert [name for name, edge in edges.items() if edge == LIGHT.accent] == [chosen]
     assert "original" in view.reads.figure.plot["data"][0]["text"]
-    assert "rtn-4 reads best" in view.reads.answer.object
+    assert "rtn-4 has the lowest perplexity" in view.reads.answer.object
 
 
 def test_the_text_of_any_of_them_is_compared_as_in_the_explorer(view: ModelComparison, folders: list[Path]) -> None:

@@ -24,7 +24,7 @@ def test_the_effect_follows_the_bench(session: Session) -> None:
     first = view.effect[1]
     assert first.kl == wb.what_if(session.model, session.layer, session.result, wb.text("evaluation")).kl
     assert "nats per token" in view.sentence.object
-    assert view.text.object.count("<span") == 400
+    assert view.text.object.count("title=") == 400
     view.live.choose(lambda: session.use(wb.recipe("rtn", bits=8, group=32)))
     assert view.effect[1].kl < first.kl
     view.as_table.value = True

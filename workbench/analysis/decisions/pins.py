@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 from torch import Tensor
 
-from workbench.analysis.predictions.generation_speed import layer_seconds, running_steps
+from workbench.analysis.decisions.headline import measure_steps
+from workbench.analysis.predictions.generation_speed import layer_seconds
 from workbench.artifact.quantized_copy import twin
 from workbench.bits import BitLedger
 from workbench.intervals import ends
@@ -62,23 +63,18 @@ class Pins:
         self, model: ModelHandle, layers: Mapping[str, QuantizedLayer], changed: Mapping[str, Tensor], text: Text, prompt: str
     ) -> Generator[float, None, str]:
         """Pin the model with these layers packed: reads `text`, continues `prompt`; yields the share done, returns the label."""
-        lm = twin(model, layers, changed)
-        spans, windows = list(reading.spans(lm, text)), []
-        for number, span in enumerate(spans):
-            windows.append(reading.score(lm, span))
-            yield 0.8 * (number + 1) / len(spans)
-        steps = running_steps([lm], prompt)
+        steps = measure_steps(twin(model, layers, changed), text, prompt)
         while True:
             try:
-                next(steps)
+                step = next(steps)
             except StopIteration as end:
-                (running,) = end.value
+                measured = end.value
                 break
-            yield 0.9
+            yield step.fraction
         label = free(label_of(layers.values(), len(model.layer_names)), self.models)
         ledger = BitLedger.merge(layer.ledger for layer in layers.values())
-        read = reading.summarise(windows, text.name)
-        self.models[label] = ModelPin(ledger, read, running.speed.tokens_per_second, running.resident_bytes)
+        running = measured.running
+        self.models[label] = ModelPin(ledger, measured.read, running.speed.tokens_per_second, running.resident_bytes)
         return label
 
     def unpin(self, label: str) -> None:

@@ -1,8 +1,8 @@
 """The whole model at a row of sizes, from 16 bits a weight to below one: each a real packed model, made once and kept on disk.
 
 Integers rounded to nearest are as good as anything at 8 and 6 bits and cost seconds, with error feedback at 4 and 3 bits they
-still run on compiled kernels; from 2 bits down a trellis reads best of all presets that need no training (README, "Below one
-bit"; training buys a little more for many times the time).
+still run on compiled kernels; from 2 bits down a trellis has the lowest perplexity of all presets that need no
+training (README, "Below one bit"; training buys a little more for many times the time).
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench import presets, subprocess_job
-from workbench.analysis.predictions.generation_speed import running_steps
+from workbench.analysis.decisions.headline import Headline, headline_facts, measure_steps
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import quantized_in
 from workbench.artifact.quantized_copy import twin
@@ -34,7 +34,6 @@ from workbench.models.text import Text, text
 from workbench.outputs import check_file
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model_steps
-from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import needs_text
 from workbench.recipe import Recipe
 from workbench.seeds import check_seed
@@ -79,38 +78,11 @@ STOPS = (
 )
 
 
-@dataclass(frozen=True)
-class Squeezed:
-    """A stop that is built: what it stores, how well it reads (95 % interval over stories, None where there is none), how fast
-    it writes here.
-
-    `bytes` is the size of its packed.safetensors with all tensors of the model, `resident_bytes` what its weights take in memory
-    while it runs; tokens a second are a median, with the slowest and the fastest round. `coverage` is the share of the model's
-    weights that the bits are of, None in what an earlier release kept.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Squeezed(Headline):
+    """A stop that is built, with its figures; `bytes` is the size of its packed.safetensors."""
 
     stop: Stop
-    bits_per_weight: float
-    nominal_bits: float
-    bytes: int
-    perplexity: float
-    perplexity_low: float | None
-    perplexity_high: float | None
-    ratio: float
-    ratio_low: float | None
-    ratio_high: float | None
-    text_tokens: int
-    resident_bytes: int
-    tokens_per_second: float
-    slowest: float
-    fastest: float
-    coverage: float | None = None
-
-    @property
-    def times(self) -> reading.PerplexityRatio:
-        """Its perplexity over the original's, paired story by story."""
-        interval = None if self.ratio_low is None or self.ratio_high is None else (self.ratio_low, self.ratio_high)
-        return reading.PerplexityRatio(self.ratio, interval, self.text_tokens)
 
 
 @dataclass(frozen=True)
@@ -162,7 +134,7 @@ class Squeeze:
             entry = self.store.get(self._entry_key(stop))
             if entry is None or not is_artifact(self.folder(stop)):
                 return None
-            self._squeezed[stop] = Squeezed(stop, **entry.facts)
+            self._squeezed[stop] = Squeezed(stop=stop, **entry.facts)
         return self._squeezed[stop]
 
     def built_stops(self) -> list[Squeezed]:
@@ -264,42 +236,30 @@ class Squeeze:
         if not is_sound(folder):
             quantized_model = yield from self._quantize(stop)
             save(quantized_model, folder, self.model)
-        yield "reading the evaluation text", 0.8
         lm, quantized = self.model_at(stop), quantized_in(folder)
-        spans, windows = list(reading.spans(lm, self.evaluation)), []
-        for number, span in enumerate(spans):
-            windows.append(reading.score(lm, span))
-            yield "reading the evaluation text", 0.8 + 0.15 * number / len(spans)
-        read = reading.summarise(windows, self.evaluation.name)
+        steps = measure_steps(lm, self.evaluation, PROMPT)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                measured = end.value
+                break
+            yield step.doing, 0.8 + 0.2 * step.fraction
         if stop.recipe.name == "none":
-            self.__dict__["_original"] = read  # the same weights
-        ratio = reading.perplexity_ratio(self._original, read)
-        low, high = read.perplexity_interval or (None, None)
-        lowest, highest = ratio.interval or (None, None)
-        yield "measuring its speed", 0.95
-        (running,) = finish(running_steps([lm], PROMPT))
+            self.__dict__["original_read"] = measured.read  # the same weights
         facts: dict[str, Any] = {
             "bits_per_weight": quantized.bits_per_weight,
             "nominal_bits": quantized.nominal_bits,
             "coverage": quantized.coverage,
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-            "perplexity": read.perplexity,
-            "perplexity_low": low,
-            "perplexity_high": high,
-            "ratio": ratio.ratio,
-            "ratio_low": lowest,
-            "ratio_high": highest,
-            "text_tokens": read.tokens,
-            "resident_bytes": running.resident_bytes,
-            "tokens_per_second": running.speed.tokens_per_second,
-            "slowest": running.speed.low,
-            "fastest": running.speed.high,
+            **headline_facts(measured, self.original_read),
         }
         self.store.put(self._entry_key(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
-        self._squeezed[stop] = Squeezed(stop, **facts)
+        self._squeezed[stop] = Squeezed(stop=stop, **facts)
 
     @cached_property
-    def _original(self) -> reading.PerplexityResult:
+    def original_read(self) -> reading.PerplexityResult:
+        """How the original reads the evaluation text."""
         return reading.perplexity(self.model.language_model(), self.evaluation)
 
     def _quantize(self, stop: Stop) -> Generator[tuple[str, float], None, QuantizedModel]:

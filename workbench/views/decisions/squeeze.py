@@ -1,64 +1,11 @@
-"""The stops of the squeeze slider: the four numbers of one, and perplexity against stored bits for all."""
-
-import html
-from dataclasses import dataclass
+"""The stops of the squeeze slider: perplexity against stored bits."""
 
 import pandas as pd
 
-from workbench.analysis.decisions.squeeze import Squeezed
-from workbench.intervals import written
-from workbench.quantized import percent
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.predictions import rate_distortion
 from workbench.views.theme import Theme
-
-
-@dataclass(frozen=True)
-class Number:
-    """One figure of a stop: what it is, its value, and what stands smaller beneath."""
-
-    label: str
-    value: str
-    beneath: str
-
-
-def numbers(squeezed: Squeezed) -> list[Number]:
-    """Stored bits, size, perplexity and speed."""
-    limits = (
-        None
-        if squeezed.perplexity_low is None or squeezed.perplexity_high is None
-        else (squeezed.perplexity_low, squeezed.perplexity_high)
-    )
-    interval = written(limits, squeezed.text_tokens, ".2f")
-    if squeezed.ratio != 1:
-        interval = f"{interval}; {squeezed.times.against('the original')}"
-    share = "" if squeezed.coverage is None else f", in {percent(squeezed.coverage)} of the weights"
-    return [
-        Number(
-            "stored bits a weight", themes.bits(squeezed.bits_per_weight), f"{themes.bits(squeezed.nominal_bits)} nominal{share}"
-        ),
-        Number(
-            "size on disk", themes.megabytes(8 * squeezed.bytes), f"{themes.megabytes(8 * squeezed.resident_bytes)} in memory"
-        ),
-        Number("perplexity", f"{squeezed.perplexity:.2f}", interval),
-        Number(
-            "speed on this machine",
-            themes.speed(squeezed.fastest),
-            f"best of three rounds, median {squeezed.tokens_per_second:.0f}",
-        ),
-    ]
-
-
-def numbers_html(figures: list[Number], theme: Theme) -> str:
-    """The numbers beside each other."""
-    cells = "".join(
-        f"<div style='min-width:130px'><dt style='color:{theme.muted};font-size:0.8rem'>{html.escape(number.label)}</dt>"
-        f"<dd style='margin:0;font-size:1.35rem;font-weight:600'>{html.escape(number.value)}</dd>"
-        f"<dd style='margin:0;color:{theme.muted};font-size:0.8rem'>{html.escape(number.beneath)}</dd></div>"
-        for number in figures
-    )
-    return f"<dl aria-live='polite' style='display:flex;flex-wrap:wrap;gap:6px 22px;margin:0'>{cells}</dl>"
 
 
 def curve(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:

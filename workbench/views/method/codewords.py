@@ -65,7 +65,8 @@ def use_sentence(book: Book, table: pd.DataFrame, entropy: float) -> str:
     most = table.loc[table["count"].idxmax()]
     return (
         f"Of {book.entries:,} codewords {unused}; the most used, code {most['codeword']}, has "
-        f"{themes.percent(float(most['share']))} of the vectors. An index takes {book.width} bits and holds {entropy:.2f}."
+        f"{themes.percent(float(most['share']))} of the vectors. "
+        f"Each index costs {book.width} bits; {entropy:.2f} would be enough (its entropy)."
     )
 
 

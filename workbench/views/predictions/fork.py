@@ -66,6 +66,11 @@ def blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Theme = themes
     return Figure("Which layers are to blame?", blame_sentence(table, fork, guilt), figure, shown)
 
 
+def restoring_one(count: int) -> str:
+    """How many layers undo the fork alone, as the beginning of a sentence."""
+    return "Restoring this one layer is" if count == 1 else f"Restoring any one of {count} layers is"
+
+
 def blame_sentence(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
     """The one layer, or the smallest set found, and where the fork is without its damage."""
     first, behind = table.iloc[0], table["lead_gain"].iloc[0] - table["lead_restored"].iloc[0]
@@ -74,7 +79,7 @@ def blame_sentence(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
         alone = int(table["holds"].sum())
         return (
             f"{guilt.layers[0]}: restored to full precision it wins back {themes.error(first['lead_gain'])} nats and {then}. "
-            f"{alone} of {themes.count(len(table), 'layer')} would do alone."
+            f"{restoring_one(alone)} enough to undo the fork."
         )
     return (
         f"No single layer: restoring the worst, {first['name']}, wins back {themes.error(first['lead_gain'])} of the "

@@ -12,10 +12,10 @@ from workbench.analysis.predictions.generation import Writing, WrittenToken, can
 from workbench.analysis.predictions.generation_speed import Running
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
+from workbench.views.predictions.kl_tint import tint
 from workbench.views.theme import Theme
 
 QUESTION = "Does it still write the same?"
-TINT = 0.45  # opacity of the strongest tint, which leaves text readable in both modes
 ORIGINAL, QUANTIZED = "original", "quantized"
 
 
@@ -76,12 +76,6 @@ def token_html(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme
     attributes = f' class="{names}"' if names else ""
     colour = "" if is_fork else f' style="background:{tint(token.kl, theme)}"'
     return f'<{tag}{attributes}{colour} title="{tooltip}">{html.escape(token.text)}</{tag}>'
-
-
-def tint(kl: float, theme: Theme) -> str:
-    """The quantized colour, more opaque the further the models disagree: half of the strongest at 0.7 nats."""
-    red, green, blue = (int(theme.quantized[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{TINT * (1 - math.exp(-kl)):.2f})"
 
 
 def sentence(writing: Writing) -> str:

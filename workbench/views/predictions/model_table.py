@@ -7,7 +7,7 @@ from workbench.views.figure import Figure
 from workbench.views.predictions import rate_distortion
 from workbench.views.theme import Theme
 
-CLOSEST, READS = "Which model is the closest for its bits?", "Which model reads best for its bits?"
+CLOSEST, READS = "Which model is the closest for its bits?", "Which model predicts text best for its size?"
 
 
 def bits_against_divergence(table: pd.DataFrame, current: str | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
@@ -24,7 +24,7 @@ def bits_against_perplexity(table: pd.DataFrame, current: str | None = None, *, 
     best = others.loc[others["perplexity"].idxmin()]
     answer = (
         f"The original has perplexity {perplexity(first)}; of {themes.count(len(others), 'quantized model')}, "
-        f"{best['model']} reads best: {perplexity(best)} at {themes.bits(best['bits_per_weight'])} stored bits, "
+        f"{best['model']} has the lowest perplexity: {perplexity(best)} at {themes.bits(best['bits_per_weight'])} stored bits, "
         f"{themes.against(best, 'the original')}."
     )
     return Figure(READS, answer, rate_distortion.plot(table, "model", "perplexity", current, theme), table)

@@ -69,12 +69,12 @@ def quantiles(original: Tensor, quantized: Tensor, every: int) -> np.ndarray:
 def models(table: pd.DataFrame, current: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity against stored bits of all pinned models; `table` is `Pins.model_table`."""
     best = table.loc[table["perplexity"].idxmin()]
-    who = (
-        f"One model is pinned, {best['pin']}" if len(table) == 1 else f"{len(table)} models are pinned; {best['pin']} reads best"
-    )
-    answer = f"{who}: perplexity {themes.spread(best, 'perplexity', '.2f')} at {themes.bits(best['bits_per_weight'])} stored bits"
+    one = f"One model is pinned, {best['pin']}: perplexity"
+    many = f"{len(table)} models are pinned; {best['pin']} has the lowest perplexity:"
+    spread = themes.spread(best, "perplexity", ".2f")
+    answer = f"{one if len(table) == 1 else many} {spread} at {themes.bits(best['bits_per_weight'])} stored bits"
     if best["pin"] != table["pin"].iloc[0]:
         answer += f", {themes.against(best, table['pin'].iloc[0])}"
     answer += "."
     plot = rate_distortion.plot(table, "pin", "perplexity", current, theme)
-    return Figure("Which model reads best for its bits?", answer, plot, table)
+    return Figure("Which model predicts text best for its size?", answer, plot, table)

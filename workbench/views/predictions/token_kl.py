@@ -9,10 +9,10 @@ from workbench.analysis.predictions.divergence import Divergence
 from workbench.analysis.predictions.sensitivity import above
 from workbench.intervals import ends, written
 from workbench.views import theme as themes
+from workbench.views.predictions.kl_tint import legend, tint
 from workbench.views.theme import Theme
 
 SHOWN = 400  # tokens; more are only in the table
-STRONGEST = 50  # percent of colour in a tint: more of it leaves light letters unreadable on the dark page
 COLUMNS = ["document", "token", "kl", "top1_changed"]
 
 
@@ -27,15 +27,14 @@ class TintedText:
 
 
 def tinted(tokens: pd.DataFrame, effect: Divergence, floor: float, *, theme: Theme = themes.LIGHT) -> TintedText:
-    """The first tokens, the stronger in colour the larger their KL, underlined where the likeliest token changed.
+    """The first tokens, tinted by their KL on the scale of all texts, underlined where the likeliest token changed.
 
     `tokens` is `effect.table(decode)`, `floor` the KL of half precision.
     """
     table = tokens.assign(top1_changed=(tokens["top1"] != tokens["top1_original"]).astype(int))[COLUMNS]
-    limit = float(table["kl"].quantile(0.99)) or 1.0
-    parts = [piece(row, limit, theme) for row in table.head(SHOWN).to_dict("records")]
+    parts = [piece(row, theme) for row in table.head(SHOWN).to_dict("records")]
     low, _ = ends(effect.kl_interval)
-    noise = "" if above(effect.kl, low, floor) else " That is within what half precision alone does: no effect is seen."
+    noise = "" if above(effect.kl, low, floor) else " Smaller than the rounding noise of half precision: no measurable effect."
     moved = int(table["top1_changed"].sum())
     answer = (
         f"KL {themes.error(effect.kl)} ({written(effect.kl_interval, effect.tokens)}) nats per token, "
@@ -46,14 +45,13 @@ def tinted(tokens: pd.DataFrame, effect: Divergence, floor: float, *, theme: The
     )
     body = "".join(parts)
     page = f"<p style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.9;font-size:1rem;margin:4px 0'>{body}</p>"
+    page = legend(theme) + page
     return TintedText("What does this change of this layer do to the model?", answer, page, table)
 
 
-def piece(row: dict, limit: float, theme: Theme) -> str:
+def piece(row: dict, theme: Theme) -> str:
     """One token."""
-    strength = min(row["kl"] / limit, 1.0)
-    share = round(STRONGEST * strength)
     line = f"border-bottom:2px solid {theme.accent};" if row["top1_changed"] else ""
-    style = f"background:color-mix(in srgb, {theme.quantized} {share}%, transparent);{line}"
+    style = f"background:{tint(row['kl'], theme)};{line}"
     tooltip = f"KL {row['kl']:.3g}" + (", likeliest token changed" if row["top1_changed"] else "")
     return f'<span style="{style}" title="{tooltip}">{html.escape(row["token"]) or "·"}</span>'

@@ -45,9 +45,17 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
         "data": [heat(values, rows, matrices, names, written)],
         "layout": themes.layout(
             theme,
-            height=100 + max(160, 30 * len(rows)),
+            height=60 + max(160, 34 * len(rows)),
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
-            xaxis={"side": "top", "tickangle": -45, "showgrid": False, "fixedrange": True, "type": "category"},
+            xaxis={
+                "side": "top",
+                "tickangle": 0,
+                "tickvals": matrices,
+                "ticktext": [label.removesuffix("_proj") for label in matrices],
+                "showgrid": False,
+                "fixedrange": True,
+                "type": "category",
+            },
             yaxis={
                 "autorange": "reversed",
                 "showgrid": False,
@@ -67,8 +75,8 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
 def with_moments(figure: Figure, moments: Moments) -> Figure:
     """The map with a sentence about all weights that have been read, taken together."""
     together = (
-        f" The {moments.weights:,} weights of {moments.matrices} layers together: spread {moments.std:.3g}, "
-        f"kurtosis {moments.kurtosis:.3g}, largest {moments.absmax:.3g}."
+        f" All {moments.weights:,} weights: spread {moments.std:.3g}, kurtosis {moments.kurtosis:.3g}, "
+        f"largest {moments.absmax:.3g}."
     )
     return replace(figure, answer=figure.answer + together)
 
@@ -126,13 +134,14 @@ def sentence(layers: pd.DataFrame, column: str) -> str:
     if measured.empty:
         return f"No layer has a number for {glossary.label(column)} yet: quantize one, or the whole model, on the right."
     top, low = measured.loc[measured[column].astype(float).idxmax()], measured.loc[measured[column].astype(float).idxmin()]
-    text = f"{title(top)} has the most: {glossary.written(column, top[column])}"
+    name = glossary.label(column)
+    text = f"Highest {name}: {title(top)} ({glossary.written(column, top[column])})"
     if len(measured) > 1 and top[column] == low[column]:
-        return f"All {len(measured)} layers have the same {glossary.label(column)}: {glossary.written(column, top[column])}."
+        return f"All {len(measured)} layers have the same {name}: {glossary.written(column, top[column])}."
     if len(measured) > 1:
-        text += f"; {title(low)} the least: {glossary.written(column, low[column])}"
+        text += f"; lowest: {title(low)} ({glossary.written(column, low[column])})"
     share = f" ({len(measured)} of {len(layers)} layers measured)" if len(measured) < len(layers) else ""
-    return f"Of {glossary.label(column)}, {text}{share}."
+    return f"{text}{share}."
 
 
 def title(layer: pd.Series) -> str:

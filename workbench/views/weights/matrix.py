@@ -35,7 +35,7 @@ def histogram(
     """
     traces = [bars(original, "original", theme.original, 0.75)]
     if quantized is not None:
-        traces.append(bars(quantized, "quantized", theme.quantized, 0.85))
+        traces.append(bars(quantized, "quantized", theme.quantized, 0.85) | {"yaxis": "y2"})
     plot = {
         "data": traces,
         "layout": themes.layout(
@@ -47,6 +47,7 @@ def histogram(
             hovermode="x",
             xaxis={"range": [original.low, original.high]},
             yaxis={"type": "log" if log else "linear", "rangemode": "tozero"},
+            yaxis2=second_axis(log, theme),
             shapes=[*level_shapes(levels, theme), *cell_shapes(levels, theme)] if levels is not None else [],
             annotations=level_notes(levels, theme) if levels is not None else [],
         ),
@@ -59,6 +60,21 @@ def histogram(
     if quantized is not None and rows is not None:
         answer += f" Orange is a preview of {rows[0]:,} of {rows[1]:,} rows, spread evenly and scaled up."
     return Figure("Which values do the weights take?", answer, plot, table)
+
+
+def second_axis(log: bool, theme: Theme) -> dict[str, Any]:
+    """Counts of quantized values, on the right: a few values that hold all weights would flatten the original's bell."""
+    look = {"color": theme.quantized, "size": 12}
+    return {
+        "type": "log" if log else "linear",
+        "overlaying": "y",
+        "side": "right",
+        "rangemode": "tozero",
+        "showgrid": False,
+        "automargin": True,
+        "tickfont": look,
+        "title": {"text": "quantized weights", "font": look},
+    }
 
 
 def bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:
@@ -116,8 +132,8 @@ def histogram_sentence(original: Histogram, quantized: Histogram | None, levels:
     if levels.groups == 1:
         edges = "; dotted lines are the edges of their cells" if len(levels.values) <= WRITTEN else ""
         return f"{text} share {themes.count(len(levels.values), 'level')}{edges}."
-    group_text = f"{themes.count(levels.groups, 'group')} looked at"
-    return f"{text}: each group has {len(levels.values)} levels of its own; lines are medians, bands hold 8 of 10 ({group_text})."
+    bands = f"the line is the median over {themes.count(levels.groups, 'group')}, the band is where 80 % of them have it"
+    return f"{text}: each group has {len(levels.values)} levels of its own; {bands}."
 
 
 def raster(

@@ -47,6 +47,7 @@ def chosen() -> str:
     # Panel's own rules for its primary colour are more specific than a component's style sheet
     strong = f"background:{colours.action}!important;color:{colours.contrast}!important"
     return (
+        ".bk-btn-group{flex-wrap:wrap}"
         f".bk-btn.bk-active{{{strong};font-weight:600;box-shadow:none!important}}"
         f".bk-btn-primary{{{strong};border-color:{colours.action}}} .bk-btn-primary:hover{{filter:brightness(1.1);{strong}}}"
     )
@@ -71,6 +72,7 @@ class Component(pn.viewable.Viewer):
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
     waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
+    lead: pn.viewable.Viewable | None = None  # what a strip of the explorer has above the views, beside the layers
 
     def __init__(
         self,

@@ -20,13 +20,14 @@ Subject = Any  # what `live_on` takes; a component is only known above this file
 
 class Live(param.Parameterized):
     """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
-    `results` new results, and `steps` looks at a job that runs; `front` is the tab that somebody asked for last. `waiting` says
-    that what is on the bench now is being computed for the layer on show, as a preview; that can only be where somebody makes
-    previews (`previews`)."""
+    `results` new results, `run` changes of the run that is shown, and `steps` looks at a job that runs; `front` is the tab that
+    somebody asked for last. `waiting` says that what is on the bench now is being computed for the layer on show, as a preview;
+    that can only be where somebody makes previews (`previews`)."""
 
     choice = param.Integer(default=0)
     selection = param.Integer(default=0)
     results = param.Integer(default=0)
+    run = param.Integer(default=0)
     steps = param.Integer(default=0)
     front = param.String(default="")
     previews = param.Boolean(default=False)

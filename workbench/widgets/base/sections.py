@@ -14,17 +14,17 @@ class Sections(Component):
     kinds: ClassVar[dict[str, type[Component]]] = {}
 
     def build(self) -> pn.viewable.Viewable:
-        """The choice of sections, what all of them share, and the place of the one chosen."""
+        """The choice of sections, the place of the one chosen, and what all of them share."""
         self.built: dict[str, Component] = {}
         self.section = pn.widgets.RadioButtonGroup(
             label="Section", options=list(self.kinds), value=next(iter(self.kinds)), stylesheets=[chosen()]
         )
         self.section.param.watch(lambda _: self.look(self.visible), "value")
         self.shown = pn.Column(sizing_mode="stretch_width")
-        return pn.Column(pn.FlexBox(self.section), *self.above(), self.shown, sizing_mode="stretch_width")
+        return pn.Column(pn.FlexBox(self.section), self.shown, *self.below(), sizing_mode="stretch_width")
 
-    def above(self) -> list[pn.viewable.Viewable]:
-        """What stands above every section; nothing by default."""
+    def below(self) -> list[pn.viewable.Viewable]:
+        """What stands below every section; nothing by default."""
         return []
 
     def refresh(self) -> None:

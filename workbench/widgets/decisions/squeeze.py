@@ -1,4 +1,4 @@
-"""Squeeze: one slider over the whole model from 16 to 0.7 stored bits, and the same story written at both ends of it."""
+"""Squeeze: one slider over the whole model from 16 to 0.7 stored bits, and the same story by the original and by that model."""
 
 import os
 from collections.abc import Generator
@@ -10,13 +10,13 @@ from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep, Stop, squ
 from workbench.analysis.predictions.generation import Writing, write_together
 from workbench.artifact.loading import quantized_in
 from workbench.jobs import Job, Status
+from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
 from workbench.views.decisions import squeeze as views
 from workbench.views.predictions import generation as texts
 from workbench.widgets.base.component import Component, FigureFrame, theme
 from workbench.widgets.base.controls import PLAIN, action
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
 from workbench.widgets.elements.slider import Slider
 from workbench.widgets.elements.text_pages import TextPages
 
@@ -24,19 +24,24 @@ TOKENS = 60
 POLL = 100  # milliseconds between looks at texts that are being written
 VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built when a visitor presses the button
 SMALL = 20_000_000  # weights of a model whose stops are built without being asked: minutes, not hours
-QUESTION = "What happens when the model is squeezed?"
+QUESTION = "What does it write?"
 
 
 class SqueezeView(Component):
-    """The slider, four measured numbers, both texts. Every stop is a real packed model; one that is not built yet says so.
+    """The slider, and what the original and the model of the run that is shown write.
 
-    `stop` is where the slider stands and `writing` the texts, as values.
+    Every stop is a real packed model; one that is not built yet says so. `stop` is where the slider stands and `writing` the
+    texts, as values.
     """
 
+    watches = ("choice", "results", "run")
+    waits = False
+
     def build(self) -> pn.viewable.Viewable:
-        """Slider and numbers beside each other, what is being built below them, then the texts."""
+        """The slider, what is being built below it, and the texts, which the explorer has above its views."""
         self.squeeze: Squeeze = self.session.shared.squeeze
         self.writing, self.written_prompt = Writing(), ""
+        self.written_run: Run | None = None
         self.job: Job[None] | None = None
         self.poll: Any = None
         self.slider = Slider(
@@ -45,7 +50,6 @@ class SqueezeView(Component):
             sizing_mode="stretch_width",
             description="How many bits a weight is stored in, from 16 down to below one",
         )
-        self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
         self.go = action("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN)
         self.why = pn.widgets.Button(
             label="Why did it break here?",
@@ -58,21 +62,15 @@ class SqueezeView(Component):
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
         self.building = pn.Row(buttons, status, sizing_mode="stretch_width", visible=False)
         self.pages, self.curve = TextPages(), FigureFrame()
+        self.lead = self.pages.view
         self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
         self.go.on_click(lambda _: self.notices.guard(self.begin))
         self.why.on_click(lambda _: self.notices.guard(self.explain))
         self.all.param.watch(lambda _: self._stops(), "value")
-        if self.threaded and self.starts_alone and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
-            pn.state.onload(lambda: self.notices.guard(self.begin))
-        left = pn.Column(self.slider, pn.Row(self.go, self.why, self.all), styles={"flex": "1 1 420px", "min-width": "280px"})
-        right = pn.Column(self.numbers, styles={"flex": "1 1 480px", "min-width": "280px"})
-        return pn.Column(
-            pn.FlexBox(left, right, gap="12px", sizing_mode="stretch_width"),
-            self.building,
-            self.pages,
-            self.curve,
-            sizing_mode="stretch_width",
-        )
+        if self.threaded and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+            pn.state.onload(lambda: self.notices.guard(self._opened))
+        parts = [self.slider, pn.FlexBox(self.go, self.why, self.all), self.building, self.curve]
+        return pn.Column(*parts, *([self.pages] if self.alone else []), sizing_mode="stretch_width")
 
     @property
     def starts_alone(self) -> bool:
@@ -86,14 +84,21 @@ class SqueezeView(Component):
         return self.squeeze.stops[int(self.slider.value)]
 
     def refresh(self) -> None:
-        """Numbers of this stop and marks on the slider; texts are written again when the slider moves or the prompt changes."""
+        """Marks on the slider; texts are written again when another run is shown or the prompt changes."""
         self._stops()
-        self._numbers()
-        prompt = self.session.choice.prompt
-        if not any(self.writing.sides):
-            self.pages.say(QUESTION, self._missing() or "Move the slider: both models continue the prompt.")
-        elif prompt != self.written_prompt:
+        if self.session.runs.current is self.written_run and self.session.choice.prompt == self.written_prompt:
+            return
+        if self.written_run is None and self.session.runs.label == ORIGINAL:
+            self.pages.say(QUESTION, "Move the slider, or quantize: both models continue the prompt.")
+        else:
             self.write()
+
+    def _opened(self) -> None:
+        """A page that has just been opened shows what the model writes, where that takes a moment."""
+        if self.session.shared.is_small:
+            self.write()
+        if self.starts_alone:
+            self.begin()
 
     def begin(self) -> None:
         """Build what is missing, or look on while it is built for somebody else."""
@@ -109,7 +114,7 @@ class SqueezeView(Component):
     def explain(self) -> None:
         """Take this stop's model into the session, as if it had been quantized on the bench, and go to the texts."""
         if self.squeeze.find(self.stop) is None:
-            self.pages.say(QUESTION, self._missing())
+            self.pages.say(QUESTION, self._missing(self.stop))
             return
         quantized_model = quantized_in(self.squeeze.folder(self.stop))
         self.session.take(quantized_model)
@@ -118,18 +123,19 @@ class SqueezeView(Component):
         self.live.front = "Text"
 
     def write(self) -> None:
-        """Let the original and this stop's model continue the prompt; whatever is being written for another stop ends."""
+        """Let the original and the run that is shown continue the prompt; whatever is being written for another one ends."""
         if self.job is not None:
             self.job.cancel()
             self.job = None
-        stop, self.written_prompt, self.writing = self.stop, self.session.choice.prompt, Writing()
-        if self.squeeze.find(stop) is None:
-            self.pages.say(QUESTION, self._missing())
+        runs, self.writing = self.session.runs, Writing()
+        self.written_run, self.written_prompt = runs.current, self.session.choice.prompt
+        if missing := self._missing(runs.current.stop):
+            self.pages.clear(QUESTION, missing)
             return
+        self.pages.wait(QUESTION, f"Writing with {runs.label} …")
 
         def steps() -> Generator[Writing, None, None]:
-            squeezed = self.squeeze.model_at(stop)
-            yield from write_together(self.session.model.language_model(), squeezed, self.written_prompt, TOKENS)
+            yield from write_together(self.session.model.language_model(), runs.model(), self.written_prompt, TOKENS)
 
         self.job = Job(steps, "writing")
         if not self.threaded:
@@ -141,9 +147,9 @@ class SqueezeView(Component):
             self.poll = pn.state.add_periodic_callback(lambda: self.notices.guard(self._look), period=POLL)
 
     def _moved(self) -> None:
-        self._numbers()
-        self._stops()
-        self.write()
+        """Show the stop, in the figures and in the texts."""
+        self.session.runs.show_stop(self.stop)
+        self.live.run += 1
 
     def _look(self) -> None:
         """Show what is written; an ended job's error becomes a notice."""
@@ -154,7 +160,9 @@ class SqueezeView(Component):
         if job.latest is not None and job.latest is not self.writing:
             self.writing = job.latest
             shown = texts.side_by_side(self.written_prompt, self.writing, theme=theme())
-            self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
+            self.pages.draw(
+                texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table), self.session.runs.label
+            )
         if running:
             return None
         self._rest()
@@ -188,7 +196,7 @@ class SqueezeView(Component):
     def _advanced(self) -> None:
         """Stops have become ready, or one was lost."""
         self._stops()
-        self._numbers()
+        self.live.run += 1
         if not any(self.writing.sides) and self.job is None:
             self.write()
 
@@ -206,6 +214,7 @@ class SqueezeView(Component):
             self.slider.options = labels
         self.go.visible = not self.squeeze.complete
         self.go.disabled = self.jobs.running
+        self.why.disabled = self.squeeze.find(self.stop) is None
         built = self.squeeze.built_stops()
         self.curve.view.visible = self.all.value
         if self.all.value and built:
@@ -213,14 +222,9 @@ class SqueezeView(Component):
         elif self.all.value:
             self.curve.say("How far can it be squeezed?", "No stop is built yet: press Build the stops.")
 
-    def _numbers(self) -> None:
-        squeezed = self.squeeze.find(self.stop)
-        self.why.disabled = squeezed is None
-        self.numbers.object = views.numbers_html(views.numbers(squeezed), theme()) if squeezed else paragraph(self._missing())
-
-    def _missing(self) -> str:
-        """Why there is no model at this stop, and what to do; empty where there is one."""
-        if self.squeeze.find(self.stop) is not None:
+    def _missing(self, stop: Stop | None) -> str:
+        """Why there is no model at a stop, and what to do; empty where there is one."""
+        if stop is None or self.squeeze.find(stop) is not None:
             return ""
         wait = "it is being built" if self.jobs.running else "press Build the stops"
-        return f"There is no model at {self.stop.bits:g} bits yet: {wait}."
+        return f"There is no model at {stop.bits:g} bits yet: {wait}."

@@ -57,19 +57,19 @@ class TabBar(pn.custom.JSComponent):
     value = param.String(default="")
 
     def __init__(self, *, strong: bool = False, **settings: Any) -> None:
-        super().__init__(**{"margin": 0, "sizing_mode": "stretch_width", **settings})
+        super().__init__(**{"margin": 0, **settings})
         self.stylesheets = [*self.stylesheets, look(strong)]
 
 
 def look(strong: bool) -> str:
-    """The page's colours: large underlined titles on the first level, a quiet row below them on the second."""
+    """The page's colours: the first level stands out in a frame, the second goes on beside it."""
     colours = theme()
-    size, weight, below = ("1.05rem", 600, 0) if strong else ("0.9rem", 400, 6)
+    weight, frame = (600, f"background:{colours.raised};border-radius:6px;margin-right:6px") if strong else (400, "")
     # a narrow page has the titles in as many lines as they take: a row to scroll would hide the last ones
     return (
-        f".bar{{display:flex;flex-wrap:wrap;gap:2px;border-bottom:1px solid {colours.border};margin-bottom:{below}px}}"
-        f".bar button{{font:inherit;font-size:{size};font-weight:{weight};color:{colours.muted};background:none;border:0;"
-        "border-bottom:3px solid transparent;padding:6px 14px;cursor:pointer}"
+        f".bar{{display:flex;flex-wrap:wrap;margin-bottom:6px;{frame}}}"
+        f".bar button{{font:inherit;font-size:0.9rem;font-weight:{weight};color:{colours.muted};background:none;border:0;"
+        "border-bottom:3px solid transparent;padding:5px 9px;cursor:pointer}"
         f".bar button:hover{{color:{colours.text};background:{colours.raised}}}"
         f".bar button[aria-selected=true]{{color:{colours.text};font-weight:700;border-bottom-color:{colours.action}}}"
         f".bar button:focus-visible{{outline:2px solid {colours.accent};outline-offset:-2px}}"

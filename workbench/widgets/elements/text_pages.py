@@ -1,6 +1,7 @@
 """Two texts beside each other: what they say about each other above, every token tinted by how far the models disagree there."""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import panel as pn
@@ -11,6 +12,7 @@ from workbench.widgets.base.component import theme
 from workbench.widgets.base.markup import heading
 from workbench.widgets.elements.token_buttons import Tokens
 
+FADED = 0.4  # opacity of what is no longer true
 HINT = "Choose a token to see what each model expected there: click it, or go to it with the arrow keys and press Enter."
 
 
@@ -33,23 +35,42 @@ class TextPages(pn.viewable.Viewer):
         both = pn.FlexBox(*columns, sizing_mode="stretch_width")
         self.view = pn.Column(self.sentence, both, self.hint, sizing_mode="stretch_width")
 
-    def draw(self, shown: Comparison) -> None:
-        """Show both texts."""
+    def draw(self, shown: Comparison, name: str = "quantized") -> None:
+        """Show both texts; `name` is the quantized one's title."""
         self.sentence.object = heading(shown.question, shown.answer)
         self.left.object = page("original", shown.original, theme())
-        self.right.object = page("quantized", shown.quantized, theme())
+        self.right.object = page("quantized", shown.quantized, theme(), name)
         self.hint.visible = self.picks
+        self._fade(1.0)
 
     def say(self, question: str, sentence: str) -> None:
         """Another sentence above what is shown."""
         self.sentence.object = heading(question, sentence)
 
+    def wait(self, question: str, sentence: str) -> None:
+        """Grey what is shown, which is of something else, until `draw` shows what the sentence announces."""
+        self.say(question, sentence)
+        self._fade(FADED)
+
+    def clear(self, question: str, sentence: str) -> None:
+        """Take the texts away: there are none of what is asked for now, and the sentence says why."""
+        self.say(question, sentence)
+        self.left.object = self.right.object = ""
+        self._fade(1.0)
+
+    def _fade(self, opacity: float) -> None:
+        for side in (self.left, self.right):
+            side.styles = {**side.styles, "opacity": str(opacity)}
+
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
 
 
-def page(side: str, text: str, colours: Theme) -> str:
-    """One text, its edge in the colour of its model; the first differing token stands out by colour and underline."""
+def page(side: str, text: str, colours: Theme, name: str = "") -> str:
+    """One text, its title `name` or else what side it is, its edge in the colour of its model.
+
+    The first differing token stands out by colour and underline.
+    """
     edge = colours.original if side == "original" else colours.quantized
     fork = f"background:{colours.action};color:{colours.contrast};text-decoration:underline;border-radius:2px;padding:0 2px"
     chosen = f"outline:2px solid {colours.accent};border-radius:2px"
@@ -58,7 +79,7 @@ def page(side: str, text: str, colours: Theme) -> str:
         f"<style>.prompt{{color:{colours.muted}}} mark.fork{{{fork}}} .chosen{{{chosen}}} button{{{button}}}"
         f"button:hover{{text-decoration:underline}} button:focus-visible{{outline:2px solid {colours.action}}}</style>"
     )
-    title = f"<h3 style='margin:0;font-size:1rem'>{side}</h3>"
+    title = f"<h3 style='margin:0;font-size:1rem'>{escape(name or side)}</h3>"
     body = f"<p style='white-space:pre-wrap;font-size:1.05rem;line-height:1.5;margin:4px 0'>{text}</p>"
     frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:4px 12px'>{title}{body}</section>"
     return style + frame

@@ -296,6 +296,6 @@ class CodebookMicroscope(Sections):
         "Merge or revive": EditSection,
     }
 
-    def above(self) -> list[pn.viewable.Viewable]:
-        """Marks above all sections."""
+    def below(self) -> list[pn.viewable.Viewable]:
+        """Marks below all sections."""
         return [self.part(CodeInput).view]

@@ -98,4 +98,4 @@ class SpeedView(Component):
 def why(explanation: Explanation) -> str:
     """Which backend runs the layer and why others do not, as a sentence or two."""
     others = "; ".join(f"{name} does not: {reason}" for name, reason in explanation.refused.items())
-    return f"Run by {explanation.backend}: {explanation.reason}. {others[:1].upper() + others[1:]}."
+    return f"Runs on {explanation.backend}: {explanation.reason}. {others[:1].upper() + others[1:]}."

@@ -14,7 +14,7 @@ from workbench.widgets.base.job_panel import JobPanel
 BITS, ERRORS, MODELS = (
     "How much error for how many bits?",
     "How far are single weights off?",
-    "Which model reads best for its bits?",
+    "Which model predicts text best for its size?",
 )
 
 

@@ -57,18 +57,20 @@ class Explorer(Component):
         return self.bench.code
 
     def build(self) -> pn.viewable.Viewable:
-        """Toolbar and strips above; layers left, figures in the middle, bench right."""
+        """Toolbar and strips above; layers left, texts and figures in the middle, bench right."""
         self.toolbar = self.part(Toolbar)
         self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
         self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(LayerBench)
         self.tabs = Tabs(self, self._kinds, self._front)
         self.left, self.right = responsive_column(self.layers, "layers"), responsive_column(self.bench, "bench")
-        centre = responsive_column(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
+        leads = [strip.lead for strip in self.strips if strip.lead is not None]
+        centre = responsive_column(pn.Column(*leads, self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")
         above = [responsive_column(strip, "strip") for strip in self.strips]
-        columns = pn.FlexBox(*above, self.left, centre, self.right, gap="12px", sizing_mode="stretch_width")
-        return pn.Column(self.toolbar, columns, sizing_mode="stretch_width")
+        rows = [row for row in (above, [self.left, centre, self.right]) if row]
+        boxes = [pn.FlexBox(*row, gap="8px", margin=(0, 0, 8, 0), sizing_mode="stretch_width") for row in rows]
+        return pn.Column(self.toolbar, *boxes, sizing_mode="stretch_width")
 
     def _present(self, on: bool) -> None:
         """Before a room the figures have the whole width and larger type."""

@@ -15,6 +15,7 @@ from workbench.widgets.base.markup import paragraph
 
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
 AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
+BESIDE = {"flex": "1 1 150px", "min-width": "150px"}  # of menus that share a line where there is room
 STEPS = {"◀ matrix": (0, -1), "matrix ▶": (0, 1), "▲ block": (-1, 0), "▼ block": (1, 0)}
 
 
@@ -25,19 +26,19 @@ class LayerBrowser(Component):
     """
 
     def build(self) -> pn.viewable.Viewable:
-        """Menu, steps, colour choice, map, progress of reading."""
+        """The map first, then progress of reading, steps, menu and colour choice."""
         self.menu = pn.widgets.Select(
             label="Layer",
             options=self.session.model.layer_names,
             description="The layer that all views show.",
-            sizing_mode="stretch_width",
+            styles=BESIDE,
         )
         self.colour = pn.widgets.Select(
             label="Colour by",
             options={glossary.label(c): c for c in COLOURS},
             value="kurtosis",
             description="The number that colours the map.",
-            sizing_mode="stretch_width",
+            styles=BESIDE,
         )
         self.steps = {label: self._step_button(label, *way) for label, way in STEPS.items()}
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
@@ -45,21 +46,38 @@ class LayerBrowser(Component):
         self.frame = FigureFrame()
         self.frame.plot.param.watch(self._clicked, "click_data")
         self.menu.param.watch(lambda event: self.live.choose(lambda: self.session.select(event.new)), "value")
-        self.colour.param.watch(lambda _: self.refresh(), "value")
+        self.colour.param.watch(self._coloured, "value")
+        self.is_colour_chosen = self.is_following = False
         self._read()
         steps = pn.FlexBox(*self.steps.values(), gap="4px", margin=(5, 10, 0, 10), sizing_mode="stretch_width")
-        return pn.Column(self.menu, steps, self.colour, self.jobs, self.frame, sizing_mode="stretch_width")
+        menus = pn.FlexBox(self.menu, self.colour, sizing_mode="stretch_width")
+        return pn.Column(self.frame, self.jobs, steps, menus, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """Colours of the latest results and the frame around the selected layer."""
         self.menu.value = self.session.layer
         self.colour.options = {glossary.label(c): c for c in (*COLOURS, *self.session.measured)}
         table = self.session.layer_table(wait=False)
+        self._follow_errors(table)
         sketches = self.session.shared.sketches.values()
         figure = views.grid(table, self.colour.value, self.session.layer, theme=theme())
         self.frame.draw(views.with_moments(figure, sketch_cache.merged(list(sketches))) if sketches else figure)
         for label, way in STEPS.items():
             self.steps[label].disabled = self._beside(*way) is None
+
+    def _coloured(self, _: Any) -> None:
+        """A colour that a visitor chose stays."""
+        self.is_colour_chosen = self.is_colour_chosen or not self.is_following
+        if not self.is_following:
+            self.refresh()
+
+    def _follow_errors(self, table: pd.DataFrame) -> None:
+        """Colour by what quantizing did as soon as every layer is quantized, unless a visitor has chosen a colour."""
+        errors = next((name for name in ("output_error", "relative_error") if table[name].notna().all()), None)
+        if errors is not None and not self.is_colour_chosen:
+            self.is_following = True
+            self.colour.value = errors
+            self.is_following = False
 
     def _read(self) -> None:
         """Read the layers: at once where that takes a moment, else as a job that starts once the page is there."""
@@ -94,7 +112,7 @@ class LayerBrowser(Component):
         button = pn.widgets.Button(
             label=label,
             margin=0,
-            styles={"flex": "1 1 40%"},
+            styles={"flex": "1 1 70px"},
             description=f"Select the layer {way} on the map",
             stylesheets=[chosen()],
         )

@@ -25,6 +25,7 @@ from workbench.widgets.predictions.pinned import PinnedView
 from workbench.widgets.predictions.what_if import WhatIfView
 from workbench.widgets.shell.history import HistoryView
 from workbench.widgets.shell.layer_browser import LayerTable
+from workbench.widgets.shell.run_bar import RunBar
 from workbench.widgets.weights.channel_saliency import SaliencyView
 from workbench.widgets.weights.weight_inspector import WeightInspector
 
@@ -57,7 +58,7 @@ TABS: dict[str, dict[str, type[Component]]] = {
     },
 }
 # across the top of the page, above layers, tabs and bench
-STRIPS: tuple[type[Component], ...] = (SqueezeView,)
+STRIPS: tuple[type[Component], ...] = (SqueezeView, RunBar)
 
 Kinds = Mapping[str, Mapping[str, type[Component]]]
 
@@ -79,13 +80,14 @@ class Tabs(pn.viewable.Viewer):
         self.built: dict[str, Component] = {}
         self.last = {section: next(iter(section_kinds)) for section, section_kinds in kinds.items()}
         self.section = TabBar(label="Sections", options=list(kinds), strong=True, visible=len(kinds) > 1)
-        self.tab = TabBar()
+        self.tab = TabBar(styles={"flex": "1 1 auto"})
         self.front_pane = pn.Column(sizing_mode="stretch_width")
         self.section.param.watch(lambda event: self.param.update(front=self.last[event.new]), "value")
         self.tab.param.watch(lambda event: self.param.update(front=event.new), "value")
         self.param.watch(lambda _: self._look(), "front")
         owner.live.param.watch(self._on_tab, "front")
-        self.view = pn.Column(self.section, self.tab, self.front_pane, sizing_mode="stretch_width")
+        bars = pn.FlexBox(self.section, self.tab, align_items="end", sizing_mode="stretch_width")
+        self.view = pn.Column(bars, self.front_pane, sizing_mode="stretch_width")
         self._look()
 
     def __getitem__(self, title: str) -> Any:

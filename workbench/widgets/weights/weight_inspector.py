@@ -28,7 +28,7 @@ class HistogramSection(WeightSection):
     """How often each value occurs, with the quantizer's levels and cells."""
 
     def layout(self) -> pn.viewable.Viewable:
-        """The figure and its switches."""
+        """The figure, and its switches below it."""
         self.row = pn.widgets.IntInput(
             label="Row (−1: whole layer)", value=LAYER, start=LAYER, width=170, description="One row has exact levels of its own."
         )
@@ -36,7 +36,7 @@ class HistogramSection(WeightSection):
         self.frame = FigureFrame()
         self.row.param.watch(lambda _: self.paint(), "value")
         self.log.param.watch(lambda _: self.paint(), "value")
-        return pn.Column(pn.FlexBox(self.row, self.log), self.frame, sizing_mode="stretch_width")
+        return pn.Column(self.frame, pn.FlexBox(self.row, self.log), sizing_mode="stretch_width")
 
     def computations(self) -> list[Callable[[], Any]]:
         """Counts of the layer or of one row, before and after, and the levels."""
@@ -189,6 +189,6 @@ class WeightInspector(Sections):
         "Picture": PictureSection,
     }
 
-    def above(self) -> list[pn.viewable.Viewable]:
-        """Marks above all sections."""
+    def below(self) -> list[pn.viewable.Viewable]:
+        """Marks below all sections."""
         return [pn.FlexBox(self.part(RowInput).view, self.part(ChannelInput).view)]

@@ -1,0 +1,129 @@
+"""The figures of one model at a glance: what it stores, how well it predicts text, how fast it writes here."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.analysis.predictions.generation_speed import Running, running_steps
+from workbench.models import ModelHandle
+from workbench.models import perplexity as reading
+from workbench.models.language_model import LanguageModel
+from workbench.models.text import Text
+from workbench.quantized import QuantizedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Stored and nominal bits per weight with the share of the weights they are of (None: not known), and bytes on disk with all
+    tensors of the model."""
+
+    bits_per_weight: float
+    nominal_bits: float
+    bytes: int
+    coverage: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline(Stored):
+    """What a model stores, how well it predicts a text, and how it runs.
+
+    Perplexities have 95 % intervals over documents, None where there is none; `ratio` is to the original's, paired document by
+    document. `resident_bytes` are what its weights take in memory while it runs; tokens a second are a median, with the slowest
+    and the fastest round.
+    """
+
+    perplexity: float
+    perplexity_low: float | None
+    perplexity_high: float | None
+    ratio: float
+    ratio_low: float | None
+    ratio_high: float | None
+    text_tokens: int
+    resident_bytes: int
+    tokens_per_second: float
+    slowest: float
+    fastest: float
+
+    @property
+    def times(self) -> reading.PerplexityRatio:
+        """Its perplexity over the original's, paired document by document."""
+        interval = None if self.ratio_low is None or self.ratio_high is None else (self.ratio_low, self.ratio_high)
+        return reading.PerplexityRatio(self.ratio, interval, self.text_tokens)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is being done, and the share of the whole that is done, 0 to 1."""
+
+    doing: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a model predicts a text and how it runs."""
+
+    read: reading.PerplexityResult
+    running: Running
+
+
+def measure_steps(lm: LanguageModel, text: Text, prompt: str) -> Generator[Measuring, None, Measured]:
+    """Read `text` and continue `prompt`; yields what is being done."""
+    spans, windows = list(reading.spans(lm, text)), []
+    for number, span in enumerate(spans):
+        yield Measuring("reading the evaluation text", 0.8 * number / len(spans))
+        windows.append(reading.score(lm, span))
+    steps = running_steps([lm], prompt)
+    while True:
+        yield Measuring("measuring its speed", 0.8)
+        try:
+            next(steps)
+        except StopIteration as end:
+            (running,) = end.value
+            return Measured(reading.summarise(windows, text.name), running)
+
+
+def headline_facts(measured: Measured, original: reading.PerplexityResult) -> dict[str, Any]:
+    """The fields of a Headline that come from measuring it; `original` is how the original reads the same text."""
+    ratio = reading.perplexity_ratio(original, measured.read)
+    low, high = measured.read.perplexity_interval or (None, None)
+    lowest, highest = ratio.interval or (None, None)
+    return {
+        "perplexity": measured.read.perplexity,
+        "perplexity_low": low,
+        "perplexity_high": high,
+        "ratio": ratio.ratio,
+        "ratio_low": lowest,
+        "ratio_high": highest,
+        "text_tokens": measured.read.tokens,
+        "resident_bytes": measured.running.resident_bytes,
+        "tokens_per_second": measured.running.speed.tokens_per_second,
+        "slowest": measured.running.speed.low,
+        "fastest": measured.running.speed.high,
+    }
+
+
+def stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored:
+    """What a model stores, counted; None stands for the original, whose weights are all as it stores them.
+
+    The size of a quantized model is that of its tensors: what the layers of its blocks store, and every other tensor as the model
+    stores it.
+    """
+    layers = [model.layer(name) for name in (model.layer_names if quantized is None else quantized.layers)]
+    before = sum(layer.rows * layer.cols * dtype_bits(layer.dtype) for layer in layers)
+    if quantized is None:
+        bits = before / sum(layer.rows * layer.cols for layer in layers)
+        return Stored(bits_per_weight=bits, nominal_bits=bits, bytes=model.stored_bytes)
+    return Stored(
+        bits_per_weight=quantized.bits_per_weight,
+        nominal_bits=quantized.nominal_bits,
+        bytes=round(model.stored_bytes + (quantized.ledger.total_bits - before) / 8),
+        coverage=quantized.coverage,
+    )
+
+
+def dtype_bits(dtype: str) -> int:
+    """Bits of one number of a torch type, by its name."""
+    return 8 * getattr(torch, dtype).itemsize

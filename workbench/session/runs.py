@@ -1,0 +1,117 @@
+"""The runs of a session: the original, a stop of the squeeze slider, and every quantization. The screen is about one of them."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from workbench.analysis.decisions.headline import Headline, Measured, Measuring, Stored, headline_facts, measure_steps, stored
+from workbench.analysis.decisions.pins import free, label_of
+from workbench.analysis.decisions.squeeze import Stop
+from workbench.artifact.quantized_copy import twin
+from workbench.errors import WorkbenchError
+from workbench.models.language_model import LanguageModel
+from workbench.quantized import QuantizedModel
+from workbench.session.shared import SharedModel
+
+ORIGINAL = "original"
+SQUEEZED = "squeeze"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model to look at: what was quantized, or the stop that it is; neither for the original.
+
+    Single layers are added to a run that is not `frozen`, one after the other.
+    """
+
+    label: str
+    quantized: QuantizedModel | None = None
+    stop: Stop | None = None
+    frozen: bool = True
+
+
+class Runs:
+    """Runs by label, oldest first; `label` is that of the one that is shown. Figures are kept once they were measured."""
+
+    def __init__(self, shared: SharedModel) -> None:
+        self.shared = shared
+        self.items = {ORIGINAL: Run(ORIGINAL)}
+        self.label = ORIGINAL
+        self._headlines: dict[str, Headline] = {}
+        self._models: dict[str, LanguageModel] = {}
+
+    @property
+    def current(self) -> Run:
+        """The run that is shown."""
+        return self.items[self.label]
+
+    def show(self, label: str) -> Run:
+        """Show a run; WorkbenchError for one that there is not."""
+        if label not in self.items:
+            raise WorkbenchError(f"there is no run {label!r}; there are {', '.join(map(repr, self.items))}.")
+        self.label = label
+        return self.current
+
+    def show_stop(self, stop: Stop) -> Run:
+        """Show a stop of the slider; there is one run for whatever stop it stands at."""
+        self.items[SQUEEZED] = Run(SQUEEZED, stop=stop)
+        return self.show(SQUEEZED)
+
+    def add(self, label: str, quantized: QuantizedModel, *, frozen: bool = True) -> Run:
+        """Show what was just quantized, as a new run."""
+        label = free(label, self.items)
+        self.items[label] = Run(label, quantized, frozen=frozen)
+        return self.show(label)
+
+    def add_layers(self, quantized: Callable[[], QuantizedModel]) -> None:
+        """Show the layers that were quantized one by one, in the place of the run that they continue; a layer that does not fit
+        to the last run over the whole model (WorkbenchError) makes no run."""
+        try:
+            model = quantized()
+        except WorkbenchError:
+            return
+        for label in [label for label, run in self.items.items() if not run.frozen]:
+            del self.items[label]
+            self._headlines.pop(label, None)
+            self._models.pop(label, None)
+        self.add(label_of(model.layers.values(), len(self.shared.model.layer_names)), model, frozen=False)
+
+    def stored(self, label: str) -> Stored | None:
+        """What a run stores; None for a stop that is not built."""
+        run = self.items[label]
+        if run.stop is not None:
+            return self.shared.squeeze.find(run.stop)
+        return stored(self.shared.model, run.quantized)
+
+    def headline(self) -> Headline | None:
+        """The figures of the run that is shown, or None where they were not measured yet."""
+        run, original = self.current, self.shared.original.find()
+        if run.stop is not None:
+            return self.shared.squeeze.find(run.stop)
+        if run.quantized is None and original is not None:
+            return self._headline(run, original, original)
+        return self._headlines.get(run.label)
+
+    def _headline(self, run: Run, measured: Measured, original: Measured) -> Headline:
+        counted = stored(self.shared.model, run.quantized)
+        return Headline(**vars(counted), **headline_facts(measured, original.read))
+
+    def model(self) -> LanguageModel:
+        """The model of the run that is shown; WorkbenchError for a stop that is not built."""
+        run = self.current
+        if run.stop is not None:
+            return self.shared.squeeze.model_at(run.stop)
+        if run.quantized is None:
+            return self.shared.model.language_model()
+        if run.label not in self._models:
+            self._models = {run.label: twin(self.shared.model, run.quantized.layers, run.quantized.changed_tensors)}
+        return self._models[run.label]
+
+    def headline_steps(self, prompt: str) -> Generator[Measuring | None, None, Headline]:
+        """Measure the run that is shown: how it reads the evaluation text, and how fast it continues the prompt."""
+        run = self.current
+        original = yield from self.shared.original.steps()
+        if run.quantized is None:
+            return self._headline(run, original, original)
+        measured = yield from measure_steps(self.model(), self.shared.squeeze.evaluation, prompt)
+        headline = self._headlines[run.label] = self._headline(run, measured, original)
+        return headline

@@ -1,0 +1,107 @@
+"""Which model is the screen about? The original, a stop of the slider and every quantization as chips, and its four figures."""
+
+from collections.abc import Generator
+from typing import Any
+
+import panel as pn
+
+from workbench.analysis.decisions.headline import Headline, Measuring
+from workbench.jobs import Job, Status
+from workbench.session.runs import ORIGINAL
+from workbench.views import theme as themes
+from workbench.views.decisions import headline as views
+from workbench.widgets.base.component import Component, chosen, theme
+from workbench.widgets.base.controls import PLAIN, action
+from workbench.widgets.base.job_panel import JobPanel
+from workbench.widgets.base.markup import paragraph
+
+
+class RunBar(Component):
+    """One chip a run with its stored bits; the figures below are those of the run that is chosen.
+
+    A small model is measured as soon as a run has ended, a large one when it is asked for.
+    """
+
+    watches = ("results", "run")
+    waits = False
+
+    def build(self) -> pn.viewable.Viewable:
+        """Chips above, figures below them, and the job that measures."""
+        self.chips = pn.widgets.RadioButtonGroup(
+            label="Run", options={"": ORIGINAL}, value=ORIGINAL, margin=PLAIN, stylesheets=[chosen(), chips()]
+        )
+        self.chips.param.watch(self._chosen, "value")
+        self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
+        what = "Read the evaluation text with this model and time how fast it writes"
+        self.measure = self.does(action("Measure", what, 100, margin=PLAIN), self._measure)
+        self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
+        status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
+        self.measuring = pn.Row(pn.Row(self.jobs.stop, self.jobs.again), status, sizing_mode="stretch_width", visible=False)
+        if self.measures_alone and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
+            pn.state.onload(lambda: self.notices.guard(self._measure_new))
+        return pn.Column(self.chips, self.numbers, self.measure, self.measuring, sizing_mode="stretch_width")
+
+    @property
+    def measures_alone(self) -> bool:
+        """Whether a run is measured without being asked for: where that takes seconds."""
+        return self.threaded and self.session.shared.is_small
+
+    def refresh(self) -> None:
+        """Chips of all runs and the figures of the one that is shown."""
+        runs = self.session.runs
+        options = {self._chip(label): label for label in runs.items}
+        if self.chips.options != options or self.chips.value != runs.label:
+            self.chips.param.update(options=options, value=runs.label)
+        self._show()
+        if runs.label != ORIGINAL and self.measures_alone:
+            self._measure_new()
+
+    def _show(self) -> None:
+        """The figures that there are."""
+        runs = self.session.runs
+        headline, current = runs.headline(), runs.current
+        is_measured = headline is not None or current.stop is not None
+        self.measure.visible = not (is_measured or self.jobs.running or self.measures_alone)
+        if (figures := headline or runs.stored(current.label)) is not None:
+            self.numbers.object = views.headline_html(figures, theme())
+        elif current.stop is not None:
+            self.numbers.object = paragraph(f"There is no model at {current.stop.bits:g} bits yet: press Build the stops.")
+
+    def _chip(self, label: str) -> str:
+        """A run in two words: what it is, and its stored bits."""
+        stored = self.session.runs.stored(label)
+        return label if stored is None else f"{label} · {themes.bits(stored.bits_per_weight)}"
+
+    def _chosen(self, event: Any) -> None:
+        """Show another run, in all views."""
+        if event.new in (None, self.session.runs.label):
+            return
+        self.notices.guard(lambda: self.session.show_run(event.new))
+        self.live.param.update(run=self.live.run + 1, results=self.live.results + 1)
+
+    def _measure_new(self) -> None:
+        """Measure the run that is shown, unless that is known or a stop, which is measured when it is built."""
+        runs = self.session.runs
+        if runs.headline() is None and runs.current.stop is None:
+            self._measure()
+
+    def _measure(self) -> None:
+        def steps() -> Generator[Measuring | None, None, Headline]:
+            return self.session.runs.headline_steps(self.session.choice.prompt)
+
+        self.measuring.visible = True
+        self.jobs.run(steps, "measuring this run", on_step=self._on_step, ended=self._ended, latest=True)
+
+    def _on_step(self, job: Job[Any]) -> str | None:
+        return None if job.latest is None else f"{job.latest.doing.capitalize()} …"
+
+    def _ended(self, job: Job[Any]) -> None:
+        self.measuring.visible = job.status is not Status.DONE
+        self._show()
+
+
+def chips() -> str:
+    """Chips wrap into as many lines as they take and are as wide as their words."""
+    return (
+        ".bk-btn-group{display:flex;flex-wrap:wrap;gap:4px} .bk-btn-group .bk-btn{border-radius:14px!important;padding:3px 12px}"
+    )
