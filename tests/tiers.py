@@ -48,9 +48,14 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/integration/test_kernel_thread.py",
         "tests/integration/test_visitors.py",
     ),
-    "the main job at full size: quantizing at two and four bits stays with what guards a commit": (
+    "the type checker, which takes a minute where it starts from nothing; pre-commit runs it in seconds": (
+        "tests/unit/test_house.py::test_tool_passes[mypy]",
+    ),
+    "the main job at full size: round to nearest guards a commit, from the command line to the comparison": (
         "tests/integration/test_main_job.py::test_quantize_eval_compare[btc-0.8]",
         "tests/integration/test_main_job.py::test_eight_bits_are_nearly_free",
+        "tests/integration/test_main_job.py::test_none_is_exactly_free[builtin]",
+        "tests/integration/test_main_job.py::test_magnitude_aware_codebook_is_below_hamming[builtin]",
         "tests/integration/test_main_job.py::test_gptq_is_below_rtn[builtin-2]",
         "tests/integration/test_main_job.py::test_gptq_is_below_rtn[builtin-3]",
         "tests/integration/test_main_job.py::test_gptq_is_below_rtn[stories260k-3]",
@@ -61,6 +66,7 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/cli/test_card.py::test_card_and_diff",
         "tests/unit/widgets/test_figure_time.py",
         "tests/unit/widgets/test_what_if.py::test_painter",
+        "tests/unit/widgets/test_what_if.py::test_paint_that_the_budget_cannot_pay_is_taken_back",
         "tests/integration/test_explore.py",
     ),
     "kernels compiled anew: for other processors, threading layers and disks, and by several threads at once": (
@@ -79,9 +85,10 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/quantizers/learning/test_learning.py::test_a_committed_basis_is_nearer_to_its_codes[0.0]",
         "tests/unit/quantizers/learning/test_learning.py::test_a_committed_basis_is_nearer_to_its_codes[1.0]",
         "tests/unit/test_intervals.py::test_an_interval_holds_the_whole_texts_value_as_often_as_it_says",
+        "tests/unit/test_intervals.py::test_a_percentile_bootstrap_would_be_found_out",
         "tests/unit/test_intervals.py::test_an_interval_of_a_part_of_one_long_document_holds_the_value_of_all_of_it",
     ),
-    "interpreters of their own, where one of their kind guards a commit": (
+    "interpreters of their own, which load everything anew; others of their kind guard a commit": (
         "tests/unit/models/test_folder_kinds.py::test_a_hub_id_without_an_owner_is_found_in_the_cache",
         "tests/unit/models/test_folder_kinds.py::test_the_command_line_says_it_in_one_line",
         "tests/unit/test_interrupts.py::test_the_first_job_of_a_kernel_can_be_interrupted",
@@ -89,8 +96,8 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/test_artifact.py::test_a_killed_process_leaves_the_older_artifact",
         "tests/unit/test_registry.py::test_a_fresh_interpreter_knows_every_part[this-test-can-fail]",
         "tests/unit/test_transformers_plugin.py::test_transformers_alone_refuses",
-        "tests/unit/test_transformers_plugin.py::test_it_loads_where_workbench_is_imported_before_or_after[after]",
-        "tests/unit/test_versions.py::test_the_package_turns_no_warning_into_an_error[planted]",
+        "tests/unit/test_transformers_plugin.py::test_it_loads_where_workbench_is_imported_before_or_after",
+        "tests/unit/test_versions.py::test_the_package_turns_no_warning_into_an_error",
         "tests/unit/cli/test_streams.py::test_json_in_a_windows_pipe_says_the_same",
         "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
         "tests/integration/test_larger_than_memory.py",

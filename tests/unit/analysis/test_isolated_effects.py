@@ -41,7 +41,7 @@ def model(tiny_models: dict[str, Path]) -> ModelHandle:
 @pytest.fixture(scope="module")
 def learned(model: ModelHandle) -> QuantizedModel:
     """Learned diagonals and rotations, online."""
-    recipe = RTN.replace(transform=part("transform", "learned", steps=2, tokens=64))
+    recipe = RTN.replace(transform=part("transform", "learned", steps=2, tokens=64, draws=2))
     return wb.quantize_model(model, recipe, text=wb.text("calibration"), tokens=128)
 
 

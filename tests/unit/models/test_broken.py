@@ -24,11 +24,11 @@ LAYER = "model.layers.0.mlp.down_proj"
 
 @pytest.fixture(scope="module")
 def overflowing(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model whose first norm multiplies by 1e38."""
+    """A small model whose first MLP's norm multiplies by 1e38; attention would turn infinite scores into zeros now and then."""
     folder = tmp_path_factory.mktemp("overflowing")
     shutil.copytree(tiny_models["llama"], folder, dirs_exist_ok=True)
     tensors = load_file(folder / "model.safetensors")
-    name = "model.layers.0.input_layernorm.weight"
+    name = "model.layers.0.post_attention_layernorm.weight"
     tensors[name] = torch.full_like(tensors[name].float(), 1e38)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
