@@ -17,7 +17,9 @@ from workbench.models.text import text
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model, quantize_model_steps
-from workbench.quantizers.contract import Coder
+from workbench.quantizers.contract import Coder, finish
+from workbench.quantizers.runs.block_sequence import BlockSequence
+from workbench.quantizers.runs.quantize_model import choose_layers
 from workbench.quantizers.transforms.learned import INPUTS, Learned
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
@@ -167,3 +169,17 @@ def test_repairing_what_was_lost_beats_every_layer_by_itself(builtin: ModelHandl
             return builtin.perplexity(text("evaluation"), tokens=2000).perplexity
 
     assert perplexity(in_sequence) < 0.6 * perplexity(alone)
+
+
+@pytest.mark.parametrize(("name", "compares"), [("gptq:bits=3,group=32", False), ("gptq:bits=3,group=32,repair=yes", True)])
+def test_the_original_model_runs_beside_only_where_a_layer_aims_at_it(llama: ModelHandle, name: str, compares: bool) -> None:
+    plan = LayerPlan.uniform(presets.parse(name))
+    chosen = choose_layers(llama, plan, "*", None, measured=True)
+    results = []
+    for is_forced in (False, True):
+        sequence = BlockSequence(llama, plan, chosen, TEXT, tokens=200, seed=0, store=None)
+        assert (sequence.compares, sequence.repairs) == (compares, compares)
+        sequence.compares |= is_forced
+        results.append(finish(sequence.steps()))
+    for layer, result in results[0].items():
+        assert torch.equal(result.weight(), results[1][layer].weight()), layer

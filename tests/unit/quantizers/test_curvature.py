@@ -5,6 +5,7 @@ import torch
 
 from tests.battery.cases import correlated
 from workbench.errors import ShapeError
+from workbench.quantizers import curvature
 from workbench.quantizers.curvature import damped, inverse_factor, lower_factor
 
 
@@ -16,6 +17,13 @@ def test_upper_factor_of_the_inverse(cols: int, damping: float) -> None:
     torch.testing.assert_close(u, u.triu())
     torch.testing.assert_close(u.T @ u, torch.linalg.inv(h), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(u, torch.linalg.cholesky(torch.linalg.inv(h), upper=True), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("cols", [7, 8, 30])
+def test_a_wide_moment_is_inverted_piece_by_piece(cols: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = inverse_factor(correlated(cols), 0.01)
+    monkeypatch.setattr(curvature, "ROWS", 4)
+    torch.testing.assert_close(inverse_factor(correlated(cols), 0.01), whole, rtol=1e-10, atol=1e-10)
 
 
 def test_lower_factor_is_a_root() -> None:

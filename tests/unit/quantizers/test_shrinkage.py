@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from tests.battery.cases import correlated, gaussian
-from workbench import presets
+from workbench import memory, presets
 from workbench.errors import RecipeError
+from workbench.quantizers import pipeline
 from workbench.quantizers.contract import finish
 from workbench.quantizers.distance import output_error
 from workbench.quantizers.pipeline import quantize_layer
@@ -152,3 +153,18 @@ def test_a_strength_below_0_is_a_mistake() -> None:
         presets.recipe("gptq", shrinkage=-1.0)
     with pytest.raises(RecipeError, match=r"recipe: shrinkage is 'much'; a value of type float is needed"):
         presets.recipe("gptq").replace(shrinkage="much")
+
+
+def test_the_moment_of_a_wide_layer_waits_on_disk_once_it_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, h = presets.recipe("gptq", bits=2), correlated(40)
+    expected, sizes = pipeline.usable_moment(h, 100, recipe), list[int]()
+
+    def spill(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.nbytes)
+        return memory.spill(tensor)
+
+    monkeypatch.setattr(pipeline, "spill", spill)
+    for width, spilled in ((40, []), (39, [4 * 40 * 40])):
+        monkeypatch.setattr(pipeline, "WIDE", width)
+        assert torch.equal(pipeline.usable_moment(h, 100, recipe), expected)
+        assert sizes == spilled
