@@ -1,6 +1,7 @@
 """The public surface is a promise: its names, that importing it stays light, and that apps and notebooks use nothing else."""
 
 import ast
+import doctest
 import json
 import subprocess
 import sys
@@ -124,3 +125,19 @@ def test_names_of_a_public_module_exist_with_a_docstring(module: str) -> None:
     assert [name for name in dir(home) if not getattr(home, name).__doc__] == []
     with pytest.raises(AttributeError, match=f"module 'workbench.{module}' has no attribute 'nothing'; it has "):
         _ = home.nothing
+
+
+EXAMPLES = [name for name in PUBLIC if ">>>" in (getattr(wb, name).__doc__ or "")]
+
+
+def test_what_opens_quantizes_and_converts_has_an_example() -> None:
+    assert {"open_model", "pack_model", "quantize", "to_transformers"} <= set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_of_a_public_name_runs(name: str) -> None:
+    runner, said = doctest.DocTestRunner(), list[str]()
+    for example in doctest.DocTestFinder(recurse=False).find(getattr(wb, name), name, globs={}):
+        runner.run(example, out=said.append)
+    assert "".join(said) == ""
+    assert runner.summarize(verbose=False).attempted > 0

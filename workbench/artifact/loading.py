@@ -32,8 +32,16 @@ HALF = 2  # bytes of a weight in half precision: what the layers took before the
 def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     """Load what `save` wrote, check every byte of it, and build the model around its packed layers.
 
-    `cache` is that of `PackedLinear`: "decoded" (the default) keeps each layer's float32 matrix once the reference backend
-    has used it, "none" holds nothing but what is stored. Raises ArtifactError saying what is missing or damaged.
+    Args:
+        folder: A folder that `wb.save` or `workbench quantize` wrote.
+        cache: "decoded" keeps each layer's float32 matrix once the reference backend has used it, "none" holds nothing but what
+            is stored.
+
+    Returns:
+        A model that reads and writes text on its packed layers.
+
+    Raises:
+        ArtifactError: Saying what is missing or damaged.
     """
     path = Path(folder).expanduser().absolute()
     contents = reading.read(path)

@@ -33,7 +33,7 @@ def pack_model(quantized: QuantizedModel, original: ModelHandle | None = None, *
 
     Example:
         >>> import workbench as wb
-        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4))
+        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4), layers="*.0.mlp.down_proj")
         >>> wb.pack_model(small).generate("Once upon a time", tokens=0)
         'Once upon a time'
     """

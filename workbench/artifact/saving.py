@@ -24,11 +24,19 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 
 
 def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | None = None) -> Path:
-    """Write a quantized model with everything needed to run it, and return the folder.
+    """Write a quantized model with everything needed to run it; a saved model that is already there is replaced in one step.
 
-    `model` is the model that was quantized, opened again from its source when absent. An artifact that is already there is
-    replaced in one step. Raises OutputError when the folder holds other things or cannot be written, ArtifactError when the
-    layers do not belong to the model.
+    Args:
+        quantized: What `wb.quantize_model` made.
+        folder: Where to; it is made where it is missing.
+        model: The model that was quantized; opened again from its source when absent.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: When the folder holds other things or cannot be written.
+        ArtifactError: When the layers do not belong to the model.
     """
     target = check_folder(folder, is_artifact)
     model = model or open_model(quantized.source)

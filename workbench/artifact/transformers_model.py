@@ -29,7 +29,7 @@ def to_transformers(model: ModelHandle | PackedModel | QuantizedModel, original:
 
     Example:
         >>> import workbench as wb
-        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4))
+        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4), layers="*.0.mlp.down_proj")
         >>> type(wb.to_transformers(small)).__name__
         'LlamaForCausalLM'
     """

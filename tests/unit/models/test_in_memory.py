@@ -13,6 +13,7 @@ import workbench as wb
 from tests.tiny_models import CAUSAL
 from tests.zoo.checkpoints import write_checkpoint
 from workbench.errors import ArtifactError, ModelError
+from workbench.kernels.forced_backend import VARIABLE
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.models import ModelHandle
 from workbench.models.in_memory import ModelInMemory
@@ -31,6 +32,12 @@ SMALL = LlamaConfig(
 def add_adapter(module: nn.Module) -> nn.Module:
     module.get_submodule("model.layers.0.mlp.down_proj").register_parameter("lora", nn.Parameter(torch.zeros(2)))
     return module
+
+
+@pytest.fixture(autouse=True)
+def compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products are those of the reference: nothing here is about kernels."""
+    monkeypatch.setenv(VARIABLE, "reference")
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,27 @@ def quantize(
     stats: Stats | None = None,
     on_progress: Callable[[Snapshot], None] | None = None,
 ) -> QuantizedLayer:
-    """Quantize the layer called `layer` and return it; `on_progress` is called with every Snapshot.
+    """Quantize one layer of a model; the model stays as it is.
 
-    Raises ModelError for a layer that does not exist and RecipeError when the recipe needs `stats` for it.
+    Args:
+        model: A model from `wb.open_model`.
+        layer: The layer's name, one of `model.layer_names`.
+        recipe: What to do, from `wb.recipe`.
+        stats: What `wb.calibrate` gives, for recipes that need it.
+        on_progress: Called with every Snapshot of the work.
+
+    Returns:
+        The stored matrix `[rows, cols]` with its ledger and errors.
+
+    Raises:
+        ModelError: For a layer that does not exist.
+        RecipeError: When the recipe needs `stats`.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> round(result.bits_per_weight, 2), result.nominal_bits
+        (2.14, 2.0)
     """
     return finish(quantize_steps(model, layer, recipe, stats), on_progress)
 

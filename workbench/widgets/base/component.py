@@ -63,7 +63,8 @@ def in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewab
 
 
 class Component(pn.viewable.Viewer):
-    """One part of the screen over a live session. Subclasses say in `build` what it looks like and in `refresh` what it shows.
+    """One part of the screen over a live session, alone or linked to others. Subclasses say in `build` what it looks like and in
+    `refresh` what it shows.
 
     `watches` names the counters of `Live` that it follows. A part behind another tab (`look(False)`) is not drawn; what it
     missed it shows when it is looked at again. What fails becomes a notice: in the explorer's `notices` or, for a part on its

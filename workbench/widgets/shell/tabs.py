@@ -29,7 +29,7 @@ from workbench.widgets.shell.run_bar import RunBar
 from workbench.widgets.weights.channel_saliency import SaliencyView
 from workbench.widgets.weights.weight_inspector import WeightInspector
 
-# by section, one line each; every class takes `live, notices, threaded=...`, as Component does
+# by section, one line each; every class takes what `Component` takes
 TABS: dict[str, dict[str, type[Component]]] = {
     "See": {
         "Weights": WeightInspector,
