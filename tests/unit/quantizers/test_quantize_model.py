@@ -25,7 +25,7 @@ class Weights:
     source = "random"
     layer_names = NAMES
     optional_names: tuple[str, ...] = ()
-    streams = False
+    streams = is_rewritten = False
     head_name = embedding_name = None
     router_names: tuple[str, ...] = ()
 
