@@ -24,8 +24,9 @@ os.environ["WORKBENCH_SQUEEZE"] = "ask"  # a page that is opened builds nothing 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say of each test in which tier it runs."""
+    """Say of each test in which tier it runs, and begin with those that take longest."""
     tiers.mark_tiers(items)
+    tiers.begin_with_longest(items)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -108,6 +108,10 @@ LATER: dict[str, tuple[str, ...]] = {
 }
 
 
+# Files with the longest tests, which begin first: at the end of a run all workers but one would wait for them
+LONGEST = ("tests/integration/test_large_model.py",)
+
+
 def covers(entry: str, nodeid: str) -> bool:
     """Whether a node id is the entry itself or lies in it: a file in its folder, a test in its file, a case of its test."""
     return nodeid == entry or nodeid.startswith((f"{entry}/", f"{entry}::", f"{entry}["))
@@ -126,3 +130,8 @@ def mark_tiers(items: Iterable[pytest.Item]) -> None:
             item.add_marker(pytest.mark.complete)
         if any(covers(entry, item.nodeid) for entry in FAST) and not item.get_closest_marker("complete"):
             item.add_marker(pytest.mark.fast)
+
+
+def begin_with_longest(items: list[pytest.Item]) -> None:
+    """Move the longest tests to the front, in their own order."""
+    items.sort(key=lambda item: not any(covers(entry, item.nodeid) for entry in LONGEST))
