@@ -18,6 +18,7 @@ from workbench.widgets.base.live import Subject, live_on
 from workbench.widgets.base.markup import answer_below, title
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.base.presentation import enlarge
+from workbench.widgets.panel_patches.linked_documents import outside_of_cells
 from workbench.widgets.panel_patches.offline_resources import notebook
 
 C = TypeVar("C", bound="Component")
@@ -113,9 +114,10 @@ class Component(pn.viewable.Viewer):
         if not self.visible:
             return
         waiting = self.waits and self.live.waiting
-        self.view.styles = {**self.view.styles, "opacity": "0.45" if waiting else "1"}
-        if not waiting:
-            self.notices.guard(self.refresh)
+        with outside_of_cells():
+            self.view.styles = {**self.view.styles, "opacity": "0.45" if waiting else "1"}
+            if not waiting:
+                self.notices.guard(self.refresh)
 
     def look(self, visible: bool) -> None:
         """Come to the front, or go behind another tab."""
