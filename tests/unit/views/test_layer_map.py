@@ -79,3 +79,21 @@ def test_the_table_is_the_layers() -> None:
 def test_numbers_in_cells_are_short(value: float, written: str) -> None:
     assert layer_map.short_number(value) == written
     assert layer_map.short_number(float("nan")) == ""
+
+
+@pytest.mark.parametrize(
+    ("matrices", "labels"),
+    [
+        (
+            ["mlp.experts.gate_up_proj.0", "mlp.experts.gate_up_proj.1", "mlp.experts.down_proj.0"],
+            ["gate_up_proj.0", "gate_up_proj.1", "down_proj.0"],
+        ),
+        (["self_attn.out_proj", "cross_attn.out_proj", "mlp.fc1"], ["self_attn.out_proj", "cross_attn.out_proj", "fc1"]),
+    ],
+    ids=["experts", "two of one name"],
+)
+def test_no_layer_hides_another(matrices: list[str], labels: list[str]) -> None:
+    table = pd.DataFrame({"name": matrices, "block": 0, "matrix": matrices, "kurtosis": [1.0, 2.0, 3.0]})
+    (heat,) = layer_map.grid(table, "kurtosis", None).plot["data"]
+    assert heat["x"] == labels
+    assert [cell[0] for cell in heat["customdata"][0]] == matrices

@@ -1,5 +1,7 @@
 """The layer map: every layer of a model as one cell, block by block, coloured by a column of the layer table."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
 OUTSIDE = "outside"  # the row of layers that belong to no block, such as the output head
+LEVEL = 48  # letters of all column labels up to which they stand level
 MAX_WRITTEN = 96  # beyond this many cells the numbers inside them are too small to read
 QUESTIONS = {
     "parameters": "Where are the weights?",
@@ -30,7 +33,8 @@ QUESTIONS = {
 
 def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """The layer map of `layers` (name, block, matrix and the numbers), coloured by `column`; one cell a layer."""
-    layers = layers.assign(row=[row_name(block) for block in layers["block"]], short=[short_name(m) for m in layers["matrix"]])
+    labels = column_labels(layers["matrix"])
+    layers = layers.assign(row=[row_name(block) for block in layers["block"]], short=layers["matrix"].map(labels))
     rows, matrices = list(dict.fromkeys(layers["row"])), list(dict.fromkeys(layers["short"]))
     values = np.full((len(rows), len(matrices)), np.nan)
     names = np.full(values.shape, "", dtype=object)
@@ -41,6 +45,7 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
         values[at] = np.nan if value is None else value
         names[at] = line.name
         written[at] = glossary.written(column, value)
+    shown = [label.replace("_proj", "") for label in matrices]
     plot = {
         "data": [heat(values, rows, matrices, names, written)],
         "layout": themes.layout(
@@ -49,9 +54,9 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
             xaxis={
                 "side": "top",
-                "tickangle": 0,
+                "tickangle": 0 if len(shown) * max(map(len, shown), default=0) <= LEVEL else -45,
                 "tickvals": matrices,
-                "ticktext": [label.removesuffix("_proj") for label in matrices],
+                "ticktext": shown,
                 "showgrid": False,
                 "fixedrange": True,
                 "type": "category",
@@ -163,8 +168,16 @@ def row_name(block: Any) -> str:
 
 
 def short_name(matrix: str) -> str:
-    """The last word of a matrix name: `mlp.down_proj` is `down_proj`."""
-    return matrix.rsplit(".", 1)[-1]
+    """The last word of a matrix name, and an expert's number: `mlp.down_proj` is `down_proj`, `experts.w1.3` is `w1.3`."""
+    words = matrix.split(".")
+    return ".".join(words[-2:] if words[-1].isdecimal() else words[-1:])
+
+
+def column_labels(matrices: Iterable[str]) -> dict[str, str]:
+    """One label a matrix, short where no other matrix has the same: a column must not hide another one's layers."""
+    names = list(dict.fromkeys(matrices))
+    counts = Counter(map(short_name, names))
+    return {name: short_name(name) if counts[short_name(name)] == 1 else name for name in names}
 
 
 def short_number(value: float) -> str:
