@@ -1,14 +1,16 @@
-"""Run something as soon as another module has been imported, without importing it.
+"""Importing later: names that are imported on first use, and something that runs as soon as another module was imported.
 
 Python asks the finders of `sys.meta_path` for every module that is not imported yet. The one that is added here answers for a
 single name, with what the others found for it and a loader that calls `action` once the module's code has run.
 """
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 def when_imported(name: str, action: Callable[[], None]) -> None:
@@ -17,6 +19,20 @@ def when_imported(name: str, action: Callable[[], None]) -> None:
         action()
     else:
         sys.meta_path.insert(0, Watcher(name, action))
+
+
+def import_lazily(module: str, homes: Mapping[str, str], package: str) -> Callable[[str], Any]:
+    """A `__getattr__` for `module` that imports each of its names on first use, from `home:attribute` below `package`."""
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}; it has {', '.join(sorted(homes))}.")
+        home, _, attribute = homes[name].partition(":")
+        value = getattr(importlib.import_module(f"{package}.{home}"), attribute)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return get
 
 
 class Watcher(MetaPathFinder):

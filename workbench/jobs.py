@@ -21,6 +21,7 @@ from workbench.errors import JobCancelled, WorkbenchError
 
 S = TypeVar("S")
 T = TypeVar("T")
+U = TypeVar("U")
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +58,24 @@ class Counted:
         return self.done / self.total
 
 
-def watch_steps(steps: Generator[S, None, T], see: Callable[[S], None]) -> Generator[S, None, T]:
-    """The same steps, each shown to `see` on its way."""
+def map_steps(steps: Generator[S, None, T], change: Callable[[S], U]) -> Generator[U, None, T]:
+    """Run `steps` to their end and return what they return; each step comes out as `change` makes it."""
     while True:
         try:
             step = next(steps)
         except StopIteration as stop:
             return stop.value
+        yield change(step)
+
+
+def watch_steps(steps: Generator[S, None, T], see: Callable[[S], None]) -> Generator[S, None, T]:
+    """The same steps, each shown to `see` on its way."""
+
+    def show(step: S) -> S:
         see(step)
-        yield step
+        return step
+
+    return map_steps(steps, show)
 
 
 class Turns:

@@ -5,8 +5,7 @@
 Each name is imported from its home on first use, as those of `workbench` itself are.
 """
 
-import importlib
-from typing import Any
+from workbench.import_hook import import_lazily
 
 _HOMES = {
     "KernelMode": "kernels.options:Mode",
@@ -48,16 +47,7 @@ _HOMES = {
 }
 
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name from its home on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}.")
-    module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(importlib.import_module(f"workbench.{module}"), attribute)
-    globals()[name] = value
-    return value
+__getattr__ = import_lazily(__name__, _HOMES, "workbench")
 
 
 def __dir__() -> list[str]:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import workbench as wb
+from tests.same_layers import assert_same_layers
 from tests.tiny_models import write_model
 from workbench.models.text import Text
 from workbench.quantized import QuantizedModel
@@ -59,16 +59,5 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_bits(tmp_path: Path, rec
     assert worked_on
     assert worked_on < set(resumed.layers), "finished layers are not quantized again"
     whole = quantized(folder, recipe, None)
-    assert list(resumed.layers) == list(whole.layers)
-    for name, layer in whole.layers.items():
-        other = resumed.layers[name]
-        assert (layer.relative_error, layer.output_error, layer.tokens) == (
-            other.relative_error,
-            other.output_error,
-            other.tokens,
-        )
-        for (path, node), (other_path, other_node) in zip(layer.packed.walk(), other.packed.walk(), strict=True):
-            assert (path, node.format, node.facts) == (other_path, other_node.format, other_node.facts)
-            assert node.tensors.keys() == other_node.tensors.keys()
-            assert all(torch.equal(tensor, other_node.tensors[key]) for key, tensor in node.tensors.items()), (name, path)
+    assert_same_layers(resumed, whole)
     assert resumed.changed_tensors.keys() == whole.changed_tensors.keys()

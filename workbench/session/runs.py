@@ -3,7 +3,15 @@
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from workbench.analysis.decisions.headline import Headline, Measured, Measuring, Stored, headline_facts, measure_steps, stored
+from workbench.analysis.decisions.headline import (
+    Headline,
+    Measured,
+    Measuring,
+    Stored,
+    count_stored,
+    headline_facts,
+    measure_steps,
+)
 from workbench.analysis.decisions.pins import free, label_of
 from workbench.analysis.decisions.squeeze import Stop
 from workbench.artifact.quantized_copy import twin
@@ -80,24 +88,24 @@ class Runs:
         run = self.items[label]
         if run.stop is not None:
             return self.shared.squeeze.find(run.stop)
-        return stored(self.shared.model, run.quantized)
+        return count_stored(self.shared.model, run.quantized)
 
     def headline(self) -> Headline | None:
         """The figures of the run that is shown, or None where they were not measured yet."""
-        run, original = self.current, self.shared.original.find()
+        run, squeeze = self.current, self.shared.squeeze
         if run.stop is not None:
-            return self.shared.squeeze.find(run.stop)
-        if run.quantized is None and original is not None:
-            return self._headline(run, original, original)
+            return squeeze.find(run.stop)
+        if run.quantized is None:
+            original = squeeze.original.find()
+            return None if original is None else self._headline(run, original, original)
         return self._headlines.get(run.label)
 
     def _headline(self, run: Run, measured: Measured, original: Measured) -> Headline:
-        counted = stored(self.shared.model, run.quantized)
+        counted = count_stored(self.shared.model, run.quantized)
         return Headline(**vars(counted), **headline_facts(measured, original.read))
 
-    def model(self) -> LanguageModel:
-        """The model of the run that is shown; WorkbenchError for a stop that is not built."""
-        run = self.current
+    def model(self, run: Run) -> LanguageModel:
+        """The model of a run; WorkbenchError for a stop that is not built."""
         if run.stop is not None:
             return self.shared.squeeze.model_at(run.stop)
         if run.quantized is None:
@@ -106,12 +114,17 @@ class Runs:
             self._models = {run.label: twin(self.shared.model, run.quantized.layers, run.quantized.changed_tensors)}
         return self._models[run.label]
 
-    def headline_steps(self, prompt: str) -> Generator[Measuring | None, None, Headline]:
-        """Measure the run that is shown: how it reads the evaluation text, and how fast it continues the prompt."""
-        run = self.current
-        original = yield from self.shared.original.steps()
+    def headline_steps(self, run: Run, prompt: str) -> Generator[Measuring | None, None, Headline]:
+        """Measure a run, shown or not: how it reads the evaluation text, and how fast it continues the prompt.
+
+        The figures are kept under its label, unless another run has taken that meanwhile.
+        """
+        squeeze = self.shared.squeeze
+        original = yield from squeeze.original.steps()
         if run.quantized is None:
             return self._headline(run, original, original)
-        measured = yield from measure_steps(self.model(), self.shared.squeeze.evaluation, prompt)
-        headline = self._headlines[run.label] = self._headline(run, measured, original)
+        measured = yield from measure_steps(self.model(run), squeeze.evaluation, prompt)
+        headline = self._headline(run, measured, original)
+        if self.items.get(run.label) is run:
+            self._headlines[run.label] = headline
         return headline

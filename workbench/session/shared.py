@@ -18,7 +18,6 @@ from workbench.jobs import Counted, Job, Queue, Status
 from workbench.models import ModelHandle
 from workbench.models.fused import in_basis
 from workbench.models.text import text
-from workbench.session.original import Original
 from workbench.store import Store, key
 
 CALIBRATION_TOKENS = 16_384
@@ -60,11 +59,6 @@ class SharedModel:
     def squeeze(self) -> Squeeze:
         """The stops of the squeeze slider, built once for all sessions."""
         return Squeeze(self.model)
-
-    @cached_property
-    def original(self) -> Original:
-        """How the original reads the text that stops and runs are measured on."""
-        return Original(self.model, self.squeeze.evaluation, self.squeeze.store)
 
     @property
     def queue(self) -> Queue:

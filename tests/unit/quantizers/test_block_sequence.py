@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 import torch
 
+from tests.same_layers import assert_same_layers
 from workbench import presets
 from workbench.artifact import save
 from workbench.errors import RecipeError
@@ -55,19 +56,6 @@ def finished(llama: ModelHandle) -> dict[str, tuple[QuantizedModel, list[LayerPr
     return runs
 
 
-def assert_same(one: QuantizedModel, other: QuantizedModel) -> None:
-    for name, layer in one.layers.items():
-        again = other.layers[name]
-        assert (layer.ledger, layer.relative_error, layer.output_error) == (
-            again.ledger,
-            again.relative_error,
-            again.output_error,
-        )
-        for (path, a), (_, b) in zip(layer.packed.walk(), again.packed.walk(), strict=True):
-            assert (a.facts, a.shared) == (b.facts, b.shared)
-            assert all(torch.equal(a.tensors[t], b.tensors[t]) for t in a.tensors), name + path
-
-
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, finished: dict, tmp_path: Path, inputs: str) -> None:
     whole, _ = finished[inputs]
@@ -77,7 +65,7 @@ def test_a_killed_run_goes_on_to_the_same_result(llama: ModelHandle, finished: d
     stored = [step.layer for step in itertools.islice(done, 3)]
     killed.close()
     seen: list[LayerProgress] = []
-    assert_same(run(llama, store, seen, inputs), whole)
+    assert_same_layers(run(llama, store, seen, inputs), whole)
     assert {step.layer for step in seen if step.event == "layer"} == set(llama.layer_names) - set(stored)
     # the first block's bases were found before the kill, and all of them where learning comes first
     learned = {step.layer for step in seen if step.event == "learn"}

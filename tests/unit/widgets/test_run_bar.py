@@ -7,6 +7,7 @@ import pytest
 import workbench as wb
 from tests.unit.analysis.test_squeeze import SMALL
 from tests.unit.widgets.test_squeeze import stops, visitor
+from workbench.models.perplexity import perplexity
 from workbench.session import Session, SharedModel
 from workbench.session.runs import ORIGINAL, SQUEEZED
 from workbench.widgets.decisions.squeeze import SqueezeView
@@ -93,12 +94,37 @@ def test_a_stop_that_is_not_built_has_no_figures(shared: SharedModel, tmp_path: 
 def test_the_original_is_measured_once_for_all_visitors_and_found_by_the_next_server(shared: SharedModel, tmp_path: Path) -> None:
     one = visitor(shared, tmp_path)
     assert one.runs.headline() is None
-    for _ in one.runs.headline_steps("Once"):
+    for _ in one.runs.headline_steps(one.runs.current, "Once"):
         pass
     figures = one.runs.headline()
     assert figures.ratio == 1
     assert Session(one.shared).runs.headline() == figures
     assert visitor(shared, tmp_path).runs.headline() == figures
+
+
+def test_a_run_is_measured_though_another_is_shown_meanwhile(explorer: Explorer) -> None:
+    explorer.bench.all.clicks += 1
+    runs = explorer.session.runs
+    run, model = runs.current, runs.model(runs.current)
+    steps = runs.headline_steps(run, "Once")
+    next(steps)
+    explorer.session.show_run(ORIGINAL)
+    for _ in steps:
+        pass
+    explorer.session.show_run(run.label)
+    read = perplexity(model, runs.shared.squeeze.evaluation).perplexity
+    assert runs.headline().perplexity == pytest.approx(read)
+    assert runs.headline().ratio != 1
+
+
+def test_a_run_that_is_being_measured_is_not_begun_again(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    bar, begun = strip(explorer, RunBar), []
+    monkeypatch.setattr(RunBar, "measures_alone", True)
+    monkeypatch.setattr(bar.jobs, "run", lambda *arguments, **settings: begun.append(arguments))
+    explorer.bench.all.clicks += 1
+    bar.live.run += 1  # as when a stop of the slider has been built
+    bar.live.results += 1
+    assert len(begun) == 1
 
 
 def test_a_run_that_there_is_not_is_a_sentence(session: Session) -> None:

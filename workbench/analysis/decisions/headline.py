@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from workbench.analysis.predictions.generation_speed import Running, running_steps
+from workbench.bench.cpu import processor
+from workbench.jobs import map_steps
 from workbench.models import ModelHandle
 from workbench.models import perplexity as reading
 from workbench.models.language_model import LanguageModel
@@ -75,14 +77,10 @@ def measure_steps(lm: LanguageModel, text: Text, prompt: str) -> Generator[Measu
     for number, span in enumerate(spans):
         yield Measuring("reading the evaluation text", 0.8 * number / len(spans))
         windows.append(reading.score(lm, span))
-    steps = running_steps([lm], prompt)
-    while True:
-        yield Measuring("measuring its speed", 0.8)
-        try:
-            next(steps)
-        except StopIteration as end:
-            (running,) = end.value
-            return Measured(reading.summarise(windows, text.name), running)
+    timing = Measuring("measuring its speed", 0.8)
+    yield timing
+    (running,) = yield from map_steps(running_steps([lm], prompt), lambda _: timing)
+    return Measured(reading.summarise(windows, text.name), running)
 
 
 def headline_facts(measured: Measured, original: reading.PerplexityResult) -> dict[str, Any]:
@@ -105,7 +103,7 @@ def headline_facts(measured: Measured, original: reading.PerplexityResult) -> di
     }
 
 
-def stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored:
+def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored:
     """What a model stores, counted; None stands for the original, whose weights are all as it stores them.
 
     The size of a quantized model is that of its tensors: what the layers of its blocks store, and every other tensor as the model
@@ -122,6 +120,11 @@ def stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored:
         bytes=round(model.stored_bytes + (quantized.ledger.total_bits - before) / 8),
         coverage=quantized.coverage,
     )
+
+
+def describe_machine() -> list[object]:
+    """What a speed that was measured holds for: processor, threads and torch, as a part of a key."""
+    return [processor(), torch.get_num_threads(), torch.__version__]
 
 
 def dtype_bits(dtype: str) -> int:

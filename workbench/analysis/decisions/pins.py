@@ -11,6 +11,7 @@ from workbench.analysis.predictions.generation_speed import layer_seconds
 from workbench.artifact.quantized_copy import twin
 from workbench.bits import BitLedger
 from workbench.intervals import ends
+from workbench.jobs import map_steps
 from workbench.models import ModelHandle
 from workbench.models import perplexity as reading
 from workbench.models.text import Text
@@ -64,13 +65,7 @@ class Pins:
     ) -> Generator[float, None, str]:
         """Pin the model with these layers packed: reads `text`, continues `prompt`; yields the share done, returns the label."""
         steps = measure_steps(twin(model, layers, changed), text, prompt)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                measured = end.value
-                break
-            yield step.fraction
+        measured = yield from map_steps(steps, lambda step: step.fraction)
         label = free(label_of(layers.values(), len(model.layer_names)), self.models)
         ledger = BitLedger.merge(layer.ledger for layer in layers.values())
         running = measured.running

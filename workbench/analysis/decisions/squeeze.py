@@ -11,29 +11,28 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from workbench import presets, subprocess_job
-from workbench.analysis.decisions.headline import Headline, headline_facts, measure_steps
+from workbench.analysis.decisions.headline import Headline, describe_machine, headline_facts, measure_steps
+from workbench.analysis.decisions.original import PROMPT, Original
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import quantized_in
 from workbench.artifact.quantized_copy import twin
 from workbench.atomic import discard
-from workbench.bench.cpu import processor
 from workbench.errors import ArtifactError, ModelError, OutputError, WorkbenchError
-from workbench.jobs import Job, Status
+from workbench.jobs import Job, Status, map_steps
 from workbench.kernels.matmul.packed_linear import warm_up
 from workbench.models import ModelHandle
-from workbench.models import perplexity as reading
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text, text
 from workbench.outputs import check_file
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model_steps
+from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import needs_text
 from workbench.recipe import Recipe
 from workbench.seeds import check_seed
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
 VERSION, FACTS_VERSION = 1, 2
 TOKENS = 4096  # of the calibration text
-PROMPT = "Once upon a time"
 READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
 
 log = logging.getLogger(__name__)
@@ -115,6 +113,7 @@ class Squeeze:
         self.model, self.store = model, store or Store()
         self.calibration, self.evaluation = calibration or text("calibration"), evaluation or text("evaluation")
         self.stops, self.tokens, self.seed = tuple(stops), tokens, check_seed(seed, ModelError)
+        self.original = Original(model, self.evaluation, self.store)
         self.job: Job[list[Squeezed]] | None = None
         self._keys: dict[Stop, str] = {}
         self._squeezed: dict[Stop, Squeezed] = {}
@@ -238,46 +237,29 @@ class Squeeze:
             save(quantized_model, folder, self.model)
         lm, quantized = self.model_at(stop), quantized_in(folder)
         steps = measure_steps(lm, self.evaluation, PROMPT)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                measured = end.value
-                break
-            yield step.doing, 0.8 + 0.2 * step.fraction
-        if stop.recipe.name == "none":
-            self.__dict__["original_read"] = measured.read  # the same weights
+        measured = yield from map_steps(steps, lambda step: (step.doing, 0.8 + 0.2 * step.fraction))
+        if stop.recipe.name == "none":  # the same weights
+            self.original.record(measured)
         facts: dict[str, Any] = {
             "bits_per_weight": quantized.bits_per_weight,
             "nominal_bits": quantized.nominal_bits,
             "coverage": quantized.coverage,
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-            **headline_facts(measured, self.original_read),
+            **headline_facts(measured, finish(self.original.steps()).read),
         }
         self.store.put(self._entry_key(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
         self._squeezed[stop] = Squeezed(stop=stop, **facts)
-
-    @cached_property
-    def original_read(self) -> reading.PerplexityResult:
-        """How the original reads the evaluation text."""
-        return reading.perplexity(self.model.language_model(), self.evaluation)
 
     def _quantize(self, stop: Stop) -> Generator[tuple[str, float], None, QuantizedModel]:
         options: dict[str, Any] = {}
         if needs_text(stop.recipe):
             options = {"text": self.calibration, "tokens": self.tokens, "seed": self.seed, "store": self.store}
         steps = quantize_model_steps(self.model, stop.recipe, **options)
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                return end.value
-            yield "quantizing", 0.8 * progress.fraction
+        return (yield from map_steps(steps, lambda progress: ("quantizing", 0.8 * progress.fraction)))
 
     def _entry_key(self, stop: Stop) -> str:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
-        machine = [processor(), torch.get_num_threads(), torch.__version__]
-        return key("squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, machine)
+        return key("squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, describe_machine())
 
 
 def is_sound(folder: Path) -> bool:

@@ -127,15 +127,15 @@ class SqueezeView(Component):
         if self.job is not None:
             self.job.cancel()
             self.job = None
-        runs, self.writing = self.session.runs, Writing()
-        self.written_run, self.written_prompt = runs.current, self.session.choice.prompt
-        if missing := self._missing(runs.current.stop):
+        run, prompt, self.writing = self.session.runs.current, self.session.choice.prompt, Writing()
+        self.written_run, self.written_prompt = run, prompt
+        if missing := self._missing(run.stop):
             self.pages.clear(QUESTION, missing)
             return
-        self.pages.wait(QUESTION, f"Writing with {runs.label} …")
+        self.pages.wait(QUESTION, f"Writing with {run.label} …")
 
         def steps() -> Generator[Writing, None, None]:
-            yield from write_together(self.session.model.language_model(), runs.model(), self.written_prompt, TOKENS)
+            yield from write_together(self.session.model.language_model(), self.session.runs.model(run), prompt, TOKENS)
 
         self.job = Job(steps, "writing")
         if not self.threaded:
@@ -160,9 +160,8 @@ class SqueezeView(Component):
         if job.latest is not None and job.latest is not self.writing:
             self.writing = job.latest
             shown = texts.side_by_side(self.written_prompt, self.writing, theme=theme())
-            self.pages.draw(
-                texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table), self.session.runs.label
-            )
+            label = "" if self.written_run is None else self.written_run.label
+            self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table), label)
         if running:
             return None
         self._rest()

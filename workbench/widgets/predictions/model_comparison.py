@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 import panel as pn
-import torch
 
+from workbench.analysis.decisions.headline import count_stored
 from workbench.analysis.decisions.pins import free
 from workbench.analysis.decisions.squeeze import Stop
 from workbench.analysis.predictions.model_table import CompareStep, Contender, compare_models
@@ -181,11 +181,8 @@ class ModelComparison(Component):
 
 def original(model: ModelHandle) -> Contender:
     """The model that the others were made from, with the bits of its checkpoint."""
-    layers = model.layers()
-    weights = layers["parameters"]
-    bits = sum(weights * [8 * getattr(torch, dtype).itemsize for dtype in layers["dtype"]]) / weights.sum()
-    size = model.stored_bytes
-    return Contender("original", model.language_model, float(bits), float(bits), size)
+    stored = count_stored(model, None)
+    return Contender("original", model.language_model, stored.bits_per_weight, stored.nominal_bits, stored.bytes)
 
 
 def saved(folder: Path, model: ModelHandle) -> Saved:

@@ -7,7 +7,7 @@ import panel as pn
 
 from workbench.analysis.decisions.headline import Headline, Measuring
 from workbench.jobs import Job, Status
-from workbench.session.runs import ORIGINAL
+from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
 from workbench.views.decisions import headline as views
 from workbench.widgets.base.component import Component, chosen, theme
@@ -35,6 +35,7 @@ class RunBar(Component):
         what = "Read the evaluation text with this model and time how fast it writes"
         self.measure = self.does(action("Measure", what, 100, margin=PLAIN), self._measure)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
+        self.measured_run: Run | None = None
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
         self.measuring = pn.Row(pn.Row(self.jobs.stop, self.jobs.again), status, sizing_mode="stretch_width", visible=False)
         if self.measures_alone and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
@@ -80,15 +81,18 @@ class RunBar(Component):
         self.live.param.update(run=self.live.run + 1, results=self.live.results + 1)
 
     def _measure_new(self) -> None:
-        """Measure the run that is shown, unless that is known or a stop, which is measured when it is built."""
+        """Measure the run that is shown once; a stop is measured when it is built."""
         runs = self.session.runs
-        if runs.headline() is None and runs.current.stop is None:
+        if runs.headline() is None and runs.current.stop is None and runs.current is not self.measured_run:
             self._measure()
 
     def _measure(self) -> None:
-        def steps() -> Generator[Measuring | None, None, Headline]:
-            return self.session.runs.headline_steps(self.session.choice.prompt)
+        run, prompt = self.session.runs.current, self.session.choice.prompt
 
+        def steps() -> Generator[Measuring | None, None, Headline]:
+            return self.session.runs.headline_steps(run, prompt)
+
+        self.measured_run = run
         self.measuring.visible = True
         self.jobs.run(steps, "measuring this run", on_step=self._on_step, ended=self._ended, latest=True)
 

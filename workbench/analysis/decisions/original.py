@@ -5,11 +5,8 @@ from dataclasses import asdict, astuple
 from threading import Lock
 from typing import Any
 
-import torch
-
-from workbench.analysis.decisions.headline import Measured, Measuring, measure_steps
+from workbench.analysis.decisions.headline import Measured, Measuring, describe_machine, measure_steps
 from workbench.analysis.predictions.generation_speed import Running, Speed
-from workbench.bench.cpu import processor
 from workbench.jobs import Job, Status
 from workbench.models import ModelHandle
 from workbench.models.perplexity import Window, summarise
@@ -36,6 +33,11 @@ class Original:
             self._measured = read_measured(entry.facts, self.text.name)
         return self._measured
 
+    def record(self, measured: Measured) -> None:
+        """Keep what was measured, here or with the same weights in another form."""
+        self._measured = measured
+        self.store.put(self._key(), {}, facts(measured), kind="measurement", what=f"{self.model.source} on {self.text.name}")
+
     def steps(self) -> Generator[Measuring | None, None, Measured]:
         """Measure it, or look on while that is done for somebody else; who leaves meanwhile leaves the others their job."""
         if (measured := self.find()) is not None:
@@ -49,13 +51,12 @@ class Original:
         return job.result()
 
     def _measure(self) -> Generator[Measuring, None, Measured]:
-        measured = self._measured = yield from measure_steps(self.model.language_model(), self.text, PROMPT)
-        self.store.put(self._key(), {}, facts(measured), kind="measurement", what=f"{self.model.source} on {self.text.name}")
+        measured = yield from measure_steps(self.model.language_model(), self.text, PROMPT)
+        self.record(measured)
         return measured
 
     def _key(self) -> str:
-        machine = [processor(), torch.get_num_threads(), torch.__version__]
-        return key("original", VERSION, self.model.fingerprint, self.text.fingerprint, machine)
+        return key("original", VERSION, self.model.fingerprint, self.text.fingerprint, describe_machine())
 
 
 def facts(measured: Measured) -> dict[str, Any]:
