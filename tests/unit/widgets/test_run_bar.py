@@ -8,6 +8,7 @@ import workbench as wb
 from tests.unit.analysis.test_squeeze import SMALL
 from tests.unit.widgets.test_squeeze import stops, visitor
 from workbench.models.perplexity import perplexity
+from workbench.quantizers.contract import finish
 from workbench.session import Session, SharedModel
 from workbench.session.runs import ORIGINAL, SQUEEZED
 from workbench.widgets.decisions.squeeze import SqueezeView
@@ -102,17 +103,17 @@ def test_the_original_is_measured_once_for_all_visitors_and_found_by_the_next_se
     assert visitor(shared, tmp_path).runs.headline() == figures
 
 
-def test_a_run_is_measured_though_another_is_shown_meanwhile(explorer: Explorer) -> None:
-    explorer.bench.all.clicks += 1
-    runs = explorer.session.runs
-    run, model = runs.current, runs.model(runs.current)
+def test_a_run_is_measured_though_another_is_shown_meanwhile(shared: SharedModel, tmp_path: Path) -> None:
+    session = visitor(shared, tmp_path)  # nothing is known of the original, which is then measured first
+    session.use(wb.recipe("rtn", bits=2, group=32))
+    finish(session.quantize_model_steps())
+    runs, run = session.runs, session.runs.current
     steps = runs.headline_steps(run, "Once")
     next(steps)
-    explorer.session.show_run(ORIGINAL)
-    for _ in steps:
-        pass
-    explorer.session.show_run(run.label)
-    read = perplexity(model, runs.shared.squeeze.evaluation).perplexity
+    session.show_run(ORIGINAL)
+    finish(steps)
+    session.show_run(run.label)
+    read = perplexity(runs.model(run), runs.shared.squeeze.evaluation).perplexity
     assert runs.headline().perplexity == pytest.approx(read)
     assert runs.headline().ratio != 1
 
