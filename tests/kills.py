@@ -24,8 +24,8 @@ from workbench import atomic, store
 from workbench.analysis.decisions.squeeze import Squeeze, Stop
 from workbench.artifact import load, reading, saving
 from workbench.errors import WorkbenchError
+from workbench.jobs import run_steps
 from workbench.models.text import Text
-from workbench.quantizers.contract import finish
 from workbench.session import Session, SharedModel, session_file
 from workbench.store import Store
 
@@ -92,7 +92,7 @@ class Stops(Work):
 
     def run(self) -> None:
         squeeze = Squeeze(self.model, self.store, stops=STOPS, calibration=STORY, evaluation=STORY, tokens=64)
-        assert len(finish(squeeze.steps())) == len(STOPS)
+        assert len(run_steps(squeeze.steps())) == len(STOPS)
 
 
 class Entries(Work):

@@ -1,6 +1,11 @@
 """Job: a long computation that can be watched, stopped and taken up again.
 
-A job runs a generator step by step, in a thread of its own or right here. What it yields is only looked at, never kept,
+Every function that takes long has a stepwise form beside it, a generator whose name ends in `_steps`: it yields what it is doing
+(a step, with the `fraction` of the whole that is done) and returns the result. The plain function runs it with `run_steps`, a
+command shows its steps as progress, and a page runs it as a job. A generator inside another is `yield from`, or `map_steps` where
+the outer one has steps of its own kind.
+
+A job runs such a generator step by step, in a thread of its own or right here. What it yields is only looked at, never kept,
 apart from the latest step; a viewer reads `progress`, `latest` and `seconds_left` whenever it likes. A queue shares a few threads
 among the jobs of many visitors.
 """
@@ -58,6 +63,18 @@ class Counted:
         return self.done / self.total
 
 
+def run_steps(steps: Generator[S, None, T], on_step: Callable[[S], None] | None = None) -> T:
+    """Run `steps` to their end in this thread and return what they return; `on_step` sees each of them."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        if on_step is not None:
+            on_step(step)
+        del step  # it may hold a whole matrix
+
+
 def map_steps(steps: Generator[S, None, T], change: Callable[[S], U]) -> Generator[U, None, T]:
     """Run `steps` to their end and return what they return; each step comes out as `change` makes it."""
     while True:
@@ -65,7 +82,10 @@ def map_steps(steps: Generator[S, None, T], change: Callable[[S], U]) -> Generat
             step = next(steps)
         except StopIteration as stop:
             return stop.value
-        yield change(step)
+        changed = change(step)
+        del step  # it may hold a whole matrix
+        yield changed
+        del changed
 
 
 def watch_steps(steps: Generator[S, None, T], see: Callable[[S], None]) -> Generator[S, None, T]:

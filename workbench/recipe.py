@@ -10,13 +10,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from workbench import registry
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import RecipeError
 from workbench.json_value import JsonValue, as_value, brief, parse, read
 from workbench.seeds import LARGEST_SEED, check_seed
+
+if TYPE_CHECKING:  # what the parts promise is said above this floor
+    from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Split, Transform
+    from workbench.quantizers.learning.refine import Refinement
 
 VERSION = 1
 UNREFINED = "none"
@@ -80,7 +84,7 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
         raise RecipeError(f"{owner}: {field.name} is {brief(value)}; it must be {allowed}.")
 
 
-def no_refinement() -> Part:
+def no_refinement() -> "Refinement":
     """The refinement that does nothing, which a recipe has unless it names another."""
     return registry.make("refinement", UNREFINED)
 
@@ -101,13 +105,13 @@ class Recipe:
     `name` and `settings` remember the preset it came from, so that it can be printed as one short call.
     """
 
-    transform: Part
-    split: Part
-    coders: tuple[Part, ...]
-    assignment: Part
-    correction: Part
-    activations: Part = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))
-    refinement: Part = dataclasses.field(default_factory=no_refinement)
+    transform: "Transform"
+    split: "Split"
+    coders: tuple["Coder", ...]
+    assignment: "Assignment"
+    correction: "Correction"
+    activations: "Activations" = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))
+    refinement: "Refinement" = dataclasses.field(default_factory=no_refinement)
     seed: int = 0
     name: str = CUSTOM
     settings: tuple[tuple[str, Any], ...] = ()

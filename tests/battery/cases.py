@@ -10,9 +10,10 @@ from torch import Tensor
 
 from workbench import registry
 from workbench.errors import RecipeError
+from workbench.jobs import run_steps
 from workbench.presets.preset import compose
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Coder, Snapshot, Split, finish
+from workbench.quantizers.contract import Coder, Snapshot, Split
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.recipe import Part, Recipe
 
@@ -79,13 +80,13 @@ def recipe_with(part: Part) -> Recipe:
 
 def quantize(recipe: Recipe, w: Tensor, moment: Tensor | None = None) -> QuantizedLayer:
     """The whole pipeline on one matrix."""
-    return finish(quantize_layer(w, moment, recipe))
+    return run_steps(quantize_layer(w, moment, recipe))
 
 
 def snapshots(recipe: Recipe, w: Tensor, moment: Tensor | None = None) -> tuple[list[Snapshot], QuantizedLayer]:
     """Everything the pipeline yields, and its result."""
     seen: list[Snapshot] = []
-    return seen, finish(quantize_layer(w, moment, recipe), seen.append)
+    return seen, run_steps(quantize_layer(w, moment, recipe), seen.append)
 
 
 @functools.cache

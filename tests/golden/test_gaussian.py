@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from workbench import registry
+from workbench.jobs import run_steps
 from workbench.presets.preset import compose
-from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 
 GRIDS = {
@@ -54,7 +54,7 @@ PARITY = {(10, 1): 0.374, (5, 1): 0.396, (10, 3): 0.429, (20, 9): 0.506}  # meas
 def distortion(rows: int, cols: int, coder: str, **settings: object) -> float:
     """Relative error of one coder on normal weights, rounded to nearest."""
     w = torch.randn(rows, cols, generator=torch.Generator().manual_seed(0))
-    return finish(quantize_layer(w, None, compose(registry.make("coder", coder, **settings)))).relative_error
+    return run_steps(quantize_layer(w, None, compose(registry.make("coder", coder, **settings)))).relative_error
 
 
 @pytest.mark.parametrize(("bits", "symmetric", "clip"), GRIDS, ids=str)
@@ -80,7 +80,7 @@ def test_magnitude_groups(groups: int, search: str) -> None:
     coder = registry.make("coder", "sign", mean=False, sweeps=0, rescale=False)
     split = registry.make("split", "groups", groups=groups, search=search, block=65536)
     w = torch.randn(512, 2048, generator=torch.Generator().manual_seed(0))
-    found = finish(quantize_layer(w, None, compose(*[coder] * groups, split=split))).relative_error
+    found = run_steps(quantize_layer(w, None, compose(*[coder] * groups, split=split))).relative_error
     assert found == pytest.approx(GROUPS[groups, search], rel=0.02)
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tests.released.reference import METHODS, exact, loss
 from workbench import calibrate, presets, text
+from workbench.jobs import run_steps
 from workbench.models import open_model
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 
 PAGE = Path(__file__).parents[2] / "docs" / "released_methods.md"
@@ -72,7 +72,7 @@ def row(spelled: str, w: Tensor, h: Tensor) -> Row:
     plain = spelled.replace(",clip=none", "").replace("released=yes", "released=no")
 
     def run(recipe: str) -> tuple[float, QuantizedLayer]:
-        layer = finish(quantize_layer(w, h, presets.parse(recipe)))
+        layer = run_steps(quantize_layer(w, h, presets.parse(recipe)))
         return loss(w, layer.weight(), h), layer
 
     (released, theirs), (default, ours) = run(spelled), run(plain)

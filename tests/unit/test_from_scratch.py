@@ -11,8 +11,8 @@ from torch import Tensor
 
 import workbench as wb
 from workbench import from_scratch
+from workbench.jobs import run_steps
 from workbench.models import ModelHandle
-from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 
 RECIPE = "btc:bits=0.8,assignment=hamming,mean=yes,scope=matrix,transform=hadamard,shrinkage=0"
@@ -29,7 +29,7 @@ def matrix_and_moment(rows: int, cols: int, seed: int) -> tuple[Tensor, Tensor]:
 def assert_same(weight: Tensor, moment: Tensor) -> None:
     """The page and the pipeline store the same codewords and indices, and scales and means up to the last bit of fp16."""
     stored = from_scratch.quantize(weight, moment)
-    result = finish(quantize_layer(weight, moment, wb.recipe(RECIPE)))
+    result = run_steps(quantize_layer(weight, moment, wb.recipe(RECIPE)))
     packed = result.packed
     tensors = packed.children[0].tensors
     assert np.array_equal(stored.flips, packed.tensors["signs"].numpy())

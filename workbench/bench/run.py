@@ -19,6 +19,7 @@ from workbench.bench import cpu, gpu
 from workbench.bench.contestants import BASELINE, LAYER, Ready, make, names, stored
 from workbench.bench.machine import Machine
 from workbench.errors import KernelError
+from workbench.jobs import run_steps
 from workbench.kernels.packing.packed import Packed
 
 if TYPE_CHECKING:
@@ -100,13 +101,9 @@ def measure_kernels(
     **settings: Any,
 ) -> Result:
     """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch's own in float32; see `bench_steps`."""
-    steps = bench_steps(shape, formats, **settings)
-    while True:
-        try:
-            on_progress(next(steps).fraction, 1)
-        except StopIteration as end:
-            on_progress(1, 1)
-            return end.value
+    result = run_steps(bench_steps(shape, formats, **settings), lambda step: on_progress(step.fraction, 1))
+    on_progress(1, 1)
+    return result
 
 
 def bench_steps(

@@ -15,14 +15,14 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
     Stops are kept on disk, where the explorer finds them; what is there already is only read. Ctrl-C keeps what is finished.
     """
     from workbench.analysis.decisions.squeeze import Squeeze, squeeze_table
+    from workbench.jobs import run_steps
     from workbench.models import open_model
-    from workbench.quantizers.contract import finish
 
     squeeze = Squeeze(open_model(model), seed=seed)
     missing = [stop.recipe for stop in squeeze.stops if squeeze.find(stop) is None]
     announce_stops(squeeze.model, missing, squeeze.tokens, squeeze.evaluation)
     with progress("building the stops", quiet=as_json) as report:
-        built = finish(squeeze.steps(), lambda step: report(step.fraction, 1))
+        built = run_steps(squeeze.steps(), lambda step: report(step.fraction, 1))
     rows = [
         {
             "recipe": squeezed.stop.preset,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from workbench import registry
-from workbench.quantizers.contract import Coder, Split
 from workbench.quantizers.pipeline import needs_moment
 from workbench.quantizers.refinements.block import WHAT
 from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
@@ -44,7 +43,7 @@ class Preset(Part):
     def nominal_bits(self) -> float:
         """Bits per weight as the paper counts them, for these settings."""
         recipe = self.build()
-        shares, coders = cast(Split, recipe.split).shares, cast(tuple[Coder, ...], recipe.coders)
+        shares, coders = recipe.split.shares, recipe.coders
         bits = [WHOLE_CHECKPOINT if coder.nominal_bits is None else coder.nominal_bits for coder in coders]
         return round(sum(share * part_bits for share, part_bits in zip(shares, bits, strict=True)), 6)
 

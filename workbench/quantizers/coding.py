@@ -1,13 +1,19 @@
-"""A split and a coder at work on one matrix: what they have found so far, block by block and span by span."""
+"""A split and coders at work on one matrix: their masks, parameters and codes so far, block by block and span by span.
 
-from collections.abc import Generator
+`ColumnCoder` is what an assignment calls. It knows nothing of progress and pictures: those who want them (see `pipeline`) stand
+between the assignment and it.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from workbench.jobs import run_steps
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.contract import BlockSplit, Coder, Params, Split, Sweeps, finish
+from workbench.quantizers.contract import Assignment, BlockSplit, Coder, Layout, Params, Quantize, Split, Sweeps
+from workbench.quantizers.distance import column_energies, part_of
 
 
 class SplitRun:
@@ -47,7 +53,7 @@ class CoderRun:
 
     def fit(self, w: Tensor, index: int) -> Params:
         """Fit span `index` on the matrix as it stands now, once."""
-        return finish(self.fit_steps(w, index))
+        return run_steps(self.fit_steps(w, index))
 
     def fit_steps(self, w: Tensor, index: int) -> Generator[float, None, Params]:
         """The same, telling the share of this fit that is done."""
@@ -112,3 +118,65 @@ class CoderRun:
         """The stored form; codes outside the mask are not stored when the split has several masks."""
         mask, (rows, cols) = self.mask if masked else None, self.mask.shape
         return self.coder.pack(self.codes, cast(list[Params], self.params), mask, (rows, cols))
+
+
+class ColumnCoder:
+    """The coders of one matrix as the function that an assignment calls: columns in, the values of their codes out."""
+
+    def __init__(self, division: SplitRun, runs: Sequence[CoderRun], assignment: Assignment) -> None:
+        self.division, self.runs, self.assignment = division, runs, assignment
+        self.cols, self.widest = runs[0].cols, max(run.span for run in runs)
+        self.layout = Layout(self.cols, max(run.step for run in runs), min(run.span for run in runs))
+        self.together = dict(assignment.fitted_together(self.layout))
+
+    def fit_first(self, w: Tensor) -> Generator[float, None, None]:
+        """Fit what has to be fitted on the original matrix before any column is coded, telling the share that is done."""
+        if not (self.assignment.static or all(run.step == self.cols for run in self.runs)):
+            return
+        self.division.reach(w, 0, self.cols)
+        for run in self.runs:
+            for index in range(len(run.params)):
+                yield from run.fit_steps(w, index)
+                yield 1.0 if run.step == self.cols else 0.0  # columns are coded one after the other only later
+
+    def run(self, w: Tensor, moment: Tensor | None, quantize: Quantize | None = None) -> Iterator[Tensor]:
+        """Code every column of a copy of `w`, which comes out after each block; `quantize` stands in for this coder."""
+        return self.assignment.run(w.clone(), moment, self.layout, quantize or self)
+
+    def __call__(self, current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
+        """Code columns `start:stop` of the matrix as it stands and return their values, each weight from its own coder."""
+        last = self.together.get(start, stop)
+        self.division.reach(current, start - start % self.widest, min(last - last % -self.widest, self.cols))
+        if last > stop:
+            for run in self.runs:
+                run.fit_all(current, start, last)
+        values, *others = (run.code(current, start, stop, metric) for run in self.runs)
+        for run, other_values in zip(self.runs[1:], others, strict=True):
+            values = torch.where(run.mask[:, start:stop], other_values, values)
+        return values
+
+    def take_new_sweeps(self) -> list[Sweeps]:
+        """What has been fitted since the last time this was asked."""
+        return [sweeps for run in self.runs for sweeps in run.take_new_sweeps()]
+
+
+class BlockErrors:
+    """How far the columns coded so far are from those of `w [rows, cols]`; each column is compared once."""
+
+    def __init__(self, w: Tensor) -> None:
+        self.w, self.coded = w, 0
+        self.waiting: list[slice] = []  # columns coded since the last look; a column that was coded stays as it is
+        self.errors, self.sizes = torch.zeros(2, w.shape[1], dtype=torch.float64)
+
+    def add(self, start: int, stop: int) -> None:
+        """Columns `start:stop` are coded now."""
+        self.waiting.append(slice(start, stop))
+        self.coded += stop - start
+
+    def relative_error(self, current: Tensor) -> float:
+        """Squared error of the coded columns of `current` over their energy in the original."""
+        while self.waiting:
+            columns = self.waiting.pop()
+            self.errors[columns] = column_energies(self.w, columns, current)
+            self.sizes[columns] = column_energies(self.w, columns)
+        return part_of(self.errors.sum().item(), self.sizes.sum().item())

@@ -13,9 +13,9 @@ a moment of None means "not calibrated" and stands for the identity. Parts are f
 find out about a layer is returned as a value.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from workbench.quantizers.learning.descent import LearningStep
 
 Params = dict[str, Tensor]
-Step = TypeVar("Step")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -312,15 +310,3 @@ class Snapshot:
     def fraction(self) -> float:
         """Share of the columns that are coded, 0 to 1."""
         return self.done / self.total
-
-
-def finish(steps: Generator[Step, None, Result], on_step: Callable[[Step], None] | None = None) -> Result:
-    """Run a generator to its end in this thread and return its result; `on_step` sees everything it yields."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if on_step is not None:
-            on_step(step)
-        del step  # it may hold a whole matrix

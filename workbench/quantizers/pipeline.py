@@ -13,27 +13,22 @@ from torch import Tensor
 
 from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
+from workbench.jobs import map_steps, run_steps
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed, ledger
 from workbench.memory import release_memory, spill
 from workbench.moment_sums import WIDE
 from workbench.nonfinite import not_finite
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.coding import CoderRun, SplitRun
+from workbench.quantizers.coding import BlockErrors, CoderRun, ColumnCoder, SplitRun
 from workbench.quantizers.coding_trace import Camera, Film, Picture, codebook_rounds
 from workbench.quantizers.contract import (
-    Activations,
-    Assignment,
     Coder,
-    Correction,
-    Layout,
     Params,
     QuantizerPart,
     Snapshot,
-    Split,
-    Transform,
 )
-from workbench.quantizers.distance import column_energies, output_error, part_of
+from workbench.quantizers.distance import output_error
 from workbench.quantizers.misfits import warned_error
 from workbench.quantizers.shrinkage import is_calibrated, shrunk
 from workbench.recipe import Recipe
@@ -66,7 +61,7 @@ def quantize_layer(
     check_inputs(weight, moment)
     check_recipe(recipe, moment)
     h = usable_moment(moment, tokens, recipe)
-    transform, correction = cast(Transform, recipe.transform), cast(Correction, recipe.correction)
+    transform, correction = recipe.transform, recipe.correction
 
     weight = weight.detach()
     w = weight.to(torch.float32)
@@ -86,7 +81,7 @@ def quantize_layer(
         film = film.then("correction", picture(decoded))
         yield Snapshot("correction", w.shape[1], w.shape[1], {"film": film}, decoded)
     del w, h_inner  # a large matrix takes as much memory as all that is not quantized
-    packed = transform.pack(cast(Activations, recipe.activations).pack(inner), state)
+    packed = transform.pack(recipe.activations.pack(inner), state)
     if packed is not inner:
         del decoded
         decoded = formats.decode(packed)
@@ -109,13 +104,13 @@ def code_matrix(
 
     Masks, codes and the coded matrix are let go on return.
     """
-    split, coders = cast(Split, recipe.split), cast(tuple[Coder, ...], recipe.coders)
+    split, coders = recipe.split, recipe.coders
     division = SplitRun(split, w, moment)
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
     runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
     camera = Camera(w)
-    coded = yield from code_columns(w, moment, division, runs, cast(Assignment, recipe.assignment), camera)
+    coded = yield from code_columns(ColumnCoder(division, runs, recipe.assignment), w, moment, camera)
     film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in codebook_rounds(run.shared)))
     del coded
     refit_all(runs, w)
@@ -162,13 +157,8 @@ def learn_transform(
     w: Tensor, h: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None
 ) -> Generator[Snapshot, None, Params]:
     """The same for float32 inputs that have been checked: to look through a wide moment once more takes a while."""
-    steps = cast(Transform, recipe.transform).learn(w, h, recipe.seed, InLoop(recipe, shared))
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield Snapshot("learn", 0, w.shape[1], {"step": step})
+    steps = recipe.transform.learn(w, h, recipe.seed, InLoop(recipe, shared))
+    return (yield from map_steps(steps, lambda step: Snapshot("learn", 0, w.shape[1], {"step": step})))
 
 
 class InLoop:
@@ -182,9 +172,9 @@ class InLoop:
     SWEEPS = 3
 
     def __init__(self, recipe: Recipe, shared: Sequence[Params] | None = None) -> None:
-        self.split, self.assignment = cast(Split, recipe.split), cast(Assignment, recipe.assignment)
+        self.split, self.assignment = recipe.split, recipe.assignment
         self.shared = shared
-        self.coders = [self.quick(coder) for coder in cast(tuple[Coder, ...], recipe.coders)]
+        self.coders = [self.quick(coder) for coder in recipe.coders]
         self.runs: list[CoderRun] = []
 
     def quick(self, coder: Coder) -> Coder:
@@ -200,7 +190,9 @@ class InLoop:
             moment = torch.eye(w.shape[1])
         division = SplitRun(self.split, w, moment)
         runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(self.coders, division.masks, shared, strict=True))]
-        for _ in code_columns(w, moment, division, runs, self.assignment):
+        coder = ColumnCoder(division, runs, self.assignment)
+        run_steps(coder.fit_first(w))
+        for _ in coder.run(w, moment):
             pass
         refit_all(runs, w)
         self.runs = runs
@@ -211,57 +203,22 @@ class InLoop:
         return sum((run.code(w, 0, w.shape[1]) * run.mask for run in self.runs), torch.zeros_like(w))
 
 
-def code_columns(
-    w: Tensor,
-    moment: Tensor | None,
-    division: SplitRun,
-    runs: Sequence[CoderRun],
-    assignment: Assignment,
-    camera: Camera | None = None,
-) -> Generator[Snapshot, None, Tensor]:
-    """Let `assignment` code every column of the transformed matrix with the coders of `runs`, which keep what they find.
-
-    Returns the coded matrix; `camera` sees every tile on the way.
-    """
-    cols = w.shape[1]
-    if assignment.static or all(run.step == cols for run in runs):  # nothing is coded before it is fitted
-        division.reach(w, 0, cols)
-        for run in runs:
-            for index in range(len(run.params)):
-                for share in run.fit_steps(w, index):
-                    yield Snapshot("fit", int(share * cols), cols, {})
-                yield Snapshot("fit", cols if run.step == cols else 0, cols, {"sweeps": run.take_new_sweeps()})
-    coded, widest = torch.zeros(cols, dtype=torch.bool), max(run.span for run in runs)
-    column_error, size = torch.zeros(2, cols, dtype=torch.float64)
-    fresh: list[slice] = []  # columns coded since the last snapshot; a column that was coded stays as it is
-    layout = Layout(cols, max(run.step for run in runs), min(run.span for run in runs))
-    together = dict(assignment.fitted_together(layout))
+def code_columns(coder: ColumnCoder, w: Tensor, moment: Tensor | None, camera: Camera) -> Generator[Snapshot, None, Tensor]:
+    """Code every column of the transformed matrix `w` and return the coded matrix; `camera` sees every tile on the way."""
+    cols, blocks = w.shape[1], BlockErrors(w)
+    for share in coder.fit_first(w):
+        yield Snapshot("fit", int(share * cols), cols, {"sweeps": coder.take_new_sweeps()})
 
     def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
-        coded[start:stop] = True
-        fresh.append(slice(start, stop))
-        if camera is not None:
-            camera.see(current, start, stop)
-        last = together.get(start, stop)
-        division.reach(current, start - start % widest, min(last - last % -widest, cols))
-        if last > stop:
-            for run in runs:
-                run.fit_all(current, start, last)
-        first, *others = (run.code(current, start, stop, metric) for run in runs)
-        for run, values in zip(runs[1:], others, strict=True):
-            first = torch.where(run.mask[:, start:stop], values, first)
-        return first
+        blocks.add(start, stop)
+        camera.see(current, start, stop)
+        return coder(current, start, stop, metric)
 
     current = w
-    for current in assignment.run(w.clone(), moment, layout, quantize):
-        sweeps = [sweeps for run in runs for sweeps in run.take_new_sweeps()]
-        while fresh:
-            columns = fresh.pop()
-            column_error[columns] = column_energies(w, columns, current)
-            size[columns] = column_energies(w, columns)
-        detail = {"sweeps": sweeps, "relative_error": part_of(column_error.sum().item(), size.sum().item())}
+    for current in coder.run(w, moment, quantize):
+        detail = {"sweeps": coder.take_new_sweeps(), "relative_error": blocks.relative_error(current)}
         give_back(w)
-        yield Snapshot("block", int(coded.sum()), cols, detail, current.clone())
+        yield Snapshot("block", blocks.coded, cols, detail, current.clone())
     return current
 
 
@@ -301,11 +258,11 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
 
 def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = False) -> None:
     """Raise RecipeError when the parts do not fit together; `measured` says that a moment will be there in time."""
-    split = cast(Split, recipe.split)
+    split = recipe.split
     if len(recipe.coders) != split.parts:
         coders = f"{split.parts} masks but the recipe has {len(recipe.coders)} coders"
         raise RecipeError(f"split {split.name!r} makes {coders}; give one for each.")
-    for coder in cast(tuple[Coder, ...], recipe.coders):
+    for coder in recipe.coders:
         if coder.full_mask_only and split.parts > 1:
             raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")
     if moment is None and not measured:
@@ -321,11 +278,11 @@ def needs_text(recipe: Recipe) -> bool:
 
 def uses_moment(recipe: Recipe) -> bool:
     """Whether a second moment changes what a recipe makes of a layer: also where it can do without."""
-    coders = cast(tuple[Coder, ...], recipe.coders)
+    coders = recipe.coders
     return bool(needs_moment(recipe)) or any(type(coder).refit is not Coder.refit for coder in coders)
 
 
 def needs_moment(recipe: Recipe) -> list[QuantizerPart]:
     """The parts of a recipe that cannot work without a calibrated second moment."""
     parts = (recipe.transform, recipe.split, *recipe.coders, recipe.assignment, recipe.correction)
-    return [part for part in cast(tuple[QuantizerPart, ...], parts) if part.needs_moment]
+    return [part for part in parts if part.needs_moment]

@@ -7,7 +7,7 @@ and never shown for anything else.
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from workbench.models.language_model import LanguageModel
 from workbench.models.text import text
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model_steps, quantize_steps
-from workbench.quantizers.contract import Coder, Snapshot
+from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.quantizers.runs.quantize_layer import quantize_weight_steps
 from workbench.recipe import Recipe
@@ -138,7 +138,7 @@ class Session:
         """Raise what is wrong with a recipe for the selected layer before anything runs: parts and widths that do not fit."""
         cols = self.model.layer(self.layer).cols
         check_recipe(recipe, torch.empty(0))
-        for coder in cast(tuple[Coder, ...], recipe.coders):
+        for coder in recipe.coders:
             coder.span(cols)
 
     def undo(self) -> None:

@@ -7,12 +7,12 @@ import torch
 
 from workbench.analysis.method import codeword_edits, codewords
 from workbench.errors import WorkbenchError
+from workbench.jobs import run_steps
 from workbench.kernels import formats
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed, ledger
 from workbench.presets import recipe
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import finish
 from workbench.quantizers.distance import relative_error
 from workbench.quantizers.pipeline import quantize_layer
 
@@ -204,7 +204,7 @@ def test_codebooks_of_every_preset_can_be_edited(preset: str) -> None:
     weight = torch.randn(96, 160, generator=DRAW)
     x = torch.randn(200, 160, generator=DRAW)
     moment = x.T @ x / 200
-    made = finish(quantize_layer(weight, moment, recipe(preset), name="layer"))
+    made = run_steps(quantize_layer(weight, moment, recipe(preset), name="layer"))
     for book in codewords.books(made.packed):
         errors, energy = codewords.vector_errors(made.packed, weight, book)
         used = book.counts.argsort(descending=True)[:2].tolist()

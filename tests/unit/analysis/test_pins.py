@@ -9,10 +9,10 @@ import workbench as wb
 from workbench.analysis.decisions.pins import LAYER_COLUMNS, MODEL_COLUMNS, Pins, free, label_of
 from workbench.analysis.predictions.generation_speed import layer_seconds
 from workbench.artifact.quantized_copy import twin
+from workbench.jobs import run_steps
 from workbench.models import ModelHandle
 from workbench.models.perplexity import perplexity
 from workbench.models.text import Text
-from workbench.quantizers.contract import finish
 
 QUERY = "model.layers.0.self_attn.q_proj"
 STORY = Text("story", ("The small dog ran to the river. " * 6, "A bird sat on the roof. " * 6))
@@ -45,7 +45,7 @@ def test_a_pinned_model_is_read_and_run(model: ModelHandle) -> None:
     pins, whole = Pins(), wb.quantize_model(model, wb.recipe("rtn", bits=2, group=32))
     steps = pins.pin_model(model, whole.layers, {}, STORY, "The small dog")
     shares = []
-    label = finish(steps, shares.append)
+    label = run_steps(steps, shares.append)
     assert label == "rtn bits=2 group=32"
     assert shares == sorted(shares)
     assert 0 == shares[0] < shares[-1] < 1

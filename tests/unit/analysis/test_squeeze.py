@@ -11,10 +11,9 @@ import workbench as wb
 from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, squeeze_table
 from workbench.artifact import load
 from workbench.errors import ArtifactError, OutputError, WorkbenchError
-from workbench.jobs import Status
+from workbench.jobs import Status, run_steps
 from workbench.models import ModelHandle
 from workbench.models.text import Text
-from workbench.quantizers.contract import finish
 from workbench.store import Store, StoreWarning
 
 SMALL = (Stop(16, "none", 1), Stop(2, "rtn:bits=2,group=32", 1), Stop(1, "gptq:bits=1,group=32", 2))
@@ -34,7 +33,7 @@ def squeeze_of(model: ModelHandle, folder: Path, **settings: object) -> Squeeze:
 def built(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> Squeeze:
     """All three stops."""
     squeeze = squeeze_of(model, tmp_path_factory.mktemp("squeeze"))
-    finish(squeeze.steps())
+    run_steps(squeeze.steps())
     return squeeze
 
 
@@ -132,7 +131,7 @@ def test_a_stop_that_is_not_built_is_explained(model: ModelHandle, tmp_path: Pat
 
 @pytest.mark.parametrize("stop", [SMALL[1], SMALL[2]], ids=["plain", "calibrated"])
 def test_a_damaged_stop_is_reported_and_built_again(model: ModelHandle, tmp_path: Path, stop: Stop) -> None:
-    finish(squeeze_of(model, tmp_path, stops=(stop,)).steps())
+    run_steps(squeeze_of(model, tmp_path, stops=(stop,)).steps())
     again = squeeze_of(model, tmp_path, stops=(stop,))
     document = again.folder(stop) / "ledger.json"
     document.write_text(json.dumps({**json.loads(document.read_text()), "bytes": 1}))
@@ -140,7 +139,7 @@ def test_a_damaged_stop_is_reported_and_built_again(model: ModelHandle, tmp_path
     with pytest.raises(ArtifactError, match="was changed after it was saved"):
         again.model_at(stop)
     assert again.find(stop) is None
-    finish(again.steps())
+    run_steps(again.steps())
     assert again.model_at(stop).logits(model.encode("Hi")).isfinite().all()
 
 
@@ -148,7 +147,7 @@ def test_a_stop_that_is_damaged_before_it_was_measured_is_built_again(model: Mod
     squeeze = squeeze_of(model, tmp_path, stops=SMALL[1:2])
     squeeze.folder(SMALL[1]).mkdir(parents=True)
     (squeeze.folder(SMALL[1]) / "recipe.json").write_text("{}")  # what an earlier release may have left half removed
-    assert len(finish(squeeze.steps())) == 1
+    assert len(run_steps(squeeze.steps())) == 1
     assert load(squeeze.folder(SMALL[1])).bits_per_weight > 2
 
 

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 import workbench as wb
+from workbench.jobs import run_steps
 from workbench.kernels.formats import decode
 from workbench.kernels.matmul.decoded_rows import take_rows
 from workbench.kernels.matmul.packed_matrix import resident_bytes
 from workbench.kernels.matmul.packed_module import PackedEmbedding
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.recipe import Recipe
 
@@ -35,7 +35,7 @@ WHOLE = {"trellis": wb.recipe("qtip"), "parity": wb.recipe("parity"), "masked": 
 
 def packed(recipe: Recipe) -> Packed:
     weight = torch.randn(ROWS, COLS, generator=torch.Generator().manual_seed(0))
-    return finish(quantize_layer(weight, torch.eye(COLS), recipe)).packed
+    return run_steps(quantize_layer(weight, torch.eye(COLS), recipe)).packed
 
 
 def embedding(tree: Packed, cache: str = "decoded") -> PackedEmbedding:

@@ -3,8 +3,8 @@
 import torch
 
 from workbench import presets
+from workbench.jobs import run_steps
 from workbench.kernels import formats
-from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.quantizers.runs.block_run import DAMPING, Seen, rounded_inputs
 
@@ -37,7 +37,7 @@ def test_a_layer_rounds_its_inputs_only_with_its_own_weight() -> None:
     """The original's pass runs through the same module with other weights, and must not see rounding."""
     module, x = torch.nn.Linear(12, 5), torch.randn(7, 12)
     recipe = presets.recipe("btc", bits=1, compensation=False, activations=4)
-    packed = finish(quantize_layer(module.weight, None, recipe)).packed
+    packed = run_steps(quantize_layer(module.weight, None, recipe)).packed
     original = dict(module.named_parameters())
     module.weight = torch.nn.Parameter(formats.decode(packed), requires_grad=False)
     plain = module(x)

@@ -12,13 +12,14 @@ from tests.same_layers import assert_same_layers
 from workbench import presets
 from workbench.artifact import save
 from workbench.errors import RecipeError
+from workbench.jobs import run_steps
 from workbench.kernels.packing.bitpack import pack
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
 from workbench.presets.preset import part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model, quantize_model_steps
-from workbench.quantizers.contract import Coder, finish
+from workbench.quantizers.contract import Coder
 from workbench.quantizers.runs.block_sequence import BlockSequence
 from workbench.quantizers.runs.quantize_model import choose_layers
 from workbench.quantizers.transforms.learned import INPUTS, Learned
@@ -168,6 +169,6 @@ def test_the_original_model_runs_beside_only_where_a_layer_aims_at_it(llama: Mod
         sequence = BlockSequence(llama, plan, chosen, TEXT, tokens=200, seed=0, store=None)
         assert (sequence.compares, sequence.repairs) == (compares, compares)
         sequence.compares |= is_forced
-        results.append(finish(sequence.steps()))
+        results.append(run_steps(sequence.steps()))
     for layer, result in results[0].items():
         assert torch.equal(result.weight(), results[1][layer].weight()), layer

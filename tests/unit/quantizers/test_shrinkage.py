@@ -7,8 +7,8 @@ from torch import Tensor
 from tests.battery.cases import correlated, gaussian
 from workbench import memory, presets
 from workbench.errors import RecipeError
+from workbench.jobs import run_steps
 from workbench.quantizers import pipeline
-from workbench.quantizers.contract import finish
 from workbench.quantizers.distance import output_error
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.quantizers.shrinkage import (
@@ -91,7 +91,7 @@ def test_few_tokens_are_not_worse_than_none(spelled: str) -> None:
     w, true = gaussian(48, COLS) * 0.02, moment(20_000, 100)
 
     def lost(h: Tensor, tokens: int | None) -> float:
-        return output_error(w, finish(quantize_layer(w, h, presets.parse(spelled), tokens=tokens)).weight(), true)
+        return output_error(w, run_steps(quantize_layer(w, h, presets.parse(spelled), tokens=tokens)).weight(), true)
 
     without = lost(torch.eye(COLS), None)
     for tokens, above in ((1, 1.08), (8, 1.05)):
@@ -102,27 +102,29 @@ def test_few_tokens_are_not_worse_than_none(spelled: str) -> None:
 
 def test_without_shrinkage_they_are() -> None:
     w, true = gaussian(48, COLS) * 0.02, moment(20_000, 100)
-    result = finish(quantize_layer(w, moment(1, 7), presets.parse("binary:shrinkage=0"), tokens=1))
+    result = run_steps(quantize_layer(w, moment(1, 7), presets.parse("binary:shrinkage=0"), tokens=1))
     assert output_error(w, result.weight(), true) > 1
 
 
 def test_too_few_tokens_are_said_once_for_all_layers() -> None:
     w, h, recipe = gaussian(8, COLS), moment(3, 7), presets.parse("binary")
-    layers = {name: finish(quantize_layer(w, h, recipe, tokens=tokens)) for name, tokens in (("a", 64), ("b", 3), ("c", 2))}
+    layers = {name: run_steps(quantize_layer(w, h, recipe, tokens=tokens)) for name, tokens in (("a", 64), ("b", 3), ("c", 2))}
     with pytest.warns(UserWarning, match=r"2 of 3 layers .* first 'b' \(3 tokens for 128 columns; 4 or more are needed\)"):
         warn_of_few(layers)
     facts = calibration_facts(layers)
     assert facts["few_tokens"] == ["b", "c"]
     assert facts["shrinkage"] == pytest.approx([12.8 / 76.8, 12.8 / 14.8])
     warn_of_few({"a": layers["a"]})
-    assert calibration_facts({"a": finish(quantize_layer(w, h, presets.parse("rtn"), tokens=3))}) == {}  # h is only measured with
+    assert (
+        calibration_facts({"a": run_steps(quantize_layer(w, h, presets.parse("rtn"), tokens=3))}) == {}
+    )  # h is only measured with
 
 
 @pytest.mark.parametrize("spelled", ["rtn:bits=2", "gptq:bits=2"])
 def test_a_layer_that_no_token_came_to_is_not_calibrated(spelled: str) -> None:
     recipe, w = presets.parse(spelled), gaussian(8, 64)
-    result = finish(quantize_layer(w, torch.zeros(64, 64), recipe))
-    even = finish(quantize_layer(w, torch.eye(64), recipe))
+    result = run_steps(quantize_layer(w, torch.zeros(64, 64), recipe))
+    even = run_steps(quantize_layer(w, torch.eye(64), recipe))
     assert result.output_error is None
     assert torch.equal(result.weight(), even.weight())
 

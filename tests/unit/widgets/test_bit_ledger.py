@@ -29,5 +29,5 @@ def test_what_is_stored_is_explained_and_counted(session: Session, scope: str) -
     assert view.notices.messages == []
     assert "the ledger adds up to the same" in view.disk.object
     session.use(session.recipe.__class__.from_dict({**session.recipe.to_dict(), "name": "another"}))
-    view.live.choice += 1
+    view.live.announce("choice")
     assert (view.disk.object == "") == (scope == "this layer"), "what was counted belongs to its result"

@@ -3,7 +3,7 @@
 import pytest
 
 import workbench as wb
-from workbench.quantizers.contract import finish
+from workbench.jobs import run_steps
 from workbench.session import Session
 from workbench.widgets.base.live import Live
 from workbench.widgets.predictions.generation import TextComparison
@@ -15,7 +15,7 @@ PROMPT = "The <b>small</b> dog"
 def text(session: Session) -> TextComparison:
     """Both models at the end of six tokens, one layer at one bit."""
     session.use(wb.recipe("rtn", bits=1, group=32))
-    finish(session.quantize_model_steps())
+    run_steps(session.quantize_model_steps())
     text = TextComparison(Live(session), threaded=False)
     text.prompt.value, text.tokens.value = PROMPT, 6
     text.go.clicks += 1

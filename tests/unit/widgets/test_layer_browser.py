@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import workbench as wb
-from workbench.quantizers.contract import finish
+from workbench.jobs import run_steps
 from workbench.session import Session, SharedModel
 from workbench.widgets.shell import layer_browser
 from workbench.widgets.shell.layer_browser import LayerBrowser, LayerTable
@@ -55,13 +55,13 @@ def test_a_small_model_is_read_at_once(fresh: Session) -> None:
 def test_the_map_shows_errors_once_every_layer_is_quantized_unless_a_colour_was_chosen(fresh: Session) -> None:
     view, chooser = LayerBrowser(fresh, threaded=False), LayerBrowser(fresh, threaded=False)
     chooser.colour.value = "absmax"
-    finish(fresh.quantize_model_steps())
+    run_steps(fresh.quantize_model_steps())
     for browser in (view, chooser):
-        browser.live.results += 1
+        browser.live.announce("results")
     assert (view.colour.value, chooser.colour.value) == ("output_error", "absmax")
     assert view.frame.figure.question == "Whose output suffers?"
     view.colour.value = "kurtosis"
-    view.live.results += 1
+    view.live.announce("results")
     assert view.colour.value == "kurtosis"
 
 
@@ -97,7 +97,7 @@ def test_a_page_can_be_used_while_layers_are_read(fresh: Session) -> None:
 def test_a_measure_of_another_view_colours_the_map(session: Session) -> None:
     view = LayerBrowser(session, threaded=False)
     session.measured["sensitivity"] = {name: number / 10 for number, name in enumerate(session.model.layer_names)}
-    view.live.results += 1
+    view.live.announce("results")
     assert "sensitivity" in view.colour.options.values()
     view.colour.value = "sensitivity"
     assert view.frame.figure.table["sensitivity"].tolist() == [number / 10 for number in range(14)]

@@ -25,7 +25,7 @@ def test_before_anything_is_measured(view: SpeedView) -> None:
 def test_a_quantized_layer_stands_beside_torch(view: SpeedView, session: Session) -> None:
     for _ in session.quantize_steps():
         pass
-    view.live.results += 1
+    view.live.announce("results")
     assert "Runs on numba" in view.says.object
     assert "Cuda does not: it runs on a CUDA device" in view.says.object
     view.batch.value = 8
@@ -38,7 +38,7 @@ def test_a_quantized_layer_stands_beside_torch(view: SpeedView, session: Session
     view.memory.value = "from the cache"
     assert view.frame.figure is not cold
     session.use(wb.recipe("rtn", bits=4, group=32))
-    view.live.choice += 1
+    view.live.announce("choice")
     assert view.frame.figure is None, "what was measured belongs to another recipe"
 
 

@@ -53,7 +53,7 @@ def test_fields_wait_for_no_preview(session: Session) -> None:
     view = ChannelInput(session)
     view.live.waiting = True
     view.live.mark(channels=[3])
-    view.live.choice += 1
+    view.live.announce("choice")
     assert view.field.value == "3"
     assert view.view.styles.get("opacity", "1") == "1"
 

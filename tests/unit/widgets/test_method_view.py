@@ -54,12 +54,12 @@ def test_learning_is_shown_while_it_runs_and_its_transform_at_the_end(session: S
     assert "not quantized yet" in view.loss.answer.object
     for _ in range(12):
         next(run)
-    view.live.steps += 1
+    view.live.announce("steps")
     assert questions(view.loss, view.diagonal, view.rotation) == [True, False, False]
     assert len(view.loss.figure.table) == 12
     for _ in run:
         pass
-    view.live.results += 1
+    view.live.announce("results")
     assert questions(view.loss, view.diagonal, view.rotation) == [True, True, False]
     assert "No rotation is stored" in view.rotation.answer.object  # on a matrix as small as this one none is worth its bits
 
@@ -94,7 +94,7 @@ def test_groups_and_their_window(session: Session) -> None:
     (picture,) = view.frame.figure.plot["data"]
     assert (picture["z"].shape, picture["y0"]) == ((64 - 40, 64 - 8), 40)
     made(session, "rtn", group=32)
-    view.live.results += 1
+    view.live.announce("results")
     assert "codes all weights alike" in view.frame.answer.object
     assert not view.row.visible
 
@@ -104,7 +104,7 @@ def test_sweeps_of_each_set_of_scales(session: Session) -> None:
     assert questions(view.errors, view.paths) == [False, False]
     assert "takes no sweeps" in view.errors.answer.object
     made(session, "arb-llm", block=32)
-    view.live.results += 1
+    view.live.announce("results")
     assert questions(view.errors, view.paths) == [True, True]
     assert len(view.fit.options) == len(session.trace.settled) > 4
     view.fit.value = 3
@@ -117,11 +117,11 @@ def test_only_the_chosen_section_is_built_and_drawn(session: Session, monkeypatc
     for name in ("Signs", "Groups"):
         section = view[name]
         monkeypatch.setattr(section, "refresh", lambda name=name: drawn.append(name))
-    view.live.results += 1
+    view.live.announce("results")
     view.section.value = "Groups"
     assert list(view.shown) == [view["Groups"].view]
     view.look(False)
-    view.live.results += 1
+    view.live.announce("results")
     assert drawn == ["Signs", "Groups"]
     view.look(True)
     assert drawn == ["Signs", "Groups", "Groups"]

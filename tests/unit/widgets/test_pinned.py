@@ -3,8 +3,8 @@
 import pytest
 
 import workbench as wb
+from workbench.jobs import run_steps
 from workbench.models.text import Text
-from workbench.quantizers.contract import finish
 from workbench.session import Session
 from workbench.widgets.base.live import Live
 from workbench.widgets.predictions.pinned import PinnedView
@@ -19,8 +19,8 @@ def view(session: Session, monkeypatch: pytest.MonkeyPatch) -> PinnedView:
 
 def quantize(view: PinnedView, bits: int) -> None:
     view.session.use(wb.recipe("rtn", bits=bits, group=32))
-    finish(view.session.quantize_steps())
-    view.live.results += 1
+    run_steps(view.session.quantize_steps())
+    view.live.announce("results")
 
 
 def test_without_a_result_there_is_nothing_to_pin(view: PinnedView) -> None:

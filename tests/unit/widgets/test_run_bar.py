@@ -7,8 +7,8 @@ import pytest
 import workbench as wb
 from tests.unit.analysis.test_squeeze import SMALL
 from tests.unit.widgets.test_squeeze import stops, visitor
+from workbench.jobs import run_steps
 from workbench.models.perplexity import perplexity
-from workbench.quantizers.contract import finish
 from workbench.session import Session, SharedModel
 from workbench.session.runs import ORIGINAL, SQUEEZED
 from workbench.widgets.decisions.squeeze import SqueezeView
@@ -106,12 +106,12 @@ def test_the_original_is_measured_once_for_all_visitors_and_found_by_the_next_se
 def test_a_run_is_measured_though_another_is_shown_meanwhile(shared: SharedModel, tmp_path: Path) -> None:
     session = visitor(shared, tmp_path)  # nothing is known of the original, which is then measured first
     session.use(wb.recipe("rtn", bits=2, group=32))
-    finish(session.quantize_model_steps())
+    run_steps(session.quantize_model_steps())
     runs, run = session.runs, session.runs.current
     steps = runs.headline_steps(run, "Once")
     next(steps)
     session.show_run(ORIGINAL)
-    finish(steps)
+    run_steps(steps)
     session.show_run(run.label)
     read = perplexity(runs.model(run), runs.shared.squeeze.evaluation).perplexity
     assert runs.headline().perplexity == pytest.approx(read)
@@ -123,8 +123,8 @@ def test_a_run_that_is_being_measured_is_not_begun_again(explorer: Explorer, mon
     monkeypatch.setattr(RunBar, "measures_alone", True)
     monkeypatch.setattr(bar.jobs, "run", lambda *arguments, **settings: begun.append(arguments))
     explorer.bench.all.clicks += 1
-    bar.live.run += 1  # as when a stop of the slider has been built
-    bar.live.results += 1
+    bar.live.announce("run")  # as when a stop of the slider has been built
+    bar.live.announce("results")
     assert len(begun) == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.analysis.test_squeeze import SMALL, STORY
 from workbench.analysis.decisions.squeeze import Squeeze
 from workbench.analysis.predictions.generation import write_together
-from workbench.quantizers.contract import finish
+from workbench.jobs import run_steps
 from workbench.session import Session, SharedModel
 from workbench.store import Store
 from workbench.widgets.decisions.squeeze import QUESTION, TOKENS, SqueezeView
@@ -32,7 +32,7 @@ def own(shared: SharedModel, tmp_path: Path) -> Session:
 def stops(shared: SharedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which all three are."""
     folder = tmp_path_factory.mktemp("stops")
-    finish(visitor(shared, folder).shared.squeeze.steps())
+    run_steps(visitor(shared, folder).shared.squeeze.steps())
     return folder
 
 

@@ -39,7 +39,7 @@ def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: 
     assert "nothing is quantized yet" in notices.messages[0]
     session = live.session
     session.take(wb.quantize_model(session.model, wb.recipe("rtn", bits=4, group=32)))
-    live.results += 1
+    live.announce("results")
     view.tokens.value = 64
     press(view.go)
     assert view.card is not None
@@ -60,7 +60,7 @@ def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: 
     view.other.param.update(filename="none.json", value=b"{}")
     assert "none.json is no quant card" in notices.messages[0]
     session.take(wb.quantize_model(session.model, wb.recipe("rtn", bits=3, group=32)))
-    live.results += 1
+    live.announce("results")
     assert "Results have changed since" in view.sentence.object
 
 

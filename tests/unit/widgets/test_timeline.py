@@ -3,7 +3,7 @@
 import pytest
 
 import workbench as wb
-from workbench.quantizers.contract import finish
+from workbench.jobs import run_steps
 from workbench.session import Session
 from workbench.widgets.base.live import Live
 from workbench.widgets.method.timeline import ScrubberView
@@ -12,7 +12,7 @@ from workbench.widgets.method.timeline import ScrubberView
 @pytest.fixture
 def view(session: Session) -> ScrubberView:
     session.use(wb.recipe("gptq", bits=2, group=32))
-    finish(session.quantize_steps())
+    run_steps(session.quantize_steps())
     return ScrubberView(Live(session), threaded=False)
 
 
@@ -62,8 +62,8 @@ def test_another_layer_has_its_own_run(view: ScrubberView) -> None:
     view.live.choose(lambda: view.session.select("model.layers.0.mlp.down_proj"))
     assert "press Quantize this layer" in view.picture.answer.object
     assert not view.controls.visible
-    finish(view.session.quantize_steps())
-    view.live.results += 1
+    run_steps(view.session.quantize_steps())
+    view.live.announce("results")
     assert view.controls.visible
     assert view.step.value <= len(view.moments)
 
@@ -71,7 +71,7 @@ def test_another_layer_has_its_own_run(view: ScrubberView) -> None:
 def test_a_whole_model_is_filmed_layer_by_layer(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.session.session.CALIBRATION_TOKENS", 256)
     session.use(wb.recipe("btc", bits=0.8))
-    finish(session.quantize_model_steps())
+    run_steps(session.quantize_model_steps())
     for name in session.model.layer_names[:3]:
         session.select(name)
         assert session.trace.film.cols == session.model.layer(name).cols

@@ -28,7 +28,7 @@ def test_every_section_follows_the_layer_and_its_result(session: Session, name: 
     before = [frame.figure for frame in frames]
     assert all(before)
     quantize(session)
-    view.live.results += 1
+    view.live.announce("results")
     after = [frame.figure for frame in frames]
     assert all(a is not b for a, b in zip(after, before, strict=True))
     view.live.choose(lambda: session.select(DOWN))
@@ -41,7 +41,7 @@ def test_only_the_section_in_front_reads_the_weights(session: Session, monkeypat
     view.section.value = "Outliers"
     read, portrait = [], session.portrait
     monkeypatch.setattr(session, "portrait", lambda: read.append(1) or portrait())
-    view.live.results += 1
+    view.live.announce("results")
     assert len(read) == 1
 
 
@@ -63,7 +63,7 @@ def test_the_picture_shows_what_is_asked(session: Session, what: str) -> None:
     view.what.value = what
     assert (view.frame.figure is None) == (what != "original")
     result = quantize(session).result
-    view.live.results += 1
+    view.live.announce("results")
     original, quantized = session.original(), result.weight()
     shown = {"original": original, "quantized": quantized, "difference": quantized - original}[what]
     largest = shown.flatten()[shown.abs().argmax()].item()

@@ -39,7 +39,7 @@ def test_without_following_it_waits_for_a_result(session: Session) -> None:
     assert "This layer is not quantized yet" in view.sentence.object
     for _ in session.quantize_steps():
         pass
-    view.live.results += 1
+    view.live.announce("results")
     assert view.effect is not None
     assert view.effect[0] is session.result
 
@@ -66,7 +66,7 @@ def test_error_budget_of_nothing_and_of_one(session: Session) -> None:
     assert "press Quantize the whole model" in view.waterfall.answer.object
     for _ in session.quantize_steps():
         pass
-    view.live.results += 1
+    view.live.announce("results")
     assert not view.go.disabled
     view.measure()
     assert view.waterfall.figure is not None

@@ -13,8 +13,8 @@ from workbench.analysis.predictions.sensitivity import Measured, above
 from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.errors import RecipeError
 from workbench.intervals import Interval, ends, mean_interval, positive_interval
+from workbench.jobs import run_steps
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import finish
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def error_budget(
     What a `QuantizedModel` changed beside its layers takes part. RecipeError where there are no layers, ModelError where they
     were quantized in a fused model and the replay is of another.
     """
-    return finish(error_budget_steps(replay, layers, top=top), on_progress)
+    return run_steps(error_budget_steps(replay, layers, top=top), on_progress)
 
 
 def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> Generator[Measured, None, ErrorBudget]:

@@ -24,7 +24,7 @@ from workbench.artifact.loading import quantized_in
 from workbench.artifact.quantized_copy import twin
 from workbench.atomic import discard
 from workbench.errors import ArtifactError, ModelError, OutputError, WorkbenchError
-from workbench.jobs import Job, Status, map_steps
+from workbench.jobs import Job, Status, map_steps, run_steps
 from workbench.kernels.matmul.packed_linear import warm_up
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
@@ -32,7 +32,6 @@ from workbench.models.text import Text, text
 from workbench.outputs import check_file
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model_steps
-from workbench.quantizers.contract import finish
 from workbench.quantizers.pipeline import needs_text
 from workbench.recipe import Recipe
 from workbench.seeds import check_seed
@@ -245,7 +244,7 @@ class Squeeze:
             "nominal_bits": quantized.nominal_bits,
             "coverage": quantized.coverage,
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-            **headline_facts(measured, finish(self.original.steps()).read),
+            **headline_facts(measured, run_steps(self.original.steps()).read),
         }
         self.store.put(self._entry_key(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
         self._squeezed[stop] = Squeezed(stop=stop, **facts)

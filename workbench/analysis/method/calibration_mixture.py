@@ -13,11 +13,11 @@ from torch import Tensor
 
 from workbench.calibration import CalibrationStats, LayerStats, calibrate
 from workbench.errors import ModelError
+from workbench.jobs import run_steps
 from workbench.models.derived_text import DERIVED, derive
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
 from workbench.models.text import text as read_text
-from workbench.quantizers.contract import finish
 from workbench.quantizers.distance import output_error
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.recipe import Recipe
@@ -74,7 +74,7 @@ def read_sources(
     store: Store | None = None,
 ) -> dict[str, SourceStats]:
     """Statistics of `layers` (default: all) on both halves of every text, at most `tokens` tokens a half."""
-    return finish(read_sources_steps(model, texts, layers=layers, tokens=tokens, seed=seed, store=store))
+    return run_steps(read_sources_steps(model, texts, layers=layers, tokens=tokens, seed=seed, store=store))
 
 
 def read_sources_steps(
@@ -204,7 +204,7 @@ def own_errors(model: ModelHandle, sources: Sources, layer: str, recipe: Recipe)
 
 def quantized(weight: Tensor, moment: Tensor, tokens: int, recipe: Recipe) -> Tensor:
     """What a recipe makes of a matrix under a moment of so many tokens, as values."""
-    return finish(quantize_layer(weight, moment, recipe, tokens=tokens)).weight()
+    return run_steps(quantize_layer(weight, moment, recipe, tokens=tokens)).weight()
 
 
 def influence(
@@ -221,7 +221,7 @@ def influence(
     One row a document of the half to calibrate on, the most influential first: sample (its number), begins, tokens,
     moment_change = ‖H₋ᵢ − H‖/‖H‖, error_change = held-out output error without it minus with it (above zero: the document helps).
     """
-    return finish(influence_steps(model, text, layer, recipe, tokens=tokens), lambda step: on_progress(step.fraction, 1))
+    return run_steps(influence_steps(model, text, layer, recipe, tokens=tokens), lambda step: on_progress(step.fraction, 1))
 
 
 def influence_steps(

@@ -14,9 +14,9 @@ from workbench.analysis.predictions.isolated_effects import Quantized, applied, 
 from workbench.analysis.predictions.sensitivity import Measured
 from workbench.errors import ModelError
 from workbench.intervals import Interval, share_interval
+from workbench.jobs import run_steps
 from workbench.models.boundaries import Boundaries
 from workbench.models.handle import ModelHandle
-from workbench.quantizers.contract import finish
 from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class ForkFinder:
         Greedy: the layer whose restoration widens the original's narrowest lead most joins, until all tokens up to the fork are
         the original's; then every layer that can do without goes back. ModelError where there is no fork.
         """
-        return finish(self.guilty_steps(), None)
+        return run_steps(self.guilty_steps(), None)
 
     def guilty_steps(self) -> Generator[Measured, None, Guilt]:
         """The same as a generator that yields a step for each layer that joins, for a job that can be stopped."""
@@ -172,7 +172,7 @@ class ForkFinder:
 
         Continuations are drawn at `temperature` with seeds from `seed` on. ModelError where there is no fork.
         """
-        return finish(self.rewind_steps(continuations, tokens, temperature=temperature, seed=seed), None)
+        return run_steps(self.rewind_steps(continuations, tokens, temperature=temperature, seed=seed), None)
 
     def rewind_steps(
         self, continuations: int = 8, tokens: int = 24, *, temperature: float = 0.8, seed: int = 0

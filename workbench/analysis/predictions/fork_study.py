@@ -10,9 +10,9 @@ from workbench.analysis.predictions.isolated_effects import Quantized
 from workbench.analysis.predictions.sensitivity import Measured
 from workbench.errors import ModelError
 from workbench.intervals import share_interval
+from workbench.jobs import run_steps
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
-from workbench.quantizers.contract import finish
 from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fork_study(
     texts part with that set restored, `random_delay` with as many layers drawn (0: at the same token or before); infinite where
     they no longer part within `tokens`.
     """
-    return finish(fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
+    return run_steps(fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
 
 
 def fork_study_steps(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.jobs import run_steps
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.matmul.packed_matrix import resident_bytes
 from workbench.kernels.packing.packed import Packed
 from workbench.models.language_model import LanguageModel
-from workbench.quantizers.contract import finish
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Running:
 
 def speeds(models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5) -> list[Speed]:
     """The speed at which each model continues `prompt` greedily, by at most `tokens` tokens; a first round does not count."""
-    return finish(speed_steps(models, prompt, tokens=tokens, rounds=rounds))
+    return run_steps(speed_steps(models, prompt, tokens=tokens, rounds=rounds))
 
 
 def speed_steps(
@@ -74,7 +74,7 @@ def speed_steps(
 
 def generation_speed(models: Sequence[LanguageModel], prompt: str) -> list[Running]:
     """How fast each model writes after `prompt`, and the bytes that its weights take in memory; see `running_steps`."""
-    return finish(running_steps(models, prompt))
+    return run_steps(running_steps(models, prompt))
 
 
 def running_steps(models: Sequence[LanguageModel], prompt: str) -> Generator[int, None, list[Running]]:

@@ -9,8 +9,8 @@ from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.calibration import CalibrationStats
 from workbench.errors import RecipeError
 from workbench.intervals import low_high
+from workbench.jobs import run_steps
 from workbench.quantizers import quantize
-from workbench.quantizers.contract import finish
 from workbench.recipe import Recipe
 from workbench.store import Store, key
 
@@ -50,7 +50,7 @@ def sensitivity(
     top1_changed, floor (what half precision alone does) and significant (kl_low is above it, or kl where there is no interval).
     `store` keeps rows by content. RecipeError where nothing matches, or where a recipe needs `stats`.
     """
-    return finish(sensitivity_steps(replay, recipes, stats=stats, layers=layers, store=store), on_progress)
+    return run_steps(sensitivity_steps(replay, recipes, stats=stats, layers=layers, store=store), on_progress)
 
 
 def sensitivity_steps(

@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.jobs import run_steps
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import admm_factors, sign_planes
 from workbench.quantizers.coders.fitting.admm_factors import Target
-from workbench.quantizers.contract import Coder, Fit, Params, finish
+from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -64,7 +65,7 @@ class BinaryFactors(Coder):
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`left [rows, r]`, `right [r, cols]` of ±1, `row [rows]`, `column [cols]` and where wanted `middle [r]`."""
-        return finish(self.fit_steps(w, mask, shared, moment))
+        return run_steps(self.fit_steps(w, mask, shared, moment))
 
     def fit_steps(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Generator[float, None, Fit]:
         """The same, telling every sweep of ADMM."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 from torch import Tensor
 
+from workbench.jobs import map_steps
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Assignment, Snapshot
+from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.distance import output_error, relative_error
-from workbench.quantizers.learning.refine import QuantizedBlock, Refinement
+from workbench.quantizers.learning.refine import QuantizedBlock
 from workbench.quantizers.runs.block_run import BlockRun, Seen
 from workbench.recipe import Recipe
 
@@ -26,16 +26,9 @@ def refine(block: QuantizedBlock, recipes: Mapping[str, Recipe]) -> Generator[Sn
     """Let each refinement of a block's layers work on its own layers, one after the other."""
     for part in dict.fromkeys(recipe.refinement for recipe in recipes.values()):
         refined = [name for name, recipe in recipes.items() if recipe.refinement == part]
-        steps = cast(Refinement, part).refine(
-            replace(block, trees={name: block.trees[name] for name in refined}), recipes[refined[0]].seed
-        )
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                block = replace(stop.value, trees={**block.trees, **stop.value.trees})
-                break
-            yield Snapshot("refine", step.step, step.steps, {"step": step})
+        steps = part.refine(replace(block, trees={name: block.trees[name] for name in refined}), recipes[refined[0]].seed)
+        result = yield from map_steps(steps, lambda step: Snapshot("refine", step.step, step.steps, {"step": step}))
+        block = replace(result, trees={**block.trees, **result.trees})
     return block
 
 
@@ -55,5 +48,4 @@ def with_errors(layer: QuantizedLayer, weight: Tensor, inputs: Seen | None) -> Q
 
 def aim_of(recipe: Recipe, weight: Tensor, inputs: Seen | None) -> Tensor:
     """What a layer is to be: its weight, or where its assignment repairs, what gives its output in the original model."""
-    repairs = cast(Assignment, recipe.assignment).repairs
-    return inputs.aim(weight, recipe.shrinkage) if inputs is not None and repairs else weight
+    return inputs.aim(weight, recipe.shrinkage) if inputs is not None and recipe.assignment.repairs else weight

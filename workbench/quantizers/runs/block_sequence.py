@@ -10,7 +10,7 @@ both models.
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from workbench.errors import RecipeError
 from workbench.models.block_pass import BlockPass, Call, hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Assignment, Params, Snapshot, Transform
+from workbench.quantizers.contract import Params, Snapshot
 from workbench.quantizers.distance import relative_error
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
@@ -76,14 +76,14 @@ class BlockSequence:
         self.unreached: list[str] = []
         self.sparse: dict[str, int] = {}
         self.steps_left: Iterator[int] = iter(())
-        transforms = {name: cast(Transform, recipe.transform) for name, recipe in chosen.items()}
+        transforms = {name: recipe.transform for name, recipe in chosen.items()}
         self.late = {
             name for name, transform in transforms.items() if isinstance(transform, Learned) and transform.inputs == "quantized"
         }
         shares = any(scope is not None for scope in self.scopes.names.values())
         early = (transform for name, transform in transforms.items() if name not in self.late)
         # the original model is run beside the quantized one only where a layer aims at what it puts out
-        self.repairs = any(cast(Assignment, recipe.assignment).repairs for recipe in chosen.values())
+        self.repairs = any(recipe.assignment.repairs for recipe in chosen.values())
         self.compares = self.repairs or bool(self.refining())
         self.looks_first = any(transform.learns or (transform.needs_moment and shares) for transform in early)
 
@@ -168,7 +168,7 @@ class BlockSequence:
                 moment = layer_inputs.shrunk(recipe.shrinkage) if layer_inputs else None
                 inputs.append(Input(weights, basis, roundings, recipe.transform.gradient, moment))
             else:
-                transform, layer_inputs = cast(Transform, recipe.transform), run.inputs_of(group[0])
+                transform, layer_inputs = recipe.transform, run.inputs_of(group[0])
                 moment = layer_inputs.shrunk(recipe.shrinkage) if layer_inputs else None
                 for name in group:
                     states[name] = transform.fit(self.model.weight(name).float(), moment, recipe.seed)

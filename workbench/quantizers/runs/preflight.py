@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from workbench import registry
-from workbench.quantizers.contract import Transform, finish
+from workbench.jobs import run_steps
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.quantizers.runs.quantize_model import choose_layers
 from workbench.recipe import LayerPlan, Recipe
@@ -143,13 +143,13 @@ def try_recipe(model: "ModelHandle", name: str, recipe: Recipe) -> tuple[float, 
     plain = recipe.replace(transform=registry.make("transform", "identity")) if learns(recipe) else recipe
     steps = quantize_layer(part, moment, plain)
     begin = time.perf_counter()
-    result = finish(steps)
+    result = run_steps(steps)
     return (time.perf_counter() - begin) / part.numel(), result.bits_per_weight
 
 
 def learns(recipe: Recipe) -> bool:
     """Whether a recipe trains something, whose time is not estimated."""
-    return recipe.refines or cast(Transform, recipe.transform).learns
+    return recipe.refines or recipe.transform.learns
 
 
 def stored_width(model: "ModelHandle", name: str) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from workbench.jobs import map_steps
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
 
@@ -51,10 +52,4 @@ class Place:
 
     def follow(self, event: str, steps: Generator[Snapshot, None, T]) -> Generator[LayerProgress, None, T]:
         """Run `steps` to their end, telling each Snapshot as progress."""
-        while True:
-            try:
-                snapshot = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            yield self.progress(event, snapshot)
-            del snapshot  # it may hold a whole matrix
+        return (yield from map_steps(steps, lambda snapshot: self.progress(event, snapshot)))

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
+from workbench.jobs import run_steps
 from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Snapshot, finish
+from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.quantizers.shrinkage import unseen, warn_of_few
 from workbench.recipe import Recipe
@@ -51,7 +52,7 @@ def quantize(
         >>> round(result.bits_per_weight, 2), result.nominal_bits
         (2.14, 2.0)
     """
-    return finish(quantize_steps(model, layer, recipe, stats), on_progress)
+    return run_steps(quantize_steps(model, layer, recipe, stats), on_progress)
 
 
 def quantize_steps(

@@ -3,15 +3,16 @@
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from workbench.calibration import TOKENS
 from workbench.errors import RecipeError
+from workbench.jobs import run_steps
 from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
-from workbench.quantizers.contract import Params, Transform, finish
+from workbench.quantizers.contract import Params
 from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
 from workbench.quantizers.runs import block_sequence
 from workbench.quantizers.runs.fused_plan import plan_for_fused
@@ -55,7 +56,7 @@ def quantize_model(
     where none could be fused; a plan is taken as it is. Raises RecipeError when no layer matches or calibration is missing.
     """
     steps = quantize_model_steps(model, recipe, stats, layers, text=text, tokens=tokens, seed=seed, store=store)
-    return finish(steps, on_progress)
+    return run_steps(steps, on_progress)
 
 
 def quantize_model_steps(
@@ -100,7 +101,7 @@ def one_by_one(
     model: "ModelHandle", plan: LayerPlan, chosen: dict[str, Recipe], stats: Stats | None
 ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
     """Every layer by itself, in the model's order, one layer's weights at a time; transforms that learn come first."""
-    learners = [name for name, layer_recipe in chosen.items() if cast(Transform, layer_recipe.transform).learns]
+    learners = [name for name, layer_recipe in chosen.items() if layer_recipe.transform.learns]
     scopes, phases = Scopes(plan, chosen), 2 if learners else 1
     states: dict[str, Params] = {}
     yield from scopes.prepare_beginning(model, phases)

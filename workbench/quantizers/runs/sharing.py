@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed, ledger
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Coder, Params, Transform
+from workbench.quantizers.contract import Params
 from workbench.quantizers.pipeline import check_inputs, usable_moment
 from workbench.quantizers.runs.progress import LayerProgress, Place
 from workbench.quantizers.runs.quantize_layer import Stats, moment_of, tokens_of
@@ -43,7 +43,7 @@ class Scopes:
         """Prepare what this layer's scope shares, from all its layers' transformed weights."""
         scope, recipe = cast(str, self.names[layer]), self.chosen[layer]
         weights = TransformedWeights(model, recipe, self.members(scope), stats, states)
-        self.prepared[scope] = [coder.prepare(weights) for coder in cast(tuple[Coder, ...], recipe.coders)]
+        self.prepared[scope] = [coder.prepare(weights) for coder in recipe.coders]
 
     def prepare_beginning(self, model: "ModelHandle", phases: int) -> Generator[LayerProgress, None, None]:
         """Prepare what layers with learned transforms share, in the bases in which learning begins.
@@ -73,7 +73,7 @@ class Scopes:
 def scope_of(plan: LayerPlan, layer: str) -> str | None:
     """A name for the group of layers that share codebooks with this one, None where nothing is shared."""
     rule, recipe = next((i, r) for i, (pattern, r) in enumerate(plan.rules) if fnmatch.fnmatchcase(layer, pattern))
-    widest = {coder.sharing for coder in cast(tuple[Coder, ...], recipe.coders)}
+    widest = {coder.sharing for coder in recipe.coders}
     scope_names = {"projection": layer.rsplit(".", 1)[-1], "model": "model"}
     return next((f"{rule}:{scope_names[sharing]}" for sharing in ("model", "projection") if sharing in widest), None)
 
@@ -108,6 +108,6 @@ class TransformedWeights(Sequence[Tensor]):
         moment = usable_moment(layer_moment, tokens_of(name, self.stats), self.recipe)
         weight = self.model.weight(name)
         check_inputs(weight, moment)
-        transform, w = cast(Transform, self.recipe.transform), weight.float()
+        transform, w = self.recipe.transform, weight.float()
         state = self.states[name] if name in self.states else transform.fit(w, moment, self.recipe.seed)
         return transform.forward(w, state)

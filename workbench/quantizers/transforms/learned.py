@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from workbench.jobs import run_steps
 from workbench.kernels.formats.rotation import Rotated
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.sign_planes import alternate, greedy, nearest_signs, values
-from workbench.quantizers.contract import Params, Rounding, Transform, finish
+from workbench.quantizers.contract import Params, Rounding, Transform
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS
@@ -70,7 +71,7 @@ class Learned(Transform):
 
     def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
         """`gain`, `signs`, `left`, `right`, as far as they are learned, against plain binarization."""
-        return finish(self.learn(w, moment, seed, Binarized()))
+        return run_steps(self.learn(w, moment, seed, Binarized()))
 
     def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator[LearningStep, None, Params]:
         """The same, step by step, against the recipe's coders."""

@@ -67,7 +67,7 @@ class Component(pn.viewable.Viewer):
     """One part of the screen over a live session, alone or linked to others. Subclasses say in `build` what it looks like and in
     `refresh` what it shows.
 
-    `watches` names the counters of `Live` that it follows. A part behind another tab (`look(False)`) is not drawn; what it
+    `watches` names the events of `Live` that it follows (drawn in `base.live`). A part behind another tab (`look(False)`) is not drawn; what it
     missed it shows when it is looked at again. What fails becomes a notice: in the explorer's `notices` or, for a part on its
     own, above it. `threaded=False` runs its jobs in this thread.
     """

@@ -1,9 +1,30 @@
-"""A session that components watch, and one on whatever a component is opened on: a model, a result, another component."""
+"""A session that components watch, and one on whatever a component is opened on: a model, a result, another component.
+
+How a change travels from one component to the others:
+
+    a control is turned          the session changes           what changed is announced     who follows it is redrawn
+    ┌───────────────────┐        ┌───────────────────┐         ┌─────────────────────┐       ┌───────────────────────┐
+    │ component         │ choose │ session           │ changed │ Live                │ watch │ every component that  │
+    │  a layer, recipe, ├───────▶│  choice, results, ├────────▶│  choice, selection, ├──────▶│  names the event in   │
+    │  prompt, mark     │  mark  │  runs; undo       │         │  results, run, steps│       │  `watches`: `changed` │
+    └─────────┬─────────┘        └─────────▲─────────┘         └──────────▲──────────┘       └───────────┬───────────┘
+              │ a long computation         │ result                       │ announce                     │
+              │                  ┌─────────┴─────────┐                    │             behind a tab: later, when it is
+              └─────────────────▶│ JobPanel: a job,  ├────────────────────┘             looked at; else `refresh` now
+                                 │ looked at on time │ its steps and end
+                                 └───────────────────┘
+
+    choice      another layer, recipe or prompt       selection   other layers, channels, rows, codes or tokens are marked
+    results     new results, or another one shown     run         another run is shown, or its figures were measured
+    steps       a running job was looked at
+
+Nothing else carries news between components: `front` asks for a tab, and `waiting` greys what a preview is about to replace.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import param
 from torch import nn
@@ -19,10 +40,11 @@ Subject = Any  # what `live_on` takes; a component is only known above this file
 
 
 class Live(param.Parameterized):
-    """A session that can be watched: `choice` counts changes of layer, recipe or prompt, `selection` changes of what is marked,
-    `results` new results, `run` changes of the run that is shown, and `steps` looks at a job that runs; `front` is the tab that
-    somebody asked for last. `waiting` says that what is on the bench now is being computed for the layer on show, as a preview;
-    that can only be where somebody makes previews (`previews`)."""
+    """A session that can be watched. Each event of the drawing above is a number that counts how often it was announced.
+
+    `front` is the tab that was asked for last. `waiting` says that a preview of the layer on show is being computed; that can
+    only be where somebody makes previews (`previews`).
+    """
 
     choice = param.Integer(default=0)
     selection = param.Integer(default=0)
@@ -48,6 +70,10 @@ class Live(param.Parameterized):
             self.waiting = self.previews and before.layer == after.layer and not has_result
         self.param.update(choice=self.choice + chosen, selection=self.selection + (before.selection != after.selection))
 
+    def announce(self, *events: Literal["choice", "selection", "results", "run", "steps"]) -> None:
+        """Tell every component that follows one of these events, each component once."""
+        self.param.update(**{event: getattr(self, event) + 1 for event in events})
+
     def mark(self, **changes: Iterable[str] | Iterable[int]) -> None:
         """Mark layers, channels, rows, codes or tokens for everybody, as `Session.mark` does."""
         self.choose(lambda: self.session.mark(**changes))
@@ -64,7 +90,7 @@ def live_on(subject: Subject, layer: str | QuantizedLayer | None, component: str
         live.choose(lambda: live.session.select(layer))
     elif isinstance(layer, QuantizedLayer):
         live.choose(lambda: add_result(live.session, layer))
-        live.results += 1
+        live.announce("results")
     elif layer is not None:
         raise WorkbenchError(f"{component} takes a layer's name or a result of wb.quantize as its layer, not a {kind(layer)}.")
     return live

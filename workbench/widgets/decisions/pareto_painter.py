@@ -129,7 +129,7 @@ class BudgetPainter(Component):
         self.recipes, self.options, self.scores = job.result()
         coarsest = self.options.loc[self.options.groupby("name")["bits"].idxmin()].set_index("name")
         self.session.measured["sensitivity"] = coarsest["kl"].to_dict()  # colours the layer map
-        self.live.results += 1
+        self.live.announce("results")
         self.painted, self.measured = {}, self.measured.iloc[:0]
         per_recipe = self.options.groupby("recipe", sort=False)
         self.uniform = (per_recipe["bits"].sum() / per_recipe["parameters"].sum()).rename("bits_per_weight").to_frame()

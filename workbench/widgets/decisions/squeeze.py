@@ -119,7 +119,7 @@ class SqueezeView(Component):
         quantized_model = quantized_in(self.squeeze.folder(self.stop))
         self.session.take(quantized_model)
         self.live.choose(lambda: self.session.use(self.stop.recipe))
-        self.live.results += 1
+        self.live.announce("results")
         self.live.front = "Text"
 
     def write(self) -> None:
@@ -149,7 +149,7 @@ class SqueezeView(Component):
     def _moved(self) -> None:
         """Show the stop, in the figures and in the texts."""
         self.session.runs.show_stop(self.stop)
-        self.live.run += 1
+        self.live.announce("run")
 
     def _look(self) -> None:
         """Show what is written; an ended job's error becomes a notice."""
@@ -195,7 +195,7 @@ class SqueezeView(Component):
     def _advanced(self) -> None:
         """Stops have become ready, or one was lost."""
         self._stops()
-        self.live.run += 1
+        self.live.announce("run")
         if not any(self.writing.sides) and self.job is None:
             self.write()
 

@@ -268,7 +268,7 @@ class EditSection(BookSection):
         if self.edit is not None:
             self.session.adopt(self.edit.layer)
             self.edit = None
-            self.live.results += 1
+            self.live.announce("results")
 
 
 def outcome(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:

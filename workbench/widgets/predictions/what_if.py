@@ -94,7 +94,7 @@ class LayerEffect(Component):
             choice, result, effect, self.floor = job.result()
             if (choice.layer, choice.recipe) == (now.layer, now.recipe):
                 self.effect = (result, effect)
-                self.live.results += 1
+                self.live.announce("results")
                 self._show()
                 return
         if job.error is not None:

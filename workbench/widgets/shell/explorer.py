@@ -76,7 +76,7 @@ class Explorer(Component):
         """Before a room the figures have the whole width and larger type."""
         present(on)
         self.left.visible = self.right.visible = not on
-        self.live.choice += 1
+        self.live.announce("choice")
 
     def bring(self, title: str) -> Any:
         """Bring a tab to the front, by its title; its component."""

@@ -82,7 +82,7 @@ class HistoryView(Component):
     def _take_up(self, content: bytes | None) -> None:
         if content:
             session_file.from_json(self.session, content)
-            self.live.param.update(choice=self.live.choice + 1, selection=self.live.selection + 1)
+            self.live.announce("choice", "selection")
 
 
 def listing(history: History) -> list[tuple[int, str]]:

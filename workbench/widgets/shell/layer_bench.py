@@ -141,7 +141,7 @@ class LayerBench(Component):
         self.jobs.run(steps, f"quantizing {what}", on_step=self._on_step, ended=lambda _: self._ended())
 
     def _on_step(self, job: Job[Any]) -> str | None:
-        self.live.steps += 1
+        self.live.announce("steps")
         learning = learning_step(job.latest)
         if learning is not None and not job.progress:
             return f"Learning the transform: step {learning.step} of at most {learning.steps}."
@@ -149,7 +149,7 @@ class LayerBench(Component):
         return "Reading the calibration text first …" if first else None
 
     def _ended(self) -> None:
-        self.live.results += 1
+        self.live.announce("results")
 
 
 def learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | None:

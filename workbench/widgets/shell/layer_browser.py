@@ -104,7 +104,7 @@ class LayerBrowser(Component):
 
     def _ended(self, job: Any) -> None:
         self.jobs.view.visible = job.error is not None or not self.session.shared.is_sketched
-        self.live.results += 1
+        self.live.announce("results")
 
     def _step_button(self, label: str, down: int, right: int) -> pn.widgets.Button:
         """One step over the grid."""

@@ -70,14 +70,15 @@ class LivePreview(Component):
         waiting = self.live.waiting
         self._leave(outcome(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
         if not waiting:
-            self.live.results += 1
+            self.live.announce("results")
 
     def _leave(self, words: str) -> None:
         """Nothing is being computed any more; what waited for it is told."""
         self.jobs.view.visible = False
         self.shown.param.update(object=f"<p aria-live='polite' style='margin:2px 0'>{words}</p>", styles={"opacity": "1"})
         if self.live.waiting:
-            self.live.param.update(waiting=False, results=self.live.results + 1)
+            self.live.waiting = False
+            self.live.announce("results")
 
 
 def outcome(preview: Preview | None) -> str:

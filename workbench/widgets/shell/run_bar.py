@@ -78,7 +78,7 @@ class RunBar(Component):
         if event.new in (None, self.session.runs.label):
             return
         self.notices.guard(lambda: self.session.show_run(event.new))
-        self.live.param.update(run=self.live.run + 1, results=self.live.results + 1)
+        self.live.announce("run", "results")
 
     def _measure_new(self) -> None:
         """Measure the run that is shown once; a stop is measured when it is built."""

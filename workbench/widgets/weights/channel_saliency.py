@@ -166,7 +166,7 @@ class SaliencyView(Component):
         self.jobs.view.visible = not self.session.shared.is_calibrated
         if self.session.shared.is_calibrated:
             self.measure.value = "output_energy"
-        self.live.results += 1
+        self.live.announce("results")
 
 
 def ranges_of(weight: Portrait, marks: Sequence[int]) -> list[Callable[[], pd.DataFrame | None]]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench.quantizers.contract import finish
+from workbench.jobs import run_steps
 from workbench.quantizers.learning.descent import LearningStep, Schedule, descend
 
 
@@ -15,7 +15,7 @@ def run(
     steps = descend([x], lambda _: (x - 1).square().sum(), lambda: (x - 1).square().item(), schedule, go_on and go_on.memory)
     seen: list[LearningStep] = []
     if at is None:
-        finish(steps, seen.append)
+        run_steps(steps, seen.append)
     else:
         seen = [next(steps) for _ in range(at)]
     return seen, x.item()
@@ -45,7 +45,7 @@ def test_going_on_from_a_memory_ends_at_the_same_place() -> None:
 
 def test_a_loss_that_is_not_finite_ends_it() -> None:
     x = torch.ones(1, requires_grad=True)
-    finish(descend([x], lambda _: (x - 2).log().sum(), lambda: 1.0, Schedule(10, 0.1)))
+    run_steps(descend([x], lambda _: (x - 2).log().sum(), lambda: 1.0, Schedule(10, 0.1)))
     assert x.item() == 1
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from workbench import presets
+from workbench.jobs import run_steps
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed
 from workbench.models import open_model
 from workbench.models.blocks import BlockRow
-from workbench.quantizers.contract import Params, finish
+from workbench.quantizers.contract import Params
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.block import BlockLoss, draw_batches, learn_block
 from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule
@@ -98,7 +99,7 @@ def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> N
     w, h = torch.randn(512, 48, generator=torch.Generator().manual_seed(3)), correlated(48)
     seen: list[LearningStep] = []
     part = Learned(start="identity", steps=40, gradient=gradient)
-    state = finish(learn_layer(w, h, part.factors, Binarized(), part.schedule, gradient), seen.append)
+    state = run_steps(learn_layer(w, h, part.factors, Binarized(), part.schedule, gradient), seen.append)
 
     def lost(values: torch.Tensor) -> float:
         e = values - w
@@ -123,7 +124,7 @@ def test_a_rotation_makes_binarizing_easier() -> None:
     with torch.no_grad():
         w = hidden.undo(torch.randn(64, 16, generator=draw).sign())
     part = Learned(gain=False, signs=False, start="identity", steps=200, rate=0.03)
-    state = finish(part.learn(w, None, 0, Binarized()))
+    state = run_steps(part.learn(w, None, 0, Binarized()))
     inner = part.forward(w, state)
     before, after = ((Binarized()(m) - m).square().sum() / m.square().sum() for m in (w, inner))
     assert after < 0.5 * before
@@ -148,7 +149,7 @@ def learn(tiny_models: dict[str, Path]) -> Iterator[Learn]:
             seen: list[LearningStep] = []
             schedule, how = Schedule(20, 0.01), {"commitment": commitment, "start": start}
             steps = learn_block(loss, inputs, names, orient, schedule, tokens=128, seed=0, **how)
-            return finish(steps, seen.append), seen, inputs[0].basis.state()
+            return run_steps(steps, seen.append), seen, inputs[0].basis.state()
 
         yield run
 

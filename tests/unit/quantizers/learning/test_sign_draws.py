@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench.quantizers.contract import finish
+from workbench.jobs import run_steps
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep
 from workbench.quantizers.learning.inputs import Input
@@ -26,7 +26,7 @@ def test_the_best_draw_of_each_input_is_kept() -> None:
     inputs = [one(seed=0), one(seed=1)]
     start = lost(inputs, {name: w for group in inputs for name, w in group.refresh().items()})
     seen: list[LearningStep] = []
-    finish(draw_signs(inputs, lambda weights: lost(inputs, dict(weights)), 6, 10, 0), seen.append)
+    run_steps(draw_signs(inputs, lambda weights: lost(inputs, dict(weights)), 6, 10, 0), seen.append)
     assert len(seen) == 2 * 5
     assert {(step.step, step.steps, step.fraction) for step in seen} == {(0, 10, 0.0)}
     now = lost(inputs, {name: w for group in inputs for name, w in group.refresh().items()})

@@ -1,4 +1,27 @@
-"""From stored bits to stripes: the order in which `sign_matmul.py` reads signs, scales and offsets. Plain numpy."""
+"""From stored bits to stripes: the order in which `sign_matmul.py` reads signs, scales and offsets. Plain numpy.
+
+A byte holds the signs of one row and one step of 8 columns, the first column in its lowest bit; each half selects an entry of a
+table of 16 sums (`tables.py`):
+
+    column    7 6 5 4   3 2 1 0
+    byte      1 0 1 1   0 1 1 0      1 is +, 0 is −
+              ───┬───   ───┬───
+          entry 11 of   entry 6 of   the sums of x₄ … x₇ and of x₀ … x₃ under all 16 patterns of signs
+
+64 rows are a stripe, and a stripe is one forward stream of bytes. A chunk is a run of steps whose tables share a scale:
+
+    stripe 0                                                        stripe 1 …
+    chunk 0                                chunk 1 …
+    plane 0            plane 1 …           plane 0 …
+    step 0  step 1 …   step 0  step 1 …    step 0 …
+    64 B    64 B
+
+The 64 bytes of a step alone (`pshufb_sums.py`), and the 256 bytes of four steps that are interleaved (`vnni_sums.py`):
+
+    row     0  32   1  33   2  34  …  31  63
+    row     0   0   0   0   1   1   1   1   2   2   2   2  …  63  63  63  63
+    step    0   1   2   3   0   1   2   3   0   1   2   3  …   0   1   2   3
+"""
 
 import itertools
 import mmap
