@@ -9,12 +9,12 @@ import panel as pn
 
 from workbench.session import Session
 from workbench.widgets.predictions.model_comparison import ModelComparison
-from workbench.widgets.shell.page import shared_model, visit
+from workbench.widgets.shell.page import open_shared_model, visit
 
 
 def app(source: str, *folders: str) -> pn.viewable.Viewable:
     """The whole page: a model and the folders of its quantized versions."""
-    return visit(lambda: ModelComparison(Session(shared_model(source)), folders=folders))
+    return visit(lambda: ModelComparison(Session(open_shared_model(source)), folders=folders))
 
 
 if pn.state.served:

@@ -4,12 +4,12 @@ import sys
 
 import panel as pn
 
-from workbench.widgets.shell.page import page
+from workbench.widgets.shell.page import build_explorer_page
 
 
 def app(source: str) -> pn.viewable.Viewable:
     """The whole page on one model."""
-    return page(source)
+    return build_explorer_page(source)
 
 
 if pn.state.served:

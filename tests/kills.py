@@ -131,7 +131,7 @@ class SavedSession(Work):
 
     def damage(self) -> list[str]:
         try:
-            session_file.from_json(Session(self.shared, recipe=wb.recipe("rtn", bits=2, group=32)), self.place.read_text())
+            session_file.restore_session(Session(self.shared, recipe=wb.recipe("rtn", bits=2, group=32)), self.place.read_text())
         except (WorkbenchError, OSError) as error:
             return [str(error)]
         return []
@@ -232,7 +232,7 @@ def main() -> None:
     work = WORKS[name](Path(folder))
     if sys.argv[5:] == ["planted"]:
         atomic.replace_file = store.replace_file = write_in_place
-        saving.new_folder = folder_in_place
+        saving.write_folder = folder_in_place
     sys.stdout.write(json.dumps(kill_often(work, int(count), int(seed))) + "\n")
     sys.stdout.flush()
     os._exit(0)  # thread pools of a process that was forked may wait for threads that are not there

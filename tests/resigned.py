@@ -32,7 +32,7 @@ from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.options import Mode
 from workbench.kernels.packing import n_of_m
 from workbench.kernels.packing.bitpack import pack
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.models import ModelHandle, open_model
 from workbench.models.opening import BUILTIN_FOLDER
 from workbench.quantized import QuantizedLayer, QuantizedModel
@@ -112,7 +112,7 @@ def save_forms(model: ModelHandle, trees: dict[str, Packed], root: Path) -> list
     second = Draw(SIZE, SIZE, seed=5).planes(1, SIZE, extras=False)
     for name, tree in trees.items():
         layers = {
-            layer: QuantizedLayer(layer, packed, recipe, ledger(packed, 1.0), 0.5)
+            layer: QuantizedLayer(layer, packed, recipe, build_ledger(packed, 1.0), 0.5)
             for layer, packed in ((LAYER, tree), (OTHER, second))
         }
         made = QuantizedModel(model.source, layers, wb.LayerPlan.uniform(recipe))
@@ -331,10 +331,10 @@ def sign(folder: Path, tensors: dict[str, Tensor], recipe: dict[str, Any]) -> No
     write_tensors(folder / MODEL, tensors)
     (folder / RECIPE).write_text(json.dumps(recipe))
     document = json.loads((folder / LEDGER).read_text())
-    document["bytes"], document["header"] = (folder / MODEL).stat().st_size, digest.of_header(folder / MODEL)
-    document["tensors"] = {name: digest.of_tensor(tensor) for name, tensor in tensors.items()}
-    document["files"][RECIPE] = digest.of_file(folder / RECIPE)
-    (folder / LEDGER).write_text(json.dumps({**document, "sha256": digest.of_json(document)}))
+    document["bytes"], document["header"] = (folder / MODEL).stat().st_size, digest.hash_header(folder / MODEL)
+    document["tensors"] = {name: digest.hash_tensor(tensor) for name, tensor in tensors.items()}
+    document["files"][RECIPE] = digest.hash_file(folder / RECIPE)
+    (folder / LEDGER).write_text(json.dumps({**document, "sha256": digest.hash_json(document)}))
 
 
 def outcome(folder: Path) -> str:
@@ -350,7 +350,7 @@ def outcome(folder: Path) -> str:
         model.module(torch.arange(4).view(1, 4))
     x = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(1))
     for part in model.module.modules():
-        if isinstance(part, PackedLinear) and backend.refuses(part.packed, 3) is None:
+        if isinstance(part, PackedLinear) and backend.describe_refusal(part.packed, 3) is None:
             expected = formats.linear(x, part.packed)
             for cache in ("decoded", "none"):
                 y = backend.prepare(part.packed, Mode(cache=cache))(x)

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench import errors
-from workbench.import_hook import when_imported
-from workbench.interrupts import deferred
+from workbench.import_hook import run_when_imported
+from workbench.interrupts import defer_interrupts
 from workbench.recipe import LayerPlan, Recipe  # before `recipe` below, which takes the place of the module of that name
 
 from workbench.presets import recipe  # isort: skip
-from workbench.presets import table as recipes  # isort: skip
+from workbench.presets import tabulate_presets as recipes  # isort: skip
 from workbench.registry import make as part
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"workbench.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
-    with deferred():
+    with defer_interrupts():
         value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
@@ -198,4 +198,4 @@ def _register_with_transformers() -> None:
     importlib.import_module("workbench.artifact.transformers_plugin").register()
 
 
-when_imported("transformers.quantizers.auto", _register_with_transformers)  # so that it loads folders that wb.save wrote
+run_when_imported("transformers.quantizers.auto", _register_with_transformers)  # so that it loads folders that wb.save wrote

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-from workbench.outputs import check_file, check_folder, is_stream, sentences
+from workbench.outputs import check_file, check_folder, is_stream, translate_os_errors
 
 fcntl: ModuleType | None
 try:
@@ -35,7 +35,7 @@ def write_file(path: str | Path, data: bytes | str, *, durable: bool = True) -> 
     A link stays one, and devices and pipes are written to. `durable` waits until the file is on the disk.
     """
     target, content = check_file(path), data.encode() if isinstance(data, str) else data
-    with sentences(path):
+    with translate_os_errors(path):
         if is_stream(target):
             target.write_bytes(content)
         else:
@@ -64,14 +64,14 @@ def replace_file(target: Path, data: bytes, *, durable: bool = False) -> None:
 
 
 @contextmanager
-def new_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+def write_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """A partial folder to write into; on leaving without an exception it takes the place of `path`.
 
     OutputError before anything is written where `path` is a file, or a folder that is neither empty nor replaceable, and later
     where the disk is full.
     """
     target = check_folder(path, is_replaceable)
-    with sentences(path):
+    with translate_os_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         restore(target)
         remove_abandoned(target.parent)
@@ -80,7 +80,7 @@ def new_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Iter
             yield partial
             for item in (*partial.iterdir(), partial):
                 flush(item)
-            take_place(partial, target)
+            rename_partial(partial, target)
             flush(target.parent)
         finally:
             # after success this is the older folder, after an exception what was half written
@@ -116,7 +116,7 @@ def lock(handle: int) -> bool | None:
     return True
 
 
-def partials(folder: Path) -> list[Path]:
+def list_partials(folder: Path) -> list[Path]:
     """The partials in a folder, abandoned ones and those that are being written."""
     with suppress(OSError):
         return [Path(item.path) for item in os.scandir(folder) if MARK in item.name and item.name.endswith(PARTIAL)]
@@ -125,7 +125,7 @@ def partials(folder: Path) -> list[Path]:
 
 def remove_abandoned(folder: Path) -> int:
     """Remove the partials in a folder that no process is writing; returns their bytes."""
-    return sum(remove_if_abandoned(path) for path in partials(folder))
+    return sum(remove_if_abandoned(path) for path in list_partials(folder))
 
 
 def remove_if_abandoned(path: Path) -> int:
@@ -137,9 +137,9 @@ def remove_if_abandoned(path: Path) -> int:
     try:
         locked = None if handle < 0 else lock(handle)
         unsure = locked is None or MARK not in path.name  # earlier releases locked nothing
-        if locked is False or (unsure and time.time() - last_change(path) < DAY):
+        if locked is False or (unsure and time.time() - read_modification_time(path) < DAY):
             return 0
-        size = size_of(path)
+        size = count_bytes(path)
         discard(path)
         return size
     finally:
@@ -158,7 +158,7 @@ def discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def size_of(path: Path) -> int:
+def count_bytes(path: Path) -> int:
     """Bytes of a file, or of the files in a folder; 0 where it is gone."""
     with suppress(OSError):
         state = path.stat()
@@ -166,7 +166,7 @@ def size_of(path: Path) -> int:
     return 0
 
 
-def last_change(path: Path) -> float:
+def read_modification_time(path: Path) -> float:
     """When a file, or anything in a folder, was last written; now where it is gone."""
     with suppress(OSError):
         return max(item.stat().st_mtime for item in (path, *(path.iterdir() if path.is_dir() else ())))
@@ -183,7 +183,7 @@ def restore(target: Path) -> None:
             old.rename(target)
 
 
-def take_place(partial: Path, target: Path) -> None:
+def rename_partial(partial: Path, target: Path) -> None:
     """Rename `partial` to `target`; a folder that was there ends up at `partial`."""
     if not target.exists():
         partial.rename(target)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ArtifactError
-from workbench.json_value import JsonValue, as_value
+from workbench.json_value import JsonValue, wrap_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +98,7 @@ class BitLedger(ShownInCell):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | JsonValue) -> "BitLedger":
         """The inverse of `to_dict`; ArtifactError for a field that is missing or of another type."""
-        value = as_value(data, "the ledger", ArtifactError)
+        value = wrap_value(data, "the ledger", ArtifactError)
         entries = tuple(BitEntry.read(entry) for entry in value.get("entries").elements())
         return cls(entries, value.get("weights").as_whole(1), value.get("nominal_bits").as_number(0))
 

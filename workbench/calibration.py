@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError
 from workbench.memory import spill
-from workbench.moment_sums import add_product, sums_dtype, symmetric_mean
-from workbench.nonfinite import not_finite
+from workbench.moment_sums import add_product, choose_sum_dtype, compute_symmetric_mean
+from workbench.nonfinite import count_nonfinite
 from workbench.seeds import check_seed
-from workbench.store import Entry, Store, key
+from workbench.store import Entry, Store, compute_key
 
 if TYPE_CHECKING:
     from workbench.models.handle import ModelHandle
@@ -102,7 +102,7 @@ class CalibrationStats(Mapping[str, LayerStats]):
 
         `unreached` lists layers that no token came to, `sparse` has the tokens of layers that too few came to (see `is_sparse`).
         """
-        first, gaps = self.sources[0], gaps_of(self.unreached, self.sparse)
+        first, gaps = self.sources[0], list_gaps(self.unreached, self.sparse)
         if len(self.sources) == 1:
             return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed, **gaps}
 
@@ -140,7 +140,7 @@ def is_sparse(layer_tokens: int, cols: int, tokens: int) -> bool:
     return layer_tokens < min(cols, tokens)
 
 
-def gaps_of(unreached: Iterable[str], sparse: Mapping[str, int]) -> dict[str, Any]:
+def list_gaps(unreached: Iterable[str], sparse: Mapping[str, int]) -> dict[str, Any]:
     """What a text did not reach, for facts: nothing where it reached all."""
     gaps = {"unreached": list(unreached), "sparse": dict(sparse)}
     return {name: layers for name, layers in gaps.items() if layers}
@@ -174,10 +174,10 @@ def calibrate(
         )
     if not names:
         raise ModelError("no layers to calibrate; give at least one that is no embedding, or None for all.")
-    entry_key = key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
+    entry_key = compute_key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
     if store is not None and (entry := store.get(entry_key)) is not None:
-        return from_entry(entry)
-    cut = list(windows(model, text, tokens, seed))
+        return deserialize_stats(entry)
+    cut = list(iterate_windows(model, text, tokens, seed))
     token_count = sum(ids.shape[1] for ids in cut)
 
     def tell(share: float) -> None:
@@ -190,7 +190,7 @@ def calibrate(
     stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, token_count, seed)], unreached)
     if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
         what = f"{model.source}: {len(names)} layers on {token_count:,} tokens of {text.name}"
-        store.put(entry_key, *to_entry(stats), kind="calibration", what=what)
+        store.put(entry_key, *serialize_stats(stats), kind="calibration", what=what)
     return stats
 
 
@@ -224,7 +224,7 @@ def measure_by_block(
     return {name: done[name] for name in names if name in done}
 
 
-def to_entry(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Statistics as tensors and facts for a store; what layers share is written once."""
     shared = list({id(layer_stats): layer_stats for layer_stats in stats.values()}.values())
     number = {id(layer_stats): index for index, layer_stats in enumerate(shared)}
@@ -238,8 +238,8 @@ def to_entry(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]
     return tensors, facts
 
 
-def from_entry(entry: Entry) -> CalibrationStats:
-    """The inverse of `to_entry`."""
+def deserialize_stats(entry: Entry) -> CalibrationStats:
+    """The inverse of `serialize_stats`."""
     read, facts = entry.tensors, entry.facts
     shared = [
         LayerStats(read[f"{i}.moment"], read[f"{i}.mean"], read[f"{i}.absmax"], tokens)
@@ -249,7 +249,7 @@ def from_entry(entry: Entry) -> CalibrationStats:
     return CalibrationStats(layers, [Source(**source) for source in facts["sources"]], facts.get("unreached"))
 
 
-def windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Iterator[Tensor]:
+def iterate_windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Iterator[Tensor]:
     """Token ids `[1, T]` of the documents in drawn order, `tokens` in all where the text has as many."""
     order = torch.randperm(len(text.documents), generator=torch.Generator().manual_seed(seed)).tolist()
     left = tokens
@@ -262,13 +262,13 @@ def windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Itera
 
 
 class Sums:
-    """Running sums over the inputs of one group of layers, in `sums_dtype`; the inputs of the newest call wait in `newest`.
+    """Running sums over the inputs of one group of layers, in `choose_sum_dtype`; the inputs of the newest call wait in `newest`.
 
     `calls` counts the calls of the layer that the group is named after, `members` those of the others that read the same.
     """
 
     def __init__(self, cols: int) -> None:
-        self.moment = torch.zeros(cols, cols, dtype=sums_dtype(cols))
+        self.moment = torch.zeros(cols, cols, dtype=choose_sum_dtype(cols))
         self.total = torch.zeros(cols, dtype=torch.float64)
         self.absmax = torch.zeros(cols)
         self.tokens = self.calls = 0
@@ -303,7 +303,7 @@ class Sums:
     def stats(self) -> LayerStats:
         """The sums as means, which are used up; the moment exactly symmetric."""
         self.settle()
-        moment = symmetric_mean(self.moment, self.tokens)
+        moment = compute_symmetric_mean(self.moment, self.tokens)
         return LayerStats(moment, (self.total / self.tokens).float(), self.absmax, self.tokens)
 
 
@@ -376,7 +376,7 @@ class Collector:
         groups: dict[str, LayerStats] = {}
         for name in list(self.sums):
             stats = self.sums.pop(name).stats()
-            if not_finite(stats.moment):
+            if count_nonfinite(stats.moment):
                 raise ModelError(f"the inputs of layer {name!r} are not finite; the model overflows on this text.")
             groups[name] = stats if keep is None else replace(stats, moment=keep(stats.moment))
         return {name: groups[self.leader[name]] for name in names if name in self.leader}

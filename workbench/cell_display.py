@@ -38,7 +38,7 @@ class CellSummary:
         parts = [f"<strong>{escape(shorten(self.question))}</strong><br>{escape(shorten(self.answer))}"]
         if self.rows:
             heads = "".join(f"<th style='{CELL}' scope='col'>{escape(head)}</th>" for head in self.headers)
-            parts.append(f"<table style='{TABLE}'><thead><tr>{heads}</tr></thead><tbody>{''.join(map(row_html, self.rows))}")
+            parts.append(f"<table style='{TABLE}'><thead><tr>{heads}</tr></thead><tbody>{''.join(map(render_row, self.rows))}")
             parts.append("</tbody></table>")
         if self.more:
             parts.append(f"<small>and {self.more:,} more</small>")
@@ -63,7 +63,7 @@ def select_types(bundle: dict[str, Any], include: Collection[str] | None, exclud
     return {kind: data for kind, data in bundle.items() if (not include or kind in include) and kind not in (exclude or ())}
 
 
-def row_html(row: Sequence[object]) -> str:
+def render_row(row: Sequence[object]) -> str:
     """One row of a table."""
     return "<tr>" + "".join(f"<td style='{CELL}'>{escape(shorten(str(cell)))}</td>" for cell in row) + "</tr>"
 

@@ -53,11 +53,11 @@ def quantize(weight: Tensor, moment: Tensor, length: int = 10, entries: int = 25
     flips = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
     w = rotate(weight.float(), flips)  # 1. outliers are spread over all columns
     h = rotate(rotate(moment.float(), flips).mT, flips)
-    scale, mean = binarize(w, *first_guess(w), sweeps=15)  # 2. one scale and one mean a row, for signs that are free
+    scale, mean = binarize(w, *estimate_scale_mean(w), sweeps=15)  # 2. one scale and one mean a row, for signs that are free
     codebook = train_codebook((w - mean[:, None]) * scale[:, None], length, entries)  # 3. few patterns of signs instead
     scale, mean = binarize(w, scale, mean, sweeps=5, codebook=codebook)
-    index = code_columns(w, h, scale, mean, codebook)  # 4. every error is made up for by the columns that follow
-    scale, mean = fit_rows(w, signs_of(index, codebook, cols), h, scale, mean)
+    index = encode_columns(w, h, scale, mean, codebook)  # 4. every error is made up for by the columns that follow
+    scale, mean = fit_rows(w, gather_signs(index, codebook, cols), h, scale, mean)
     shape, width = (rows, cols), (entries - 1).bit_length()
     return Stored(
         pack(index, width), pack(codebook > 0, 1), scale.half(), mean.half(), pack(flips > 0, 1), shape, length, entries
@@ -75,15 +75,15 @@ def rotate(x: Tensor, flips: Tensor) -> Tensor:
     return y / cols**0.5
 
 
-def fp16(x: Tensor) -> Tensor:
+def round_to_fp16(x: Tensor) -> Tensor:
     """Numbers as they will be stored: an error is measured after rounding, never before."""
     return x.half().float()
 
 
-def first_guess(w: Tensor) -> tuple[Tensor, Tensor]:
+def estimate_scale_mean(w: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and mean of every row in closed form: the mean weight, and the mean size of what it leaves."""
-    mean = fp16(w.mean(1))
-    return fp16((w - mean[:, None]).abs().mean(1)), mean
+    mean = round_to_fp16(w.mean(1))
+    return round_to_fp16((w - mean[:, None]).abs().mean(1)), mean
 
 
 def binarize(w: Tensor, scale: Tensor, mean: Tensor, sweeps: int, codebook: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ def binarize(w: Tensor, scale: Tensor, mean: Tensor, sweeps: int, codebook: Tens
 def choose_signs(w: Tensor, scale: Tensor, mean: Tensor, codebook: Tensor | None) -> Tensor:
     """The nearest signs ±1 `[rows, cols]`, free or from a codebook."""
     signs = torch.where((w - mean[:, None]) * scale[:, None] >= 0, 1.0, -1.0)
-    return signs if codebook is None else signs_of(nearest(signs, codebook), codebook, w.shape[1])
+    return signs if codebook is None else gather_signs(find_nearest(signs, codebook), codebook, w.shape[1])
 
 
 def solve(w: Tensor, signs: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,12 +113,12 @@ def solve(w: Tensor, signs: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     gram, right = (reach @ basis.mT).double(), (reach @ w[:, :, None]).double()
     ridge = RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(2, dtype=torch.float64)
     scale, mean = torch.linalg.solve(gram + ridge, right)[..., 0].float().unbind(1)
-    return fp16(scale), fp16(mean)
+    return round_to_fp16(scale), round_to_fp16(mean)
 
 
 def train_codebook(y: Tensor, length: int, entries: int) -> Tensor:
     """Codewords ±1 `[entries, length]` by k-means on sign patterns: assign to the nearest, then let each sign be voted on."""
-    bits = (vectors(y, length) >= 0).long() @ (1 << torch.arange(length))  # a pattern as an integer
+    bits = (split_vectors(y, length) >= 0).long() @ (1 << torch.arange(length))  # a pattern as an integer
     count = torch.bincount(bits, minlength=1 << length)
     patterns = count.nonzero()[:, 0]
     weight, points = count[patterns].double(), unpack_signs(patterns, length)
@@ -147,7 +147,7 @@ def assign(points: Tensor, words: Tensor, previous: Tensor | None) -> tuple[Tens
     return index, flipped
 
 
-def code_columns(w: Tensor, h: Tensor, scale: Tensor, mean: Tensor, codebook: Tensor) -> Tensor:
+def encode_columns(w: Tensor, h: Tensor, scale: Tensor, mean: Tensor, codebook: Tensor) -> Tensor:
     """The codeword of every vector, left to right; each error moves on to later columns, where the inputs make up for it.
 
     With Uᵀ U = H⁻¹ (upper), an error D of the columns b is repaired best when the columns r after them move by −D U_bb⁻¹ U_br.
@@ -158,8 +158,8 @@ def code_columns(w: Tensor, h: Tensor, scale: Tensor, mean: Tensor, codebook: Te
     pieces = []
     for start in range(0, w.shape[1], length):
         b, rest = slice(start, start + length), slice(start + length, None)
-        pieces.append(nearest(torch.where((x[:, b] - mean[:, None]) * scale[:, None] >= 0, 1.0, -1.0), codebook))
-        values = scale[:, None] * signs_of(pieces[-1], codebook, x[:, b].shape[1]) + mean[:, None]
+        pieces.append(find_nearest(torch.where((x[:, b] - mean[:, None]) * scale[:, None] >= 0, 1.0, -1.0), codebook))
+        values = scale[:, None] * gather_signs(pieces[-1], codebook, x[:, b].shape[1]) + mean[:, None]
         x[:, rest] -= torch.linalg.solve_triangular(u[b, b], x[:, b] - values, upper=True, left=False) @ u[b, rest]
     return torch.cat(pieces, 1)
 
@@ -177,17 +177,17 @@ def fit_rows(w: Tensor, signs: Tensor, h: Tensor, scale: Tensor, mean: Tensor) -
     return torch.where(better, new[0], scale), torch.where(better, new[1], mean)
 
 
-def vectors(y: Tensor, length: int) -> Tensor:
+def split_vectors(y: Tensor, length: int) -> Tensor:
     """Rows cut into vectors `[rows · ceil(cols/length), length]`; the last one of a row is filled with zeros."""
     return torch.nn.functional.pad(y, (0, -y.shape[1] % length)).reshape(-1, length)
 
 
-def nearest(signs: Tensor, codebook: Tensor) -> Tensor:
+def find_nearest(signs: Tensor, codebook: Tensor) -> Tensor:
     """The number of the nearest codeword of every vector, `[rows, ceil(cols/length)]`: the largest ⟨signs, codeword⟩."""
-    return (vectors(signs, codebook.shape[1]) @ codebook.mT).argmax(1).view(len(signs), -1)
+    return (split_vectors(signs, codebook.shape[1]) @ codebook.mT).argmax(1).view(len(signs), -1)
 
 
-def signs_of(index: Tensor, codebook: Tensor, cols: int) -> Tensor:
+def gather_signs(index: Tensor, codebook: Tensor, cols: int) -> Tensor:
     """±1 `[rows, cols]`."""
     return codebook[index].flatten(1)[:, :cols]
 
@@ -208,7 +208,7 @@ def unpack(stream: np.ndarray, width: int, count: int) -> Tensor:
     return bits.view(count, width) @ (1 << torch.arange(width))
 
 
-def parts(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
+def unpack_stored(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
     """Index `[rows, vectors]`, codebook ±1 `[entries, length]` and flips ±1 `[cols]`, out of their bits."""
     (rows, cols), entries, length = stored.shape, stored.entries, stored.length
     index = unpack(stored.index, (entries - 1).bit_length(), rows * -(-cols // length)).view(rows, -1)
@@ -218,15 +218,15 @@ def parts(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
 
 def decode(stored: Stored) -> Tensor:
     """The matrix `[rows, cols]` that is stored, back in the basis of the inputs."""
-    index, codebook, flips = parts(stored)
-    inner = stored.scale.float()[:, None] * signs_of(index, codebook, stored.shape[1]) + stored.mean.float()[:, None]
+    index, codebook, flips = unpack_stored(stored)
+    inner = stored.scale.float()[:, None] * gather_signs(index, codebook, stored.shape[1]) + stored.mean.float()[:, None]
     return rotate(inner, torch.ones_like(flips)) * flips  # Sylvester's H is its own inverse
 
 
 def multiply(x: Tensor, stored: Stored) -> Tensor:
     """x Wᵀ for `x [inputs, cols]`: every codeword meets each vector of inputs once, rows only look the sums up."""
-    index, codebook, flips = parts(stored)
+    index, codebook, flips = unpack_stored(stored)
     turned = rotate(x, flips)
-    table = vectors(turned, stored.length).view(len(x), -1, stored.length) @ codebook.mT  # [inputs, vectors, entries]
+    table = split_vectors(turned, stored.length).view(len(x), -1, stored.length) @ codebook.mT  # [inputs, vectors, entries]
     sums = table[:, torch.arange(index.shape[1]), index].sum(2)  # [inputs, rows]
     return sums * stored.scale.float() + turned.sum(1, keepdim=True) * stored.mean.float()

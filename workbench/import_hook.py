@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 
-def when_imported(name: str, action: Callable[[], None]) -> None:
+def run_when_imported(name: str, action: Callable[[], None]) -> None:
     """Call `action` once: now if the module `name` is imported already, otherwise right after it is."""
     if name in sys.modules:
         action()

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
+def defer_interrupts() -> Iterator[None]:
     """Let an interrupt wait until the block is done; it is raised then.
 
     Only the main thread is interrupted, so that anywhere else there is nothing to do; nor where a program handles SIGINT itself.

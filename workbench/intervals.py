@@ -20,7 +20,7 @@ Interval = tuple[float, float]
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
-def units(documents: Sequence[int] | np.ndarray, windows: Sequence[int] | np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def assign_units(documents: Sequence[int] | np.ndarray, windows: Sequence[int] | np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """The number of each row's unit, from 0: its document, or its run of windows where all rows are of one document.
 
     A row has `tokens` tokens; `windows` numbers the windows of a text in their order.
@@ -39,14 +39,14 @@ def units(documents: Sequence[int] | np.ndarray, windows: Sequence[int] | np.nda
     return np.minimum(runs, last)[window]
 
 
-def totals(columns: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def sum_by_unit(columns: np.ndarray, unit: np.ndarray) -> np.ndarray:
     """Sums `[units, k]` of the rows `columns [n, k]` over each unit."""
     sums = np.zeros((unit.max() + 1, columns.shape[1]))
     np.add.at(sums, unit, columns)
     return sums
 
 
-def interval(sums: np.ndarray, statistic: Statistic) -> Interval | None:
+def estimate_interval(sums: np.ndarray, statistic: Statistic) -> Interval | None:
     """The interval of `statistic`, a function of totals `[..., k]`, from the `sums [units, k]`; None for a single unit."""
     from scipy.special import stdtrit
 
@@ -62,32 +62,32 @@ def interval(sums: np.ndarray, statistic: Statistic) -> Interval | None:
     return centre - half, centre + half
 
 
-def mean_interval(sums: np.ndarray, column: int = 0) -> Interval | None:
+def estimate_mean_interval(sums: np.ndarray, column: int = 0) -> Interval | None:
     """The interval of a mean: the sum of `column` over that of the last column, which counts."""
-    return interval(sums, lambda total: total[..., column] / total[..., -1])
+    return estimate_interval(sums, lambda total: total[..., column] / total[..., -1])
 
 
-def positive_interval(sums: np.ndarray, column: int = 0, over: int = -1) -> Interval | None:
+def estimate_positive_interval(sums: np.ndarray, column: int = 0, over: int = -1) -> Interval | None:
     """The same of what is never negative, such as a KL, on a logarithmic scale; (0, 0) where all of it is 0."""
     if (sums[:, column] == 0).all():
         return (0.0, 0.0) if len(sums) > 1 else None
-    limits = interval(sums, lambda total: np.log(total[..., column] / total[..., over]))
+    limits = estimate_interval(sums, lambda total: np.log(total[..., column] / total[..., over]))
     if limits is not None:
-        return exponential(limits)
-    plain = interval(sums, lambda total: total[..., column] / total[..., over])  # some units have none of it
+        return exponentiate_interval(limits)
+    plain = estimate_interval(sums, lambda total: total[..., column] / total[..., over])  # some units have none of it
     return None if plain is None else (max(plain[0], 0.0), max(plain[1], 0.0))
 
 
-def share_of_tokens(sums: np.ndarray, column: int = 0) -> Interval | None:
+def estimate_share_interval(sums: np.ndarray, column: int = 0) -> Interval | None:
     """The same of a share of tokens; as of independent tokens where it is 0 or 1 in every unit."""
-    share = mean_interval(sums, column)
+    share = estimate_mean_interval(sums, column)
     if share is None:
         return None
     count, total = round(sums[:, column].sum()), round(sums[:, -1].sum())
-    return share_interval(count, total) if count in (0, total) else (max(share[0], 0.0), min(share[1], 1.0))
+    return compute_binomial_interval(count, total) if count in (0, total) else (max(share[0], 0.0), min(share[1], 1.0))
 
 
-def share_interval(count: int, total: int) -> Interval:
+def compute_binomial_interval(count: int, total: int) -> Interval:
     """The exact 95 % binomial interval (Clopper, Pearson 1934) of `count` successes in `total` trials; (0, 1) for no trials."""
     from scipy.stats import binomtest
 
@@ -97,7 +97,7 @@ def share_interval(count: int, total: int) -> Interval:
     return float(bounds.low), float(bounds.high)
 
 
-def exponential(limits: Interval | None) -> Interval | None:
+def exponentiate_interval(limits: Interval | None) -> Interval | None:
     """e to both ends; infinity where that exceeds the float range."""
     if limits is None:
         return None
@@ -106,25 +106,25 @@ def exponential(limits: Interval | None) -> Interval | None:
     return float(low), float(high)
 
 
-def ends(limits: Interval | None) -> Interval:
+def split_interval(limits: Interval | None) -> Interval:
     """Both ends for a table: NaN where there is no interval."""
     return (float("nan"), float("nan")) if limits is None else limits
 
 
-def low_high(name: str, limits: Interval | None) -> dict[str, float]:
+def make_interval_columns(name: str, limits: Interval | None) -> dict[str, float]:
     """The same as columns `name`_low and `name`_high."""
-    return dict(zip((f"{name}_low", f"{name}_high"), ends(limits), strict=True))
+    return dict(zip((f"{name}_low", f"{name}_high"), split_interval(limits), strict=True))
 
 
-def absent(tokens: int | None = None) -> str:
+def explain_missing_interval(tokens: int | None = None) -> str:
     """Why there is no interval."""
     size = "" if tokens is None else f" of {tokens:,} token{'' if tokens == 1 else 's'}"
     return f"no interval: one document{size}"
 
 
-def written(limits: Interval | Sequence[float] | None, tokens: int | None = None, form: str = ".3g") -> str:
+def format_interval(limits: Interval | Sequence[float] | None, tokens: int | None = None, form: str = ".3g") -> str:
     """An interval in words, or why there is none; without brackets."""
     if limits is None or any(end != end for end in limits):
-        return absent(tokens)
+        return explain_missing_interval(tokens)
     low, high = limits
     return f"95 %: {low:{form}} to {high:{form}}"

@@ -58,7 +58,7 @@ class JsonValue:
     def wrong(self, allowed: str) -> WorkbenchError:
         """The error that says what stands here and what is allowed."""
         plain = self.value is None or isinstance(self.value, bool)
-        return self.error(f"{self} is {json.dumps(self.value) if plain else brief(self.value)}; it must be {allowed}.")
+        return self.error(f"{self} is {json.dumps(self.value) if plain else shorten_value(self.value)}; it must be {allowed}.")
 
     def find(self, name: str) -> "JsonValue | None":
         """A field of this object, or None where it has none of this name."""
@@ -76,13 +76,13 @@ class JsonValue:
         """Refuse fields of other names: one that is misspelled would be left out in silence."""
         for name in self.as_object():
             if name not in names:
-                raise self.error(f"{self} has the unknown field {brief(name)}; its fields are {', '.join(names)}.")
+                raise self.error(f"{self} has the unknown field {shorten_value(name)}; its fields are {', '.join(names)}.")
 
     def check_version(self, what: str, *versions: int) -> None:
         """Refuse documents of a version that cannot be read here."""
         version = self.find("version")
         if version is None or type(version.value) is not int or version.value not in versions:
-            number = "without a version" if version is None else f"version {brief(version.value)}"
+            number = "without a version" if version is None else f"version {shorten_value(version.value)}"
             start, reads = f"{self}: " if self.location else "", " and ".join(map(str, versions))
             raise self.error(f"{start}{what} {number} is not known here; this workbench reads version {reads}.")
 
@@ -158,7 +158,7 @@ class JsonValue:
         return [element.as_text() for element in self.elements()]
 
 
-def as_value(data: Any, document: str, error: type[WorkbenchError] = WorkbenchError) -> JsonValue:
+def wrap_value(data: Any, document: str, error: type[WorkbenchError] = WorkbenchError) -> JsonValue:
     """What was read already, or plain values of a Python caller as if they had been."""
     return data if isinstance(data, JsonValue) else JsonValue(data, document, error)
 
@@ -221,7 +221,7 @@ def parse(
         if len(named) < len(pairs) and not foreign:
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise error(f"{document} has {brief(twice)} twice in one object; write it once.")
+            raise error(f"{document} has {shorten_value(twice)} twice in one object; write it once.")
         return named
 
     try:
@@ -276,6 +276,6 @@ def is_file_name(name: str) -> bool:
     return bool(name) and Path(name).name == name and "\0" not in name and len(name.encode()) <= NAME_BYTES
 
 
-def brief(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     """A value short enough for a sentence."""
     return BRIEF.repr(value)

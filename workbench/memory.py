@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workbench.atomic import create
 from workbench.errors import WorkbenchError
-from workbench.outputs import reason
+from workbench.outputs import explain_os_error
 from workbench.store import Store, StoreWarning
 
 
@@ -47,7 +47,7 @@ def reserve(size: int) -> tuple[Path, int]:
             folder.mkdir(parents=True, exist_ok=True)
             path, handle = create(folder / "tensor")
         except OSError as error:
-            warn_once(folder, reason(error))
+            warn_once(folder, explain_os_error(error))
             continue
         try:
             allocate(handle, size)
@@ -81,10 +81,10 @@ def warn_once(folder: Path, why: str) -> None:
 
 def release_memory() -> None:
     """Give freed memory back to the system, where the C library would keep it (glibc): a block's weights are gigabytes."""
-    if (trim := _allocator_trim()) is not None:
+    if (trim := _find_allocator_trim()) is not None:
         trim(0)
 
 
 @cache
-def _allocator_trim() -> Any:
+def _find_allocator_trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None

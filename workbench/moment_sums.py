@@ -7,7 +7,7 @@ WIDE = 4096  # columns above which sums are float32
 ROWS = 512  # of a sum that are worked on at a time
 
 
-def sums_dtype(cols: int) -> torch.dtype:
+def choose_sum_dtype(cols: int) -> torch.dtype:
     """The type in which second moments of `cols` inputs are summed: very wide ones in float32, since they fill the memory."""
     return torch.float64 if cols <= WIDE else torch.float32
 
@@ -18,7 +18,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total[start : start + ROWS] += left[:, start : start + ROWS].mT @ right
 
 
-def symmetric_mean(total: Tensor, count: int) -> Tensor:
+def compute_symmetric_mean(total: Tensor, count: int) -> Tensor:
     """A sum `[cols, cols]` over its `count`, float32 and exactly symmetric; a sum in float32 becomes its mean in place."""
     mean = total if total.dtype == torch.float32 else torch.empty(total.shape)
     for start in range(0, len(total), ROWS):

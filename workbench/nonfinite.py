@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def not_finite(tensor: Tensor) -> int:
+def count_nonfinite(tensor: Tensor) -> int:
     """How many values of a floating-point `tensor` are NaN or infinite; one pass over one that has none."""
     values = tensor.float() if tensor.itemsize == 1 else tensor  # torch has no isfinite for all float8 types
     # a sum is finite only if every summand is; a sum that overflows says nothing, and all values are looked at

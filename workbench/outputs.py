@@ -41,17 +41,17 @@ def check_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Pa
 
 def follow(path: str | Path) -> Path:
     """The absolute path without links; OutputError where a link leads nowhere or a name cannot exist."""
-    with sentences(path):
+    with translate_os_errors(path):
         target = Path(path).expanduser().absolute()
     for step in (*reversed(target.parents), target):
         check_name(step)
-        with sentences(path):
+        with translate_os_errors(path):
             if not os.path.lexists(step):
                 continue
             if step.is_symlink() and not step.exists():
                 there = step.readlink()
                 raise OutputError(f"{step} is a link to {there}, which is not there; remove the link, or give another place.")
-    with sentences(path), suppress(FileNotFoundError, NotADirectoryError):
+    with translate_os_errors(path), suppress(FileNotFoundError, NotADirectoryError):
         os.lstat(target)  # says whether all of it is too long
     return Path(os.path.realpath(target))
 
@@ -79,7 +79,7 @@ def check_parents(target: Path) -> None:
     if not above.is_dir():
         raise OutputError(f"{target} cannot be written: {above} is a file; give a place below a folder.")
     probe = above / f".workbench-{os.urandom(4).hex()}.partial"
-    with sentences(target):
+    with translate_os_errors(target):
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         probe.unlink()
 
@@ -94,15 +94,15 @@ def is_stream(path: Path) -> bool:
 
 
 @contextmanager
-def sentences(path: str | Path) -> Iterator[None]:
+def translate_os_errors(path: str | Path) -> Iterator[None]:
     """Turn what the system says about writing `path` into an OutputError."""
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {reason(error)}.") from error
+        raise OutputError(f"{path} cannot be written: {explain_os_error(error)}.") from error
 
 
-def reason(error: OSError) -> str:
+def explain_os_error(error: OSError) -> str:
     """Why the system refused, and what to do about it, without a full stop."""
     message = error.strerror or str(error) or type(error).__name__
     if error.errno in FULL:

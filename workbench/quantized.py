@@ -145,7 +145,7 @@ class QuantizedModel(ShownInCell):
         counts: Counter[str] = Counter()
         for name, shape in self.shapes.items():
             if name.removesuffix(".weight") not in self.layers:
-                counts[kind_of(name, shape)] += math.prod(shape)
+                counts[classify_tensor(name, shape)] += math.prod(shape)
         return dict(sorted(counts.items(), key=lambda kind: (-kind[1], kind[0])))
 
     @property
@@ -210,19 +210,19 @@ def describe_bits(
     """Bits per weight with the share of the weights that they are of and, by kind, what stays as it is; see `QuantizedModel`."""
     text, kinds = f"{stored:.2f} bits per weight stored ({nominal:.2f} nominal)", ", ".join(unquantized)
     if coverage is not None:
-        text += f" in {percent(coverage)} of the weights"
-        text += f"; the other {percent(1 - coverage)} ({kinds}) stay as stored" if kinds else ""
+        text += f" in {format_percent(coverage)} of the weights"
+        text += f"; the other {format_percent(1 - coverage)} ({kinds}) stay as stored" if kinds else ""
     return text if overall is None else f"{text}: {overall:.2f} bits per weight overall"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share in per cent; one decimal, or as many as it takes to tell it from 0 and from 100."""
     rest = min(share, 1 - share)
     decimals = 1 if rest >= 0.001 or rest == 0 else -math.floor(math.log10(100 * rest))
     return f"{100 * share:.{decimals}f} %"
 
 
-def kind_of(name: str, shape: Sequence[int]) -> str:
+def classify_tensor(name: str, shape: Sequence[int]) -> str:
     """What a tensor beside the quantized layers is, by its name and shape."""
     lower, parts = name.lower(), name.lower().split(".")
     if len(shape) < 2:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from workbench import registry
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import RecipeError
-from workbench.json_value import JsonValue, as_value, brief, parse, read
+from workbench.json_value import JsonValue, parse, read, shorten_value, wrap_value
 from workbench.seeds import LARGEST_SEED, check_seed
 
 if TYPE_CHECKING:  # what the parts promise is said above this floor
@@ -69,9 +69,11 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
     expected = type(field.default)
     right_type = isinstance(value, expected) or (expected is float and isinstance(value, int))
     if not right_type or (isinstance(value, bool) and expected is not bool):
-        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; a value of type {expected.__name__} is needed.")
+        raise RecipeError(f"{owner}: {field.name} is {shorten_value(value)}; a value of type {expected.__name__} is needed.")
     if limits.get("choices") is not None and value not in limits["choices"]:
-        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; use one of {', '.join(map(str, limits['choices']))}.")
+        raise RecipeError(
+            f"{owner}: {field.name} is {shorten_value(value)}; use one of {', '.join(map(str, limits['choices']))}."
+        )
     low, high = limits.get("low"), limits.get("high")
     # written so that NaN, which compares false with everything, is out of range too
     above = low is None or value >= low
@@ -81,10 +83,10 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
             allowed = f"at least {low}" if high is None else f"at most {high}"
         else:
             allowed = f"from {low} to {high}"
-        raise RecipeError(f"{owner}: {field.name} is {brief(value)}; it must be {allowed}.")
+        raise RecipeError(f"{owner}: {field.name} is {shorten_value(value)}; it must be {allowed}.")
 
 
-def no_refinement() -> "Refinement":
+def make_null_refinement() -> "Refinement":
     """The refinement that does nothing, which a recipe has unless it names another."""
     return registry.make("refinement", UNREFINED)
 
@@ -111,7 +113,7 @@ class Recipe:
     assignment: "Assignment"
     correction: "Correction"
     activations: "Activations" = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))
-    refinement: "Refinement" = dataclasses.field(default_factory=no_refinement)
+    refinement: "Refinement" = dataclasses.field(default_factory=make_null_refinement)
     seed: int = 0
     name: str = CUSTOM
     settings: tuple[tuple[str, Any], ...] = ()
@@ -155,13 +157,13 @@ class Recipe:
 
         It keeps the name of a preset only where the preset has these parts with these settings.
         """
-        value = as_value(data, "the recipe", RecipeError)
+        value = wrap_value(data, "the recipe", RecipeError)
         value.check_version("recipe", VERSION)
         value.check_names("version", "name", "settings", "seed", "shrinkage", *PARTS, *LATER_PARTS)
         needed = f"it needs {', '.join(PARTS)}"
         parts: dict[str, Any] = {kind: read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
         parts |= {kind: read_part(kind, later) for kind in LATER_PARTS if (later := value.find(kind)) is not None}
-        coders = tuple(read_part("coder", coder) for coder in value.get("coders", needed).elements())
+        coders: Any = tuple(read_part("coder", coder) for coder in value.get("coders", needed).elements())
         seed = value.find("seed")
         strength = value.find("shrinkage")
         shrinkage = 0.0 if strength is None else strength.as_number()
@@ -214,9 +216,9 @@ class Recipe:
         )
 
 
-def part_from_dict(kind: str, data: Mapping[str, Any]) -> Part:
+def parse_part(kind: str, data: Mapping[str, Any]) -> Part:
     """The inverse of `Part.to_dict`."""
-    return read_part(kind, as_value(data, f"the {kind}", RecipeError))
+    return read_part(kind, wrap_value(data, f"the {kind}", RecipeError))
 
 
 def read_part(kind: str, value: JsonValue) -> Part:
@@ -258,7 +260,7 @@ class LayerPlan(ShownInCell):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | JsonValue) -> Self:
         """The inverse of `to_dict`."""
-        value = as_value(data, "the plan", RecipeError)
+        value = wrap_value(data, "the plan", RecipeError)
         value.check_version("plan", VERSION)
         value.check_names("version", "rules")
         rules = value.get("rules", "it is a list of layers and recipes; `workbench allocate` writes one").elements()

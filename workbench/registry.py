@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from workbench.errors import RecipeError
-from workbench.json_value import brief
+from workbench.json_value import shorten_value
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return file
 
 
-def names(kind: str) -> list[str]:
+def list_names(kind: str) -> list[str]:
     """The registered names of one kind, sorted."""
     return sorted(_parts.get(kind, {}))
 
@@ -42,7 +42,7 @@ def find(kind: str, name: str) -> Any:
     """The part filed under `kind` and `name`; an unknown name is answered with the nearest one and the list."""
     shelf = _parts.get(kind, {})
     if name not in shelf:
-        raise RecipeError(unknown(kind, name, names(kind)))
+        raise RecipeError(describe_unknown(kind, name, list_names(kind)))
     return shelf[name]
 
 
@@ -52,12 +52,12 @@ def make(kind: str, name: str, /, **fields: Any) -> Any:
     field_names = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
     for field in fields:
         if field not in field_names:
-            raise RecipeError(f"{kind} {name!r}: {unknown('field', field, field_names)}")
+            raise RecipeError(f"{kind} {name!r}: {describe_unknown('field', field, field_names)}")
     return part(**fields)
 
 
-def unknown(what: str, name: str, names: list[str]) -> str:
+def describe_unknown(what: str, name: str, names: list[str]) -> str:
     """One sentence for a name that does not exist, with the nearest name that does."""
     near = difflib.get_close_matches(name[:LONGEST], names, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {brief(name)}.{guess} Known: {', '.join(names) or 'none'}."
+    return f"unknown {what} {shorten_value(name)}.{guess} Known: {', '.join(names) or 'none'}."

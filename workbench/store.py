@@ -25,9 +25,9 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from workbench.atomic import PARTIAL, discard, last_change, remove_if_abandoned, replace_file, size_of
+from workbench.atomic import PARTIAL, count_bytes, discard, read_modification_time, remove_if_abandoned, replace_file
 from workbench.errors import WorkbenchError
-from workbench.outputs import reason
+from workbench.outputs import explain_os_error
 
 VERSION = 2  # of keys: version 1 wrote no digests
 LIMIT_BYTES = 4 << 30
@@ -71,18 +71,18 @@ class Item:
         return self.kind == "partial"
 
 
-def key(*parts: Any) -> str:
+def compute_key(*parts: Any) -> str:
     """The sha256 of the parts' content as 64 hex digits: JSON values, bytes and tensors (type, shape and bytes)."""
     digest = hashlib.sha256(f"workbench store {VERSION}".encode())
     for part in parts:
-        for piece in content(part):
+        for piece in encode_part(part):
             # the length keeps ("ab", "c") and ("a", "bc") apart
             digest.update(len(piece).to_bytes(8, "little"))
             digest.update(piece)
     return digest.hexdigest()
 
 
-def content(part: Any) -> list[bytes | memoryview]:
+def encode_part(part: Any) -> list[bytes | memoryview]:
     """The bytes of one part of a key, each kind marked so that equal bytes of different kinds differ."""
     if isinstance(part, Tensor):
         plain = part.detach().cpu().contiguous()
@@ -141,7 +141,7 @@ class Store:
 
         `kind` and `what` say to a reader of the list what this is, for example a layer, and which.
         """
-        data = entry_bytes(key, tensors, facts or {}, kind, what)
+        data = encode_entry(key, tensors, facts or {}, kind, what)
         try:
             replace_file(self.path(key), data)
             self._unpruned += len(data)
@@ -174,7 +174,7 @@ class Store:
         for path in sorted(path for pattern in PLACES for path in self.folder.glob(pattern)):
             is_partial, kind, what = path.name.endswith(PARTIAL) or path.parent.name == "spill", "entry", ""
             try:
-                used = last_change(path) if is_partial else path.stat().st_mtime
+                used = read_modification_time(path) if is_partial else path.stat().st_mtime
             except OSError:  # another process has just removed it
                 continue
             if is_partial:
@@ -183,7 +183,7 @@ class Store:
                 kind = "model"
             elif described:
                 kind, what = describe(path)
-            yield Item(path, size_of(path), used, kind, what)
+            yield Item(path, count_bytes(path), used, kind, what)
 
     def damage(self, item: Item) -> str | None:
         """What is wrong with an entry, or None; other things are checked by whoever reads them."""
@@ -192,7 +192,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return reason(error)
+            return explain_os_error(error)
         except DAMAGES as error:
             return str(error) or type(error).__name__
         return None
@@ -212,33 +212,35 @@ class Store:
         if self.folder not in _warned:
             _warned.add(self.folder)
             advice = "set WORKBENCH_CACHE to a folder that can, or free space with `workbench store --prune`"
-            message = f"the cache folder {self.folder} cannot be {done} ({reason(error)}): results are not kept; {advice}."
+            message = (
+                f"the cache folder {self.folder} cannot be {done} ({explain_os_error(error)}): results are not kept; {advice}."
+            )
             warnings.warn(message, StoreWarning, stacklevel=3)
 
 
-def entry_bytes(key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kind: str, what: str) -> bytes:
+def encode_entry(key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kind: str, what: str) -> bytes:
     """An entry as it lies in its file."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"facts": json.dumps(dict(facts)), "kind": kind, "what": what}
-    return to_bytes(plain, {**header, "digest": digest(key, plain, header)})
+    return to_bytes(plain, {**header, "digest": compute_digest(key, plain, header)})
 
 
-def digest(name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+def compute_digest(name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     """Of everything that an entry is, and of the key it lies under."""
     names = sorted(tensors)
-    return key("entry", name, dict(header), names, *(tensors[name] for name in names))
+    return compute_key("entry", name, dict(header), names, *(tensors[name] for name in names))
 
 
 def read_entry(data: bytes, key: str) -> Entry:
     """The entry in a file's bytes; one of DAMAGES where it is not as it was written."""
-    header = header_in(data)
+    header = parse_header(data)
     tensors, written = from_bytes(data), header.pop("digest")
-    if digest(key, tensors, header) != written:
+    if compute_digest(key, tensors, header) != written:
         raise ValueError("its content does not fit its digest")
     return Entry(tensors, json.loads(header["facts"]))
 
 
-def header_in(data: bytes) -> dict[str, str]:
+def parse_header(data: bytes) -> dict[str, str]:
     """What is written in the header of an entry: a length of 8 bytes, then JSON with our own words in its metadata."""
     length = int.from_bytes(data[:8], "little")
     return dict(json.loads(data[8 : 8 + length])["__metadata__"])
@@ -249,7 +251,7 @@ def describe(path: Path) -> tuple[str, str]:
     try:
         with path.open("rb") as file:
             length = file.read(8)
-            header = header_in(length + file.read(min(int.from_bytes(length, "little"), HEADER_LIMIT)))
+            header = parse_header(length + file.read(min(int.from_bytes(length, "little"), HEADER_LIMIT)))
         return header["kind"], header["what"]
     except (*DAMAGES, OSError):
         return "damaged", ""

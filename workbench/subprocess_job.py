@@ -28,8 +28,8 @@ Given = dict[str, Any]
 _running: dict[int, psutil.Process] = {}  # by their numbers
 
 
-def steps(module: str, options: Given) -> Generator[dict[str, Any] | None, None, None]:
-    """What `steps(given)` of a module yields, as JSON values; while nothing is new, its last step again.
+def run_module_steps(module: str, options: Given) -> Generator[dict[str, Any] | None, None, None]:
+    """What `run_module_steps(given)` of a module yields, as JSON values; while nothing is new, its last step again.
 
     Closing the generator ends the process. WorkbenchError with what the module says, or where its process has ended early.
     """
@@ -60,7 +60,7 @@ def steps(module: str, options: Given) -> Generator[dict[str, Any] | None, None,
             _running.pop(process.pid)
 
 
-def memory() -> int:
+def measure_memory() -> int:
     """Bytes of memory that the processes started here have now."""
     total = 0
     for process in list(_running.values()):
@@ -99,7 +99,7 @@ def answer(module: str) -> None:
     psutil.Process().nice(LAST)  # before anything large is imported
     answers, sys.stdout = sys.stdout, sys.stderr
     options = json.loads(sys.stdin.readline())
-    threading.Thread(target=end_with_the_other, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     try:
         for step in importlib.import_module(module).steps(options):
             print(json.dumps(step), file=answers, flush=True)
@@ -108,7 +108,7 @@ def answer(module: str) -> None:
         print(json.dumps({FAILED: str(error)}), file=answers, flush=True)
 
 
-def end_with_the_other() -> None:
+def exit_with_parent() -> None:
     """Wait until nobody can write here any more."""
     os.read(sys.stdin.fileno(), 1)  # not by way of `stdin`, which is locked meanwhile and could not be closed at the end
     os._exit(1)

@@ -34,7 +34,7 @@ KINDS = ("transform", "split", "coder", "assignment", "correction", "activations
 def variants() -> Iterator[tuple[str, Part]]:
     """Every part with its defaults, and with each other choice or flag of one setting; ids such as coder-sign-scales=group."""
     for kind in KINDS:
-        for name in registry.names(kind):
+        for name in registry.list_names(kind):
             part = registry.find(kind, name)
             yield f"{kind}-{name}", part()
             for settings in COMBINED.get((kind, name), []):
@@ -50,7 +50,7 @@ def variants() -> Iterator[tuple[str, Part]]:
 
 
 VARIANTS = dict(variants())
-MAIN = {f"{kind}-{name}" for kind in KINDS for name in registry.names(kind)} | {
+MAIN = {f"{kind}-{name}" for kind in KINDS for name in registry.list_names(kind)} | {
     name for name in VARIANTS if any(name.startswith(f"{kind}-{part}-") for kind, part in COMBINED) and "," in name
 }  # the registered parts as they are by default, and what only several settings reach
 

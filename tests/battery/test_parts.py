@@ -24,14 +24,14 @@ from tests.battery.cases import (
     snapshots,
 )
 from workbench import presets, registry
-from workbench.analysis.method.coded_basis import coded
+from workbench.analysis.method.coded_basis import extract_coded_basis
 from workbench.errors import RecipeError, ShapeError
 from workbench.kernels import formats
-from workbench.kernels.formats.rounding import rounded_bits
+from workbench.kernels.formats.rounding import find_rounding_bits
 from workbench.kernels.packing.packed import Packed
 from workbench.presets.preset import compose
 from workbench.quantizers.contract import Activations, Assignment, Coder, Layout, QuantizerPart, Split, Transform
-from workbench.recipe import Part, Recipe, part_from_dict
+from workbench.recipe import Part, Recipe, parse_part
 
 every_part = pytest.mark.parametrize("part", VARIANTS.values(), ids=VARIANTS.keys())
 # quantizes: on each commit every part as it is by default, and in the complete suite with every other setting
@@ -47,7 +47,7 @@ def of(kind: type[Part]) -> pytest.MarkDecorator:
 @every_part
 def test_json_gives_the_same_part_back(part: Part) -> None:
     recipe = recipe_with(part)
-    assert part_from_dict(part.kind, json.loads(json.dumps(part.to_dict()))) == part
+    assert parse_part(part.kind, json.loads(json.dumps(part.to_dict()))) == part
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
@@ -187,10 +187,10 @@ def test_coding_its_own_values_changes_nothing(part: Coder) -> None:
 @every_result
 def test_nearest_codes_are_never_worse_and_those_of_its_own_values_are_the_same(name: str) -> None:
     _, w, result = shared(name)
-    stored, goal, _ = coded(result.packed, w)
+    stored, goal, _ = extract_coded_basis(result.packed, w)
     values = formats.decode(stored)
-    torch.testing.assert_close(formats.decode(formats.nearest(stored, values)), values)
-    nearer = formats.decode(formats.nearest(stored, goal))
+    torch.testing.assert_close(formats.decode(formats.recode_nearest(stored, values)), values)
+    nearer = formats.decode(formats.recode_nearest(stored, goal))
     assert (nearer - goal).square().sum() <= (values - goal).square().sum() * (1 + 1e-5)
 
 
@@ -261,7 +261,7 @@ NO_BUDGET = {("coder", "keep"), ("coder", "zero"), ("split", "whole"), ("correct
 
 
 def test_every_part_that_spends_bits_has_a_budget_here() -> None:
-    spending = {(kind, name) for kind in ("coder", "split", "correction") for name in registry.names(kind)}
+    spending = {(kind, name) for kind in ("coder", "split", "correction") for name in registry.list_names(kind)}
     assert spending == {*BUDGETS, *NO_BUDGET}
 
 
@@ -284,7 +284,7 @@ def test_a_transform_keeps_the_output(part: Transform) -> None:
     torch.testing.assert_close(inner @ moment @ inner.T, w @ h @ w.T, rtol=1e-4, atol=1e-3)
     packed = part.pack(Packed("dense", 12, 96, {"weight": inner}), state)
     torch.testing.assert_close(formats.decode(packed), w, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(coded(packed, w)[1], inner, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(extract_coded_basis(packed, w)[1], inner, rtol=1e-4, atol=1e-4)
     x = gaussian(5, 96, seed=9)
     torch.testing.assert_close(formats.linear(x, packed), x @ w.T, rtol=1e-4, atol=1e-4)
 
@@ -323,9 +323,9 @@ def test_rounding_inputs_leaves_the_stored_matrix_alone(part: Activations) -> No
     rounded = quantize(presets.recipe("btc", bits=1, transform="hadamard").replace(activations=part), w, h)
     assert torch.equal(rounded.weight(), plain.weight())
     assert rounded.ledger.total_bits == plain.ledger.total_bits
-    assert torch.equal(coded(rounded.packed, w)[1], coded(plain.packed, w)[1])
+    assert torch.equal(extract_coded_basis(rounded.packed, w)[1], extract_coded_basis(plain.packed, w)[1])
     x = gaussian(5, 96, seed=9)
     y, exact = formats.linear(x, rounded.packed), x @ plain.weight().T
-    bits = rounded_bits(rounded.packed)
+    bits = find_rounding_bits(rounded.packed)
     error = float((y - exact).norm() / exact.norm())
     assert error < 1e-5 if bits is None else 1e-4 < error < 2.0 ** (2 - bits)

@@ -66,11 +66,11 @@ def describe_run() -> dict[str, Any]:
     import torch
     import transformers
 
-    from workbench.bench.cpu import processor
+    from workbench.bench.cpu import read_processor_name
 
     return {
         "date": str(dt.datetime.now(dt.UTC).date()),
-        "host": processor(),
+        "host": read_processor_name(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "seed": SEED,

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 import workbench as wb
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.models import ModelHandle
-from workbench.models.perplexity import perplexity, perplexity_ratio
+from workbench.models.perplexity import compute_perplexity_ratio, perplexity
 from workbench.models.text import Text
 
 PAGE = Path(__file__).parents[2] / "docs" / "shrinkage.md"
@@ -70,9 +70,9 @@ def measure_rows(case: Case) -> Iterator[str]:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # few tokens are the point here
                     quantized = wb.quantize_model(case.model, recipe, text=case.calibration, tokens=tokens)
-                lm = twin(case.model, quantized.layers, quantized.changed_tensors)
+                lm = build_packed_copy(case.model, quantized.layers, quantized.changed_tensors)
                 results.append(perplexity(lm, case.held_out, READ))
-            ratio = perplexity_ratio(*results)
+            ratio = compute_perplexity_ratio(*results)
             low, high = ratio.interval or (float("nan"), float("nan"))
             figures = f"{results[0].perplexity:.4g} | {results[1].perplexity:.4g} | {ratio.ratio:.3f} ({low:.3f} to {high:.3f})"
             yield f"| {case.name} | {original.perplexity:.4g} | `{label}` | {tokens:,} | {figures} |\n"

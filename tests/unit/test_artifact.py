@@ -16,10 +16,10 @@ from torch import Tensor
 import workbench as wb
 from workbench import atomic
 from workbench.artifact import PackedModel, digest, is_artifact, load, save
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import ArtifactError, ModelError, OutputError
 from workbench.kernels.packing.bitpack import pack
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.models import ModelHandle, open_model
 from workbench.quantized import QuantizedLayer, QuantizedModel
 
@@ -62,7 +62,7 @@ def quantized(model: ModelHandle, form: Callable[[Tensor], Packed], layers: list
     for name in layers or model.layer_names:
         weight = model.weight(name).float()
         packed = form(weight).share("all", 99)
-        book = ledger(packed, 1.0)
+        book = build_ledger(packed, 1.0)
         made[name] = QuantizedLayer(name, packed, RECIPE, book, relative_error=0.25, output_error=None, seconds=0.5)
     return QuantizedModel(model.source, made, wb.LayerPlan.uniform(RECIPE), {"text": "calibration", "tokens": 128}, seconds=2.0)
 
@@ -203,7 +203,7 @@ def test_changed_tensors_are_saved_in_the_place_of_the_models_own(builtin: Model
         f"new values, {own.dtype} as in the model"
     ]
     ids = again.encode(PROMPT)
-    expected = twin(builtin, changed.layers, changed.changed_tensors).logits(ids)
+    expected = build_packed_copy(builtin, changed.layers, changed.changed_tensors).logits(ids)
     assert (again.logits(ids) - expected).norm() < 1e-3 * expected.norm()  # compiled sums are exact to 2e-4 a layer
     assert not torch.allclose(expected, plain.logits(ids), rtol=0.01)
 
@@ -295,10 +295,10 @@ def flip(path: Path, place: int) -> None:
 
 def test_a_flipped_byte_names_its_tensor(copy: Path) -> None:
     path = copy / "packed.safetensors"
-    header = json.loads(digest.header(path)[8:])
+    header = json.loads(digest.read_header(path)[8:])
     for name in ("model.embed_tokens.weight", "model.layers.3.mlp.down_proj||signs"):
         begin, end = header[name]["data_offsets"]
-        place = len(digest.header(path)) + (begin + end) // 2
+        place = len(digest.read_header(path)) + (begin + end) // 2
         flip(path, place)
         with pytest.raises(ArtifactError, match=f"is damaged in tensor '{name}'".replace("|", r"\|")):
             load(copy)
@@ -360,7 +360,7 @@ def rewrite_ledger(copy: Path, change: Callable[[dict], None]) -> None:
     """A consistent ledger after a change, as another version of this workbench might have written it."""
     document = json.loads((copy / "ledger.json").read_text())
     change(document)
-    (copy / "ledger.json").write_text(json.dumps({**document, "sha256": digest.of_json(document)}))
+    (copy / "ledger.json").write_text(json.dumps({**document, "sha256": digest.hash_json(document)}))
 
 
 def test_another_version_is_refused(copy: Path) -> None:
@@ -420,8 +420,8 @@ def test_an_older_artifact_is_replaced(builtin: ModelHandle, copy: Path, exchang
 
 FAULTS = {
     "while-writing": "workbench.artifact.saving.write_tensors",
-    "before-the-ledger": "workbench.artifact.saving.ledger_document",
-    "before-taking-the-place": "workbench.atomic.take_place",
+    "before-the-ledger": "workbench.artifact.saving.build_ledger_document",
+    "before-taking-the-place": "workbench.atomic.rename_partial",
 }
 
 

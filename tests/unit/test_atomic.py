@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from workbench import atomic
-from workbench.atomic import new_folder, remove_abandoned, write_file
+from workbench.atomic import remove_abandoned, write_file, write_folder
 from workbench.errors import OutputError
 
 
@@ -36,7 +36,7 @@ def test_a_file_has_the_rights_of_a_new_one_or_of_the_older_one(tmp_path: Path) 
     before = os.umask(0o027)
     try:
         write_file(tmp_path / "new", b"")
-        with new_folder(tmp_path / "folder", anything):
+        with write_folder(tmp_path / "folder", anything):
             pass
     finally:
         os.umask(before)
@@ -56,7 +56,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "card.html").read_text() == "new"
     (tmp_path / "out").symlink_to("folder")
     (tmp_path / "folder").mkdir()
-    with new_folder(tmp_path / "out", anything) as partial:
+    with write_folder(tmp_path / "out", anything) as partial:
         (partial / "a").write_text("a")
     assert (tmp_path / "out").is_symlink()
     assert names(tmp_path / "folder") == ["a"]
@@ -118,8 +118,8 @@ def test_the_next_one_removes_what_a_killed_process_left_and_nothing_else(tmp_pa
     (tmp_path / ".film.mp4.partial").mkdir()  # another program's
     writers[0].kill()
     writers[0].wait()
-    assert len(atomic.partials(tmp_path)) == 2
-    with new_folder(tmp_path / "out", anything) as partial:
+    assert len(atomic.list_partials(tmp_path)) == 2
+    with write_folder(tmp_path / "out", anything) as partial:
         (partial / "a").write_text("a")
     left = names(tmp_path)
     writers[1].kill()
@@ -146,7 +146,7 @@ def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
     old = tmp_path / f".out.workbench-0{atomic.OLD}"
     old.mkdir()
     (old / "a").write_text("older")
-    with pytest.raises(RuntimeError, match="interrupted"), new_folder(tmp_path / "out", anything):
+    with pytest.raises(RuntimeError, match="interrupted"), write_folder(tmp_path / "out", anything):
         raise RuntimeError("interrupted")
     assert (tmp_path / "out" / "a").read_text() == "older"
     assert names(tmp_path) == ["out"]
@@ -154,7 +154,7 @@ def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
 
 def test_nothing_is_written_where_it_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
-    with pytest.raises(OutputError, match="is a file"), new_folder(tmp_path / "file" / "below", anything):
+    with pytest.raises(OutputError, match="is a file"), write_folder(tmp_path / "file" / "below", anything):
         pytest.fail("the block was entered")
     with pytest.raises(OutputError, match="is a file"):
         write_file(tmp_path / "file" / "below", b"")

@@ -41,7 +41,7 @@ def values(builtin: ModelHandle, tiny_models: dict[str, Path], tmp_path_factory:
             "plan": wb.LayerPlan(tuple((f"*.{number}.*", wb.recipe("rtn", bits=2)) for number in range(42))),
             "allocation": wb.allocate(options, {"rtn 3": wb.recipe("rtn", bits=3, group=32)}, 8),
             "card": wb.card(quantized, tiny, measured=False),
-            "figure": bit_ledger.bars(ledger, scope="this layer"),
+            "figure": bit_ledger.draw_bit_ledger(ledger, scope="this layer"),
         }
 
 

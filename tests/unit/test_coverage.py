@@ -12,7 +12,7 @@ import workbench as wb
 from tests.tiny_models import write_model
 from workbench.artifact import load, save
 from workbench.models import ModelHandle, fuse, open_model
-from workbench.quantized import describe_bits, kind_of, percent
+from workbench.quantized import classify_tensor, describe_bits, format_percent
 
 RTN = wb.recipe("rtn", bits=2, group=32)
 
@@ -88,7 +88,7 @@ def test_the_words(builtin: ModelHandle, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("share", "text"), [(0.931, "93.1 %"), (1.0, "100.0 %"), (0.99995, "99.995 %"), (0.00005, "0.005 %")])
 def test_percent_never_rounds_to_all_or_nothing(share: float, text: str) -> None:
-    assert percent(share) == text
+    assert format_percent(share) == text
 
 
 KINDS = {
@@ -106,7 +106,7 @@ VECTORS = {"model.norm.weight": "norms", "model.layers.0.q_proj.bias": "biases",
 
 @pytest.mark.parametrize("name", [*KINDS, *VECTORS])
 def test_kinds_by_name(name: str) -> None:
-    assert kind_of(name, (2, 3) if name in KINDS else (3,)) == (KINDS | VECTORS)[name]
+    assert classify_tensor(name, (2, 3) if name in KINDS else (3,)) == (KINDS | VECTORS)[name]
 
 
 def test_a_tied_head_that_is_stored_twice_counts_once(tmp_path: Path) -> None:

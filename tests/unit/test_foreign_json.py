@@ -15,11 +15,11 @@ import pytest
 import workbench as wb
 from tests.mutations import mutated, mutated_value
 from workbench import presets
-from workbench.analysis.decisions.quant_card import card_facts
+from workbench.analysis.decisions.quant_card import collect_card_facts
 from workbench.analysis.decisions.quant_card_diff import diff_cards
-from workbench.analysis.decisions.scaling_law import training_tokens
+from workbench.analysis.decisions.scaling_law import read_training_tokens
 from workbench.artifact import digest
-from workbench.artifact.loading import quantized_in
+from workbench.artifact.loading import read_quantized_model
 from workbench.errors import WorkbenchError
 from workbench.models import ModelHandle
 from workbench.models.architecture import read_config
@@ -28,7 +28,7 @@ from workbench.models.folder_kinds import check_folder
 from workbench.recipe import LayerPlan, Recipe
 from workbench.session import Session, SharedModel, session_file
 from workbench.views.decisions.quant_card import Card
-from workbench.widgets.shell.page import address, read_address
+from workbench.widgets.shell.page import decode_address, read_address
 
 Read = Callable[[bytes], object]
 FEW, MANY = 30, 600  # of each kind: in the default tier, in the complete one
@@ -105,10 +105,10 @@ class Damaged:
         def written(content: bytes) -> object:
             if name == "ledger.json":
                 signed = sign(content)
-                return self.put(name, quantized_in)(signed)
+                return self.put(name, read_quantized_model)(signed)
             (self.folder / "ledger.json").write_bytes(sign(json.dumps(ledger).encode()))
             fits = {**ledger, "files": {**ledger["files"], name: digest_of(content)}}
-            read = self.put(name, quantized_in)
+            read = self.put(name, read_quantized_model)
             return self.put("ledger.json", lambda _: read(content))(sign(json.dumps(fits).encode()))
 
         return written
@@ -122,7 +122,7 @@ def sign(content: bytes) -> bytes:
     """The same ledger with a digest that fits, where it is one."""
     try:
         document = json.loads(content)
-        return json.dumps({**document, "sha256": digest.of_json(document)}).encode()
+        return json.dumps({**document, "sha256": digest.hash_json(document)}).encode()
     except (ValueError, TypeError, RecursionError):
         return content
 
@@ -165,7 +165,7 @@ def kinds(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> dict[
     quantized = wb.quantize_model(model, wb.recipe("rtn", bits=2, group=32), layers="*.0.*")
     artifact = Damaged(wb.save(quantized, root / "artifact", model))
     folder = Damaged(model.folder)
-    facts = card_facts(artifact.folder, model, wb.text("evaluation"), tokens=64)
+    facts = collect_card_facts(artifact.folder, model, wb.text("evaluation"), tokens=64)
     config, ledger, recipe = (
         json.loads((path / name).read_bytes())
         for path, name in (
@@ -187,11 +187,11 @@ def kinds(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
     def read_session(content: bytes) -> None:
         other = Session(shared)
-        session_file.from_json(other, content)
-        check_code(session_file.cell(other))
+        session_file.restore_session(other, content)
+        check_code(session_file.write_session_code(other))
         check_code(f"{other.recipe.code()}")
         _ = [other.history.words(number) for number in range(len(other.history.steps))]
-        assert session_file.to_json(other)
+        assert session_file.encode_session(other)
 
     def read_card(content: bytes) -> None:
         for name, text in (("card.json", content), ("card.html", b'<script type="application/json" id="card">' + content)):
@@ -205,8 +205,8 @@ def kinds(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> dict[
     def read_query(content: bytes) -> None:
         arguments = {name: [value.encode("utf-8", "surrogateescape")] for name, value in json.loads(content).items()}
         other = Session(shared)
-        read_address(other, address(arguments))
-        check_code(session_file.cell(other))
+        read_address(other, decode_address(arguments))
+        check_code(session_file.write_session_code(other))
 
     def query(document: Any, draw: random.Random) -> bytes:
         changed = {name: str(value) for name, value in document.items() if draw.random() < 0.7}
@@ -224,11 +224,11 @@ def kinds(model: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "named recipe": Kind(named.to_dict(), read_recipe),
         "spelled recipe": Kind("btc:bits=1.1,repair=no,scope=model", read_spelled, spelled),
         "plan": Kind(plan.to_dict(), read_plan),
-        "session": Kind(json.loads(session_file.to_json(session)), read_session),
+        "session": Kind(json.loads(session_file.encode_session(session)), read_session),
         "card": Kind(facts, read_card),
         "config": Kind(config, folder.put("config.json", read_config)),
         "index": Kind(index, sharded.put(INDEX, lambda place: (check_folder(place), Checkpoint(place)))),
-        "training": Kind({"stages": steps}, folder.put("training.json", lambda _: training_tokens(model))),
+        "training": Kind({"stages": steps}, folder.put("training.json", lambda _: read_training_tokens(model))),
         "ledger": Kind(ledger, artifact.put_signed("ledger.json")),
         "saved recipe": Kind(recipe, artifact.put_signed("recipe.json"), outside_of_trees),
         "address": Kind({"layer": layer, "recipe": "rtn:bits=3", "prompt": "Tom", "channels": "3,17"}, read_query, query),

@@ -11,7 +11,7 @@ import torch
 import workbench as wb
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job
-from workbench.session import Choice, Kind, Selection, Session, SharedModel, differences, session_file
+from workbench.session import Choice, Kind, Selection, Session, SharedModel, describe_differences, session_file
 
 RTN, FINER = wb.recipe("rtn", bits=2, group=32), wb.recipe("rtn", bits=3, group=32)
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
@@ -96,17 +96,17 @@ def test_marks_in_a_row_are_one_step(session: Session) -> None:
     ],
 )
 def test_recipes_differ_in_words(recipe: wb.Recipe, said: list[str]) -> None:
-    assert differences(Choice(QUERY, RTN), Choice(QUERY, recipe)) == said
+    assert describe_differences(Choice(QUERY, RTN), Choice(QUERY, recipe)) == said
 
 
 def test_a_coder_that_differs_is_named() -> None:
     coarser = FINER.replace(coders=(wb.part("coder", "uniform", bits=5),))
-    (said,) = differences(Choice(QUERY, RTN.replace()), Choice(QUERY, coarser))
+    (said,) = describe_differences(Choice(QUERY, RTN.replace()), Choice(QUERY, coarser))
     assert said.startswith("coder uniform (bits 5")
 
 
 def test_the_same_choice_differs_in_nothing() -> None:
-    assert differences(Choice(QUERY, RTN), Choice(QUERY, wb.recipe("rtn", bits=2, group=32))) == []
+    assert describe_differences(Choice(QUERY, RTN), Choice(QUERY, wb.recipe("rtn", bits=2, group=32))) == []
 
 
 def walked(session: Session) -> Session:
@@ -124,7 +124,7 @@ def walked(session: Session) -> Session:
 def test_one_file_brings_everything_back(session: Session, shared: SharedModel, tmp_path: Path) -> None:
     walked(session)
     other = Session(shared)
-    session_file.from_json(other, session_file.save(session, tmp_path / "session.json").read_text())
+    session_file.restore_session(other, session_file.save(session, tmp_path / "session.json").read_text())
     assert other.history.steps == session.history.steps
     assert other.choice == session.choice
     other.undo()
@@ -158,10 +158,10 @@ def test_one_file_brings_everything_back(session: Session, shared: SharedModel, 
     ],
 )
 def test_a_file_that_cannot_be_read_is_a_sentence_and_changes_nothing(session: Session, spoil: Any, said: str) -> None:
-    document = json.loads(session_file.to_json(walked(session)))
+    document = json.loads(session_file.encode_session(walked(session)))
     before = session.history
     with pytest.raises(WorkbenchError, match=said):
-        session_file.from_json(session, spoil(document))
+        session_file.restore_session(session, spoil(document))
     assert session.history is before
 
 
@@ -174,30 +174,34 @@ def changed(document: dict[str, Any], name: str, value: object) -> str:
 def test_its_cell_takes_the_same_steps(session: Session) -> None:
     walked(session)
     names: dict[str, Any] = {}
-    exec(session_file.cell(session).replace("wb.Explorer(session)", ""), names)
+    exec(session_file.write_session_code(session).replace("wb.Explorer(session)", ""), names)
     again = names["session"]
     assert again.choice == session.choice
     torch.testing.assert_close(again.result.weight(), session.result.weight(), rtol=0, atol=0)
 
 
 def test_a_file_cannot_plant_code_in_the_cell(session: Session, shared: SharedModel) -> None:
-    document = json.loads(session_file.to_json(walked(session)))
+    document = json.loads(session_file.encode_session(walked(session)))
     for number, step in enumerate(document["history"]["steps"]):
         step["choice"]["recipe"] |= {"name": "rtn", "settings": {f"bits={number}) or print(": 1}}
         step["choice"]["prompt"] = "'); print('"
     other = Session(shared)
-    session_file.from_json(other, json.dumps(document))
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(session_file.cell(other))) if isinstance(node, ast.Call)}
+    session_file.restore_session(other, json.dumps(document))
+    calls = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(session_file.write_session_code(other)))
+        if isinstance(node, ast.Call)
+    }
     assert "print" not in calls
     document["history"]["steps"][2]["choice"]["recipe"]["seed"] = "0) or print("
     with pytest.raises(WorkbenchError, match=r"steps\[2\]\.choice\.recipe\.seed is '0\) or print\('; it must be a whole number"):
-        session_file.from_json(other, json.dumps(document))
+        session_file.restore_session(other, json.dumps(document))
 
 
 def test_a_long_history_is_read(session: Session, shared: SharedModel) -> None:
-    document = json.loads(session_file.to_json(session))
+    document = json.loads(session_file.encode_session(session))
     first = document["history"]["steps"][0]
     steps = [first, *({**first, "kind": "ask", "parent": number} for number in range(3000))]
     other = Session(shared)
-    session_file.from_json(other, json.dumps({**document, "history": {"at": 3000, "steps": steps}}))
+    session_file.restore_session(other, json.dumps({**document, "history": {"at": 3000, "steps": steps}}))
     assert other.history.path(3000) == list(range(3001))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.import_hook import Reporting, Watcher, when_imported
+from workbench.import_hook import Reporting, Watcher, run_when_imported
 
 NAME = "imported_by_this_test"
 
@@ -30,7 +30,7 @@ def waiting() -> list[str]:
 
 def test_it_runs_once_after_the_module(module: Path) -> None:
     seen = []
-    when_imported(NAME, lambda: seen.append(sys.modules[NAME].value))
+    run_when_imported(NAME, lambda: seen.append(sys.modules[NAME].value))
     importlib.import_module("colorsys")
     assert (seen, waiting().count(NAME)) == ([], 1)
     found = importlib.import_module(NAME)
@@ -42,12 +42,12 @@ def test_it_runs_once_after_the_module(module: Path) -> None:
 def test_it_runs_at_once_where_the_module_is_there(module: Path) -> None:
     importlib.import_module(NAME)
     seen = []
-    when_imported(NAME, lambda: seen.append(1))
+    run_when_imported(NAME, lambda: seen.append(1))
     assert (seen, waiting().count(NAME)) == ([1], 0)
 
 
 def test_the_module_is_as_without_it(module: Path) -> None:
-    when_imported(NAME, lambda: None)
+    run_when_imported(NAME, lambda: None)
     found = importlib.import_module(NAME)
     assert found.__loader__ is found.__spec__.loader
     assert not isinstance(found.__loader__, Reporting)
@@ -56,7 +56,7 @@ def test_the_module_is_as_without_it(module: Path) -> None:
 
 def test_a_module_that_fails_is_waited_for_until_it_works(module: Path) -> None:
     seen = []
-    when_imported(NAME, lambda: seen.append(1))
+    run_when_imported(NAME, lambda: seen.append(1))
     module.write_text("raise ValueError('not yet')\n")
     with pytest.raises(ValueError, match="not yet"):
         importlib.import_module(NAME)
@@ -68,7 +68,7 @@ def test_a_module_that_fails_is_waited_for_until_it_works(module: Path) -> None:
 
 
 def test_a_module_that_is_not_there_stays_missing() -> None:
-    when_imported("there_is_no_such_module", lambda: None)
+    run_when_imported("there_is_no_such_module", lambda: None)
     try:
         with pytest.raises(ModuleNotFoundError, match="No module named 'there_is_no_such_module'"):
             importlib.import_module("there_is_no_such_module")

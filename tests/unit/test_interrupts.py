@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workbench.interrupts import deferred
+from workbench.interrupts import defer_interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def _listening() -> Iterator[None]:
 
 def test_an_interrupt_waits_until_the_block_is_done() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), deferred():  # noqa: PT012  both statements belong to the block
+    with pytest.raises(KeyboardInterrupt), defer_interrupts():  # noqa: PT012  both statements belong to the block
         signal.raise_signal(signal.SIGINT)
         done.append("the rest")
     assert done == ["the rest"]
@@ -30,7 +30,7 @@ def test_an_interrupt_waits_until_the_block_is_done() -> None:
 
 
 def test_nothing_is_raised_without_an_interrupt() -> None:
-    with deferred(), deferred():
+    with defer_interrupts(), defer_interrupts():
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -39,7 +39,7 @@ def test_other_threads_and_handlers_are_left_alone() -> None:
     seen: list[object] = []
 
     def look() -> None:
-        with deferred():
+        with defer_interrupts():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=look)
@@ -77,7 +77,7 @@ class Interrupting:
 def steps():
     yield
     import workbench.kernels.search.parity_search
-    codeword_search.nearest_by_hamming(torch.arange(4), torch.arange(4), 8)
+    codeword_search.find_nearest_by_hamming(torch.arange(4), torch.arange(4), 8)
     from workbench.kernels.matmul.numba import backend, preparation
     return "done"
 

@@ -95,7 +95,7 @@ def test_the_half_width_of_equal_documents_is_students() -> None:
     values = np.array([1.0, 2.0, 4.0, 4.5])
     expected = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     sums = np.stack([10 * values, np.full(4, 10.0)], 1)
-    assert intervals.mean_interval(sums) == pytest.approx(expected)
+    assert intervals.estimate_mean_interval(sums) == pytest.approx(expected)
 
 
 def test_one_short_document_has_no_interval(builtin: ModelHandle) -> None:
@@ -109,33 +109,33 @@ def test_one_short_document_has_no_interval(builtin: ModelHandle) -> None:
 
 def test_a_long_document_is_cut_into_runs_of_its_windows() -> None:
     windows, tokens = np.arange(7), np.array([100, 100, 100, 100, 100, 100, 20])
-    assert intervals.units(np.zeros(7), windows, tokens).tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert intervals.units(np.array([0, 0, 0, 0, 0, 0, 8]), windows, tokens).tolist() == [0, 0, 0, 0, 0, 0, 1]
-    assert set(intervals.units(np.zeros(3), np.arange(3), np.array([100, 100, 50]))) == {0}
+    assert intervals.assign_units(np.zeros(7), windows, tokens).tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert intervals.assign_units(np.array([0, 0, 0, 0, 0, 0, 8]), windows, tokens).tolist() == [0, 0, 0, 0, 0, 0, 1]
+    assert set(intervals.assign_units(np.zeros(3), np.arange(3), np.array([100, 100, 50]))) == {0}
 
 
 def test_what_cannot_be_negative_has_no_negative_end() -> None:
-    low, high = intervals.positive_interval(np.array([[1.0, 100.0], [3.0, 100.0]]))
+    low, high = intervals.estimate_positive_interval(np.array([[1.0, 100.0], [3.0, 100.0]]))
     assert 0 < low < 0.02 < high
-    low, high = intervals.positive_interval(np.array([[0.0, 100.0], [3.0, 100.0]]))  # no logarithm of the first alone
+    low, high = intervals.estimate_positive_interval(np.array([[0.0, 100.0], [3.0, 100.0]]))  # no logarithm of the first alone
     assert low == 0 < 0.015 < high
-    assert intervals.positive_interval(np.zeros((3, 2))) == (0.0, 0.0)
-    assert intervals.positive_interval(np.ones((1, 2))) is None
+    assert intervals.estimate_positive_interval(np.zeros((3, 2))) == (0.0, 0.0)
+    assert intervals.estimate_positive_interval(np.ones((1, 2))) is None
 
 
 def test_a_share_that_no_document_shows_may_still_be_more_than_zero() -> None:
-    low, high = intervals.share_of_tokens(np.array([[0.0, 100.0], [0.0, 200.0]]))
+    low, high = intervals.estimate_share_interval(np.array([[0.0, 100.0], [0.0, 200.0]]))
     assert (low, high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 300)))
-    low, high = intervals.share_of_tokens(np.array([[1.0, 100.0], [30.0, 100.0]]))
+    low, high = intervals.estimate_share_interval(np.array([[1.0, 100.0], [30.0, 100.0]]))
     assert (low, high) == (0.0, 1.0)
 
 
 def test_an_infinite_figure_has_no_interval() -> None:
-    assert intervals.mean_interval(np.array([[np.inf, 10.0], [1.0, 10.0]])) is None
-    assert intervals.exponential((0.0, 1e6)) == (1.0, np.inf)
+    assert intervals.estimate_mean_interval(np.array([[np.inf, 10.0], [1.0, 10.0]])) is None
+    assert intervals.exponentiate_interval((0.0, 1e6)) == (1.0, np.inf)
 
 
 def test_it_is_written_in_words() -> None:
-    assert intervals.written((1.0, 2.0), 5, ".1f") == "95 %: 1.0 to 2.0"
-    assert intervals.written(None, 1) == "no interval: one document of 1 token"
-    assert intervals.written(intervals.ends(None)) == "no interval: one document"
+    assert intervals.format_interval((1.0, 2.0), 5, ".1f") == "95 %: 1.0 to 2.0"
+    assert intervals.format_interval(None, 1) == "no interval: one document of 1 token"
+    assert intervals.format_interval(intervals.split_interval(None)) == "no interval: one document"

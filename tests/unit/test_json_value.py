@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from workbench.errors import RecipeError, WorkbenchError
-from workbench.json_value import DIGITS, LEVELS, JsonValue, as_value, parse, read
+from workbench.json_value import DIGITS, LEVELS, JsonValue, parse, read, wrap_value
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_a_field_of_another_type_is_named_by_its_place(read_field: Callable[[Jso
 def test_a_boolean_is_no_number() -> None:
     for wrong in (JsonValue.as_whole, JsonValue.as_number):
         with pytest.raises(WorkbenchError, match="the value is true; it must be a"):
-            wrong(as_value(True, "the value"))
+            wrong(wrap_value(True, "the value"))
 
 
 def test_null_is_allowed_where_it_is_optional() -> None:
-    assert as_value(None, "the value").as_optional(JsonValue.as_number) is None
-    assert as_value(2, "the value").as_optional(JsonValue.as_number) == 2
+    assert wrap_value(None, "the value").as_optional(JsonValue.as_number) is None
+    assert wrap_value(2, "the value").as_optional(JsonValue.as_number) == 2
 
 
 def test_a_sentence_stays_short() -> None:
     for value in ("x" * 10**6, ["x" * 1000] * 1000, {"a" * 1000: {"b": ["c"] * 1000}}, 10**90):
         with pytest.raises(WorkbenchError) as caught:
-            as_value(value, "the value").as_truth()
+            wrap_value(value, "the value").as_truth()
         assert len(str(caught.value)) < 500

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workbench import moment_sums
-from workbench.moment_sums import add_product, sums_dtype, symmetric_mean
+from workbench.moment_sums import add_product, choose_sum_dtype, compute_symmetric_mean
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +31,11 @@ def test_products_add_up_in_place(cols: int, dtype: torch.dtype) -> None:
 def test_means_are_exactly_symmetric(cols: int, dtype: torch.dtype) -> None:
     total = torch.randn(cols, cols, generator=torch.Generator().manual_seed(cols)).to(dtype)
     address, expected = total.data_ptr(), ((total + total.T) / 14).float()
-    mean = symmetric_mean(total, 7)
+    mean = compute_symmetric_mean(total, 7)
     assert torch.equal(mean, expected)
     assert torch.equal(mean, mean.T)
     assert (mean.data_ptr() == address) == (dtype == torch.float32)
 
 
 def test_very_wide_sums_are_float32() -> None:
-    assert (sums_dtype(4096), sums_dtype(4097)) == (torch.float64, torch.float32)
+    assert (choose_sum_dtype(4096), choose_sum_dtype(4097)) == (torch.float64, torch.float32)

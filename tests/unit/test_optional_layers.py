@@ -14,7 +14,7 @@ import workbench as wb
 from tests.tiny_models import write_model
 from workbench.analysis.decisions.error_budget import error_budget
 from workbench.analysis.predictions.suffix_replay import Replay
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import ModelError, RecipeError
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.models import ModelHandle, fuse, open_model
@@ -106,7 +106,7 @@ def test_saved_and_loaded_it_is_the_same_model(
     assert isinstance(loaded.module.get_submodule(HEAD), PackedLinear)
     assert torch.equal(embedding(out), model.tensor(next(name for name in model.shapes if kind(name))))
     assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
-    expected = twin(model, quantized.layers).logits(IDS)
+    expected = build_packed_copy(model, quantized.layers).logits(IDS)
     torch.testing.assert_close(loaded.logits(IDS), expected, atol=0, rtol=0)
     with model.swapped({name: layer.weight() for name, layer in quantized.layers.items()}):
         torch.testing.assert_close(loaded.logits(IDS), logits(model), atol=1e-3, rtol=1e-3)
@@ -152,7 +152,7 @@ def test_a_checkpoint_that_stores_only_the_head(tiny_models: dict[str, Path], tm
     quantized = wb.quantize_model(model, RTN, layers="*,lm_head")
     assert quantized.unquantized == wb.quantize_model(usual, RTN, layers="*,lm_head").unquantized
     loaded = wb.load(wb.save(quantized, tmp_path / "out", model))
-    torch.testing.assert_close(loaded.logits(IDS), twin(model, quantized.layers).logits(IDS), atol=0, rtol=0)
+    torch.testing.assert_close(loaded.logits(IDS), build_packed_copy(model, quantized.layers).logits(IDS), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("stream", ["never", "always"])
@@ -163,9 +163,9 @@ def test_its_inputs_are_measured(stream: str, family: str, tiny_models: dict[str
     stats = wb.calibrate(model, text, tokens=150, layers=[model.layer_names[-1], HEAD])
     seen: list[Tensor] = []
     hook = model.module.get_submodule(HEAD).register_forward_pre_hook(lambda _module, args: seen.append(args[0][0]))
-    from workbench.calibration import windows
+    from workbench.calibration import iterate_windows
 
-    for window in windows(model, text, 150, 0):
+    for window in iterate_windows(model, text, 150, 0):
         model.run(window)
     hook.remove()
     x = torch.cat(seen)

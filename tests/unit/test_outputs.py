@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import OutputError
-from workbench.outputs import check_file, check_folder, reason
+from workbench.outputs import check_file, check_folder, explain_os_error
 
 
 def never(folder: Path) -> bool:
@@ -107,4 +107,4 @@ def test_good_places_leave_no_trace(here: Path) -> None:
     ],
 )
 def test_reasons_say_what_to_do(error: OSError, message: str) -> None:
-    assert message in reason(error)
+    assert message in explain_os_error(error)

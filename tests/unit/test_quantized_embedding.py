@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 import workbench as wb
 from tests.tiny_models import write_model
 from workbench.analysis.predictions.suffix_replay import Replay
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import ModelError, RecipeError
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.matmul.packed_module import PackedEmbedding
@@ -66,7 +66,7 @@ def test_saved_and_loaded_it_is_the_same_model(family: str, others: str, tiny_mo
     loaded = wb.load(out)
     assert isinstance(loaded.module.get_submodule(name), PackedEmbedding)
     assert isinstance(loaded.module.get_submodule("lm_head"), PackedLinear) == (family != "llama")
-    torch.testing.assert_close(loaded.logits(IDS), twin(model, quantized.layers).logits(IDS), atol=0, rtol=0)
+    torch.testing.assert_close(loaded.logits(IDS), build_packed_copy(model, quantized.layers).logits(IDS), atol=0, rtol=0)
     with model.swapped({name: layer.weight() for name, layer in quantized.layers.items()}):
         torch.testing.assert_close(loaded.logits(IDS), logits(model), atol=1e-3, rtol=1e-3)
     assert not torch.allclose(loaded.logits(IDS), logits(model), atol=1e-2)
@@ -115,7 +115,7 @@ def test_a_tied_matrix_is_not_left_behind_under_the_other_name(stored: str, tmp_
     out = wb.save(quantized, tmp_path / "out", model)
     assert not {"lm_head.weight", "model.embed_tokens.weight"} & set(load_file(out / "packed.safetensors"))
     loaded = wb.load(out)
-    torch.testing.assert_close(loaded.logits(IDS), twin(model, quantized.layers).logits(IDS), atol=0, rtol=0)
+    torch.testing.assert_close(loaded.logits(IDS), build_packed_copy(model, quantized.layers).logits(IDS), atol=0, rtol=0)
     assert loaded.coverage == quantized.coverage
 
 
@@ -127,7 +127,7 @@ def test_a_fused_model_packs_its_rotated_embedding_and_keeps_its_head(builtin: M
     loaded = wb.load(wb.save(quantized, tmp_path / "out", builtin))
     assert not isinstance(loaded.module.get_submodule("lm_head"), PackedLinear)
     torch.testing.assert_close(loaded.logits(IDS), logits(builtin), atol=0.5, rtol=0.05)
-    torch.testing.assert_close(loaded.logits(IDS), twin(fused, quantized.layers).logits(IDS), atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(loaded.logits(IDS), build_packed_copy(fused, quantized.layers).logits(IDS), atol=2e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("family", ["gemma3", "llama"])

@@ -11,7 +11,7 @@ import pytest
 import workbench as wb
 from workbench import registry
 from workbench.errors import RecipeError
-from workbench.presets import names
+from workbench.presets import list_presets
 from workbench.recipe import LayerPlan, Part, Recipe, setting
 
 
@@ -43,7 +43,7 @@ def custom(**changes: Any) -> Recipe:
     return Recipe(**{**parts, "seed": 7, **changes})
 
 
-RECIPES = [*names(), "custom"]
+RECIPES = [*list_presets(), "custom"]
 
 
 @pytest.fixture(params=RECIPES)

@@ -33,8 +33,8 @@ def test_a_part_is_found_by_its_name_and_knows_it(shelf: str) -> None:
 def test_names_are_sorted(shelf: str) -> None:
     for name in ("pear", "apple"):
         registry.register(shelf, name)(type(name, (), {}))
-    assert registry.names(shelf) == ["apple", "pear"]
-    assert registry.names("nothing of this kind") == []
+    assert registry.list_names(shelf) == ["apple", "pear"]
+    assert registry.list_names("nothing of this kind") == []
 
 
 def test_a_name_is_given_once(shelf: str) -> None:

@@ -35,7 +35,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_every_format_is_among_the_forms() -> None:
-    assert {node.format for tree in drawn().values() for _, node in tree.walk()} == set(registry.names("format"))
+    assert {node.format for tree in drawn().values() for _, node in tree.walk()} == set(registry.list_names("format"))
 
 
 def test_what_was_not_changed_runs(saved: list[Path]) -> None:

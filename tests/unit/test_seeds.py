@@ -10,9 +10,9 @@ import pytest
 import workbench as wb
 from workbench.analysis.decisions.layer_scores import layer_scores
 from workbench.analysis.decisions.squeeze import Squeeze
-from workbench.analysis.predictions.ablation import block_errors
+from workbench.analysis.predictions.ablation import measure_block_errors
 from workbench.analysis.predictions.fork import ForkFinder
-from workbench.analysis.predictions.fork_study import fork_study
+from workbench.analysis.predictions.fork_study import run_fork_study
 from workbench.calibration import calibrate
 from workbench.cli import main
 from workbench.errors import RecipeError, WorkbenchError
@@ -38,8 +38,10 @@ DRAWN: dict[str, Callable[[ModelHandle, Any], Any]] = {
     "derive": lambda _, seed: derive("shuffled words", TEXT, seed),
     "squeeze": lambda model, seed: Squeeze(model, seed=seed),
     "layer_scores": lambda model, seed: layer_scores(model, TEXT, tokens=8, clusters=2, seed=seed),
-    "block_errors": lambda model, seed: block_errors(model, wb.quantize_model(model, RTN, layers=ONE), TEXT, tokens=4, seed=seed),
-    "fork_study": lambda model, seed: fork_study(model, wb.quantize_model(model, RTN, layers=ONE), [], seed=seed),
+    "block_errors": lambda model, seed: measure_block_errors(
+        model, wb.quantize_model(model, RTN, layers=ONE), TEXT, tokens=4, seed=seed
+    ),
+    "fork_study": lambda model, seed: run_fork_study(model, wb.quantize_model(model, RTN, layers=ONE), [], seed=seed),
     "rewind": lambda model, seed: rewound(model, seed),  # noqa: PLW0108  defined below
 }
 

@@ -20,7 +20,7 @@ def fill(place: Store, key: str, size: int = 1000) -> None:
 
 
 def test_what_was_put_is_got(tmp_path: Path) -> None:
-    place, key = Store(tmp_path), store.key("stats", "abc", 16_384, 0)
+    place, key = Store(tmp_path), store.compute_key("stats", "abc", 16_384, 0)
     tensors = {"moment": torch.randn(3, 3), "codes": torch.arange(5, dtype=torch.uint8), "scale": torch.ones(2, 3).half().T}
     assert place.get(key) is None
     place.put(key, tensors, {"tokens": 16_384, "text": "calibration"})
@@ -60,19 +60,19 @@ DIFFERENT = {
 @pytest.mark.parametrize("case", DIFFERENT)
 def test_keys_differ_where_content_differs(case: str) -> None:
     left, right = DIFFERENT[case]
-    assert store.key(*left) != store.key(*right)
+    assert store.compute_key(*left) != store.compute_key(*right)
 
 
 def test_keys_are_equal_where_content_is_equal() -> None:
     matrix = torch.arange(6.0).view(2, 3)
-    assert store.key({"a": 1, "b": 2}, matrix) == store.key({"b": 2, "a": 1}, matrix.T.contiguous().T)
-    assert len(store.key()) == 64
+    assert store.compute_key({"a": 1, "b": 2}, matrix) == store.compute_key({"b": 2, "a": 1}, matrix.T.contiguous().T)
+    assert len(store.compute_key()) == 64
 
 
 @pytest.mark.parametrize("part", [object(), float("nan"), {1, 2}], ids=["object", "nan", "set"])
 def test_parts_without_content_are_refused(part: object) -> None:
     with pytest.raises(WorkbenchError, match="cannot be part of a key; use JSON values, bytes or tensors"):
-        store.key(part)
+        store.compute_key(part)
 
 
 def test_the_oldest_unused_entries_go_first(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_no_changed_bit_gives_another_entry(tmp_path: Path) -> None:
 
 def test_a_changed_bit_would_be_seen_by_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin of the test above: without digests a changed bit is another tensor."""
-    monkeypatch.setattr(store, "digest", lambda *_: "same")
+    monkeypatch.setattr(store, "compute_digest", lambda *_: "same")
     place = Store(tmp_path)
     place.put("aa", {"x": torch.zeros(40)})
     data = bytearray(place.path("aa").read_bytes())

@@ -62,7 +62,7 @@ def gone(pid: int, seconds: float = 20) -> bool:
 
 
 def test_steps_come_in_order_and_what_is_printed_is_no_step() -> None:
-    found = [step for step in subprocess_job.steps("counts", {"count": 3}) if step is not None]
+    found = [step for step in subprocess_job.run_module_steps("counts", {"count": 3}) if step is not None]
     numbers = [step["number"] for step in found]
     assert sorted(set(numbers)) == [0, 1, 2]
     assert numbers == sorted(numbers)
@@ -70,12 +70,12 @@ def test_steps_come_in_order_and_what_is_printed_is_no_step() -> None:
 
 
 def test_others_come_first() -> None:
-    step = next(step for step in subprocess_job.steps("counts", {"count": 1}) if step is not None)
+    step = next(step for step in subprocess_job.run_module_steps("counts", {"count": 1}) if step is not None)
     assert step["priority"] == subprocess_job.LAST
 
 
 def test_while_nothing_is_new_the_last_step_is_said_again() -> None:
-    run = subprocess_job.steps("counts", {"count": 1, "waits": 600})
+    run = subprocess_job.run_module_steps("counts", {"count": 1, "waits": 600})
     step = next(step for step in run if step is not None)
     assert next(run) == step
     run.close()
@@ -86,22 +86,22 @@ def test_while_nothing_is_new_the_last_step_is_said_again() -> None:
 )
 def test_its_mistakes_and_full_disks_are_sentences(error: str, says: str) -> None:
     with pytest.raises(WorkbenchError, match=f"^{says}$"):
-        list(subprocess_job.steps("counts", {"count": 1, "error": error, "says": says}))
+        list(subprocess_job.run_module_steps("counts", {"count": 1, "error": error, "says": says}))
 
 
 def test_an_early_end_is_said() -> None:
     with pytest.raises(WorkbenchError, match=r"counts has ended early \(exit code 3\); what it has finished is kept"):
-        list(subprocess_job.steps("counts", {"count": 2, "exits": 3}))
+        list(subprocess_job.run_module_steps("counts", {"count": 2, "exits": 3}))
 
 
 def test_who_stops_watching_ends_it() -> None:
-    run = subprocess_job.steps("counts", {"count": 1, "waits": 600})
+    run = subprocess_job.run_module_steps("counts", {"count": 1, "waits": 600})
     pid = next(step for step in run if step is not None)["pid"]
     assert alive(pid)
-    assert subprocess_job.memory() > 1e6
+    assert subprocess_job.measure_memory() > 1e6
     run.close()
     assert not alive(pid)
-    assert subprocess_job.memory() == 0
+    assert subprocess_job.measure_memory() == 0
 
 
 def test_it_ends_with_who_watches() -> None:

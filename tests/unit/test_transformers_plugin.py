@@ -200,8 +200,8 @@ def test_a_folder_of_version_1_still_loads(saved: dict[str, Path], tiny_models: 
     shutil.copy(tiny_models["llama"] / "config.json", copy / "config.json")
     recipe, ledger = (json.loads((copy / name).read_text()) | {"version": 1} for name in ("recipe.json", "ledger.json"))
     (copy / "recipe.json").write_text(json.dumps(recipe))
-    ledger["files"] |= {name: digest.of_file(copy / name) for name in ("config.json", "recipe.json")}
-    (copy / "ledger.json").write_text(json.dumps({**ledger, "sha256": digest.of_json(ledger)}))
+    ledger["files"] |= {name: digest.hash_file(copy / name) for name in ("config.json", "recipe.json")}
+    (copy / "ledger.json").write_text(json.dumps({**ledger, "sha256": digest.hash_json(ledger)}))
     older, again = wb.load(copy), wb.load(saved["llama"])
     ids = again.encode(PROMPT)
     assert torch.equal(older.logits(ids), again.logits(ids))

@@ -241,28 +241,28 @@ COLUMNS: dict[str, Column] = {
 }
 
 
-def label(column: str) -> str:
+def label_column(column: str) -> str:
     """The header of a column; a name that the glossary lacks stands for itself."""
     return COLUMNS[column].label if column in COLUMNS else column
 
 
-def meaning(column: str) -> str:
+def explain_column(column: str) -> str:
     """The tooltip of a column, or an empty text."""
     return COLUMNS[column].meaning if column in COLUMNS else ""
 
 
-def form(column: str) -> str:
+def find_format(column: str) -> str:
     """The Python format of a column's numbers, "" for text and for columns that the glossary lacks."""
     return COLUMNS[column].format if column in COLUMNS else ""
 
 
-def digits(column: str) -> bool:
+def has_significant_digits(column: str) -> bool:
     """Whether a column's numbers are rounded to significant digits."""
-    return form(column).endswith("g")
+    return find_format(column).endswith("g")
 
 
-def written(column: str, value: object) -> str:
+def format_value(column: str, value: object) -> str:
     """A value as a reader sees it: formatted, and a dash where there is none."""
     if value is None or (isinstance(value, float) and value != value):
         return "–"
-    return format(value, form(column)) if form(column) and not isinstance(value, str) else str(value)
+    return format(value, find_format(column)) if find_format(column) and not isinstance(value, str) else str(value)

@@ -21,7 +21,7 @@ SENTENCE = (
 )
 
 
-def config_document(
+def build_config_document(
     original: Path, layers: Mapping[str, QuantizedLayer], architectures: Sequence[str], *, apart: bool, weights: int
 ) -> dict[str, Any]:
     """The original's configuration with how it is quantized, and the sentence that transformers quotes when it refuses.
@@ -39,10 +39,15 @@ def config_document(
         "layers": len(layers),
     }
     config: dict[str, Any] = {**read_fields(original), "architectures": list(architectures)}
-    return {**config, **(untied(config) if apart else {}), "quantization_config": facts, "transformers_weights": SENTENCE}
+    return {
+        **config,
+        **(make_untied_entries(config) if apart else {}),
+        "quantization_config": facts,
+        "transformers_weights": SENTENCE,
+    }
 
 
-def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+def make_untied_entries(config: Mapping[str, Any]) -> dict[str, Any]:
     """The entries that say that the head is not tied, also in the part on text of a model that reads more."""
     text = config.get("text_config")
     nested = {"text_config": {**text, "tie_word_embeddings": False}} if isinstance(text, Mapping) else {}

@@ -2,7 +2,7 @@
 
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.json_value import JsonValue, brief, is_file_name
+from workbench.json_value import JsonValue, is_file_name, shorten_value
 from workbench.recipe import LayerPlan, Recipe
 
 ADVICE = "save the model again"
@@ -21,7 +21,9 @@ def check_ledger(value: JsonValue) -> None:
     for name, digest in value.get("files", ADVICE).items():
         digest.as_text()
         if not is_file_name(name):
-            raise ArtifactError(f"{value.document} lists the file {brief(name)}, which is no name in its own folder; {ADVICE}.")
+            raise ArtifactError(
+                f"{value.document} lists the file {shorten_value(name)}, which is no name in its own folder; {ADVICE}."
+            )
 
 
 def check_recipe(value: JsonValue, ledger: JsonValue) -> None:

@@ -9,19 +9,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.artifact import reading
-from workbench.artifact.layout import built, model_file, tree_fault
+from workbench.artifact.layout import build_tree, find_model_file, find_tree_fault
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
 from workbench.kernels.formats.declared import find_fault
-from workbench.kernels.matmul.packed_linear import PackedLinear, matrix_shape
+from workbench.kernels.matmul.packed_linear import PackedLinear, read_matrix_shape
 from workbench.kernels.matmul.packed_module import PackedEmbedding, PackedModule
 from workbench.kernels.options import Cache
 from workbench.kernels.packing.packed import Packed
 from workbench.models import architecture
 from workbench.models.layers import is_linear, is_router
-from workbench.models.streaming import keep_stored_types, streams
-from workbench.nonfinite import not_finite
+from workbench.models.streaming import keep_stored_types, needs_streaming
+from workbench.nonfinite import count_nonfinite
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
 
@@ -45,8 +45,8 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     """
     path = Path(folder).expanduser().absolute()
     contents = reading.read(path)
-    module = architecture.empty_module(architecture.read_config(path, packed=True))
-    quantized = quantized_from(contents, path, partial(shape_in, module))
+    module = architecture.build_split_module(architecture.read_config(path, packed=True))
+    quantized = build_quantized_model(contents, path, partial(find_layer_shape, module))
     others = {name: contents.tensors[name] for name in quantized.shapes}
     check_others(path, module, quantized.layers, others)
     fill(path, module, {name: layer.packed for name, layer in quantized.layers.items()}, others, cache)
@@ -54,23 +54,23 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     return PackedModel(path, quantized, module, file_ledger, contents.recipe["fingerprint"])
 
 
-def any_shape(_name: str) -> None:
+def accept_any_shape(_name: str) -> None:
     """Nothing is known of the shapes that layers must have."""
 
 
-def quantized_in(folder: Path, shape_of: ShapeOf = any_shape) -> QuantizedModel:
+def read_quantized_model(folder: Path, shape_of: ShapeOf = accept_any_shape) -> QuantizedModel:
     """What was saved in a folder, checked as `load` does, without a module to run it: for a twin of an opened model.
 
     `shape_of` gives the shape that a layer must have, or None where that is not known.
     """
-    return quantized_from(reading.read(folder), folder, shape_of)
+    return build_quantized_model(reading.read(folder), folder, shape_of)
 
 
-def quantized_from(contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> QuantizedModel:
+def build_quantized_model(contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> QuantizedModel:
     """The quantized model as it was when it was saved."""
     recipe = contents.recipe
-    layers = {name: layer_from(name, entry, contents, folder, shape_of) for name, entry in recipe["layers"].items()}
-    packed_names = {key for entry in recipe["layers"].values() for key in tensor_names(entry["packed"])}
+    layers = {name: build_layer(name, entry, contents, folder, shape_of) for name, entry in recipe["layers"].items()}
+    packed_names = {key for entry in recipe["layers"].values() for key in list_tensor_names(entry["packed"])}
     return QuantizedModel(
         source=recipe["source"],
         layers=layers,
@@ -83,24 +83,24 @@ def quantized_from(contents: reading.Contents, folder: Path, shape_of: ShapeOf) 
     )
 
 
-def tree_from(name: str, tree: Any, contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> Packed:
+def build_checked_tree(name: str, tree: Any, contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> Packed:
     """A layer's stored matrix; ArtifactError where a tensor or fact is not what its formats declare."""
-    fault = tree_fault(tree, contents.tensors)
+    fault = find_tree_fault(tree, contents.tensors)
     if fault is None:
-        packed = built(tree, contents.tensors)
+        packed = build_tree(tree, contents.tensors)
         fault = find_fault(packed, shape_of(name))
     if fault is not None:
-        raise ArtifactError(f"{model_file(folder)} cannot be read: layer {name!r} {fault}; save the model again.")
+        raise ArtifactError(f"{find_model_file(folder)} cannot be read: layer {name!r} {fault}; save the model again.")
     return packed
 
 
-def layer_from(
+def build_layer(
     name: str, entry: Mapping[str, Any], contents: reading.Contents, folder: Path, shape_of: ShapeOf
 ) -> QuantizedLayer:
     """One layer's result, as it was when it was saved."""
     return QuantizedLayer(
         name=name,
-        packed=tree_from(name, entry["packed"], contents, folder, shape_of),
+        packed=build_checked_tree(name, entry["packed"], contents, folder, shape_of),
         recipe=Recipe.from_dict(entry["recipe"]),
         ledger=BitLedger.from_dict(contents.ledger["layers"][name]),
         relative_error=entry["relative_error"],
@@ -110,12 +110,12 @@ def layer_from(
     )
 
 
-def tensor_names(tree: Mapping[str, Any]) -> set[str]:
+def list_tensor_names(tree: Mapping[str, Any]) -> set[str]:
     """Names in the file of all tensors of a tree."""
-    return set(tree["tensors"].values()).union(*(tensor_names(child) for child in tree["children"]))
+    return set(tree["tensors"].values()).union(*(list_tensor_names(child) for child in tree["children"]))
 
 
-def shape_in(module: nn.Module, name: str) -> tuple[int, int]:
+def find_layer_shape(module: nn.Module, name: str) -> tuple[int, int]:
     """The shape that a layer has in a module; ArtifactError where it has no such layer."""
     try:
         part = module.get_submodule(name)
@@ -126,12 +126,12 @@ def shape_in(module: nn.Module, name: str) -> tuple[int, int]:
         return rows, cols
     if not is_linear(part):
         raise ArtifactError(f"layer {name!r} is saved, but the model of its config.json has no such layer; save the model again.")
-    return matrix_shape(part)
+    return read_matrix_shape(part)
 
 
 def check_others(folder: Path, module: nn.Module, layers: Collection[str], others: Mapping[str, Tensor]) -> None:
     """Raise ArtifactError where a tensor beside the layers is none of the module's, has another shape, or is not finite."""
-    file, replaced = model_file(folder), {f"{name}.weight" for name in layers}
+    file, replaced = find_model_file(folder), {f"{name}.weight" for name in layers}
     expected = dict(chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)))
     for name, tensor in others.items():
         if name in replaced or name not in expected:
@@ -142,7 +142,7 @@ def check_others(folder: Path, module: nn.Module, layers: Collection[str], other
             raise ArtifactError(
                 f"{file} holds {name!r} as {tensor.dtype} {shape}, which must be {stored_as}; save the model again."
             )
-        if tensor.is_floating_point() and (bad := not_finite(tensor)):
+        if tensor.is_floating_point() and (bad := count_nonfinite(tensor)):
             raise ArtifactError(
                 f"{file} holds {name!r} with {bad:,} of {tensor.numel():,} values that are NaN or infinite; save the model again."
             )
@@ -152,8 +152,8 @@ def fill(folder: Path, module: Any, layers: Mapping[str, Packed], others: Mappin
     """Put packed layers and all other tensors into an empty module; the replaced weights are never allocated."""
     replace_layers(module, layers, cache)
     size = sum(tensor.nbytes for tensor in others.values()) + HALF * sum(packed.rows * packed.cols for packed in layers.values())
-    architecture.fill(module, keep_stored_types(module, others.items()) if streams(size) else others.items())
-    empty = sorted(architecture.empty_parameters(module))
+    architecture.fill(module, keep_stored_types(module, others.items()) if needs_streaming(size) else others.items())
+    empty = sorted(architecture.find_empty_parameters(module))
     if empty:
         raise ArtifactError(f"{folder} lacks {len(empty)} tensors of its architecture, first {empty[0]!r}; save the model again.")
     architecture.set_generation(module, folder)
@@ -163,19 +163,19 @@ def replace_layers(module: nn.Module, layers: Mapping[str, Packed], cache: Cache
     """Put packed layers in the place of linear ones and of embeddings; a head that is tied to such an embedding runs on it."""
     tied: dict[str, str] = getattr(module, "all_tied_weights_keys", {})
     for weight, source in [pair for pair in tied.items() if pair[1].removesuffix(".weight") in layers]:
-        if weight.removesuffix(".weight") not in layers and shares(module, weight, source):
-            put_packed(module, weight.removesuffix(".weight"), layers[source.removesuffix(".weight")], cache)
+        if weight.removesuffix(".weight") not in layers and are_shared(module, weight, source):
+            replace_layer(module, weight.removesuffix(".weight"), layers[source.removesuffix(".weight")], cache)
             del tied[weight]  # there is no parameter left to tie
     for name, packed in layers.items():
-        put_packed(module, name, packed, cache)
+        replace_layer(module, name, packed, cache)
 
 
-def shares(module: nn.Module, weight: str, source: str) -> bool:
+def are_shared(module: nn.Module, weight: str, source: str) -> bool:
     """Whether tied parameters are one, or will be once the module is filled."""
     return module.get_parameter(weight) is module.get_parameter(source) or module.get_parameter(weight).is_meta
 
 
-def put_packed(module: nn.Module, name: str, packed: Packed, cache: Cache) -> None:
+def replace_layer(module: nn.Module, name: str, packed: Packed, cache: Cache) -> None:
     """Put the stored form of one layer into its place."""
     part = module.get_submodule(name)
     if is_router(part):

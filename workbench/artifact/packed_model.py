@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-from workbench.artifact.layout import model_file
+from workbench.artifact.layout import find_model_file
 from workbench.bits import BitLedger
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError
 from workbench.kernels.matmul.packed_linear import warm_up
-from workbench.kernels.matmul.packed_matrix import resident_bytes
+from workbench.kernels.matmul.packed_matrix import count_resident_bytes
 from workbench.models import architecture
 from workbench.models.language_model import LanguageModel
-from workbench.models.layers import unknown_layer
+from workbench.models.layers import describe_unknown_layer
 from workbench.quantized import QuantizedLayer, QuantizedModel
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class PackedModel(ShownInCell):
     @property
     def bytes(self) -> int:
         """Size of packed.safetensors: packed layers, all other tensors, and the header."""
-        return model_file(self.folder).stat().st_size
+        return find_model_file(self.folder).stat().st_size
 
     @property
     def resident_bytes(self) -> int:
         """Bytes that weights take in memory now, decoded copies included; other tensors are held in float32."""
-        return resident_bytes([self.module])
+        return count_resident_bytes([self.module])
 
     def warm_up(self, on_progress: Callable[[float, float], None] = lambda *_: None) -> None:
         """Compile kernels and prepare all layers now; see `matmul.packed_linear.warm_up`."""
@@ -106,7 +106,7 @@ class PackedModel(ShownInCell):
     def layer(self, name: str) -> QuantizedLayer:
         """One quantized layer; an unknown name raises ModelError with the nearest one."""
         if name not in self.quantized.layers:
-            raise unknown_layer(name, self.layer_names)
+            raise describe_unknown_layer(name, self.layer_names)
         return self.quantized.layers[name]
 
     def weight(self, name: str) -> Tensor:

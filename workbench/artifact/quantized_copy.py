@@ -39,10 +39,10 @@ def pack_model(quantized: QuantizedModel, original: ModelHandle | None = None, *
     """
     original = original or open_model(quantized.source)
     check_belongs(quantized, original)
-    return twin(original, quantized.layers, quantized.changed_tensors, cache=cache)
+    return build_packed_copy(original, quantized.layers, quantized.changed_tensors, cache=cache)
 
 
-def twin(
+def build_packed_copy(
     model: ModelHandle,
     layers: Mapping[str, QuantizedLayer],
     changed_tensors: Mapping[str, Tensor] | None = None,

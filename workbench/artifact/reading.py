@@ -10,9 +10,9 @@ from torch import Tensor
 from workbench import json_value
 from workbench.artifact import digest
 from workbench.artifact.documents import check_ledger, check_recipe
-from workbench.artifact.layout import CONFIG, LEDGER, READABLE, RECIPE, model_file
+from workbench.artifact.layout import CONFIG, LEDGER, READABLE, RECIPE, find_model_file
 from workbench.errors import ArtifactError
-from workbench.json_value import JsonValue, brief
+from workbench.json_value import JsonValue, shorten_value
 
 LIMIT_BYTES = 1 << 29  # of a document: each of 100,000 experts takes some kilobytes in recipe.json
 
@@ -31,24 +31,24 @@ def read(folder: Path) -> Contents:
     check_present(folder)
     document = read_document(folder / LEDGER)
     ledger = document.value
-    if digest.of_json(ledger) != ledger.get("sha256"):
+    if digest.hash_json(ledger) != ledger.get("sha256"):
         raise ArtifactError(f"{folder / LEDGER} was changed after it was saved; save the model again.")
     check_ledger(document)
     for name, fingerprint in ledger["files"].items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder} lacks {name}; copy the whole folder again.")
-        if digest.of_file(folder / name) != fingerprint:
+        if digest.hash_file(folder / name) != fingerprint:
             raise ArtifactError(f"{folder / name} was changed after it was saved; copy it again, or save the model again.")
     recipe = read_document(folder / RECIPE)
     check_recipe(recipe, document)
-    return Contents(recipe.value, ledger, read_tensors(model_file(folder), ledger))
+    return Contents(recipe.value, ledger, read_tensors(find_model_file(folder), ledger))
 
 
 def check_present(folder: Path) -> None:
     """Raise ArtifactError unless the folder and its main files are there."""
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {str(folder)!r}; give one that `workbench quantize --out` or wb.save wrote.")
-    missing = [name for name in (RECIPE, LEDGER, model_file(folder).name, CONFIG) if not (folder / name).is_file()]
+    missing = [name for name in (RECIPE, LEDGER, find_model_file(folder).name, CONFIG) if not (folder / name).is_file()]
     if missing == [RECIPE, LEDGER]:
         raise ArtifactError(f"{folder} is no quantized model (no {RECIPE}); a plain model is opened with wb.open_model.")
     if missing:
@@ -62,7 +62,8 @@ def read_document(path: Path) -> JsonValue:
     if type(version.value) is not int or version.value not in READABLE:
         versions = " and ".join(map(str, READABLE))
         raise ArtifactError(
-            f"{path} has version {brief(version.value)}, this workbench reads versions {versions}; save the model again here."
+            f"{path} has version {shorten_value(version.value)}, this workbench reads versions {versions}; save the model "
+            "again here."
         )
     return value
 
@@ -73,7 +74,7 @@ def read_tensors(path: Path, ledger: dict[str, Any]) -> dict[str, Tensor]:
     if size != saved:
         how = "cut short" if size < saved else "not the file that was saved"
         raise ArtifactError(f"{path} has {size:,} bytes of {saved:,}; it is {how}: copy it again.")
-    if digest.of_header(path) != ledger["header"]:
+    if digest.hash_header(path) != ledger["header"]:
         raise ArtifactError(f"{path} is damaged in its header, the list of tensors; copy it again.")
     try:
         with safe_open(path, framework="pt") as file:
@@ -83,6 +84,6 @@ def read_tensors(path: Path, ledger: dict[str, Any]) -> dict[str, Tensor]:
     for name, fingerprint in ledger["tensors"].items():
         if name not in tensors:
             raise ArtifactError(f"{path} lacks tensor {name!r}; save the model again.")
-        if digest.of_tensor(tensors[name]) != fingerprint:
+        if digest.hash_tensor(tensors[name]) != fingerprint:
             raise ArtifactError(f"{path} is damaged in tensor {name!r}; copy it again.")
     return tensors

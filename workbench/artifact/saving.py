@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from workbench.artifact import digest
-from workbench.artifact.declaration import config_document
-from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, is_artifact, tensor_key, tree_to_dict
+from workbench.artifact.declaration import build_config_document
+from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, is_artifact, make_tensor_key, serialize_tree
 from workbench.artifact.tensor_file import write_tensors
-from workbench.atomic import new_folder
+from workbench.atomic import write_folder
 from workbench.bits import BitEntry, BitLedger
 from workbench.errors import ArtifactError
-from workbench.kernels.packing.packed import Packed, ledger, stored_bits
+from workbench.kernels.packing.packed import Packed, build_ledger, count_stored_bits
 from workbench.models import ModelHandle, architecture, open_model
 from workbench.outputs import check_folder
 from workbench.quantized import QuantizedLayer, QuantizedModel
@@ -41,21 +41,23 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
     target = check_folder(folder, is_artifact)
     model = model or open_model(quantized.source)
     check_belongs(quantized, model)
-    layers = counted(quantized.layers)
-    tensors, entries = packed_tensors(layers)
-    others = with_changes(model.other_tensors(layers), quantized, model)
-    with new_folder(target, is_artifact) as partial:
+    layers = recount_sharing(quantized.layers)
+    tensors, entries = collect_packed_tensors(layers)
+    others = apply_changes(model.other_tensors(layers), quantized, model)
+    with write_folder(target, is_artifact) as partial:
         write_tensors(partial / MODEL, tensors | others)
         for name in COPIED:
             if (model.folder / name).is_file():
                 shutil.copyfile(model.folder / name, partial / name)
         apart = is_untied(model, [*others, *layers])
         weights = sum(layer.ledger.weights for layer in layers.values()) + sum(tensor.numel() for tensor in others.values())
-        config = config_document(model.folder / CONFIG, layers, model.config.architectures or (), apart=apart, weights=weights)
+        config = build_config_document(
+            model.folder / CONFIG, layers, model.config.architectures or (), apart=apart, weights=weights
+        )
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")  # transformers writes infinities into some
-        write_json(partial / RECIPE, recipe_document(quantized, layers, model))
-        book = file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)
-        write_json(partial / LEDGER, ledger_document(partial, layers, tensors | others, book))
+        write_json(partial / RECIPE, build_recipe_document(quantized, layers, model))
+        book = build_file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)
+        write_json(partial / LEDGER, build_ledger_document(partial, layers, tensors | others, book))
     return target
 
 
@@ -71,7 +73,7 @@ def check_belongs(quantized: QuantizedModel, model: ModelHandle) -> None:
             raise ArtifactError(f"layer {name!r} is {[there.rows, there.cols]} in the model, but {shape} as quantized.")
 
 
-def with_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model: ModelHandle) -> dict[str, Tensor]:
+def apply_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model: ModelHandle) -> dict[str, Tensor]:
     """The model's other tensors, some as quantization changed them; ArtifactError unless each keeps its type and shape.
 
     A tensor that was tied to another and now differs from it is stored beside it.
@@ -90,12 +92,12 @@ def with_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model:
 
 def is_untied(model: ModelHandle, stored: Iterable[str]) -> bool:
     """Whether everything that the model ties to another tensor is stored beside it, as a tensor or as a layer."""
-    module: Any = architecture.empty_module(model.config)
+    module: Any = architecture.build_split_module(model.config)
     tied = {name.removesuffix(".weight") for name in module.all_tied_weights_keys}
     return bool(tied) and tied <= {name.removesuffix(".weight") for name in stored}
 
 
-def counted(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
+def recount_sharing(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
     """The layers with shared tensors paid by exactly those layers that are saved here."""
     owners = Counter(key for layer in layers.values() for _, node in layer.packed.walk() for key, _ in node.shared.values())
 
@@ -105,11 +107,12 @@ def counted(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
 
     trees = {name: recount(layer.packed) for name, layer in layers.items()}
     return {
-        name: replace(layer, packed=trees[name], ledger=ledger(trees[name], layer.nominal_bits)) for name, layer in layers.items()
+        name: replace(layer, packed=trees[name], ledger=build_ledger(trees[name], layer.nominal_bits))
+        for name, layer in layers.items()
     }
 
 
-def packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[str, Tensor], list[BitEntry]]:
+def collect_packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[str, Tensor], list[BitEntry]]:
     """All stored tensors of the layers by their names in the file, shared ones once, and what each costs and is for."""
     tensors: dict[str, Tensor] = {}
     entries: list[BitEntry] = []
@@ -117,17 +120,17 @@ def packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[str, Tens
         items = iter(layer.ledger.entries)
         for path, node in layer.packed.walk():
             for name, tensor in node.tensors.items():
-                key, item = tensor_key(layer.name, path, node, name), next(items)
+                key, item = make_tensor_key(layer.name, path, node, name), next(items)
                 if key in tensors:
-                    if digest.of_tensor(tensors[key]) != digest.of_tensor(tensor):
+                    if digest.hash_tensor(tensors[key]) != digest.hash_tensor(tensor):
                         raise ArtifactError(f"layer {layer.name!r} shares {key!r} with others but holds another tensor.")
                     continue
                 tensors[key] = tensor.detach().cpu().contiguous()
-                entries.append(replace(item, bits=stored_bits(tensor), shared_by=1))
+                entries.append(replace(item, bits=count_stored_bits(tensor), shared_by=1))
     return tensors, entries
 
 
-def recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLayer], model: ModelHandle) -> dict[str, Any]:
+def build_recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLayer], model: ModelHandle) -> dict[str, Any]:
     """What was done to which model, and how each layer's tensors form a stored matrix."""
     return {
         "version": VERSION,
@@ -145,14 +148,14 @@ def recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLay
                 "output_error": layer.output_error,
                 "seconds": layer.seconds,
                 "edits": list(layer.edits),
-                "packed": tree_to_dict(name, layer.packed),
+                "packed": serialize_tree(name, layer.packed),
             }
             for name, layer in layers.items()
         },
     }
 
 
-def file_ledger(
+def build_file_ledger(
     file: Path,
     layers: Mapping[str, QuantizedLayer],
     entries: Sequence[BitEntry],
@@ -168,15 +171,17 @@ def file_ledger(
         so_far = book[entry.item].bits if entry.item in book else 0
         book[entry.item] = replace(entry, bits=so_far + entry.bits)
     values = {name: "new values" if name in changed else "not quantized" for name in others}
-    others_ledger = [BitEntry(name, stored_bits(t), f"{values[name]}, {t.dtype} as in the model") for name, t in others.items()]
-    header = BitEntry("safetensors header", 8 * len(digest.header(file)), "names, types and shapes of all tensors")
+    others_ledger = [
+        BitEntry(name, count_stored_bits(t), f"{values[name]}, {t.dtype} as in the model") for name, t in others.items()
+    ]
+    header = BitEntry("safetensors header", 8 * len(digest.read_header(file)), "names, types and shapes of all tensors")
     quantized = BitLedger.merge(layer.ledger for layer in layers.values())
     weights = quantized.weights + sum(tensor.numel() for tensor in others.values())
     nominal = quantized.nominal_bits * quantized.weights + sum(entry.bits for entry in others_ledger)
     return BitLedger((*book.values(), *others_ledger, header), weights, nominal / weights)
 
 
-def ledger_document(
+def build_ledger_document(
     folder: Path, layers: Mapping[str, QuantizedLayer], tensors: Mapping[str, Tensor], book: BitLedger
 ) -> dict[str, Any]:
     """What everything costs, and the fingerprints that a loader checks."""
@@ -186,11 +191,11 @@ def ledger_document(
         "model": book.to_dict(),
         "quantized": BitLedger.merge(layer.ledger for layer in layers.values()).to_dict(),
         "layers": {name: layer.ledger.to_dict() for name, layer in layers.items()},
-        "header": digest.of_header(folder / MODEL),
-        "tensors": {name: digest.of_tensor(tensor) for name, tensor in tensors.items()},
-        "files": {path.name: digest.of_file(path) for path in sorted(folder.iterdir()) if path.name != MODEL},
+        "header": digest.hash_header(folder / MODEL),
+        "tensors": {name: digest.hash_tensor(tensor) for name, tensor in tensors.items()},
+        "files": {path.name: digest.hash_file(path) for path in sorted(folder.iterdir()) if path.name != MODEL},
     }
-    return {**document, "sha256": digest.of_json(document)}
+    return {**document, "sha256": digest.hash_json(document)}
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

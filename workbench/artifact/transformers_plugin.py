@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from workbench.artifact.layout import MODEL, is_artifact
-from workbench.artifact.loading import quantized_in, replace_layers, shape_in
+from workbench.artifact.loading import find_layer_shape, read_quantized_model, replace_layers
 from workbench.errors import ArtifactError
 from workbench.models import plugin
 from workbench.models.experts import find_stacks, split_experts
@@ -24,16 +24,16 @@ class SavedModel(plugin.PackedQuantizer):
         if not is_artifact(folder):
             raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
         split_experts(model, find_stacks(model))
-        saved = quantized_in(folder, lambda name: shape_of(model, name)).layers
-        names = {name: plugin.name_in(model, name) for name in saved}
+        saved = read_quantized_model(folder, lambda name: find_saved_shape(model, name)).layers
+        names = {name: plugin.find_layer_name(model, name) for name in saved}
         layers = {alias: saved[name].packed for name, alias in names.items() if alias is not None}
         replace_layers(model, layers, "decoded")
 
 
-def shape_of(model: nn.Module, name: str) -> tuple[int, int] | None:
+def find_saved_shape(model: nn.Module, name: str) -> tuple[int, int] | None:
     """The shape of a saved layer in the model that is being built, or None for an output head that it does not have."""
-    alias = plugin.name_in(model, name)
-    return None if alias is None else shape_in(model, alias)
+    alias = plugin.find_layer_name(model, name)
+    return None if alias is None else find_layer_shape(model, alias)
 
 
 def register() -> None:

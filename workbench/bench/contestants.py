@@ -17,7 +17,7 @@ from workbench.kernels.matmul import dispatch
 from workbench.kernels.options import Mode
 from workbench.kernels.packing import tritpack
 from workbench.kernels.packing.packed import Packed
-from workbench.registry import unknown
+from workbench.registry import describe_unknown
 
 BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device
 ONLY_CPU = ("torch-int8", "signs-fast", "vectors", "vectors-indices", "trellis-path")
@@ -38,13 +38,13 @@ class Ready:
         return replace(self, run=copy.deepcopy(self.run))
 
 
-def torch_matrix(rows: int, cols: int, kind: torch.dtype) -> Ready:
+def make_torch_matrix(rows: int, cols: int, kind: torch.dtype) -> Ready:
     """A matrix of torch in float32 or bfloat16."""
     weight = torch.randn(rows, cols).to(kind)
     return Ready(lambda x: torch.nn.functional.linear(x.to(kind), weight), weight.nbytes, lambda: weight.to(torch.float64))
 
 
-def torch_int8(rows: int, cols: int) -> Ready:
+def make_torch_int8(rows: int, cols: int) -> Ready:
     """torch's dynamic int8: weights and, at each call, inputs are rounded to 8 bits; the error counts the inputs' rounding."""
     weight = torch.randn(rows, cols)
     scale = float(weight.abs().max() / 127)
@@ -57,7 +57,7 @@ def torch_int8(rows: int, cols: int) -> Ready:
     return Ready(lambda x: torch.ops.quantized.linear_dynamic(x, prepacked), rows * cols, values.double)
 
 
-def packed(tree: Packed, mode: Mode) -> Ready:
+def prepare_packed(tree: Packed, mode: Mode) -> Ready:
     """A packed matrix on the backend that runs it, which must not be the reference."""
     backend, refused = dispatch.choose(tree, 1)
     if backend.name == "reference":
@@ -66,97 +66,97 @@ def packed(tree: Packed, mode: Mode) -> Ready:
     return Ready(product, product.bytes, lambda: formats.decode(tree).double())
 
 
-def stored(tree: Packed) -> Ready:
+def prepare_layer(tree: Packed) -> Ready:
     """A layer's own matrix on the backend that runs it, which may be plain torch."""
     product = dispatch.choose(tree, 1)[0].prepare(tree, Mode())
     product(torch.zeros(1, tree.cols))  # plain torch decodes at the first call
     return Ready(product, product.bytes, lambda: formats.decode(tree).double())
 
 
-def signs(rows: int, cols: int, planes: int) -> Packed:
+def generate_signs(rows: int, cols: int, planes: int) -> Packed:
     """Random sign planes with a scale for each row and plane."""
-    tensors = {"signs": random_bits(planes * rows * cols), "scale": scales(planes, rows, 1)}
+    tensors = {"signs": generate_bits(planes * rows * cols), "scale": generate_scales(planes, rows, 1)}
     return Packed("planes", rows, cols, tensors, {"planes": planes, "span": cols})
 
 
-def trits(rows: int, cols: int) -> Packed:
+def generate_trits(rows: int, cols: int) -> Packed:
     """Random trits with a scale for each row."""
-    tensors = {"trits": tritpack.pack(torch.randint(-1, 2, (rows * cols,))), "scale": scales(1, rows, 1)}
+    tensors = {"trits": tritpack.pack(torch.randint(-1, 2, (rows * cols,))), "scale": generate_scales(1, rows, 1)}
     return Packed("ternary", rows, cols, tensors, {"planes": 1, "span": cols})
 
 
-def codes(rows: int, cols: int, bits: int) -> Packed:
+def generate_codes(rows: int, cols: int, bits: int) -> Packed:
     """Random codes on a grid with a scale and zero for each group."""
     span = GROUP if cols % GROUP == 0 else cols
     groups = cols // span
     tensors = {
-        "codes": random_bits(rows * cols * bits),
-        "scale": scales(rows, groups),
-        "zero": random_bits(rows * groups * bits),
+        "codes": generate_bits(rows * cols * bits),
+        "scale": generate_scales(rows, groups),
+        "zero": generate_bits(rows * groups * bits),
     }
     return Packed("uniform", rows, cols, tensors, {"bits": bits, "span": span})
 
 
-def codebook(rows: int, cols: int, length: int, entries: int) -> Packed:
+def generate_codebook(rows: int, cols: int, length: int, entries: int) -> Packed:
     """Random indices into a random binary codebook; entries is a power of two."""
     count = rows * -(-cols // length)
     tensors = {
-        "index": random_bits(count * (entries.bit_length() - 1)),
-        "codebook": random_bits(entries * length),
-        "scale": scales(rows, 1),
+        "index": generate_bits(count * (entries.bit_length() - 1)),
+        "codebook": generate_bits(entries * length),
+        "scale": generate_scales(rows, 1),
     }
     return Packed("binary-codebook", rows, cols, tensors, {"length": length, "entries": entries, "span": cols})
 
 
-def vectors(rows: int, cols: int, length: int, entries: int) -> Packed:
+def generate_vectors(rows: int, cols: int, length: int, entries: int) -> Packed:
     """Random indices into a random codebook of numbers; entries is a power of two."""
-    coded = codebook(rows, cols, length, entries)
+    coded = generate_codebook(rows, cols, length, entries)
     return Packed("vector-codebook", rows, cols, {**coded.tensors, "codebook": torch.randn(entries, length).half()}, coded.facts)
 
 
-def trellis(rows: int, cols: int, bits: int, length: int) -> Packed:
+def generate_trellis(rows: int, cols: int, bits: int, length: int) -> Packed:
     """A random path of so many bits for every step of columns, with states of 12 bits."""
-    tensors = {"path": random_bits(rows * -(-cols // length) * bits), "scale": scales(rows, 1)}
+    tensors = {"path": generate_bits(rows * -(-cols // length) * bits), "scale": generate_scales(rows, 1)}
     return Packed("trellis", rows, cols, tensors, {"bits": bits, "length": length, "state": 12, "span": cols})
 
 
-def random_bits(count: int) -> Tensor:
+def generate_bits(count: int) -> Tensor:
     """A random bit stream."""
     return torch.randint(0, 256, (-(-count // 8),), dtype=torch.uint8)
 
 
-def scales(*shape: int) -> Tensor:
+def generate_scales(*shape: int) -> Tensor:
     """Random positive scales."""
     return (torch.rand(shape) + 0.5).half()
 
 
 CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
-    "torch-fp32": lambda rows, cols: torch_matrix(rows, cols, torch.float32),
-    "torch-bf16": lambda rows, cols: torch_matrix(rows, cols, torch.bfloat16),
-    "torch-int8": torch_int8,
-    "signs": lambda rows, cols: packed(signs(rows, cols, 1), Mode()),
-    "signs-fast": lambda rows, cols: packed(signs(rows, cols, 1), Mode(precision="fast")),
-    "ternary": lambda rows, cols: packed(trits(rows, cols), Mode()),
-    "two-planes": lambda rows, cols: packed(signs(rows, cols, 2), Mode()),
-    "codebook-512": lambda rows, cols: packed(codebook(rows, cols, 14, 512), Mode()),
-    "codebook": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode()),
-    "codebook-indices": lambda rows, cols: packed(codebook(rows, cols, 16, 4096), Mode(cache="none")),
-    "vectors": lambda rows, cols: packed(vectors(rows, cols, 10, 256), Mode()),
-    "vectors-indices": lambda rows, cols: packed(vectors(rows, cols, 10, 256), Mode(cache="none")),
-    "trellis-path": lambda rows, cols: packed(trellis(rows, cols, 4, 5), Mode(cache="none")),
-    "w2-g128": lambda rows, cols: packed(codes(rows, cols, 2), Mode()),
-    "w4-g128": lambda rows, cols: packed(codes(rows, cols, 4), Mode()),
+    "torch-fp32": lambda rows, cols: make_torch_matrix(rows, cols, torch.float32),
+    "torch-bf16": lambda rows, cols: make_torch_matrix(rows, cols, torch.bfloat16),
+    "torch-int8": make_torch_int8,
+    "signs": lambda rows, cols: prepare_packed(generate_signs(rows, cols, 1), Mode()),
+    "signs-fast": lambda rows, cols: prepare_packed(generate_signs(rows, cols, 1), Mode(precision="fast")),
+    "ternary": lambda rows, cols: prepare_packed(generate_trits(rows, cols), Mode()),
+    "two-planes": lambda rows, cols: prepare_packed(generate_signs(rows, cols, 2), Mode()),
+    "codebook-512": lambda rows, cols: prepare_packed(generate_codebook(rows, cols, 14, 512), Mode()),
+    "codebook": lambda rows, cols: prepare_packed(generate_codebook(rows, cols, 16, 4096), Mode()),
+    "codebook-indices": lambda rows, cols: prepare_packed(generate_codebook(rows, cols, 16, 4096), Mode(cache="none")),
+    "vectors": lambda rows, cols: prepare_packed(generate_vectors(rows, cols, 10, 256), Mode()),
+    "vectors-indices": lambda rows, cols: prepare_packed(generate_vectors(rows, cols, 10, 256), Mode(cache="none")),
+    "trellis-path": lambda rows, cols: prepare_packed(generate_trellis(rows, cols, 4, 5), Mode(cache="none")),
+    "w2-g128": lambda rows, cols: prepare_packed(generate_codes(rows, cols, 2), Mode()),
+    "w4-g128": lambda rows, cols: prepare_packed(generate_codes(rows, cols, 4), Mode()),
 }
 
 
-def names(device: str) -> list[str]:
+def list_contestants(device: str) -> list[str]:
     """The contestants on a device."""
     return [name for name in CONTESTANTS if device == "cpu" or name not in ONLY_CPU]
 
 
 def make(name: str, rows: int, cols: int, device: str = "cpu") -> Ready:
     """A contestant by name; an unknown name is answered with the list."""
-    if name not in names(device):
-        raise KernelError(unknown("bench format", name, names(device)))
+    if name not in list_contestants(device):
+        raise KernelError(describe_unknown("bench format", name, list_contestants(device)))
     with torch.device(device):
         return CONTESTANTS[name](rows, cols)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from workbench.bench.machine import Limits, Machine
-from workbench.interrupts import deferred
+from workbench.interrupts import defer_interrupts
 
 READ_BYTES = 256 << 20  # more than caches hold
 TURNS = 200_000
@@ -19,40 +19,46 @@ TURNS = 200_000
 
 def measure(threads: tuple[int, ...]) -> Machine:
     """The processor's limits with so many threads each; takes a second or two."""
-    with deferred():
+    with defer_interrupts():
         from workbench.kernels.jit.simd import INSTRUCTION
         from workbench.kernels.matmul.numba import machine_limits
 
     data = np.ones(READ_BYTES, np.uint8)
     x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
-    call = best(lambda: [machine_limits.nothing(x, y) for _ in range(1000)]) / 1000
-    limits = tuple(measured(data, count) for count in threads)
+    call = measure_best_time(lambda: [machine_limits.do_nothing(x, y) for _ in range(1000)]) / 1000
+    limits = tuple(measure_limits(data, count) for count in threads)
     return Machine(
-        processor(), torch.get_num_threads(), INSTRUCTION, torch.__version__, f"numba {version('numba')}", 1e6 * call, limits
+        read_processor_name(),
+        torch.get_num_threads(),
+        INSTRUCTION,
+        torch.__version__,
+        f"numba {version('numba')}",
+        1e6 * call,
+        limits,
     )
 
 
-def measured(data: np.ndarray, count: int) -> Limits:
+def measure_limits(data: np.ndarray, count: int) -> Limits:
     """The limits of so many threads."""
-    with deferred():
-        from workbench.kernels.jit.threads import threads
+    with defer_interrupts():
+        from workbench.kernels.jit.threads import use_threads
         from workbench.kernels.matmul.numba import machine_limits
 
     def timed(loop: Callable[..., None], buffer: object, out: np.ndarray) -> float:
         def run() -> None:
-            with threads():
+            with use_threads():
                 loop(buffer, out)
 
-        return best(run)
+        return measure_best_time(run)
 
-    with torch_threads(count):
+    with set_thread_count(count):
         read = len(data) / timed(machine_limits.read, data, np.ones((count, 64), np.uint8))
-        multiply = 2 * 256 * TURNS * count / timed(machine_limits.multiply_adds, TURNS, np.ones((count, 32), np.float32))
+        multiply = 2 * 256 * TURNS * count / timed(machine_limits.run_multiply_adds, TURNS, np.ones((count, 32), np.float32))
     return Limits(count, read / 1e9, multiply / 1e9)
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
+def set_thread_count(count: int) -> Iterator[None]:
     """Within the block, torch and compiled loops use so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -62,7 +68,7 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def best(run: Callable[[], object], tries: int = 5) -> float:
+def measure_best_time(run: Callable[[], object], tries: int = 5) -> float:
     """The shortest of several times, in seconds, after one that does not count."""
     run()
     times = []
@@ -73,7 +79,7 @@ def best(run: Callable[[], object], tries: int = 5) -> float:
     return min(times)
 
 
-def processor() -> str:
+def read_processor_name() -> str:
     """The processor's name, as far as the system tells."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []

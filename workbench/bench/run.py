@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from workbench.bench import cpu, gpu
-from workbench.bench.contestants import BASELINE, LAYER, Ready, make, names, stored
+from workbench.bench.contestants import BASELINE, LAYER, Ready, list_contestants, make, prepare_layer
 from workbench.bench.machine import Machine
 from workbench.errors import KernelError
 from workbench.jobs import run_steps
@@ -100,13 +100,13 @@ def measure_kernels(
     on_progress: Callable[[float, float], None] = lambda *_: None,
     **settings: Any,
 ) -> Result:
-    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch's own in float32; see `bench_steps`."""
-    result = run_steps(bench_steps(shape, formats, **settings), lambda step: on_progress(step.fraction, 1))
+    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch in float32; see `measure_kernels_steps`."""
+    result = run_steps(measure_kernels_steps(shape, formats, **settings), lambda step: on_progress(step.fraction, 1))
     on_progress(1, 1)
     return result
 
 
-def bench_steps(
+def measure_kernels_steps(
     shape: tuple[int, int],
     formats: Sequence[str] | None = None,
     *,
@@ -130,10 +130,10 @@ def bench_steps(
     check(rows, cols, batches, counts, turns)
     gpu.check(device)
     baseline = BASELINE[device]
-    chosen = [baseline, *(name for name in (names(device) if formats is None else formats) if name != baseline)]
+    chosen = [baseline, *(name for name in (list_contestants(device) if formats is None else formats) if name != baseline)]
     settings = list(itertools.product(counts, batches, ("cold", "hot")))
     total = len(chosen) + 1 + len(settings)
-    ready: dict[str, list[Ready]] = {} if layer is None else {LAYER: [stored(layer)]}
+    ready: dict[str, list[Ready]] = {} if layer is None else {LAYER: [prepare_layer(layer)]}
     for done, name in enumerate(chosen):
         ready[name] = [make(name, rows, cols, device)]
         yield Measuring((done + 1) / total)
@@ -143,16 +143,18 @@ def bench_steps(
         again = group[0].copy if name == LAYER else partial(make, name, rows, cols, device)
         group.extend(again() for _ in range(copies - 1))
     machine = gpu.measure() if device == "cuda" else cpu.measure(counts)
-    errors = {name: error(group[0], cols, device) for name, group in ready.items()}
+    errors = {name: measure_error(group[0], cols, device) for name, group in ready.items()}
     yield Measuring((len(chosen) + 1) / total)
     measurements: list[Measured] = []
     for done, (count, batch, state) in enumerate(settings, len(chosen) + 2):
-        with cpu.torch_threads(count):
+        with cpu.set_thread_count(count):
             turn = gpu.take_turns if device == "cuda" else take_turns
-            seconds = turn(ready, inputs(batch, cols, device), turns, cold=state == "cold")
+            seconds = turn(ready, generate_inputs(batch, cols, device), turns, cold=state == "cold")
         for name, durations in seconds.items():
             times = Times(durations, seconds[baseline])
-            measurements.append(measured(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name]))
+            measurements.append(
+                summarise_times(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name])
+            )
         yield Measuring(done / total)
     return Result(machine, rows, cols, turns, baseline, tuple(measurements))
 
@@ -164,7 +166,9 @@ class Times(NamedTuple):
     baseline: list[float]
 
 
-def measured(name: str, state: str, threads: int, batch: int, times: Times, size: int, weights: int, distance: float) -> Measured:
+def summarise_times(
+    name: str, state: str, threads: int, batch: int, times: Times, size: int, weights: int, distance: float
+) -> Measured:
     """What the times of one contestant come to."""
     low, median, high = statistics.quantiles(times.durations, n=4)
     return Measured(
@@ -199,7 +203,7 @@ def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bo
     layers: what sleeps between turns, as threads do, is woken once."""
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     with torch.inference_mode():
-        runs = {name: group if cold else group[:1] * repeats(group[0], x) for name, group in ready.items()}
+        runs = {name: group if cold else group[:1] * count_repeats(group[0], x) for name, group in ready.items()}
         for turn in range(turns):
             # another order each turn: who follows a large matrix finds colder caches than the others
             for name in Random(turn).sample(list(ready), len(ready)):
@@ -210,7 +214,7 @@ def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bo
     return seconds
 
 
-def repeats(one: Ready, x: Tensor) -> int:
+def count_repeats(one: Ready, x: Tensor) -> int:
     """How often a product runs in one turn."""
     one.run(x)
     begin = time.perf_counter()
@@ -218,14 +222,14 @@ def repeats(one: Ready, x: Tensor) -> int:
     return max(1, int(TURN / (time.perf_counter() - begin)))
 
 
-def inputs(batch: int, cols: int, device: str) -> Tensor:
+def generate_inputs(batch: int, cols: int, device: str) -> Tensor:
     """Random inputs in the type that is common on the device."""
     return torch.randn(batch, cols, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
 
 
-def error(one: Ready, cols: int, device: str) -> float:
+def measure_error(one: Ready, cols: int, device: str) -> float:
     """‖y − y₆₄‖ / ‖y₆₄‖ for two inputs, one of them with outliers."""
-    x = inputs(2, cols, device)
+    x = generate_inputs(2, cols, device)
     x[1, :OUTLIERS] *= 100
     expected = x.double() @ one.decode().mT
     return float((one.run(x) - expected).norm() / expected.norm())

@@ -20,7 +20,7 @@ from workbench.cli.squeeze import squeeze
 from workbench.cli.store import store
 from workbench.cli.streams import adapt_streams, note
 from workbench.errors import WorkbenchError
-from workbench.outputs import reason
+from workbench.outputs import explain_os_error
 
 app = typer.Typer(
     help="Quantize language models below 4, 2 and 1 bit, and see what it does.",
@@ -62,7 +62,7 @@ def main() -> None:
     except WorkbenchError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename or 'a file'} cannot be used: {reason(error)}.")
+        fail(f"{error.filename or 'a file'} cannot be used: {explain_os_error(error)}.")
 
 
 def fail(sentence: str) -> NoReturn:

@@ -8,7 +8,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.long_jobs import announce_allocation
-from workbench.cli.output import emit_page, progress, table_text
+from workbench.cli.output import emit_page, format_table, show_progress
 
 
 def allocate(
@@ -48,10 +48,10 @@ def allocate(
     check_file(out)  # now rather than after the work
     handle, store, begin, calibration = open_model(model), Store(), time.perf_counter(), read_text("calibration")
     announce_allocation(handle, list(recipes.values()), layers, calibration, document, tokens)
-    with progress("calibrating", quiet=as_json) as report:
+    with show_progress("calibrating", quiet=as_json) as report:
         stats = calibrate(handle, calibration, seed=seed, on_progress=report, store=store)
     replay = Replay(handle, document, tokens=tokens)
-    with progress("measuring options", quiet=as_json) as report:
+    with show_progress("measuring options", quiet=as_json) as report:
         step = lambda done: report(done.fraction, 1)  # noqa: E731
         options = sensitivity(replay, recipes, stats=stats, layers=layers, store=store, on_progress=step)
     ranked = method in SCORES
@@ -71,7 +71,7 @@ def allocate(
         "layers": allocation.table.to_dict("records"),
     }
     sentence = (
-        f"{table_text(allocation.table)}\n\n{allocation.bits_per_weight:.2f} bits per weight stored, predicted KL "
+        f"{format_table(allocation.table)}\n\n{allocation.bits_per_weight:.2f} bits per weight stored, predicted KL "
         f"{allocation.loss:.4f} nats per token (each layer's own, added up)\nplan in {out}"
     )
     emit_page(facts, as_json=as_json, text=sentence)

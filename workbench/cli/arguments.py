@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli.output import progress
+from workbench.cli.output import show_progress
 from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workbench.models.text import Text
 
 
-def seed_in_range(seed: int) -> int:
+def validate_seed(seed: int) -> int:
     """The seed that was typed; typer gives what is not annotated here, and would fill other parameters of `check_seed`."""
     return check_seed(seed)
 
@@ -24,22 +24,22 @@ Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a 
 RecipeText = Annotated[str, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset, see `workbench recipes`.")]
 TextFile = Annotated[str, typer.Option("--text", metavar="FILE", help="UTF-8 text, documents separated by <|endoftext|>.")]
 Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Read at most so many tokens.")]
-Seed = Annotated[int, typer.Option("--seed", callback=seed_in_range, help="Draws the order of documents and samples.")]
+Seed = Annotated[int, typer.Option("--seed", callback=validate_seed, help="Draws the order of documents and samples.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
-def holds_recipe(source: str) -> bool:
+def has_recipe(source: str) -> bool:
     """Whether `source` is a folder that `workbench quantize` wrote, whole or damaged."""
     return (Path(source).expanduser() / "recipe.json").is_file()
 
 
 def open_any(source: str) -> "ModelHandle | PackedModel":
     """A saved quantized model where the folder holds a recipe, else a model."""
-    if holds_recipe(source):
+    if has_recipe(source):
         from workbench.artifact import load
 
         model = load(source)
-        with progress("compiling kernels", quiet=False) as report:
+        with show_progress("compiling kernels", quiet=False) as report:
             model.warm_up(report)
         return model
     from workbench.models import open_model

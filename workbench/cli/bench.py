@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json
-from workbench.cli.output import emit_page, progress
+from workbench.cli.output import emit_page, show_progress
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -29,24 +29,24 @@ def bench(
     from workbench.bench import measure_kernels
 
     begin = time.perf_counter()
-    size = numbers(shape.lower().replace("x", ","), "--shape")
+    size = parse_numbers(shape.lower().replace("x", ","), "--shape")
     if len(size) != 2:
         raise WorkbenchError(f"--shape {shape!r}; give rows and columns, for example 4096x4096.")
-    with progress("measuring", quiet=as_json) as report:
+    with show_progress("measuring", quiet=as_json) as report:
         result = measure_kernels(
             (size[0], size[1]),
             tuple(name.strip() for name in formats.split(",")) if formats else None,
-            batches=numbers(batch, "--batch") or (THOROUGH_BATCHES if thorough else BATCHES),
-            threads=numbers(threads, "--threads") or None,
+            batches=parse_numbers(batch, "--batch") or (THOROUGH_BATCHES if thorough else BATCHES),
+            threads=parse_numbers(threads, "--threads") or None,
             turns=THOROUGH_TURNS if thorough else TURNS,
             device=device,
             on_progress=report,
         )
     facts: dict[str, Any] = {**result.to_dict(), "seconds": time.perf_counter() - begin}
-    emit_page(facts, as_json=as_json, text=result_text(result))
+    emit_page(facts, as_json=as_json, text=format_result(result))
 
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
+def parse_numbers(text: str, option: str) -> tuple[int, ...]:
     """Whole numbers separated by commas."""
     try:
         return tuple(int(piece) for piece in text.split(",") if piece.strip())
@@ -54,7 +54,7 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
         raise WorkbenchError(f"{option} {text!r}; give whole numbers separated by commas, for example 1,8.") from None
 
 
-def result_text(result: "Result") -> str:
+def format_result(result: "Result") -> str:
     """The machine in three lines, then a table."""
     machine = result.machine
     baseline = result.baseline.removeprefix("torch-")

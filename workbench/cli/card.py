@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, TextFile, Tokens, holds_recipe, read_text
+from workbench.cli.arguments import Json, TextFile, Tokens, has_recipe, read_text
 from workbench.cli.output import emit_page
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder that `workbench quantize` wrote.")]
@@ -55,13 +55,14 @@ def diff(
     """
     from workbench.analysis.decisions.quant_card_diff import Tolerances, diff_cards
 
-    cards = [None if holds_recipe(side) else read_card(side) for side in (first, second)]
+    cards = [None if has_recipe(side) else read_card(side) for side in (first, second)]
     settings: dict[str, Any] = {"tokens": tokens}
     for facts in cards:
         if facts and facts["figures"]:
             settings = {"tokens": facts["figures"]["tokens"]}
     one, other = (
-        facts or card_of(side, text, measured=not stored, **settings) for side, facts in zip((first, second), cards, strict=True)
+        facts or make_card_facts(side, text, measured=not stored, **settings)
+        for side, facts in zip((first, second), cards, strict=True)
     )
     limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
     comparison = diff_cards(one, other, limits, allow=allow or ())
@@ -78,8 +79,8 @@ def read_card(side: str) -> dict[str, Any]:
     return read_facts(side)
 
 
-def card_of(folder: str, text: str, **settings: Any) -> dict[str, Any]:
+def make_card_facts(folder: str, text: str, **settings: Any) -> dict[str, Any]:
     """The facts of a quantized folder."""
-    from workbench.analysis.decisions.quant_card import card_facts
+    from workbench.analysis.decisions.quant_card import collect_card_facts
 
-    return card_facts(folder, text=read_text(text), **settings)
+    return collect_card_facts(folder, text=read_text(text), **settings)

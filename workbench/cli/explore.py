@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.arguments import holds_recipe
+from workbench.cli.arguments import has_recipe
 from workbench.cli.streams import note
 from workbench.errors import ModelError, WorkbenchError
 
@@ -29,7 +29,7 @@ serve = typer.Typer(help="Serve one of the other pages at http://127.0.0.1:5006/
 
 def explore(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
     """Open the explorer at http://127.0.0.1:5006/explorer; Ctrl-C ends it."""
-    serve_page("explorer", [checked_model(model)], port, browser, origin or [])
+    serve_page("explorer", [check_model(model)], port, browser, origin or [])
 
 
 @serve.command()
@@ -42,20 +42,20 @@ def compare(
 ) -> None:
     """Saved models beside the original; without folders, the stops of the squeeze slider that have been built."""
     for folder in folders or []:
-        if not holds_recipe(folder):
+        if not has_recipe(folder):
             raise ModelError(f"{folder!r} holds no quantized model; give folders that `workbench quantize` wrote.")
-    serve_page("compare", [checked_model(model), *(folders or [])], port, browser, origin or [])
+    serve_page("compare", [check_model(model), *(folders or [])], port, browser, origin or [])
 
 
 @serve.command()
 def codebook(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
     """One layer below one bit, step by step."""
-    serve_page("codebook", [checked_model(model)], port, browser, origin or [])
+    serve_page("codebook", [check_model(model)], port, browser, origin or [])
 
 
-def checked_model(model: str) -> str:
+def check_model(model: str) -> str:
     """The model as it was given; a mistake is told here, in one line, and not in the page."""
-    if holds_recipe(model):
+    if has_recipe(model):
         raise ModelError(f"{model!r} holds a quantized model; give the model it was made from.")
     from workbench.models import open_model
 
@@ -69,18 +69,18 @@ def serve_page(page: str, arguments: list[str], port: int, browser: bool, origin
     origins = [*origins, *filter(None, os.environ.get(ORIGINS, "").split(","))]
     check_free(port)
     note(f"{page} on {arguments[0]}: http://{ADDRESS}:{port}/{page}   (Ctrl-C ends it)")
-    words = command(page, arguments, port, browser, origins)
+    words = build_command(page, arguments, port, browser, origins)
     os.execve(words[0], words, environment)  # no child: signals reach the server
 
 
-def command(page: str, arguments: list[str], port: int, browser: bool, origins: list[str]) -> list[str]:
+def build_command(page: str, arguments: list[str], port: int, browser: bool, origins: list[str]) -> list[str]:
     """How the server is started."""
     address = ["--address", ADDRESS, "--port", str(port), *(["--show"] if browser else [])]
     allowed = [f"--allow-websocket-origin={host}" for host in (f"{ADDRESS}:{port}", f"localhost:{port}", *origins)]
-    return [sys.executable, "-m", "panel", "serve", str(app_file(page)), "--warm", *address, *allowed, "--args", *arguments]
+    return [sys.executable, "-m", "panel", "serve", str(find_app_file(page)), "--warm", *address, *allowed, "--args", *arguments]
 
 
-def app_file(page: str) -> Path:
+def find_app_file(page: str) -> Path:
     """A page's file: beside the package in a clone, below sys.prefix where a wheel was installed."""
     places = [folder / "apps" / f"{page}.py" for folder in (PACKAGE.parent, Path(sys.prefix) / "share/quantization-workbench")]
     return next(path for path in places if path.is_file())

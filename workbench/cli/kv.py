@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Source, TextFile, open_any, read_text
-from workbench.cli.output import emit_page, plus_minus
+from workbench.cli.output import emit_page, format_with_interval
 
 Schemes = Annotated[
     list[str] | None,
@@ -28,14 +28,14 @@ def kv(
 
     Schemes: none, per-token, per-channel, kivi, zipcache, vidkv, rotated; all of them where none is given.
     """
-    from workbench.analysis.predictions.kv_cache import cached, measure_cache
-    from workbench.quantizers.kv import names
+    from workbench.analysis.predictions.kv_cache import make_cached_model, measure_cache
+    from workbench.quantizers.kv import list_schemes
 
     model, document = open_any(source), read_text(text)
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {"model": source, "text": document.name, "block": block, "schemes": rows}
-    for spelled in scheme or names():
-        how = with_bits(spelled, bits)
+    for spelled in scheme or list_schemes():
+        how = parse_scheme(spelled, bits)
         begin = time.perf_counter()
         result = measure_cache(model, how, document, tokens=tokens, block=block)
         divergence = result.divergence
@@ -57,12 +57,12 @@ def kv(
             "seconds": time.perf_counter() - begin,
         }
         if prompt:
-            row["generated"] = cached(model, how, block=block).generate(prompt)
+            row["generated"] = make_cached_model(model, how, block=block).generate(prompt)
         rows.append(row)
-    emit_page(facts, as_json=as_json, text=page(facts))
+    emit_page(facts, as_json=as_json, text=format_schemes(facts))
 
 
-def with_bits(spelled: str, bits: int | None) -> Any:
+def parse_scheme(spelled: str, bits: int | None) -> Any:
     """The scheme, at so many bits where it has that setting and does not say otherwise."""
     from workbench.quantizers.kv import parse
 
@@ -70,7 +70,7 @@ def with_bits(spelled: str, bits: int | None) -> Any:
     return how if bits is None or "bits=" in spelled else how.at(bits)
 
 
-def page(facts: dict[str, Any]) -> str:
+def format_schemes(facts: dict[str, Any]) -> str:
     """The schemes as a page of text."""
     from workbench.models.perplexity import PerplexityRatio
 
@@ -84,9 +84,9 @@ def page(facts: dict[str, Any]) -> str:
             row["scheme"],
             f"  stored       {row['bits_per_value']:.2f} bits per value ({row['nominal_bits']:.2f} nominal)",
             f"  size         {row['bytes_per_token']:,.0f} bytes a token",
-            f"  perplexity   {plus_minus(row['perplexity'], row['perplexity_interval'], tokens)}",
+            f"  perplexity   {format_with_interval(row['perplexity'], row['perplexity_interval'], tokens)}",
             f"  ratio        {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the whole cache')}",
-            f"  KL           {plus_minus(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
+            f"  KL           {format_with_interval(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
         ]
         if "generated" in row:
             lines.append(f"  writes       {row['generated']}")

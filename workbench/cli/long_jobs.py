@@ -32,7 +32,7 @@ class Reading:
 def announce_reading(model: "ModelHandle", *readings: Reading) -> None:
     """Say what it takes to read texts."""
     if is_large(model):
-        tell(model, reading(model, readings))
+        tell(model, estimate_texts(model, readings))
 
 
 def announce_allocation(
@@ -42,13 +42,13 @@ def announce_allocation(
     if not is_large(model):
         return
     from workbench.calibration import TOKENS
-    from workbench.quantizers.runs.preflight import estimate, together
+    from workbench.quantizers.runs.preflight import combine_preflights, estimate
 
     changes = len(model.select(layers)) * len(recipes)
     quantizing = [replace(estimate(model, recipe, layers), disk=0) for recipe in recipes]
     # what comes before a changed layer is not read again: about half of the model, on average
-    read = reading(model, [Reading(calibration, TOKENS, by_block=True), Reading(text, tokens, 1 + changes / 2)])
-    tell(model, together(f"{changes:,} changes of a layer to measure", [*quantizing, read]))
+    read = estimate_texts(model, [Reading(calibration, TOKENS, by_block=True), Reading(text, tokens, 1 + changes / 2)])
+    tell(model, combine_preflights(f"{changes:,} changes of a layer to measure", [*quantizing, read]))
 
 
 def announce_stops(model: "ModelHandle", stops: Sequence["Recipe"], calibration_tokens: int, evaluation: "Text") -> None:
@@ -56,23 +56,23 @@ def announce_stops(model: "ModelHandle", stops: Sequence["Recipe"], calibration_
     if not stops or not is_large(model):
         return
     from workbench.quantizers.pipeline import needs_text
-    from workbench.quantizers.runs.preflight import estimate, together
+    from workbench.quantizers.runs.preflight import combine_preflights, estimate
 
     built = [estimate(model, recipe, tokens=calibration_tokens if needs_text(recipe) else 0) for recipe in stops]
-    read = reading(model, [Reading(evaluation, None, len(stops))])
-    tell(model, together(f"{len(stops)} models to build", [*built, read]))
+    read = estimate_texts(model, [Reading(evaluation, None, len(stops))])
+    tell(model, combine_preflights(f"{len(stops)} models to build", [*built, read]))
 
 
-def reading(model: "ModelHandle", readings: Sequence[Reading]) -> "Preflight":
+def estimate_texts(model: "ModelHandle", readings: Sequence[Reading]) -> "Preflight":
     """What it takes to read these texts."""
-    from workbench.quantizers.runs.preflight import estimate_reading, text_size, together
+    from workbench.quantizers.runs.preflight import combine_preflights, count_text_tokens, estimate_reading
 
     total, parts = 0.0, []
     for pass_facts in readings:
-        tokens, windows = text_size(model, pass_facts.text, pass_facts.tokens)
+        tokens, windows = count_text_tokens(model, pass_facts.text, pass_facts.tokens)
         total += tokens * pass_facts.times
         parts.append(estimate_reading(model, tokens, 1 if pass_facts.by_block else windows, pass_facts.times))
-    return together(f"{total:,.0f} tokens to read", parts)
+    return combine_preflights(f"{total:,.0f} tokens to read", parts)
 
 
 def is_large(model: "ModelHandle") -> bool:

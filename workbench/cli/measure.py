@@ -7,7 +7,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
-from workbench.cli.output import emit, emit_page, plus_minus, progress
+from workbench.cli.output import emit, emit_page, format_with_interval, show_progress
 
 if TYPE_CHECKING:
     from workbench.analysis.predictions.generation import Writing
@@ -40,15 +40,15 @@ def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = Non
         "tokens": result.tokens,
         "text_bytes": result.bytes,
         "seconds": time.perf_counter() - begin,
-        **stored(model),
+        **collect_stored_facts(model),
     }
     sentence = (
-        f"perplexity     {plus_minus(result.perplexity, result.perplexity_interval, result.tokens)}\n"
-        f"bits per byte  {plus_minus(result.bits_per_byte, result.bits_per_byte_interval, result.tokens)}\n"
+        f"perplexity     {format_with_interval(result.perplexity, result.perplexity_interval, result.tokens)}\n"
+        f"bits per byte  {format_with_interval(result.bits_per_byte, result.bits_per_byte_interval, result.tokens)}\n"
         f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of {result.text}"
     )
     if "nominal_bits" in facts:
-        sentence += f"\n{bits_text(facts)}"
+        sentence += f"\n{format_bits(facts)}"
     emit_page(facts, as_json=as_json, text=sentence)
 
 
@@ -80,7 +80,7 @@ def compare(
     """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, speed, texts."""
     from workbench.analysis.predictions.compare import compare as measure
     from workbench.analysis.predictions.generation import write_together
-    from workbench.analysis.predictions.generation_speed import speeds
+    from workbench.analysis.predictions.generation_speed import measure_speeds
     from workbench.models import ModelHandle
 
     original, document = open_any(model), read_text(text)
@@ -93,13 +93,13 @@ def compare(
         other = open_any(folder)
         result = measure(original, other, document, tokens=tokens)
         *_, texts = write_together(original.language_model(), other.language_model(), prompt, TEXT_TOKENS)
-        before, after = speeds([original.language_model(), other.language_model()], prompt)
+        before, after = measure_speeds([original.language_model(), other.language_model()], prompt)
         facts["original"] = {
             "perplexity": result.perplexity_original,
             "perplexity_interval": result.perplexity_original_interval,
             "generated": "".join(token.text for token in texts.original),
-            **stored(original),
-            **running(original, before),
+            **collect_stored_facts(original),
+            **collect_running_facts(original, before),
         }
         facts["tokens"] = result.tokens
         rows.append(
@@ -114,13 +114,13 @@ def compare(
                 "perplexity_interval": result.perplexity_interval,
                 "ratio": result.ratio.ratio,
                 "ratio_interval": result.ratio.interval,
-                **parting(texts),
-                **stored(other),
-                **running(other, after),
+                **collect_fork_facts(texts),
+                **collect_stored_facts(other),
+                **collect_running_facts(other, after),
                 "seconds": time.perf_counter() - begin,
             }
         )
-    emit_page(facts, as_json=as_json, text=comparison_text(facts))
+    emit_page(facts, as_json=as_json, text=format_comparison(facts))
 
 
 def whatif(
@@ -141,7 +141,7 @@ def whatif(
     chosen, handle, document, calibration = parse(recipe), open_model(model), read_text(text), read_text("calibration")
     begin = time.perf_counter()
     announce_reading(handle, Reading(calibration, TOKENS, by_block=True), Reading(document, tokens, 2))
-    with progress("calibrating", quiet=as_json) as report:
+    with show_progress("calibrating", quiet=as_json) as report:
         stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=report)
     result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats)
     facts = {
@@ -167,7 +167,7 @@ def whatif(
     }
     sentence = (
         f"{layer} at {result.layer.bits_per_weight:.2f} bits stored ({result.layer.nominal_bits:.2f} nominal)\n"
-        f"KL             {plus_minus(result.kl, result.kl_interval, result.divergence.tokens, 5)} nats per token\n"
+        f"KL             {format_with_interval(result.kl, result.kl_interval, result.divergence.tokens, 5)} nats per token\n"
         f"perplexity     {result.perplexity_original:.3f} before, {result.perplexity:.3f} after\n"
         f"ratio          {result.ratio.against('the original')}\n"
         f"top-1 changed  {result.top1_changed:.2%} of {result.divergence.tokens:,} tokens"
@@ -175,7 +175,7 @@ def whatif(
     emit_page(facts, as_json=as_json, text=sentence)
 
 
-def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:
+def collect_stored_facts(model: "ModelHandle | PackedModel") -> dict[str, Any]:
     """What the model takes: `bytes` of its weight files; where it is quantized its bits, and the share of weights they are of."""
     from workbench.models import ModelHandle
 
@@ -191,26 +191,26 @@ def stored(model: "ModelHandle | PackedModel") -> dict[str, Any]:
     }
 
 
-def bits_text(facts: dict[str, Any]) -> str:
-    """What `stored` says of a quantized model, in words."""
+def format_bits(facts: dict[str, Any]) -> str:
+    """What `collect_stored_facts` says of a quantized model, in words."""
     from workbench.quantized import describe_bits
 
     names = ("bits_per_weight", "nominal_bits", "coverage", "unquantized", "bits_overall")
     return describe_bits(*(facts[name] for name in names))
 
 
-def running(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any]:
+def collect_running_facts(model: "ModelHandle | PackedModel", speed: "Speed") -> dict[str, Any]:
     """What the model takes in memory while it runs, and how fast it writes."""
-    from workbench.kernels.matmul.packed_matrix import resident_bytes
+    from workbench.kernels.matmul.packed_matrix import count_resident_bytes
 
     return {
-        "resident_bytes": resident_bytes([model.language_model().module]),
+        "resident_bytes": count_resident_bytes([model.language_model().module]),
         "tokens_per_second": speed.tokens_per_second,
         "tokens_per_second_range": (speed.low, speed.high),
     }
 
 
-def parting(texts: "Writing") -> dict[str, Any]:
+def collect_fork_facts(texts: "Writing") -> dict[str, Any]:
     """What the other model wrote, and the first token at which the two part: `fork` is None where they agree to the end."""
     generated, at = "".join(token.text for token in texts.quantized), texts.fork
     if at is None:
@@ -223,7 +223,7 @@ def parting(texts: "Writing") -> dict[str, Any]:
     return {"generated": generated, "fork": {"token": at, **row}}
 
 
-def running_lines(row: dict[str, Any]) -> list[str]:
+def format_running(row: dict[str, Any]) -> list[str]:
     """Memory and speed as two lines."""
     low, high = row["tokens_per_second_range"]
     return [
@@ -232,7 +232,7 @@ def running_lines(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def comparison_text(facts: dict[str, Any]) -> str:
+def format_comparison(facts: dict[str, Any]) -> str:
     """The comparison as a page of text."""
     from workbench.models.perplexity import PerplexityRatio
 
@@ -241,9 +241,9 @@ def comparison_text(facts: dict[str, Any]) -> str:
         f"on {facts['tokens']:,} tokens of {facts['text']}",
         "",
         facts["model"],
-        f"  perplexity       {plus_minus(original['perplexity'], original['perplexity_interval'], tokens)}",
+        f"  perplexity       {format_with_interval(original['perplexity'], original['perplexity_interval'], tokens)}",
         f"  bytes            {original['bytes']:,}",
-        *running_lines(original),
+        *format_running(original),
         f"  writes           {facts['prompt']}{original['generated']}",
     ]
     for row in facts["models"]:
@@ -251,17 +251,17 @@ def comparison_text(facts: dict[str, Any]) -> str:
         parted = "none, the two agree to the end"
         if fork is not None:
             parted = f"token {fork['token'] + 1}: {fork['original']!r} became {fork['other']!r}"
-        bits = f", {bits_text(row)}" if "nominal_bits" in row else ""
+        bits = f", {format_bits(row)}" if "nominal_bits" in row else ""
         lines += [
             "",
             row["model"],
-            f"  KL               {plus_minus(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
+            f"  KL               {format_with_interval(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
             f"  KL, median       {row['kl_median']:.5f} nats per token",
             f"  top-1 agreement  {row['top1_agreement']:.2%}",
-            f"  perplexity       {plus_minus(row['perplexity'], row['perplexity_interval'], tokens)}",
+            f"  perplexity       {format_with_interval(row['perplexity'], row['perplexity_interval'], tokens)}",
             f"  ratio            {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the original')}",
             f"  bytes            {row['bytes']:,}{bits}",
-            *running_lines(row),
+            *format_running(row),
             f"  writes           {facts['prompt']}{row['generated']}",
             f"  first fork       {parted}",
         ]

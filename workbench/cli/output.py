@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from workbench.cli.streams import is_unicode, write
-from workbench.intervals import Interval, written
+from workbench.intervals import Interval, format_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,17 +23,17 @@ LABEL = re.compile(r" *\S+( \S+)*  +")  # what a line begins with, such as `  pe
 
 def emit(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
     """Print the facts as one JSON document, or the text a reader wants."""
-    write(json.dumps(plain(facts), indent=2, ensure_ascii=not is_unicode(), allow_nan=False) if as_json else text)
+    write(json.dumps(sanitize_json(facts), indent=2, ensure_ascii=not is_unicode(), allow_nan=False) if as_json else text)
 
 
 def emit_page(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
     """The same, where the text is sentences and tables: its lines are folded at the width of the terminal (COLUMNS, or 80)."""
-    emit(facts, as_json=as_json, text="\n".join(folded(line) for line in text.split("\n")))
+    emit(facts, as_json=as_json, text="\n".join(fold_line(line) for line in text.split("\n")))
 
 
-def folded(line: str, width: int | None = None) -> str:
+def fold_line(line: str, width: int | None = None) -> str:
     """One line as several of at most `width` characters, but for words that are longer; the others begin as far in as it does."""
-    width = width or width_of_terminal()
+    width = width or get_terminal_width()
     if len(line) <= width:
         return line
     start = line[: len(line) - len(line.lstrip())]
@@ -45,16 +45,16 @@ def folded(line: str, width: int | None = None) -> str:
     )  # fmt: skip
 
 
-def width_of_terminal() -> int:
+def get_terminal_width() -> int:
     """Characters a line may have."""
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def table_text(table: "pd.DataFrame") -> str:
+def format_table(table: "pd.DataFrame") -> str:
     """A table as text: short numbers, and headers of several words over several lines, so that it stays narrow."""
     from workbench.analysis import glossary
 
-    cells = {name: [glossary.written(name, value) for value in table[name]] for name in table}
+    cells = {name: [glossary.format_value(name, value) for value in table[name]] for name in table}
     heads = {name: name.split("_") for name in cells}
     height = max((len(words) for words in heads.values()), default=0)
     numeric = {name for name in cells if table[name].dtype.kind in "iufb"}
@@ -70,24 +70,24 @@ def table_text(table: "pd.DataFrame") -> str:
     return "\n".join(lines)
 
 
-def plain(value: Any) -> Any:
+def sanitize_json(value: Any) -> Any:
     """JSON values; what JSON cannot write (NaN, infinity) is null."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): sanitize_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [sanitize_json(item) for item in value]
     if hasattr(value, "item"):  # a number of numpy or torch
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plus_minus(value: float, interval: Interval | None, tokens: int, digits: int = 3) -> str:
+def format_with_interval(value: float, interval: Interval | None, tokens: int, digits: int = 3) -> str:
     """A figure of `tokens` tokens with its 95 % interval, or why it has none."""
-    return f"{value:.{digits}f}  ({written(interval, tokens, f'.{digits}f')})"
+    return f"{value:.{digits}f}  ({format_interval(interval, tokens, f'.{digits}f')})"
 
 
 @contextmanager
-def progress(label: str, *, quiet: bool) -> Iterator[Callable[[float, float], None]]:
+def show_progress(label: str, *, quiet: bool) -> Iterator[Callable[[float, float], None]]:
     """A bar on standard error that is told `(done, total)`; nothing where `quiet` or where nobody watches."""
     if quiet or not sys.stderr.isatty():
         yield lambda *_: None

@@ -9,7 +9,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
-from workbench.cli.output import emit_page, progress, table_text
+from workbench.cli.output import emit_page, format_table, show_progress
 from workbench.cli.streams import note
 from workbench.errors import ArtifactError
 
@@ -59,29 +59,29 @@ def quantize(
     from workbench.calibration import calibrate
     from workbench.models import FusedModel, fuse, open_model
     from workbench.outputs import check_folder
-    from workbench.quantized import percent
+    from workbench.quantized import format_percent
     from workbench.quantizers import fold, quantize_model
-    from workbench.quantizers.pipeline import needs_text, uses_moment
+    from workbench.quantizers.pipeline import can_use_moment, needs_text
     from workbench.quantizers.runs.preflight import estimate
     from workbench.store import Store
 
-    chosen, document = what_to_do(recipe, plan), read_text(text)
+    chosen, document = read_recipe_or_plan(recipe, plan), read_text(text)
     out = out.expanduser()
     check_folder(out, is_artifact)  # now rather than after the work
     original = open_model(model)
     handle = fuse(original, seed=seed) if fused else original
     begin = time.perf_counter()
-    reads = any(needs_text(layer_recipe) for layer_recipe in recipes_in(chosen))
+    reads = any(needs_text(layer_recipe) for layer_recipe in list_recipes(chosen))
     calibration_options: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
     check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
-    measured = output_error or any(uses_moment(layer_recipe) for layer_recipe in recipes_in(chosen))
+    measured = output_error or any(can_use_moment(layer_recipe) for layer_recipe in list_recipes(chosen))
     if measured and not reads:  # every layer by itself: nothing depends on what the layers before it became
         announce_reading(handle, Reading(document, tokens, by_block=True))
-        with progress("calibrating", quiet=as_json) as report:
-            names = to_calibrate(handle, chosen, layers)
+        with show_progress("calibrating", quiet=as_json) as report:
+            names = select_calibration_layers(handle, chosen, layers)
             stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=report, store=Store())
             calibration_options = {"stats": stats}
-    with progress("quantizing", quiet=as_json) as report:
+    with show_progress("quantizing", quiet=as_json) as report:
         result = quantize_model(
             handle, chosen, layers=layers, on_progress=lambda step: report(step.fraction, 1), **calibration_options
         )
@@ -90,7 +90,7 @@ def quantize(
     save(result, out, original)
     table = result.table()
     untied = {
-        name: packed_bytes(result.layers[name])
+        name: count_packed_bytes(result.layers[name])
         for name in handle.optional_names
         if name in result.layers and handle.is_tied(name)
     }
@@ -103,9 +103,9 @@ def quantize(
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "coverage": result.coverage,
-        "bits_overall": file_bits(out),
+        "bits_overall": read_file_bits(out),
         "unquantized": result.unquantized,
-        "bytes": stored_bytes(out),
+        "bytes": count_stored_bytes(out),
         "fused": dict(result.fused),
         "untied_bytes": apart,
         "untied": list(untied),
@@ -122,7 +122,7 @@ def quantize(
         "layers": table.drop(columns=["seconds"]).to_dict("records"),
     }
     sentence = (
-        f"{layers_text(table)}\n\n"
+        f"{format_layers(table)}\n\n"
         f"{result.describe_bits(facts['bits_overall'])}\n{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
     if apart:
@@ -135,24 +135,24 @@ def quantize(
     if both is not None:
         sentence += f"\n{both} is tied to {handle.embedding_name}: one packed matrix serves both, and counts once"
     if facts["shrinkage"]:
-        least, most = map(percent, facts["shrinkage"])
+        least, most = map(format_percent, facts["shrinkage"])
         sentence += f"\ncorrelations of inputs shrunk by {least} to {most}, the more the fewer tokens a layer saw"
     for gap in result.calibration_gaps():
         sentence += f"\n{gap}"
     emit_page(facts, as_json=as_json, text=sentence)
 
 
-def packed_bytes(layer: "QuantizedLayer") -> int:
+def count_packed_bytes(layer: "QuantizedLayer") -> int:
     """Bytes of a layer's packed tensors."""
     return sum(tensor.nbytes for _, node in layer.packed.walk() for tensor in node.tensors.values())
 
 
-def layers_text(table: "pd.DataFrame") -> str:
+def format_layers(table: "pd.DataFrame") -> str:
     """The table of layers; a sentence where no output error was measured."""
     shown = table.drop(columns="seconds")
     if shown["output_error"].notna().any():
-        return table_text(shown)
-    return f"{table_text(shown.drop(columns='output_error'))}\noutput errors were not measured"
+        return format_table(shown)
+    return f"{format_table(shown.drop(columns='output_error'))}\noutput errors were not measured"
 
 
 def check_room(out: Path, preflight: "Preflight") -> None:
@@ -165,15 +165,15 @@ def check_room(out: Path, preflight: "Preflight") -> None:
         )
 
 
-def to_calibrate(model: "ModelHandle", chosen: "Recipe | LayerPlan", patterns: str) -> list[str] | None:
+def select_calibration_layers(model: "ModelHandle", chosen: "Recipe | LayerPlan", patterns: str) -> list[str] | None:
     """The layers to calibrate: None, all in the blocks, unless others are to be quantized too."""
-    from workbench.quantizers.runs.quantize_model import names_to_quantize
+    from workbench.quantizers.runs.quantize_model import select_layer_names
 
-    optional = [name for name in names_to_quantize(model, chosen, patterns) if name in model.optional_names]
+    optional = [name for name in select_layer_names(model, chosen, patterns) if name in model.optional_names]
     return [*model.layer_names, *optional] if optional else None
 
 
-def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
+def read_recipe_or_plan(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
     """The recipe or the plan that was asked for; wrong usage unless it is exactly one."""
     from workbench.presets import parse
     from workbench.recipe import LayerPlan
@@ -186,19 +186,19 @@ def what_to_do(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
     return LayerPlan.read(plan)
 
 
-def recipes_in(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
+def list_recipes(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
     """All recipes of a plan, or the one recipe."""
     from workbench.recipe import LayerPlan
 
     return [recipe for _, recipe in chosen.rules] if isinstance(chosen, LayerPlan) else [chosen]
 
 
-def stored_bytes(folder: Path) -> int:
+def count_stored_bytes(folder: Path) -> int:
     """Bytes of the saved weights: all safetensors files of the folder."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def file_bits(folder: Path) -> float:
+def read_file_bits(folder: Path) -> float:
     """Stored bits per weight of everything that was saved, by the ledger of the file."""
     from workbench.artifact.layout import LEDGER
     from workbench.artifact.reading import read_document

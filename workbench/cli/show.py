@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from workbench.cli.arguments import Json, Model
-from workbench.cli.output import emit_page, folded, table_text
+from workbench.cli.output import emit_page, fold_line, format_table
 
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
@@ -15,18 +15,18 @@ def layers(model: Model, as_json: Json = False) -> None:
 
     handle = open_model(model)
     table = handle.layers()
-    lines = [table_text(table.drop(columns="matrix"))]  # a name ends in its matrix
+    lines = [format_table(table.drop(columns="matrix"))]  # a name ends in its matrix
     if routers := handle.router_names:
         pattern = f"*.{routers[0].rpartition('.')[2]}"
         lines.append(f"{len(routers)} routers like {routers[0]} are quantized only where they are named: --layers '*,{pattern}'")
     for name in handle.optional_names[len(routers) :]:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
-        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{tie_text(handle, name)}")
+        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{describe_tie(handle, name)}")
     facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
     emit_page(facts, as_json=as_json, text="\n".join(lines))
 
 
-def tie_text(handle: "ModelHandle", name: str) -> str:
+def describe_tie(handle: "ModelHandle", name: str) -> str:
     """What becomes of a head and an embedding that are tied, for the line of either; nothing where they are not."""
     if handle.tied_head is None or name not in (handle.tied_head, handle.embedding_name):
         return ""
@@ -43,12 +43,14 @@ def recipes(as_json: Json = False) -> None:
     """List every preset: nominal bits, whether it needs calibration, where it comes from."""
     from workbench import presets
 
-    table = presets.table()
-    emit_page({"recipes": table.to_dict("records")}, as_json=as_json, text="\n\n".join(map(entry, table.to_dict("records"))))
+    table = presets.tabulate_presets()
+    emit_page(
+        {"recipes": table.to_dict("records")}, as_json=as_json, text="\n\n".join(map(format_preset, table.to_dict("records")))
+    )
 
 
-def entry(preset: dict[str, Any]) -> str:
+def format_preset(preset: dict[str, Any]) -> str:
     """A preset in a few lines: name and bits, where it comes from, and in what it differs from that."""
     needs = ", needs calibration" if preset["needs_calibration"] else ""
     name = f"{preset['name']}: {preset['nominal_bits']:.4g} nominal bits{needs}"
-    return "\n".join([name, *(folded(f"    {preset[item]}") for item in ("source", "note"))])
+    return "\n".join([name, *(fold_line(f"    {preset[item]}") for item in ("source", "note"))])

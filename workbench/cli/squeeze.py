@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from workbench.cli.arguments import Json, Model, Seed
 from workbench.cli.long_jobs import announce_stops
-from workbench.cli.output import emit_page, progress, table_text
+from workbench.cli.output import emit_page, format_table, show_progress
 
 SHOWN = ["recipe", "bits_per_weight", "bytes", "perplexity", "ratio", "ratio_low", "ratio_high", "tokens_per_second"]
 
@@ -14,14 +14,14 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
 
     Stops are kept on disk, where the explorer finds them; what is there already is only read. Ctrl-C keeps what is finished.
     """
-    from workbench.analysis.decisions.squeeze import Squeeze, squeeze_table
+    from workbench.analysis.decisions.squeeze import Squeeze, tabulate_stops
     from workbench.jobs import run_steps
     from workbench.models import open_model
 
     squeeze = Squeeze(open_model(model), seed=seed)
     missing = [stop.recipe for stop in squeeze.stops if squeeze.find(stop) is None]
     announce_stops(squeeze.model, missing, squeeze.tokens, squeeze.evaluation)
-    with progress("building the stops", quiet=as_json) as report:
+    with show_progress("building the stops", quiet=as_json) as report:
         built = run_steps(squeeze.steps(), lambda step: report(step.fraction, 1))
     rows = [
         {
@@ -31,6 +31,6 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
         }
         for squeezed in built
     ]
-    table = squeeze_table(built)[SHOWN]
+    table = tabulate_stops(built)[SHOWN]
     where = f"saved models in {squeeze.folder(built[0].stop).parent}"
-    emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{table_text(table)}\n\n{where}")
+    emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{format_table(table)}\n\n{where}")

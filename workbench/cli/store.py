@@ -40,7 +40,7 @@ def store(
     if not prune and (older is not None or limit is not None):
         raise typer.BadParameter("--older-than and --limit say what --prune removes; give --prune too.")
     cache = Store()
-    damaged_items = damages(cache, list(cache.items())) if verify or prune else {}
+    damaged_items = find_damages(cache, list(cache.items())) if verify or prune else {}
     removed = remove(cache, list(damaged_items), older, limit) if prune else 0
     items = sorted(cache.items(), key=lambda item: -item.used)
     now = time.time()
@@ -55,12 +55,12 @@ def store(
             for item in items
         ],
     }
-    emit(facts, as_json=as_json, text=page(facts, verified=verify, pruned=prune))
+    emit(facts, as_json=as_json, text=format_items(facts, verified=verify, pruned=prune))
     if damaged_items and not prune:
         raise typer.Exit(1)
 
 
-def damages(cache: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
+def find_damages(cache: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
     """What is wrong with damaged entries and models, each in words."""
     damaged_items = {item: check(cache, item) for item in items if not item.is_partial}
     return {item: why for item, why in damaged_items.items() if why is not None}
@@ -91,7 +91,7 @@ def remove(cache: "Store", damaged: "Sequence[Item]", older: float | None, limit
     )
 
 
-def page(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
+def format_items(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
     """The items as a table with a sentence."""
     import pandas as pd
 

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from workbench.errors import OutputError
-from workbench.outputs import reason
+from workbench.outputs import explain_os_error
 
 PLAIN = {
     "−": "-",
@@ -68,7 +68,7 @@ def write(text: str) -> None:
     except BrokenPipeError:  # whoever reads has seen enough: click ends the command without a word
         raise
     except OSError as error:
-        raise OutputError(f"standard output cannot be written: {reason(error)}.") from error
+        raise OutputError(f"standard output cannot be written: {explain_os_error(error)}.") from error
 
 
 def note(text: str) -> None:

@@ -5,14 +5,14 @@ import os
 VARIABLE = "WORKBENCH_KERNELS"
 
 
-def forced() -> str | None:
+def read_forced_backend() -> str | None:
     """Its name, None where nothing is forced."""
     return os.environ.get(VARIABLE) or None
 
 
-def searcher(work: int, least: int, what: str, device: str) -> tuple[str, str]:
+def choose_searcher(work: int, least: int, what: str, device: str) -> tuple[str, str]:
     """("numba" or "reference", one sentence why) for a search of `work` steps, of which `least` pay for loading compiled code."""
-    if forced() == "reference":
+    if read_forced_backend() == "reference":
         return "reference", f"forced by {VARIABLE}"
     if device != "cpu":
         return "reference", f"tensors are on {device}; the compiled search runs on the CPU"

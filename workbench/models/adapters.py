@@ -3,18 +3,18 @@
 import warnings
 from pathlib import Path
 
-from workbench.models.folder_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_facts, has
+from workbench.models.folder_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_files, read_adapter_facts
 
 
-def adapter_files(folder: Path) -> list[str]:
+def list_adapter_files(folder: Path) -> list[str]:
     """Names of an adapter's files in a folder."""
-    return [name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if has(folder, name)]
+    return [name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if has_files(folder, name)]
 
 
 def warn_of_adapter(folder: Path) -> None:
     """Warn where an adapter lies beside the model: without it the model may be another one than its owner thinks."""
-    if files := adapter_files(folder):
-        kind, _ = adapter_facts(folder)
+    if files := list_adapter_files(folder):
+        kind, _ = read_adapter_facts(folder)
         warnings.warn(
             f"{folder} holds {kind} ({files[-1]}) beside the base model; only the base model is opened, without the adapter: "
             f"merge it first (peft: merge_and_unload) if you want both.",

@@ -63,7 +63,7 @@ class Anatomy:
     width: int
 
 
-def anatomy(module: nn.Module, source: str) -> Anatomy:
+def read_anatomy(module: nn.Module, source: str) -> Anatomy:
     """The anatomy of a module (parameters may be on the meta device); AnatomyError says what is not as it has to be."""
 
     def refuse(why: str) -> AnatomyError:

@@ -49,7 +49,7 @@ def read_config(folder: Path, *, packed: bool = False) -> "PretrainedConfig":
         raise ModelError(f"{path} says model_type {model_type!r}, which the installed transformers does not know.")
     if not packed:
         check_not_quantized(path, fields)
-    with one_sentence(path):
+    with translate_open_errors(path):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not packed:
         name_architecture(config, folder)
@@ -66,7 +66,7 @@ def is_causal(config: "PretrainedConfig") -> bool:
     return any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in config.architectures or ())
 
 
-def auto_class(config: "PretrainedConfig") -> Any:
+def choose_auto_class(config: "PretrainedConfig") -> Any:
     """The causal language model class where the checkpoint is one, else the bare model (encoders)."""
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -75,11 +75,11 @@ def auto_class(config: "PretrainedConfig") -> Any:
 
 def build_module(config: "PretrainedConfig") -> nn.Module:
     """The module as transformers builds it, in eval mode: parameters on the meta device (no memory), buffers computed."""
-    with one_sentence(config.name_or_path or "the configuration"), parameters_on_meta():
-        return auto_class(config).from_config(config, dtype=torch.float32).eval()
+    with translate_open_errors(config.name_or_path or "the configuration"), use_meta_parameters():
+        return choose_auto_class(config).from_config(config, dtype=torch.float32).eval()
 
 
-def empty_module(config: "PretrainedConfig") -> nn.Module:
+def build_split_module(config: "PretrainedConfig") -> nn.Module:
     """The same with the experts of mixtures as layers of their own."""
     module = build_module(config)
     split_experts(module, find_stacks(module))
@@ -87,7 +87,7 @@ def empty_module(config: "PretrainedConfig") -> nn.Module:
 
 
 @contextmanager
-def parameters_on_meta() -> Iterator[None]:
+def use_meta_parameters() -> Iterator[None]:
     """Modules that this thread builds inside get meta parameters; their buffers (rotary frequencies) stay real."""
     thread = threading.get_ident()
 
@@ -109,7 +109,7 @@ def load_module(config: "PretrainedConfig", tensors: TensorMap, *, split: bool =
     The experts of mixtures are layers of their own, unless they are not to be `split`.
     """
     check_complete(tensors)
-    module = empty_module(config) if split else build_module(config)
+    module = build_split_module(config) if split else build_module(config)
     names = tensors.names if split else tensors.stacked_names
     fill(module, ((name, read_finite(tensors, name)) for name in names if tensors.holds(name)))
     return module
@@ -117,7 +117,7 @@ def load_module(config: "PretrainedConfig", tensors: TensorMap, *, split: bool =
 
 def load_streamed(config: "PretrainedConfig", names: Iterable[str], blocks: Sequence[str], read: Read) -> nn.Module:
     """The model whose tensors `names` are given by `read(name)`: those of `blocks` whenever the forward pass needs them."""
-    module = empty_module(config)
+    module = build_split_module(config)
     inside = tuple(f"{block}." for block in blocks)
     fill(module, keep_stored_types(module, ((name, read(name)) for name in names if not name.startswith(inside))))
     stream_blocks(module, blocks, read)
@@ -142,8 +142,8 @@ def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Give an empty module the tensors it needs, in its own types, and tie what is tied; what is not given stays empty."""
     for name, tensor in tensors:
         set_tensor(module, name, tensor)
-    with only_errors():  # that a head is not tied although the configuration says so is what was asked for
-        cast(Any, module).tie_weights(missing_keys=empty_parameters(module), recompute_mapping=False)
+    with silence_transformers_log():  # that a head is not tied although the configuration says so is what was asked for
+        cast(Any, module).tie_weights(missing_keys=find_empty_parameters(module), recompute_mapping=False)
     module.eval().requires_grad_(requires_grad=False)
 
 
@@ -170,7 +170,7 @@ def replace_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None
         setattr(module.get_submodule(owner), leaf, parameter)
 
 
-def empty_parameters(module: nn.Module) -> set[str]:
+def find_empty_parameters(module: nn.Module) -> set[str]:
     """Parameters that have no memory yet."""
     return {name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_meta}
 
@@ -181,7 +181,7 @@ def read_generation_config(folder: Path) -> "GenerationConfig | None":
 
     if not (folder / "generation_config.json").is_file():
         return None
-    with one_sentence(folder):
+    with translate_open_errors(folder):
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
 
 
@@ -199,22 +199,22 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json); copy it there to run the model on text.")
-    with one_sentence(folder):
+    with translate_open_errors(folder):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 @contextmanager
-def one_sentence(where: Path | str) -> Iterator[None]:
+def translate_open_errors(where: Path | str) -> Iterator[None]:
     """What transformers raises about a bad folder, of many types and lines, as one ModelError."""
     try:
         yield
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"{where} cannot be opened by transformers: {first_line(error)}") from error
+        raise ModelError(f"{where} cannot be opened by transformers: {shorten_error_text(error)}") from error
 
 
-def first_line(error: Exception) -> str:
+def shorten_error_text(error: Exception) -> str:
     """An error's own words, cut to one line, and to the next where the first only announces it."""
     first, *others = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     sentence = f"{first} {others[0]}" if first.endswith(":") and others else first
@@ -222,7 +222,7 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def only_errors() -> Iterator[None]:
+def silence_transformers_log() -> Iterator[None]:
     """transformers logs advice on standard error."""
     from transformers.utils import logging
 

@@ -16,7 +16,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.forward import read_tokens, run_errors
+from workbench.models.forward import read_tokens, translate_run_errors
 
 HIDDEN = ("hidden_states", "inputs", "x")  # how families name a block's first argument when they pass it by name
 
@@ -45,22 +45,22 @@ class Call:
 
     def outputs(self, block: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Any:
         """What the block returns; `weights` replace parameters by their names in the block, with gradients."""
-        args = tuple(map(without_traces, self.args))
-        kwargs = {name: without_traces(argument) for name, argument in self.kwargs.items()}
+        args = tuple(map(copy_if_cache, self.args))
+        kwargs = {name: copy_if_cache(argument) for name, argument in self.kwargs.items()}
         return torch.func.functional_call(block, dict(weights or {}), args, kwargs)
 
     def run(self, block: nn.Module, hidden: Tensor | None = None, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """The hidden states `[1, T, width]` that the block puts out, for other incoming ones where they are given."""
         call = self if hidden is None else self.with_hidden(hidden)
-        return hidden_states(call.outputs(block, weights))
+        return extract_hidden_states(call.outputs(block, weights))
 
 
-def hidden_states(outputs: Any) -> Tensor:
+def extract_hidden_states(outputs: Any) -> Tensor:
     """The hidden states in what a block returns: it, or the first of a tuple or list."""
     return outputs[0] if isinstance(outputs, tuple | list) else outputs
 
 
-def without_traces(argument: Any) -> Any:
+def copy_if_cache(argument: Any) -> Any:
     """An argument that a call may write into: a cache, which some families make although none is asked for, as a copy."""
     from transformers import Cache
 
@@ -105,7 +105,7 @@ class BlockPass:
         halts = []
         with torch.no_grad(), self._halting():
             for number, (track, value) in enumerate(zip(self._tracks, values, strict=True)):
-                with run_errors(type(self._module).__name__):
+                with translate_run_errors(type(self._module).__name__):
                     out = track.switch(*value)
                 if track.dead:
                     self.results[number] = out

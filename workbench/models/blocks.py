@@ -12,7 +12,7 @@ from workbench.memory import release_memory
 from workbench.models import architecture
 from workbench.models.block_pass import BlockPass, Call
 from workbench.models.handle import ModelHandle
-from workbench.models.layers import block_name
+from workbench.models.layers import find_block_name
 from workbench.models.streaming import keep_stored_types
 
 
@@ -28,13 +28,13 @@ class BlockRow:
         self.layers: list[list[str]] = []
         self.names: list[str] = []
         for layer in model.layer_names:
-            name = block_name(layer)
+            name = find_block_name(layer)
             if name not in self.names:
                 self.names.append(name)
                 self.layers.append([])
             self.layers[self.names.index(name)].append(layer)
         self.routers = [[name for name in model.router_names if name.startswith(f"{block}.")] for block in self.names]
-        self._module = architecture.empty_module(model.config)
+        self._module = architecture.build_split_module(model.config)
         # one at a time: each tensor keeps the whole file mapped that it was read from
         self._dtypes: dict[str, torch.dtype] = {}
         tensors = self._read_outside()

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError
 from workbench.memory import spill
-from workbench.models.block_pass import Call, hidden_states
+from workbench.models.block_pass import Call, extract_hidden_states
 from workbench.models.handle import ModelHandle
-from workbench.models.layers import block_name
+from workbench.models.layers import find_block_name
 
 Swap = Tensor | nn.Module | None
 
@@ -34,7 +34,7 @@ class Boundaries:
     ) -> None:
         self.model, self.base = model, dict(base or {})
         self.windows = tuple(windows)
-        self.blocks = list(dict.fromkeys(block_name(layer) for layer in model.layer_names))
+        self.blocks = list(dict.fromkeys(find_block_name(layer) for layer in model.layer_names))
         self._names = {*model.layer_names, *dict(model.module.named_parameters(remove_duplicate=False))}
         self._lm = model.language_model()
         self._keep = spill if model.streams else Tensor.clone
@@ -46,7 +46,7 @@ class Boundaries:
     @property
     def bytes(self) -> int:
         """Memory of the kept states: (blocks + 1) × tokens × width × 4."""
-        return sum(hidden_states(state).nbytes for window_states in self._window_states for state in window_states)
+        return sum(extract_hidden_states(state).nbytes for window_states in self._window_states for state in window_states)
 
     def first_block(self, names: Iterable[str]) -> int:
         """Index of the earliest block with one of these layers or parameters, the number of blocks where there are none; what
@@ -128,12 +128,12 @@ class Boundaries:
     def _copy(self, out: Any) -> Any:
         """A block's output with its hidden states kept; what stands beside them, such as attention weights, is left out."""
         if isinstance(out, tuple | list):
-            return like(out, self._keep(out[0]))
+            return wrap_hidden_states(out, self._keep(out[0]))
         return self._keep(out)
 
     def states(self, index: int) -> Tensor:
         """Hidden states `[tokens, width]` before block `index` (one past the last: after it), window after window."""
-        return torch.cat([hidden_states(window_states[index]).flatten(0, 1) for window_states in self._window_states])
+        return torch.cat([extract_hidden_states(window_states[index]).flatten(0, 1) for window_states in self._window_states])
 
     def _run(self, ids: Tensor) -> list[Any]:
         """What the first block gets and each block puts out, kept before the next one sees it."""
@@ -164,7 +164,7 @@ class Boundaries:
         blocks = [self.model.module.get_submodule(name) for name in self.blocks[:start]]
         for block, state in zip(blocks, self._window_states[window][1:], strict=False):
             # a block's own forward is found on its class: the one set here is removed without a trace
-            block.forward = partial(replayed, state)
+            block.forward = partial(replay_output, state)
         try:
             yield
         finally:
@@ -172,17 +172,17 @@ class Boundaries:
                 del block.forward
 
 
-def copied(out: Any) -> Any:
+def copy_block_output(out: Any) -> Any:
     """A block's output with its hidden states copied; what stands beside them, such as attention weights, is left out."""
-    return like(out, out[0].clone()) if isinstance(out, tuple | list) else out.clone()
+    return wrap_hidden_states(out, out[0].clone()) if isinstance(out, tuple | list) else out.clone()
 
 
-def like(out: tuple[Any, ...] | list[Any], hidden: Tensor) -> tuple[Any, ...] | list[Any]:
+def wrap_hidden_states(out: tuple[Any, ...] | list[Any], hidden: Tensor) -> tuple[Any, ...] | list[Any]:
     """What a block returned with `hidden` in the first place and nothing in the others."""
     parts = [hidden, *(None for _ in out[1:])]
     return parts if isinstance(out, list) else tuple(parts)
 
 
-def replayed(output: Any, *_args: Any, **_kwargs: Any) -> Any:
+def replay_output(output: Any, *_args: Any, **_kwargs: Any) -> Any:
     """Stand in for a block's forward pass."""
-    return copied(output)
+    return copy_block_output(output)

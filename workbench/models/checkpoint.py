@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workbench.errors import ModelError
-from workbench.json_value import brief, is_file_name, read
-from workbench.nonfinite import not_finite
+from workbench.json_value import is_file_name, read, shorten_value
+from workbench.nonfinite import count_nonfinite
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -71,7 +71,7 @@ class Checkpoint:
             with safe_open(file, framework="pt") as shard:
                 return shard.get_tensor(tensor)
         except (SafetensorError, OSError) as error:
-            raise damaged(file, error) from error
+            raise describe_damaged_file(file, error) from error
 
     def read_slice(self, tensor: str, index: int) -> Tensor:
         """One entry of a tensor's first dimension, in its stored dtype, without reading the others."""
@@ -80,7 +80,7 @@ class Checkpoint:
             with safe_open(file, framework="pt") as shard:
                 return shard.get_slice(tensor)[index]
         except (SafetensorError, OSError) as error:
-            raise damaged(file, error) from error
+            raise describe_damaged_file(file, error) from error
 
     @property
     def stored_bytes(self) -> int:
@@ -102,7 +102,7 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     if (folder / WHOLE).is_file():
         return [folder / WHOLE], {}
     if not (folder / INDEX).is_file():
-        raise no_safetensors(folder)
+        raise describe_missing_weights(folder)
     advice = "it is not a safetensors index: download it again"
     shards = read(folder / INDEX, error=ModelError).get("weight_map", advice)
     indexed = {tensor: shard.as_text() for tensor, shard in shards.items()}
@@ -110,7 +110,8 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     elsewhere = [path for path in names if not is_file_name(str(path))]
     if elsewhere:
         raise ModelError(
-            f"{folder / INDEX} names {len(elsewhere)} shards outside of the folder, first {brief(str(elsewhere[0]))}; put the "
+            f"{folder / INDEX} names {len(elsewhere)} shards outside of the folder, first "
+            f"{shorten_value(str(elsewhere[0]))}; put the "
             f"shards beside the index and name them without a path."
         )
     missing = [path.name for path in names if not (folder / path).is_file()]
@@ -120,7 +121,7 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     return [folder / name for name in names], indexed
 
 
-def no_safetensors(folder: Path) -> ModelError:
+def describe_missing_weights(folder: Path) -> ModelError:
     """What to say about a folder without safetensors; a pickle can run any code when it is loaded, so it is refused."""
     pickles = find_pickles(folder)
     if not pickles:
@@ -151,17 +152,17 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
                 for name, part in slices.items()
             }
     except (SafetensorError, OSError) as error:
-        raise damaged(file, error) from error
+        raise describe_damaged_file(file, error) from error
 
 
-def damaged(file: Path, error: Exception) -> ModelError:
+def describe_damaged_file(file: Path, error: Exception) -> ModelError:
     """What to say about a file that safetensors refuses."""
     return ModelError(f"{file} is damaged or incomplete ({error}); download or copy it again.")
 
 
 def check_finite(what: str, tensor: Tensor) -> None:
     """ModelError with the count when a tensor holds NaN or infinity."""
-    if bad := not_finite(tensor):
+    if bad := count_nonfinite(tensor):
         raise ModelError(
             f"{what} holds {bad} of {tensor.numel()} values that are NaN or infinite; the checkpoint is broken there."
         )

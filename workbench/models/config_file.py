@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import ModelError
-from workbench.json_value import brief, parse, read_content
+from workbench.json_value import parse, read_content, shorten_value
 
 QUANT_METHOD = "quantization-workbench"  # what config.json of a model that was saved here calls its quantization
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -19,7 +19,7 @@ def read_fields(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is empty; download it again.")
     fields = parse(content, str(path), ModelError, foreign=True).value
     if not isinstance(fields, dict):
-        raise ModelError(f"{path} is not a JSON object but {json_type(fields)}; download it again.")
+        raise ModelError(f"{path} is not a JSON object but {describe_json_type(fields)}; download it again.")
     check_types(path, fields)
     return fields
 
@@ -28,17 +28,17 @@ def check_types(path: Path, fields: dict[str, Any]) -> None:
     """ModelError for values that transformers takes without a word or turns away with a riddle."""
     model_type, architectures = fields.get("model_type"), fields.get("architectures")
     if not isinstance(model_type, str | None):
-        raise ModelError(f"{path} says model_type {brief(model_type)}; it must be a name, such as 'llama'.")
+        raise ModelError(f"{path} says model_type {shorten_value(model_type)}; it must be a name, such as 'llama'.")
     if architectures is not None and not (
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
         raise ModelError(
-            f"{path} says architectures {brief(architectures)}; it must be a list of names, as ['LlamaForCausalLM']."
+            f"{path} says architectures {shorten_value(architectures)}; it must be a list of names, as ['LlamaForCausalLM']."
         )
     for name in SIZES:
         value = fields.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            raise ModelError(f"{path} says {name} {brief(value)}; it must be at least 1.")
+            raise ModelError(f"{path} says {name} {shorten_value(value)}; it must be at least 1.")
 
 
 def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
@@ -49,7 +49,9 @@ def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
             if settings is None:
                 continue
             if not isinstance(settings, dict):
-                raise ModelError(f"{path} says {name} {brief(settings)}; it must be an object or null: download the file again.")
+                raise ModelError(
+                    f"{path} says {name} {shorten_value(settings)}; it must be an object or null: download the file again."
+                )
             method = next((settings[key] for key in METHOD if settings.get(key)), "an unnamed method")
             if method == QUANT_METHOD:
                 saved = path.parent
@@ -57,7 +59,7 @@ def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
             raise ModelError(f"{path.parent} is already quantized ({method}); open the original model instead.")
 
 
-def json_type(value: Any) -> str:
+def describe_json_type(value: Any) -> str:
     """What JSON calls a value that is not an object."""
     names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

@@ -11,16 +11,16 @@ UNLIMITED_CONTEXT = 2048
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # families' names for the number of positions
 
 
-def context_of(module: nn.Module, config: "PretrainedConfig") -> int:
+def find_context_length(module: nn.Module, config: "PretrainedConfig") -> int:
     """Most tokens the model reads at once; 2048 for models without positions to run out of (ALiBi, recurrent, XLNet's −1)."""
     text = config.get_text_config()
     values = (getattr(text, name, None) for name in LIMITS)
     limit = next((value for value in values if isinstance(value, int) and value > 0), UNLIMITED_CONTEXT)
     ahead = 1 if isinstance(getattr(text, "ngram", None), int) else 0  # ProphetNet predicts with the position of the next token
-    return min((limit, *(rows - ahead for rows in usable_rows(module))))
+    return min((limit, *(rows - ahead for rows in count_position_rows(module))))
 
 
-def usable_rows(module: nn.Module) -> list[int]:
+def count_position_rows(module: nn.Module) -> list[int]:
     """Rows of tables of positions that begin after a row for padding, as RoBERTa's: 512 of its 514."""
     return [
         part.num_embeddings - part.padding_idx - 1

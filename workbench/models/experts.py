@@ -170,7 +170,7 @@ class LinearMap:
 PRODUCTS = (nn.functional.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm)
 
 
-def expert_names(name: str, layout: StackLayout) -> Iterator[tuple[str, int]]:
+def iterate_expert_names(name: str, layout: StackLayout) -> Iterator[tuple[str, int]]:
     """The names of the weights that a stacked parameter becomes, each with its expert's number."""
     for number in range(layout.experts):
         yield f"{name}.{number}.weight", number

@@ -31,7 +31,7 @@ FILE_SUFFIXES = (*HINTS, *PICKLE_SUFFIXES, *ARCHIVE_SUFFIXES, ".safetensors", ".
 
 def describe_file(file: Path) -> ModelError:
     """What to say about a file where a folder is needed."""
-    start, suffix, folder = first_bytes(file), file.suffix.lower(), file.absolute().parent
+    start, suffix, folder = read_first_bytes(file), file.suffix.lower(), file.absolute().parent
     if start.startswith(POINTER):
         return ModelError(f"{str(file)!r} is a Git LFS pointer, not the file itself; run `git lfs pull` in {folder}.")
     if suffix in HINTS or start.startswith(GGUF_MAGIC):
@@ -54,18 +54,24 @@ def check_folder(folder: Path) -> None:
 
     Says nothing about an ordinary folder, nor about one that merely lacks a file.
     """
-    if has(folder, "recipe.json", "ledger.json"):
+    if has_files(folder, "recipe.json", "ledger.json"):
         raise ModelError(
             f"{folder} is a quantized model that this workbench saved; load it with wb.load({str(folder)!r}), "
             f"or give the original model."
         )
     check_links(folder)
     check_pointers(folder)
-    if has(folder, "model_index.json"):
-        raise diffusers(folder)
-    if has(folder, "config.json") and (has(folder, WHOLE) or has(folder, INDEX)):
+    if has_files(folder, "model_index.json"):
+        raise describe_diffusers(folder)
+    if has_files(folder, "config.json") and (has_files(folder, WHOLE) or has_files(folder, INDEX)):
         return
-    for describe in (adapter, sentence_transformers, other_formats, subfolder, tokenizer_only):
+    for describe in (
+        describe_adapter,
+        describe_sentence_encoder,
+        describe_other_formats,
+        describe_subfolders,
+        describe_lone_tokenizer,
+    ):
         sentence = describe(folder)
         if sentence:
             raise ModelError(sentence)
@@ -80,7 +86,7 @@ def check_links(folder: Path) -> None:
 
 def check_pointers(folder: Path) -> None:
     """ModelError where Git LFS left pointers in place of files that opening reads."""
-    pointers = [file.name for file in files_read(folder) if is_pointer(file)]
+    pointers = [file.name for file in list_model_files(folder) if is_pointer(file)]
     if pointers:
         raise ModelError(
             f"{folder} holds Git LFS pointers in place of {len(pointers)} of its files, first {pointers[0]}; "
@@ -88,28 +94,28 @@ def check_pointers(folder: Path) -> None:
         )
 
 
-def files_read(folder: Path) -> list[Path]:
+def list_model_files(folder: Path) -> list[Path]:
     """The files that opening and running a model reads, of those that are there."""
-    if has(folder, WHOLE):
+    if has_files(folder, WHOLE):
         weights = [folder / WHOLE]
-    elif has(folder, INDEX):
+    elif has_files(folder, INDEX):
         table = read_json(folder / INDEX)
         shards = table.get("weight_map") if isinstance(table, dict) else None
         names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
         weights = [folder / INDEX, *(folder / name for name in sorted(names) if is_file_name(name))]
     else:
         weights = sorted(folder.glob("*.safetensors"))
-    tokenizer = next((name for name in TOKENIZER_FILES[:2] if has(folder, name)), TOKENIZER_FILES[0])
+    tokenizer = next((name for name in TOKENIZER_FILES[:2] if has_files(folder, name)), TOKENIZER_FILES[0])
     files = [folder / "config.json", *weights, folder / "generation_config.json", folder / tokenizer]
     return [file for file in files if file.is_file()]
 
 
 def is_pointer(file: Path) -> bool:
     """Whether a file is what Git LFS leaves where the file itself was not downloaded."""
-    return file.stat().st_size < POINTER_BYTES and first_bytes(file).startswith(POINTER)
+    return file.stat().st_size < POINTER_BYTES and read_first_bytes(file).startswith(POINTER)
 
 
-def first_bytes(file: Path) -> bytes:
+def read_first_bytes(file: Path) -> bytes:
     """The beginning of a file, empty where it cannot be read."""
     try:
         with file.open("rb") as stream:
@@ -118,7 +124,7 @@ def first_bytes(file: Path) -> bytes:
         return b""
 
 
-def has(folder: Path, *names: str) -> bool:
+def has_files(folder: Path, *names: str) -> bool:
     """Whether all these files are there."""
     return all((folder / name).is_file() for name in names)
 
@@ -131,27 +137,29 @@ def read_json(file: Path) -> Any:
         return None
 
 
-def diffusers(folder: Path) -> ModelError:
+def describe_diffusers(folder: Path) -> ModelError:
     """A pipeline of several models."""
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name", "unnamed") if isinstance(index, dict) else "unnamed"
     encoder = folder / "text_encoder"
-    advice = f"its text encoder is a model of its own, {encoder}" if has(encoder, "config.json") else "give a language model"
+    advice = (
+        f"its text encoder is a model of its own, {encoder}" if has_files(encoder, "config.json") else "give a language model"
+    )
     return ModelError(f"{folder} is a diffusers pipeline ({name}) of several models, not a language model; {advice}.")
 
 
-def adapter(folder: Path) -> str | None:
+def describe_adapter(folder: Path) -> str | None:
     """A LoRA or another adapter without its base model."""
-    if not has(folder, ADAPTER_CONFIG) and not any(has(folder, name) for name in ADAPTER_WEIGHTS):
+    if not has_files(folder, ADAPTER_CONFIG) and not any(has_files(folder, name) for name in ADAPTER_WEIGHTS):
         return None
-    kind, base = adapter_facts(folder)
+    kind, base = read_adapter_facts(folder)
     return (
         f"{folder} is {kind} of the base model {base}, not a model of its own; open the base model, or merge the adapter into it "
         f"(peft: merge_and_unload, then save_pretrained) and open the merged folder."
     )
 
 
-def adapter_facts(folder: Path) -> tuple[str, str]:
+def read_adapter_facts(folder: Path) -> tuple[str, str]:
     """What kind of adapter it is, and its base model."""
     fields = read_json(folder / ADAPTER_CONFIG)
     fields = fields if isinstance(fields, dict) else {}
@@ -160,28 +168,28 @@ def adapter_facts(folder: Path) -> tuple[str, str]:
     return kind, repr(base) if base else "that its adapter_config.json does not name"
 
 
-def sentence_transformers(folder: Path) -> str | None:
+def describe_sentence_encoder(folder: Path) -> str | None:
     """A sentence-transformers folder whose transformer lies in a subfolder; one with it at the top is an ordinary model."""
     modules = read_json(folder / "modules.json")
     paths = [str(module.get("path", "")) for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
-    models = [folder / path for path in paths if path and has(folder / path, "config.json")]
+    models = [folder / path for path in paths if path and has_files(folder / path, "config.json")]
     what = f"{folder} is a sentence-transformers folder; its transformer lies in a subfolder"
     return f"{what}: open {models[0]}." if models else None
 
 
-def other_formats(folder: Path) -> str | None:
+def describe_other_formats(folder: Path) -> str | None:
     """Weights that are there, but not as model.safetensors or shards with an index."""
-    if has(folder, WHOLE) or has(folder, INDEX):
+    if has_files(folder, WHOLE) or has_files(folder, INDEX):
         return None
-    for describe in (original_layout, gguf, variant, unindexed):
+    for describe in (describe_original_layout, describe_gguf, describe_variant, describe_unindexed_files):
         sentence = describe(folder)
         if sentence:
             return sentence
     if find_pickles(folder):
         return None  # convertible, and `Checkpoint` says how
-    if onnx := matches(folder, "*.onnx", "onnx/*.onnx"):
+    if onnx := find_matching_files(folder, "*.onnx", "onnx/*.onnx"):
         return f"{folder} is an ONNX export ({onnx[0]}) without safetensors weights; open the model that it was exported from."
-    if others := matches(folder, *OTHER_FRAMEWORKS):
+    if others := find_matching_files(folder, *OTHER_FRAMEWORKS):
         return (
             f"{folder} holds its weights only for TensorFlow or Flax ({others[0]}); convert them with transformers 4: "
             f"AutoModel.from_pretrained(folder, {'from_flax' if 'flax' in others[0] else 'from_tf'}=True)"
@@ -190,9 +198,9 @@ def other_formats(folder: Path) -> str | None:
     return None
 
 
-def original_layout(folder: Path) -> str | None:
+def describe_original_layout(folder: Path) -> str | None:
     """Weights as Mistral and Meta publish them beside the converted ones."""
-    files = matches(folder, *ORIGINAL_LAYOUT)
+    files = find_matching_files(folder, *ORIGINAL_LAYOUT)
     if not files:
         return None
     return (
@@ -201,9 +209,9 @@ def original_layout(folder: Path) -> str | None:
     )
 
 
-def gguf(folder: Path) -> str | None:
+def describe_gguf(folder: Path) -> str | None:
     """Files of llama.cpp."""
-    files = matches(folder, "*.gguf")
+    files = find_matching_files(folder, "*.gguf")
     if not files:
         return None
     number = f"{len(files)} files, first " if len(files) > 1 else ""
@@ -213,19 +221,19 @@ def gguf(folder: Path) -> str | None:
     )
 
 
-def variant(folder: Path) -> str | None:
+def describe_variant(folder: Path) -> str | None:
     """Weights saved with `variant="fp16"`, which are found again only by that name."""
-    indices = matches(folder, "model.safetensors.index.*.json")
-    files = matches(folder, "model.*.safetensors")
+    indices = find_matching_files(folder, "model.safetensors.index.*.json")
+    files = find_matching_files(folder, "model.*.safetensors")
     file, name = (indices[0], INDEX) if indices else (files[0], WHOLE) if files else (None, None)
     return file and (
         f"{folder} holds its weights only as a variant ({file}); if they are the ones that you want, rename that file to {name}."
     )
 
 
-def unindexed(folder: Path) -> str | None:
+def describe_unindexed_files(folder: Path) -> str | None:
     """Safetensors files that no index lists."""
-    files = [name for name in matches(folder, "*.safetensors") if not name.startswith("adapter_")]
+    files = [name for name in find_matching_files(folder, "*.safetensors") if not name.startswith("adapter_")]
     if not files:
         return None
     if len(files) == 1:
@@ -236,22 +244,22 @@ def unindexed(folder: Path) -> str | None:
     )
 
 
-def subfolder(folder: Path) -> str | None:
+def describe_subfolders(folder: Path) -> str | None:
     """A folder of model folders, such as a trainer's checkpoints."""
-    if has(folder, "config.json"):
+    if has_files(folder, "config.json"):
         return None
     models = sorted(path.parent for path in folder.glob("*/config.json"))
     return f"{folder} has no config.json, but its subfolder does: open {models[-1]}, 1 of {len(models)}." if models else None
 
 
-def tokenizer_only(folder: Path) -> str | None:
+def describe_lone_tokenizer(folder: Path) -> str | None:
     """A tokenizer without a model."""
-    if has(folder, "config.json") or has(folder, WHOLE) or has(folder, INDEX):
+    if has_files(folder, "config.json") or has_files(folder, WHOLE) or has_files(folder, INDEX):
         return None
-    files = [name for name in TOKENIZER_FILES if has(folder, name)]
+    files = [name for name in TOKENIZER_FILES if has_files(folder, name)]
     return f"{folder} holds only a tokenizer ({files[0]}); give a folder with config.json and {WHOLE} too." if files else None
 
 
-def matches(folder: Path, *patterns: str) -> list[str]:
+def find_matching_files(folder: Path, *patterns: str) -> list[str]:
     """Names of the files of these patterns, in order."""
     return sorted(str(path.relative_to(folder)) for pattern in patterns for path in folder.glob(pattern) if path.is_file())

@@ -19,7 +19,7 @@ from workbench.errors import ModelError
 from workbench.kernels.formats.transforms import hadamard
 from workbench.memory import spill
 from workbench.models import architecture
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import Anatomy, read_anatomy
 from workbench.models.handle import ModelHandle
 from workbench.seeds import check_seed
 
@@ -40,12 +40,12 @@ class Rewrite:
     def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """The rewritten tensor in `dtype`; arithmetic is in float64, a piece at a time."""
         if tensor.ndim == 1:
-            return row_by_row(tensor[None], self.inputs + self.outputs, dtype)[0]
-        tensor = row_by_row(tensor, self.inputs, dtype) if self.inputs else tensor
-        return row_by_row(tensor.mT, self.outputs, dtype).mT.contiguous() if self.outputs else tensor.to(dtype)
+            return apply_maps(tensor[None], self.inputs + self.outputs, dtype)[0]
+        tensor = apply_maps(tensor, self.inputs, dtype) if self.inputs else tensor
+        return apply_maps(tensor.mT, self.outputs, dtype).mT.contiguous() if self.outputs else tensor.to(dtype)
 
 
-def row_by_row(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tensor:
+def apply_maps(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tensor:
     """All maps, one after the other, on some rows at a time."""
     out = torch.empty(rows.shape, dtype=dtype)
     size = max(PIECE // rows.shape[-1], 1)
@@ -124,12 +124,12 @@ class FusedModel(ModelHandle):
     @cached_property
     def untied_bytes(self) -> int:
         """What the model takes more than its base: bytes of a head that was tied to the embedding."""
-        module: Any = architecture.empty_module(self.config)
+        module: Any = architecture.build_split_module(self.config)
         apart = [name for name in module.all_tied_weights_keys if name in self._rewrites]
         return sum(tensor.nbytes for tensor in map(self.tensor, apart))
 
     def _load_module(self) -> nn.Module:
-        module = architecture.empty_module(self.config)
+        module = architecture.build_split_module(self.config)
         architecture.fill(module, ((name, self._read_stored(name)) for name in self.other_names(())))
         return module
 
@@ -151,15 +151,15 @@ def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedMo
     for models of another shape (LayerNorm, norms behind the layers, experts).
     """
     check_seed(seed, ModelError)
-    shape = anatomy(architecture.empty_module(model.config), model.source)
+    shape = read_anatomy(architecture.build_split_module(model.config), model.source)
     rewrites: dict[str, Rewrite] = {}
     online = ["down_proj"]
     if residual:
-        rewrites = rotated_stream(model, shape, seed)
+        rewrites = build_stream_rewrites(model, shape, seed)
     else:
         online += ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]
     for index, block in enumerate(shape.blocks):
-        turn = partial(per_head, signs=draw_signs(block.head_dim, seed + 1 + index))
+        turn = partial(rotate_heads, signs=draw_signs(block.head_dim, seed + 1 + index))
         for name in ("self_attn.v_proj.weight", "self_attn.v_proj.bias"):
             before = rewrites.get(block.part(name), Rewrite())
             rewrites[block.part(name)] = Rewrite(before.inputs, (*before.outputs, turn))
@@ -169,14 +169,14 @@ def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedMo
     return FusedModel(model, present, {"seed": seed, "residual": residual, "online": online})
 
 
-def in_basis(model: ModelHandle, facts: Mapping[str, Any]) -> ModelHandle:
+def fuse_from_facts(model: ModelHandle, facts: Mapping[str, Any]) -> ModelHandle:
     """The model fused as `facts` say (those of a `QuantizedModel`); as it is where they are empty or it is fused so already."""
     if not facts or (isinstance(model, FusedModel) and model.facts == facts):
         return model
     return fuse(model, seed=facts["seed"], residual=facts["residual"])
 
 
-def rotated_stream(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:
+def build_stream_rewrites(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:
     """Everything that reads or writes the residual stream, with the gains of the norms multiplied into what reads them."""
     turn = partial(hadamard, signs=draw_signs(shape.width, seed))
     rewrites = {f"{shape.embedding}.weight": Rewrite(inputs=(turn,))}
@@ -197,7 +197,7 @@ def rotated_stream(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, R
     return rewrites
 
 
-def per_head(x: Tensor, signs: Tensor) -> Tensor:
+def rotate_heads(x: Tensor, signs: Tensor) -> Tensor:
     """x D H for each head, the heads lying side by side in the last dimension."""
     return hadamard(x.reshape(*x.shape[:-1], -1, len(signs)), signs).reshape(x.shape)
 

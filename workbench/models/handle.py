@@ -16,11 +16,11 @@ from workbench.errors import ModelError, ShapeError
 from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.checkpoint import check_finite
-from workbench.models.context import context_of
-from workbench.models.forward import read_tokens, run_errors
+from workbench.models.context import find_context_length
+from workbench.models.forward import read_tokens, translate_run_errors
 from workbench.models.language_model import LanguageModel, encode
-from workbench.models.layers import Layer, block_name, layer_table, select_layers, unknown_layer
-from workbench.models.streaming import streams
+from workbench.models.layers import Layer, describe_unknown_layer, find_block_name, select_layers, tabulate_layers
+from workbench.models.streaming import needs_streaming
 from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
@@ -116,13 +116,13 @@ class ModelHandle(ShownInCell):
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
         """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too."""
-        return layer_table([*self._layers.values(), *(self._optional.values() if optional else ())])
+        return tabulate_layers([*self._layers.values(), *(self._optional.values() if optional else ())])
 
     def layer(self, name: str) -> Layer:
         """What is known about one layer; an unknown name raises ModelError with the nearest one."""
         layer = self._layers.get(name) or self._optional.get(name)
         if layer is None:
-            raise unknown_layer(name, self.layer_names, self._optional)
+            raise describe_unknown_layer(name, self.layer_names, self._optional)
         return layer
 
     def weight(self, name: str) -> Tensor:
@@ -250,11 +250,11 @@ class ModelHandle(ShownInCell):
     @cached_property
     def streams(self) -> bool:
         """Whether the module reads each block's weights as it comes to it instead of holding all of them in memory."""
-        return streams(self.stored_bytes)
+        return needs_streaming(self.stored_bytes)
 
     def run(self, ids: Tensor) -> Any:
         """The module's output for token ids `[1, T]`, without a cache; ModelError where its family needs more than text."""
-        with self.lock, run_errors(self.source):
+        with self.lock, translate_run_errors(self.source):
             return read_tokens(self.module, ids)
 
     def run_blocks(
@@ -268,7 +268,7 @@ class ModelHandle(ShownInCell):
     @cached_property
     def block_names(self) -> list[str]:
         """The module names of the blocks that hold layers, in the model's order."""
-        return list(dict.fromkeys(map(block_name, self._layers)))
+        return list(dict.fromkeys(map(find_block_name, self._layers)))
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -282,7 +282,7 @@ class ModelHandle(ShownInCell):
 
     @cached_property
     def _context(self) -> int:
-        return context_of(self._tensors.module, self.config)
+        return find_context_length(self._tensors.module, self.config)
 
     def encode(self, text: str) -> Tensor:
         """Token ids `[1, T]`."""

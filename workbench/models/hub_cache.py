@@ -5,7 +5,7 @@ from pathlib import Path
 from workbench.errors import ModelError
 
 
-def snapshot_of(folder: Path) -> Path:
+def find_snapshot(folder: Path) -> Path:
     """The snapshot that a folder of the hub cache means, the one of refs/main or the only one; any other folder as it is."""
     if not folder.resolve().name.startswith("models--") or not (folder / "snapshots").is_dir():
         if not (folder / "config.json").is_file() and any(folder.glob("models--*/snapshots")):

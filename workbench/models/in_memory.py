@@ -109,17 +109,17 @@ def copy_module(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase |
         raise ModelError(f"a {name} in memory cannot be opened: {error}".replace(str(folder), "its configuration")) from error
     built = architecture.build_module(config)
     check_same(module, built)
-    checkpoint = MemoryCheckpoint(name, folder, copied_tensors(module, built))
+    checkpoint = MemoryCheckpoint(name, folder, copy_tensors(module, built))
     weakref.finalize(checkpoint, shutil.rmtree, folder, ignore_errors=True)
     check_plain_weights(built, checkpoint)
     tensors = ModuleTensors(built, checkpoint)
-    split = architecture.empty_module(config) if tensors.stacks else built
+    split = architecture.build_split_module(config) if tensors.stacks else built
     layers, optional = find_layers(split, tensors), find_optional(split, tensors)
     handle = ModelInMemory(checkpoint.source, folder, config, tensors, layers, optional)
     return _open.setdefault(checkpoint.source, handle)
 
 
-def reopened(source: str) -> ModelInMemory:
+def reopen_module(source: str) -> ModelInMemory:
     """The handle that was opened from memory under this source; ModelError once it is gone."""
     handle = _open.get(source)
     if handle is None:
@@ -169,7 +169,7 @@ def write_documents(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBa
     """Configuration, settings of generation and tokenizer, in Hugging Face layout."""
     config = deepcopy(module.config)
     config.architectures = [type(module).__name__]
-    with architecture.one_sentence(f"a {type(module).__name__} in memory"):
+    with architecture.translate_open_errors(f"a {type(module).__name__} in memory"):
         config.save_pretrained(folder)
         if getattr(module, "generation_config", None) is not None:
             module.generation_config.save_pretrained(folder)
@@ -177,11 +177,11 @@ def write_documents(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBa
         return
     if not hasattr(tokenizer, "save_pretrained"):
         raise ModelError(f"tokenizer must be a transformers tokenizer, not a {type(tokenizer).__name__}.")
-    with architecture.one_sentence("the tokenizer"):
+    with architecture.translate_open_errors("the tokenizer"):
         tokenizer.save_pretrained(folder)
 
 
-def copied_tensors(module: nn.Module, built: nn.Module) -> dict[str, Tensor]:
+def copy_tensors(module: nn.Module, built: nn.Module) -> dict[str, Tensor]:
     """Copies of a module's tensors on the CPU, tied ones once."""
     state: dict[str, Tensor] = module.state_dict()
     tied: Mapping[str, str] = getattr(built, "all_tied_weights_keys", None) or {}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError
 from workbench.kernels import formats
-from workbench.kernels.packing.packed import Packed, stored_bits
+from workbench.kernels.packing.packed import Packed, count_stored_bits
 from workbench.models.language_model import LanguageModel
 
 # keys and values [tokens, channels] of one block and the attention each token got [tokens], to their stored forms
@@ -64,7 +64,7 @@ class CachedModel(LanguageModel):
         for piece in ids.split(self.block, 1):
             out, cache = self._forward(piece, cache, use_cache=True)
             pieces.append(out)
-        return torch.cat(pieces, 1), size_of(cache)
+        return torch.cat(pieces, 1), compute_cache_size(cache)
 
     @property
     def reads_stepwise(self) -> bool:
@@ -73,13 +73,13 @@ class CachedModel(LanguageModel):
 
     def _new_cache(self) -> Any:
         config: Any = self.module.config
-        layers = [layer_type()(self.pack, self.block) for _ in range(config.get_text_config().num_hidden_layers)]
-        return cache_of(layers)
+        layers = [build_layer_type()(self.pack, self.block) for _ in range(config.get_text_config().num_hidden_layers)]
+        return build_cache(layers)
 
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
         if not self.watches:
             return super()._forward(ids, cache, use_cache=use_cache)
-        with self.lock, watched(self.module, cache.layers):
+        with self.lock, watch_attention(self.module, cache.layers):
             return super()._forward(ids, cache, use_cache=use_cache)
 
 
@@ -94,15 +94,15 @@ def check_attention(lm: LanguageModel) -> None:
         raise ModelError(f"{lm.name!r} has {what}; packed caches are for models that attend to their whole context.")
 
 
-def size_of(cache: Any) -> CacheSize:
+def compute_cache_size(cache: Any) -> CacheSize:
     """What a cache of packed layers stores; tensors that blocks share count once."""
     bits, shared = 0, {}
     for node in (node for layer in cache.layers for block in layer.blocks for side in block for _, node in side.walk()):
         for name, tensor in node.tensors.items():
             if name in node.shared:
-                shared[node.shared[name][0]] = stored_bits(tensor)
+                shared[node.shared[name][0]] = count_stored_bits(tensor)
             else:
-                bits += stored_bits(tensor)
+                bits += count_stored_bits(tensor)
     first = cache.layers[0]
     return CacheSize(
         first.get_seq_length(), first.packed_tokens, sum(layer.width for layer in cache.layers), bits + sum(shared.values())
@@ -110,7 +110,7 @@ def size_of(cache: Any) -> CacheSize:
 
 
 @contextmanager
-def watched(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
+def watch_attention(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
     """Tell every layer of a cache how much attention its tokens get while the module runs."""
     model: Any = module
     before = model.config._attn_implementation
@@ -132,7 +132,7 @@ def pass_attention(layer: Any, _module: nn.Module, _inputs: Any, output: Any) ->
 
 
 @cache
-def layer_type() -> type:
+def build_layer_type() -> type:
     """The cache of one layer; made on first use, since transformers takes seconds to import."""
     from transformers.cache_utils import DynamicLayer
 
@@ -196,7 +196,7 @@ def layer_type() -> type:
     return PackedCacheLayer
 
 
-def cache_of(layers: list[Any]) -> Any:
+def build_cache(layers: list[Any]) -> Any:
     """transformers' cache around these layers."""
     from transformers.cache_utils import Cache
 

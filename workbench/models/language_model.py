@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.broken import broken, not_finite_error
-from workbench.models.context import context_of
-from workbench.models.forward import cache_argument, run_errors, switches
+from workbench.models.broken import are_logits_broken, describe_nonfinite_logits
+from workbench.models.context import find_context_length
+from workbench.models.forward import build_cache_kwargs, find_cache_argument, translate_run_errors
 from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class LanguageModel:
 
     @cached_property
     def _context(self) -> int:
-        return context_of(self.module, cast("PretrainedConfig", self.module.config))
+        return find_context_length(self.module, cast("PretrainedConfig", self.module.config))
 
     def encode(self, text: str) -> Tensor:
         """Token ids `[1, T]`, T ≥ 1."""
@@ -157,17 +157,19 @@ class LanguageModel:
     @torch.inference_mode()
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
         name = self._cache_argument if use_cache else None
-        with self.lock, run_errors(self.name):
-            out = self.module(ids, **switches(self.module, use_cache=use_cache), **({} if name is None else {name: cache}))
+        with self.lock, translate_run_errors(self.name):
+            out = self.module(
+                ids, **build_cache_kwargs(self.module, use_cache=use_cache), **({} if name is None else {name: cache})
+            )
         logits = out.logits.float()
-        if broken(logits):
+        if are_logits_broken(logits):
             with self.lock:
-                raise not_finite_error(self.module, ids, self.name)
+                raise describe_nonfinite_logits(self.module, ids, self.name)
         return logits, None if name is None else getattr(out, name, None)
 
     @cached_property
     def _cache_argument(self) -> str | None:
-        return cache_argument(self.module)
+        return find_cache_argument(self.module)
 
     @property
     def reads_stepwise(self) -> bool:
@@ -176,7 +178,7 @@ class LanguageModel:
         Tried once for a class and configuration; where it does not, a warning says so, and every new token reads the whole text.
         """
         if self._key not in _stepwise:
-            _stepwise[self._key] = agrees_stepwise(self)
+            _stepwise[self._key] = is_stepwise_consistent(self)
             if not _stepwise[self._key]:
                 warnings.warn(
                     f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the text "
@@ -195,7 +197,7 @@ class LanguageModel:
         """Whether later tokens change what is predicted before them, as where attention goes both ways; tried once for a class
         and configuration."""
         if self._key not in _ahead:
-            _ahead[self._key] = sees_what_follows(self)
+            _ahead[self._key] = can_see_ahead(self)
         return _ahead[self._key]
 
 
@@ -203,23 +205,23 @@ _stepwise: dict[tuple[type, str], bool] = {}
 _ahead: dict[tuple[type, str], bool] = {}
 
 
-def agrees_stepwise(model: LanguageModel) -> bool:
+def is_stepwise_consistent(model: LanguageModel) -> bool:
     """Compare the logits of a few tokens read at once with those of a first part read at once and the others one by one.
 
     So few tokens fit into every window: a cache that forgets is tried with a short one as well, since the full pass of some
     families goes on to see what their cache forgets.
     """
     with model.lock:
-        cache = stepwise_cache(model)
-        if cache is None or not forgets(cache):
+        cache = build_stepwise_cache(model)
+        if cache is None or not has_sliding_window(cache):
             return cache is not None
-        with short_windows(model.module):
-            return stepwise_cache(model) is not None
+        with shorten_windows(model.module):
+            return build_stepwise_cache(model) is not None
 
 
-def stepwise_cache(model: LanguageModel) -> Any:
+def build_stepwise_cache(model: LanguageModel) -> Any:
     """The cache after a few tokens, None where what was read step by step is not what is read at once."""
-    ids = tried_tokens(model)
+    ids = build_probe_ids(model)
     expected, _ = model._forward(ids)
     tolerance = STEP_TOLERANCE * float(expected.std())
     cache, end = None, 0
@@ -234,13 +236,13 @@ def stepwise_cache(model: LanguageModel) -> Any:
     return cache
 
 
-def forgets(cache: Any) -> bool:
+def has_sliding_window(cache: Any) -> bool:
     """Whether a layer of `cache` keeps only so many tokens."""
     return any(isinstance(getattr(layer, "sliding_window", None), int) for layer in getattr(cache, "layers", ()))
 
 
 @contextmanager
-def short_windows(module: nn.Module) -> Iterator[None]:
+def shorten_windows(module: nn.Module) -> Iterator[None]:
     """Attention over fewer tokens than are tried; families read the width of their windows as they run."""
     config: Any = cast(Any, module.config).get_text_config()
     windows = {name: getattr(config, name, None) for name in WINDOWS}
@@ -254,9 +256,9 @@ def short_windows(module: nn.Module) -> Iterator[None]:
             setattr(config, name, window)
 
 
-def sees_what_follows(model: LanguageModel) -> bool:
+def can_see_ahead(model: LanguageModel) -> bool:
     """Whether another last token changes the logits of most tokens before it."""
-    ids = tried_tokens(model)
+    ids = build_probe_ids(model)
     first, _ = model._forward(ids)
     ids[0, -1] = (ids[0, -1] + 1) % len(model.tokenizer)
     second, _ = model._forward(ids)
@@ -264,7 +266,7 @@ def sees_what_follows(model: LanguageModel) -> bool:
     return bool(changes.median() > STEP_TOLERANCE * first.std())
 
 
-def tried_tokens(model: LanguageModel) -> Tensor:
+def build_probe_ids(model: LanguageModel) -> Tensor:
     """Some token ids `[1, T]` that the model has."""
     rows = getattr(cast("PretrainedConfig", model.module.config).get_text_config(), "vocab_size", None)
     return torch.arange(TRIED_TOKENS)[None] * 7 % min(len(model.tokenizer), rows or len(model.tokenizer))

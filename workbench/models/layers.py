@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.json_value import brief
+from workbench.json_value import shorten_value
 from workbench.models.tensor_map import TensorMap
 
 if TYPE_CHECKING:
@@ -95,14 +95,14 @@ def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
     """
     layers = find_routers(module, tensors)
     head, embedding = cast(Any, module).get_output_embeddings(), cast(Any, module).get_input_embeddings()
-    if (path := path_outside_blocks(module, head)) is not None and is_linear(head):
+    if (path := find_path_outside_blocks(module, head)) is not None and is_linear(head):
         weight = f"{path}.weight"
         stored = weight if tensors.holds(weight) else tensors.tied.get(weight, "")
         if tensors.holds(stored) and (weight not in tensors.tied or set(tensors.tied) == {weight}):
             transposed = not isinstance(head, nn.Linear)
             rows, cols = reversed(head.weight.shape) if transposed else head.weight.shape
             layers[path] = Layer(path, None, path, rows, cols, tensors.dtype(stored), transposed, role="head")
-    if (path := path_outside_blocks(module, embedding)) is not None and isinstance(embedding, nn.Embedding):
+    if (path := find_path_outside_blocks(module, embedding)) is not None and isinstance(embedding, nn.Embedding):
         weight = f"{path}.weight"
         sharing = {tied for tied, source in tensors.tied.items() if source == weight}
         stored = weight if tensors.holds(weight) else next(iter(sharing), "")
@@ -129,7 +129,7 @@ def is_router(module: nn.Module) -> bool:
     return weight is not None and weight.ndim == 2 and not is_linear(module) and ROUTER.search(type(module).__name__) is not None
 
 
-def path_outside_blocks(module: nn.Module, part: Any) -> str | None:
+def find_path_outside_blocks(module: nn.Module, part: Any) -> str | None:
     """The name of a part of `module`, None where it is none or lies in a block."""
     name = next((path for path, other in module.named_modules() if other is part), None)
     return None if name is None or split_name(name) is not None else name
@@ -167,14 +167,14 @@ def split_name(name: str) -> tuple[int, str] | None:
     return None
 
 
-def block_name(layer: str) -> str:
+def find_block_name(layer: str) -> str:
     """The block of a layer: "model.layers.3.mlp.up_proj" to "model.layers.3"."""
     name_parts = split_name(layer)
     assert name_parts is not None, layer  # layers are found by their place in a block
     return layer.removesuffix(f".{name_parts[1]}")
 
 
-def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":
+def tabulate_layers(layers: Iterable[Layer]) -> "pd.DataFrame":
     """One row a layer: name, block (NaN outside of them), matrix, rows, cols, dtype (as stored), parameters."""
     import pandas as pd
 
@@ -186,7 +186,7 @@ def layer_table(layers: Iterable[Layer]) -> "pd.DataFrame":
 LONGEST = 200  # characters of a name that are compared with those there are
 
 
-def unknown_layer(name: str, names: list[str], optional: Iterable[str] = ()) -> ModelError:
+def describe_unknown_layer(name: str, names: list[str], optional: Iterable[str] = ()) -> ModelError:
     """What to say about a layer name that does not exist."""
     near = difflib.get_close_matches(name[:LONGEST], [*names, *optional], n=1, cutoff=0.0)[0]
-    return ModelError(f"unknown layer {brief(name)}; did you mean {near!r}? model.layers() lists all {len(names)}.")
+    return ModelError(f"unknown layer {shorten_value(name)}; did you mean {near!r}? model.layers() lists all {len(names)}.")

@@ -14,8 +14,8 @@ from workbench.models.block_counts import check_block_count, warn_of_unused_bloc
 from workbench.models.checkpoint import Checkpoint
 from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file
 from workbench.models.handle import ModelHandle
-from workbench.models.hub_cache import snapshot_of
-from workbench.models.in_memory import PREFIX, open_module, reopened
+from workbench.models.hub_cache import find_snapshot
+from workbench.models.in_memory import PREFIX, open_module, reopen_module
 from workbench.models.layers import find_layers, find_optional
 from workbench.models.quantized_weights import check_plain_weights
 from workbench.models.tensor_map import TensorMap
@@ -62,7 +62,7 @@ def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenize
     if tokenizer is not None:
         raise ModelError(f"a tokenizer goes with a model in memory; {str(source)!r} has its own in its folder.")
     if str(source).startswith(PREFIX):
-        return reopened(str(source))
+        return reopen_module(str(source))
     folder = locate(source)
     check_folder(folder)
     config = architecture.read_config(folder)
@@ -71,7 +71,7 @@ def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenize
     built = architecture.build_module(config)
     check_plain_weights(built, checkpoint)
     tensors = TensorMap(built, checkpoint)
-    module = architecture.empty_module(config) if tensors.stacks else built  # the same where there are no experts to split
+    module = architecture.build_split_module(config) if tensors.stacks else built  # the same where there are no experts to split
     layers, optional = find_layers(module, tensors), find_optional(module, tensors)
     warn_of_unused_blocks(config, built, checkpoint)
     warn_of_adapter(folder)
@@ -85,11 +85,11 @@ def locate(source: str | Path) -> Path:
     try:
         folder = Path(source).expanduser()
         if folder.is_dir():
-            return snapshot_of(folder)
+            return find_snapshot(folder)
         if folder.exists():
             raise describe_file(folder)
     except (OSError, RuntimeError) as error:  # a name too long, a user who does not exist, a folder that may not be read
-        raise ModelError(f"{str(source)!r} cannot be opened: {architecture.first_line(error)}.") from error
+        raise ModelError(f"{str(source)!r} cannot be opened: {architecture.shorten_error_text(error)}.") from error
     if isinstance(source, str) and is_hub_id(source):
         return download(source)
     raise ModelError(
@@ -129,4 +129,4 @@ def download(hub_id: str) -> Path:
             f"model of that name is neither in the local cache nor reachable from here."
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(f"hub model {hub_id!r} could not be downloaded: {architecture.first_line(error)}") from error
+        raise ModelError(f"hub model {hub_id!r} could not be downloaded: {architecture.shorten_error_text(error)}") from error

@@ -46,7 +46,10 @@ class PerplexityResult:
 
     def __repr__(self) -> str:
         size = f"{self.tokens:,} tokens of {self.text!r}"
-        return f"<PerplexityResult on {size}: {self.perplexity:.3f} ({intervals.written(self.perplexity_interval, self.tokens)})>"
+        return (
+            f"<PerplexityResult on {size}: {self.perplexity:.3f} "
+            f"({intervals.format_interval(self.perplexity_interval, self.tokens)})>"
+        )
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -71,13 +74,13 @@ class PerplexityRatio:
         """The ratio in words: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
         if self.interval == (1.0, 1.0):
             return f"the same as {what}'s on every document"
-        sentence = f"{self.ratio:.4g} times {what}'s ({intervals.written(self.interval, self.tokens, '.4g')})"
+        sentence = f"{self.ratio:.4g} times {what}'s ({intervals.format_interval(self.interval, self.tokens, '.4g')})"
         if self.clear or self.interval is None:
             return sentence
         return f"{sentence}: no difference that {self.tokens:,} token{'' if self.tokens == 1 else 's'} can show"
 
 
-def perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> PerplexityRatio:
+def compute_perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> PerplexityRatio:
     """`other` over `first`, measured on the same text; ModelError where they were not.
 
     Paired: both models' losses on a document are left out together, so what makes a document hard for both drops out, and the
@@ -87,13 +90,15 @@ def perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> Perple
         sizes = f"{first.tokens} tokens of {first.text!r} and {other.tokens} of {other.text!r}"
         raise ModelError(f"perplexities on {sizes} cannot be paired; measure both on the same text, cut into the same windows.")
     columns = np.array([[b.loss - a.loss, a.tokens] for a, b in zip(first.windows, other.windows, strict=True)])
-    return paired_ratio(intervals.totals(columns, units(first.windows)))
+    return compute_paired_ratio(intervals.sum_by_unit(columns, assign_window_units(first.windows)))
 
 
-def paired_ratio(sums: np.ndarray) -> PerplexityRatio:
+def compute_paired_ratio(sums: np.ndarray) -> PerplexityRatio:
     """The ratio from the sums `[units, 2]` of what the other model loses more, in nats, and of tokens."""
     difference, tokens = sums.sum(0)
-    return PerplexityRatio(exp(difference / tokens), intervals.exponential(intervals.mean_interval(sums)), int(tokens))
+    return PerplexityRatio(
+        exponentiate(difference / tokens), intervals.exponentiate_interval(intervals.estimate_mean_interval(sums)), int(tokens)
+    )
 
 
 def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None) -> PerplexityResult:
@@ -109,7 +114,7 @@ def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None) -> Perp
             f"perplexity is not comparable with that of a model that reads from left to right.",
             stacklevel=3,
         )
-    return summarise([score(lm, span) for span in spans(lm, text, tokens)], text.name)
+    return summarise([score(lm, span) for span in iterate_spans(lm, text, tokens)], text.name)
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Span:
         return self.ids[:, self.start : self.stop]
 
 
-def spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> Iterator[Span]:
+def iterate_spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> Iterator[Span]:
     """`text` cut into windows that score at most `tokens` tokens in all; ModelError where there is nothing to score."""
     if tokens is not None and tokens < 1:
         raise ModelError(f"{tokens} tokens to score; use 1 or more, or None for the whole text.")
@@ -147,17 +152,17 @@ def spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> Iterator[
 
 def score(lm: LanguageModel, span: Span) -> Window:
     """Loss and size of the scored part of one span."""
-    size = text_bytes(lm, span.ids[:, : span.stop]) - text_bytes(lm, span.ids[:, : span.start + 1])
-    return Window(span.document, float(token_losses(lm, span.window).sum()), span.stop - span.start - 1, size)
+    size = count_text_bytes(lm, span.ids[:, : span.stop]) - count_text_bytes(lm, span.ids[:, : span.start + 1])
+    return Window(span.document, float(compute_token_losses(lm, span.window).sum()), span.stop - span.start - 1, size)
 
 
-def token_losses(lm: LanguageModel, ids: Tensor) -> Tensor:
+def compute_token_losses(lm: LanguageModel, ids: Tensor) -> Tensor:
     """−log p of each token of `ids [1, T]` after the first, float64 `[T − 1]`, nats."""
     log_p = lm.logits(ids)[0, :-1].log_softmax(-1)
     return -log_p.gather(1, ids[0, 1:, None])[:, 0].double()
 
 
-def text_bytes(lm: LanguageModel, ids: Tensor) -> int:
+def count_text_bytes(lm: LanguageModel, ids: Tensor) -> int:
     """UTF-8 bytes of the text that `ids` decode to."""
     return len(lm.decode(ids).encode())
 
@@ -166,12 +171,12 @@ def summarise(windows: list[Window], name: str) -> PerplexityResult:
     """Totals of all windows, and the intervals over their documents."""
     columns = np.array([[w.loss, w.bytes, w.tokens] for w in windows], dtype=np.float64)
     loss, size, tokens = columns.sum(0)
-    sums = intervals.totals(columns, units(windows))
+    sums = intervals.sum_by_unit(columns, assign_window_units(windows))
     return PerplexityResult(
-        perplexity=exp(loss / tokens),
-        perplexity_interval=intervals.exponential(intervals.mean_interval(sums)),
+        perplexity=exponentiate(loss / tokens),
+        perplexity_interval=intervals.exponentiate_interval(intervals.estimate_mean_interval(sums)),
         bits_per_byte=loss / math.log(2) / size,
-        bits_per_byte_interval=intervals.interval(sums, lambda total: total[..., 0] / math.log(2) / total[..., 1]),
+        bits_per_byte_interval=intervals.estimate_interval(sums, lambda total: total[..., 0] / math.log(2) / total[..., 1]),
         tokens=int(tokens),
         bytes=int(size),
         windows=tuple(windows),
@@ -179,11 +184,11 @@ def summarise(windows: list[Window], name: str) -> PerplexityResult:
     )
 
 
-def units(windows: Sequence[Window]) -> np.ndarray:
+def assign_window_units(windows: Sequence[Window]) -> np.ndarray:
     """The unit of each window, see `intervals.units`."""
-    return intervals.units([w.document for w in windows], range(len(windows)), np.array([w.tokens for w in windows]))
+    return intervals.assign_units([w.document for w in windows], range(len(windows)), np.array([w.tokens for w in windows]))
 
 
-def exp(nats: float) -> float:
+def exponentiate(nats: float) -> float:
     """e^nats; infinity, not an error, where a destroyed model's perplexity exceeds the float range."""
     return float(torch.tensor(nats, dtype=torch.float64).exp())

@@ -110,7 +110,7 @@ def expect_packed(model: Any) -> None:
     model._keys_to_ignore_on_load_unexpected = kind([*(ignored_keys or ()), r"\|"])
 
 
-def name_in(model: Any, name: str) -> str | None:
+def find_layer_name(model: Any, name: str) -> str | None:
     """A saved layer's name in a model with or without a head: transformers puts the base model's prefix before it, or not.
 
     None for an output head where the model has none; ModelError for a layer of a block that it does not have.

@@ -17,8 +17,8 @@ def check_plain_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     if not suspects:
         return
     prefix = getattr(module, "base_model_prefix", "")
-    weights = aliases(prefix, *(name for name, parameter in module.named_parameters() if parameter.is_floating_point()))
-    buffers = aliases(prefix, *(name for name, _ in module.named_buffers()))
+    weights = list_aliases(prefix, *(name for name, parameter in module.named_parameters() if parameter.is_floating_point()))
+    buffers = list_aliases(prefix, *(name for name, _ in module.named_buffers()))
     scaled = {name.rpartition(".")[0] for name in checkpoint.entries if is_scale(name)}
     candidates = [name for name in suspects if name not in buffers and (name in weights or not is_scale(name))]
     quantized = [name for name in candidates if is_weight(name, checkpoint, weights, scaled)]
@@ -45,6 +45,6 @@ def is_scale(name: str) -> bool:
     return name.rpartition(".")[2].lower().endswith(SCALE_NAMES)
 
 
-def aliases(prefix: str, *names: str) -> set[str]:
+def list_aliases(prefix: str, *names: str) -> set[str]:
     """Names with and without the base model's prefix."""
     return {alias for name in names for alias in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")}

@@ -21,7 +21,7 @@ HEAD_ROWS = 4096  # rows of an output head that are float32 at a time
 Read = Callable[[str], Tensor]
 
 
-def streams(stored_bytes: int) -> bool:
+def needs_streaming(stored_bytes: int) -> bool:
     """Whether a model of so many stored bytes is streamed: from 1 GiB on, or as WORKBENCH_STREAM says (`always`, `never`)."""
     setting = os.environ.get("WORKBENCH_STREAM", "auto")
     if setting not in ("auto", "always", "never"):
@@ -35,11 +35,11 @@ def stream_blocks(module: nn.Module, blocks: Sequence[str], read: Read) -> None:
     """Have the empty parameters of each block filled by `read(name)` whenever the block runs, and emptied again after it."""
     for name in blocks:
         block = module.get_submodule(name)
-        block.register_forward_pre_hook(_filler(name, read))
+        block.register_forward_pre_hook(_build_block_filler(name, read))
         block.register_forward_hook(_empty_block, always_call=True)
 
 
-def _filler(name: str, read: Read) -> Callable[[nn.Module, Any], None]:
+def _build_block_filler(name: str, read: Read) -> Callable[[nn.Module, Any], None]:
     def fill_block(block: nn.Module, _inputs: Any) -> None:
         if "forward" in vars(block):
             return  # something stands in for the block, which needs no weights
@@ -75,7 +75,7 @@ def keep_stored_types(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) 
         else:
             part.weight = nn.Parameter(tensor, requires_grad=False)
     for part in weights.values():  # a head that is tied gets the embedding's own tensor later
-        part.__class__ = cast(Any, _narrow_class)(type(part))
+        part.__class__ = cast(Any, _build_narrow_class)(type(part))
 
 
 def _can_stay_narrow(part: Any) -> bool:
@@ -83,7 +83,7 @@ def _can_stay_narrow(part: Any) -> bool:
 
 
 @cache
-def _narrow_class(kind: type[nn.Module]) -> type:
+def _build_narrow_class(kind: type[nn.Module]) -> type:
     """`kind` with a weight of another type than its outputs."""
     mixin = NarrowEmbedding if issubclass(kind, nn.Embedding) else NarrowHead
     return type(f"Narrow{kind.__name__}", (mixin, kind), {})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError
 from workbench.models.checkpoint import Checkpoint
-from workbench.models.experts import StackLayout, expert_names, find_stacks
+from workbench.models.experts import StackLayout, find_stacks, iterate_expert_names
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TensorMap:
         self.slices = {
             name: Slice(stack, layout, number)
             for stack, layout in self.stacks.items()
-            for name, number in expert_names(stack, layout)
+            for name, number in iterate_expert_names(stack, layout)
         }
 
     @cached_property
@@ -72,7 +72,7 @@ class TensorMap:
         """All tensors of the module with its experts split: parameters and persistent buffers."""
         stored_names: list[str] = []
         for name in self._state:
-            stored_names += [new for new, _ in expert_names(name, self.stacks[name])] if name in self.stacks else [name]
+            stored_names += [new for new, _ in iterate_expert_names(name, self.stacks[name])] if name in self.stacks else [name]
         return tuple(stored_names)
 
     @property

@@ -22,7 +22,7 @@ __all__ = [
     "factors",
     "find",
     "grids",
-    "names",
+    "list_presets",
     "none",
     "parity",
     "parse",
@@ -30,16 +30,16 @@ __all__ = [
     "recipe",
     "salient_groups",
     "spell",
-    "table",
+    "tabulate_presets",
     "ternary",
     "trellis",
     "vectors",
 ]
 
 
-def names() -> list[str]:
+def list_presets() -> list[str]:
     """The names of all presets, sorted."""
-    return registry.names("preset")
+    return registry.list_names("preset")
 
 
 def find(name: str) -> type[Preset]:
@@ -59,10 +59,10 @@ def recipe(name: str, **settings: Any) -> Recipe:
     return cast(Preset, registry.make("preset", name, **settings)).recipe()
 
 
-def table() -> "pd.DataFrame":
+def tabulate_presets() -> "pd.DataFrame":
     """One row a preset with its default settings: name, nominal_bits, needs_calibration, source, note."""
     import pandas as pd
 
-    defaults = [find(name)() for name in names()]
+    defaults = [find(name)() for name in list_presets()]
     rows = [(p.name, p.nominal_bits, p.needs_calibration, p.source, p.note) for p in defaults]
     return pd.DataFrame(rows, columns=["name", "nominal_bits", "needs_calibration", "source", "note"])

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
-from workbench.quantizers.coders.fitting.column_groups import group_setting
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.quantizers.coders.fitting.column_groups import make_group_setting
 from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
@@ -24,17 +24,17 @@ class Binary(Preset):
 
     planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
     scales: str = setting("row", "what shares a scale", choices=SCALES)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     mean: bool = setting(True, "also store a mean beside each scale (ARB-RC has none)")
     sweeps: int = setting(15, "alternating sweeps; 0 is the closed form", low=0, high=100)
     compensation: bool = setting(False, "move each block's error to later columns (needs calibration)")
     block: int = setting(128, "columns of such a block", low=1, high=65536)
-    refinement: str = refinement_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """Sign planes, with block feedback if wanted."""
-        coder = part(
+        coder = make_part(
             "coder", "sign", planes=self.planes, scales=self.scales, group=self.group, mean=self.mean, sweeps=self.sweeps
         )
-        assignment = part("assignment", "block-feedback", block=self.block) if self.compensation else None
-        return compose(coder, assignment=assignment, refinement=refinement(self.refinement))
+        assignment = make_part("assignment", "block-feedback", block=self.block) if self.compensation else None
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))

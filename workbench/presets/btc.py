@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
 from workbench.quantizers.coders.sign import SCALES
-from workbench.recipe import Part, Recipe, setting, shrinkage_setting
+from workbench.quantizers.contract import Activations, Transform
+from workbench.recipe import Recipe, setting, shrinkage_setting
 from workbench.registry import register
 
 LENGTHS = range(8, 21)  # signs a codeword may stand for
@@ -28,26 +29,28 @@ TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def transform_setting() -> Any:
+def define_transform_setting() -> Any:
     """The setting of all presets here for the basis in which weights are coded."""
     help_text = "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains"
     return setting("none", help_text, choices=tuple(TRANSFORMS))
 
 
-def basis(name: str) -> Part:
+def make_transform_part(name: str) -> Transform:
     """The part of that setting."""
     transform, settings = TRANSFORMS[name]
-    return part("transform", transform, **settings)
+    part: Transform = make_part("transform", transform, **settings)
+    return part
 
 
-def activation_setting() -> Any:
+def define_activation_setting() -> Any:
     """The setting of all presets here for W·A8: bits of a layer's input."""
     return setting(16, "bits of a layer's inputs when it runs, rounded token by token; 16 keeps them", choices=(16, 8, 6, 4))
 
 
-def activations(bits: int) -> Part:
+def make_activation_part(bits: int) -> Activations:
     """The part that rounds inputs to so many bits."""
-    return part("activations", "keep") if bits == 16 else part("activations", "per-token", bits=bits)
+    part: Activations = make_part("activations", "keep") if bits == 16 else make_part("activations", "per-token", bits=bits)
+    return part
 
 
 @register("preset", "btc")
@@ -75,31 +78,35 @@ class Btc(Preset):
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
-    transform: str = transform_setting()
+    transform: str = define_transform_setting()
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
-    activations: int = activation_setting()
-    refinement: str = refinement_setting()
+    activations: int = define_activation_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """Codebook, signs, or signs with a second plane for salient columns, by `bits`, in the basis of `transform`."""
-        inputs, trained = activations(self.activations), refinement(self.refinement)
-        return dataclasses.replace(self.plain(), transform=basis(self.transform), activations=inputs, refinement=trained)
+        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement)
+        return dataclasses.replace(
+            self.plain(), transform=make_transform_part(self.transform), activations=inputs, refinement=trained
+        )
 
     def plain(self) -> Recipe:
         """The same without a change of basis."""
-        assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
+        assignment = (
+            make_part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
+        )
         scales = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
         if self.bits < 1:
-            length, entries = codebook_shape(self.bits, self.name)
+            length, entries = choose_codebook_shape(self.bits, self.name)
             shape = {"length": length, "entries": entries, "assignment": self.assignment, "scope": self.scope}
-            return compose(part("coder", "binary-codebook", **shape, **scales), assignment=assignment)
+            return compose(make_part("coder", "binary-codebook", **shape, **scales), assignment=assignment)
         if self.bits in (1, 2):
-            return compose(part("coder", "sign", planes=int(self.bits), **scales), assignment=assignment)
+            return compose(make_part("coder", "sign", planes=int(self.bits), **scales), assignment=assignment)
         metric = "hessian" if self.compensation else "magnitude"
         return compose(
-            part("coder", "sign", planes=1, **scales),
-            part("coder", "sign", planes=2, **scales),
-            split=part("split", "salient-columns", share=round(self.bits - 1, 6), metric=metric),
+            make_part("coder", "sign", planes=1, **scales),
+            make_part("coder", "sign", planes=2, **scales),
+            split=make_part("split", "salient-columns", share=round(self.bits - 1, 6), metric=metric),
             assignment=assignment,
         )
 
@@ -124,19 +131,23 @@ class BtcPlanes(Preset):
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
     block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
-    transform: str = transform_setting()
-    activations: int = activation_setting()
-    refinement: str = refinement_setting()
+    transform: str = define_transform_setting()
+    activations: int = define_activation_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """Planes of codewords."""
-        length, entries = codebook_shape(self.bits, self.name, self.planes)
+        length, entries = choose_codebook_shape(self.bits, self.name, self.planes)
         shape = {"planes": self.planes, "indexed": self.planes, "length": length, "entries": entries}
         how = {"assignment": self.assignment, "scope": self.scope, "scales": self.scales, "sweeps": self.sweeps}
-        assignment = part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
-        inputs, trained = activations(self.activations), refinement(self.refinement)
-        coder = part("coder", "codebook-planes", **shape, **how)
-        return compose(coder, transform=basis(self.transform), assignment=assignment, activations=inputs, refinement=trained)
+        assignment = (
+            make_part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
+        )
+        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement)
+        coder = make_part("coder", "codebook-planes", **shape, **how)
+        return compose(
+            coder, transform=make_transform_part(self.transform), assignment=assignment, activations=inputs, refinement=trained
+        )
 
 
 @register("preset", "btc-paper")
@@ -164,22 +175,24 @@ class BtcPaper(Preset):
     scope: str = setting("model", "which layers share the codebook", choices=("matrix", "projection", "model"))
     mean: bool = setting(True, "also store a mean beside the scales")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
-    transform: str = transform_setting()
-    activations: int = activation_setting()
+    transform: str = define_transform_setting()
+    activations: int = define_activation_setting()
 
     def build(self) -> Recipe:
         """A codebook with planes of single bits, or groups of signs, in the basis of `transform`."""
         plain = self.indexed() if self.bits < 1 else self.signs()
-        return dataclasses.replace(plain, transform=basis(self.transform), activations=activations(self.activations))
+        return dataclasses.replace(
+            plain, transform=make_transform_part(self.transform), activations=make_activation_part(self.activations)
+        )
 
     def indexed(self) -> Recipe:
         """One plane of codewords, a plane of single bits a split, scales in blocks of whole codewords."""
-        length, entries = codebook_shape(self.bits, self.name)
+        length, entries = choose_codebook_shape(self.bits, self.name)
         block = BLOCK // length * length
         shape = {"planes": 1 + self.splits, "indexed": 1, "length": length, "entries": entries, "scales": "group", "group": block}
         how = {"assignment": self.assignment, "scope": self.scope, "mean": self.mean, "sweeps": self.sweeps}
-        assignment = part("assignment", "block-feedback", block=block)
-        return compose(part("coder", "codebook-planes", **shape, **how), assignment=assignment)
+        assignment = make_part("assignment", "block-feedback", block=block)
+        return compose(make_part("coder", "codebook-planes", **shape, **how), assignment=assignment)
 
     def signs(self) -> Recipe:
         """One plane of signs for each magnitude group, two for salient columns, blocks of 128."""
@@ -188,12 +201,12 @@ class BtcPaper(Preset):
         settings = {"groups": self.splits + 1, "search": "greedy", "salient": salient, "metric": "hessian", "block": BLOCK}
         sign = {"scales": "group", "group": BLOCK, "mean": self.mean, "sweeps": self.sweeps, "rescale": False}
         planes = [1] * (self.splits + 1) + ([2] if salient else [])
-        coders = [part("coder", "sign", planes=count, **sign) for count in planes]
-        assignment = part("assignment", "block-feedback", block=BLOCK)
-        return compose(*coders, split=part("split", "groups", **settings), assignment=assignment)
+        coders = [make_part("coder", "sign", planes=count, **sign) for count in planes]
+        assignment = make_part("assignment", "block-feedback", block=BLOCK)
+        return compose(*coders, split=make_part("split", "groups", **settings), assignment=assignment)
 
 
-def codebook_shape(bits: float, owner: str = "btc", planes: int = 1) -> tuple[int, int]:
+def choose_codebook_shape(bits: float, owner: str = "btc", planes: int = 1) -> tuple[int, int]:
     """(v, 2^k): the shortest codewords whose planes · k/v is within 0.005 of `bits`; RecipeError names the nearest there are."""
     shapes = [(v, k) for v in LENGTHS for k in range(1, min(v, WIDEST + 1))]
     for v, k in shapes:

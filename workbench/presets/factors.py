@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -23,13 +23,13 @@ class BinaryFactors(Preset):
     sweeps: int = setting(200, "sweeps of ADMM; more are slower and better", low=1, high=1000)
     compensation: bool = setting(True, "find factors under the second moment (needs calibration)")
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
-    refinement: str = refinement_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """One coder for the whole matrix; the assignment has nothing to feed on and only says what to aim at."""
-        assignment = part("assignment", "block-feedback", repair=self.repair) if self.compensation else None
-        coder = part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps)
-        return compose(coder, assignment=assignment, refinement=refinement(self.refinement))
+        assignment = make_part("assignment", "block-feedback", repair=self.repair) if self.compensation else None
+        coder = make_part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps)
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))
 
 
 @register("preset", "nanoquant")
@@ -45,12 +45,14 @@ class NanoQuant(Preset):
 
     bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1, 0.8, 0.55)", low=0.05, high=4.0)
     sweeps: int = setting(400, "sweeps of ADMM (paper: 400)", low=1, high=1000)
-    refinement: str = refinement_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """One coder, calibrated on the diagonal of the second moment."""
-        coder = part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps, metric="diagonal")
-        return compose(coder, assignment=part("assignment", "block-feedback"), refinement=refinement(self.refinement))
+        coder = make_part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps, metric="diagonal")
+        return compose(
+            coder, assignment=make_part("assignment", "block-feedback"), refinement=make_refinement_part(self.refinement)
+        )
 
 
 @register("preset", "littlebit")
@@ -65,9 +67,9 @@ class LittleBit(Preset):
     )
 
     bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1 down to 0.1)", low=0.05, high=2.0)
-    refinement: str = refinement_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """One coder, not calibrated."""
-        coder = part("coder", "binary-factors", bits=self.bits, start="singular", sweeps=0, middle=True)
-        return compose(coder, refinement=refinement(self.refinement))
+        coder = make_part("coder", "binary-factors", bits=self.bits, start="singular", sweeps=0, middle=True)
+        return compose(coder, refinement=make_refinement_part(self.refinement))

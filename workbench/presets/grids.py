@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
-from workbench.quantizers.coders.fitting.column_groups import group_setting
-from workbench.quantizers.coders.uniform import zero_setting
-from workbench.recipe import Part, Recipe, setting
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.quantizers.coders.fitting.column_groups import make_group_setting
+from workbench.quantizers.coders.uniform import make_zero_setting
+from workbench.quantizers.contract import Coder
+from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
 # The search is the default: at 2 bits (groups of 64) feedback cannot repair what a grid over the whole range loses. On a Llama of
@@ -23,14 +24,14 @@ class RoundToNearest(Preset):
     note: ClassVar[str] = "with a searched grid; clip='none' is the plain min–max baseline of most papers"
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
     clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
-    zero: str = zero_setting()
+    zero: str = make_zero_setting()
 
     def build(self) -> Recipe:
         """Nearest codes on a uniform grid."""
-        return compose(uniform(self))
+        return compose(make_uniform_coder(self))
 
 
 @register("preset", "gptq")
@@ -48,15 +49,15 @@ class Gptq(Preset):
     )
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
     clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
     act_order: bool = setting(False, "visit columns by descending input energy")
     static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
     damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
     repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost (as GPTAQ, 2504.02692)")
-    refinement: str = refinement_setting()
-    zero: str = zero_setting()
+    refinement: str = define_refinement_setting()
+    zero: str = make_zero_setting()
 
     @property
     def as_released(self) -> bool:
@@ -67,9 +68,9 @@ class Gptq(Preset):
         """Uniform grid with column feedback; act-order with moving groups is a stored permutation."""
         in_place = self.act_order and self.static_groups
         return compose(
-            uniform(self),
-            transform=part("transform", "permutation" if self.act_order and not in_place else "identity"),
-            assignment=part(
+            make_uniform_coder(self),
+            transform=make_part("transform", "permutation" if self.act_order and not in_place else "identity"),
+            assignment=make_part(
                 "assignment",
                 "column-feedback",
                 order="moment" if in_place else "given",
@@ -78,14 +79,15 @@ class Gptq(Preset):
                 damping=self.damping,
                 repair=self.repair,
             ),
-            refinement=refinement(self.refinement),
+            refinement=make_refinement_part(self.refinement),
         )
 
 
-def uniform(preset: RoundToNearest | Gptq) -> Part:
+def make_uniform_coder(preset: RoundToNearest | Gptq) -> Coder:
     """The grid with a preset's settings."""
     settings = {name: getattr(preset, name) for name in ("bits", "group", "symmetric", "clip", "zero")}
-    return part("coder", "uniform", **settings)
+    coder: Coder = make_part("coder", "uniform", **settings)
+    return coder
 
 
 @register("preset", "range-mixed")
@@ -100,12 +102,12 @@ class RangeMixed(Preset):
     )
 
     share: float = setting(0.25, "share of the groups at more bits", low=0.0, high=1.0)
-    group: int = group_setting(64)
+    group: int = make_group_setting(64)
     low: int = setting(2, "bits of a code in most groups", low=1, high=8)
     high: int = setting(4, "bits of a code in the widest groups", low=1, high=8)
     clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
 
     def build(self) -> Recipe:
         """Two grids, one for each kind of group."""
-        grids = (part("coder", "uniform", bits=bits, group=self.group, clip=self.clip) for bits in (self.low, self.high))
-        return compose(*grids, split=part("split", "widest-groups", share=self.share, group=self.group))
+        grids = (make_part("coder", "uniform", bits=bits, group=self.group, clip=self.clip) for bits in (self.low, self.high))
+        return compose(*grids, split=make_part("split", "widest-groups", share=self.share, group=self.group))

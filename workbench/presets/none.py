@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, make_part
 from workbench.recipe import Recipe
 from workbench.registry import register
 
@@ -18,4 +18,4 @@ class NoQuantization(Preset):
 
     def build(self) -> Recipe:
         """Keep."""
-        return compose(part("coder", "keep", dtype="exact"))
+        return compose(make_part("coder", "keep", dtype="exact"))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
-from workbench.presets.btc import activation_setting, activations, basis, transform_setting
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
+from workbench.presets.btc import define_activation_setting, define_transform_setting, make_activation_part, make_transform_part
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
 from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
@@ -33,15 +33,17 @@ class Parity(Preset):
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each column's error to later columns (needs calibration)")
-    transform: str = transform_setting()
-    activations: int = activation_setting()
-    refinement: str = refinement_setting()
+    transform: str = define_transform_setting()
+    activations: int = define_activation_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """Parity signs, in the basis of `transform`."""
         rate = Fraction(1 - self.bits).limit_denominator(LONGEST)
         settings = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
-        coder = part("coder", "parity-signs", length=rate.denominator, checks=rate.numerator, **settings)
-        assignment = part("assignment", "block-feedback", block=1, repair=self.repair) if self.compensation else None
-        inputs, trained = activations(self.activations), refinement(self.refinement)
-        return compose(coder, transform=basis(self.transform), assignment=assignment, activations=inputs, refinement=trained)
+        coder = make_part("coder", "parity-signs", length=rate.denominator, checks=rate.numerator, **settings)
+        assignment = make_part("assignment", "block-feedback", block=1, repair=self.repair) if self.compensation else None
+        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement)
+        return compose(
+            coder, transform=make_transform_part(self.transform), assignment=assignment, activations=inputs, refinement=trained
+        )

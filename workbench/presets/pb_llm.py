@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, make_part
 from workbench.quantizers.splits.fitting.weight_saliency import METRICS
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
@@ -31,8 +31,8 @@ class PbLlm(Preset):
         """Top elements apart, one plane and an 8-bit grid per row, both fitted first, then column feedback."""
         average = "kept" if self.scale == "kept" else "span"
         return compose(
-            part("coder", "sign", sweeps=0, rescale=False, average=average),
-            part("coder", "uniform", bits=8, group=0),
-            split=part("split", "top-elements", share=self.share, metric=self.metric),
-            assignment=part("assignment", "column-feedback", fit_first=True, damping=self.damping),
+            make_part("coder", "sign", sweeps=0, rescale=False, average=average),
+            make_part("coder", "uniform", bits=8, group=0),
+            split=make_part("split", "top-elements", share=self.share, metric=self.metric),
+            assignment=make_part("assignment", "column-feedback", fit_first=True, damping=self.damping),
         )

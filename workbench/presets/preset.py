@@ -2,9 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from workbench import registry
+from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Split, Transform
+from workbench.quantizers.learning.refine import Refinement
 from workbench.quantizers.pipeline import needs_moment
 from workbench.quantizers.refinements.block import WHAT
 from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
@@ -30,7 +32,7 @@ class Preset(Part):
 
     def recipe(self) -> Recipe:
         """The parts, carrying the preset's name and the settings that are not the default."""
-        changed = [(f.name, getattr(self, f.name)) for f in settings_of(type(self)) if getattr(self, f.name) != f.default]
+        changed = [(f.name, getattr(self, f.name)) for f in list_settings(type(self)) if getattr(self, f.name) != f.default]
         shrinkage = 0.0 if self.as_released and self.shrinkage == SHRINKAGE else self.shrinkage
         return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed), shrinkage=shrinkage)
 
@@ -53,34 +55,34 @@ class Preset(Part):
         return bool(needs_moment(self.build()))
 
 
-def settings_of(preset: type[Any]) -> list[dataclasses.Field]:
+def list_settings(preset: type[Any]) -> list[dataclasses.Field]:
     """The settings of a preset, its own before those that all have."""
     shared = {field.name for field in dataclasses.fields(Preset)}
     return sorted(dataclasses.fields(preset), key=lambda field: field.name in shared)
 
 
 def compose(
-    *coders: Part,
-    transform: Part | None = None,
-    split: Part | None = None,
-    assignment: Part | None = None,
-    correction: Part | None = None,
-    activations: Part | None = None,
-    refinement: Part | None = None,
+    *coders: Coder,
+    transform: Transform | None = None,
+    split: Split | None = None,
+    assignment: Assignment | None = None,
+    correction: Correction | None = None,
+    activations: Activations | None = None,
+    refinement: Refinement | None = None,
 ) -> Recipe:
     """A recipe in which a part that is not named does nothing."""
     return Recipe(
-        transform=transform or part("transform", "identity"),
-        split=split or part("split", "whole"),
+        transform=transform or make_part("transform", "identity"),
+        split=split or make_part("split", "whole"),
         coders=coders,
-        assignment=assignment or part("assignment", "nearest"),
-        correction=correction or part("correction", "none"),
-        activations=activations or part("activations", "keep"),
-        refinement=refinement or part("refinement", "none"),
+        assignment=assignment or make_part("assignment", "nearest"),
+        correction=correction or make_part("correction", "none"),
+        activations=activations or make_part("activations", "keep"),
+        refinement=refinement or make_part("refinement", "none"),
     )
 
 
-def refinement_setting() -> Any:
+def define_refinement_setting() -> Any:
     """The setting `refinement` of presets."""
     return setting(
         "none",
@@ -89,11 +91,14 @@ def refinement_setting() -> Any:
     )
 
 
-def refinement(what: str, **settings: Any) -> Part:
+def make_refinement_part(what: str, **settings: Any) -> Refinement:
     """The part that trains `what` of a block, or nothing."""
-    return part("refinement", "none") if what == "none" else part("refinement", "block", what=what, **settings)
+    part: Refinement = (
+        make_part("refinement", "none") if what == "none" else make_part("refinement", "block", what=what, **settings)
+    )
+    return part
 
 
-def part(kind: str, name: str, **settings: Any) -> Part:
+def make_part(kind: str, name: str, **settings: Any) -> Any:
     """A registered part with these settings."""
-    return cast(Part, registry.make(kind, name, **settings))
+    return registry.make(kind, name, **settings)

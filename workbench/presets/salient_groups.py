@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, part
+from workbench.presets.preset import Preset, compose, make_part
+from workbench.quantizers.contract import Coder, Split
 from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES
-from workbench.recipe import Part, Recipe, setting
+from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
 PAPER = (
@@ -17,7 +18,7 @@ TABLE = "built-in model, docs/released_methods.md"
 MAPS = "maps of groups, scales and means, which nominal bits leave out, are stored and counted"
 
 
-def released_setting() -> Any:
+def define_released_setting() -> Any:
     """The setting `released`."""
     return setting(False, "as the released code does it, which differs from the paper (see the note)")
 
@@ -36,15 +37,15 @@ class BiLlm(Preset):
     groups: int = setting(2, "magnitude groups of the weights that are not salient (paper: 2)", low=1, high=3)
     salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
-    released: bool = released_setting()
+    released: bool = define_released_setting()
 
     def build(self) -> Recipe:
         """Closed-form planes with means."""
         if self.released:
-            return as_released(self, 1, "residual")
+            return compose_released_recipe(self, 1, "residual")
         sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
-        split = part("split", "groups", groups=self.groups, salient=self.salient, metric="hessian", block=self.block)
-        return with_groups([], self.groups, 1, sign, split)
+        split = make_part("split", "groups", groups=self.groups, salient=self.salient, metric="hessian", block=self.block)
+        return compose_group_recipe([], self.groups, 1, sign, split)
 
 
 @register("preset", "arb-llm")
@@ -67,20 +68,20 @@ class ArbLlm(Preset):
     sweeps: int = setting(15, "alternating sweeps over scales and signs", low=0, high=100)
     salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
-    released: bool = released_setting()
+    released: bool = define_released_setting()
 
     def build(self) -> Recipe:
         """Alternating planes."""
         if self.released:
             loss = "moment" if self.variant == "x" else "plain"
             rule = "moment" if self.variant == "x" else "row-column"
-            return as_released(self, 2 if self.bitmap else 1, rule, loss=loss)
+            return compose_released_recipe(self, 2 if self.bitmap else 1, rule, loss=loss)
         scales = {"scales": "group-column", "mean": False} if self.variant == "rc" else {"scales": "group", "scaling": "moment"}
         sign = {**scales, "group": self.block, "sweeps": self.sweeps, "rescale": False}
         apart = 2 if self.bitmap else 1
         settings = {"groups": self.groups, "search": self.search, "salient": self.salient, "salient_groups": apart}
-        split = part("split", "groups", **settings, metric="hessian", block=self.block)
-        return with_groups([], self.groups, apart, sign, split)
+        split = make_part("split", "groups", **settings, metric="hessian", block=self.block)
+        return compose_group_recipe([], self.groups, apart, sign, split)
 
 
 @register("preset", "stbllm")
@@ -100,19 +101,19 @@ class StbLlm(Preset):
     salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together; a multiple of 8", low=8, high=65536)
 
-    released: bool = released_setting()
+    released: bool = define_released_setting()
 
     def build(self) -> Recipe:
         """Closed-form planes with means on the kept weights; as released on all."""
         if self.released:
-            return as_released(self, 1, "residual", groups=3, kept=self.kept)
+            return compose_released_recipe(self, 1, "residual", groups=3, kept=self.kept)
         sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
         settings = {"groups": 3, "search": "double", "salient": self.salient, "kept": self.kept, "of": 8}
-        split = part("split", "groups", **settings, metric="hessian", block=self.block)
-        return with_groups([part("coder", "zero")] if self.kept < 8 else [], 3, 1, sign, split)
+        split = make_part("split", "groups", **settings, metric="hessian", block=self.block)
+        return compose_group_recipe([make_part("coder", "zero")] if self.kept < 8 else [], 3, 1, sign, split)
 
 
-def as_released(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int, rule: str, **other: Any) -> Recipe:
+def compose_released_recipe(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int, rule: str, **other: Any) -> Recipe:
     """Planes, split and feedback of the released codes; RecipeError for groups that they do not make."""
     groups = other.get("groups", 2)
     if getattr(preset, "groups", groups) != groups:
@@ -121,8 +122,8 @@ def as_released(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int, rule: str,
     planes = [1] * groups + [2] * salient_groups
     block, shared = preset.block, {"group": preset.block, "rule": rule, **sweeps}
     return compose(
-        *(part("coder", "released-sign", planes=count, **shared) for count in planes),
-        split=part(
+        *(make_part("coder", "released-sign", planes=count, **shared) for count in planes),
+        split=make_part(
             "split",
             "released-groups",
             groups=groups,
@@ -131,12 +132,12 @@ def as_released(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int, rule: str,
             loss=other.get("loss", "plain"),
             block=block,
         ),
-        assignment=part("assignment", "released-feedback", block=block, kept=other.get("kept", 8)),
+        assignment=make_part("assignment", "released-feedback", block=block, kept=other.get("kept", 8)),
     )
 
 
-def with_groups(pruned: list[Part], groups: int, salient: int, sign: dict, split: Part) -> Recipe:
+def compose_group_recipe(pruned: list[Coder], groups: int, salient: int, sign: dict, split: Split) -> Recipe:
     """One plane a group, two for salient columns, compensated block by block."""
     planes = [1] * groups + [2] * salient
-    coders = [part("coder", "sign", planes=count, **sign) for count in planes]
-    return compose(*pruned, *coders, split=split, assignment=part("assignment", "block-feedback", block=sign["group"]))
+    coders = [make_part("coder", "sign", planes=count, **sign) for count in planes]
+    return compose(*pruned, *coders, split=split, assignment=make_part("assignment", "block-feedback", block=sign["group"]))

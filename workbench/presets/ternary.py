@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
-from workbench.quantizers.coders.fitting.column_groups import group_setting
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.quantizers.coders.fitting.column_groups import make_group_setting
 from workbench.quantizers.coders.ternary import RULES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
@@ -23,14 +23,14 @@ class Ternary(Preset):
     )
 
     planes: int = setting(1, "planes of trits, 1.6 stored bits a weight each", low=1, high=3)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     rule: str = setting("least-squares", "how scales begin: with the least squared error, or as the mean size", choices=RULES)
     sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
     compensation: bool = setting(False, "move each column's error to later columns (needs calibration)")
-    refinement: str = refinement_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """Trit planes, with column feedback if wanted."""
-        coder = part("coder", "ternary", planes=self.planes, group=self.group, rule=self.rule, sweeps=self.sweeps)
-        assignment = part("assignment", "column-feedback") if self.compensation else None
-        return compose(coder, assignment=assignment, refinement=refinement(self.refinement))
+        coder = make_part("coder", "ternary", planes=self.planes, group=self.group, rule=self.rule, sweeps=self.sweeps)
+        assignment = make_part("assignment", "column-feedback") if self.compensation else None
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))

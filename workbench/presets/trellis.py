@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -31,20 +31,20 @@ class Qtip(Preset):
     hadamard: bool = setting(True, "spread each input over all columns first, so that weights are close to normal")
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each step's error to later columns (needs calibration)")
-    refinement: str = refinement_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """Paths down the rows, with column feedback."""
-        bits, length = step_shape(self.bits)
+        bits, length = choose_step_shape(self.bits)
         return compose(
-            part("coder", "trellis", bits=bits, length=length, state=self.state),
-            transform=part("transform", "hadamard") if self.hadamard else None,
-            assignment=part("assignment", "column-feedback", repair=self.repair) if self.compensation else None,
-            refinement=refinement(self.refinement, every=EVERY),
+            make_part("coder", "trellis", bits=bits, length=length, state=self.state),
+            transform=make_part("transform", "hadamard") if self.hadamard else None,
+            assignment=make_part("assignment", "column-feedback", repair=self.repair) if self.compensation else None,
+            refinement=make_refinement_part(self.refinement, every=EVERY),
         )
 
 
-def step_shape(bits: float) -> tuple[int, int]:
+def choose_step_shape(bits: float) -> tuple[int, int]:
     """(k, V): the shortest step of 2 to 10 bits with k/V within 0.005 of `bits`; RecipeError names the nearest."""
     for k, v in STEPS:
         if abs(k / v - bits) <= CLOSE:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, part, refinement, refinement_setting
+from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -32,18 +32,18 @@ class Gptvq(Preset):
     scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
     repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
     compensation: bool = setting(True, "move each codeword's error to later columns (needs calibration)")
-    refinement: str = refinement_setting()
+    refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
         """Codewords, with column feedback."""
-        length, entries = vector_shape(self.bits)
-        assignment = part("assignment", "column-feedback", repair=self.repair) if self.compensation else None
+        length, entries = choose_vector_shape(self.bits)
+        assignment = make_part("assignment", "column-feedback", repair=self.repair) if self.compensation else None
         settings = {"length": length, "entries": entries, "scope": self.scope}
-        coder = part("coder", "vector-codebook", **settings)
-        return compose(coder, assignment=assignment, refinement=refinement(self.refinement))
+        coder = make_part("coder", "vector-codebook", **settings)
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))
 
 
-def vector_shape(bits: float) -> tuple[int, int]:
+def choose_vector_shape(bits: float) -> tuple[int, int]:
     """(v, 2^k): the longest codewords of at most 2^10 whose k/v is within 0.005 of `bits`; RecipeError names the nearest."""
     shapes = [(v, k) for v in reversed(LENGTHS) for k in range(WIDEST, 0, -1)]
     for v, k in shapes:

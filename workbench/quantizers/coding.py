@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.jobs import run_steps
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Assignment, BlockSplit, Coder, Layout, Params, Quantize, Split, Sweeps
-from workbench.quantizers.distance import column_energies, part_of
+from workbench.quantizers.distance import compute_column_energies, compute_energy_ratio
 
 
 class SplitRun:
@@ -177,6 +177,6 @@ class BlockErrors:
         """Squared error of the coded columns of `current` over their energy in the original."""
         while self.waiting:
             columns = self.waiting.pop()
-            self.errors[columns] = column_energies(self.w, columns, current)
-            self.sizes[columns] = column_energies(self.w, columns)
-        return part_of(self.errors.sum().item(), self.sizes.sum().item())
+            self.errors[columns] = compute_column_energies(self.w, columns, current)
+            self.sizes[columns] = compute_column_energies(self.w, columns)
+        return compute_energy_ratio(self.errors.sum().item(), self.sizes.sum().item())

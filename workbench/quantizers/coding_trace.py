@@ -120,7 +120,7 @@ class Camera:
         return torch.nn.functional.pad(values, (0, missing)).unflatten(-1, (-1, self.width))
 
 
-def codebook_rounds(shared: Mapping[str, Tensor]) -> list[tuple[float, ...]]:
+def list_codebook_losses(shared: Mapping[str, Tensor]) -> list[tuple[float, ...]]:
     """The losses of each codebook that `Coder.prepare` has trained, round by round."""
     rounds = shared.get("rounds")
     return [] if rounds is None else [tuple(losses[losses.isfinite()].tolist()) for losses in rounds]

@@ -12,7 +12,7 @@ from workbench.errors import ShapeError
 ROWS = 512  # of a matrix that are worked on at a time: a wide one fills the memory, and is changed in place
 
 
-def damped(moment: Tensor, damping: float) -> Tensor:
+def damp_moment(moment: Tensor, damping: float) -> Tensor:
     """H + damping · mean(diag H) · I in float64; the identity where nothing was measured (an all-zero moment)."""
     h = torch.empty(moment.shape, dtype=torch.float64)
     for start in range(0, len(h), ROWS):
@@ -27,9 +27,9 @@ def damped(moment: Tensor, damping: float) -> Tensor:
     return h
 
 
-def lower_factor(moment: Tensor, damping: float) -> Tensor:
+def compute_lower_factor(moment: Tensor, damping: float) -> Tensor:
     """The lower triangular L with L Lᵀ = damped H, float64; ShapeError when H is singular at this damping."""
-    return factorize(damped(moment, damping), damping)
+    return factorize(damp_moment(moment, damping), damping)
 
 
 def factorize(h: Tensor, damping: float) -> Tensor:
@@ -44,13 +44,13 @@ def factorize(h: Tensor, damping: float) -> Tensor:
     return factor
 
 
-def inverse_factor(moment: Tensor, damping: float) -> Tensor:
+def compute_inverse_factor(moment: Tensor, damping: float) -> Tensor:
     """The upper triangular U with Uᵀ U = (damped H)⁻¹, float64 `[cols, cols]`.
 
     With columns in reverse order H = L Lᵀ; U is the inverse of L, reversed back. This costs one factorisation and one triangular
     inverse, never forms H⁻¹, and takes the memory of one matrix.
     """
-    h = damped(moment, damping)
+    h = damp_moment(moment, damping)
     reverse(h)
     factor = factorize(h, damping)
     invert_lower(factor)

@@ -8,7 +8,7 @@ COLUMNS = 128  # columns whose energy is worked out at once
 PIECE = 1 << 22  # numbers that are compared at a time
 
 
-def column_energies(w: Tensor, columns: slice, other: Tensor | None = None) -> Tensor:
+def compute_column_energies(w: Tensor, columns: slice, other: Tensor | None = None) -> Tensor:
     """Squared norms, float64, of some columns of `w`, or of what `other` differs from them by; a few columns at a time."""
     energies = []
     for start in range(columns.start, columns.stop, COLUMNS):
@@ -18,7 +18,7 @@ def column_energies(w: Tensor, columns: slice, other: Tensor | None = None) -> T
     return torch.cat(energies)
 
 
-def relative_error(w: Tensor, decoded: Tensor) -> float:
+def compute_relative_error(w: Tensor, decoded: Tensor) -> float:
     """‖Ŵ−W‖²/‖W‖², zero for an all-zero matrix that stays zero."""
     size = error = 0.0
     rows = max(PIECE // max(w.shape[1], 1), 1)  # a large matrix is not held in float64 as a whole
@@ -26,10 +26,10 @@ def relative_error(w: Tensor, decoded: Tensor) -> float:
         single = original.float()
         size += single.double().square().sum().item()
         error += (values - single).double().square().sum().item()
-    return part_of(error, size)
+    return compute_energy_ratio(error, size)
 
 
-def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
+def compute_output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
     """tr(E H Eᵀ)/tr(W H Wᵀ): the share of the layer's output energy that is lost on the calibration text."""
     size = error = 0.0
     for rows, values in zip(w.split(ROWS), decoded.split(ROWS), strict=True):
@@ -37,9 +37,9 @@ def output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
         both = torch.cat([single, values - single])  # the moment of a wide layer is read once for both
         energy = ((both @ h) * both).sum(1, dtype=torch.float64)
         size, error = size + energy[: len(rows)].sum().item(), error + energy[len(rows) :].sum().item()
-    return part_of(error, size)
+    return compute_energy_ratio(error, size)
 
 
-def part_of(error: float, size: float) -> float:
+def compute_energy_ratio(error: float, size: float) -> float:
     """Energy of an error over that of what it was made in; 0 for nothing lost of nothing."""
     return error / size if size else (0.0 if error == 0 else float("inf"))

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.packing import bitpack
-from workbench.kernels.packing.packed import ledger
+from workbench.kernels.packing.packed import build_ledger
 from workbench.models import architecture
-from workbench.models.anatomy import anatomy
+from workbench.models.anatomy import read_anatomy
 from workbench.quantized import QuantizedLayer, QuantizedModel
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ def fold(model: "ModelHandle", quantized: QuantizedModel) -> QuantizedModel:
     `model` is the one that was quantized. A folded layer decodes to the matrix that meets the changed gains. Norms whose readers
     do not all have the same learned diagonal stay as they are. Raises ModelError for models of another shape (see `models.fuse`).
     """
-    shape = anatomy(architecture.empty_module(model.config), model.source)
+    shape = read_anatomy(architecture.build_split_module(model.config), model.source)
     layers, changed = dict(quantized.layers), dict(quantized.changed_tensors)
     for block in shape.blocks:
         for norm, names in block.readers.items():
             key = f"{norm}.weight"
             gains = changed[key] if key in changed else model.tensor(key)
-            folded = common(layers, names, gains.dtype)
+            folded = find_common_diagonal(layers, names, gains.dtype)
             if folded:
-                changed[key] = (gains.double() * product(folded, len(gains))).to(gains.dtype)
-                layers |= {name: without(layers[name], folded) for name in names}
+                changed[key] = (gains.double() * compute_diagonal(folded, len(gains))).to(gains.dtype)
+                layers |= {name: remove_diagonal(layers[name], folded) for name in names}
     return replace(quantized, layers=layers, changed_tensors=changed)
 
 
-def common(layers: Mapping[str, QuantizedLayer], names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
+def find_common_diagonal(layers: Mapping[str, QuantizedLayer], names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
     """The parts of the diagonal that all these layers have and that fold into gains of this type."""
     outermost = [layers[name].packed for name in names if name in layers and layers[name].packed.format == "rotated"]
     if len(outermost) < len(names):
@@ -57,13 +57,13 @@ def common(layers: Mapping[str, QuantizedLayer], names: Sequence[str], dtype: to
     }
 
 
-def product(parts: Mapping[str, Tensor], cols: int) -> Tensor:
+def compute_diagonal(parts: Mapping[str, Tensor], cols: int) -> Tensor:
     """The diagonal `[cols]` of these parts, float64."""
     gain = parts["gain"].double() if "gain" in parts else torch.ones(cols, dtype=torch.float64)
     return gain * (2 * bitpack.unpack(parts["signs"], 1, cols) - 1) if "signs" in parts else gain
 
 
-def without(layer: QuantizedLayer, parts: Mapping[str, Tensor]) -> QuantizedLayer:
+def remove_diagonal(layer: QuantizedLayer, parts: Mapping[str, Tensor]) -> QuantizedLayer:
     """The layer without these parts of its transform, and without the transform where nothing is left of it."""
     packed = layer.packed
     other_tensors = {name: tensor for name, tensor in packed.tensors.items() if name not in parts}
@@ -73,4 +73,4 @@ def without(layer: QuantizedLayer, parts: Mapping[str, Tensor]) -> QuantizedLaye
         if other_tensors or packed.facts.get("hadamard")
         else packed.children[0]
     )
-    return replace(layer, packed=inner, ledger=ledger(inner, layer.nominal_bits))
+    return replace(layer, packed=inner, ledger=build_ledger(inner, layer.nominal_bits))

@@ -6,16 +6,16 @@ import warnings
 import torch
 from torch import Tensor
 
-from workbench.quantizers.distance import column_energies, relative_error
+from workbench.quantizers.distance import compute_column_energies, compute_relative_error
 
 SMALLEST, LARGEST = 2.0**-14, 2.0**14  # root mean square that fp16 scales of every coder hold to three digits
 LOSSLESS = 1e-6  # share of the energy: weights that are kept as they are need no scale
 HOPELESS, ONE_COLUMN = 0.9, 0.5  # shares of the energy: lost in all, and held by the largest column
 
 
-def warned_error(name: str, weight: Tensor, decoded: Tensor) -> float:
+def compute_checked_error(name: str, weight: Tensor, decoded: Tensor) -> float:
     """The relative error of what a layer's `weight` became; a warning where its size or its shape does not fit the format."""
-    error = relative_error(weight, decoded)
+    error = compute_relative_error(weight, decoded)
     warn_of_misfits(name, weight, error)
     return error
 
@@ -24,7 +24,7 @@ def warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
     """Warn, in one sentence, where a layer's weight error comes from a size or a shape of weights that the format cannot say."""
     if error < LOSSLESS:
         return
-    columns = column_energies(weight, slice(0, weight.shape[1]))
+    columns = compute_column_energies(weight, slice(0, weight.shape[1]))
     if not columns.any():
         return
     size = math.sqrt(columns.sum().item() / weight.numel())

@@ -15,22 +15,22 @@ from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
 from workbench.jobs import map_steps, run_steps
 from workbench.kernels import formats
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.memory import release_memory, spill
 from workbench.moment_sums import WIDE
-from workbench.nonfinite import not_finite
+from workbench.nonfinite import count_nonfinite
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.coding import BlockErrors, CoderRun, ColumnCoder, SplitRun
-from workbench.quantizers.coding_trace import Camera, Film, Picture, codebook_rounds
+from workbench.quantizers.coding_trace import Camera, Film, Picture, list_codebook_losses
 from workbench.quantizers.contract import (
     Coder,
     Params,
     QuantizerPart,
     Snapshot,
 )
-from workbench.quantizers.distance import output_error
-from workbench.quantizers.misfits import warned_error
-from workbench.quantizers.shrinkage import is_calibrated, shrunk
+from workbench.quantizers.distance import compute_output_error
+from workbench.quantizers.misfits import compute_checked_error
+from workbench.quantizers.shrinkage import is_calibrated, shrink_moment
 from workbench.recipe import Recipe
 
 LARGE = 1 << 22  # weights of a matrix from which on freed memory is given back in between
@@ -60,7 +60,7 @@ def quantize_layer(
     begin = time.perf_counter()
     check_inputs(weight, moment)
     check_recipe(recipe, moment)
-    h = usable_moment(moment, tokens, recipe)
+    h = prepare_moment(moment, tokens, recipe)
     transform, correction = recipe.transform, recipe.correction
 
     weight = weight.detach()
@@ -89,11 +89,11 @@ def quantize_layer(
         name=name,
         packed=packed,
         recipe=recipe,
-        ledger=ledger(packed, nominal),
-        relative_error=warned_error(name, weight, decoded),
-        output_error=output_error(weight, decoded, moment.float()) if measured and is_calibrated(moment) else None,
+        ledger=build_ledger(packed, nominal),
+        relative_error=compute_checked_error(name, weight, decoded),
+        output_error=compute_output_error(weight, decoded, moment.float()) if measured and is_calibrated(moment) else None,
         seconds=time.perf_counter() - begin,
-        tokens=tokens if uses_moment(recipe) else None,
+        tokens=tokens if can_use_moment(recipe) else None,
     )
 
 
@@ -111,11 +111,11 @@ def code_matrix(
     runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
     camera = Camera(w)
     coded = yield from code_columns(ColumnCoder(division, runs, recipe.assignment), w, moment, camera)
-    film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in codebook_rounds(run.shared)))
+    film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in list_codebook_losses(run.shared)))
     del coded
     refit_all(runs, w)
     children = [run.pack(masked=len(runs) > 1) for run in runs]
-    return split.pack(division.masks, children), film, camera.picture, nominal_bits(coders, division.masks, children)
+    return split.pack(division.masks, children), film, camera.picture, compute_nominal_bits(coders, division.masks, children)
 
 
 def refit_all(runs: Sequence[CoderRun], w: Tensor) -> None:
@@ -138,17 +138,17 @@ def fit_transform(
     `shared`, `tokens` and errors as in `quantize_layer`.
     """
     check_inputs(weight, moment)
-    h = usable_moment(moment, tokens, recipe)
+    h = prepare_moment(moment, tokens, recipe)
     return (yield from learn_transform(weight.detach().to(torch.float32), h, recipe, shared))
 
 
-def usable_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) -> Tensor | None:
+def prepare_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) -> Tensor | None:
     """What the parts of a recipe are given for a second moment: shrunk, float32; where it is of no token as if there was none.
 
     A wide one is kept on disk: its factor fills the memory.
     """
     if is_calibrated(moment):
-        h = shrunk(moment.to(torch.float32), tokens, recipe.shrinkage)
+        h = shrink_moment(moment.to(torch.float32), tokens, recipe.shrinkage)
         return spill(h) if len(h) > WIDE and h is not moment else h
     return torch.eye(len(moment)) if moment is not None and needs_moment(recipe) else None
 
@@ -228,13 +228,15 @@ def give_back(w: Tensor) -> None:
         release_memory()
 
 
-def nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
+def compute_nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
     """Bits per weight as papers count them: each coder's nominal bits, weighted by its share of the weights."""
     total = 0.0
     for coder, mask, child in zip(coders, masks, children, strict=True):
         coder_bits = coder.nominal_bits
         total += (
-            ledger(child, 0.0).bits_per_weight if coder_bits is None else coder_bits * (int(mask.count_nonzero()) / mask.numel())
+            build_ledger(child, 0.0).bits_per_weight
+            if coder_bits is None
+            else coder_bits * (int(mask.count_nonzero()) / mask.numel())
         )
     return round(total, FIGURES)
 
@@ -244,7 +246,7 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
     if weight.ndim != 2 or 0 in weight.shape:
         shape = list(weight.shape)
         raise ShapeError(f"a weight of shape {shape} cannot be quantized; give a matrix [rows, cols] with both at least 1.")
-    if bad := not_finite(weight):
+    if bad := count_nonfinite(weight):
         raise ShapeError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint before quantizing.")
     if moment is None:
         return
@@ -252,7 +254,7 @@ def check_inputs(weight: Tensor, moment: Tensor | None) -> None:
     if tuple(moment.shape) != (cols, cols):
         shape = list(moment.shape)
         raise ShapeError(f"a second moment of shape {shape} does not fit {cols} columns; it must be [{cols}, {cols}].")
-    if not_finite(moment):
+    if count_nonfinite(moment):
         raise ShapeError("the second moment holds NaN or infinite values; calibrate again on text the model can read.")
 
 
@@ -276,7 +278,7 @@ def needs_text(recipe: Recipe) -> bool:
     return recipe.refines or bool(needs_moment(recipe))
 
 
-def uses_moment(recipe: Recipe) -> bool:
+def can_use_moment(recipe: Recipe) -> bool:
     """Whether a second moment changes what a recipe makes of a layer: also where it can do without."""
     coders = recipe.coders
     return bool(needs_moment(recipe)) or any(type(coder).refit is not Coder.refit for coder in coders)

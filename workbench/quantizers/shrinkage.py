@@ -22,25 +22,25 @@ LEVEL = 2.0  # tokens that the mean of the diagonal counts as
 FEW = 1 / 32  # tokens a column below which calibration may cost more than it brings, shrunk as it is
 
 
-def share(tokens: int, columns: int, strength: float) -> float:
+def compute_shrinkage_share(tokens: int, columns: int, strength: float) -> float:
     """a: how much of the diagonal is in the mixture, 0 to 1."""
     prior = strength * columns
     return prior / (tokens + prior) if prior else 0.0
 
 
-def shrunk(moment: Tensor, tokens: int | None, strength: float) -> Tensor:
+def shrink_moment(moment: Tensor, tokens: int | None, strength: float) -> Tensor:
     """H* for a moment of so many tokens; one of nothing, or of tokens that are not known and enough, comes back as it is."""
-    tokens = least_tokens(moment) if tokens is None else tokens
+    tokens = estimate_token_count(moment) if tokens is None else tokens
     if not tokens or not strength:
         return moment
-    part, diagonal = share(tokens, len(moment), strength), moment.diagonal()
+    part, diagonal = compute_shrinkage_share(tokens, len(moment), strength), moment.diagonal()
     target = (tokens * diagonal + LEVEL * diagonal.mean()) / (tokens + LEVEL)
     mixed = moment * (1 - part)
     mixed.diagonal().add_(target, alpha=part)
     return mixed
 
 
-def unseen(columns: int) -> Tensor:
+def make_zero_moment(columns: int) -> Tensor:
     """The second moment of a layer that no token came to: zeros, in no memory. All its errors count alike."""
     return torch.zeros(()).expand(columns, columns)
 
@@ -50,20 +50,20 @@ def is_calibrated(moment: Tensor | None) -> TypeGuard[Tensor]:
     return moment is not None and bool(moment.diagonal().any())
 
 
-def enough(columns: int, strength: float) -> int:
+def compute_token_threshold(columns: int, strength: float) -> int:
     """Tokens below which a moment may make a result worse than none would; without shrinkage that begins much earlier."""
     return math.ceil(columns * FEW) if strength else columns
 
 
 def is_few(tokens: int | None, columns: int, strength: float) -> bool:
     """Whether a moment is of tokens, but of fewer than enough."""
-    return tokens is not None and 0 < tokens < enough(columns, strength)
+    return tokens is not None and 0 < tokens < compute_token_threshold(columns, strength)
 
 
-def calibration_facts(layers: Mapping[str, QuantizedLayer]) -> dict[str, Any]:
+def collect_calibration_facts(layers: Mapping[str, QuantizedLayer]) -> dict[str, Any]:
     """Facts of calibrated layers: least and largest `shrinkage`, and the names of those of `few_tokens`, where there are any."""
     reached = {name: layer for name, layer in layers.items() if layer.tokens}
-    shares = [share(layer.tokens or 0, layer.packed.cols, layer.recipe.shrinkage) for layer in reached.values()]
+    shares = [compute_shrinkage_share(layer.tokens or 0, layer.packed.cols, layer.recipe.shrinkage) for layer in reached.values()]
     few = [name for name, layer in reached.items() if is_few(layer.tokens, layer.packed.cols, layer.recipe.shrinkage)]
     facts: dict[str, Any] = {"shrinkage": [min(shares), max(shares)]} if any(shares) else {}
     return {**facts, "few_tokens": few} if few else facts
@@ -71,11 +71,11 @@ def calibration_facts(layers: Mapping[str, QuantizedLayer]) -> dict[str, Any]:
 
 def warn_of_few(layers: Mapping[str, QuantizedLayer]) -> None:
     """Warn where layers were calibrated on so few tokens that calibration may have cost more than it brought."""
-    few = calibration_facts(layers).get("few_tokens")
+    few = collect_calibration_facts(layers).get("few_tokens")
     if few:
         layer = layers[few[0]]
         tokens, columns = f"{layer.tokens} token{'s' if layer.tokens != 1 else ''}", layer.packed.cols
-        least = enough(columns, layer.recipe.shrinkage)
+        least = compute_token_threshold(columns, layer.recipe.shrinkage)
         warnings.warn(
             f"{len(few)} of {len(layers)} layers were calibrated on too few tokens to gain by it, first {few[0]!r} ({tokens} for "
             f"{columns} columns; {least} or more are needed): calibrate on more tokens.",
@@ -83,7 +83,7 @@ def warn_of_few(layers: Mapping[str, QuantizedLayer]) -> None:
         )
 
 
-def least_tokens(moment: Tensor) -> int | None:
+def estimate_token_count(moment: Tensor) -> int | None:
     """How many tokens a moment is of where its rank tells: None where it is full, 0 where it is zero."""
     diagonal = moment.diagonal().double()
     alive = diagonal > 0

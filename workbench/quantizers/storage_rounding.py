@@ -6,6 +6,6 @@ from torch import Tensor
 LARGEST = torch.finfo(torch.float16).max
 
 
-def fp16(x: Tensor) -> Tensor:
+def round_to_fp16(x: Tensor) -> Tensor:
     """`x` rounded to fp16 and back to float32; values beyond ±65504 become ±65504."""
     return x.clamp(-LARGEST, LARGEST).half().float()

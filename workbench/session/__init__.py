@@ -1,7 +1,7 @@
 """What one visitor has open, without any screen: the choice with its selection, the model that visitors share, the session."""
 
 from workbench.session.choice import Choice, Selection
-from workbench.session.differences import differences
+from workbench.session.differences import describe_differences
 from workbench.session.history import History, Kind
 from workbench.session.preview import Preview
 from workbench.session.session import Session
@@ -17,5 +17,5 @@ __all__ = [
     "Selection",
     "Session",
     "SharedModel",
-    "differences",
+    "describe_differences",
 ]

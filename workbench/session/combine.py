@@ -4,14 +4,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from workbench.analysis.predictions.divergence import Divergence
-from workbench.analysis.predictions.isolated_effects import applied
+from workbench.analysis.predictions.isolated_effects import build_replacements
 from workbench.errors import WorkbenchError
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan
 from workbench.session.shared import SharedModel
 
 
-def together(
+def combine_layers(
     shared: SharedModel, layers: Mapping[str, QuantizedLayer], quantized_model: QuantizedModel | None, alone: Collection[str]
 ) -> QuantizedModel:
     """These layers as one model; with what the last run (`quantized_model`) changed beside them as long as one is of it.
@@ -40,7 +40,7 @@ def together(
     return QuantizedModel(shared.model.source, layers, plan, facts, shapes=shared.model.shapes)
 
 
-def effect(
+def measure_layer_effect(
     shared: SharedModel, result: QuantizedLayer, quantized_model: QuantizedModel | None, edited: QuantizedLayer | None = None
 ) -> Divergence:
     """What a layer does alone in the model, on the evaluation text; what its run changed before it goes with it.
@@ -54,4 +54,4 @@ def effect(
         shared.replay(quantized_model.fused),
         replace(quantized_model, layers={**quantized_model.layers, name: layer_result}),
     )
-    return replay.divergence({name: applied(replay.model, run)[name]})
+    return replay.divergence({name: build_replacements(replay.model, run)[name]})

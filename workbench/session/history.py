@@ -9,7 +9,7 @@ from typing import Any, Self
 from workbench.errors import WorkbenchError
 from workbench.json_value import JsonValue
 from workbench.session.choice import Choice
-from workbench.session.differences import differences
+from workbench.session.differences import describe_differences
 
 ADVICE = "save the session again"
 
@@ -121,7 +121,7 @@ class History:
         step = self.steps[number]
         if step.parent is None:
             return f"opened {step.choice.layer}"
-        return step.outcome or "; ".join(differences(self.steps[step.parent].choice, step.choice))
+        return step.outcome or "; ".join(describe_differences(self.steps[step.parent].choice, step.choice))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; recipes that occur more than once are written as often."""
@@ -135,7 +135,7 @@ class History:
     def read(cls, value: JsonValue) -> Self:
         """The inverse of `to_dict`; WorkbenchError says which step cannot be read."""
         value.check_names("at", "steps")
-        steps = [_step(number, saved) for number, saved in enumerate(value.get("steps", ADVICE).elements())]
+        steps = [_read_step(number, saved) for number, saved in enumerate(value.get("steps", ADVICE).elements())]
         if not steps:
             raise WorkbenchError(f"{value} has no first step; {ADVICE}.")
         history = cls(steps[0].choice)
@@ -165,7 +165,7 @@ class History:
         return number
 
 
-def _step(number: int, value: JsonValue) -> Step:
+def _read_step(number: int, value: JsonValue) -> Step:
     value.check_names("kind", "parent", "outcome", "choice")
     kind = Kind(value.get("kind", ADVICE).as_choice(list(Kind)))
     choice, outcome = Choice.read(value.get("choice", ADVICE)), value.get("outcome", ADVICE).as_text()

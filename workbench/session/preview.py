@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from workbench.intervals import positive_interval
+from workbench.intervals import estimate_positive_interval
 from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 
@@ -37,17 +37,17 @@ class Preview:
         """95 % interval of the whole layer's relative error over the rows that were drawn; None for one, or all."""
         if self.errors.shape[1] < 2:
             return None
-        return positive_interval(self.errors.T)
+        return estimate_positive_interval(self.errors.T)
 
 
-def row_errors(weight: Tensor, result: QuantizedLayer) -> np.ndarray:
+def compute_row_errors(weight: Tensor, result: QuantizedLayer) -> np.ndarray:
     """Energy of the error and of `weight [rows, cols]` in each row, float64 `[2, rows]`."""
     original = weight.double()
     row_error = (result.weight() - original).square().sum(1)
     return np.stack([row_error.numpy(), original.square().sum(1).numpy()])
 
 
-def preview_rows(layer: Layer) -> range:
+def choose_preview_rows(layer: Layer) -> range:
     """Which rows of a layer are previewed: all of a small one, some of a large one, spread evenly, at least one of any."""
     count = min(layer.rows, max(1, WEIGHTS // layer.cols))
     step = layer.rows // count

@@ -8,13 +8,13 @@ from workbench.analysis.decisions.headline import (
     Measured,
     Measuring,
     Stored,
+    collect_headline_facts,
     count_stored,
-    headline_facts,
     measure_steps,
 )
-from workbench.analysis.decisions.pins import free, label_of
+from workbench.analysis.decisions.pins import label_recipes, make_unique_label
 from workbench.analysis.decisions.squeeze import Stop
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import WorkbenchError
 from workbench.models.language_model import LanguageModel
 from workbench.quantized import QuantizedModel
@@ -66,7 +66,7 @@ class Runs:
 
     def add(self, label: str, quantized: QuantizedModel, *, frozen: bool = True) -> Run:
         """Show what was just quantized, as a new run."""
-        label = free(label, self.items)
+        label = make_unique_label(label, self.items)
         self.items[label] = Run(label, quantized, frozen=frozen)
         return self.show(label)
 
@@ -81,7 +81,7 @@ class Runs:
             del self.items[label]
             self._headlines.pop(label, None)
             self._models.pop(label, None)
-        self.add(label_of(model.layers.values(), len(self.shared.model.layer_names)), model, frozen=False)
+        self.add(label_recipes(model.layers.values(), len(self.shared.model.layer_names)), model, frozen=False)
 
     def stored(self, label: str) -> Stored | None:
         """What a run stores; None for a stop that is not built."""
@@ -102,7 +102,7 @@ class Runs:
 
     def _headline(self, run: Run, measured: Measured, original: Measured) -> Headline:
         counted = count_stored(self.shared.model, run.quantized)
-        return Headline(**vars(counted), **headline_facts(measured, original.read))
+        return Headline(**vars(counted), **collect_headline_facts(measured, original.read))
 
     def model(self, run: Run) -> LanguageModel:
         """The model of a run; WorkbenchError for a stop that is not built."""
@@ -111,7 +111,7 @@ class Runs:
         if run.quantized is None:
             return self.shared.model.language_model()
         if run.label not in self._models:
-            self._models = {run.label: twin(self.shared.model, run.quantized.layers, run.quantized.changed_tensors)}
+            self._models = {run.label: build_packed_copy(self.shared.model, run.quantized.layers, run.quantized.changed_tensors)}
         return self._models[run.label]
 
     def headline_steps(self, run: Run, prompt: str) -> Generator[Measuring | None, None, Headline]:

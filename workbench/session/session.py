@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from workbench import presets
-from workbench.analysis.decisions.pins import Pins, spelled
+from workbench.analysis.decisions.pins import Pins, format_recipe
 from workbench.analysis.method.run_trace import Trace
 from workbench.analysis.predictions.divergence import Divergence
 from workbench.analysis.predictions.generation import Writing, write_together
-from workbench.analysis.predictions.generation_speed import Running, running_steps
-from workbench.analysis.weights.axis_meaning import carried
-from workbench.analysis.weights.cached_tables import Portrait, packed_content
-from workbench.artifact.quantized_copy import twin
+from workbench.analysis.predictions.generation_speed import Running, measure_generation_steps
+from workbench.analysis.weights.axis_meaning import carry_marks
+from workbench.analysis.weights.cached_tables import Portrait, list_packed_content
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import WorkbenchError
 from workbench.jobs import watch_steps
-from workbench.json_value import as_value
+from workbench.json_value import wrap_value
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import text
@@ -34,12 +34,12 @@ from workbench.quantizers.pipeline import check_recipe, needs_text
 from workbench.quantizers.runs.quantize_layer import quantize_weight_steps
 from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
-from workbench.session.combine import effect, together
+from workbench.session.combine import combine_layers, measure_layer_effect
 from workbench.session.history import History, Kind
-from workbench.session.preview import NOTHING, Preview, preview_rows, row_errors
+from workbench.session.preview import NOTHING, Preview, choose_preview_rows, compute_row_errors
 from workbench.session.runs import Runs
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
-from workbench.store import key
+from workbench.store import compute_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +98,7 @@ class Session:
         before, after, marked = self.model.layer(self.layer), self.model.layer(layer), self.selection
         if before == after:
             return
-        carried_marks = carried(before, after, {"channels": marked.channels, "rows": marked.rows})
+        carried_marks = carry_marks(before, after, {"channels": marked.channels, "rows": marked.rows})
         selection = marked.replace(channels=carried_marks.channels, rows=carried_marks.rows, codes=())
         self.history.take(Kind.SELECT, replace(self.choice, layer=layer, selection=selection))
         self._carried = (self.choice, carried_marks.words)
@@ -183,7 +183,7 @@ class Session:
 
     def _key(self, layer: str, recipe: Recipe, *, alone: bool, calibration: Any = CALIBRATION_TOKENS) -> str:
         """A layer quantized alone, the same layer in a whole model's run, and one calibrated otherwise are different results."""
-        return key(self.model.fingerprint, layer, recipe.to_dict(), calibration, alone)
+        return compute_key(self.model.fingerprint, layer, recipe.to_dict(), calibration, alone)
 
     def _keys(self) -> list[str]:
         """Where results of the selected layer and the recipe on the bench are."""
@@ -214,13 +214,13 @@ class Session:
         layer, recipe = self.layer, self.recipe
         if not self.can_preview:
             raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
-        rows, total = preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
+        rows, total = choose_preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
         if len(rows) == total:
             result, errors = (yield from self._layer_steps(layer, recipe)), NOTHING
         else:
             some, stats = self.shared.weight(layer)[list(rows)], (yield from self.shared.stats_steps())
             result = yield from quantize_weight_steps(some, self.model.layer(layer), recipe, stats, measured=False)
-            errors = row_errors(some, result)
+            errors = compute_row_errors(some, result)
         self._preview = Preview(self._key(layer, recipe, alone=True), result, rows, total, errors)
         return self._preview
 
@@ -256,7 +256,7 @@ class Session:
         for layer in quantized_model.layers.values():
             self._keep(recipe, layer, alone=False)
         self.quantized_model = quantized_model
-        self.runs.add(spelled(recipe), quantized_model)
+        self.runs.add(format_recipe(recipe), quantized_model)
         self.history.record(
             Kind.QUANTIZE_MODEL, start, f"quantized the whole model: {quantized_model.bits_per_weight:.2f} stored bits"
         )
@@ -326,7 +326,7 @@ class Session:
         """What is known of a result's weights; those of the result asked for last stay decoded."""
         if self._decoded is None or self._decoded[0] is not result:
             shape = (result.packed.rows, result.packed.cols)
-            self._decoded = (result, Portrait(shape, lambda: packed_content(result.packed), result.weight))
+            self._decoded = (result, Portrait(shape, lambda: list_packed_content(result.packed), result.weight))
         return self._decoded[1]
 
     def quantized(self) -> QuantizedModel:
@@ -337,16 +337,16 @@ class Session:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")
         latest_keys = {result.name: name.partition("/")[0] for name, result in self.results.items()}
         alone = [name for name, layer in layers.items() if latest_keys[name] == self._key(name, layer.recipe, alone=True)]
-        return together(self.shared, layers, self.quantized_model, alone)
+        return combine_layers(self.shared, layers, self.quantized_model, alone)
 
     def effect(self, result: QuantizedLayer, edited: QuantizedLayer | None = None) -> Divergence:
         """What a result does alone in the model, on the evaluation text; or what was made of it by hand, in its place."""
-        return effect(self.shared, result, self.quantized_model, edited)
+        return measure_layer_effect(self.shared, result, self.quantized_model, edited)
 
     def packed_model(self) -> LanguageModel:
         """The model with every quantized layer packed, each as its latest result."""
         quantized = self.quantized()
-        return twin(self.model, quantized.layers, quantized.changed_tensors)
+        return build_packed_copy(self.model, quantized.layers, quantized.changed_tensors)
 
     def write(self, tokens: int = 80) -> Iterator[Writing]:
         """Both models continue the prompt, token by token; yields what is there after every step."""
@@ -354,7 +354,7 @@ class Session:
 
     def running(self) -> Generator[int, None, list[Running]]:
         """Speed and memory of the original and the packed model as they continue the prompt; yields after every turn."""
-        return running_steps([self.model.language_model(), self.packed_model()], self.choice.prompt)
+        return measure_generation_steps([self.model.language_model(), self.packed_model()], self.choice.prompt)
 
     def pin_model(self) -> Generator[float, None, str]:
         """Pin the model with every quantized layer as its latest result; measures it on the evaluation text."""
@@ -394,6 +394,6 @@ class Session:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a saved choice, as a step that can be undone."""
-        value = as_value(state, "the choice")
+        value = wrap_value(state, "the choice")
         value.check_version("session", VERSION)
         self.history.take(Kind.RESTORE, self.check_choice(Choice.read(value)))

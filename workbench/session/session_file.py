@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.atomic import write_file
 from workbench.errors import WorkbenchError
-from workbench.json_value import brief, parse
+from workbench.json_value import parse, shorten_value
 from workbench.session.history import ADVICE, History, Kind
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "workbench session", 1
 
 
-def to_json(session: "Session") -> str:
+def encode_session(session: "Session") -> str:
     """The session as indented JSON text."""
     model = {"source": str(session.model.source), "fingerprint": session.model.fingerprint}
     document = {"format": FORMAT, "version": VERSION, "model": model, "history": session.history.to_dict()}
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def from_json(session: "Session", content: bytes | str) -> None:
+def restore_session(session: "Session", content: bytes | str) -> None:
     """Take up a saved session in place of this one's history; nothing changes where it cannot be read."""
     value = parse(content, "the saved session")
     fields = value.as_object()
@@ -32,7 +32,7 @@ def from_json(session: "Session", content: bytes | str) -> None:
     model = value.get("model", ADVICE)
     source, fingerprint = model.get("source", ADVICE).as_text(), model.get("fingerprint", ADVICE).as_text()
     if fingerprint != session.model.fingerprint:
-        raise WorkbenchError(f"the session was saved on the model {brief(source)}; open that one, with the same weights.")
+        raise WorkbenchError(f"the session was saved on the model {shorten_value(source)}; open that one, with the same weights.")
     history = History.read(value.get("history", ADVICE))
     for step in history.steps:
         session.check_choice(step.choice)
@@ -41,11 +41,11 @@ def from_json(session: "Session", content: bytes | str) -> None:
 
 def save(session: "Session", path: str | Path) -> Path:
     """Write the session to a file, whole or not at all."""
-    write_file(path, to_json(session))
+    write_file(path, encode_session(session))
     return Path(path)
 
 
-def cell(session: "Session") -> str:
+def write_session_code(session: "Session") -> str:
     """Python that takes the same steps again, from the first to the current one, and shows the explorer."""
     steps = [session.history.steps[number] for number in session.history.path(session.history.at)]
     first = steps[0].choice
@@ -55,7 +55,7 @@ def cell(session: "Session") -> str:
         "from workbench.session import Session",
         "",
         f"session = Session({session.model.code()}, recipe={first.recipe.code()})",
-        *_moved(session.model.layer_names[0], first.layer),
+        *_write_selection(session.model.layer_names[0], first.layer),
     ]
     for step in steps[1:]:
         choice = step.choice
@@ -78,5 +78,5 @@ def cell(session: "Session") -> str:
     return "\n".join([*lines, "wb.Explorer(session)"])
 
 
-def _moved(usual: str, layer: str) -> list[str]:
+def _write_selection(usual: str, layer: str) -> list[str]:
     return [] if layer == usual else [f"session.select({layer!r})"]

@@ -16,9 +16,9 @@ from workbench.analysis.weights.weight_sketch import Sketch
 from workbench.calibration import CalibrationStats, calibrate
 from workbench.jobs import Counted, Job, Queue, Status
 from workbench.models import ModelHandle
-from workbench.models.fused import in_basis
+from workbench.models.fused import fuse_from_facts
 from workbench.models.text import text
-from workbench.store import Store, key
+from workbench.store import Store, compute_key
 
 CALIBRATION_TOKENS = 16_384
 LOOK = 0.05  # seconds between looks at a text that is being read
@@ -78,7 +78,7 @@ class SharedModel:
     @property
     def calibration(self) -> str:
         """Which text makes the statistics, and how much of it, for a key."""
-        return key(text("calibration").fingerprint, CALIBRATION_TOKENS)
+        return compute_key(text("calibration").fingerprint, CALIBRATION_TOKENS)
 
     def stats(self) -> CalibrationStats:
         """Second moments of the built-in calibration text, made once for all sessions."""
@@ -120,7 +120,7 @@ class SharedModel:
         facts = dict(fused or {})
         with self._replaying:
             if str(facts) not in self._replays:
-                self._replays[str(facts)] = Replay(in_basis(self.model, facts), text("evaluation"))
+                self._replays[str(facts)] = Replay(fuse_from_facts(self.model, facts), text("evaluation"))
             return self._replays[str(facts)]
 
     def weight(self, layer: str) -> Tensor:
@@ -134,7 +134,7 @@ class SharedModel:
         """Moments and histogram of a layer's weights, read once; kept on disk by the content of the weights."""
         with self._reading:
             if layer not in self.sketches:
-                self.sketches[layer] = sketch_cache.stored(self.model.weight(layer), Store())
+                self.sketches[layer] = sketch_cache.load_sketch(self.model.weight(layer), Store())
             return self.sketches[layer]
 
     @property
@@ -155,5 +155,7 @@ class SharedModel:
         calibrated = self.is_calibrated
         with self._reading:
             if calibrated not in self._streams:
-                self._streams[calibrated] = residual_stream.stream(self.model, self.sketch, self.stats() if calibrated else None)
+                self._streams[calibrated] = residual_stream.build_stream(
+                    self.model, self.sketch, self.stats() if calibrated else None
+                )
             return self._streams[calibrated]

@@ -7,7 +7,7 @@ quantities use cividis, which colour-blind readers see as well as anybody.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workbench.intervals import PIECE, written
+from workbench.intervals import PIECE, format_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ THEMES = {"light": LIGHT, "dark": DARK}
 LOGARITHMIC = {"type": "log", "tickvals": [step * 10.0**decade for decade in range(-9, 13) for step in (1, 2, 5)]}
 
 
-def interval(table: "pd.DataFrame", column: str, color: str, *, scale: float = 1.0, **more: Any) -> dict[str, Any]:
+def build_error_bars(table: "pd.DataFrame", column: str, color: str, *, scale: float = 1.0, **more: Any) -> dict[str, Any]:
     """Error bars from `column`_low to `column`_high around `column`, all times `scale`."""
     value, low, high = (scale * table[f"{column}{end}"].astype(float) for end in ("", "_low", "_high"))
     above, below = ((high - value).fillna(0.0), (value - low).fillna(0.0))  # no bar where there is no interval
@@ -84,7 +84,7 @@ def interval(table: "pd.DataFrame", column: str, color: str, *, scale: float = 1
     return {**bars, "color": color, **more}
 
 
-def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:
+def build_layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:
     """A plotly layout in this theme: quiet axes with the titles `x` and `y`, no plotly title."""
     axis: dict[str, Any] = {
         "gridcolor": theme.border,
@@ -119,7 +119,7 @@ def layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more:
     return base
 
 
-def colorbar(theme: Theme, title: str) -> dict[str, Any]:
+def build_colorbar(theme: Theme, title: str) -> dict[str, Any]:
     """A slim colour scale as high as the plot, with a title beside it."""
     return {
         "title": {"text": title, "side": "right", "font": {"size": 12, "color": theme.muted}},
@@ -131,22 +131,22 @@ def colorbar(theme: Theme, title: str) -> dict[str, Any]:
     }
 
 
-def gap(bars: int, least: float) -> float:
+def compute_bar_gap(bars: int, least: float) -> float:
     """The share of an axis between its bars: few bars are no wider than the sixth part of the figure."""
     return max(least, 1 - bars / 6)
 
 
-def bits(value: float) -> str:
+def format_bits(value: float) -> str:
     """Bits per weight, two decimals."""
     return f"{value:.2f}"
 
 
-def error(value: float) -> str:
+def format_error(value: float) -> str:
     """An error, three significant digits."""
     return f"{value:.3g}"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as per cent with three significant digits at most; never a false 0 or 100."""
     if 0 < share < 5e-6:
         return "less than 0.001 %"
@@ -155,7 +155,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def megabytes(bits_stored: float) -> str:
+def format_megabytes(bits_stored: float) -> str:
     """A size in MB (10⁶ bytes), in kB below a tenth of one; whole ones above a hundred."""
     size = bits_stored / 8
     if size < 1e5:
@@ -163,37 +163,37 @@ def megabytes(bits_stored: float) -> str:
     return f"{size / 1e6:.2f} MB" if size < 1e8 else f"{size / 1e6:,.0f} MB"
 
 
-def speed(tokens_per_second: float) -> str:
+def format_speed(tokens_per_second: float) -> str:
     """Tokens a second."""
     return f"{tokens_per_second:,.0f} tokens/s"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time with its unit."""
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
-def over_texts(texts: int) -> str:
+def describe_interval_basis(texts: int) -> str:
     """What intervals are over, or what they would need."""
     if texts > 1:
         return f"95 % intervals over {texts} texts."
     return f"There is one text: an interval needs two, or two runs of at least {PIECE} tokens."
 
 
-def spread(table: "pd.Series", column: str, form: str = ".3g") -> str:
+def format_with_interval(table: "pd.Series", column: str, form: str = ".3g") -> str:
     """A row's figure `column` with its interval: `7.12 (95 %: 6.8 to 7.5)`."""
-    return f"{table[column]:{form}} ({written((table[f'{column}_low'], table[f'{column}_high']), form=form)})"
+    return f"{table[column]:{form}} ({format_interval((table[f'{column}_low'], table[f'{column}_high']), form=form)})"
 
 
-def against(row: "pd.Series", what: str) -> str:
+def format_paired_ratio(row: "pd.Series", what: str) -> str:
     """A row's paired ratio to `what`: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
     low, high = row["ratio_low"], row["ratio_high"]
     apart = ": no difference that this text can show" if low <= 1 <= high else ""
-    return f"{row['ratio']:.4g} times {what}'s ({written((low, high), form='.4g')}){apart}"
+    return f"{row['ratio']:.4g} times {what}'s ({format_interval((low, high), form='.4g')}){apart}"
 
 
-def count(number: int, thing: str, things: str | None = None) -> str:
+def format_count(number: int, thing: str, things: str | None = None) -> str:
     """A number with its noun: `1 layer`, `1,234 layers`."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"

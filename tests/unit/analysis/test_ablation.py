@@ -9,7 +9,7 @@ import torch
 
 from workbench import presets
 from workbench.analysis.glossary import COLUMNS
-from workbench.analysis.predictions.ablation import ablation, block_errors
+from workbench.analysis.predictions.ablation import measure_block_errors, run_ablation
 from workbench.errors import RecipeError
 from workbench.kernels.packing.packed import Packed
 from workbench.models import ModelHandle, open_model
@@ -28,7 +28,7 @@ def llama(tiny_models: dict[str, Path]) -> ModelHandle:
 def test_every_recipe_is_a_row_compared_with_the_first(llama: ModelHandle) -> None:
     seen: list[tuple[str, float]] = []
     recipes = {"kept": presets.recipe("none"), "same": presets.recipe("none"), "one bit": presets.recipe("btc", bits=1.0)}
-    table = ablation(
+    table = run_ablation(
         llama,
         recipes,
         EVALUATION,
@@ -60,13 +60,13 @@ def test_a_block_that_adds_nothing_loses_all_it_adds(llama: ModelHandle) -> None
         for name, layer in result.layers.items()
         if name.endswith(("o_proj", "down_proj"))
     }
-    errors = block_errors(llama, replace(result, layers={**result.layers, **silent}), EVALUATION, tokens=100)
+    errors = measure_block_errors(llama, replace(result, layers={**result.layers, **silent}), EVALUATION, tokens=100)
     np.testing.assert_allclose(errors, [1.0] + [0.0] * (len(errors) - 1), atol=1e-6)
 
 
 def test_no_recipe_is_an_error(llama: ModelHandle) -> None:
     with pytest.raises(RecipeError, match="no recipes to compare; give at least one"):
-        ablation(llama, {}, EVALUATION, calibration=CALIBRATION)
+        run_ablation(llama, {}, EVALUATION, calibration=CALIBRATION)
 
 
 def test_a_later_block_gets_its_own_input(llama: ModelHandle) -> None:
@@ -85,4 +85,4 @@ def test_a_later_block_gets_its_own_input(llama: ModelHandle) -> None:
     (hidden, full), (_, out) = seen
     expected = ((out - full).square().sum() / (full - hidden).square().sum()).item()
     assert expected > 0.001
-    assert block_errors(llama, result, words, tokens=ids.shape[1]) == pytest.approx([0, expected], rel=1e-4)
+    assert measure_block_errors(llama, result, words, tokens=ids.shape[1]) == pytest.approx([0, expected], rel=1e-4)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.analysis.weights.axis_meaning import Carried, carried
+from workbench.analysis.weights.axis_meaning import Carried, carry_marks
 from workbench.models.layers import Layer
 
 SIZES = {
@@ -41,7 +41,7 @@ def layer(block: int, matrix: str, rows: int = 0) -> Layer:
 )
 def test_marks_go_where_they_mean_the_same(before: tuple[int, str], side: str, after: tuple[int, str], there: str | None) -> None:
     marks = {"channels": (), "rows": ()} | {side: (3, 17)}
-    found = carried(layer(*before), layer(*after), marks)
+    found = carry_marks(layer(*before), layer(*after), marks)
     assert (found.channels, found.rows) == (((3, 17), ()) if there == "channels" else ((), (3, 17)) if there else ((), ()))
     assert ("stay marked" in found.words) == (there is not None)
     assert ("not marked any more" in found.words) == (there is None)
@@ -49,11 +49,11 @@ def test_marks_go_where_they_mean_the_same(before: tuple[int, str], side: str, a
 
 def test_values_are_the_columns_of_what_reads_them_where_no_heads_share_them() -> None:
     before = layer(0, "self_attn.v_proj", rows=64)
-    assert carried(before, layer(0, "self_attn.o_proj"), {"channels": (), "rows": (5,)}).channels == (5,)
+    assert carry_marks(before, layer(0, "self_attn.o_proj"), {"channels": (), "rows": (5,)}).channels == (5,)
 
 
 def test_both_sides_are_told_of() -> None:
-    found = carried(layer(0, "mlp.down_proj"), layer(0, "self_attn.q_proj"), {"channels": (100,), "rows": tuple(range(9))})
+    found = carry_marks(layer(0, "mlp.down_proj"), layer(0, "self_attn.q_proj"), {"channels": (100,), "rows": tuple(range(9))})
     assert found == Carried(
         tuple(range(9)),
         (),
@@ -65,4 +65,4 @@ def test_both_sides_are_told_of() -> None:
 
 def test_in_a_family_of_other_matrices_nothing_is_carried() -> None:
     first, second = (Layer(f"h.{i}.attn.c_attn", i, "attn.c_attn", 192, 64, "float32", "", True) for i in (0, 1))
-    assert carried(first, second, {"channels": (3,), "rows": ()}).channels == ()
+    assert carry_marks(first, second, {"channels": (3,), "rows": ()}).channels == ()

@@ -26,7 +26,7 @@ LEDGER = BitLedger(
 
 
 def test_the_way_from_nominal_to_stored_names_every_item() -> None:
-    table = bit_ledger.bridge(LEDGER).set_index("item")
+    table = bit_ledger.tabulate_overhead(LEDGER).set_index("item")
     assert list(table.index) == [
         "nominal", "codes beyond nominal", "planes signs", "masked map", "uniform scale", "stored"
     ]  # fmt: skip
@@ -34,21 +34,21 @@ def test_the_way_from_nominal_to_stored_names_every_item() -> None:
     assert "uniform codes" in table["why"]["nominal"]
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", presets.list_presets())
 def test_the_steps_of_every_preset_add_up_to_what_it_stores(builtin: ModelHandle, name: str) -> None:
     preset = presets.find(name)()
     stats = wb.calibrate(builtin, wb.text("calibration"), tokens=256, layers=[LAYER]) if preset.needs_calibration else None
     result = wb.quantize(builtin, LAYER, preset.recipe(), stats=stats)
-    steps = bit_ledger.bridge(result.ledger)["bits_per_weight"]
+    steps = bit_ledger.tabulate_overhead(result.ledger)["bits_per_weight"]
     assert steps.iloc[:-1].sum() == pytest.approx(steps.iloc[-1]) == pytest.approx(result.bits_per_weight)
     assert steps.iloc[0] == result.nominal_bits
-    found = bit_ledger.written(result)
+    found = bit_ledger.measure_layer_file(result)
     assert found.agree, found
 
 
 def test_a_tree_of_layers_adds_up_at_every_node() -> None:
     names = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.up_proj"]
-    table = bit_ledger.tree(dict.fromkeys(names, LEDGER)).set_index("id")
+    table = bit_ledger.tabulate_ledger_tree(dict.fromkeys(names, LEDGER)).set_index("id")
     assert table["bits"][""] == 3 * 11_900
     assert table["label"]["block 0"] == "block 0"
     assert table["bits"][f"{names[0]}|uniform scale"] == 800
@@ -59,7 +59,7 @@ def test_a_tree_of_layers_adds_up_at_every_node() -> None:
 
 
 def test_one_layer_is_a_tree_of_its_items() -> None:
-    table = bit_ledger.tree({"model.layers.0.mlp.up_proj": LEDGER})
+    table = bit_ledger.tabulate_ledger_tree({"model.layers.0.mlp.up_proj": LEDGER})
     assert table["parent"].tolist() == [""] * len(table)
     assert table["label"].iloc[0] == "model.layers.0.mlp.up_proj"
     assert len(table) == 1 + 4
@@ -68,12 +68,12 @@ def test_one_layer_is_a_tree_of_its_items() -> None:
 def test_a_saved_model_takes_the_bytes_that_its_ledger_says(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     model = wb.open_model(tiny_models["llama"])
     folder = wb.save(wb.quantize_model(model, wb.recipe("rtn", bits=3)), tmp_path / "out", model)
-    found = bit_ledger.saved(folder)
+    found = bit_ledger.measure_saved_file(folder)
     assert found.agree
     assert found.file == (folder / "packed.safetensors").stat().st_size
     with (folder / "packed.safetensors").open("ab") as file:
         file.write(b"!")
-    assert not bit_ledger.saved(folder).agree
+    assert not bit_ledger.measure_saved_file(folder).agree
 
 
 def test_a_wrong_ledger_is_found_on_disk(builtin: ModelHandle) -> None:
@@ -81,5 +81,5 @@ def test_a_wrong_ledger_is_found_on_disk(builtin: ModelHandle) -> None:
     first = result.ledger.entries[0]
     spoiled = BitLedger((BitEntry(first.item, first.bits + 8, first.why), *result.ledger.entries[1:]), result.ledger.weights, 2.0)
     object.__setattr__(result, "ledger", spoiled)
-    assert not bit_ledger.written(result).agree
+    assert not bit_ledger.measure_layer_file(result).agree
     assert torch.isfinite(result.weight()).all()

@@ -43,18 +43,18 @@ def test_removing_a_channel_costs_what_least_squares_says() -> None:
 
 
 def test_every_measure_is_in_the_table_and_shares_add_up() -> None:
-    table = channel_saliency.salience_table(WEIGHT, STATS)
+    table = channel_saliency.tabulate_saliency(WEIGHT, STATS)
     assert list(table) == ["channel", *MEASURES]
     assert table.drop(columns="channel").sum().tolist() == pytest.approx([1.0] * len(MEASURES))
-    assert list(channel_saliency.salience_table(WEIGHT)) == ["channel", "column_energy", "column_absmax"]
+    assert list(channel_saliency.tabulate_saliency(WEIGHT)) == ["channel", "column_energy", "column_absmax"]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40))
 def test_ranks_fall_and_shares_pile_up_to_one(values: list[float]) -> None:
-    shares = channel_saliency.shares(torch.tensor(values))
-    table = channel_saliency.salience_table(WEIGHT[:, :1].expand(24, len(values)) * torch.tensor(shares).float().sqrt())
-    ranked = channel_saliency.ranked(table, "column_energy")
+    shares = channel_saliency.compute_shares(torch.tensor(values))
+    table = channel_saliency.tabulate_saliency(WEIGHT[:, :1].expand(24, len(values)) * torch.tensor(shares).float().sqrt())
+    ranked = channel_saliency.rank_channels(table, "column_energy")
     assert (ranked["share"].diff().dropna() <= 1e-12).all()
     assert ranked["cumulative_share"].iloc[-1] == pytest.approx(1.0)
     assert sorted(ranked["channel"]) == list(range(len(values)))
@@ -66,7 +66,7 @@ def test_a_planted_channel_stands_first_by_all_measures() -> None:
     scale[5] = 10
     x = torch.randn(400, 16, generator=DRAW) * scale
     stats = LayerStats(x.T @ x / 400, x.mean(0), x.abs().amax(0), 400)
-    standing = channel_saliency.standing(channel_saliency.salience_table(weight, stats), [5, 2])
+    standing = channel_saliency.tabulate_channel_ranks(channel_saliency.tabulate_saliency(weight, stats), [5, 2])
     assert standing[standing["channel"] == 5]["rank"].tolist() == [1] * len(MEASURES)
     assert (standing[standing["channel"] == 2]["rank"] > 1).all()
     assert (standing["times"] == standing["share"] * 16).all()
@@ -95,7 +95,7 @@ def test_the_masks_of_a_split_are_shares_of_every_channel(builtin: ModelHandle) 
     weight = builtin.weight(DOWN).float()
     stats = wb.calibrate(builtin, wb.text("calibration"), tokens=256, layers=[DOWN])
     result = wb.quantize(builtin, DOWN, wb.recipe("pb-llm", share=0.1, metric="magnitude"), stats=stats)
-    names, found = channel_saliency.group_shares(result.packed, weight)
+    names, found = channel_saliency.compute_group_shares(result.packed, weight)
     assert found.shape == (2, 768)
     torch.testing.assert_close(torch.tensor(found.sum(0)), torch.ones(768, dtype=torch.float64))
     assert found.mean(1).min() == pytest.approx(0.1, abs=1e-3)
@@ -104,4 +104,4 @@ def test_the_masks_of_a_split_are_shares_of_every_channel(builtin: ModelHandle) 
 
 def test_another_basis_or_one_coder_has_no_masks(builtin: ModelHandle) -> None:
     weight = builtin.weight(DOWN).float()
-    assert channel_saliency.group_shares(wb.quantize(builtin, DOWN, wb.recipe("rtn", bits=2)).packed, weight) is None
+    assert channel_saliency.compute_group_shares(wb.quantize(builtin, DOWN, wb.recipe("rtn", bits=2)).packed, weight) is None

@@ -10,10 +10,10 @@ from workbench.errors import WorkbenchError
 from workbench.jobs import run_steps
 from workbench.kernels import formats
 from workbench.kernels.packing import bitpack
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.presets import recipe
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.distance import relative_error
+from workbench.quantizers.distance import compute_relative_error
 from workbench.quantizers.pipeline import quantize_layer
 
 ROWS, COLS, LENGTH, ENTRIES = 12, 18, 4, 8  # the last vector of a row is two columns short
@@ -41,8 +41,8 @@ def layer(kind: str) -> QuantizedLayer:
 
 
 def whole(packed: Packed) -> QuantizedLayer:
-    error = relative_error(WEIGHT, formats.decode(packed))
-    return QuantizedLayer("layer", packed, recipe("rtn"), ledger(packed, 0.75), error, error)
+    error = compute_relative_error(WEIGHT, formats.decode(packed))
+    return QuantizedLayer("layer", packed, recipe("rtn"), build_ledger(packed, 0.75), error, error)
 
 
 @pytest.fixture(params=["signs", "values"])
@@ -51,7 +51,7 @@ def made(request: pytest.FixtureRequest) -> QuantizedLayer:
 
 
 def only_book(made: QuantizedLayer) -> codewords.Book:
-    (book,) = codewords.books(made.packed)
+    (book,) = codewords.list_codebooks(made.packed)
     return book
 
 
@@ -64,7 +64,7 @@ def test_a_book_is_read_as_it_was_stored(made: QuantizedLayer) -> None:
 
 
 def test_errors_of_vectors_add_up_to_the_error_of_the_layer(made: QuantizedLayer) -> None:
-    errors, energy = codewords.vector_errors(made.packed, WEIGHT, only_book(made))
+    errors, energy = codewords.compute_vector_errors(made.packed, WEIGHT, only_book(made))
     assert errors.shape == (ROWS, SEGMENTS)
     assert float(errors.sum() / energy.sum()) == pytest.approx(made.relative_error, rel=1e-5)
     last = (formats.decode(made.packed) - WEIGHT)[:, -2:].square().sum(1)
@@ -73,8 +73,8 @@ def test_errors_of_vectors_add_up_to_the_error_of_the_layer(made: QuantizedLayer
 
 def test_every_code_is_counted_and_measured(made: QuantizedLayer) -> None:
     book = only_book(made)
-    errors, energy = codewords.vector_errors(made.packed, WEIGHT, book)
-    table = codewords.code_table(book, errors, energy)
+    errors, energy = codewords.compute_vector_errors(made.packed, WEIGHT, book)
+    table = codewords.tabulate_codewords(book, errors, energy)
     assert table["count"].tolist() == torch.bincount(INDEX.reshape(-1), minlength=ENTRIES).tolist()
     assert table["count"].tail(2).tolist() == [0, 0]
     assert table["served"].tail(2).isna().all()
@@ -86,7 +86,7 @@ def test_every_code_is_counted_and_measured(made: QuantizedLayer) -> None:
 def test_the_nearest_codeword_of_signs_is_one_sign_away() -> None:
     made = layer("signs")
     book = only_book(made)
-    table = codewords.code_table(book, *codewords.vector_errors(made.packed, WEIGHT, book))
+    table = codewords.tabulate_codewords(book, *codewords.compute_vector_errors(made.packed, WEIGHT, book))
     assert table["gap"].tolist() == [1.0] * ENTRIES
     differing = [bin(int(near) ^ code).count("1") for code, near in enumerate(table["nearest"])]
     assert differing == [1] * ENTRIES
@@ -94,7 +94,7 @@ def test_the_nearest_codeword_of_signs_is_one_sign_away() -> None:
 
 def test_positions_are_shares_of_the_vectors_there(made: QuantizedLayer) -> None:
     book = only_book(made)
-    found = codewords.positions(book, [1, 3])
+    found = codewords.locate_codewords(book, [1, 3])
     assert (found.row_step, found.step) == (1, 1)
     assert found.values.tolist() == torch.isin(INDEX, torch.tensor([1, 3])).float().tolist()
 
@@ -103,20 +103,20 @@ def test_a_large_matrix_of_codes_is_seen_from_afar() -> None:
     index = torch.zeros(130, 300, dtype=torch.long)
     index[0, :3] = 1
     book = replace(only_book(layer("signs")), index=index)
-    found = codewords.positions(book, [1])
+    found = codewords.locate_codewords(book, [1])
     assert found.values.shape == (44, 100)
     assert found.values[0, 0] == pytest.approx(1 / 3)
 
 
 def test_chosen_codes_stand_beside_all_others(made: QuantizedLayer) -> None:
     book = only_book(made)
-    errors, energy = codewords.vector_errors(made.packed, WEIGHT, book)
-    table, bins = codewords.error_profile(book, [2], errors, energy)
+    errors, energy = codewords.compute_vector_errors(made.packed, WEIGHT, book)
+    table, bins = codewords.tabulate_error_profile(book, [2], errors, energy)
     assert table["which"].tolist() == ["chosen", "others"]
     assert table["count"].tolist() == [int((INDEX == 2).sum()), int((INDEX != 2).sum())]
     assert table["error_share"].sum() == pytest.approx(1.0, rel=1e-5)
     assert bins[["chosen", "others"]].sum().tolist() == pytest.approx([1.0, 1.0])
-    dead, _ = codewords.error_profile(book, [7], errors, energy)
+    dead, _ = codewords.tabulate_error_profile(book, [7], errors, energy)
     assert dead["count"].iloc[0] == 0
 
 
@@ -125,7 +125,7 @@ def test_merging_moves_all_vectors_of_a_code(made: QuantizedLayer) -> None:
     after = only_book(edit.layer)
     torch.testing.assert_close(after.index, torch.where(INDEX == 4, 2, INDEX))
     assert edit.moved == int((INDEX == 4).sum())
-    assert edit.layer.relative_error == pytest.approx(relative_error(WEIGHT, formats.decode(edit.layer.packed)))
+    assert edit.layer.relative_error == pytest.approx(compute_relative_error(WEIGHT, formats.decode(edit.layer.packed)))
     assert edit.layer.output_error == pytest.approx(edit.layer.relative_error, rel=1e-5), "under the identity both are one"
     assert edit.layer.edits == ("code 4 merged into 2",)
     assert edit.layer.bits_per_weight == made.bits_per_weight, "the codebook is shared and keeps its words"
@@ -139,7 +139,7 @@ def test_a_revived_code_takes_error_away_and_is_paid_for_by_its_layer(made: Quan
     assert int(after.counts[7]) == edit.moved > 0
     torch.testing.assert_close(after.words[:7], before.words[:7])
     moved = after.index != before.index
-    errors = [codewords.vector_errors(x.packed, WEIGHT, book)[0] for x, book in ((made, before), (edit.layer, after))]
+    errors = [codewords.compute_vector_errors(x.packed, WEIGHT, book)[0] for x, book in ((made, before), (edit.layer, after))]
     assert (errors[1][moved] < errors[0][moved]).all(), "a vector moves only where it gains"
     torch.testing.assert_close(errors[1][~moved], errors[0][~moved])
     assert "codebook" not in dict(edit.layer.packed.walk())["0."].shared
@@ -163,15 +163,15 @@ def test_no_sign_pattern_would_have_taken_more_away() -> None:
 
 
 def test_taking_dead_codes_out_changes_bits_and_nothing_else(made: QuantizedLayer) -> None:
-    edit = codeword_edits.without_dead(made, WEIGHT, MOMENT, "0.")
+    edit = codeword_edits.remove_dead(made, WEIGHT, MOMENT, "0.")
     torch.testing.assert_close(formats.decode(edit.layer.packed), formats.decode(made.packed))
     assert only_book(edit.layer).entries == ENTRIES - 2
-    assert codeword_edits.index_bits(edit, "0.") == (3, 3)
+    assert codeword_edits.count_index_bits(edit, "0.") == (3, 3)
     fewer = edit.layer
     for code in (5, 4):
         fewer = codeword_edits.merge(fewer, WEIGHT, MOMENT, "0.", code, 0).layer
-    last = codeword_edits.without_dead(fewer, WEIGHT, MOMENT, "0.")
-    assert codeword_edits.index_bits(last, "0.") == (3, 2), "four codewords take two bits"
+    last = codeword_edits.remove_dead(fewer, WEIGHT, MOMENT, "0.")
+    assert codeword_edits.count_index_bits(last, "0.") == (3, 2), "four codewords take two bits"
     assert last.layer.edits[-1] == "2 dead codes taken out"
 
 
@@ -193,9 +193,9 @@ def test_mistakes_are_explained(call: object, said: str) -> None:
 
 
 def test_all_codes_in_use_leave_nothing_to_take_out() -> None:
-    made = codeword_edits.without_dead(layer("values"), WEIGHT, None, "0.").layer
+    made = codeword_edits.remove_dead(layer("values"), WEIGHT, None, "0.").layer
     with pytest.raises(WorkbenchError, match="all 6 codewords are used"):
-        codeword_edits.without_dead(made, WEIGHT, None, "0.")
+        codeword_edits.remove_dead(made, WEIGHT, None, "0.")
 
 
 @pytest.mark.parametrize("preset", ["btc", "btc-planes", "btc-paper", "gptvq"])
@@ -205,8 +205,8 @@ def test_codebooks_of_every_preset_can_be_edited(preset: str) -> None:
     x = torch.randn(200, 160, generator=DRAW)
     moment = x.T @ x / 200
     made = run_steps(quantize_layer(weight, moment, recipe(preset), name="layer"))
-    for book in codewords.books(made.packed):
-        errors, energy = codewords.vector_errors(made.packed, weight, book)
+    for book in codewords.list_codebooks(made.packed):
+        errors, energy = codewords.compute_vector_errors(made.packed, weight, book)
         used = book.counts.argsort(descending=True)[:2].tolist()
         merged = codeword_edits.merge(made, weight, moment, book.path, *used)
         assert merged.layer.relative_error >= made.relative_error or made.recipe.assignment.name != "nearest"

@@ -38,7 +38,7 @@ def other_logits(model: ModelHandle) -> Callable[[Tensor], Tensor]:
 def test_figures_agree_with_plain_torch(builtin: ModelHandle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(divergence, "ROWS", 5)  # several pieces to a window
     lm, changed = builtin.language_model(), other_logits(builtin)
-    found = divergence.diverge(lm, STORIES, lm.logits, changed)
+    found = divergence.measure_divergence(lm, STORIES, lm.logits, changed)
 
     kls, losses, same = [], [], []
     for document in STORIES.documents:
@@ -58,7 +58,7 @@ def test_figures_agree_with_plain_torch(builtin: ModelHandle, monkeypatch: pytes
 
 def test_perplexity_is_that_of_perplexity(builtin: ModelHandle) -> None:
     lm = builtin.language_model()
-    found, reference = divergence.diverge(lm, STORIES, lm.logits, lm.logits), builtin.perplexity(STORIES)
+    found, reference = divergence.measure_divergence(lm, STORIES, lm.logits, lm.logits), builtin.perplexity(STORIES)
     assert found.tokens == reference.tokens
     assert found.perplexity == pytest.approx(reference.perplexity, rel=1e-9)
     assert found.perplexity_interval == pytest.approx(reference.perplexity_interval, rel=1e-9)
@@ -83,7 +83,7 @@ def test_a_token_that_the_original_rules_out_counts_nothing() -> None:
 def test_every_token_but_a_documents_first_is_scored_once(builtin: ModelHandle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perplexity, "WINDOW", 8)
     lm = builtin.language_model()
-    scored = [(span.document, span.window[0, 1:].tolist()) for span in perplexity.spans(lm, STORIES)]
+    scored = [(span.document, span.window[0, 1:].tolist()) for span in perplexity.iterate_spans(lm, STORIES)]
     for index, document in enumerate(STORIES.documents):
         whole = lm.encode(document)[0, 1:].tolist()
         assert [token for number, ids in scored if number == index for token in ids] == whole
@@ -98,18 +98,18 @@ def test_as_many_tokens_as_asked_for(builtin: ModelHandle, tokens: int) -> None:
 
 def test_interval_holds_the_mean(builtin: ModelHandle) -> None:
     lm = builtin.language_model()
-    found = divergence.diverge(lm, STORIES, lm.logits, other_logits(builtin))
+    found = divergence.measure_divergence(lm, STORIES, lm.logits, other_logits(builtin))
     assert found.kl_interval[0] < found.kl < found.kl_interval[1]
     assert found.perplexity_interval[0] < found.perplexity < found.perplexity_interval[1]
 
 
 def test_a_ratio_is_paired_document_by_document(builtin: ModelHandle) -> None:
     lm = builtin.language_model()
-    found = divergence.diverge(lm, STORIES, lm.logits, other_logits(builtin)).ratio
+    found = divergence.measure_divergence(lm, STORIES, lm.logits, other_logits(builtin)).ratio
     first = perplexity.perplexity(lm, STORIES)
     with builtin.swapped({"model.layers.1.mlp.down_proj": 0.5 * builtin.weight("model.layers.1.mlp.down_proj").float()}):
         other = perplexity.perplexity(lm, STORIES)
-    expected = perplexity.perplexity_ratio(first, other)
+    expected = perplexity.compute_perplexity_ratio(first, other)
     assert found.ratio == pytest.approx(expected.ratio, rel=1e-5)
     assert found.interval == pytest.approx(expected.interval, rel=1e-5)
 

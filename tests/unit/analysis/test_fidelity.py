@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.predictions.fidelity import COLUMNS, fidelity
+from workbench.analysis.predictions.fidelity import COLUMNS, tabulate_fidelity
 from workbench.models import ModelHandle
 from workbench.models.text import Text
 
@@ -17,7 +17,7 @@ STORIES = Text(
 def test_errors_agree_with_plain_torch(builtin: ModelHandle) -> None:
     stats = wb.calibrate(builtin, STORIES, layers=LAYERS)
     quantized = [wb.quantize(builtin, name, wb.recipe("rtn", bits=3, group=64), stats=stats) for name in LAYERS]
-    table = fidelity(builtin, quantized, stats)
+    table = tabulate_fidelity(builtin, quantized, stats)
     assert list(table.columns) == COLUMNS
     assert list(table["name"]) == LAYERS
     for row, layer in zip(table.itertuples(), quantized, strict=True):
@@ -31,10 +31,10 @@ def test_errors_agree_with_plain_torch(builtin: ModelHandle) -> None:
 
 
 def test_without_calibration_there_is_no_output_error(builtin: ModelHandle) -> None:
-    table = fidelity(builtin, [wb.quantize(builtin, LAYERS[0], wb.recipe("rtn", bits=4, group=64))])
+    table = tabulate_fidelity(builtin, [wb.quantize(builtin, LAYERS[0], wb.recipe("rtn", bits=4, group=64))])
     assert table["output_error"].isna().all()
 
 
 def test_a_kept_layer_has_no_error(builtin: ModelHandle) -> None:
-    table = fidelity(builtin, [wb.quantize(builtin, LAYERS[0], wb.recipe("none"))])
+    table = tabulate_fidelity(builtin, [wb.quantize(builtin, LAYERS[0], wb.recipe("none"))])
     assert table["relative_error"].tolist() == [0.0]

@@ -5,9 +5,9 @@ from scipy.stats import binom
 
 import workbench as wb
 from workbench.analysis.predictions.fork import ForkFinder
-from workbench.analysis.predictions.fork_study import fork_study, prompts_of, shares
+from workbench.analysis.predictions.fork_study import extract_prompts, run_fork_study, tabulate_shares
 from workbench.errors import ModelError
-from workbench.intervals import share_interval
+from workbench.intervals import compute_binomial_interval
 from workbench.models import ModelHandle
 
 PROMPT = "Lily found a small"
@@ -81,25 +81,25 @@ def test_a_layer_that_others_make_needless_is_let_go(finder: ForkFinder, monkeyp
 
 
 def test_study_of_prompts(builtin: ModelHandle, finder: ForkFinder) -> None:
-    prompts = prompts_of(wb.text("evaluation"), 2, words=4)
+    prompts = extract_prompts(wb.text("evaluation"), 2, words=4)
     assert prompts[0] == " ".join(wb.text("evaluation").documents[0].split()[:4])
     layers = dict(list(finder.layers.items())[-6:])
-    study = fork_study(builtin, layers, prompts, tokens=20, seed=1)
-    assert study.equals(fork_study(builtin, layers, prompts, tokens=20, seed=1))
+    study = run_fork_study(builtin, layers, prompts, tokens=20, seed=1)
+    assert study.equals(run_fork_study(builtin, layers, prompts, tokens=20, seed=1))
     for row in study.to_dict("records"):
         own = ForkFinder(builtin, layers, row["prompt"], tokens=20)
         assert row["fork"] == own.fork
         assert row["needed"] == len(own.guilty().layers)
         assert row["delay"] > 0
         assert 1 <= row["random"] <= 6
-    table = shares(study, (1, 6))
+    table = tabulate_shares(study, (1, 6))
     assert table["share"].iloc[1] == table["chance"].iloc[1] == 1.0, "with all layers restored there is no fork"
     assert (table["share_low"] <= table["share"]).all()
 
 
 def test_a_share_of_nothing_may_be_anything() -> None:
-    assert share_interval(0, 0) == (0.0, 1.0)
-    low, high = share_interval(5, 20)
+    assert compute_binomial_interval(0, 0) == (0.0, 1.0)
+    low, high = compute_binomial_interval(5, 20)
     assert binom.sf(4, 20, low) == pytest.approx(0.025)
     assert binom.cdf(5, 20, high) == pytest.approx(0.025)
 

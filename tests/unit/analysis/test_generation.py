@@ -7,8 +7,16 @@ import torch
 from torch.nn.functional import kl_div
 
 import workbench as wb
-from workbench.analysis.predictions.generation import END, TOP, Candidate, Writing, WrittenToken, candidate_table, write_together
-from workbench.artifact.quantized_copy import twin
+from workbench.analysis.predictions.generation import (
+    END,
+    TOP,
+    Candidate,
+    Writing,
+    WrittenToken,
+    tabulate_candidates,
+    write_together,
+)
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import ModelError
 from workbench.models.language_model import LanguageModel
 
@@ -21,7 +29,7 @@ def models(tiny_models: dict[str, Path]) -> tuple[LanguageModel, LanguageModel]:
     """A tiny model, and the same at one bit."""
     model = wb.open_model(tiny_models["llama"])
     layers = wb.quantize_model(model, wb.recipe("rtn", bits=1, group=32)).layers
-    return model.language_model(), twin(model, layers)
+    return model.language_model(), build_packed_copy(model, layers)
 
 
 @pytest.fixture(scope="module")
@@ -110,4 +118,4 @@ def test_tables_hold_every_place_and_every_candidate() -> None:
     assert table["kl_original"].tolist() == [0.5, 0.25]
     assert table["quantized"][0] == "a"
     assert table[["quantized", "kl_quantized"]].isna()[1:].all(axis=None)
-    assert candidate_table(token(END)).to_dict("list") == {"token": [END], "p_original": [0.5], "p_quantized": [0.25]}
+    assert tabulate_candidates(token(END)).to_dict("list") == {"token": [END], "p_original": [0.5], "p_quantized": [0.25]}

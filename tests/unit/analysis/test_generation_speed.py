@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from workbench.analysis.predictions.generation_speed import speeds
+from workbench.analysis.predictions.generation_speed import measure_speeds
 from workbench.errors import ModelError
 
 
@@ -29,7 +29,7 @@ class Writer:
 
 def test_models_take_turns_and_the_slower_one_is_slower() -> None:
     log: list[str] = []
-    fast, slow = speeds([Writer(9, 0.002, log, "a"), Writer(9, 0.02, log, "b")], "Once", tokens=5, rounds=2)
+    fast, slow = measure_speeds([Writer(9, 0.002, log, "a"), Writer(9, 0.02, log, "b")], "Once", tokens=5, rounds=2)
     assert log == ["a", "b"] * 3
     assert (fast.tokens, slow.tokens) == (5, 5)
     assert slow.low <= slow.tokens_per_second <= slow.high < 50
@@ -38,9 +38,9 @@ def test_models_take_turns_and_the_slower_one_is_slower() -> None:
 
 def test_no_more_than_the_context_holds() -> None:
     writer = Writer(500, 0.0, [], "a")
-    assert speeds([writer], "Once", tokens=500, rounds=1)[0].tokens == 97
+    assert measure_speeds([writer], "Once", tokens=500, rounds=1)[0].tokens == 97
 
 
 def test_a_model_that_writes_nothing_is_told() -> None:
     with pytest.raises(ModelError, match="'mute' writes nothing after 'Once'"):
-        speeds([Writer(0, 0.0, [], "mute")], "Once", rounds=1)
+        measure_speeds([Writer(0, 0.0, [], "mute")], "Once", rounds=1)

@@ -10,15 +10,15 @@ from torch import Tensor
 import workbench as wb
 from workbench.analysis.decisions.error_budget import error_budget
 from workbench.analysis.predictions.fork import ForkFinder
-from workbench.analysis.predictions.isolated_effects import Scaled, applied, basis
+from workbench.analysis.predictions.isolated_effects import Scaled, build_replacements, match_basis
 from workbench.analysis.predictions.suffix_replay import Replay
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import ModelError
 from workbench.kernels import forced_backend
 from workbench.models import ModelHandle, open_model
 from workbench.models.boundaries import Boundaries
 from workbench.models.text import Text
-from workbench.presets.preset import part
+from workbench.presets.preset import make_part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import fold
 
@@ -41,7 +41,7 @@ def model(tiny_models: dict[str, Path]) -> ModelHandle:
 @pytest.fixture(scope="module")
 def learned(model: ModelHandle) -> QuantizedModel:
     """Learned diagonals and rotations, online."""
-    recipe = RTN.replace(transform=part("transform", "learned", steps=2, tokens=64, draws=2))
+    recipe = RTN.replace(transform=make_part("transform", "learned", steps=2, tokens=64, draws=2))
     return wb.quantize_model(model, recipe, text=wb.text("calibration"), tokens=128)
 
 
@@ -63,8 +63,8 @@ def same(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
 
 def check_replay(model: ModelHandle, quantized: QuantizedModel, tolerance: float = 1e-5) -> None:
     """All changes at once are the quantized model, and with any one of them taken back replay is the whole forward pass."""
-    ids, lm, changes = model.encode(STORY), model.language_model(), applied(model, quantized)
-    whole = twin(model, quantized.layers, quantized.changed_tensors).logits(ids)
+    ids, lm, changes = model.encode(STORY), model.language_model(), build_replacements(model, quantized)
+    whole = build_packed_copy(model, quantized.layers, quantized.changed_tensors).logits(ids)
     same(Boundaries(model, [ids]).logits(0, changes), whole, tolerance)
     base = Boundaries(model, [ids], changes)
     same(base.logits(0), whole, tolerance)
@@ -82,10 +82,10 @@ def test_gains_and_biases_of_every_family(tiny_models: dict[str, Path], family: 
 
 
 def test_layers_that_round_their_inputs(model: ModelHandle) -> None:
-    recipe = RTN.replace(activations=part("activations", "per-token", bits=8))
+    recipe = RTN.replace(activations=make_part("activations", "per-token", bits=8))
     quantized = replace(wb.quantize_model(model, recipe), changed_tensors=other_vectors(model))
     check_replay(model, quantized, 1e-2)  # sums in another order tip an input to the next of 255 steps
-    assert isinstance(applied(model, quantized)["model.layers.0.mlp.up_proj"], Scaled)
+    assert isinstance(build_replacements(model, quantized)["model.layers.0.mlp.up_proj"], Scaled)
 
 
 def test_folded_layers_do_alone_what_they_did_before(model: ModelHandle, learned: QuantizedModel, folded: QuantizedModel) -> None:
@@ -93,7 +93,7 @@ def test_folded_layers_do_alone_what_they_did_before(model: ModelHandle, learned
     assert NORM in folded.changed_tensors
     check_replay(model, folded)
     ids = model.encode(STORY)
-    before, after = applied(model, learned), applied(model, folded)
+    before, after = build_replacements(model, learned), build_replacements(model, folded)
     assert before.keys() == after.keys()
     for name in before:
         expected = Boundaries(model, [ids]).logits(0, {name: before[name]})
@@ -126,10 +126,10 @@ def test_a_fused_models_layers_need_the_fused_model(model: ModelHandle) -> None:
     fused = wb.fuse(model, seed=3)
     quantized = wb.quantize_model(fused, RTN)
     with pytest.raises(ModelError, match=r"use wb.fuse\(model, seed=3, residual=True\)"):
-        applied(model, quantized)
-    assert basis(fused, quantized) is fused
-    check_replay(basis(model, quantized), replace(quantized, changed_tensors={}))
-    assert applied(fused, quantized).keys() == quantized.layers.keys()
+        build_replacements(model, quantized)
+    assert match_basis(fused, quantized) is fused
+    check_replay(match_basis(model, quantized), replace(quantized, changed_tensors={}))
+    assert build_replacements(fused, quantized).keys() == quantized.layers.keys()
     finder = ForkFinder(model, quantized, STORY, tokens=12)
-    expected = twin(model, quantized.layers, quantized.changed_tensors).logits(finder.ids)
+    expected = build_packed_copy(model, quantized.layers, quantized.changed_tensors).logits(finder.ids)
     same(finder.changed.logits(0), expected)

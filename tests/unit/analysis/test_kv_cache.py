@@ -3,10 +3,10 @@
 import pytest
 
 import workbench as wb
-from workbench.analysis.predictions.kv_cache import cache_table, cached, measure_cache
+from workbench.analysis.predictions.kv_cache import make_cached_model, measure_cache, tabulate_caches
 from workbench.models import ModelHandle
 from workbench.models.text import Text
-from workbench.views.predictions.kv_cache import perplexity_against_bytes
+from workbench.views.predictions.kv_cache import draw_perplexity_by_bytes
 
 TOKENS = 200
 STORIES = Text("beginnings", tuple(story[:260] for story in wb.text("evaluation").documents[:3]))
@@ -21,7 +21,7 @@ def test_a_whole_cache_costs_what_fp16_does(builtin: ModelHandle) -> None:
 
 def test_it_is_the_divergence_of_the_cached_model(builtin: ModelHandle) -> None:
     found = measure_cache(builtin, "kivi:bits=2", STORIES, block=32)
-    other = wb.compare(builtin, cached(builtin, "kivi:bits=2", block=32), STORIES)
+    other = wb.compare(builtin, make_cached_model(builtin, "kivi:bits=2", block=32), STORIES)
     assert found.divergence.kl == pytest.approx(other.kl, rel=1e-6)
     assert found.divergence.kl > 1e-3
     assert found.ratio.ratio == pytest.approx(found.divergence.perplexity / found.divergence.perplexity_original)
@@ -34,8 +34,8 @@ def test_it_is_the_divergence_of_the_cached_model(builtin: ModelHandle) -> None:
 
 
 def test_the_figure_shows_the_table(builtin: ModelHandle) -> None:
-    table = cache_table(measure_cache(builtin, s, STORIES, block=32) for s in ("none", "vidkv"))
-    figure = perplexity_against_bytes(table, 7.0)
+    table = tabulate_caches(measure_cache(builtin, s, STORIES, block=32) for s in ("none", "vidkv"))
+    figure = draw_perplexity_by_bytes(table, 7.0)
     (points,) = figure.plot["data"]
     assert points["x"] == table["bytes_per_token"].tolist()
     assert points["y"] == table["perplexity"].tolist()
@@ -52,6 +52,6 @@ def test_the_sentence_names_the_smallest_good_cache(original: float, says: str) 
     rows = [("a", 16.0, 16.0, 3000.0, 10.0), ("b", 2.0, 1.5, 600.0, 10.1), ("c", 1.0, 1.0, 300.0, 20.0)]
     table = pd.DataFrame(rows, columns=["scheme", "bits_per_value", "nominal_bits", "bytes_per_token", "perplexity"])
     table = table.assign(ratio=table["perplexity"] / original, ratio_low=0.9, ratio_high=1.1, texts=3)
-    answer = perplexity_against_bytes(table, original).answer
+    answer = draw_perplexity_by_bytes(table, original).answer
     assert says in answer
     assert answer.endswith("95 % intervals over 3 texts.")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.decisions.pins import LAYER_COLUMNS, MODEL_COLUMNS, Pins, free, label_of
-from workbench.analysis.predictions.generation_speed import layer_seconds
-from workbench.artifact.quantized_copy import twin
+from workbench.analysis.decisions.pins import LAYER_COLUMNS, MODEL_COLUMNS, Pins, label_recipes, make_unique_label
+from workbench.analysis.predictions.generation_speed import measure_layer_seconds
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.jobs import run_steps
 from workbench.models import ModelHandle
 from workbench.models.perplexity import perplexity
@@ -50,7 +50,7 @@ def test_a_pinned_model_is_read_and_run(model: ModelHandle) -> None:
     assert shares == sorted(shares)
     assert 0 == shares[0] < shares[-1] < 1
     (row,) = pins.model_table().to_dict("records")
-    read = perplexity(twin(model, whole.layers), STORY)
+    read = perplexity(build_packed_copy(model, whole.layers), STORY)
     assert row["perplexity"] == pytest.approx(read.perplexity)
     assert (row["perplexity_low"], row["perplexity_high"]) == pytest.approx(read.perplexity_interval)
     assert row["bits_per_weight"] == whole.bits_per_weight
@@ -62,14 +62,14 @@ def test_a_pinned_model_is_read_and_run(model: ModelHandle) -> None:
 def test_labels_say_how_much_is_quantized_and_by_how_many_recipes(model: ModelHandle) -> None:
     whole = list(wb.quantize_model(model, wb.recipe("rtn")).layers.values())
     other = wb.quantize(model, QUERY, wb.recipe("rtn", bits=2))
-    assert label_of(whole, len(whole)) == "rtn"
-    assert label_of(whole[:3], len(whole)) == f"rtn, 3 of {len(whole)} layers"
-    assert label_of([other, *whole[1:]], len(whole)) == "a mix of 2 recipes"
+    assert label_recipes(whole, len(whole)) == "rtn"
+    assert label_recipes(whole[:3], len(whole)) == f"rtn, 3 of {len(whole)} layers"
+    assert label_recipes([other, *whole[1:]], len(whole)) == "a mix of 2 recipes"
 
 
 def test_a_label_that_is_taken_gets_a_number() -> None:
-    assert free("a", {}) == "a"
-    assert free("a", {"a": 1, "a (2)": 2}) == "a (3)"
+    assert make_unique_label("a", {}) == "a"
+    assert make_unique_label("a", {"a": 1, "a (2)": 2}) == "a (3)"
 
 
 def test_without_pins_the_tables_are_empty() -> None:
@@ -79,6 +79,6 @@ def test_without_pins_the_tables_are_empty() -> None:
 
 def test_seconds_of_a_layer_are_those_of_one_input(model: ModelHandle) -> None:
     packed = wb.quantize(model, QUERY, wb.recipe("rtn", bits=2, group=32)).packed
-    ours, torchs = layer_seconds(packed, torch.zeros(packed.rows, packed.cols), calls=5)
+    ours, torchs = measure_layer_seconds(packed, torch.zeros(packed.rows, packed.cols), calls=5)
     assert 0 < ours < 1
     assert 0 < torchs < 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.decisions.quant_card import card_facts, public_name, tree_hash
+from workbench.analysis.decisions.quant_card import collect_card_facts, hash_tree, strip_model_path
 from workbench.analysis.decisions.quant_card_diff import Tolerances, diff_cards
 from workbench.analysis.decisions.quant_card_file import read_facts
 from workbench.artifact import load, save
@@ -36,7 +36,7 @@ def folder(quantized: QuantizedModel, builtin: ModelHandle, tmp_path_factory: py
 
 @pytest.fixture(scope="module")
 def facts(folder: Path, builtin: ModelHandle) -> dict[str, Any]:
-    return card_facts(folder, builtin, tokens=TOKENS)
+    return collect_card_facts(folder, builtin, tokens=TOKENS)
 
 
 def without_times(card: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_two_cards_of_one_recipe_and_seed_differ_in_times_only(
 ) -> None:
     stats = wb.calibrate(builtin, wb.text("calibration"), tokens=256)
     again = save(wb.quantize_model(builtin, RECIPE, stats, PATTERN), tmp_path / "again", builtin)
-    second = card_facts(again, builtin, tokens=TOKENS)
+    second = collect_card_facts(again, builtin, tokens=TOKENS)
     assert json.dumps(without_times(second)) == json.dumps(without_times(facts))
     assert second["times"] != facts["times"]
     assert diff_cards(facts, second).differences == ()
@@ -75,7 +75,7 @@ def test_hashes_name_everything_that_went_in(facts: dict[str, Any], builtin: Mod
     assert hashes["original"] == builtin.fingerprint
     assert hashes["calibration_text"] == wb.text("calibration").fingerprint
     assert hashes["evaluation_text"] == wb.text("evaluation").fingerprint
-    assert hashes["layers"] == {name: tree_hash(layer.packed) for name, layer in quantized.layers.items()}
+    assert hashes["layers"] == {name: hash_tree(layer.packed) for name, layer in quantized.layers.items()}
     assert {"python", "torch", "numba", "processor"} <= set(facts["environment"])
 
 
@@ -92,7 +92,7 @@ def test_a_changed_weight_is_found(
     quantized: QuantizedModel, facts: dict[str, Any], builtin: ModelHandle, tmp_path: Path
 ) -> None:
     layer = "model.layers.0.mlp.up_proj"
-    other = card_facts(save(changed(quantized, layer), tmp_path / "other", builtin), builtin, measured=False)
+    other = collect_card_facts(save(changed(quantized, layer), tmp_path / "other", builtin), builtin, measured=False)
     found = diff_cards(facts, other)
     assert not found.same
     assert [(d.section, d.item) for d in found.differences if not d.within] == [("hashes", f"layers.{layer}")]
@@ -101,7 +101,7 @@ def test_a_changed_weight_is_found(
 
 def test_a_changed_original_is_found(facts: dict[str, Any], folder: Path, tiny_models: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match="were quantized from weights [0-9a-f]{16}"):
-        card_facts(folder, open_model(tiny_models["llama"]), tokens=TOKENS)
+        collect_card_facts(folder, open_model(tiny_models["llama"]), tokens=TOKENS)
     other = copy.deepcopy(facts)
     other["hashes"]["original"] = "0" * 16
     assert [d.item for d in diff_cards(facts, other).differences] == ["original"]
@@ -162,7 +162,7 @@ def test_an_unknown_section_is_an_error(facts: dict[str, Any]) -> None:
 def test_an_unsaved_model_has_a_card_without_a_file(
     quantized: QuantizedModel, facts: dict[str, Any], builtin: ModelHandle
 ) -> None:
-    unsaved = card_facts(quantized, builtin, tokens=TOKENS)
+    unsaved = collect_card_facts(quantized, builtin, tokens=TOKENS)
     assert unsaved["file"] is None
     assert unsaved["figures"]["kl"] == pytest.approx(facts["figures"]["kl"], rel=1e-6)
     assert diff_cards(facts, unsaved).same
@@ -173,7 +173,7 @@ def test_an_unsaved_model_has_a_card_without_a_file(
     [("builtin", "builtin"), ("org/model", "org/model"), ("/home/somebody/models/tiny", "tiny"), ("~/models/tiny", "tiny")],
 )
 def test_a_card_names_no_folder(source: str, name: str) -> None:
-    assert public_name(source) == name
+    assert strip_model_path(source) == name
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ def test_every_stop_holds_the_norms_of_its_own_weights(shared: SharedModel) -> N
 
 def test_inputs_are_known_once_the_model_has_been_calibrated(shared: SharedModel) -> None:
     stats = wb.calibrate(shared.model, wb.text("calibration"), tokens=256)
-    plain, heard = residual_stream.stream(shared.model, shared.sketch), residual_stream.stream(shared.model, shared.sketch, stats)
+    plain, heard = (
+        residual_stream.build_stream(shared.model, shared.sketch),
+        residual_stream.build_stream(shared.model, shared.sketch, stats),
+    )
     assert np.isnan(plain.input_size).all()
     moment = stats["model.layers.0.mlp.up_proj"].moment.diagonal().double()
     np.testing.assert_allclose(heard.input_size[2], rms_one(moment), rtol=1e-5)
@@ -47,7 +50,7 @@ def test_inputs_are_known_once_the_model_has_been_calibrated(shared: SharedModel
 
 
 def test_a_scaled_channel_stands_out_where_it_is_written_and_read(shared: SharedModel) -> None:
-    table = residual_stream.follow(shared.stream(), [7, 9])
+    table = residual_stream.tabulate_stream_channels(shared.stream(), [7, 9])
     assert list(table) == ["stop", "channel", "written", "gain", "input_size", "read"]
     assert len(table) == 2 * 6
     second = table[table["channel"] == 9].reset_index()
@@ -55,25 +58,25 @@ def test_a_scaled_channel_stands_out_where_it_is_written_and_read(shared: Shared
 
 
 def test_a_neuron_is_made_by_the_rows_that_make_it(shared: SharedModel) -> None:
-    known = residual_stream.model_anatomy(shared.model)
+    known = residual_stream.read_model_anatomy(shared.model)
     down = "model.layers.0.mlp.down_proj"
-    table = residual_stream.inner(shared.model, known, down, [5], shared.sketch)
+    table = residual_stream.tabulate_inner_channels(shared.model, known, down, [5], shared.sketch)
     assert table["name"].tolist() == ["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", down]
     assert (table["part"].tolist(), table["index"].tolist()) == (["row", "row", "column"], [5, 5, 5])
 
 
 def test_an_entry_of_the_heads_is_the_row_of_v_that_its_group_shares(shared: SharedModel) -> None:
     """Four heads of 16 over two of v: v's own output, repeated as attention repeats it, says which row each entry is."""
-    known, layer = residual_stream.model_anatomy(shared.model), "model.layers.0.self_attn.o_proj"
-    ((name, row),) = residual_stream.inner_sources(shared.model, known, layer).items()
+    known, layer = residual_stream.read_model_anatomy(shared.model), "model.layers.0.self_attn.o_proj"
+    ((name, row),) = residual_stream.find_inner_sources(shared.model, known, layer).items()
     assert name == "model.layers.0.self_attn.v_proj"
     repeated = torch.arange(32).view(2, 16).repeat_interleave(2, 0).reshape(-1)
     assert [row(j) for j in range(64)] == repeated.tolist()
 
 
 def test_who_reads_the_stream(shared: SharedModel) -> None:
-    known = residual_stream.model_anatomy(shared.model)
-    reads = {name.rsplit(".", 1)[-1]: residual_stream.reads_stream(known, name) for name in shared.model.layer_names}
+    known = residual_stream.read_model_anatomy(shared.model)
+    reads = {name.rsplit(".", 1)[-1]: residual_stream.is_stream_reader(known, name) for name in shared.model.layer_names}
     assert reads == {
         "q_proj": True, "k_proj": True, "v_proj": True, "o_proj": False, "gate_proj": True, "up_proj": True, "down_proj": False
     }  # fmt: skip
@@ -82,5 +85,5 @@ def test_who_reads_the_stream(shared: SharedModel) -> None:
 @pytest.mark.parametrize("family", ["opt", "gpt2", "gemma", "bert"])
 def test_other_families_say_why_they_are_not_followed(tiny_models: dict[str, Path], family: str) -> None:
     with pytest.raises(AnatomyError, match="cannot be fused") as caught:
-        residual_stream.model_anatomy(wb.open_model(tiny_models[family]))
+        residual_stream.read_model_anatomy(wb.open_model(tiny_models[family]))
     assert caught.value.why

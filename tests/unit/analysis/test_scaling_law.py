@@ -8,10 +8,10 @@ import pytest
 from workbench.analysis.decisions.scaling_law import (
     STUDIES,
     UNDERTRAINED,
-    expectation_table,
-    own_curve,
-    parameters,
-    training_tokens,
+    count_parameters,
+    read_training_tokens,
+    tabulate_expected_losses,
+    tabulate_measured_losses,
 )
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, open_model
@@ -23,7 +23,7 @@ STOPS = pd.DataFrame({"recipe": ["none", "rtn:bits=4", "x"], "bits_per_weight": 
 def test_the_law() -> None:
     expected = 0.017 * 1e11**0.5251 / (1e9**0.2261 * 3**5.4967)
     assert UNDERTRAINED.added_loss(1e9, 1e11, 3) == pytest.approx(expected)
-    table = expectation_table(1e9, 1e11)
+    table = tabulate_expected_losses(1e9, 1e11)
     assert table.set_index("bits").loc[3.0, "added_loss"] == pytest.approx(expected)
     assert table["ratio"].tolist() == pytest.approx([math.exp(loss) for loss in table["added_loss"]])
 
@@ -37,18 +37,18 @@ def test_larger_less_trained_and_finer_models_lose_less(count: float, tokens: fl
 
 def test_what_lies_outside_of_the_fit_is_said(builtin: ModelHandle) -> None:
     assert UNDERTRAINED.outside(1e9, 1e11) == ""
-    assert UNDERTRAINED.outside(parameters(builtin), 9e6) == "4.72 million parameters and 9 million training tokens"
+    assert UNDERTRAINED.outside(count_parameters(builtin), 9e6) == "4.72 million parameters and 9 million training tokens"
 
 
 def test_training_of_the_built_in_model_is_known(builtin: ModelHandle, tiny_models: dict) -> None:
-    assert training_tokens(builtin) == 5_600_000 + 3_366_912
-    assert training_tokens(open_model(tiny_models["llama"])) is None
+    assert read_training_tokens(builtin) == 5_600_000 + 3_366_912
+    assert read_training_tokens(open_model(tiny_models["llama"])) is None
 
 
 def test_measured_points_are_relative_to_the_original() -> None:
-    own = own_curve(STOPS)
+    own = tabulate_measured_losses(STOPS)
     assert own["added_loss"].tolist() == pytest.approx([math.log(8.4 / 8), math.log(2)])
-    figure = views.added_loss(expectation_table(1e9, 1e11), own, "")
+    figure = views.draw_added_loss(tabulate_expected_losses(1e9, 1e11), own, "")
     line, points = figure.plot["data"]
     assert points["x"] == [4.2, 2.1]
     assert len(figure.table) == len(line["x"]) + 2
@@ -57,20 +57,22 @@ def test_measured_points_are_relative_to_the_original() -> None:
 
 def test_pinned_models_stand_among_the_measured_ones() -> None:
     pinned = pd.DataFrame({"pin": ["mine"], "bits_per_weight": [1.5], "perplexity": [24.0]})
-    own = own_curve(STOPS, pinned)
+    own = tabulate_measured_losses(STOPS, pinned)
     assert own["recipe"].tolist()[-1] == "mine"
     assert own["added_loss"].iloc[-1] == pytest.approx(math.log(3))
-    assert own_curve(STOPS.iloc[:0], pinned).empty, "without the original there is nothing to compare with"
+    assert tabulate_measured_losses(STOPS.iloc[:0], pinned).empty, "without the original there is nothing to compare with"
 
 
 def test_without_measurements_only_the_law_is_told() -> None:
-    figure = views.added_loss(expectation_table(5e6, 9e6), own_curve(STOPS.iloc[:1]), "5 million parameters")
+    figure = views.draw_added_loss(
+        tabulate_expected_losses(5e6, 9e6), tabulate_measured_losses(STOPS.iloc[:1]), "5 million parameters"
+    )
     assert "measured" not in figure.answer
     assert "so it is a guess here" in figure.answer
 
 
 def test_every_study_has_its_source() -> None:
-    page = views.studies()
+    page = views.render_studies()
     for study in STUDIES:
         assert f"arXiv {study.arxiv}" in page
         assert study.finding

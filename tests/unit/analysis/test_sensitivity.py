@@ -7,7 +7,7 @@ import torch
 import workbench as wb
 from workbench.analysis import glossary
 from workbench.analysis.decisions.error_budget import ErrorBudget, error_budget, error_budget_steps
-from workbench.analysis.decisions.layer_scores import entropy, layer_scores
+from workbench.analysis.decisions.layer_scores import compute_cluster_entropy, layer_scores
 from workbench.analysis.predictions.sensitivity import sensitivity, sensitivity_steps
 from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.errors import RecipeError
@@ -49,7 +49,7 @@ def test_rows_are_what_ifs(builtin: ModelHandle, replay: Replay) -> None:
     assert (nothing["kl"] == 0).all()
     assert not nothing["significant"].any()
     assert table.loc[table["recipe"] == "two", "significant"].all()
-    assert all(glossary.label(name) != name or name in glossary.COLUMNS for name in table)
+    assert all(glossary.label_column(name) != name or name in glossary.COLUMNS for name in table)
 
 
 def test_rows_are_kept_by_content(replay: Replay, tmp_path: object) -> None:
@@ -128,9 +128,9 @@ def test_scores(builtin: ModelHandle) -> None:
 def test_entropy_of_clusters() -> None:
     directions = torch.eye(8)[torch.arange(64) % 4]  # four directions, equally often
     spread = directions * torch.rand(64, 1, generator=torch.Generator().manual_seed(0)).add(0.5)  # length does not matter
-    assert entropy(spread, 4, seed=3) <= 2.0
-    assert entropy(spread[:1].expand(9, -1), 1, seed=0) == 0.0
-    assert np.isclose(max(entropy(spread, 4, seed) for seed in range(20)), 2.0)
+    assert compute_cluster_entropy(spread, 4, seed=3) <= 2.0
+    assert compute_cluster_entropy(spread[:1].expand(9, -1), 1, seed=0) == 0.0
+    assert np.isclose(max(compute_cluster_entropy(spread, 4, seed) for seed in range(20)), 2.0)
 
 
 def test_mistakes(replay: Replay) -> None:

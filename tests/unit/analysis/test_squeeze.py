@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, squeeze_table
+from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, tabulate_stops
 from workbench.artifact import load
 from workbench.errors import ArtifactError, OutputError, WorkbenchError
 from workbench.jobs import Status, run_steps
@@ -161,9 +161,9 @@ def test_a_store_that_cannot_be_written_is_said_before_any_work(model: ModelHand
 
 
 def test_the_table_has_a_row_a_stop(built: Squeeze) -> None:
-    table = squeeze_table(built.built_stops())
+    table = tabulate_stops(built.built_stops())
     assert table["recipe"].tolist() == [stop.preset for stop in SMALL]
-    assert squeeze_table([]).columns.tolist() == table.columns.tolist()
+    assert tabulate_stops([]).columns.tolist() == table.columns.tolist()
 
 
 def test_the_slider_has_ten_stops_from_16_bits_to_below_one() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from tests.tiny_models import CAUSAL, write_model
-from workbench.analysis.predictions.divergence import diverge
+from workbench.analysis.predictions.divergence import measure_divergence
 from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.errors import ModelError, ShapeError
 from workbench.models import ModelHandle, open_model
@@ -70,7 +70,7 @@ def test_several_layers_are_the_model_with_all_of_them_swapped(builtin: ModelHan
         with builtin.swapped({name: layer.weight() for name, layer in layers.items()}):
             return lm.logits(ids)
 
-    expected = diverge(lm, STORIES, lm.logits, changed)
+    expected = measure_divergence(lm, STORIES, lm.logits, changed)
     found = Replay(builtin, STORIES).divergence(layers)
     assert found.kl > 0
     assert found.kl == pytest.approx(expected.kl, rel=1e-5)

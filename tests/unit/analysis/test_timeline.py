@@ -6,14 +6,24 @@ import pytest
 from tests.battery.cases import correlated, gaussian, snapshots
 from workbench import presets
 from workbench.analysis.method.run_trace import Trace
-from workbench.analysis.method.timeline import CODE, CODEBOOK, LEARN, REFIT, SWEEP, Moment, scrub_table, still, timeline
-from workbench.presets.preset import part
+from workbench.analysis.method.timeline import (
+    CODE,
+    CODEBOOK,
+    LEARN,
+    REFIT,
+    SWEEP,
+    Moment,
+    build_timeline,
+    extract_still,
+    tabulate_timeline,
+)
+from workbench.presets.preset import make_part
 
 
 def traced(spelled: str, cols: int = 256) -> Trace:
     trace, recipe = Trace(), presets.parse(spelled)
     if spelled == "btc:bits=1":
-        recipe = recipe.replace(transform=part("transform", "learned", steps=6))
+        recipe = recipe.replace(transform=make_part("transform", "learned", steps=6))
     for snapshot in snapshots(recipe, gaussian(24, cols), correlated(cols))[0]:
         trace.see(snapshot)
     return trace
@@ -33,7 +43,7 @@ def traced(spelled: str, cols: int = 256) -> Trace:
 )
 def test_a_run_is_its_phases_in_order(spelled: str, kinds: list[str]) -> None:
     trace = traced(spelled)
-    moments = timeline(trace)
+    moments = build_timeline(trace)
     assert list(dict.fromkeys(moment.kind for moment in moments)) == kinds
     frames = [moment.frame for moment in moments]
     assert frames == sorted(frames)
@@ -46,7 +56,7 @@ def test_a_run_is_its_phases_in_order(spelled: str, kinds: list[str]) -> None:
 
 
 def test_sweeps_of_a_block_come_before_its_columns_are_coded() -> None:
-    moments = timeline(traced("arb-llm"))
+    moments = build_timeline(traced("arb-llm"))
     at = {name: i for i, name in enumerate(moment.phase for moment in moments)}
     assert at["sweeps over columns 0 to 127"] < at["sweeps over columns 128 to 255"]
     second = next(i for i, moment in enumerate(moments) if moment.phase == "sweeps over columns 128 to 255")
@@ -59,16 +69,16 @@ def test_sweeps_of_a_block_come_before_its_columns_are_coded() -> None:
 
 
 def test_a_run_that_was_not_filmed_has_no_timeline() -> None:
-    assert timeline(Trace()) == []
-    assert scrub_table([]).empty
+    assert build_timeline(Trace()) == []
+    assert tabulate_timeline([]).empty
 
 
 def test_stills_show_what_is_coded_and_what_has_moved() -> None:
     trace = traced("gptq:bits=2")
-    film, moments = trace.film, timeline(trace)
+    film, moments = trace.film, build_timeline(trace)
     assert film is not None
     middle = moments[len(moments) // 2]
-    shown = still(film, middle)
+    shown = extract_still(film, middle)
     coded = film.coded.numpy() < middle.frame
     assert np.isfinite(shown.residual).all(0).tolist() == coded.tolist()
     assert np.isfinite(shown.moved).tolist() == (~coded).tolist()
@@ -76,21 +86,21 @@ def test_stills_show_what_is_coded_and_what_has_moved() -> None:
     assert shown.now.any()
     assert not (shown.now & ~coded).any()
     np.testing.assert_array_equal(shown.residual[:, coded], film.pictures["block"].residual.float().numpy()[:, coded])
-    last = still(film, moments[-1])
+    last = extract_still(film, moments[-1])
     assert np.isfinite(last.residual).all()
     assert last.flipped.max() <= 1
 
 
 def test_before_anything_is_coded_the_still_is_empty() -> None:
     trace = traced("btc:bits=0.8")
-    first = timeline(trace)[0]
+    first = build_timeline(trace)[0]
     assert (first.kind, first.frame) == (CODEBOOK, 0)
     assert trace.film is not None
-    assert np.isnan(still(trace.film, first).residual).all()
+    assert np.isnan(extract_still(trace.film, first).residual).all()
 
 
 def test_the_table_counts_from_one() -> None:
     moments = [Moment(CODE, "coding columns", 0, 2, 0, 3, 0.5, 1), Moment(CODE, "coding columns", 1, 2, 4, 7, 1.0, 2)]
-    table = scrub_table(moments)
+    table = tabulate_timeline(moments)
     assert table["scrub_step"].tolist() == table["number"].tolist() == [1, 2]
     assert table["phase_loss"].tolist() == [0.5, 1.0]

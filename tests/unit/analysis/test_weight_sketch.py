@@ -30,7 +30,7 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_moments_are_those_of_numpy_and_scipy(block: None, dtype: torch.dtype) -> None:
     weight = heavy(37, 211).to(dtype)
-    sketch, plain = weight_sketch.sketch(weight), weight.double().numpy()
+    sketch, plain = weight_sketch.compute_sketch(weight), weight.double().numpy()
     assert (sketch.rows, sketch.cols) == (37, 211)
     assert sketch.mean == pytest.approx(plain.mean(), rel=1e-9)
     assert sketch.std == pytest.approx(plain.std(), rel=1e-9)
@@ -42,20 +42,20 @@ def test_moments_are_those_of_numpy_and_scipy(block: None, dtype: torch.dtype) -
 
 
 def test_a_gaussian_has_no_excess_kurtosis_and_no_outliers() -> None:
-    sketch = weight_sketch.sketch(torch.randn(400, 500, generator=torch.Generator().manual_seed(1)))
+    sketch = weight_sketch.compute_sketch(torch.randn(400, 500, generator=torch.Generator().manual_seed(1)))
     assert abs(sketch.kurtosis) < 4 * (24 / 200_000) ** 0.5, "four standard errors"
     assert sketch.outlier_share == 0
 
 
 def test_a_constant_matrix_has_no_spread() -> None:
-    sketch = weight_sketch.sketch(torch.zeros(3, 5))
+    sketch = weight_sketch.compute_sketch(torch.zeros(3, 5))
     assert (sketch.std, sketch.kurtosis, sketch.outlier_share) == (0, 0, 0)
     assert sketch.histogram.total == 15
 
 
 def test_every_weight_is_counted_once(block: None) -> None:
     weight = heavy(37, 211)
-    histogram = weight_sketch.histogram(weight, limit=0.05, bins=31)
+    histogram = weight_sketch.compute_histogram(weight, limit=0.05, bins=31)
     edges = np.linspace(-0.05, 0.05, 32)
     plain = weight.double().numpy()
     np.testing.assert_array_equal(histogram.counts, np.histogram(plain, bins=edges)[0])
@@ -66,14 +66,18 @@ def test_every_weight_is_counted_once(block: None) -> None:
 
 def test_the_histogram_of_one_row_counts_that_row() -> None:
     weight = heavy(5, 100)
-    assert weight_sketch.histogram(weight[2:3], limit=1.0).total == weight_sketch.histogram(weight[2], limit=1.0).total == 100
+    assert (
+        weight_sketch.compute_histogram(weight[2:3], limit=1.0).total
+        == weight_sketch.compute_histogram(weight[2], limit=1.0).total
+        == 100
+    )
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["magnitude", "signed"])
 @pytest.mark.parametrize(("rows", "cols"), [(128, 256), (256, 512), (130, 300), (7, 1000), (1, 1), (300, 3)], ids=str)
 def test_each_cell_shows_its_largest_weight(block: None, rows: int, cols: int, signed: bool) -> None:
     weight = heavy(rows, cols).numpy()
-    raster = weight_sketch.raster(torch.from_numpy(weight), height=64, width=100, signed=signed)
+    raster = weight_sketch.rasterize_weight(torch.from_numpy(weight), height=64, width=100, signed=signed)
     step, wide = raster.row_step, raster.col_step
     assert raster.values.shape == (-(-rows // step), -(-cols // wide))
     assert raster.values.shape[0] <= 64
@@ -88,13 +92,15 @@ def test_a_single_changed_weight_is_seen_everywhere() -> None:
     weight = torch.randn(300, 700, generator=torch.Generator().manual_seed(2))
     changed = weight.clone()
     changed[211, 503] = 9.0
-    before, after = weight_sketch.sketch(weight), weight_sketch.sketch(changed)
+    before, after = weight_sketch.compute_sketch(weight), weight_sketch.compute_sketch(changed)
     assert after.absmax == after.row_absmax[211] == after.col_absmax[503] == 9.0
     assert after.kurtosis > before.kurtosis
     assert (before.outlier_share, after.outlier_share) == (0, 1 / weight.numel())
-    moved = weight_sketch.histogram(changed, limit=10.0).counts - weight_sketch.histogram(weight, limit=10.0).counts
+    moved = (
+        weight_sketch.compute_histogram(changed, limit=10.0).counts - weight_sketch.compute_histogram(weight, limit=10.0).counts
+    )
     assert sorted(moved[moved != 0]) == [-1, 1]
-    first, second = weight_sketch.raster(weight), weight_sketch.raster(changed)
+    first, second = weight_sketch.rasterize_weight(weight), weight_sketch.rasterize_weight(changed)
     differing = np.argwhere(first.values != second.values)
     assert differing.tolist() == [[211 // first.row_step, 503 // first.col_step]]
 
@@ -105,17 +111,17 @@ def quantized(model: ModelHandle, **settings: object) -> QuantizedLayer:
 
 def test_the_levels_of_a_row_are_its_distinct_values(builtin: ModelHandle) -> None:
     decoded = quantized(builtin, bits=2, group=0).weight()
-    levels = weight_sketch.row_levels(decoded[3])
+    levels = weight_sketch.find_row_levels(decoded[3])
     assert levels is not None
     assert levels.values.tolist() == sorted(set(decoded[3].tolist()))
     assert len(levels.values) == 4
     assert levels.groups == 1
-    assert weight_sketch.row_levels(torch.arange(weight_sketch.MAX_LEVELS + 1.0)) is None, "too many to draw"
+    assert weight_sketch.find_row_levels(torch.arange(weight_sketch.MAX_LEVELS + 1.0)) is None, "too many to draw"
 
 
 def test_the_levels_of_a_layer_are_the_medians_over_its_groups(builtin: ModelHandle) -> None:
     layer = quantized(builtin, bits=2, group=64)
-    levels = weight_sketch.layer_levels(layer.packed)
+    levels = weight_sketch.find_layer_levels(layer.packed)
     decoded = layer.weight().reshape(-1, 64)
     own = [np.unique(group) for group in decoded.numpy()]
     full = np.array([values for values in own if len(values) == 4])
@@ -129,7 +135,7 @@ def test_the_levels_of_a_layer_are_the_medians_over_its_groups(builtin: ModelHan
 def test_a_permutation_keeps_the_levels(builtin: ModelHandle) -> None:
     stats = wb.calibrate(builtin, wb.text("calibration"), tokens=512, layers=[LAYER])
     layer = wb.quantize(builtin, LAYER, wb.recipe("gptq", bits=2, group=64, act_order=True), stats=stats)
-    levels = weight_sketch.layer_levels(layer.packed)
+    levels = weight_sketch.find_layer_levels(layer.packed)
     assert layer.packed.format == "permuted"
     assert levels is not None
     assert len(levels.values) == 4
@@ -140,10 +146,10 @@ def test_a_permutation_keeps_the_levels(builtin: ModelHandle) -> None:
     [pytest.param({"bits": 6, "group": 64}, id="64-levels"), pytest.param({"bits": 2, "group": 24}, id="ragged-groups")],
 )
 def test_there_are_no_levels_where_they_cannot_be_drawn(builtin: ModelHandle, settings: dict[str, object]) -> None:
-    assert weight_sketch.layer_levels(quantized(builtin, **settings).packed) is None
+    assert weight_sketch.find_layer_levels(quantized(builtin, **settings).packed) is None
 
 
-@pytest.mark.parametrize("look", [weight_sketch.sketch, weight_sketch.raster], ids=["sketch", "raster"])
+@pytest.mark.parametrize("look", [weight_sketch.compute_sketch, weight_sketch.rasterize_weight], ids=["sketch", "raster"])
 @pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 4)], ids=str)
 def test_what_is_no_matrix_is_refused(look: object, shape: tuple[int, ...]) -> None:
     assert callable(look)

@@ -70,7 +70,7 @@ def test_cold_turns_use_every_copy_and_hot_ones_the_first() -> None:
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-    with cpu.torch_threads(before + 1):
+    with cpu.set_thread_count(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

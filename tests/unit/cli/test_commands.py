@@ -14,9 +14,9 @@ from safetensors import safe_open
 from tests.servers import free_port
 from tests.unit.cli.conftest import Said
 from workbench.artifact.layout import MODEL
-from workbench.cli.explore import command as server_command
+from workbench.cli.explore import build_command as server_command
 from workbench.cli.explore import serve_page
-from workbench.cli.output import plain
+from workbench.cli.output import sanitize_json
 from workbench.quantized import describe_bits
 
 LAYER = "model.layers.0.mlp.down_proj"
@@ -163,7 +163,7 @@ def test_bench(command: Callable[..., Said]) -> None:
 
 def test_json_has_no_nan() -> None:
     facts = {"a": float("nan"), "b": [float("inf"), 1.5], "c": (True, None)}
-    assert plain(facts) == {"a": None, "b": [None, 1.5], "c": [True, None]}
+    assert sanitize_json(facts) == {"a": None, "b": [None, 1.5], "c": [True, None]}
 
 
 @pytest.mark.parametrize("page", ["explorer", "compare", "codebook"])

@@ -9,7 +9,7 @@ import pytest
 import workbench as wb
 from tests.unit.cli.conftest import Said
 from workbench.cli import long_jobs
-from workbench.cli.long_jobs import Reading, announce_allocation, announce_stops, is_large, reading
+from workbench.cli.long_jobs import Reading, announce_allocation, announce_stops, estimate_texts, is_large
 from workbench.models import open_model
 from workbench.models.text import Text
 
@@ -53,9 +53,9 @@ def test_a_streamed_model_says_what_building_all_stops_takes(capsys: pytest.Capt
 def test_readings_add_up() -> None:
     model = open_model("builtin")
     assert is_large(model)
-    once, twice = reading(model, [Reading(TEXT, None)]), reading(model, [Reading(TEXT, None), Reading(TEXT, 5, 3)])
+    once, twice = estimate_texts(model, [Reading(TEXT, None)]), estimate_texts(model, [Reading(TEXT, None), Reading(TEXT, 5, 3)])
     tokens = sum(model.encode(document).shape[1] for document in TEXT.documents)
     assert once.work == f"{tokens} tokens to read"
     assert twice.work == f"{tokens + 15} tokens to read"
     assert twice.memory >= 4 * 512 * 256
-    assert reading(model, [Reading(TEXT, None, 1000)]).seconds > 10 * once.seconds
+    assert estimate_texts(model, [Reading(TEXT, None, 1000)]).seconds > 10 * once.seconds

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from workbench.cli import main
-from workbench.cli.output import folded, table_text
+from workbench.cli.output import fold_line, format_table
 
 LONGEST = "and its differences from what is written in the paper, which are these and those, and then a few more of them"
 
@@ -39,17 +39,17 @@ def test_no_line_is_wider_than_the_terminal(
 
 
 def test_a_long_line_is_folded_below_its_label() -> None:
-    lines = folded(f"  perplexity       {LONGEST}", 60).split("\n")
+    lines = fold_line(f"  perplexity       {LONGEST}", 60).split("\n")
     assert max(map(len, lines)) <= 60
     assert lines[0].startswith("  perplexity       and its")
     assert all(line.startswith(" " * 19) and line[19] != " " for line in lines[1:])
-    assert folded("short", 60) == "short"
-    assert folded("/a/path/" + "x" * 80, 60) == "/a/path/" + "x" * 80
+    assert fold_line("short", 60) == "short"
+    assert fold_line("/a/path/" + "x" * 80, 60) == "/a/path/" + "x" * 80
 
 
 def test_a_table_has_short_numbers_and_headers_over_several_lines() -> None:
     table = pd.DataFrame({"name": ["a.b", "c"], "bits_per_weight": [2.140625, 16.0], "output_error": [0.123456, float("nan")]})
-    assert table_text(table).split("\n") == [
+    assert format_table(table).split("\n") == [
         "        bits",
         "         per  output",
         "name  weight   error",

@@ -65,4 +65,4 @@ def distances(device: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(distances("cpu" if backend.interpreted() else "cuda")))
+    sys.stdout.write(json.dumps(distances("cpu" if backend.is_interpreted() else "cuda")))

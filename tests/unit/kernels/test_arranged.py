@@ -6,9 +6,9 @@ from torch import Tensor
 
 from workbench.errors import ShapeError
 from workbench.kernels import formats
-from workbench.kernels.formats.arranged import fourier, fourier_inverse
+from workbench.kernels.formats.arranged import fourier, invert_fourier
 from workbench.kernels.packing import bitpack
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 
 
 def dense(x: Tensor) -> Packed:
@@ -32,7 +32,7 @@ def test_rows_come_back_in_their_places() -> None:
     packed = Packed("rows", 5, 4, {"map": bitpack.pack(owner, 1)}, children=(dense(first), dense(second)))
     expected = torch.stack([second[0], first[0], second[1], second[2], first[1]])
     torch.testing.assert_close(formats.decode(packed), expected)
-    assert ledger(packed, 1.0).entries[0].why == "which coder owns which row"
+    assert build_ledger(packed, 1.0).entries[0].why == "which coder owns which row"
 
 
 def test_offset_by_groups() -> None:
@@ -48,7 +48,7 @@ def test_fourier_is_orthonormal_with_as_many_real_numbers(cols: int) -> None:
     f = fourier(unit)
     assert f.shape == (cols, cols)
     torch.testing.assert_close(f @ f.T, unit, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(fourier_inverse(f), unit, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(invert_fourier(f), unit, rtol=1e-5, atol=1e-6)
 
 
 def test_fourier_is_the_spectrum() -> None:

@@ -13,9 +13,9 @@ from workbench.kernels.jit import cached_njit
 
 CODE = """
 import numpy as np
-from workbench.kernels.matmul.numba.transforms import butterflies
-butterflies(np.ones((1, 8), np.float32), 1)
-print(sum(butterflies.stats.cache_hits.values()), sum(butterflies.stats.cache_misses.values()))
+from workbench.kernels.matmul.numba.transforms import apply_butterflies
+apply_butterflies(np.ones((1, 8), np.float32), 1)
+print(sum(apply_butterflies.stats.cache_hits.values()), sum(apply_butterflies.stats.cache_misses.values()))
 """
 
 
@@ -25,20 +25,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "one.py").write_text("a = 1\n")
     monkeypatch.setattr(cached_njit, "KERNELS", tmp_path)
     monkeypatch.setattr(cached_njit, "COMPILED_FOLDERS", (".",))
-    cached_njit.cache_folder.cache_clear()
+    cached_njit.find_cache_folder.cache_clear()
     yield tmp_path
-    cached_njit.cache_folder.cache_clear()
+    cached_njit.find_cache_folder.cache_clear()
 
 
 def test_every_state_of_the_sources_has_its_place(folder: Path) -> None:
-    first = cached_njit.cache_folder()
+    first = cached_njit.find_cache_folder()
     assert Path(first).parent == folder / "jit" / "__pycache__"
     (folder / "two.py").write_text("b = 2\n")
-    cached_njit.cache_folder.cache_clear()
-    assert cached_njit.cache_folder() != first
+    cached_njit.find_cache_folder.cache_clear()
+    assert cached_njit.find_cache_folder() != first
     (folder / "two.py").unlink()
-    cached_njit.cache_folder.cache_clear()
-    assert cached_njit.cache_folder() == first
+    cached_njit.find_cache_folder.cache_clear()
+    assert cached_njit.find_cache_folder() == first
 
 
 def modules_outside(folders: tuple[str, ...]) -> list[str]:
@@ -60,7 +60,7 @@ def test_the_name_of_the_cache_covers_every_module_that_is_compiled() -> None:
 
 def test_numba_keeps_its_own_place() -> None:
     before = numba.config.CACHE_DIR
-    assert cached_njit.compiled(lambda x: x + 1)(1) == 2
+    assert cached_njit.compile_cached(lambda x: x + 1)(1) == 2
     assert before == numba.config.CACHE_DIR
 
 

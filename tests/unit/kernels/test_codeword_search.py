@@ -33,7 +33,7 @@ def brute(points: Tensor, words: Tensor, length: int) -> Tensor:
 
 
 def compiled(search: object, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-    found = search.nearest(*(None if x is None else x.numpy() for x in inputs))  # type: ignore[attr-defined]
+    found = search.find_nearest_codewords(*(None if x is None else x.numpy() for x in inputs))  # type: ignore[attr-defined]
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
@@ -42,8 +42,8 @@ def compiled(search: object, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
 def test_a_gpu_counts_what_differs(seed: int, length: int, count: int, entries: int) -> None:
     """The same tensor operations on the CPU."""
     points, words = draw(seed, length, count), draw(seed + 1, length, entries)
-    assert torch.equal(codeword_search.fewest_flips(points, words), brute(points, words, length).argmin(1))
-    assert torch.equal(codeword_search.differing(points, words[:1]), brute(points, words[:1], length)[:, 0])
+    assert torch.equal(codeword_search.find_fewest_flips(points, words), brute(points, words, length).argmin(1))
+    assert torch.equal(codeword_search.count_differing_bits(points, words[:1]), brute(points, words[:1], length)[:, 0])
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,7 +51,7 @@ def test_a_gpu_counts_what_differs(seed: int, length: int, count: int, entries: 
 def test_counting_bits_gives_what_multiplying_gives(seed: int, length: int, count: int, entries: int, again: bool) -> None:
     points, words = draw(seed, length, count), draw(seed + 1, length, entries)
     previous = torch.randint(entries, (count,), generator=torch.Generator().manual_seed(seed)) if again else None
-    index, distance = codeword_search.nearest_by_hamming(points, words, length, previous)
+    index, distance = codeword_search.find_nearest_by_hamming(points, words, length, previous)
     other, other_distance = compiled(hamming, points, words, previous)
     assert torch.equal(other, index)
     assert torch.equal(other_distance, distance)
@@ -73,25 +73,25 @@ def test_skipping_codewords_skips_none_that_would_win(
     y = torch.randn(count, length, generator=torch.Generator().manual_seed(seed)) * 3
     y = y.round() if whole else y
     previous = torch.randint(entries, (count,), generator=torch.Generator().manual_seed(seed)) if again else None
-    index, cost = codeword_search.nearest_by_magnitude(y, words, previous)
+    index, cost = codeword_search.find_nearest_by_magnitude(y, words, previous)
     other, other_cost = compiled(weighted_hamming, y, words, previous)
     if whole:
         assert torch.equal(other, index)
     torch.testing.assert_close(other_cost, cost)
-    torch.testing.assert_close(codeword_search.flipped(y, codeword_search.signs(words, length)[other]), cost)
+    torch.testing.assert_close(codeword_search.sum_flipped_weights(y, codeword_search.decode_signs(words, length)[other]), cost)
 
 
 def test_the_previous_codeword_wins_a_tie_else_the_smallest_number() -> None:
     points, words = torch.tensor([0b0011]), torch.tensor([0b0001, 0b0010, 0b0111])
     for search in (
-        lambda p: codeword_search.nearest_by_hamming(points, words, 4, p),
+        lambda p: codeword_search.find_nearest_by_hamming(points, words, 4, p),
         lambda p: compiled(hamming, points, words, p),
     ):
         assert search(None)[0].tolist() == [0]
         assert search(torch.tensor([2]))[0].tolist() == [2]
     y = torch.tensor([[1.0, 1.0, -1.0, -1.0]])
     for search in (
-        lambda p: codeword_search.nearest_by_magnitude(y, words, p),
+        lambda p: codeword_search.find_nearest_by_magnitude(y, words, p),
         lambda p: compiled(weighted_hamming, y, words, p),
     ):
         assert search(None)[0].tolist() == [0]
@@ -100,8 +100,8 @@ def test_the_previous_codeword_wins_a_tie_else_the_smallest_number() -> None:
 
 def test_signs_and_numbers_are_inverse() -> None:
     numbers = torch.arange(1 << 7)
-    assert torch.equal(codeword_search.numbers(codeword_search.signs(numbers, 7)), numbers)
-    assert codeword_search.numbers(torch.tensor([[0.0, -1.0, 2.0]])).tolist() == [0b101]
+    assert torch.equal(codeword_search.encode_signs(codeword_search.decode_signs(numbers, 7)), numbers)
+    assert codeword_search.encode_signs(torch.tensor([[0.0, -1.0, 2.0]])).tolist() == [0b101]
 
 
 def test_large_searches_are_compiled_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,11 +111,11 @@ def test_large_searches_are_compiled_and_say_so(monkeypatch: pytest.MonkeyPatch)
     assert codeword_search.explain(len(points) * 63)[0] == "reference"
     assert "pays from 4194304 on" in codeword_search.explain(64)[1]
     assert "tensors are on cuda" in codeword_search.explain(1 << 30, "cuda")[1]
-    fast = codeword_search.nearest_by_hamming(points, words, 12)
+    fast = codeword_search.find_nearest_by_hamming(points, words, 12)
     monkeypatch.setenv("WORKBENCH_KERNELS", "reference")
     assert codeword_search.explain(1 << 30) == ("reference", "forced by WORKBENCH_KERNELS")
-    monkeypatch.setattr(hamming, "nearest", None)
-    plain = codeword_search.nearest_by_hamming(points, words, 12)
+    monkeypatch.setattr(hamming, "find_nearest_codewords", None)
+    plain = codeword_search.find_nearest_by_hamming(points, words, 12)
     assert all(torch.equal(a, b) for a, b in zip(fast, plain, strict=True))
 
 
@@ -126,7 +126,7 @@ import torch
 torch.set_num_threads(1)
 from workbench.kernels.search.numba import hamming
 points = torch.arange(100).numpy()
-hamming.nearest(points, points, None)
+hamming.find_nearest_codewords(points, points, None)
 assert torch.get_num_threads() == 1, torch.get_num_threads()
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(workbench.__file__).parents[1])

@@ -105,12 +105,12 @@ UNFIT = {
 @pytest.mark.parametrize("case", UNFIT)
 def test_what_it_cannot_run(case: str) -> None:
     make, sentence = UNFIT[case]
-    assert sentence in str(backend.unfit(make(Draw(rows=8, cols=48))))
+    assert sentence in str(backend.describe_misfit(make(Draw(rows=8, cols=48))))
 
 
 def test_triton_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert backend.refuses(Draw(rows=8, cols=48).planes(1, 48, extras=False), 1) == (
+    assert backend.describe_refusal(Draw(rows=8, cols=48).planes(1, 48, extras=False), 1) == (
         "Triton is not installed; it comes with the extra 'gpu'"
     )

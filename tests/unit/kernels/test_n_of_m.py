@@ -24,10 +24,10 @@ def test_choices_return_as_they_were(data: st.DataObject) -> None:
         chosen.scatter_(1, best, value=True)
     stream = n_of_m.pack(chosen, n, m)
     assert torch.equal(n_of_m.unpack(stream, n, m, rows, cols), chosen)
-    assert stream.numel() == math.ceil(rows * math.ceil(cols / m) * n_of_m.width(n, m) / 8)
+    assert stream.numel() == math.ceil(rows * math.ceil(cols / m) * n_of_m.compute_choice_width(n, m) / 8)
 
 
 @pytest.mark.parametrize(("n", "m", "bits"), [(4, 8, 7), (6, 8, 5), (2, 4, 3), (1, 8, 3), (1, 2, 1)])
 def test_a_choice_takes_the_bits_of_the_number_of_choices(n: int, m: int, bits: int) -> None:
-    assert n_of_m.width(n, m) == bits
-    assert len(n_of_m.choices(n, m)) == math.comb(m, n)
+    assert n_of_m.compute_choice_width(n, m) == bits
+    assert len(n_of_m.list_patterns(n, m)) == math.comb(m, n)

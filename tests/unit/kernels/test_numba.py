@@ -146,7 +146,7 @@ def distance(y: Tensor, x: Tensor, packed: Packed) -> float:
 @pytest.mark.parametrize("cache", ["decoded", "none"])
 def test_equals_the_reference(accepted: Packed, batch: tuple[int, ...], cache: str) -> None:
     x = torch.randn(*batch, accepted.cols, generator=torch.Generator().manual_seed(3))
-    assert backend.refuses(accepted, 6) is None
+    assert backend.describe_refusal(accepted, 6) is None
     y = product(x, accepted, cache=cache)
     assert y.shape == (*batch, accepted.rows)
     assert distance(y, x, accepted) < BOUND
@@ -154,7 +154,7 @@ def test_equals_the_reference(accepted: Packed, batch: tuple[int, ...], cache: s
 
 @pytest.mark.parametrize("cache", ["decoded", "none"])
 def test_tiles_equal_the_reference(accepted: Packed, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_products, "many_inputs", lambda _: 1)
+    monkeypatch.setattr(sign_products, "choose_tile_threshold", lambda _: 1)
     x = torch.randn(7, accepted.cols, generator=torch.Generator().manual_seed(3))
     y = product(x, accepted, cache=cache)
     torch.testing.assert_close(y, formats.linear(x, accepted), rtol=1e-4, atol=2e-4)
@@ -307,7 +307,7 @@ def test_refusals_say_why(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_devices_are_refused(draw: Draw) -> None:
     tree = draw.planes(1, 13, extras=False)
     moved = Packed(tree.format, 5, 13, {name: tensor.to("meta") for name, tensor in tree.tensors.items()}, tree.facts)
-    assert backend.refuses(moved, 1) == "it runs on the CPU, and the stored tensors are on meta"
+    assert backend.describe_refusal(moved, 1) == "it runs on the CPU, and the stored tensors are on meta"
 
 
 def test_a_gradient_is_refused() -> None:

@@ -11,7 +11,7 @@ from tests.unit.kernels.conftest import Draw
 from workbench.errors import KernelError
 from workbench.kernels import formats
 from workbench.kernels.matmul.packed_linear import PackedLinear, warm_up
-from workbench.kernels.matmul.packed_matrix import resident_bytes
+from workbench.kernels.matmul.packed_matrix import count_resident_bytes
 from workbench.kernels.packing.packed import Packed
 
 
@@ -79,7 +79,7 @@ def test_a_shared_codebook_is_resident_once(draw) -> None:
     other = replace(
         tree, tensors={**tree.tensors, "index": tree.tensors["index"].clone(), "scale": tree.tensors["scale"].clone()}
     )
-    both = resident_bytes([PackedLinear(tree), PackedLinear(other)])
+    both = count_resident_bytes([PackedLinear(tree), PackedLinear(other)])
     assert both == 2 * stored_bytes(tree) - tree.tensors["codebook"].nbytes
 
 

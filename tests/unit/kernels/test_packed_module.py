@@ -8,7 +8,7 @@ import workbench as wb
 from workbench.jobs import run_steps
 from workbench.kernels.formats import decode
 from workbench.kernels.matmul.decoded_rows import take_rows
-from workbench.kernels.matmul.packed_matrix import resident_bytes
+from workbench.kernels.matmul.packed_matrix import count_resident_bytes
 from workbench.kernels.matmul.packed_module import PackedEmbedding
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
@@ -61,9 +61,9 @@ def test_a_form_whose_rows_hang_together_is_decoded_whole_and_kept_where_asked(f
     assert take_rows(tree, IDS.unique()) is None
     for cache, kept in (("decoded", 4 * ROWS * COLS), ("none", 0)):
         module = embedding(tree, cache)
-        before = resident_bytes([module])
+        before = count_resident_bytes([module])
         assert torch.equal(module(IDS), decode(tree)[IDS])
-        assert resident_bytes([module]) == before + kept
+        assert count_resident_bytes([module]) == before + kept
 
 
 def test_codes_are_taken_across_bytes() -> None:

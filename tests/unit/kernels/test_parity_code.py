@@ -58,7 +58,7 @@ def test_the_search_finds_the_nearest_signs_of_all(code: ParityCode) -> None:
     stored = torch.tensor(list(itertools.product([False, True], repeat=int(code.stored(rows).sum())))).mT
     words = code.complete(stored, rows)
     best = torch.stack([loss(column[:, None], words).min() for column in y.mT])
-    found = parity_search.nearest(y, code)
+    found = parity_search.find_nearest_signs(y, code)
     assert torch.equal(found, code.complete(found[code.stored(rows)], rows))
     torch.testing.assert_close(loss(y, found), best)
 
@@ -79,10 +79,10 @@ def test_compiled_search_is_the_plain_one(code: ParityCode, cols: int, monkeypat
     y = gaussian(150, cols)
     monkeypatch.setattr(parity_search, "WORTH_COMPILING", 0)
     assert parity_search.explain(y.numel())[0] == "numba"
-    compiled = parity_search.nearest(y, code)
+    compiled = parity_search.find_nearest_signs(y, code)
     monkeypatch.setenv(VARIABLE, "reference")
     assert parity_search.explain(y.numel()) == ("reference", f"forced by {VARIABLE}")
-    plain = parity_search.nearest(y, code)
+    plain = parity_search.find_nearest_signs(y, code)
     assert torch.equal(compiled, code.complete(compiled[code.stored(150)], 150))
     torch.testing.assert_close(loss(y, compiled), loss(y, plain))
 

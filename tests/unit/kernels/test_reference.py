@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench import registry
 from workbench.errors import ShapeError
 from workbench.kernels import formats
-from workbench.kernels.formats.transforms import hadamard, hadamard_inverse
+from workbench.kernels.formats.transforms import hadamard, invert_hadamard
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.packing.parity_code import ParityCode
@@ -230,7 +230,7 @@ def test_linear_keeps_the_type_of_its_input(example: Packed, dtype: torch.dtype)
 
 
 def test_every_format_is_covered_here(example: Packed) -> None:
-    assert set(registry.names("format")) == {*WEIGHTS, *TRANSFORMS, "masked", *APART}, "these have tests of their own"
+    assert set(registry.list_names("format")) == {*WEIGHTS, *TRANSFORMS, "masked", *APART}, "these have tests of their own"
     for _, node in example.walk():
         assert set(node.tensors) <= set(registry.find("format", node.format).items)
 
@@ -241,7 +241,7 @@ def test_hadamard_is_orthonormal_at_any_width(cols: int) -> None:
     unit = torch.eye(cols, dtype=torch.float64)
     h = hadamard(unit, signs)
     torch.testing.assert_close(h @ h.T, unit)
-    torch.testing.assert_close(hadamard_inverse(h, signs), unit)
+    torch.testing.assert_close(invert_hadamard(h, signs), unit)
 
 
 def test_hadamard_spreads_one_outlier_evenly() -> None:

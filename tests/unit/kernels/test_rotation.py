@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.kernels import formats
-from workbench.kernels.formats.rotation import Rotated, cayley, factor_pair, rotate, rotations
-from workbench.kernels.packing.packed import Packed, stored_bits
+from workbench.kernels.formats.rotation import Rotated, compute_cayley_rotation, decode_rotations, find_factor_pair, rotate
+from workbench.kernels.packing.packed import Packed, count_stored_bits
 
 WIDTHS = [2, 7, 12, 64, 203, 256]
 
@@ -15,7 +15,7 @@ WIDTHS = [2, 7, 12, 64, 203, 256]
 def node(cols: int, size: float = 1.0, seed: int = 0, *, hadamard: bool = False) -> Packed:
     """A random transform of all three factors around nothing, with the Hadamard transform after them or not."""
     draw = torch.Generator().manual_seed(seed)
-    factors = factor_pair(cols)
+    factors = find_factor_pair(cols)
     sides = {side: n for side, n in zip(("left", "right"), factors, strict=True) if n > 1}
     tensors = {side: (size * torch.randn(n * (n - 1) // 2, generator=draw)).half() for side, n in sides.items()}
     tensors["gain"] = (0.5 + torch.rand(cols, generator=draw)).half()
@@ -27,7 +27,7 @@ def node(cols: int, size: float = 1.0, seed: int = 0, *, hadamard: bool = False)
 @settings(max_examples=30, deadline=None)
 def test_whatever_is_stored_is_a_rotation(size: int, spread: float, seed: int) -> None:
     upper = spread * torch.randn(size * (size - 1) // 2, generator=torch.Generator().manual_seed(seed)).half().double()
-    r = cayley(upper, size)
+    r = compute_cayley_rotation(upper, size)
     torch.testing.assert_close(r @ r.mT, torch.eye(size).double(), rtol=0, atol=1e-12)
     assert torch.linalg.det(r).item() == pytest.approx(1)
 
@@ -55,7 +55,7 @@ def test_gain_and_signs_fold_into_what_multiplies_the_input() -> None:
         * packed.tensors["gain"].double()
         * (2.0 * torch.tensor([packed.tensors["signs"][i // 8] >> i % 8 & 1 for i in range(12)]) - 1)
     )
-    torch.testing.assert_close(rotate(x * folded, *rotations(packed)), Rotated.input(x * gamma, packed))
+    torch.testing.assert_close(rotate(x * folded, *decode_rotations(packed)), Rotated.input(x * gamma, packed))
 
 
 def test_absent_factors_are_the_identity() -> None:
@@ -69,7 +69,7 @@ def test_absent_factors_are_the_identity() -> None:
     ("cols", "pair"), [(1, (1, 1)), (7, (1, 7)), (256, (16, 16)), (768, (24, 32)), (4096, (64, 64)), (11008, (86, 128))]
 )
 def test_factors_are_as_near_as_they_get(cols: int, pair: tuple[int, int]) -> None:
-    assert factor_pair(cols) == pair
+    assert find_factor_pair(cols) == pair
 
 
 def test_cost_and_bits_of_a_width_of_4096() -> None:
@@ -77,4 +77,4 @@ def test_cost_and_bits_of_a_width_of_4096() -> None:
     assert Rotated.multiply_adds(packed) == 4096 * (1 + 128)
     assert Rotated.multiply_adds(node(4096, hadamard=True)) == 4096 * (1 + 128 + 12)
     assert Rotated.multiply_adds(Packed("rotated", 1, 768, facts={"hadamard": True})) == 768 * (8 + 3)
-    assert stored_bits(packed.tensors["left"]) == 16 * 64 * 63 // 2
+    assert count_stored_bits(packed.tensors["left"]) == 16 * 64 * 63 // 2

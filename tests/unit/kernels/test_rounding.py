@@ -6,10 +6,10 @@ from torch import Tensor
 
 from tests.unit.kernels.conftest import Draw
 from workbench.kernels import forced_backend, formats
-from workbench.kernels.formats.rounding import before_rounding, round_per_token, rounded_bits
+from workbench.kernels.formats.rounding import find_rounding_bits, round_per_token, split_at_rounding
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.packed_linear import PackedLinear
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 
 
 def by_hand(x: Tensor, bits: int) -> Tensor:
@@ -92,7 +92,7 @@ def test_every_way_of_running_rounds_alike(draw16, around: str, way: str, monkey
 
 def test_nothing_is_stored_for_it(draw16) -> None:
     inner = draw16.planes(1, 16, extras=False)
-    assert ledger(rounded(inner), 1.0).total_bits == ledger(inner, 1.0).total_bits
+    assert build_ledger(rounded(inner), 1.0).total_bits == build_ledger(inner, 1.0).total_bits
 
 
 def test_explain_says_it(draw16) -> None:
@@ -104,9 +104,9 @@ def test_explain_says_it(draw16) -> None:
 def test_wrappers_are_those_down_to_the_rounding(draw16) -> None:
     inner = draw16.scaled(draw16.planes(1, 16, extras=False))
     tree = draw16.hadamard(rounded(inner, 6))
-    wrappers, held = before_rounding(tree)
+    wrappers, held = split_at_rounding(tree)
     assert [node.format for node in wrappers] == ["hadamard", "rounded-input"]
     assert held is inner
-    assert rounded_bits(tree) == 6
-    assert before_rounding(inner) == ([], inner)
-    assert rounded_bits(draw16.sum()) is None
+    assert find_rounding_bits(tree) == 6
+    assert split_at_rounding(inner) == ([], inner)
+    assert find_rounding_bits(draw16.sum()) is None

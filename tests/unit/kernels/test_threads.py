@@ -41,7 +41,7 @@ FORKED = """
 assert right(0)
 child = os.fork()
 if child == 0:
-    os._exit(0 if right(1) and not threads.worth_threads(1 << 30) else 1)
+    os._exit(0 if right(1) and not threads.needs_threads(1 << 30) else 1)
 print(os.waitpid(child, 0)[1], right(2))
 """
 
@@ -114,6 +114,6 @@ def test_a_forked_process_runs_on_one_thread() -> None:
 def test_other_processors_give_the_same(instruction: str, environment: dict[str, str]) -> None:
     from workbench.kernels.jit import simd
 
-    if instruction != "portable" and instruction not in simd.features():
+    if instruction != "portable" and instruction not in simd.list_cpu_features():
         pytest.skip(f"this processor has no {instruction}")
     assert run(COMMON + LARGEST, **environment) == f"{instruction}{8 * ' True'}"

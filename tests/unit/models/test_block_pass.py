@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.block_pass import BlockPass, Call, hidden_states
+from workbench.models.block_pass import BlockPass, Call, extract_hidden_states
 
 
 class Block(nn.Module):
@@ -56,7 +56,7 @@ def test_what_a_block_is_said_to_return_goes_on() -> None:
     text.advance([(torch.zeros(1, 3, 1), None)])
     (call,) = text.calls
     assert not call.hidden.any()
-    assert hidden_states(call.outputs(model.layers[1])).eq(1).all()
+    assert extract_hidden_states(call.outputs(model.layers[1])).eq(1).all()
 
 
 def test_each_window_goes_on_with_its_own_output() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from tests.tiny_models import FAMILIES
 from workbench.models import open_model
-from workbench.models.block_pass import hidden_states
+from workbench.models.block_pass import extract_hidden_states
 from workbench.models.blocks import BlockRow
 
 IDS = torch.arange(3, 40)[None]
@@ -31,7 +31,9 @@ def test_blocks_in_a_row_are_the_model(tiny_models: dict[str, Path], family: str
         for index in row.visit(text):
             with row.block(index) as block:
                 outputs = [call.outputs(block) for call in text.calls]
-            torch.testing.assert_close(hidden_states(outputs[0]), hidden_states(seen[row.names[index]]), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                extract_hidden_states(outputs[0]), extract_hidden_states(seen[row.names[index]]), rtol=1e-5, atol=1e-5
+            )
             text.advance(outputs)
     assert text.block is None
     assert sum(len(layers) for layers in row.layers) == len(model.layer_names)

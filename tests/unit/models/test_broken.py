@@ -15,7 +15,7 @@ from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.cli import main
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, open_model
-from workbench.models.broken import broken
+from workbench.models.broken import are_logits_broken
 from workbench.models.text import Text
 
 TEXT = Text("two", ("Once upon a time there was a cat.", "The dog ran home."))
@@ -75,9 +75,9 @@ def test_commands_end_with_status_1(
 
 
 def test_what_rules_a_token_out_is_not_broken() -> None:
-    assert not broken(torch.tensor([[0.0, -torch.inf]]))
+    assert not are_logits_broken(torch.tensor([[0.0, -torch.inf]]))
     for row in ([0.0, torch.nan], [0.0, torch.inf], [-torch.inf, -torch.inf]):
-        assert broken(torch.tensor([row, [0.0, 1.0]]))
+        assert are_logits_broken(torch.tensor([row, [0.0, 1.0]]))
 
 
 def test_a_tokenizer_with_more_entries_than_the_embedding_is_named(

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from workbench.models.context import UNLIMITED_CONTEXT, context_of
+from workbench.models.context import UNLIMITED_CONTEXT, find_context_length
 
 LIMITS = {
     "llama": 2048,
@@ -34,7 +34,7 @@ def test_limits_of_families(kind: str) -> None:
     config = small(kind)
     with torch.device("meta"):
         module = AutoModelForCausalLM.from_config(config)
-    assert context_of(module, config) == LIMITS[kind]
+    assert find_context_length(module, config) == LIMITS[kind]
     if kind in ("roberta", "xlm-roberta-xl", "data2vec-text"):  # what the module itself can look up
         table = next(part for name, part in module.named_modules() if name.endswith("position_embeddings"))
         assert table.padding_idx + LIMITS[kind] == table.num_embeddings - 1

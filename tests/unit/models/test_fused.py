@@ -11,7 +11,7 @@ import workbench as wb
 from workbench.errors import ModelError
 from workbench.kernels.formats.transforms import hadamard
 from workbench.models import FusedModel, ModelHandle, architecture, open_model
-from workbench.models.fused import draw_signs, per_head
+from workbench.models.fused import draw_signs, rotate_heads
 
 FUSIBLE = ["llama", "mistral", "qwen2", "qwen3"]
 IDS = torch.arange(3, 60)[None]
@@ -29,7 +29,7 @@ def logits(module: torch.nn.Module) -> Tensor:
 
 def in_double(model: ModelHandle) -> torch.nn.Module:
     """The model with every tensor computed and held in float64."""
-    module: Any = architecture.empty_module(model.config)
+    module: Any = architecture.build_split_module(model.config)
     names = [*module.state_dict()]
     tensors = {n: model.tensor(n, torch.float64) if isinstance(model, FusedModel) else model.tensor(n).double() for n in names}
     module.load_state_dict(tensors, assign=True)
@@ -61,9 +61,9 @@ def test_a_weight_is_what_the_layout_says(model: ModelHandle) -> None:
     gain = model.tensor(f"{block}.input_layernorm.weight").double()
     stream, head = draw_signs(64, 5), draw_signs(16, 5 + 1 + 1)
     v, o = (model.weight(f"{block}.self_attn.{name}_proj").double() for name in "vo")
-    expected = per_head(hadamard(v * gain, stream).mT, head).mT
+    expected = rotate_heads(hadamard(v * gain, stream).mT, head).mT
     torch.testing.assert_close(fused.weight(f"{block}.self_attn.v_proj").double(), expected, rtol=1e-5, atol=1e-6)
-    expected = hadamard(per_head(o, head).mT, stream).mT
+    expected = hadamard(rotate_heads(o, head).mT, stream).mT
     torch.testing.assert_close(fused.weight(f"{block}.self_attn.o_proj").double(), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(fused.tensor(f"{block}.input_layernorm.weight"), torch.ones(64))
     assert fused.weight(f"{block}.mlp.gate_proj").dtype == torch.float32

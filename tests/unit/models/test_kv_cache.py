@@ -8,9 +8,9 @@ from torch import Tensor
 
 from workbench.errors import ModelError
 from workbench.kernels import formats
-from workbench.kernels.packing.packed import Packed, stored_bits
+from workbench.kernels.packing.packed import Packed, count_stored_bits
 from workbench.models import ModelHandle, open_model
-from workbench.models.kv_cache import CachedModel, layer_type
+from workbench.models.kv_cache import CachedModel, build_layer_type
 
 BLOCK = 8
 STORY = "Tom had a red ball. He threw it high and his dog ran after it. The cat below listened to a small bird that sang."
@@ -63,7 +63,7 @@ def test_what_is_stored_is_counted(builtin: ModelHandle, ids: Tensor) -> None:
     _, size = CachedModel(builtin.language_model(), pack, block=BLOCK).read(ids)
     assert (size.tokens, size.packed_tokens) == (4 * BLOCK + 3, 4 * BLOCK)
     assert size.values == 6 * 2 * 4 * 32  # layers, keys and values, heads, their width
-    assert size.packed_bits == sum(stored_bits(p.tensors["weight"]) for p in made) == 16 * size.values * size.packed_tokens
+    assert size.packed_bits == sum(count_stored_bits(p.tensors["weight"]) for p in made) == 16 * size.values * size.packed_tokens
     assert size.bytes == 2 * size.values * size.tokens
 
 
@@ -113,7 +113,7 @@ def test_attention_is_that_of_the_model(builtin: ModelHandle, ids: Tensor) -> No
 
 
 def test_later_queries_count_for_earlier_tokens() -> None:
-    layer = layer_type()(halves, 2)
+    layer = build_layer_type()(halves, 2)
     layer.see(torch.tensor([[[[1.0, 0.0], [0.25, 0.75]]]]))
     layer.see(torch.tensor([[[[0.5, 0.25, 0.25]]]]))
     torch.testing.assert_close(layer.saliency(), torch.tensor([1.75 / 3, 1.0 / 2]))

@@ -10,7 +10,7 @@ import torch
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, open_model
 from workbench.models.language_model import LanguageModel
-from workbench.models.perplexity import Window, perplexity, perplexity_ratio, summarise
+from workbench.models.perplexity import Window, compute_perplexity_ratio, perplexity, summarise
 from workbench.models.text import Text, text
 
 SHORT = Text("short", ("Tom had a red ball. He ran.", "A cat sat.", "Where is my hat? It is on the dog."))
@@ -81,7 +81,7 @@ def test_a_ratio_is_as_sure_as_the_documents_agree() -> None:
     first = summarise([Window(i, 100 * loss, 100, 200) for i, loss in enumerate(losses)], "text")
     more = [0.05, 0.15, 0.1, 0.1, 0.15, 0.05]
     other = summarise([Window(i, 100 * (a + b), 100, 200) for i, (a, b) in enumerate(zip(losses, more, strict=True))], "text")
-    found = perplexity_ratio(first, other)
+    found = compute_perplexity_ratio(first, other)
     assert found.ratio == pytest.approx(math.exp(0.1)) == pytest.approx(other.perplexity / first.perplexity)
     assert math.exp(0.05) <= found.interval[0] < found.ratio < found.interval[1] <= math.exp(0.15)
     assert found.clear
@@ -95,21 +95,21 @@ def test_the_interval_of_a_ratio_covers_as_often_as_it_says() -> None:
         hard, more = draw.normal(2.0, 0.5, size=40), draw.normal(0.02, 0.1, size=40)
         first = summarise([Window(i, 100 * a, 100, 200) for i, a in enumerate(hard)], "drawn")
         other = summarise([Window(i, 100 * (a + b), 100, 200) for i, (a, b) in enumerate(zip(hard, more, strict=True))], "drawn")
-        low, high = perplexity_ratio(first, other).interval
+        low, high = compute_perplexity_ratio(first, other).interval
         held += low <= math.exp(0.02) <= high
     assert 0.88 <= held / 200 <= 0.99
 
 
 def test_a_model_beside_itself_has_ratio_one(lm: LanguageModel) -> None:
     result = perplexity(lm, SHORT)
-    same = perplexity_ratio(result, result)
+    same = compute_perplexity_ratio(result, result)
     assert (same.ratio, same.interval, same.clear) == (1.0, (1.0, 1.0), False)
 
 
 def test_perplexities_of_different_texts_have_no_ratio(lm: LanguageModel) -> None:
     whole, part = perplexity(lm, SHORT), perplexity(lm, SHORT, tokens=5)
     with pytest.raises(ModelError, match=rf"{whole.tokens} tokens of 'short' and 5 of 'short' cannot be paired; measure both"):
-        perplexity_ratio(whole, part)
+        compute_perplexity_ratio(whole, part)
 
 
 def test_a_destroyed_model_has_infinite_perplexity_not_an_error() -> None:

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import RecipeError
 from workbench.kernels.forced_backend import VARIABLE
 from workbench.kernels.matmul.packed_module import PackedModule
@@ -66,11 +66,11 @@ def test_saved_and_loaded_they_are_the_same_model(model: ModelHandle, tmp_path: 
     assert isinstance(loaded.module.get_submodule(model.router_names[0]), PackedModule)
     assert isinstance(loaded.module.get_submodule(model.router_names[0]), type(model.module.get_submodule(model.router_names[0])))
     assert loaded.coverage == quantized.coverage
-    torch.testing.assert_close(loaded.logits(IDS), twin(model, quantized.layers).logits(IDS), atol=0, rtol=0)
+    torch.testing.assert_close(loaded.logits(IDS), build_packed_copy(model, quantized.layers).logits(IDS), atol=0, rtol=0)
     with model.swapped({name: layer.weight() for name, layer in quantized.layers.items()}):
         torch.testing.assert_close(loaded.logits(IDS), model.language_model().logits(IDS), atol=1e-4, rtol=1e-4)
     blocks = {name: layer for name, layer in quantized.layers.items() if name not in model.router_names}
-    assert not torch.allclose(twin(model, blocks).logits(IDS), loaded.logits(IDS), atol=1e-3)
+    assert not torch.allclose(build_packed_copy(model, blocks).logits(IDS), loaded.logits(IDS), atol=1e-3)
     plugin = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(plugin(IDS).logits[0], loaded.logits(IDS)[0], atol=0, rtol=0)
     uncached = wb.load(tmp_path / "out", cache="none")
@@ -80,14 +80,14 @@ def test_saved_and_loaded_they_are_the_same_model(model: ModelHandle, tmp_path: 
 
 @pytest.mark.parametrize("stream", ["never", "always"])
 def test_their_inputs_are_measured(stream: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.calibration import windows
+    from workbench.calibration import iterate_windows
 
     monkeypatch.setenv("WORKBENCH_STREAM", stream)
     model, text = open_model(folders["mixtral"]), wb.text("calibration")
     name = model.router_names[-1]
     stats = wb.calibrate(model, text, tokens=100, layers=[name])
     assert list(stats) == [name]
-    x = seen_by(model, name, list(windows(model, text, 100, 0)))
+    x = seen_by(model, name, list(iterate_windows(model, text, 100, 0)))
     torch.testing.assert_close(stats[name].moment, x.T @ x / len(x), atol=1e-4, rtol=1e-4)
     assert set(wb.calibrate(model, text, tokens=100)) <= set(model.layer_names)
 

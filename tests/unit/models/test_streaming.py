@@ -9,10 +9,10 @@ import workbench as wb
 from tests.tiny_models import CAUSAL
 from tests.zoo.checkpoints import write_checkpoint
 from workbench.artifact import load, save
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import ModelError
 from workbench.models import ModelHandle, fuse, open_model
-from workbench.models.streaming import HEAD_ROWS, streams
+from workbench.models.streaming import HEAD_ROWS, needs_streaming
 
 IDS = torch.arange(3, 43)[None]
 STORIES = wb.text("evaluation")
@@ -81,7 +81,7 @@ def test_every_step_gives_the_same(tiny_models: dict[str, Path], tmp_path: Path,
         whole.perplexity(STORIES, tokens=64).perplexity, rel=1e-6
     )
     loaded = load(save(results[0], tmp_path / "saved", model))
-    torch.testing.assert_close(loaded.logits(IDS), twin(model, results[0].layers).logits(IDS), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loaded.logits(IDS), build_packed_copy(model, results[0].layers).logits(IDS), rtol=1e-5, atol=1e-5)
 
 
 def test_a_fused_model_is_streamed_too(builtin: ModelHandle) -> None:
@@ -99,8 +99,8 @@ def test_an_error_in_a_block_leaves_it_empty(tiny_models: dict[str, Path]) -> No
 
 def test_what_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_STREAM", "auto")
-    assert streams(2 << 30)
-    assert not streams(1 << 20)
+    assert needs_streaming(2 << 30)
+    assert not needs_streaming(1 << 20)
     monkeypatch.setenv("WORKBENCH_STREAM", "sometimes")
     with pytest.raises(ModelError, match="WORKBENCH_STREAM is 'sometimes'; use always, never, or auto"):
-        streams(1)
+        needs_streaming(1)

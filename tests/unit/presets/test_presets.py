@@ -11,10 +11,10 @@ from workbench import presets
 from workbench.errors import RecipeError
 from workbench.kernels.packing import bitpack
 from workbench.models import ModelHandle
-from workbench.presets.btc import codebook_shape
+from workbench.presets.btc import choose_codebook_shape
 from workbench.presets.preset import Preset
-from workbench.presets.trellis import step_shape
-from workbench.presets.vectors import vector_shape
+from workbench.presets.trellis import choose_step_shape
+from workbench.presets.vectors import choose_vector_shape
 from workbench.recipe import Recipe
 
 
@@ -29,7 +29,7 @@ def settings_of(name: str) -> list[dict[str, object]]:
     return found
 
 
-CASES = [(name, settings) for name in presets.names() for settings in settings_of(name)]
+CASES = [(name, settings) for name in presets.list_presets() for settings in settings_of(name)]
 IDS = [f"{name}:" + ",".join(f"{key}={value}" for key, value in settings.items()) for name, settings in CASES]
 COUNT_EVERYTHING = ("binary-factors", "littlebit", "nanoquant")  # nominal bits of these are all stored ones
 every_case = pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
@@ -41,7 +41,7 @@ every_run = pytest.mark.parametrize(
 
 
 def test_all_presets_are_there() -> None:
-    assert presets.names() == [
+    assert presets.list_presets() == [
         "arb-llm",
         "billm",
         "binary",
@@ -127,7 +127,7 @@ def test_a_changed_recipe_is_no_longer_the_preset() -> None:
 
 
 def test_the_table_says_what_each_costs_and_needs() -> None:
-    table = presets.table().set_index("name")
+    table = presets.tabulate_presets().set_index("name")
     assert list(table.columns) == ["nominal_bits", "needs_calibration", "source", "note"]
     nominal = {
         "arb-llm": 1.1,
@@ -176,7 +176,7 @@ def test_the_table_says_what_each_costs_and_needs() -> None:
     assert (table["note"].str.len() > 20).all()
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", presets.list_presets())
 def test_every_setting_has_help(name: str) -> None:
     assert issubclass(presets.find(name), Preset)
     assert all(field.metadata["help"] for field in dataclasses.fields(presets.find(name)))
@@ -187,7 +187,7 @@ def test_every_setting_has_help(name: str) -> None:
     [(0.7, (10, 128)), (0.8, (10, 256)), (0.9, (10, 512)), (0.5, (8, 16)), (0.75, (8, 64)), (0.3, (10, 8)), (0.667, (9, 64))],
 )
 def test_codebooks_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
-    assert codebook_shape(bits) == shape
+    assert choose_codebook_shape(bits) == shape
 
 
 def test_no_rate_below_one_is_silently_another() -> None:
@@ -201,7 +201,7 @@ def test_no_rate_below_one_is_silently_another() -> None:
 
 @pytest.mark.parametrize(("bits", "shape"), [(0.8, (10, 256)), (1, (10, 1024)), (1.5, (6, 512)), (2, (5, 1024)), (4, (2, 256))])
 def test_vectors_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
-    assert vector_shape(bits) == shape
+    assert choose_vector_shape(bits) == shape
 
 
 def test_a_rate_without_vectors_names_the_nearest() -> None:
@@ -211,7 +211,7 @@ def test_a_rate_without_vectors_names_the_nearest() -> None:
 
 @pytest.mark.parametrize(("bits", "shape"), [(0.8, (4, 5)), (0.7, (7, 10)), (1, (2, 2)), (1.5, (3, 2)), (2, (2, 1)), (3, (3, 1))])
 def test_steps_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
-    assert step_shape(bits) == shape
+    assert choose_step_shape(bits) == shape
 
 
 def test_a_rate_without_steps_names_the_nearest() -> None:

@@ -6,7 +6,7 @@ import torch
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.kernels import formats
-from workbench.presets.preset import compose, part
+from workbench.presets.preset import compose, make_part
 from workbench.quantizers.coders.fitting import admm_factors
 from workbench.quantizers.coders.fitting.admm_factors import Target
 from workbench.quantizers.contract import Fit
@@ -28,7 +28,7 @@ def bits_for(rank: int, rows: int, cols: int) -> float:
 
 @pytest.mark.parametrize(("rows", "cols", "rank"), [(96, 128, 8), (96, 64, 4), (128, 128, 12)], ids=str)
 def test_planted_factors_are_found(rows: int, cols: int, rank: int) -> None:
-    w, coder = planted(rows, cols, rank), part("coder", "binary-factors", bits=bits_for(rank, rows, cols))
+    w, coder = planted(rows, cols, rank), make_part("coder", "binary-factors", bits=bits_for(rank, rows, cols))
     plain, calibrated = quantize(compose(coder), w), quantize(compose(coder), w, correlated(cols))
     assert plain.packed.facts["rank"] == rank
     assert plain.relative_error < 1e-5
@@ -39,7 +39,7 @@ def test_planted_factors_are_found(rows: int, cols: int, rank: int) -> None:
 @pytest.mark.parametrize("middle", [False, True], ids=["two", "three"])
 @pytest.mark.parametrize(("rows", "cols"), [(128, 256), (201, 77)], ids=str)
 def test_stored_bits_are_those_asked_for(bits: float, middle: bool, rows: int, cols: int) -> None:
-    coder = part("coder", "binary-factors", bits=bits, middle=middle, sweeps=1)
+    coder = make_part("coder", "binary-factors", bits=bits, middle=middle, sweeps=1)
     stored = quantize(compose(coder), gaussian(rows, cols)).bits_per_weight
     next_rank = (rows + cols + 16 * middle + 14) / (rows * cols)
     assert bits - next_rank < stored <= bits
@@ -52,7 +52,7 @@ def test_large_ranks_are_whole_bytes() -> None:
 
 
 def test_a_matrix_too_small_for_the_bits_gets_one_rank() -> None:
-    result = quantize(compose(part("coder", "binary-factors", bits=0.5)), gaussian(4, 8))
+    result = quantize(compose(make_part("coder", "binary-factors", bits=0.5)), gaussian(4, 8))
     assert result.packed.facts["rank"] == 1
     assert result.bits_per_weight > 0.5
 
@@ -60,7 +60,7 @@ def test_a_matrix_too_small_for_the_bits_gets_one_rank() -> None:
 def test_the_left_step_is_the_optimum() -> None:
     gram, pushed, aim = correlated(6), gaussian(5, 6), gaussian(5, 6, 2)
     level = gram.diagonal().mean()
-    x = admm_factors.ridge(gram, pushed, 0.4, aim)
+    x = admm_factors.solve_ridge(gram, pushed, 0.4, aim)
     right = pushed + 0.4 * level * aim
     torch.testing.assert_close(x @ gram + (0.4 + admm_factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
 
@@ -68,7 +68,7 @@ def test_the_left_step_is_the_optimum() -> None:
 def test_the_right_step_is_the_optimum() -> None:
     gram, pushed, aim, values = correlated(6), gaussian(7, 6), gaussian(7, 6, 2), gaussian(1, 7, 3)[0].abs()
     level = gram.diagonal().mean()
-    x = admm_factors.both(gram, values, pushed, 0.4, aim)
+    x = admm_factors.solve_two_sided(gram, values, pushed, 0.4, aim)
     right = pushed + 0.4 * level * aim
     torch.testing.assert_close(values[:, None] * (x @ gram) + (0.4 + admm_factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
 
@@ -78,16 +78,18 @@ def test_the_right_step_is_the_optimum() -> None:
 def test_magnitudes_cannot_be_improved_one_kind_at_a_time(name: str, calibrated: bool) -> None:
     """The gradient of the error in each kind vanishes, by autograd, up to the rounding to fp16."""
     target = Target.from_weights(gaussian(20, 30), correlated(30) if calibrated else None, diagonal=False)
-    params = admm_factors.parameters(gaussian(20, 6, 7), gaussian(30, 6, 8), middle=True)
+    params = admm_factors.build_parameters(gaussian(20, 6, 7), gaussian(30, 6, 8), middle=True)
     solve = {
-        "row": admm_factors.row_magnitudes,
-        "column": admm_factors.column_magnitudes,
-        "middle": admm_factors.middle_magnitudes,
+        "row": admm_factors.solve_row_magnitudes,
+        "column": admm_factors.solve_column_magnitudes,
+        "middle": admm_factors.solve_middle_magnitudes,
     }[name]
 
     def slope(values: torch.Tensor) -> torch.Tensor:
         values = values.clone().requires_grad_()
-        loss = admm_factors.cost(target.w - admm_factors.product({**params, name: values}), target.moment).sum()
+        loss = admm_factors.compute_row_cost(
+            target.w - admm_factors.multiply_factors({**params, name: values}), target.moment
+        ).sum()
         return torch.autograd.grad(loss, values)[0]
 
     assert slope(solve(target, params)).norm() < 0.01 * slope(params[name]).norm()
@@ -96,10 +98,10 @@ def test_magnitudes_cannot_be_improved_one_kind_at_a_time(name: str, calibrated:
 def test_the_singular_start_is_the_best_of_its_rank() -> None:
     w, h = gaussian(20, 30), correlated(30)
     target = Target.from_weights(w, h, diagonal=False)
-    left, right = admm_factors.singular_start(target, 5)
+    left, right = admm_factors.compute_singular_start(target, 5)
     root = torch.linalg.cholesky(target.moment)
     rest = torch.linalg.svdvals(target.w @ root)[5:].square().sum()
-    error = admm_factors.cost(target.w - left @ right.T, target.moment).sum()
+    error = admm_factors.compute_row_cost(target.w - left @ right.T, target.moment).sum()
     torch.testing.assert_close(error, rest, rtol=1e-3, atol=1e-3)
 
 
@@ -114,21 +116,23 @@ def test_admm_beats_its_start_and_more_sweeps_never_hurt_what_is_kept() -> None:
 def test_the_last_sweep_is_the_error_of_what_is_returned() -> None:
     w, settings = 0.02 * gaussian(32, 48), {"bits": 1.2, "sweeps": 20}
     params = fitted(w, **settings).params
-    assert fitted(w, **settings).sweeps[-1] == pytest.approx((w - admm_factors.product(params)).square().sum().item(), rel=1e-3)
+    assert fitted(w, **settings).sweeps[-1] == pytest.approx(
+        (w - admm_factors.multiply_factors(params)).square().sum().item(), rel=1e-3
+    )
 
 
 def test_the_whole_moment_beats_its_diagonal() -> None:
     w, h = gaussian(64, 96), correlated(96)
     whole, diagonal = (
-        quantize(compose(part("coder", "binary-factors", metric=metric)), w, h) for metric in ("moment", "diagonal")
+        quantize(compose(make_part("coder", "binary-factors", metric=metric)), w, h) for metric in ("moment", "diagonal")
     )
-    plain = quantize(compose(part("coder", "binary-factors")), w)
+    plain = quantize(compose(make_part("coder", "binary-factors")), w)
     assert whole.output_error < 0.8 * diagonal.output_error
     assert plain.relative_error < diagonal.relative_error < whole.relative_error
 
 
 def test_signs_are_stored_as_bits_and_nothing_else_is_large() -> None:
-    packed = quantize(compose(part("coder", "binary-factors", bits=0.9, middle=True, sweeps=3)), gaussian(64, 96)).packed
+    packed = quantize(compose(make_part("coder", "binary-factors", bits=0.9, middle=True, sweeps=3)), gaussian(64, 96)).packed
     rank = packed.facts["rank"]
     sizes = {name: tensor.nbytes for name, tensor in packed.tensors.items()}
     assert sizes == {"left": 8 * rank, "right": 12 * rank, "row": 128, "column": 192, "middle": 2 * rank}
@@ -138,7 +142,7 @@ def test_signs_are_stored_as_bits_and_nothing_else_is_large() -> None:
 @pytest.mark.parametrize("assignment", ["nearest", "block-feedback"])
 def test_a_layer_tells_how_far_its_sweeps_are_and_can_be_stopped(assignment: str) -> None:
     w, moment = gaussian(40, 32), correlated(32)
-    recipe = compose(part("coder", "binary-factors", sweeps=20), assignment=part("assignment", assignment))
+    recipe = compose(make_part("coder", "binary-factors", sweeps=20), assignment=make_part("assignment", assignment))
     fractions = [step.fraction for step in quantize_layer(w, moment, recipe)]
     assert fractions == sorted(fractions)
     assert sum(0 < share < 1 for share in fractions) == 19

@@ -16,7 +16,7 @@ from workbench.quantizers.coders.fitting import binary_kmeans
 def test_nearest_is_the_smallest_hamming_distance() -> None:
     points, words = gaussian(200, 9).sign(), gaussian(12, 9, 1).sign()
     distance = (points[:, None] != words[None]).sum(-1)
-    chosen = binary_kmeans.nearest(points, words)
+    chosen = binary_kmeans.find_nearest_codewords(points, words)
     assert torch.equal(distance[torch.arange(200), chosen], distance.amin(1))
     assert torch.equal(chosen, distance.argmin(1))
 
@@ -24,28 +24,28 @@ def test_nearest_is_the_smallest_hamming_distance() -> None:
 def test_nearest_by_magnitude_is_the_least_squared_error() -> None:
     y, words = gaussian(200, 9), gaussian(12, 9, 1).sign()
     error = ((y[:, None] - words[None]) ** 2).sum(-1)
-    assert torch.equal(binary_kmeans.nearest(y, words), error.argmin(1))
+    assert torch.equal(binary_kmeans.find_nearest_codewords(y, words), error.argmin(1))
 
 
 def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     y, words = gaussian(500, 10), gaussian(64, 10, 1).sign()
-    whole = binary_kmeans.nearest(y, words)
+    whole = binary_kmeans.find_nearest_codewords(y, words)
     monkeypatch.setattr(codeword_search, "CHUNK", 1000)
-    assert torch.equal(binary_kmeans.nearest(y, words), whole)
+    assert torch.equal(binary_kmeans.find_nearest_codewords(y, words), whole)
 
 
 def test_patterns_count_and_return() -> None:
     y = torch.tensor([[1.0, -1.0, 0.5], [2.0, -0.1, 0.0], [-1.0, -1.0, -1.0]])
-    counts = binary_kmeans.pattern_counts(y)
+    counts = binary_kmeans.count_patterns(y)
     assert counts.nonzero()[:, 0].tolist() == [0, 0b101]
     assert counts[0b101] == 2
-    assert codeword_search.signs(torch.tensor([0b101]), 3).tolist() == [[1, -1, 1]]
+    assert codeword_search.decode_signs(torch.tensor([0b101]), 3).tolist() == [[1, -1, 1]]
 
 
 @pytest.mark.parametrize(("length", "bits"), [(10, 8), (10, 7), (9, 5), (4, 3)], ids=str)
 def test_even_words_lie_evenly(length: int, bits: int) -> None:
     """The sum of two words is a word again (so every word has the same neighbours), and none is there twice."""
-    (words,) = binary_kmeans.even_words(length, 1 << bits)
+    (words,) = binary_kmeans.build_even_words(length, 1 << bits)
     known = set(words.tolist())
     assert len(known) == 1 << bits
     assert max(known) < 1 << length
@@ -54,14 +54,17 @@ def test_even_words_lie_evenly(length: int, bits: int) -> None:
 
 @pytest.mark.parametrize(("length", "entries"), [(10, 100), (3, 8)], ids=str)
 def test_other_sizes_have_no_even_words(length: int, entries: int) -> None:
-    assert binary_kmeans.even_words(length, entries) == []
+    assert binary_kmeans.build_even_words(length, entries) == []
 
 
 def test_training_begins_where_less_is_lost() -> None:
     """Normal weights have no frequent patterns; planted ones do, and are found again."""
     y, planted = gaussian(5000, 10), gaussian(64, 10, 5).sign()
-    even, frequent = binary_kmeans.even_words(10, 256)[0], binary_kmeans.most_frequent(binary_kmeans.pattern_counts(y), 256)
-    losses = [binary_kmeans.train_magnitude(y, 256, codeword_search.signs(start, 10))[1][-1] for start in (even, frequent)]
+    even, frequent = (
+        binary_kmeans.build_even_words(10, 256)[0],
+        binary_kmeans.select_most_frequent(binary_kmeans.count_patterns(y), 256),
+    )
+    losses = [binary_kmeans.train_magnitude(y, 256, codeword_search.decode_signs(start, 10))[1][-1] for start in (even, frequent)]
     assert binary_kmeans.train_magnitude(y, 256)[1][-1] == losses[0] < 0.95 * losses[1]
     seen = planted[torch.randint(64, (3000,), generator=torch.Generator().manual_seed(0))]
     assert binary_kmeans.train_magnitude(seen, 64)[1][-1] == 0
@@ -70,9 +73,9 @@ def test_training_begins_where_less_is_lost() -> None:
 def test_few_patterns_are_stored_without_loss() -> None:
     seen = gaussian(6, 8).sign()
     y = seen[torch.randint(6, (300,), generator=torch.Generator().manual_seed(0))]
-    words, losses = binary_kmeans.train_hamming(binary_kmeans.pattern_counts(y), 8, 8)
+    words, losses = binary_kmeans.train_hamming(binary_kmeans.count_patterns(y), 8, 8)
     assert losses[-1] == 0
-    assert torch.equal(words[binary_kmeans.nearest(y, words)], y)
+    assert torch.equal(words[binary_kmeans.find_nearest_codewords(y, words)], y)
 
 
 @pytest.mark.parametrize("assignment", ["hamming", "magnitude"])
@@ -91,7 +94,7 @@ def test_training_never_gets_worse(assignment: str, seed: int) -> None:
 
 def test_hamming_training_on_counts_is_training_on_vectors() -> None:
     y = torch.where(gaussian(2000, 6) + gaussian(1, 6) >= 0, 1.0, -1.0)
-    counts = binary_kmeans.pattern_counts(y)
+    counts = binary_kmeans.count_patterns(y)
     words, losses = binary_kmeans.train_hamming(counts, 10, 6)
     plain, plain_losses = binary_kmeans.train_magnitude(y, 10)
     assert torch.equal(words, plain)
@@ -102,7 +105,7 @@ def test_no_codeword_stays_unused_while_signs_are_flipped() -> None:
     y = gaussian(4000, 8)
     start = torch.ones(32, 8)  # every point goes to the first
     words, losses = binary_kmeans.train_magnitude(y, 32, start)
-    used = torch.bincount(binary_kmeans.nearest(y, words), minlength=32)
+    used = torch.bincount(binary_kmeans.find_nearest_codewords(y, words), minlength=32)
     assert (used > 0).sum() >= 31
     assert losses[-1] < 0.5 * losses[0]
 
@@ -116,9 +119,9 @@ def test_ties_keep_the_old_bit() -> None:
 
 def test_padding_of_the_last_vector_counts_for_nothing() -> None:
     y = torch.tensor([[1.0, -1.0, 2.0, -2.0, 3.0]])
-    assert binary_kmeans.vectors(y, 3).tolist() == [[1.0, -1.0, 2.0], [-2.0, 3.0, 0.0]]
+    assert binary_kmeans.split_vectors(y, 3).tolist() == [[1.0, -1.0, 2.0], [-2.0, 3.0, 0.0]]
     words = torch.tensor([[-1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
-    assert binary_kmeans.nearest(binary_kmeans.vectors(y, 3), words)[1] == 0
+    assert binary_kmeans.find_nearest_codewords(binary_kmeans.split_vectors(y, 3), words)[1] == 0
 
 
 @pytest.mark.parametrize("assignment", ["hamming", "magnitude"])

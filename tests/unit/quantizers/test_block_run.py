@@ -6,7 +6,7 @@ from workbench import presets
 from workbench.jobs import run_steps
 from workbench.kernels import formats
 from workbench.quantizers.pipeline import quantize_layer
-from workbench.quantizers.runs.block_run import DAMPING, Seen, rounded_inputs
+from workbench.quantizers.runs.block_run import DAMPING, Seen, round_inputs
 
 
 def seen(tokens: int = 400, cols: int = 12) -> tuple[torch.Tensor, torch.Tensor, Seen]:
@@ -41,7 +41,7 @@ def test_a_layer_rounds_its_inputs_only_with_its_own_weight() -> None:
     original = dict(module.named_parameters())
     module.weight = torch.nn.Parameter(formats.decode(packed), requires_grad=False)
     plain = module(x)
-    with rounded_inputs(module, packed), torch.no_grad():
+    with round_inputs(module, packed), torch.no_grad():
         torch.testing.assert_close(module(x), formats.linear(x, packed) + module.bias, rtol=1e-3, atol=1e-3)
         assert not torch.allclose(module(x), plain, rtol=1e-2)
         full = torch.func.functional_call(module, original, (x,))

@@ -16,7 +16,7 @@ from workbench.jobs import run_steps
 from workbench.kernels.packing.bitpack import pack
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
-from workbench.presets.preset import part
+from workbench.presets.preset import make_part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize_model, quantize_model_steps
 from workbench.quantizers.contract import Coder
@@ -37,7 +37,7 @@ def llama(tiny_models: dict[str, Path]) -> ModelHandle:
 def recipe(steps: int = 4, inputs: str = "quantized") -> Recipe:
     """A learned transform, a codebook of the model and compensation: everything that a run has to keep."""
     btc = presets.recipe("btc", bits=0.8, scope="model", sweeps=3)
-    return btc.replace(transform=part("transform", "learned", steps=steps, tokens=64, inputs=inputs, draws=2))
+    return btc.replace(transform=make_part("transform", "learned", steps=steps, tokens=64, inputs=inputs, draws=2))
 
 
 def run(

@@ -10,9 +10,9 @@ from tests.battery.cases import correlated, gaussian, quantize, snapshots
 from workbench import presets, registry
 from workbench.errors import RecipeError
 from workbench.kernels import formats
-from workbench.presets.preset import compose, part
-from workbench.quantizers.splits.fitting.magnitude_thresholds import SHARES, by_size, quantiles, thresholds
-from workbench.quantizers.splits.fitting.salient_search import salient_columns, second_order_error
+from workbench.presets.preset import compose, make_part
+from workbench.quantizers.splits.fitting.magnitude_thresholds import SHARES, quantiles, search_thresholds, split_by_size
+from workbench.quantizers.splits.fitting.salient_search import compute_second_order_error, select_salient_columns
 from workbench.quantizers.splits.magnitude_groups import choose
 from workbench.recipe import Part
 
@@ -20,7 +20,7 @@ from workbench.recipe import Part
 def group_error(size: Tensor, own: Tensor, limits: Tensor) -> float:
     """Squared error of one scale a row and group, the slow way."""
     error = 0.0
-    for mask in by_size(size, own, limits):
+    for mask in split_by_size(size, own, limits):
         for values, kept in zip(size, mask, strict=True):
             group = values[kept]
             error += float((group - group.mean()).square().sum()) if len(group) else 0.0
@@ -33,21 +33,21 @@ def test_two_and_three_groups_are_the_best_of_all_candidates(density: float) -> 
     own = torch.rand(4, 60, generator=torch.Generator().manual_seed(3)) < density
     levels = quantiles(size[own], SHARES)[::1]
     best = min(group_error(size, own, levels[[i]]) for i in range(len(levels)))
-    assert group_error(size, own, thresholds(size, own, 2, "joint")) == pytest.approx(best, rel=1e-5)
+    assert group_error(size, own, search_thresholds(size, own, 2, "joint")) == pytest.approx(best, rel=1e-5)
     pairs = list(itertools.combinations(range(0, len(levels), 8), 2))
     coarse = min(group_error(size, own, levels[list(pair)]) for pair in pairs)
-    joint = group_error(size, own, thresholds(size, own, 3, "joint"))
+    joint = group_error(size, own, search_thresholds(size, own, 3, "joint"))
     assert joint <= coarse * (1 + 1e-5)
-    assert joint <= group_error(size, own, thresholds(size, own, 3, "greedy")) * (1 + 1e-5)
+    assert joint <= group_error(size, own, search_thresholds(size, own, 3, "greedy")) * (1 + 1e-5)
 
 
 def test_greedy_peels_the_largest_group_off_first() -> None:
     size, own = gaussian(16, 400).abs(), torch.ones(16, 400, dtype=torch.bool)
-    assert thresholds(size, own, 3, "greedy")[1] == thresholds(size, own, 2, "greedy")[0]
+    assert search_thresholds(size, own, 3, "greedy")[1] == search_thresholds(size, own, 2, "greedy")[0]
 
 
 def test_the_second_threshold_of_stbllm_is_twice_the_first() -> None:
-    low, high = thresholds(gaussian(16, 400).abs(), torch.ones(16, 400, dtype=torch.bool), 3, "double").tolist()
+    low, high = search_thresholds(gaussian(16, 400).abs(), torch.ones(16, 400, dtype=torch.bool), 3, "double").tolist()
     assert high == 2 * low
 
 
@@ -63,18 +63,18 @@ def test_salient_columns_are_the_best_number_of_the_most_salient() -> None:
     w = gaussian(32, 40)
     w[:, [3, 17, 30]] *= 6
     score = w.abs().sum(0)
-    found = salient_columns(w, score, 20)
+    found = select_salient_columns(w, score, 20)
     order = torch.argsort(score, descending=True)
-    errors = [second_order_error(w[:, order[:k]]) + second_order_error(w[:, order[k:]]) for k in range(1, 20)]
+    errors = [compute_second_order_error(w[:, order[:k]]) + compute_second_order_error(w[:, order[k:]]) for k in range(1, 20)]
     assert found[[3, 17, 30]].all()
     assert int(found.sum()) == 1 + errors.index(min(errors))
 
 
 def test_the_error_of_two_planes_is_what_the_coder_makes() -> None:
     w = gaussian(16, 64)
-    coder = part("coder", "sign", planes=2, sweeps=0, rescale=False)
+    coder = make_part("coder", "sign", planes=2, sweeps=0, rescale=False)
     error = quantize(compose(coder), w).relative_error * float(w.square().sum())
-    assert second_order_error(w) == pytest.approx(error, rel=2e-3)
+    assert compute_second_order_error(w) == pytest.approx(error, rel=2e-3)
 
 
 @pytest.mark.parametrize(("kept", "of"), [(4, 8), (6, 8), (2, 4), (1, 16)])
@@ -92,13 +92,13 @@ def test_what_is_kept_is_large_and_meets_strong_inputs() -> None:
 
 
 def sign(**settings: object) -> Part:
-    return part("coder", "sign", scales="group", sweeps=0, rescale=False, **settings)
+    return make_part("coder", "sign", scales="group", sweeps=0, rescale=False, **settings)
 
 
 def test_pruned_weights_are_zero_and_nothing_of_them_is_stored() -> None:
-    split = part("split", "groups", groups=2, kept=4)
+    split = make_part("split", "groups", groups=2, kept=4)
     w = gaussian(16, 256)
-    result = quantize(compose(part("coder", "zero"), sign(), sign(), split=split), w)
+    result = quantize(compose(make_part("coder", "zero"), sign(), sign(), split=split), w)
     pruned, *_ = split.masks(w, None)
     assert torch.equal(result.weight() == 0, pruned)
     bits = {entry.item: entry.bits for entry in result.ledger.entries}
@@ -108,8 +108,8 @@ def test_pruned_weights_are_zero_and_nothing_of_them_is_stored() -> None:
 
 
 def test_maps_inside_maps_decode_to_the_values_that_were_coded() -> None:
-    split = part("split", "groups", groups=3, salient=20, salient_groups=2, kept=5)
-    coders = [part("coder", "zero"), *[sign()] * 3, *[sign(planes=2)] * 2]
+    split = make_part("split", "groups", groups=3, salient=20, salient_groups=2, kept=5)
+    coders = [make_part("coder", "zero"), *[sign()] * 3, *[sign(planes=2)] * 2]
     seen, result = snapshots(compose(*coders, split=split), gaussian(12, 203))
     blocks = [snapshot.weight for snapshot in seen if snapshot.event == "block"]
     assert blocks[-1] is not None
@@ -119,11 +119,11 @@ def test_maps_inside_maps_decode_to_the_values_that_were_coded() -> None:
 def test_blocks_are_split_as_errors_have_moved_them() -> None:
     """The second block's groups come from the weights that the first block's error has reached."""
     w, h = gaussian(8, 256), correlated(256)
-    split = part("split", "groups", groups=2)
-    result = quantize(compose(sign(), sign(), split=split, assignment=part("assignment", "block-feedback")), w, h)
-    from workbench.kernels.formats.composite import owners
+    split = make_part("split", "groups", groups=2)
+    result = quantize(compose(sign(), sign(), split=split, assignment=make_part("assignment", "block-feedback")), w, h)
+    from workbench.kernels.formats.composite import unpack_owners
 
-    found, before = owners(result.packed), split.masks(w, None)[1]
+    found, before = unpack_owners(result.packed), split.masks(w, None)[1]
     assert torch.equal(found[:, :128] == 1, before[:, :128])
     assert not torch.equal(found[:, 128:] == 1, before[:, 128:])
 
@@ -131,9 +131,12 @@ def test_blocks_are_split_as_errors_have_moved_them() -> None:
 def test_scales_of_a_whole_row_see_all_blocks() -> None:
     """A row's scale is fitted on all of its groups, although the coder begins at the first block."""
     w = gaussian(6, 512)
-    coder = part("coder", "sign", mean=False, sweeps=0, rescale=False)
-    split = part("split", "groups", groups=2)
-    for assignment, h in ((part("assignment", "nearest"), None), (part("assignment", "block-feedback"), torch.eye(512))):
+    coder = make_part("coder", "sign", mean=False, sweeps=0, rescale=False)
+    split = make_part("split", "groups", groups=2)
+    for assignment, h in (
+        (make_part("assignment", "nearest"), None),
+        (make_part("assignment", "block-feedback"), torch.eye(512)),
+    ):
         result = quantize(compose(coder, coder, split=split, assignment=assignment), w, h)
         small = split.masks(w, None)[0]
         expected = (w.abs() * small).sum(1) / small.sum(1)

@@ -9,9 +9,9 @@ from torch import Tensor
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.presets.preset import compose
-from workbench.quantizers.assignment.feedback import feed_back, tile_batches
+from workbench.quantizers.assignment.feedback import feed_back, list_tile_batches
 from workbench.quantizers.contract import Layout
-from workbench.quantizers.curvature import damped, inverse_factor
+from workbench.quantizers.curvature import compute_inverse_factor, damp_moment
 
 
 def half_steps(w: Tensor, start: int, stop: int) -> Tensor:
@@ -38,9 +38,9 @@ def best_rest(error: Tensor, h: Tensor, coded: int) -> Tensor:
 @pytest.mark.parametrize("block", [1, 8, 32], ids="block-{}".format)
 def test_the_error_goes_where_brute_force_puts_it(block: int) -> None:
     w, h = gaussian(6, 96).double(), correlated(96)
-    batches = tile_batches(Layout(96, 1, 96), block)
+    batches = list_tile_batches(Layout(96, 1, 96), block)
     moved = drain(w, h, batches, only_first(64))
-    expected = best_rest((moved - w)[:, :64], damped(h, 0.01), 64)
+    expected = best_rest((moved - w)[:, :64], damp_moment(h, 0.01), 64)
     torch.testing.assert_close((moved - w)[:, 64:], expected, rtol=1e-9, atol=1e-9)
 
 
@@ -51,17 +51,17 @@ def test_the_metric_is_what_an_error_costs_after_the_best_repair() -> None:
         metrics.append(metric)
         return half_steps(w, start, stop) if stop <= 8 else w[:, start:stop].clone()
 
-    *_, moved = feed_back(w.clone(), h, tile_batches(Layout(96, 8, 96), 1), 0.01, quantize)
+    *_, moved = feed_back(w.clone(), h, list_tile_batches(Layout(96, 8, 96), 1), 0.01, quantize)
     change = moved - w
-    lost = ((change @ damped(h, 0.01)) * change).sum(1)
+    lost = ((change @ damp_moment(h, 0.01)) * change).sum(1)
     cost = ((change[:, :8] @ metrics[0]) * change[:, :8]).sum(1)
     torch.testing.assert_close(cost / cost.sum(), lost / lost.sum())
 
 
 def test_exact_solve_beats_the_released_update_which_beats_none() -> None:
     w, h = gaussian(64, 256).double(), correlated(256)
-    true, u = damped(h, 0.01), inverse_factor(h, 0.01)
-    exact = drain(w, h, tile_batches(Layout(256, 1, 256), 128), only_first(128))
+    true, u = damp_moment(h, 0.01), compute_inverse_factor(h, 0.01)
+    exact = drain(w, h, list_tile_batches(Layout(256, 1, 256), 128), only_first(128))
     error = exact[:, :128] - w[:, :128]
     released = exact.clone()
     released[:, 128:] = w[:, 128:] + (error / u.diagonal()[:128]) @ u[:128, 128:]
@@ -87,8 +87,8 @@ def ldlq(w: Tensor, h: Tensor) -> Tensor:
 
 def test_column_feedback_is_ldlq() -> None:
     w, h = gaussian(16, 300).double(), correlated(300)
-    ours = drain(w, h, tile_batches(Layout(300, 1, 300), 1), half_steps)
-    assert torch.equal(ours, ldlq(w, damped(h, 0.01)))
+    ours = drain(w, h, list_tile_batches(Layout(300, 1, 300), 1), half_steps)
+    assert torch.equal(ours, ldlq(w, damp_moment(h, 0.01)))
 
 
 def test_visiting_columns_in_another_order_is_permuting_them() -> None:
@@ -96,7 +96,7 @@ def test_visiting_columns_in_another_order_is_permuting_them() -> None:
     order = torch.randperm(150, generator=torch.Generator().manual_seed(2))
     batches = [[(int(c), int(c) + 1) for c in piece] for piece in order.split(40)]
     ours = drain(w, h, batches, half_steps)
-    permuted = drain(w[:, order], h[order][:, order], tile_batches(Layout(150, 1, 150), 1), half_steps)
+    permuted = drain(w[:, order], h[order][:, order], list_tile_batches(Layout(150, 1, 150), 1), half_steps)
     assert torch.equal(ours[:, order], permuted)
 
 
@@ -104,7 +104,7 @@ def test_visiting_columns_in_another_order_is_permuting_them() -> None:
 def test_batches_change_nothing_but_the_speed(batch: int) -> None:
     w, h = gaussian(8, 150).double(), correlated(150)
     lazy = [[(c, c + 1) for c in range(start, min(start + batch, 150))] for start in range(0, 150, batch)]
-    expected = drain(w, h, tile_batches(Layout(150, 1, 150), 1), half_steps)
+    expected = drain(w, h, list_tile_batches(Layout(150, 1, 150), 1), half_steps)
     torch.testing.assert_close(drain(w, h, lazy, half_steps), expected)
 
 
@@ -168,9 +168,9 @@ def test_a_group_is_fitted_on_columns_that_have_all_earlier_errors() -> None:
         return half_steps(w, start, stop)
 
     w, h = gaussian(4, 288).double(), correlated(288)
-    drain(w, h, tile_batches(Layout(288, 1, 96), 1), quantize)
+    drain(w, h, list_tile_batches(Layout(288, 1, 96), 1), quantize)
     for start, group in fitted.items():
-        stopped = drain(w, h, tile_batches(Layout(288, 1, 288), 1), only_first(start))
+        stopped = drain(w, h, list_tile_batches(Layout(288, 1, 288), 1), only_first(start))
         torch.testing.assert_close(group, stopped[:, start : start + 96])
 
 

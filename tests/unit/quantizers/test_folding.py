@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.decisions.online_cost import online_cost
-from workbench.artifact.quantized_copy import twin
+from workbench.analysis.decisions.online_cost import tabulate_online_cost
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import ModelError
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.models import ModelHandle, open_model
-from workbench.presets.preset import part
+from workbench.presets.preset import make_part
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import fold
 from workbench.quantizers.contract import Params
@@ -44,13 +44,13 @@ def sizes(cols: int) -> tuple[int, int]:
 
 def transformed(model: ModelHandle, *, gain: bool) -> QuantizedModel:
     """Every layer whole, in a learned basis that readers of one input share: the original's function."""
-    transform, layers = part("transform", "learned"), {}
+    transform, layers = make_part("transform", "learned"), {}
     recipe = wb.recipe("btc").replace(transform=transform)
     for number, name in enumerate(model.layer_names):
         w = model.weight(name).float()
         own = state(w.shape[1], 10 * (number // 7) + READERS[name.rpartition(".")[2]], gain=gain)
         packed = transform.pack(Packed("dense", *w.shape, {"weight": transform.forward(w, own)}), own)
-        layers[name] = QuantizedLayer(name, packed, recipe, ledger(packed, 32.0), 0.0)
+        layers[name] = QuantizedLayer(name, packed, recipe, build_ledger(packed, 32.0), 0.0)
     return QuantizedModel(model.source, layers, LayerPlan.uniform(recipe))
 
 
@@ -59,9 +59,9 @@ def test_the_model_computes_the_same(model: ModelHandle, gain: bool) -> None:
     before = transformed(model, gain=gain)
     after, ids = fold(model, before), model.encode("One day a small dog saw a red ball.")
     expected = model.language_model().logits(ids)
-    found = twin(model, after.layers, after.changed_tensors).logits(ids)
+    found = build_packed_copy(model, after.layers, after.changed_tensors).logits(ids)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-    assert not torch.allclose(twin(model, after.layers).logits(ids), expected, rtol=0.1), "the gains matter"
+    assert not torch.allclose(build_packed_copy(model, after.layers).logits(ids), expected, rtol=0.1), "the gains matter"
     assert set(after.changed_tensors) == {
         f"model.layers.{i}.{norm}_layernorm.weight" for i in (0, 1) for norm in ("input", "post_attention")
     }
@@ -88,9 +88,9 @@ def test_what_is_folded_is_neither_stored_nor_run(model: ModelHandle) -> None:
     for name, layer in after.layers.items():
         has = {"signs", "gain"} & layer.packed.tensors.keys()
         assert has == (set() if READERS[name.rpartition(".")[2]] in (0, 2) else {"signs", "gain"})
-        assert layer.ledger == ledger(layer.packed, layer.nominal_bits)
+        assert layer.ledger == build_ledger(layer.packed, layer.nominal_bits)
     assert after.bits_per_weight < before.bits_per_weight
-    assert online_cost(after).multiply_adds.sum() < online_cost(before).multiply_adds.sum()
+    assert tabulate_online_cost(after).multiply_adds.sum() < tabulate_online_cost(before).multiply_adds.sum()
 
 
 def test_gains_of_two_bytes_take_signs_only(model: ModelHandle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_readers_that_differ_stay_as_they_are(model: ModelHandle) -> None:
 
 def test_a_hadamard_stays_and_a_bare_diagonal_leaves_nothing(model: ModelHandle) -> None:
     for start, kept in (("hadamard", "rotated"), ("identity", "dense")):
-        transform = part("transform", "learned", start=start, rotation="none", gain=False)
+        transform = make_part("transform", "learned", start=start, rotation="none", gain=False)
         before, layers = transformed(model, gain=False), {}
         for name, layer in before.layers.items():
             w = model.weight(name).float()
@@ -127,7 +127,7 @@ def test_a_hadamard_stays_and_a_bare_diagonal_leaves_nothing(model: ModelHandle)
         assert after.layers["model.layers.0.mlp.up_proj"].packed.format == kept
         ids = model.encode("One day")
         expected = model.language_model().logits(ids)
-        found = twin(model, after.layers, after.changed_tensors).logits(ids)
+        found = build_packed_copy(model, after.layers, after.changed_tensors).logits(ids)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.models import ModelHandle, open_model
 from workbench.quantizers.runs.fused_plan import plan_for_fused
 from workbench.recipe import LayerPlan
@@ -43,9 +43,11 @@ def test_saved_from_the_original_it_runs_as_the_fused_model_does(model: ModelHan
     ids = again.encode(PROMPT)
     found, original = again.logits(ids), model.language_model().logits(ids)
     assert float((found - original).norm() / original.norm()) < 0.03
-    for other in (twin(model, made.layers, made.changed_tensors), twin(fused, made.layers)):
+    for other in (build_packed_copy(model, made.layers, made.changed_tensors), build_packed_copy(fused, made.layers)):
         torch.testing.assert_close(other.logits(ids), found, rtol=1e-4, atol=1e-4 * float(found.abs().max()))
-    assert not torch.allclose(twin(model, made.layers).logits(ids), found, rtol=0.1), "without what was changed it is another"
+    assert not torch.allclose(build_packed_copy(model, made.layers).logits(ids), found, rtol=0.1), (
+        "without what was changed it is another"
+    )
 
 
 def test_the_ledger_has_the_head_that_is_stored_apart(builtin: ModelHandle, tmp_path: Path) -> None:
@@ -64,5 +66,5 @@ def test_in_sequence_the_original_side_stays_the_original(model: ModelHandle) ->
     fused = wb.fuse(model)
     made = wb.quantize_model(fused, wb.recipe("gptq", bits=8, group=32), text=TEXT, tokens=200)
     ids = model.encode(PROMPT)
-    found, original = twin(fused, made.layers).logits(ids), model.language_model().logits(ids)
+    found, original = build_packed_copy(fused, made.layers).logits(ids), model.language_model().logits(ids)
     assert float((found - original).norm() / original.norm()) < 0.03

@@ -7,9 +7,9 @@ from torch import Tensor
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.presets.preset import compose
-from workbench.quantizers.coders.fitting.least_squares import cost, group_sums, least_squares
-from workbench.quantizers.coders.fitting.sign_planes import spread
-from workbench.quantizers.curvature import lower_factor
+from workbench.quantizers.coders.fitting.least_squares import compute_row_cost, solve_least_squares, sum_groups
+from workbench.quantizers.coders.fitting.sign_planes import sum_scaled_basis
+from workbench.quantizers.curvature import compute_lower_factor
 
 
 def brute(target: Tensor, basis: Tensor, span: int, root: Tensor) -> Tensor:
@@ -31,31 +31,31 @@ def test_scales_are_the_least_squares_solution(span: int, k: int, calibrated: bo
     target = gaussian(5, 20)
     basis = torch.stack([gaussian(5, 20, seed=3 + i).sign() for i in range(k)])
     h = correlated(20) if calibrated else None
-    root = lower_factor(correlated(20), 0.0) if calibrated else torch.eye(20, dtype=torch.float64)
-    found = least_squares(target, basis, span, h)
+    root = compute_lower_factor(correlated(20), 0.0) if calibrated else torch.eye(20, dtype=torch.float64)
+    found = solve_least_squares(target, basis, span, h)
     best = brute(target, basis, span, root).float()
-    reached, least = (cost(target - spread(scales, basis, span), h) for scales in (found, best))
+    reached, least = (compute_row_cost(target - sum_scaled_basis(scales, basis, span), h) for scales in (found, best))
     torch.testing.assert_close(reached, least, rtol=1e-4, atol=1e-4)
 
 
 def test_equal_planes_share_the_work() -> None:
     plane = gaussian(3, 16).sign()
-    found = least_squares(2 * plane, torch.stack([plane, plane]), 16, None)
+    found = solve_least_squares(2 * plane, torch.stack([plane, plane]), 16, None)
     torch.testing.assert_close(found.sum(0), torch.full((3, 1), 2.0), rtol=1e-4, atol=1e-4)
 
 
 def test_an_empty_mask_gives_zero() -> None:
-    assert torch.equal(least_squares(gaussian(3, 16), torch.zeros(2, 3, 16), 8, None), torch.zeros(2, 3, 2))
+    assert torch.equal(solve_least_squares(gaussian(3, 16), torch.zeros(2, 3, 16), 8, None), torch.zeros(2, 3, 2))
 
 
 def test_group_sums_of_a_shorter_last_group() -> None:
-    assert group_sums(torch.ones(2, 10), 4).tolist() == [[4, 4, 2], [4, 4, 2]]
+    assert sum_groups(torch.ones(2, 10), 4).tolist() == [[4, 4, 2], [4, 4, 2]]
 
 
 def test_cost_is_the_trace_by_rows() -> None:
     error, h = gaussian(4, 12), correlated(12)
-    torch.testing.assert_close(cost(error, h).sum(), torch.trace(error @ h @ error.T))
-    torch.testing.assert_close(cost(error, None), error.square().sum(1))
+    torch.testing.assert_close(compute_row_cost(error, h).sum(), torch.trace(error @ h @ error.T))
+    torch.testing.assert_close(compute_row_cost(error, None), error.square().sum(1))
 
 
 CODERS = {
@@ -88,7 +88,7 @@ def test_rescaling_is_never_worse(coder: str, assignment: str, calibrated: bool)
     )
     assert on.error <= off.error * (1 + 1e-6)
     if calibrated:
-        before, after = (cost(w - layer.weight(), h) for layer in (off, on))
+        before, after = (compute_row_cost(w - layer.weight(), h) for layer in (off, on))
         assert (after <= before * (1 + 1e-5)).all()
         assert on.error < off.error
 

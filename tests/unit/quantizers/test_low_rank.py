@@ -7,7 +7,7 @@ from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.kernels import formats
 from workbench.presets.preset import compose
-from workbench.quantizers.curvature import damped
+from workbench.quantizers.curvature import damp_moment
 
 
 def test_plain_is_the_truncated_svd() -> None:
@@ -20,7 +20,7 @@ def test_plain_is_the_truncated_svd() -> None:
 def test_calibrated_gives_the_product_of_eigen_roots() -> None:
     """EoRA uses the eigen-root of H, here a Cholesky factor: any root gives the same correction."""
     error, h = gaussian(20, 30), correlated(30)
-    values, vectors = torch.linalg.eigh(damped(h, 0.001))
+    values, vectors = torch.linalg.eigh(damp_moment(h, 0.001))
     root = vectors * values.sqrt()
     u, s, vt = torch.linalg.svd(error.double() @ root, full_matrices=False)
     expected = (u[:, :4] * s[:4] @ vt[:4]) @ torch.linalg.inv(root)

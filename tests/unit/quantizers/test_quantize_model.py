@@ -8,7 +8,7 @@ from tests.battery.cases import correlated, gaussian
 from workbench import presets, registry
 from workbench.calibration import CalibrationStats, LayerStats, Source
 from workbench.errors import ModelError, RecipeError, ShapeError
-from workbench.kernels.packing.packed import stored_bits
+from workbench.kernels.packing.packed import count_stored_bits
 from workbench.models import ModelHandle
 from workbench.models.layers import Layer, select_layers
 from workbench.presets.preset import compose
@@ -87,12 +87,12 @@ def test_layers_of_a_scope_store_one_codebook_together(model: Weights, scope: st
         assert ("codebook" in layer.packed.shared) == (scope != "matrix")
     assert len(stored) == books
     codes = sum(
-        stored_bits(tensor)
+        count_stored_bits(tensor)
         for layer in result.layers.values()
         for item, tensor in layer.packed.tensors.items()
         if item != "codebook"
     )
-    assert result.ledger.total_bits == pytest.approx(codes + sum(stored_bits(book) for book in stored.values()))
+    assert result.ledger.total_bits == pytest.approx(codes + sum(count_stored_bits(book) for book in stored.values()))
 
 
 def test_a_shared_codebook_knows_all_its_layers(model: Weights) -> None:

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from workbench import presets
 from workbench.artifact import load, save
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import RecipeError
 from workbench.kernels import formats
 from workbench.kernels.formats.format import find
 from workbench.kernels.packing.bitpack import pack
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
-from workbench.presets.preset import part
+from workbench.presets.preset import make_part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize, quantize_model, quantize_model_steps
-from workbench.quantizers.learning.trainable_forms import StoredForms, coded, latent
+from workbench.quantizers.learning.trainable_forms import StoredForms, compute_latent, find_coded_node
 from workbench.quantizers.refinements.block import WHAT
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
@@ -38,8 +38,8 @@ def model(tiny_models: dict[str, Path]) -> ModelHandle:
 def recipe(what: str = "codes", steps: int = 20) -> Recipe:
     """Below one bit with a learned transform that layers share, refined; by Hamming distance, which leaves most to be refined."""
     plain = presets.recipe("btc", bits=0.8, assignment="hamming", sweeps=3)
-    transform = part("transform", "learned", steps=2, tokens=64, draws=2)
-    return plain.replace(transform=transform, refinement=part("refinement", "block", what=what, steps=steps, tokens=128))
+    transform = make_part("transform", "learned", steps=2, tokens=64, draws=2)
+    return plain.replace(transform=transform, refinement=make_part("refinement", "block", what=what, steps=steps, tokens=128))
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def plain(model: ModelHandle) -> QuantizedModel:
-    return run(model, recipe().replace(refinement=part("refinement", "none")))
+    return run(model, recipe().replace(refinement=make_part("refinement", "none")))
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +86,16 @@ def same_tensors(one: QuantizedModel, other: QuantizedModel, integers: bool) -> 
 def test_stored_bits_stay_and_numbers_move(model: ModelHandle, plain: QuantizedModel, refined: Callable, what: str) -> None:
     result, _ = refined(what)
     first = {name: layer for name, layer in result.layers.items() if ".h.0." in name}  # blocks after it see other inputs
-    assert all(ledger(layer.packed, layer.nominal_bits) == plain.layers[name].ledger for name, layer in first.items())
+    assert all(build_ledger(layer.packed, layer.nominal_bits) == plain.layers[name].ledger for name, layer in first.items())
     start = replace(plain, layers={name: plain.layers[name] for name in first})
     assert not same_tensors(replace(result, layers=first), start, integers=False)
     assert same_tensors(replace(result, layers=first), start, integers=True) == (what != "codes")
     assert bool(result.changed_tensors) == (what != "scales")
     own = model.other_tensors(model.layer_names)
     assert all((t.dtype, t.shape) == (own[name].dtype, own[name].shape) for name, t in result.changed_tensors.items())
-    assert [layer.recipe.refinement for layer in result.layers.values()] == [part("refinement", "block", **settings(what))] * 8
+    assert [layer.recipe.refinement for layer in result.layers.values()] == [
+        make_part("refinement", "block", **settings(what))
+    ] * 8
 
 
 def settings(what: str) -> dict[str, object]:
@@ -107,7 +109,7 @@ def test_the_output_comes_nearer_to_the_originals(model: ModelHandle, plain: Qua
     wanted = lm.logits(ids)
 
     def distance(result: QuantizedModel) -> float:
-        return (twin(model, result.layers, result.changed_tensors).logits(ids) - wanted).square().mean().item()
+        return (build_packed_copy(model, result.layers, result.changed_tensors).logits(ids) - wanted).square().mean().item()
 
     assert distance(run(model, recipe("norms", steps=60))) < 0.95 * distance(plain)
 
@@ -120,7 +122,7 @@ def test_without_steps_nothing_changes(model: ModelHandle, plain: QuantizedModel
 
 
 def test_a_rate_that_ruins_everything_is_taken_back(model: ModelHandle, plain: QuantizedModel) -> None:
-    ruined = recipe().replace(refinement=part("refinement", "block", rate=1.0, what="codes", steps=10, tokens=128))
+    ruined = recipe().replace(refinement=make_part("refinement", "block", rate=1.0, what="codes", steps=10, tokens=128))
     seen: list[LayerProgress] = []
     assert same_tensors(run(model, ruined, seen=seen), plain, integers=True)
     assert {step.layer for step in seen if step.event == "refine"} == {"transformer.h.0", "transformer.h.1"}
@@ -157,14 +159,14 @@ def test_progress_rises_to_one_and_tells_every_step(refined: Callable) -> None:
 def test_a_saved_model_runs_refined(model: ModelHandle, refined: Callable, tmp_path: Path) -> None:
     result, _ = refined("norms")
     ids = model.language_model().encode("Once upon a time")
-    expected = twin(model, result.layers, result.changed_tensors).logits(ids)
-    assert not torch.allclose(expected, twin(model, result.layers).logits(ids), rtol=1e-2), "the vectors matter"
+    expected = build_packed_copy(model, result.layers, result.changed_tensors).logits(ids)
+    assert not torch.allclose(expected, build_packed_copy(model, result.layers).logits(ids), rtol=1e-2), "the vectors matter"
     again = load(save(result, tmp_path / "out", model))
     torch.testing.assert_close(again.logits(ids), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_only_the_layers_that_ask_for_it_are_refined(model: ModelHandle) -> None:
-    unrefined = recipe().replace(refinement=part("refinement", "none"))
+    unrefined = recipe().replace(refinement=make_part("refinement", "none"))
     plan = LayerPlan((("*.0.mlp.*", recipe("scales")), ("*", unrefined)))
     mixed, plain = run(model, plan), run(model, LayerPlan((("*.0.mlp.*", unrefined), ("*", unrefined))))
 
@@ -177,7 +179,7 @@ def test_only_the_layers_that_ask_for_it_are_refined(model: ModelHandle) -> None
 
 
 def test_layers_by_themselves_are_not_refined(model: ModelHandle) -> None:
-    chosen = presets.recipe("rtn", bits=2, group=32).replace(refinement=part("refinement", "block"))
+    chosen = presets.recipe("rtn", bits=2, group=32).replace(refinement=make_part("refinement", "block"))
     with pytest.raises(RecipeError, match=r"refinement 'block' of layer '.*' works on blocks in sequence; give text= instead of"):
         quantize_model(model, chosen, {})
     name = model.layer_names[0]
@@ -254,8 +256,8 @@ def test_codes_of_every_form_follow_what_is_trained(model: ModelHandle, recipe: 
         assert torch.equal(formats.decode(forms.tree(name, rounded=True, choose=False)), started)
     turned = formats.decode(forms.tree(name, rounded=True))
     assert (turned * started).sum() < 0
-    assert {k: t.shape for k, t in coded(forms.tree(name, rounded=True)).tensors.items()} == {
-        k: t.shape for k, t in coded(trees[name]).tensors.items()
+    assert {k: t.shape for k, t in find_coded_node(forms.tree(name, rounded=True)).tensors.items()} == {
+        k: t.shape for k, t in find_coded_node(trees[name]).tensors.items()
     }
 
 
@@ -264,8 +266,8 @@ def test_a_latent_keeps_its_codes_and_leans_towards_the_weight(model: ModelHandl
     _, trees = forms_of(model, RECIPES[coder])
     for name, tree in trees.items():
         weight, values = model.weight(name).float(), formats.decode(tree)
-        start = latent(tree, weight)
-        assert torch.equal(formats.decode(formats.nearest(tree, start)), values)
+        start = compute_latent(tree, weight)
+        assert torch.equal(formats.decode(formats.recode_nearest(tree, start)), values)
         assert (start - weight).square().sum() < 0.7 * (values - weight).square().sum()
 
 

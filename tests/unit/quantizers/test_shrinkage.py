@@ -9,16 +9,16 @@ from workbench import memory, presets
 from workbench.errors import RecipeError
 from workbench.jobs import run_steps
 from workbench.quantizers import pipeline
-from workbench.quantizers.distance import output_error
+from workbench.quantizers.distance import compute_output_error
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.quantizers.shrinkage import (
-    calibration_facts,
+    collect_calibration_facts,
+    compute_shrinkage_share,
+    estimate_token_count,
     is_calibrated,
     is_few,
-    least_tokens,
-    share,
-    shrunk,
-    unseen,
+    make_zero_moment,
+    shrink_moment,
     warn_of_few,
 )
 from workbench.recipe import Recipe
@@ -41,12 +41,12 @@ def moment(tokens: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize(("tokens", "part"), [(1, 0.93), (16, 0.44), (128, 0.09), (128 * 100, 0.001)])
 def test_the_share_of_the_diagonal_follows_tokens_over_columns(tokens: int, part: float) -> None:
-    assert share(tokens, COLS, 0.1) == pytest.approx(part, abs=0.005)
+    assert compute_shrinkage_share(tokens, COLS, 0.1) == pytest.approx(part, abs=0.005)
 
 
 def test_correlations_shrink_and_the_diagonal_moves_to_its_mean() -> None:
     h = correlated(24)
-    mixed, part = shrunk(h, 8, 0.5), share(8, 24, 0.5)
+    mixed, part = shrink_moment(h, 8, 0.5), compute_shrinkage_share(8, 24, 0.5)
     apart = ~torch.eye(24, dtype=torch.bool)
     torch.testing.assert_close(mixed[apart], (1 - part) * h[apart])
     target = (8 * h.diagonal() + 2 * h.diagonal().mean()) / 10
@@ -56,24 +56,26 @@ def test_correlations_shrink_and_the_diagonal_moves_to_its_mean() -> None:
 
 def test_nothing_is_shrunk_at_strength_0_or_of_unknown_tokens_that_may_be_enough() -> None:
     h = correlated(24)
-    assert shrunk(h, 8, 0.0) is h
-    assert shrunk(h, None, 0.1) is h
+    assert shrink_moment(h, 8, 0.0) is h
+    assert shrink_moment(h, None, 0.1) is h
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 60])
 def test_the_rank_tells_how_few_tokens_there_were(tokens: int) -> None:
-    assert least_tokens(moment(tokens, 3)) == tokens
-    assert torch.equal(shrunk(moment(tokens, 3), None, 0.1), shrunk(moment(tokens, 3), tokens, 0.1))
+    assert estimate_token_count(moment(tokens, 3)) == tokens
+    assert torch.equal(shrink_moment(moment(tokens, 3), None, 0.1), shrink_moment(moment(tokens, 3), tokens, 0.1))
 
 
 def test_the_rank_tells_nothing_where_it_is_full() -> None:
-    assert least_tokens(moment(4096, 3)) is None
-    assert least_tokens(torch.diag(torch.tensor([0.0, 1.0, 2.0]))) is None  # an input that is always silent is no sign of few
+    assert estimate_token_count(moment(4096, 3)) is None
+    assert (
+        estimate_token_count(torch.diag(torch.tensor([0.0, 1.0, 2.0]))) is None
+    )  # an input that is always silent is no sign of few
 
 
 def test_no_token_is_no_calibration() -> None:
-    assert least_tokens(unseen(5)) == 0
-    assert not is_calibrated(unseen(5))
+    assert estimate_token_count(make_zero_moment(5)) == 0
+    assert not is_calibrated(make_zero_moment(5))
     assert is_calibrated(torch.eye(5))
 
 
@@ -91,7 +93,7 @@ def test_few_tokens_are_not_worse_than_none(spelled: str) -> None:
     w, true = gaussian(48, COLS) * 0.02, moment(20_000, 100)
 
     def lost(h: Tensor, tokens: int | None) -> float:
-        return output_error(w, run_steps(quantize_layer(w, h, presets.parse(spelled), tokens=tokens)).weight(), true)
+        return compute_output_error(w, run_steps(quantize_layer(w, h, presets.parse(spelled), tokens=tokens)).weight(), true)
 
     without = lost(torch.eye(COLS), None)
     for tokens, above in ((1, 1.08), (8, 1.05)):
@@ -103,7 +105,7 @@ def test_few_tokens_are_not_worse_than_none(spelled: str) -> None:
 def test_without_shrinkage_they_are() -> None:
     w, true = gaussian(48, COLS) * 0.02, moment(20_000, 100)
     result = run_steps(quantize_layer(w, moment(1, 7), presets.parse("binary:shrinkage=0"), tokens=1))
-    assert output_error(w, result.weight(), true) > 1
+    assert compute_output_error(w, result.weight(), true) > 1
 
 
 def test_too_few_tokens_are_said_once_for_all_layers() -> None:
@@ -111,12 +113,12 @@ def test_too_few_tokens_are_said_once_for_all_layers() -> None:
     layers = {name: run_steps(quantize_layer(w, h, recipe, tokens=tokens)) for name, tokens in (("a", 64), ("b", 3), ("c", 2))}
     with pytest.warns(UserWarning, match=r"2 of 3 layers .* first 'b' \(3 tokens for 128 columns; 4 or more are needed\)"):
         warn_of_few(layers)
-    facts = calibration_facts(layers)
+    facts = collect_calibration_facts(layers)
     assert facts["few_tokens"] == ["b", "c"]
     assert facts["shrinkage"] == pytest.approx([12.8 / 76.8, 12.8 / 14.8])
     warn_of_few({"a": layers["a"]})
     assert (
-        calibration_facts({"a": run_steps(quantize_layer(w, h, presets.parse("rtn"), tokens=3))}) == {}
+        collect_calibration_facts({"a": run_steps(quantize_layer(w, h, presets.parse("rtn"), tokens=3))}) == {}
     )  # h is only measured with
 
 
@@ -131,7 +133,7 @@ def test_a_layer_that_no_token_came_to_is_not_calibrated(spelled: str) -> None:
 
 def test_more_than_enough_tokens_change_next_to_nothing() -> None:
     h = moment(20_000, 100)
-    assert ((shrunk(h, 20_000, 0.1) - h).norm() / h.norm()).item() < 1e-3
+    assert ((shrink_moment(h, 20_000, 0.1) - h).norm() / h.norm()).item() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_a_strength_below_0_is_a_mistake() -> None:
 
 def test_the_moment_of_a_wide_layer_waits_on_disk_once_it_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, h = presets.recipe("gptq", bits=2), correlated(40)
-    expected, sizes = pipeline.usable_moment(h, 100, recipe), list[int]()
+    expected, sizes = pipeline.prepare_moment(h, 100, recipe), list[int]()
 
     def spill(tensor: Tensor) -> Tensor:
         sizes.append(tensor.nbytes)
@@ -168,5 +170,5 @@ def test_the_moment_of_a_wide_layer_waits_on_disk_once_it_is_shrunk(monkeypatch:
     monkeypatch.setattr(pipeline, "spill", spill)
     for width, spilled in ((40, []), (39, [4 * 40 * 40])):
         monkeypatch.setattr(pipeline, "WIDE", width)
-        assert torch.equal(pipeline.usable_moment(h, 100, recipe), expected)
+        assert torch.equal(pipeline.prepare_moment(h, 100, recipe), expected)
         assert sizes == spilled

@@ -4,7 +4,7 @@ import pytest
 
 from tests.battery.cases import correlated, gaussian
 from workbench import presets
-from workbench.quantizers.distance import relative_error
+from workbench.quantizers.distance import compute_relative_error
 from workbench.quantizers.pipeline import quantize_layer
 
 
@@ -18,4 +18,4 @@ def test_every_block_tells_the_error_so_far(recipe: str, cols: int) -> None:
     assert len(dones) > 1
     assert dones[-1] == cols
     for error, done, weight in told:
-        assert error == pytest.approx(relative_error(w[:, :done], weight[:, :done]), rel=1e-6)
+        assert error == pytest.approx(compute_relative_error(w[:, :done], weight[:, :done]), rel=1e-6)

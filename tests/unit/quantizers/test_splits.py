@@ -7,17 +7,17 @@ from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.presets import recipe
 from workbench.presets.preset import compose
-from workbench.quantizers.curvature import damped
-from workbench.quantizers.splits.fitting.weight_saliency import saliency
+from workbench.quantizers.curvature import damp_moment
+from workbench.quantizers.splits.fitting.weight_saliency import compute_saliency
 
 
 def test_hessian_saliency_is_what_removing_the_weight_costs_after_repair_by_later_columns() -> None:
     w, h = gaussian(3, 12).double(), correlated(12)
-    true = damped(h, 0.01)
+    true = damp_moment(h, 0.01)
     for column in (0, 5, 11):
         later = true[column:, column:]
         cost = w[:, column] ** 2 / torch.linalg.inv(later)[0, 0]
-        torch.testing.assert_close(saliency(w, h, "hessian")[:, column], cost, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(compute_saliency(w, h, "hessian")[:, column], cost, rtol=1e-6, atol=1e-9)
 
 
 def test_the_largest_weights_are_chosen_exactly() -> None:

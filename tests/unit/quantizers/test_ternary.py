@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from tests.battery.cases import correlated, gaussian, quantize
 from workbench import presets, registry
-from workbench.kernels.formats.ternary import nearest_trits
+from workbench.kernels.formats.ternary import choose_nearest_trits
 from workbench.presets.preset import compose
-from workbench.quantizers.coders.ternary import best_size
+from workbench.quantizers.coders.ternary import compute_best_size
 
 
 @given(st.integers(0, 1000), st.integers(1, 12))
 @settings(max_examples=40, deadline=None)
 def test_the_best_size_beats_every_other_choice_of_weights(seed: int, cols: int) -> None:
     w = gaussian(3, cols, seed)
-    found = best_size(w)
+    found = compute_best_size(w)
     for row, size in zip(w, found, strict=True):
-        own = (row - size * nearest_trits(row[None], size.view(1, 1, 1))[0, 0]).square().sum()
+        own = (row - size * choose_nearest_trits(row[None], size.view(1, 1, 1))[0, 0]).square().sum()
         for kept in itertools.product((0.0, 1.0), repeat=min(cols, 8)):
             mask = torch.tensor([*kept, *[1.0] * (cols - len(kept))])
             if mask.any():
@@ -31,7 +31,7 @@ def test_the_best_size_beats_every_other_choice_of_weights(seed: int, cols: int)
 @pytest.mark.parametrize("planes", [1, 2, 3])
 def test_trits_are_the_nearest_sum(planes: int) -> None:
     w, size = gaussian(4, 30), torch.tensor([1.1, -0.4, 0.15])[:planes, None, None].expand(-1, 4, 1)
-    values = (nearest_trits(w, size) * size).sum(0)
+    values = (choose_nearest_trits(w, size) * size).sum(0)
     options = torch.stack(
         [sum(t * s for t, s in zip(c, size, strict=True)) for c in itertools.product((-1, 0, 1), repeat=planes)]
     )
@@ -39,7 +39,7 @@ def test_trits_are_the_nearest_sum(planes: int) -> None:
 
 
 def test_of_two_equally_near_sums_the_sparser_one_is_taken() -> None:
-    assert nearest_trits(torch.tensor([[0.0, 0.5, 1.0]]), torch.ones(2, 1, 1)).abs().sum(0).tolist() == [[0, 0, 1]]
+    assert choose_nearest_trits(torch.tensor([[0.0, 0.5, 1.0]]), torch.ones(2, 1, 1)).abs().sum(0).tolist() == [[0, 0, 1]]
 
 
 def test_absmean_without_sweeps_is_the_rounding_of_bitnet() -> None:

@@ -8,7 +8,7 @@ from tests.battery.cases import correlated, gaussian, quantize
 from workbench import registry
 from workbench.errors import RecipeError, ShapeError
 from workbench.presets.preset import compose
-from workbench.quantizers.coders.fitting.column_groups import group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 
 
 def round_group(w: Tensor, bits: int, symmetric: bool, share: float = 1.0) -> Tensor:
@@ -99,7 +99,7 @@ def test_only_masked_weights_set_the_range() -> None:
     [(0, 100, 100), (128, 4096, 128), (128, 100, 100), (7, 14, 7), (64, 172, 64), (100, 200, 100), (8, 12, 8)],
 )
 def test_groups_that_fit(group: int, cols: int, span: int) -> None:
-    assert group_span(group, cols) == span
+    assert compute_group_span(group, cols) == span
 
 
 def test_a_group_that_fits_nowhere_names_those_that_do() -> None:

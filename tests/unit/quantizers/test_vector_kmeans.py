@@ -18,14 +18,14 @@ from workbench.quantizers.contract import Coder
 def test_nearest_is_the_least_squared_error_under_its_scale() -> None:
     w, scale, words = gaussian(200, 5), gaussian(200, 1, 1), gaussian(12, 5, 2)
     error = ((w[:, None] - scale[:, None] * words) ** 2).sum(-1)
-    assert torch.equal(vector_kmeans.nearest(w, scale, words), error.argmin(1))
+    assert torch.equal(vector_kmeans.find_nearest_codewords(w, scale, words), error.argmin(1))
 
 
 def test_searching_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     w, scale, words = gaussian(500, 5), gaussian(500, 1, 1), gaussian(64, 5, 2)
-    whole = vector_kmeans.nearest(w, scale, words)
+    whole = vector_kmeans.find_nearest_codewords(w, scale, words)
     monkeypatch.setattr(vector_kmeans, "CHUNK", 1000)
-    assert torch.equal(vector_kmeans.nearest(w, scale, words), whole)
+    assert torch.equal(vector_kmeans.find_nearest_codewords(w, scale, words), whole)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -85,7 +85,7 @@ def test_nearest_under_a_metric_costs_least() -> None:
     w, scale, words, column = gaussian(40, 10), gaussian(40, 1, 1), gaussian(12, 4, 2), gaussian(1, 10, 3)[0]
     column[5] = 0
     metric = correlated(10).double()
-    found = vector_kmeans.nearest_under(metric, w, scale, words, column)
+    found = vector_kmeans.find_nearest_under_metric(metric, w, scale, words, column)
     for vector, start in enumerate((0, 4, 8)):
         own = slice(start, min(start + 4, 10))
         error = w[:, None, own] - scale[:, None] * words[:, : own.stop - start] * column[own]
@@ -116,6 +116,6 @@ def test_codes_are_chosen_for_the_output(coder: str, monkeypatch: pytest.MonkeyP
 def test_among_words_that_are_equal_where_it_counts_the_first_is_chosen() -> None:
     words, metric = gaussian(256, 10).sign(), correlated(2).double()
     w = gaussian(300, 2)
-    found = vector_kmeans.nearest_under(metric, w, torch.ones(300, 1), words)[:, 0]
+    found = vector_kmeans.find_nearest_under_metric(metric, w, torch.ones(300, 1), words)[:, 0]
     same = (words[:, None, :2] == words[None, :, :2]).all(-1)
     assert torch.equal(found, same.float().argmax(1)[found])

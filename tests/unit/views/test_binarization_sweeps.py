@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from workbench.analysis.glossary import COLUMNS
-from workbench.analysis.method.run_trace import error_table, path_table
+from workbench.analysis.method.run_trace import tabulate_sweep_errors, tabulate_sweep_paths
 from workbench.quantizers.contract import Sweeps
 from workbench.views.method import binarization_sweeps as views
 from workbench.views.theme import DARK, LIGHT, Theme
@@ -15,7 +15,7 @@ FITS = [Sweeps(0, 0, 8, (4.0, 2.0, 1.0), ()), Sweeps(0, 8, 16, (6.0, 5.0), ()), 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_errors_are_lines_of_shares(theme: Theme) -> None:
-    figure = views.errors(error_table(FITS), theme=theme)
+    figure = views.draw_sweep_errors(tabulate_sweep_errors(FITS), theme=theme)
     go.Figure(figure.plot)
     first, second = figure.plot["data"]
     assert (first["y"], second["y"]) == ([1, 0.7, 0.6], [1, 0.8])
@@ -30,8 +30,8 @@ def test_paths_are_a_line_a_row_and_the_means_below(mean: bool) -> None:
     for sweep in range(3):
         now = {"scale": torch.tensor([[1.0 + 0.1 * sweep, 2.0], [0.5, 0.25]])}
         path.append(now | ({"mean": torch.tensor([0.0, 0.125 * sweep])} if mean else {}))
-    table = path_table(Sweeps(0, 0, 8, (3.0, 2.0, 1.0), tuple(path)))
-    figure = views.paths(table, "columns 0 to 7")
+    table = tabulate_sweep_paths(Sweeps(0, 0, 8, (3.0, 2.0, 1.0), tuple(path)))
+    figure = views.draw_sweep_paths(table, "columns 0 to 7")
     go.Figure(figure.plot)
     scales = [trace for trace in figure.plot["data"] if trace["yaxis"] == "y"]
     assert [trace["line"]["dash"] for trace in scales] == ["solid", "dash", "solid", "dash"]
@@ -40,4 +40,4 @@ def test_paths_are_a_line_a_row_and_the_means_below(mean: bool) -> None:
     assert means == ([[0, 0, 0], [0, 0.125, 0.25]] if mean else [])
     assert "The first 2 rows of columns 0 to 7" in figure.answer
     assert "moves by at most 20 % of itself in 2 sweeps" in figure.answer
-    assert {*table, *error_table(FITS)} <= set(COLUMNS)
+    assert {*table, *tabulate_sweep_errors(FITS)} <= set(COLUMNS)

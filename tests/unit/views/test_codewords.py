@@ -6,20 +6,20 @@ import torch
 
 from tests.battery.cases import gaussian, quantize
 from workbench.analysis.method import codewords as analysis
-from workbench.presets.preset import compose, part
+from workbench.presets.preset import compose, make_part
 from workbench.views.method import codewords
 from workbench.views.theme import DARK, LIGHT, Theme
 
 WEIGHT = gaussian(40, 64)
-PACKED = quantize(compose(part("coder", "binary-codebook", length=8, entries=16)), WEIGHT).packed
-(BOOK,) = analysis.books(PACKED)
-ERRORS = analysis.vector_errors(PACKED, WEIGHT, BOOK)
-TABLE = analysis.code_table(BOOK, *ERRORS)
+PACKED = quantize(compose(make_part("coder", "binary-codebook", length=8, entries=16)), WEIGHT).packed
+(BOOK,) = analysis.list_codebooks(PACKED)
+ERRORS = analysis.compute_vector_errors(PACKED, WEIGHT, BOOK)
+TABLE = analysis.tabulate_codewords(BOOK, *ERRORS)
 
 
 def test_every_code_is_a_point_and_dead_ones_stand_at_the_edge() -> None:
     table = TABLE.assign(count=[0, *TABLE["count"][1:]], served=[float("nan"), *TABLE["served"][1:]])
-    figure = codewords.scatter(BOOK, table, 3.5, [2, 3])
+    figure = codewords.draw_codeword_scatter(BOOK, table, 3.5, [2, 3])
     points, marked = figure.plot["data"]
     assert points["x"] == [0.5, *TABLE["count"][1:]]
     assert points["y"][0] == table["served"].min(), "a dead one serves nobody, and is drawn"
@@ -29,7 +29,7 @@ def test_every_code_is_a_point_and_dead_ones_stand_at_the_edge() -> None:
 
 
 def test_pictures_show_the_words_chosen_ones_first() -> None:
-    figure = codewords.pictures(BOOK, TABLE, "least used", [5])
+    figure = codewords.draw_codewords(BOOK, TABLE, "least used", [5])
     picture, use, _ = figure.plot["data"]
     assert picture["y"][0] == "code 5"
     assert picture["z"][0].tolist() == BOOK.words[5].tolist()
@@ -40,9 +40,11 @@ def test_pictures_show_the_words_chosen_ones_first() -> None:
 
 
 def test_values_are_on_a_diverging_scale() -> None:
-    packed = quantize(compose(part("coder", "vector-codebook", length=4, entries=16)), WEIGHT).packed
-    (book,) = analysis.books(packed)
-    figure = codewords.pictures(book, analysis.code_table(book, *analysis.vector_errors(packed, WEIGHT, book)), "served worst")
+    packed = quantize(compose(make_part("coder", "vector-codebook", length=4, entries=16)), WEIGHT).packed
+    (book,) = analysis.list_codebooks(packed)
+    figure = codewords.draw_codewords(
+        book, analysis.tabulate_codewords(book, *analysis.compute_vector_errors(packed, WEIGHT, book)), "served worst"
+    )
     picture = figure.plot["data"][0]
     assert picture["zmax"] == -picture["zmin"] == pytest.approx(float(book.words[figure.table["codeword"].tolist()].abs().max()))
     assert "blue is below zero" in figure.answer
@@ -50,14 +52,14 @@ def test_values_are_on_a_diverging_scale() -> None:
 
 
 def test_places_and_error_of_chosen_codes() -> None:
-    table, bins = analysis.error_profile(BOOK, [1], *ERRORS)
-    place = codewords.where(analysis.positions(BOOK, [1]), table, [1], (40, 64))
+    table, bins = analysis.tabulate_error_profile(BOOK, [1], *ERRORS)
+    place = codewords.draw_code_positions(analysis.locate_codewords(BOOK, [1]), table, [1], (40, 64))
     assert place.answer.startswith(f"Code 1: {int((BOOK.index == 1).sum()):,} vectors")
     assert len(place.table) == int((BOOK.index == 1).sum())
-    served = codewords.served(table, bins, [1])
+    served = codewords.draw_code_errors(table, bins, [1])
     assert served.answer.startswith("The weights under code 1 lose")
-    none, empty = analysis.error_profile(BOOK, [], *ERRORS)
-    assert "No vector uses codes" in codewords.served(none, empty, []).answer
+    none, empty = analysis.tabulate_error_profile(BOOK, [], *ERRORS)
+    assert "No vector uses codes" in codewords.draw_code_errors(none, empty, []).answer
 
 
 def test_an_edit_is_told_before_and_after() -> None:
@@ -65,13 +67,13 @@ def test_an_edit_is_told_before_and_after() -> None:
         {"figure": ["weight error", "KL"], "before": [0.2, 0.0], "after": [0.25, 0.1], "difference": [0.05, 0.1],
          "interval": ["", "0.08 to 0.12"]}
     )  # fmt: skip
-    figure = codewords.consequence(table, "code 3 revived", 12)
+    figure = codewords.draw_edit_effect(table, "code 3 revived", 12)
     assert figure.plot["data"][0]["x"] == pytest.approx([25.0, 0.0]), "no share of nothing"
     assert figure.answer.startswith("With code 3 revived, 12 vectors moved: weight error 0.2 → 0.25; KL 0 → 0.1 (0.08 to 0.12).")
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_both_pages_have_their_own_colours(theme: Theme) -> None:
-    scale = codewords.pictures(BOOK, TABLE, "most used", theme=theme).plot["data"][0]["colorscale"]
+    scale = codewords.draw_codewords(BOOK, TABLE, "most used", theme=theme).plot["data"][0]["colorscale"]
     assert [color for _, color in scale] == [theme.original, theme.quantized]
     assert torch.isfinite(BOOK.words).all()

@@ -7,12 +7,12 @@ from workbench.analysis.decisions.error_budget import ErrorBudget
 from workbench.analysis.glossary import COLUMNS
 from workbench.analysis.predictions.divergence import Tokens, summarise
 from workbench.analysis.predictions.fork import Guilt, Recovery
-from workbench.analysis.predictions.fork_study import shares
+from workbench.analysis.predictions.fork_study import tabulate_shares
 from workbench.views import theme as themes
 from workbench.views.decisions import error_budget as views
 from workbench.views.predictions import fork as fork_views
 from workbench.views.predictions import kl_tint
-from workbench.views.predictions.token_kl import tinted
+from workbench.views.predictions.token_kl import build_tinted_text
 from workbench.views.theme import DARK, LIGHT
 
 DOCUMENT = np.array([0, 0, 1, 1])
@@ -49,7 +49,7 @@ BUDGET = ErrorBudget(LAYERS, PAIRS, EFFECT, 0.4, (0.3, 0.5), 0.5, (0.4, 0.6), 1e
 
 def test_waterfall() -> None:
     for theme in (LIGHT, DARK):
-        figure = views.waterfall(BUDGET, theme=theme)
+        figure = views.draw_error_waterfall(BUDGET, theme=theme)
         clear, silent, line, floor = figure.plot["data"]
         assert (clear["marker"]["color"], silent["marker"]["color"]) == (theme.quantized, theme.border)
         assert (clear["x"], silent["x"]) == (["0 · q", "1 · q"], ["0 · k"])
@@ -63,7 +63,7 @@ def test_waterfall() -> None:
 
 
 def test_interactions() -> None:
-    figure = views.interactions(BUDGET)
+    figure = views.draw_interactions(BUDGET)
     (heat,) = figure.plot["data"]
     assert heat["z"] == [[0.0, None], [0.1, 0.0]]
     assert (heat["zmin"], heat["zmax"]) == (-0.1, 0.1)
@@ -74,31 +74,31 @@ def test_interactions() -> None:
 def test_plan_and_pareto() -> None:
     table = LAYERS[["name", "block", "matrix", "kl"]].assign(recipe=["two", "two", "four"], parameters=100, bits=[250, 250, 450])
     table["bits_per_weight"] = table["bits"] / 100
-    figure = views.plan(table, {"a.1.q"})
+    figure = views.draw_bit_plan(table, {"a.1.q"})
     assert figure.answer == "2 layers two, 1 layer four: 3.17 stored bits per weight in all. 1 painted by hand."
     assert [trace["name"] for trace in figure.plot["data"]] == ["two", "four"]
     assert figure.plot["data"][1]["marker"]["line"]["color"] == [LIGHT.accent]
     curve = pd.DataFrame({"bits_per_weight": [2.5, 4.5], "predicted": [0.4, 0.02]})
     uniform = curve.assign(recipe=["two", "four"])
     none = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
-    assert "Measure a plan" in views.pareto(curve, uniform, none).answer
+    assert "Measure a plan" in views.draw_pareto_front(curve, uniform, none).answer
     measured = pd.DataFrame([{"bits_per_weight": 3.0, "predicted": 0.2, "kl": 0.3, "kl_low": 0.25, "kl_high": 0.4}])
-    figure = views.pareto(curve, uniform, measured)
+    figure = views.draw_pareto_front(curve, uniform, measured)
     assert "costs 0.3 (95 %: 0.25 to 0.4): 1.50 times its prediction" in figure.answer
     assert len(figure.plot["data"]) == 3
 
 
 def test_tinted_text_escapes_and_marks() -> None:
-    text = tinted(EFFECT.table(lambda ids: "".join(f"<{i}>" for i in ids)), EFFECT, 1e-9)
+    text = build_tinted_text(EFFECT.table(lambda ids: "".join(f"<{i}>" for i in ids)), EFFECT, 1e-9)
     assert "&lt;0&gt;" in text.text
-    assert kl_tint.legend(LIGHT) in text.text
-    assert kl_tint.tint(0.3, LIGHT) in text.text, "the tint is that of all texts, not of the largest KL in this one"
+    assert kl_tint.render_tint_legend(LIGHT) in text.text
+    assert kl_tint.compute_kl_tint(0.3, LIGHT) in text.text, "the tint is that of all texts, not of the largest KL in this one"
     assert text.text.count("border-bottom") == 1
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
     assert text.answer.endswith("95 % intervals over 2 texts.")
-    assert themes.over_texts(1) == "There is one text: an interval needs two, or two runs of at least 256 tokens."
-    assert "Smaller than the rounding noise of half precision" in tinted(EFFECT.table(str), EFFECT, 1.0).answer
+    assert themes.describe_interval_basis(1) == "There is one text: an interval needs two, or two runs of at least 256 tokens."
+    assert "Smaller than the rounding noise of half precision" in build_tinted_text(EFFECT.table(str), EFFECT, 1.0).answer
 
 
 def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
@@ -106,25 +106,25 @@ def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
     lost = np.array([0.5, 0.9, 1.2, 1.3])
     ids = np.arange(4)
     near = summarise(Tokens(DOCUMENT, ids, KL, ids, ids, np.ones(4), lost, DOCUMENT), "text")
-    answer = tinted(near.table(str), near, 1e-9).answer
+    answer = build_tinted_text(near.table(str), near, 1e-9).answer
     assert "perplexity 2.718 → 2.651, 0.9753 times the original's (95 %: 0.0" in answer
     assert "): no difference that 4 tokens can show; the likeliest token" in answer
-    assert "no difference" not in tinted(EFFECT.table(str), EFFECT, 1e-9).answer
+    assert "no difference" not in build_tinted_text(EFFECT.table(str), EFFECT, 1e-9).answer
 
 
 def test_fork_and_blame() -> None:
     tokens = pd.DataFrame(
         {"position": [1, 2], "token": ["a", "b\n"], "kl": [0.1, 0.5], "chosen": ["a", "c"], "agrees": [True, False]}
     )
-    figure = fork_views.along(tokens, 2)
+    figure = fork_views.draw_text_fork(tokens, 2)
     assert figure.answer == (
         "At token 2: the original writes “b↵”, the quantized model “c”, at a KL of 0.5 nats (median of all: 0.3)."
     )
     assert figure.plot["data"][0]["marker"]["color"] == LIGHT.quantized
     assert len(figure.plot["layout"]["shapes"]) == 1, "a line at the fork"
-    chosen = fork_views.along(tokens, 2, 0).plot["data"][0]["marker"]["line"]["color"]
+    chosen = fork_views.draw_text_fork(tokens, 2, 0).plot["data"][0]["marker"]["line"]["color"]
     assert chosen == [LIGHT.accent, "rgba(0,0,0,0)"]
-    assert fork_views.along(tokens, None).answer == "Nowhere: both write the same 2 tokens."
+    assert fork_views.draw_text_fork(tokens, None).answer == "Nowhere: both write the same 2 tokens."
     table = pd.DataFrame(
         {
             "name": ["a", "b"],
@@ -135,7 +135,7 @@ def test_fork_and_blame() -> None:
             "holds": [True, False],
         }
     )
-    alone = fork_views.blame(table, 2, Guilt(("a",), None, (0.2,)))
+    alone = fork_views.draw_fork_blame(table, 2, Guilt(("a",), None, (0.2,)))
     assert alone.answer == (
         "a: restored to full precision it wins back 0.6 nats and the fork is gone. "
         "Restoring this one layer is enough to undo the fork."
@@ -143,19 +143,19 @@ def test_fork_and_blame() -> None:
     assert alone.plot["data"][0]["marker"]["color"] == [LIGHT.border, LIGHT.quantized]
     assert alone.table["guilty"].tolist() == [True, False]
     table["lead_restored"] -= 0.5
-    together = fork_views.blame(table, 2, Guilt(("a", "b"), 9, (-0.3, 0.1)))
+    together = fork_views.draw_fork_blame(table, 2, Guilt(("a", "b"), 9, (-0.3, 0.1)))
     assert together.answer == (
         "No single layer: restoring the worst, a, wins back 0.6 of the 0.9 nats that the original's token is behind. With 2 "
         "restored (orange) the fork moves from token 2 to 9, and none of them can be left out: a, b."
     )
-    said = fork_views.recovery(Recovery(0.75, 0.25, 4, 16, 0))
+    said = fork_views.describe_fork_recovery(Recovery(0.75, 0.25, 4, 16, 0))
     assert "75 % (19.4 % to 99.4 %) of 4 continuations of 16 tokens" in said
     assert "at a rate of 80 %" in said
 
 
 def test_shares_of_forks() -> None:
     study = pd.DataFrame({"needed": [1, 1, 2, 9], "random": [1, 20, 30, 40]})
-    figure = fork_views.shares(shares(study, (1, 2, 5)))
+    figure = fork_views.draw_fork_shares(tabulate_shares(study, (1, 2, 5)))
     assert figure.table["share"].tolist() == [0.5, 0.75, 0.75]
     assert figure.table["chance"].tolist() == [0.25, 0.25, 0.25]
     assert "2 restored layers take most forks away. The blamed layer alone does in 50 % (6.76 % to 93.2 %) of 4" in figure.answer

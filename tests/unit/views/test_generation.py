@@ -21,7 +21,7 @@ def written(original: list[str], quantized: list[str], *, done: bool = True) -> 
 
 
 def test_the_forking_token_is_marked_in_both_texts() -> None:
-    shown = generation.side_by_side("Hi.", written(STORY, ["Once", " in", " a"]))
+    shown = generation.build_text_comparison("Hi.", written(STORY, ["Once", " in", " a"]))
     for side, fork in ((shown.original, " upon"), (shown.quantized, " in")):
         assert side.startswith('<span class="prompt">Hi.</span><span style=')
         assert side.count("<mark") == 1
@@ -30,18 +30,18 @@ def test_the_forking_token_is_marked_in_both_texts() -> None:
 
 
 def test_equal_texts_have_no_mark() -> None:
-    shown = generation.side_by_side("Hi.", Writing(tokens(STORY, 0.5), tokens(STORY, 0.5), done=True))
+    shown = generation.build_text_comparison("Hi.", Writing(tokens(STORY, 0.5), tokens(STORY, 0.5), done=True))
     assert "<mark" not in shown.original + shown.quantized
     assert shown.answer == "All 4 tokens agree; the models disagree most at token 1, “Once”: KL 0.5 nats."
 
 
 def test_a_model_beside_itself_disagrees_nowhere() -> None:
-    said = generation.side_by_side("Hi.", written(STORY, STORY)).answer
+    said = generation.build_text_comparison("Hi.", written(STORY, STORY)).answer
     assert said == "All 4 tokens agree; both models expect exactly the same at each of them."
 
 
 def test_a_text_that_ends_earlier_ends_there() -> None:
-    shown = generation.side_by_side("Hi.", written(STORY, STORY[:2]))
+    shown = generation.build_text_comparison("Hi.", written(STORY, STORY[:2]))
     assert "<mark" in shown.original
     assert "<mark" not in shown.quantized
     assert shown.answer == "The first 2 tokens agree; token 3 is “ a” in the original and the end in the quantized text."
@@ -55,22 +55,22 @@ def test_a_text_that_ends_earlier_ends_there() -> None:
     ],
 )
 def test_while_writing_the_sentence_says_so(original: list[str], quantized: list[str], said: str) -> None:
-    assert generation.side_by_side("Hi.", written(original, quantized, done=False)).answer.startswith(said)
+    assert generation.build_text_comparison("Hi.", written(original, quantized, done=False)).answer.startswith(said)
 
 
 def test_models_that_write_nothing_are_told() -> None:
-    assert generation.sentence(written([], [])) == "Both models end the text at once."
+    assert generation.describe_agreement(written([], [])) == "Both models end the text at once."
 
 
 def test_the_chosen_token_is_outlined_in_both_texts() -> None:
-    shown = generation.side_by_side("Hi.", written(STORY, STORY), 2)
+    shown = generation.build_text_comparison("Hi.", written(STORY, STORY), 2)
     for side in (shown.original, shown.quantized):
         assert side.count('class="chosen"') == 1
         assert '<span class="chosen"' in side.split(" upon")[1]
 
 
 def test_tokens_that_can_be_chosen_are_buttons_with_a_name() -> None:
-    shown = generation.side_by_side("Hi.", written(["Once", "\n\n", ' "a'], ["Once", " in"]), 2, choosable=True)
+    shown = generation.build_text_comparison("Hi.", written(["Once", "\n\n", ' "a'], ["Once", " in"]), 2, choosable=True)
     assert re.findall(r'data-place="(\d)" aria-label="([^"]*)" aria-pressed="(\w+)" tabindex="(-?\d)"', shown.original) == [
         ("0", "token 1, “Once”, KL 0 nats", "false", "-1"),
         ("1", "token 2, “↵↵”, KL 0 nats", "false", "-1"),
@@ -81,7 +81,7 @@ def test_tokens_that_can_be_chosen_are_buttons_with_a_name() -> None:
 
 
 def test_markup_in_prompt_and_tokens_is_text() -> None:
-    shown = generation.side_by_side("<script>1</script>", written(["<b>", "&"], ["<i>", "&"]))
+    shown = generation.build_text_comparison("<script>1</script>", written(["<b>", "&"], ["<i>", "&"]))
     assert "<script>" not in shown.original
     assert "&lt;b&gt;" in shown.original
     assert "&lt;i&gt;" in shown.quantized
@@ -90,22 +90,22 @@ def test_markup_in_prompt_and_tokens_is_text() -> None:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_the_tint_grows_with_kl_and_never_covers_the_text(theme: Theme) -> None:
-    opacity = [float(kl_tint.tint(kl, theme).rstrip(")").split(",")[-1]) for kl in (0.0, 0.1, 0.7, 5.0, 50.0)]
+    opacity = [float(kl_tint.compute_kl_tint(kl, theme).rstrip(")").split(",")[-1]) for kl in (0.0, 0.1, 0.7, 5.0, 50.0)]
     assert opacity[0] == 0
     assert opacity == sorted(opacity)
     assert opacity[-1] == kl_tint.STRONGEST
 
 
 def test_the_table_shows_every_token_even_spaces_and_breaks() -> None:
-    table = generation.side_by_side("", written(["\n", " a"], ["\n"])).table
+    table = generation.build_text_comparison("", written(["\n", " a"], ["\n"])).table
     assert table["original"].tolist() == ["“↵”", "“ a”"]
     assert table["quantized"].tolist() == ["“↵”", ""]
-    assert generation.side_by_side("", written([], [])).table.empty
+    assert generation.build_text_comparison("", written([], [])).table.empty
 
 
 def test_divergence_is_drawn_for_both_texts_with_the_fork_between() -> None:
     writing = Writing(tokens(STORY, 0.5), tokens(["Once", " in"], 2.0), done=True)
-    figure = generation.divergence_bars(writing, 3)
+    figure = generation.draw_token_kl(writing, 3)
     original, quantized = figure.plot["data"]
     assert original["y"] == [0.5] * 4
     assert quantized["y"] == [2.0, 2.0, None, None]
@@ -117,7 +117,7 @@ def test_divergence_is_drawn_for_both_texts_with_the_fork_between() -> None:
 
 
 def test_agreeing_texts_have_no_fork_line() -> None:
-    assert generation.divergence_bars(written(STORY, STORY)).plot["layout"]["shapes"] == []
+    assert generation.draw_token_kl(written(STORY, STORY)).plot["layout"]["shapes"] == []
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_agreeing_texts_have_no_fork_line() -> None:
 )
 def test_expectations_are_two_bars_a_candidate(second: Candidate, said: str) -> None:
     token = WrittenToken(1, " a", 0.125, (Candidate(" a", 0.5, 0.25), second))
-    figure = generation.expectations(token, 4, "quantized")
+    figure = generation.draw_likeliest_tokens(token, 4, "quantized")
     assert [trace["x"] for trace in figure.plot["data"]] == [[0.5, 0.25], [0.25, second.quantized]]
     assert figure.plot["layout"]["yaxis"]["ticktext"] == ["“ a”", "“ b”"]
     assert said in figure.answer

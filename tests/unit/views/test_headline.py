@@ -9,29 +9,29 @@ from workbench.views.theme import LIGHT
 
 
 def test_a_model_has_four_figures_with_nominal_and_interval_beneath() -> None:
-    shown = [(number.value, number.beneath) for number in headline.numbers(replace(HALF, coverage=0.972))]
+    shown = [(number.value, number.beneath) for number in headline.list_headline_numbers(replace(HALF, coverage=0.972))]
     assert shown == [
         ("8.19", "8.00 nominal in 97.2 %"),
         ("5.00 MB", "20.00 MB in memory"),
         ("8.10", "95 %: 7.60 to 8.40"),
         ("410 tokens/s", "best of 3, median 400"),
     ]
-    html = headline.headline_html(HALF, LIGHT)
+    html = headline.render_headline(HALF, LIGHT)
     assert html.count("<dt") == 4
     assert "Its perplexity is 1.028 times the original&#x27;s (95 %: 0.99 to 1.07): no difference that 12,618 tokens" in html
 
 
 def test_the_original_is_not_compared_with_itself() -> None:
-    assert headline.against_original(WHOLE) == ""
+    assert headline.describe_perplexity_ratio(WHOLE) == ""
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
     counted = Stored(bits_per_weight=2.14, nominal_bits=2.0, bytes=1_900_000, coverage=0.5)
-    assert [number.value for number in headline.numbers(counted)] == ["2.14", "1.90 MB", "–", "–"]
-    assert headline.against_original(counted) == ""
+    assert [number.value for number in headline.list_headline_numbers(counted)] == ["2.14", "1.90 MB", "–", "–"]
+    assert headline.describe_perplexity_ratio(counted) == ""
 
 
 def test_a_text_of_one_document_has_figures_without_intervals() -> None:
     alone = replace(TINY, perplexity_low=None, perplexity_high=None, ratio_low=None, ratio_high=None)
-    assert headline.numbers(alone)[2].beneath == "no interval: one document of 12,618 tokens"
-    assert "1.815 times the original" in headline.against_original(alone)
+    assert headline.list_headline_numbers(alone)[2].beneath == "no interval: one document of 12,618 tokens"
+    assert "1.815 times the original" in headline.describe_perplexity_ratio(alone)

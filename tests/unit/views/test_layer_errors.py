@@ -29,7 +29,7 @@ RESULTS = pd.DataFrame(
 
 
 def test_bars_are_output_errors_and_dots_weight_errors() -> None:
-    figure = errors.layer_errors(LAYERS, None)
+    figure = errors.draw_layer_errors(LAYERS, None)
     bars, dots = figure.plot["data"]
     assert bars["x"] == ["0 · q_proj", "0 · down_proj"]
     assert (bars["y"], dots["y"]) == ([0.1, 0.02], [0.2, 0.05])
@@ -40,25 +40,25 @@ def test_bars_are_output_errors_and_dots_weight_errors() -> None:
 
 
 def test_without_calibration_bars_are_weight_errors() -> None:
-    figure = errors.layer_errors(LAYERS.assign(output_error=float("nan")), None)
+    figure = errors.draw_layer_errors(LAYERS.assign(output_error=float("nan")), None)
     assert [trace["y"] for trace in figure.plot["data"]] == [[0.2, 0.05]]
     assert "largest weight error, 0.2" in figure.answer
 
 
 def test_one_layer_is_told_as_a_share() -> None:
-    answer = errors.layer_errors(LAYERS.iloc[:1], None).answer
+    answer = errors.draw_layer_errors(LAYERS.iloc[:1], None).answer
     assert answer == "block 0 · q_proj has output error 0.1: 10 % of the energy is lost."
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_the_selected_layer_stands_out(theme: Theme) -> None:
-    marker = errors.layer_errors(LAYERS, "m.0.down_proj", theme=theme).plot["data"][0]["marker"]
+    marker = errors.draw_layer_errors(LAYERS, "m.0.down_proj", theme=theme).plot["data"][0]["marker"]
     assert marker["color"] == theme.quantized
     assert marker["line"]["color"] == ["rgba(0,0,0,0)", theme.accent]
 
 
 def test_results_stand_at_their_stored_bits_with_the_nominal_beside() -> None:
-    figure = errors.bits_against_error(RESULTS, "gptq bits=2")
+    figure = errors.draw_error_by_bits(RESULTS, "gptq bits=2")
     stored, nominal = figure.plot["data"][:2]
     assert (stored["x"], stored["y"]) == ([2.25, 2.28, 4.25], [0.1, 0.05, 0.004])
     assert (nominal["x"], nominal["y"]) == ([2.0, 2.0, 4.0], [0.1, 0.05, 0.004])
@@ -69,7 +69,7 @@ def test_results_stand_at_their_stored_bits_with_the_nominal_beside() -> None:
 
 
 def test_the_sentence_names_the_best_result() -> None:
-    answer = errors.bits_against_error(RESULTS, None).answer
+    answer = errors.draw_error_by_bits(RESULTS, None).answer
     expected = "the smallest output error is 0.004 with rtn bits=4, which stores 4.25 bits per weight."
     assert answer == f"3 results for this layer; {expected}"
 
@@ -77,4 +77,4 @@ def test_the_sentence_names_the_best_result() -> None:
 @pytest.mark.parametrize(("smallest", "scale"), [(0.004, "log"), (0.0, "linear")], ids=["positive", "zero"])
 def test_an_error_of_zero_can_be_drawn(smallest: float, scale: str) -> None:
     results = RESULTS.assign(output_error=[0.1, 0.05, smallest])
-    assert errors.bits_against_error(results, None).plot["layout"]["yaxis"].get("type", "linear") == scale
+    assert errors.draw_error_by_bits(results, None).plot["layout"]["yaxis"].get("type", "linear") == scale

@@ -20,7 +20,7 @@ TABLE = pd.DataFrame(
 
 
 def test_each_layer_has_the_cell_of_its_block_and_matrix() -> None:
-    heat = layer_map.grid(TABLE, "kurtosis", None).plot["data"][0]
+    heat = layer_map.draw_layer_map(TABLE, "kurtosis", None).plot["data"][0]
     assert (heat["y"], heat["x"]) == (["0", "1", "outside"], ["q_proj", "down_proj", "lm_head"])
     names, values = np.array(heat["customdata"])[..., 0].ravel(), np.array(heat["z"]).ravel()
     cells = dict(zip(names, values, strict=True))
@@ -29,7 +29,7 @@ def test_each_layer_has_the_cell_of_its_block_and_matrix() -> None:
 
 
 def test_numbers_stand_in_their_cells_and_against_them() -> None:
-    figure = layer_map.grid(TABLE, "kurtosis", None)
+    figure = layer_map.draw_layer_map(TABLE, "kurtosis", None)
     heat, notes = figure.plot["data"][0], figure.plot["layout"]["annotations"]
     assert {(note["x"], note["y"]): note["text"] for note in notes} == {
         (0, 0): "1.5", (1, 0): ".25", (0, 1): "12", (1, 1): "-.50", (2, 2): "3.0",
@@ -41,33 +41,38 @@ def test_numbers_stand_in_their_cells_and_against_them() -> None:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_the_selected_layer_is_framed(theme: Theme) -> None:
-    (frame,) = layer_map.grid(TABLE, "kurtosis", "m.1.down_proj", theme=theme).plot["layout"]["shapes"]
+    (frame,) = layer_map.draw_layer_map(TABLE, "kurtosis", "m.1.down_proj", theme=theme).plot["layout"]["shapes"]
     assert (frame["x0"], frame["x1"], frame["y0"], frame["y1"]) == (0.5, 1.5, 0.5, 1.5)
     assert frame["line"]["color"] == theme.accent
-    assert layer_map.grid(TABLE, "kurtosis", None).plot["layout"]["shapes"] == []
+    assert layer_map.draw_layer_map(TABLE, "kurtosis", None).plot["layout"]["shapes"] == []
 
 
 def test_the_sentence_names_the_highest_and_the_lowest() -> None:
-    answer = layer_map.grid(TABLE, "kurtosis", None).answer
+    answer = layer_map.draw_layer_map(TABLE, "kurtosis", None).answer
     assert answer == "Highest kurtosis: block 1 · q_proj (12); lowest: block 1 · down_proj (-0.5)."
 
 
 def test_the_sentence_says_how_many_layers_are_measured() -> None:
-    answer = layer_map.grid(TABLE, "bits_per_weight", None).answer
+    answer = layer_map.draw_layer_map(TABLE, "bits_per_weight", None).answer
     assert "block 1 · down_proj (3.50); lowest: block 0 · down_proj (2.25) (2 of 5 layers measured)" in answer
 
 
 def test_before_any_result_the_sentence_says_what_to_do() -> None:
     nothing = TABLE.assign(bits_per_weight=np.nan)
-    assert "No layer has a number for stored bits yet: quantize one" in layer_map.grid(nothing, "bits_per_weight", None).answer
+    assert (
+        "No layer has a number for stored bits yet: quantize one"
+        in layer_map.draw_layer_map(nothing, "bits_per_weight", None).answer
+    )
 
 
 def test_equal_layers_have_no_extremes() -> None:
-    assert layer_map.grid(TABLE.assign(kurtosis=2.0), "kurtosis", None).answer == "All 5 layers have the same kurtosis: 2."
+    assert (
+        layer_map.draw_layer_map(TABLE.assign(kurtosis=2.0), "kurtosis", None).answer == "All 5 layers have the same kurtosis: 2."
+    )
 
 
 def test_the_table_is_the_layers() -> None:
-    table = layer_map.grid(TABLE, "kurtosis", None).table
+    table = layer_map.draw_layer_map(TABLE, "kurtosis", None).table
     assert table["name"].tolist() == NAMES
     assert table["kurtosis"].tolist() == TABLE["kurtosis"].tolist()
 
@@ -77,8 +82,8 @@ def test_the_table_is_the_layers() -> None:
     [(0.0, "0"), (0.001, "~0"), (0.57, ".57"), (-0.04, "-.04"), (1.25, "1.2"), (12.3, "12"), (66_000, "66k"), (2.5e6, "2.5M")],
 )
 def test_numbers_in_cells_are_short(value: float, written: str) -> None:
-    assert layer_map.short_number(value) == written
-    assert layer_map.short_number(float("nan")) == ""
+    assert layer_map.format_short_number(value) == written
+    assert layer_map.format_short_number(float("nan")) == ""
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,6 @@ def test_numbers_in_cells_are_short(value: float, written: str) -> None:
 )
 def test_no_layer_hides_another(matrices: list[str], labels: list[str]) -> None:
     table = pd.DataFrame({"name": matrices, "block": 0, "matrix": matrices, "kurtosis": [1.0, 2.0, 3.0]})
-    (heat,) = layer_map.grid(table, "kurtosis", None).plot["data"]
+    (heat,) = layer_map.draw_layer_map(table, "kurtosis", None).plot["data"]
     assert heat["x"] == labels
     assert [cell[0] for cell in heat["customdata"][0]] == matrices

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.analysis.method.learned_transform import LearnedTransform, learned_transform, loss_table
+from workbench.analysis.method.learned_transform import LearnedTransform, read_learned_transform, tabulate_losses
 from workbench.errors import ShapeError
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
@@ -24,7 +24,7 @@ def learned() -> LearnedTransform:
         "left": torch.randn(3, generator=draw).half(),
         "right": torch.randn(6, generator=draw).half(),
     }
-    return learned_transform(Packed("rotated", 5, 12, tensors, {"factors": [3, 4]}))
+    return read_learned_transform(Packed("rotated", 5, 12, tensors, {"factors": [3, 4]}))
 
 
 def test_numbers_of_a_packed_transform(learned: LearnedTransform) -> None:
@@ -38,36 +38,36 @@ def test_numbers_of_a_packed_transform(learned: LearnedTransform) -> None:
 
 def test_a_layer_without_one_says_so() -> None:
     with pytest.raises(ShapeError, match="this layer has no learned transform .*'dense'.*; use btc with transform='both'"):
-        learned_transform(Packed("dense", 1, 1, {"weight": torch.zeros(1, 1)}))
+        read_learned_transform(Packed("dense", 1, 1, {"weight": torch.zeros(1, 1)}))
 
 
 def test_loss_curve_tells_the_best_look() -> None:
     steps = [LearningStep(n, 30, 1 / n, held_out=[0.5, 0.3, 0.4][n // 10 - 1] if n % 10 == 0 else None) for n in range(1, 31)]
-    figure = views.loss_curve(loss_table(steps), theme=DARK)
+    figure = views.draw_loss_curve(tabulate_losses(steps), theme=DARK)
     assert figure.answer.endswith("was 0.5 after 10 steps; the best, 0.3 after 20, is what is kept.")
     assert figure.plot["data"][1]["y"] == [0.5, 0.3, 0.4]
     assert len(figure.table) == 30
 
 
 def test_loss_curve_before_the_first_look() -> None:
-    figure = views.loss_curve(loss_table([LearningStep(1, 30, 1.0)]))
+    figure = views.draw_loss_curve(tabulate_losses([LearningStep(1, 30, 1.0)]))
     assert figure.answer == "Nothing has been measured on held-out text yet."
 
 
 def test_diagonal_shows_flips_below_zero(learned: LearnedTransform) -> None:
-    figure = views.diagonal(learned)
+    figure = views.draw_diagonal(learned)
     assert figure.answer == "3 of 12 inputs change sign; factors run from 0.5 to 2."
     assert [value < 0 for value in figure.plot["data"][0]["y"]] == [True] * 3 + [False] * 9
     assert abs(figure.table["factor"][0]) in (pytest.approx(0.5), pytest.approx(2))
 
 
 def test_rotation_shows_both_factors_and_the_cost(learned: LearnedTransform) -> None:
-    figure = views.rotation(learned)
+    figure = views.draw_rotation(learned)
     assert [trace["z"].shape for trace in figure.plot["data"]] == [(3, 3), (4, 4)]
     assert "12 inputs as 3 × 3 ⊗ 4 × 4: 96 multiply-adds a token" in figure.answer
     none = LearnedTransform(np.ones(4), (), 0, 0)
-    assert views.rotation(none).answer == "This transform does not rotate."
+    assert views.draw_rotation(none).answer == "This transform does not rotate."
     fixed = dataclasses.replace(none, hadamard=True)
-    assert views.rotation(fixed).answer == "No rotation is stored: only the fixed Hadamard transform rotates."
+    assert views.draw_rotation(fixed).answer == "No rotation is stored: only the fixed Hadamard transform rotates."
     both = dataclasses.replace(learned, hadamard=True)
-    assert views.rotation(both).answer.endswith("; the fixed Hadamard transform after it stores nothing.")
+    assert views.draw_rotation(both).answer.endswith("; the fixed Hadamard transform after it stores nothing.")

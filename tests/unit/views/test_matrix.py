@@ -10,13 +10,16 @@ from workbench.views.theme import DARK, LIGHT, Theme
 from workbench.views.weights import matrix
 
 WEIGHT = torch.linspace(-1, 1, 60).reshape(6, 10)
-BEFORE, AFTER = analysis.histogram(WEIGHT, limit=0.9, bins=9), analysis.histogram(WEIGHT.sign(), limit=1.8, bins=9)
+BEFORE, AFTER = (
+    analysis.compute_histogram(WEIGHT, limit=0.9, bins=9),
+    analysis.compute_histogram(WEIGHT.sign(), limit=1.8, bins=9),
+)
 ROW = Levels(np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), 1)
 LAYER = Levels(np.array([-1.0, 1.0]), np.array([-1.2, 0.9]), np.array([-0.8, 1.1]), 3)
 
 
 def test_the_histogram_draws_and_lists_the_counts() -> None:
-    figure = matrix.histogram(BEFORE, AFTER)
+    figure = matrix.draw_histogram(BEFORE, AFTER)
     before, after = figure.plot["data"]
     assert (before["name"], after["name"]) == ("original", "quantized")
     assert before["y"] == BEFORE.counts.tolist() == figure.table["original"].tolist()
@@ -28,7 +31,7 @@ def test_the_histogram_draws_and_lists_the_counts() -> None:
 
 
 def test_a_layer_that_is_not_quantized_shows_one_histogram() -> None:
-    figure = matrix.histogram(BEFORE)
+    figure = matrix.draw_histogram(BEFORE)
     assert len(figure.plot["data"]) == 1
     assert list(figure.table) == ["from", "to", "original"]
     assert figure.plot["layout"]["shapes"] == []
@@ -48,38 +51,38 @@ def test_a_layer_that_is_not_quantized_shows_one_histogram() -> None:
     ],
 )
 def test_the_sentence_counts_weights_and_levels(levels: Levels | None, said: str) -> None:
-    assert said in matrix.histogram(BEFORE, AFTER, levels, scope="row 2").answer
+    assert said in matrix.draw_histogram(BEFORE, AFTER, levels, scope="row 2").answer
 
 
 def test_a_line_stands_at_every_level_and_a_band_where_groups_differ() -> None:
-    shapes = matrix.histogram(BEFORE, AFTER, LAYER).plot["layout"]["shapes"]
+    shapes = matrix.draw_histogram(BEFORE, AFTER, LAYER).plot["layout"]["shapes"]
     lines = [shape for shape in shapes if shape["type"] == "line" and shape["line"]["dash"] != "dot"]
     bands = [shape for shape in shapes if shape["type"] == "rect"]
     assert [(line["x0"], line["x1"]) for line in lines] == [(-1.0, -1.0), (1.0, 1.0)]
     assert [(band["x0"], band["x1"]) for band in bands] == [(-1.2, -0.8), (0.9, 1.1)]
     edges = [shape for shape in shapes if shape["type"] == "line" and shape["line"]["dash"] == "dot"]
     assert [edge["x0"] for edge in edges] == [0.0], "the edge of the two cells"
-    assert all(s["type"] == "line" for s in matrix.histogram(BEFORE, AFTER, ROW).plot["layout"]["shapes"])
+    assert all(s["type"] == "line" for s in matrix.draw_histogram(BEFORE, AFTER, ROW).plot["layout"]["shapes"])
 
 
 def test_levels_are_written_only_where_they_can_be_read() -> None:
     many = np.arange(9.0)
-    notes = matrix.histogram(BEFORE, AFTER, ROW).plot["layout"]["annotations"]
+    notes = matrix.draw_histogram(BEFORE, AFTER, ROW).plot["layout"]["annotations"]
     assert [note["text"].strip() for note in notes] == ["-1", "1"]
     assert notes[0]["y"] != notes[1]["y"], "neighbours stand on different lines"
-    assert matrix.histogram(BEFORE, AFTER, Levels(many, many, many, 1)).plot["layout"]["annotations"] == []
+    assert matrix.draw_histogram(BEFORE, AFTER, Levels(many, many, many, 1)).plot["layout"]["annotations"] == []
 
 
 @pytest.mark.parametrize("log", [False, True], ids=["linear", "logarithmic"])
 def test_the_axis_says_when_it_is_logarithmic(log: bool) -> None:
-    axis = matrix.histogram(BEFORE, log=log).plot["layout"]["yaxis"]
+    axis = matrix.draw_histogram(BEFORE, log=log).plot["layout"]["yaxis"]
     assert axis["type"] == ("log" if log else "linear")
     assert ("log scale" in axis["title"]["text"]) == log
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_both_pages_have_their_own_colours(theme: Theme) -> None:
-    figure = matrix.histogram(BEFORE, AFTER, theme=theme)
+    figure = matrix.draw_histogram(BEFORE, AFTER, theme=theme)
     assert [trace["marker"]["color"] for trace in figure.plot["data"]] == [theme.original, theme.quantized]
     assert figure.plot["layout"]["font"]["color"] == theme.text
 
@@ -87,7 +90,7 @@ def test_both_pages_have_their_own_colours(theme: Theme) -> None:
 def test_the_raster_names_its_largest_weight() -> None:
     weight = torch.zeros(300, 700)
     weight[211, 503] = -2.5
-    figure = matrix.raster(analysis.raster(weight), "original")
+    figure = matrix.draw_raster(analysis.rasterize_weight(weight), "original")
     assert "300 × 700 weights" in figure.answer
     assert "3 × 3 weights" in figure.answer
     assert "2.5, near row 210, column 501" in figure.answer
@@ -99,7 +102,7 @@ def test_the_raster_names_its_largest_weight() -> None:
 
 
 def test_the_bands_of_a_raster_cover_every_row_once() -> None:
-    table = matrix.raster(analysis.raster(torch.randn(301, 10)), "original").table
+    table = matrix.draw_raster(analysis.rasterize_weight(torch.randn(301, 10)), "original").table
     rows = [row for first, last in zip(table["first row"], table["last row"], strict=True) for row in range(first, last + 1)]
     assert rows == list(range(301))
 
@@ -107,7 +110,9 @@ def test_the_bands_of_a_raster_cover_every_row_once() -> None:
 def test_a_window_is_shown_at_its_own_place() -> None:
     weight = torch.zeros(300, 700)
     weight[211, 503] = 2.5
-    figure = matrix.raster(analysis.raster(weight, window=(200, 219, 500, 509)), "original", None, ([211, 5], [503]))
+    figure = matrix.draw_raster(
+        analysis.rasterize_weight(weight, window=(200, 219, 500, 509)), "original", None, ([211, 5], [503])
+    )
     trace, layout = figure.plot["data"][0], figure.plot["layout"]
     assert (trace["x0"], trace["y0"], trace["z"].shape) == (500, 200, (20, 10))
     assert (layout["xaxis"]["range"], layout["yaxis"]["range"]) == ([499.5, 509.5], [219.5, 199.5])
@@ -119,7 +124,7 @@ def test_a_window_is_shown_at_its_own_place() -> None:
 def test_a_difference_keeps_its_sign_on_a_symmetric_scale() -> None:
     weight = torch.zeros(4, 4)
     weight[1, 2] = -0.25
-    figure = matrix.raster(analysis.raster(weight, signed=True), "difference")
+    figure = matrix.draw_raster(analysis.rasterize_weight(weight, signed=True), "difference")
     trace = figure.plot["data"][0]
     assert "-0.25, at row 1, column 2" in figure.answer
     assert (trace["zmin"], trace["zmax"]) == (-0.25, 0.25)
@@ -127,12 +132,12 @@ def test_a_difference_keeps_its_sign_on_a_symmetric_scale() -> None:
 
 
 def test_a_limit_makes_two_rasters_comparable() -> None:
-    raster = analysis.raster(WEIGHT)
-    trace = matrix.raster(raster, "quantized", 3.0).plot["data"][0]
+    raster = analysis.rasterize_weight(WEIGHT)
+    trace = matrix.draw_raster(raster, "quantized", 3.0).plot["data"][0]
     assert (trace["zmin"], trace["zmax"]) == (0, 3.0)
     np.testing.assert_array_equal(trace["z"], raster.values)
 
 
 def test_nothing_but_zeros_can_be_drawn() -> None:
-    trace = matrix.raster(analysis.raster(torch.zeros(2, 2)), "original").plot["data"][0]
+    trace = matrix.draw_raster(analysis.rasterize_weight(torch.zeros(2, 2)), "original").plot["data"][0]
     assert trace["zmin"] < trace["zmax"]

@@ -22,7 +22,7 @@ MODELS = pd.DataFrame(
 
 @pytest.mark.parametrize(("second", "scope"), [("a", "pinned, all for one layer"), ("b", "pinned, for 2 layers")])
 def test_error_against_bits_says_whose_results_these_are(second: str, scope: str) -> None:
-    figure = pinned.bits_against_error(LAYERS.assign(name=["a", second]), "btc")
+    figure = pinned.draw_error_by_bits(LAYERS.assign(name=["a", second]), "btc")
     assert figure.answer.startswith(f"2 results {scope}; the smallest output error is 0.005 with rtn")
     assert figure.plot["data"][0]["text"] == ["rtn", "btc"]
     assert [edge == LIGHT.accent for edge in figure.plot["data"][0]["marker"]["line"]["color"]] == [False, True]
@@ -30,7 +30,7 @@ def test_error_against_bits_says_whose_results_these_are(second: str, scope: str
 
 def test_weight_errors_are_quantiles_over_the_spread() -> None:
     original = torch.arange(-50.0, 51.0).reshape(1, -1)
-    figure = pinned.weight_errors(original, {"near": original + 1, "far": original + 4})
+    figure = pinned.draw_weight_errors(original, {"near": original + 1, "far": original + 4})
     near, far = figure.plot["data"]
     assert near["x"] == pytest.approx([1 / float(original.std())] * 21)
     assert far["x"] == pytest.approx([4 / float(original.std())] * 21)
@@ -39,11 +39,11 @@ def test_weight_errors_are_quantiles_over_the_spread() -> None:
 
 
 def test_models_are_compared_by_perplexity_with_its_interval() -> None:
-    figure = pinned.models(MODELS, "btc")
+    figure = pinned.draw_pinned_models(MODELS, "btc")
     assert figure.answer == "2 models are pinned; rtn has the lowest perplexity: 7.90 (95 %: 7.40 to 8.40) at 4.20 stored bits."
     better = MODELS.assign(perplexity=[7.9, 7.5], ratio=[1.0, 0.95], ratio_low=[1.0, 0.9], ratio_high=[1.0, 1.01])
     wanted = "0.90 stored bits, 0.95 times rtn's (95 %: 0.9 to 1.01): no difference that this text can show."
-    assert pinned.models(better, "btc").answer.endswith(wanted)
+    assert pinned.draw_pinned_models(better, "btc").answer.endswith(wanted)
     (trace,) = figure.plot["data"]
     assert trace["error_y"]["array"] == pytest.approx([0.5, 0.6])
     assert trace["error_y"]["arrayminus"] == pytest.approx([0.5, 0.5])

@@ -10,9 +10,9 @@ import pytest
 import workbench as wb
 from workbench.errors import OutputError
 from workbench.models import ModelHandle
-from workbench.quantized import percent
+from workbench.quantized import format_percent
 from workbench.views.decisions.quant_card import Card, card
-from workbench.views.decisions.quant_card_page import inside
+from workbench.views.decisions.quant_card_page import encode_script_json
 from workbench.views.theme import DARK, LIGHT
 
 LIMIT_BYTES = 6_000_000
@@ -90,14 +90,14 @@ def test_a_saved_card_comes_back(made: Card, tmp_path: Path, name: str) -> None:
 
 
 def test_text_cannot_end_the_script_it_stands_in() -> None:
-    assert inside({"writes": "</script><b>"}) == '{"writes": "\\u003c/script>\\u003cb>"}'
+    assert encode_script_json({"writes": "</script><b>"}) == '{"writes": "\\u003c/script>\\u003cb>"}'
 
 
 def test_the_sentence_has_the_figures(made: Card) -> None:
     found = made.facts["figures"]
     assert f"perplexity {found['perplexity']:.2f} (no interval: one document of 64 tokens)" in made.answer
     assert f"{made.facts['ledger']['bits_per_weight']:.2f} bits per weight stored" in made.answer
-    assert f"in {percent(made.facts['coverage'])} of the weights; the other " in made.answer
+    assert f"in {format_percent(made.facts['coverage'])} of the weights; the other " in made.answer
 
 
 def test_a_card_of_an_earlier_release_says_no_share(made: Card) -> None:

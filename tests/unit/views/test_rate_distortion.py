@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from workbench.views.predictions import rate_distortion
-from workbench.views.predictions.model_table import bits_against_divergence, bits_against_perplexity
+from workbench.views.predictions.model_table import draw_kl_by_bits, draw_perplexity_by_bits
 from workbench.views.theme import LIGHT
 
 TABLE = pd.DataFrame(
@@ -46,7 +46,7 @@ def test_the_scale_holds_everything(rows: pd.DataFrame, scale: str | None) -> No
 
 
 def test_models_are_told_in_a_sentence() -> None:
-    closest, reads = bits_against_divergence(TABLE), bits_against_perplexity(TABLE)
+    closest, reads = draw_kl_by_bits(TABLE), draw_perplexity_by_bits(TABLE)
     assert "fine is the closest to the original: KL 0.01 (95 %: 0 to 0.02), with 4.20 stored bits" in closest.answer
     assert "rough stores the least, 1.10 bits, at KL 0.5" in closest.answer
     assert closest.plot["data"][0]["text"] == ["fine", "rough"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.weights.residual_stream import Step, Stream, follow
+from workbench.analysis.weights.residual_stream import Step, Stream, tabulate_stream_channels
 from workbench.views.weights import residual_stream
 
 NAN = float("nan")
@@ -18,7 +18,7 @@ FOUND = Stream(
 
 
 def test_every_kind_that_is_known_has_a_panel() -> None:
-    figure = residual_stream.stream(FOUND, follow(FOUND, [1, 0]))
+    figure = residual_stream.draw_residual_stream(FOUND, tabulate_stream_channels(FOUND, [1, 0]))
     assert sorted({trace["yaxis"] for trace in figure.plot["data"]}) == ["y", "y2", "y3"]
     assert figure.plot["data"][0]["y"] == [2.0, 3.0, None]
     assert [trace["name"] for trace in figure.plot["data"] if trace["showlegend"]] == ["channel 1", "channel 0"]
@@ -26,7 +26,7 @@ def test_every_kind_that_is_known_has_a_panel() -> None:
 
 
 def test_the_sentence_names_the_strongest_writer_and_reader() -> None:
-    figure = residual_stream.stream(FOUND, follow(FOUND, [0, 1]))
+    figure = residual_stream.draw_residual_stream(FOUND, tabulate_stream_channels(FOUND, [0, 1]))
     assert figure.answer == (
         "Channel 1 is written most by 0 · attention (3.00 ×) and read most by head (2.50 ×); 1 × is the average channel. "
         "Press Read the calibration text to see its inputs."
@@ -38,6 +38,6 @@ def test_an_inner_channel_is_made_and_read_inside_its_block() -> None:
         {"channel": [4, 4, 4], "name": ["b.gate_proj", "b.up_proj", "b.down_proj"], "part": ["row", "row", "column"],
          "index": [4, 4, 4], "times": [1.0, 2.0, 0.5]}
     )  # fmt: skip
-    figure = residual_stream.inner(table)
+    figure = residual_stream.draw_inner_channels(table)
     assert figure.plot["data"][0]["x"] == ["gate_proj row", "up_proj row", "down_proj column"]
     assert "row 4 of gate_proj and row 4 of up_proj make it" in figure.answer

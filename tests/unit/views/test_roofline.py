@@ -6,7 +6,7 @@ import pytest
 
 from workbench.bench.machine import Limits, Machine
 from workbench.bench.run import Measured, Result
-from workbench.views.predictions.roofline import roofline
+from workbench.views.predictions.roofline import draw_roofline
 
 
 def measured(name: str, threads: int, state: str, batch: int, bytes_: int, ratio: float) -> Measured:
@@ -27,7 +27,7 @@ def result() -> Result:
 
 
 def test_points_and_limits(result: Result) -> None:
-    figure = roofline(result, threads=1)
+    figure = draw_roofline(result, threads=1)
     reading, multiplying, torch, packed, layer, possible = figure.plot["data"]
     assert layer["x"] == []
     assert max(multiplying["y"]) == 100
@@ -39,20 +39,20 @@ def test_points_and_limits(result: Result) -> None:
 
 
 def test_the_table_holds_what_is_drawn(result: Result) -> None:
-    table = roofline(result, state="hot").table
+    table = draw_roofline(result, state="hot").table
     assert list(table["format"]) == ["torch-fp32", "signs", "torch-fp32", "signs"]
     assert set(table["memory_allows"]) == {7.5, 60.0, 240.0, 1920.0}, "two threads unless said otherwise"
 
 
 def test_a_layer_stands_out_and_is_what_the_sentence_is_about(result: Result) -> None:
     rows = (*result.measured, measured("this layer", 1, "cold", 1, 250, 8.0))
-    figure = roofline(replace(result, measured=rows), threads=1)
+    figure = draw_roofline(replace(result, measured=rows), threads=1)
     assert figure.plot["data"][4]["text"] == ["this layer"]
     assert figure.plot["data"][4]["marker"]["color"] != figure.plot["data"][3]["marker"]["color"]
     assert figure.answer.startswith("At batch 1, this layer takes 100 µs, 8.0 times as fast as torch in float32")
 
 
 def test_the_sentence_names_the_fastest(result: Result) -> None:
-    answer = roofline(result, threads=1).answer
+    answer = draw_roofline(result, threads=1).answer
     assert answer.startswith("At batch 1, signs takes 100 µs, 20.0 times as fast as torch in float32")
     assert "31.2 % of the speed" in answer

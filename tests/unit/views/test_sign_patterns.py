@@ -6,18 +6,18 @@ import pytest
 
 from tests.battery.cases import gaussian, quantize
 from workbench.analysis.method import sign_patterns as analysis
-from workbench.presets.preset import compose, part
+from workbench.presets.preset import compose, make_part
 from workbench.views.method import sign_patterns as codebook
 from workbench.views.theme import DARK, LIGHT, Theme
 
 W = gaussian(64, 480)
-PACKED = quantize(compose(part("coder", "binary-codebook", length=8, entries=64)), W).packed
+PACKED = quantize(compose(make_part("coder", "binary-codebook", length=8, entries=64)), W).packed
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_patterns_are_lines_of_shares_above_an_even_one(theme: Theme) -> None:
-    original, transformed = analysis.sign_patterns(W, 8), analysis.sign_patterns(W.abs() - 0.5, 8)
-    figure = codebook.patterns(original, transformed, theme=theme)
+    original, transformed = analysis.count_sign_patterns(W, 8), analysis.count_sign_patterns(W.abs() - 0.5, 8)
+    figure = codebook.draw_sign_patterns(original, transformed, theme=theme)
     go.Figure(figure.plot)
     first, second, even = figure.plot["data"]
     assert first["y"] == original.table["share"].tolist()
@@ -29,28 +29,35 @@ def test_patterns_are_lines_of_shares_above_an_even_one(theme: Theme) -> None:
 
 
 def test_patterns_without_a_transform() -> None:
-    figure = codebook.patterns(analysis.sign_patterns(W, 8))
+    figure = codebook.draw_sign_patterns(analysis.count_sign_patterns(W, 8))
     assert [trace["name"] for trace in figure.plot["data"]] == ["original", "all as likely"]
     assert "transform" not in figure.answer
 
 
 def test_flips_are_points_over_the_bound() -> None:
-    table = analysis.summary(PACKED, W)
-    figure = codebook.flips(table)
+    table = analysis.tabulate_codebooks(PACKED, W)
+    figure = codebook.draw_sign_flips(table)
     go.Figure(figure.plot)
     bound, points = figure.plot["data"]
     assert (points["x"], points["y"]) == ([0.75], table["flip_rate"].tolist())
     assert bound["y"][0] > bound["y"][-1] == 0
     assert "are flipped at 0.75 bits a sign" in figure.answer
     both = pd.concat([table.assign(flip_rate=0.3), table])
-    assert codebook.flips(both, moved=True).answer.startswith(figure.answer)
-    assert "took over the errors" in codebook.flips(both, moved=True).answer
-    assert codebook.flips(analysis.summary(PACKED)).answer == "No codebook has been compared with its weights yet."
+    assert codebook.draw_sign_flips(both, moved=True).answer.startswith(figure.answer)
+    assert "took over the errors" in codebook.draw_sign_flips(both, moved=True).answer
+    assert (
+        codebook.draw_sign_flips(analysis.tabulate_codebooks(PACKED)).answer
+        == "No codebook has been compared with its weights yet."
+    )
 
 
 def test_every_column_of_the_tables_is_in_the_glossary() -> None:
     from workbench.analysis.glossary import COLUMNS
 
-    ((_, node),) = analysis.codebook_nodes(PACKED)
-    tables: list[pd.DataFrame] = [analysis.sign_patterns(W, 8).table, analysis.usage(node), analysis.summary(PACKED, W)]
+    ((_, node),) = analysis.iterate_codebooks(PACKED)
+    tables: list[pd.DataFrame] = [
+        analysis.count_sign_patterns(W, 8).table,
+        analysis.tabulate_usage(node),
+        analysis.tabulate_codebooks(PACKED, W),
+    ]
     assert {column for table in tables for column in table} <= set(COLUMNS)

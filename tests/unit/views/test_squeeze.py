@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from workbench.analysis.decisions.squeeze import STOPS, Squeezed, squeeze_table
+from workbench.analysis.decisions.squeeze import STOPS, Squeezed, tabulate_stops
 from workbench.views.decisions import squeeze
 from workbench.views.theme import LIGHT
 
@@ -24,7 +24,7 @@ TINY = replace(
 
 
 def test_the_curve_has_intervals_and_marks_the_current_stop() -> None:
-    figure = squeeze.curve(squeeze_table([TINY, WHOLE, HALF]), HALF.stop.preset)
+    figure = squeeze.draw_squeeze_curve(tabulate_stops([TINY, WHOLE, HALF]), HALF.stop.preset)
     (trace,) = figure.plot["data"]
     assert trace["x"] == [16.0, 8.19, 0.7]
     assert trace["error_y"]["array"] == pytest.approx([0.52, 0.3, -5.9])
@@ -38,10 +38,13 @@ def test_the_curve_has_intervals_and_marks_the_current_stop() -> None:
 
 
 def test_one_stop_claims_nothing_about_others() -> None:
-    assert squeeze.curve(squeeze_table([WHOLE]), None).answer == "One stop is built: 16.00 stored bits, perplexity 7.88."
+    assert (
+        squeeze.draw_squeeze_curve(tabulate_stops([WHOLE]), None).answer
+        == "One stop is built: 16.00 stored bits, perplexity 7.88."
+    )
 
 
 def test_a_text_of_one_document_has_numbers_without_intervals() -> None:
     alone = replace(TINY, perplexity_low=None, perplexity_high=None, ratio_low=None, ratio_high=None)
-    figure = squeeze.curve(squeeze_table([WHOLE, alone]), None)
+    figure = squeeze.draw_squeeze_curve(tabulate_stops([WHOLE, alone]), None)
     assert figure.plot["data"][0]["error_y"]["array"] == pytest.approx([0.52, 0.0])

@@ -12,42 +12,42 @@ from workbench.views.theme import DARK, LIGHT, Theme
     [(0.0, "0 %"), (1e-7, "less than 0.001 %"), (0.5, "50 %"), (0.12345, "12.3 %"), (0.9994, "99.9 %"), (1.0, "100 %")],
 )
 def test_shares(share: float, written: str) -> None:
-    assert theme.percent(share) == written
+    assert theme.format_percent(share) == written
 
 
 @pytest.mark.parametrize("share", [0.9996, 1 - 1e-9])
 def test_nearly_all_is_not_all(share: float) -> None:
-    assert theme.percent(share) == "more than 99.9 %"
+    assert theme.format_percent(share) == "more than 99.9 %"
 
 
 @pytest.mark.parametrize(
     ("bits", "written"), [(8e6, "1.00 MB"), (13.2e9, "1,650 MB"), (8e5, "0.10 MB"), (799_992, "100.0 kB"), (8_000, "1.0 kB")]
 )
 def test_sizes(bits: float, written: str) -> None:
-    assert theme.megabytes(bits) == written
+    assert theme.format_megabytes(bits) == written
 
 
 @pytest.mark.parametrize(("seconds", "written"), [(0.0123, "12 ms"), (3.14159, "3.1 s"), (61, "1 min 1 s"), (3600, "60 min 0 s")])
 def test_durations(seconds: float, written: str) -> None:
-    assert theme.duration(seconds) == written
+    assert theme.format_duration(seconds) == written
 
 
 def test_counts() -> None:
-    counts = [theme.count(1, "layer"), theme.count(1234, "layer"), theme.count(0, "entry", "entries")]
+    counts = [theme.format_count(1, "layer"), theme.format_count(1234, "layer"), theme.format_count(0, "entry", "entries")]
     assert counts == ["1 layer", "1,234 layers", "0 entries"]
 
 
 def test_few_bars_are_narrow() -> None:
-    assert [round(theme.gap(bars, 0.35), 2) for bars in (1, 3, 6, 42)] == [0.83, 0.5, 0.35, 0.35]
+    assert [round(theme.compute_bar_gap(bars, 0.35), 2) for bars in (1, 3, 6, 42)] == [0.83, 0.5, 0.35, 0.35]
 
 
 def test_a_title_given_with_an_axis_keeps_the_look_of_all_titles() -> None:
-    title = theme.layout(LIGHT, yaxis={"title": {"text": "block"}})["yaxis"]["title"]
-    assert (title["text"], title["font"]) == ("block", theme.layout(LIGHT)["xaxis"]["title"]["font"])
+    title = theme.build_layout(LIGHT, yaxis={"title": {"text": "block"}})["yaxis"]["title"]
+    assert (title["text"], title["font"]) == ("block", theme.build_layout(LIGHT)["xaxis"]["title"]["font"])
 
 
 def test_a_layout_merges_axes_and_replaces_the_rest() -> None:
-    layout = theme.layout(LIGHT, x="bits", xaxis={"range": [0, 1]}, shapes=[1])
+    layout = theme.build_layout(LIGHT, x="bits", xaxis={"range": [0, 1]}, shapes=[1])
     assert layout["xaxis"]["title"]["text"] == "bits"
     assert layout["xaxis"]["range"] == [0, 1]
     assert layout["shapes"] == [1]

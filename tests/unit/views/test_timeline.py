@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.analysis.test_timeline import traced
 from workbench import presets
-from workbench.analysis.method.timeline import CODE, still, timeline
+from workbench.analysis.method.timeline import CODE, build_timeline, extract_still
 from workbench.views.method import timeline as scrubber
 
 
@@ -22,8 +22,10 @@ from workbench.views.method import timeline as scrubber
 )
 def test_each_step_says_what_it_does(spelled: str, said: str) -> None:
     trace = traced(spelled)
-    moments, recipe = timeline(trace), presets.parse(spelled)
-    figures = [scrubber.picture(trace.film, moment, still(trace.film, moment), "error", recipe) for moment in moments]
+    moments, recipe = build_timeline(trace), presets.parse(spelled)
+    figures = [
+        scrubber.draw_timeline_step(trace.film, moment, extract_still(trace.film, moment), "error", recipe) for moment in moments
+    ]
     assert any(said in figure.answer for figure in figures)
     assert len({figure.plot["data"][0]["zmax"] for figure in figures}) == 1, "one colour scale for all steps"
     assert all("nan" not in figure.answer for figure in figures)
@@ -32,12 +34,16 @@ def test_each_step_says_what_it_does(spelled: str, said: str) -> None:
 
 def test_the_columns_of_this_step_are_framed() -> None:
     trace = traced("gptq:bits=2")
-    moments = timeline(trace)
+    moments = build_timeline(trace)
     coding = next(moment for moment in moments if moment.kind == CODE and moment.number == 2)
-    figure = scrubber.picture(trace.film, coding, still(trace.film, coding), "error", presets.parse("gptq:bits=2"))
+    figure = scrubber.draw_timeline_step(
+        trace.film, coding, extract_still(trace.film, coding), "error", presets.parse("gptq:bits=2")
+    )
     (shape,) = figure.plot["layout"]["shapes"]
     assert shape["x0"] <= coding.first <= coding.last <= shape["x1"] + trace.film.width
-    last = scrubber.picture(trace.film, moments[-1], still(trace.film, moments[-1]), "error", presets.parse("gptq:bits=2"))
+    last = scrubber.draw_timeline_step(
+        trace.film, moments[-1], extract_still(trace.film, moments[-1]), "error", presets.parse("gptq:bits=2")
+    )
     assert last.plot["layout"]["shapes"] == []
     assert "of the signs in 24 watched rows differ" in last.answer
 
@@ -45,16 +51,16 @@ def test_the_columns_of_this_step_are_framed() -> None:
 @pytest.mark.parametrize("what", ["error", "groups", "flipped signs"])
 def test_all_three_pictures_can_be_shown(what: scrubber.What) -> None:
     trace = traced("billm")
-    last = timeline(trace)[-1]
-    figure = scrubber.picture(trace.film, last, still(trace.film, last), what, presets.parse("billm"))
+    last = build_timeline(trace)[-1]
+    figure = scrubber.draw_timeline_step(trace.film, last, extract_still(trace.film, last), what, presets.parse("billm"))
     heat = figure.plot["data"][0]
     assert np.isfinite(heat["z"]).all()
     assert np.nanmax(heat["z"]) <= heat["zmax"]
 
 
 def test_losses_of_this_kind_of_phase_are_drawn_with_a_line_at_this_step() -> None:
-    moments = timeline(traced("arb-llm"))
-    figure = scrubber.losses(moments, 3)
+    moments = build_timeline(traced("arb-llm"))
+    figure = scrubber.draw_step_losses(moments, 3)
     (trace,) = figure.plot["data"]
     assert trace["name"] == "sweeps' error"
     assert None in trace["y"], "phases are apart"
@@ -62,14 +68,14 @@ def test_losses_of_this_kind_of_phase_are_drawn_with_a_line_at_this_step() -> No
     assert figure.answer.startswith(f"The run has {len(moments)} steps")
     assert "of the largest on average" in figure.answer
     assert len(figure.table) == len(moments)
-    last = scrubber.losses(moments, len(moments) - 1)
+    last = scrubber.draw_step_losses(moments, len(moments) - 1)
     assert last.plot["data"][0]["name"] == "error of coded columns"
 
 
 def test_the_columns_that_are_swept_are_framed_before_they_are_coded() -> None:
     trace = traced("arb-llm")
-    sweep = timeline(trace)[1]
-    figure = scrubber.picture(trace.film, sweep, still(trace.film, sweep), "error", presets.parse("arb-llm"))
+    sweep = build_timeline(trace)[1]
+    figure = scrubber.draw_timeline_step(trace.film, sweep, extract_still(trace.film, sweep), "error", presets.parse("arb-llm"))
     (shape,) = figure.plot["layout"]["shapes"]
     assert (shape["x0"], shape["x1"]) == (-0.5, 127.5)
     assert figure.plot["layout"]["yaxis"]["range"] == [23.5, -0.5]

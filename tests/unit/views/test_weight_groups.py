@@ -21,7 +21,7 @@ def found() -> GroupMap:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_a_window_of_the_layer(found: GroupMap, theme: Theme) -> None:
-    figure = views.picture(found, 150, 100, theme=theme)
+    figure = views.draw_weight_groups(found, 150, 100, theme=theme)
     go.Figure(figure.plot)
     (trace,) = figure.plot["data"]
     np.testing.assert_array_equal(trace["z"], found.groups[150:, 100:])
@@ -33,7 +33,7 @@ def test_a_window_of_the_layer(found: GroupMap, theme: Theme) -> None:
 
 def test_each_group_has_a_colour_of_its_own() -> None:
     names = [f"magnitude {n} of 4" for n in (1, 2, 3, 4)]
-    assert len(set(views.colours(names, LIGHT))) == 4
+    assert len(set(views.choose_group_colours(names, LIGHT))) == 4
     both = ["magnitude 1 of 2", "magnitude 2 of 2", "salient columns, magnitude 1 of 2", "salient columns, magnitude 2 of 2"]
-    assert len(set(views.colours(both, LIGHT))) == 4
-    assert views.colours(NAMES, DARK)[0] == DARK.border
+    assert len(set(views.choose_group_colours(both, LIGHT))) == 4
+    assert views.choose_group_colours(NAMES, DARK)[0] == DARK.border

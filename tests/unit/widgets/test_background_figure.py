@@ -56,12 +56,12 @@ def test_a_table_is_worked_out_once_for_the_same_weights(large: None, tmp_path: 
     def looked_at(content: str) -> Portrait:
         return Portrait((12, 20), lambda: (content,), lambda: reads.append(content) or WEIGHT, Store(tmp_path))
 
-    first = looked_at("a").table("ranges", lambda w: distribution.ranges(w, "row"))
-    again = looked_at("a").table("ranges", lambda w: distribution.ranges(w, "row"))
+    first = looked_at("a").table("ranges", lambda w: distribution.tabulate_ranges(w, "row"))
+    again = looked_at("a").table("ranges", lambda w: distribution.tabulate_ranges(w, "row"))
     pd.testing.assert_frame_equal(first, again)
     assert reads == ["a"]
-    looked_at("b").table("ranges", lambda w: distribution.ranges(w, "row"))
-    looked_at("a").table("ranges", lambda w: distribution.ranges(w, "row"), "of another")
+    looked_at("b").table("ranges", lambda w: distribution.tabulate_ranges(w, "row"))
+    looked_at("a").table("ranges", lambda w: distribution.tabulate_ranges(w, "row"), "of another")
     assert reads == ["a", "b", "a"]
 
 
@@ -69,10 +69,10 @@ def test_one_stored_code_makes_another_matrix(session: Session) -> None:
     for _ in session.quantize_steps():
         pass
     packed = session.result.packed
-    before = cached_tables.packed_content(packed)
-    before = cached_tables.key(*before)
+    before = cached_tables.list_packed_content(packed)
+    before = cached_tables.compute_key(*before)
     packed.tensors["codes"].view(-1)[0] ^= 1
-    assert cached_tables.key(*cached_tables.packed_content(packed)) != before
+    assert cached_tables.compute_key(*cached_tables.list_packed_content(packed)) != before
 
 
 def test_the_page_goes_on_while_figures_are_worked_out_and_the_latest_wish_wins() -> None:

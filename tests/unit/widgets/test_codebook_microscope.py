@@ -54,13 +54,13 @@ def test_every_kind_of_codebook_is_shown(session: Session, preset: str) -> None:
 def test_a_large_layer_is_read_beside_the_page(made: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     small = UseSection(made, threaded=False).frames[0].figure
     monkeypatch.setattr(cached_tables, "LIGHT", 0)
-    gate, vector_errors = threading.Event(), codewords.vector_errors
+    gate, vector_errors = threading.Event(), codewords.compute_vector_errors
 
     def when_it_opens(*given: object) -> object:
         gate.wait(30)
         return vector_errors(*given)
 
-    monkeypatch.setattr(codewords, "vector_errors", when_it_opens)
+    monkeypatch.setattr(codewords, "compute_vector_errors", when_it_opens)
     view, edit = UseSection(made, threaded=True), EditSection(made, threaded=True)
     assert view.frames[0].figure is None, "the page is there while the codebook is read"
     edit.buttons["Merge"].clicks += 1
@@ -70,7 +70,7 @@ def test_a_large_layer_is_read_beside_the_page(made: Session, monkeypatch: pytes
         section.study.jobs.job.wait(30)
         section.study.jobs.look()
     pd.testing.assert_frame_equal(view.frames[0].figure.table, small.table)
-    monkeypatch.setattr(codewords, "vector_errors", None)
+    monkeypatch.setattr(codewords, "compute_vector_errors", None)
     view.live.mark(codes=[1])  # what was read is drawn anew, and not read again
     assert view.frames[0].figure.plot != small.plot
 

@@ -13,7 +13,7 @@ from workbench.errors import WorkbenchError
 from workbench.session import Session, SharedModel
 from workbench.widgets import Explorer
 from workbench.widgets.base.component import FigureFrame
-from workbench.widgets.base.presentation import larger
+from workbench.widgets.base.presentation import enlarge_fonts
 from workbench.widgets.shell.tabs import TABS
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
@@ -61,7 +61,7 @@ def test_a_click_beside_the_map_selects_nothing(explorer: Explorer, event: objec
     assert explorer.session.layer == DOWN
 
 
-@pytest.mark.parametrize("name", [name for name in presets.names() if name != "none"])
+@pytest.mark.parametrize("name", [name for name in presets.list_presets() if name != "none"])
 def test_every_preset_can_be_put_on_the_bench(explorer: Explorer, name: str) -> None:
     explorer.bench.form.preset.value = "gptq" if name == "rtn" else "rtn"
     explorer.bench.form.preset.value = name
@@ -304,7 +304,7 @@ def test_type_in_figures_grows_once_and_colour_bars_with_it() -> None:
         "data": [{"z": values, "colorbar": bar, "marker": {"size": 30, "colorbar": {"tickfont": tick}}}],
         "layout": {"xaxis": {"tickfont": tick}, "yaxis": {"tickfont": tick}, "annotations": [{"font": {"size": 5}}]},
     }
-    grown = larger(plot)
+    grown = enlarge_fonts(plot)
     trace, layout = grown["data"][0], grown["layout"]
     assert [layout[axis]["tickfont"]["size"] for axis in ("xaxis", "yaxis")] == [16, 16]
     assert layout["annotations"][0]["font"]["size"] == 8

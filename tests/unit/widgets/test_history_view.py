@@ -7,7 +7,7 @@ import pytest
 import workbench as wb
 from workbench.session import Session
 from workbench.session.history import History, Kind, Step
-from workbench.widgets.shell.history import HistoryView, listing
+from workbench.widgets.shell.history import HistoryView, list_steps
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
 
@@ -24,7 +24,7 @@ def view(session: Session) -> HistoryView:
 
 
 def test_every_step_is_listed_below_the_one_it_follows(view: HistoryView) -> None:
-    lines = [line.replace(" ", " ").rstrip() for _, line in listing(view.session.history)]
+    lines = [line.replace(" ", " ").rstrip() for _, line in list_steps(view.session.history)]
     assert lines == [
         f"○ 0 · opened {QUERY}",
         "○ 1 · prompt “A dog” (was “Once upon a time”)",
@@ -68,7 +68,7 @@ def test_listing_thousands_of_steps_takes_one_pass_over_them(view: HistoryView, 
         history.steps.append(Step(Kind.ASK, choice, parent))
     before = listing_by_children(history)
     monkeypatch.setattr(History, "children", lambda *_: pytest.fail("the steps are read again for each step"))
-    assert listing(history) == before
+    assert list_steps(history) == before
 
 
 def listing_by_children(history: History) -> list[tuple[int, str]]:

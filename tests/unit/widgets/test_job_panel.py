@@ -9,7 +9,7 @@ from workbench.jobs import Job, Status
 from workbench.quantizers.contract import Snapshot
 from workbench.widgets.base import job_panel
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.panel_patches.render_probe import Drawn
 
@@ -118,7 +118,7 @@ def test_a_running_job_tells_how_far_it_is_or_what_it_is_told_to(panel: JobPanel
     panel.run(steps, "counting")
     assert "Counting: 50% after" in words[1]
     panel.run(steps, "counting", on_step=lambda job: f"Step {job.latest.done}.")
-    assert words[5] == paragraph("Step 2.", live=False)
+    assert words[5] == render_paragraph("Step 2.", live=False)
 
 
 def test_a_cancelled_job_stops_and_says_so(panel: JobPanel) -> None:

@@ -53,7 +53,7 @@ def test_a_stopped_measurement_shows_nothing(view: SpeedView, monkeypatch: pytes
         view.jobs.cancel()
         yield None
 
-    monkeypatch.setattr(layer_speed, "bench_steps", steps)
+    monkeypatch.setattr(layer_speed, "measure_kernels_steps", steps)
     view.measure()
     assert view.frame.figure is None
     assert "Cancelled" in view.jobs.words.object

@@ -7,13 +7,13 @@ from panel.io.state import set_curdoc
 
 import workbench as wb
 from workbench.session import SharedModel
-from workbench.widgets.panel_patches.linked_documents import outside_of_cells
+from workbench.widgets.panel_patches.linked_documents import leave_cell_document
 
 
 def test_a_cells_document_is_left_and_taken_up_again() -> None:
     document = Document()
     with set_curdoc(document):
-        with outside_of_cells():
+        with leave_cell_document():
             assert pn.state.curdoc is None
         assert pn.state.curdoc is document
 
@@ -21,7 +21,7 @@ def test_a_cells_document_is_left_and_taken_up_again() -> None:
 def test_a_served_page_stays_in_its_document(monkeypatch: pytest.MonkeyPatch) -> None:
     document = Document()
     monkeypatch.setattr(Document, "session_context", object())
-    with set_curdoc(document), outside_of_cells():
+    with set_curdoc(document), leave_cell_document():
         assert pn.state.curdoc is document
 
 

@@ -7,25 +7,25 @@ from hypothesis import strategies as st
 from workbench.errors import WorkbenchError
 from workbench.session import Session
 from workbench.widgets.base.live import Live
-from workbench.widgets.base.marks import ChannelInput, RowInput, brushed, numbers, spelled
+from workbench.widgets.base.marks import ChannelInput, RowInput, format_numbers, list_brushed_points, parse_numbers
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.sets(st.integers(0, 5000)))
 def test_numbers_come_back_as_they_were_spelled(marks: set[int]) -> None:
-    assert numbers(spelled(marks)) == sorted(marks)
+    assert parse_numbers(format_numbers(marks)) == sorted(marks)
 
 
 def test_ranges_and_blanks() -> None:
-    assert numbers(" 17, 40-43 ,, 5 – 6; 2") == [17, 40, 41, 42, 43, 5, 6, 2]
-    assert spelled([43, 41, 40, 42, 17]) == "17, 40-43"
-    assert spelled([]) == ""
+    assert parse_numbers(" 17, 40-43 ,, 5 – 6; 2") == [17, 40, 41, 42, 43, 5, 6, 2]
+    assert format_numbers([43, 41, 40, 42, 17]) == "17, 40-43"
+    assert format_numbers([]) == ""
 
 
 @pytest.mark.parametrize("text", ["many", "3-", "-3", "4.5", "9-3", "0-99999"])
 def test_what_is_no_number_is_explained(text: str) -> None:
     with pytest.raises(WorkbenchError, match="write numbers and ranges|is empty or longer"):
-        numbers(text)
+        parse_numbers(text)
 
 
 def test_typed_marks_reach_the_selection_and_every_field(session: Session) -> None:
@@ -63,4 +63,4 @@ def test_an_empty_box_holds_nothing(event: object) -> None:
     class Event:
         new = event
 
-    assert brushed(Event()) == []
+    assert list_brushed_points(Event()) == []

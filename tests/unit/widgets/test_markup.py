@@ -15,7 +15,10 @@ SHOWN = "&lt;img src=x onerror=alert(1)&gt; &amp; &lt;s&gt;"
 WIDGETS = Path(workbench.__file__).parent / "widgets"
 
 
-@pytest.mark.parametrize("write", [markup.paragraph, markup.small, markup.preformatted, lambda text: markup.heading(text, text)])
+@pytest.mark.parametrize(
+    "write",
+    [markup.render_paragraph, markup.render_small_note, markup.render_code, lambda text: markup.render_heading(text, text)],
+)
 def test_sentences_are_escaped(write: object) -> None:
     assert callable(write)
     html = write(PLANTED)

@@ -7,7 +7,7 @@ import torch
 
 import workbench as wb
 from workbench.kernels.formats.rotation import ANGLES
-from workbench.presets.preset import part
+from workbench.presets.preset import make_part
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.learning.descent import LearningStep
 from workbench.quantizers.runs.progress import LayerProgress
@@ -15,7 +15,7 @@ from workbench.recipe import Recipe
 from workbench.session import Session
 from workbench.widgets.base.component import FigureFrame
 from workbench.widgets.method.method_view import GroupView, MethodView, SignView, SweepView, TransformView
-from workbench.widgets.shell.layer_bench import learning_step
+from workbench.widgets.shell.layer_bench import find_learning_step
 
 QUERY = "model.layers.0.self_attn.q_proj"
 
@@ -49,7 +49,7 @@ def test_no_codebook_is_a_sentence_beside_the_patterns(session: Session, recipe:
 
 
 def test_learning_is_shown_while_it_runs_and_its_transform_at_the_end(session: Session) -> None:
-    session.use(wb.recipe("btc").replace(transform=part("transform", "learned", steps=20)))
+    session.use(wb.recipe("btc").replace(transform=make_part("transform", "learned", steps=20)))
     view, run = TransformView(session), session.quantize_steps()
     assert "not quantized yet" in view.loss.answer.object
     for _ in range(12):
@@ -65,7 +65,7 @@ def test_learning_is_shown_while_it_runs_and_its_transform_at_the_end(session: S
 
 
 def test_a_stored_rotation_is_a_picture(session: Session) -> None:
-    learned = part("transform", "learned")
+    learned = make_part("transform", "learned")
     result = made(session, "btc", transform="signs").result
     cols = result.packed.cols
     sizes = learned.factors.sizes(cols)
@@ -81,7 +81,7 @@ def test_without_a_learned_transform_there_is_a_sentence(session: Session) -> No
     view = TransformView(made(session, "btc", transform="hadamard"))
     assert questions(view.loss, view.diagonal, view.rotation) == [False, False, False]
     assert "learns no transform" in view.loss.answer.object
-    signs = wb.recipe("btc").replace(transform=part("transform", "learned", rotation="none", steps=2))
+    signs = wb.recipe("btc").replace(transform=make_part("transform", "learned", rotation="none", steps=2))
     view = TransformView(made(session, signs))
     assert questions(view.loss, view.diagonal, view.rotation) == [True, True, False]
     assert "only the fixed Hadamard transform rotates" in view.rotation.answer.object
@@ -129,7 +129,7 @@ def test_only_the_chosen_section_is_built_and_drawn(session: Session, monkeypatc
 
 def test_a_block_that_learns_together_tells_every_layer_of_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.session.session.CALIBRATION_TOKENS", 256)
-    learned = part("transform", "learned", rotation="none", steps=3, tokens=32)
+    learned = make_part("transform", "learned", rotation="none", steps=3, tokens=32)
     session.use(wb.recipe("btc", bits=1.0, sweeps=2, block=128).replace(transform=learned))
     for _ in session.quantize_model_steps():
         pass
@@ -165,4 +165,4 @@ LEARNING = Snapshot("learn", 0, 8, {"step": STEP})
     ],
 )
 def test_a_job_says_where_its_learning_stands(latest: object, expected: LearningStep | None) -> None:
-    assert learning_step(latest) is expected
+    assert find_learning_step(latest) is expected

@@ -14,7 +14,7 @@ from workbench.models import ModelHandle
 from workbench.session import Session, SharedModel
 from workbench.views.theme import LIGHT
 from workbench.widgets.predictions import model_comparison
-from workbench.widgets.predictions.model_comparison import ModelComparison, Saved, saved
+from workbench.widgets.predictions.model_comparison import ModelComparison, Saved, load_contender
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,9 @@ def test_the_page_is_there_before_the_models_are_read(
     def slow(folder: Path, model: ModelHandle) -> Saved:
         read.set()
         gate.wait(30)
-        return saved(folder, model)
+        return load_contender(folder, model)
 
-    monkeypatch.setattr(model_comparison, "saved", slow)
+    monkeypatch.setattr(model_comparison, "load_contender", slow)
     view = ModelComparison(Session(shared), folders=folders)
     assert read.wait(30)
     assert "Reading 2 saved models" in view.closest.answer.object

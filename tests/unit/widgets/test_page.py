@@ -30,10 +30,10 @@ def opened(session: Session, monkeypatch: pytest.MonkeyPatch, **query: str | byt
     arguments = {name: [value.encode() if isinstance(value, str) else value] for name, value in query.items()}
     found: list[Explorer] = []
     monkeypatch.setattr(type(pn.state), "session_args", property(lambda _: arguments))
-    monkeypatch.setattr(page, "shared_model", lambda _: session.shared)
+    monkeypatch.setattr(page, "open_shared_model", lambda _: session.shared)
     monkeypatch.setattr(page, "Explorer", partial(Explorer, threaded=False))
     monkeypatch.setattr(page, "visit", lambda make: found.append(make()))
-    page.page("tiny")
+    page.build_explorer_page("tiny")
     return found[0]
 
 

@@ -23,7 +23,7 @@ def form(told: list[wb.Recipe]) -> RecipeForm:
     return form
 
 
-@pytest.mark.parametrize("name", [name for name in presets.names() if name != "none"])
+@pytest.mark.parametrize("name", [name for name in presets.list_presets() if name != "none"])
 def test_every_preset_is_shown_whole_and_in_parts(form: RecipeForm, told: list[wb.Recipe], name: str) -> None:
     for recipe in (wb.recipe(name), wb.recipe(name).replace(seed=3)):
         form.fill(recipe)
@@ -35,7 +35,7 @@ def test_every_preset_is_shown_whole_and_in_parts(form: RecipeForm, told: list[w
 def test_every_part_can_be_chosen(form: RecipeForm, told: list[wb.Recipe], kind: str) -> None:
     form.preset.value = COMPOSED
     assert told == [RTN.replace()], "it starts with the parts of the preset"
-    for name in registry.names(kind):
+    for name in registry.list_names(kind):
         part = next(part for part in form.parts if part.kind == kind)
         part.which.value = name
         part.which.param.trigger("value")

@@ -5,7 +5,7 @@ import pytest
 import workbench as wb
 from workbench.session import Session
 from workbench.views.theme import LIGHT
-from workbench.widgets.decisions.pareto_painter import FREE, BudgetPainter, first_recipes
+from workbench.widgets.decisions.pareto_painter import FREE, BudgetPainter, suggest_recipes
 from workbench.widgets.predictions.fork import ForkView
 from workbench.widgets.predictions.what_if import BudgetOfErrors, LayerEffect, WhatIfView
 
@@ -145,8 +145,8 @@ def test_unknown_recipes_are_a_notice(session: Session) -> None:
 
 
 def test_first_recipes_divide_every_layer() -> None:
-    assert first_recipes([96, 64]).startswith("rtn:bits=2,group=32;")
-    assert first_recipes([7, 5]).startswith("rtn:bits=2,group=0;")
+    assert suggest_recipes([96, 64]).startswith("rtn:bits=2,group=32;")
+    assert suggest_recipes([7, 5]).startswith("rtn:bits=2,group=0;")
 
 
 def test_fork(whole: Session) -> None:

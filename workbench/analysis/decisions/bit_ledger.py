@@ -10,7 +10,7 @@ import pandas as pd
 from safetensors.torch import save_file
 
 from workbench.artifact import digest
-from workbench.artifact.layout import LEDGER, MODEL, model_file, tensor_key
+from workbench.artifact.layout import LEDGER, MODEL, find_model_file, make_tensor_key
 from workbench.artifact.reading import read_document
 from workbench.bits import BitLedger
 from workbench.models.layers import split_name
@@ -30,19 +30,19 @@ CODES = {
 }
 
 
-def plain(item: str) -> str:
+def strip_item_path(item: str) -> str:
     """An item without its place in the tree: `0.1.uniform codes` is `uniform codes`."""
     return item.lstrip("0123456789.")
 
 
-def counted(kinds: Mapping[str, float], nominal: float) -> set[str]:
+def select_nominal_codes(kinds: Mapping[str, float], nominal: float) -> set[str]:
     """Which kinds of codes the nominal figure is about: those whose bits a weight come nearest to it together."""
     codes = [kind for kind in kinds if kind in CODES]
     choices = (set(some) for size in range(len(codes), -1, -1) for some in combinations(codes, size))
     return min(choices, key=lambda some: round(abs(sum(kinds[kind] for kind in some) - nominal), 6), default=set())
 
 
-def bridge(ledger: BitLedger) -> pd.DataFrame:
+def tabulate_overhead(ledger: BitLedger) -> pd.DataFrame:
     """From nominal to stored bits, in bits per weight: item, bits_per_weight, why; the last row is the sum of all others.
 
     The item "codes beyond nominal" is what the codes that the nominal figure counts take over it: a padded last vector or byte,
@@ -50,9 +50,9 @@ def bridge(ledger: BitLedger) -> pd.DataFrame:
     """
     kinds: dict[str, float] = {}
     for entry in ledger.entries:
-        kinds[plain(entry.item)] = kinds.get(plain(entry.item), 0.0) + entry.bits / ledger.weights
-    why = {plain(entry.item): entry.why for entry in ledger.entries}
-    inside = counted(kinds, ledger.nominal_bits)
+        kinds[strip_item_path(entry.item)] = kinds.get(strip_item_path(entry.item), 0.0) + entry.bits / ledger.weights
+    why = {strip_item_path(entry.item): entry.why for entry in ledger.entries}
+    inside = select_nominal_codes(kinds, ledger.nominal_bits)
     beyond = sum(kinds[kind] for kind in inside) - ledger.nominal_bits
     rows = [("nominal", ledger.nominal_bits, f"as the method's paper counts: {' and '.join(sorted(inside)) or 'codes only'}")]
     if abs(beyond) > 1e-9:
@@ -63,7 +63,7 @@ def bridge(ledger: BitLedger) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["item", "bits_per_weight", "why"])
 
 
-def tree(layers: Mapping[str, BitLedger]) -> pd.DataFrame:
+def tabulate_ledger_tree(layers: Mapping[str, BitLedger]) -> pd.DataFrame:
     """Every stored item of some layers as a tree: id, parent, label, bits, share; parents before children, the root first.
 
     Of one layer: layer, items. Of several: model, blocks, layers, items.
@@ -84,7 +84,7 @@ def tree(layers: Mapping[str, BitLedger]) -> pd.DataFrame:
             add(name, block, name if where is None else where[1].rsplit(".", 1)[-1], ledger.total_bits)
             owner = name
         for entry in ledger.entries:
-            add(f"{owner}|{plain(entry.item)}", owner, plain(entry.item), entry.bits)
+            add(f"{owner}|{strip_item_path(entry.item)}", owner, strip_item_path(entry.item), entry.bits)
     table = pd.DataFrame([(location, *row) for location, row in rows.items()], columns=["id", "parent", "label", "bits"])
     return table.assign(share=table["bits"] / (total or 1.0))
 
@@ -103,15 +103,15 @@ class OnDisk:
         return self.ledger == self.file
 
 
-def saved(folder: str | Path) -> OnDisk:
+def measure_saved_file(folder: str | Path) -> OnDisk:
     """The ledger that was saved with a model, against the size of its file, header and all that was not quantized included."""
     folder = Path(folder)
     book = BitLedger.from_dict(read_document(folder / LEDGER).get("model"))
-    file = model_file(folder)
+    file = find_model_file(folder)
     return OnDisk(book.total_bits / 8, file.stat().st_size, f"the file {file.name}")
 
 
-def written(layer: QuantizedLayer) -> OnDisk:
+def measure_layer_file(layer: QuantizedLayer) -> OnDisk:
     """Write one layer's tensors to a file of their own, and count its bytes without the header.
 
     Items that other layers share count whole in the file, so they do here.
@@ -120,12 +120,12 @@ def written(layer: QuantizedLayer) -> OnDisk:
     items = iter(layer.ledger.entries)
     for path, node in layer.packed.walk():
         for name, tensor in node.tensors.items():
-            entry, location = next(items), tensor_key(layer.name, path, node, name)
+            entry, location = next(items), make_tensor_key(layer.name, path, node, name)
             if location not in tensors:
                 bits += entry.bits * entry.shared_by
                 tensors[location] = tensor.detach().cpu().contiguous().clone()
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         file = Path(folder) / MODEL
         save_file(tensors, file)
-        size = file.stat().st_size - len(digest.header(file))
+        size = file.stat().st_size - len(digest.read_header(file))
     return OnDisk(bits / 8, size, "a file of this layer, without its header,")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.analysis.predictions.divergence import Divergence, unit_sums
-from workbench.analysis.predictions.isolated_effects import Change, Quantized, applied, layers_of
-from workbench.analysis.predictions.sensitivity import Measured, above
+from workbench.analysis.predictions.divergence import Divergence, sum_tokens_by_unit
+from workbench.analysis.predictions.isolated_effects import Change, Quantized, build_replacements, get_layers
+from workbench.analysis.predictions.sensitivity import Measured, is_above_noise
 from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.errors import RecipeError
-from workbench.intervals import Interval, ends, mean_interval, positive_interval
+from workbench.intervals import Interval, estimate_mean_interval, estimate_positive_interval, split_interval
 from workbench.jobs import run_steps
 from workbench.quantized import QuantizedLayer
 
@@ -63,9 +63,9 @@ def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> 
     """The same as a generator that yields a step for each replay and returns the budget, for a job that can be stopped."""
     import pandas as pd
 
-    if not layers_of(layers):
+    if not get_layers(layers):
         raise RecipeError("no quantized layers, so there is no error to divide; quantize the model first.")
-    changes = applied(replay.model, layers)
+    changes = build_replacements(replay.model, layers)
     ordered = {name: changes[name] for name in dict.fromkeys([*replay.model.layer_names, *changes]) if name in changes}
     top = min(top, len(ordered))
     count, done = 2 * len(ordered) + top * (top - 1) // 2, 0
@@ -82,21 +82,23 @@ def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> 
     pairs = []
     for first, second in combinations(worst, 2):
         both = replay.divergence({first: ordered[first], second: ordered[second]})
-        pairs.append({"earlier": first, "later": second, **interaction(both, alone[first], alone[second])})
+        pairs.append({"earlier": first, "later": second, **compute_interaction(both, alone[first], alone[second])})
         yield Measured(f"{first} and {second}", done, count)
         done += 1
     floor = replay.noise.kl
-    quantized_layers = layers_of(layers)
-    rows = [layer_row(replay, name, quantized_layers.get(name), alone[name], accumulated[name], floor) for name in ordered]
+    quantized_layers = get_layers(layers)
+    rows = [make_layer_row(replay, name, quantized_layers.get(name), alone[name], accumulated[name], floor) for name in ordered]
     columns = ["earlier", "later", "together", "apart", "interaction", "interaction_low", "interaction_high"]
-    return summed(pd.DataFrame(rows), pd.DataFrame(pairs, columns=columns), accumulated[list(ordered)[-1]], alone, floor)
+    return build_error_budget(
+        pd.DataFrame(rows), pd.DataFrame(pairs, columns=columns), accumulated[list(ordered)[-1]], alone, floor
+    )
 
 
-def layer_row(
+def make_layer_row(
     replay: Replay, name: str, layer: QuantizedLayer | None, alone: Divergence, accumulated: Divergence, floor: float
 ) -> dict[str, object]:
     """One layer of the budget, or a parameter beside the layers."""
-    low, high = ends(alone.kl_interval)
+    low, high = split_interval(alone.kl_interval)
     block, matrix = replay.boundaries.locate(name)
     return {
         "name": name,
@@ -109,26 +111,26 @@ def layer_row(
         "kl_high": high,
         "accumulated": accumulated.kl,
         "floor": floor,
-        "significant": above(alone.kl, low, floor),
+        "significant": is_above_noise(alone.kl, low, floor),
     }
 
 
-def interaction(both: Divergence, first: Divergence, second: Divergence) -> dict[str, float]:
+def compute_interaction(both: Divergence, first: Divergence, second: Divergence) -> dict[str, float]:
     """What two layers do together beyond the sum of what each does."""
     apart = first.per_token.kl + second.per_token.kl
-    low, high = ends(mean_interval(unit_sums(both.per_token, (both.per_token.kl - apart)[:, None])))
+    low, high = split_interval(estimate_mean_interval(sum_tokens_by_unit(both.per_token, (both.per_token.kl - apart)[:, None])))
     divergences = {"together": both.kl, "apart": first.kl + second.kl, "interaction": both.kl - first.kl - second.kl}
     return {**divergences, "interaction_low": low, "interaction_high": high}
 
 
-def summed(
+def build_error_budget(
     layers: "pd.DataFrame", pairs: "pd.DataFrame", joint: Divergence, alone: Mapping[str, Divergence], floor: float
 ) -> ErrorBudget:
     """Sum and ratio, document by document."""
     apart = np.sum([effect.per_token.kl for effect in alone.values()], 0)
-    sums = unit_sums(joint.per_token, np.stack([joint.per_token.kl, apart], 1))
+    sums = sum_tokens_by_unit(joint.per_token, np.stack([joint.per_token.kl, apart], 1))
     total = float(apart.mean())
     # layers that change nothing at all add up to nothing
     ratio = joint.kl / total if total else 1.0
-    spread = positive_interval(sums, 0, over=1) if total else (ratio, ratio)
-    return ErrorBudget(layers, pairs, joint, total, positive_interval(sums, 1), ratio, spread, floor)
+    spread = estimate_positive_interval(sums, 0, over=1) if total else (ratio, ratio)
+    return ErrorBudget(layers, pairs, joint, total, estimate_positive_interval(sums, 1), ratio, spread, floor)

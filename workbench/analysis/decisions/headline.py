@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from workbench.analysis.predictions.generation_speed import Running, running_steps
-from workbench.bench.cpu import processor
+from workbench.analysis.predictions.generation_speed import Running, measure_generation_steps
+from workbench.bench.cpu import read_processor_name
 from workbench.jobs import map_steps
 from workbench.models import ModelHandle
 from workbench.models import perplexity as reading
@@ -73,19 +73,19 @@ class Measured:
 
 def measure_steps(lm: LanguageModel, text: Text, prompt: str) -> Generator[Measuring, None, Measured]:
     """Read `text` and continue `prompt`; yields what is being done."""
-    spans, windows = list(reading.spans(lm, text)), []
+    spans, windows = list(reading.iterate_spans(lm, text)), []
     for number, span in enumerate(spans):
         yield Measuring("reading the evaluation text", 0.8 * number / len(spans))
         windows.append(reading.score(lm, span))
     timing = Measuring("measuring its speed", 0.8)
     yield timing
-    (running,) = yield from map_steps(running_steps([lm], prompt), lambda _: timing)
+    (running,) = yield from map_steps(measure_generation_steps([lm], prompt), lambda _: timing)
     return Measured(reading.summarise(windows, text.name), running)
 
 
-def headline_facts(measured: Measured, original: reading.PerplexityResult) -> dict[str, Any]:
+def collect_headline_facts(measured: Measured, original: reading.PerplexityResult) -> dict[str, Any]:
     """The fields of a Headline that come from measuring it; `original` is how the original reads the same text."""
-    ratio = reading.perplexity_ratio(original, measured.read)
+    ratio = reading.compute_perplexity_ratio(original, measured.read)
     low, high = measured.read.perplexity_interval or (None, None)
     lowest, highest = ratio.interval or (None, None)
     return {
@@ -110,7 +110,7 @@ def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored
     stores it.
     """
     layers = [model.layer(name) for name in (model.layer_names if quantized is None else quantized.layers)]
-    before = sum(layer.rows * layer.cols * dtype_bits(layer.dtype) for layer in layers)
+    before = sum(layer.rows * layer.cols * count_dtype_bits(layer.dtype) for layer in layers)
     if quantized is None:
         bits = before / sum(layer.rows * layer.cols for layer in layers)
         return Stored(bits_per_weight=bits, nominal_bits=bits, bytes=model.stored_bytes)
@@ -124,9 +124,9 @@ def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored
 
 def describe_machine() -> list[object]:
     """What a speed that was measured holds for: processor, threads and torch, as a part of a key."""
-    return [processor(), torch.get_num_threads(), torch.__version__]
+    return [read_processor_name(), torch.get_num_threads(), torch.__version__]
 
 
-def dtype_bits(dtype: str) -> int:
+def count_dtype_bits(dtype: str) -> int:
     """Bits of one number of a torch type, by its name."""
     return 8 * getattr(torch, dtype).itemsize

@@ -9,8 +9,8 @@ from torch import Tensor
 from workbench.errors import ModelError
 from workbench.models.boundaries import Boundaries
 from workbench.models.handle import ModelHandle
-from workbench.models.layers import block_name
-from workbench.models.perplexity import spans
+from workbench.models.layers import find_block_name
+from workbench.models.perplexity import iterate_spans
 from workbench.models.text import Text
 from workbench.seeds import check_seed
 
@@ -34,18 +34,25 @@ def layer_scores(
     import pandas as pd
 
     check_seed(seed, ModelError)
-    boundaries = Boundaries(model, (span.window for span in spans(model.language_model(), text, tokens)))
+    boundaries = Boundaries(model, (span.window for span in iterate_spans(model.language_model(), text, tokens)))
     rows = {}
     for index, block in enumerate(boundaries.blocks):
         before, after = boundaries.states(index), boundaries.states(index + 1)
         cosine = torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=-1).mean()
-        weights = torch.cat([model.weight(name).flatten().double() for name in model.layer_names if block_name(name) == block])
+        weights = torch.cat(
+            [model.weight(name).flatten().double() for name in model.layer_names if find_block_name(name) == block]
+        )
         share = ((weights - weights.mean()) > weights.std()).double().mean()
-        rows[block] = {"block": index, "lim": -float(cosine), "zd": -float(share), "entropy": entropy(after, clusters, seed)}
-    return pd.DataFrame([{"name": name, **rows[block_name(name)]} for name in model.layer_names])
+        rows[block] = {
+            "block": index,
+            "lim": -float(cosine),
+            "zd": -float(share),
+            "entropy": compute_cluster_entropy(after, clusters, seed),
+        }
+    return pd.DataFrame([{"name": name, **rows[find_block_name(name)]} for name in model.layer_names])
 
 
-def entropy(states: Tensor, clusters: int, seed: int) -> float:
+def compute_cluster_entropy(states: Tensor, clusters: int, seed: int) -> float:
     """Entropy in bits of k-means cluster shares of the vectors `states [tokens, width]`, each of length 1."""
     from scipy.cluster.vq import kmeans, vq
 

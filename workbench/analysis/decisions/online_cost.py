@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from workbench import registry
 from workbench.kernels.formats.transforms import Transformed
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.quantized import QuantizedModel
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FOLDED, ONLINE = "folded", "online"
 
 
-def online_cost(quantized: QuantizedModel) -> "pd.DataFrame":
+def tabulate_online_cost(quantized: QuantizedModel) -> "pd.DataFrame":
     """One row for each change of a layer's input: name, transform, where (folded or online), multiply_adds (a token),
     online_share (of the layer's own multiply-adds, rows × cols) and transform_bits (stored, a weight).
 
@@ -27,15 +27,15 @@ def online_cost(quantized: QuantizedModel) -> "pd.DataFrame":
         weights = layer.packed.rows * layer.packed.cols
         if quantized.fused and name.rpartition(".")[2] not in quantized.fused["online"]:
             rows.append((name, "fused rotation", FOLDED, 0, 0.0, 0.0))
-        for node in changes(layer.packed):
+        for node in iterate_transforms(layer.packed):
             cost = registry.find("format", node.format).multiply_adds(node)
-            bits = sum(entry.bits for entry in ledger(alone(node), 0.0).entries)
+            bits = sum(entry.bits for entry in build_ledger(drop_children(node), 0.0).entries)
             rows.append((name, node.format, ONLINE, cost, cost / weights, bits / weights))
     columns = ["name", "transform", "where", "multiply_adds", "online_share", "transform_bits"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def changes(packed: Packed) -> Iterator[Packed]:
+def iterate_transforms(packed: Packed) -> Iterator[Packed]:
     """The nodes that change the input, from the outside in."""
     node = packed
     while issubclass(registry.find("format", node.format), Transformed):
@@ -43,6 +43,6 @@ def changes(packed: Packed) -> Iterator[Packed]:
         node = node.children[0]
 
 
-def alone(node: Packed) -> Packed:
+def drop_children(node: Packed) -> Packed:
     """A node without what it holds."""
     return Packed(node.format, node.rows, node.cols, node.tensors, node.facts, shared=node.shared)

@@ -11,7 +11,7 @@ from workbench.jobs import Job, Status
 from workbench.models import ModelHandle
 from workbench.models.perplexity import Window, summarise
 from workbench.models.text import Text
-from workbench.store import Store, key
+from workbench.store import Store, compute_key
 
 VERSION = 1
 PROMPT = "Once upon a time"
@@ -36,7 +36,9 @@ class Original:
     def record(self, measured: Measured) -> None:
         """Keep what was measured, here or with the same weights in another form."""
         self._measured = measured
-        self.store.put(self._key(), {}, facts(measured), kind="measurement", what=f"{self.model.source} on {self.text.name}")
+        self.store.put(
+            self._key(), {}, serialize_measured(measured), kind="measurement", what=f"{self.model.source} on {self.text.name}"
+        )
 
     def steps(self) -> Generator[Measuring | None, None, Measured]:
         """Measure it, or look on while that is done for somebody else; who leaves meanwhile leaves the others their job."""
@@ -56,10 +58,10 @@ class Original:
         return measured
 
     def _key(self) -> str:
-        return key("original", VERSION, self.model.fingerprint, self.text.fingerprint, describe_machine())
+        return compute_key("original", VERSION, self.model.fingerprint, self.text.fingerprint, describe_machine())
 
 
-def facts(measured: Measured) -> dict[str, Any]:
+def serialize_measured(measured: Measured) -> dict[str, Any]:
     """Measurements as JSON values."""
     return {"windows": [astuple(window) for window in measured.read.windows], "running": asdict(measured.running)}
 

@@ -7,10 +7,10 @@ import pandas as pd
 from torch import Tensor
 
 from workbench.analysis.decisions.headline import measure_steps
-from workbench.analysis.predictions.generation_speed import layer_seconds
-from workbench.artifact.quantized_copy import twin
+from workbench.analysis.predictions.generation_speed import measure_layer_seconds
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.bits import BitLedger
-from workbench.intervals import ends
+from workbench.intervals import split_interval
 from workbench.jobs import map_steps
 from workbench.models import ModelHandle
 from workbench.models import perplexity as reading
@@ -56,17 +56,17 @@ class Pins:
     def pin_layer(self, result: QuantizedLayer, original: Tensor) -> str:
         """Pin a layer's result; `original [rows, cols]` is what its speed is compared with. Returns its label."""
         there = next((label for label, pin in self.layers.items() if pin.result is result), None)
-        label = there or free(spelled(result.recipe), self.layers)
-        self.layers[label] = LayerPin(result, *layer_seconds(result.packed, original))
+        label = there or make_unique_label(format_recipe(result.recipe), self.layers)
+        self.layers[label] = LayerPin(result, *measure_layer_seconds(result.packed, original))
         return label
 
     def pin_model(
         self, model: ModelHandle, layers: Mapping[str, QuantizedLayer], changed: Mapping[str, Tensor], text: Text, prompt: str
     ) -> Generator[float, None, str]:
         """Pin the model with these layers packed: reads `text`, continues `prompt`; yields the share done, returns the label."""
-        steps = measure_steps(twin(model, layers, changed), text, prompt)
+        steps = measure_steps(build_packed_copy(model, layers, changed), text, prompt)
         measured = yield from map_steps(steps, lambda step: step.fraction)
-        label = free(label_of(layers.values(), len(model.layer_names)), self.models)
+        label = make_unique_label(label_recipes(layers.values(), len(model.layer_names)), self.models)
         ledger = BitLedger.merge(layer.ledger for layer in layers.values())
         running = measured.running
         self.models[label] = ModelPin(ledger, measured.read, running.speed.tokens_per_second, running.resident_bytes)
@@ -99,7 +99,9 @@ class Pins:
 
         Perplexities have their intervals, and `ratio` to the first pinned model with its own, paired document by document.
         """
-        ratios = [reading.perplexity_ratio(next(iter(self.models.values())).read, pin.read) for pin in self.models.values()]
+        ratios = [
+            reading.compute_perplexity_ratio(next(iter(self.models.values())).read, pin.read) for pin in self.models.values()
+        ]
         rows = [
             (
                 label,
@@ -107,9 +109,9 @@ class Pins:
                 pin.ledger.nominal_bits,
                 pin.ledger.total_bits / 8,
                 pin.read.perplexity,
-                *ends(pin.read.perplexity_interval),
+                *split_interval(pin.read.perplexity_interval),
                 ratio.ratio,
-                *ends(ratio.interval),
+                *split_interval(ratio.interval),
                 pin.tokens_per_second,
                 pin.resident_bytes,
             )
@@ -118,20 +120,20 @@ class Pins:
         return pd.DataFrame(rows, columns=MODEL_COLUMNS)
 
 
-def spelled(recipe: Recipe) -> str:
+def format_recipe(recipe: Recipe) -> str:
     """A recipe as short as on the command line: `rtn bits=2`."""
     return " ".join([recipe.name, *(f"{key}={value}" for key, value in recipe.settings)])
 
 
-def label_of(layers: Iterable[QuantizedLayer], count: int) -> str:
+def label_recipes(layers: Iterable[QuantizedLayer], count: int) -> str:
     """The recipe of all layers, or how many recipes there are; and how many of `count` layers are quantized, if not all."""
     results = list(layers)
-    recipes = list(dict.fromkeys(spelled(layer.recipe) for layer in results))
+    recipes = list(dict.fromkeys(format_recipe(layer.recipe) for layer in results))
     name = recipes[0] if len(recipes) == 1 else f"a mix of {len(recipes)} recipes"
     return name if len(results) == count else f"{name}, {len(results)} of {count} layers"
 
 
-def free(label: str, labels: Mapping[str, object]) -> str:
+def make_unique_label(label: str, labels: Mapping[str, object]) -> str:
     """The label, or the label with the first number that is free."""
     names = (label if number == 1 else f"{label} ({number})" for number in range(1, len(labels) + 2))
     return next(name for name in names if name not in labels)

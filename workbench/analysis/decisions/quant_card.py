@@ -21,8 +21,8 @@ from workbench import __version__
 from workbench.analysis.decisions.quant_card_file import KIND, VERSION
 from workbench.analysis.predictions.compare import compare
 from workbench.artifact import PackedModel, digest, load
-from workbench.artifact.quantized_copy import twin
-from workbench.bench.cpu import processor
+from workbench.artifact.quantized_copy import build_packed_copy
+from workbench.bench.cpu import read_processor_name
 from workbench.errors import ModelError
 from workbench.intervals import Interval
 from workbench.kernels.matmul import dispatch
@@ -40,7 +40,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 Quantized = PackedModel | QuantizedModel
 
 
-def card_facts(
+def collect_card_facts(
     quantized: Quantized | str | Path,
     original: ModelHandle | None = None,
     text: Text | None = None,
@@ -63,7 +63,7 @@ def card_facts(
         "kind": KIND,
         "version": VERSION,
         "model": {
-            "name": public_name(quantized_model.source),
+            "name": strip_model_path(quantized_model.source),
             "quantized_layers": len(quantized_model.layers),
             "quantized_weights": book.weights,
         },
@@ -76,14 +76,14 @@ def card_facts(
         "coverage": quantized_model.coverage,
         "unquantized": quantized_model.unquantized,
         "bits_overall": model.bits_overall if isinstance(model, PackedModel) else None,
-        "file": file_facts(model),
-        "layers": [layer_facts(line) for line in quantized_model.table().to_dict("records")],
+        "file": collect_file_facts(model),
+        "layers": [collect_layer_facts(line) for line in quantized_model.table().to_dict("records")],
         "figures": None,
-        "hashes": {"layers": {name: tree_hash(layer.packed) for name, layer in quantized_model.layers.items()}},
-        "kernels": kernels(quantized_model),
-        "environment": environment(),
+        "hashes": {"layers": {name: hash_tree(layer.packed) for name, layer in quantized_model.layers.items()}},
+        "kernels": count_backends(quantized_model),
+        "environment": collect_environment(),
     }
-    changed = {name: digest.of_tensor(tensor) for name, tensor in quantized_model.changed_tensors.items()}
+    changed = {name: digest.hash_tensor(tensor) for name, tensor in quantized_model.changed_tensors.items()}
     facts["hashes"] |= {"changed_tensors": changed, "calibration_text": quantized_model.calibration.get("fingerprint")}
     if isinstance(model, PackedModel):
         facts["hashes"]["original"] = model.fingerprint
@@ -91,7 +91,7 @@ def card_facts(
         original, words = original or open_model(quantized_model.source), text or read_text("evaluation")
         check_original(model, original)
         facts["hashes"] |= {"original": original.fingerprint, "evaluation_text": words.fingerprint}
-        facts["figures"] = figures(original, running(model, original), words, tokens)
+        facts["figures"] = measure_figures(original, make_language_model(model, original), words, tokens)
     times = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "quantizing": quantized_model.seconds,
@@ -100,7 +100,7 @@ def card_facts(
     return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in quantized_model.layers.items()}}}
 
 
-def public_name(source: str) -> str:
+def strip_model_path(source: str) -> str:
     """A model's name without the folders around it; hub ids and "builtin" stay."""
     path = Path(source).expanduser()
     return path.name if path.is_absolute() or path.is_dir() or source.startswith(".") else source
@@ -115,14 +115,14 @@ def check_original(model: Quantized, original: ModelHandle) -> None:
         )
 
 
-def running(model: Quantized, original: ModelHandle) -> LanguageModel:
+def make_language_model(model: Quantized, original: ModelHandle) -> LanguageModel:
     """The quantized model as one that reads and writes."""
     if isinstance(model, PackedModel):
         return model.language_model()
-    return twin(original, model.layers, model.changed_tensors)
+    return build_packed_copy(original, model.layers, model.changed_tensors)
 
 
-def figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
+def measure_figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
     """What the change does to predictions on a text, and what both models write after one prompt."""
     lm = original.language_model()
     divergence = compare(lm, other, text, tokens=tokens)
@@ -131,28 +131,28 @@ def figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int
         "text": text.name,
         "tokens": divergence.tokens,
         "perplexity": divergence.perplexity,
-        "perplexity_interval": listed(divergence.perplexity_interval),
+        "perplexity_interval": serialize_interval(divergence.perplexity_interval),
         "perplexity_original": divergence.perplexity_original,
-        "perplexity_original_interval": listed(divergence.perplexity_original_interval),
+        "perplexity_original_interval": serialize_interval(divergence.perplexity_original_interval),
         "ratio": divergence.ratio.ratio,
-        "ratio_interval": listed(divergence.ratio.interval),
+        "ratio_interval": serialize_interval(divergence.ratio.interval),
         "kl": divergence.kl,
-        "kl_interval": listed(divergence.kl_interval),
+        "kl_interval": serialize_interval(divergence.kl_interval),
         "kl_quantiles": {f"{share:g}": value for share, value in zip(QUANTILES, quantiles, strict=True)},
         "top1_changed": divergence.top1_changed,
-        "top1_changed_interval": listed(divergence.top1_changed_interval),
+        "top1_changed_interval": serialize_interval(divergence.top1_changed_interval),
         "prompt": PROMPT,
         "writes_original": lm.generate(PROMPT, LENGTH),
         "writes": other.generate(PROMPT, LENGTH),
     }
 
 
-def listed(interval: Interval | None) -> list[float] | None:
+def serialize_interval(interval: Interval | None) -> list[float] | None:
     """An interval as JSON has it."""
     return None if interval is None else list(interval)
 
 
-def file_facts(model: Quantized) -> dict[str, Any] | None:
+def collect_file_facts(model: Quantized) -> dict[str, Any] | None:
     """Bytes of packed.safetensors and what they hold, all weights of the model counted; None where nothing was saved."""
     if not isinstance(model, PackedModel):
         return None
@@ -160,26 +160,26 @@ def file_facts(model: Quantized) -> dict[str, Any] | None:
     return {"bytes": model.bytes, "weights": book.weights, "bits_per_weight": book.bits_per_weight}
 
 
-def layer_facts(line: Mapping[str, Any]) -> dict[str, Any]:
+def collect_layer_facts(line: Mapping[str, Any]) -> dict[str, Any]:
     """One layer's row without its time; what was not measured is None."""
     return {key: None if value != value else value for key, value in line.items() if key != "seconds"}
 
 
-def tree_hash(packed: Packed) -> str:
+def hash_tree(packed: Packed) -> str:
     """SHA-256 of a stored layer: formats, facts and every tensor's bytes."""
     nodes = [
-        [path, node.format, node.rows, node.cols, dict(node.facts), {n: digest.of_tensor(t) for n, t in node.tensors.items()}]
+        [path, node.format, node.rows, node.cols, dict(node.facts), {n: digest.hash_tensor(t) for n, t in node.tensors.items()}]
         for path, node in packed.walk()
     ]
     return hashlib.sha256(json.dumps(nodes, sort_keys=True).encode()).hexdigest()
 
 
-def kernels(model: QuantizedModel) -> dict[str, int]:
+def count_backends(model: QuantizedModel) -> dict[str, int]:
     """How many layers each backend multiplies with here, one input at a time."""
     return dict(sorted(Counter(dispatch.explain(layer.packed).backend for layer in model.layers.values()).items()))
 
 
-def environment() -> dict[str, str]:
+def collect_environment() -> dict[str, str]:
     """Versions and the processor; nothing that names a person or a place."""
     names = {"torch": "torch", "numba": "numba", "numpy": "numpy", "transformers": "transformers"}
     packages = {label: version(package) for label, package in names.items()}
@@ -187,6 +187,6 @@ def environment() -> dict[str, str]:
         "workbench": __version__,
         "python": platform.python_version(),
         **packages,
-        "processor": processor(),
+        "processor": read_processor_name(),
         "system": platform.system(),
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.decisions.quant_card_file import check_facts
 from workbench.errors import ArtifactError
-from workbench.json_value import as_value
+from workbench.json_value import wrap_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ class Difference:
     within: bool = False
 
     def __str__(self) -> str:
-        values = f"{self.section}: {self.item} was {brief(self.first)} and is {brief(self.second)}"
+        values = f"{self.section}: {self.item} was {shorten_value(self.first)} and is {shorten_value(self.second)}"
         if self.change is None:
             return values
         return f"{values}: a change of {self.change:.3g}, {'within' if self.within else 'above'} the allowed {self.allowed:g}"
@@ -99,50 +99,50 @@ def diff_cards(
     if unknown := sorted(set(allow) - set(SECTIONS)):
         raise ArtifactError(f"a card has no section {', '.join(map(repr, unknown))}; sections are {', '.join(SECTIONS)}.")
     for which, facts in (("first", first), ("second", second)):
-        check_facts(as_value(facts, f"the {which} card", ArtifactError))
+        check_facts(wrap_value(facts, f"the {which} card", ArtifactError))
     limits = tolerances or Tolerances()
     differences = [
-        *texts("recipe", first["recipe"], second["recipe"]),
-        *ledgers(first, second, limits),
-        *errors(first["layers"], second["layers"], limits),
-        *texts("hashes", first["hashes"], second["hashes"]),
-        *texts("environment", environment(first), environment(second)),
+        *diff_documents("recipe", first["recipe"], second["recipe"]),
+        *diff_ledgers(first, second, limits),
+        *diff_errors(first["layers"], second["layers"], limits),
+        *diff_documents("hashes", first["hashes"], second["hashes"]),
+        *diff_documents("environment", extract_environment(first), extract_environment(second)),
     ]
     skipped = []
     if first["figures"] and second["figures"]:
-        differences += figures(first["figures"], second["figures"], limits)
+        differences += diff_figures(first["figures"], second["figures"], limits)
     elif first["figures"] or second["figures"]:
         which = "second" if first["figures"] else "first"
         skipped.append(f"figures were not compared: the {which} was not measured")
         # what was not read by one of them cannot differ
         differences = [d for d in differences if d.item != "evaluation_text"]
     free = {*allow, *NOTED}
-    return CardDiff(tuple(free_of(d) if d.section in free else d for d in differences), tuple(skipped))
+    return CardDiff(tuple(allow_difference(d) if d.section in free else d for d in differences), tuple(skipped))
 
 
-def free_of(difference: Difference) -> Difference:
+def allow_difference(difference: Difference) -> Difference:
     """The same difference where its section may differ."""
     return Difference(**{**asdict(difference), "within": True})
 
 
-def environment(card: Mapping[str, Any]) -> dict[str, Any]:
+def extract_environment(card: Mapping[str, Any]) -> dict[str, Any]:
     """Where a card was made."""
     return {**card["environment"], "kernels": card["kernels"]}
 
 
-def texts(section: str, first: Any, second: Any, item: str = "") -> Iterator[Difference]:
+def diff_documents(section: str, first: Any, second: Any, item: str = "") -> Iterator[Difference]:
     """Leaves of two JSON documents that are not equal, by their path."""
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in dict.fromkeys([*first, *second]):
-            yield from texts(section, first.get(key), second.get(key), f"{item}.{key}".lstrip("."))
+            yield from diff_documents(section, first.get(key), second.get(key), f"{item}.{key}".lstrip("."))
     elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         for index, pair in enumerate(zip(first, second, strict=True)):
-            yield from texts(section, *pair, f"{item}[{index}]")
+            yield from diff_documents(section, *pair, f"{item}[{index}]")
     elif first != second:
         yield Difference(section, item, first, second)
 
 
-def number(
+def diff_numbers(
     section: str, item: str, first: float | None, second: float | None, allowed: float, *, relative: bool
 ) -> list[Difference]:
     """The difference of two numbers, as none or one; a number that only one card has is above every tolerance."""
@@ -156,20 +156,20 @@ def number(
     return [Difference(section, item, first, second, change, allowed, change <= allowed)]
 
 
-def ledgers(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
+def diff_ledgers(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
     """Bits per weight, stored and nominal, every stored item's bits over all weights, and the file's."""
     a, b = first["ledger"], second["ledger"]
     for item in ("bits_per_weight", "nominal_bits"):
-        yield from number("ledger", item, a[item], b[item], limits.bits, relative=False)
-    yield from number("ledger", "weights", a["weights"], b["weights"], 0, relative=False)
+        yield from diff_numbers("ledger", item, a[item], b[item], limits.bits, relative=False)
+    yield from diff_numbers("ledger", "weights", a["weights"], b["weights"], 0, relative=False)
     shares = [{entry["item"]: entry["bits"] / book["weights"] for entry in book["entries"]} for book in (a, b)]
     for item in dict.fromkeys([*shares[0], *shares[1]]):
-        yield from number(
+        yield from diff_numbers(
             "ledger", f"item {item}", shares[0].get(item, 0.0), shares[1].get(item, 0.0), limits.bits, relative=False
         )
     files = first["file"], second["file"]
     if files[0] and files[1]:
-        yield from number(
+        yield from diff_numbers(
             "ledger",
             "file, bits per weight",
             files[0]["bits_per_weight"],
@@ -179,7 +179,7 @@ def ledgers(first: Mapping[str, Any], second: Mapping[str, Any], limits: Toleran
         )
 
 
-def errors(first: list[dict[str, Any]], second: list[dict[str, Any]], limits: Tolerances) -> Iterator[Difference]:
+def diff_errors(first: list[dict[str, Any]], second: list[dict[str, Any]], limits: Tolerances) -> Iterator[Difference]:
     """Each layer's errors; a layer that only one card has is a difference."""
     sides = [{line["name"]: line for line in lines} for lines in (first, second)]
     for name in dict.fromkeys([*sides[0], *sides[1]]):
@@ -188,10 +188,10 @@ def errors(first: list[dict[str, Any]], second: list[dict[str, Any]], limits: To
             yield Difference("errors", name, "quantized" if a else "absent", "quantized" if b else "absent")
             continue
         for kind in ERRORS:
-            yield from number("errors", f"{name} {kind}", a[kind], b[kind], limits.error, relative=True)
+            yield from diff_numbers("errors", f"{name} {kind}", a[kind], b[kind], limits.error, relative=True)
 
 
-def figures(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
+def diff_figures(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
     """What was measured; on other text or on another number of tokens figures cannot be compared, and only that is said."""
     conditions = [Difference("figures", name, first[name], second[name]) for name in CONDITIONS if first[name] != second[name]]
     if conditions:
@@ -204,13 +204,13 @@ def figures(first: Mapping[str, Any], second: Mapping[str, Any], limits: Toleran
         "top1_changed": (limits.top1, False),
     }
     for name, (allowed, relative) in rules.items():
-        yield from number("figures", name, first[name], second[name], allowed, relative=relative)
+        yield from diff_numbers("figures", name, first[name], second[name], allowed, relative=relative)
     for name in ("writes_original", "writes"):
         if first[name] != second[name]:  # one token in another place rewrites all that follows: told, never a fault
             yield Difference("figures", name, first[name], second[name], within=True)
 
 
-def brief(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     """A value short enough for a sentence."""
     if isinstance(value, float):
         return f"{value:.6g}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
-from workbench.json_value import JsonValue, brief, decode, parse, read_content
+from workbench.json_value import JsonValue, decode, parse, read_content, shorten_value
 
 KIND, VERSION = "workbench quant card", 1
 START, END = '<script type="application/json" id="card">', "</script>"
@@ -35,21 +35,23 @@ def parse_facts(content: bytes, document: str) -> dict[str, Any]:
     if kind != KIND:
         raise ArtifactError(f"{document} is no quant card; {ADVICE}.")
     if version != VERSION:
-        raise ArtifactError(f"{document} is {kind!r} version {brief(version)}; this workbench reads {KIND!r} version {VERSION}.")
+        raise ArtifactError(
+            f"{document} is {kind!r} version {shorten_value(version)}; this workbench reads {KIND!r} version {VERSION}."
+        )
     check_facts(value)
     return value.value
 
 
 def check_facts(value: JsonValue) -> None:
     """ArtifactError for a field that is missing or of another type; what a later release adds stays as it is."""
-    model = field(value, "model")
-    field(model, "name").as_text()
-    field(model, "quantized_layers").as_whole()
+    model = require_field(value, "model")
+    require_field(model, "name").as_text()
+    require_field(model, "quantized_layers").as_whole()
     for name in ("plan", "calibration", "fused"):
-        field(field(value, "recipe"), name).as_object()
-    BitLedger.from_dict(field(value, "ledger"))
+        require_field(require_field(value, "recipe"), name).as_object()
+    BitLedger.from_dict(require_field(value, "ledger"))
     for name in ("bits_per_weight", "nominal_bits"):
-        field(field(value, "ledger"), name).as_number(0)
+        require_field(require_field(value, "ledger"), name).as_number(0)
     if (coverage := value.find("coverage")) is not None:
         coverage.as_optional(lambda share: share.as_number(0, 1))
     if (overall := value.find("bits_overall")) is not None:
@@ -57,45 +59,45 @@ def check_facts(value: JsonValue) -> None:
     if (unquantized := value.find("unquantized")) is not None:
         for weights in unquantized.values():
             weights.as_whole()
-    field(value, "file").as_optional(check_file)
-    for layer in field(value, "layers").elements():
+    require_field(value, "file").as_optional(check_file)
+    for layer in require_field(value, "layers").elements():
         check_layer(layer)
-    field(value, "figures").as_optional(check_figures)
+    require_field(value, "figures").as_optional(check_figures)
     check_origin(value)
 
 
-def field(value: JsonValue, name: str) -> JsonValue:
+def require_field(value: JsonValue, name: str) -> JsonValue:
     """A field that every card has."""
     return value.get(name, ADVICE)
 
 
 def check_file(value: JsonValue) -> None:
     """What the file of a saved model takes."""
-    field(value, "bits_per_weight").as_number(0)
+    require_field(value, "bits_per_weight").as_number(0)
 
 
 def check_layer(value: JsonValue) -> None:
     """One quantized layer."""
-    field(value, "name").as_text()
+    require_field(value, "name").as_text()
     for name in ("rows", "cols"):
-        field(value, name).as_whole(1)
+        require_field(value, name).as_whole(1)
     for name in ("bits_per_weight", "nominal_bits"):
-        field(value, name).as_number(0)
+        require_field(value, name).as_number(0)
     for name in ("relative_error", "output_error"):
-        field(value, name).as_optional(JsonValue.as_number)
+        require_field(value, name).as_optional(JsonValue.as_number)
 
 
 def check_figures(value: JsonValue) -> None:
     """What was measured."""
-    field(value, "tokens").as_whole(1)
+    require_field(value, "tokens").as_whole(1)
     for name in TEXTS:
-        field(value, name).as_text()
+        require_field(value, name).as_text()
     for name in FIGURES:
-        field(value, name).as_number()
-        field(value, f"{name}_interval").as_optional(check_interval)
+        require_field(value, name).as_number()
+        require_field(value, f"{name}_interval").as_optional(check_interval)
     if (ratio := value.find("ratio")) is not None:  # cards of earlier releases have none
         ratio.as_number(0)
-        field(value, "ratio_interval").as_optional(check_interval)
+        require_field(value, "ratio_interval").as_optional(check_interval)
 
 
 def check_interval(value: JsonValue) -> None:
@@ -106,18 +108,18 @@ def check_interval(value: JsonValue) -> None:
 
 def check_origin(value: JsonValue) -> None:
     """From what, where and when."""
-    hashes = field(value, "hashes")
-    field(hashes, "calibration_text")
+    hashes = require_field(value, "hashes")
+    require_field(hashes, "calibration_text")
     for name in ("layers", "changed_tensors"):
-        for digest in field(hashes, name).values():
+        for digest in require_field(hashes, name).values():
             digest.as_text()
     if (seed := value.find("seed")) is not None:  # drew the intervals of earlier releases
         seed.as_whole()
-    for count in field(value, "kernels").values():
+    for count in require_field(value, "kernels").values():
         count.as_whole()
-    for word in field(value, "environment").values():
+    for word in require_field(value, "environment").values():
         word.as_text()
-    times = field(value, "times")
-    field(times, "made").as_text()
+    times = require_field(value, "times")
+    require_field(times, "made").as_text()
     for name in ("quantizing", "card"):
-        field(times, name).as_number(0)
+        require_field(times, name).as_number(0)

@@ -41,10 +41,12 @@ class Law:
     def outside(self, parameters: float, tokens: float) -> str:
         """What of a model lies outside of what the law was fitted on, as words; empty where nothing does."""
         what = (("parameters", parameters, self.parameters), ("training tokens", tokens, self.tokens))
-        return " and ".join(f"{large(value)} {name}" for name, value, (low, high) in what if not low <= value <= high)
+        return " and ".join(
+            f"{format_large_number(value)} {name}" for name, value, (low, high) in what if not low <= value <= high
+        )
 
 
-def large(number: float) -> str:
+def format_large_number(number: float) -> str:
     """A large number in words: `4.72 million`."""
     size, word = (1e9, "billion") if number >= 1e9 else (1e6, "million")
     return f"{number / size:.3g} {word}"
@@ -96,12 +98,12 @@ STUDIES = (
 )
 
 
-def parameters(model: ModelHandle) -> int:
+def count_parameters(model: ModelHandle) -> int:
     """Weights of a model's linear layers."""
     return int(model.layers()["parameters"].sum())
 
 
-def training_tokens(model: ModelHandle) -> int | None:
+def read_training_tokens(model: ModelHandle) -> int | None:
     """Tokens that a model was trained on, where its folder says so in training.json, as the built-in model's does; else None."""
     path = model.folder / "training.json"
     if not path.is_file():
@@ -110,7 +112,7 @@ def training_tokens(model: ModelHandle) -> int | None:
     return None if stages is None else sum(stage.get("tokens_seen").as_whole() for stage in stages.elements()) or None
 
 
-def expectation_table(count: float, tokens: float, law: Law = UNDERTRAINED) -> "pd.DataFrame":
+def tabulate_expected_losses(count: float, tokens: float, law: Law = UNDERTRAINED) -> "pd.DataFrame":
     """What the law expects of `count` parameters and `tokens` training tokens.
 
     One row for each of `BITS`: bits, added_loss (nats per token), ratio (perplexity over the original's).
@@ -121,7 +123,7 @@ def expectation_table(count: float, tokens: float, law: Law = UNDERTRAINED) -> "
     return pd.DataFrame({"bits": BITS, "added_loss": losses, "ratio": [math.exp(loss) for loss in losses]})
 
 
-def own_curve(stops: "pd.DataFrame", pinned: "pd.DataFrame | None" = None) -> "pd.DataFrame":
+def tabulate_measured_losses(stops: "pd.DataFrame", pinned: "pd.DataFrame | None" = None) -> "pd.DataFrame":
     """What was measured, in the same terms: recipe, bits_per_weight, added_loss and ratio to the first row, the original.
 
     `stops` holds recipe, bits_per_weight and perplexity, the original first; rows without a loss above zero stay. `pinned` are

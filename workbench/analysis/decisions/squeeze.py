@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench import presets, subprocess_job
-from workbench.analysis.decisions.headline import Headline, describe_machine, headline_facts, measure_steps
+from workbench.analysis.decisions.headline import Headline, collect_headline_facts, describe_machine, measure_steps
 from workbench.analysis.decisions.original import PROMPT, Original
 from workbench.artifact import is_artifact, save
-from workbench.artifact.loading import quantized_in
-from workbench.artifact.quantized_copy import twin
+from workbench.artifact.loading import read_quantized_model
+from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.atomic import discard
 from workbench.errors import ArtifactError, ModelError, OutputError, WorkbenchError
 from workbench.jobs import Job, Status, map_steps, run_steps
@@ -35,7 +35,7 @@ from workbench.quantizers import quantize_model_steps
 from workbench.quantizers.pipeline import needs_text
 from workbench.recipe import Recipe
 from workbench.seeds import check_seed
-from workbench.store import Store, key
+from workbench.store import Store, compute_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ class Squeeze:
         """Where the packed model of a stop lies, or will."""
         if stop not in self._keys:
             calibration = [self.calibration.fingerprint, self.tokens, self.seed] if needs_text(stop.recipe) else []
-            self._keys[stop] = key("squeeze", VERSION, self.model.fingerprint, stop.recipe.to_dict(), calibration)
+            self._keys[stop] = compute_key("squeeze", VERSION, self.model.fingerprint, stop.recipe.to_dict(), calibration)
         return self.store.model(self._keys[stop])
 
     def find(self, stop: Stop) -> Squeezed | None:
@@ -158,7 +158,7 @@ class Squeeze:
         """
         if self.model.in_memory:
             return (yield from self.steps())
-        for step in subprocess_job.steps("workbench.analysis.decisions.squeeze_worker", self.described()):
+        for step in subprocess_job.run_module_steps("workbench.analysis.decisions.squeeze_worker", self.described()):
             yield None if step is None else SqueezeStep(self.stops[step["stop"]], step["doing"], step["fraction"])
         return self.built_stops()
 
@@ -217,13 +217,13 @@ class Squeeze:
             self._squeezed.pop(stop, None)
             raise WorkbenchError(f"the stop at {stop.bits:g} bits is not built yet; build the stops first.")
         try:
-            quantized = quantized_in(folder)
+            quantized = read_quantized_model(folder)
         except ArtifactError:
             log.warning("the stop %s is damaged and is built again when asked for", folder)
             discard(folder)
             self._squeezed.pop(stop, None)
             raise
-        lm = twin(self.model, quantized.layers, quantized.changed_tensors)
+        lm = build_packed_copy(self.model, quantized.layers, quantized.changed_tensors)
         warm_up(lm.module)
         return lm
 
@@ -234,7 +234,7 @@ class Squeeze:
         if not is_sound(folder):
             quantized_model = yield from self._quantize(stop)
             save(quantized_model, folder, self.model)
-        lm, quantized = self.model_at(stop), quantized_in(folder)
+        lm, quantized = self.model_at(stop), read_quantized_model(folder)
         steps = measure_steps(lm, self.evaluation, PROMPT)
         measured = yield from map_steps(steps, lambda step: (step.doing, 0.8 + 0.2 * step.fraction))
         if stop.recipe.name == "none":  # the same weights
@@ -244,7 +244,7 @@ class Squeeze:
             "nominal_bits": quantized.nominal_bits,
             "coverage": quantized.coverage,
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-            **headline_facts(measured, run_steps(self.original.steps()).read),
+            **collect_headline_facts(measured, run_steps(self.original.steps()).read),
         }
         self.store.put(self._entry_key(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
         self._squeezed[stop] = Squeezed(stop=stop, **facts)
@@ -258,7 +258,9 @@ class Squeeze:
 
     def _entry_key(self, stop: Stop) -> str:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
-        return key("squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, describe_machine())
+        return compute_key(
+            "squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, describe_machine()
+        )
 
 
 def is_sound(folder: Path) -> bool:
@@ -266,7 +268,7 @@ def is_sound(folder: Path) -> bool:
     if not os.path.lexists(folder):
         return False
     try:
-        quantized_in(folder)
+        read_quantized_model(folder)
     except ArtifactError as error:
         log.warning("the stop %s is damaged (%s) and is built again", folder, error)
         discard(folder)
@@ -274,7 +276,7 @@ def is_sound(folder: Path) -> bool:
     return True
 
 
-def squeeze_table(built: Sequence[Squeezed]) -> "pd.DataFrame":
+def tabulate_stops(built: Sequence[Squeezed]) -> "pd.DataFrame":
     """One row a built stop: its recipe as it is spelled, and the fields of Squeezed."""
     import pandas as pd
 

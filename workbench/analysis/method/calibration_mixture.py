@@ -18,7 +18,7 @@ from workbench.models.derived_text import DERIVED, derive
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
 from workbench.models.text import text as read_text
-from workbench.quantizers.distance import output_error
+from workbench.quantizers.distance import compute_output_error
 from workbench.quantizers.pipeline import quantize_layer
 from workbench.recipe import Recipe
 from workbench.store import Store
@@ -49,13 +49,13 @@ Sources = Mapping[str, SourceStats]
 Weights = Mapping[str, float]
 
 
-def default_texts() -> list[Text]:
+def read_default_texts() -> list[Text]:
     """The two texts that are shipped, and three derived ones, which say so in their names."""
     words = read_text("calibration")
     return [words, read_text("evaluation"), *(derive(kind, words) for kind in DERIVED)]
 
 
-def halves(text: Text) -> tuple[Text, Text]:
+def split_text(text: Text) -> tuple[Text, Text]:
     """Every other document, to calibrate on and held out; one document is cut in the middle."""
     documents = text.documents
     if len(documents) == 1:
@@ -92,13 +92,15 @@ def read_sources_steps(
         raise ModelError(f"two of the texts {', '.join(text.name for text in chosen)} have the same name; rename one.")
     sources: dict[str, SourceStats] = {}
     for number, text in enumerate(chosen):
-        fit, held_out = (calibrate(model, half, tokens=tokens, seed=seed, layers=layers, store=store) for half in halves(text))
+        fit, held_out = (
+            calibrate(model, half, tokens=tokens, seed=seed, layers=layers, store=store) for half in split_text(text)
+        )
         sources[text.name] = SourceStats(fit, held_out)
         yield Progress((number + 1) / len(chosen))
     return sources
 
 
-def shares(weights: Weights, sources: Sources) -> dict[str, float]:
+def compute_shares(weights: Weights, sources: Sources) -> dict[str, float]:
     """Weights of the sources as shares that add up to 1; ModelError where none is above zero or one is unknown."""
     if unknown := sorted(set(weights) - set(sources)):
         raise ModelError(f"no source {unknown[0]!r}; there are {', '.join(map(repr, sources))}.")
@@ -107,9 +109,9 @@ def shares(weights: Weights, sources: Sources) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items() if weight > 0}
 
 
-def mixed(sources: Sources, weights: Weights, layer: str) -> LayerStats:
+def mix_stats(sources: Sources, weights: Weights, layer: str) -> LayerStats:
     """A layer's statistics on a mixture: moment and mean weighted, largest magnitudes of what is in it."""
-    parts = [(share, sources[name].fit[layer]) for name, share in shares(weights, sources).items()]
+    parts = [(share, sources[name].fit[layer]) for name, share in compute_shares(weights, sources).items()]
     return LayerStats(
         sum((share * part.moment.double() for share, part in parts), torch.zeros(())).float(),
         sum((share * part.mean.double() for share, part in parts), torch.zeros(())).float(),
@@ -118,18 +120,20 @@ def mixed(sources: Sources, weights: Weights, layer: str) -> LayerStats:
     )
 
 
-def channel_energy(weight: Tensor, moment: Tensor) -> Tensor:
+def compute_channel_energy(weight: Tensor, moment: Tensor) -> Tensor:
     """What each input channel adds to the output's energy by itself, ‖W_j‖² H_jj, `[cols]`."""
     return weight.float().square().sum(0) * moment.diagonal()
 
 
-def salient(energy: Tensor, share: float = SALIENT) -> set[int]:
+def select_salient(energy: Tensor, share: float = SALIENT) -> set[int]:
     """The channels with the most energy, at least one."""
     count = max(1, round(share * len(energy)))
     return set(torch.argsort(energy, descending=True, stable=True)[:count].tolist())
 
 
-def overlaps(model: ModelHandle, sources: Sources, weights: Weights, layer: str, *, share: float = SALIENT) -> "pd.DataFrame":
+def tabulate_overlaps(
+    model: ModelHandle, sources: Sources, weights: Weights, layer: str, *, share: float = SALIENT
+) -> "pd.DataFrame":
     """How far the mixture's salient channels are those of each source.
 
     One row a source: source, weight (its share of the mixture), jaccard (of the two sets), shared and channels (how many),
@@ -137,23 +141,23 @@ def overlaps(model: ModelHandle, sources: Sources, weights: Weights, layer: str,
     """
     import pandas as pd
 
-    weight, mixture_shares = model.weight(layer), shares(weights, sources)
-    chosen = salient(channel_energy(weight, mixed(sources, weights, layer).moment), share)
+    weight, mixture_shares = model.weight(layer), compute_shares(weights, sources)
+    chosen = select_salient(compute_channel_energy(weight, mix_stats(sources, weights, layer).moment), share)
     rows = []
     for name, source in sources.items():
-        theirs = salient(channel_energy(weight, source.fit[layer].moment), share)
-        energy = channel_energy(weight, source.held_out[layer].moment)
+        theirs = select_salient(compute_channel_energy(weight, source.fit[layer].moment), share)
+        energy = compute_channel_energy(weight, source.held_out[layer].moment)
         common = len(chosen & theirs)
         carried = (energy[sorted(chosen)].sum() / energy.sum()).item()
         rows.append((name, mixture_shares.get(name, 0.0), common / len(chosen | theirs), common, len(chosen), carried))
     return pd.DataFrame(rows, columns=["source", "weight", "jaccard", "shared", "channels", "energy"])
 
 
-def spectra(sources: Sources, weights: Weights, layer: str) -> "pd.DataFrame":
+def tabulate_spectra(sources: Sources, weights: Weights, layer: str) -> "pd.DataFrame":
     """Eigenvalues of the second moment, largest first, of the mixture and each source: source, rank, eigenvalue, cumulative."""
     import pandas as pd
 
-    moments = {"mixture": mixed(sources, weights, layer).moment, **{name: s.fit[layer].moment for name, s in sources.items()}}
+    moments = {"mixture": mix_stats(sources, weights, layer).moment, **{name: s.fit[layer].moment for name, s in sources.items()}}
     frames = []
     for name, moment in moments.items():
         values = torch.linalg.eigvalsh(moment.double()).flip(0).clamp(min=0)
@@ -165,7 +169,7 @@ def spectra(sources: Sources, weights: Weights, layer: str) -> "pd.DataFrame":
     return pd.concat(frames, ignore_index=True)
 
 
-def mixture_errors(
+def tabulate_mixture_errors(
     model: ModelHandle,
     sources: Sources,
     weights: Weights,
@@ -176,38 +180,38 @@ def mixture_errors(
     """A layer's output error when its recipe is calibrated on the mixture, on every source: calibrated half and held-out half.
 
     One row a source: source, weight, calibrated, held_out_error, and `own`, held out when calibrated on that source alone
-    (`own_errors`, measured here unless it is given).
+    (`measure_source_errors`, measured here unless it is given).
     """
     import pandas as pd
 
-    weight, parts = model.weight(layer).float(), shares(weights, sources)
-    alone = own_errors(model, sources, layer, recipe) if source_errors is None else source_errors
-    mixture = mixed(sources, weights, layer)
-    decoded = quantized(weight, mixture.moment, mixture.tokens, recipe)
+    weight, parts = model.weight(layer).float(), compute_shares(weights, sources)
+    alone = measure_source_errors(model, sources, layer, recipe) if source_errors is None else source_errors
+    mixture = mix_stats(sources, weights, layer)
+    decoded = quantize_matrix(weight, mixture.moment, mixture.tokens, recipe)
     rows = []
     for name, source in sources.items():
-        errors = (output_error(weight, decoded, half[layer].moment) for half in (source.fit, source.held_out))
+        errors = (compute_output_error(weight, decoded, half[layer].moment) for half in (source.fit, source.held_out))
         rows.append((name, parts.get(name, 0.0), *errors, alone[name]))
     return pd.DataFrame(rows, columns=["source", "weight", "calibrated", "held_out_error", "own"])
 
 
-def own_errors(model: ModelHandle, sources: Sources, layer: str, recipe: Recipe) -> dict[str, float]:
+def measure_source_errors(model: ModelHandle, sources: Sources, layer: str, recipe: Recipe) -> dict[str, float]:
     """The layer's held-out output error on each source when it is calibrated on that source alone."""
     weight, errors = model.weight(layer).float(), {}
     for name, source in sources.items():
         layer_fit = source.fit[layer]
-        errors[name] = output_error(
-            weight, quantized(weight, layer_fit.moment, layer_fit.tokens, recipe), source.held_out[layer].moment
+        errors[name] = compute_output_error(
+            weight, quantize_matrix(weight, layer_fit.moment, layer_fit.tokens, recipe), source.held_out[layer].moment
         )
     return errors
 
 
-def quantized(weight: Tensor, moment: Tensor, tokens: int, recipe: Recipe) -> Tensor:
+def quantize_matrix(weight: Tensor, moment: Tensor, tokens: int, recipe: Recipe) -> Tensor:
     """What a recipe makes of a matrix under a moment of so many tokens, as values."""
     return run_steps(quantize_layer(weight, moment, recipe, tokens=tokens)).weight()
 
 
-def influence(
+def measure_influence(
     model: ModelHandle,
     text: Text,
     layer: str,
@@ -221,29 +225,31 @@ def influence(
     One row a document of the half to calibrate on, the most influential first: sample (its number), begins, tokens,
     moment_change = ‖H₋ᵢ − H‖/‖H‖, error_change = held-out output error without it minus with it (above zero: the document helps).
     """
-    return run_steps(influence_steps(model, text, layer, recipe, tokens=tokens), lambda step: on_progress(step.fraction, 1))
+    return run_steps(
+        measure_influence_steps(model, text, layer, recipe, tokens=tokens), lambda step: on_progress(step.fraction, 1)
+    )
 
 
-def influence_steps(
+def measure_influence_steps(
     model: ModelHandle, text: Text, layer: str, recipe: Recipe, *, tokens: int = TOKENS
 ) -> Generator[Progress, None, "pd.DataFrame"]:
     """The same as a generator, for a job."""
     import pandas as pd
 
-    fit, rest = halves(text)
+    fit, rest = split_text(text)
     weight = model.weight(layer).float()
     held_out = calibrate(model, rest, tokens=tokens, layers=[layer])[layer].moment
-    samples = documents(model, fit, layer, tokens)
+    samples = calibrate_documents(model, fit, layer, tokens)
     yield Progress(0.5)
     total = sum(stats.tokens for _, stats in samples)
     summed = sum((stats.tokens * stats.moment.double() for _, stats in samples), torch.zeros(()))
     moment = (summed / total).float()
-    before = output_error(weight, quantized(weight, moment, total, recipe), held_out)
+    before = compute_output_error(weight, quantize_matrix(weight, moment, total, recipe), held_out)
     rows = []
     for done, (number, stats) in enumerate(samples):
         without = ((summed - stats.tokens * stats.moment.double()) / (total - stats.tokens)).float()
         change = ((without - moment).norm() / moment.norm()).item()
-        error = output_error(weight, quantized(weight, without, total - stats.tokens, recipe), held_out) - before
+        error = compute_output_error(weight, quantize_matrix(weight, without, total - stats.tokens, recipe), held_out) - before
         begins = " ".join(fit.documents[number].split()[:6])
         rows.append((number, begins, stats.tokens, change, error))
         yield Progress(0.5 + 0.5 * (done + 1) / len(samples))
@@ -252,7 +258,7 @@ def influence_steps(
     return table.loc[order].reset_index(drop=True)
 
 
-def documents(model: ModelHandle, text: Text, layer: str, tokens: int) -> list[tuple[int, LayerStats]]:
+def calibrate_documents(model: ModelHandle, text: Text, layer: str, tokens: int) -> list[tuple[int, LayerStats]]:
     """A layer's statistics on each document by itself, in the text's order, `tokens` tokens in all; at least two documents."""
     chosen, left = [], tokens
     for number, document in enumerate(text.documents):

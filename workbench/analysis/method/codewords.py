@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from workbench.analysis.method.coded_basis import coded
-from workbench.analysis.method.sign_patterns import BOOKS, entropy, written
+from workbench.analysis.method.coded_basis import extract_coded_basis
+from workbench.analysis.method.sign_patterns import BOOKS, entropy, format_pattern
 from workbench.errors import WorkbenchError
 from workbench.kernels import formats
 from workbench.kernels.formats import codebook
-from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
@@ -49,7 +49,7 @@ class Book:
     @property
     def width(self) -> int:
         """Bits of an index."""
-        return index_width(self.entries)
+        return compute_index_width(self.entries)
 
     @property
     def counts(self) -> Tensor:
@@ -62,7 +62,7 @@ class Book:
             raise WorkbenchError(f"this codebook has no code {wrong[0]}; use 0 to {self.entries - 1}.")
 
 
-def books(packed: Packed) -> list[Book]:
+def list_codebooks(packed: Packed) -> list[Book]:
     """Every codebook of a stored layer, in order."""
     return [read_book(path, node) for path, node in packed.walk() if node.format in BOOKS]
 
@@ -70,25 +70,25 @@ def books(packed: Packed) -> list[Book]:
 def read_book(path: str, node: Packed) -> Book:
     """Index and codewords of one node."""
     binary, entries = node.format == "binary-codebook", node.facts["entries"]
-    words = codebook.codewords(node) if binary else node.tensors["codebook"].float()
+    words = codebook.unpack_codewords(node) if binary else node.tensors["codebook"].float()
     segments = -(-node.cols // node.facts["length"])
-    index = bitpack.unpack(node.tensors["index"], index_width(entries), node.rows * segments)
+    index = bitpack.unpack(node.tensors["index"], compute_index_width(entries), node.rows * segments)
     return Book(path, node, index.view(node.rows, segments).long(), words, binary)
 
 
-def vector_sums(matrix: Tensor, length: int) -> Tensor:
+def sum_vectors(matrix: Tensor, length: int) -> Tensor:
     """Sums over vectors of `length` neighbouring columns, the last one shorter: `[rows, vectors]`."""
     return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % length)).unflatten(1, (-1, length)).sum(-1)
 
 
-def vector_errors(packed: Packed, weight: Tensor, book: Book) -> tuple[Tensor, Tensor]:
+def compute_vector_errors(packed: Packed, weight: Tensor, book: Book) -> tuple[Tensor, Tensor]:
     """Squared error and energy of every vector of the layer with original `weight [rows, cols]`, `[rows, vectors]` each."""
-    node, target, _ = coded(packed, weight)
+    node, target, _ = extract_coded_basis(packed, weight)
     error = (formats.decode(node) - target).square()
-    return vector_sums(error, book.length), vector_sums(target.square(), book.length)
+    return sum_vectors(error, book.length), sum_vectors(target.square(), book.length)
 
 
-def code_table(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFrame:
+def tabulate_codewords(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFrame:
     """One row a codeword: codeword, pattern, count, share, error_share, served (relative error of its weights), nearest, gap.
 
     `nearest` is the codeword most like it and `gap` how many signs, or what distance, lie between them; both are missing where
@@ -97,11 +97,11 @@ def code_table(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFrame:
     counts, flat = book.counts, book.index.reshape(-1)
     code_error = torch.zeros(book.entries).scatter_add_(0, flat, errors.reshape(-1))
     size = torch.zeros(book.entries).scatter_add_(0, flat, energy.reshape(-1))
-    nearest, apart = neighbours(book)
+    nearest, apart = find_nearest_codewords(book)
     return pd.DataFrame(
         {
             "codeword": range(book.entries),
-            "pattern": patterns(book),
+            "pattern": format_codewords(book),
             "count": counts.tolist(),
             "share": (counts / counts.sum()).tolist(),
             "error_share": (code_error / code_error.sum().clamp(min=1e-30)).tolist(),
@@ -112,14 +112,14 @@ def code_table(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFrame:
     )
 
 
-def patterns(book: Book) -> list[str]:
+def format_codewords(book: Book) -> list[str]:
     """Every codeword in writing: signs, or values with two digits."""
     if book.binary:
-        return [written(word, book.length) for word in codeword_search.numbers(book.words).tolist()]
+        return [format_pattern(word, book.length) for word in codeword_search.encode_signs(book.words).tolist()]
     return [" ".join(f"{value:.2g}" for value in word) for word in book.words.tolist()]
 
 
-def neighbours(book: Book) -> tuple[list[float], list[float]]:
+def find_nearest_codewords(book: Book) -> tuple[list[float], list[float]]:
     """For every codeword the nearest other one, and how far it is."""
     if not 1 < book.entries <= NEAREST_UP_TO:
         return [float("nan")] * book.entries, [float("nan")] * book.entries
@@ -142,7 +142,7 @@ class Positions:
     length: int
 
 
-def positions(book: Book, codes: Sequence[int]) -> Positions:
+def locate_codewords(book: Book, codes: Sequence[int]) -> Positions:
     """The chosen codes on the matrix, from afar."""
     book.check(codes)
     hit = torch.isin(book.index, torch.tensor(list(codes), dtype=torch.long)).float()
@@ -151,7 +151,7 @@ def positions(book: Book, codes: Sequence[int]) -> Positions:
     return Positions(pooled[0, 0].numpy(), row_step, step, book.length)
 
 
-def error_profile(book: Book, codes: Sequence[int], errors: Tensor, energy: Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tabulate_error_profile(book: Book, codes: Sequence[int], errors: Tensor, energy: Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How the weights under chosen codes are served beside all others, and the distribution behind it.
 
     First a row each for "chosen" and "others": which, count (vectors), share, error_share, served. Then the shares of both by the
@@ -172,6 +172,6 @@ def error_profile(book: Book, codes: Sequence[int], errors: Tensor, energy: Tens
     return table, pd.DataFrame({"from": edges[:-1].numpy(), "to": edges[1:].numpy(), **bins})
 
 
-def index_entropy(book: Book) -> float:
+def compute_index_entropy(book: Book) -> float:
     """What an index would take if the stream were entropy-coded, in bits."""
     return entropy(book.counts)

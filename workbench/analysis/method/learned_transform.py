@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats.rotation import Rotated, diagonal, rotations
-from workbench.kernels.packing.packed import Packed, stored_bits
+from workbench.kernels.formats.rotation import Rotated, decode_diagonal, decode_rotations
+from workbench.kernels.packing.packed import Packed, count_stored_bits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,17 +36,17 @@ class LearnedTransform:
         return int((self.diagonal < 0).sum())
 
 
-def learned_transform(packed: Packed) -> LearnedTransform:
+def read_learned_transform(packed: Packed) -> LearnedTransform:
     """The transform of a packed layer; ShapeError when it was quantized without a learned one."""
     if packed.format != "rotated":
         raise ShapeError(f"this layer has no learned transform (its format is {packed.format!r}); use btc with transform='both'.")
-    bits = sum(stored_bits(tensor) for tensor in packed.tensors.values())
-    matrices = tuple(matrix.numpy() for matrix in rotations(packed))
+    bits = sum(count_stored_bits(tensor) for tensor in packed.tensors.values())
+    matrices = tuple(matrix.numpy() for matrix in decode_rotations(packed))
     fixed = bool(packed.facts.get("hadamard"))
-    return LearnedTransform(diagonal(packed, 1).numpy(), matrices, bits, Rotated.multiply_adds(packed), fixed)
+    return LearnedTransform(decode_diagonal(packed, 1).numpy(), matrices, bits, Rotated.multiply_adds(packed), fixed)
 
 
-def loss_table(steps: Iterable["LearningStep"]) -> "pd.DataFrame":
+def tabulate_losses(steps: Iterable["LearningStep"]) -> "pd.DataFrame":
     """One row a step of learning: step, loss (on training windows), held_out (NaN between two looks)."""
     import pandas as pd
 

@@ -31,7 +31,7 @@ class Trace:
         return [sweeps for sweeps in self.sweeps if len(sweeps.errors) > 1]
 
 
-def error_table(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
+def tabulate_sweep_errors(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
     """One row a coder and sweep: coder, sweep, error (sum over its fits, one that has stopped keeps its last), running, share.
 
     `sweep` 0 is the closed-form start, `running` how many fits took this sweep, `share` the error over that of the start.
@@ -47,7 +47,7 @@ def error_table(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["coder", "sweep", "error", "running", "share"])
 
 
-def path_table(fit: Sweeps) -> pd.DataFrame:
+def tabulate_sweep_paths(fit: Sweeps) -> pd.DataFrame:
     """One row a weight row, plane and sweep of one fit: row, plane (from 1), sweep, scale, mean (NaN where none is stored)."""
     rows = [
         (row, plane + 1, sweep, float(scale), float(now["mean"][row]) if "mean" in now else float("nan"))

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from workbench.analysis.method.coded_basis import coded
+from workbench.analysis.method.coded_basis import extract_coded_basis
 from workbench.errors import ShapeError
 from workbench.kernels import formats
-from workbench.kernels.formats.codebook import index_width, signs
+from workbench.kernels.formats.codebook import compute_index_width, decode_signs
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
@@ -49,19 +49,19 @@ class SignPatterns:
         return 2.0**-self.length
 
 
-def sign_patterns(weight: Tensor, length: int = 10, top: int = 1024) -> SignPatterns:
+def count_sign_patterns(weight: Tensor, length: int = 10, top: int = 1024) -> SignPatterns:
     """Count the sign patterns of `weight [rows, cols]`, sign(0) as +; columns past the last whole vector are left out."""
     if not 1 <= length <= min(LONGEST, weight.shape[1]):
         most = min(LONGEST, weight.shape[1])
         raise ShapeError(f"patterns of {length} signs in rows of {weight.shape[1]} columns; use 1 to {most} signs.")
     full_columns = weight.shape[1] // length * length
-    numbers, counts = codeword_search.numbers(weight[:, :full_columns].reshape(-1, length)).unique(return_counts=True)
+    numbers, counts = codeword_search.encode_signs(weight[:, :full_columns].reshape(-1, length)).unique(return_counts=True)
     order = torch.argsort(counts, descending=True, stable=True)[:top]
     vectors = int(counts.sum())
     table = pd.DataFrame(
         {
             "rank": range(1, len(order) + 1),
-            "pattern": [written(word, length) for word in numbers[order].tolist()],
+            "pattern": [format_pattern(word, length) for word in numbers[order].tolist()],
             "count": counts[order].tolist(),
             "share": (counts[order] / vectors).tolist(),
         }
@@ -70,30 +70,32 @@ def sign_patterns(weight: Tensor, length: int = 10, top: int = 1024) -> SignPatt
     return SignPatterns(length, vectors, len(counts), min(entropy(counts) + unseen, length), table)
 
 
-def codebook_nodes(packed: Packed) -> Iterator[tuple[str, Packed]]:
+def iterate_codebooks(packed: Packed) -> Iterator[tuple[str, Packed]]:
     """Every binary codebook in a stored layer, with its path (see `Packed.walk`)."""
     return ((path, node) for path, node in packed.walk() if node.format == "binary-codebook")
 
 
-def usage(node: Packed) -> pd.DataFrame:
+def tabulate_usage(node: Packed) -> pd.DataFrame:
     """How often this layer uses each codeword, most used first: codeword (its number), pattern, count, share."""
     length, entries = node.facts["length"], node.facts["entries"]
     vectors = node.rows * -(-node.cols // length)
-    index = bitpack.unpack(node.tensors["index"], index_width(entries), vectors)
+    index = bitpack.unpack(node.tensors["index"], compute_index_width(entries), vectors)
     counts = torch.bincount(index, minlength=entries)
-    words = codeword_search.numbers(bitpack.unpack(node.tensors["codebook"], 1, entries * length).view(entries, length) - 0.5)
+    words = codeword_search.encode_signs(
+        bitpack.unpack(node.tensors["codebook"], 1, entries * length).view(entries, length) - 0.5
+    )
     order = torch.argsort(counts, descending=True, stable=True)
     return pd.DataFrame(
         {
             "codeword": order.tolist(),
-            "pattern": [written(word, length) for word in words[order].tolist()],
+            "pattern": [format_pattern(word, length) for word in words[order].tolist()],
             "count": counts[order].tolist(),
             "share": (counts[order] / vectors).tolist(),
         }
     )
 
 
-def summary(packed: Packed, weight: Tensor | None = None) -> pd.DataFrame:
+def tabulate_codebooks(packed: Packed, weight: Tensor | None = None) -> pd.DataFrame:
     """One row for each codebook of a layer: path, length, entries, rate, used, dead, index_entropy, flip_rate, flip_bound.
 
     `rate` is index bits a sign, `index_entropy` what the indices would take a sign if they were entropy-coded, `flip_rate` the
@@ -102,30 +104,32 @@ def summary(packed: Packed, weight: Tensor | None = None) -> pd.DataFrame:
     second plane with what the planes before it leave.
     """
     rows = []
-    targets = {} if weight is None else dict(coded_targets(packed, weight))
-    for path, node in codebook_nodes(packed):
+    targets = {} if weight is None else dict(iterate_coded_targets(packed, weight))
+    for path, node in iterate_codebooks(packed):
         length, entries = node.facts["length"], node.facts["entries"]
-        counts = torch.tensor(usage(node)["count"].to_numpy())
-        rate = index_width(entries) / length
+        counts = torch.tensor(tabulate_usage(node)["count"].to_numpy())
+        rate = compute_index_width(entries) / length
         used = int((counts > 0).sum())
-        flipped = flip_rate(targets[path], node) if path in targets else None
-        rows.append((path, length, entries, rate, used, entries - used, entropy(counts) / length, flipped, flip_bound(rate)))
+        flipped = compute_flip_rate(targets[path], node) if path in targets else None
+        rows.append(
+            (path, length, entries, rate, used, entries - used, entropy(counts) / length, flipped, compute_flip_bound(rate))
+        )
     columns = ["path", "length", "entries", "rate", "used", "dead", "index_entropy", "flip_rate", "flip_bound"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def coded_targets(packed: Packed, weight: Tensor, path: str = "") -> Iterator[tuple[str, Tensor]]:
+def iterate_coded_targets(packed: Packed, weight: Tensor, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Each codebook's path and the matrix `[rows, cols]` whose signs it stands for, given the layer's original weight."""
-    inner, target, path = coded(packed, weight, path)
+    inner, target, path = extract_coded_basis(packed, weight, path)
     if inner.format in BOOKS:
         yield path, target
     elif inner.format == "sum":
         for number, child in enumerate(inner.children):
-            yield from coded_targets(child, target, f"{path}{number}.")
+            yield from iterate_coded_targets(child, target, f"{path}{number}.")
             target = target - formats.decode(child)
 
 
-def flip_rate(weight: Tensor, node: Packed) -> float:
+def compute_flip_rate(weight: Tensor, node: Packed) -> float:
     """Share of the signs of `weight [rows, cols]` in the coded basis, less the stored mean, that the codewords change.
 
     The sign of 0 is +.
@@ -136,10 +140,10 @@ def flip_rate(weight: Tensor, node: Packed) -> float:
     if "mean" in node.tensors:
         mean = node.tensors["mean"].float().repeat_interleave(node.facts["span"], 1)[:, : node.cols]
         target = target - mean
-    return float(((target >= 0) != (signs(node) > 0)).float().mean())
+    return float(((target >= 0) != (decode_signs(node) > 0)).float().mean())
 
 
-def flip_bound(rate: float) -> float:
+def compute_flip_bound(rate: float) -> float:
     """The least share D of flipped signs at `rate` bits a sign: rate = 1 − H₂(D), for signs that are coin flips."""
     low, high = 0.0, 0.5
     for _ in range(60):
@@ -159,6 +163,6 @@ def entropy(counts: Tensor) -> float:
     return float(-(share * share.log2()).sum()) + 0.0
 
 
-def written(word: int, length: int) -> str:
+def format_pattern(word: int, length: int) -> str:
     """A pattern as plus and minus signs, first column first."""
     return "".join("+" if word >> j & 1 else "−" for j in range(length))

@@ -33,22 +33,22 @@ class Moment:
     picture: str = "block"
 
 
-def timeline(trace: Trace) -> list[Moment]:
+def build_timeline(trace: Trace) -> list[Moment]:
     """Every step that a run has told, in the order in which it happened; empty where it was not filmed."""
     film = trace.film
     if film is None:
         return []
     last = film.cols - 1
     learned = [step.loss if step.held_out is None else step.held_out for step in trace.learning]
-    moments = phase(LEARN, "learning the transform", learned, 0, last, 0)
+    moments = make_moments(LEARN, "learning the transform", learned, 0, last, 0)
     for number, losses in enumerate(film.rounds):
-        moments += phase(CODEBOOK, f"training codebook {number + 1}", losses, 0, last, 0)
-    begin, waiting = 0, by_columns(trace.sweeps)
+        moments += make_moments(CODEBOOK, f"training codebook {number + 1}", losses, 0, last, 0)
+    begin, waiting = 0, group_by_columns(trace.sweeps)
     for frame, end in enumerate(film.ends):
         while waiting and waiting[0][0].start < end:
             fits = waiting.pop(0)
             name = f"sweeps over columns {fits[0].start:,} to {fits[0].stop - 1:,}"
-            moments += phase(SWEEP, name, summed(fits), fits[0].start, fits[0].stop - 1, frame)
+            moments += make_moments(SWEEP, name, sum_sweep_errors(fits), fits[0].start, fits[0].stop - 1, frame)
         top = film.error[-1] or 1.0
         coded = film.error[frame] / top
         moments.append(Moment(CODE, "coding columns", frame, len(film.ends), begin, end - 1, coded, frame + 1))
@@ -59,7 +59,9 @@ def timeline(trace: Trace) -> list[Moment]:
     return moments
 
 
-def phase(kind: str, name: str, losses: list[float] | tuple[float, ...], first: int, last: int, frame: int) -> list[Moment]:
+def make_moments(
+    kind: str, name: str, losses: list[float] | tuple[float, ...], first: int, last: int, frame: int
+) -> list[Moment]:
     """A moment for each loss; a single one tells of nothing that was lowered, but a codebook is worth its mention."""
     if len(losses) < (1 if kind == CODEBOOK else 2):
         return []
@@ -67,12 +69,12 @@ def phase(kind: str, name: str, losses: list[float] | tuple[float, ...], first: 
     return [Moment(kind, name, i, len(losses), first, last, loss / top, frame) for i, loss in enumerate(losses)]
 
 
-def by_columns(sweeps: list[Sweeps]) -> list[list[Sweeps]]:
+def group_by_columns(sweeps: list[Sweeps]) -> list[list[Sweeps]]:
     """The fits in groups of the same columns: the coders of one block."""
     return [list(fits) for _, fits in groupby(sorted(sweeps, key=lambda fit: fit.start), key=lambda fit: fit.start)]
 
 
-def summed(fits: list[Sweeps]) -> list[float]:
+def sum_sweep_errors(fits: list[Sweeps]) -> list[float]:
     """The error of several fits after each sweep; one that has stopped keeps its last."""
     error_lists = [fit.errors for fit in fits if fit.errors]
     return [
@@ -81,7 +83,7 @@ def summed(fits: list[Sweeps]) -> list[float]:
     ]
 
 
-def scrub_table(moments: list[Moment]) -> pd.DataFrame:
+def tabulate_timeline(moments: list[Moment]) -> pd.DataFrame:
     """One row a step: step (from 1), phase, number (within the phase, from 1), first column, last column, phase_loss."""
     rows = [(i + 1, m.phase, m.number + 1, m.first, m.last, m.loss) for i, m in enumerate(moments)]
     return pd.DataFrame(rows, columns=["scrub_step", "phase", "number", "first column", "last column", "phase_loss"])
@@ -101,7 +103,7 @@ class Still:
     now: np.ndarray
 
 
-def still(film: Film, moment: Moment) -> Still:
+def extract_still(film: Film, moment: Moment) -> Still:
     """What the film shows at a moment; `now` marks the cells that were coded last."""
     picture, coded = film.pictures[moment.picture], film.coded.numpy() < moment.frame
     sizes = np.minimum(film.width, film.cols - film.width * np.arange(len(coded)))

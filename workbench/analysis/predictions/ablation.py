@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from workbench.artifact.quantized_copy import twin
-from workbench.calibration import TOKENS, windows
+from workbench.artifact.quantized_copy import build_packed_copy
+from workbench.calibration import TOKENS, iterate_windows
 from workbench.errors import ModelError, RecipeError
-from workbench.intervals import ends, low_high
-from workbench.models.block_pass import hidden_states
+from workbench.intervals import make_interval_columns, split_interval
+from workbench.models.block_pass import extract_hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.models.handle import ModelHandle
-from workbench.models.perplexity import PerplexityResult, perplexity, perplexity_ratio
+from workbench.models.perplexity import PerplexityResult, compute_perplexity_ratio, perplexity
 from workbench.models.text import Text
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 4096
 
 
-def ablation(
+def run_ablation(
     model: ModelHandle,
     recipes: Mapping[str, Recipe | LayerPlan],
     evaluation: Text,
@@ -43,8 +43,8 @@ def ablation(
 
     Every recipe quantizes the blocks in sequence on `tokens` tokens of `calibration`; perplexity is measured on at most
     `evaluation_tokens` tokens of `evaluation`. Columns: recipe, bits_per_weight, nominal_bits, perplexity, perplexity_low,
-    perplexity_high, ratio, ratio_low, ratio_high (paired, see `perplexity_ratio`; NaN for the first recipe), block_error (see
-    `block_errors`, their mean), seconds. `on_progress` sees each recipe's name and how far it is, 0 to 1; `store` as in
+    perplexity_high, ratio, ratio_low, ratio_high (paired, see `compute_perplexity_ratio`; NaN for the first recipe), block_error
+    (the mean of `measure_block_errors`), seconds. `on_progress` sees each recipe's name and how far it is, 0 to 1; `store` as in
     `quantize_model`. RecipeError where there is no recipe.
     """
     import pandas as pd
@@ -67,29 +67,34 @@ def ablation(
             seed=seed,
             store=store,
         )
-        read = perplexity(twin(model, result.layers, result.changed_tensors), evaluation, evaluation_tokens)
+        read = perplexity(build_packed_copy(model, result.layers, result.changed_tensors), evaluation, evaluation_tokens)
         first = first or read
-        errors = block_errors(model, result, evaluation, tokens=evaluation_tokens or BLOCK_TOKENS, seed=seed)
+        errors = measure_block_errors(model, result, evaluation, tokens=evaluation_tokens or BLOCK_TOKENS, seed=seed)
         rows.append(
-            {"recipe": name, **row(result, first, read), "block_error": sum(errors) / len(errors), "seconds": result.seconds}
+            {
+                "recipe": name,
+                **make_recipe_row(result, first, read),
+                "block_error": sum(errors) / len(errors),
+                "seconds": result.seconds,
+            }
         )
     return pd.DataFrame(rows)
 
 
-def row(result: QuantizedModel, first: PerplexityResult, read: PerplexityResult) -> dict[str, float]:
+def make_recipe_row(result: QuantizedModel, first: PerplexityResult, read: PerplexityResult) -> dict[str, float]:
     """Bits and perplexity of one recipe, and its perplexity over the first one's."""
-    ratio = perplexity_ratio(first, read)
-    ratios = (float("nan"),) * 3 if read is first else (ratio.ratio, *ends(ratio.interval))
+    ratio = compute_perplexity_ratio(first, read)
+    ratios = (float("nan"),) * 3 if read is first else (ratio.ratio, *split_interval(ratio.interval))
     return {
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "perplexity": read.perplexity,
-        **low_high("perplexity", read.perplexity_interval),
+        **make_interval_columns("perplexity", read.perplexity_interval),
         **dict(zip(("ratio", "ratio_low", "ratio_high"), ratios, strict=True)),
     }
 
 
-def block_errors(
+def measure_block_errors(
     model: ModelHandle, result: QuantizedModel, text: Text, *, tokens: int = BLOCK_TOKENS, seed: int = 0
 ) -> Sequence[float]:
     """How much of what each block adds to its input is lost: Σ‖out − full‖² over Σ‖full − input‖², on `tokens` tokens of `text`.
@@ -98,7 +103,7 @@ def block_errors(
     """
     check_seed(seed, ModelError)
     blocks = BlockRow(model)
-    passing, errors = blocks.start(windows(model, text, tokens, seed)), []
+    passing, errors = blocks.start(iterate_windows(model, text, tokens, seed)), []
     for index in blocks.visit(passing):
         name, calls = blocks.names[index], passing.calls
         with blocks.block(index) as block, torch.no_grad():
@@ -110,7 +115,7 @@ def block_errors(
             }
             inside = {key.removeprefix(f"{name}."): value.float() for key, value in result.changed_tensors.items()}
             parameters = {key: value for key, value in inside.items() if key in dict(block.named_parameters())}
-            hidden, full = [call.hidden for call in calls], [hidden_states(output) for output in outputs]
+            hidden, full = [call.hidden for call in calls], [extract_hidden_states(output) for output in outputs]
             errors.append(BlockLoss(block, calls, hidden, full)(range(len(calls)), {**parameters, **changed}).item())
             passing.advance(outputs)
     return errors

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from workbench.analysis.predictions.divergence import Divergence, diverge
+from workbench.analysis.predictions.divergence import Divergence, measure_divergence
 from workbench.errors import ModelError
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text
@@ -23,12 +23,12 @@ def compare(
     The two must cut text into the same tokens; ModelError says where they do not. A model compared with itself gives exactly
     zero.
     """
-    first, second = running(original), running(other)
+    first, second = get_language_model(original), get_language_model(other)
     check_tokens(first, second, text)
-    return diverge(first, text, first.logits, second.logits, tokens=tokens)
+    return measure_divergence(first, text, first.logits, second.logits, tokens=tokens)
 
 
-def running(model: Readable | LanguageModel) -> LanguageModel:
+def get_language_model(model: Readable | LanguageModel) -> LanguageModel:
     """The language model itself."""
     return model if isinstance(model, LanguageModel) else model.language_model()
 

@@ -16,9 +16,9 @@ from workbench import intervals
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError
 from workbench.intervals import Interval
-from workbench.models.broken import broken
+from workbench.models.broken import are_logits_broken
 from workbench.models.language_model import LanguageModel
-from workbench.models.perplexity import PerplexityRatio, exp, paired_ratio, spans
+from workbench.models.perplexity import PerplexityRatio, compute_paired_ratio, exponentiate, iterate_spans
 from workbench.models.text import Text
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Divergence(ShownInCell):
             ("perplexity before", f"{self.perplexity_original:.3f}", self.perplexity_original_interval),
             ("perplexity after", f"{self.perplexity:.3f}", self.perplexity_interval),
         ]
-        rows = [(name, value, intervals.written(limits, self.tokens, ".4g")) for name, value, limits in figures]
+        rows = [(name, value, intervals.format_interval(limits, self.tokens, ".4g")) for name, value, limits in figures]
         return CellSummary("How far are the predictions from the original's?", answer, ("figure", "value", "95 %"), rows)
 
     @property
@@ -102,7 +102,7 @@ class Divergence(ShownInCell):
     def ratio(self) -> PerplexityRatio:
         """The changed model's perplexity over the original's, paired document by document."""
         tokens = self.per_token
-        return paired_ratio(unit_sums(tokens, (tokens.loss - tokens.loss_original)[:, None]))
+        return compute_paired_ratio(sum_tokens_by_unit(tokens, (tokens.loss - tokens.loss_original)[:, None]))
 
     @property
     def documents(self) -> int:
@@ -118,11 +118,11 @@ class Divergence(ShownInCell):
 
         table = pd.DataFrame(vars(self.per_token)).drop(columns="window")
         if decode is not None:
-            table.insert(2, "token", pieces(self.per_token, decode))
+            table.insert(2, "token", decode_tokens(self.per_token, decode))
         return table
 
 
-def pieces(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
+def decode_tokens(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
     """What each token adds to the text of its document: most tokenizers drop the space before a token that stands alone."""
     texts: list[str] = []
     for document in dict.fromkeys(tokens.document.tolist()):
@@ -134,13 +134,17 @@ def pieces(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
     return texts
 
 
-def diverge(lm: LanguageModel, text: Text, original: Logits, changed: Logits, *, tokens: int | None = None) -> Divergence:
+def measure_divergence(
+    lm: LanguageModel, text: Text, original: Logits, changed: Logits, *, tokens: int | None = None
+) -> Divergence:
     """Compare two functions from ids `[1, T]` to logits `[1, T, V]` on `text`, read and cut as `perplexity` does."""
-    scored = (score(span.document, span.window, original(span.window), changed(span.window)) for span in spans(lm, text, tokens))
-    return summarise(joined(scored), text.name)
+    scored = (
+        score(span.document, span.window, original(span.window), changed(span.window)) for span in iterate_spans(lm, text, tokens)
+    )
+    return summarise(join_windows(scored), text.name)
 
 
-def joined(windows: Iterable[tuple[np.ndarray, ...]]) -> Tokens:
+def join_windows(windows: Iterable[tuple[np.ndarray, ...]]) -> Tokens:
     """All windows of a text, each as `score` returns it."""
     numbered = ((*columns, np.full(len(columns[0]), number)) for number, columns in enumerate(windows))
     return Tokens(*(np.concatenate(column) for column in zip(*numbered, strict=True)))
@@ -154,7 +158,7 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
             f"logits of shape {shapes} cannot be compared, the vocabularies differ; compare models of one vocabulary."
         )
     for logits, which in ((original, "the original model"), (changed, "the changed model")):
-        if broken(logits):
+        if are_logits_broken(logits):
             raise ModelError(
                 f"the logits of {which} are not finite on document {document + 1} of the text; it overflows there, so there is "
                 f"nothing to compare."
@@ -177,24 +181,24 @@ def summarise(per_token: Tokens, text: str) -> Divergence:
     changed = per_token.top1_original != per_token.top1
     columns = np.stack([per_token.kl, changed, per_token.loss_original, per_token.loss], 1)
     kl, top1, original, loss = columns.mean(0)
-    sums = unit_sums(per_token, columns)
+    sums = sum_tokens_by_unit(per_token, columns)
     return Divergence(
         kl=float(kl),
-        kl_interval=intervals.positive_interval(sums),
+        kl_interval=intervals.estimate_positive_interval(sums),
         kl_median=float(np.median(per_token.kl)),
         top1_changed=float(top1),
-        top1_changed_interval=intervals.share_of_tokens(sums, 1),
-        perplexity_original=exp(float(original)),
-        perplexity_original_interval=intervals.exponential(intervals.mean_interval(sums, 2)),
-        perplexity=exp(float(loss)),
-        perplexity_interval=intervals.exponential(intervals.mean_interval(sums, 3)),
+        top1_changed_interval=intervals.estimate_share_interval(sums, 1),
+        perplexity_original=exponentiate(float(original)),
+        perplexity_original_interval=intervals.exponentiate_interval(intervals.estimate_mean_interval(sums, 2)),
+        perplexity=exponentiate(float(loss)),
+        perplexity_interval=intervals.exponentiate_interval(intervals.estimate_mean_interval(sums, 3)),
         tokens=len(changed),
         text=text,
         per_token=per_token,
     )
 
 
-def unit_sums(per_token: Tokens, columns: np.ndarray) -> np.ndarray:
+def sum_tokens_by_unit(per_token: Tokens, columns: np.ndarray) -> np.ndarray:
     """Sums `[units, k + 1]` of `columns [tokens, k]` over what intervals leave out in turn, and the number of tokens."""
     counted = np.concatenate([columns, np.ones((len(columns), 1))], 1)
-    return intervals.totals(counted, intervals.units(per_token.document, per_token.window, counted[:, -1]))
+    return intervals.sum_by_unit(counted, intervals.assign_units(per_token.document, per_token.window, counted[:, -1]))

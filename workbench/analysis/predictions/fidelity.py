@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from workbench.calibration import CalibrationStats
 from workbench.models.handle import ModelHandle
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.distance import output_error, relative_error
+from workbench.quantizers.distance import compute_output_error, compute_relative_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 COLUMNS = ["name", "rows", "cols", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
 
 
-def fidelity(model: ModelHandle, layers: Iterable[QuantizedLayer], stats: CalibrationStats | None = None) -> "pd.DataFrame":
+def tabulate_fidelity(
+    model: ModelHandle, layers: Iterable[QuantizedLayer], stats: CalibrationStats | None = None
+) -> "pd.DataFrame":
     """One row a layer: name, rows, cols, bits_per_weight, nominal_bits, relative_error, output_error (None without `stats`).
 
     `relative_error` = ‖Ŵ−W‖²/‖W‖²; `output_error` = tr(E H Eᵀ)/tr(W H Wᵀ) under the second moment H in `stats`, which may
@@ -25,9 +27,16 @@ def fidelity(model: ModelHandle, layers: Iterable[QuantizedLayer], stats: Calibr
     rows = []
     for layer in layers:
         original, decoded = model.weight(layer.name).float(), layer.weight()
-        output_loss = None if stats is None else output_error(original, decoded, stats[layer.name].moment)
+        output_loss = None if stats is None else compute_output_error(original, decoded, stats[layer.name].moment)
         shape = (layer.packed.rows, layer.packed.cols)
         rows.append(
-            (layer.name, *shape, layer.bits_per_weight, layer.nominal_bits, relative_error(original, decoded), output_loss)
+            (
+                layer.name,
+                *shape,
+                layer.bits_per_weight,
+                layer.nominal_bits,
+                compute_relative_error(original, decoded),
+                output_loss,
+            )
         )
     return pd.DataFrame(rows, columns=COLUMNS)

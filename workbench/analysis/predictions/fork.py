@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.analysis.predictions.divergence import score
-from workbench.analysis.predictions.isolated_effects import Quantized, applied, basis, layers_of
+from workbench.analysis.predictions.isolated_effects import Quantized, build_replacements, get_layers, match_basis
 from workbench.analysis.predictions.sensitivity import Measured
 from workbench.errors import ModelError
-from workbench.intervals import Interval, share_interval
+from workbench.intervals import Interval, compute_binomial_interval
 from workbench.jobs import run_steps
 from workbench.models.boundaries import Boundaries
 from workbench.models.handle import ModelHandle
@@ -43,12 +43,12 @@ class Recovery:
     @property
     def forced_interval(self) -> Interval:
         """Where the rate after the original's token may lie."""
-        return share_interval(round(self.forced * self.continuations), self.continuations)
+        return compute_binomial_interval(round(self.forced * self.continuations), self.continuations)
 
     @property
     def left_interval(self) -> Interval:
         """Where the rate after the quantized model's token may lie."""
-        return share_interval(round(self.left * self.continuations), self.continuations)
+        return compute_binomial_interval(round(self.left * self.continuations), self.continuations)
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ class ForkFinder:
     """
 
     def __init__(self, model: ModelHandle, quantized: Quantized, prompt: str = "Once upon a time", tokens: int = TOKENS) -> None:
-        if not layers_of(quantized):
+        if not get_layers(quantized):
             raise ModelError("no quantized layers, so nothing can part; quantize a layer or the model first.")
-        self.model = model = basis(model, quantized)
-        self.layers, self.lm = dict(layers_of(quantized)), model.language_model()
+        self.model = model = match_basis(model, quantized)
+        self.layers, self.lm = dict(get_layers(quantized)), model.language_model()
         start = self.lm.encode(prompt)
         written = list(self.lm.new_tokens(start, min(tokens, self.lm.context - start.shape[1])))
         if not written:
             raise ModelError(f"the original ends its text right after the prompt {prompt!r}; give another prompt.")
         self.prompt, self.ids = start.shape[1], torch.cat([start, torch.tensor([written])], 1)
-        self.swaps = applied(model, quantized)
+        self.swaps = build_replacements(model, quantized)
         self.original = Boundaries(model, [self.ids])
         self.changed = Boundaries(model, [self.ids], self.swaps)
 
@@ -103,7 +103,7 @@ class ForkFinder:
     @cached_property
     def fork(self) -> int | None:
         """Position (from 1, after the prompt) of the first token that differs; None where both write the same."""
-        return first_difference(self.table["agrees"])
+        return find_first_difference(self.table["agrees"])
 
     def blame(self) -> "pd.DataFrame":
         """One row a quantized layer (and other changed parameter), the most guilty first: name, block, matrix, kl_restored,
@@ -122,17 +122,17 @@ class ForkFinder:
         rows = []
         for name in self.swaps:
             way, alone = self._way([name]), original.logits(0, {name: self.swaps[name]})[0, -1]
-            (block, matrix), restored = original.locate(name), float(leads(way, expected).min())
+            (block, matrix), restored = original.locate(name), float(compute_leads(way, expected).min())
             rows.append(
                 {
                     "name": name,
                     "block": block,
                     "matrix": matrix,
-                    "kl_restored": divergence_at(before, way[-1]),
+                    "kl_restored": compute_kl(before, way[-1]),
                     "lead_restored": restored,
                     "lead_gain": restored - quantized,
                     "holds": restored > 0,
-                    "kl_alone": divergence_at(before, alone),
+                    "kl_alone": compute_kl(before, alone),
                 }
             )
         return pd.DataFrame(rows).sort_values("lead_gain", ascending=False, ignore_index=True)
@@ -165,7 +165,7 @@ class ForkFinder:
     def restored(self, layers: Sequence[str]) -> int | None:
         """Where the fork is once these layers are back at full precision: a later position, the same one, or None for nowhere."""
         logits = self.changed.logits(0, dict.fromkeys(layers))[0, self.prompt - 1 : -1]
-        return first_difference(logits.argmax(-1).numpy() == self.ids[0, self.prompt :].numpy())
+        return find_first_difference(logits.argmax(-1).numpy() == self.ids[0, self.prompt :].numpy())
 
     def rewind(self, continuations: int = 8, tokens: int = 24, *, temperature: float = 0.8, seed: int = 0) -> Recovery:
         """Force the original's token at the fork and let the quantized model go on, `continuations` times; see `Recovery`.
@@ -223,7 +223,7 @@ class ForkFinder:
     def _narrowest(self, restored: Sequence[str]) -> float:
         """The original tokens' narrowest lead on the way to the fork with these layers restored, nats."""
         way = self._way(restored)
-        return float(leads(way, self.ids[0, self.prompt : self.prompt + len(way)]).min())
+        return float(compute_leads(way, self.ids[0, self.prompt : self.prompt + len(way)]).min())
 
     def _position(self, what: str) -> int:
         """Index of the fork's token in `ids`."""
@@ -232,19 +232,19 @@ class ForkFinder:
         return self.prompt + self.fork - 1
 
 
-def first_difference(agrees: "Sequence[bool] | np.ndarray | pd.Series") -> int | None:
+def find_first_difference(agrees: "Sequence[bool] | np.ndarray | pd.Series") -> int | None:
     """Position, from 1, of the first token that does not agree."""
     wrong = np.flatnonzero(~np.asarray(agrees))
     return int(wrong[0]) + 1 if len(wrong) else None
 
 
-def leads(logits: Tensor, tokens: Tensor) -> Tensor:
+def compute_leads(logits: Tensor, tokens: Tensor) -> Tensor:
     """How far each of `tokens [n]` is ahead of the likeliest other one in `logits [n, V]`, nats; negative where behind."""
     chosen = logits.gather(1, tokens[:, None])
     return (chosen - logits.scatter(1, tokens[:, None], -torch.inf).max(1, keepdim=True).values)[:, 0]
 
 
-def divergence_at(original: Tensor, changed: Tensor) -> float:
+def compute_kl(original: Tensor, changed: Tensor) -> float:
     """KL(original ‖ changed) of two rows of logits `[V]`, nats."""
     p, q = original.double().log_softmax(-1), changed.double().log_softmax(-1)
     return float(torch.where(p.isneginf(), torch.zeros_like(p), p.exp() * (p - q)).sum())

@@ -9,7 +9,7 @@ from workbench.analysis.predictions.fork import TOKENS, ForkFinder
 from workbench.analysis.predictions.isolated_effects import Quantized
 from workbench.analysis.predictions.sensitivity import Measured
 from workbench.errors import ModelError
-from workbench.intervals import share_interval
+from workbench.intervals import compute_binomial_interval
 from workbench.jobs import run_steps
 from workbench.models.handle import ModelHandle
 from workbench.models.text import Text
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 WORDS = 6
 
 
-def prompts_of(text: Text, count: int = 20, words: int = WORDS) -> list[str]:
+def extract_prompts(text: Text, count: int = 20, words: int = WORDS) -> list[str]:
     """The first words of the first documents of a text."""
     return [" ".join(document.split()[:words]) for document in text.documents[:count]]
 
 
-def fork_study(
+def run_fork_study(
     model: ModelHandle,
     quantized: Quantized,
     prompts: Sequence[str],
@@ -42,10 +42,10 @@ def fork_study(
     texts part with that set restored, `random_delay` with as many layers drawn (0: at the same token or before); infinite where
     they no longer part within `tokens`.
     """
-    return run_steps(fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
+    return run_steps(run_fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
 
 
-def fork_study_steps(
+def run_fork_study_steps(
     model: ModelHandle, quantized: Quantized, prompts: Sequence[str], *, tokens: int = TOKENS, seed: int = 0
 ) -> Generator[Measured, None, "pd.DataFrame"]:
     """The same as a generator that yields a step for each prompt and returns the table, for a job that can be stopped."""
@@ -64,9 +64,9 @@ def fork_study_steps(
                     "kl_fork": float(finder.table["kl"][finder.fork - 1]),
                     "blamed": str(finder.blame()["name"][0]),
                     "needed": len(guilt.layers),
-                    "random": next(count for count in range(1, len(order) + 1) if delay(finder, order[:count]) > 0),
-                    "delay": delay(finder, guilt.layers),
-                    "random_delay": delay(finder, order[: len(guilt.layers)]),
+                    "random": next(count for count in range(1, len(order) + 1) if measure_delay(finder, order[:count]) > 0),
+                    "delay": measure_delay(finder, guilt.layers),
+                    "random_delay": measure_delay(finder, order[: len(guilt.layers)]),
                 }
             )
         yield Measured(prompt, index, len(prompts))
@@ -74,14 +74,14 @@ def fork_study_steps(
     return pd.DataFrame(rows, columns=columns)
 
 
-def delay(finder: ForkFinder, restored: Iterable[str]) -> float:
+def measure_delay(finder: ForkFinder, restored: Iterable[str]) -> float:
     """By how many tokens the fork comes later with these layers restored; 0 where it does not, infinite where it is gone."""
     where = finder.restored(list(restored))
     assert finder.fork is not None
     return float("inf") if where is None else float(max(where - finder.fork, 0))
 
 
-def shares(study: "pd.DataFrame", counts: Iterable[int] = (1, 2, 3, 5, 8)) -> "pd.DataFrame":
+def tabulate_shares(study: "pd.DataFrame", counts: Iterable[int] = (1, 2, 3, 5, 8)) -> "pd.DataFrame":
     """Share of the forks that restoring at most so many layers takes away: layers, blamed, drawn by chance, with 95 % intervals.
 
     Columns: restored, share, share_low, share_high, chance, chance_low, chance_high, forks.
@@ -93,7 +93,7 @@ def shares(study: "pd.DataFrame", counts: Iterable[int] = (1, 2, 3, 5, 8)) -> "p
         row: dict[str, float] = {"restored": count}
         for label, column in (("share", "needed"), ("chance", "random")):
             hits = int((study[column] <= count).sum())
-            low, high = share_interval(hits, len(study))
+            low, high = compute_binomial_interval(hits, len(study))
             row |= {label: hits / len(study) if len(study) else 0.0, f"{label}_low": low, f"{label}_high": high}
         rows.append({**row, "forks": len(study)})
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from workbench.errors import ModelError
 from workbench.jobs import run_steps
 from workbench.kernels.matmul.packed_linear import PackedLinear
-from workbench.kernels.matmul.packed_matrix import resident_bytes
+from workbench.kernels.matmul.packed_matrix import count_resident_bytes
 from workbench.kernels.packing.packed import Packed
 from workbench.models.language_model import LanguageModel
 
@@ -26,7 +26,7 @@ class Speed:
     tokens: int
 
 
-def layer_seconds(packed: Packed, weight: Tensor, *, calls: int = 30) -> tuple[float, float]:
+def measure_layer_seconds(packed: Packed, weight: Tensor, *, calls: int = 30) -> tuple[float, float]:
     """Seconds that a stored layer and torch with its float32 `weight [rows, cols]` take for one input, medians in turns."""
     layer, x, dense = PackedLinear(packed), torch.randn(1, packed.cols), weight.float()
     times: tuple[list[float], list[float]] = ([], [])
@@ -47,12 +47,12 @@ class Running:
     resident_bytes: int
 
 
-def speeds(models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5) -> list[Speed]:
+def measure_speeds(models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5) -> list[Speed]:
     """The speed at which each model continues `prompt` greedily, by at most `tokens` tokens; a first round does not count."""
-    return run_steps(speed_steps(models, prompt, tokens=tokens, rounds=rounds))
+    return run_steps(measure_speeds_steps(models, prompt, tokens=tokens, rounds=rounds))
 
 
-def speed_steps(
+def measure_speeds_steps(
     models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5
 ) -> Generator[int, None, list[Speed]]:
     """The same as a generator that yields how many turns are over, for a job that can be stopped."""
@@ -72,12 +72,12 @@ def speed_steps(
     return [Speed(statistics.median(f), min(f), max(f), count) for f, count in zip(speeds, written, strict=True)]
 
 
-def generation_speed(models: Sequence[LanguageModel], prompt: str) -> list[Running]:
-    """How fast each model writes after `prompt`, and the bytes that its weights take in memory; see `running_steps`."""
-    return run_steps(running_steps(models, prompt))
+def measure_generation(models: Sequence[LanguageModel], prompt: str) -> list[Running]:
+    """How fast each model writes after `prompt`, and the bytes of its weights in memory; see `measure_generation_steps`."""
+    return run_steps(measure_generation_steps(models, prompt))
 
 
-def running_steps(models: Sequence[LanguageModel], prompt: str) -> Generator[int, None, list[Running]]:
+def measure_generation_steps(models: Sequence[LanguageModel], prompt: str) -> Generator[int, None, list[Running]]:
     """Speed (32 tokens, median of three rounds) and memory of each model; yields after every turn."""
-    measured = yield from speed_steps(models, prompt, tokens=32, rounds=3)
-    return [Running(speed, resident_bytes([model.module])) for model, speed in zip(models, measured, strict=True)]
+    measured = yield from measure_speeds_steps(models, prompt, tokens=32, rounds=3)
+    return [Running(speed, count_resident_bytes([model.module])) for model, speed in zip(models, measured, strict=True)]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from workbench.analysis.predictions.compare import Readable, running
-from workbench.analysis.predictions.divergence import Divergence, diverge
-from workbench.intervals import low_high
+from workbench.analysis.predictions.compare import Readable, get_language_model
+from workbench.analysis.predictions.divergence import Divergence, measure_divergence
+from workbench.intervals import make_interval_columns
 from workbench.models.kv_cache import CachedModel, CacheSize
 from workbench.models.perplexity import PerplexityRatio
 from workbench.models.text import Text
@@ -58,10 +58,10 @@ class CacheResult:
         return sum(size.packed_tokens for size in self.sizes) / sum(size.tokens for size in self.sizes)
 
 
-def cached(model: Readable, scheme: Scheme | str, *, block: int = BLOCK) -> CachedModel:
+def make_cached_model(model: Readable, scheme: Scheme | str, *, block: int = BLOCK) -> CachedModel:
     """The model reading and writing through a packed cache: `.generate`, `.perplexity` and `compare` work as ever."""
     how = parse(scheme) if isinstance(scheme, str) else scheme
-    return CachedModel(running(model), how.pack, block=block, watches=how.watches, name=how.spelled())
+    return CachedModel(get_language_model(model), how.pack, block=block, watches=how.watches, name=how.spelled())
 
 
 def measure_cache(
@@ -77,18 +77,18 @@ def measure_cache(
     Every token is predicted from what the packed cache gives back of all tokens before it, as in writing.
     """
     how = parse(scheme) if isinstance(scheme, str) else scheme
-    lm, other, sizes = running(model), cached(model, how, block=block), []
+    lm, other, sizes = get_language_model(model), make_cached_model(model, how, block=block), []
 
     def changed(ids: Tensor) -> Tensor:
         logits, size = other.read(ids)
         sizes.append(size)
         return logits
 
-    divergence = diverge(lm, text, lm.logits, changed, tokens=tokens)
+    divergence = measure_divergence(lm, text, lm.logits, changed, tokens=tokens)
     return CacheResult(how, block, divergence, tuple(sizes))
 
 
-def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
+def tabulate_caches(results: Iterable[CacheResult]) -> "pd.DataFrame":
     """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl,
     tokens, texts."""
     import pandas as pd
@@ -103,9 +103,9 @@ def cache_table(results: Iterable[CacheResult]) -> "pd.DataFrame":
                 "nominal_bits": result.scheme.nominal_bits,
                 "bytes_per_token": result.bytes_per_token,
                 "perplexity": divergence.perplexity,
-                **low_high("perplexity", divergence.perplexity_interval),
+                **make_interval_columns("perplexity", divergence.perplexity_interval),
                 "ratio": result.ratio.ratio,
-                **low_high("ratio", result.ratio.interval),
+                **make_interval_columns("ratio", result.ratio.interval),
                 "kl": divergence.kl,
                 "tokens": divergence.tokens,
                 "texts": divergence.documents,

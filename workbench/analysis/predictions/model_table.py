@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.analysis.predictions.compare import check_tokens
-from workbench.analysis.predictions.divergence import diverge
-from workbench.intervals import ends
+from workbench.analysis.predictions.divergence import measure_divergence
+from workbench.intervals import split_interval
 from workbench.jobs import Counted
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text
@@ -66,22 +66,28 @@ def compare_models(
     for done, other in enumerate(others, 1):
         second = other.model()
         check_tokens(first, second, text)
-        divergence = diverge(first, text, first.logits, second.logits, tokens=tokens)
+        divergence = measure_divergence(first, text, first.logits, second.logits, tokens=tokens)
         if not rows:
-            original_row = (divergence.perplexity_original, *ends(divergence.perplexity_original_interval), 1.0, 1.0, 1.0)
-            rows.append((original.name, *stored(original), 0.0, 0.0, 0.0, 1.0, *original_row))
-        kl = (divergence.kl, *ends(divergence.kl_interval), 1 - divergence.top1_changed)
+            original_row = (
+                divergence.perplexity_original,
+                *split_interval(divergence.perplexity_original_interval),
+                1.0,
+                1.0,
+                1.0,
+            )
+            rows.append((original.name, *list_stored_sizes(original), 0.0, 0.0, 0.0, 1.0, *original_row))
+        kl = (divergence.kl, *split_interval(divergence.kl_interval), 1 - divergence.top1_changed)
         perplexity = (
             divergence.perplexity,
-            *ends(divergence.perplexity_interval),
+            *split_interval(divergence.perplexity_interval),
             divergence.ratio.ratio,
-            *ends(divergence.ratio.interval),
+            *split_interval(divergence.ratio.interval),
         )
-        rows.append((other.name, *stored(other), *kl, *perplexity))
+        rows.append((other.name, *list_stored_sizes(other), *kl, *perplexity))
         yield CompareStep(done, len(others), pd.DataFrame(rows, columns=COLUMNS))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def stored(model: Contender) -> tuple[float, float, float]:
+def list_stored_sizes(model: Contender) -> tuple[float, float, float]:
     """Stored and nominal bits per weight, and MB (10⁶ bytes)."""
     return model.bits_per_weight, model.nominal_bits, model.bytes / 1e6

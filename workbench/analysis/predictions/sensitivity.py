@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from workbench.analysis.predictions.suffix_replay import Replay
 from workbench.calibration import CalibrationStats
 from workbench.errors import RecipeError
-from workbench.intervals import low_high
+from workbench.intervals import make_interval_columns
 from workbench.jobs import run_steps
 from workbench.quantizers import quantize
 from workbench.recipe import Recipe
-from workbench.store import Store, key
+from workbench.store import Store, compute_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,24 +73,28 @@ def sensitivity_steps(
     floor, rows = replay.noise.kl, list[dict[str, Any]]()
     for name in names:
         for label, recipe in recipes.items():
-            effect = measured(replay, name, recipe, stats, store)
+            effect = measure_layer_effect(replay, name, recipe, stats, store)
             layer = replay.model.layer(name)
             labels = {"name": name, "block": layer.block, "matrix": layer.matrix, "recipe": label}
-            rows.append({**labels, **effect, "floor": floor, "significant": above(effect["kl"], effect["kl_low"], floor)})
+            rows.append(
+                {**labels, **effect, "floor": floor, "significant": is_above_noise(effect["kl"], effect["kl_low"], floor)}
+            )
             yield Measured(f"{name}, {label}", len(rows) - 1, len(names) * len(recipes))
     return pd.DataFrame(rows)
 
 
-def above(kl: float, low: float, floor: float) -> bool:
+def is_above_noise(kl: float, low: float, floor: float) -> bool:
     """Whether an effect is above the noise: the lower end of its interval is, or the effect itself where there is none."""
     return (kl if math.isnan(low) else low) > floor
 
 
-def measured(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats | None, store: Store | None) -> dict[str, float]:
+def measure_layer_effect(
+    replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats | None, store: Store | None
+) -> dict[str, float]:
     """Bits and consequences of one layer, from the store where it is there."""
     text = [replay.text.fingerprint, sum(span.stop - span.start for span in replay.spans)]
     facts = stats.facts() if stats is not None else {}
-    made_from = key("sensitivity", VERSION, replay.model.fingerprint, layer, recipe.to_dict(), text, facts)
+    made_from = compute_key("sensitivity", VERSION, replay.model.fingerprint, layer, recipe.to_dict(), text, facts)
     if store is not None and (entry := store.get(made_from)) is not None:
         return dict(entry.facts)
     result = quantize(replay.model, layer, recipe, stats=stats)
@@ -101,7 +105,7 @@ def measured(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "kl": effect.kl,
-        **low_high("kl", effect.kl_interval),
+        **make_interval_columns("kl", effect.kl_interval),
         "perplexity": effect.perplexity,
         "top1_changed": effect.top1_changed,
     }

@@ -9,11 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from workbench.analysis.predictions.divergence import Divergence, joined, score, summarise
-from workbench.analysis.predictions.isolated_effects import stand_in
+from workbench.analysis.predictions.divergence import Divergence, join_windows, score, summarise
+from workbench.analysis.predictions.isolated_effects import build_replacement
 from workbench.models.boundaries import Boundaries, Swap
 from workbench.models.handle import ModelHandle
-from workbench.models.perplexity import spans
+from workbench.models.perplexity import iterate_spans
 from workbench.models.text import Text
 from workbench.quantized import QuantizedLayer
 
@@ -31,7 +31,7 @@ class Replay:
 
     def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = TOKENS) -> None:
         self.model, self.text = model, text
-        self.spans = tuple(spans(model.language_model(), text, tokens))
+        self.spans = tuple(iterate_spans(model.language_model(), text, tokens))
         self.boundaries = Boundaries(model, (span.window for span in self.spans))
 
     @property
@@ -61,7 +61,7 @@ class Replay:
         return self._compare(half)
 
     def _swap(self, name: str, change: Change) -> Swap:
-        return stand_in(self.model, name, change) if isinstance(change, QuantizedLayer) else change
+        return build_replacement(self.model, name, change) if isinstance(change, QuantizedLayer) else change
 
     def _compare(self, changed: Callable[[int], Tensor]) -> Divergence:
         """The original and the logits of every window by its number."""
@@ -69,4 +69,4 @@ class Replay:
             score(span.document, span.window, self.boundaries.logits(index), changed(index))
             for index, span in enumerate(self.spans)
         )
-        return summarise(joined(scored), self.text.name)
+        return summarise(join_windows(scored), self.text.name)

@@ -34,7 +34,7 @@ class Carried:
     words: str = ""
 
 
-def features(layer: Layer) -> dict[str, Features]:
+def list_features(layer: Layer) -> dict[str, Features]:
     """What channels and rows of a layer are; empty for a layer of other families.
 
     Heads that share values have fewer of them than o_proj has columns, and then the two are not the same.
@@ -45,28 +45,28 @@ def features(layer: Layer) -> dict[str, Features]:
     return {side: (what, count, None if what == STREAM else layer.block) for side, what, count in named}
 
 
-def carried(before: Layer, after: Layer, marks: Mapping[str, tuple[int, ...]]) -> Carried:
+def carry_marks(before: Layer, after: Layer, marks: Mapping[str, tuple[int, ...]]) -> Carried:
     """What marks of `before`, by side, are in `after`."""
-    old, new = features(before), features(after)
+    old, new = list_features(before), list_features(after)
     by_kind: dict[str, tuple[int, ...]] = {}
     words = []
     for side in (side for side in SIDES if marks[side]):
-        who = f"{side.capitalize()} {listed(marks[side])} of {short(before)}"
+        who = f"{side.capitalize()} {format_marks(marks[side])} of {format_layer_name(before)}"
         there = next((other for other in SIDES if side in old and new.get(other) == old[side]), None)
         if there is None:
-            words.append(f"{who} mean something else in {short(after)}: they are not marked any more.")
+            words.append(f"{who} mean something else in {format_layer_name(after)}: they are not marked any more.")
             continue
         by_kind[there] = marks[side]
         words.append(f"{who} are {old[side][0]} and stay marked{'' if there == side else f', here as {there}'}.")
     return Carried(by_kind.get("channels", ()), by_kind.get("rows", ()), " ".join(words))
 
 
-def short(layer: Layer) -> str:
+def format_layer_name(layer: Layer) -> str:
     """A layer in a few words."""
     return f"block {layer.block} · {layer.matrix.rpartition('.')[2]}"
 
 
-def listed(marks: tuple[int, ...]) -> str:
+def format_marks(marks: tuple[int, ...]) -> str:
     """The first few marks, and how many more."""
     more = f" and {len(marks) - FEW} more" if len(marks) > FEW else ""
     return ", ".join(map(str, marks[:FEW])) + more

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.analysis.weights.weight_sketch import Histogram, Levels, histogram, layer_levels
+from workbench.analysis.weights.weight_sketch import Histogram, Levels, compute_histogram, find_layer_levels
 from workbench.kernels.packing.packed import Packed
-from workbench.store import Store, key
+from workbench.store import Store, compute_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +22,8 @@ LIGHT = 1 << 20  # weights up to which tables are worked out anew in millisecond
 class Portrait:
     """One matrix `[rows, cols]` and the tables about it.
 
-    `content` is what the matrix is made of, for `workbench.store.key`; `read` gives the matrix itself when something has to be
-    worked out from it.
+    `content` is what the matrix is made of, for `workbench.store.compute_key`; `read` gives the matrix itself when something
+    has to be computed from it.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Portrait:
     @cached_property
     def content_key(self) -> str:
         """The content of the matrix, as 64 hex digits."""
-        return key("portrait", VERSION, *self._content())
+        return compute_key("portrait", VERSION, *self._content())
 
     @cached_property
     def weight(self) -> Tensor:
@@ -49,7 +49,7 @@ class Portrait:
 
     def has(self, name: str, *others: str) -> bool:
         """Whether a table is at hand."""
-        return not self.is_light and self._store.get(key(self.content_key, name, *others)) is not None
+        return not self.is_light and self._store.get(compute_key(self.content_key, name, *others)) is not None
 
     def table(self, name: str, find: Callable[[Tensor], "pd.DataFrame"], *others: str) -> "pd.DataFrame":
         """The table of numbers `find(weight)`, kept under `name` and what else it depends on (another matrix's key)."""
@@ -57,7 +57,7 @@ class Portrait:
 
         if self.is_light:
             return find(self.weight)
-        entry_key = key(self.content_key, name, *others)
+        entry_key = compute_key(self.content_key, name, *others)
         if (entry := self._store.get(entry_key)) is None:
             table = find(self.weight)
             columns = {str(column): torch.from_numpy(table[column].to_numpy(copy=True)) for column in table}
@@ -68,7 +68,7 @@ class Portrait:
         return pd.DataFrame({column: entry.tensors[column].numpy() for column in entry.facts["columns"]})
 
 
-def packed_content(packed: Packed) -> list[Any]:
+def list_packed_content(packed: Packed) -> list[Any]:
     """All that is stored of a matrix, for a key: formats, sizes, facts and tensors of the tree."""
     content: list[Any] = []
     for path, node in packed.walk():
@@ -78,21 +78,21 @@ def packed_content(packed: Packed) -> list[Any]:
     return content
 
 
-def bars(portrait: Portrait, limit: float) -> Histogram:
+def load_histogram(portrait: Portrait, limit: float) -> Histogram:
     """The histogram of a matrix between −`limit` and `limit`."""
     import pandas as pd
 
-    table = portrait.table("histogram", lambda w: pd.DataFrame({"counts": histogram(w, limit=limit).counts}), repr(limit))
+    table = portrait.table("histogram", lambda w: pd.DataFrame({"counts": compute_histogram(w, limit=limit).counts}), repr(limit))
     counts = table["counts"].to_numpy()
     return Histogram(counts, -limit, limit, portrait.shape[0] * portrait.shape[1] - int(counts.sum()))
 
 
-def levels(portrait: Portrait, packed: Packed) -> Levels | None:
+def load_levels(portrait: Portrait, packed: Packed) -> Levels | None:
     """The typical levels of a stored matrix, as `weight_sketch.layer_levels` finds them; None where there are none to draw."""
     import pandas as pd
 
     def find(_: Tensor) -> pd.DataFrame:
-        found_levels = layer_levels(packed)
+        found_levels = find_layer_levels(packed)
         none = Levels(np.empty(0), np.empty(0), np.empty(0), groups=0)
         return pd.DataFrame(vars(found_levels or none))
 

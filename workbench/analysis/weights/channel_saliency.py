@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from workbench.analysis.method.coded_basis import is_transformed
-from workbench.analysis.method.weight_groups import group_map
+from workbench.analysis.method.weight_groups import build_group_map
 from workbench.calibration import LayerStats
 from workbench.errors import ShapeError, WorkbenchError
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.splits.fitting.weight_saliency import saliency
+from workbench.quantizers.splits.fitting.weight_saliency import compute_saliency
 
 
 @dataclass(frozen=True)
@@ -97,24 +97,26 @@ def compute(weight: Tensor, stats: LayerStats | None, name: str) -> Tensor:
     if name == "output_energy":
         return weight.square().sum(0, dtype=torch.float64) * power
     if name == "removal_cost":
-        return saliency(weight, stats.moment, "hessian").sum(0, dtype=torch.float64)
+        return compute_saliency(weight, stats.moment, "hessian").sum(0, dtype=torch.float64)
     return {"input_absmax": stats.absmax, "input_rms": power.sqrt(), "second_moment": power}[name]
 
 
-def salience_table(weight: Tensor, stats: LayerStats | None = None, names: Sequence[str] = tuple(MEASURES)) -> pd.DataFrame:
+def tabulate_saliency(weight: Tensor, stats: LayerStats | None = None, names: Sequence[str] = tuple(MEASURES)) -> pd.DataFrame:
     """One row a channel: channel, and each of `names` that can be had, as its share of the whole; `stats` are of the input."""
     names = [name for name in names if stats is not None or not MEASURES[name].needs_stats]
-    return pd.DataFrame({"channel": range(weight.shape[1])} | {name: shares(measure(weight, stats, name)) for name in names})
+    return pd.DataFrame(
+        {"channel": range(weight.shape[1])} | {name: compute_shares(measure(weight, stats, name)) for name in names}
+    )
 
 
-def shares(values: Tensor) -> np.ndarray:
+def compute_shares(values: Tensor) -> np.ndarray:
     """Values over their sum, float64; all alike where the sum is zero."""
     plain, total = values.double().numpy(), float(values.double().sum())
     return plain / total if total > 0 else np.full(len(plain), 1 / len(plain))
 
 
-def ranked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Channels by one measure of a `salience_table`, most first: rank (from 1), channel, share, cumulative_share."""
+def rank_channels(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Channels by one measure (see `tabulate_saliency`), most first: rank (from 1), channel, share, cumulative_share."""
     ordered = table.sort_values(name, ascending=False, kind="stable")
     return pd.DataFrame(
         {
@@ -126,8 +128,8 @@ def ranked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     )
 
 
-def standing(table: pd.DataFrame, channels: Sequence[int]) -> pd.DataFrame:
-    """How chosen channels stand by every measure of a `salience_table`: channel, measure, share, times (the average), rank."""
+def tabulate_channel_ranks(table: pd.DataFrame, channels: Sequence[int]) -> pd.DataFrame:
+    """How chosen channels rank by every measure of `tabulate_saliency`: channel, measure, share, times (the average), rank."""
     rows = []
     for name in (name for name in MEASURES if name in table):
         places = table[name].rank(ascending=False, method="first").astype(int)
@@ -137,12 +139,12 @@ def standing(table: pd.DataFrame, channels: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["channel", "measure", "share", "times", "rank"])
 
 
-def group_shares(packed: Packed, weight: Tensor) -> tuple[list[str], np.ndarray] | None:
+def compute_group_shares(packed: Packed, weight: Tensor) -> tuple[list[str], np.ndarray] | None:
     """Names of the groups of weights in a stored layer, and the share of each channel's weights in each, `[groups, cols]`.
 
     None where all weights are coded alike, or where they are coded in another basis than the model's channels.
     """
-    if is_transformed(packed) or (groups := group_map(packed, weight)) is None:
+    if is_transformed(packed) or (groups := build_group_map(packed, weight)) is None:
         return None
     names = groups.table["group"].tolist()
     return names, np.stack([(groups.groups == number).mean(0) for number in range(len(names))])

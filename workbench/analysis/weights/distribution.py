@@ -9,14 +9,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from workbench.analysis.weights.weight_sketch import Levels, blocks, check_matrix
+from workbench.analysis.weights.weight_sketch import Levels, check_matrix, iterate_row_blocks
 
 BINS = 1 << 16  # quantiles are exact to a 65,536th of the range
 BAND = (0.05, 0.5, 0.95)  # quantiles of a row or column beside its least and largest weight
 SIDES = {"row": 1, "column": 0}  # the dimension that is summed up
 
 
-def cells(levels: Levels) -> np.ndarray:
+def compute_cell_edges(levels: Levels) -> np.ndarray:
     """Where the nearest level changes: the middles between neighbouring levels, the edges of the quantizer's cells."""
     return (levels.values[1:] + levels.values[:-1]) / 2
 
@@ -27,12 +27,14 @@ def quantiles(weight: Tensor, shares: np.ndarray) -> np.ndarray:
     low, high = weight.min().item(), weight.max().item()
     if low == high:
         return np.full(len(shares), low)
-    counts = sum((torch.histc(block.float(), BINS, low, high).double() for block in blocks(weight)), torch.zeros(BINS).double())
+    counts = sum(
+        (torch.histc(block.float(), BINS, low, high).double() for block in iterate_row_blocks(weight)), torch.zeros(BINS).double()
+    )
     below = np.concatenate([[0.0], (counts.cumsum(0) / counts.sum()).numpy()])
     return np.interp(shares, below, np.linspace(low, high, BINS + 1))
 
 
-def quantile_pairs(weight: Tensor, points: int = 99) -> pd.DataFrame:
+def tabulate_quantiles(weight: Tensor, points: int = 99) -> pd.DataFrame:
     """Quantiles of the standardized weights beside those of a normal and a Laplace law of the same mean and variance.
 
     One row a quantile: share_below, weights, normal, laplace, all in standard deviations from the mean. Points are spread evenly
@@ -43,15 +45,15 @@ def quantile_pairs(weight: Tensor, points: int = 99) -> pd.DataFrame:
     shares = stats.norm.cdf(normal)
     measured = quantiles(weight, shares)
     total = weight.numel()
-    mean = sum(block.sum().item() for block in blocks(weight)) / total
-    spread = np.sqrt(sum((block - mean).square().sum().item() for block in blocks(weight)) / total)
+    mean = sum(block.sum().item() for block in iterate_row_blocks(weight)) / total
+    spread = np.sqrt(sum((block - mean).square().sum().item() for block in iterate_row_blocks(weight)) / total)
     laplace = stats.laplace.ppf(shares, scale=1 / np.sqrt(2))
     return pd.DataFrame(
         {"share_below": shares, "weights": (measured - mean) / (spread or 1.0), "normal": normal, "laplace": laplace}
     )
 
 
-def ranges(weight: Tensor, side: str) -> pd.DataFrame:
+def tabulate_ranges(weight: Tensor, side: str) -> pd.DataFrame:
     """One line a row or column (`side`) of `weight`: that number, and its least, low, median, high and largest weight.
 
     `low` and `high` are the 5 % and 95 % quantiles (the nearest weight).
@@ -65,7 +67,7 @@ def ranges(weight: Tensor, side: str) -> pd.DataFrame:
     return pd.DataFrame(sorted_values, columns=["least", "low", "median", "high", "most"]).rename_axis(side).reset_index()
 
 
-def largest(weight: Tensor, count: int = 100) -> pd.DataFrame:
+def tabulate_largest(weight: Tensor, count: int = 100) -> pd.DataFrame:
     """The weights of largest magnitude, largest first: row, column, value, and sigma, its distance from the mean.
 
     `sigma` is in standard deviations of the matrix.
@@ -84,13 +86,13 @@ def largest(weight: Tensor, count: int = 100) -> pd.DataFrame:
     )
 
 
-def became(largest: pd.DataFrame, quantized: Tensor) -> pd.DataFrame:
+def gather_quantized(largest: pd.DataFrame, quantized: Tensor) -> pd.DataFrame:
     """The column `became`: what the weights of a table `largest` are in `quantized`."""
     rows, cols = (torch.from_numpy(largest[side].to_numpy(copy=True)) for side in ("row", "column"))
     return pd.DataFrame({"became": quantized[rows, cols].double().numpy()})
 
 
-def spectrum(weight: Tensor) -> np.ndarray:
+def compute_singular_values(weight: Tensor) -> np.ndarray:
     """Singular values of `weight`, largest first, from the eigenvalues of its smaller Gram matrix in float64.
 
     Values below 1e-8 of the largest are lost in rounding.
@@ -103,23 +105,27 @@ def spectrum(weight: Tensor) -> np.ndarray:
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0).numpy()
 
 
-def spectra(original: Tensor, quantized: Tensor | None = None, original_spectrum: pd.DataFrame | None = None) -> pd.DataFrame:
+def tabulate_spectra(
+    original: Tensor, quantized: Tensor | None = None, original_spectrum: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Singular values by rank: rank, original, and where there is a result quantized and difference.
 
     `original_spectrum` is the table of the original alone, where that has been worked out before.
     """
     spectrum_table = (
-        pd.DataFrame({"rank": range(1, min(original.shape) + 1), "singular": spectrum(original)})
+        pd.DataFrame({"rank": range(1, min(original.shape) + 1), "singular": compute_singular_values(original)})
         if original_spectrum is None
         else original_spectrum
     )
     table = spectrum_table.copy()
     if quantized is None:
         return table
-    return table.assign(singular_quantized=spectrum(quantized), singular_difference=spectrum(quantized - original))
+    return table.assign(
+        singular_quantized=compute_singular_values(quantized), singular_difference=compute_singular_values(quantized - original)
+    )
 
 
-def energy_share(singular: np.ndarray, count: int) -> float:
+def compute_energy_share(singular: np.ndarray, count: int) -> float:
     """The share of the energy Σσ² that the first `count` singular values hold; 0 for an all-zero matrix."""
     energy = np.square(singular)
     return float(energy[:count].sum() / energy.sum()) if energy.sum() > 0 else 0.0

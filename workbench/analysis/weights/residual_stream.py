@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from workbench.analysis.weights.weight_sketch import Sketch, blocks
+from workbench.analysis.weights.weight_sketch import Sketch, iterate_row_blocks
 from workbench.calibration import LayerStats
 from workbench.models import architecture
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import Anatomy, read_anatomy
 from workbench.models.handle import ModelHandle
 
 READERS = {"attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "mlp": ("mlp.gate_proj", "mlp.up_proj")}
@@ -51,12 +51,12 @@ class Stream:
     read: np.ndarray
 
 
-def model_anatomy(model: ModelHandle) -> Anatomy:
+def read_model_anatomy(model: ModelHandle) -> Anatomy:
     """The anatomy of an opened model, from its configuration alone; AnatomyError for families of another shape."""
-    return anatomy(architecture.empty_module(model.config), str(model.source))
+    return read_anatomy(architecture.build_split_module(model.config), str(model.source))
 
 
-def steps(structure: Anatomy) -> list[Step]:
+def list_stream_steps(structure: Anatomy) -> list[Step]:
     """The stops of the stream, in order: embedding, both halves of every block, output head."""
     stops = [Step("embedding", None, (), structure.embedding)]
     for number, block in enumerate(structure.blocks):
@@ -66,11 +66,11 @@ def steps(structure: Anatomy) -> list[Step]:
     return [*stops, Step("head", structure.norm, (structure.head,), None)]
 
 
-def stream(model: ModelHandle, sketch: Sketches, stats: Mapping[str, LayerStats] | None = None) -> Stream:
+def build_stream(model: ModelHandle, sketch: Sketches, stats: Mapping[str, LayerStats] | None = None) -> Stream:
     """The whole stream of a model, from the sketches of its layers; AnatomyError for families whose stream is not known."""
-    structure = model_anatomy(model)
-    stops, layers = steps(structure), set(model.layer_names)
-    outside = {name: column_energy(model.tensor(f"{name}.weight")) for name in (structure.embedding, structure.head)}
+    structure = read_model_anatomy(model)
+    stops, layers = list_stream_steps(structure), set(model.layer_names)
+    outside = {name: sum_column_energy(model.tensor(f"{name}.weight")) for name in (structure.embedding, structure.head)}
     nothing = np.full(structure.width, np.nan)
 
     def reads(stop: Step) -> np.ndarray:
@@ -91,25 +91,25 @@ def stream(model: ModelHandle, sketch: Sketches, stats: Mapping[str, LayerStats]
 
     return Stream(
         tuple(stops),
-        written=np.stack([relative(writes(stop)) if stop.writer else nothing for stop in stops]),
-        gain=np.stack([relative(gains(stop)) if stop.norm else nothing for stop in stops]),
-        input_size=np.stack([relative(inputs(stop)) if stop.readers else nothing for stop in stops]),
-        read=np.stack([relative(reads(stop)) if stop.readers else nothing for stop in stops]),
+        written=np.stack([normalize_energy(writes(stop)) if stop.writer else nothing for stop in stops]),
+        gain=np.stack([normalize_energy(gains(stop)) if stop.norm else nothing for stop in stops]),
+        input_size=np.stack([normalize_energy(inputs(stop)) if stop.readers else nothing for stop in stops]),
+        read=np.stack([normalize_energy(reads(stop)) if stop.readers else nothing for stop in stops]),
     )
 
 
-def relative(energy: np.ndarray) -> np.ndarray:
+def normalize_energy(energy: np.ndarray) -> np.ndarray:
     """Roots of energies over their root mean square; zeros where there is no energy at all."""
     mean = float(energy.mean())
     return np.sqrt(np.maximum(energy, 0) / mean) if mean != 0 else np.zeros(len(energy))
 
 
-def column_energy(weight: Tensor) -> np.ndarray:
+def sum_column_energy(weight: Tensor) -> np.ndarray:
     """Sums of squares of the columns of `weight [rows, cols]`, float64, a block of rows at a time."""
-    return torch.stack([block.square().sum(0) for block in blocks(weight)]).sum(0).numpy()
+    return torch.stack([block.square().sum(0) for block in iterate_row_blocks(weight)]).sum(0).numpy()
 
 
-def follow(residual: Stream, channels: Sequence[int]) -> pd.DataFrame:
+def tabulate_stream_channels(residual: Stream, channels: Sequence[int]) -> pd.DataFrame:
     """One row for each stop and chosen channel: stop, channel, written, gain, input_size, read."""
     rows = [
         (stop.label, channel, *(float(getattr(residual, kind)[position, channel]) for kind in KINDS))
@@ -119,12 +119,12 @@ def follow(residual: Stream, channels: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stop", "channel", *KINDS])
 
 
-def reads_stream(structure: Anatomy, layer: str) -> bool:
+def is_stream_reader(structure: Anatomy, layer: str) -> bool:
     """Whether the columns of this layer are channels of the residual stream."""
-    return any(layer in step.readers for step in steps(structure))
+    return any(layer in step.readers for step in list_stream_steps(structure))
 
 
-def inner_sources(model: ModelHandle, structure: Anatomy, layer: str) -> dict[str, Callable[[int], int]]:
+def find_inner_sources(model: ModelHandle, structure: Anatomy, layer: str) -> dict[str, Callable[[int], int]]:
     """Which layers make the inputs of one that does not read the stream, each with the row that makes input j.
 
     Of down_proj, neuron j is row j of gate and up; of o_proj, entry j of the heads is a row of v, which groups of heads share.
@@ -137,11 +137,13 @@ def inner_sources(model: ModelHandle, structure: Anatomy, layer: str) -> dict[st
     return {value: lambda j: j // width // together * width + j % width}
 
 
-def inner(model: ModelHandle, structure: Anatomy, layer: str, channels: Sequence[int], sketch: Sketches) -> pd.DataFrame:
+def tabulate_inner_channels(
+    model: ModelHandle, structure: Anatomy, layer: str, channels: Sequence[int], sketch: Sketches
+) -> pd.DataFrame:
     """Inner channels of down_proj or o_proj: channel, name (the layer), part ("row" or "column"), index, times (the average)."""
-    column_sizes = relative(sketch(layer).col_energy)
-    sources = inner_sources(model, structure, layer)
-    row_sizes = {name: relative(sketch(name).row_energy) for name in sources}
+    column_sizes = normalize_energy(sketch(layer).col_energy)
+    sources = find_inner_sources(model, structure, layer)
+    row_sizes = {name: normalize_energy(sketch(name).row_energy) for name in sources}
     rows: list[tuple[int, str, str, int, float]] = []
     for channel in channels:
         rows += [(channel, name, "row", row(channel), float(row_sizes[name][row(channel)])) for name, row in sources.items()]

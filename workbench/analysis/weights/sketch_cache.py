@@ -8,23 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.analysis.weights.weight_sketch import Histogram, Sketch, sketch
-from workbench.store import Entry, Store, key
+from workbench.analysis.weights.weight_sketch import Histogram, Sketch, compute_sketch
+from workbench.store import Entry, Store, compute_key
 
 VERSION = 1  # another one where a sketch comes to hold other numbers
 
 
-def stored(weight: Tensor, store: Store) -> Sketch:
+def load_sketch(weight: Tensor, store: Store) -> Sketch:
     """The sketch of `weight [rows, cols]`, from the store where these very weights have been sketched before."""
-    entry_key = key("sketch", VERSION, weight)
+    entry_key = compute_key("sketch", VERSION, weight)
     if (entry := store.get(entry_key)) is not None:
-        return from_entry(entry)
-    result = sketch(weight)
-    store.put(entry_key, *to_entry(result), kind="sketch", what=f"a matrix of {list(weight.shape)}")
+        return deserialize_sketch(entry)
+    result = compute_sketch(weight)
+    store.put(entry_key, *serialize_sketch(result), kind="sketch", what=f"a matrix of {list(weight.shape)}")
     return result
 
 
-def to_entry(matrix_sketch: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def serialize_sketch(matrix_sketch: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A sketch as tensors and facts for a store."""
     values = {field.name: getattr(matrix_sketch, field.name) for field in fields(Sketch) if field.name != "histogram"}
     tensors = {name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)}
@@ -34,8 +34,8 @@ def to_entry(matrix_sketch: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {**tensors, "counts": torch.from_numpy(bars.counts)}, facts
 
 
-def from_entry(entry: Entry) -> Sketch:
-    """The inverse of `to_entry`."""
+def deserialize_sketch(entry: Entry) -> Sketch:
+    """The inverse of `serialize_sketch`."""
     values: dict[str, Any] = {name: tensor.numpy() for name, tensor in entry.tensors.items()} | dict(entry.facts)
     bars = Histogram(values.pop("counts"), **values.pop("histogram"))
     return Sketch(**values, histogram=bars)
@@ -53,7 +53,7 @@ class Moments:
     absmax: float
 
 
-def merged(sketches: Iterable[Sketch]) -> Moments:
+def merge_sketches(sketches: Iterable[Sketch]) -> Moments:
     """The moments of all weights of some sketches, the same as if they had been read at once."""
     parts = list(sketches)
     size = np.array([float(s.rows * s.cols) for s in parts])

@@ -1,4 +1,4 @@
-"""What a weight matrix looks like, in kilobytes: moments and histogram (`sketch`), a raster, and the quantizer's levels.
+"""What a weight matrix looks like, in kilobytes: moments and histogram (`compute_sketch`), a raster, and the quantizer's levels.
 
 Everything reads the matrix in row blocks and returns small numpy arrays; no matrix is kept and none reaches a browser.
 """
@@ -112,15 +112,15 @@ class Levels:
     groups: int
 
 
-def sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
+def compute_sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
     """Moments, ranges and histogram of `weight [rows, cols]` in two passes over its row blocks."""
     check_matrix(weight)
     total = weight.numel()
-    mean = sum(block.sum().item() for block in blocks(weight)) / total
+    mean = sum(block.sum().item() for block in iterate_row_blocks(weight)) / total
     powers = np.zeros(3)
     row_absmax, row_energy = [], []
     col_absmax, col_energy = torch.zeros(2, weight.shape[1], dtype=torch.float64)
-    for block in blocks(weight):
+    for block in iterate_row_blocks(weight):
         off, energy = block - mean, block.square()
         squares = off.square()
         powers += [squares.sum().item(), (squares * off).sum().item(), squares.square().sum().item()]
@@ -129,7 +129,7 @@ def sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
         col_absmax = torch.maximum(col_absmax, block.abs().amax(0))
         col_energy = col_energy + energy.sum(0)
     std = float(np.sqrt(powers[0] / total))
-    outliers = sum(((block - mean).abs() > OUTLIER * std).sum().item() for block in blocks(weight))
+    outliers = sum(((block - mean).abs() > OUTLIER * std).sum().item() for block in iterate_row_blocks(weight))
     absmax = float(col_absmax.max())
     return Sketch(
         rows=weight.shape[0],
@@ -144,19 +144,21 @@ def sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
         col_absmax=col_absmax.float().numpy(),
         row_energy=torch.cat(row_energy).float().numpy(),
         col_energy=col_energy.float().numpy(),
-        histogram=histogram(weight, limit=min(absmax, 8 * std) or 1.0, bins=bins),
+        histogram=compute_histogram(weight, limit=min(absmax, 8 * std) or 1.0, bins=bins),
     )
 
 
-def histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histogram:
+def compute_histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histogram:
     """Counts of `weight` (any shape) in `bins` bins between −`limit` and `limit`."""
     counts = np.zeros(bins, dtype=np.int64)
-    for block in blocks(weight.reshape(1, -1) if weight.ndim < 2 else weight):
+    for block in iterate_row_blocks(weight.reshape(1, -1) if weight.ndim < 2 else weight):
         counts += np.histogram(block.numpy(), bins=bins, range=(-limit, limit))[0]
     return Histogram(counts, -limit, limit, weight.numel() - int(counts.sum()))
 
 
-def raster(weight: Tensor, *, height: int = 128, width: int = 256, signed: bool = False, window: Window | None = None) -> Raster:
+def rasterize_weight(
+    weight: Tensor, *, height: int = 128, width: int = 256, signed: bool = False, window: Window | None = None
+) -> Raster:
     """At most `height × width` cells, each the weight of largest magnitude: a mean would hide the outliers.
 
     `window` is first row, last row, first column, last column of what is shown; the whole matrix by default.
@@ -168,11 +170,11 @@ def raster(weight: Tensor, *, height: int = 128, width: int = 256, signed: bool 
     rows, cols = weight.shape
     row_step, col_step = -(-rows // height), -(-cols // width)
     # whole cells only: a block of rows is a multiple of the cell's height
-    lines = [cells(block, row_step, col_step, signed) for block in blocks(weight, multiple=row_step)]
+    lines = [pool_cells(block, row_step, col_step, signed) for block in iterate_row_blocks(weight, multiple=row_step)]
     return Raster(torch.cat(lines).float().numpy(), rows, cols, row_step, col_step, signed, top, left)
 
 
-def cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:
+def pool_cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:
     """One value for each `row_step × col_step` weights of `block`; a ragged edge counts what is there."""
     rows, cols = block.shape
     tall, wide = -(-rows // row_step), -(-cols // col_step)
@@ -185,7 +187,7 @@ def cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:
     return torch.where(highest >= -lowest, highest, lowest)
 
 
-def row_levels(values: Tensor) -> Levels | None:
+def find_row_levels(values: Tensor) -> Levels | None:
     """The distinct values of one decoded row, or None when there are too many to draw."""
     distinct = torch.unique(values).numpy()
     if len(distinct) > MAX_LEVELS:
@@ -193,7 +195,7 @@ def row_levels(values: Tensor) -> Levels | None:
     return Levels(distinct, distinct, distinct, 1)
 
 
-def layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
+def find_layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
     """Typical levels of a packed layer over at most `groups` of its groups of weights.
 
     None where levels do not exist in the model's own basis (a rotation, a sum) or are too many to draw.
@@ -219,7 +221,7 @@ def layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
     return Levels(middle, low, high, len(decoded))
 
 
-def blocks(weight: Tensor, *, multiple: int = 1) -> Iterator[Tensor]:
+def iterate_row_blocks(weight: Tensor, *, multiple: int = 1) -> Iterator[Tensor]:
     """Row blocks of `weight` in float64 on the CPU, each a multiple of `multiple` rows but the last."""
     rows = max(1, BLOCK // weight.shape[1] // multiple) * multiple
     for start in range(0, weight.shape[0], rows):

@@ -17,7 +17,7 @@ from workbench.kernels.formats import (
     transforms,
     trellis,
 )
-from workbench.kernels.formats.format import Format, decode, linear, nearest
+from workbench.kernels.formats.format import Format, decode, linear, recode_nearest
 from workbench.kernels.formats.product import prepare
 
 __all__ = [
@@ -29,10 +29,10 @@ __all__ = [
     "factors",
     "grids",
     "linear",
-    "nearest",
     "parity",
     "planes",
     "prepare",
+    "recode_nearest",
     "rotation",
     "rounding",
     "ternary",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats.format import Format, Shape, decode, group_count, over_columns, span_fact
+from workbench.kernels.formats.format import Format, Shape, count_groups, declare_span_fact, decode, expand_groups
 from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, declare_code_stream, declare_finite_numbers
 from workbench.registry import register
 
 
@@ -54,7 +54,7 @@ class Rows(Format):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "map", code_stream(packed.rows, 1)
+        yield "map", declare_code_stream(packed.rows, 1)
 
     @classmethod
     def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
@@ -83,18 +83,18 @@ class Offset(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield span_fact(packed)
+        yield declare_span_fact(packed)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "offset", finite_numbers(packed.rows, group_count(packed))
+        yield "offset", declare_finite_numbers(packed.rows, count_groups(packed))
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """child + offset."""
         check_whole(packed, mask)
-        return decode(packed.children[0]) + over_columns(packed.tensors["offset"], packed.facts["span"], packed.cols)
+        return decode(packed.children[0]) + expand_groups(packed.tensors["offset"], packed.facts["span"], packed.cols)
 
 
 @register("format", "fourier")
@@ -111,7 +111,7 @@ class Fourier(Transformed):
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' Fᵀ."""
-        return fourier_inverse(w)
+        return invert_fourier(w)
 
     @classmethod
     def multiply_adds(cls, packed: Packed) -> int:
@@ -131,7 +131,7 @@ def fourier(x: Tensor) -> Tensor:
     return torch.cat([real, math.sqrt(2) * spectrum.imag[..., 1 : pairs + 1]], -1).to(x.dtype)
 
 
-def fourier_inverse(x: Tensor) -> Tensor:
+def invert_fourier(x: Tensor) -> Tensor:
     """The inverse of `fourier`, which is its transpose."""
     n = x.shape[-1]
     pairs, size = (n - 1) // 2, n // 2 + 1

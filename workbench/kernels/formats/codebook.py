@@ -8,11 +8,17 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.formats.format import Format, count_groups, declare_span_fact, expand_groups, replace_codes
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
-from workbench.kernels.search.codeword_search import nearest_by_magnitude, numbers
+from workbench.kernels.packing.tensor_spec import (
+    FactSpec,
+    TensorSpec,
+    declare_code_stream,
+    declare_finite_numbers,
+    declare_integer,
+)
+from workbench.kernels.search.codeword_search import encode_signs, find_nearest_by_magnitude
 from workbench.registry import register
 
 PIECE = 1 << 14  # vectors compared with all codewords at a time
@@ -20,7 +26,7 @@ MOST_ENTRIES = 1 << 16
 LONGEST_SIGNS, LONGEST_NUMBERS = 24, 64  # weights that a codeword stands for
 
 
-def index_width(entries: int) -> int:
+def compute_index_width(entries: int) -> int:
     """Bits of an index into `entries` codewords: ceil(log2 entries), at least 1."""
     return max(1, math.ceil(math.log2(entries)))
 
@@ -45,22 +51,22 @@ class BinaryCodebook(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        return codebook_facts(packed, LONGEST_SIGNS)
+        return declare_codebook_facts(packed, LONGEST_SIGNS)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "index", index_stream(packed)
-        yield "codebook", code_stream(packed.facts["entries"] * packed.facts["length"], 1)
-        yield from scale_specs(packed)
+        yield "index", declare_index_stream(packed)
+        yield "codebook", declare_code_stream(packed.facts["entries"] * packed.facts["length"], 1)
+        yield from declare_scale_tensors(packed)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · column_scale · C[index] + mean."""
         check_unmasked(packed, mask)
-        value = magnitudes(packed) * signs(packed)
+        value = compute_magnitudes(packed) * decode_signs(packed)
         if "mean" in packed.tensors:
-            value += over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
+            value += expand_groups(packed.tensors["mean"], packed.facts["span"], packed.cols)
         return value
 
     @classmethod
@@ -69,10 +75,10 @@ class BinaryCodebook(Format):
         check_unmasked(packed, mask)
         length, entries = packed.facts["length"], packed.facts["entries"]
         if "mean" in packed.tensors:
-            target = target - over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
-        pull = torch.nn.functional.pad(magnitudes(packed) * target, (0, -packed.cols % length)).view(-1, length)
-        index = nearest_by_magnitude(pull, numbers(codewords(packed)))[0]
-        return with_codes(packed, "index", index, index_width(entries), None)
+            target = target - expand_groups(packed.tensors["mean"], packed.facts["span"], packed.cols)
+        pull = torch.nn.functional.pad(compute_magnitudes(packed) * target, (0, -packed.cols % length)).view(-1, length)
+        index = find_nearest_by_magnitude(pull, encode_signs(unpack_codewords(packed)))[0]
+        return replace_codes(packed, "index", index, compute_index_width(entries), None)
 
 
 @register("format", "vector-codebook")
@@ -92,20 +98,20 @@ class VectorCodebook(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        return codebook_facts(packed, LONGEST_NUMBERS)
+        return declare_codebook_facts(packed, LONGEST_NUMBERS)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "index", index_stream(packed)
-        yield "codebook", finite_numbers(packed.facts["entries"], packed.facts["length"])
-        yield "scale", finite_numbers(packed.rows, group_count(packed))
+        yield "index", declare_index_stream(packed)
+        yield "codebook", declare_finite_numbers(packed.facts["entries"], packed.facts["length"])
+        yield "scale", declare_finite_numbers(packed.rows, count_groups(packed))
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · C[index]."""
         check_unmasked(packed, mask)
-        return magnitudes(packed) * lookup(packed, packed.tensors["codebook"].to(torch.float32))
+        return compute_magnitudes(packed) * look_up_codewords(packed, packed.tensors["codebook"].to(torch.float32))
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
@@ -113,31 +119,31 @@ class VectorCodebook(Format):
         check_unmasked(packed, mask)
         length, book = packed.facts["length"], packed.tensors["codebook"].to(torch.float32)
         short = (0, -packed.cols % length)
-        size = torch.nn.functional.pad(magnitudes(packed), short).view(-1, length)  # 0 past the last column
-        pull = torch.nn.functional.pad(magnitudes(packed) * target, short).view(-1, length)
+        size = torch.nn.functional.pad(compute_magnitudes(packed), short).view(-1, length)  # 0 past the last column
+        pull = torch.nn.functional.pad(compute_magnitudes(packed) * target, short).view(-1, length)
         pieces = zip(pull.split(PIECE), size.split(PIECE), strict=True)
         index = torch.cat([(p @ book.mT - s.square() @ book.square().mT / 2).argmax(1) for p, s in pieces])
-        return with_codes(packed, "index", index, index_width(packed.facts["entries"]), None)
+        return replace_codes(packed, "index", index, compute_index_width(packed.facts["entries"]), None)
 
 
-def codebook_facts(packed: Packed, longest: int) -> Iterator[tuple[str, FactSpec]]:
+def declare_codebook_facts(packed: Packed, longest: int) -> Iterator[tuple[str, FactSpec]]:
     """Vectors of up to `longest` weights, codewords and groups."""
-    yield "length", integer(1, longest)
-    yield "entries", integer(1, MOST_ENTRIES)
-    yield span_fact(packed)
+    yield "length", declare_integer(1, longest)
+    yield "entries", declare_integer(1, MOST_ENTRIES)
+    yield declare_span_fact(packed)
 
 
-def index_stream(packed: Packed) -> TensorSpec:
+def declare_index_stream(packed: Packed) -> TensorSpec:
     """The index of each vector, which must be that of a codeword."""
     entries = packed.facts["entries"]
-    return code_stream(packed.rows * -(-packed.cols // packed.facts["length"]), index_width(entries), entries)
+    return declare_code_stream(packed.rows * -(-packed.cols // packed.facts["length"]), compute_index_width(entries), entries)
 
 
-def scale_specs(packed: Packed) -> Iterator[tuple[str, TensorSpec]]:
+def declare_scale_tensors(packed: Packed) -> Iterator[tuple[str, TensorSpec]]:
     """Scales, column scales and means of a format with one sign a weight."""
-    yield "scale", finite_numbers(packed.rows, group_count(packed))
-    yield "column_scale", finite_numbers(packed.cols, optional=True)
-    yield "mean", finite_numbers(packed.rows, group_count(packed), optional=True)
+    yield "scale", declare_finite_numbers(packed.rows, count_groups(packed))
+    yield "column_scale", declare_finite_numbers(packed.cols, optional=True)
+    yield "mean", declare_finite_numbers(packed.rows, count_groups(packed), optional=True)
 
 
 def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
@@ -146,26 +152,26 @@ def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
         raise ShapeError(f"format {packed.format!r} stores whole vectors and cannot be masked; use it for the whole matrix.")
 
 
-def magnitudes(packed: Packed) -> Tensor:
+def compute_magnitudes(packed: Packed) -> Tensor:
     """scale · column_scale, float32 `[rows, cols]`."""
-    scale = over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols)
+    scale = expand_groups(packed.tensors["scale"], packed.facts["span"], packed.cols)
     return scale * packed.tensors["column_scale"].to(torch.float32) if "column_scale" in packed.tensors else scale
 
 
-def codewords(packed: Packed) -> Tensor:
+def unpack_codewords(packed: Packed) -> Tensor:
     """The codebook as ±1, float32 `[entries, length]`."""
     entries, length = packed.facts["entries"], packed.facts["length"]
     bits = bitpack.unpack(packed.tensors["codebook"], 1, entries * length)
     return bits.view(entries, length).to(torch.float32) * 2 - 1
 
 
-def signs(packed: Packed) -> Tensor:
+def decode_signs(packed: Packed) -> Tensor:
     """C[index] as ±1, float32 `[rows, cols]`."""
-    return lookup(packed, codewords(packed))
+    return look_up_codewords(packed, unpack_codewords(packed))
 
 
-def lookup(packed: Packed, words: Tensor) -> Tensor:
+def look_up_codewords(packed: Packed, words: Tensor) -> Tensor:
     """C[index] for the codebook `words [entries, length]`, `[rows, cols]`."""
     segments = -(-packed.cols // packed.facts["length"])
-    index = bitpack.unpack(packed.tensors["index"], index_width(packed.facts["entries"]), packed.rows * segments)
+    index = bitpack.unpack(packed.tensors["index"], compute_index_width(packed.facts["entries"]), packed.rows * segments)
     return words[index].view(packed.rows, -1)[:, : packed.cols]

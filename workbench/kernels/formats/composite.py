@@ -8,11 +8,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.codebook import index_width
-from workbench.kernels.formats.format import Format, Shape, codes, decode, linear, nearest, only, span_fact, weights_in
+from workbench.kernels.formats.codebook import compute_index_width
+from workbench.kernels.formats.format import (
+    Format,
+    Shape,
+    count_weights,
+    declare_span_fact,
+    decode,
+    linear,
+    mask_values,
+    recode_nearest,
+    unpack_codes,
+)
 from workbench.kernels.packing import bitpack, n_of_m
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer, one_of
+from workbench.kernels.packing.tensor_spec import (
+    FactSpec,
+    TensorSpec,
+    declare_choice,
+    declare_code_stream,
+    declare_finite_numbers,
+    declare_integer,
+)
 from workbench.registry import register
 
 MOST_CHILDREN = 256
@@ -39,64 +56,64 @@ class Masked(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "map", one_of("bitmap", "columns", "groups", "n-of-m")
+        yield "map", declare_choice("bitmap", "columns", "groups", "n-of-m")
         if packed.facts["map"] == "groups":
-            yield span_fact(packed)
+            yield declare_span_fact(packed)
         if packed.facts["map"] == "n-of-m":
-            yield "m", integer(1, WIDEST)
-            yield "n", integer(1, packed.facts["m"])
+            yield "m", declare_integer(1, WIDEST)
+            yield "n", declare_integer(1, packed.facts["m"])
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "map", map_stream(packed, mask)
+        yield "map", declare_map_stream(packed, mask)
 
     @classmethod
     def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
         """See `Format`."""
-        for child_mask in masks_of_children(packed, mask):
+        for child_mask in iterate_child_masks(packed, mask):
             yield (packed.rows, packed.cols), child_mask
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Each child's values at its own positions."""
         value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["map"].device)
-        for child, child_mask in zip(packed.children, masks_of_children(packed, mask), strict=True):
+        for child, child_mask in zip(packed.children, iterate_child_masks(packed, mask), strict=True):
             value += decode(child, child_mask)
         return value
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Each child's nearest codes at its own positions; who owns what stays."""
-        masks = masks_of_children(packed, mask)
-        return replace(packed, children=tuple(nearest(c, target, m) for c, m in zip(packed.children, masks, strict=True)))
+        masks = iterate_child_masks(packed, mask)
+        return replace(packed, children=tuple(recode_nearest(c, target, m) for c, m in zip(packed.children, masks, strict=True)))
 
 
-def masks_of_children(packed: Packed, mask: Tensor | None) -> Iterator[Tensor]:
+def iterate_child_masks(packed: Packed, mask: Tensor | None) -> Iterator[Tensor]:
     """The weights that each child owns, bool `[rows, cols]`."""
-    owner = owners(packed, mask)
+    owner = unpack_owners(packed, mask)
     for number in range(len(packed.children)):
         yield owner == number if mask is None else (owner == number) & mask
 
 
-def map_stream(packed: Packed, mask: Tensor | None) -> TensorSpec:
+def declare_map_stream(packed: Packed, mask: Tensor | None) -> TensorSpec:
     """The tensor `map`: numbers of children, one a weight, column or group, or of choices of neighbours."""
     rows, cols, children = packed.rows, packed.cols, len(packed.children)
     if packed.facts["map"] == "n-of-m":
         n, m = packed.facts["n"], packed.facts["m"]
-        return code_stream(rows * -(-cols // m), n_of_m.width(n, m), math.comb(m, n))
-    counts = {"bitmap": weights_in(packed, mask), "columns": cols, "groups": rows * -(-cols // packed.facts.get("span", 1))}
-    return code_stream(counts[packed.facts["map"]], index_width(children), children)
+        return declare_code_stream(rows * -(-cols // m), n_of_m.compute_choice_width(n, m), math.comb(m, n))
+    counts = {"bitmap": count_weights(packed, mask), "columns": cols, "groups": rows * -(-cols // packed.facts.get("span", 1))}
+    return declare_code_stream(counts[packed.facts["map"]], compute_index_width(children), children)
 
 
-def owners(packed: Packed, mask: Tensor | None = None) -> Tensor:
+def unpack_owners(packed: Packed, mask: Tensor | None = None) -> Tensor:
     """The number of the child that owns each weight, int32 `[rows, cols]`."""
     if packed.facts["map"] == "n-of-m":
         n, m = packed.facts["n"], packed.facts["m"]
         return n_of_m.unpack(packed.tensors["map"], n, m, packed.rows, packed.cols).to(torch.int32)
-    width = index_width(len(packed.children))
+    width = compute_index_width(len(packed.children))
     if packed.facts["map"] == "bitmap":
-        return codes(packed, "map", width, mask)[0]
+        return unpack_codes(packed, "map", width, mask)[0]
     if packed.facts["map"] == "groups":
         span = packed.facts["span"]
         groups = -(-packed.cols // span)
@@ -150,7 +167,7 @@ class Sum(Format):
         children = list(packed.children)
         for number, child in enumerate(children):
             others = sum(decode(other, mask) for other in children[:number] + children[number + 1 :])
-            children[number] = nearest(child, target - others, mask)
+            children[number] = recode_nearest(child, target - others, mask)
         return replace(packed, children=tuple(children))
 
 
@@ -164,13 +181,13 @@ class LowRank(Format):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "left", finite_numbers(packed.rows, None)
-        yield "right", finite_numbers(packed.tensors["left"].shape[1], packed.cols)
+        yield "left", declare_finite_numbers(packed.rows, None)
+        yield "right", declare_finite_numbers(packed.tensors["left"].shape[1], packed.cols)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """left · right in float32."""
-        return only(mask, packed.tensors["left"].to(torch.float32) @ packed.tensors["right"].to(torch.float32))
+        return mask_values(mask, packed.tensors["left"].to(torch.float32) @ packed.tensors["right"].to(torch.float32))
 
     @classmethod
     def linear(cls, x: Tensor, packed: Packed) -> Tensor:

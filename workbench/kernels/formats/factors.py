@@ -6,10 +6,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.format import Format, only
+from workbench.kernels.formats.format import Format, mask_values
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.packing.tensor_spec import (
+    FactSpec,
+    TensorSpec,
+    declare_code_stream,
+    declare_finite_numbers,
+    declare_integer,
+)
 from workbench.registry import register
 
 MOST_RANK = 1 << 24
@@ -36,37 +42,40 @@ class BinaryFactors(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "rank", integer(1, MOST_RANK)
+        yield "rank", declare_integer(1, MOST_RANK)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
         rank = packed.facts["rank"]
-        yield "left", code_stream(packed.rows * rank, 1)
-        yield "right", code_stream(rank * packed.cols, 1)
-        yield "row", finite_numbers(packed.rows)
-        yield "column", finite_numbers(packed.cols)
-        yield "middle", finite_numbers(rank, optional=True)
+        yield "left", declare_code_stream(packed.rows * rank, 1)
+        yield "right", declare_code_stream(rank * packed.cols, 1)
+        yield "row", declare_finite_numbers(packed.rows)
+        yield "column", declare_finite_numbers(packed.cols)
+        yield "middle", declare_finite_numbers(rank, optional=True)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """The product in float32; differentiable in the magnitudes."""
-        left, right = factors(packed)
-        return only(mask, left @ right)
+        left, right = decode_factors(packed)
+        return mask_values(mask, left @ right)
 
     @classmethod
     def linear(cls, x: Tensor, packed: Packed) -> Tensor:
         """(x rightᵀ) leftᵀ."""
-        left, right = factors(packed)
+        left, right = decode_factors(packed)
         return (x @ right.to(x.dtype).mT) @ left.to(x.dtype).mT
 
     @classmethod
     def loose(cls, packed: Packed, target: Tensor) -> dict[str, Tensor]:
         """The signs of both factors, each with what its flip adds to the squared error over what the sign itself is worth."""
         rank, tensors = packed.facts["rank"], packed.tensors
-        left, right = factors(packed)
+        left, right = decode_factors(packed)
         error = target - left @ right
-        left_sign, right_sign = signs(tensors["left"], packed.rows, rank), signs(tensors["right"], rank, packed.cols)
+        left_sign, right_sign = (
+            unpack_signs(tensors["left"], packed.rows, rank),
+            unpack_signs(tensors["right"], rank, packed.cols),
+        )
         worth = left.square() * right.square().sum(1), right.square() * left.square().sum(0)[:, None]
         pulls = (left * (error @ right.mT), right * (left.mT @ error))
         return {
@@ -75,14 +84,14 @@ class BinaryFactors(Format):
         }
 
 
-def factors(packed: Packed) -> tuple[Tensor, Tensor]:
+def decode_factors(packed: Packed) -> tuple[Tensor, Tensor]:
     """diag(row) · left · diag(middle) `[rows, r]` and right · diag(column) `[r, cols]`, float32."""
-    left = signs(packed.tensors["left"], packed.rows, packed.facts["rank"]) * packed.tensors["row"].float()[:, None]
-    right = signs(packed.tensors["right"], packed.facts["rank"], packed.cols) * packed.tensors["column"].float()
+    left = unpack_signs(packed.tensors["left"], packed.rows, packed.facts["rank"]) * packed.tensors["row"].float()[:, None]
+    right = unpack_signs(packed.tensors["right"], packed.facts["rank"], packed.cols) * packed.tensors["column"].float()
     return (left * packed.tensors["middle"].float() if "middle" in packed.tensors else left), right
 
 
-def signs(stream: Tensor, rows: int, cols: int) -> Tensor:
+def unpack_signs(stream: Tensor, rows: int, cols: int) -> Tensor:
     """±1 `[rows, cols]`, from bits or loose."""
     if stream.is_floating_point():
         return stream

@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench import registry
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, integer
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, declare_integer
 
 Shape = tuple[int, int]
 
@@ -88,7 +88,7 @@ def linear(x: Tensor, packed: Packed) -> Tensor:
     return find(packed).linear(x, packed)
 
 
-def nearest(packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
+def recode_nearest(packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
     """A tree without transforms with the codes that come nearest to `target`, everything else as it is."""
     return find(packed).nearest(packed, target, mask)
 
@@ -98,7 +98,7 @@ def find(packed: Packed) -> type[Format]:
     return cast(type[Format], registry.find("format", packed.format))
 
 
-def codes(packed: Packed, name: str, width: int, mask: Tensor | None, planes: int = 1) -> Tensor:
+def unpack_codes(packed: Packed, name: str, width: int, mask: Tensor | None, planes: int = 1) -> Tensor:
     """The bit stream `name` as int32 `[planes, rows, cols]`; positions outside the mask hold 0."""
     shape = (planes, packed.rows, packed.cols)
     stream = packed.tensors[name]
@@ -110,32 +110,32 @@ def codes(packed: Packed, name: str, width: int, mask: Tensor | None, planes: in
     return full
 
 
-def with_codes(packed: Packed, name: str, codes: Tensor, width: int, mask: Tensor | None) -> Packed:
+def replace_codes(packed: Packed, name: str, codes: Tensor, width: int, mask: Tensor | None) -> Packed:
     """The node with another bit stream `name`, from codes `[..., rows, cols]` of which those outside the mask are left out."""
     kept_codes = codes if mask is None else codes[..., mask]
     return replace(packed, tensors={**packed.tensors, name: bitpack.pack(kept_codes, width)})
 
 
-def span_fact(packed: Packed) -> tuple[str, FactSpec]:
+def declare_span_fact(packed: Packed) -> tuple[str, FactSpec]:
     """The fact `span`, columns of a group."""
-    return "span", integer(1, max(packed.cols, 1))
+    return "span", declare_integer(1, max(packed.cols, 1))
 
 
-def weights_in(packed: Packed, mask: Tensor | None) -> int:
+def count_weights(packed: Packed, mask: Tensor | None) -> int:
     """How many weights are stored: all of them, or those inside the mask."""
     return packed.rows * packed.cols if mask is None else int(mask.count_nonzero())
 
 
-def group_count(packed: Packed) -> int:
+def count_groups(packed: Packed) -> int:
     """How many groups of fact `span` columns a row has."""
     return -(-packed.cols // packed.facts["span"])
 
 
-def over_columns(per_group: Tensor, span: int, cols: int) -> Tensor:
+def expand_groups(per_group: Tensor, span: int, cols: int) -> Tensor:
     """Widen `[..., groups]` to float32 `[..., cols]`: every group stands for `span` columns, the last one for the rest."""
     return per_group.to(torch.float32).repeat_interleave(span, -1)[..., :cols]
 
 
-def only(mask: Tensor | None, values: Tensor) -> Tensor:
+def mask_values(mask: Tensor | None, values: Tensor) -> Tensor:
     """`values` where the mask is true and zero elsewhere."""
     return values if mask is None else torch.where(mask, values, torch.zeros((), device=values.device))

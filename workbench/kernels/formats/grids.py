@@ -6,10 +6,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.format import Format, codes, group_count, only, over_columns, span_fact, weights_in, with_codes
+from workbench.kernels.formats.format import (
+    Format,
+    count_groups,
+    count_weights,
+    declare_span_fact,
+    expand_groups,
+    mask_values,
+    replace_codes,
+    unpack_codes,
+)
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FLOATS, FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.packing.tensor_spec import (
+    FLOATS,
+    FactSpec,
+    TensorSpec,
+    declare_code_stream,
+    declare_finite_numbers,
+    declare_integer,
+)
 from workbench.registry import register
 
 
@@ -23,8 +39,8 @@ class Dense(Format):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        shape = (packed.rows, packed.cols) if mask is None else (weights_in(packed, mask),)
-        yield "weight", finite_numbers(*shape, dtypes=FLOATS)
+        shape = (packed.rows, packed.cols) if mask is None else (count_weights(packed, mask),)
+        yield "weight", declare_finite_numbers(*shape, dtypes=FLOATS)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -57,42 +73,42 @@ class Uniform(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "bits", integer(1, 8)
-        yield span_fact(packed)
+        yield "bits", declare_integer(1, 8)
+        yield declare_span_fact(packed)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        bits, groups = packed.facts["bits"], group_count(packed)
-        yield "codes", code_stream(weights_in(packed, mask), bits)
-        yield "scale", finite_numbers(packed.rows, groups)
-        yield "zero", code_stream(packed.rows * groups, bits, optional=True)
-        yield "offset", finite_numbers(packed.rows, groups, optional=True)
+        bits, groups = packed.facts["bits"], count_groups(packed)
+        yield "codes", declare_code_stream(count_weights(packed, mask), bits)
+        yield "scale", declare_finite_numbers(packed.rows, groups)
+        yield "zero", declare_code_stream(packed.rows * groups, bits, optional=True)
+        yield "offset", declare_finite_numbers(packed.rows, groups, optional=True)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · (code − zero)."""
         bits, span = packed.facts["bits"], packed.facts["span"]
         scale = packed.tensors["scale"]
-        code = codes(packed, "codes", bits, mask)[0].to(torch.float32)
+        code = unpack_codes(packed, "codes", bits, mask)[0].to(torch.float32)
         code -= cls.zeros(packed)
-        return only(mask, code.mul_(over_columns(scale, span, packed.cols)))
+        return mask_values(mask, code.mul_(expand_groups(scale, span, packed.cols)))
 
     @classmethod
     def zeros(cls, packed: Packed) -> Tensor:
         """What is taken off each code: `[rows, cols]`, or one number for all."""
         bits, span, scale = packed.facts["bits"], packed.facts["span"], packed.tensors["scale"]
         if "offset" in packed.tensors:
-            return over_columns(packed.tensors["offset"], span, packed.cols)
+            return expand_groups(packed.tensors["offset"], span, packed.cols)
         if "zero" in packed.tensors:
             zeros = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
-            return over_columns(zeros, span, packed.cols)
+            return expand_groups(zeros, span, packed.cols)
         return torch.tensor(1 << (bits - 1))
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The nearest point of the grid."""
         bits, span = packed.facts["bits"], packed.facts["span"]
-        step = over_columns(packed.tensors["scale"], span, packed.cols)
+        step = expand_groups(packed.tensors["scale"], span, packed.cols)
         code = torch.round(target / torch.where(step == 0, 1.0, step) + cls.zeros(packed)).clamp(0, (1 << bits) - 1)
-        return with_codes(packed, "codes", code.to(torch.uint8), bits, mask)
+        return replace_codes(packed, "codes", code.to(torch.uint8), bits, mask)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats.codebook import magnitudes, scale_specs
-from workbench.kernels.formats.format import Format, over_columns, span_fact, with_codes
+from workbench.kernels.formats.codebook import compute_magnitudes, declare_scale_tensors
+from workbench.kernels.formats.format import Format, declare_span_fact, expand_groups, replace_codes
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.packing.parity_code import ParityCode
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, integer
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, declare_code_stream, declare_integer
 from workbench.kernels.search import parity_search
 from workbench.registry import register
 
@@ -38,30 +38,32 @@ class ParitySigns(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "length", integer(2, LONGEST)
-        yield "checks", integer(1, packed.facts["length"] - 1)
-        yield span_fact(packed)
+        yield "length", declare_integer(2, LONGEST)
+        yield "checks", declare_integer(1, packed.facts["length"] - 1)
+        yield declare_span_fact(packed)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "signs", code_stream(code_of(packed).stored_count(packed.rows) * packed.cols, 1)
-        yield from scale_specs(packed)
+        yield "signs", declare_code_stream(build_parity_code(packed).stored_count(packed.rows) * packed.cols, 1)
+        yield from declare_scale_tensors(packed)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · column_scale · sign + mean."""
         check_unmasked(packed, mask)
-        sizes = magnitudes(packed)
-        return torch.where(negative(packed), -sizes, sizes) + means(packed)
+        sizes = compute_magnitudes(packed)
+        return torch.where(find_negative_signs(packed), -sizes, sizes) + expand_means(packed)
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The signs under the checks that leave the least squared error, column by column."""
         check_unmasked(packed, mask)
-        code, pull = code_of(packed), magnitudes(packed) * (target - means(packed))
-        nearest_signs = parity_search.nearest(pull / pull.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), code)
-        return with_codes(packed, "signs", nearest_signs[code.stored(packed.rows)], 1, None)
+        code, pull = build_parity_code(packed), compute_magnitudes(packed) * (target - expand_means(packed))
+        nearest_signs = parity_search.find_nearest_signs(
+            pull / pull.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), code
+        )
+        return replace_codes(packed, "signs", nearest_signs[code.stored(packed.rows)], 1, None)
 
 
 def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
@@ -70,21 +72,21 @@ def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
         raise ShapeError(f"format {packed.format!r} stores whole columns and cannot be masked; use it for the whole matrix.")
 
 
-def means(packed: Packed) -> Tensor:
+def expand_means(packed: Packed) -> Tensor:
     """The offsets, float32 `[rows, cols]`, or 0."""
     if "mean" not in packed.tensors:
         return torch.zeros((), device=packed.tensors["scale"].device)
-    return over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
+    return expand_groups(packed.tensors["mean"], packed.facts["span"], packed.cols)
 
 
-def code_of(packed: Packed) -> ParityCode:
+def build_parity_code(packed: Packed) -> ParityCode:
     """The parity checks."""
     return ParityCode(packed.facts["length"], packed.facts["checks"])
 
 
-def negative(packed: Packed) -> Tensor:
+def find_negative_signs(packed: Packed) -> Tensor:
     """Which signs are −1, bool `[rows, cols]`."""
-    code = code_of(packed)
+    code = build_parity_code(packed)
     count = int(code.stored(packed.rows).sum())
     bits = bitpack.unpack(packed.tensors["signs"], 1, count * packed.cols).view(count, packed.cols)
     return parity_search.complete(bits.bool(), code, packed.rows)

@@ -7,9 +7,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.format import Format, codes, group_count, only, over_columns, span_fact, weights_in, with_codes
+from workbench.kernels.formats.format import (
+    Format,
+    count_groups,
+    count_weights,
+    declare_span_fact,
+    expand_groups,
+    mask_values,
+    replace_codes,
+    unpack_codes,
+)
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
+from workbench.kernels.packing.tensor_spec import (
+    FactSpec,
+    TensorSpec,
+    declare_code_stream,
+    declare_finite_numbers,
+    declare_integer,
+)
 from workbench.registry import register
 
 MOST = 16  # planes
@@ -34,36 +49,36 @@ class Planes(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "planes", integer(1, MOST)
-        yield span_fact(packed)
+        yield "planes", declare_integer(1, MOST)
+        yield declare_span_fact(packed)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        planes, groups = packed.facts["planes"], group_count(packed)
-        yield "signs", code_stream(planes * weights_in(packed, mask), 1)
-        yield "scale", finite_numbers(planes, packed.rows, groups)
-        yield "column_scale", finite_numbers(planes, packed.cols, optional=True)
-        yield "mean", finite_numbers(packed.rows, groups, optional=True)
+        planes, groups = packed.facts["planes"], count_groups(packed)
+        yield "signs", declare_code_stream(planes * count_weights(packed, mask), 1)
+        yield "scale", declare_finite_numbers(planes, packed.rows, groups)
+        yield "column_scale", declare_finite_numbers(planes, packed.cols, optional=True)
+        yield "mean", declare_finite_numbers(packed.rows, groups, optional=True)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Σ_p scale_p · column_scale_p · sign_p + mean."""
-        positive = codes(packed, "signs", 1, mask, packed.facts["planes"])
-        sizes = magnitudes(packed)
+        positive = unpack_codes(packed, "signs", 1, mask, packed.facts["planes"])
+        sizes = compute_magnitudes(packed)
         value = torch.zeros(packed.rows, packed.cols, device=sizes.device)
         for plane, size in zip(positive, sizes, strict=True):
             value += torch.where(plane == 1, size, -size)
         if "mean" in packed.tensors:
-            value += over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
-        return only(mask, value)
+            value += expand_groups(packed.tensors["mean"], packed.facts["span"], packed.cols)
+        return mask_values(mask, value)
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Of all sums of signs the nearest one, weight by weight; the more positive one where two are equally near."""
         if "mean" in packed.tensors:
-            target = target - over_columns(packed.tensors["mean"], packed.facts["span"], packed.cols)
-        sizes = magnitudes(packed)
+            target = target - expand_groups(packed.tensors["mean"], packed.facts["span"], packed.cols)
+        sizes = compute_magnitudes(packed)
         best = torch.full_like(target, torch.inf)
         signs = torch.zeros(sizes.shape, dtype=torch.bool, device=target.device)
         for choice in itertools.product((True, False), repeat=len(sizes)):
@@ -71,10 +86,10 @@ class Planes(Format):
             closer = distance < best
             best = torch.where(closer, distance, best)
             signs = torch.where(closer, torch.tensor(choice, device=target.device).view(-1, 1, 1), signs)
-        return with_codes(packed, "signs", signs, 1, mask)
+        return replace_codes(packed, "signs", signs, 1, mask)
 
 
-def magnitudes(packed: Packed) -> Tensor:
+def compute_magnitudes(packed: Packed) -> Tensor:
     """scale · column_scale, float32 `[planes, rows, cols]`."""
-    scale = over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols).expand(-1, packed.rows, -1)
+    scale = expand_groups(packed.tensors["scale"], packed.facts["span"], packed.cols).expand(-1, packed.rows, -1)
     return scale * packed.tensors["column_scale"].to(torch.float32)[:, None] if "column_scale" in packed.tensors else scale

@@ -7,7 +7,7 @@ from torch.nn.functional import linear as multiply
 
 from workbench.kernels.formats.declared import check_tree
 from workbench.kernels.formats.format import decode, find, linear
-from workbench.kernels.formats.rounding import before_rounding
+from workbench.kernels.formats.rounding import split_at_rounding
 from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.options import Mode, check_columns
 from workbench.kernels.packing.packed import Packed
@@ -18,7 +18,7 @@ class Decoded:
 
     def __init__(self, packed: Packed) -> None:
         self._cols = packed.cols
-        self._before, self._decoded = before_rounding(packed)  # without rounding the decoded matrix has undone all transforms
+        self._before, self._decoded = split_at_rounding(packed)  # without rounding the decoded matrix has undone all transforms
         self._weight: Tensor | None = None
 
     @property

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.transforms import Transformed, hadamard, hadamard_cost, hadamard_inverse
+from workbench.kernels.formats.transforms import Transformed, count_hadamard_ops, hadamard, invert_hadamard
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, flag
+from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, declare_code_stream, declare_finite_numbers, declare_flag
 from workbench.registry import register
 
 ANGLES = ("left", "right")  # tensors that hold upper triangles
@@ -43,39 +43,43 @@ class Rotated(Transformed):
             "factors",
             FactSpec(f"two integers whose product is {packed.cols}", lambda value: is_pair(value, packed.cols), optional=True),
         )
-        yield "hadamard", flag()
+        yield "hadamard", declare_flag()
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "gain", finite_numbers(packed.cols, optional=True)
-        yield "signs", code_stream(packed.cols, 1, optional=True)
+        yield "gain", declare_finite_numbers(packed.cols, optional=True)
+        yield "signs", declare_code_stream(packed.cols, 1, optional=True)
         for side, size in zip(ANGLES, packed.facts.get("factors", ()), strict=False):
             if size > 1:
-                yield side, finite_numbers(size * (size - 1) // 2)
+                yield side, declare_finite_numbers(size * (size - 1) // 2)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x Λ D R H."""
-        return spread(rotate(x * diagonal(packed, 1).to(x), *(r.to(x) for r in rotations(packed))), packed)
+        return apply_stored_hadamard(
+            rotate(x * decode_diagonal(packed, 1).to(x), *(r.to(x) for r in decode_rotations(packed))), packed
+        )
 
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' Hᵀ Rᵀ D Λ."""
-        w = hadamard_inverse(w, torch.ones_like(w[0])) if packed.facts.get("hadamard") else w
-        return rotate(w, *(r.mT.to(w) for r in rotations(packed))) * diagonal(packed, 1).to(w)
+        w = invert_hadamard(w, torch.ones_like(w[0])) if packed.facts.get("hadamard") else w
+        return rotate(w, *(r.mT.to(w) for r in decode_rotations(packed))) * decode_diagonal(packed, 1).to(w)
 
     @classmethod
     def apply(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' = W Λ⁻¹ D R H."""
-        return spread(rotate(w * diagonal(packed, -1).to(w), *(r.to(w) for r in rotations(packed))), packed)
+        return apply_stored_hadamard(
+            rotate(w * decode_diagonal(packed, -1).to(w), *(r.to(w) for r in decode_rotations(packed))), packed
+        )
 
     @classmethod
     def multiply_adds(cls, packed: Packed) -> int:
         """Λ one a column, R the sum of its factors, H its own; signs are free, and what was folded is not stored here."""
         sizes = sum(size for size in packed.facts.get("factors", ()) if size > 1)
         gain, h = "gain" in packed.tensors, packed.facts.get("hadamard")
-        return packed.cols * (sizes + gain) + (hadamard_cost(packed.cols) if h else 0)
+        return packed.cols * (sizes + gain) + (count_hadamard_ops(packed.cols) if h else 0)
 
 
 def is_pair(value: Any, product: int) -> bool:
@@ -84,12 +88,12 @@ def is_pair(value: Any, product: int) -> bool:
     return pair and value[0] * value[1] == product
 
 
-def spread(x: Tensor, packed: Packed) -> Tensor:
+def apply_stored_hadamard(x: Tensor, packed: Packed) -> Tensor:
     """x H, or x where there is no H."""
     return hadamard(x, torch.ones_like(x[0])) if packed.facts.get("hadamard") else x
 
 
-def diagonal(packed: Packed, power: int) -> Tensor:
+def decode_diagonal(packed: Packed, power: int) -> Tensor:
     """The diagonal of Λ^power D, float64 `[cols]`."""
     value = torch.ones(packed.cols, dtype=torch.float64)
     if "gain" in packed.tensors:
@@ -100,15 +104,18 @@ def diagonal(packed: Packed, power: int) -> Tensor:
     return value
 
 
-def rotations(packed: Packed) -> tuple[Tensor, ...]:
+def decode_rotations(packed: Packed) -> tuple[Tensor, ...]:
     """R₁ and R₂ in float64, or nothing where no rotation is stored."""
     if "factors" not in packed.facts:
         return ()
     sizes = zip(ANGLES, packed.facts["factors"], strict=True)
-    return tuple(cayley(packed.tensors[side].double(), size) if size > 1 else torch.ones(1, 1).double() for side, size in sizes)
+    return tuple(
+        compute_cayley_rotation(packed.tensors[side].double(), size) if size > 1 else torch.ones(1, 1).double()
+        for side, size in sizes
+    )
 
 
-def cayley(upper: Tensor, size: int) -> Tensor:
+def compute_cayley_rotation(upper: Tensor, size: int) -> Tensor:
     """The rotation (I − A)(I + A)⁻¹ `[size, size]` of the skew matrix A with this upper triangle `[size (size−1)/2]`."""
     row, col = torch.triu_indices(size, size, 1, device=upper.device)
     a = torch.zeros(size, size, dtype=upper.dtype, device=upper.device).index_put((row, col), upper)
@@ -126,7 +133,7 @@ def rotate(x: Tensor, left: Tensor | None = None, right: Tensor | None = None) -
     return (left.mT @ (grid @ right)).reshape(x.shape)
 
 
-def factor_pair(cols: int) -> tuple[int, int]:
+def find_factor_pair(cols: int) -> tuple[int, int]:
     """a · b = cols with a ≤ b as near as they get; (1, cols), a full rotation, for a prime width."""
     a = next(a for a in range(int(cols**0.5), 0, -1) if cols % a == 0)
     return a, cols // a

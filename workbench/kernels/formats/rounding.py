@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, integer
+from workbench.kernels.packing.tensor_spec import FactSpec, declare_integer
 from workbench.registry import register
 
 ROUNDED = "rounded-input"
@@ -26,7 +26,7 @@ class RoundedInput(Transformed):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "bits", integer(2, 16)
+        yield "bits", declare_integer(2, 16)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
@@ -57,7 +57,7 @@ def round_per_token(x: Tensor, bits: int) -> Tensor:
     return ((values / scale).round() * scale).to(x.dtype)
 
 
-def before_rounding(packed: Packed) -> tuple[list[Packed], Packed]:
+def split_at_rounding(packed: Packed) -> tuple[list[Packed], Packed]:
     """The wrappers whose input changes must run (down to the one that rounds), and what they hold; none where nothing rounds."""
     wrappers: list[Packed] = []
     node = packed
@@ -67,7 +67,7 @@ def before_rounding(packed: Packed) -> tuple[list[Packed], Packed]:
     return ([*wrappers, node], node.children[0]) if node.format == ROUNDED else ([], packed)
 
 
-def rounded_bits(packed: Packed) -> int | None:
+def find_rounding_bits(packed: Packed) -> int | None:
     """Bits that the layer's input is rounded to, or None where it is not rounded."""
-    wrappers, _ = before_rounding(packed)
+    wrappers, _ = split_at_rounding(packed)
     return wrappers[-1].facts["bits"] if wrappers else None

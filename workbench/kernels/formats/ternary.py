@@ -8,10 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.format import Format, group_count, over_columns, span_fact, weights_in
+from workbench.kernels.formats.format import Format, count_groups, count_weights, declare_span_fact, expand_groups
 from workbench.kernels.packing import tritpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, finite_numbers, integer, trit_stream
+from workbench.kernels.packing.tensor_spec import (
+    FactSpec,
+    TensorSpec,
+    declare_finite_numbers,
+    declare_integer,
+    declare_trit_stream,
+)
 from workbench.registry import register
 
 MOST = 8  # planes
@@ -34,33 +40,33 @@ class Ternary(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "planes", integer(1, MOST)
-        yield span_fact(packed)
+        yield "planes", declare_integer(1, MOST)
+        yield declare_span_fact(packed)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
         planes = packed.facts["planes"]
-        yield "trits", trit_stream(planes * weights_in(packed, mask))
-        yield "scale", finite_numbers(planes, packed.rows, group_count(packed))
+        yield "trits", declare_trit_stream(planes * count_weights(packed, mask))
+        yield "scale", declare_finite_numbers(planes, packed.rows, count_groups(packed))
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Σ_p scale_p · trit_p."""
         value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["scale"].device)
-        for plane, size in zip(trits(packed, mask), sizes(packed), strict=True):
+        for plane, size in zip(unpack_trits(packed, mask), expand_scales(packed), strict=True):
             value += plane * size
         return value
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Of all sums of trits the nearest one, weight by weight."""
-        new_trits = nearest_trits(target, sizes(packed))
+        new_trits = choose_nearest_trits(target, expand_scales(packed))
         masked = new_trits if mask is None else new_trits[:, mask]
         return replace(packed, tensors={**packed.tensors, "trits": tritpack.pack(masked)})
 
 
-def trits(packed: Packed, mask: Tensor | None = None) -> Tensor:
+def unpack_trits(packed: Packed, mask: Tensor | None = None) -> Tensor:
     """The stored trits, int8 `[planes, rows, cols]`; 0 outside the mask."""
     shape = (packed.facts["planes"], packed.rows, packed.cols)
     stream = packed.tensors["trits"]
@@ -71,12 +77,12 @@ def trits(packed: Packed, mask: Tensor | None = None) -> Tensor:
     return full
 
 
-def sizes(packed: Packed) -> Tensor:
+def expand_scales(packed: Packed) -> Tensor:
     """The scales, float32 `[planes, rows, cols]`."""
-    return over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols)
+    return expand_groups(packed.tensors["scale"], packed.facts["span"], packed.cols)
 
 
-def nearest_trits(target: Tensor, size: Tensor) -> Tensor:
+def choose_nearest_trits(target: Tensor, size: Tensor) -> Tensor:
     """The trits whose sum comes nearest to `target [rows, cols]`, int8 `[planes, rows, cols]`.
 
     `size [planes, rows, cols or 1]`. Where two sums are equally near, the one with more zeros.

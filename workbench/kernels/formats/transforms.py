@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.formats.format import Format, decode, find, linear
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import TensorSpec, code_stream, finite_numbers, order_stream
+from workbench.kernels.packing.tensor_spec import TensorSpec, declare_code_stream, declare_finite_numbers, declare_order_stream
 from workbench.registry import register
 
 
@@ -59,7 +59,7 @@ class Transformed(Format):
         return linear(cls.input(x, packed), packed.children[0])
 
 
-def below(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tensor, str]:
+def strip_transforms(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tensor, str]:
     """The node below all transforms of a tree, `weight [rows, cols]` in its basis (W'), and the node's path (see `walk`)."""
     while issubclass(kind := find(packed), Transformed):
         weight, packed, path = kind.apply(weight, packed), packed.children[0], f"{path}0."
@@ -75,12 +75,12 @@ class Permuted(Transformed):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "order", order_stream(packed.cols, index_width(packed.cols))
+        yield "order", declare_order_stream(packed.cols, compute_index_width(packed.cols))
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x[..., order]."""
-        return x[..., order(packed)]
+        return x[..., unpack_order(packed)]
 
     @classmethod
     def multiply_adds(cls, packed: Packed) -> int:
@@ -90,12 +90,12 @@ class Permuted(Transformed):
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W with W[:, order] = W'."""
-        return w[..., torch.argsort(order(packed))]
+        return w[..., torch.argsort(unpack_order(packed))]
 
 
-def order(packed: Packed) -> Tensor:
+def unpack_order(packed: Packed) -> Tensor:
     """The stored column order, int64 `[cols]`."""
-    return bitpack.unpack(packed.tensors["order"], index_width(packed.cols), packed.cols).to(torch.int64)
+    return bitpack.unpack(packed.tensors["order"], compute_index_width(packed.cols), packed.cols).to(torch.int64)
 
 
 @register("format", "scaled")
@@ -107,7 +107,7 @@ class Scaled(Transformed):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "scale", finite_numbers(packed.cols, zero=False)
+        yield "scale", declare_finite_numbers(packed.cols, zero=False)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
@@ -139,25 +139,25 @@ class Hadamard(Transformed):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "signs", code_stream(packed.cols, 1)
+        yield "signs", declare_code_stream(packed.cols, 1)
 
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x D H."""
-        return hadamard(x, signs(packed))
+        return hadamard(x, unpack_signs(packed))
 
     @classmethod
     def multiply_adds(cls, packed: Packed) -> int:
         """Those of H; signs are free."""
-        return hadamard_cost(packed.cols)
+        return count_hadamard_ops(packed.cols)
 
     @classmethod
     def undo(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' Hᵀ D."""
-        return hadamard_inverse(w, signs(packed))
+        return invert_hadamard(w, unpack_signs(packed))
 
 
-def signs(packed: Packed) -> Tensor:
+def unpack_signs(packed: Packed) -> Tensor:
     """The stored signs as ±1, float32 `[cols]`."""
     return bitpack.unpack(packed.tensors["signs"], 1, packed.cols).to(torch.float32) * 2 - 1
 
@@ -168,32 +168,32 @@ def hadamard(x: Tensor, signs: Tensor) -> Tensor:
     H = S ⊗ Q for cols = 2^p · k with k odd: S is Sylvester's Hadamard matrix over √2^p, Q the orthonormal DCT-II of size k
     (as in QuIP#, arXiv 2402.04396, which looks up a small Hadamard factor instead and so needs one to exist).
     """
-    power, odd = factors(x.shape[-1])
-    blocks = (x * signs.to(x.dtype)).reshape(-1, power, odd) @ cosine(odd).to(x)
-    return butterflies(blocks).reshape(x.shape)
+    power, odd = split_power_of_two(x.shape[-1])
+    blocks = (x * signs.to(x.dtype)).reshape(-1, power, odd) @ build_cosine_matrix(odd).to(x)
+    return apply_butterflies(blocks).reshape(x.shape)
 
 
-def hadamard_inverse(x: Tensor, signs: Tensor) -> Tensor:
+def invert_hadamard(x: Tensor, signs: Tensor) -> Tensor:
     """x Hᵀ D, the exact inverse of `hadamard` (S is symmetric, so only Q is transposed)."""
-    power, odd = factors(x.shape[-1])
-    blocks = butterflies(x.reshape(-1, power, odd)) @ cosine(odd).mT.to(x)
+    power, odd = split_power_of_two(x.shape[-1])
+    blocks = apply_butterflies(x.reshape(-1, power, odd)) @ build_cosine_matrix(odd).mT.to(x)
     return blocks.reshape(x.shape) * signs.to(x.dtype)
 
 
-def hadamard_cost(cols: int) -> int:
+def count_hadamard_ops(cols: int) -> int:
     """Multiply-adds of x H for cols = 2^p · k: p a column for the butterflies, and k where k is not 1."""
-    power, odd = factors(cols)
+    power, odd = split_power_of_two(cols)
     return cols * (power.bit_length() - 1 + (odd if odd > 1 else 0))
 
 
-def factors(cols: int) -> tuple[int, int]:
+def split_power_of_two(cols: int) -> tuple[int, int]:
     """cols = power · odd, where power is the largest power of two in cols."""
     power = cols & -cols
     return power, cols // power
 
 
 @functools.lru_cache(maxsize=32)
-def cosine(size: int) -> Tensor:
+def build_cosine_matrix(size: int) -> Tensor:
     """The orthonormal DCT-II matrix `[size, size]`, float64; columns are the basis vectors."""
     centre, wave = torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64)
     matrix = torch.cos(math.pi / size * centre[:, None] * wave) * math.sqrt(2 / size)
@@ -201,7 +201,7 @@ def cosine(size: int) -> Tensor:
     return matrix
 
 
-def butterflies(x: Tensor) -> Tensor:
+def apply_butterflies(x: Tensor) -> Tensor:
     """Sylvester's Hadamard matrix over √power, applied to the middle dimension of `x [n, power, odd]` in log2(power) passes."""
     n, power, odd = x.shape
     half = 1

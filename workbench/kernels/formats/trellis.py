@@ -17,11 +17,17 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.kernels.formats.format import Format, group_count, over_columns, span_fact, with_codes
+from workbench.kernels.formats.format import Format, count_groups, declare_span_fact, expand_groups, replace_codes
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, code_stream, finite_numbers, integer
-from workbench.kernels.packing.trellis_code import states, values
+from workbench.kernels.packing.tensor_spec import (
+    FactSpec,
+    TensorSpec,
+    declare_code_stream,
+    declare_finite_numbers,
+    declare_integer,
+)
+from workbench.kernels.packing.trellis_code import compute_state_values, compute_states
 from workbench.kernels.search import viterbi
 from workbench.registry import register
 
@@ -49,17 +55,17 @@ class Trellis(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "bits", integer(1, MOST_BITS)
-        yield "length", integer(1, LONGEST)
-        yield "state", integer(packed.facts["bits"], MOST_STATE)
-        yield span_fact(packed)
+        yield "bits", declare_integer(1, MOST_BITS)
+        yield "length", declare_integer(1, LONGEST)
+        yield "state", declare_integer(packed.facts["bits"], MOST_STATE)
+        yield declare_span_fact(packed)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
         steps = -(-packed.cols // packed.facts["length"])
-        yield "path", code_stream(packed.rows * steps, packed.facts["bits"])
-        yield "scale", finite_numbers(packed.rows, group_count(packed))
+        yield "path", declare_code_stream(packed.rows * steps, packed.facts["bits"])
+        yield "scale", declare_finite_numbers(packed.rows, count_groups(packed))
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
@@ -68,8 +74,8 @@ class Trellis(Format):
         bits, length, state = (packed.facts[name] for name in ("bits", "length", "state"))
         steps = -(-packed.cols // length)
         codes = bitpack.unpack(packed.tensors["path"], bits, packed.rows * steps).view(packed.rows, steps)
-        words = values(state, length).to(codes.device)[states(codes, bits, state)].view(packed.rows, -1)
-        return over_columns(packed.tensors["scale"], packed.facts["span"], packed.cols) * words[:, : packed.cols]
+        words = compute_state_values(state, length).to(codes.device)[compute_states(codes, bits, state)].view(packed.rows, -1)
+        return expand_groups(packed.tensors["scale"], packed.facts["span"], packed.cols) * words[:, : packed.cols]
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
@@ -77,8 +83,8 @@ class Trellis(Format):
         check_unmasked(packed, mask)
         bits, length, state, span = (packed.facts[name] for name in ("bits", "length", "state", "span"))
         groups = zip(target.split(span, 1), packed.tensors["scale"].float().unbind(1), strict=True)
-        codes = torch.cat([viterbi.nearest(w, scale, bits, length, state) for w, scale in groups], 1)
-        return with_codes(packed, "path", codes, bits, None)
+        codes = torch.cat([viterbi.find_nearest_codes(w, scale, bits, length, state) for w, scale in groups], 1)
+        return replace_codes(packed, "path", codes, bits, None)
 
 
 def check_unmasked(packed: Packed, mask: Tensor | None) -> None:

@@ -7,11 +7,11 @@ weights, and much slower than a loop's own work where it passes arrays on for ev
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import data
 
 
-@compiled
-def borrowed(array: np.ndarray) -> np.ndarray:
+@compile_cached
+def borrow_array(array: np.ndarray) -> np.ndarray:
     """The same elements, in one piece, without a share in their memory; the array itself must be held as long."""
     return carray(data(array), array.shape)

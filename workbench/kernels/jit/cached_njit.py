@@ -18,11 +18,11 @@ import numba
 import platformdirs
 
 KERNELS = Path(__file__).parents[1]
-COMPILED_FOLDERS = ("jit", "matmul/numba", "search/numba")  # below KERNELS; every module that uses `compiled` lies in one
+COMPILED_FOLDERS = ("jit", "matmul/numba", "search/numba")  # below KERNELS; every module that uses `compile_cached` lies in one
 
 
 @functools.cache
-def cache_folder() -> str | None:
+def find_cache_folder() -> str | None:
     """Where machine code is kept: in NUMBA_CACHE_DIR, else beside the sources, else where this user keeps such things.
 
     None, with a warning, where none of them can be written: then loops are compiled again in each process.
@@ -33,7 +33,7 @@ def cache_folder() -> str | None:
     configured: Any = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     beside = KERNELS / "jit" / "__pycache__"
     others = [beside, Path(platformdirs.user_cache_dir("quantization-workbench"))]
-    parent = next(filter(writable, [Path(configured)] if configured else others), None)
+    parent = next(filter(is_writable, [Path(configured)] if configured else others), None)
     if parent is None:
         warn_unkept("no folder for it can be written")
         return None
@@ -47,7 +47,7 @@ def warn_unkept(why: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-def writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Whether a file can be made there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,15 +57,15 @@ def writable(folder: Path) -> bool:
         return False
 
 
-def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """`numba.njit` without the interpreter's lock, with the machine code kept in `cache_folder()`."""
+def compile_cached(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """`numba.njit` without the interpreter's lock, with the machine code kept in `find_cache_folder()`."""
     if function is None:
-        return functools.partial(compiled, **options)
+        return functools.partial(compile_cached, **options)
     dispatcher: Any = numba.njit(nogil=True, **options)(function)
-    if cache_folder() is None:
+    if find_cache_folder() is None:
         return dispatcher
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = cache_folder()  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = find_cache_folder()  # type: ignore[attr-defined]
     try:
         dispatcher.enable_caching()
     finally:

@@ -15,15 +15,15 @@ def start() -> None:
     _started = True
 
 
-def cut_off() -> bool:
+def has_lost_threads() -> bool:
     """Whether the threads of compiled loops were lost in a fork."""
     return _cut_off
 
 
-def _after_fork() -> None:
+def _mark_lost_threads() -> None:
     global _cut_off  # noqa: PLW0603
     _cut_off = _started
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_mark_lost_threads)

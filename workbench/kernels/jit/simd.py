@@ -47,7 +47,7 @@ class VectorModel(models.PrimitiveModel):
 Bytes, Floats, Codes = Vector("Bytes", BYTES), Vector("Floats", FLOATS), Vector("Codes", CODES)
 
 
-def features() -> set[str]:
+def list_cpu_features() -> set[str]:
     """What the processor that numba compiles for can do, as LLVM names it, for example {"avx2", "fma"}."""
     config: Any = numba.config
     if config.CPU_FEATURES is not None:
@@ -57,19 +57,19 @@ def features() -> set[str]:
     return {name for name, present in llvm.get_host_cpu_features().items() if present}
 
 
-def instruction() -> str:
+def choose_instruction() -> str:
     """How bytes are looked up here: "avx512vnni" (with `dots.py`), "avx512bw", "avx2", or "portable", without an instruction."""
-    if {"avx512bw", "avx512vbmi", "avx512vnni"} <= features():
+    if {"avx512bw", "avx512vbmi", "avx512vnni"} <= list_cpu_features():
         return "avx512vnni"
-    return next((name for name in ("avx512bw", "avx2") if name in features()), "portable")
+    return next((name for name in ("avx512bw", "avx2") if name in list_cpu_features()), "portable")
 
 
-INSTRUCTION = instruction()
+INSTRUCTION = choose_instruction()
 DOTS = INSTRUCTION == "avx512vnni"  # whether four bytes are looked up in four tables, and added up, by one instruction each
-HALVES = "f16c" in features()  # whether the processor itself widens floats of 16 bits
+HALVES = "f16c" in list_cpu_features()  # whether the processor itself widens floats of 16 bits
 
 
-def operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
+def define_operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
     """A function for compiled code; `emit(builder, *values)` writes its instructions, and array arguments are their addresses."""
 
     def define(_typing: Any, *arguments: Any) -> Any:
@@ -81,21 +81,21 @@ def operation(name: str, result: types.Type, emit: Callable[..., Any]) -> Any:
             written = emit(builder, *plain)
             return context.get_dummy_value() if result is types.void else written
 
-        return result(*map(argument, arguments)), generate
+        return result(*map(convert_argument_type, arguments)), generate
 
     define.__name__ = name
     define.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]  # numba counts the arguments
     return intrinsic(define)
 
 
-def argument(kind: types.Type) -> types.Type:
+def convert_argument_type(kind: types.Type) -> types.Type:
     """What an argument is turned into: places are integers, other numbers are float32; arrays and vectors stay as they are."""
     if isinstance(kind, types.Integer):
         return types.intp
     return types.float32 if isinstance(kind, types.Float) else kind
 
 
-def place_of(_typing: Any, array: Any) -> Any:
+def locate_elements(_typing: Any, array: Any) -> Any:
     """Where an array's elements begin."""
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -104,33 +104,33 @@ def place_of(_typing: Any, array: Any) -> Any:
     return types.CPointer(array.dtype)(array), generate
 
 
-data: Any = intrinsic(place_of)
+data: Any = intrinsic(locate_elements)
 
 
-def address(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
+def compute_address(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
     """The address of element `at` of an array, as that of a vector."""
     return builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
 
 
 def fetch(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
     """A vector from anywhere in an array; it need not be aligned."""
-    return builder.load(address(builder, data, at, kind), align=1)
+    return builder.load(compute_address(builder, data, at, kind), align=1)
 
 
 EIGHTS = ir.Constant(WORDS, [8] * 32)
 
 
-def splat(kind: ir.VectorType, value: float) -> ir.Constant:
+def build_splat(kind: ir.VectorType, value: float) -> ir.Constant:
     """A constant vector of equal elements."""
     return ir.Constant(kind, [value] * kind.count)
 
 
-def lanes(count: int, total: int) -> ir.Constant:
+def build_shuffle_mask(count: int, total: int) -> ir.Constant:
     """Indices 0 … of − 1 over and over, `count` of them, for a shuffle."""
     return ir.Constant(ir.VectorType(I32, count), [lane % total for lane in range(count)])
 
 
-def declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+def declare_function(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     """One of LLVM's own functions."""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
@@ -138,13 +138,13 @@ def declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
 def emit_broadcast(builder: Any, data: Any, at: Any) -> Any:
     """16 bytes, four times over."""
     quarter = fetch(builder, data, at, QUARTER)
-    return builder.shuffle_vector(quarter, quarter, lanes(64, 16))
+    return builder.shuffle_vector(quarter, quarter, build_shuffle_mask(64, 16))
 
 
 def emit_fill(builder: Any, value: Any) -> Any:
     """One float in all lanes."""
     one = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), value, I32(0))
-    return builder.shuffle_vector(one, one, lanes(32, 1))
+    return builder.shuffle_vector(one, one, build_shuffle_mask(32, 1))
 
 
 def emit_halves(builder: Any, data: Any, at: Any) -> Any:
@@ -153,18 +153,18 @@ def emit_halves(builder: Any, data: Any, at: Any) -> Any:
     if HALVES:
         return builder.fpext(fetch(builder, data, at, ir.VectorType(ir.HalfType(), 32)), FLOATS)
     half = builder.zext(fetch(builder, data, at, WORDS), INTEGERS)
-    size = builder.shl(builder.and_(half, splat(INTEGERS, 0x7FFF)), splat(INTEGERS, 13))
-    size = builder.fmul(builder.bitcast(size, FLOATS), splat(FLOATS, 2.0**112))
-    sign = builder.shl(builder.and_(half, splat(INTEGERS, 0x8000)), splat(INTEGERS, 16))
+    size = builder.shl(builder.and_(half, build_splat(INTEGERS, 0x7FFF)), build_splat(INTEGERS, 13))
+    size = builder.fmul(builder.bitcast(size, FLOATS), build_splat(FLOATS, 2.0**112))
+    sign = builder.shl(builder.and_(half, build_splat(INTEGERS, 0x8000)), build_splat(INTEGERS, 16))
     return builder.bitcast(builder.or_(builder.bitcast(size, INTEGERS), sign), FLOATS)
 
 
 def emit_look_up(builder: Any, table: Any, index: Any) -> Any:
     """table[index] for every byte; the table holds the same 16 entries in each quarter, and indices are below 16."""
     if INSTRUCTION.startswith("avx512"):
-        return builder.call(declared(builder, "llvm.x86.avx512.pshuf.b.512", BYTES, [BYTES, BYTES]), [table, index])
+        return builder.call(declare_function(builder, "llvm.x86.avx512.pshuf.b.512", BYTES, [BYTES, BYTES]), [table, index])
     if INSTRUCTION == "avx2":
-        return in_halves(builder, table, index)
+        return emit_avx2_look_up(builder, table, index)
     memory = cgutils.alloca_once(builder, BYTES)
     builder.store(table, memory)
     entries, values = builder.bitcast(memory, I8.as_pointer()), ir.Constant(BYTES, ir.Undefined)
@@ -174,9 +174,9 @@ def emit_look_up(builder: Any, table: Any, index: Any) -> Any:
     return values
 
 
-def in_halves(builder: Any, table: Any, index: Any) -> Any:
+def emit_avx2_look_up(builder: Any, table: Any, index: Any) -> Any:
     """The look-up with AVX2, 32 bytes at a time."""
-    shuffle = declared(builder, "llvm.x86.avx2.pshuf.b", HALF, [HALF, HALF])
+    shuffle = declare_function(builder, "llvm.x86.avx2.pshuf.b", HALF, [HALF, HALF])
     low, high = ([part * 32 + lane for lane in range(32)] for part in (0, 1))
     pick = [ir.Constant(ir.VectorType(I32, 32), part) for part in (low, high)]
     split = [[builder.shuffle_vector(v, v, part) for v in (table, index)] for part in pick]
@@ -184,23 +184,23 @@ def in_halves(builder: Any, table: Any, index: Any) -> Any:
     return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(I32, 64), low + high))
 
 
-def fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
+def emit_multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """x · y + z, in one instruction where there is one."""
-    return builder.call(declared(builder, "llvm.fmuladd.v32f32", FLOATS, [FLOATS] * 3), [x, y, z])
+    return builder.call(declare_function(builder, "llvm.fmuladd.v32f32", FLOATS, [FLOATS] * 3), [x, y, z])
 
 
-def field(builder: Any, data: Any, at: Any, bits: int) -> Any:
+def emit_unpack_field(builder: Any, data: Any, at: Any, bits: int) -> Any:
     """64 numbers of 1, 2, 4 or 8 bits: lane i of the n first is in the lowest bits of byte i, lane n + i in the next ones."""
     packed = fetch(builder, data, at, ir.VectorType(I8, 8 * bits))
-    spread = builder.shuffle_vector(packed, packed, lanes(64, 8 * bits))
+    spread = builder.shuffle_vector(packed, packed, build_shuffle_mask(64, 8 * bits))
     shifts = ir.Constant(CODES, [bits * (lane // (8 * bits)) for lane in range(64)])
-    return builder.and_(builder.lshr(builder.zext(spread, CODES), shifts), splat(CODES, (1 << bits) - 1))
+    return builder.and_(builder.lshr(builder.zext(spread, CODES), shifts), build_splat(CODES, (1 << bits) - 1))
 
 
-def shifted(builder: Any, act: str, codes: Any, by: Any) -> Any:
+def emit_shift(builder: Any, act: str, codes: Any, by: Any) -> Any:
     """Every number shifted by the same amount."""
     amount = builder.insert_element(ir.Constant(CODES, ir.Undefined), builder.trunc(by, I16), I32(0))
-    return getattr(builder, act)(codes, builder.shuffle_vector(amount, amount, lanes(64, 1)))
+    return getattr(builder, act)(codes, builder.shuffle_vector(amount, amount, build_shuffle_mask(64, 1)))
 
 
 def emit_chosen(builder: Any, numbers: Any, places: Any, at: Any) -> Any:
@@ -218,58 +218,66 @@ def emit_store_pairs(builder: Any, data: Any, at: Any, first: Any, second: Any) 
     """64 numbers, each followed by one of 64 others, as bytes."""
     order = ir.Constant(ir.VectorType(I32, 128), [lane // 2 + 64 * (lane % 2) for lane in range(128)])
     pairs = builder.shuffle_vector(first, second, order)
-    builder.store(pairs, address(builder, data, at, pairs.type), align=1)
+    builder.store(pairs, compute_address(builder, data, at, pairs.type), align=1)
 
 
 def emit_prefetch(builder: Any, data: Any, at: Any) -> Any:
     """Ask for a cache line that will be read soon; an address past the end does no harm."""
     pointer = builder.bitcast(builder.gep(data, [at]), I8.as_pointer())
-    function = declared(builder, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    function = declare_function(builder, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     builder.call(function, [pointer, I32(0), I32(3), I32(1)])
 
 
-def words(builder: Any, act: str, x: Any, y: Any) -> Any:
+def emit_word_operation(builder: Any, act: str, x: Any, y: Any) -> Any:
     """An operation on the bytes as 16-bit integers; results wrap around."""
     return builder.bitcast(getattr(builder, act)(builder.bitcast(x, WORDS), builder.bitcast(y, WORDS)), BYTES)
 
 
-load = operation("load", Bytes, lambda b, data, at: fetch(b, data, at, BYTES))
-load_long = operation(
+load = define_operation("load", Bytes, lambda b, data, at: fetch(b, data, at, BYTES))
+load_long = define_operation(
     "load_long", types.int64, lambda b, data, at: b.load(b.bitcast(b.gep(data, [at]), I64.as_pointer()), align=1)
 )
-store = operation("store", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, BYTES), align=1))
-broadcast = operation("broadcast", Bytes, emit_broadcast)
-look_up = operation("look_up", Bytes, emit_look_up)
-prefetch = operation("prefetch", types.void, emit_prefetch)
-no_bytes = operation("no_bytes", Bytes, lambda _: splat(BYTES, 0))
-low_nibbles = operation("low_nibbles", Bytes, lambda b, v: b.and_(v, splat(BYTES, 15)))
-high_nibbles = operation("high_nibbles", Bytes, lambda b, v: b.lshr(v, splat(BYTES, 4)))
-add_bytes = operation("add_bytes", Bytes, lambda b, x, y: b.add(x, y))
-add_words = operation("add_words", Bytes, lambda b, x, y: words(b, "add", x, y))
-odd_bytes = operation("odd_bytes", Bytes, lambda b, v: words(b, "lshr", v, EIGHTS))
-without_odd = operation(
-    "without_odd", Bytes, lambda b, v, odd: words(b, "sub", v, words(b, "shl", odd, EIGHTS))
+store = define_operation("store", types.void, lambda b, data, at, v: b.store(v, compute_address(b, data, at, BYTES), align=1))
+broadcast = define_operation("broadcast", Bytes, emit_broadcast)
+look_up = define_operation("look_up", Bytes, emit_look_up)
+prefetch = define_operation("prefetch", types.void, emit_prefetch)
+no_bytes = define_operation("no_bytes", Bytes, lambda _: build_splat(BYTES, 0))
+low_nibbles = define_operation("low_nibbles", Bytes, lambda b, v: b.and_(v, build_splat(BYTES, 15)))
+high_nibbles = define_operation("high_nibbles", Bytes, lambda b, v: b.lshr(v, build_splat(BYTES, 4)))
+add_bytes = define_operation("add_bytes", Bytes, lambda b, x, y: b.add(x, y))
+add_words = define_operation("add_words", Bytes, lambda b, x, y: emit_word_operation(b, "add", x, y))
+odd_bytes = define_operation("odd_bytes", Bytes, lambda b, v: emit_word_operation(b, "lshr", v, EIGHTS))
+without_odd = define_operation(
+    "without_odd", Bytes, lambda b, v, odd: emit_word_operation(b, "sub", v, emit_word_operation(b, "shl", odd, EIGHTS))
 )  # sums of even bytes, where v holds sums of even + 256 · odd bytes
-words_to_floats = operation("words_to_floats", Floats, lambda b, v: b.uitofp(b.zext(b.bitcast(v, WORDS), INTEGERS), FLOATS))
-load_floats = operation("load_floats", Floats, lambda b, data, at: fetch(b, data, at, FLOATS))
-load_halves = operation("load_halves", Floats, emit_halves)
-load_small = operation("load_small", Floats, lambda b, data, at: b.uitofp(b.zext(fetch(b, data, at, HALF), INTEGERS), FLOATS))
-store_floats = operation("store_floats", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, FLOATS), align=1))
-fill = operation("fill", Floats, emit_fill)
-add_floats = operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
-multiply = operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
-multiply_add = operation("multiply_add", Floats, fused)
-no_codes = operation("no_codes", Codes, lambda _: splat(CODES, 0))
-field_1 = operation("field_1", Codes, lambda b, data, at: field(b, data, at, 1))
-field_2 = operation("field_2", Codes, lambda b, data, at: field(b, data, at, 2))
-field_4 = operation("field_4", Codes, lambda b, data, at: field(b, data, at, 4))
-field_8 = operation("field_8", Codes, lambda b, data, at: field(b, data, at, 8))
-chosen = operation("chosen", Codes, emit_chosen)
-load_codes = operation("load_codes", Codes, lambda b, data, at: fetch(b, data, at, CODES))
-store_codes = operation("store_codes", types.void, lambda b, data, at, v: b.store(v, address(b, data, at, CODES), align=1))
-store_low_bytes = operation(
-    "store_low_bytes", types.void, lambda b, data, at, v: b.store(b.trunc(v, BYTES), address(b, data, at, BYTES), align=1)
+words_to_floats = define_operation(
+    "words_to_floats", Floats, lambda b, v: b.uitofp(b.zext(b.bitcast(v, WORDS), INTEGERS), FLOATS)
 )
-store_pairs = operation("store_pairs", types.void, emit_store_pairs)
-merge = operation("merge", Codes, lambda b, codes, others, by: b.or_(codes, shifted(b, "shl", others, by)))
-drop = operation("drop", Codes, lambda b, codes, by: shifted(b, "lshr", codes, by))
+load_floats = define_operation("load_floats", Floats, lambda b, data, at: fetch(b, data, at, FLOATS))
+load_halves = define_operation("load_halves", Floats, emit_halves)
+load_small = define_operation(
+    "load_small", Floats, lambda b, data, at: b.uitofp(b.zext(fetch(b, data, at, HALF), INTEGERS), FLOATS)
+)
+store_floats = define_operation(
+    "store_floats", types.void, lambda b, data, at, v: b.store(v, compute_address(b, data, at, FLOATS), align=1)
+)
+fill = define_operation("fill", Floats, emit_fill)
+add_floats = define_operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
+multiply = define_operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
+multiply_add = define_operation("multiply_add", Floats, emit_multiply_add)
+no_codes = define_operation("no_codes", Codes, lambda _: build_splat(CODES, 0))
+field_1 = define_operation("field_1", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 1))
+field_2 = define_operation("field_2", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 2))
+field_4 = define_operation("field_4", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 4))
+field_8 = define_operation("field_8", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 8))
+chosen = define_operation("chosen", Codes, emit_chosen)
+load_codes = define_operation("load_codes", Codes, lambda b, data, at: fetch(b, data, at, CODES))
+store_codes = define_operation(
+    "store_codes", types.void, lambda b, data, at, v: b.store(v, compute_address(b, data, at, CODES), align=1)
+)
+store_low_bytes = define_operation(
+    "store_low_bytes", types.void, lambda b, data, at, v: b.store(b.trunc(v, BYTES), compute_address(b, data, at, BYTES), align=1)
+)
+store_pairs = define_operation("store_pairs", types.void, emit_store_pairs)
+merge = define_operation("merge", Codes, lambda b, codes, others, by: b.or_(codes, emit_shift(b, "shl", others, by)))
+drop = define_operation("drop", Codes, lambda b, codes, by: emit_shift(b, "lshr", codes, by))

@@ -16,24 +16,24 @@ WORTH_THREADS = 1 << 20  # weights from which on threads pay: a busy core holds 
 _running = threading.Lock()  # numba's simplest thread pool aborts the process when two threads enter it
 
 
-def _after_fork() -> None:
+def _renew_lock() -> None:
     global _running  # noqa: PLW0603 - the thread that held it does not exist in the child
     _running = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
-def worth_threads(weights: int) -> bool:
+def needs_threads(weights: int) -> bool:
     """Whether a loop over so many weights should run in parallel here."""
-    return weights >= WORTH_THREADS and torch.get_num_threads() > 1 and not fork_guard.cut_off()
+    return weights >= WORTH_THREADS and torch.get_num_threads() > 1 and not fork_guard.has_lost_threads()
 
 
 @contextmanager
-def threads() -> Iterator[None]:
+def use_threads() -> Iterator[None]:
     """Run one compiled parallel loop with as many threads as torch is set to use, at most as many as numba has started."""
-    if fork_guard.cut_off():
+    if fork_guard.has_lost_threads():
         raise KernelError("compiled parallel loops cannot run in a forked process; start it with the method 'spawn'.")
     fork_guard.start()
     with _running:

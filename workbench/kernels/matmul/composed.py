@@ -104,27 +104,27 @@ class Shaped:
         return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-def of_parts(packed: Packed, prepare: Callable[[Packed], Product]) -> Product | None:
+def compose_product(packed: Packed, prepare: Callable[[Packed], Product]) -> Product | None:
     """The product with a format that consists of others, each of which `prepare` makes one of; None where it does not."""
     if packed.format == "sum":
         return Sum(tuple(prepare(child) for child in packed.children), packed.rows)
     if packed.format == "zero":
         return Sum((), packed.rows)
     if packed.format == "low-rank":
-        return low_rank(packed)
+        return prepare_low_rank(packed)
     if packed.format == "binary-factors":
-        right, left = factors(packed)
+        right, left = split_binary_factors(packed)
         inner = prepare(right)
         return After(inner, prepare(left), inner.bytes)
     return None
 
 
-def low_rank(packed: Packed) -> LowRank:
+def prepare_low_rank(packed: Packed) -> LowRank:
     """The product with format `low-rank`."""
     return LowRank(packed.tensors["left"].to(torch.float32), packed.tensors["right"].to(torch.float32))
 
 
-def factors(packed: Packed) -> tuple[Packed, Packed]:
+def split_binary_factors(packed: Packed) -> tuple[Packed, Packed]:
     """The two matrices of signs of `binary-factors` as planes: first the right one, then the left one."""
     rank, stored = packed.facts["rank"], packed.tensors
     middle = stored["middle"] if "middle" in stored else torch.ones_like(stored["row"][:1]).expand(rank)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.formats.format import find
 from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.packing import bitpack, tritpack
 from workbench.kernels.packing.packed import Packed
 
-# tensors of each format that hold something for every row, by the dimension that counts rows; bit streams are in `streams`
+# tensors of each format with something for every row, by the dimension that counts rows; bit streams are in `list_row_streams`
 DENSE = {
     "dense": {"weight": 0},
     "uniform": {"scale": 0},
@@ -37,12 +37,12 @@ def take_rows(packed: Packed, rows: Tensor) -> Packed | None:
     for name, dimension in DENSE.get(packed.format, {}).items():
         if name in tensors:
             tensors[name] = tensors[name].index_select(dimension, rows)
-    for name, (width, planes, codes) in streams(packed).items():
-        tensors[name] = take_stream(tensors[name], positions(rows, packed.rows, planes, codes), width)
+    for name, (width, planes, codes) in list_row_streams(packed).items():
+        tensors[name] = take_stream(tensors[name], compute_positions(rows, packed.rows, planes, codes), width)
     return replace(packed, rows=len(rows), tensors=tensors, children=tuple(child for child in children if child is not None))
 
 
-def streams(packed: Packed) -> dict[str, tuple[int, int, int]]:
+def list_row_streams(packed: Packed) -> dict[str, tuple[int, int, int]]:
     """The streams of codes by row: bits of a code (0: trits), planes, and codes of a row in a plane."""
     facts, cols = packed.facts, packed.cols
     if packed.format == "uniform":
@@ -53,11 +53,11 @@ def streams(packed: Packed) -> dict[str, tuple[int, int, int]]:
     if packed.format == "ternary":
         return {"trits": (0, facts["planes"], cols)}
     if packed.format in ("binary-codebook", "vector-codebook"):
-        return {"index": (index_width(facts["entries"]), 1, -(-cols // facts["length"]))}
+        return {"index": (compute_index_width(facts["entries"]), 1, -(-cols // facts["length"]))}
     return {"left": (1, 1, facts["rank"])} if packed.format == "binary-factors" else {}
 
 
-def positions(rows: Tensor, count: int, planes: int, codes: int) -> Tensor:
+def compute_positions(rows: Tensor, count: int, planes: int, codes: int) -> Tensor:
     """Where the codes of `rows` lie in a stream `[planes, count, codes]`, in the order of a stream `[planes, n, codes]`."""
     starts = (torch.arange(planes, device=rows.device)[:, None] * count + rows) * codes
     return (starts[..., None] + torch.arange(codes, device=rows.device)).flatten()

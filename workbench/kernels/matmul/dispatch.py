@@ -12,8 +12,8 @@ from torch import Tensor
 from workbench import registry
 from workbench.errors import KernelError
 from workbench.kernels import formats
-from workbench.kernels.forced_backend import VARIABLE, forced
-from workbench.kernels.formats.rounding import rounded_bits
+from workbench.kernels.forced_backend import VARIABLE, read_forced_backend
+from workbench.kernels.formats.rounding import find_rounding_bits
 from workbench.kernels.matmul.cuda import backend as cuda
 from workbench.kernels.matmul.numba import backend as numba
 from workbench.kernels.options import Mode, Product
@@ -34,7 +34,7 @@ class Backend:
     prepare: Callable[[Packed, Mode], Product]
 
 
-def runs_everything(packed: Packed, batch: int) -> None:
+def refuse_nothing(packed: Packed, batch: int) -> None:
     """The reference refuses nothing."""
 
 
@@ -44,19 +44,19 @@ BACKENDS = (
     Backend(
         "cuda",
         "multiplies straight from the packed codes on the GPU: sums looked up for a few inputs, tensor cores for more",
-        cuda.refuses,
+        cuda.describe_refusal,
         cuda.prepare,
     ),
     Backend(
         "numba",
         "multiplies straight from the packed codes, by looking sums up in tables; compiled for this CPU",
-        numba.refuses,
+        numba.describe_refusal,
         numba.prepare,
     ),
     Backend(
         "reference",
         "plain torch: decodes the matrix and multiplies; runs every format on every device",
-        runs_everything,
+        refuse_nothing,
         formats.prepare,
     ),
 )
@@ -77,11 +77,11 @@ class Explanation:
 
 def linear(x: Tensor, packed: Packed, bias: Tensor | None = None, mode: Mode = ONCE) -> Tensor:
     """x Wᵀ + bias: `[..., cols]` to `[..., rows]` in the type of `x`, on the chosen backend; `PackedLinear` prepares once."""
-    y = choose(packed, batch_of(x, packed.cols))[0].prepare(packed, mode)(x)
+    y = choose(packed, count_inputs(x, packed.cols))[0].prepare(packed, mode)(x)
     return y if bias is None else y + bias.to(y.dtype)
 
 
-def batch_of(x: Tensor, cols: int) -> int:
+def count_inputs(x: Tensor, cols: int) -> int:
     """How many inputs `[..., cols]` holds."""
     return x.numel() // max(1, cols)  # a tensor's shape takes longer to ask for
 
@@ -89,22 +89,23 @@ def batch_of(x: Tensor, cols: int) -> int:
 def explain(packed: Packed, batch: int = 1) -> Explanation:
     """Which backend runs `packed` for `batch` inputs at a time, and why the others do not."""
     backend, refused = choose(packed, batch)
-    reason = f"forced by {VARIABLE}; {backend.reason}" if forced() else backend.reason
-    if bits := rounded_bits(packed):
+    reason = f"forced by {VARIABLE}; {backend.reason}" if read_forced_backend() else backend.reason
+    if bits := find_rounding_bits(packed):
         reason += f"; inputs are rounded to {bits} bits a token first, and multiplied as numbers, not as integers"
     for other in BACKENDS:
         if other is not backend and other.name not in refused:
             refused[other.name] = (
-                other.refuses(packed, batch) or f"{backend.name} {'is forced' if forced() else 'comes first and can run it'}"
+                other.refuses(packed, batch)
+                or f"{backend.name} {'is forced' if read_forced_backend() else 'comes first and can run it'}"
             )
     return Explanation(backend.name, reason, refused)
 
 
 def choose(packed: Packed, batch: int) -> tuple[Backend, dict[str, str]]:
     """The backend to use, and the refusals met on the way; KernelError for a forced one that is unknown or refuses."""
-    named = forced()
+    named = read_forced_backend()
     if named and named not in {backend.name for backend in BACKENDS}:
-        raise KernelError(f"{VARIABLE}: {registry.unknown('backend', named, [backend.name for backend in BACKENDS])}")
+        raise KernelError(f"{VARIABLE}: {registry.describe_unknown('backend', named, [backend.name for backend in BACKENDS])}")
     refused: dict[str, str] = {}
     for backend in BACKENDS:
         if named and backend.name != named:

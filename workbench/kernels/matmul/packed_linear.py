@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ShapeError
-from workbench.kernels.forced_backend import forced
+from workbench.kernels.forced_backend import read_forced_backend
 from workbench.kernels.formats.format import decode
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
@@ -43,7 +43,7 @@ class PackedLinear(PackedMatrix):
 
         ShapeError where the module multiplies with a matrix of another shape.
         """
-        rows, cols = matrix_shape(module)
+        rows, cols = read_matrix_shape(module)
         if (rows, cols) != (packed.rows, packed.cols):
             raise ShapeError(
                 f"a stored matrix is {packed.rows:,} × {packed.cols:,}, but {rows:,} × {cols:,} in the model; take its own."
@@ -57,7 +57,7 @@ class PackedLinear(PackedMatrix):
 
     def multiply(self, x: Tensor) -> Tensor:
         """The same without the bias."""
-        case = (forced(), dispatch.batch_of(x, self.in_features))
+        case = (read_forced_backend(), dispatch.count_inputs(x, self.in_features))
         product = self._chosen.get(case)
         if product is None:
             product = self._chosen[case] = self._product(case[1])
@@ -96,7 +96,7 @@ class PackedLinear(PackedMatrix):
         return self
 
 
-def matrix_shape(module: nn.Module) -> tuple[int, int]:
+def read_matrix_shape(module: nn.Module) -> tuple[int, int]:
     """`(rows, cols)` of the matrix of a linear module: nn.Linear, a packed one, or Conv1D, whose weight is `[cols, rows]`."""
     if isinstance(module, nn.Linear | PackedLinear):
         return module.out_features, module.in_features

@@ -16,13 +16,13 @@ from workbench.errors import ShapeError
 MAX_WIDTH = 24
 
 
-def packed_bytes(count: int, width: int) -> int:
+def count_packed_bytes(count: int, width: int) -> int:
     """Bytes that `count` codes of `width` bits take."""
     return (count * width + 7) // 8
 
 
 def pack(codes: Tensor, width: int) -> Tensor:
-    """Pack non-negative integers (any shape, read in row order) into a uint8 stream of `packed_bytes` bytes.
+    """Pack non-negative integers (any shape, read in row order) into a uint8 stream of `count_packed_bytes` bytes.
 
     Raises ShapeError for a width outside 1 to 24 and for codes that do not fit it.
     """
@@ -36,10 +36,10 @@ def pack(codes: Tensor, width: int) -> Tensor:
     out = torch.zeros(len(blocks), width, dtype=torch.uint8, device=codes.device)
     for lane in range(8):
         code = blocks[:, lane].to(torch.int32)
-        for byte, shift in pieces(lane, width):
+        for byte, shift in list_byte_pieces(lane, width):
             moved = code << -shift if shift < 0 else code >> shift
             out[:, byte] |= (moved & 255).to(torch.uint8)
-    return out.view(-1)[: packed_bytes(count, width)].clone()
+    return out.view(-1)[: count_packed_bytes(count, width)].clone()
 
 
 def unpack(stream: Tensor, width: int, count: int) -> Tensor:
@@ -48,7 +48,7 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     Raises ShapeError for a width outside 1 to 24 and for a stream that is too short.
     """
     check_width(width)
-    size = packed_bytes(count, width)
+    size = count_packed_bytes(count, width)
     if stream.numel() < size:
         raise ShapeError(f"{count} codes of {width} bits need {size} bytes; the stream has {stream.numel()}.")
     used = stream[:size]
@@ -59,7 +59,7 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     out = torch.empty(len(blocks), 8, dtype=torch.int32, device=stream.device)
     for lane in range(8):
         code = torch.zeros(len(blocks), dtype=torch.int32, device=stream.device)
-        for byte, shift in pieces(lane, width):
+        for byte, shift in list_byte_pieces(lane, width):
             code |= blocks[:, byte] >> -shift if shift < 0 else blocks[:, byte] << shift
         out[:, lane] = code & ((1 << width) - 1)
     return out.view(-1)[:count]
@@ -76,7 +76,7 @@ def take(stream: Tensor, width: int, positions: Tensor) -> Tensor:
     return (code >> first % 8).bitwise_and((1 << width) - 1).to(torch.int32)
 
 
-def pieces(lane: int, width: int) -> list[tuple[int, int]]:
+def list_byte_pieces(lane: int, width: int) -> list[tuple[int, int]]:
     """Which bytes of a block hold a part of code `lane`, each with the position in the code of the byte's bit 0."""
     first = lane * width
     return [(byte, 8 * byte - first) for byte in range(first // 8, (first + width - 1) // 8 + 1)]

@@ -10,12 +10,12 @@ from workbench.kernels.packing import bitpack
 
 
 @functools.lru_cache(maxsize=64)
-def choices(n: int, m: int) -> Tensor:
+def list_patterns(n: int, m: int) -> Tensor:
     """All patterns of m bits with n ones, ascending, int64; bit j of a pattern is 1 where neighbour j is chosen."""
     return torch.tensor([pattern for pattern in range(1 << m) if pattern.bit_count() == n])
 
 
-def width(n: int, m: int) -> int:
+def compute_choice_width(n: int, m: int) -> int:
     """Bits of a choice."""
     return max(1, math.ceil(math.log2(math.comb(m, n))))
 
@@ -31,12 +31,12 @@ def pack(chosen: Tensor, n: int, m: int) -> Tensor:
     full = torch.nn.functional.pad(chosen, (0, missing))
     full[:, cols : cols + filler] = True
     patterns = (full.view(-1, m).to(torch.int64) << torch.arange(m)).sum(1)
-    return bitpack.pack(torch.searchsorted(choices(n, m), patterns), width(n, m))
+    return bitpack.pack(torch.searchsorted(list_patterns(n, m), patterns), compute_choice_width(n, m))
 
 
 def unpack(stream: Tensor, n: int, m: int, rows: int, cols: int) -> Tensor:
     """The inverse of `pack`, bool `[rows, cols]`."""
-    numbers = bitpack.unpack(stream, width(n, m), rows * -(-cols // m)).to(torch.int64)
-    patterns = choices(n, m).to(stream.device)[numbers]
+    numbers = bitpack.unpack(stream, compute_choice_width(n, m), rows * -(-cols // m)).to(torch.int64)
+    patterns = list_patterns(n, m).to(stream.device)[numbers]
     full = patterns[:, None] >> torch.arange(m, device=stream.device) & 1
     return full.view(rows, -1)[:, :cols].bool()

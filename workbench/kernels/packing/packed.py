@@ -57,17 +57,17 @@ class Packed:
         return replace(self, shared=shared, children=children)
 
 
-def stored_bits(tensor: Tensor) -> int:
+def count_stored_bits(tensor: Tensor) -> int:
     """Bits a tensor takes in the file."""
     return tensor.numel() * tensor.element_size() * 8
 
 
-def ledger(packed: Packed, nominal_bits: float) -> BitLedger:
+def build_ledger(packed: Packed, nominal_bits: float) -> BitLedger:
     """Every stored tensor of a tree with its bits and reason; a shared tensor counts with its part."""
     entries = []
     for path, node in packed.walk():
         why = registry.find("format", node.format).items
         for name, tensor in node.tensors.items():
             layers = node.shared[name][1] if name in node.shared else 1
-            entries.append(BitEntry(f"{path}{node.format} {name}", stored_bits(tensor) / layers, why[name], layers))
+            entries.append(BitEntry(f"{path}{node.format} {name}", count_stored_bits(tensor) / layers, why[name], layers))
     return BitLedger(tuple(entries), packed.rows * packed.cols, nominal_bits)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.packing import bitpack, tritpack
-from workbench.nonfinite import not_finite
+from workbench.nonfinite import count_nonfinite
 
 HALF = (torch.float16,)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -27,22 +27,22 @@ class FactSpec:
     optional: bool = False
 
 
-def integer(low: int, high: int) -> FactSpec:
+def declare_integer(low: int, high: int) -> FactSpec:
     """An integer from `low` to `high`."""
     return FactSpec(f"an integer from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
 
 
-def one_of(*names: str) -> FactSpec:
+def declare_choice(*names: str) -> FactSpec:
     """One of these names."""
     return FactSpec(f"one of {', '.join(map(repr, names))}", lambda value: isinstance(value, str) and value in names)
 
 
-def flag() -> FactSpec:
+def declare_flag() -> FactSpec:
     """True, False or absent."""
     return FactSpec("true or false", lambda value: isinstance(value, bool), optional=True)
 
 
-def no_fault(_tensor: Tensor) -> str | None:
+def accept_any_values(_tensor: Tensor) -> str | None:
     """Any values are allowed."""
     return None
 
@@ -53,7 +53,7 @@ class TensorSpec:
 
     dtypes: tuple[torch.dtype, ...]
     shape: tuple[int | None, ...]
-    fault: Callable[[Tensor], str | None] = no_fault
+    fault: Callable[[Tensor], str | None] = accept_any_values
     optional: bool = False
 
     def mismatch(self, tensor: Tensor) -> str | None:
@@ -63,21 +63,21 @@ class TensorSpec:
         )
         if tensor.dtype not in self.dtypes or not fits:
             shape = ", ".join("any" if size is None else f"{size:,}" for size in self.shape)
-            return f"is {described(tensor)} and must be {' or '.join(map(short, self.dtypes))} [{shape}]"
+            return f"is {describe_tensor(tensor)} and must be {' or '.join(map(format_dtype, self.dtypes))} [{shape}]"
         return self.fault(tensor)
 
 
-def described(tensor: Tensor) -> str:
+def describe_tensor(tensor: Tensor) -> str:
     """Type and shape of a tensor, such as "uint8 [2,048]"."""
-    return f"{short(tensor.dtype)} [{', '.join(f'{size:,}' for size in tensor.shape)}]"
+    return f"{format_dtype(tensor.dtype)} [{', '.join(f'{size:,}' for size in tensor.shape)}]"
 
 
-def short(dtype: torch.dtype) -> str:
+def format_dtype(dtype: torch.dtype) -> str:
     """A type's name."""
     return str(dtype).removeprefix("torch.")
 
 
-def code_stream(count: int, width: int, values: int | None = None, *, optional: bool = False) -> TensorSpec:
+def declare_code_stream(count: int, width: int, values: int | None = None, *, optional: bool = False) -> TensorSpec:
     """`count` codes of `width` bits; below `values` where not every code stands for something."""
 
     def fault(stream: Tensor) -> str | None:
@@ -85,10 +85,12 @@ def code_stream(count: int, width: int, values: int | None = None, *, optional: 
         return None if values is None or largest < values else f"holds the code {largest:,} and must hold 0 to {values - 1:,}"
 
     checked = values is not None and values < 1 << width and count > 0
-    return TensorSpec((torch.uint8,), (bitpack.packed_bytes(count, width),), fault if checked else no_fault, optional)
+    return TensorSpec(
+        (torch.uint8,), (bitpack.count_packed_bytes(count, width),), fault if checked else accept_any_values, optional
+    )
 
 
-def order_stream(count: int, width: int) -> TensorSpec:
+def declare_order_stream(count: int, width: int) -> TensorSpec:
     """The numbers from 0 to `count` − 1, each once, in any order."""
 
     def fault(stream: Tensor) -> str | None:
@@ -97,27 +99,27 @@ def order_stream(count: int, width: int) -> TensorSpec:
             return None
         return f"must hold each number from 0 to {count - 1:,} once, and holds {len(numbers.unique()):,} different ones"
 
-    return TensorSpec((torch.uint8,), (bitpack.packed_bytes(count, width),), fault)
+    return TensorSpec((torch.uint8,), (bitpack.count_packed_bytes(count, width),), fault)
 
 
-def trit_stream(count: int) -> TensorSpec:
+def declare_trit_stream(count: int) -> TensorSpec:
     """`count` trits."""
 
     def fault(stream: Tensor) -> str | None:
         largest = int(stream.max()) if stream.numel() else 0
         return None if largest < TRIT_BYTES else f"holds the byte {largest} and must hold 0 to {TRIT_BYTES - 1}, five trits each"
 
-    return TensorSpec((torch.uint8,), (tritpack.packed_bytes(count),), fault)
+    return TensorSpec((torch.uint8,), (tritpack.count_packed_bytes(count),), fault)
 
 
-def finite_numbers(
+def declare_finite_numbers(
     *shape: int | None, dtypes: tuple[torch.dtype, ...] = HALF, optional: bool = False, zero: bool = True
 ) -> TensorSpec:
     """Finite numbers, fp16 unless said otherwise; none of them is 0 unless `zero` is allowed."""
 
     def fault(tensor: Tensor) -> str | None:
         # what is finite in float64 need not be in float32, in which everything is computed
-        if bad := not_finite(tensor.float() if tensor.dtype == torch.float64 else tensor):
+        if bad := count_nonfinite(tensor.float() if tensor.dtype == torch.float64 else tensor):
             return f"holds {bad:,} of {tensor.numel():,} values that are NaN or infinite"
         if not zero and (bad := int((tensor == 0).sum())):
             return f"holds {bad:,} of {tensor.numel():,} values that are 0, by which inputs would be divided"

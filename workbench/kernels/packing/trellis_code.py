@@ -13,7 +13,7 @@ NEVER = 1e30  # cost of a state that cannot be
 
 
 @functools.lru_cache(maxsize=16)
-def values(state: int, length: int) -> Tensor:
+def compute_state_values(state: int, length: int) -> Tensor:
     """What each of the 2^`state` states stands for, float32 `[2^state, length]`."""
     x = torch.arange(1, (length << state) + 1)
     for factor, shift in HASH:
@@ -23,7 +23,7 @@ def values(state: int, length: int) -> Tensor:
     return ((total - 510) / DEVIATION).to(torch.float32).view(-1, length)
 
 
-def states(codes: Tensor, bits: int, state: int) -> Tensor:
+def compute_states(codes: Tensor, bits: int, state: int) -> Tensor:
     """The states `[steps, n]` of n rings of `codes [steps, n]`, int64: step t knows the codes of the steps up to it."""
     total = torch.zeros_like(codes, dtype=torch.int64)
     for back in range(-(-state // bits)):

@@ -15,7 +15,7 @@ DIGITS = torch.tensor([1, 3, 9, 27, 81], dtype=torch.uint8)
 MEANING = (torch.arange(256)[:, None] // DIGITS.long() % 3 - 1).to(torch.int8)
 
 
-def packed_bytes(count: int) -> int:
+def count_packed_bytes(count: int) -> int:
     """Bytes that `count` trits take."""
     return -(-count // TRITS)
 
@@ -31,7 +31,7 @@ def pack(trits: Tensor) -> Tensor:
 
 def unpack(stream: Tensor, count: int) -> Tensor:
     """The first `count` trits of a stream made by `pack`, int8 `[count]`; ShapeError for one that is too short."""
-    size = packed_bytes(count)
+    size = count_packed_bytes(count)
     if stream.numel() < size:
         raise ShapeError(f"{count} trits need {size} bytes; the stream has {stream.numel()}.")
     return MEANING.to(stream.device)[stream[:size].long()].view(-1)[:count]

@@ -9,8 +9,8 @@ the two may choose differently.
 import torch
 from torch import Tensor
 
-from workbench.interrupts import deferred
-from workbench.kernels.forced_backend import searcher
+from workbench.interrupts import defer_interrupts
+from workbench.kernels.forced_backend import choose_searcher
 
 WORTH_COMPILING = 1 << 22  # pairs of vector and codeword from which on loading the compiled search pays
 CHUNK = 1 << 20  # products held at a time
@@ -20,10 +20,10 @@ LONGEST = 24  # signs a codeword may have
 
 def explain(pairs: int, device: str = "cpu") -> tuple[str, str]:
     """("numba" or "reference", one sentence why) for so many pairs of vector and codeword."""
-    return searcher(pairs, WORTH_COMPILING, "pairs of vector and codeword", device)
+    return choose_searcher(pairs, WORTH_COMPILING, "pairs of vector and codeword", device)
 
 
-def numbers(y: Tensor) -> Tensor:
+def encode_signs(y: Tensor) -> Tensor:
     """The sign pattern of each row of `y [n, length]` as an integer, int64 `[n]`; sign(0) is +1."""
     total = torch.zeros(len(y), dtype=torch.int64, device=y.device)
     for j in range(y.shape[1]):
@@ -31,69 +31,69 @@ def numbers(y: Tensor) -> Tensor:
     return total
 
 
-def signs(words: Tensor, length: int) -> Tensor:
+def decode_signs(words: Tensor, length: int) -> Tensor:
     """The sign patterns of these integers, ±1 float32 `[n, length]`."""
     return (words[:, None] >> torch.arange(length, device=words.device) & 1).float() * 2 - 1
 
 
-def nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def find_nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Number of the nearest of `words [c]` for each of `points [n]`, and how many of the `length` signs differ; int64 `[n]`."""
     if explain(len(points) * len(words), points.device.type)[0] == "numba":
-        with deferred():
+        with defer_interrupts():
             from workbench.kernels.search.numba import hamming
 
-        result = hamming.nearest(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        result = hamming.find_nearest_codewords(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
         return torch.from_numpy(result[0]), torch.from_numpy(result[1])
     if points.device.type == "cpu":
         pieces = points.split(max(CHUNK // len(words), 1))
-        index = torch.cat([best_product(signs(piece, length), signs(words, length)) for piece in pieces])
+        index = torch.cat([find_best_product(decode_signs(piece, length), decode_signs(words, length)) for piece in pieces])
     else:
-        index = fewest_flips(points, words)
-    distance = differing(points, words[index])
+        index = find_fewest_flips(points, words)
+    distance = count_differing_bits(points, words[index])
     if previous is not None:
-        keep = differing(points, words[previous]) == distance
+        keep = count_differing_bits(points, words[previous]) == distance
         index = torch.where(keep, previous, index)
     return index, distance
 
 
-def nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def find_nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Number of the codeword with the largest ⟨y, c⟩ for each row of `y [n, length]`, and Σ|y| over its flipped signs.
 
     Returns int64 and float32 `[n]`.
     """
     if explain(len(y) * len(words), y.device.type)[0] == "numba":
-        with deferred():
+        with defer_interrupts():
             from workbench.kernels.search.numba import weighted_hamming
 
-        result = weighted_hamming.nearest(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
+        result = weighted_hamming.find_nearest_codewords(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
         return torch.from_numpy(result[0]), torch.from_numpy(result[1])
-    codebook = signs(words, y.shape[1])
-    index = torch.cat([best_product(piece, codebook) for piece in y.split(max(CHUNK // len(words), 1))])
-    cost = flipped(y, codebook[index])
+    codebook = decode_signs(words, y.shape[1])
+    index = torch.cat([find_best_product(piece, codebook) for piece in y.split(max(CHUNK // len(words), 1))])
+    cost = sum_flipped_weights(y, codebook[index])
     if previous is not None:
-        before = flipped(y, codebook[previous])
+        before = sum_flipped_weights(y, codebook[previous])
         keep = before <= cost
         index, cost = torch.where(keep, previous, index), torch.where(keep, before, cost)
     return index, cost
 
 
-def best_product(y: Tensor, codebook: Tensor) -> Tensor:
+def find_best_product(y: Tensor, codebook: Tensor) -> Tensor:
     """The first codeword with the largest product, int64 `[n]`."""
     return (y @ codebook.mT).argmax(1)
 
 
-def flipped(y: Tensor, chosen: Tensor) -> Tensor:
+def sum_flipped_weights(y: Tensor, chosen: Tensor) -> Tensor:
     """Σ|y| where the signs of `chosen` differ from those of `y`, `[n]`."""
     return torch.where((y >= 0) == (chosen > 0), 0.0, y.abs()).sum(1)
 
 
-def fewest_flips(points: Tensor, words: Tensor) -> Tensor:
+def find_fewest_flips(points: Tensor, words: Tensor) -> Tensor:
     """The first codeword that differs in the fewest bits, by XOR and counting ones: for a GPU, where products are no faster."""
     short, size = words.to(torch.int32), max(WIDE_CHUNK // len(words), 1)
     return torch.cat([count_ones(piece[:, None] ^ short).argmin(1) for piece in points.to(torch.int32).split(size)])
 
 
-def differing(points: Tensor, chosen: Tensor) -> Tensor:
+def count_differing_bits(points: Tensor, chosen: Tensor) -> Tensor:
     """How many bits differ, int64 `[n]`."""
     return count_ones(points ^ chosen)
 

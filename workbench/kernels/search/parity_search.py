@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from workbench.interrupts import deferred
-from workbench.kernels.forced_backend import searcher
+from workbench.interrupts import defer_interrupts
+from workbench.kernels.forced_backend import choose_searcher
 from workbench.kernels.packing.parity_code import MEMORY, ParityCode
 
 WORTH_COMPILING = 1 << 12  # steps through a state from which on a compiled call pays; there is one for every column
@@ -12,30 +12,30 @@ WORTH_COMPILING = 1 << 12  # steps through a state from which on a compiled call
 
 def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
     """("numba" or "reference", one sentence why) for so many steps through a state."""
-    return searcher(steps, WORTH_COMPILING, "steps through a state", device)
+    return choose_searcher(steps, WORTH_COMPILING, "steps through a state", device)
 
 
 def complete(stored: Tensor, code: ParityCode, rows: int) -> Tensor:
     """`ParityCode.complete`."""
     if explain(rows * stored.shape[1], stored.device.type)[0] == "numba":
-        with deferred():
+        with defer_interrupts():
             from workbench.kernels.search.numba import parity
 
         return torch.from_numpy(parity.complete(stored.numpy(), code, rows))
     return code.complete(stored, rows)
 
 
-def nearest(y: Tensor, code: ParityCode) -> Tensor:
+def find_nearest_signs(y: Tensor, code: ParityCode) -> Tensor:
     """The signs under `code` that lose least of y: bool `[rows, cols]`, true for −1, with the smallest Σ|y| of other sign.
 
     Exact, one column of `y [rows, cols]` at a time; for y = scale · w that is the least ‖w − scale · sign‖² of a column.
     """
     rows, cols = y.shape
     if explain(rows * cols << MEMORY, y.device.type)[0] == "numba":
-        with deferred():
+        with defer_interrupts():
             from workbench.kernels.search.numba import parity
 
-        return torch.from_numpy(parity.nearest(y.numpy(), code)).mT.contiguous()
+        return torch.from_numpy(parity.find_nearest_signs(y.numpy(), code)).mT.contiguous()
     return search(y, code)
 
 

@@ -3,19 +3,19 @@
 import torch
 from torch import Tensor
 
-from workbench.interrupts import deferred
-from workbench.kernels.forced_backend import forced
+from workbench.interrupts import defer_interrupts
+from workbench.kernels.forced_backend import read_forced_backend
 from workbench.kernels.packing import trellis_code
 
 SETTLED = 6  # steps on each side of a ring's seam that choose its bits, in lengths of a state
 
 
-def nearest(w: Tensor, scale: Tensor, bits: int, length: int, state: int) -> Tensor:
+def find_nearest_codes(w: Tensor, scale: Tensor, bits: int, length: int, state: int) -> Tensor:
     """Codes `[rows, ceil(cols/length)]` of the rings nearest to `w [rows, cols]`, whose rows have sizes `scale [rows]`.
 
     A step past the last column looks at real columns only.
     """
-    words, full_columns = trellis_code.values(state, length).to(w.device), w.shape[1] // length * length
+    words, full_columns = trellis_code.compute_state_values(state, length).to(w.device), w.shape[1] // length * length
     pieces = [search_scaled(w[:, :full_columns].reshape(len(w), -1, length), scale, words, bits)] if full_columns else []
     if full_columns < w.shape[1]:
         rest = w[:, full_columns:]
@@ -39,23 +39,23 @@ def search(y: Tensor, scale: Tensor, words: Tensor, bits: int) -> Tensor:
     state = (len(words) - 1).bit_length()
     near, common = SETTLED * -(-state // bits), state - bits
     around = torch.arange(-near, near, device=y.device) % len(y)  # more than once round a short ring
-    seam = best_path(y[around], scale[around], words, bits, None)[near - 1] & (1 << common) - 1
-    return best_path(y, scale, words, bits, seam) & (1 << bits) - 1
+    seam = find_best_path(y[around], scale[around], words, bits, None)[near - 1] & (1 << common) - 1
+    return find_best_path(y, scale, words, bits, seam) & (1 << bits) - 1
 
 
-def best_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: Tensor | None) -> Tensor:
+def find_best_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: Tensor | None) -> Tensor:
     """States `[steps, n]` of the best paths; with `seam [n]`, those that begin after and end in these common bits."""
-    if forced() == "reference" or y.device.type != "cpu":
+    if read_forced_backend() == "reference" or y.device.type != "cpu":
         ends = [None] * y.shape[1] if seam is None else seam.tolist()
-        return torch.stack([plain_path(y[:, i], scale, words, bits, end) for i, end in enumerate(ends)], 1)
-    with deferred():
+        return torch.stack([search_plain_path(y[:, i], scale, words, bits, end) for i, end in enumerate(ends)], 1)
+    with defer_interrupts():
         from workbench.kernels.search.numba import viterbi
 
     seams = torch.full((y.shape[1],), -1) if seam is None else seam
-    return torch.from_numpy(viterbi.best_paths(y.numpy(), scale.numpy(), words.numpy(), bits, seams.numpy()))
+    return torch.from_numpy(viterbi.find_best_paths(y.numpy(), scale.numpy(), words.numpy(), bits, seams.numpy()))
 
 
-def plain_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: int | None) -> Tensor:
+def search_plain_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: int | None) -> Tensor:
     """One path `[steps]` for `y [steps, length]`, a step at a time over all states."""
     count, branches = len(words), 1 << bits
     size = words.square().sum(1)

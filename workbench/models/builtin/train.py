@@ -49,7 +49,7 @@ class Schedule:
     seed: int = 0
 
 
-def student_config(vocabulary: int) -> LlamaConfig:
+def build_student_config(vocabulary: int) -> LlamaConfig:
     """The built-in model's shape: every linear layer a multiple of 128 wide."""
     return LlamaConfig(
         vocab_size=vocabulary,
@@ -148,7 +148,7 @@ class Stream:
         return self.tokens[begin[:, None] + torch.arange(length)]
 
 
-def loss_on(student: LlamaForCausalLM, teacher: LlamaForCausalLM, windows: Tensor, real: int, label_weight: float) -> Tensor:
+def compute_loss(student: LlamaForCausalLM, teacher: LlamaForCausalLM, windows: Tensor, real: int, label_weight: float) -> Tensor:
     """Cross-entropy to the teacher's distribution; the first `real` windows mix in their true next token."""
     with torch.no_grad():
         target = teacher(windows[:, :-1]).logits.softmax(-1)
@@ -160,7 +160,7 @@ def loss_on(student: LlamaForCausalLM, teacher: LlamaForCausalLM, windows: Tenso
 
 
 @torch.no_grad()
-def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, stories: list[str]) -> float:
+def measure_bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, stories: list[str]) -> float:
     """Mean over the text of −log2 p per UTF-8 byte, one story a window of at most 512 tokens."""
     bits = size = 0.0
     for story in stories:
@@ -171,7 +171,7 @@ def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, stories: list[s
     return bits / size
 
 
-def rate_at(progress: float, decay_at: float) -> float:
+def compute_learning_rate(progress: float, decay_at: float) -> float:
     """Warm up for 2 % of the run, hold, then fall linearly to zero."""
     return min(1.0, progress / 0.02, max(0.0, (1 - progress) / (1 - decay_at)))
 
@@ -195,8 +195,8 @@ def train(
         n_real = round(count * schedule.real_share)
         windows = torch.cat([real.windows(n_real, length), sampled.windows(count - n_real, length)])
         for optimizer, lr in zip(optimizers, base, strict=True):
-            optimizer.param_groups[0]["lr"] = lr * rate_at(max(progress, 1e-3), schedule.decay_at)
-        loss = loss_on(student, teacher, windows, n_real, schedule.real_label_weight)
+            optimizer.param_groups[0]["lr"] = lr * compute_learning_rate(max(progress, 1e-3), schedule.decay_at)
+        loss = compute_loss(student, teacher, windows, n_real, schedule.real_label_weight)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
@@ -209,7 +209,7 @@ def train(
     return tokens_seen
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, help=f"stories separated by {END_OF_STORY}; the last are held out")
@@ -226,7 +226,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Train, save the student in fp16 and write down how it was made and how good it is."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = arguments()
+    options = parse_arguments()
     schedule = Schedule(minutes=options.minutes, decay_at=options.decay_at, seed=options.seed)
     torch.manual_seed(schedule.seed)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -241,13 +241,13 @@ def main() -> None:
     if not saved.exists():
         torch.save(sample_stories(teacher, schedule.sampled_tokens, schedule.seed), saved)
     sampled = torch.load(saved, weights_only=True)
-    student = LlamaForCausalLM(student_config(teacher.config.vocab_size))
+    student = LlamaForCausalLM(build_student_config(teacher.config.vocab_size))
     if options.start:
         student = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
     first = 10 * schedule.seed  # streams of another seed show other windows
 
     def on_check(progress: float, tokens: int, loss: float) -> None:
-        measured = bits_per_byte(student, tokenizer, held_out[:40])
+        measured = measure_bits_per_byte(student, tokenizer, held_out[:40])
         log.info("%.1f %%  %s tokens  loss %.4f  held out %.4f bits/byte", 100 * progress, f"{tokens:,}", loss, measured)
         student.save_pretrained(options.out)
 
@@ -259,8 +259,8 @@ def main() -> None:
     report = {
         **asdict(schedule),
         "tokens_seen": tokens_seen,
-        "held_out_bits_per_byte": bits_per_byte(student, tokenizer, held_out),
-        "teacher_bits_per_byte": bits_per_byte(teacher, tokenizer, held_out),
+        "held_out_bits_per_byte": measure_bits_per_byte(student, tokenizer, held_out),
+        "teacher_bits_per_byte": measure_bits_per_byte(teacher, tokenizer, held_out),
         "torch": torch.__version__,
     }
     (options.out / "training.json").write_text(json.dumps(report, indent=1))

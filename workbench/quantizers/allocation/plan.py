@@ -76,10 +76,10 @@ def allocate(
     if free.any():
         rest = choices.rows(free)
         chosen[free] = part.choose(rest, budget - choices.cost(chosen) + rest.cost(rest.cheapest()))
-    return allocation(choices, recipes, chosen, bits)
+    return build_allocation(choices, recipes, chosen, bits)
 
 
-def allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np.ndarray, budget: float) -> Allocation:
+def build_allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np.ndarray, budget: float) -> Allocation:
     """The plan of a choice."""
     import pandas as pd
 
@@ -101,6 +101,6 @@ def check(options: Options, recipes: Mapping[str, Recipe], keep: Mapping[str, st
         raise RecipeError(f"recipe {missing[0]!r} of the options is not among the given ones: {', '.join(recipes)}.")
     for layer, recipe in keep.items():
         if layer not in options.names:
-            raise RecipeError(registry.unknown("layer", layer, list(options.names)))
+            raise RecipeError(registry.describe_unknown("layer", layer, list(options.names)))
         if recipe not in options.recipes:
-            raise RecipeError(registry.unknown("recipe", recipe, list(options.recipes)))
+            raise RecipeError(registry.describe_unknown("recipe", recipe, list(options.recipes)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workbench.quantizers.assignment.feedback import feed_back, tile_batches
+from workbench.quantizers.assignment.feedback import feed_back, list_tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
@@ -33,4 +33,4 @@ class BlockFeedback(Assignment):
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code block by block from left to right."""
         assert moment is not None
-        yield from feed_back(w, moment, tile_batches(layout, self.block), self.damping, quantize)
+        yield from feed_back(w, moment, list_tile_batches(layout, self.block), self.damping, quantize)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.assignment.feedback import BATCH, feed_back, tile_batches
+from workbench.quantizers.assignment.feedback import BATCH, feed_back, list_tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
@@ -51,7 +51,7 @@ class ColumnFeedback(Assignment):
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code step by step."""
         assert moment is not None
-        batches = tile_batches(layout, layout.step)
+        batches = list_tile_batches(layout, layout.step)
         if self.order == "moment":
             tiles = [tile for batch in batches for tile in batch]
             level = torch.stack([moment.diagonal()[start:stop].mean() for start, stop in tiles])

@@ -2,8 +2,9 @@
 
 Coding columns b with error D = W_b − Q_b leaves the least tr(E H Eᵀ) when the columns r after them move by
 −D U_bb⁻¹ U_br, where Uᵀ U = H⁻¹ (upper). For one column this is GPTQ (arXiv 2210.17323); for a block, the released codes of
-BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only (`by_diagonal`), which is not the optimum. What is
-left then is ‖D U_bb⁻¹‖², so codes of several columns are chosen under the metric (U_bbᵀ U_bb)⁻¹ (as in GPTVQ, arXiv 2402.15319).
+BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only (`divide_by_diagonal`), which is not the optimum. What
+is left then is ‖D U_bb⁻¹‖², so codes of several columns are chosen under the metric (U_bbᵀ U_bb)⁻¹ (as in GPTVQ, arXiv
+2402.15319).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,32 +13,32 @@ import torch
 from torch import Tensor
 
 from workbench.quantizers.contract import Layout, Quantize
-from workbench.quantizers.curvature import inverse_factor
+from workbench.quantizers.curvature import compute_inverse_factor
 
 Tiles = Sequence[tuple[int, int]]
 Divide = Callable[[Tensor, Tensor], Tensor]  # U_bb [k, k] and D [rows, k] to what is multiplied by U_br
 BATCH = 128  # columns whose error moves on to later batches together
 
 
-def tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]:
+def list_tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]:
     """Tiles of `block` columns (in whole steps, at least one), in batches that the error leaves together."""
     size = max(block // layout.step, 1) * layout.step
     outer = layout.batches(max(size, BATCH))
     return [[(tile, min(tile + size, stop)) for tile in range(start, stop, size)] for start, stop in outer]
 
 
-def by_factor(u: Tensor, error: Tensor) -> Tensor:
+def divide_by_factor(u: Tensor, error: Tensor) -> Tensor:
     """D U_bb⁻¹: the columns that follow then repair as much as they can."""
     return torch.linalg.solve_triangular(u, error, upper=True, left=False)
 
 
-def by_diagonal(u: Tensor, error: Tensor) -> Tensor:
+def divide_by_diagonal(u: Tensor, error: Tensor) -> Tensor:
     """D over the diagonal of U_bb: the same for one column, less for a block."""
     return error / u.diagonal()
 
 
 def feed_back(
-    w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize, divide: Divide = by_factor
+    w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize, divide: Divide = divide_by_factor
 ) -> Iterator[Tensor]:
     """Code `w [rows, cols]` tile by tile, in place, in the order given; yield it after each batch.
 
@@ -46,7 +47,7 @@ def feed_back(
     """
     order = torch.cat([torch.arange(start, stop) for tiles in batches for start, stop in tiles])
     in_place = bool((order == torch.arange(len(order))).all())
-    exact = inverse_factor(moment if in_place else moment[order][:, order], damping)
+    exact = compute_inverse_factor(moment if in_place else moment[order][:, order], damping)
     x = w if in_place else w[:, order]
     first = 0
     for tiles in batches:
@@ -57,7 +58,7 @@ def feed_back(
         for start, stop in tiles:
             tile = slice(done, done + stop - start)
             w[:, start:stop] = x[:, tile]
-            values = quantize(w, start, stop, remaining_cost(exact[tile, tile]))
+            values = quantize(w, start, stop, compute_remaining_cost(exact[tile, tile]))
             rows = slice(tile.start - first, tile.stop - first)
             error = divide(u[rows, tile], x[:, tile] - values)
             w[:, start:stop] = values
@@ -69,7 +70,7 @@ def feed_back(
         yield w
 
 
-def remaining_cost(u: Tensor) -> Tensor:
+def compute_remaining_cost(u: Tensor) -> Tensor:
     """(UᵀU)⁻¹ `[k, k]` over its mean diagonal: what errors in these columns cost once the columns after them make up for them."""
     metric = torch.cholesky_inverse(u, upper=True)
     return metric / metric.diagonal().mean()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.quantizers.assignment.feedback import by_diagonal, feed_back, tile_batches
+from workbench.quantizers.assignment.feedback import divide_by_diagonal, feed_back, list_tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
@@ -46,11 +46,11 @@ class ReleasedFeedback(Assignment):
         energy = moment.diagonal()
         w[:, energy <= 0] = 0
         if self.kept < self.of:
-            w *= most_important(w, energy, self.kept, self.of)
-        yield from feed_back(w, moment, tile_batches(layout, self.block), self.damping, quantize, by_diagonal)
+            w *= select_most_important(w, energy, self.kept, self.of)
+        yield from feed_back(w, moment, list_tile_batches(layout, self.block), self.damping, quantize, divide_by_diagonal)
 
 
-def most_important(w: Tensor, energy: Tensor, keep: int, span: int) -> Tensor:
+def select_most_important(w: Tensor, energy: Tensor, keep: int, span: int) -> Tensor:
     """Mask of all but the `of` − `kept` least important of every `of` neighbours of a row (of fewer in a shorter last group).
 
     A weight's importance is its share of its column's sum of sizes plus its share of its row's, times (E x²)^¼.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
@@ -38,7 +38,7 @@ class BinaryCodebook(Coder):
     assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))
     scope: str = setting("projection", "which layers share a codebook", choices=("matrix", "projection", "model"))
     scales: str = setting("row", "what shares a scale", choices=SCALES)
-    group: int = group_setting(120)
+    group: int = make_group_setting(120)
     mean: bool = setting(False, "also store a mean beside each scale")
     sweeps: int = setting(15, "alternating sweeps over scales and signs before clustering", low=0, high=100)
     rescale: bool = setting(True, "solve the scales again for the final signs")
@@ -54,7 +54,7 @@ class BinaryCodebook(Coder):
     @property
     def nominal_bits(self) -> float:
         """Bits of an index over the signs it stands for."""
-        return index_width(self.entries) / self.length
+        return compute_index_width(self.entries) / self.length
 
     @property
     def sharing(self) -> str:
@@ -68,7 +68,7 @@ class BinaryCodebook(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group if self.scales in GROUPED else 0, cols, self.length)
+        return compute_group_span(self.group if self.scales in GROUPED else 0, cols, self.length)
 
     def step(self, cols: int) -> int:
         """One codeword."""
@@ -77,16 +77,16 @@ class BinaryCodebook(Coder):
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """`codebook` ±1 `[entries, length]`, trained on all weights of the scope."""
         book, losses = self.train((self.directions(w) for w in weights), len(weights))
-        return {"codebook": book, "rounds": binary_kmeans.rounds([losses])}
+        return {"codebook": book, "rounds": binary_kmeans.stack_round_losses([losses])}
 
     def train(self, matrices: Iterable[Tensor], count: int) -> binary_kmeans.Trained:
         """A codebook for the vectors of `count` matrices: by Hamming distance on all of them, by magnitude on a sample."""
         if self.assignment == "hamming":
             counts = torch.zeros(1 << self.length, dtype=torch.int64)
             for y in matrices:
-                counts += binary_kmeans.pattern_counts(y)
+                counts += binary_kmeans.count_patterns(y)
             return binary_kmeans.train_hamming(counts, self.entries, self.length)
-        return binary_kmeans.train_magnitude(binary_kmeans.sampled(matrices, count), self.entries)
+        return binary_kmeans.train_magnitude(binary_kmeans.sample_vectors(matrices, count), self.entries)
 
     def directions(self, w: Tensor) -> Tensor:
         """What codewords should point along: scale · column_scale · (w − mean) after plain binarization, as vectors."""
@@ -94,14 +94,14 @@ class BinaryCodebook(Coder):
         for start in range(0, w.shape[1], span):
             piece = w[:, start : start + span]
             params = self.binarize(piece)
-            pieces.append(pull(piece, params, slice(0, piece.shape[1])))
-        return binary_kmeans.vectors(torch.cat(pieces, 1), self.length)
+            pieces.append(compute_pull(piece, params, slice(0, piece.shape[1])))
+        return binary_kmeans.split_vectors(torch.cat(pieces, 1), self.length)
 
     def binarize(self, w: Tensor) -> Params:
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = sign_planes.greedy(w, every, self.count, self.mean, self.scales in COLUMNS, every)
-        return sign_planes.alternate(w, every, start, self.sweeps, sign_planes.nearest_signs).params
+        start = sign_planes.fit_greedy_planes(w, every, self.count, self.mean, self.scales in COLUMNS, every)
+        return sign_planes.alternate(w, every, start, self.sweeps, sign_planes.choose_nearest_signs).params
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on codewords, and the shared `codebook`."""
@@ -114,20 +114,22 @@ class BinaryCodebook(Coder):
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`."""
-        return self.nearest(pull(w, params, columns), params["codebook"])
+        return self.nearest(compute_pull(w, params, columns), params["codebook"])
 
     def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the codeword that costs least; by Hamming distance the nearest all the same."""
         if self.assignment == "hamming":
             return self.encode(w, params, columns)
         column = params["column_scale"][0, columns] if "column_scale" in params else None
-        return vector_kmeans.nearest_under(metric, sign_planes.centred(w, params), params["scale"].mT, params["codebook"], column)
+        return vector_kmeans.find_nearest_under_metric(
+            metric, sign_planes.subtract_mean(w, params), params["scale"].mT, params["codebook"], column
+        )
 
     def nearest(self, y: Tensor, book: Tensor) -> Tensor:
         """The codeword nearest to each vector of `y [rows, k]`, by the set distance."""
         if self.assignment == "hamming":
             y = torch.where(y >= 0, 1.0, -1.0)
-        return binary_kmeans.nearest(binary_kmeans.vectors(y, self.length), book).view(len(y), -1)
+        return binary_kmeans.find_nearest_codewords(binary_kmeans.split_vectors(y, self.length), book).view(len(y), -1)
 
     def signs(self, codes: Tensor, params: Params, cols: int) -> Tensor:
         """±1 `[1, rows, cols]`."""
@@ -135,7 +137,7 @@ class BinaryCodebook(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · column_scale · codeword + mean."""
-        return sign_planes.values(self.signs(codes, params, columns.stop - columns.start), params, columns)
+        return sign_planes.sum_planes(self.signs(codes, params, columns.stop - columns.start), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales and means by least squares, unless `rescale` is off."""
@@ -146,12 +148,12 @@ class BinaryCodebook(Coder):
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-codebook`; the codebook is marked as shared unless every matrix has its own."""
-        return self.packed_plane(codes, params[0]["codebook"], sign_planes.scale_tensors(params), shape)
+        return self.packed_plane(codes, params[0]["codebook"], sign_planes.pack_scale_tensors(params), shape)
 
     def packed_plane(self, codes: Tensor, book: Tensor, scales: Params, shape: tuple[int, int]) -> Packed:
-        """One plane of codewords; `scales` as `sign_planes.scale_tensors` gives them for it."""
+        """One plane of codewords; `scales` as `sign_planes.pack_scale_tensors` gives them for it."""
         tensors = {
-            "index": bitpack.pack(codes, index_width(self.entries)),
+            "index": bitpack.pack(codes, compute_index_width(self.entries)),
             "codebook": bitpack.pack(book > 0, 1),
             **{name: tensor if name == "mean" else tensor[0] for name, tensor in scales.items()},
         }
@@ -160,6 +162,6 @@ class BinaryCodebook(Coder):
         return Packed("binary-codebook", *shape, tensors, facts, shared=shared)
 
 
-def pull(w: Tensor, params: Params, columns: slice) -> Tensor:
+def compute_pull(w: Tensor, params: Params, columns: slice) -> Tensor:
     """scale · column_scale · (w − mean) of a single plane."""
-    return sign_planes.magnitudes(params, columns)[0] * sign_planes.centred(w, params)
+    return sign_planes.compute_magnitudes(params, columns)[0] * sign_planes.subtract_mean(w, params)

@@ -18,7 +18,7 @@ from workbench.registry import register
 
 LOOKS = 10  # times that ADMM is stopped to see what its signs are worth
 LARGE = 800  # from this rank on whole bytes, which the kernels read, cost less than 1 % of it
-STARTS = {"random": admm_factors.random_start, "singular": admm_factors.singular_start}
+STARTS = {"random": admm_factors.draw_random_start, "singular": admm_factors.compute_singular_start}
 
 
 @register("coder", "binary-factors")
@@ -71,7 +71,7 @@ class BinaryFactors(Coder):
         """The same, telling every sweep of ADMM."""
         rank = self.rank(*w.shape)
         if not w.any():
-            return Fit(zeros(w, rank, middle=self.middle))
+            return Fit(make_zero_parameters(w, rank, middle=self.middle))
         target = Target.from_weights(w, moment, diagonal=self.metric == "diagonal")
         size = target.row_unit.item() ** 4
         tried, errors = list[Params](), list[float]()
@@ -79,11 +79,11 @@ class BinaryFactors(Coder):
             yield share
             if candidate is None:
                 continue
-            params, error = admm_factors.settle(target, admm_factors.parameters(*candidate, middle=self.middle))
+            params, error = admm_factors.settle(target, admm_factors.build_parameters(*candidate, middle=self.middle))
             if not errors or size * error < errors[-1]:
-                tried.append(admm_factors.stored(target, params))
+                tried.append(admm_factors.convert_to_stored(target, params))
                 errors.append(size * error)
-        path = (sign_planes.watched({"scale": params["row"][None]}) for params in tried)
+        path = (sign_planes.copy_watched_rows({"scale": params["row"][None]}) for params in tried)
         return Fit(tried[-1], tuple(errors), tuple(path))
 
     def candidates(self, target: Target, rank: int) -> Iterator[tuple[float, tuple[Tensor, Tensor] | None]]:
@@ -101,7 +101,7 @@ class BinaryFactors(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """The product."""
-        return admm_factors.product({**params, "left": codes[:, 0].float() * 2 - 1})
+        return admm_factors.multiply_factors({**params, "left": codes[:, 0].float() * 2 - 1})
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-factors`."""
@@ -111,7 +111,7 @@ class BinaryFactors(Coder):
         return Packed("binary-factors", *shape, tensors, {"rank": codes.shape[-1]})
 
 
-def zeros(w: Tensor, rank: int, *, middle: bool) -> Params:
+def make_zero_parameters(w: Tensor, rank: int, *, middle: bool) -> Params:
     """The parameters of a matrix of zeros."""
     rows, cols = w.shape
     params = {"left": torch.ones(rows, rank), "right": torch.ones(rank, cols)}

@@ -58,7 +58,7 @@ class CodebookPlanes(BinaryCodebook):
             book, plane_errors = self.train((self.left(w, books) for w in weights), len(weights))
             books.append(book)
             losses.append(plane_errors)
-        return {"codebook": torch.stack(books), "rounds": binary_kmeans.rounds(losses)}
+        return {"codebook": torch.stack(books), "rounds": binary_kmeans.stack_round_losses(losses)}
 
     def left(self, w: Tensor, books: list[Tensor]) -> Tensor:
         """What the next plane's codewords should point along, as vectors, when the planes before it have these codebooks."""
@@ -66,15 +66,15 @@ class CodebookPlanes(BinaryCodebook):
         for start in range(0, w.shape[1], span):
             piece = w[:, start : start + span]
             params, everywhere = self.binarize(piece), slice(0, piece.shape[1])
-            size, rest = sign_planes.magnitudes(params, everywhere), sign_planes.centred(piece, params)
+            size, rest = sign_planes.compute_magnitudes(params, everywhere), sign_planes.subtract_mean(piece, params)
             for p, book in enumerate(books):
                 rest = rest - size[p] * self.lookup(self.nearest(size[p] * rest, book), book, piece.shape[1])
             pieces.append(size[len(books)] * rest)
-        return binary_kmeans.vectors(torch.cat(pieces, 1), self.length)
+        return binary_kmeans.split_vectors(torch.cat(pieces, 1), self.length)
 
     def lookup(self, codes: Tensor, book: Tensor | None, cols: int) -> Tensor:
         """±1 `[rows, cols]` for one plane's codes `[rows, vectors]`: numbers of codewords, or the patterns themselves."""
-        words = codeword_search.signs(codes.reshape(-1), self.length) if book is None else book[codes]
+        words = codeword_search.decode_signs(codes.reshape(-1), self.length) if book is None else book[codes]
         return words.reshape(len(codes), -1)[:, :cols]
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
@@ -87,18 +87,20 @@ class CodebookPlanes(BinaryCodebook):
 
     def in_turn(self, w: Tensor, params: Params, columns: slice, metric: Tensor | None) -> Tensor:
         """Each plane's codes for what the others leave."""
-        target, size = sign_planes.centred(w, params), sign_planes.magnitudes(params, columns)
+        target, size = sign_planes.subtract_mean(w, params), sign_planes.compute_magnitudes(params, columns)
         values, codes = torch.zeros(self.planes, *w.shape), [torch.empty(0)] * self.planes
         for _ in range(ROUNDS):
             for p, book in enumerate(self.books(params)):
                 rest = target - values.sum(0) + values[p]
                 if book is None:
-                    codes[p] = codeword_search.numbers(binary_kmeans.vectors(size[p] * rest, self.length)).view(len(w), -1)
+                    codes[p] = codeword_search.encode_signs(binary_kmeans.split_vectors(size[p] * rest, self.length)).view(
+                        len(w), -1
+                    )
                 elif metric is None:
                     codes[p] = self.nearest(size[p] * rest, book)
                 else:
                     column = params["column_scale"][p, columns] if "column_scale" in params else None
-                    codes[p] = vector_kmeans.nearest_under(metric, rest, params["scale"][p][:, None], book, column)
+                    codes[p] = vector_kmeans.find_nearest_under_metric(metric, rest, params["scale"][p][:, None], book, column)
                 values[p] = size[p] * self.lookup(codes[p], book, w.shape[1])
         return torch.stack(codes, -1)
 
@@ -113,7 +115,7 @@ class CodebookPlanes(BinaryCodebook):
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """The sum of the planes, added in the order of the stored form: the mean belongs to the first."""
         signs = self.signs(codes, params, columns.stop - columns.start)
-        first, *others = sign_planes.magnitudes(params, columns) * signs
+        first, *others = sign_planes.compute_magnitudes(params, columns) * signs
         if "mean" in params:
             first = first + params["mean"][:, None]
         for plane in others:
@@ -122,7 +124,7 @@ class CodebookPlanes(BinaryCodebook):
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `sum` of `binary-codebook` and `planes`."""
-        scales = sign_planes.scale_tensors(params)
+        scales = sign_planes.pack_scale_tensors(params)
         children = []
         for p, book in enumerate(self.books(params[0])):
             plane_scales = {name: tensor[p : p + 1] for name, tensor in scales.items() if name != "mean"}

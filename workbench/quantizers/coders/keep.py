@@ -7,7 +7,7 @@ from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -36,7 +36,7 @@ class Keep(Coder):
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The weights are their own codes."""
-        return fp16(w) if self.dtype == "fp16" else w.clone()
+        return round_to_fp16(w) if self.dtype == "fp16" else w.clone()
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """The codes."""
@@ -45,10 +45,10 @@ class Keep(Coder):
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `dense`."""
         kept_codes = codes if mask is None else codes[mask]
-        dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or narrowest(kept_codes)
+        dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or choose_narrowest_dtype(kept_codes)
         return Packed("dense", *shape, {"weight": kept_codes.to(dtype)})
 
 
-def narrowest(values: Tensor) -> torch.dtype:
+def choose_narrowest_dtype(values: Tensor) -> torch.dtype:
     """The first of fp16, bf16 and fp32 in which every value stays what it is."""
     return next((d for d in (torch.float16, torch.bfloat16) if torch.equal(values.to(d).to(values.dtype), values)), torch.float32)

@@ -12,7 +12,7 @@ from workbench.kernels.packing.packed import Packed
 from workbench.kernels.packing.parity_code import ParityCode
 from workbench.kernels.search import parity_search
 from workbench.quantizers.coders.fitting import sign_planes
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
@@ -37,7 +37,7 @@ class ParitySigns(Coder):
     length: int = setting(5, "signs of a column, of which some follow from the others", low=2, high=1000)
     checks: int = setting(1, "signs in every such length that follow from the others", low=1, high=500)
     scales: str = setting("row", "what shares a scale", choices=SCALES)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     mean: bool = setting(False, "also store a mean beside each scale")
     sweeps: int = setting(15, "alternating sweeps over scales and signs without parity", low=0, high=100)
     rescale: bool = setting(True, "solve the scales again for the final signs")
@@ -62,35 +62,39 @@ class ParitySigns(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group if self.scales in GROUPED else 0, cols)
+        return compute_group_span(self.group if self.scales in GROUPED else 0, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on signs that obey the checks."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = sign_planes.greedy(w, every, 1, self.mean, self.scales in COLUMNS, every)
-        plain = sign_planes.alternate(w, every, start, self.sweeps, sign_planes.nearest_signs).params
+        start = sign_planes.fit_greedy_planes(w, every, 1, self.mean, self.scales in COLUMNS, every)
+        plain = sign_planes.alternate(w, every, start, self.sweeps, sign_planes.choose_nearest_signs).params
 
         def choose(w: Tensor, params: Params) -> Tensor:
-            return signs(self.encode(w, params, slice(0, w.shape[1])))
+            return decode_signs(self.encode(w, params, slice(0, w.shape[1])))
 
         return sign_planes.alternate(w, mask, plain, SETTLE, choose)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """Which signs are −1, bool `[rows, k]`."""
-        y = sign_planes.magnitudes(params, columns)[0] * sign_planes.centred(w, params)
-        return parity_search.nearest(y / y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), self.parity)
+        y = sign_planes.compute_magnitudes(params, columns)[0] * sign_planes.subtract_mean(w, params)
+        return parity_search.find_nearest_signs(y / y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), self.parity)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · column_scale · sign + mean."""
-        return sign_planes.values(signs(codes), params, columns)
+        return sign_planes.sum_planes(decode_signs(codes), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales and means by least squares, unless `rescale` is off."""
-        return sign_planes.refit(target, signs(codes), params, self.span(mask.shape[1]), mask, moment) if self.rescale else params
+        return (
+            sign_planes.refit(target, decode_signs(codes), params, self.span(mask.shape[1]), mask, moment)
+            if self.rescale
+            else params
+        )
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `parity-signs`: the signs that no check determines, scales and means."""
-        scales = sign_planes.scale_tensors(params)
+        scales = sign_planes.pack_scale_tensors(params)
         tensors = {
             "signs": bitpack.pack(codes[self.parity.stored(shape[0])], 1),
             **{name: tensor if name == "mean" else tensor[0] for name, tensor in scales.items()},
@@ -100,6 +104,6 @@ class ParitySigns(Coder):
         )
 
 
-def signs(codes: Tensor) -> Tensor:
+def decode_signs(codes: Tensor) -> Tensor:
     """±1 `[1, rows, cols]`."""
     return torch.where(codes, -1.0, 1.0)[None]

@@ -8,9 +8,9 @@ from torch import Tensor
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import released_planes, sign_planes
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -28,7 +28,7 @@ class ReleasedSign(Coder):
     """
 
     planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     rule: str = setting("residual", "how signs and scales are found", choices=RULES)
     sweeps: int = setting(15, "sweeps of the two rules that alternate", low=0, high=100)
 
@@ -44,14 +44,14 @@ class ReleasedSign(Coder):
 
     def span(self, cols: int) -> int:
         """One group."""
-        return group_span(self.group, cols)
+        return compute_group_span(self.group, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [planes, rows]`, `mean [rows]` or `column_scale [planes, span]`, and what codes are chosen by, float64."""
         used_columns = mask.any(0)
         x, mask = w[:, used_columns].double(), mask[:, used_columns]
         if self.rule == "residual":
-            fitted, shift = released_planes.residual(x, mask, self.planes)
+            fitted, shift = released_planes.fit_residual_planes(x, mask, self.planes)
             stored, chosen = {"mean": fitted.mean[:, 0]}, {"scale": fitted.size[..., 0], "shift": shift[..., 0]}
         elif self.rule == "row-column":
             fitted = released_planes.alternate_columns(x, mask, self.planes, self.sweeps)
@@ -66,14 +66,14 @@ class ReleasedSign(Coder):
         if self.rule != "residual" and self.planes == 1:  # the sign alone, whatever its scale
             chosen = {**chosen, "scale": torch.ones_like(chosen["scale"])}
             chosen.pop("column_scale", None)
-        stored = {name: fp16(value.float()) for name, value in {"scale": fitted.size[..., 0], **stored}.items()}
+        stored = {name: round_to_fp16(value.float()) for name, value in {"scale": fitted.size[..., 0], **stored}.items()}
         return Fit({**stored, **{CHOICE + name: value for name, value in chosen.items()}})
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """Signs by the scales that were there when signs were last chosen."""
         chosen = {name.removeprefix(CHOICE): value for name, value in params.items() if name.startswith(CHOICE)}
         if self.rule != "residual":
-            return sign_planes.nearest_codes(w.double(), chosen, columns)
+            return sign_planes.choose_nearest_codes(w.double(), chosen, columns)
         rest, codes = w.double(), torch.zeros_like(w, dtype=torch.uint8)
         for p, (size, shift) in enumerate(zip(chosen["scale"], chosen["shift"], strict=True)):
             rest = rest - shift[:, None]
@@ -83,11 +83,11 @@ class ReleasedSign(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """Σ_p scale · column_scale · sign + mean."""
-        return sign_planes.values(sign_planes.signs_of(codes, self.planes), params, columns)
+        return sign_planes.sum_planes(sign_planes.decode_signs(codes, self.planes), params, columns)
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `planes`."""
         bits = torch.stack([codes >> p & 1 for p in range(self.planes)])
         stored = bits if mask is None else bits[:, mask]
-        tensors = {"signs": bitpack.pack(stored, 1), **sign_planes.scale_tensors(params)}
+        tensors = {"signs": bitpack.pack(stored, 1), **sign_planes.pack_scale_tensors(params)}
         return Packed("planes", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})

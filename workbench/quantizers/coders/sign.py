@@ -8,7 +8,7 @@ from torch import Tensor
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import plane_starts, sign_planes
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
 from workbench.registry import register
@@ -30,7 +30,7 @@ class Sign(Coder):
 
     planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
     scales: str = setting("row", "what shares a scale", choices=SCALES)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     mean: bool = setting(True, "also store a mean beside each scale")
     sweeps: int = setting(15, "alternating sweeps over scales and signs; 0 is the closed form", low=0, high=100)
     rescale: bool = setting(True, "solve the scales again for the final signs")
@@ -57,40 +57,42 @@ class Sign(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group if self.scales in GROUPED else 0, cols)
+        return compute_group_span(self.group if self.scales in GROUPED else 0, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [planes, rows]`, `mean [rows]`, `column_scale [planes, span]`."""
         over = mask if self.average == "kept" else torch.ones_like(mask)
-        start = sign_planes.greedy(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
+        start = sign_planes.fit_greedy_planes(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
         if self.planes > 1 and self.sweeps and self.scales not in COLUMNS:
-            start = plane_starts.best_start(
-                w, mask, [start, *plane_starts.sign_starts(w, mask, self.mean)], sign_planes.nearest_signs
+            start = plane_starts.choose_best_start(
+                w, mask, [start, *plane_starts.list_sign_starts(w, mask, self.mean)], sign_planes.choose_nearest_signs
             )
-        fit = sign_planes.alternate(w, mask, start, self.sweeps, sign_planes.nearest_signs)
+        fit = sign_planes.alternate(w, mask, start, self.sweeps, sign_planes.choose_nearest_signs)
         if self.scaling == "moment" and moment is not None:
-            signs = sign_planes.nearest_signs(w, fit.params)
+            signs = sign_planes.choose_nearest_signs(w, fit.params)
             (params,) = sign_planes.refit(w * mask, signs, [fit.params], w.shape[1], mask, moment)
             fit = replace(fit, params=params)
         return fit
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The nearest sum of signs."""
-        return sign_planes.nearest_codes(w, params, columns)
+        return sign_planes.choose_nearest_codes(w, params, columns)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """Σ_p scale · column_scale · sign + mean."""
-        return sign_planes.values(sign_planes.signs_of(codes, self.planes), params, columns)
+        return sign_planes.sum_planes(sign_planes.decode_signs(codes, self.planes), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales and means by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
-        return sign_planes.refit(target, sign_planes.signs_of(codes, self.planes), params, self.span(mask.shape[1]), mask, moment)
+        return sign_planes.refit(
+            target, sign_planes.decode_signs(codes, self.planes), params, self.span(mask.shape[1]), mask, moment
+        )
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `planes`."""
         bits = torch.stack([codes >> p & 1 for p in range(self.planes)])
         stored = bits if mask is None else bits[:, mask]
-        tensors = {"signs": bitpack.pack(stored, 1), **sign_planes.scale_tensors(params)}
+        tensors = {"signs": bitpack.pack(stored, 1), **sign_planes.pack_scale_tensors(params)}
         return Packed("planes", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.ternary import nearest_trits
+from workbench.kernels.formats.ternary import choose_nearest_trits
 from workbench.kernels.packing import tritpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import plane_starts, sign_planes
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -32,7 +32,7 @@ class Ternary(Coder):
     """
 
     planes: int = setting(1, "planes of trits, 1.6 bits a weight each", low=1, high=3)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     rule: str = setting("least-squares", "how scales begin: with the least squared error, or as the mean size", choices=RULES)
     sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
     rescale: bool = setting(True, "solve the scales again for the final trits")
@@ -44,25 +44,27 @@ class Ternary(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group, cols)
+        return compute_group_span(self.group, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [planes, rows]`."""
-        size = best_size(w * mask) if self.rule == "least-squares" else mean_size(w * mask, mask)
+        size = compute_best_size(w * mask) if self.rule == "least-squares" else compute_mean_size(w * mask, mask)
         if self.planes == 1:
-            return sign_planes.alternate(w, mask, {"scale": fp16(size[None])}, self.sweeps, chosen)
-        halved = {"scale": fp16(size * FIRST * 0.5 ** torch.arange(self.planes)[:, None])}
-        start = plane_starts.best_start(w, mask, [halved, *plane_starts.trit_starts(w * mask, self.planes)], chosen)
-        return sign_planes.alternate(w, mask, start, self.sweeps, chosen)
+            return sign_planes.alternate(w, mask, {"scale": round_to_fp16(size[None])}, self.sweeps, choose_trits)
+        halved = {"scale": round_to_fp16(size * FIRST * 0.5 ** torch.arange(self.planes)[:, None])}
+        start = plane_starts.choose_best_start(
+            w, mask, [halved, *plane_starts.list_trit_starts(w * mask, self.planes)], choose_trits
+        )
+        return sign_planes.alternate(w, mask, start, self.sweeps, choose_trits)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The nearest sum of trits."""
         digits = 3 ** torch.arange(self.planes)[:, None, None]
-        return ((nearest_trits(w, params["scale"][..., None]) + 1) * digits).sum(0).to(torch.uint8)
+        return ((choose_nearest_trits(w, params["scale"][..., None]) + 1) * digits).sum(0).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """Σ_p scale_p · trit_p."""
-        return sign_planes.values(self.trits(codes).float(), params, columns)
+        return sign_planes.sum_planes(self.trits(codes).float(), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales by least squares, unless `rescale` is off."""
@@ -74,7 +76,7 @@ class Ternary(Coder):
         """Format `ternary`."""
         trits = self.trits(codes)
         stored = trits if mask is None else trits[:, mask]
-        tensors = {"trits": tritpack.pack(stored), **sign_planes.scale_tensors(params)}
+        tensors = {"trits": tritpack.pack(stored), **sign_planes.pack_scale_tensors(params)}
         return Packed("ternary", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})
 
     def trits(self, codes: Tensor) -> Tensor:
@@ -82,12 +84,12 @@ class Ternary(Coder):
         return torch.stack([codes // 3**p % 3 for p in range(self.planes)]).to(torch.int8) - 1
 
 
-def chosen(w: Tensor, params: Params) -> Tensor:
+def choose_trits(w: Tensor, params: Params) -> Tensor:
     """The nearest trits for a whole span."""
-    return nearest_trits(w, params["scale"][..., None]).float()
+    return choose_nearest_trits(w, params["scale"][..., None]).float()
 
 
-def best_size(w: Tensor) -> Tensor:
+def compute_best_size(w: Tensor) -> Tensor:
     """The scale of each row `[rows]` that loses least: the mean of its k largest weights, for the k with the largest (Σ)²/k."""
     total = w.abs().sort(1, descending=True).values.double().cumsum(1)
     count = torch.arange(1, w.shape[1] + 1)
@@ -95,6 +97,6 @@ def best_size(w: Tensor) -> Tensor:
     return (total.gather(1, best) / (best + 1))[:, 0].to(w.dtype)
 
 
-def mean_size(w: Tensor, mask: Tensor) -> Tensor:
+def compute_mean_size(w: Tensor, mask: Tensor) -> Tensor:
     """mean |w| over the mask, `[rows]`."""
     return w.abs().sum(1) / mask.sum(1).clamp(min=1)

@@ -11,10 +11,10 @@ from workbench.kernels.packing import bitpack, trellis_code
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import viterbi
 from workbench.quantizers.coders.fitting import sign_planes
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
-from workbench.quantizers.coders.vector_codebook import root_mean_square
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.vector_codebook import compute_row_rms
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -34,7 +34,7 @@ class Trellis(Coder):
     bits: int = setting(4, "bits a step stores", low=1, high=10)
     length: int = setting(5, "neighbouring columns a step stands for", low=1, high=16)
     state: int = setting(12, "bits of a state; each more doubles the time and lowers the error a little", low=6, high=16)
-    group: int = group_setting(0)
+    group: int = make_group_setting(0)
     rescale: bool = setting(True, "solve the scales again for the final codes")
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Trellis(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group, cols, self.length)
+        return compute_group_span(self.group, cols, self.length)
 
     def step(self, cols: int) -> int:
         """The columns of one step."""
@@ -63,15 +63,15 @@ class Trellis(Coder):
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale [1, rows]`: what the best code of this rate would have for normal weights, √(1 − 4^−rate) of the row's size."""
-        return Fit({"scale": fp16(root_mean_square(w) * (1 - 4**-self.nominal_bits) ** 0.5).mT})
+        return Fit({"scale": round_to_fp16(compute_row_rms(w) * (1 - 4**-self.nominal_bits) ** 0.5).mT})
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The path's bits, `[rows, ceil(k/length)]`; a step past the last column looks at real columns only."""
-        return viterbi.nearest(w, params["scale"][0], self.bits, self.length, self.remembered(len(w)))
+        return viterbi.find_nearest_codes(w, params["scale"][0], self.bits, self.length, self.remembered(len(w)))
 
     def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The bits of the path that costs least."""
-        words, scale, pieces = trellis_code.values(self.remembered(len(w)), self.length), params["scale"][0], []
+        words, scale, pieces = trellis_code.compute_state_values(self.remembered(len(w)), self.length), params["scale"][0], []
         for start in range(0, w.shape[1], self.length):
             block = slice(start, min(start + self.length, w.shape[1]))
             root = torch.linalg.cholesky(metric[block, block]).to(w.dtype)
@@ -82,12 +82,14 @@ class Trellis(Coder):
     def words(self, codes: Tensor, cols: int) -> Tensor:
         """values(state), `[1, rows, cols]`."""
         state = self.remembered(len(codes))
-        decoded_words = trellis_code.values(state, self.length)[trellis_code.states(codes, self.bits, state)]
+        decoded_words = trellis_code.compute_state_values(state, self.length)[
+            trellis_code.compute_states(codes, self.bits, state)
+        ]
         return decoded_words.view(len(codes), -1)[None, :, :cols]
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · values(state)."""
-        return sign_planes.values(self.words(codes, columns.stop - columns.start), params, columns)
+        return sign_planes.sum_planes(self.words(codes, columns.stop - columns.start), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales by least squares, unless `rescale` is off."""
@@ -98,7 +100,7 @@ class Trellis(Coder):
 
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `trellis`."""
-        tensors = {"path": bitpack.pack(codes, self.bits), "scale": sign_planes.scale_tensors(params)["scale"][0]}
+        tensors = {"path": bitpack.pack(codes, self.bits), "scale": sign_planes.pack_scale_tensors(params)["scale"][0]}
         state = self.remembered(shape[0])
         facts = {"bits": self.bits, "length": self.length, "state": state, "span": self.span(shape[1])}
         return Packed("trellis", *shape, tensors, facts)

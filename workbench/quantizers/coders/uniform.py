@@ -9,15 +9,15 @@ from torch import Tensor
 from workbench.errors import RecipeError
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.column_groups import beside, group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting, stack_groups
 from workbench.quantizers.coders.fitting.grid_search import GridSearch, RealGridSearch
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
 
-def zero_setting() -> Any:
+def make_zero_setting() -> Any:
     """The setting `zero` of the coder and of presets that use it."""
     help = "the code that stands for 0: one of the codes, or any number in fp16, which wins at 1 and 2 bits"
     return setting("integer", help, choices=("integer", "real"))
@@ -35,10 +35,10 @@ class Uniform(Coder):
     """
 
     bits: int = setting(4, "bits of a code", low=1, high=8)
-    group: int = group_setting(128)
+    group: int = make_group_setting(128)
     symmetric: bool = setting(False, "the grid is centred on zero; no zero point is stored")
     clip: str = setting("none", "search for the grid that loses least", choices=("none", "mse", "moment"))
-    zero: str = zero_setting()
+    zero: str = make_zero_setting()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +59,7 @@ class Uniform(Coder):
 
     def span(self, cols: int) -> int:
         """One group."""
-        return group_span(self.group, cols)
+        return compute_group_span(self.group, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
         """`scale` and `zero`, `[rows]`."""
@@ -78,17 +78,17 @@ class Uniform(Coder):
         """Parameters of the grid that covers `low` to `high`, both `[..., rows]`."""
         if self.symmetric:
             half = 1 << (self.bits - 1)
-            scale = fp16(torch.maximum(high, -low) / (half - 1))
+            scale = round_to_fp16(torch.maximum(high, -low) / (half - 1))
             return {"scale": scale, "zero": torch.full_like(scale, half)}
         steps = (1 << self.bits) - 1
-        scale = fp16((high - low) / steps)
-        zero = -low / nonzero(scale)
-        return {"scale": scale, "zero": fp16(zero) if self.zero == "real" else torch.round(zero).clamp(0, steps)}
+        scale = round_to_fp16((high - low) / steps)
+        zero = -low / replace_zero_scales(scale)
+        return {"scale": scale, "zero": round_to_fp16(zero) if self.zero == "real" else torch.round(zero).clamp(0, steps)}
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
         """round(w / scale) + zero, clamped to the code range; parameters `[..., rows]` give codes `[..., rows, cols]`."""
         scale, zero = params["scale"][..., None], params["zero"][..., None]
-        steps = w / nonzero(scale)
+        steps = w / replace_zero_scales(scale)
         codes = steps.add_(zero).round_() if self.zero == "real" else steps.round_().add_(zero)
         return codes.clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
 
@@ -99,14 +99,14 @@ class Uniform(Coder):
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `uniform`."""
         stored = codes if mask is None else codes[mask]
-        tensors = {"codes": bitpack.pack(stored, self.bits), "scale": beside(params, "scale").half()}
+        tensors = {"codes": bitpack.pack(stored, self.bits), "scale": stack_groups(params, "scale").half()}
         if self.zero == "real":
-            tensors["offset"] = beside(params, "zero").half()
+            tensors["offset"] = stack_groups(params, "zero").half()
         elif not self.symmetric:
-            tensors["zero"] = bitpack.pack(beside(params, "zero"), self.bits)
+            tensors["zero"] = bitpack.pack(stack_groups(params, "zero"), self.bits)
         return Packed("uniform", *shape, tensors, {"bits": self.bits, "span": self.span(shape[1])})
 
 
-def nonzero(scale: Tensor) -> Tensor:
+def replace_zero_scales(scale: Tensor) -> Tensor:
     """The scale, with 1 where it is 0 (a group of zeros, or smaller than fp16 can say): everything rounds to code zero."""
     return torch.where(scale == 0, torch.ones_like(scale), scale)

@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.contract import Coder, Fit, Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -34,13 +34,13 @@ class VectorCodebook(Coder):
     length: int = setting(10, "weights a codeword stands for", low=1, high=24)
     entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
     scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
-    group: int = group_setting(0)
+    group: int = make_group_setting(0)
     rescale: bool = setting(True, "solve the scales again for the final codes")
 
     @property
     def nominal_bits(self) -> float:
         """Bits of an index over the weights it stands for."""
-        return index_width(self.entries) / self.length
+        return compute_index_width(self.entries) / self.length
 
     @property
     def sharing(self) -> str:
@@ -49,7 +49,7 @@ class VectorCodebook(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return group_span(self.group, cols, self.length)
+        return compute_group_span(self.group, cols, self.length)
 
     def step(self, cols: int) -> int:
         """One codeword."""
@@ -57,19 +57,19 @@ class VectorCodebook(Coder):
 
     def prepare(self, weights: Sequence[Tensor]) -> Params:
         """`codebook [entries, length]` rounded to fp16, trained on a sample of the scope's vectors."""
-        sample = binary_kmeans.sampled((self.shapes(w) for w in weights), len(weights))
+        sample = binary_kmeans.sample_vectors((self.shapes(w) for w in weights), len(weights))
         book, losses = vector_kmeans.train(sample, self.entries)
-        return {"codebook": fp16(book), "rounds": binary_kmeans.rounds([losses])}
+        return {"codebook": round_to_fp16(book), "rounds": binary_kmeans.stack_round_losses([losses])}
 
     def shapes(self, w: Tensor) -> Tensor:
         """Vectors over the size of their row and group; a vector past the last whole one only where there is no other."""
         span, pieces = self.span(w.shape[1]), []
         for start in range(0, w.shape[1], span):
             piece = w[:, start : start + span]
-            size = root_mean_square(piece)
+            size = compute_row_rms(piece)
             piece = torch.where(size > 0, piece / size, 0.0)
             full_columns = piece.shape[1] // self.length * self.length or piece.shape[1]
-            pieces.append(binary_kmeans.vectors(piece[:, :full_columns], self.length))
+            pieces.append(binary_kmeans.split_vectors(piece[:, :full_columns], self.length))
         return torch.cat(pieces)
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
@@ -79,7 +79,7 @@ class VectorCodebook(Coder):
         def choose(w: Tensor, params: Params) -> Tensor:
             return self.words(self.encode(w, params, everywhere), params, w.shape[1])
 
-        start = {"scale": fp16(root_mean_square(w)).mT, **shared}
+        start = {"scale": round_to_fp16(compute_row_rms(w)).mT, **shared}
         return sign_planes.alternate(w, mask, start, SETTLE, choose)
 
     def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
@@ -87,15 +87,17 @@ class VectorCodebook(Coder):
         book, scale = params["codebook"], params["scale"].mT
         full_columns = w.shape[1] // self.length * self.length
         y = w[:, :full_columns].reshape(-1, self.length)
-        codes = vector_kmeans.nearest(y, scale.repeat_interleave(full_columns // self.length, 0), book).view(len(w), -1)
+        codes = vector_kmeans.find_nearest_codewords(y, scale.repeat_interleave(full_columns // self.length, 0), book).view(
+            len(w), -1
+        )
         if full_columns == w.shape[1]:
             return codes
         rest = w[:, full_columns:]
-        return torch.cat([codes, vector_kmeans.nearest(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
+        return torch.cat([codes, vector_kmeans.find_nearest_codewords(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
 
     def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
         """The index of the codeword that costs least."""
-        return vector_kmeans.nearest_under(metric, w, params["scale"].mT, params["codebook"])
+        return vector_kmeans.find_nearest_under_metric(metric, w, params["scale"].mT, params["codebook"])
 
     def words(self, codes: Tensor, params: Params, cols: int) -> Tensor:
         """C[index], `[1, rows, cols]`."""
@@ -103,7 +105,7 @@ class VectorCodebook(Coder):
 
     def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
         """scale · C[index]."""
-        return sign_planes.values(self.words(codes, params, columns.stop - columns.start), params, columns)
+        return sign_planes.sum_planes(self.words(codes, params, columns.stop - columns.start), params, columns)
 
     def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
         """Scales by least squares, unless `rescale` is off."""
@@ -115,16 +117,16 @@ class VectorCodebook(Coder):
     def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `vector-codebook`; the codebook is marked as shared unless every matrix has its own."""
         tensors = {
-            "index": bitpack.pack(codes, index_width(self.entries)),
+            "index": bitpack.pack(codes, compute_index_width(self.entries)),
             "codebook": params[0]["codebook"].half(),
-            "scale": sign_planes.scale_tensors(params)["scale"][0],
+            "scale": sign_planes.pack_scale_tensors(params)["scale"][0],
         }
         facts = {"length": self.length, "entries": self.entries, "span": self.span(shape[1])}
         shared = {} if self.scope == "matrix" else {"codebook": ("codebook", 1)}
         return Packed("vector-codebook", *shape, tensors, facts, shared=shared)
 
 
-def root_mean_square(w: Tensor) -> Tensor:
+def compute_row_rms(w: Tensor) -> Tensor:
     """The size of each row, `[rows, 1]`."""
     largest = w.abs().amax(1, keepdim=True)  # so that squares stay in range
     return largest * torch.where(largest > 0, w / largest, 0.0).square().mean(1, keepdim=True).sqrt()

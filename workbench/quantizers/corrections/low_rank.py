@@ -7,8 +7,8 @@ from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Correction
-from workbench.quantizers.curvature import lower_factor
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.curvature import compute_lower_factor
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -30,7 +30,7 @@ class LowRank(Correction):
         rows, cols = error.shape
         root = None
         if moment is not None:
-            root = lower_factor(moment, self.damping)
+            root = compute_lower_factor(moment, self.damping)
             root = (root / root.square().sum().div(cols).sqrt()).to(error.dtype)  # its size cancels; 1 keeps fp16 in range
         u, s, vt = torch.linalg.svd(error if root is None else error @ root, full_matrices=False)
         rank = min(self.rank, rows, cols)
@@ -38,4 +38,4 @@ class LowRank(Correction):
         left, right = u[:, :rank] * half, half[:, None] * vt[:rank]
         if root is not None:
             right = torch.linalg.solve_triangular(root, right, upper=False, left=False)
-        return Packed("low-rank", rows, cols, {"left": fp16(left).half(), "right": fp16(right).half()})
+        return Packed("low-rank", rows, cols, {"left": round_to_fp16(left).half(), "right": round_to_fp16(right).half()})

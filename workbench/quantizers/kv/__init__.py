@@ -4,6 +4,6 @@ Importing the package registers every scheme under the kind "kv".
 """
 
 from workbench.quantizers.kv import plain, rotated, vidkv, zipcache
-from workbench.quantizers.kv.scheme import Scheme, names, parse, scheme
+from workbench.quantizers.kv.scheme import Scheme, list_schemes, make_scheme, parse
 
-__all__ = ["Scheme", "names", "parse", "plain", "rotated", "scheme", "vidkv", "zipcache"]
+__all__ = ["Scheme", "list_schemes", "make_scheme", "parse", "plain", "rotated", "vidkv", "zipcache"]

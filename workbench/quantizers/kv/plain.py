@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.kv.grids import WHOLE, by_columns, by_rows, pack_float16
+from workbench.quantizers.kv.grids import WHOLE, pack_by_columns, pack_by_rows, pack_float16
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.recipe import setting
 from workbench.registry import register
@@ -53,7 +53,7 @@ class PerToken(Grid):
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Both by rows."""
-        return by_rows(keys, self.bits, self.group), by_rows(values, self.bits, self.group)
+        return pack_by_rows(keys, self.bits, self.group), pack_by_rows(values, self.bits, self.group)
 
 
 @register("kv", "per-channel")
@@ -65,7 +65,7 @@ class PerChannel(Grid):
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Both by columns."""
-        return by_columns(keys, self.bits), by_columns(values, self.bits)
+        return pack_by_columns(keys, self.bits), pack_by_columns(values, self.bits)
 
 
 @register("kv", "kivi")
@@ -79,4 +79,4 @@ class Kivi(Grid):
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Keys by columns, values by rows."""
-        return by_columns(keys, self.bits), by_rows(values, self.bits, self.group)
+        return pack_by_columns(keys, self.bits), pack_by_rows(values, self.bits, self.group)

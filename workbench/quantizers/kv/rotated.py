@@ -11,9 +11,9 @@ from torch import Tensor
 from workbench.kernels.formats.transforms import hadamard
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.column_groups import group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.kv.scheme import Scheme
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 from workbench.seeds import LARGEST_SEED
@@ -45,8 +45,8 @@ class Rotated(Scheme):
         """`x [tokens, channels]`, rotated and coded."""
         rows, cols = x.shape
         signs = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(self.seed)).float() * 2 - 1
-        levels, span = normal_levels(self.bits), group_span(self.group, cols)
-        groups = [coded(piece, levels) for piece in hadamard(x, signs).split(span, 1)]
+        levels, span = compute_normal_levels(self.bits), compute_group_span(self.group, cols)
+        groups = [quantize_rows(piece, levels) for piece in hadamard(x, signs).split(span, 1)]
         tensors = {
             "index": bitpack.pack(torch.cat([codes for codes, _ in groups], 1), self.bits),
             "codebook": levels.half()[:, None],
@@ -64,16 +64,16 @@ class Rotated(Scheme):
         return float(self.bits)
 
 
-def coded(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """Codes `[rows, cols]` of the levels nearest to a row over its size, and the size `[rows]` that fits these codes best."""
     size = x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
     codes = torch.bucketize(x / size, (levels[1:] + levels[:-1]) / 2)
     values = levels[codes]
-    return codes, fp16((x * values).sum(1) / values.square().sum(1).clamp(min=1e-8))
+    return codes, round_to_fp16((x * values).sum(1) / values.square().sum(1).clamp(min=1e-8))
 
 
 @cache
-def normal_levels(bits: int) -> Tensor:
+def compute_normal_levels(bits: int) -> Tensor:
     """The 2^bits levels with the least squared error for a standard normal value, rounded to fp16, ascending `[2^bits]`.
 
     Each level is the mean of its cell, each edge lies half way between two levels.
@@ -86,5 +86,5 @@ def normal_levels(bits: int) -> Tensor:
         density, below = torch.exp(-edges.square() / 2) / math.sqrt(2 * math.pi), normal.cdf(edges)
         better = (density[:-1] - density[1:]) / (below[1:] - below[:-1])
         if (better - levels).abs().max() < SETTLED:
-            return fp16(better.float())
+            return round_to_fp16(better.float())
         levels = better

@@ -1,4 +1,4 @@
-"""What a scheme for key-value caches promises, and schemes by name: `scheme("zipcache", bits=4)`, as text `zipcache:bits=4`."""
+"""What a scheme for key-value caches promises, and schemes by name: `make_scheme("zipcache", bits=4)` or `zipcache:bits=4`."""
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, cast
@@ -36,7 +36,7 @@ class Scheme(Part):
     def at(self, bits: int) -> "Scheme":
         """The same scheme at so many bits, where it has that setting."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return scheme(self.name, **{**values, "bits": bits}) if "bits" in values else self
+        return make_scheme(self.name, **{**values, "bits": bits}) if "bits" in values else self
 
     def spelled(self) -> str:
         """The scheme as `parse` reads it: its name, its bits, and other settings that are not the default."""
@@ -44,12 +44,12 @@ class Scheme(Part):
         return ":".join(filter(None, (self.name, ",".join(f"{name}={value}" for name, value in values))))
 
 
-def names() -> list[str]:
+def list_schemes() -> list[str]:
     """All schemes, sorted."""
-    return registry.names("kv")
+    return registry.list_names("kv")
 
 
-def scheme(name: str, **settings: Any) -> Scheme:
+def make_scheme(name: str, **settings: Any) -> Scheme:
     """A scheme by name; RecipeError names the nearest scheme, setting or value for one that does not exist."""
     return cast(Scheme, registry.make("kv", name, **settings))
 
@@ -67,4 +67,4 @@ def parse(text: str) -> Scheme:
             settings[key] = kinds.get(key, str)(value)
         except ValueError:
             raise RecipeError(f"kv {name!r}: {key} is {value!r}; a number is needed.") from None
-    return scheme(name.strip(), **settings)
+    return make_scheme(name.strip(), **settings)

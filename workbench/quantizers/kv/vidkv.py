@@ -9,7 +9,14 @@ from torch import Tensor
 from workbench.kernels.formats.arranged import fourier
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.ternary import Ternary
-from workbench.quantizers.kv.grids import by_columns, by_rows, chosen, coded, split_rows, transposed
+from workbench.quantizers.kv.grids import (
+    pack_by_columns,
+    pack_by_rows,
+    pack_transposed,
+    pack_with_coder,
+    select_highest,
+    split_rows,
+)
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.recipe import setting
 from workbench.registry import register
@@ -32,14 +39,14 @@ class VidKV(Scheme):
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Keys by two kinds of channels, values by trits."""
-        wide = chosen(keys.amax(0) - keys.amin(0), self.share)
-        trits = transposed(coded(Ternary(group=0), values.T.contiguous()))
+        wide = select_highest(keys.amax(0) - keys.amin(0), self.share)
+        trits = pack_transposed(pack_with_coder(Ternary(group=0), values.T.contiguous()))
         if not wide.any():
-            return spread(keys), trits
+            return pack_fourier(keys), trits
         if wide.all():
-            return by_columns(keys, 2), trits
-        both = split_rows(wide, transposed(spread(keys[:, ~wide])), by_rows(keys[:, wide].T, 2))
-        return transposed(both), trits
+            return pack_by_columns(keys, 2), trits
+        both = split_rows(wide, pack_transposed(pack_fourier(keys[:, ~wide])), pack_by_rows(keys[:, wide].T, 2))
+        return pack_transposed(both), trits
 
     @property
     def nominal_bits(self) -> float:
@@ -47,7 +54,7 @@ class VidKV(Scheme):
         return (self.share * 2 + (1 - self.share) + math.log2(3)) / 2
 
 
-def spread(x: Tensor) -> Packed:
+def pack_fourier(x: Tensor) -> Packed:
     """One bit for each coefficient of the transform across the channels of `x [tokens, channels]`, with a mean and size each."""
     rows, cols = x.shape
-    return Packed("fourier", rows, cols, children=(by_columns(fourier(x), 1),))
+    return Packed("fourier", rows, cols, children=(pack_by_columns(fourier(x), 1),))

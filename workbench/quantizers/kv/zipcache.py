@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.kv.grids import by_columns, by_rows, chosen, split_rows
+from workbench.quantizers.kv.grids import pack_by_columns, pack_by_rows, select_highest, split_rows
 from workbench.quantizers.kv.plain import BITS
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.recipe import setting
@@ -35,10 +35,10 @@ class ZipCache(Scheme):
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Each token's keys and values at its own bits, under one map for both, stored with either."""
         rows, cols = values.shape
-        salient = chosen(saliency, self.share)
+        salient = select_highest(saliency, self.share)
         scale = (1 / values.abs().amax(0).clamp(min=1e-8).sqrt()).half()
-        value = self.mixed(salient, values * scale.float(), by_rows)
-        return self.mixed(salient, keys, by_columns), Packed("scaled", rows, cols, {"scale": scale}, children=(value,))
+        value = self.mixed(salient, values * scale.float(), pack_by_rows)
+        return self.mixed(salient, keys, pack_by_columns), Packed("scaled", rows, cols, {"scale": scale}, children=(value,))
 
     def mixed(self, salient: Tensor, x: Tensor, store: Callable[[Tensor, int], Packed]) -> Packed:
         """Salient rows of `x` at more bits than the others; no map where all are alike."""

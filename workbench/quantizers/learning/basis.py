@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workbench.kernels.formats.rotation import ANGLES, cayley, factor_pair, rotate
-from workbench.kernels.formats.transforms import hadamard, hadamard_inverse
+from workbench.kernels.formats.rotation import ANGLES, compute_cayley_rotation, find_factor_pair, rotate
+from workbench.kernels.formats.transforms import hadamard, invert_hadamard
 from workbench.quantizers.contract import Params
 
 LARGEST_GAIN = 5 * 0.6931471805599453  # |log λ| at most log 32
@@ -29,7 +29,7 @@ class Factors:
 
     def sizes(self, cols: int) -> tuple[int, int]:
         """Sizes of R₁ and R₂."""
-        return (1, cols) if self.full else factor_pair(cols)
+        return (1, cols) if self.full else find_factor_pair(cols)
 
 
 class Basis(nn.Module):
@@ -60,7 +60,7 @@ class Basis(nn.Module):
         if not set(ANGLES) & upper.keys():
             return ()
         pairs = zip(ANGLES, self.sizes, strict=True)
-        return tuple(cayley(upper[side], size) if size > 1 else torch.ones(1, 1) for side, size in pairs)
+        return tuple(compute_cayley_rotation(upper[side], size) if size > 1 else torch.ones(1, 1) for side, size in pairs)
 
     def gain(self) -> Tensor | None:
         """λ `[cols]`, or None."""
@@ -95,7 +95,7 @@ class Basis(nn.Module):
     def undo(self, w: Tensor) -> Tensor:
         """W from W': W' Hᵀ Rᵀ D Λ."""
         gain, signs = self.gain(), self.signs()
-        w = hadamard_inverse(w, torch.ones_like(w[0])) if self.hadamard else w
+        w = invert_hadamard(w, torch.ones_like(w[0])) if self.hadamard else w
         w = rotate(w, *(r.mT for r in self.matrices()))
         w = w if signs is None else w * signs
         return w if gain is None else w * gain

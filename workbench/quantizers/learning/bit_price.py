@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor
 
-from workbench.quantizers.learning.descent import assign_values, copied
+from workbench.quantizers.learning.descent import assign_values, copy_values
 from workbench.quantizers.learning.inputs import Input
 
 MOST_BITS = 64.0  # a weight: what costs more never pays, and the power stays a float
@@ -24,7 +24,7 @@ def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_ou
 
     def without(undo: Callable[[], None], bits: int) -> float:
         """The loss after `undo`, which is taken back where `bits` are worth it."""
-        previous = copied(parameters)
+        previous = copy_values(parameters)
         undo()
         now = held_out()
         if now <= loss * 4 ** min(bits / count, MOST_BITS):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from workbench.models.block_pass import Call
 from workbench.quantizers.learning.bit_price import keep_what_pays
-from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, assign_values, copied, descend
+from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule, assign_values, copy_values, descend
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.sign_draws import draw_signs
 
@@ -81,7 +81,7 @@ def learn_block(
         return loss(sorted({i for batch in batches[:DRAWN] for i in batch}), in_block([weights])).item()
 
     parameters = [p for group in inputs for p in group.basis.parameters()]
-    first = copied(parameters)
+    first = copy_values(parameters)
     if start is None:
         yield from draw_signs(inputs, drawn_loss, draws, schedule.steps, seed)
     else:  # the codes of the basis to go on with

@@ -71,7 +71,7 @@ def descend(
     """
     optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=0.0)
     if start is None:
-        best, best_loss, bad, first = copied(parameters), held_out(), 0, 0
+        best, best_loss, bad, first = copy_values(parameters), held_out(), 0, 0
     else:
         assign_values(parameters, start.values)
         optimizer.load_state_dict(copy.deepcopy(start.optimizer))
@@ -92,8 +92,8 @@ def descend(
         now = held_out()
         bad = 0 if now < best_loss else bad + 1
         if now < best_loss:
-            best, best_loss = copied(parameters), now
-        memory = Memory(done, copied(parameters), copy.deepcopy(optimizer.state_dict()), best, best_loss, bad)
+            best, best_loss = copy_values(parameters), now
+        memory = Memory(done, copy_values(parameters), copy.deepcopy(optimizer.state_dict()), best, best_loss, bad)
         yield LearningStep(done, schedule.steps, value.item(), now, memory)
         if bad >= schedule.patience:
             break
@@ -101,7 +101,7 @@ def descend(
     return best_loss
 
 
-def copied(parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def copy_values(parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Values of the parameters now."""
     return tuple(parameter.detach().clone() for parameter in parameters)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from workbench.quantizers.contract import Params, Rounding
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.bit_price import keep_what_pays
-from workbench.quantizers.learning.descent import LearningStep, Schedule, copied, descend
+from workbench.quantizers.learning.descent import LearningStep, Schedule, copy_values, descend
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.sign_draws import draw_signs
 
@@ -50,7 +50,7 @@ def learn_layer(
     yield from draw_signs([layer], drawn_loss, draws, schedule.steps, seed)
     parameters = list(basis.parameters())
     if schedule.steps and any(parameter.requires_grad for parameter in parameters):
-        beginning = copied(parameters)
+        beginning = copy_values(parameters)
         yield from descend(parameters, loss, held_out, schedule)
         keep_what_pays([layer], beginning, held_out)
     return basis.state()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from workbench.kernels import formats
 from workbench.kernels.formats.format import find
 from workbench.kernels.formats.rotation import ANGLES
-from workbench.kernels.formats.transforms import Transformed, below
+from workbench.kernels.formats.transforms import Transformed, strip_transforms
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 
@@ -56,12 +56,14 @@ class StoredForms:
 
     def __init__(self, trees: Mapping[str, Packed], weights: Mapping[str, Tensor] | None = None) -> None:
         self.trees = dict(trees)
-        self.floats = trained_floats(trees)
+        self.floats = collect_trained_floats(trees)
         weights = weights or {}
-        self.signs = {key: sign for name in weights for key, sign in loose_signs(name, trees[name], weights[name]).items()}
+        self.signs = {
+            key: sign for name in weights for key, sign in collect_loose_signs(name, trees[name], weights[name]).items()
+        }
         loose = {layer for layer, _ in self.signs}
         matrices = {name: weight for name, weight in weights.items() if name not in loose}
-        self.latent = {name: trained_latent(trees[name], weight) for name, weight in matrices.items()}
+        self.latent = {name: make_trained_latent(trees[name], weight) for name, weight in matrices.items()}
         self.chosen: dict[str, Packed] = {}
 
     def parameters(self) -> list[nn.Parameter]:
@@ -79,16 +81,16 @@ class StoredForms:
         target = self.latent[layer].value()
         if choose or layer not in self.chosen:
             with torch.no_grad():
-                inner = coded(self.fill(layer, self.trees[layer], "", rounded=True))
-                self.chosen[layer] = formats.nearest(inner, target)
-        tree = with_codes(tree, self.chosen[layer])
-        return tree if rounded else with_gradient(tree, target)
+                inner = find_coded_node(self.fill(layer, self.trees[layer], "", rounded=True))
+                self.chosen[layer] = formats.recode_nearest(inner, target)
+        tree = replace_codes(tree, self.chosen[layer])
+        return tree if rounded else attach_gradient(tree, target)
 
     def fill(self, layer: str, node: Packed, path: str, rounded: bool) -> Packed:
         """A node and what is below it, with floats as they are now."""
         tensors = dict(node.tensors)
         for name in tensors:
-            key = key_of(layer, path, node, name)
+            key = build_key(layer, path, node, name)
             if key in self.floats:
                 tensors[name] = self.floats[key].rounded() if rounded else self.floats[key].value()
             if key in self.signs:
@@ -99,7 +101,7 @@ class StoredForms:
         return replace(node, tensors=tensors, children=children)
 
 
-def trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
+def collect_trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
     """Every float tensor of the trees that no layer outside them shares."""
     nodes = [(layer, path, node) for layer, tree in trees.items() for path, node in tree.walk()]
     occurrences: dict[str, int] = {}
@@ -110,63 +112,63 @@ def trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
     for layer, path, node in nodes:
         for name, tensor in node.tensors.items():
             complete = name not in node.shared or node.shared[name][1] == occurrences[node.shared[name][0]]
-            key = key_of(layer, path, node, name)
+            key = build_key(layer, path, node, name)
             if tensor.is_floating_point() and complete and key not in trained:
                 # how large an angle is says nothing of how far it has to go
                 trained[key] = Trained.from_stored(tensor, 1.0 if node.format == "rotated" and name in ANGLES else None)
     return trained
 
 
-def loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
+def collect_loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
     """The signs that the form below the tree's transforms lets loose, each as a number that is positive for +1."""
-    node, goal, path = below(tree, weight)
-    leanings = {key_of(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
+    node, goal, path = strip_transforms(tree, weight)
+    leanings = {build_key(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
     return {key: Trained(lean, PACE, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in leanings.items()}
 
 
-def trained_latent(tree: Packed, weight: Tensor) -> Trained:
+def make_trained_latent(tree: Packed, weight: Tensor) -> Trained:
     """The latent matrix of a layer's codes as a number to train."""
-    trained = Trained.from_stored(latent(tree, weight))
-    return replace(trained, size=trained.size * PATHS) if find(coded(tree)).paths else trained
+    trained = Trained.from_stored(compute_latent(tree, weight))
+    return replace(trained, size=trained.size * PATHS) if find(find_coded_node(tree)).paths else trained
 
 
-def key_of(layer: str, path: str, node: Packed, name: str) -> Key:
+def build_key(layer: str, path: str, node: Packed, name: str) -> Key:
     """What a stored tensor is called here."""
     return ("", node.shared[name][0]) if name in node.shared else (layer, f"{path}{name}")
 
 
-def coded(tree: Packed) -> Packed:
+def find_coded_node(tree: Packed) -> Packed:
     """The node below all transforms, whose codes are in their own basis."""
     while issubclass(find(tree), Transformed):
         (tree,) = tree.children
     return tree
 
 
-def latent(tree: Packed, weight: Tensor) -> Tensor:
+def compute_latent(tree: Packed, weight: Tensor) -> Tensor:
     """As near to `weight`, in the basis of the codes, as its nearest codes are still those of the tree, `[rows, cols]`.
 
     A weight that hardly chose its code will hardly resist another one. Where no point between the two keeps the codes of a
     row, or of the columns that a code runs down, the row or column is what they stand for.
     """
-    tree, weight, _ = below(tree, weight)
+    tree, weight, _ = strip_transforms(tree, weight)
     values = formats.decode(tree)
     for _ in range(HALVINGS):
-        moved = formats.decode(formats.nearest(tree, weight)) != values
+        moved = formats.decode(formats.recode_nearest(tree, weight)) != values
         weight = torch.where(moved, (weight + values) / 2, weight)
     for along in (1, 0):
-        moved = (formats.decode(formats.nearest(tree, weight)) != values).any(along, keepdim=True)
+        moved = (formats.decode(formats.recode_nearest(tree, weight)) != values).any(along, keepdim=True)
         weight = torch.where(moved, values, weight)
     return weight
 
 
-def instead(tree: Packed, inner: Packed) -> Packed:
+def replace_coded_node(tree: Packed, inner: Packed) -> Packed:
     """The tree with another node below its transforms."""
     if not issubclass(find(tree), Transformed):
         return inner
-    return replace(tree, children=(instead(tree.children[0], inner),))
+    return replace(tree, children=(replace_coded_node(tree.children[0], inner),))
 
 
-def with_codes(tree: Packed, chosen: Packed) -> Packed:
+def replace_codes(tree: Packed, chosen: Packed) -> Packed:
     """The tree with the codes (the integer tensors) of `chosen`, which has the shape of its node below all transforms."""
 
     def take(node: Packed, other: Packed) -> Packed:
@@ -174,10 +176,10 @@ def with_codes(tree: Packed, chosen: Packed) -> Packed:
         children = tuple(take(a, b) for a, b in zip(node.children, other.children, strict=True))
         return replace(node, tensors={**node.tensors, **codes}, children=children)
 
-    return instead(tree, take(coded(tree), chosen))
+    return replace_coded_node(tree, take(find_coded_node(tree), chosen))
 
 
-def with_gradient(tree: Packed, target: Tensor) -> Packed:
+def attach_gradient(tree: Packed, target: Tensor) -> Packed:
     """The tree plus a zero whose gradient is that of the values below its transforms, handed on to `target`."""
     zero = Packed("dense", tree.rows, tree.cols, {"weight": target - target.detach()})
-    return instead(tree, Packed("sum", tree.rows, tree.cols, children=(coded(tree), zero)))
+    return replace_coded_node(tree, Packed("sum", tree.rows, tree.cols, children=(find_coded_node(tree), zero)))

@@ -8,7 +8,7 @@ from torch import Tensor
 from workbench.jobs import map_steps
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
-from workbench.quantizers.distance import output_error, relative_error
+from workbench.quantizers.distance import compute_output_error, compute_relative_error
 from workbench.quantizers.learning.refine import QuantizedBlock
 from workbench.quantizers.runs.block_run import BlockRun, Seen
 from workbench.recipe import Recipe
@@ -32,20 +32,24 @@ def refine(block: QuantizedBlock, recipes: Mapping[str, Recipe]) -> Generator[Sn
     return block
 
 
-def measured(run: BlockRun, layers: Mapping[str, QuantizedLayer], weights: Mapping[str, Tensor]) -> dict[str, QuantizedLayer]:
+def measure_layers(
+    run: BlockRun, layers: Mapping[str, QuantizedLayer], weights: Mapping[str, Tensor]
+) -> dict[str, QuantizedLayer]:
     """Refined layers with their errors from the original `weights`, on the inputs that they have now."""
     leaders = {name: group[0] for group in run.inputs() for name in group}
     inputs = run.all_seen({leaders[name] for name in layers})
-    return {name: with_errors(layer, weights[name], inputs[leaders[name]]) for name, layer in layers.items()}
+    return {name: attach_errors(layer, weights[name], inputs[leaders[name]]) for name, layer in layers.items()}
 
 
-def with_errors(layer: QuantizedLayer, weight: Tensor, inputs: Seen | None) -> QuantizedLayer:
+def attach_errors(layer: QuantizedLayer, weight: Tensor, inputs: Seen | None) -> QuantizedLayer:
     """The layer with its relative error from `weight`, and its output error from what it aims at on these inputs."""
     decoded = layer.weight()
-    output_loss = None if inputs is None else output_error(aim_of(layer.recipe, weight, inputs), decoded, inputs.moment)
-    return replace(layer, relative_error=relative_error(weight, decoded), output_error=output_loss)
+    output_loss = (
+        None if inputs is None else compute_output_error(compute_aim(layer.recipe, weight, inputs), decoded, inputs.moment)
+    )
+    return replace(layer, relative_error=compute_relative_error(weight, decoded), output_error=output_loss)
 
 
-def aim_of(recipe: Recipe, weight: Tensor, inputs: Seen | None) -> Tensor:
+def compute_aim(recipe: Recipe, weight: Tensor, inputs: Seen | None) -> Tensor:
     """What a layer is to be: its weight, or where its assignment repairs, what gives its output in the original model."""
     return inputs.aim(weight, recipe.shrinkage) if inputs is not None and recipe.assignment.repairs else weight

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration import Collector
-from workbench.kernels.formats.rounding import rounded_bits
+from workbench.kernels.formats.rounding import find_rounding_bits
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.packing.packed import Packed
 from workbench.memory import spill
 from workbench.models.block_pass import Call
-from workbench.moment_sums import add_product, sums_dtype
-from workbench.quantizers.curvature import damped
-from workbench.quantizers.shrinkage import shrunk
+from workbench.moment_sums import add_product, choose_sum_dtype
+from workbench.quantizers.curvature import damp_moment
+from workbench.quantizers.shrinkage import shrink_moment
 
 BATCH_BYTES = 1 << 28  # of experts' moments that are measured in one run through the block
 DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it hardly shows must not move weights
@@ -39,7 +39,7 @@ class Seen:
 
     def shrunk(self, strength: float) -> Tensor:
         """E[x̂ x̂ᵀ] mixed with its diagonal, as far as the tokens are few."""
-        return shrunk(self.moment, self.tokens, strength)
+        return shrink_moment(self.moment, self.tokens, strength)
 
     def aim(self, weight: Tensor, strength: float) -> Tensor:
         """The matrix that, applied to x̂, comes nearest to `weight` applied to x: W E[x x̂ᵀ] E[x̂ x̂ᵀ]⁻¹, both shrunk and damped.
@@ -49,7 +49,7 @@ class Seen:
         """
         if self.cross is None or torch.equal(self.moment, self.cross):
             return weight
-        right = damped(self.shrunk(strength), DAMPING)
+        right = damp_moment(self.shrunk(strength), DAMPING)
         left = self.cross.double() + (right - self.moment.double())
         return torch.linalg.solve(right, (weight.double() @ left).mT).mT.float()
 
@@ -106,7 +106,7 @@ class BlockRun:
         """The same for several layers at once."""
         sums = {name: SeenSums(paired=self.repairs and name not in self.experts) for name in layers}
         with ExitStack() as hooks, torch.no_grad():
-            caught = {name: hooks.enter_context(caught_inputs(self.layers[name])) for name in sums}
+            caught = {name: hooks.enter_context(catch_inputs(self.layers[name])) for name in sums}
             for number, call in enumerate(self.calls):
                 call.run(self.block)
                 real, targets = take_inputs(caught), {}
@@ -169,7 +169,7 @@ class SeenSums:
 def add_to(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
     """A sum with leftᵀ right added in place; None is that of nothing."""
     cols = right.shape[1]
-    total = torch.zeros(cols, cols, dtype=sums_dtype(cols)) if total is None else total
+    total = torch.zeros(cols, cols, dtype=choose_sum_dtype(cols)) if total is None else total
     add_product(total, left, right)
     return total
 
@@ -183,7 +183,7 @@ def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def caught_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
+def catch_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """A list that every input of `module` is appended to, as `[tokens, cols]`."""
     caught: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda _module, args: caught.append(args[0].reshape(-1, args[0].shape[-1])))
@@ -194,9 +194,9 @@ def caught_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def rounded_inputs(module: nn.Module, packed: Packed) -> Iterator[None]:
+def round_inputs(module: nn.Module, packed: Packed) -> Iterator[None]:
     """Run a layer that rounds its inputs on its stored form, as long as it has the weight that it has now; others stay."""
-    if rounded_bits(packed) is None:
+    if find_rounding_bits(packed) is None:
         yield
         return
     weight, stored = module.weight, PackedLinear.instead_of(module, packed)

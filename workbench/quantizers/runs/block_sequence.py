@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.calibration import gaps_of, is_sparse, windows
+from workbench.calibration import is_sparse, iterate_windows, list_gaps
 from workbench.errors import RecipeError
-from workbench.models.block_pass import BlockPass, Call, hidden_states
+from workbench.models.block_pass import BlockPass, Call, extract_hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Params, Snapshot
-from workbench.quantizers.distance import relative_error
+from workbench.quantizers.distance import compute_relative_error
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.refine import QuantizedBlock
 from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, quantize_layer
-from workbench.quantizers.runs.block_refinement import RefinedBlock, aim_of, measured, refine
-from workbench.quantizers.runs.block_run import BlockRun, Seen, rounded_inputs
+from workbench.quantizers.runs.block_refinement import RefinedBlock, compute_aim, measure_layers, refine
+from workbench.quantizers.runs.block_run import BlockRun, Seen, round_inputs
 from workbench.quantizers.runs.progress import LayerProgress, Place
 from workbench.quantizers.runs.quantize_layer import is_measured
 from workbench.quantizers.runs.run_checkpoint import Finished
 from workbench.quantizers.runs.sharing import Scopes, mark_transform
-from workbench.quantizers.shrinkage import unseen
+from workbench.quantizers.shrinkage import make_zero_moment
 from workbench.quantizers.transforms.learned import Learned
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
@@ -62,7 +62,7 @@ class BlockSequence:
         for name in (self.head, self.embedding):
             check_outside(name, chosen)
         self.row = BlockRow(model)
-        self.windows = list(windows(model, text, tokens, seed))
+        self.windows = list(iterate_windows(model, text, tokens, seed))
         token_count = sum(window.shape[1] for window in self.windows)
         self.calibration: dict[str, Any] = {
             "text": text.name,
@@ -94,7 +94,7 @@ class BlockSequence:
 
     def facts(self) -> dict[str, Any]:
         """How the model was calibrated; layers that needed it and saw no token, or too few: see `CalibrationStats.facts`."""
-        return {**self.calibration, **gaps_of(self.unreached, self.sparse)}
+        return {**self.calibration, **list_gaps(self.unreached, self.sparse)}
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The whole run."""
@@ -157,7 +157,7 @@ class BlockSequence:
         """The states of one block's `chosen` layers: bases learned together on its output, others fitted on their own inputs."""
         inputs, states = list[Input](), dict[str, Params]()
         learned = None
-        for group in by_transform(run.inputs(), chosen):
+        for group in group_by_transform(run.inputs(), chosen):
             recipe = self.chosen[group[0]]
             if isinstance(recipe.transform, Learned):
                 learned = learned or recipe.transform
@@ -175,7 +175,7 @@ class BlockSequence:
         if learned is not None:
             names = {name: f"{self.row.within(index, name)}.weight" for name in run.layers}
             orient = {name: self.model.layer(name).orient for name in run.layers}
-            loss = BlockLoss(run.block, run.calls, run.hidden, [hidden_states(output) for output in target])
+            loss = BlockLoss(run.block, run.calls, run.hidden, [extract_hidden_states(output) for output in target])
             seed = self.chosen[next(iter(inputs[0].weights))].seed
             steps = learn_block(
                 loss,
@@ -276,7 +276,7 @@ class BlockSequence:
                     yield position.progress("done", result=result)
                 for name in chosen_names:
                     self.row.set_weight(name, done[name].weight())
-                    rounding.enter_context(rounded_inputs(run.layers[name], done[name].packed))
+                    rounding.enter_context(round_inputs(run.layers[name], done[name].packed))
         return done
 
     def quantize(
@@ -293,13 +293,17 @@ class BlockSequence:
         recipe, shared = self.chosen[name], self.scopes.shared(name)
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
-        aim, moment, tokens = aim_of(recipe, weight, inputs), inputs.moment if inputs else None, inputs.tokens if inputs else 0
+        aim, moment, tokens = (
+            compute_aim(recipe, weight, inputs),
+            inputs.moment if inputs else None,
+            inputs.tokens if inputs else 0,
+        )
         measurable = is_measured(self.model.layer(name))
         if moment is None and needs_moment(recipe):
-            moment = unseen(weight.shape[1])
+            moment = make_zero_moment(weight.shape[1])
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens, measured=measurable)
         result = yield from position.follow("layer", steps)
-        return replace(result, relative_error=relative_error(weight, result.weight()))
+        return replace(result, relative_error=compute_relative_error(weight, result.weight()))
 
     def record_gap(self, result: QuantizedLayer) -> None:
         """Note a layer that no token came to, or too few, also where an earlier run has quantized it."""
@@ -340,7 +344,7 @@ class BlockSequence:
             orient = {name: self.model.layer(name).orient for name in layers}
             weights = {name: self.model.weight(name).float() for name in layers}
             trees = {name: layer.packed for name, layer in layers.items()}
-            full = [hidden_states(output) for output in target]
+            full = [extract_hidden_states(output) for output in target]
             loss, vectors = BlockLoss(run.block, run.calls, run.hidden, full), self.row.vectors(index)
             block = QuantizedBlock(loss, trees, weights, names, orient, vectors)
             block = yield from position.follow("refine", refine(block, {name: self.chosen[name] for name in layers}))
@@ -348,7 +352,7 @@ class BlockSequence:
             refined = RefinedBlock({n: replace(layer, packed=block.trees[n]) for n, layer in layers.items()}, trained)
             with ExitStack() as rounded:
                 self.apply_refinement(index, run, refined, rounded)
-                refined = replace(refined, layers=measured(run, refined.layers, weights))
+                refined = replace(refined, layers=measure_layers(run, refined.layers, weights))
             self.finished.keep_block(position.layer, refined)
         self.apply_refinement(index, run, refined, rounding)
         for layer in refined.layers.values():
@@ -359,7 +363,7 @@ class BlockSequence:
         """Let block `index` run with its refined layers and vectors."""
         for name, layer in refined.layers.items():
             self.row.set_weight(name, layer.weight())
-            rounding.enter_context(rounded_inputs(run.layers[name], layer.packed))
+            rounding.enter_context(round_inputs(run.layers[name], layer.packed))
         for name, vector in refined.vectors.items():
             self.row.put_tensor(f"{self.row.names[index]}.{name}", vector)
             self.changed_tensors[f"{self.row.names[index]}.{name}"] = vector
@@ -383,7 +387,7 @@ def check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
     raise RecipeError(f"{part} works on the output of a block, and {name!r} is in none; give it a recipe without, by a plan.")
 
 
-def by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
+def group_by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
     """The chosen layers by input and transform."""
     groups: dict[tuple[str, Any], list[str]] = {}
     for names in inputs:

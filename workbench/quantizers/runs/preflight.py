@@ -82,14 +82,14 @@ def estimate(model: "ModelHandle", recipe: Recipe | LayerPlan, layers: str = "*"
             tried[layer_recipe] = try_recipe(model, name, layer_recipe)
     coding = sum(sizes[name] * tried[layer_recipe][0] for name, layer_recipe in chosen.items())
     stored = sum(sizes[name] * tried[layer_recipe][1] / 8 for name, layer_recipe in chosen.items())
-    block = 4 * max_sum((model.layer(name).block, sizes[name]) for name in chosen)
+    block = 4 * compute_max_sum((model.layer(name).block, sizes[name]) for name in chosen)
     hidden = 2 * 4 * tokens * max(model.layer(name).cols for name in chosen) if tokens else 0
     widest = max((model.layer(name).cols for name, layer_recipe in chosen.items() if needs_moment(layer_recipe)), default=0)
     moments = widest * widest * MOMENT_BYTES if widest else 0
     memory = psutil.Process().memory_info().rss + block * (2 if tokens else 1) + hidden + moments + stored
-    reading = 2 * weights * tokens * BLOCK_RUNS / multiply_speed() if tokens else 0.0
-    rest = model.stored_bytes - sum(size * stored_width(model, name) for name, size in sizes.items())
-    disk, learned = int(stored + max(rest, 0)), any(map(learns, chosen.values()))
+    reading = 2 * weights * tokens * BLOCK_RUNS / measure_multiply_speed() if tokens else 0.0
+    rest = model.stored_bytes - sum(size * read_stored_width(model, name) for name, size in sizes.items())
+    disk, learned = int(stored + max(rest, 0)), any(map(needs_training, chosen.values()))
     return Preflight(f"{weights:,} weights to quantize", int(memory), disk, coding + reading, learned)
 
 
@@ -100,17 +100,19 @@ def estimate_reading(model: "ModelHandle", tokens: int, windows: int, times: flo
     """
     sizes = {name: model.layer(name).rows * model.layer(name).cols for name in model.layer_names}
     weights, longest = sum(sizes.values()), min(tokens, model.context)
-    seconds = 2 * weights * tokens / multiply_speed()
+    seconds = 2 * weights * tokens / measure_multiply_speed()
     beside = sum(math.prod(shape) for shape in model.shapes.values()) - weights
-    bytes_held = 4 * max_sum((model.layer(name).block, size) for name, size in sizes.items()) if model.streams else 4 * weights
+    bytes_held = (
+        4 * compute_max_sum((model.layer(name).block, size) for name, size in sizes.items()) if model.streams else 4 * weights
+    )
     if model.streams:
-        seconds += windows * weights * reading_seconds(model, next(iter(sizes)))
+        seconds += windows * weights * measure_reading_seconds(model, next(iter(sizes)))
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
     memory = psutil.Process().memory_info().rss + bytes_held + beside * (2 if model.streams else 4) + 2 * 4 * longest * vocabulary
     return Preflight(f"{times * tokens:,.0f} tokens to read", int(memory), 0, times * seconds)
 
 
-def text_size(model: "ModelHandle", text: "Text", tokens: int | None) -> tuple[int, int]:
+def count_text_tokens(model: "ModelHandle", text: "Text", tokens: int | None) -> tuple[int, int]:
     """How many tokens are read of a text, `tokens` at most, and in how many windows."""
     read = windows = 0
     for document in text.documents:
@@ -122,14 +124,14 @@ def text_size(model: "ModelHandle", text: "Text", tokens: int | None) -> tuple[i
     return read, windows
 
 
-def reading_seconds(model: "ModelHandle", name: str) -> float:
+def measure_reading_seconds(model: "ModelHandle", name: str) -> float:
     """Seconds that one weight takes to be read from its file and made float32."""
     begin = time.perf_counter()
     weight = model.weight(name).float()
     return (time.perf_counter() - begin) / weight.numel()
 
 
-def together(work: str, parts: Sequence[Preflight]) -> Preflight:
+def combine_preflights(work: str, parts: Sequence[Preflight]) -> Preflight:
     """What several runs take, one after the other."""
     memory, disk = max(part.memory for part in parts), sum(part.disk for part in parts)
     return Preflight(work, memory, disk, sum(part.seconds for part in parts), any(part.learns for part in parts))
@@ -140,24 +142,24 @@ def try_recipe(model: "ModelHandle", name: str, recipe: Recipe) -> tuple[float, 
     weight = model.weight(name).float()
     part = weight[: max(TRIED_WEIGHTS // weight.shape[1], 8)]
     moment = torch.eye(weight.shape[1]) if needs_moment(recipe) else None
-    plain = recipe.replace(transform=registry.make("transform", "identity")) if learns(recipe) else recipe
+    plain = recipe.replace(transform=registry.make("transform", "identity")) if needs_training(recipe) else recipe
     steps = quantize_layer(part, moment, plain)
     begin = time.perf_counter()
     result = run_steps(steps)
     return (time.perf_counter() - begin) / part.numel(), result.bits_per_weight
 
 
-def learns(recipe: Recipe) -> bool:
+def needs_training(recipe: Recipe) -> bool:
     """Whether a recipe trains something, whose time is not estimated."""
     return recipe.refines or recipe.transform.learns
 
 
-def stored_width(model: "ModelHandle", name: str) -> float:
+def read_stored_width(model: "ModelHandle", name: str) -> float:
     """Bytes of a weight in the checkpoint."""
     return getattr(torch, model.layer(name).dtype, torch.float32).itemsize
 
 
-def max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:
+def compute_max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:
     """The largest sum of the numbers of one key."""
     sums: dict[int | None, int] = {}
     for key, number in pairs:
@@ -165,7 +167,7 @@ def max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:
     return max(sums.values())
 
 
-def multiply_speed() -> float:
+def measure_multiply_speed() -> float:
     """Floating-point operations a second of a product of matrices here."""
     a = torch.randn(TRIED_WIDTH, TRIED_WIDTH)
     a @ a

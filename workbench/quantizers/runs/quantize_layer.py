@@ -13,7 +13,7 @@ from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
-from workbench.quantizers.shrinkage import unseen, warn_of_few
+from workbench.quantizers.shrinkage import make_zero_moment, warn_of_few
 from workbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ def quantize_weight_steps(
     weight: Tensor, layer: Layer, recipe: Recipe, stats: Stats | None, *, measured: bool = True
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """The same for the layer's `weight`, all of it or some of its rows; `measured` as in `quantize_layer`."""
-    moment, tokens, measured = moment_of(layer, recipe, stats), tokens_of(layer.name, stats), measured and is_measured(layer)
+    moment, tokens, measured = (
+        find_moment(layer, recipe, stats),
+        find_token_count(layer.name, stats),
+        measured and is_measured(layer),
+    )
     result = yield from quantize_layer(weight, moment, recipe, name=layer.name, tokens=tokens, measured=measured)
     warn_of_few({layer.name: result})
     return result
@@ -78,7 +82,7 @@ def is_measured(layer: Layer) -> bool:
     return layer.role != "embedding"
 
 
-def moment_of(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | None:
+def find_moment(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | None:
     """The layer's second moment `[cols, cols]`, or None where it was not calibrated and the recipe can do without.
 
     That of a layer that the text did not reach (an expert that was never chosen) is zero: all its errors count alike; so they do
@@ -94,7 +98,7 @@ def moment_of(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | Non
     if layer.name in stats:
         return stats[layer.name].moment
     if needs and layer.name in getattr(stats, "unreached", {}):
-        return unseen(layer.cols)
+        return make_zero_moment(layer.cols)
     if needs:
         raise RecipeError(
             f"layer {layer.name!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
@@ -103,6 +107,6 @@ def moment_of(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | Non
     return None
 
 
-def tokens_of(layer: str, stats: Stats | None) -> int | None:
+def find_token_count(layer: str, stats: Stats | None) -> int | None:
     """How many tokens the layer's second moment is of; None where it was not calibrated."""
     return None if stats is None or layer not in stats else stats[layer].tokens

@@ -17,9 +17,9 @@ from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_
 from workbench.quantizers.runs import block_sequence
 from workbench.quantizers.runs.fused_plan import plan_for_fused
 from workbench.quantizers.runs.progress import LayerProgress, Place
-from workbench.quantizers.runs.quantize_layer import Stats, is_measured, moment_of, tokens_of
+from workbench.quantizers.runs.quantize_layer import Stats, find_moment, find_token_count, is_measured
 from workbench.quantizers.runs.sharing import Scopes
-from workbench.quantizers.shrinkage import calibration_facts, warn_of_few
+from workbench.quantizers.shrinkage import collect_calibration_facts, warn_of_few
 from workbench.recipe import LayerPlan, Recipe
 from workbench.seeds import check_seed
 from workbench.store import Store
@@ -80,7 +80,7 @@ def quantize_model_steps(
         chosen = choose_layers(model, plan, layers, stats)
         check_unrefined(chosen)
         changed: Mapping[str, Tensor] = {}
-        done = yield from one_by_one(model, plan, chosen, stats)
+        done = yield from quantize_one_by_one(model, plan, chosen, stats)
         facts = stats.facts() if stats is not None and hasattr(stats, "facts") else {}
     else:
         if stats is not None:
@@ -90,14 +90,14 @@ def quantize_model_steps(
         done = yield from run.steps()
         facts, changed = run.facts(), run.changed_tensors
     warn_of_few(done)
-    facts = {**facts, **calibration_facts(done)}
+    facts = {**facts, **collect_calibration_facts(done)}
     result = QuantizedModel(model.source, done, plan, facts, time.perf_counter() - begin, changed, shapes=model.shapes)
     if isinstance(model, FusedModel):
         return replace(result, changed_tensors={**model.changed_tensors(done), **changed}, fused=model.facts)
     return result
 
 
-def one_by_one(
+def quantize_one_by_one(
     model: "ModelHandle", plan: LayerPlan, chosen: dict[str, Recipe], stats: Stats | None
 ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
     """Every layer by itself, in the model's order, one layer's weights at a time; transforms that learn come first."""
@@ -106,18 +106,18 @@ def one_by_one(
     states: dict[str, Params] = {}
     yield from scopes.prepare_beginning(model, phases)
     for index, name in enumerate(learners):
-        position, moment = Place(name, index, len(learners), 0, phases), moment_of(model.layer(name), chosen[name], stats)
-        weight, tokens = model.weight(name), tokens_of(name, stats)
+        position, moment = Place(name, index, len(learners), 0, phases), find_moment(model.layer(name), chosen[name], stats)
+        weight, tokens = model.weight(name), find_token_count(name, stats)
         learning = fit_transform(weight, moment, chosen[name], scopes.shared(name), tokens=tokens)
         states[name] = yield from position.follow("learn", learning)
     done: dict[str, QuantizedLayer] = {}
     for index, (name, layer_recipe) in enumerate(chosen.items()):
         position, layer = Place(name, index, len(chosen), phases - 1, phases), model.layer(name)
-        moment = moment_of(layer, layer_recipe, stats)
+        moment = find_moment(layer, layer_recipe, stats)
         if scopes.waits(name):
             yield position.progress("share")
             scopes.prepare(name, model, stats, states)
-        weight, shared, facts = model.weight(name), scopes.shared(name), (tokens_of(name, stats), is_measured(layer))
+        weight, shared, facts = model.weight(name), scopes.shared(name), (find_token_count(name, stats), is_measured(layer))
         steps = quantize_layer(weight, moment, layer_recipe, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
         result = scopes.mark((yield from position.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
@@ -140,22 +140,22 @@ def choose_layers(
 
     `measured` says that statistics will be there when a layer needs them.
     """
-    matching = names_to_quantize(model, plan, pattern)
+    matching = select_layer_names(model, plan, pattern)
     pairs = ((name, plan.recipe_for(name)) for name in matching)
-    chosen = as_one(model, {name: recipe for name, recipe in pairs if recipe is not None})
+    chosen = merge_tied_layers(model, {name: recipe for name, recipe in pairs if recipe is not None})
     if not chosen:
         rules = ", ".join(repr(rule) for rule, _ in plan.rules)
         raise RecipeError(
             f"layers {pattern!r} with the plan's {rules} match none of {len(model.layer_names)} layers; "
-            f"names look like {model.layer_names[0]!r}, * matches anything{optional_words(model)}."
+            f"names look like {model.layer_names[0]!r}, * matches anything{describe_optional_layers(model)}."
         )
     for name, recipe in chosen.items():
         check_rounding(model, name, recipe)
-        check_recipe(recipe, moment_of(model.layer(name), recipe, stats), measured=measured)
+        check_recipe(recipe, find_moment(model.layer(name), recipe, stats), measured=measured)
     return chosen
 
 
-def as_one(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[str, Recipe]:
+def merge_tied_layers(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[str, Recipe]:
     """The layers without a head that is tied to a chosen embedding: one matrix, quantized once, serves both."""
     head, embedding = model.head_name, model.embedding_name
     if head not in chosen or embedding not in chosen or head != model.tied_head:
@@ -177,7 +177,7 @@ def check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
         )
 
 
-def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:
+def select_layer_names(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:
     """The layers that the patterns match; without any choice ("*") also the optional ones that a rule of the plan spells."""
     names = model.select(patterns)
     if patterns == "*" and isinstance(recipe, LayerPlan):
@@ -186,7 +186,7 @@ def names_to_quantize(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns
     return names
 
 
-def optional_words(model: "ModelHandle") -> str:
+def describe_optional_layers(model: "ModelHandle") -> str:
     """What a pattern has to spell, for an error that speaks of patterns."""
     routers = model.router_names
     names = [repr(name) for name in (routers[0] if routers else None, model.head_name, model.embedding_name) if name is not None]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench import store as stores
-from workbench.artifact.layout import tensor_key, tree_from_dict, tree_to_dict
-from workbench.kernels.packing.packed import ledger
+from workbench.artifact.layout import deserialize_tree, make_tensor_key, serialize_tree
+from workbench.kernels.packing.packed import build_ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Params
 from workbench.quantizers.runs.block_refinement import RefinedBlock
@@ -23,27 +23,27 @@ class Finished:
 
     def key(self, what: str, name: str) -> str:
         """Where one result lies."""
-        return stores.key(dict(self.made_from), what, name)
+        return stores.compute_key(dict(self.made_from), what, name)
 
     def layer(self, name: str, what: str = "layer") -> QuantizedLayer | None:
         """A finished layer, or None; `what` is "layer" as it was quantized, "refined" as it is after refinement."""
         entry = self.store.get(self.key(what, name)) if self.store else None
         if entry is None:
             return None
-        packed = tree_from_dict(entry.facts["packed"], entry.tensors)
+        packed = deserialize_tree(entry.facts["packed"], entry.tensors)
         facts = {field: entry.facts[field] for field in ("relative_error", "output_error", "seconds", "tokens")}
         recipe = Recipe.from_dict(entry.facts["recipe"])
-        return QuantizedLayer(name, packed, recipe, ledger(packed, entry.facts["nominal_bits"]), **facts)
+        return QuantizedLayer(name, packed, recipe, build_ledger(packed, entry.facts["nominal_bits"]), **facts)
 
     def keep_layer(self, layer: QuantizedLayer, what: str = "layer") -> None:
         """Keep a finished layer; `what` as above."""
         if self.store is None:
             return
         tensors = {
-            tensor_key(layer.name, path, node, t): v for path, node in layer.packed.walk() for t, v in node.tensors.items()
+            make_tensor_key(layer.name, path, node, t): v for path, node in layer.packed.walk() for t, v in node.tensors.items()
         }
         facts = {
-            "packed": tree_to_dict(layer.name, layer.packed),
+            "packed": serialize_tree(layer.name, layer.packed),
             "recipe": layer.recipe.to_dict(),
             "nominal_bits": layer.nominal_bits,
             "relative_error": layer.relative_error,

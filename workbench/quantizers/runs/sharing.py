@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from workbench.kernels.packing.packed import Packed, ledger
+from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Params
-from workbench.quantizers.pipeline import check_inputs, usable_moment
+from workbench.quantizers.pipeline import check_inputs, prepare_moment
 from workbench.quantizers.runs.progress import LayerProgress, Place
-from workbench.quantizers.runs.quantize_layer import Stats, moment_of, tokens_of
+from workbench.quantizers.runs.quantize_layer import Stats, find_moment, find_token_count
 from workbench.quantizers.transforms.learned import Learned
 from workbench.recipe import LayerPlan, Recipe
 
@@ -27,7 +27,7 @@ class Scopes:
 
     def __init__(self, plan: LayerPlan, chosen: Mapping[str, Recipe]) -> None:
         self.chosen = chosen
-        self.names = {name: scope_of(plan, name) for name in chosen}
+        self.names = {name: find_scope(plan, name) for name in chosen}
         self.prepared: dict[str, list[Params]] = {}
 
     def members(self, scope: str) -> list[str]:
@@ -67,10 +67,10 @@ class Scopes:
     def mark(self, layer: QuantizedLayer) -> QuantizedLayer:
         """The layer with its shared tensors named after their scope and paid for by all its layers."""
         scope = self.names[layer.name]
-        return layer if scope is None else counted(layer, layer.packed.share(scope, len(self.members(scope))))
+        return layer if scope is None else replace_packed(layer, layer.packed.share(scope, len(self.members(scope))))
 
 
-def scope_of(plan: LayerPlan, layer: str) -> str | None:
+def find_scope(plan: LayerPlan, layer: str) -> str | None:
     """A name for the group of layers that share codebooks with this one, None where nothing is shared."""
     rule, recipe = next((i, r) for i, (pattern, r) in enumerate(plan.rules) if fnmatch.fnmatchcase(layer, pattern))
     widest = {coder.sharing for coder in recipe.coders}
@@ -81,12 +81,12 @@ def scope_of(plan: LayerPlan, layer: str) -> str | None:
 def mark_transform(layer: QuantizedLayer, key: str, layers: int) -> QuantizedLayer:
     """The layer with all tensors of its transform, the outermost node, shared under `key` by the layers of one input."""
     shared = {name: (f"{key}/{name}", layers) for name in layer.packed.tensors}
-    return counted(layer, replace(layer.packed, shared=shared))
+    return replace_packed(layer, replace(layer.packed, shared=shared))
 
 
-def counted(layer: QuantizedLayer, packed: Packed) -> QuantizedLayer:
+def replace_packed(layer: QuantizedLayer, packed: Packed) -> QuantizedLayer:
     """The layer in this stored form, with its ledger."""
-    return replace(layer, packed=packed, ledger=ledger(packed, layer.nominal_bits))
+    return replace(layer, packed=packed, ledger=build_ledger(packed, layer.nominal_bits))
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class TransformedWeights(Sequence[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         name = self.layers[index]
-        layer_moment = moment_of(self.model.layer(name), self.recipe, self.stats)
-        moment = usable_moment(layer_moment, tokens_of(name, self.stats), self.recipe)
+        layer_moment = find_moment(self.model.layer(name), self.recipe, self.stats)
+        moment = prepare_moment(layer_moment, find_token_count(name, self.stats), self.recipe)
         weight = self.model.weight(name)
         check_inputs(weight, moment)
         transform, w = self.recipe.transform, weight.float()

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack, n_of_m
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import BlockSplit, Params
-from workbench.quantizers.curvature import inverse_factor
-from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES, by_size, thresholds
-from workbench.quantizers.splits.fitting.salient_search import salient_columns
+from workbench.quantizers.curvature import compute_inverse_factor
+from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES, search_thresholds, split_by_size
+from workbench.quantizers.splits.fitting.salient_search import select_salient_columns
 from workbench.quantizers.splits.fitting.weight_saliency import DAMPING, METRICS
 from workbench.recipe import setting
 from workbench.registry import register
@@ -73,7 +73,7 @@ class Groups(BlockSplit):
         one = torch.ones(cols)
         if moment is None:
             return {"saliency": one, "energy": one}
-        pivots = inverse_factor(moment, DAMPING).diagonal() if self.needs_moment else one
+        pivots = compute_inverse_factor(moment, DAMPING).diagonal() if self.needs_moment else one
         return {"saliency": pivots.square().reciprocal().float(), "energy": moment.diagonal()}
 
     def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
@@ -82,11 +82,11 @@ class Groups(BlockSplit):
         salient = torch.zeros(w.shape[1], dtype=torch.bool)
         if self.salient:
             score = w.square() * columns["saliency"] if self.metric == "hessian" else w.abs()
-            salient = salient_columns(w * kept_mask, (score * kept_mask).sum(0), self.salient)
+            salient = select_salient_columns(w * kept_mask, (score * kept_mask).sum(0), self.salient)
         masks = [~kept_mask] if self.pruned else []
         size = w.abs()
         for part, groups in ((kept_mask & ~salient, self.groups), (kept_mask & salient, self.salient_groups)):
-            masks += by_size(size, part, thresholds(size, part, groups, self.search))
+            masks += split_by_size(size, part, search_thresholds(size, part, groups, self.search))
         return masks if self.salient else masks[: -self.salient_groups]
 
     def pack(self, masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
@@ -102,10 +102,10 @@ class Groups(BlockSplit):
 
 def pack_groups(masks: Sequence[Tensor], children: Sequence[Packed], groups: int) -> Packed:
     """The first `groups` with a map of their numbers; where there are more, those with theirs, and the columns that hold them."""
-    inner = grouped(masks[:groups], children[:groups])
+    inner = pack_bitmap(masks[:groups], children[:groups])
     if len(masks) == groups:
         return inner
-    apart, (rows, cols) = grouped(masks[groups:], children[groups:]), masks[0].shape
+    apart, (rows, cols) = pack_bitmap(masks[groups:], children[groups:]), masks[0].shape
     flags = torch.stack(list(masks[groups:])).any(0).any(0)
     return Packed("masked", rows, cols, {"map": bitpack.pack(flags, 1)}, {"map": "columns"}, (inner, apart))
 
@@ -123,12 +123,12 @@ def choose(w: Tensor, energy: Tensor, keep: int, span: int) -> Tensor:
     return chosen.flatten(1)[:, : w.shape[1]]
 
 
-def grouped(masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
+def pack_bitmap(masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
     """One child as it is; several with a map of their numbers, stored at their own weights only."""
     if len(children) == 1:
         return children[0]
     every = torch.stack(list(masks))
     number, covered = every.to(torch.uint8).argmax(0), every.any(0)
-    stream = bitpack.pack(number[covered], index_width(len(children)))
+    stream = bitpack.pack(number[covered], compute_index_width(len(children)))
     rows, cols = covered.shape
     return Packed("masked", rows, cols, {"map": stream}, {"map": "bitmap"}, tuple(children))

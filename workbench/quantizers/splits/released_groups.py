@@ -10,8 +10,13 @@ from torch import Tensor
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.released_planes import alternate
 from workbench.quantizers.contract import BlockSplit, Params
-from workbench.quantizers.curvature import inverse_factor
-from workbench.quantizers.splits.fitting.released_search import one_plane_limits, output_limit, salient_columns, two_plane_limit
+from workbench.quantizers.curvature import compute_inverse_factor
+from workbench.quantizers.splits.fitting.released_search import (
+    search_one_plane_limits,
+    search_output_limit,
+    search_two_plane_limit,
+    select_salient_columns,
+)
 from workbench.quantizers.splits.fitting.weight_saliency import DAMPING
 from workbench.quantizers.splits.magnitude_groups import pack_groups
 from workbench.recipe import setting
@@ -56,7 +61,7 @@ class ReleasedGroups(BlockSplit):
     def columns(self, moment: Tensor | None, cols: int) -> Params:
         """`saliency [cols]`: 1/U_jj², and the `moment [cols, cols]` itself where it is the loss; float64."""
         assert moment is not None
-        facts = {"saliency": inverse_factor(moment, DAMPING).diagonal().square().reciprocal()}
+        facts = {"saliency": compute_inverse_factor(moment, DAMPING).diagonal().square().reciprocal()}
         return {**facts, "moment": moment.double()} if self.loss == "moment" else facts
 
     def masks_from(self, w: Tensor, columns: Params, start: int) -> list[Tensor]:
@@ -68,16 +73,16 @@ class ReleasedGroups(BlockSplit):
     def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
         """The masks of one block."""
         score = w.double().square() * columns["saliency"]
-        salient = salient_columns(score, self.salient)
+        salient = select_salient_columns(score, self.salient)
         inside = salient.expand_as(score)
         if self.loss == "moment" and self.groups == 2:
             apart = alternate(score, inside, 2).values(inside)
-            limits = [output_limit(score, ~inside, apart, columns["moment"])]
+            limits = [search_output_limit(score, ~inside, apart, columns["moment"])]
         else:
-            limits = one_plane_limits(score, ~inside, self.groups)
+            limits = search_one_plane_limits(score, ~inside, self.groups)
         groups = [*cut(score, ~inside, limits), inside.clone()]
         if self.salient_groups == 2:
-            groups[-1:] = cut(score, inside, [two_plane_limit(score[:, salient])])
+            groups[-1:] = cut(score, inside, [search_two_plane_limit(score[:, salient])])
         return groups
 
     def pack(self, masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:

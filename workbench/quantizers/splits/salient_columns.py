@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Split
-from workbench.quantizers.splits.fitting.weight_saliency import METRICS, saliency
+from workbench.quantizers.splits.fitting.weight_saliency import METRICS, compute_saliency
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -33,7 +33,7 @@ class SalientColumns(Split):
 
     def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:
         """[rest, salient]."""
-        scores = saliency(w, moment, self.metric).sum(0)
+        scores = compute_saliency(w, moment, self.metric).sum(0)
         chosen = torch.zeros_like(scores, dtype=torch.bool)
         chosen[torch.argsort(scores, descending=True, stable=True)[: round(self.share * len(scores))]] = True
         salient = chosen.expand_as(w)

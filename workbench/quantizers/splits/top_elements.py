@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Split
-from workbench.quantizers.splits.fitting.weight_saliency import METRICS, saliency
+from workbench.quantizers.splits.fitting.weight_saliency import METRICS, compute_saliency
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -29,7 +29,7 @@ class TopElements(Split):
 
     def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:
         """[rest, salient]."""
-        scores = saliency(w, moment, self.metric).reshape(-1)
+        scores = compute_saliency(w, moment, self.metric).reshape(-1)
         chosen = torch.zeros_like(scores, dtype=torch.bool)
         order = torch.argsort(scores, descending=True, stable=True)
         chosen[order[: round(self.share * scores.numel())]] = True

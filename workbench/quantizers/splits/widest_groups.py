@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.column_groups import group_setting, group_span
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.contract import Split
 from workbench.recipe import setting
 from workbench.registry import register
@@ -26,11 +26,11 @@ class WidestGroups(Split):
     fixed_shares: ClassVar[bool] = False  # the last group of a row may be shorter
 
     share: float = setting(0.25, "share of the groups that count as wide", low=0.0, high=1.0)
-    group: int = group_setting(64)
+    group: int = make_group_setting(64)
 
     def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:
         """[rest, wide]."""
-        span = group_span(self.group, w.shape[1])
+        span = compute_group_span(self.group, w.shape[1])
         ranges = torch.stack([part.amax(1) - part.amin(1) for part in w.split(span, dim=1)], 1)
         wide = torch.zeros(ranges.numel(), dtype=torch.bool)
         wide[torch.argsort(ranges.reshape(-1), descending=True, stable=True)[: round(self.share * ranges.numel())]] = True
@@ -45,7 +45,7 @@ class WidestGroups(Split):
     def pack(self, masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
         """Format `masked` with one flag a group."""
         rows, cols = masks[0].shape
-        span = group_span(self.group, cols)
+        span = compute_group_span(self.group, cols)
         return Packed(
             "masked",
             rows,

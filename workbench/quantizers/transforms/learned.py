@@ -11,7 +11,7 @@ from workbench.jobs import run_steps
 from workbench.kernels.formats.rotation import Rotated
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.sign_planes import alternate, greedy, nearest_signs, values
+from workbench.quantizers.coders.fitting.sign_planes import alternate, choose_nearest_signs, fit_greedy_planes, sum_planes
 from workbench.quantizers.contract import Params, Rounding, Transform
 from workbench.quantizers.learning.basis import Basis, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule
@@ -109,9 +109,11 @@ class Binarized:
     def __call__(self, w: Tensor, _moment: Tensor | None = None) -> Tensor:
         """Scales, means and signs of `w [rows, cols]`."""
         every = torch.ones_like(w, dtype=torch.bool)
-        self.params = alternate(w, every, greedy(w, every, 1, mean=True, columns=False, over=every), 3, nearest_signs).params
+        self.params = alternate(
+            w, every, fit_greedy_planes(w, every, 1, mean=True, columns=False, over=every), 3, choose_nearest_signs
+        ).params
         return self.nearest(w)
 
     def nearest(self, w: Tensor) -> Tensor:
         """Signs of another matrix, with these scales and means."""
-        return values(nearest_signs(w, self.params), self.params, slice(0, w.shape[1]))
+        return sum_planes(choose_nearest_signs(w, self.params), self.params, slice(0, w.shape[1]))

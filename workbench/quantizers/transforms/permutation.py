@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels.formats.codebook import index_width
+from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Params, Transform
@@ -40,5 +40,5 @@ class Permutation(Transform):
 
     def pack(self, inner: Packed, state: Params) -> Packed:
         """Format `permuted`."""
-        order = bitpack.pack(state["order"], index_width(inner.cols))
+        order = bitpack.pack(state["order"], compute_index_width(inner.cols))
         return Packed("permuted", inner.rows, inner.cols, {"order": order}, children=(inner,))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.decisions.error_budget import ErrorBudget
-from workbench.intervals import Interval, written
+from workbench.intervals import Interval, format_interval
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
@@ -14,13 +14,13 @@ from workbench.views.theme import Theme
 Plot = dict[str, Any]
 
 
-def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
     """KL of every layer alone, with intervals, and of all layers up to it; bars within half precision's noise are grey."""
     table = budget.layers
-    names = labels(table)
+    names = label_layers(table)
     clear = table["significant"].to_numpy(bool)
     bars = [
-        alone(table, names, effects, colour, name, theme)
+        build_layer_bars(table, names, effects, colour, name, theme)
         for effects, colour, name in (
             (clear, theme.quantized, "this layer alone"),
             (~clear, theme.border, "alone, within the noise"),
@@ -45,22 +45,22 @@ def waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
         "line": {"color": theme.accent, "width": 2, "dash": "dash"},
         "hovertemplate": "half precision alone: %{y:.3g}<extra></extra>",
     }
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         y="KL, nats per token (log scale)",
         height=420,
         showlegend=True,
         yaxis=themes.LOGARITHMIC | {"tickformat": "~g"},
         xaxis={"tickangle": -60, "tickfont": {"size": 10, "color": theme.muted}},
-        bargap=themes.gap(len(names), 0.15),
+        bargap=themes.compute_bar_gap(len(names), 0.15),
         barmode="overlay",
     )
     layout["xaxis"] |= {"categoryorder": "array", "categoryarray": names}
     plot = {"data": [*bars, line, floor], "layout": layout}
-    return Figure("Which layers does the damage come from?", waterfall_sentence(budget), plot, table)
+    return Figure("Which layers does the damage come from?", describe_error_waterfall(budget), plot, table)
 
 
-def alone(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
+def build_layer_bars(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
     """Bars with intervals for some layers, by a mask."""
     chosen = table[effects]
     return {
@@ -69,34 +69,35 @@ def alone(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: st
         "y": chosen["kl"].tolist(),
         "name": name,
         "marker": {"color": colour},
-        "error_y": themes.interval(chosen, "kl", theme.muted, thickness=1, width=2),
+        "error_y": themes.build_error_bars(chosen, "kl", theme.muted, thickness=1, width=2),
         "hovertemplate": "%{x}<br>KL alone %{y:.3g}<extra></extra>",
     }
 
 
-def waterfall_sentence(budget: ErrorBudget) -> str:
+def describe_error_waterfall(budget: ErrorBudget) -> str:
     """Joint KL against the sum of single ones, the worst layer, and how many layers cannot be told from noise."""
     table = budget.layers
     worst, quiet = table.loc[table["kl"].idxmax()], int((~table["significant"].astype(bool)).sum())
     share = worst["kl"] / budget.total if budget.total else 0.0
-    silent = f"; {themes.count(quiet, 'layer')} within half-precision noise" if quiet else ""
+    silent = f"; {themes.format_count(quiet, 'layer')} within half-precision noise" if quiet else ""
     if len(table) == 1:
-        cost = f"{themes.error(budget.joint.kl)} {spread(budget.joint.kl_interval)} nats per token"
+        cost = f"{themes.format_error(budget.joint.kl)} {bracket_interval(budget.joint.kl_interval)} nats per token"
         return f"The one quantized layer, {worst['name']}, costs {cost}{silent}."
     return (
-        f"All {themes.count(len(table), 'layer')} together cost {themes.error(budget.joint.kl)} "
-        f"{spread(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} {spread(budget.ratio_interval, '.2f')} times the "
-        f"sum of each alone ({themes.error(budget.total)}). The worst, {worst['name']}, makes {themes.percent(share)} of that "
-        f"sum{silent}. {themes.over_texts(budget.joint.documents)}"
+        f"All {themes.format_count(len(table), 'layer')} together cost {themes.format_error(budget.joint.kl)} "
+        f"{bracket_interval(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} "
+        f"{bracket_interval(budget.ratio_interval, '.2f')} times the sum of each alone ({themes.format_error(budget.total)}). "
+        f"The worst, {worst['name']}, makes {themes.format_percent(share)} of that sum{silent}. "
+        f"{themes.describe_interval_basis(budget.joint.documents)}"
     )
 
 
-def interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
     """How much worse two layers are together than apart, for the layers that cost most."""
     pairs = budget.pairs
     table = budget.layers.set_index("name")
     names = [name for name in table.index if name in set(pairs["earlier"]) | set(pairs["later"])]
-    short = dict(zip(names, labels(table.loc[names].reset_index()), strict=True))
+    short = dict(zip(names, label_layers(table.loc[names].reset_index()), strict=True))
     grid: list[list[float | None]] = [[None] * len(names) for _ in names]
     for pair in pairs.to_dict("records"):
         grid[names.index(pair["later"])][names.index(pair["earlier"])] = pair["interaction"]
@@ -111,29 +112,29 @@ def interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
         "zmax": limit,
         "hoverongaps": False,
         "texttemplate": "%{z:.2g}",
-        "colorbar": themes.colorbar(theme, "KL together − apart") | {"tickformat": "~g"},
+        "colorbar": themes.build_colorbar(theme, "KL together − apart") | {"tickformat": "~g"},
         "hovertemplate": "%{x} and %{y}<br>interaction %{z:.3g} nats per token<extra></extra>",
     }
-    layout = themes.layout(theme, height=380, xaxis={"tickangle": -30}, yaxis={"autorange": "reversed"})
-    return Figure("Which layers hurt each other?", interactions_sentence(pairs), {"data": [heat], "layout": layout}, pairs)
+    layout = themes.build_layout(theme, height=380, xaxis={"tickangle": -30}, yaxis={"autorange": "reversed"})
+    return Figure("Which layers hurt each other?", describe_interactions(pairs), {"data": [heat], "layout": layout}, pairs)
 
 
-def interactions_sentence(pairs: pd.DataFrame) -> str:
+def describe_interactions(pairs: pd.DataFrame) -> str:
     """The strongest pair, and how many pairs differ from zero by more than their interval."""
     clear = int(((pairs["interaction_low"] > 0) | (pairs["interaction_high"] < 0)).sum())
     worst = pairs.loc[pairs["interaction"].abs().idxmax()]
     more = "more" if worst["interaction"] > 0 else "less"
-    interval = spread((worst["interaction_low"], worst["interaction_high"]))
+    interval = bracket_interval((worst["interaction_low"], worst["interaction_high"]))
     return (
-        f"Of {themes.count(len(pairs), 'pair')}, {clear} differ from plain addition by more than their interval. Most: "
-        f"{worst['earlier']} and {worst['later']} cost {themes.error(abs(worst['interaction']))} nats {more} together than apart "
-        f"(difference, {interval[1:]}."
+        f"Of {themes.format_count(len(pairs), 'pair')}, {clear} differ from plain addition by more than their interval. Most: "
+        f"{worst['earlier']} and {worst['later']} cost {themes.format_error(abs(worst['interaction']))} nats "
+        f"{more} together than apart (difference, {interval[1:]}."
     )
 
 
-def plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT) -> Figure:
     """Stored bits of every layer under a plan, coloured by recipe; `table` is that of an `Allocation`, with block and matrix."""
-    names, traces = labels(table), list[Plot]()
+    names, traces = label_layers(table), list[Plot]()
     for index, recipe in enumerate(dict.fromkeys(table.sort_values("bits_per_weight")["recipe"])):
         with_recipe = (table["recipe"] == recipe).to_numpy()
         edge = [theme.accent if name in painted else theme.surface for name in table.loc[with_recipe, "name"]]
@@ -148,7 +149,7 @@ def plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT)
                 "hovertemplate": f"%{{x}}: {recipe}<br>%{{y:.2f}} stored bits, KL alone %{{customdata[0]:.3g}}<extra></extra>",
             }
         )
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         y="stored bits per weight",
         height=340,
@@ -162,14 +163,16 @@ def plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT)
             "categoryarray": names,
         },
     )
-    counts = ", ".join(f"{themes.count(int(n), 'layer')} {recipe}" for recipe, n in table["recipe"].value_counts().items())
+    counts = ", ".join(f"{themes.format_count(int(n), 'layer')} {recipe}" for recipe, n in table["recipe"].value_counts().items())
     stored = table["bits"].sum() / table["parameters"].sum()
     by_hand = f" {len(painted)} painted by hand." if painted else ""
     answer = f"{counts}: {stored:.2f} stored bits per weight in all.{by_hand}"
     return Figure("Which layers get the bits?", answer, {"data": traces, "layout": layout}, table)
 
 
-def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_pareto_front(
+    curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *, theme: Theme = themes.LIGHT
+) -> Figure:
     """Predicted KL over the budget, the same recipe for all layers as points, and plans that were measured.
 
     `curve` and `uniform`: bits_per_weight, predicted (and recipe); `measured`: bits_per_weight, predicted, kl, kl_low, kl_high.
@@ -207,11 +210,11 @@ def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *
                 "y": measured["kl"].tolist(),
                 "name": "measured",
                 "marker": {"size": 12, "symbol": "diamond", "color": theme.accent},
-                "error_y": themes.interval(measured, "kl", theme.accent),
+                "error_y": themes.build_error_bars(measured, "kl", theme.accent),
                 "hovertemplate": "%{x:.2f} bits: KL %{y:.3g} measured<extra></extra>",
             }
         )
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="stored bits per weight",
         y="KL, nats per token (log scale)",
@@ -221,31 +224,32 @@ def pareto(curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *
         margin={"l": 64, "r": 150, "t": 24, "b": 48},
     )
     table = pd.concat([curve, uniform, measured], ignore_index=True)
-    return Figure("What does each bit buy?", pareto_sentence(curve, measured), {"data": traces, "layout": layout}, table)
+    return Figure("What does each bit buy?", describe_pareto_front(curve, measured), {"data": traces, "layout": layout}, table)
 
 
-def pareto_sentence(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
+def describe_pareto_front(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
     """The prediction's range, and how far off the last measured plan was."""
     first, last = curve.iloc[0], curve.iloc[-1]
     sentence = (
         f"From {first['bits_per_weight']:.2f} to {last['bits_per_weight']:.2f} stored bits the predicted KL (each layer's own, "
-        f"added up) falls from {themes.error(first['predicted'])} to {themes.error(last['predicted'])} nats per token."
+        f"added up) falls from {themes.format_error(first['predicted'])} to "
+        f"{themes.format_error(last['predicted'])} nats per token."
     )
     if not len(measured):
         return f"{sentence} Measure a plan to see how far that is from the truth."
     latest = measured.iloc[-1]
-    interval = spread((latest["kl_low"], latest["kl_high"]))
+    interval = bracket_interval((latest["kl_low"], latest["kl_high"]))
     return (
-        f"{sentence} The last measured plan, {latest['bits_per_weight']:.2f} bits, costs {themes.error(latest['kl'])} "
+        f"{sentence} The last measured plan, {latest['bits_per_weight']:.2f} bits, costs {themes.format_error(latest['kl'])} "
         f"{interval}: {latest['kl'] / latest['predicted']:.2f} times its prediction."
     )
 
 
-def labels(table: pd.DataFrame) -> list[str]:
+def label_layers(table: pd.DataFrame) -> list[str]:
     """Short names of layers: block and matrix."""
     return [f"{block} · {matrix.rpartition('.')[2]}" for block, matrix in zip(table["block"], table["matrix"], strict=True)]
 
 
-def spread(interval: Interval | None, form: str = ".3g") -> str:
+def bracket_interval(interval: Interval | None, form: str = ".3g") -> str:
     """A 95 % interval in brackets, or why there is none."""
-    return f"({written(interval, form=form)})"
+    return f"({format_interval(interval, form=form)})"

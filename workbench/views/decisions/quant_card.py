@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.decisions.quant_card import Quantized, card_facts
+from workbench.analysis.decisions.quant_card import Quantized, collect_card_facts
 from workbench.analysis.decisions.quant_card_file import read_facts
 from workbench.atomic import write_file
 from workbench.bits import BitLedger
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import OutputError
-from workbench.intervals import ends, written
+from workbench.intervals import format_interval, split_interval
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import split_name
 from workbench.models.perplexity import PerplexityRatio
@@ -23,7 +23,7 @@ from workbench.outputs import check_file
 from workbench.quantized import describe_bits
 from workbench.views import theme as themes
 from workbench.views.decisions import bit_ledger
-from workbench.views.decisions.quant_card_page import page
+from workbench.views.decisions.quant_card_page import render_card_page
 from workbench.views.figure import Figure
 from workbench.views.predictions import layer_errors as errors
 from workbench.views.theme import Theme
@@ -44,13 +44,13 @@ class Card(ShownInCell):
         """The card's figures by a short name."""
         facts = self.facts
         drawn = {
-            "ledger": bit_ledger.bars(
+            "ledger": bit_ledger.draw_bit_ledger(
                 BitLedger.from_dict(facts["ledger"]), scope="the quantized part", coverage=facts.get("coverage"), theme=theme
             )
         }
-        drawn["errors"] = errors.layer_errors(self.layers, None, theme=theme)
+        drawn["errors"] = errors.draw_layer_errors(self.layers, None, theme=theme)
         if facts["figures"]:
-            drawn["perplexity"] = perplexity_bars(facts["figures"], theme=theme)
+            drawn["perplexity"] = draw_perplexity_bars(facts["figures"], theme=theme)
         return drawn
 
     @cached_property
@@ -77,12 +77,15 @@ class Card(ShownInCell):
         bits = describe_bits(
             book["bits_per_weight"], book["nominal_bits"], facts.get("coverage"), others, facts.get("bits_overall")
         )
-        text = f"{themes.count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {bits}"
+        text = f"{themes.format_count(facts['model']['quantized_layers'], 'layer')} of {facts['model']['name']} at {bits}"
         if not figures:
             return f"{text}; perplexity was not measured."
-        spread = written(figures["perplexity_interval"], figures["tokens"], ".2f")
+        spread = format_interval(figures["perplexity_interval"], figures["tokens"], ".2f")
         before = f"{figures['perplexity_original']:.2f} before"
-        return f"{text}: perplexity {figures['perplexity']:.2f} ({spread}), {before}{times(figures)}, on {figures['text']}."
+        return (
+            f"{text}: perplexity {figures['perplexity']:.2f} ({spread}), {before}{describe_perplexity_ratio(figures)}, "
+            f"on {figures['text']}."
+        )
 
     def json(self) -> str:
         """The facts as indented JSON."""
@@ -90,7 +93,7 @@ class Card(ShownInCell):
 
     def html(self) -> str:
         """One page that needs no network."""
-        return page(self.facts, self.answer, self.figures(themes.LIGHT), self.figures(themes.DARK))
+        return render_card_page(self.facts, self.answer, self.figures(themes.LIGHT), self.figures(themes.DARK))
 
     def save(self, path: str | Path) -> Path:
         """Write the card; the name's end, .html or .json, says as what."""
@@ -116,14 +119,14 @@ def card(
     tokens: int | None = None,
     measured: bool = True,
 ) -> Card:
-    """The quant card of a quantized model or of the folder it was saved in; arguments as in `card_facts`.
+    """The quant card of a quantized model or of the folder it was saved in; arguments as in `collect_card_facts`.
 
     `card("out/").save("card.html")` opens offline anywhere; `Card.read` takes it back, and `diff_cards` compares two.
     """
-    return Card(card_facts(quantized, original, text, tokens=tokens, measured=measured))
+    return Card(collect_card_facts(quantized, original, text, tokens=tokens, measured=measured))
 
 
-def times(figures: dict[str, Any]) -> str:
+def describe_perplexity_ratio(figures: dict[str, Any]) -> str:
     """The paired ratio of both perplexities; nothing for cards of earlier releases, which do not have it."""
     if "ratio" not in figures:
         return ""
@@ -131,13 +134,13 @@ def times(figures: dict[str, Any]) -> str:
     return f", {PerplexityRatio(figures['ratio'], interval and tuple(interval), figures['tokens']).against('the original')}"
 
 
-def perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity before and after, each with its 95 % interval."""
     table = pd.DataFrame(
         [
             {"model": name, "perplexity": figures[key], "perplexity_low": low, "perplexity_high": high}
             for name, key in (("original", "perplexity_original"), ("quantized", "perplexity"))
-            for low, high in [ends(figures[f"{key}_interval"])]
+            for low, high in [split_interval(figures[f"{key}_interval"])]
         ]
     )
     plot = {
@@ -148,11 +151,11 @@ def perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT) -> 
                 "x": table["perplexity"].tolist(),
                 "y": table["model"].tolist(),
                 "marker": {"color": [theme.original, theme.quantized]},
-                "error_x": themes.interval(table, "perplexity", theme.text),
+                "error_x": themes.build_error_bars(table, "perplexity", theme.text),
                 "hovertemplate": "%{y}: perplexity %{x:.3f}<extra></extra>",
             }
         ],
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="perplexity (95 % interval)",
             height=200,
@@ -160,11 +163,12 @@ def perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT) -> 
             xaxis={"rangemode": "tozero"},
         ),
     }
-    changed = themes.percent(figures["top1_changed"])
+    changed = themes.format_percent(figures["top1_changed"])
     answer = (
-        f"Perplexity goes from {figures['perplexity_original']:.2f} to {figures['perplexity']:.2f}{times(figures)}, on "
+        f"Perplexity goes from {figures['perplexity_original']:.2f} to "
+        f"{figures['perplexity']:.2f}{describe_perplexity_ratio(figures)}, on "
         f"{figures['tokens']:,} tokens of {figures['text']}; KL is {figures['kl']:.4f} nats per token "
-        f"({written(figures['kl_interval'], figures['tokens'], '.4f')}), and {changed} of "
+        f"({format_interval(figures['kl_interval'], figures['tokens'], '.4f')}), and {changed} of "
         "the likeliest next tokens change."
     )
     return Figure("What does it cost the predictions?", answer, plot, table)

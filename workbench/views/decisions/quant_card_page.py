@@ -31,7 +31,7 @@ dark.addEventListener("change", draw);
 """
 
 
-def page(facts: dict[str, Any], answer: str, light: Mapping[str, Figure], dark: Mapping[str, Figure]) -> str:
+def render_card_page(facts: dict[str, Any], answer: str, light: Mapping[str, Figure], dark: Mapping[str, Figure]) -> str:
     """The whole file: the facts, the card in one sentence, and its figures in both themes."""
     from plotly.offline import get_plotlyjs
 
@@ -44,31 +44,35 @@ def page(facts: dict[str, Any], answer: str, light: Mapping[str, Figure], dark: 
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{html.escape(title)}</title>",
-            f"<style>{style()}</style>",
+            f"<style>{render_page_css()}</style>",
             f"<script>{get_plotlyjs()}</script>",
             "</head><body><main>",
             f"<h1>{html.escape(title)}</h1><p>{html.escape(answer)}</p>",
-            *(section(name, figure) for name, figure in light.items()),
-            *texts(facts["figures"]),
-            recipe(facts["recipe"]),
-            pairs("Hashes", "What exactly was measured: SHA-256, or the first 16 digits of it", hashes(facts)),
-            pairs("Environment", "Where this card was made", environment(facts)),
-            pairs("Times", "The only part that differs between two cards of the same recipe and seed", times(facts["times"])),
+            *(render_figure_section(name, figure) for name, figure in light.items()),
+            *render_generated_texts(facts["figures"]),
+            render_recipe_section(facts["recipe"]),
+            render_pairs_section(
+                "Hashes", "What exactly was measured: SHA-256, or the first 16 digits of it", list_hashes(facts)
+            ),
+            render_pairs_section("Environment", "Where this card was made", list_environment(facts)),
+            render_pairs_section(
+                "Times", "The only part that differs between two cards of the same recipe and seed", list_times(facts["times"])
+            ),
             "</main>",
-            f'<script type="application/json" id="card">{inside(facts)}</script>',
-            f'<script type="application/json" id="figures">{inside(plots)}</script>',
+            f'<script type="application/json" id="card">{encode_script_json(facts)}</script>',
+            f'<script type="application/json" id="figures">{encode_script_json(plots)}</script>',
             f"<script>{DRAW}</script>",
             "</body></html>",
         ]
     )
 
 
-def inside(document: Any) -> str:
+def encode_script_json(document: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
-def style() -> str:
+def render_page_css() -> str:
     """The page's colours in both modes, as variables."""
 
     def variables(theme: Theme) -> str:
@@ -91,59 +95,58 @@ def style() -> str:
     )
 
 
-def section(name: str, figure: Figure) -> str:
+def render_figure_section(name: str, figure: Figure) -> str:
     """One figure: question, answer, plot, and the same as a table."""
     question, answer = html.escape(figure.question), html.escape(figure.answer)
     return (
         f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{question}</h2><figure>'
         f'<figcaption>{answer}</figcaption><div id="plot-{name}" role="group" aria-label="{answer}"></div></figure>'
-        f"<details><summary>The same as a table</summary>{table(figure.table, question)}</details></section>"
+        f"<details><summary>The same as a table</summary>{render_table(figure.table, question)}</details></section>"
     )
 
 
-def table(frame: pd.DataFrame, caption: str) -> str:
+def render_table(frame: pd.DataFrame, caption: str) -> str:
     """A DataFrame with the glossary's headers and number formats; the first column heads its row."""
-    head = "".join(
-        f'<th scope="col" title="{html.escape(glossary.meaning(column))}">{html.escape(glossary.label(column))}</th>'
-        for column in frame
-    )
+    columns = [(html.escape(glossary.label_column(column)), html.escape(glossary.explain_column(column))) for column in frame]
+    head = "".join(f'<th scope="col" title="{meaning}">{label}</th>' for label, meaning in columns)
     lines = []
     for line in frame.to_dict("records"):
         (first, value), *rest = line.items()
-        cells = "".join(cell(column, entry) for column, entry in rest)
-        lines.append(f'<tr><th scope="row">{html.escape(glossary.written(first, value))}</th>{cells}</tr>')
+        cells = "".join(render_cell(column, entry) for column, entry in rest)
+        lines.append(f'<tr><th scope="row">{html.escape(glossary.format_value(first, value))}</th>{cells}</tr>')
     return (
         f'<div class="wide" tabindex="0" role="group" aria-label="{caption}"><table><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def cell(column: str, value: Any) -> str:
+def render_cell(column: str, value: Any) -> str:
     """One entry of a table."""
     number = "" if isinstance(value, str) else ' class="number"'
-    return f"<td{number}>{html.escape(glossary.written(column, value))}</td>"
+    return f"<td{number}>{html.escape(glossary.format_value(column, value))}</td>"
 
 
-def texts(written: dict[str, Any] | None) -> list[str]:
+def render_generated_texts(written: dict[str, Any] | None) -> list[str]:
     """What both models write; nothing where nothing was run."""
     if not written:
         return []
     entries = [("original", written["writes_original"]), ("quantized", written["writes"])]
-    return [pairs("What do both write?", "The likeliest token each time, after the same prompt", entries)]
+    return [render_pairs_section("What do both write?", "The likeliest token each time, after the same prompt", entries)]
 
 
-def recipe(facts: dict[str, Any]) -> str:
+def render_recipe_section(facts: dict[str, Any]) -> str:
     """The plan as Python, and how it was calibrated."""
     plan = LayerPlan.from_dict(facts["plan"])
     rules = "\n".join(f"{pattern!r}: {recipe.code()}" for pattern, recipe in plan.rules)
     calibration_rows = [(key, str(value)) for key, value in {**facts["calibration"], **facts["fused"]}.items()]
+    calibration = render_pairs_table("How it was calibrated", calibration_rows) if calibration_rows else ""
     return (
-        f'<section aria-labelledby="head-recipe"><h2 id="head-recipe">Which recipe?</h2><p>Layers by pattern, in Python:</p>'
-        f"<pre>{html.escape(rules)}</pre>{rows('How it was calibrated', calibration_rows) if calibration_rows else ''}</section>"
+        '<section aria-labelledby="head-recipe"><h2 id="head-recipe">Which recipe?</h2><p>Layers by pattern, in Python:</p>'
+        f"<pre>{html.escape(rules)}</pre>{calibration}</section>"
     )
 
 
-def hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def list_hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Every fingerprint, one row each, and the seed."""
     digests = facts["hashes"]
     named = {"original weights": digests.get("original"), "calibration text": digests["calibration_text"]}
@@ -153,31 +156,31 @@ def hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, "–" if value is None else str(value)) for name, value in named.items()]
 
 
-def environment(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def list_environment(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Versions, the processor, and which kernels ran."""
-    ran = ", ".join(f"{themes.count(count, 'layer')} by {name}" for name, count in facts["kernels"].items())
+    ran = ", ".join(f"{themes.format_count(count, 'layer')} by {name}" for name, count in facts["kernels"].items())
     return [*facts["environment"].items(), ("kernels", ran)]
 
 
-def times(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def list_times(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """When, and how long it took."""
     return [
         ("made", facts["made"]),
-        ("quantizing", themes.duration(facts["quantizing"])),
-        ("measuring", themes.duration(facts["card"])),
+        ("quantizing", themes.format_duration(facts["quantizing"])),
+        ("measuring", themes.format_duration(facts["card"])),
     ]
 
 
-def pairs(title: str, caption: str, entries: list[tuple[str, str]]) -> str:
+def render_pairs_section(title: str, caption: str, entries: list[tuple[str, str]]) -> str:
     """A section that is one table of names and values; a long one is folded."""
     name = title.lower().split()[0]
-    body = rows(caption, entries)
+    body = render_pairs_table(caption, entries)
     if len(entries) > 12:
         body = f"<details><summary>{html.escape(caption)}</summary>{body}</details>"
     return f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{html.escape(title)}</h2>{body}</section>'
 
 
-def rows(caption: str, entries: list[tuple[str, str]]) -> str:
+def render_pairs_table(caption: str, entries: list[tuple[str, str]]) -> str:
     """Names and values as a table."""
     lines = (f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>' for name, value in entries)
     return f"<table><caption>{html.escape(caption)}</caption><tbody>{''.join(lines)}</tbody></table>"

@@ -4,7 +4,7 @@ import html
 
 import pandas as pd
 
-from workbench.analysis.decisions.scaling_law import STUDIES, UNDERTRAINED, Study, large
+from workbench.analysis.decisions.scaling_law import STUDIES, UNDERTRAINED, Study, format_large_number
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
@@ -12,7 +12,7 @@ from workbench.views.theme import Theme
 QUESTION = "How fragile should this model be?"
 
 
-def added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
     """The law as a line, what was measured as points; `outside` says what of this model the law was not fitted on."""
     positive = measured[measured["added_loss"] > 0]
     plot = {
@@ -37,7 +37,7 @@ def added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, 
                 "hovertemplate": "%{text}<br>%{x:.2f} stored bits: %{y:.3g} nats<extra></extra>",
             },
         ],
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="bits per weight",
             y="added loss, nats per token (log scale)",
@@ -53,23 +53,26 @@ def added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, 
         ],
         ignore_index=True,
     )[["recipe", "bits_per_weight", "added_loss", "ratio"]]
-    return Figure(QUESTION, sentence(expected, measured, outside), plot, table)
+    return Figure(QUESTION, describe_added_loss(expected, measured, outside), plot, table)
 
 
-def sentence(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> str:
+def describe_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> str:
     """The law at 4 and 2 bits, what was measured nearest to 2 bits, and how far the law may be trusted."""
     at = expected.set_index("bits")["added_loss"]
-    text = f"The law expects {themes.error(at[4.0])} nats per token more at 4 bits and {themes.error(at[2.0])} at 2"
+    text = f"The law expects {themes.format_error(at[4.0])} nats per token more at 4 bits and {themes.format_error(at[2.0])} at 2"
     if len(measured):
         near = measured.loc[(measured["bits_per_weight"] - 2).abs().idxmin()]
-        text += f"; measured here are {themes.error(near['added_loss'])} at {near['bits_per_weight']:.2f} stored bits"
+        text += f"; measured here are {themes.format_error(near['added_loss'])} at {near['bits_per_weight']:.2f} stored bits"
     if outside:
         low, high = UNDERTRAINED.parameters
-        text += f". It was fitted on {large(low)} to {large(high)} parameters; {outside} lie outside, so it is a guess here"
+        text += (
+            f". It was fitted on {format_large_number(low)} to {format_large_number(high)} parameters; {outside} lie "
+            "outside, so it is a guess here"
+        )
     return f"{text}."
 
 
-def studies(collected: tuple[Study, ...] = STUDIES) -> str:
+def render_studies(collected: tuple[Study, ...] = STUDIES) -> str:
     """The studies as HTML: title, arXiv id, what was found, how far it was checked."""
     items = "".join(
         f"<li><b>{html.escape(study.title)}</b> (arXiv {html.escape(study.arxiv)}). {html.escape(study.finding)} "

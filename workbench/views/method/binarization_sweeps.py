@@ -9,7 +9,7 @@ from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
 
-def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_sweep_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Squared error after each sweep, as a share of the start's; `table` is `analysis.trace.error_table`."""
     coders = table["coder"].unique().tolist()
     traces: list[dict[str, Any]] = []
@@ -27,7 +27,7 @@ def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
                 "hovertemplate": "sweep %{x}: %{y:.2%} of the first error<br>%{customdata} still moving<extra></extra>",
             }
         )
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="sweep",
         y="squared error, as a share of the start",
@@ -36,28 +36,29 @@ def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
         xaxis={"dtick": max(1, int(table["sweep"].max()) // 10)},
         yaxis={"tickformat": ".2~%"},
     )
-    return Figure("How much do sweeps help?", errors_sentence(table), {"data": traces, "layout": layout}, table)
+    return Figure("How much do sweeps help?", describe_sweep_errors(table), {"data": traces, "layout": layout}, table)
 
 
-def errors_sentence(table: pd.DataFrame) -> str:
+def describe_sweep_errors(table: pd.DataFrame) -> str:
     """How many sweeps, and the error that is left."""
     last = table.groupby("coder").tail(1)
     share = last["error"].sum() / table.loc[table["sweep"] == 0, "error"].sum()
     fits = int(table.loc[table["sweep"] == 0, "running"].sum())
     groups = "the layer's scales" if fits == 1 else f"{fits:,} sets of scales"
     return (
-        f"After at most {themes.count(int(table['sweep'].max()), 'sweep')} over {groups}, {themes.percent(share)} of the "
+        f"After at most {themes.format_count(int(table['sweep'].max()), 'sweep')} over {groups}, "
+        f"{themes.format_percent(share)} of the "
         "starting error is left; no sweep raises it."
     )
 
 
-def paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_sweep_paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = themes.LIGHT) -> Figure:
     """Scale α and mean μ of a few rows, sweep by sweep; `table` is `analysis.trace.path_table`."""
     meant = bool(table["mean"].notna().any())
     rows, sweeps = table["row"].unique().tolist(), int(table["sweep"].max())
-    traces = [line(table, "scale", row, plane) for row in rows for plane in table["plane"].unique()]
-    traces += [line(table[table["plane"] == 1], "mean", row, 1) for row in rows] if meant else []
-    layout = themes.layout(
+    traces = [build_sweep_line(table, "scale", row, plane) for row in rows for plane in table["plane"].unique()]
+    traces += [build_sweep_line(table[table["plane"] == 1], "mean", row, 1) for row in rows] if meant else []
+    layout = themes.build_layout(
         theme,
         x="sweep",
         y="scale α",
@@ -69,10 +70,10 @@ def paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = themes.LIGHT) 
     if meant:
         layout["yaxis2"] = layout["yaxis"] | {"domain": [0.0, 0.4], "title": layout["yaxis"]["title"] | {"text": "mean μ"}}
     plot = {"data": traces, "layout": layout}
-    return Figure("How do scale and mean of a row settle?", paths_sentence(table, scope), plot, table)
+    return Figure("How do scale and mean of a row settle?", describe_sweep_paths(table, scope), plot, table)
 
 
-def line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:
+def build_sweep_line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:
     """One row's scale or mean over the sweeps; second planes are dashed."""
     rows = table[(table["row"] == row) & (table["plane"] == plane)]
     name = f"row {row}" + (f", plane {plane}" if plane > 1 else "")
@@ -89,13 +90,13 @@ def line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]
     }
 
 
-def paths_sentence(table: pd.DataFrame, scope: str) -> str:
+def describe_sweep_paths(table: pd.DataFrame, scope: str) -> str:
     """How far the scales of the watched rows moved."""
     first = table[(table["sweep"] == 0) & (table["plane"] == 1)]["scale"].to_numpy()
     last = table[(table["sweep"] == table["sweep"].max()) & (table["plane"] == 1)]["scale"].to_numpy()
     moved = max((abs(b - a) / a for a, b in zip(first, last, strict=True) if a), default=0.0)
     where = f" of {scope}" if scope else ""
     return (
-        f"The first {themes.count(len(first), 'row')}{where}: from the closed form on, a first scale moves by at most "
-        f"{themes.percent(moved)} of itself in {themes.count(int(table['sweep'].max()), 'sweep')}."
+        f"The first {themes.format_count(len(first), 'row')}{where}: from the closed form on, a first scale moves by at most "
+        f"{themes.format_percent(moved)} of itself in {themes.format_count(int(table['sweep'].max()), 'sweep')}."
     )

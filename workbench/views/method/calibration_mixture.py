@@ -16,22 +16,22 @@ NOTHING = 1e-6  # a relative change that is rounding
 SHOWN = 12  # documents in the figure; the table has all
 
 
-def channels(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_channel_overlaps(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Jaccard overlap of salient channels with each source's own; `table` as `analysis.mixture.overlaps` makes it."""
     plot = {
-        "data": [bars(table["jaccard"], table["source"], "overlap", theme.original, "overlap %{x:.2f}")],
-        "layout": sideways(theme, "overlap of salient channels (Jaccard)", len(table), xaxis={"range": [0, 1]}),
+        "data": [build_horizontal_bars(table["jaccard"], table["source"], "overlap", theme.original, "overlap %{x:.2f}")],
+        "layout": build_bar_layout(theme, "overlap of salient channels (Jaccard)", len(table), xaxis={"range": [0, 1]}),
     }
     least = table.loc[table["jaccard"].idxmin()]
     answer = (
         f"Of the {least['channels']} channels that count as salient, the mixture shares fewest with {least['source']}: "
         f"{least['shared']}, an overlap of {least['jaccard']:.2f}; its channels carry "
-        f"{themes.percent(least['energy'])} of that text's held-out output energy."
+        f"{themes.format_percent(least['energy'])} of that text's held-out output energy."
     )
     return Figure(CHANNELS, answer, plot, table)
 
 
-def spectrum(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_input_spectra(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Eigenvalues by rank, the mixture strong, sources thin; `table` as `analysis.mixture.spectra` makes it."""
     traces: list[dict[str, Any]] = []
     for number, (source, lines) in enumerate(table.groupby("source", sort=False)):
@@ -50,7 +50,7 @@ def spectrum(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
         )
     plot = {
         "data": traces,
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="rank",
             y="eigenvalue (log scale)",
@@ -68,12 +68,16 @@ def spectrum(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     return Figure(SPECTRUM, answer, plot, table)
 
 
-def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Calibrated and held-out output error on each source; `table` as `analysis.mixture.mixture_errors` makes it."""
     plot = {
         "data": [
-            bars(table["calibrated"], table["source"], "calibrated half", theme.original, "calibrated half %{x:.3g}"),
-            bars(table["held_out_error"], table["source"], "held-out half", theme.quantized, "held-out half %{x:.3g}"),
+            build_horizontal_bars(
+                table["calibrated"], table["source"], "calibrated half", theme.original, "calibrated half %{x:.3g}"
+            ),
+            build_horizontal_bars(
+                table["held_out_error"], table["source"], "held-out half", theme.quantized, "held-out half %{x:.3g}"
+            ),
             {
                 "type": "scatter",
                 "mode": "markers",
@@ -84,17 +88,17 @@ def errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
                 "hovertemplate": "alone %{x:.3g}<extra></extra>",
             },
         ],
-        "layout": sideways(
+        "layout": build_bar_layout(
             theme, "output error", 2 * len(table), barmode="group", showlegend=True, xaxis={"rangemode": "tozero"}
         ),
     }
-    return Figure(ERRORS, error_sentence(table), plot, table)
+    return Figure(ERRORS, describe_mixture_errors(table), plot, table)
 
 
-def error_sentence(table: pd.DataFrame) -> str:
+def describe_mixture_errors(table: pd.DataFrame) -> str:
     """The worst text, and where the mixture costs most beside calibrating on the text itself."""
     worst = table.loc[table["held_out_error"].idxmax()]
-    text = f"Held out, the largest output error is {themes.error(worst['held_out_error'])} on {worst['source']}"
+    text = f"Held out, the largest output error is {themes.format_error(worst['held_out_error'])} on {worst['source']}"
     more = table["held_out_error"] / table["own"] - 1
     if (more.abs() < NOTHING).all():
         return f"{text}; this recipe does not look at the calibration text, so the mixture changes nothing."
@@ -103,15 +107,15 @@ def error_sentence(table: pd.DataFrame) -> str:
     return f"{text}; {beside} {table['source'][most]}: {more[most]:+.0%}."
 
 
-def documents(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_document_influence(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Change of the held-out error without each document; `table` as `analysis.mixture.influence` makes it."""
     shown = table.head(SHOWN)
     labels = pd.Series([f"{line.sample}: {line.begins}" for line in shown.itertuples()])
     colours = [theme.original if change >= 0 else theme.quantized for change in shown["error_change"]]
-    bar = bars(shown["error_change"], labels, "without it", theme.original, "%{x:+.3g}")
+    bar = build_horizontal_bars(shown["error_change"], labels, "without it", theme.original, "%{x:+.3g}")
     plot = {
         "data": [bar | {"marker": {"color": colours}}],
-        "layout": sideways(
+        "layout": build_bar_layout(
             theme, "change of the held-out output error without the document", len(shown), xaxis={"zeroline": True}
         ),
     }
@@ -123,12 +127,12 @@ def documents(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     verb = "raises" if first["error_change"] > 0 else "lowers"
     answer = (
         f"Of {len(table)} documents {helps} help: without them the held-out error rises. Leaving out document {first['sample']} "
-        f"(“{first['begins']} …”) {verb} it most, by {themes.error(abs(first['error_change']))}."
+        f"(“{first['begins']} …”) {verb} it most, by {themes.format_error(abs(first['error_change']))}."
     )
     return Figure(INFLUENCE, answer, plot, table)
 
 
-def bars(values: pd.Series, names: pd.Series, label: str, colour: str, hover: str) -> dict[str, Any]:
+def build_horizontal_bars(values: pd.Series, names: pd.Series, label: str, colour: str, hover: str) -> dict[str, Any]:
     """Horizontal bars, one a name."""
     return {
         "type": "bar",
@@ -141,7 +145,7 @@ def bars(values: pd.Series, names: pd.Series, label: str, colour: str, hover: st
     }
 
 
-def sideways(theme: Theme, x: str, count: int, **more: Any) -> dict[str, Any]:
+def build_bar_layout(theme: Theme, x: str, count: int, **more: Any) -> dict[str, Any]:
     """The layout of horizontal bars, the first on top."""
     y = {"type": "category", "autorange": "reversed", "showgrid": False}
-    return themes.layout(theme, x=x, height=140 + 30 * count, yaxis=y, **more)
+    return themes.build_layout(theme, x=x, height=140 + 30 * count, yaxis=y, **more)

@@ -17,7 +17,7 @@ DEAD = 0.5  # where codewords that nothing uses stand on a logarithmic axis
 LISTED = 8
 
 
-def scatter(
+def draw_codeword_scatter(
     book: Book, table: pd.DataFrame, entropy: float, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT
 ) -> Figure:
     """Every codeword by its use and by the error of the weights under it (`method.codewords.code_table`).
@@ -26,7 +26,7 @@ def scatter(
     """
     floor = table["served"].min() if table["served"].notna().any() else 0.0
     shown = table.assign(count=table["count"].clip(lower=DEAD), served=table["served"].fillna(floor))
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="vectors that use it (dead ones stand at the left edge)",
         y="relative error of its weights",
@@ -36,13 +36,19 @@ def scatter(
         xaxis=themes.LOGARITHMIC,
     )
     marked = shown[shown["codeword"].isin(list(chosen))]
-    data = [points(shown, "codewords", theme.quantized, 7), points(marked, "chosen", theme.accent, 12)]
+    data = [
+        build_codeword_points(shown, "codewords", theme.quantized, 7),
+        build_codeword_points(marked, "chosen", theme.accent, 12),
+    ]
     return Figure(
-        "Does every codeword earn its place?", use_sentence(book, table, entropy), {"data": data, "layout": layout}, table
+        "Does every codeword earn its place?",
+        describe_codeword_use(book, table, entropy),
+        {"data": data, "layout": layout},
+        table,
     )
 
 
-def points(table: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
+def build_codeword_points(table: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
     """A marker a codeword."""
     return {
         "type": "scatter",
@@ -58,19 +64,21 @@ def points(table: pd.DataFrame, name: str, color: str, size: int) -> dict[str, A
     }
 
 
-def use_sentence(book: Book, table: pd.DataFrame, entropy: float) -> str:
+def describe_codeword_use(book: Book, table: pd.DataFrame, entropy: float) -> str:
     """How evenly codes are used, how many are dead, and what indices could shrink to."""
     dead = int((table["count"] == 0).sum())
     unused = "none is dead" if dead == 0 else f"{dead:,} {'is' if dead == 1 else 'are'} dead"
     most = table.loc[table["count"].idxmax()]
     return (
         f"Of {book.entries:,} codewords {unused}; the most used, code {most['codeword']}, has "
-        f"{themes.percent(float(most['share']))} of the vectors. "
+        f"{themes.format_percent(float(most['share']))} of the vectors. "
         f"Each index costs {book.width} bits; {entropy:.2f} would be enough (its entropy)."
     )
 
 
-def pictures(book: Book, table: pd.DataFrame, order: str, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_codewords(
+    book: Book, table: pd.DataFrame, order: str, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT
+) -> Figure:
     """Codewords as rows of little squares, with their use and the error of their weights beside them; chosen ones first."""
     column, ascending = ORDERS[order]
     first = table[table["codeword"].isin(list(chosen))]
@@ -98,30 +106,30 @@ def pictures(book: Book, table: pd.DataFrame, order: str, chosen: Sequence[int] 
     side = {"type": "bar", "orientation": "h", "y": names, "showlegend": False, "marker": {"color": accent}}
     use = side | {"x": shown["count"].tolist(), "xaxis": "x2", "hovertemplate": "%{y}: %{x:,} vectors<extra></extra>"}
     error = side | {"x": shown["served"].tolist(), "xaxis": "x3", "hovertemplate": "%{y}: error %{x:.3g}<extra></extra>"}
-    layout = themes.layout(theme, height=110 + 20 * len(shown), bargap=0.3)
+    layout = themes.build_layout(theme, height=110 + 20 * len(shown), bargap=0.3)
     axis = layout["xaxis"]
     layout["xaxis"] = axis | {"domain": [0, 0.5], "showgrid": False, "title": axis["title"] | {"text": "place in the vector"}}
     layout["xaxis2"] = axis | {"domain": [0.54, 0.75], "title": axis["title"] | {"text": "vectors"}, "nticks": 4}
     layout["xaxis3"] = axis | {"domain": [0.79, 1], "title": axis["title"] | {"text": "relative error"}, "nticks": 4}
     layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False, "dtick": 1}
     plot = {"data": [picture, use, error], "layout": layout}
-    return Figure("What do the codewords look like?", picture_sentence(book, shown, order, len(first)), plot, shown)
+    return Figure("What do the codewords look like?", describe_codewords(book, shown, order, len(first)), plot, shown)
 
 
-def picture_sentence(book: Book, shown: pd.DataFrame, order: str, first: int) -> str:
+def describe_codewords(book: Book, shown: pd.DataFrame, order: str, first: int) -> str:
     """What is on the picture, and the two words that are most alike."""
-    ahead = f", {themes.count(first, 'chosen one')} first" if first else ""
+    ahead = f", {themes.format_count(first, 'chosen one')} first" if first else ""
     text = f"{len(shown)} of {book.entries:,} codewords of {book.length} {'signs' if book.binary else 'values'}, {order}{ahead}"
     colours = "blue-grey is −, orange is +" if book.binary else "blue is below zero, orange above"
     near = shown.dropna(subset=["gap"])
     if near.empty:
         return f"{text}; {colours}."
     pair = near.loc[near["gap"].idxmin()]
-    apart = themes.count(int(pair["gap"]), "sign") if book.binary else f"a distance of {pair['gap']:.3g}"
+    apart = themes.format_count(int(pair["gap"]), "sign") if book.binary else f"a distance of {pair['gap']:.3g}"
     return f"{text}; {colours}. Codes {pair['codeword']} and {int(pair['nearest'])} are {apart} apart."
 
 
-def where(
+def draw_code_positions(
     positions: Positions, table: pd.DataFrame, codes: Sequence[int], shape: tuple[int, int], *, theme: Theme = themes.LIGHT
 ) -> Figure:
     """Where the chosen codes sit in the matrix (`method.codewords.positions`); `table` is of `error_profile`."""
@@ -135,10 +143,10 @@ def where(
         "colorscale": [[0.0, theme.raised], [1.0, theme.accent]],
         "zmin": 0.0,
         "zmax": float(positions.values.max()) or 1.0,
-        "colorbar": themes.colorbar(theme, "share of the vectors") | {"tickformat": ".0%"},
+        "colorbar": themes.build_colorbar(theme, "share of the vectors") | {"tickformat": ".0%"},
         "hovertemplate": "near row %{y:.0f}, column %{x:.0f}: %{z:.1%}<extra></extra>",
     }
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="column (in the coded basis)",
         y="row (output feature)",
@@ -150,7 +158,8 @@ def where(
     top = np.unravel_index(int(positions.values.argmax()), positions.values.shape)
     at = f"row {top[0] * positions.row_step}, column {top[1] * positions.step * positions.length}"
     answer = (
-        f"{named(codes).capitalize()}: {first_row['count']:,} vectors, {themes.percent(float(first_row['share']))} of all, "
+        f"{format_codes(codes).capitalize()}: {first_row['count']:,} vectors, "
+        f"{themes.format_percent(float(first_row['share']))} of all, "
         f"most densely near {at}; each cell covers {positions.row_step} × {positions.step} vectors."
     )
     rows = pd.DataFrame(positions.values).stack().rename("share").reset_index()
@@ -164,7 +173,7 @@ def where(
     return Figure("Where do these codes sit?", answer, {"data": [trace], "layout": layout}, rows)
 
 
-def served(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_code_errors(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, theme: Theme = themes.LIGHT) -> Figure:
     """How the weights under chosen codes are served beside all others (`method.codewords.error_profile`)."""
     middle = ((bins["from"] + bins["to"]) / 2).tolist()
     data = [
@@ -180,7 +189,7 @@ def served(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, the
         }
         for column, name, color in (("others", "all others", theme.original), ("chosen", "chosen codes", theme.accent))
     ]
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="relative error of a vector",
         y="share of the vectors",
@@ -189,22 +198,22 @@ def served(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, the
     )
     chosen, other = table.iloc[0], table.iloc[1]
     answer = (
-        f"The weights under {named(codes)} lose {themes.percent(float(chosen['served']))} of their energy, all others "
-        f"{themes.percent(float(other['served']))}; {themes.percent(float(chosen['error_share']))} of the layer's error "
-        "is theirs."
+        f"The weights under {format_codes(codes)} lose {themes.format_percent(float(chosen['served']))} of their energy, all "
+        f"others {themes.format_percent(float(other['served']))}; "
+        f"{themes.format_percent(float(chosen['error_share']))} of the layer's error is theirs."
         if chosen["count"]
-        else f"No vector uses {named(codes)}: nothing is lost under it, and nothing gained."
+        else f"No vector uses {format_codes(codes)}: nothing is lost under it, and nothing gained."
     )
     return Figure("Do these codes serve their weights well?", answer, {"data": data, "layout": layout}, table)
 
 
-def named(codes: Sequence[int]) -> str:
+def format_codes(codes: Sequence[int]) -> str:
     """Codes by number, the first few of many."""
     text = ", ".join(map(str, codes[:LISTED])) + (", …" if len(codes) > LISTED else "")
     return f"code {text}" if len(codes) == 1 else f"codes {text}"
 
 
-def consequence(table: pd.DataFrame, summary: str, moved: int, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_edit_effect(table: pd.DataFrame, summary: str, moved: int, *, theme: Theme = themes.LIGHT) -> Figure:
     """An edit that moved so many vectors: figure, before, after and difference, drawn in per cent of what was before."""
     share = [
         100 * change / before if before else 0.0 for before, change in zip(table["before"], table["difference"], strict=True)
@@ -221,21 +230,21 @@ def consequence(table: pd.DataFrame, summary: str, moved: int, *, theme: Theme =
         "hovertemplate": "%{y}: %{x:+.3g} %<extra></extra>",
     }
     widest = max(map(abs, share)) or 1.0
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="change in per cent of what it was",
         height=110 + 44 * len(table),
         xaxis={"range": [-1.4 * widest, 1.4 * widest], "zeroline": True, "zerolinecolor": theme.muted},
         yaxis={"autorange": "reversed", "type": "category", "showgrid": False},
     )
-    answer = consequence_sentence(table, summary, moved)
+    answer = describe_edit_effect(table, summary, moved)
     return Figure("What if this code were another?", answer, {"data": [trace], "layout": layout}, table)
 
 
-def consequence_sentence(table: pd.DataFrame, summary: str, moved: int) -> str:
+def describe_edit_effect(table: pd.DataFrame, summary: str, moved: int) -> str:
     """What was tried, and every figure before and after."""
     lines = zip(table["figure"], table["before"], table["after"], table["interval"], strict=True)
     written = "; ".join(
         f"{name} {before:.4g} → {after:.4g}{f' ({interval})' if interval else ''}" for name, before, after, interval in lines
     )
-    return f"With {summary}, {themes.count(moved, 'vector')} moved: {written}. Nothing is changed until Apply is pressed."
+    return f"With {summary}, {themes.format_count(moved, 'vector')} moved: {written}. Nothing is changed until Apply is pressed."

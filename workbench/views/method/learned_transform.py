@@ -14,7 +14,7 @@ NO_ROTATION = "This transform does not rotate."
 STRONGEST = 32  # inputs in the table twin of the diagonal
 
 
-def loss_curve(losses: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_loss_curve(losses: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Loss of every step, and of what would be stored on held-out text; `losses` is `analysis.transform.loss_table`."""
     looks = losses.dropna(subset="held_out")
     hover = "step %{x}<br>%{y:.3g} of the output's energy lost<extra></extra>"
@@ -38,22 +38,22 @@ def loss_curve(losses: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             "hovertemplate": hover,
         },
     ]
-    plot = {"data": traces, "layout": themes.layout(theme, x="step", y="share of output energy lost", showlegend=True)}
-    return Figure("How does learning lower the loss?", loss_sentence(looks), plot, losses)
+    plot = {"data": traces, "layout": themes.build_layout(theme, x="step", y="share of output energy lost", showlegend=True)}
+    return Figure("How does learning lower the loss?", describe_loss_curve(looks), plot, losses)
 
 
-def loss_sentence(looks: pd.DataFrame) -> str:
+def describe_loss_curve(looks: pd.DataFrame) -> str:
     """The first look at held-out text, the best, and when it was."""
     if looks.empty:
         return "Nothing has been measured on held-out text yet."
     first, best = looks.iloc[0], looks.loc[looks["held_out"].idxmin()]
     return (
-        f"On held-out text the share of energy lost was {themes.error(first['held_out'])} after {int(first['step'])} steps; "
-        f"the best, {themes.error(best['held_out'])} after {int(best['step'])}, is what is kept."
+        f"On held-out text the share of energy lost was {themes.format_error(first['held_out'])} after {int(first['step'])} "
+        f"steps; the best, {themes.format_error(best['held_out'])} after {int(best['step'])}, is what is kept."
     )
 
 
-def diagonal(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_diagonal(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Figure:
     """Λ and D±: the factor of every input, below zero where its sign is flipped."""
     values = transform.diagonal
     trace = {
@@ -63,18 +63,18 @@ def diagonal(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Fig
         "marker": {"color": np.where(values < 0, theme.accent, theme.original).tolist(), "line": {"width": 0}},
         "hovertemplate": "input %{x}: × %{y:.3g}<extra></extra>",
     }
-    layout = themes.layout(theme, x="input feature", y="factor (below zero: sign flipped)", bargap=0, height=300)
+    layout = themes.build_layout(theme, x="input feature", y="factor (below zero: sign flipped)", bargap=0, height=300)
     sizes = np.abs(values)
     answer = (
-        f"{transform.flipped:,} of {len(values):,} inputs change sign; factors run from {themes.error(sizes.min())} "
-        f"to {themes.error(sizes.max())}."
+        f"{transform.flipped:,} of {len(values):,} inputs change sign; factors run from {themes.format_error(sizes.min())} "
+        f"to {themes.format_error(sizes.max())}."
     )
     order = np.argsort(-np.abs(np.log(sizes)), kind="stable")[:STRONGEST]
     table = pd.DataFrame({"input": order, "factor": values[order]})
     return Figure("Which inputs are scaled or flipped?", answer, {"data": [trace], "layout": layout}, table)
 
 
-def rotation(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_rotation(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Figure:
     """R₁ and R₂ as pictures beside each other, blue to orange; the rotation is their Kronecker product."""
     traces: list[dict[str, Any]] = []
     rows = []
@@ -89,7 +89,7 @@ def rotation(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Fig
                 "xaxis": f"x{number}",
                 "yaxis": f"y{number}",
                 "showscale": number == len(transform.rotations),
-                "colorbar": themes.colorbar(theme, "entry"),
+                "colorbar": themes.build_colorbar(theme, "entry"),
                 "hovertemplate": f"R{number}: row %{{y}}, column %{{x}}<br>%{{z:.3f}}<extra></extra>",
             }
         )
@@ -97,14 +97,14 @@ def rotation(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -> Fig
         rows.append({"matrix factor": f"R{number}", "rows": len(matrix), "turned": turned})
     quiet = {"showgrid": False, "constrain": "domain"}
     down = {**quiet, "autorange": "reversed"}
-    layout = themes.layout(theme, xaxis={**quiet, "domain": [0.0, 0.47]}, yaxis={**down, "scaleanchor": "x"})
+    layout = themes.build_layout(theme, xaxis={**quiet, "domain": [0.0, 0.47]}, yaxis={**down, "scaleanchor": "x"})
     layout["xaxis2"] = layout["xaxis"] | {"domain": [0.53, 1.0], "anchor": "y2"}
     layout["yaxis2"] = layout["yaxis"] | {"anchor": "x2", "scaleanchor": "x2"}
     table = pd.DataFrame(rows, columns=["matrix factor", "rows", "turned"])
-    return Figure("How are the inputs rotated?", rotation_sentence(transform), {"data": traces, "layout": layout}, table)
+    return Figure("How are the inputs rotated?", describe_rotation(transform), {"data": traces, "layout": layout}, table)
 
 
-def rotation_sentence(transform: LearnedTransform) -> str:
+def describe_rotation(transform: LearnedTransform) -> str:
     """The sizes of the factors and what the rotation costs."""
     if not transform.rotations:
         return "No rotation is stored: only the fixed Hadamard transform rotates." if transform.hadamard else NO_ROTATION
@@ -112,5 +112,5 @@ def rotation_sentence(transform: LearnedTransform) -> str:
     sizes = " ⊗ ".join(f"{len(matrix)} × {len(matrix)}" for matrix in transform.rotations)
     return (
         f"A rotation of {len(transform.diagonal):,} inputs as {sizes}: {transform.multiply_adds:,} multiply-adds a token, "
-        f"{themes.megabytes(transform.bits)} stored with factors and signs{fixed}."
+        f"{themes.format_megabytes(transform.bits)} stored with factors and signs{fixed}."
     )

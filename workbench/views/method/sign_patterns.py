@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.method.sign_patterns import SignPatterns, flip_bound
+from workbench.analysis.method.sign_patterns import SignPatterns, compute_flip_bound
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
 
-def patterns(original: SignPatterns, transformed: SignPatterns | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_sign_patterns(original: SignPatterns, transformed: SignPatterns | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
     """Shares of the most frequent sign patterns by rank, before and after a transform, against patterns all as likely."""
     named = [("original", original, theme.original)]
     if transformed is not None:
@@ -26,14 +26,14 @@ def patterns(original: SignPatterns, transformed: SignPatterns | None = None, *,
         "line": {"color": theme.muted, "dash": "dash"},
     }
     plot = {
-        "data": [*(shares(measured.table, name, color) for name, measured, color in named), even],
-        "layout": log_axes(theme, "rank of the pattern", "share of all vectors"),
+        "data": [*(build_share_line(measured.table, name, color) for name, measured, color in named), even],
+        "layout": build_log_layout(theme, "rank of the pattern", "share of all vectors"),
     }
     table = original.table if transformed is None else original.table.merge(transformed.table, on="rank", suffixes=("", " after"))
-    return Figure("Do signs repeat themselves?", patterns_sentence(original, transformed), plot, table)
+    return Figure("Do signs repeat themselves?", describe_sign_patterns(original, transformed), plot, table)
 
 
-def shares(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
+def build_share_line(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
     """One line of shares by rank; the pattern itself is shown where the pointer is."""
     return {
         "type": "scatter",
@@ -47,15 +47,16 @@ def shares(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
     }
 
 
-def log_axes(theme: Theme, x: str, y: str) -> dict[str, Any]:
+def build_log_layout(theme: Theme, x: str, y: str) -> dict[str, Any]:
     """Both axes logarithmic: ranks run over decades, and so do shares."""
-    return themes.layout(theme, x=x, y=y, xaxis=themes.LOGARITHMIC, yaxis=themes.LOGARITHMIC | {"tickformat": ".2~%"})
+    return themes.build_layout(theme, x=x, y=y, xaxis=themes.LOGARITHMIC, yaxis=themes.LOGARITHMIC | {"tickformat": ".2~%"})
 
 
-def patterns_sentence(original: SignPatterns, transformed: SignPatterns | None) -> str:
+def describe_sign_patterns(original: SignPatterns, transformed: SignPatterns | None) -> str:
     """Entropy a sign, before and after."""
     text = (
-        f"{themes.count(original.length, 'sign')} hold {original.entropy:.2f} bits: {original.entropy_per_sign:.3f} a sign, "
+        f"{themes.format_count(original.length, 'sign')} hold {original.entropy:.2f} bits: "
+        f"{original.entropy_per_sign:.3f} a sign, "
         f"where 1 means coin flips"
     )
     if transformed is None:
@@ -63,7 +64,7 @@ def patterns_sentence(original: SignPatterns, transformed: SignPatterns | None) 
     return f"{text}; {transformed.entropy_per_sign:.3f} after the transform."
 
 
-def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIGHT) -> Figure:
+def draw_sign_flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIGHT) -> Figure:
     """Flipped signs of codebooks (rows of `method.sign_patterns.summary`) over their rate, with the least there can be as a line.
 
     `moved` says that errors were moved on to weights before they were coded, which flips signs too.
@@ -74,7 +75,7 @@ def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIG
         "type": "scatter",
         "mode": "lines",
         "x": rates.tolist(),
-        "y": [flip_bound(rate) for rate in rates],
+        "y": [compute_flip_bound(rate) for rate in rates],
         "name": "least possible for coin flips",
         "line": {"color": theme.muted, "dash": "dash"},
     }
@@ -90,18 +91,20 @@ def flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIG
     }
     plot = {
         "data": [bound, points],
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme, x="index bits a sign", y="signs flipped", yaxis={"tickformat": ".0%", "rangemode": "tozero"}
         ),
     }
-    return Figure("How many signs does the codebook flip?", flips_sentence(measured, moved), plot, table)
+    return Figure("How many signs does the codebook flip?", describe_sign_flips(measured, moved), plot, table)
 
 
-def flips_sentence(measured: pd.DataFrame, moved: bool) -> str:
+def describe_sign_flips(measured: pd.DataFrame, moved: bool) -> str:
     """The codebook with the fewest flips, against its bound."""
     if measured.empty:
         return "No codebook has been compared with its weights yet."
     best = measured.iloc[int(measured["flip_rate"].argmin())]
-    least = f"{themes.percent(best['flip_bound'])} is the least for evenly spread signs"
+    least = f"{themes.format_percent(best['flip_bound'])} is the least for evenly spread signs"
     also = " Some of them flipped before, when weights took over the errors of columns already coded." if moved else ""
-    return f"{themes.percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}.{also}"
+    return (
+        f"{themes.format_percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}.{also}"
+    )

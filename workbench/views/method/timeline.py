@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.method.timeline import CODE, CODEBOOK, CORRECTION, LEARN, REFIT, SWEEP, Moment, Still, scrub_table
+from workbench.analysis.method.timeline import CODE, CODEBOOK, CORRECTION, LEARN, REFIT, SWEEP, Moment, Still, tabulate_timeline
 from workbench.quantizers.coding_trace import Film
 from workbench.recipe import Recipe
 from workbench.views import theme as themes
@@ -17,10 +17,12 @@ BANDS = 16  # rows of the picture's table twin
 SCALES = {"error": "|error|", "groups": "coder", "flipped signs": "share flipped"}
 
 
-def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_timeline_step(
+    film: Film, moment: Moment, still: Still, what: What, recipe: Recipe, *, theme: Theme = themes.LIGHT
+) -> Figure:
     """The watched rows at one moment; columns not yet coded are empty, and how far they have moved stands below."""
     values = {"error": still.residual, "groups": still.groups, "flipped signs": still.flipped}[what]
-    top = max(scale_top(film, what), 1e-9)
+    top = max(find_colour_limit(film, what), 1e-9)
     x0, dx = (film.width - 1) / 2, film.width
     heat = {
         "type": "heatmap",
@@ -31,7 +33,7 @@ def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe
         "colorscale": themes.SEQUENTIAL,
         "zmin": 0.0,
         "zmax": top,
-        "colorbar": themes.colorbar(theme, SCALES[what]) | {"len": 0.72, "y": 1, "yanchor": "top"},
+        "colorbar": themes.build_colorbar(theme, SCALES[what]) | {"len": 0.72, "y": 1, "yanchor": "top"},
         "hovertemplate": f"row %{{y}}, near column %{{x:.0f}}<br>{SCALES[what]} %{{z:.3g}}<extra></extra>",
     }
     bars = {
@@ -43,7 +45,7 @@ def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe
         "marker": {"color": theme.quantized},
         "hovertemplate": "near column %{x:.0f}<br>moved by %{y:.2%} of its energy<extra></extra>",
     }
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="column (input feature)",
         height=460,
@@ -61,7 +63,7 @@ def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe
             "title": {"text": "row"},
         },
         plot_bgcolor=theme.raised,
-        shapes=frames(film, moment, still, theme),
+        shapes=build_frame_shapes(film, moment, still, theme),
     )
     highest = max(float(film.moved.float().max()), 1e-6)
     second = {
@@ -72,19 +74,19 @@ def picture(film: Film, moment: Moment, still: Still, what: What, recipe: Recipe
         "type": "linear",
     }
     layout["yaxis2"] = layout["yaxis"] | second | {"autorange": False}
-    answer = f"{doing(moment, film, recipe)} {stands(moment, film, still)}"
+    answer = f"{describe_step(moment, film, recipe)} {describe_progress(moment, film, still)}"
     question = "What does this step do?"
-    return Figure(question, answer, {"data": [heat, bars], "layout": layout}, bands(film, still))
+    return Figure(question, answer, {"data": [heat, bars], "layout": layout}, tabulate_column_bands(film, still))
 
 
-def scale_top(film: Film, what: What) -> float:
+def find_colour_limit(film: Film, what: What) -> float:
     """The end of the colour scale, the same for all steps: nothing jumps."""
     if what == "error":
         return max(float(frame.residual.float().max()) for frame in film.pictures.values())
     return float(film.groups.max()) if what == "groups" else 1.0
 
 
-def frames(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
+def build_frame_shapes(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
     """A frame around the columns that were coded last, or over which scales are swept."""
     if moment.kind == SWEEP:
         first, last = moment.first, moment.last
@@ -97,9 +99,9 @@ def frames(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[
     return [{"type": "rect", "line": {"color": theme.accent, "width": 2}, "fillcolor": "rgba(0,0,0,0)", **edges}]
 
 
-def doing(moment: Moment, film: Film, recipe: Recipe) -> str:
+def describe_step(moment: Moment, film: Film, recipe: Recipe) -> str:
     """What this step of the algorithm does."""
-    number, columns = f"{moment.number + 1} of {moment.count}", span(moment)
+    number, columns = f"{moment.number + 1} of {moment.count}", format_columns(moment)
     if moment.kind == LEARN:
         return f"Learning the transform, step {number}: the basis turns so that rounding costs the output less."
     if moment.kind == CODEBOOK:
@@ -114,40 +116,45 @@ def doing(moment: Moment, film: Film, recipe: Recipe) -> str:
         return "All columns are coded: scales are solved once more for the final codes, where the coder does so."
     if moment.kind == CORRECTION:
         return "A correction of low rank is added to the coded matrix."
-    what = f"{columns.capitalize()} are coded" if in_order(film) else "Columns are coded in the order of their second moment"
+    what = (
+        f"{columns.capitalize()} are coded"
+        if is_coded_in_order(film)
+        else "Columns are coded in the order of their second moment"
+    )
     if recipe.assignment.name == "nearest":
         return f"{what}, each weight by the nearest value; errors stay where they arise."
     return f"{what}, and their error moves on to the columns not yet coded."
 
 
-def in_order(film: Film) -> bool:
+def is_coded_in_order(film: Film) -> bool:
     """Whether columns were coded from left to right."""
     return bool((film.coded[1:] >= film.coded[:-1]).all())
 
 
-def span(moment: Moment) -> str:
+def format_columns(moment: Moment) -> str:
     """The columns of a moment."""
     return f"columns {moment.first:,} to {moment.last:,}"
 
 
-def stands(moment: Moment, film: Film, still: Still) -> str:
+def describe_progress(moment: Moment, film: Film, still: Still) -> str:
     """Where the matrix stands after it: coded share, error so far, flipped signs."""
     watched = f"in {len(film.rows)} watched rows"
     if not moment.frame:
         return f"No column is coded yet ({watched} of the picture nothing has changed)."
     if moment.kind in (REFIT, CORRECTION):
         flipped = float(np.nanmean(still.flipped))
-        return f"{themes.percent(flipped)} of the signs {watched} differ from the original's."
+        return f"{themes.format_percent(flipped)} of the signs {watched} differ from the original's."
     share = film.ends[moment.frame - 1] / film.cols
     moved = float(np.nanmean(still.moved)) if np.isfinite(still.moved).any() else 0.0
-    rest = f", the columns still to come have moved by {themes.percent(moved)} of their energy" if moved else ""
+    rest = f", the columns still to come have moved by {themes.format_percent(moved)} of their energy" if moved else ""
     error = film.error[moment.frame - 1]
     return (
-        f"{themes.percent(share)} of the columns are coded; {watched} they have lost {themes.percent(error)} of the energy{rest}."
+        f"{themes.format_percent(share)} of the columns are coded; {watched} they have lost "
+        f"{themes.format_percent(error)} of the energy{rest}."
     )
 
 
-def bands(film: Film, still: Still) -> pd.DataFrame:
+def tabulate_column_bands(film: Film, still: Still) -> pd.DataFrame:
     """The picture as a short table: bands of columns with their mean residual, flipped share and movement."""
     lines = []
     for cells in np.array_split(np.arange(len(film.coded)), min(BANDS, len(film.coded))):
@@ -166,7 +173,7 @@ def bands(film: Film, still: Still) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def losses(moments: list[Moment], at: int, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_step_losses(moments: list[Moment], at: int, *, theme: Theme = themes.LIGHT) -> Figure:
     """The losses of the kind of phase that step `at` (from 0) belongs to, each phase over its own largest; the table has all."""
     kind = moments[at].kind if moments[at].kind in NAMES else CODE
     matching = [(i, moment) for i, moment in enumerate(moments) if moment.kind == kind]
@@ -190,23 +197,25 @@ def losses(moments: list[Moment], at: int, *, theme: Theme = themes.LIGHT) -> Fi
     line = {"type": "line", "line": {"color": theme.accent, "width": 2}, **marker}
     axes = {"yaxis": {"tickformat": ".1~%", "rangemode": "tozero" if kind == CODE else "normal"}}
     span_of_all = {"xaxis": {"range": [0, len(moments) + 1]}}
-    layout = themes.layout(theme, x="step", y=f"{NAMES[kind]}, of the largest", height=260, shapes=[line], **axes, **span_of_all)
-    sentence = loss_sentence(moments, kind)
-    return Figure("How does the loss develop?", sentence, {"data": [trace], "layout": layout}, scrub_table(moments))
+    layout = themes.build_layout(
+        theme, x="step", y=f"{NAMES[kind]}, of the largest", height=260, shapes=[line], **axes, **span_of_all
+    )
+    sentence = describe_step_losses(moments, kind)
+    return Figure("How does the loss develop?", sentence, {"data": [trace], "layout": layout}, tabulate_timeline(moments))
 
 
 NAMES = {LEARN: "held-out loss", CODEBOOK: "codebook's loss", SWEEP: "sweeps' error", CODE: "error of coded columns"}
 
 
-def loss_sentence(moments: list[Moment], kind: str) -> str:
+def describe_step_losses(moments: list[Moment], kind: str) -> str:
     """How many steps of which kind, and how far the phases of this kind came."""
     kinds = {one: sum(moment.kind == one for moment in moments) for one in NAMES}
     parts = ", ".join(f"{count:,} {STEPS[one]}" for one, count in kinds.items() if count)
-    text = f"The run has {themes.count(len(moments), 'step')}: {parts}"
+    text = f"The run has {themes.format_count(len(moments), 'step')}: {parts}"
     ends = [moment.loss for moment in moments if moment.kind == kind and moment.number == moment.count - 1]
     if kind == CODE or not ends:
         return f"{text}."
-    return f"{text}; {NAMES[kind]} ends at {themes.percent(sum(ends) / len(ends))} of the largest on average."
+    return f"{text}; {NAMES[kind]} ends at {themes.format_percent(sum(ends) / len(ends))} of the largest on average."
 
 
 STEPS = {LEARN: "of learning", CODEBOOK: "of a codebook's training", SWEEP: "sweeps", CODE: "of coding columns"}

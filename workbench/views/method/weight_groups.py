@@ -14,10 +14,10 @@ SMALL_TO_LARGE = ["#00306f", "#4c5a6d", "#8e8a78", "#d6c75a"]  # along cividis
 SALIENT_COLOURS = ["#c2255c", "#ff9dbf"]
 
 
-def picture(groups: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_weight_groups(groups: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = themes.LIGHT) -> Figure:
     """A window of the layer, from `row` and `col` on, every weight in the colour of its group."""
     names = groups.table["group"].tolist()
-    palette, labels = colours(names, theme), [name.replace(", ", ",<br>") for name in names]
+    palette, labels = choose_group_colours(names, theme), [name.replace(", ", ",<br>") for name in names]
     part = groups.groups[row : row + ROWS, col : col + COLS]
     steps = [[edge / len(names), palette[i]] for i in range(len(names)) for edge in (i, i + 1)]
     trace: dict[str, Any] = {
@@ -28,10 +28,10 @@ def picture(groups: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = them
         "colorscale": steps,
         "zmin": -0.5,
         "zmax": len(names) - 0.5,
-        "colorbar": themes.colorbar(theme, "") | {"tickvals": list(range(len(names))), "ticktext": labels},
+        "colorbar": themes.build_colorbar(theme, "") | {"tickvals": list(range(len(names))), "ticktext": labels},
         "hovertemplate": "row %{y}, column %{x}<extra></extra>",
     }
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="column (input feature, in the coded basis)",
         y="row (output feature)",
@@ -40,11 +40,14 @@ def picture(groups: GroupMap, row: int = 0, col: int = 0, *, theme: Theme = them
         yaxis={"showgrid": False, "autorange": "reversed"},
     )
     return Figure(
-        "Which weight belongs to which group?", sentence(groups, part), {"data": [trace], "layout": layout}, groups.table
+        "Which weight belongs to which group?",
+        describe_weight_groups(groups, part),
+        {"data": [trace], "layout": layout},
+        groups.table,
     )
 
 
-def colours(names: list[str], theme: Theme) -> list[str]:
+def choose_group_colours(names: list[str], theme: Theme) -> list[str]:
     """One colour a group: pruned as the border, magnitudes from dark to bright, salient columns raspberry."""
     salient, plain = iter(SALIENT_COLOURS), [name for name in names if name != "pruned" and not name.startswith(SALIENT)]
     places = np.linspace(0, len(SMALL_TO_LARGE) - 1, max(len(plain), 2)).round().astype(int)
@@ -52,8 +55,11 @@ def colours(names: list[str], theme: Theme) -> list[str]:
     return [theme.border if name == "pruned" else next(salient if name.startswith(SALIENT) else bright) for name in names]
 
 
-def sentence(groups: GroupMap, part: np.ndarray) -> str:
+def describe_weight_groups(groups: GroupMap, part: np.ndarray) -> str:
     """Shares of all groups, and the price of knowing them."""
     lines = zip(groups.table["group"], groups.table["share"], strict=True)
-    shares = ", ".join(f"{themes.percent(share)} {name}" for name, share in lines)
-    return f"{shares}; saying which costs {themes.bits(groups.map_bits)} bits a weight. Shown: {part.shape[0]} × {part.shape[1]}."
+    shares = ", ".join(f"{themes.format_percent(share)} {name}" for name, share in lines)
+    return (
+        f"{shares}; saying which costs {themes.format_bits(groups.map_bits)} bits a weight. Shown: {part.shape[0]} "
+        f"× {part.shape[1]}."
+    )

@@ -7,13 +7,13 @@ from workbench.analysis.predictions.generation import WrittenToken
 from workbench.intervals import Interval
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
-from workbench.views.predictions.generation import buttons, fork_line, shown
+from workbench.views.predictions.generation import build_fork_line, quote_token, render_token_buttons
 from workbench.views.theme import Theme
 
 WORST = 12
 
 
-def along(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_text_fork(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
     """KL of every token of the original's text; `table` is `ForkFinder.table`. `chosen` is the place of a token, from 0.
 
     A dotted line is at the fork, as in the figures of the written texts.
@@ -30,25 +30,28 @@ def along(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, t
         "name": "KL",
         "hovertemplate": "token %{x}: “%{text}”, quantized writes “%{customdata}”<br>KL %{y:.3g}<extra></extra>",
     }
-    layout = themes.layout(theme, x="token after the prompt", y="KL, nats", height=260, bargap=0.1, shapes=fork_line(fork, theme))
+    layout = themes.build_layout(
+        theme, x="token after the prompt", y="KL, nats", height=260, bargap=0.1, shapes=build_fork_line(fork, theme)
+    )
     if fork is None:
-        answer = f"Nowhere: both write the same {themes.count(len(table), 'token')}."
+        answer = f"Nowhere: both write the same {themes.format_count(len(table), 'token')}."
     else:
         row = table.iloc[fork - 1]
         answer = (
-            f"At token {fork}: the original writes {shown(row['token'])}, the quantized model {shown(row['chosen'])}, at a KL of "
-            f"{themes.error(row['kl'])} nats (median of all: {themes.error(table['kl'].median())})."
+            f"At token {fork}: the original writes {quote_token(row['token'])}, the quantized model "
+            f"{quote_token(row['chosen'])}, at a KL of "
+            f"{themes.format_error(row['kl'])} nats (median of all: {themes.format_error(table['kl'].median())})."
         )
     return Figure("Where do they part?", answer, {"data": [bars], "layout": layout}, table)
 
 
-def readable_text(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> str:
+def render_fork_text(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> str:
     """The original's text as HTML, every token a button in a tint of its KL; `chosen` is a place, from 0."""
     tokens = [WrittenToken(0, text, kl, ()) for text, kl in zip(table["token"], table["kl"], strict=True)]
-    return buttons("", tokens, None if fork is None else fork - 1, chosen, theme)
+    return render_token_buttons("", tokens, None if fork is None else fork - 1, chosen, theme)
 
 
-def blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Theme = themes.LIGHT) -> Figure:
     """What restoring each layer wins back; those that take the fork away together are orange. `table` is `ForkFinder.blame`."""
     worst = table[(table.index < WORST) | table["name"].isin(guilt.layers)].iloc[::-1]
     bars = {
@@ -60,36 +63,36 @@ def blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Theme = themes
         "customdata": worst[["lead_restored", "kl_alone"]].to_numpy().tolist(),
         "hovertemplate": "%{y}<br>wins back %{x:.3g} nats, lead then %{customdata[0]:.3g}<extra></extra>",
     }
-    layout = themes.layout(theme, x="lead won back by restoring the layer, nats", height=120 + 22 * len(worst), bargap=0.3)
+    layout = themes.build_layout(theme, x="lead won back by restoring the layer, nats", height=120 + 22 * len(worst), bargap=0.3)
     figure = {"data": [bars], "layout": layout}
     shown = table.assign(guilty=table["name"].isin(guilt.layers))
-    return Figure("Which layers are to blame?", blame_sentence(table, fork, guilt), figure, shown)
+    return Figure("Which layers are to blame?", describe_fork_blame(table, fork, guilt), figure, shown)
 
 
-def restoring_one(count: int) -> str:
+def format_restored_layers(count: int) -> str:
     """How many layers undo the fork alone, as the beginning of a sentence."""
     return "Restoring this one layer is" if count == 1 else f"Restoring any one of {count} layers is"
 
 
-def blame_sentence(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
+def describe_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
     """The one layer, or the smallest set found, and where the fork is without its damage."""
     first, behind = table.iloc[0], table["lead_gain"].iloc[0] - table["lead_restored"].iloc[0]
     then = "the fork is gone" if guilt.moved is None else f"the fork moves from token {fork} to {guilt.moved}"
     if len(guilt.layers) == 1:
         alone = int(table["holds"].sum())
         return (
-            f"{guilt.layers[0]}: restored to full precision it wins back {themes.error(first['lead_gain'])} nats and {then}. "
-            f"{restoring_one(alone)} enough to undo the fork."
+            f"{guilt.layers[0]}: restored to full precision it wins back {themes.format_error(first['lead_gain'])} nats and "
+            f"{then}. {format_restored_layers(alone)} enough to undo the fork."
         )
     return (
-        f"No single layer: restoring the worst, {first['name']}, wins back {themes.error(first['lead_gain'])} of the "
-        f"{themes.error(behind)} nats that the original's token is behind. With {len(guilt.layers)} restored (orange) {then}, "
-        f"and none of them can be left out: {', '.join(guilt.layers)}."
+        f"No single layer: restoring the worst, {first['name']}, wins back {themes.format_error(first['lead_gain'])} of the "
+        f"{themes.format_error(behind)} nats that the original's token is behind. With {len(guilt.layers)} restored (orange) "
+        f"{then}, and none of them can be left out: {', '.join(guilt.layers)}."
     )
 
 
-def shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Share of forks that so many restored layers take away, blamed ones beside drawn ones; `table` is `fork_study.shares`."""
+def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Share of forks that so many restored layers take away, blamed ones beside drawn ones; see `tabulate_shares`."""
     sides = [("share", "blamed layers", theme.quantized), ("chance", "layers drawn by chance", theme.border)]
     bars = [
         {
@@ -98,35 +101,35 @@ def shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
             "y": table[column].tolist(),
             "name": name,
             "marker": {"color": colour},
-            "error_y": themes.interval(table, column, theme.muted),
+            "error_y": themes.build_error_bars(table, column, theme.muted),
             "hovertemplate": f"{name}: %{{y:.0%}} with at most %{{x}} restored<extra></extra>",
         }
         for column, name, colour in sides
     ]
-    layout = themes.layout(theme, x="layers restored, at most", y="share of forks taken away", height=320, showlegend=True)
+    layout = themes.build_layout(theme, x="layers restored, at most", y="share of forks taken away", height=320, showlegend=True)
     layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     enough = table[table["share"] > 0.5]
     few = f"{enough['restored'].iloc[0]} restored layers" if len(enough) else "No number of layers shown"
     first = table.iloc[0]
     answer = (
-        f"{few} take most forks away. The blamed layer alone does in {themes.percent(first['share'])} "
-        f"({themes.percent(first['share_low'])} to {themes.percent(first['share_high'])}) of "
-        f"{themes.count(int(first['forks']), 'prompt')}, one drawn by chance in {themes.percent(first['chance'])} "
-        f"({themes.percent(first['chance_low'])} to {themes.percent(first['chance_high'])})."
+        f"{few} take most forks away. The blamed layer alone does in {themes.format_percent(first['share'])} "
+        f"({themes.format_percent(first['share_low'])} to {themes.format_percent(first['share_high'])}) of "
+        f"{themes.format_count(int(first['forks']), 'prompt')}, one drawn by chance in {themes.format_percent(first['chance'])} "
+        f"({themes.format_percent(first['chance_low'])} to {themes.format_percent(first['chance_high'])})."
     )
     return Figure("How many layers are to blame for a fork?", answer, {"data": bars, "layout": layout}, table)
 
 
-def recovery(result: Recovery) -> str:
+def describe_fork_recovery(result: Recovery) -> str:
     """What a forced token brings, as a sentence."""
 
     def rate(share: float, interval: Interval) -> str:
-        return f"{themes.percent(share)} ({themes.percent(interval[0])} to {themes.percent(interval[1])})"
+        return f"{themes.format_percent(share)} ({themes.format_percent(interval[0])} to {themes.format_percent(interval[1])})"
 
     expected_share = result.continuations / (result.continuations + 1)
     return (
         f"With the original's token forced at the fork, {rate(result.forced, result.forced_interval)} of {result.continuations} "
         f"continuations of {result.tokens} tokens read as likely to the original as its own; with the quantized model's token "
         f"{rate(result.left, result.left_interval)}; more of the original's own would at a rate of "
-        f"{themes.percent(expected_share)} (seeds from {result.seed}, 95 % intervals)."
+        f"{themes.format_percent(expected_share)} (seeds from {result.seed}, 95 % intervals)."
     )

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.predictions.generation import Writing, WrittenToken, candidate_table
+from workbench.analysis.predictions.generation import Writing, WrittenToken, tabulate_candidates
 from workbench.analysis.predictions.generation_speed import Running
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
-from workbench.views.predictions.kl_tint import tint
+from workbench.views.predictions.kl_tint import compute_kl_tint
 from workbench.views.theme import Theme
 
 QUESTION = "Does it still write the same?"
@@ -30,89 +30,91 @@ class Comparison:
     table: pd.DataFrame
 
 
-def side_by_side(
+def build_text_comparison(
     prompt: str, writing: Writing, chosen: int | None = None, *, choosable: bool = False, theme: Theme = themes.LIGHT
 ) -> Comparison:
     """Both texts; `chosen` is the place (from 0) of a token to outline in both. `choosable` makes every token a button."""
-    write = buttons if choosable else marked
+    write = render_token_buttons if choosable else render_marked_text
     return Comparison(
         QUESTION,
-        sentence(writing),
+        describe_agreement(writing),
         write(prompt, writing.original, writing.fork, chosen, theme),
         write(prompt, writing.quantized, writing.fork, chosen, theme),
-        readable(writing.table()),
+        quote_tokens(writing.table()),
     )
 
 
-def marked(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
+def render_marked_text(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
     """The prompt and every token in a tint of its KL; the fork and the chosen token stand out."""
-    words = [token_html(token, position == fork, position == chosen, theme) for position, token in enumerate(tokens)]
+    words = [render_token(token, position == fork, position == chosen, theme) for position, token in enumerate(tokens)]
     return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
 
 
-def buttons(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
+def render_token_buttons(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
     """The same with every token as a button; the chosen one, or the fork, or the first is the one that Tab reaches."""
     last = len(tokens) - 1
     first = next((position for position in (chosen, fork) if position is not None and position <= last), 0)
-    words = [button(token, position, fork, chosen, first, theme) for position, token in enumerate(tokens)]
+    words = [render_token_button(token, position, fork, chosen, first, theme) for position, token in enumerate(tokens)]
     return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
 
 
-def button(token: WrittenToken, position: int, fork: int | None, chosen: int | None, first: int, theme: Theme) -> str:
+def render_token_button(
+    token: WrittenToken, position: int, fork: int | None, chosen: int | None, first: int, theme: Theme
+) -> str:
     """One token as a button, on a new line where it holds a line break: a button cannot be broken inside."""
     visible = replace(token, text=token.text.replace("\n", "↵"))
-    label = html.escape(f"token {position + 1}, {shown(token.text)}, KL {themes.error(token.kl)} nats", quote=True)
+    label = html.escape(f"token {position + 1}, {quote_token(token.text)}, KL {themes.format_error(token.kl)} nats", quote=True)
     state = f'aria-pressed="{str(position == chosen).lower()}" tabindex="{0 if position == first else -1}"'
-    inside = token_html(visible, position == fork, position == chosen, theme)
+    inside = render_token(visible, position == fork, position == chosen, theme)
     breaks = "<br>" * token.text.count("\n")
     return f'{breaks}<button type="button" data-place="{position}" aria-label="{label}" {state}>{inside}</button>'
 
 
-def token_html(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme) -> str:
+def render_token(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme) -> str:
     """One token as HTML."""
     names = " ".join(name for name, applies in (("fork", is_fork), ("chosen", is_chosen)) if applies)
-    tooltip = f"KL {themes.error(token.kl)} nats" + (", the first differing token" if is_fork else "")
+    tooltip = f"KL {themes.format_error(token.kl)} nats" + (", the first differing token" if is_fork else "")
     tag = "mark" if is_fork else "span"
     attributes = f' class="{names}"' if names else ""
-    colour = "" if is_fork else f' style="background:{tint(token.kl, theme)}"'
+    colour = "" if is_fork else f' style="background:{compute_kl_tint(token.kl, theme)}"'
     return f'<{tag}{attributes}{colour} title="{tooltip}">{html.escape(token.text)}</{tag}>'
 
 
-def sentence(writing: Writing) -> str:
+def describe_agreement(writing: Writing) -> str:
     """How long the two agree, and on what they part."""
     a, b, at = writing.original, writing.quantized, writing.fork
     if not writing.done and at is None:
-        return f"Writing: {themes.count(len(a), 'token')}, and both agree so far."
+        return f"Writing: {themes.format_count(len(a), 'token')}, and both agree so far."
     if not a and not b:
         return "Both models end the text at once."
     if at is None:
-        return f"All {themes.count(len(a), 'token')} agree; {disagreement(writing)}."
-    agree = "The very first token differs" if at == 0 else f"The first {themes.count(at, 'token')} agree"
+        return f"All {themes.format_count(len(a), 'token')} agree; {describe_largest_kl(writing)}."
+    agree = "The very first token differs" if at == 0 else f"The first {themes.format_count(at, 'token')} agree"
     agree = "The first token agrees" if at == 1 else agree
-    first, second = (shown(side[at].text) if at < len(side) else "the end" for side in (a, b))
+    first, second = (quote_token(side[at].text) if at < len(side) else "the end" for side in (a, b))
     return f"{agree}; token {at + 1} is {first} in the original and {second} in the quantized text."
 
 
-def disagreement(writing: Writing) -> str:
+def describe_largest_kl(writing: Writing) -> str:
     """The largest KL over the original's text."""
     position = max(range(len(writing.original)), key=lambda i: writing.original[i].kl)
     token = writing.original[position]
     if token.kl == 0:
         return "both models expect exactly the same at each of them"
-    return f"the models disagree most at token {position + 1}, {shown(token.text)}: KL {themes.error(token.kl)} nats"
+    return f"the models disagree most at token {position + 1}, {quote_token(token.text)}: KL {themes.format_error(token.kl)} nats"
 
 
-def shown(token: object) -> str:
+def quote_token(token: object) -> str:
     """A token in quotes, so that spaces and line breaks are seen; nothing where a table says that the text had ended."""
     return "“" + token.replace("\n", "↵") + "”" if isinstance(token, str) else ""
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
+def quote_tokens(table: pd.DataFrame) -> pd.DataFrame:
     """The table with tokens in quotes."""
-    return table.assign(**{side: [shown(token) for token in table[side]] for side in (ORIGINAL, QUANTIZED)})
+    return table.assign(**{side: [quote_token(token) for token in table[side]] for side in (ORIGINAL, QUANTIZED)})
 
 
-def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_token_kl(writing: Writing, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
     """KL at every token of both texts, each read by both models; `chosen` is outlined and the fork has a line."""
     table, fork = writing.table(), writing.fork
     edge = [theme.accent if position == chosen else "rgba(0,0,0,0)" for position in range(len(table))]
@@ -121,7 +123,7 @@ def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme
             "type": "bar",
             "x": table["position"].tolist(),
             "y": [None if math.isnan(kl) else kl for kl in table[f"kl_{side}"]],
-            "customdata": [shown(token) for token in table[side]],
+            "customdata": [quote_token(token) for token in table[side]],
             "name": f"{side} text",
             "marker": {"color": colour, "line": {"color": edge, "width": 2}},
             "hovertemplate": "token %{x} %{customdata}<br>KL %{y:.3g} nats<extra></extra>",
@@ -130,24 +132,27 @@ def divergence_bars(writing: Writing, chosen: int | None = None, *, theme: Theme
     ]
     plot = {
         "data": traces,
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="token after the prompt",
             y="KL, nats",
             height=240,
             bargap=0.2,
             yaxis={"rangemode": "tozero"},
-            shapes=fork_line(None if fork is None else fork + 1, theme),
+            shapes=build_fork_line(None if fork is None else fork + 1, theme),
             showlegend=True,
         ),
     }
     where = "" if fork is None else f"; after the dotted line, at token {fork + 1}, the texts differ and each is read by both"
     average = table["kl_original"].mean()
-    answer = f"On the original's text the mean KL is {themes.error(average)} nats a token; {disagreement(writing)}{where}."
-    return Figure("Where do the models disagree?", answer, plot, readable(table))
+    answer = (
+        f"On the original's text the mean KL is {themes.format_error(average)} nats a token; "
+        f"{describe_largest_kl(writing)}{where}."
+    )
+    return Figure("Where do the models disagree?", answer, plot, quote_tokens(table))
 
 
-def fork_line(token: int | None, theme: Theme) -> list[dict[str, Any]]:
+def build_fork_line(token: int | None, theme: Theme) -> list[dict[str, Any]]:
     """A dotted line at the first differing token, counted from 1; nothing where there is none."""
     if token is None:
         return []
@@ -155,10 +160,10 @@ def fork_line(token: int | None, theme: Theme) -> list[dict[str, Any]]:
     return [{"type": "line", "x0": token, "x1": token, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
 
 
-def expectations(token: WrittenToken, position: int, side: str, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_likeliest_tokens(token: WrittenToken, position: int, side: str, *, theme: Theme = themes.LIGHT) -> Figure:
     """The likeliest tokens of both models in one place (from 0) of the text of `side`."""
-    table = candidate_table(token)
-    labels = [shown(text) for text in table["token"]]
+    table = tabulate_candidates(token)
+    labels = [quote_token(text) for text in table["token"]]
     traces = [
         {
             "type": "bar",
@@ -174,7 +179,7 @@ def expectations(token: WrittenToken, position: int, side: str, *, theme: Theme 
     ]
     plot = {
         "data": traces,
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="probability",
             height=120 + 34 * len(labels),
@@ -192,22 +197,22 @@ def expectations(token: WrittenToken, position: int, side: str, *, theme: Theme 
         ),
     }
     first, second = (table.loc[table[f"p_{name}"].idxmax()] for name in (ORIGINAL, QUANTIZED))
-    heading = f"At token {position + 1} of the {side} text ({shown(token.text)})"
-    agree = f"both models find {shown(first['token'])} likeliest"
-    parted = f"the original finds {shown(first['token'])} likeliest, the quantized model {shown(second['token'])}"
-    probabilities = f"{themes.percent(first['p_original'])} and {themes.percent(second['p_quantized'])}"
+    heading = f"At token {position + 1} of the {side} text ({quote_token(token.text)})"
+    agree = f"both models find {quote_token(first['token'])} likeliest"
+    parted = f"the original finds {quote_token(first['token'])} likeliest, the quantized model {quote_token(second['token'])}"
+    probabilities = f"{themes.format_percent(first['p_original'])} and {themes.format_percent(second['p_quantized'])}"
     finding = agree if first["token"] == second["token"] else parted
-    answer = f"{heading} {finding}, with {probabilities}; KL {themes.error(token.kl)} nats."
+    answer = f"{heading} {finding}, with {probabilities}; KL {themes.format_error(token.kl)} nats."
     return Figure("What did each model expect here?", answer, plot, table.assign(token=labels))
 
 
-def running_sentence(measured: Sequence[Running]) -> str:
+def describe_speed_and_memory(measured: Sequence[Running]) -> str:
     """Speed and memory of the original and the quantized model, as measured here."""
     before, after = measured
     ratio = after.speed.tokens_per_second / before.speed.tokens_per_second
-    sizes = f"{themes.megabytes(8 * after.resident_bytes)} instead of {themes.megabytes(8 * before.resident_bytes)}"
+    sizes = f"{themes.format_megabytes(8 * after.resident_bytes)} instead of {themes.format_megabytes(8 * before.resident_bytes)}"
     return (
-        f"On this machine the quantized model writes {themes.speed(after.speed.tokens_per_second)} "
+        f"On this machine the quantized model writes {themes.format_speed(after.speed.tokens_per_second)} "
         f"({after.speed.low:.0f} to {after.speed.high:.0f}), {ratio:.2f} × the original's "
-        f"{themes.speed(before.speed.tokens_per_second)}; its weights take {sizes} in memory."
+        f"{themes.format_speed(before.speed.tokens_per_second)}; its weights take {sizes} in memory."
     )

@@ -8,16 +8,16 @@ STRONGEST = 0.45  # opacity that leaves text readable in both modes
 EXAMPLES = (0.01, 0.1, 0.7, 3.0)  # nats that the legend shows
 
 
-def tint(kl: float, theme: Theme) -> str:
+def compute_kl_tint(kl: float, theme: Theme) -> str:
     """The quantized colour, more opaque the further two predictions are apart: half of the strongest at 0.7 nats."""
     red, green, blue = (int(theme.quantized[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{STRONGEST * (1 - math.exp(-kl)):.2f})"
 
 
-def legend(theme: Theme) -> str:
+def render_tint_legend(theme: Theme) -> str:
     """What some tints stand for, as HTML."""
     swatches = "".join(
-        f"<span style='background:{tint(kl, theme)};padding:0 6px;margin-left:4px;border-radius:3px'>{kl:g}</span>"
+        f"<span style='background:{compute_kl_tint(kl, theme)};padding:0 6px;margin-left:4px;border-radius:3px'>{kl:g}</span>"
         for kl in EXAMPLES
     )
     return f"<small>Tint: KL of the prediction of this token, nats {swatches}</small>"

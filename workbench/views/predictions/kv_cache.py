@@ -9,7 +9,7 @@ from workbench.views.theme import Theme
 QUESTION = "How small can the cache be?"
 
 
-def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: Theme = themes.LIGHT) -> Figure:
     """Points, and the original's perplexity as a line; `table` as `predictions.kv_cache.cache_table` makes it.
 
     Bars are the 95 % interval of the ratio to the original, text by text: what makes a text hard for both drops out.
@@ -26,12 +26,12 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
                 "textposition": ["top left" if x == furthest else "middle right" for x in table["bytes_per_token"]],
                 "textfont": {"size": 12, "color": theme.text},
                 "marker": {"size": 12, "color": theme.quantized, "line": {"color": theme.surface, "width": 1}},
-                "error_y": themes.interval(table, "ratio", theme.muted, scale=original, thickness=1),
+                "error_y": themes.build_error_bars(table, "ratio", theme.muted, scale=original, thickness=1),
                 "hovertemplate": "%{text}<br>%{x:,.0f} bytes a token, perplexity %{y:.3f}<extra></extra>",
                 "cliponaxis": False,
             }
         ],
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="bytes a token, the newest ones in fp16 included (log scale)",
             y="perplexity (95 % of its ratio to the whole cache)",
@@ -51,18 +51,18 @@ def perplexity_against_bytes(table: pd.DataFrame, original: float, *, theme: The
             ],
         ),
     }
-    return Figure(QUESTION, sentence(table, original), plot, table)
+    return Figure(QUESTION, describe_smallest_cache(table, original), plot, table)
 
 
-def sentence(table: pd.DataFrame, original: float) -> str:
+def describe_smallest_cache(table: pd.DataFrame, original: float) -> str:
     """The smallest cache within 2 % of the original's perplexity."""
     near = table[table["perplexity"] <= 1.02 * original]
     start = f"With its whole cache the model has perplexity {original:.2f} on these tokens"
-    drawn = themes.over_texts(int(table["texts"].iloc[0]))
+    drawn = themes.describe_interval_basis(int(table["texts"].iloc[0]))
     if near.empty:
         return f"{start}; no scheme here comes within 2 % of that. {drawn}"
     best = near.loc[near["bytes_per_token"].idxmin()]
-    times = themes.against(best, "the original")
+    times = themes.format_paired_ratio(best, "the original")
     return (
         f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes a token, "
         f"{best['bits_per_value']:.2f} bits per value stored ({best['nominal_bits']:.2f} nominal), "

@@ -9,24 +9,24 @@ from workbench.analysis import glossary
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
-from workbench.views.weights.layer_map import row_name, short_name, title
+from workbench.views.weights.layer_map import label_block, label_layer, shorten_matrix_name
 
 
-def layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """One bar a quantized layer: output error, with the weight error as a dot; `layers` holds only quantized ones."""
     measured = bool(layers["output_error"].notna().any())
     column = "output_error" if measured else "relative_error"
-    labels = [bar_label(line) for line in layers.itertuples()]
+    labels = [label_bar(line) for line in layers.itertuples()]
     edge = [theme.accent if name == selected else "rgba(0,0,0,0)" for name in layers["name"]]
     traces: list[dict[str, Any]] = [
         {
             "type": "bar",
             "x": labels,
             "y": layers[column].astype(float).tolist(),
-            "name": glossary.label(column),
+            "name": glossary.label_column(column),
             "customdata": layers["name"].tolist(),
             "marker": {"color": theme.quantized, "line": {"color": edge, "width": 3}},
-            "hovertemplate": "%{customdata}<br>" + glossary.label(column) + " %{y:.3g}<extra></extra>",
+            "hovertemplate": "%{customdata}<br>" + glossary.label_column(column) + " %{y:.3g}<extra></extra>",
         }
     ]
     if measured:
@@ -36,7 +36,7 @@ def layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = t
                 "mode": "markers",
                 "x": labels,
                 "y": layers["relative_error"].astype(float).tolist(),
-                "name": glossary.label("relative_error"),
+                "name": glossary.label_column("relative_error"),
                 "customdata": layers["name"].tolist(),
                 "marker": {"color": theme.original, "size": 9, "line": {"color": theme.surface, "width": 1}},
                 "hovertemplate": "%{customdata}<br>weight error %{y:.3g}<extra></extra>",
@@ -44,11 +44,11 @@ def layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = t
         )
     plot = {
         "data": traces,
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="layer (block · matrix)",
             y="share of energy lost",
-            bargap=themes.gap(len(labels), 0.35),
+            bargap=themes.compute_bar_gap(len(labels), 0.35),
             xaxis={
                 "type": "category",
                 "tickangle": -60 if len(labels) > 6 else 0,
@@ -60,29 +60,32 @@ def layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = t
         ),
     }
     shown_columns = ["name", "block", "matrix", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
-    return Figure("Which layers lose most?", error_sentence(layers, column), plot, layers[shown_columns])
+    return Figure("Which layers lose most?", describe_layer_errors(layers, column), plot, layers[shown_columns])
 
 
-def bar_label(line: Any) -> str:
+def label_bar(line: Any) -> str:
     """A layer's name short enough for an axis: `3 · down_proj`."""
-    row, short = row_name(line.block), short_name(line.matrix)
+    row, short = label_block(line.block), shorten_matrix_name(line.matrix)
     return f"{row} · {short}"
 
 
-def error_sentence(layers: pd.DataFrame, column: str) -> str:
+def describe_layer_errors(layers: pd.DataFrame, column: str) -> str:
     """The worst layer, the best, and how many there are."""
     values = layers[column].astype(float)
     worst, best = layers.loc[values.idxmax()], layers.loc[values.idxmin()]
-    what = glossary.label(column)
+    what = glossary.label_column(column)
     if len(layers) == 1:
-        return f"{title(worst)} has {what} {themes.error(values.max())}: {themes.percent(values.max())} of the energy is lost."
+        return (
+            f"{label_layer(worst)} has {what} {themes.format_error(values.max())}: "
+            f"{themes.format_percent(values.max())} of the energy is lost."
+        )
     return (
-        f"Of {len(layers)} quantized layers, {title(worst)} has the largest {what}, {themes.error(values.max())}, "
-        f"and {title(best)} the smallest, {themes.error(values.min())}."
+        f"Of {len(layers)} quantized layers, {label_layer(worst)} has the largest {what}, {themes.format_error(values.max())}, "
+        f"and {label_layer(best)} the smallest, {themes.format_error(values.min())}."
     )
 
 
-def bits_against_error(
+def draw_error_by_bits(
     results: pd.DataFrame, current: str | None, *, scope: str = "for this layer", theme: Theme = themes.LIGHT
 ) -> Figure:
     """Every result: stored bits across, error upwards, the nominal figure as a hollow mark.
@@ -124,10 +127,10 @@ def bits_against_error(
                 "hovertemplate": hover,
             },
         ],
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="bits per weight",
-            y=glossary.label(column) + (" (log scale)" if positive else ""),
+            y=glossary.label_column(column) + (" (log scale)" if positive else ""),
             height=300,
             shapes=lines,
             showlegend=True,
@@ -139,9 +142,9 @@ def bits_against_error(
     }
     best = results.loc[errors.idxmin()]
     answer = (
-        f"{themes.count(len(results), 'result')} {scope}; "
-        f"the smallest {glossary.label(column)} is {themes.error(errors.min())} "
-        f"with {best['recipe']}, which stores {themes.bits(best['bits_per_weight'])} bits per weight."
+        f"{themes.format_count(len(results), 'result')} {scope}; "
+        f"the smallest {glossary.label_column(column)} is {themes.format_error(errors.min())} "
+        f"with {best['recipe']}, which stores {themes.format_bits(best['bits_per_weight'])} bits per weight."
     )
     shown_columns = ["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
     return Figure("How much error for how many bits?", answer, plot, results[shown_columns])

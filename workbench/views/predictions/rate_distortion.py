@@ -31,12 +31,12 @@ def plot(
         "textposition": places.tolist(),
         "textfont": {"size": 12, "color": theme.text},
         "cliponaxis": False,
-        "error_y": themes.interval(table, figure, theme.muted, thickness=1),
+        "error_y": themes.build_error_bars(table, figure, theme.muted, thickness=1),
         "line": {"color": theme.quantized, "width": 2},
         "marker": {"color": theme.quantized, "size": 11, "line": {"color": edge, "width": 3}},
         "hovertemplate": f"%{{text}}<br>%{{x:.2f}} stored bits, {TITLES[figure]} %{{y:.3g}}<extra></extra>",
     }
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="stored bits a weight (log scale)",
         y=f"{TITLES[figure]}{' (log scale)' if positive else ''}",

@@ -14,7 +14,7 @@ from workbench.views.theme import Theme
 QUESTION = "How near is each format to what this machine allows?"
 
 
-def roofline(result: Result, *, threads: int | None = None, state: str = "cold", theme: Theme = themes.LIGHT) -> Figure:
+def draw_roofline(result: Result, *, threads: int | None = None, state: str = "cold", theme: Theme = themes.LIGHT) -> Figure:
     """GFLOP/s over operations a byte that is read: the two limits, measured products, and what each could reach.
 
     `threads` is the most that were measured unless given. Operations are those of the matrix product (two a weight and input),
@@ -48,19 +48,19 @@ def roofline(result: Result, *, threads: int | None = None, state: str = "cold",
             "line": {"color": theme.muted, "width": 2, "dash": "dot"},
             "hoverinfo": "skip",
         },
-        points(rows[rows["format"].str.startswith("torch")], "torch", theme.original, "operations", "circle"),
-        points(
+        build_roofline_points(rows[rows["format"].str.startswith("torch")], "torch", theme.original, "operations", "circle"),
+        build_roofline_points(
             rows[~rows["format"].str.startswith("torch") & (rows["format"] != LAYER)],
             "packed",
             theme.quantized,
             "operations",
             "diamond",
         ),
-        points(rows[rows["format"] == LAYER], LAYER, theme.accent, "operations", "star"),
-        points(rows, "what memory allows", theme.muted, "memory_allows", "line-ew-open"),
+        build_roofline_points(rows[rows["format"] == LAYER], LAYER, theme.accent, "operations", "star"),
+        build_roofline_points(rows, "what memory allows", theme.muted, "memory_allows", "line-ew-open"),
     ]
     axis = {"type": "log", "dtick": 1}
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="operations a byte read",
         y="GFLOP/s (of the matrix product)",
@@ -75,10 +75,10 @@ def roofline(result: Result, *, threads: int | None = None, state: str = "cold",
         .rename(columns={"ratio": "speedup", "bits_per_weight": "bits_held", "error": "distance"})
         .reset_index(drop=True)
     )
-    return Figure(QUESTION, sentence(rows, result.baseline), {"data": traces, "layout": layout}, twin)
+    return Figure(QUESTION, describe_roofline(rows, result.baseline), {"data": traces, "layout": layout}, twin)
 
 
-def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> dict[str, Any]:
+def build_roofline_points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> dict[str, Any]:
     """One dot a contestant and batch."""
     return {
         "type": "scatter",
@@ -95,7 +95,7 @@ def points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> d
     }
 
 
-def sentence(rows: pd.DataFrame, baseline: str) -> str:
+def describe_roofline(rows: pd.DataFrame, baseline: str) -> str:
     """The measured layer, else the fastest packed format, at the smallest batch: its time, and its share of the limit."""
     plain = {"torch-fp32": "float32", "torch-bf16": "bfloat16"}[baseline]
     packed = rows[~rows["format"].str.startswith("torch")]
@@ -107,5 +107,6 @@ def sentence(rows: pd.DataFrame, baseline: str) -> str:
     share = best["operations"] / best["memory_allows"]
     return (
         f"At batch {int(best['batch'])}, {best['format']} takes {best['microseconds']:.0f} µs, {best['ratio']:.1f} times as fast "
-        f"as torch in {plain}, and reads memory at {themes.percent(share)} of the speed that was measured for reading alone."
+        f"as torch in {plain}, and reads memory at {themes.format_percent(share)} of the speed that was measured for "
+        "reading alone."
     )

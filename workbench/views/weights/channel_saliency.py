@@ -16,7 +16,7 @@ STRIP = 0.22  # part of the figure's height that the masks below the curve take
 LISTED = 6  # channels that a sentence names
 
 
-def curve(
+def draw_saliency_curve(
     ranked: pd.DataFrame,
     name: str,
     chosen: Sequence[int] = (),
@@ -31,12 +31,12 @@ def curve(
     ranks, floor = ranked["rank"].to_numpy(), STRIP + 0.06 if groups else 0.0
     marked = ranked[ranked["channel"].isin(list(chosen))]
     data = [
-        points(ranked, "one channel", theme.original, 6),
-        points(marked, "chosen", theme.accent, 11),
-        cumulative(ranked, theme),
-        *(strips(groups, ranked, theme) if groups else []),
+        build_channel_points(ranked, "one channel", theme.original, 6),
+        build_channel_points(marked, "chosen", theme.accent, 11),
+        build_cumulative_line(ranked, theme),
+        *(build_group_strips(groups, ranked, theme) if groups else []),
     ]
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="channels, most salient first",
         y="share of one channel",
@@ -57,11 +57,11 @@ def curve(
     }
     if groups:
         layout["yaxis3"] = layout["yaxis"] | {"domain": [0, STRIP], "title": {"text": ""}, "type": "category", "tickformat": ""}
-    answer = f"{carried(ranked, name)}{split_sentence(groups, ranked)}{chosen_sentence(marked)}"
+    answer = f"{describe_top_channels(ranked, name)}{describe_split(groups, ranked)}{describe_chosen_channels(marked)}"
     return Figure("Which channels carry the output?", answer, {"data": data, "layout": layout}, ranked)
 
 
-def points(ranked: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
+def build_channel_points(ranked: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
     """One marker a channel."""
     return {
         "type": "scatter",
@@ -77,7 +77,7 @@ def points(ranked: pd.DataFrame, name: str, color: str, size: int) -> dict[str, 
     }
 
 
-def cumulative(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
+def build_cumulative_line(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
     """What all channels up to a rank carry together."""
     return {
         "type": "scatter",
@@ -91,7 +91,7 @@ def cumulative(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
     }
 
 
-def strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFrame, theme: Theme) -> list[dict[str, Any]]:
+def build_group_strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFrame, theme: Theme) -> list[dict[str, Any]]:
     """Below the curve, a line a group: how much of each channel the split has put there."""
     names, part_shares = groups
     return [
@@ -111,16 +111,16 @@ def strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFrame, theme: Th
     ]
 
 
-def carried(ranked: pd.DataFrame, name: str) -> str:
+def describe_top_channels(ranked: pd.DataFrame, name: str) -> str:
     """How much the first hundredth of the channels carries, and how many carry half."""
     most = max(1, round(TOP * len(ranked)))
-    part = themes.percent(float(ranked["cumulative_share"].iloc[most - 1]))
+    part = themes.format_percent(float(ranked["cumulative_share"].iloc[most - 1]))
     half = int((ranked["cumulative_share"] < 0.5).sum()) + 1
     verb = "carries" if most == 1 else "carry"
     return f"{most} of {len(ranked):,} channels {verb} {part} of the {MEASURES[name].thing}; {half:,} carry half of it."
 
 
-def split_sentence(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataFrame) -> str:
+def describe_split(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataFrame) -> str:
     """Where the split put the first hundredth."""
     if groups is None:
         return ""
@@ -128,26 +128,26 @@ def split_sentence(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataF
     first = ranked["channel"].to_numpy()[: max(1, round(TOP * len(ranked)))]
     mean_shares = part_shares[:, first].mean(1)
     position = int(mean_shares.argmax())
-    return f" The split has {themes.percent(float(mean_shares[position]))} of their weights in “{names[position]}”."
+    return f" The split has {themes.format_percent(float(mean_shares[position]))} of their weights in “{names[position]}”."
 
 
-def chosen_sentence(marked: pd.DataFrame) -> str:
+def describe_chosen_channels(marked: pd.DataFrame) -> str:
     """What the chosen channels carry."""
     if marked.empty:
         return ""
-    together = themes.percent(float(marked["share"].sum()))
+    together = themes.format_percent(float(marked["share"].sum()))
     verb = "carries" if len(marked) == 1 else "carry"
-    return f" The {themes.count(len(marked), 'chosen channel')} {listed(marked['channel'])} {verb} {together}."
+    return f" The {themes.format_count(len(marked), 'chosen channel')} {format_channels(marked['channel'])} {verb} {together}."
 
 
-def listed(channels: Sequence[int] | pd.Series) -> str:
+def format_channels(channels: Sequence[int] | pd.Series) -> str:
     """Channel numbers in brackets, the first few of many."""
     numbers = [f"{int(channel)}" for channel in channels]
     return f"({', '.join(numbers[:LISTED])}{', …' if len(numbers) > LISTED else ''})"
 
 
-def standing(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> Figure:
-    """How chosen channels stand by every measure (`weights.channel_saliency.standing`), over the average channel."""
+def draw_channel_measures(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> Figure:
+    """How chosen channels stand by every measure (`tabulate_channel_ranks`), over the average channel."""
     names = list(dict.fromkeys(table["measure"]))
     data = [
         {
@@ -157,19 +157,19 @@ def standing(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> 
             "y": channel_rows["times"].tolist(),
             "text": channel_rows["rank"].tolist(),
             "name": f"channel {channel}",
-            "marker": {"size": 9, "color": colour(position)},
-            "line": {"color": colour(position), "width": 1.5},
+            "marker": {"size": 9, "color": choose_channel_colour(position)},
+            "line": {"color": choose_channel_colour(position), "width": 1.5},
             "hovertemplate": "%{x}: %{y:.3g} × the average, rank %{text}<extra>" + f"channel {channel}</extra>",
         }
         for position, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
     ]
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         y="× the average channel",
         height=380,
         xaxis={"type": "category", "tickangle": -20, "showgrid": False},
         yaxis=themes.LOGARITHMIC,
-        shapes=[average(theme)],
+        shapes=[build_average_line(theme)],
     )
     best = table.loc[table["rank"].idxmin()]
     worst = table[table["channel"] == best["channel"]]
@@ -181,12 +181,12 @@ def standing(table: pd.DataFrame, cols: int, *, theme: Theme = themes.LIGHT) -> 
     return Figure("Do all measures agree on these channels?", answer, {"data": data, "layout": layout}, table)
 
 
-def average(theme: Theme, yref: str = "y") -> dict[str, Any]:
+def build_average_line(theme: Theme, yref: str = "y") -> dict[str, Any]:
     """A dashed line at the average channel."""
     line = {"color": theme.muted, "dash": "dash", "width": 1}
     return {"type": "line", "xref": "paper", "yref": yref, "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": line}
 
 
-def colour(position: int) -> str:
+def choose_channel_colour(position: int) -> str:
     """One colour a channel, the same in every figure."""
     return themes.CATEGORIES[position % len(themes.CATEGORIES)]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.weights.distribution import energy_share
+from workbench.analysis.weights.distribution import compute_energy_share
 from workbench.analysis.weights.weight_sketch import OUTLIER
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
@@ -16,30 +16,30 @@ MOST = 1500  # rows or columns that are drawn as lines of their own
 TENTH = 0.1  # of the singular values, for the sentence
 
 
-def against_normal(original: pd.DataFrame, quantized: pd.DataFrame | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_qq_plot(original: pd.DataFrame, quantized: pd.DataFrame | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
     """Quantile–quantile plot of `weights.distribution.quantile_pairs`, with a normal law as the diagonal and a Laplace law."""
     normal = original["normal"].tolist()
     data = [
-        law(normal, normal, "normal law", "dash", theme),
-        law(normal, original["laplace"].tolist(), "Laplace law", "dot", theme),
-        dots(original, "original", theme.original),
+        build_law_line(normal, normal, "normal law", "dash", theme),
+        build_law_line(normal, original["laplace"].tolist(), "Laplace law", "dot", theme),
+        build_quantile_points(original, "original", theme.original),
     ]
     if quantized is not None:
-        data.append(dots(quantized, "quantized", theme.quantized))
-    layout = themes.layout(
+        data.append(build_quantile_points(quantized, "quantized", theme.quantized))
+    layout = themes.build_layout(
         theme, x="quantile of a normal law (standard deviations)", y="quantile of the weights", hovermode="closest"
     )
     table = original if quantized is None else original.assign(quantized_sigma=quantized["weights"])
-    return Figure("Are the weights normally distributed?", tail_sentence(original), {"data": data, "layout": layout}, table)
+    return Figure("Are the weights normally distributed?", describe_tail(original), {"data": data, "layout": layout}, table)
 
 
-def law(x: list[float], y: list[float], name: str, dash: str, theme: Theme) -> dict[str, Any]:
+def build_law_line(x: list[float], y: list[float], name: str, dash: str, theme: Theme) -> dict[str, Any]:
     """Where a known distribution would lie."""
     line = {"color": theme.muted, "dash": dash, "width": 1.5}
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": line, "hoverinfo": "skip"}
 
 
-def dots(pairs: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
+def build_quantile_points(pairs: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
     """The quantiles of one matrix."""
     return {
         "type": "scatter",
@@ -53,57 +53,58 @@ def dots(pairs: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
     }
 
 
-def tail_sentence(pairs: pd.DataFrame) -> str:
+def describe_tail(pairs: pd.DataFrame) -> str:
     """Where one weight in a thousand lies, against both laws, and which law is nearer."""
     at = int((pairs["share_below"] - 0.999).abs().argmin())
     line = pairs.iloc[at]
     off = {name: float((pairs["weights"] - pairs[name]).abs().mean()) for name in ("normal", "laplace")}
     nearer = "a normal law" if off["normal"] <= off["laplace"] else "a Laplace law"
-    share = themes.percent(1 - float(line["share_below"]))
+    share = themes.format_percent(1 - float(line["share_below"]))
     return (
         f"{share} of the weights lie above {line['weights']:.2f} σ, where a normal law has {line['normal']:.2f} and a Laplace "
         f"law {line['laplace']:.2f}: they are nearer to {nearer}."
     )
 
 
-def ranges(
+def draw_ranges(
     original: pd.DataFrame, quantized: pd.DataFrame | None = None, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Least to largest weight of every row or column (`weights.distribution.ranges`), with the band that holds 9 of 10.
+    """Least to largest weight of every row or column (`tabulate_ranges`), with the band that holds 9 of 10.
 
     Where there are more than can be told apart, neighbours are drawn as one; the table has all.
     """
     side = original.columns[0]
-    drawn, step = bundled(original)
+    drawn, step = merge_neighbours(original)
     data = [
-        edge(drawn, side, "least", theme.original, "original, least and largest", shown=True),
-        edge(drawn, side, "most", theme.original, "original, least and largest", shown=False),
-        edge(drawn, side, "low", theme.original, "", shown=False, width=0),
-        edge(drawn, side, "high", theme.original, "9 of 10 weights", shown=True, width=0) | filled(theme.original),
+        build_band_edge(drawn, side, "least", theme.original, "original, least and largest", shown=True),
+        build_band_edge(drawn, side, "most", theme.original, "original, least and largest", shown=False),
+        build_band_edge(drawn, side, "low", theme.original, "", shown=False, width=0),
+        build_band_edge(drawn, side, "high", theme.original, "9 of 10 weights", shown=True, width=0)
+        | build_band_fill(theme.original),
     ]
     if quantized is not None:
-        after, _ = bundled(quantized)
+        after, _ = merge_neighbours(quantized)
         data += [
-            edge(after, side, "least", theme.quantized, "quantized, least and largest", shown=True),
-            edge(after, side, "most", theme.quantized, "quantized, least and largest", shown=False),
+            build_band_edge(after, side, "least", theme.quantized, "quantized, least and largest", shown=True),
+            build_band_edge(after, side, "most", theme.quantized, "quantized, least and largest", shown=False),
         ]
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x=f"{side} ({'output' if side == 'row' else 'input'} feature)",
         y="weight",
         hovermode="x",
-        shapes=[mark(number, theme) for number in chosen],
+        shapes=[build_mark_line(number, theme) for number in chosen],
         xaxis={"range": [-0.5, len(original) - 0.5]},
     )
     table = original if quantized is None else original.merge(quantized, on=side, suffixes=("", " quantized"))
     question = f"Do all {side}s have the same range?"
-    answer = range_sentence(original, side)
+    answer = describe_ranges(original, side)
     if step > 1:
         answer += f" Each step of the figure is {step} {side}s, their least and their largest weights."
     return Figure(question, answer, {"data": data, "layout": layout}, table)
 
 
-def bundled(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def merge_neighbours(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Neighbouring lines taken together so that at most `MOST` are left, and how many make one."""
     step = -(-len(table) // MOST)
     if step == 1:
@@ -112,7 +113,9 @@ def bundled(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return table.groupby(np.arange(len(table)) // step).agg(how), step
 
 
-def edge(table: pd.DataFrame, side: str, column: str, color: str, name: str, *, shown: bool, width: float = 1) -> dict[str, Any]:
+def build_band_edge(
+    table: pd.DataFrame, side: str, column: str, color: str, name: str, *, shown: bool, width: float = 1
+) -> dict[str, Any]:
     """One edge of a band."""
     return {
         "type": "scatter",
@@ -127,13 +130,13 @@ def edge(table: pd.DataFrame, side: str, column: str, color: str, name: str, *, 
     }
 
 
-def filled(color: str) -> dict[str, Any]:
+def build_band_fill(color: str) -> dict[str, Any]:
     """Filled down to the trace before."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.35)"}
 
 
-def mark(number: int, theme: Theme, *, axis: str = "x") -> dict[str, Any]:
+def build_mark_line(number: int, theme: Theme, *, axis: str = "x") -> dict[str, Any]:
     """A line in the selection's colour at a chosen row or column."""
     line = {"color": theme.accent, "width": 2}
     if axis == "x":
@@ -141,7 +144,7 @@ def mark(number: int, theme: Theme, *, axis: str = "x") -> dict[str, Any]:
     return {"type": "line", "y0": number, "y1": number, "x0": 0, "x1": 1, "xref": "paper", "line": line}
 
 
-def range_sentence(table: pd.DataFrame, side: str) -> str:
+def describe_ranges(table: pd.DataFrame, side: str) -> str:
     """The widest and the narrowest, and the middle."""
     width = table["most"] - table["least"]
     wide, narrow = int(width.argmax()), int(width.argmin())
@@ -152,8 +155,8 @@ def range_sentence(table: pd.DataFrame, side: str) -> str:
     )
 
 
-def columns(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """The weights of a few columns beside all weights of the layer, as bands (see `weights.distribution.ranges`)."""
+def draw_column_bands(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """The weights of a few columns beside all weights of the layer, as bands (see `tabulate_ranges`)."""
     table = pd.concat([everything.assign(column="all columns"), chosen.assign(column=[f"column {c}" for c in chosen["column"]])])
     traces = [
         {
@@ -180,7 +183,7 @@ def columns(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: Theme = th
         "name": "median",
         "marker": {"color": theme.accent, "symbol": "line-ew-open", "size": 22, "line": {"width": 3}},
     }
-    layout = themes.layout(theme, y="weight", height=320, barmode="overlay", xaxis={"type": "category", "showgrid": False})
+    layout = themes.build_layout(theme, y="weight", height=320, barmode="overlay", xaxis={"type": "category", "showgrid": False})
     widths = (chosen["high"] - chosen["low"]).to_numpy()
     full_range = float(everything["high"].iloc[0] - everything["low"].iloc[0])
     widest = int(np.abs(np.log(np.maximum(widths, 1e-30) / (full_range or 1.0))).argmax())
@@ -191,7 +194,7 @@ def columns(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: Theme = th
     return Figure(question, answer, {"data": [*traces, middle], "layout": layout}, table)
 
 
-def outliers(
+def draw_outliers(
     table: pd.DataFrame,
     shape: tuple[int, int],
     beyond: float,
@@ -219,31 +222,34 @@ def outliers(
         },
         "hovertemplate": "row %{y}, column %{x}<br>%{customdata[0]:.3g}, %{customdata[1]:.1f} σ<extra></extra>",
     }
-    layout = themes.layout(
+    layout = themes.build_layout(
         theme,
         x="column (input feature)",
         y="row (output feature)",
         height=380,
         hovermode="closest",
-        shapes=[*(mark(row, theme, axis="y") for row in chosen[0]), *(mark(col, theme) for col in chosen[1])],
+        shapes=[
+            *(build_mark_line(row, theme, axis="y") for row in chosen[0]),
+            *(build_mark_line(col, theme) for col in chosen[1]),
+        ],
         xaxis={"range": [-0.02 * cols, 1.02 * cols]},  # no marker is cut
         yaxis={"range": [1.03 * rows, -0.03 * rows]},
     )
-    return Figure("Where are the outliers?", outlier_sentence(table, beyond), {"data": [trace], "layout": layout}, table)
+    return Figure("Where are the outliers?", describe_outliers(table, beyond), {"data": [trace], "layout": layout}, table)
 
 
-def outlier_sentence(table: pd.DataFrame, beyond: float) -> str:
+def describe_outliers(table: pd.DataFrame, beyond: float) -> str:
     """The largest weight, how many lie far out, and whether they share a row or column."""
     first, many = table.iloc[0], len(table)
     where = f"row {first['row']:.0f}, column {first['column']:.0f}"
     text = f"The largest weight is {first['value']:.3g} ({abs(first['sigma']):.1f} σ), {where}; "
-    text += f"{themes.percent(beyond)} of all weights lie beyond {OUTLIER:.0f} σ."
+    text += f"{themes.format_percent(beyond)} of all weights lie beyond {OUTLIER:.0f} σ."
     counts = ((side, table[side].value_counts()) for side in ("row", "column"))
     side, count = max(counts, key=lambda side_count: int(side_count[1].iloc[0]))
     return f"{text} Of the {many} largest, {count.iloc[0]} share {side} {count.index[0]}."
 
 
-def singular(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_singular_values(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Singular values by rank (`weights.distribution.spectra`)."""
     parts = {
         "singular": ("original", theme.original),
@@ -263,18 +269,20 @@ def singular(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
         for column, (name, color) in parts.items()
         if column in table
     ]
-    layout = themes.layout(theme, x="rank", y="singular value", hovermode="x", yaxis={"rangemode": "tozero"})
-    return Figure("Is the matrix, or its error, of low rank?", singular_sentence(table), {"data": data, "layout": layout}, table)
+    layout = themes.build_layout(theme, x="rank", y="singular value", hovermode="x", yaxis={"rangemode": "tozero"})
+    return Figure(
+        "Is the matrix, or its error, of low rank?", describe_singular_values(table), {"data": data, "layout": layout}, table
+    )
 
 
-def singular_sentence(table: pd.DataFrame) -> str:
+def describe_singular_values(table: pd.DataFrame) -> str:
     """What a tenth of the singular values holds, of the matrix and of the error."""
     count = max(1, round(TENTH * len(table)))
-    energy = themes.percent(energy_share(table["singular"].to_numpy(), count))
+    energy = themes.format_percent(compute_energy_share(table["singular"].to_numpy(), count))
     text = f"The first {count} of {len(table)} singular values hold {energy} of the energy"
     if "singular_difference" not in table:
         return f"{text}; quantize the layer to see the spectrum of its error."
-    lost_share = energy_share(table["singular_difference"].to_numpy(), count)
+    lost_share = compute_energy_share(table["singular_difference"].to_numpy(), count)
     even = count / len(table)
     what = "a low-rank correction of that rank would take back as much" if lost_share > 2 * even else "no low rank stands out"
-    return f"{text}; of the error's they hold {themes.percent(lost_share)}: {what}."
+    return f"{text}; of the error's they hold {themes.format_percent(lost_share)}: {what}."

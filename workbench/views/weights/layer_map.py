@@ -31,10 +31,10 @@ QUESTIONS = {
 }
 
 
-def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """The layer map of `layers` (name, block, matrix and the numbers), coloured by `column`; one cell a layer."""
-    labels = column_labels(layers["matrix"])
-    layers = layers.assign(row=[row_name(block) for block in layers["block"]], short=layers["matrix"].map(labels))
+    labels = label_matrices(layers["matrix"])
+    layers = layers.assign(row=[label_block(block) for block in layers["block"]], short=layers["matrix"].map(labels))
     rows, matrices = list(dict.fromkeys(layers["row"])), list(dict.fromkeys(layers["short"]))
     values = np.full((len(rows), len(matrices)), np.nan)
     names = np.full(values.shape, "", dtype=object)
@@ -44,11 +44,11 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
         value = getattr(line, column)
         values[at] = np.nan if value is None else value
         names[at] = line.name
-        written[at] = glossary.written(column, value)
+        written[at] = glossary.format_value(column, value)
     shown = [label.replace("_proj", "") for label in matrices]
     plot = {
-        "data": [heat(values, rows, matrices, names, written)],
-        "layout": themes.layout(
+        "data": [build_heatmap(values, rows, matrices, names, written)],
+        "layout": themes.build_layout(
             theme,
             height=60 + max(160, 34 * len(rows)),
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
@@ -68,16 +68,19 @@ def grid(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Them
                 "type": "category",
                 "title": {"text": "block"},
             },
-            shapes=[outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
-            annotations=numbers(values) if values.size <= MAX_WRITTEN else [],
+            shapes=[build_cell_outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
+            annotations=build_cell_numbers(values) if values.size <= MAX_WRITTEN else [],
         ),
     }
     return Figure(
-        QUESTIONS.get(column, f"How do layers differ in {glossary.label(column)}?"), sentence(layers, column), plot, layers
+        QUESTIONS.get(column, f"How do layers differ in {glossary.label_column(column)}?"),
+        describe_layer_map(layers, column),
+        plot,
+        layers,
     )
 
 
-def with_moments(figure: Figure, moments: Moments) -> Figure:
+def add_moments_sentence(figure: Figure, moments: Moments) -> Figure:
     """The map with a sentence about all weights that have been read, taken together."""
     together = (
         f" All {moments.weights:,} weights: spread {moments.std:.3g}, kurtosis {moments.kurtosis:.3g}, "
@@ -86,7 +89,9 @@ def with_moments(figure: Figure, moments: Moments) -> Figure:
     return replace(figure, answer=figure.answer + together)
 
 
-def heat(values: np.ndarray, rows: list[str], matrices: list[str], names: np.ndarray, written: np.ndarray) -> dict[str, Any]:
+def build_heatmap(
+    values: np.ndarray, rows: list[str], matrices: list[str], names: np.ndarray, written: np.ndarray
+) -> dict[str, Any]:
     """The cells; their names travel along, so that a click tells which layer it hit."""
     return {
         "type": "heatmap",
@@ -103,7 +108,7 @@ def heat(values: np.ndarray, rows: list[str], matrices: list[str], names: np.nda
     }
 
 
-def numbers(values: np.ndarray) -> list[dict[str, Any]]:
+def build_cell_numbers(values: np.ndarray) -> list[dict[str, Any]]:
     """The cells' numbers, white on the dark half of the scale and dark on the light one."""
     measured = values[~np.isnan(values)]
     middle = (measured.min() + measured.max()) / 2 if measured.size else 0.0
@@ -111,7 +116,7 @@ def numbers(values: np.ndarray) -> list[dict[str, Any]]:
         {
             "x": col,
             "y": row,
-            "text": short_number(value),
+            "text": format_short_number(value),
             "showarrow": False,
             "font": {"size": 11, "color": "#ffffff" if value < middle else "#10151a"},
         }
@@ -120,7 +125,7 @@ def numbers(values: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
+def build_cell_outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
     """A frame around the selected cell."""
     return {
         "type": "rect",
@@ -133,54 +138,54 @@ def outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
     }
 
 
-def sentence(layers: pd.DataFrame, column: str) -> str:
+def describe_layer_map(layers: pd.DataFrame, column: str) -> str:
     """Who is highest and who lowest."""
     measured = layers.dropna(subset=[column])
     if measured.empty:
-        return f"No layer has a number for {glossary.label(column)} yet: quantize one, or the whole model, on the right."
+        return f"No layer has a number for {glossary.label_column(column)} yet: quantize one, or the whole model, on the right."
     top, low = measured.loc[measured[column].astype(float).idxmax()], measured.loc[measured[column].astype(float).idxmin()]
-    name = glossary.label(column)
-    text = f"Highest {name}: {title(top)} ({glossary.written(column, top[column])})"
+    name = glossary.label_column(column)
+    text = f"Highest {name}: {label_layer(top)} ({glossary.format_value(column, top[column])})"
     if len(measured) > 1 and top[column] == low[column]:
-        return f"All {len(measured)} layers have the same {name}: {glossary.written(column, top[column])}."
+        return f"All {len(measured)} layers have the same {name}: {glossary.format_value(column, top[column])}."
     if len(measured) > 1:
-        text += f"; lowest: {title(low)} ({glossary.written(column, low[column])})"
+        text += f"; lowest: {label_layer(low)} ({glossary.format_value(column, low[column])})"
     share = f" ({len(measured)} of {len(layers)} layers measured)" if len(measured) < len(layers) else ""
     return f"{text}{share}."
 
 
-def title(layer: pd.Series) -> str:
+def label_layer(layer: pd.Series) -> str:
     """A layer as people say it: `block 3 · down_proj`."""
-    short = short_name(layer["matrix"])
-    row = row_name(layer["block"])
+    short = shorten_matrix_name(layer["matrix"])
+    row = label_block(layer["block"])
     return short if row == OUTSIDE else f"block {row} · {short}"
 
 
-def spoken(name: str) -> str:
+def label_layer_name(name: str) -> str:
     """The full name of a layer as people say it."""
     block, matrix = split_name(name) or (None, name)
-    return title(pd.Series({"block": block, "matrix": matrix}))
+    return label_layer(pd.Series({"block": block, "matrix": matrix}))
 
 
-def row_name(block: Any) -> str:
+def label_block(block: Any) -> str:
     """The label of a block's row; layers without a block share one row."""
     return OUTSIDE if block is None or pd.isna(block) or block < 0 else str(int(block))
 
 
-def short_name(matrix: str) -> str:
+def shorten_matrix_name(matrix: str) -> str:
     """The last word of a matrix name, and an expert's number: `mlp.down_proj` is `down_proj`, `experts.w1.3` is `w1.3`."""
     words = matrix.split(".")
     return ".".join(words[-2:] if words[-1].isdecimal() else words[-1:])
 
 
-def column_labels(matrices: Iterable[str]) -> dict[str, str]:
+def label_matrices(matrices: Iterable[str]) -> dict[str, str]:
     """One label a matrix, short where no other matrix has the same: a column must not hide another one's layers."""
     names = list(dict.fromkeys(matrices))
-    counts = Counter(map(short_name, names))
-    return {name: short_name(name) if counts[short_name(name)] == 1 else name for name in names}
+    counts = Counter(map(shorten_matrix_name, names))
+    return {name: shorten_matrix_name(name) if counts[shorten_matrix_name(name)] == 1 else name for name in names}
 
 
-def short_number(value: float) -> str:
+def format_short_number(value: float) -> str:
     """A number in at most four characters: `.57`, `-.04`, `12`, `66k`; `~0` below a hundredth."""
     if np.isnan(value):
         return ""

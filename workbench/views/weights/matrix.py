@@ -6,19 +6,19 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from workbench.analysis.weights.distribution import cells
+from workbench.analysis.weights.distribution import compute_cell_edges
 from workbench.analysis.weights.weight_sketch import Histogram, Levels, Raster
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
-from workbench.views.weights.distribution import mark
+from workbench.views.weights.distribution import build_mark_line
 
 What = Literal["original", "quantized", "difference"]
 BANDS = 16  # rows of a raster's table twin
 WRITTEN = 8  # levels up to which each is written and has the edges of its cell
 
 
-def histogram(
+def draw_histogram(
     original: Histogram,
     quantized: Histogram | None = None,
     levels: Levels | None = None,
@@ -33,12 +33,12 @@ def histogram(
     Dotted lines are the edges of its cells: weights between two of them round to the level inside. `rows` says that `quantized`
     and `levels` are of so many rows of so many, scaled up.
     """
-    traces = [bars(original, "original", theme.original, 0.75)]
+    traces = [build_histogram_bars(original, "original", theme.original, 0.75)]
     if quantized is not None:
-        traces.append(bars(quantized, "quantized", theme.quantized, 0.85) | {"yaxis": "y2"})
+        traces.append(build_histogram_bars(quantized, "quantized", theme.quantized, 0.85) | {"yaxis": "y2"})
     plot = {
         "data": traces,
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="weight",
             y="weights in the bin" + (" (log scale)" if log else ""),
@@ -47,22 +47,22 @@ def histogram(
             hovermode="x",
             xaxis={"range": [original.low, original.high]},
             yaxis={"type": "log" if log else "linear", "rangemode": "tozero"},
-            yaxis2=second_axis(log, theme),
-            shapes=[*level_shapes(levels, theme), *cell_shapes(levels, theme)] if levels is not None else [],
-            annotations=level_notes(levels, theme) if levels is not None else [],
+            yaxis2=build_second_axis(log, theme),
+            shapes=[*build_level_shapes(levels, theme), *build_cell_shapes(levels, theme)] if levels is not None else [],
+            annotations=build_level_notes(levels, theme) if levels is not None else [],
         ),
     }
     edges = original.low + original.width * np.arange(len(original.counts) + 1)
     table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "original": original.counts})
     if quantized is not None:
         table["quantized"] = quantized.counts
-    answer = histogram_sentence(original, quantized, levels, scope)
+    answer = describe_histogram(original, quantized, levels, scope)
     if quantized is not None and rows is not None:
         answer += f" Orange is a preview of {rows[0]:,} of {rows[1]:,} rows, spread evenly and scaled up."
     return Figure("Which values do the weights take?", answer, plot, table)
 
 
-def second_axis(log: bool, theme: Theme) -> dict[str, Any]:
+def build_second_axis(log: bool, theme: Theme) -> dict[str, Any]:
     """Counts of quantized values, on the right: a few values that hold all weights would flatten the original's bell."""
     look = {"color": theme.quantized, "size": 12}
     return {
@@ -77,7 +77,7 @@ def second_axis(log: bool, theme: Theme) -> dict[str, Any]:
     }
 
 
-def bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:
+def build_histogram_bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:
     """One histogram; bins are as wide as they were counted."""
     return {
         "type": "bar",
@@ -90,7 +90,7 @@ def bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[st
     }
 
 
-def level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+def build_level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """A line at every level, on a faint band where the groups of a layer disagree."""
     shapes: list[dict[str, Any]] = []
     for low, high in zip(levels.low, levels.high, strict=True):
@@ -103,15 +103,18 @@ def level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     return shapes
 
 
-def cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+def build_cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """A dotted line at every edge between two cells, where there are few enough to see."""
     if len(levels.values) > WRITTEN:
         return []
     line = {"color": theme.muted, "width": 1.5, "dash": "dot"}
-    return [{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line} for x in cells(levels).tolist()]
+    return [
+        {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+        for x in compute_cell_edges(levels).tolist()
+    ]
 
 
-def level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+def build_level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """The levels' values above their lines, where there are few enough to read."""
     if len(levels.values) > WRITTEN:
         return []
@@ -120,7 +123,7 @@ def level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     return [note | {"x": value, "y": 1 - 0.07 * (i % 2), "text": f" {value:.3g}"} for i, value in enumerate(levels.values)]
 
 
-def histogram_sentence(original: Histogram, quantized: Histogram | None, levels: Levels | None, scope: str) -> str:
+def describe_histogram(original: Histogram, quantized: Histogram | None, levels: Levels | None, scope: str) -> str:
     """How many weights, and how many levels they share."""
     text = f"{original.total:,} weights of {scope}"
     if original.outside:
@@ -131,12 +134,12 @@ def histogram_sentence(original: Histogram, quantized: Histogram | None, levels:
         return f"{text}, before and after; the quantized weights take more different values than lines can show."
     if levels.groups == 1:
         edges = "; dotted lines are the edges of their cells" if len(levels.values) <= WRITTEN else ""
-        return f"{text} share {themes.count(len(levels.values), 'level')}{edges}."
-    bands = f"the line is the median over {themes.count(levels.groups, 'group')}, the band is where 80 % of them have it"
+        return f"{text} share {themes.format_count(len(levels.values), 'level')}{edges}."
+    bands = f"the line is the median over {themes.format_count(levels.groups, 'group')}, the band is where 80 % of them have it"
     return f"{text}: each group has {len(levels.values)} levels of its own; {bands}."
 
 
-def raster(
+def draw_raster(
     raster: Raster,
     what: What,
     limit: float | None = None,
@@ -166,28 +169,28 @@ def raster(
         "colorscale": themes.DIVERGING if raster.signed else themes.SEQUENTIAL,
         "zmin": -top if raster.signed else 0.0,
         "zmax": top or 1.0,
-        "colorbar": themes.colorbar(theme, name),
+        "colorbar": themes.build_colorbar(theme, name),
         "hovertemplate": f"row %{{y:.0f}}, column %{{x:.0f}}<br>{name} %{{z:.3g}}<extra></extra>",
     }
     plot = {
         "data": [trace],
-        "layout": themes.layout(
+        "layout": themes.build_layout(
             theme,
             x="column (input feature)",
             y="row (output feature)",
             height=400,
             shapes=[
-                *(mark(row, theme, axis="y") for row in chosen[0] if 0 <= row - raster.row < raster.rows),
-                *(mark(col, theme) for col in chosen[1] if 0 <= col - raster.col < raster.cols),
+                *(build_mark_line(row, theme, axis="y") for row in chosen[0] if 0 <= row - raster.row < raster.rows),
+                *(build_mark_line(col, theme) for col in chosen[1] if 0 <= col - raster.col < raster.cols),
             ],
             xaxis={"showgrid": False, "range": [raster.col - 0.5, raster.col + raster.cols - 0.5]},
             yaxis={"showgrid": False, "range": [raster.row + raster.rows - 0.5, raster.row - 0.5]},
         ),
     }
-    return Figure(questions[what], raster_sentence(raster, name), plot, bands(raster))
+    return Figure(questions[what], describe_raster(raster, name), plot, tabulate_row_bands(raster))
 
 
-def raster_sentence(raster: Raster, name: str) -> str:
+def describe_raster(raster: Raster, name: str) -> str:
     """How much is seen, how it is summed up, and the largest entry."""
     row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
     cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
@@ -198,7 +201,7 @@ def raster_sentence(raster: Raster, name: str) -> str:
     return f"{raster.rows:,} × {raster.cols:,} weights, {resolution}; the largest {name} is {value}, {near} {at}."
 
 
-def bands(raster: Raster) -> pd.DataFrame:
+def tabulate_row_bands(raster: Raster) -> pd.DataFrame:
     """The raster as a short table: the largest entry of each band of rows."""
     lines = []
     for lines_of in np.array_split(np.arange(len(raster.values)), min(BANDS, len(raster.values))):

@@ -9,19 +9,19 @@ from workbench.analysis.weights.residual_stream import KINDS, Stream
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
-from workbench.views.weights.channel_saliency import average, colour
-from workbench.views.weights.layer_map import short_name
+from workbench.views.weights.channel_saliency import build_average_line, choose_channel_colour
+from workbench.views.weights.layer_map import shorten_matrix_name
 
 TITLES = {"written": "written", "gain": "norm gain", "input_size": "input", "read": "read"}
 GAP = 0.04
 QUESTION = "Where does this channel go?"
 
 
-def stream(residual: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_residual_stream(residual: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Chosen channels at every stop of the stream (`weights.residual_stream.follow`): four panels, a line a channel."""
     kinds = [kind for kind in KINDS if table[kind].notna().any()]
     names, height = [step.label for step in residual.steps], (1 + GAP) / len(kinds)
-    layout = themes.layout(theme, height=170 * len(kinds) + 110, hovermode="closest")
+    layout = themes.build_layout(theme, height=170 * len(kinds) + 110, hovermode="closest")
     axis, layout["shapes"] = layout["yaxis"], []
     data: list[dict[str, Any]] = []
     for position, kind in enumerate(kinds):
@@ -32,17 +32,17 @@ def stream(residual: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT
             "nticks": 4,
             "rangemode": "tozero",
         }
-        layout["shapes"].append(average(theme, key))
+        layout["shapes"].append(build_average_line(theme, key))
         data += [
-            line(channel_rows, kind, key, f"channel {channel}", colour(number), first=position == 0)
+            build_channel_line(channel_rows, kind, key, f"channel {channel}", choose_channel_colour(number), first=position == 0)
             for number, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
         ]
     bottom = "y" if len(kinds) == 1 else f"y{len(kinds)}"
     layout["xaxis"] |= {"type": "category", "categoryarray": names, "tickangle": -45, "showgrid": False, "anchor": bottom}
-    return Figure(QUESTION, stream_sentence(table, kinds), {"data": data, "layout": layout}, table)
+    return Figure(QUESTION, describe_residual_stream(table, kinds), {"data": data, "layout": layout}, table)
 
 
-def line(channel_rows: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool) -> dict[str, Any]:
+def build_channel_line(channel_rows: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool) -> dict[str, Any]:
     """One channel in one panel."""
     return {
         "type": "scatter",
@@ -59,7 +59,7 @@ def line(channel_rows: pd.DataFrame, kind: str, axis: str, name: str, color: str
     }
 
 
-def stream_sentence(table: pd.DataFrame, kinds: list[str]) -> str:
+def describe_residual_stream(table: pd.DataFrame, kinds: list[str]) -> str:
     """The strongest writer and reader of the channel that stands out most."""
     long = table.melt(["stop", "channel"], kinds, "kind", "times").dropna()
     top = long.loc[long["times"].idxmax()]
@@ -77,24 +77,29 @@ def stream_sentence(table: pd.DataFrame, kinds: list[str]) -> str:
     )
 
 
-def inner(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Channels inside a block (`weights.residual_stream.inner`): the rows that make them and the column that reads them."""
+def draw_inner_channels(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
+    """Channels inside a block (`tabulate_inner_channels`): the rows that make them and the column that reads them."""
     data = [
         {
             "type": "bar",
-            "x": [f"{short_name(name)} {part}" for name, part in zip(channel_rows["name"], channel_rows["part"], strict=True)],
+            "x": [
+                f"{shorten_matrix_name(name)} {part}"
+                for name, part in zip(channel_rows["name"], channel_rows["part"], strict=True)
+            ],
             "y": channel_rows["times"].tolist(),
             "name": f"channel {channel}",
-            "marker": {"color": colour(position)},
+            "marker": {"color": choose_channel_colour(position)},
             "hovertemplate": "%{x}: %{y:.3g} × the average<extra>" + f"channel {channel}</extra>",
         }
         for position, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
     ]
-    layout = themes.layout(theme, y="× the average", height=320, shapes=[average(theme)], xaxis={"type": "category"})
+    layout = themes.build_layout(
+        theme, y="× the average", height=320, shapes=[build_average_line(theme)], xaxis={"type": "category"}
+    )
     first = table[table["channel"] == table["channel"].iloc[0]]
     row_part = first[first["part"] == "row"]
     who = " and ".join(
-        f"row {index} of {short_name(name)}" for name, index in zip(row_part["name"], row_part["index"], strict=True)
+        f"row {index} of {shorten_matrix_name(name)}" for name, index in zip(row_part["name"], row_part["index"], strict=True)
     )
     answer = (
         f"Channel {first['channel'].iloc[0]} lives inside this block only: {who} {'makes' if len(row_part) == 1 else 'make'} it, "

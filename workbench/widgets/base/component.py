@@ -14,11 +14,11 @@ from workbench.quantized import QuantizedLayer
 from workbench.views.figure import Figure
 from workbench.views.theme import DARK, LIGHT, Theme
 from workbench.widgets.base import panel_theme
-from workbench.widgets.base.live import Subject, live_on
-from workbench.widgets.base.markup import answer_below, title
+from workbench.widgets.base.live import Subject, open_live_session
+from workbench.widgets.base.markup import render_answer, render_title
 from workbench.widgets.base.notices import Notices
 from workbench.widgets.base.presentation import enlarge
-from workbench.widgets.panel_patches.linked_documents import outside_of_cells
+from workbench.widgets.panel_patches.linked_documents import leave_cell_document
 from workbench.widgets.panel_patches.offline_resources import notebook
 
 C = TypeVar("C", bound="Component")
@@ -37,14 +37,14 @@ window.Plotly.downloadImage(figure, {format: 'FORM', filename: 'workbench', scal
 """
 
 
-def theme() -> Theme:
+def choose_theme() -> Theme:
     """Dark where the page is dark."""
     return DARK if pn.config.theme == "dark" else LIGHT
 
 
-def chosen() -> str:
+def render_chosen_css() -> str:
     """Style of what is chosen among buttons: it stands out by colour and weight in both modes."""
-    colours = theme()
+    colours = choose_theme()
     # Panel's own rules for its primary colour are more specific than a component's style sheet
     strong = f"background:{colours.action}!important;color:{colours.contrast}!important"
     return (
@@ -54,7 +54,7 @@ def chosen() -> str:
     )
 
 
-def in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewable) -> None:
+def run_in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewable) -> None:
     """Run JavaScript when a button is pressed, in which `parts` have the names given here.
 
     Panel keeps them in a registry for as long as the button lives. They know the page and the page its buttons, so that held by
@@ -67,9 +67,9 @@ class Component(pn.viewable.Viewer):
     """One part of the screen over a live session, alone or linked to others. Subclasses say in `build` what it looks like and in
     `refresh` what it shows.
 
-    `watches` names the events of `Live` that it follows (drawn in `base.live`). A part behind another tab (`look(False)`) is not drawn; what it
-    missed it shows when it is looked at again. What fails becomes a notice: in the explorer's `notices` or, for a part on its
-    own, above it. `threaded=False` runs its jobs in this thread.
+    `watches` names the events of `Live` that it follows (drawn in `base.live`). A part behind another tab (`look(False)`)
+    is not drawn; what it missed it shows when it is looked at again. What fails becomes a notice: in the explorer's `notices` or,
+    for a part on its own, above it. `threaded=False` runs its jobs in this thread.
     """
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
@@ -100,7 +100,7 @@ class Component(pn.viewable.Viewer):
         if notices is None:
             notebook()
         super().__init__()
-        self.live = live_on(model, layer, type(self).__name__)
+        self.live = open_live_session(model, layer, type(self).__name__)
         self.session, self.threaded = self.live.session, threaded
         self.alone, self.notices = notices is None, notices or Notices()
         self.visible, self.stale = True, False
@@ -114,7 +114,7 @@ class Component(pn.viewable.Viewer):
         if not self.visible:
             return
         waiting = self.waits and self.live.waiting
-        with outside_of_cells():
+        with leave_cell_document():
             self.view.styles = {**self.view.styles, "opacity": "0.45" if waiting else "1"}
             if not waiting:
                 self.notices.guard(self.refresh)
@@ -146,7 +146,7 @@ class Component(pn.viewable.Viewer):
         if not self.alone:
             return self.view
         # a page has its look already, a notebook may have any
-        styles = {**panel_theme.page(theme()), "padding": "12px"} if pn.state.curdoc is None else {}
+        styles = {**panel_theme.build_page_styles(choose_theme()), "padding": "12px"} if pn.state.curdoc is None else {}
         return pn.Column(self.notices, self.view, sizing_mode="stretch_width", styles=styles)
 
     def ipywidget(self) -> Any:
@@ -195,31 +195,31 @@ class FigureFrame(pn.viewable.Viewer):
         button = pn.widgets.Button(
             label=form, variant="outline", width=60, margin=(2, 4), description=f"Save the figure as {form}"
         )
-        in_browser(button, SAVE.replace("FORM", form.lower()), plot=self.plot)
+        run_in_browser(button, SAVE.replace("FORM", form.lower()), plot=self.plot)
         return button
 
     def _head(self, question: str, answer: str) -> None:
-        self.title.object, self.answer.object = title(question), answer_below(answer)
+        self.title.object, self.answer.object = render_title(question), render_answer(answer)
 
     def _swap(self) -> None:
         shown = self.figure is not None and self.as_table.value
         self.plot.visible = self.figure is not None and not shown
-        self.table[:] = [data_table(self.figure.table)] if shown and self.figure else []
+        self.table[:] = [build_data_table(self.figure.table)] if shown and self.figure else []
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
 
 
-def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
+def build_data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
     """A table with the glossary's headers, tooltips and number formats; numbers stay numbers and sort as such."""
-    shown = readable(frame)
+    shown = format_table(frame)
     return pn.widgets.Tabulator(
         shown,
-        titles={column: glossary.label(column) for column in shown},
-        header_tooltips={column: glossary.meaning(column) for column in shown if glossary.meaning(column)},
-        formatters={column: number(column) for column in shown if is_numeric_dtype(shown[column])},
+        titles={column: glossary.label_column(column) for column in shown},
+        header_tooltips={column: glossary.explain_column(column) for column in shown if glossary.explain_column(column)},
+        formatters={column: build_number_formatter(column) for column in shown if is_numeric_dtype(shown[column])},
         theme="simple",
-        stylesheets=[lines()],
+        stylesheets=[render_table_css()],
         show_index=False,
         disabled=True,
         pagination="local",
@@ -229,9 +229,9 @@ def data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulator:
     )
 
 
-def lines() -> str:
+def render_table_css() -> str:
     """A table in the page's colours, every other line raised."""
-    colours = theme()
+    colours = choose_theme()
     # Tabulator's own rules name more classes than these
     plain = f"background-color:{colours.surface}!important;color:{colours.text}!important;border-color:{colours.border}!important"
     parts = (".tabulator", *(f".tabulator .tabulator-{part}" for part in PARTS))
@@ -243,18 +243,18 @@ def lines() -> str:
     )
 
 
-def readable(frame: pd.DataFrame) -> pd.DataFrame:
+def format_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of a table as they are shown: short numbers, a dash where there is no text."""
     shown = frame.reset_index(drop=True).copy()
     for column in shown:
-        if glossary.digits(column):
+        if glossary.has_significant_digits(column):
             shown[column] = [float(f"{value:.3g}") for value in shown[column].astype(float)]
         elif not is_numeric_dtype(shown[column]):
-            shown[column] = [glossary.written(column, value) for value in shown[column]]
+            shown[column] = [glossary.format_value(column, value) for value in shown[column]]
     return shown
 
 
-def number(column: str) -> NumberFormatter:
+def build_number_formatter(column: str) -> NumberFormatter:
     """How a column's numbers are written in a table; a dash where there is none."""
     forms = {",d": "0,0", ",.0f": "0,0", "d": "0", ".2f": "0.00", ".1%": "0.0%", ".2%": "0.00%"}
-    return NumberFormatter(format=forms.get(glossary.form(column), "0.[000000]"), nan_format="–")
+    return NumberFormatter(format=forms.get(glossary.find_format(column), "0.[000000]"), nan_format="–")

@@ -4,13 +4,13 @@ from typing import Any
 
 import panel as pn
 
-from workbench.widgets.base.component import chosen, theme
+from workbench.widgets.base.component import choose_theme, render_chosen_css
 
 BESIDE = (22, 10, 5, 10)  # a button's margin that puts it on the line of the fields beside it
 PLAIN = (5, 10)
 
 
-def action(
+def build_action_button(
     label: str, description: str, width: int | None, *, margin: tuple[int, ...] = BESIDE, main: bool = True
 ) -> pn.widgets.Button:
     """A button: the one for what a component is there for, or with `main=False` one of the others; without a width as wide as
@@ -22,13 +22,13 @@ def action(
         sizing_mode="stretch_width" if width is None else None,
         margin=margin,
         description=description,
-        stylesheets=[chosen()],
+        stylesheets=[render_chosen_css()],
     )
 
 
-def folded_away(title: str, content: Any, *, margin: tuple[int, ...] = (6, 10)) -> pn.Card:
+def build_folded_card(title: str, content: Any, *, margin: tuple[int, ...] = (6, 10)) -> pn.Card:
     """What few visitors need: its title, which opens it."""
-    colours = theme()
+    colours = choose_theme()
     look = (
         f":host(.card){{box-shadow:none;outline:1px solid {colours.border}}} .card-header{{background:{colours.raised};"
         f"color:{colours.text};font-weight:600}} .card-header:focus-visible{{outline:2px solid {colours.accent}}}"
@@ -36,7 +36,7 @@ def folded_away(title: str, content: Any, *, margin: tuple[int, ...] = (6, 10)) 
     return pn.Card(content, title=title, collapsed=True, sizing_mode="stretch_width", margin=margin, stylesheets=[look])
 
 
-def evaluation_tokens(value: int) -> pn.widgets.IntInput:
+def build_token_input(value: int) -> pn.widgets.IntInput:
     """How many tokens a measurement reads."""
     what = "How much of the evaluation text is read"
     return pn.widgets.IntInput(label="Tokens", value=value, start=64, end=20_000, step=256, width=110, description=what)

@@ -12,9 +12,9 @@ from workbench import subprocess_job
 from workbench.jobs import Job, Queue, Status
 from workbench.session import Heard
 from workbench.views import theme as themes
-from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.base.notices import Notices
-from workbench.widgets.panel_patches.comm_main_thread import kernel
+from workbench.widgets.panel_patches.comm_main_thread import find_kernel
 from workbench.widgets.panel_patches.render_probe import Drawn
 
 POLL = 200  # milliseconds between looks at a running job
@@ -23,9 +23,9 @@ DRAWN = 10.0  # seconds after which a notebook's page has been drawn
 ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}
 
 
-def memory() -> int:
+def measure_memory() -> int:
     """Bytes of memory that this process has now, and those in which it has work done."""
-    return int(psutil.Process().memory_info().rss) + subprocess_job.memory()
+    return int(psutil.Process().memory_info().rss) + subprocess_job.measure_memory()
 
 
 class JobPanel(pn.viewable.Viewer):
@@ -58,7 +58,7 @@ class JobPanel(pn.viewable.Viewer):
         self.again.on_click(lambda _: self.notices.guard(self.resume))
         if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.on_session_destroyed(lambda _: self.close())
-        self.page = Drawn() if kernel() is not None else None
+        self.page = Drawn() if find_kernel() is not None else None
         parts = [pn.Row(self.stop, self.again), self.progress, self.words, *([] if self.page is None else [self.page])]
         self.view = pn.Column(*parts, sizing_mode="stretch_width")
 
@@ -109,7 +109,7 @@ class JobPanel(pn.viewable.Viewer):
                 self.queue.cancel(self.job)
             else:
                 self.job.cancel()
-            self.words.object = paragraph("Stopping after the current step …")
+            self.words.object = render_paragraph("Stopping after the current step …")
 
     def close(self) -> None:
         """The visitor has left: nobody waits for the job any more, and none begins."""
@@ -129,13 +129,13 @@ class JobPanel(pn.viewable.Viewer):
     def _go(self, job: Job[Any], start: Callable[[Job[Any]], Any], *, is_own: bool = True) -> None:
         if self.left:
             return
-        self.job, self.running, self.peak, self.owns_job = job, True, memory(), is_own
+        self.job, self.running, self.peak, self.owns_job = job, True, measure_memory(), is_own
         if is_own:
             job.owner = id(self.notices)
         self._since = time.monotonic()
         self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
         self.progress.param.update(value=0, visible=True)
-        self.words.object = paragraph(f"{job.name.capitalize()} …", live=False)
+        self.words.object = render_paragraph(f"{job.name.capitalize()} …", live=False)
         start(job)
         if self.threaded:
             self._poll = pn.state.add_periodic_callback(self._look_on_page, period=self.period)
@@ -159,23 +159,27 @@ class JobPanel(pn.viewable.Viewer):
         if job is None or not self.running:
             return
         running = job.status in (Status.WAITING, Status.RUNNING)  # read once and first: a job may end while it is being shown
-        self.peak = max(self.peak, memory())
+        self.peak = max(self.peak, measure_memory())
         self.progress.value = round(100 * job.progress)
         waits, hears = job.status is Status.WAITING, isinstance(job.latest, Heard)
         message = None if hears else self._on_step(job)
         if running:
             if message is not None or job.progress or waits or hears:
-                self.words.object = paragraph(self._stand(job) if waits or hears or message is None else message, live=False)
+                self.words.object = render_paragraph(
+                    self._stand(job) if waits or hears or message is None else message, live=False
+                )
             return
         self._end(job)
 
     def _stand(self, job: Job[Any]) -> str:
         if job.status is Status.WAITING and self.queue is not None:
-            return f"{job.name.capitalize()} waits for its turn, after {themes.count(self.queue.before(job), 'other job')}."
+            return (
+                f"{job.name.capitalize()} waits for its turn, after {themes.format_count(self.queue.before(job), 'other job')}."
+            )
         if isinstance(latest := job.latest, Heard):
             return f"Reading the calibration text: {latest.tokens:,} of {latest.total:,} tokens."
-        left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-        return f"{job.name.capitalize()}: {job.progress:.0%} after {themes.duration(job.seconds)}{left}."
+        left = f", about {themes.format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+        return f"{job.name.capitalize()}: {job.progress:.0%} after {themes.format_duration(job.seconds)}{left}."
 
     def _end(self, job: Job[Any]) -> None:
         if self._poll is not None:
@@ -184,8 +188,8 @@ class JobPanel(pn.viewable.Viewer):
         self.running = False
         self.stop.disabled, self.stop.visible, self.progress.visible = True, False, False
         self.again.visible = job.status is not Status.DONE
-        took = f"{themes.duration(job.seconds)}, memory at most {themes.megabytes(8 * self.peak)}"
-        self.words.object = paragraph(f"{ENDED[job.status]}: {job.name}, {took}.")
+        took = f"{themes.format_duration(job.seconds)}, memory at most {themes.format_megabytes(8 * self.peak)}"
+        self.words.object = render_paragraph(f"{ENDED[job.status]}: {job.name}, {took}.")
         if job.error is not None:
             self.notices.report(job.error)
         self._ended(job)

@@ -36,7 +36,7 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan
 from workbench.session import Session, SharedModel
 
-Subject = Any  # what `live_on` takes; a component is only known above this file
+Subject = Any  # what `open_live_session` takes; a component is only known above this file
 
 
 class Live(param.Parameterized):
@@ -79,24 +79,26 @@ class Live(param.Parameterized):
         self.choose(lambda: self.session.mark(**changes))
 
 
-def live_on(subject: Subject, layer: str | QuantizedLayer | None, component: str) -> Live:
+def open_live_session(subject: Subject, layer: str | QuantizedLayer | None, component: str) -> Live:
     """The live session of a component or of a subject; `layer` is then selected in it, or a result for one taken into it.
 
     `component` is the class that asks, for the error.
     """
     linked = subject if isinstance(subject, Live) else getattr(subject, "live", None)
-    live = linked if isinstance(linked, Live) else Live(session_on(subject, component))
+    live = linked if isinstance(linked, Live) else Live(open_session(subject, component))
     if isinstance(layer, str):
         live.choose(lambda: live.session.select(layer))
     elif isinstance(layer, QuantizedLayer):
         live.choose(lambda: add_result(live.session, layer))
         live.announce("results")
     elif layer is not None:
-        raise WorkbenchError(f"{component} takes a layer's name or a result of wb.quantize as its layer, not a {kind(layer)}.")
+        raise WorkbenchError(
+            f"{component} takes a layer's name or a result of wb.quantize as its layer, not a {describe_type(layer)}."
+        )
     return live
 
 
-def session_on(subject: Subject, component: str) -> Session:
+def open_session(subject: Subject, component: str) -> Session:
     """A session on a subject, which has its results."""
     if isinstance(subject, Session):
         return subject
@@ -121,7 +123,7 @@ def session_on(subject: Subject, component: str) -> Session:
         return session
     raise WorkbenchError(
         f"{component} takes a model from wb.open_model, its name, a session, another component, or a result of wb.quantize or "
-        f"wb.quantize_model, not a {kind(subject)}."
+        f"wb.quantize_model, not a {describe_type(subject)}."
     )
 
 
@@ -138,6 +140,6 @@ def add_result(session: Session, result: QuantizedLayer) -> None:
     session.take(QuantizedModel(session.model.source, {result.name: result}, plan, facts, shapes=session.model.shapes))
 
 
-def kind(value: object) -> str:
+def describe_type(value: object) -> str:
     """What to call a value that was not expected."""
     return type(value).__name__

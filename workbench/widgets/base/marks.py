@@ -16,7 +16,7 @@ THINGS = {
 }
 
 
-def numbers(text: str) -> list[int]:
+def parse_numbers(text: str) -> list[int]:
     """The whole numbers in `17, 40-43`; WorkbenchError for anything else."""
     parsed: list[int] = []
     for piece in filter(None, (part.strip() for part in text.replace(";", ",").replace("–", "-").split(","))):
@@ -30,7 +30,7 @@ def numbers(text: str) -> list[int]:
     return parsed
 
 
-def spelled(marks: Iterable[int]) -> str:
+def format_numbers(marks: Iterable[int]) -> str:
     """Numbers as they are typed, neighbours as ranges: `17, 40-43`."""
     runs: list[list[int]] = []
     for mark in sorted(set(marks)):
@@ -61,17 +61,17 @@ class MarkInput(Component):
 
     def refresh(self) -> None:
         """The marks as they are."""
-        self.field.value = spelled(self._marks())
+        self.field.value = format_numbers(self._marks())
 
     def _marks(self) -> Sequence[int]:
         marks: Sequence[int] = getattr(self.session.selection, self.kind)
         return marks
 
     def _typed(self, text: str) -> None:
-        if text == spelled(self._marks()):
+        if text == format_numbers(self._marks()):
             return
         try:
-            self.live.mark(**{self.kind: numbers(text)})
+            self.live.mark(**{self.kind: parse_numbers(text)})
         finally:  # what cannot be marked does not stay in the field
             self.refresh()
 
@@ -94,7 +94,7 @@ class CodeInput(MarkInput):
     kind = "codes"
 
 
-def brushed(event: Any) -> list[int]:
+def list_brushed_points(event: Any) -> list[int]:
     """Places in the first trace of the points that a box or lasso holds, from a plot's `selected_data`."""
     points = (event.new or {}).get("points") or []
     return [int(point["pointNumber"]) for point in points if point.get("curveNumber") == 0]

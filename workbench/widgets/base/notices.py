@@ -48,7 +48,7 @@ class Notices(pn.viewable.Viewer):
         self.messages = [message, *self.messages][: self.LIMIT]
         clear = pn.widgets.Button(label="Dismiss", variant="outline", width=90)
         clear.on_click(lambda _: self.dismiss())
-        box = pn.pane.HTML(boxed(message), sizing_mode="stretch_width")
+        box = pn.pane.HTML(render_alert(message), sizing_mode="stretch_width")
         self.view[:] = [pn.Row(box, clear, sizing_mode="stretch_width")]
         self.view.visible = True
 
@@ -69,7 +69,7 @@ def describe(error: BaseException) -> str:
     return f"This did not work because of a fault in the workbench ({words[:SHOWN]}). The log has the details; please report it."
 
 
-def boxed(message: str) -> str:
+def render_alert(message: str) -> str:
     """A message as HTML, read aloud at once; it begins as a sentence does, and a traceback keeps its lines."""
     colours = DARK if pn.config.theme == "dark" else LIGHT
     look = (

@@ -14,16 +14,16 @@ ARROW = "<svg viewBox='0 0 25 20' xmlns='http://www.w3.org/2000/svg'><path d='M 
 
 
 @cache
-def design(colours: Theme) -> type[Design]:
+def build_design(colours: Theme) -> type[Design]:
     """Panel's plain design with our rules behind its own."""
 
     class Look(Native):
-        modifiers: ClassVar[dict[Any, dict[str, Any]]] = {Viewable: {"stylesheets": [Inherit, fields(colours)]}}
+        modifiers: ClassVar[dict[Any, dict[str, Any]]] = {Viewable: {"stylesheets": [Inherit, render_fields_css(colours)]}}
 
     return Look
 
 
-def page(colours: Theme) -> dict[str, str]:
+def build_page_styles(colours: Theme) -> dict[str, str]:
     """Styles of what stands around all components, with the colours that Panel's own style sheets take.
 
     Without them those would be JupyterLab's, and light components had white words where it is dark.
@@ -42,7 +42,7 @@ def page(colours: Theme) -> dict[str, str]:
     }
 
 
-def fields(colours: Theme) -> str:
+def render_fields_css(colours: Theme) -> str:
     """Rules for text fields, lists and the arrows beside numbers."""
     arrow = f'url("data:image/svg+xml;utf8,{quote(ARROW.format(colours.muted))}")'
     return (

@@ -18,22 +18,22 @@ def present(on: bool) -> None:
 
 def enlarge(plot: dict[str, Any]) -> dict[str, Any]:
     """A plotly figure with larger type where the page at hand is presented."""
-    return larger(plot) if pn.state.curdoc is not None and pn.state.curdoc in _presented else plot
+    return enlarge_fonts(plot) if pn.state.curdoc is not None and pn.state.curdoc in _presented else plot
 
 
-def larger(tree: Any) -> Any:
+def enlarge_fonts(tree: Any) -> Any:
     """A copy of a plotly figure, or of a part of it, with every font larger and colour bars as much thicker; data stay."""
     if isinstance(tree, list):
-        return [larger(value) for value in tree] if tree and isinstance(tree[0], dict) else tree
+        return [enlarge_fonts(value) for value in tree] if tree and isinstance(tree[0], dict) else tree
     if not isinstance(tree, dict):
         return tree
-    return {name: scaled(name, value) for name, value in tree.items()}
+    return {name: enlarge_entry(name, value) for name, value in tree.items()}
 
 
-def scaled(name: str, value: Any) -> Any:
+def enlarge_entry(name: str, value: Any) -> Any:
     """One entry of a figure, `LARGER` times as large if it is a font or a colour bar."""
     if not isinstance(value, dict):
-        return larger(value)
+        return enlarge_fonts(value)
     size = "size" if name.endswith("font") else "thickness" if name == "colorbar" else None
     grown = {size: round(LARGER * value[size])} if size in value else {}
-    return larger(value) | grown
+    return enlarge_fonts(value) | grown

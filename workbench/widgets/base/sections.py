@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import panel as pn
 
-from workbench.widgets.base.component import Component, chosen
+from workbench.widgets.base.component import Component, render_chosen_css
 
 
 class Sections(Component):
@@ -17,7 +17,7 @@ class Sections(Component):
         """The choice of sections, the place of the one chosen, and what all of them share."""
         self.built: dict[str, Component] = {}
         self.section = pn.widgets.RadioButtonGroup(
-            label="Section", options=list(self.kinds), value=next(iter(self.kinds)), stylesheets=[chosen()]
+            label="Section", options=list(self.kinds), value=next(iter(self.kinds)), stylesheets=[render_chosen_css()]
         )
         self.section.param.watch(lambda _: self.look(self.visible), "value")
         self.shown = pn.Column(sizing_mode="stretch_width")

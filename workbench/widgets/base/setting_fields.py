@@ -6,11 +6,11 @@ from typing import Any
 import panel as pn
 
 from workbench import presets
-from workbench.presets.preset import settings_of
+from workbench.presets.preset import list_settings
 from workbench.recipe import Recipe
 
 
-def widget(field: dataclasses.Field, value: Any) -> pn.widgets.Widget:
+def build_setting_widget(field: dataclasses.Field, value: Any) -> pn.widgets.Widget:
     """A labelled input for one setting, its help as the tooltip."""
     limits = field.metadata
     common = {"label": field.name.replace("_", " "), "description": limits.get("help"), "sizing_mode": "stretch_width"}
@@ -26,13 +26,13 @@ def widget(field: dataclasses.Field, value: Any) -> pn.widgets.Widget:
     return pn.widgets.TextInput(value=value, **common)
 
 
-def fields(preset: str, recipe: Recipe | None = None) -> dict[str, pn.widgets.Widget]:
+def build_preset_widgets(preset: str, recipe: Recipe | None = None) -> dict[str, pn.widgets.Widget]:
     """One widget for each setting of a preset, filled from `recipe` where it is of that preset, else with the defaults."""
     current = dict(recipe.settings) if recipe is not None and recipe.name == preset else {}
-    return {f.name: widget(f, current.get(f.name, f.default)) for f in settings_of(presets.find(preset))}
+    return {f.name: build_setting_widget(f, current.get(f.name, f.default)) for f in list_settings(presets.find(preset))}
 
 
-def parts_table(recipe: Recipe) -> list[tuple[str, str]]:
+def list_recipe_parts(recipe: Recipe) -> list[tuple[str, str]]:
     """What a recipe is composed of, part by part, as people read it."""
     parts = [("transform", recipe.transform), ("split", recipe.split)]
     parts += [("coder" if len(recipe.coders) == 1 else f"coder {i}", coder) for i, coder in enumerate(recipe.coders, 1)]

@@ -9,13 +9,13 @@ import panel as pn
 
 from workbench.analysis.decisions import bit_ledger as analysis
 from workbench.analysis.decisions.bit_ledger import OnDisk
-from workbench.analysis.decisions.pins import spelled
+from workbench.analysis.decisions.pins import format_recipe
 from workbench.artifact import save
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.views.decisions import bit_ledger as views
-from workbench.widgets.base.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.markup import render_paragraph
 
 LAYER, MODEL = "this layer", "the whole model"
 
@@ -25,13 +25,15 @@ class LedgerView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Scope, the check on disk, three figures."""
-        self.scope = pn.widgets.RadioButtonGroup(label="Scope", options=[LAYER, MODEL], width=260, stylesheets=[chosen()])
+        self.scope = pn.widgets.RadioButtonGroup(
+            label="Scope", options=[LAYER, MODEL], width=260, stylesheets=[render_chosen_css()]
+        )
         self.scope.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         self.check = pn.widgets.Button(
             label="Count on disk",
             description="Save to a temporary file, count its bytes, and remove it.",
             width=140,
-            stylesheets=[chosen()],
+            stylesheets=[render_chosen_css()],
         )
         self.check.on_click(lambda _: self.notices.guard(self._count))
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
@@ -59,15 +61,21 @@ class LedgerView(Component):
         scope, layers, coverage = LAYER, {}, None
         if isinstance(quantized, QuantizedModel):
             coverage = quantized.coverage
-            scope = f"{MODEL} by {spelled(quantized.plan.rules[0][1])}"
+            scope = f"{MODEL} by {format_recipe(quantized.plan.rules[0][1])}"
             layers = {name: layer.ledger for name, layer in quantized.layers.items()}
         else:
             layers[quantized.name] = quantized.ledger
-        self.frame.draw(views.bars(quantized.ledger, scope=scope, coverage=coverage, theme=theme()))
-        self.bridge.draw(views.waterfall(analysis.bridge(quantized.ledger), scope=self.scope.value, theme=theme()))
-        self.tree.draw(views.icicle(analysis.tree(layers), quantized.ledger.weights, scope=self.scope.value, theme=theme()))
+        self.frame.draw(views.draw_bit_ledger(quantized.ledger, scope=scope, coverage=coverage, theme=choose_theme()))
+        self.bridge.draw(
+            views.draw_bits_waterfall(analysis.tabulate_overhead(quantized.ledger), scope=self.scope.value, theme=choose_theme())
+        )
+        self.tree.draw(
+            views.draw_icicle(
+                analysis.tabulate_ledger_tree(layers), quantized.ledger.weights, scope=self.scope.value, theme=choose_theme()
+            )
+        )
         if (on_disk := next((disk for result, disk in self.counted if result is quantized), None)) is not None:
-            self.disk.object = paragraph(views.disk_sentence(on_disk))
+            self.disk.object = render_paragraph(views.describe_size_on_disk(on_disk))
 
     def _selected_result(self) -> QuantizedLayer | QuantizedModel | None:
         return self.session.quantized_model if self.scope.value == MODEL else self.session.result
@@ -80,7 +88,7 @@ class LedgerView(Component):
 
         def steps() -> Generator[None, None, OnDisk]:
             yield
-            return self._saved(quantized) if isinstance(quantized, QuantizedModel) else analysis.written(quantized)
+            return self._saved(quantized) if isinstance(quantized, QuantizedModel) else analysis.measure_layer_file(quantized)
 
         def ended(job: Any) -> None:
             if job.error is None and job.progress == 1:
@@ -93,4 +101,4 @@ class LedgerView(Component):
     def _saved(self, quantized_model: QuantizedModel) -> OnDisk:
         """Save the whole model as `save` does, and compare."""
         with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
-            return analysis.saved(save(quantized_model, Path(folder) / "model", self.session.model))
+            return analysis.measure_saved_file(save(quantized_model, Path(folder) / "model", self.session.model))

@@ -9,9 +9,9 @@ import pandas as pd
 import panel as pn
 
 from workbench.analysis.decisions.layer_scores import layer_scores
-from workbench.analysis.predictions.isolated_effects import applied
+from workbench.analysis.predictions.isolated_effects import build_replacements
 from workbench.analysis.predictions.sensitivity import sensitivity_steps
-from workbench.intervals import low_high
+from workbench.intervals import make_interval_columns
 from workbench.jobs import Job
 from workbench.models.text import text
 from workbench.presets import parse
@@ -22,10 +22,10 @@ from workbench.recipe import Recipe
 from workbench.registry import make
 from workbench.store import Store
 from workbench.views.decisions import error_budget as views
-from workbench.widgets.base.component import Component, FigureFrame, theme
-from workbench.widgets.base.controls import action, folded_away
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme
+from workbench.widgets.base.controls import build_action_button, build_folded_card
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import preformatted
+from workbench.widgets.base.markup import render_code
 from workbench.widgets.elements.slider import Slider
 from workbench.widgets.predictions.what_if import describe_step
 
@@ -55,12 +55,13 @@ class BudgetPainter(Component):
         self.measured = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
         self.names = pn.widgets.TextInput(
             label="Recipes to choose from",
-            value=first_recipes(self.session.model.layers()["cols"].tolist()),
+            value=suggest_recipes(self.session.model.layers()["cols"].tolist()),
             sizing_mode="stretch_width",
             description="Presets as on the command line, separated by semicolons: rtn:bits=2,group=64; rtn:bits=4",
         )
         self.go = self.does(
-            action("Measure the options", "Every layer alone, by every recipe, and the KL it causes", 170), self.measure_options
+            build_action_button("Measure the options", "Every layer alone, by every recipe, and the KL it causes", 170),
+            self.measure_options,
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.bits = Slider(
@@ -81,11 +82,14 @@ class BudgetPainter(Component):
             label="Layer", options=self.session.model.layer_names, width=260, description="Which layer Paint paints"
         )
         self.paint = self.does(
-            action("Paint", "Give this layer the brush's recipe, whatever it costs", 80, main=False), self.stroke
+            build_action_button("Paint", "Give this layer the brush's recipe, whatever it costs", 80, main=False), self.stroke
         )
-        self.clear = self.does(action("Clear paint", "Give all layers back to the budget", 110, main=False), self.clear_paint)
+        self.clear = self.does(
+            build_action_button("Clear paint", "Give all layers back to the budget", 110, main=False), self.clear_paint
+        )
         self.check = self.does(
-            action("Measure this plan", "Quantize by it, and measure the KL it does cause", 150, main=False), self.measure_plan
+            build_action_button("Measure this plan", "Quantize by it, and measure the KL it does cause", 150, main=False),
+            self.measure_plan,
         )
         self.pareto, self.plan = FigureFrame(), FigureFrame()
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
@@ -99,7 +103,7 @@ class BudgetPainter(Component):
             self.plan,
             pn.FlexBox(self.brush, self.layer, self.paint, self.clear, self.check),
             self.pareto,
-            folded_away("The plan in Python", self.python),
+            build_folded_card("The plan in Python", self.python),
             sizing_mode="stretch_width",
         )
 
@@ -160,9 +164,9 @@ class BudgetPainter(Component):
         self.allocation = allocate(self.options, self.recipes, budget, method, keep=self.painted, scores=self.scores)
         places = self.options.drop_duplicates("name")[["name", "block", "matrix"]]
         table = self.allocation.table.merge(places, on="name")
-        self.plan.draw(views.plan(table, set(self.painted), theme=theme()))
-        self.pareto.draw(views.pareto(self.curve, self.uniform.reset_index(), self.measured, theme=theme()))
-        self.python.object = preformatted(self.code)
+        self.plan.draw(views.draw_bit_plan(table, set(self.painted), theme=choose_theme()))
+        self.pareto.draw(views.draw_pareto_front(self.curve, self.uniform.reset_index(), self.measured, theme=choose_theme()))
+        self.python.object = render_code(self.code)
 
     @property
     def code(self) -> str:
@@ -185,7 +189,7 @@ class BudgetPainter(Component):
         def steps() -> Generator[Any, None, Any]:
             stats = yield from shared.stats_steps()
             result = yield from quantize_model_steps(self.session.model, plan.plan, stats)
-            return plan, shared.replay().divergence(applied(self.session.model, result))
+            return plan, shared.replay().divergence(build_replacements(self.session.model, result))
 
         self.jobs.run(steps, "measuring the plan", ended=self._plan_there)
 
@@ -194,7 +198,7 @@ class BudgetPainter(Component):
             return
         plan, effect = job.result()
         row = {"bits_per_weight": plan.bits_per_weight, "predicted": plan.loss, "kl": effect.kl}
-        row |= low_high("kl", effect.kl_interval)
+        row |= make_interval_columns("kl", effect.kl_interval)
         self.measured = pd.DataFrame([*self.measured.to_dict("records"), row])
         self.solve()
 
@@ -228,7 +232,7 @@ class BudgetPainter(Component):
             widget.disabled = not there
 
 
-def first_recipes(cols: list[int]) -> str:
+def suggest_recipes(cols: list[int]) -> str:
     """Grids of two, three and four bits, in groups that divide every layer."""
     group = next(size for size in (64, 32, 16, 8, 0) if size == 0 or gcd(*cols) % size == 0)
     return "; ".join(f"rtn:bits={bits},group={group}" for bits in (2, 3, 4))

@@ -6,16 +6,16 @@ from typing import Any
 
 import panel as pn
 
-from workbench.analysis.decisions.quant_card import tree_hash
+from workbench.analysis.decisions.quant_card import hash_tree
 from workbench.analysis.decisions.quant_card_diff import diff_cards
 from workbench.analysis.decisions.quant_card_file import parse_facts
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job
 from workbench.views.decisions.quant_card import Card, card
-from workbench.widgets.base.component import Component, FigureFrame, data_table, theme
-from workbench.widgets.base.controls import BESIDE, action, evaluation_tokens
+from workbench.widgets.base.component import Component, FigureFrame, build_data_table, choose_theme
+from workbench.widgets.base.controls import BESIDE, build_action_button, build_token_input
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import heading, paragraph
+from workbench.widgets.base.markup import render_heading, render_paragraph
 from workbench.widgets.elements.download import Delivery
 
 TOKENS = 2048
@@ -37,8 +37,8 @@ class CardView(Component):
     def build(self) -> pn.viewable.Viewable:
         """Buttons above, figures below, the comparison at the end."""
         self.card: Card | None = None
-        self.tokens = evaluation_tokens(TOKENS)
-        self.go = action("Make the card", "Measure what is quantized now and gather everything in one file", 140)
+        self.tokens = build_token_input(TOKENS)
+        self.go = build_action_button("Make the card", "Measure what is quantized now and gather everything in one file", 140)
         self.delivery = Delivery()
         self.page, self.data = (
             pn.widgets.Button(label=f"Download card.{kind}", width=190, margin=BESIDE, description=description, disabled=True)
@@ -96,16 +96,16 @@ class CardView(Component):
         assert self.card is not None
         self.page.disabled = self.data.disabled = False
         stale = self.card.facts["hashes"]["layers"] != {
-            name: tree_hash(layer.packed) for name, layer in self.session.latest().items()
+            name: hash_tree(layer.packed) for name, layer in self.session.latest().items()
         }
         more = " Results have changed since: make it again." if stale else ""
-        self.sentence.object = heading(QUESTION, self.card.answer + more)
-        for name, figure in self.card.figures(theme()).items():
+        self.sentence.object = render_heading(QUESTION, self.card.answer + more)
+        for name, figure in self.card.figures(choose_theme()).items():
             self.frames[name].view.visible = True
             self.frames[name].draw(figure)
 
     def _say(self, sentence: str) -> None:
-        self.sentence.object = heading(QUESTION, sentence)
+        self.sentence.object = render_heading(QUESTION, sentence)
         for frame in self.frames.values():
             frame.view.visible = False
 
@@ -124,5 +124,5 @@ class CardView(Component):
         differences = diff_cards(parse_facts(self.other.value, f"the card {self.other.filename}"), self.card.facts)
         table = differences.table()
         table[["first", "second"]] = table[["first", "second"]].astype(str)
-        parts = [pn.pane.HTML(paragraph(" ".join([differences.answer, *differences.skipped])))]
-        self.difference[:] = [*parts, data_table(table)] if len(table) else parts
+        parts = [pn.pane.HTML(render_paragraph(" ".join([differences.answer, *differences.skipped])))]
+        self.difference[:] = [*parts, build_data_table(table)] if len(table) else parts

@@ -6,16 +6,16 @@ from typing import Any
 
 import panel as pn
 
-from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep, Stop, squeeze_table
+from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep, Stop, tabulate_stops
 from workbench.analysis.predictions.generation import Writing, write_together
-from workbench.artifact.loading import quantized_in
+from workbench.artifact.loading import read_quantized_model
 from workbench.jobs import Job, Status
 from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
 from workbench.views.decisions import squeeze as views
 from workbench.views.predictions import generation as texts
-from workbench.widgets.base.component import Component, FigureFrame, theme
-from workbench.widgets.base.controls import PLAIN, action
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme
+from workbench.widgets.base.controls import PLAIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 from workbench.widgets.elements.text_pages import TextPages
@@ -50,7 +50,7 @@ class SqueezeView(Component):
             sizing_mode="stretch_width",
             description="How many bits a weight is stored in, from 16 down to below one",
         )
-        self.go = action("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN)
+        self.go = build_action_button("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN)
         self.why = pn.widgets.Button(
             label="Why did it break here?",
             width=190,
@@ -116,7 +116,7 @@ class SqueezeView(Component):
         if self.squeeze.find(self.stop) is None:
             self.pages.say(QUESTION, self._missing(self.stop))
             return
-        quantized_model = quantized_in(self.squeeze.folder(self.stop))
+        quantized_model = read_quantized_model(self.squeeze.folder(self.stop))
         self.session.take(quantized_model)
         self.live.choose(lambda: self.session.use(self.stop.recipe))
         self.live.announce("results")
@@ -159,7 +159,7 @@ class SqueezeView(Component):
         running = job.status is Status.RUNNING  # read once and first: a job may end while it is being shown
         if job.latest is not None and job.latest is not self.writing:
             self.writing = job.latest
-            shown = texts.side_by_side(self.written_prompt, self.writing, theme=theme())
+            shown = texts.build_text_comparison(self.written_prompt, self.writing, theme=choose_theme())
             label = "" if self.written_run is None else self.written_run.label
             self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table), label)
         if running:
@@ -184,7 +184,7 @@ class SqueezeView(Component):
         step: SqueezeStep | None = job.latest
         if step is None:
             return None
-        left = f", about {themes.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+        left = f", about {themes.format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
         ready = f"{len(self.squeeze.built_stops())} of {len(self.squeeze.stops)} stops are ready"
         return f"{ready}; at {step.stop.bits:g} bits: {step.doing}{left}."
 
@@ -203,7 +203,8 @@ class SqueezeView(Component):
         """What the slider says at each stop."""
         built = [(self.squeeze.find(stop), stop) for stop in self.squeeze.stops]
         return [
-            f"{themes.bits(k.bits_per_weight)} stored bits" if k else f"{stop.bits:g} bits, not built yet" for k, stop in built
+            f"{themes.format_bits(k.bits_per_weight)} stored bits" if k else f"{stop.bits:g} bits, not built yet"
+            for k, stop in built
         ]
 
     def _stops(self) -> None:
@@ -217,7 +218,7 @@ class SqueezeView(Component):
         built = self.squeeze.built_stops()
         self.curve.view.visible = self.all.value
         if self.all.value and built:
-            self.curve.draw(views.curve(squeeze_table(built), self.stop.preset, theme=theme()))
+            self.curve.draw(views.draw_squeeze_curve(tabulate_stops(built), self.stop.preset, theme=choose_theme()))
         elif self.all.value:
             self.curve.say("How far can it be squeezed?", "No stop is built yet: press Build the stops.")
 

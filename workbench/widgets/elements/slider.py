@@ -5,7 +5,7 @@ from typing import Any
 import panel as pn
 import param
 
-from workbench.widgets.base.component import theme
+from workbench.widgets.base.component import choose_theme
 
 THROTTLE = 80  # milliseconds between two values that are sent while the handle moves; the latest wins
 ESM = """
@@ -61,12 +61,12 @@ class Slider(pn.custom.JSComponent):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"margin": (5, 10), **settings})
-        self.stylesheets = [*self.stylesheets, look()]
+        self.stylesheets = [*self.stylesheets, render_slider_css()]
 
 
-def look() -> str:
+def render_slider_css() -> str:
     """The page's colours; the words stand at the end of the label's line."""
-    colours = theme()
+    colours = choose_theme()
     return (
         f".slider{{display:grid;grid-template-columns:1fr auto;gap:2px 8px;font-size:0.8rem;color:{colours.text};"
         f"color-scheme:{colours.name}}} .words{{color:{colours.muted};font-variant-numeric:tabular-nums}}"

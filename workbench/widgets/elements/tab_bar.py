@@ -5,7 +5,7 @@ from typing import Any
 import panel as pn
 import param
 
-from workbench.widgets.base.component import theme
+from workbench.widgets.base.component import choose_theme
 
 ESM = """
 const STEPS = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }
@@ -58,12 +58,12 @@ class TabBar(pn.custom.JSComponent):
 
     def __init__(self, *, strong: bool = False, **settings: Any) -> None:
         super().__init__(**{"margin": 0, **settings})
-        self.stylesheets = [*self.stylesheets, look(strong)]
+        self.stylesheets = [*self.stylesheets, render_tab_bar_css(strong)]
 
 
-def look(strong: bool) -> str:
+def render_tab_bar_css(strong: bool) -> str:
     """The page's colours: the first level stands out in a frame, the second goes on beside it."""
-    colours = theme()
+    colours = choose_theme()
     weight, frame = (600, f"background:{colours.raised};border-radius:6px;margin-right:6px") if strong else (400, "")
     # a narrow page has the titles in as many lines as they take: a row to scroll would hide the last ones
     return (

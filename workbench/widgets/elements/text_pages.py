@@ -8,8 +8,8 @@ import panel as pn
 
 from workbench.views.predictions.generation import Comparison
 from workbench.views.theme import Theme
-from workbench.widgets.base.component import theme
-from workbench.widgets.base.markup import heading
+from workbench.widgets.base.component import choose_theme
+from workbench.widgets.base.markup import render_heading
 from workbench.widgets.elements.token_buttons import Tokens
 
 FADED = 0.4  # opacity of what is no longer true
@@ -37,15 +37,15 @@ class TextPages(pn.viewable.Viewer):
 
     def draw(self, shown: Comparison, name: str = "quantized") -> None:
         """Show both texts; `name` is the quantized one's title."""
-        self.sentence.object = heading(shown.question, shown.answer)
-        self.left.object = page("original", shown.original, theme())
-        self.right.object = page("quantized", shown.quantized, theme(), name)
+        self.sentence.object = render_heading(shown.question, shown.answer)
+        self.left.object = render_text_page("original", shown.original, choose_theme())
+        self.right.object = render_text_page("quantized", shown.quantized, choose_theme(), name)
         self.hint.visible = self.picks
         self._fade(1.0)
 
     def say(self, question: str, sentence: str) -> None:
         """Another sentence above what is shown."""
-        self.sentence.object = heading(question, sentence)
+        self.sentence.object = render_heading(question, sentence)
 
     def wait(self, question: str, sentence: str) -> None:
         """Grey what is shown, which is of something else, until `draw` shows what the sentence announces."""
@@ -66,7 +66,7 @@ class TextPages(pn.viewable.Viewer):
         return self.view
 
 
-def page(side: str, text: str, colours: Theme, name: str = "") -> str:
+def render_text_page(side: str, text: str, colours: Theme, name: str = "") -> str:
     """One text, its title `name` or else what side it is, its edge in the colour of its model.
 
     The first differing token stands out by colour and underline.

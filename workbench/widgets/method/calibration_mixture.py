@@ -13,8 +13,8 @@ from workbench.models.text import SEPARATOR, Text
 from workbench.store import Store
 from workbench.views.method import calibration_mixture as views
 from workbench.widgets.base.component import Component, FigureFrame
-from workbench.widgets.base.component import theme as colours
-from workbench.widgets.base.controls import action
+from workbench.widgets.base.component import choose_theme as colours
+from workbench.widgets.base.controls import build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 
@@ -32,7 +32,7 @@ class CalibrationView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Sliders and buttons beside each other, figures below."""
-        self.texts = calibration_mixture.default_texts()
+        self.texts = calibration_mixture.read_default_texts()
         self.sources: dict[str, calibration_mixture.SourceStats] = {}
         self.source_errors: dict[Any, dict[str, float]] = {}
         self.last_request: Any = None
@@ -42,8 +42,8 @@ class CalibrationView(Component):
             label="Tokens a half", value=calibration_mixture.TOKENS, start=64, end=100_000, step=512, width=130,
             description="Each text has one half to calibrate on and one held out",
         )  # fmt: skip
-        self.go = action("Read the texts", "Keep the second moments of every text", 150)
-        self.rank = action("Rank documents", "Leave each document of the text beside out once", 150)
+        self.go = build_action_button("Read the texts", "Keep the second moments of every text", 150)
+        self.rank = build_action_button("Rank documents", "Leave each document of the text beside out once", 150)
         self.which = pn.widgets.Select(label="Text", width=260, description="Whose documents are ranked")
         self.file = pn.widgets.FileInput(
             label="Add a text of your own",
@@ -144,19 +144,21 @@ class CalibrationView(Component):
         request = (layer, str(recipe.to_dict()), tuple(weights.items()))
         if request == self.last_request:
             return
-        calibration_mixture.shares(weights, self.sources)
+        calibration_mixture.compute_shares(weights, self.sources)
         model, sources = self.session.model, self.sources
 
         def steps() -> Generator[calibration_mixture.Progress, None, tuple[pd.DataFrame, ...]]:
             yield calibration_mixture.Progress(0.0)
             if request[:2] not in self.source_errors:
-                self.source_errors[request[:2]] = calibration_mixture.own_errors(model, sources, layer, recipe)
+                self.source_errors[request[:2]] = calibration_mixture.measure_source_errors(model, sources, layer, recipe)
             yield calibration_mixture.Progress(0.6)
-            errors = calibration_mixture.mixture_errors(model, sources, weights, layer, recipe, self.source_errors[request[:2]])
+            errors = calibration_mixture.tabulate_mixture_errors(
+                model, sources, weights, layer, recipe, self.source_errors[request[:2]]
+            )
             return (
                 errors,
-                calibration_mixture.overlaps(model, sources, weights, layer),
-                calibration_mixture.spectra(sources, weights, layer),
+                calibration_mixture.tabulate_overlaps(model, sources, weights, layer),
+                calibration_mixture.tabulate_spectra(sources, weights, layer),
             )
 
         self.last_request = request
@@ -165,9 +167,9 @@ class CalibrationView(Component):
     def _mixed(self, job: Job[Any]) -> None:
         if job.status is Status.DONE:
             errors, channels, spectrum = job.result()
-            self.errors.draw(views.errors(errors, theme=colours()))
-            self.channels.draw(views.channels(channels, theme=colours()))
-            self.spectrum.draw(views.spectrum(spectrum, theme=colours()))
+            self.errors.draw(views.draw_mixture_errors(errors, theme=colours()))
+            self.channels.draw(views.draw_channel_overlaps(channels, theme=colours()))
+            self.spectrum.draw(views.draw_input_spectra(spectrum, theme=colours()))
             self.mix()  # a slider may have moved meanwhile
 
     def measure_documents(self) -> None:
@@ -181,13 +183,13 @@ class CalibrationView(Component):
         )
 
         def steps() -> Generator[calibration_mixture.Progress, None, pd.DataFrame]:
-            return (yield from calibration_mixture.influence_steps(model, text, layer, recipe, tokens=tokens))
+            return (yield from calibration_mixture.measure_influence_steps(model, text, layer, recipe, tokens=tokens))
 
         self.jobs.run(steps, "ranking documents", ended=self._ranked)
 
     def _ranked(self, job: Job[Any]) -> None:
         if job.status is Status.DONE:
-            self.documents.draw(views.documents(job.result(), theme=colours()))
+            self.documents.draw(views.draw_document_influence(job.result(), theme=colours()))
 
     def _busy(self, running: bool) -> None:
         self.go.disabled = self.rank.disabled = running

@@ -13,14 +13,14 @@ from workbench.analysis.method.codeword_edits import CodeEdit
 from workbench.analysis.method.codewords import Book
 from workbench.analysis.predictions.divergence import Divergence
 from workbench.errors import WorkbenchError
-from workbench.intervals import written
+from workbench.intervals import format_interval
 from workbench.quantized import QuantizedLayer
 from workbench.views.method import codewords as views
 from workbench.widgets.base.background_figure import Study
-from workbench.widgets.base.component import Component, FigureFrame, theme
-from workbench.widgets.base.controls import action
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme
+from workbench.widgets.base.controls import build_action_button
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.marks import CodeInput, brushed
+from workbench.widgets.base.marks import CodeInput, list_brushed_points
 from workbench.widgets.base.sections import Sections
 from workbench.widgets.weights.channel_saliency import BRUSH
 
@@ -82,13 +82,13 @@ class BookSection(Component):
 
     def read(self, result: QuantizedLayer, number: int) -> Reading | None:
         """A result's codebook of this number, or its last one; None where it has none."""
-        books = codewords.books(result.packed)
+        books = codewords.list_codebooks(result.packed)
         if not books:
             return None
         number = min(number, len(books) - 1)
         book = books[number]
-        errors, energy = codewords.vector_errors(result.packed, self.session.shared.weight(result.name).float(), book)
-        return Reading(result, number, len(books), book, errors, energy, codewords.code_table(book, errors, energy))
+        errors, energy = codewords.compute_vector_errors(result.packed, self.session.shared.weight(result.name).float(), book)
+        return Reading(result, number, len(books), book, errors, energy, codewords.tabulate_codewords(book, errors, energy))
 
     def _draw(self, result: QuantizedLayer | None, reading: Reading | None) -> None:
         self.reading = reading
@@ -122,11 +122,11 @@ class UseSection(BookSection):
 
     def paint(self, reading: Reading) -> None:
         """One point a codeword."""
-        entropy = codewords.index_entropy(reading.book)
-        self.frames[0].draw(views.scatter(reading.book, reading.table, entropy, self.marks, theme=theme()))
+        entropy = codewords.compute_index_entropy(reading.book)
+        self.frames[0].draw(views.draw_codeword_scatter(reading.book, reading.table, entropy, self.marks, theme=choose_theme()))
 
     def _brushed(self, event: Any) -> None:
-        if self.reading is not None and (places := brushed(event)):
+        if self.reading is not None and (places := list_brushed_points(event)):
             self.live.mark(codes=places)  # the first trace is in the order of their numbers
 
 
@@ -145,7 +145,7 @@ class PictureSection(BookSection):
 
     def paint(self, reading: Reading) -> None:
         """The first few in this order."""
-        self.frames[0].draw(views.pictures(reading.book, reading.table, self.order.value, self.marks, theme=theme()))
+        self.frames[0].draw(views.draw_codewords(reading.book, reading.table, self.order.value, self.marks, theme=choose_theme()))
 
 
 class PlaceSection(BookSection):
@@ -160,10 +160,14 @@ class PlaceSection(BookSection):
             for frame, question in zip(self.frames, self.questions, strict=True):
                 frame.say(question, NO_CODES)
             return
-        table, bins = codewords.error_profile(book, self.marks, reading.errors, reading.energy)
+        table, bins = codewords.tabulate_error_profile(book, self.marks, reading.errors, reading.energy)
         shape = (book.node.rows, book.node.cols)
-        self.frames[0].draw(views.where(codewords.positions(book, self.marks), table, self.marks, shape, theme=theme()))
-        self.frames[1].draw(views.served(table, bins, self.marks, theme=theme()))
+        self.frames[0].draw(
+            views.draw_code_positions(
+                codewords.locate_codewords(book, self.marks), table, self.marks, shape, theme=choose_theme()
+            )
+        )
+        self.frames[1].draw(views.draw_code_errors(table, bins, self.marks, theme=choose_theme()))
 
 
 class EditSection(BookSection):
@@ -193,7 +197,8 @@ class EditSection(BookSection):
             ("Apply", "Keep this as a new result of the layer", 90, self._apply),
         )
         self.buttons = {
-            label: self.does(action(label, what, width, main=label == "Apply"), does) for label, what, width, does in edits
+            label: self.does(build_action_button(label, what, width, main=label == "Apply"), does)
+            for label, what, width, does in edits
         }
         return [self.code, self.into, *self.buttons.values()]
 
@@ -234,7 +239,7 @@ class EditSection(BookSection):
         return int(field.value)
 
     def _take_out(self) -> None:
-        self._try(codeword_edits.without_dead)
+        self._try(codeword_edits.remove_dead)
 
     def _try(self, change: Callable[..., CodeEdit]) -> None:
         """Make the edit and measure it, as a job: errors, bits and the KL that this layer causes."""
@@ -254,14 +259,14 @@ class EditSection(BookSection):
             for edited in (None, edit.layer) if session.model.writes_text else ():
                 changed.append(session.effect(result, edited))
                 yield
-            return edit, outcome(edit, book.path, changed)
+            return edit, tabulate_edit_effect(edit, book.path, changed)
 
         self.jobs.run(steps, "measuring the edit", ended=self._measured)
 
     def _measured(self, job: Any) -> None:
         if job.error is None and job.progress == 1:
             self.edit, table = job.result()
-            self.frames[0].draw(views.consequence(table, self.edit.sentence, self.edit.moved, theme=theme()))
+            self.frames[0].draw(views.draw_edit_effect(table, self.edit.sentence, self.edit.moved, theme=choose_theme()))
         self.buttons["Apply"].disabled = self.edit is None
 
     def _apply(self) -> None:
@@ -271,16 +276,18 @@ class EditSection(BookSection):
             self.live.announce("results")
 
 
-def outcome(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:
+def tabulate_edit_effect(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:
     """One row a figure: figure, before, after, difference, interval (of `after`); `changed` holds both, or nothing."""
     before, after = edit.before, edit.layer
     rows = [("weight error", before.relative_error, after.relative_error, "")]
     if before.output_error is not None and after.output_error is not None:
         rows.append(("output error", before.output_error, after.output_error, ""))
     rows.append(("stored bits per weight", before.bits_per_weight, after.bits_per_weight, ""))
-    rows.append(("bits of an index", *codeword_edits.index_bits(edit, path), ""))
+    rows.append(("bits of an index", *codeword_edits.count_index_bits(edit, path), ""))
     if changed:
-        rows.append(("KL of this layer alone", changed[0].kl, changed[1].kl, written(changed[1].kl_interval, changed[1].tokens)))
+        rows.append(
+            ("KL of this layer alone", changed[0].kl, changed[1].kl, format_interval(changed[1].kl_interval, changed[1].tokens))
+        )
     table = pd.DataFrame(rows, columns=["figure", "before", "after", "interval"])
     table.insert(3, "difference", table["after"] - table["before"])
     return table

@@ -10,7 +10,7 @@ from workbench.analysis.method import coded_basis, run_trace
 from workbench.analysis.method import learned_transform as transform
 from workbench.analysis.method import sign_patterns as codebook
 from workbench.analysis.method.sign_patterns import SignPatterns
-from workbench.analysis.method.weight_groups import GroupMap, group_map
+from workbench.analysis.method.weight_groups import GroupMap, build_group_map
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Sweeps
 from workbench.views.method import binarization_sweeps as sweep_views
@@ -18,7 +18,7 @@ from workbench.views.method import learned_transform as transform_views
 from workbench.views.method import sign_patterns as codebook_views
 from workbench.views.method import weight_groups as group_views
 from workbench.widgets.base.background_figure import Study
-from workbench.widgets.base.component import Component, FigureFrame, theme
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme
 from workbench.widgets.base.sections import Sections
 from workbench.widgets.method.timeline import ScrubberView
 
@@ -41,7 +41,7 @@ class SignView(Component):
     def refresh(self) -> None:
         """Both for the selected layer and its result."""
         original, result = self.session.portrait(), self.session.result
-        nodes = [] if result is None else [node for _, node in codebook.codebook_nodes(result.packed)]
+        nodes = [] if result is None else [node for _, node in codebook.iterate_codebooks(result.packed)]
         length = min(nodes[0].facts["length"] if nodes else LENGTH, original.shape[1])
         table_key = f"{original.content_key} {length}"
 
@@ -50,16 +50,18 @@ class SignView(Component):
             return (
                 last
                 if last is not None and last[0] == table_key
-                else (table_key, codebook.sign_patterns(original.weight, length))
+                else (table_key, codebook.count_sign_patterns(original.weight, length))
             )
 
         def after() -> SignPatterns | None:
             if result is None or not coded_basis.is_transformed(result.packed):
                 return None
-            return codebook.sign_patterns(coded_basis.coded(result.packed, original.weight.float())[1], length)
+            return codebook.count_sign_patterns(
+                coded_basis.extract_coded_basis(result.packed, original.weight.float())[1], length
+            )
 
         def flips() -> pd.DataFrame | None:
-            return codebook.summary(result.packed, original.weight.float()) if result is not None and nodes else None
+            return codebook.tabulate_codebooks(result.packed, original.weight.float()) if result is not None and nodes else None
 
         self.study.run([before, after, flips], partial(self._draw, result), at_once=original.is_light)
 
@@ -71,12 +73,14 @@ class SignView(Component):
         flips: pd.DataFrame | None,
     ) -> None:
         self._before = before
-        self.patterns.draw(codebook_views.patterns(before[1], after, theme=theme()))
+        self.patterns.draw(codebook_views.draw_sign_patterns(before[1], after, theme=choose_theme()))
         if result is None or flips is None:
             missing = FIRST if result is None else "This recipe has no binary codebook: try the preset btc at 0.8 bits."
             self.flips.say("How many signs does the codebook flip?", missing)
         else:
-            self.flips.draw(codebook_views.flips(flips, moved=result.recipe.assignment.name != "nearest", theme=theme()))
+            self.flips.draw(
+                codebook_views.draw_sign_flips(flips, moved=result.recipe.assignment.name != "nearest", theme=choose_theme())
+            )
 
 
 class TransformView(Component):
@@ -93,19 +97,19 @@ class TransformView(Component):
         """The curve so far, and the transform once it is stored."""
         trace, result = self.session.trace, self.session.result
         if trace is not None and trace.learning:
-            self.loss.draw(transform_views.loss_curve(transform.loss_table(trace.learning), theme=theme()))
+            self.loss.draw(transform_views.draw_loss_curve(transform.tabulate_losses(trace.learning), theme=choose_theme()))
         else:
             self.loss.say("How does learning lower the loss?", self._missing())
         if result is None or result.packed.format != "rotated":
             self.diagonal.say("Which inputs are scaled or flipped?", "Shown when a transform has been learned.")
             self.rotation.say("How are the inputs rotated?", "Shown when a transform has been learned.")
             return
-        learned = transform.learned_transform(result.packed)
-        self.diagonal.draw(transform_views.diagonal(learned, theme=theme()))
+        learned = transform.read_learned_transform(result.packed)
+        self.diagonal.draw(transform_views.draw_diagonal(learned, theme=choose_theme()))
         if learned.rotations:
-            self.rotation.draw(transform_views.rotation(learned, theme=theme()))
+            self.rotation.draw(transform_views.draw_rotation(learned, theme=choose_theme()))
         else:
-            self.rotation.say("How are the inputs rotated?", transform_views.rotation_sentence(learned))
+            self.rotation.say("How are the inputs rotated?", transform_views.describe_rotation(learned))
 
     def _missing(self) -> str:
         if self.session.recipe.transform.name != "learned":
@@ -134,7 +138,7 @@ class GroupView(Component):
         original, result = self.session.portrait(), self.session.result
 
         def groups() -> GroupMap | None:
-            return None if result is None else group_map(result.packed, original.weight.float())
+            return None if result is None else build_group_map(result.packed, original.weight.float())
 
         self.study.run([groups], self._draw, at_once=original.is_light)
 
@@ -149,7 +153,9 @@ class GroupView(Component):
 
     def _picture(self) -> None:
         if self.groups is not None:
-            self.frame.draw(group_views.picture(self.groups, self.row.value or 0, self.col.value or 0, theme=theme()))
+            self.frame.draw(
+                group_views.draw_weight_groups(self.groups, self.row.value or 0, self.col.value or 0, theme=choose_theme())
+            )
             return
         alike = "This recipe codes all weights alike: try the preset billm, stbllm or btc-paper."
         self.frame.say("Which weight belongs to which group?", FIRST if self.session.result is None else alike)
@@ -176,8 +182,8 @@ class SweepView(Component):
             for frame, question in ((self.errors, "How much do sweeps help?"), (self.paths, "How do scales settle?")):
                 frame.say(question, self._missing())
             return
-        self.errors.draw(sweep_views.errors(run_trace.error_table(self.settled), theme=theme()))
-        options = {columns(fit): number for number, fit in enumerate(self.settled)}
+        self.errors.draw(sweep_views.draw_sweep_errors(run_trace.tabulate_sweep_errors(self.settled), theme=choose_theme()))
+        options = {format_fit_columns(fit): number for number, fit in enumerate(self.settled)}
         if options != self.fit.options:
             self.fit.param.update(options=options, value=min(self.fit.value or 0, len(self.settled) - 1))
         self._paths()
@@ -185,7 +191,9 @@ class SweepView(Component):
     def _paths(self) -> None:
         if self.settled:
             fit = self.settled[min(self.fit.value or 0, len(self.settled) - 1)]
-            self.paths.draw(sweep_views.paths(run_trace.path_table(fit), columns(fit), theme=theme()))
+            self.paths.draw(
+                sweep_views.draw_sweep_paths(run_trace.tabulate_sweep_paths(fit), format_fit_columns(fit), theme=choose_theme())
+            )
 
     def _missing(self) -> str:
         if self.session.result is None:
@@ -193,7 +201,7 @@ class SweepView(Component):
         return "This recipe takes no sweeps: try the preset binary, arb-llm or btc."
 
 
-def columns(fit: Sweeps) -> str:
+def format_fit_columns(fit: Sweeps) -> str:
     """The columns of one fit, and whose they are."""
     return f"columns {fit.start:,} to {fit.stop - 1:,}, coder {fit.coder + 1}"
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import panel as pn
 
-from workbench.analysis.method.timeline import Moment, still, timeline
+from workbench.analysis.method.timeline import Moment, build_timeline, extract_still
 from workbench.quantizers.coding_trace import Film
 from workbench.views.method import timeline as views
-from workbench.widgets.base.component import Component, FigureFrame, chosen, theme
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.elements.slider import Slider
 
 PERIOD = 500  # milliseconds a step is shown while the run is played
@@ -29,7 +29,7 @@ class ScrubberView(Component):
             self.buttons[name].on_click(partial(self._pressed, by))
         self.play = pn.widgets.Toggle(label="Play", value=False, variant="outline", width=80)
         self.what = pn.widgets.RadioButtonGroup(
-            label="Show", options=["error", "groups", "flipped signs"], width=330, stylesheets=[chosen()]
+            label="Show", options=["error", "groups", "flipped signs"], width=330, stylesheets=[render_chosen_css()]
         )
         self.picture, self.losses = FigureFrame(), FigureFrame()
         self.poll: Any = None
@@ -47,7 +47,7 @@ class ScrubberView(Component):
         """The run of the selected layer's result."""
         trace = self.session.trace
         self.film = None if trace is None or self.session.result is None else trace.film
-        self.moments = timeline(trace) if trace is not None and self.film is not None else []
+        self.moments = build_timeline(trace) if trace is not None and self.film is not None else []
         self.controls.visible = bool(self.moments)
         if self.moments:
             self.step.param.update(end=max(len(self.moments), 2), value=min(self._at(), len(self.moments)))
@@ -93,10 +93,10 @@ class ScrubberView(Component):
             return
         at = min(self._at(), len(self.moments)) - 1
         moment = self.moments[at]
-        shown = still(self.film, moment)
+        shown = extract_still(self.film, moment)
         recipe = self.session.recipe
-        self.picture.draw(views.picture(self.film, moment, shown, self.what.value, recipe, theme=theme()))
-        self.losses.draw(views.losses(self.moments, at, theme=theme()))
+        self.picture.draw(views.draw_timeline_step(self.film, moment, shown, self.what.value, recipe, theme=choose_theme()))
+        self.losses.draw(views.draw_step_losses(self.moments, at, theme=choose_theme()))
 
     def _missing(self) -> str:
         if self.session.result is None:

@@ -57,7 +57,7 @@ class InMainThread:
         return line in self.kernel.comm_manager.comms
 
 
-def kernel() -> Any:
+def find_kernel() -> Any:
     """The Jupyter kernel that this process is, or None."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return getattr(shell, "kernel", None)
@@ -65,7 +65,7 @@ def kernel() -> Any:
 
 def hear_in_main_thread() -> None:
     """Have this kernel handle its pages' messages in the main thread; nothing to do outside of ipykernel."""
-    current = kernel()
+    current = find_kernel()
     handlers = getattr(current, "shell_handlers", {})
     own_handlers = {name: handlers[name] for name in MESSAGES if name in handlers}
     if not any(isinstance(handler, InMainThread) for handler in own_handlers.values()):

@@ -12,7 +12,7 @@ from panel.io.state import state
 
 
 @contextmanager
-def outside_of_cells() -> Iterator[None]:
+def leave_cell_document() -> Iterator[None]:
     """Leave the document of a notebook's cell whose event is being handled; a served page stays in its only one."""
     document = state.curdoc
     if document is None or document.session_context is not None:

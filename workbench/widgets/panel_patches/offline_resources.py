@@ -21,7 +21,7 @@ def notebook() -> None:
     global _loaded  # noqa: PLW0603  a kernel is prepared once
     if pn.state.curdoc is not None:
         pn.extension(*EXTENSIONS)
-        local_styles()
+        keep_styles_local()
         return
     if _loaded:
         return
@@ -31,7 +31,7 @@ def notebook() -> None:
 
 
 @cache
-def local_styles() -> None:
+def keep_styles_local() -> None:
     """Keep a served page's styles on its own host.
 
     What is not shown, such as a hidden tab, has no document, and when it is updated Panel 1.9 takes that for a page that may

@@ -22,7 +22,7 @@ if (plotly !== undefined && !plotly.steady) {
 """
 
 
-def steady_figures() -> None:
+def skip_redundant_redraws() -> None:
     """Let figures of this visitor's page be drawn anew only where their size has changed."""
     if pn.state.curdoc is not None:
         pn.state.curdoc.js_on_event("document_ready", CustomJS(code=SAME_SIZE))

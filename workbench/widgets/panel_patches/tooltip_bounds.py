@@ -31,7 +31,7 @@ if (!document.tooltipsKept) {
 """
 
 
-def tooltips_inside() -> None:
+def keep_tooltips_inside() -> None:
     """Let tooltips that would leave the window open below or above their control instead."""
     if pn.state.curdoc is not None:
         pn.state.curdoc.js_on_event("document_ready", CustomJS(code=INSIDE))

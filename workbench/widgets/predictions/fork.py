@@ -8,11 +8,11 @@ import panel as pn
 from workbench.analysis.predictions.fork import ForkFinder
 from workbench.jobs import Job
 from workbench.views.predictions import fork as views
-from workbench.widgets.base.component import Component, FigureFrame, theme
-from workbench.widgets.base.controls import action
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme
+from workbench.widgets.base.controls import build_action_button
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
-from workbench.widgets.elements.text_pages import page
+from workbench.widgets.base.markup import render_paragraph
+from workbench.widgets.elements.text_pages import render_text_page
 from workbench.widgets.elements.token_buttons import Tokens
 
 PART, BLAME = "Where do they part?", "Which layers are to blame?"
@@ -29,13 +29,14 @@ class ForkView(Component):
             label="Look ahead", value=80, start=2, end=400, width=110, description="Tokens after the prompt that both read"
         )
         self.go = self.does(
-            action("Find the fork", "The first token that differs, and the layers to blame for it", 150), self.find
+            build_action_button("Find the fork", "The first token that differs, and the layers to blame for it", 150), self.find
         )
         self.continuations = pn.widgets.IntInput(
             label="Continuations", value=12, start=2, end=100, width=110, description="Drawn from each model after a forced token"
         )
         self.back = self.does(
-            action("Force the original token", "Continue from the fork with the original's token", 200, main=False), self.rewind
+            build_action_button("Force the original token", "Continue from the fork with the original's token", 200, main=False),
+            self.rewind,
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.along, self.blame = FigureFrame(), FigureFrame()
@@ -69,8 +70,10 @@ class ForkView(Component):
         """KL along the text, and the text itself; the marked token stands out in both."""
         table, fork, marks = finder.table, finder.fork, self.session.selection.tokens
         chosen = marks[0] if marks and marks[0] < len(table) else None
-        self.along.draw(views.along(table, fork, chosen, theme=theme()))
-        self.text.object = page("original", views.readable_text(table, fork, chosen, theme=theme()), theme())
+        self.along.draw(views.draw_text_fork(table, fork, chosen, theme=choose_theme()))
+        self.text.object = render_text_page(
+            "original", views.render_fork_text(table, fork, chosen, theme=choose_theme()), choose_theme()
+        )
 
     def _pick(self, at: int) -> None:
         """A token was chosen, from 0: it is marked for everybody."""
@@ -105,7 +108,7 @@ class ForkView(Component):
         if self.finder.fork is None:
             self.blame.say(BLAME, "No layer: the texts do not part. Look at more tokens, or take fewer bits.")
         else:
-            self.blame.draw(views.blame(table, self.finder.fork, guilt, theme=theme()))
+            self.blame.draw(views.draw_fork_blame(table, self.finder.fork, guilt, theme=choose_theme()))
         self.recovery.object = ""
         self.refresh()
 
@@ -121,4 +124,4 @@ class ForkView(Component):
 
     def _rewound(self, job: Job[Any]) -> None:
         if job.status == "done":
-            self.recovery.object = paragraph(views.recovery(job.result()))
+            self.recovery.object = render_paragraph(views.describe_fork_recovery(job.result()))

@@ -9,10 +9,10 @@ from workbench.analysis.predictions.generation import Writing
 from workbench.analysis.predictions.generation_speed import Running
 from workbench.jobs import Job
 from workbench.views.predictions import generation as views
-from workbench.widgets.base.component import Component, FigureFrame, chosen, theme
-from workbench.widgets.base.controls import BESIDE, action
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
+from workbench.widgets.base.controls import BESIDE, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.elements.text_pages import TextPages
 from workbench.widgets.predictions.fork import ForkView
 
@@ -33,7 +33,7 @@ class TextComparison(Component):
         self.tokens = pn.widgets.IntInput(
             label="Tokens", value=120, start=1, end=500, width=110, description="Most tokens that each model writes"
         )
-        self.go = action("Write", "Let both models continue the prompt", 110)
+        self.go = build_action_button("Write", "Let both models continue the prompt", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.pages, self.measured = TextPages(self._pick), pn.pane.HTML("", sizing_mode="stretch_width")
@@ -41,7 +41,7 @@ class TextComparison(Component):
             label="Token", value=1, start=1, width=110, description="Which token after the prompt to look at, from 1"
         )
         self.side = pn.widgets.RadioButtonGroup(
-            label="Text", options=["original", "quantized"], width=220, margin=BESIDE, stylesheets=[chosen()]
+            label="Text", options=["original", "quantized"], width=220, margin=BESIDE, stylesheets=[render_chosen_css()]
         )
         self.expected, self.divergence = FigureFrame(), FigureFrame()
         self.details = pn.Column(
@@ -103,8 +103,10 @@ class TextComparison(Component):
         writing = self.writing
         if not any(writing.sides):
             return
-        self.pages.draw(views.side_by_side(self.session.choice.prompt, writing, self._marked(), choosable=True, theme=theme()))
-        self.measured.object = paragraph(views.running_sentence(self.running)) if self.running else ""
+        self.pages.draw(
+            views.build_text_comparison(self.session.choice.prompt, writing, self._marked(), choosable=True, theme=choose_theme())
+        )
+        self.measured.object = render_paragraph(views.describe_speed_and_memory(self.running)) if self.running else ""
         self.details.visible = writing.done or not self.jobs.running
         if self.details.visible:
             self._details()
@@ -115,12 +117,12 @@ class TextComparison(Component):
         if not any(writing.sides):
             return
         position = self._marked()
-        self.divergence.draw(views.divergence_bars(writing, position, theme=theme()))
+        self.divergence.draw(views.draw_token_kl(writing, position, theme=choose_theme()))
         side = getattr(writing, self.side.value)
         at = (writing.fork or 0) if position is None else position
         self.position.param.update(end=max(map(len, writing.sides)), value=at + 1)
         if at < len(side):
-            self.expected.draw(views.expectations(side[at], at, self.side.value, theme=theme()))
+            self.expected.draw(views.draw_likeliest_tokens(side[at], at, self.side.value, theme=choose_theme()))
         else:
             ended = f"The {self.side.value} text ends after {len(side)} tokens: choose an earlier one, or the other text."
             self.expected.say("What did each model expect here?", ended)

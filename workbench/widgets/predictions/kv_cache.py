@@ -6,15 +6,15 @@ from typing import Any
 import panel as pn
 
 from workbench.analysis.predictions.generation import Writing, write_together
-from workbench.analysis.predictions.kv_cache import BLOCK, CacheResult, cache_table, cached, measure_cache
+from workbench.analysis.predictions.kv_cache import BLOCK, CacheResult, make_cached_model, measure_cache, tabulate_caches
 from workbench.errors import WorkbenchError
 from workbench.jobs import Counted, Job
 from workbench.models.text import text
 from workbench.quantizers.kv import parse
 from workbench.views.predictions import generation as texts
 from workbench.views.predictions import kv_cache as views
-from workbench.widgets.base.component import Component, FigureFrame, theme
-from workbench.widgets.base.controls import action, evaluation_tokens
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme
+from workbench.widgets.base.controls import build_action_button, build_token_input
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.text_pages import TextPages
 
@@ -52,15 +52,17 @@ class KVCacheView(Component):
         self.other = pn.widgets.TextInput(
             label="Another scheme", placeholder="kivi:bits=3,group=32", width=220, description="Press Enter to add it to the list"
         )
-        self.tokens = evaluation_tokens(TOKENS)
+        self.tokens = build_token_input(TOKENS)
         self.block = pn.widgets.IntInput(
             label="Block", value=BLOCK, start=8, end=512, step=8, width=110, description="Tokens that are packed together"
         )
-        self.go = action("Measure", "Read the evaluation text through each cache", 120)
+        self.go = build_action_button("Measure", "Read the evaluation text through each cache", 120)
         self.which = pn.widgets.Select(
             label="Write through", options=[], width=220, description="The cache that the model writes with"
         )
-        self.write_on = action("Write", "Let the model continue the prompt with its whole cache and with this one", 120)
+        self.write_on = build_action_button(
+            "Write", "Let the model continue the prompt with its whole cache and with this one", 120
+        )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self._busy(event.new), "running")
         self.frame, self.pages = FigureFrame(), TextPages()
@@ -87,7 +89,7 @@ class KVCacheView(Component):
             self.frame.say(views.QUESTION, "Nothing is measured yet: choose schemes and press Measure.")
             return
         self.frame.draw(
-            views.perplexity_against_bytes(cache_table(shown), shown[0].divergence.perplexity_original, theme=theme())
+            views.draw_perplexity_by_bytes(tabulate_caches(shown), shown[0].divergence.perplexity_original, theme=choose_theme())
         )
 
     def shown(self) -> list[CacheResult]:
@@ -127,13 +129,13 @@ class KVCacheView(Component):
         model = self.session.model
 
         def steps() -> Generator[Writing, None, None]:
-            yield from write_together(model.language_model(), cached(model, scheme, block=block), prompt)
+            yield from write_together(model.language_model(), make_cached_model(model, scheme, block=block), prompt)
 
         self.jobs.run(steps, "writing", on_step=lambda job: self._wrote(job, prompt), ended=lambda job: self._wrote(job, prompt))
 
     def _wrote(self, job: Job[Any], prompt: str) -> None:
         if isinstance(job.latest, Writing):
-            shown = texts.side_by_side(prompt, job.latest, theme=theme())
+            shown = texts.build_text_comparison(prompt, job.latest, theme=choose_theme())
             self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
 
     def _offer(self, schemes: list[str]) -> None:

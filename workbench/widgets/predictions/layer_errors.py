@@ -3,10 +3,10 @@
 import pandas as pd
 import panel as pn
 
-from workbench.analysis.decisions.pins import spelled
+from workbench.analysis.decisions.pins import format_recipe
 from workbench.quantized import QuantizedLayer
 from workbench.views.predictions import layer_errors as errors
-from workbench.widgets.base.component import Component, FigureFrame, theme
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme
 
 
 class LayerErrors(Component):
@@ -26,17 +26,17 @@ class LayerErrors(Component):
                 "Which layers lose most?", "No layer is quantized yet: press Quantize this layer, or the whole model."
             )
         else:
-            self.layers.draw(errors.layer_errors(measured, self.session.layer, theme=theme()))
+            self.layers.draw(errors.draw_layer_errors(measured, self.session.layer, theme=choose_theme()))
         results = self.session.results_of(self.session.layer)
         if not results:
             sentence = "Quantize this layer with two or three recipes and they are compared here."
             self.tried.say("How much error for how many bits?", sentence)
             return
-        frame = result_table(results)
-        self.tried.draw(errors.bits_against_error(frame, spelled(self.session.recipe), theme=theme()))
+        frame = tabulate_results(results)
+        self.tried.draw(errors.draw_error_by_bits(frame, format_recipe(self.session.recipe), theme=choose_theme()))
 
 
-def result_table(results: list[QuantizedLayer]) -> pd.DataFrame:
+def tabulate_results(results: list[QuantizedLayer]) -> pd.DataFrame:
     """One row a result: recipe, bits_per_weight, nominal_bits, relative_error, output_error."""
-    rows = [(spelled(r.recipe), r.bits_per_weight, r.nominal_bits, r.relative_error, r.output_error) for r in results]
+    rows = [(format_recipe(r.recipe), r.bits_per_weight, r.nominal_bits, r.relative_error, r.output_error) for r in results]
     return pd.DataFrame(rows, columns=["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"])

@@ -5,16 +5,16 @@ from collections.abc import Generator
 import panel as pn
 import torch
 
-from workbench.bench import Result, bench_steps
+from workbench.bench import Result, measure_kernels_steps
 from workbench.bench.run import Measuring
 from workbench.jobs import Job
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
-from workbench.views.predictions.roofline import QUESTION, roofline
-from workbench.widgets.base.component import Component, FigureFrame, chosen, theme
-from workbench.widgets.base.controls import BESIDE, action
+from workbench.views.predictions.roofline import QUESTION, draw_roofline
+from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
+from workbench.widgets.base.controls import BESIDE, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.markup import render_paragraph
 
 OTHERS = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is compared with, next to torch in float32
 BATCHES = (1, 8, 32)
@@ -41,9 +41,9 @@ class SpeedView(Component):
             description="How many of this machine's cores take part in one product",
         )
         self.memory = pn.widgets.RadioButtonGroup(
-            label="Weights come", options=list(MEMORY), width=230, margin=BESIDE, stylesheets=[chosen()]
+            label="Weights come", options=list(MEMORY), width=230, margin=BESIDE, stylesheets=[render_chosen_css()]
         )
-        self.go = action("Measure", "Time the layer and its packed form beside torch on this machine", 110)
+        self.go = build_action_button("Measure", "Time the layer and its packed form beside torch on this machine", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.says, self.frame = pn.pane.HTML("", sizing_mode="stretch_width"), FigureFrame()
@@ -58,9 +58,11 @@ class SpeedView(Component):
         """What runs the selected layer; a measurement stays until another layer or recipe is chosen."""
         result = self.session.result
         if result is None:
-            self.says.object = paragraph(UNPACKED, live=False)
+            self.says.object = render_paragraph(UNPACKED, live=False)
         else:
-            self.says.object = paragraph(why(dispatch.explain(result.packed, int(self.batch.value or 1))))
+            self.says.object = render_paragraph(
+                describe_backend_choice(dispatch.explain(result.packed, int(self.batch.value or 1)))
+            )
         if self.measured_layer != self._now():
             self.measured = None
         self._show()
@@ -76,7 +78,9 @@ class SpeedView(Component):
 
         def steps() -> Generator[Measuring, None, Result]:
             layer = None if result is None else result.packed
-            return bench_steps((rows, cols), OTHERS, layer=layer, batches=(batch,), threads=(threads,), cold_bytes=COLD_BYTES)
+            return measure_kernels_steps(
+                (rows, cols), OTHERS, layer=layer, batches=(batch,), threads=(threads,), cold_bytes=COLD_BYTES
+            )
 
         def ended(job: Job[Result]) -> None:
             if job.error is None and job.status == "done":
@@ -92,10 +96,10 @@ class SpeedView(Component):
         if self.measured is None:
             self.frame.say(QUESTION, FIRST)
         else:
-            self.frame.draw(roofline(self.measured, state=MEMORY[str(self.memory.value)], theme=theme()))
+            self.frame.draw(draw_roofline(self.measured, state=MEMORY[str(self.memory.value)], theme=choose_theme()))
 
 
-def why(explanation: Explanation) -> str:
+def describe_backend_choice(explanation: Explanation) -> str:
     """Which backend runs the layer and why others do not, as a sentence or two."""
     others = "; ".join(f"{name} does not: {reason}" for name, reason in explanation.refused.items())
     return f"Runs on {explanation.backend}: {explanation.reason}. {others[:1].upper() + others[1:]}."

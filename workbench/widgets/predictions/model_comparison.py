@@ -11,11 +11,11 @@ import pandas as pd
 import panel as pn
 
 from workbench.analysis.decisions.headline import count_stored
-from workbench.analysis.decisions.pins import free
+from workbench.analysis.decisions.pins import make_unique_label
 from workbench.analysis.decisions.squeeze import Stop
 from workbench.analysis.predictions.model_table import CompareStep, Contender, compare_models
 from workbench.artifact import load
-from workbench.artifact.loading import quantized_in
+from workbench.artifact.loading import read_quantized_model
 from workbench.errors import ArtifactError, WorkbenchError
 from workbench.jobs import Job
 from workbench.models import ModelHandle
@@ -26,11 +26,11 @@ from workbench.session import Session
 from workbench.views import theme as themes
 from workbench.views.predictions import model_table as views
 from workbench.widgets.base.background_figure import Study
-from workbench.widgets.base.component import Component, FigureFrame, chosen, data_table, theme
+from workbench.widgets.base.component import Component, FigureFrame, build_data_table, choose_theme, render_chosen_css
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.live import Live, Subject
 from workbench.widgets.base.notices import Notices
-from workbench.widgets.base.responsive import responsive_column
+from workbench.widgets.base.responsive import build_responsive_column
 from workbench.widgets.predictions.generation import TextComparison
 
 TOKENS = 4096  # of the evaluation text, unless the visitor wants more
@@ -72,14 +72,18 @@ class ModelComparison(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """What is compared on how much text; figure and table; then the texts."""
-        self.original = original(self.session.model)
+        self.original = make_original_contender(self.session.model)
         self.others: dict[str, Saved] = {}
         wide = {"sizing_mode": "stretch_width"}
         self.tokens = pn.widgets.IntInput(
             label="Tokens", value=TOKENS, start=64, step=1024, width=120, description="Of held-out text"
         )
         self.go = pn.widgets.Button(
-            label="Measure", color="primary", width=120, stylesheets=[chosen()], description="KL and perplexity of every model"
+            label="Measure",
+            color="primary",
+            width=120,
+            stylesheets=[render_chosen_css()],
+            description="KL and perplexity of every model",
         )
         self.which = pn.widgets.Select(
             label="Beside the original",
@@ -103,18 +107,18 @@ class ModelComparison(Component):
         head = pn.pane.HTML(f"<h1 style='font-size:1.35rem;margin:0'>workbench · {html.escape(self.session.model.source)}</h1>")
         self.opening = Study(self.texts_pane, self.notices, threaded=self.threaded)
         below = pn.Column(self.which, self.opening, **wide)
-        self.below = responsive_column(below, "strip")
-        columns = pn.FlexBox(responsive_column(pn.Column(*parts, **wide), "strip"), self.below, gap="12px", **wide)
+        self.below = build_responsive_column(below, "strip")
+        columns = pn.FlexBox(build_responsive_column(pn.Column(*parts, **wide), "strip"), self.below, gap="12px", **wide)
         self.reading = Study(columns, self.notices, threaded=self.threaded)
         return pn.Column(head, self.reading, **wide)
 
     def refresh(self) -> None:
         """Read what there is to compare, once the page is there; models of any size are read out of its way."""
         model = self.session.model
-        places = [attempt(partial(saved, folder, model)) for folder in self.folders] or [
-            attempt(one) for one in squeezed(self.session)
+        places = [attempt(partial(load_contender, folder, model)) for folder in self.folders] or [
+            attempt(one) for one in list_squeezed_models(self.session)
         ]
-        self.closest.say(views.CLOSEST, f"Reading {themes.count(len(places), 'saved model')} …" if places else NOTHING)
+        self.closest.say(views.CLOSEST, f"Reading {themes.format_count(len(places), 'saved model')} …" if places else NOTHING)
         self.reads.say(views.READS, "This figure comes with the measurement.")
         self.below.visible = False
         self._free()
@@ -127,10 +131,10 @@ class ModelComparison(Component):
             if isinstance(other, WorkbenchError):
                 self.notices.report(other)
                 continue
-            name = free(other.contender.name, self.others)
+            name = make_unique_label(other.contender.name, self.others)
             self.others[name] = replace(other, contender=replace(other.contender, name=name))
         count = len(self.others)
-        ready = f"{themes.count(count, 'saved model is', 'saved models are')} ready: press Measure."
+        ready = f"{themes.format_count(count, 'saved model is', 'saved models are')} ready: press Measure."
         self.closest.say(views.CLOSEST, ready if count else "No saved model could be read: the notice above says why.")
         self.below.visible = count > 0
         self._free()
@@ -168,24 +172,24 @@ class ModelComparison(Component):
         if job.latest is not None and job.latest.table is not self.table:
             self.table = job.latest.table
             self._draw()
-            self.rows[:] = [data_table(self.table)]
+            self.rows[:] = [build_data_table(self.table)]
 
     def _draw(self) -> None:
         if len(self.table):
-            self.closest.draw(views.bits_against_divergence(self.table, self.which.value, theme=theme()))
-            self.reads.draw(views.bits_against_perplexity(self.table, self.which.value, theme=theme()))
+            self.closest.draw(views.draw_kl_by_bits(self.table, self.which.value, theme=choose_theme()))
+            self.reads.draw(views.draw_perplexity_by_bits(self.table, self.which.value, theme=choose_theme()))
 
     def _free(self) -> None:
         self.go.disabled = self.jobs.running or not self.others
 
 
-def original(model: ModelHandle) -> Contender:
+def make_original_contender(model: ModelHandle) -> Contender:
     """The model that the others were made from, with the bits of its checkpoint."""
     stored = count_stored(model, None)
     return Contender("original", model.language_model, stored.bits_per_weight, stored.nominal_bits, stored.bytes)
 
 
-def saved(folder: Path, model: ModelHandle) -> Saved:
+def load_contender(folder: Path, model: ModelHandle) -> Saved:
     """A folder that `workbench quantize` wrote; ArtifactError where it holds no such thing, or one made from another model."""
     packed = load(folder)
     if packed.fingerprint != model.fingerprint:
@@ -196,13 +200,16 @@ def saved(folder: Path, model: ModelHandle) -> Saved:
     return Saved(contender, lambda: packed.quantized)
 
 
-def squeezed(session: Session) -> list[Callable[[], Saved]]:
+def list_squeezed_models(session: Session) -> list[Callable[[], Saved]]:
     """The stops of the squeeze slider that are there, but for the first, which changes nothing; each to be called."""
     squeeze = session.shared.squeeze
 
     def at(stop: Stop, built_stop: Any) -> Saved:
         bits = (built_stop.bits_per_weight, built_stop.nominal_bits, built_stop.bytes)
-        return Saved(Contender(stop.preset, opened(squeeze.model_at, stop), *bits), partial(quantized_in, squeeze.folder(stop)))
+        return Saved(
+            Contender(stop.preset, defer_opening(squeeze.model_at, stop), *bits),
+            partial(read_quantized_model, squeeze.folder(stop)),
+        )
 
     built = [(stop, squeeze.find(stop)) for stop in squeeze.stops[1:]]
     return [partial(at, stop, result) for stop, result in built if result is not None]
@@ -221,6 +228,6 @@ def attempt(read: Callable[[], Saved]) -> Callable[[], Saved | WorkbenchError]:
     return tried
 
 
-def opened(open_one: Callable[[Any], LanguageModel], source: Any) -> Callable[[], LanguageModel]:
+def defer_opening(open_one: Callable[[Any], LanguageModel], source: Any) -> Callable[[], LanguageModel]:
     """A model that is opened when it is asked for, once."""
     return cache(lambda: open_one(source))

@@ -7,8 +7,8 @@ import panel as pn
 from workbench.views.figure import Figure
 from workbench.views.predictions import pinned as views
 from workbench.widgets.base.background_figure import Study
-from workbench.widgets.base.component import Component, FigureFrame, data_table, theme
-from workbench.widgets.base.controls import PLAIN, action
+from workbench.widgets.base.component import Component, FigureFrame, build_data_table, choose_theme
+from workbench.widgets.base.controls import PLAIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 
 BITS, ERRORS, MODELS = (
@@ -26,7 +26,7 @@ class PinnedView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Buttons, then the layers' part and the models'."""
-        self.one = action("Pin this result", "Keep this layer's result here", 150, margin=PLAIN)
+        self.one = build_action_button("Pin this result", "Keep this layer's result here", 150, margin=PLAIN)
         self.all = pn.widgets.Button(
             label="Pin the model",
             width=130,
@@ -66,7 +66,7 @@ class PinnedView(Component):
         self.which.param.update(options=labels, value=self.which.value if self.which.value in labels else latest)
         self.which.disabled = self.off.disabled = not labels
         for pane, table in ((self.layer_table, pins.layer_table()), (self.model_table, pins.model_table())):
-            pane[:] = [] if table.empty else [data_table(table)]
+            pane[:] = [] if table.empty else [build_data_table(table)]
         self._figures()
 
     def _allow(self) -> None:
@@ -103,22 +103,22 @@ class PinnedView(Component):
         pins, current = self.session.pins, self.which.value
         first = "press Pin this result" if self.session.result is not None else "quantize this layer, then press Pin this result"
         if pins.layers:
-            self.bits.draw(views.bits_against_error(pins.layer_table(), current, theme=theme()))
+            self.bits.draw(views.draw_error_by_bits(pins.layer_table(), current, theme=choose_theme()))
         else:
             self.bits.say(BITS, f"Nothing is pinned yet: {first}, change the recipe and pin again.")
         results = {label: pin.result for label, pin in pins.layers.items() if pin.result.name == self.session.layer}
         if results:
-            original, colours = self.session.portrait(), theme()
+            original, colours = self.session.portrait(), choose_theme()
 
             def errors() -> Figure:
                 decoded = {label: result.weight() for label, result in results.items()}
-                return views.weight_errors(original.weight.float(), decoded, theme=colours)
+                return views.draw_weight_errors(original.weight.float(), decoded, theme=colours)
 
             self.study.run([errors], self.errors.draw, at_once=original.is_light)
         else:
             missing = f"No result of this layer is pinned: {first}."
             self.study.run([], lambda: self.errors.say(ERRORS, missing), at_once=True)
         if pins.models:
-            self.models.draw(views.models(pins.model_table(), current, theme=theme()))
+            self.models.draw(views.draw_pinned_models(pins.model_table(), current, theme=choose_theme()))
         else:
             self.models.say(MODELS, "No model is pinned: press Quantize the whole model, then Pin the model.")

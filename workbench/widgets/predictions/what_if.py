@@ -11,11 +11,11 @@ from workbench.analysis.predictions.sensitivity import Measured
 from workbench.jobs import Job
 from workbench.quantized import QuantizedLayer
 from workbench.views.decisions import error_budget as views
-from workbench.views.predictions.token_kl import tinted
-from workbench.widgets.base.component import Component, FigureFrame, chosen, data_table, theme
+from workbench.views.predictions.token_kl import build_tinted_text
+from workbench.widgets.base.component import Component, FigureFrame, build_data_table, choose_theme, render_chosen_css
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import heading
+from workbench.widgets.base.markup import render_heading
 
 QUESTION = "What does this change of this layer do to the model?"
 WHENCE = "Which layers does the damage come from?"
@@ -47,7 +47,7 @@ class LayerEffect(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """A switch, the sentence, and the text."""
-        self.follow = pn.widgets.Toggle(label="Follow the bench", value=True, width=150, stylesheets=[chosen()])
+        self.follow = pn.widgets.Toggle(label="Follow the bench", value=True, width=150, stylesheets=[render_chosen_css()])
         self.follow.param.watch(lambda _: self.changed(), "value")
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.sentence, self.text = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
@@ -103,7 +103,7 @@ class LayerEffect(Component):
             self.changed()
 
     def _say(self, sentence: str) -> None:
-        self.sentence.object = heading(QUESTION, sentence)
+        self.sentence.object = render_heading(QUESTION, sentence)
         self.text.object, self.as_table.visible = "", False
         self.table[:] = []
 
@@ -111,11 +111,13 @@ class LayerEffect(Component):
         if self.effect is None:
             return
         _, effect = self.effect
-        shown = tinted(effect.table(self.session.model.language_model().settled), effect, self.floor, theme=theme())
-        self.sentence.object = heading(shown.question, shown.answer)
+        shown = build_tinted_text(
+            effect.table(self.session.model.language_model().settled), effect, self.floor, theme=choose_theme()
+        )
+        self.sentence.object = render_heading(shown.question, shown.answer)
         self.as_table.visible = True
         self.text.object = "" if self.as_table.value else shown.text
-        self.table[:] = [data_table(shown.table)] if self.as_table.value else []
+        self.table[:] = [build_data_table(shown.table)] if self.as_table.value else []
 
 
 class BudgetOfErrors(Component):
@@ -170,9 +172,9 @@ class BudgetOfErrors(Component):
         if job.status != "done":
             return
         budget = job.result()
-        self.waterfall.draw(views.waterfall(budget, theme=theme()))
+        self.waterfall.draw(views.draw_error_waterfall(budget, theme=choose_theme()))
         if len(budget.pairs):
-            self.interactions.draw(views.interactions(budget, theme=theme()))
+            self.interactions.draw(views.draw_interactions(budget, theme=choose_theme()))
 
 
 def describe_step(job: Job[Any]) -> str | None:

@@ -8,11 +8,11 @@ import panel as pn
 
 from workbench.quantized import QuantizedLayer
 from workbench.recipe import Recipe
-from workbench.views.weights.layer_map import title
+from workbench.views.weights.layer_map import label_layer
 from workbench.widgets.base.component import Component
 from workbench.widgets.base.live import Subject
 from workbench.widgets.base.presentation import present
-from workbench.widgets.base.responsive import responsive_column
+from workbench.widgets.base.responsive import build_responsive_column
 from workbench.widgets.shell.layer_bench import LayerBench
 from workbench.widgets.shell.layer_browser import LayerBrowser
 from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds, Tabs
@@ -63,11 +63,11 @@ class Explorer(Component):
         self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(LayerBench)
         self.tabs = Tabs(self, self._kinds, self._front)
-        self.left, self.right = responsive_column(self.layers, "layers"), responsive_column(self.bench, "bench")
+        self.left, self.right = build_responsive_column(self.layers, "layers"), build_responsive_column(self.bench, "bench")
         leads = [strip.lead for strip in self.strips if strip.lead is not None]
-        centre = responsive_column(pn.Column(*leads, self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
+        centre = build_responsive_column(pn.Column(*leads, self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")
-        above = [responsive_column(strip, "strip") for strip in self.strips]
+        above = [build_responsive_column(strip, "strip") for strip in self.strips]
         rows = [row for row in (above, [self.left, centre, self.right]) if row]
         boxes = [pn.FlexBox(*row, gap="8px", margin=(0, 0, 8, 0), sizing_mode="stretch_width") for row in rows]
         return pn.Column(self.toolbar, *boxes, sizing_mode="stretch_width")
@@ -87,7 +87,7 @@ class Explorer(Component):
         """The title line of the selected layer, and what became of the marks of the one before."""
         layer = self.session.model.layers().set_index("name").loc[self.session.layer]
         self.heading.object = (
-            f"<h1 style='font-size:1.3rem;margin:0'>{escape(title(layer))} "
+            f"<h1 style='font-size:1.3rem;margin:0'>{escape(label_layer(layer))} "
             f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {escape(self.session.layer)}</small></h1>"
             f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
         )

@@ -4,10 +4,10 @@ import io
 
 import panel as pn
 
-from workbench.session import History, differences, session_file
-from workbench.widgets.base.component import Component, in_browser
+from workbench.session import History, describe_differences, session_file
+from workbench.widgets.base.component import Component, run_in_browser
 from workbench.widgets.base.controls import BESIDE
-from workbench.widgets.base.markup import bullets, heading
+from workbench.widgets.base.markup import render_bullets, render_heading
 
 SHOWN = 14  # steps that the list shows without scrolling
 
@@ -39,7 +39,7 @@ class HistoryView(Component):
         self.cell = pn.widgets.TextAreaInput(
             label="The same in Python", rows=8, description="A notebook cell; change it there, not here", **wide
         )
-        in_browser(self.copy, "navigator.clipboard.writeText(cell.value)", cell=self.cell)
+        run_in_browser(self.copy, "navigator.clipboard.writeText(cell.value)", cell=self.cell)
         self.steps.param.watch(lambda event: self._go(event.new), "value")
         self.other.param.watch(lambda _: self.notices.guard(self._compare), "value")
         self.load.param.watch(lambda event: self.notices.guard(lambda: self._take_up(event.new)), "value")
@@ -56,15 +56,15 @@ class HistoryView(Component):
     def refresh(self) -> None:
         """The steps there are, and the current one."""
         history = self.session.history
-        options = {line: number for number, line in listing(history)}
+        options = {line: number for number, line in list_steps(history)}
         self._filling = True
         self.steps.param.update(options=options, value=history.at, size=min(SHOWN, max(4, len(options))))
         self.other.param.update(options=options, value=min(self.other.value or 0, len(options) - 1))
         self._filling = False
         branches = sum(not children for children in history.all_children())
         where = f", on one of {branches} branches" if branches > 1 else ""
-        self.title.object = heading("What have I done?", f"Step {history.at} of {len(history.steps) - 1}{where}.")
-        self.cell.value = session_file.cell(self.session)
+        self.title.object = render_heading("What have I done?", f"Step {history.at} of {len(history.steps) - 1}{where}.")
+        self.cell.value = session_file.write_session_code(self.session)
         self._compare()
 
     def _go(self, number: int) -> None:
@@ -73,19 +73,19 @@ class HistoryView(Component):
 
     def _compare(self) -> None:
         history = self.session.history
-        sentences = differences(history.steps[self.other.value or 0].choice, history.choice)
-        self.difference.object = bullets(sentences or ["nothing differs"])
+        sentences = describe_differences(history.steps[self.other.value or 0].choice, history.choice)
+        self.difference.object = render_bullets(sentences or ["nothing differs"])
 
     def _file(self) -> io.BytesIO:
-        return io.BytesIO(session_file.to_json(self.session).encode())
+        return io.BytesIO(session_file.encode_session(self.session).encode())
 
     def _take_up(self, content: bytes | None) -> None:
         if content:
-            session_file.from_json(self.session, content)
+            session_file.restore_session(self.session, content)
             self.live.announce("choice", "selection")
 
 
-def listing(history: History) -> list[tuple[int, str]]:
+def list_steps(history: History) -> list[tuple[int, str]]:
     """Every step as a line, below the step it follows; a branch is indented."""
     lines: list[tuple[int, str]] = []
     all_children = history.all_children()

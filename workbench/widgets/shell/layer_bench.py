@@ -18,9 +18,9 @@ from workbench.recipe import Recipe
 from workbench.views import theme as themes
 from workbench.widgets.base import setting_fields
 from workbench.widgets.base.component import Component
-from workbench.widgets.base.controls import PLAIN, action, folded_away
+from workbench.widgets.base.controls import PLAIN, build_action_button, build_folded_card
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph, preformatted
+from workbench.widgets.base.markup import render_code, render_paragraph
 from workbench.widgets.shell.live_preview import LivePreview
 from workbench.widgets.shell.recipe_form import RecipeForm
 
@@ -55,10 +55,11 @@ class LayerBench(Component):
         self.note, self.parts = pn.pane.HTML("", sizing_mode="stretch_width"), pn.pane.HTML("", sizing_mode="stretch_width")
         self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
         self.one = self.does(
-            action("Quantize this layer", "Run this recipe on the selected layer", None, margin=PLAIN), self._quantize_layer
+            build_action_button("Quantize this layer", "Run this recipe on the selected layer", None, margin=PLAIN),
+            self._quantize_layer,
         )
         self.all = self.does(
-            action("Quantize the whole model", "Run this recipe on every layer", None, margin=PLAIN, main=False),
+            build_action_button("Quantize the whole model", "Run this recipe on every layer", None, margin=PLAIN, main=False),
             self._quantize_model,
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
@@ -82,7 +83,7 @@ class LayerBench(Component):
             self.jobs,
             self.outcome,
             self.export,
-            *(folded_away(title, content) for title, content in more.items()),
+            *(build_folded_card(title, content) for title, content in more.items()),
             sizing_mode="stretch_width",
         )
 
@@ -91,16 +92,18 @@ class LayerBench(Component):
         recipe, result = self.session.recipe, self.session.result
         self.form.fill(recipe)
         self._explain(recipe)
-        self.parts.object = rows(setting_fields.parts_table(recipe))
-        self.python.object = preformatted(self.code)
-        if recipe.name in presets.names():
+        self.parts.object = render_pairs_table(setting_fields.list_recipe_parts(recipe))
+        self.python.object = render_code(self.code)
+        if recipe.name in presets.list_presets():
             preset = presets.find(recipe.name)
-            self.note.object = paragraph(preset.source, live=False) + paragraph(preset.note, live=False)
+            self.note.object = render_paragraph(preset.source, live=False) + render_paragraph(preset.note, live=False)
         else:
             self.note.object = "<p>Parts of your own choice; their sum may be a method that nobody has tried.</p>"
         preview = self.session.preview
         is_result = result is not None and (preview is None or result is not preview.result)
-        self.outcome.object = outcome(result) if result is not None and is_result else "<p>This layer is not quantized yet.</p>"
+        self.outcome.object = (
+            render_result(result) if result is not None and is_result else "<p>This layer is not quantized yet.</p>"
+        )
 
     def _changed(self) -> None:
         """Put what the form says on the bench, or say what is wrong with it; another preset comes to the bench in any case."""
@@ -142,7 +145,7 @@ class LayerBench(Component):
 
     def _on_step(self, job: Job[Any]) -> str | None:
         self.live.announce("steps")
-        learning = learning_step(job.latest)
+        learning = find_learning_step(job.latest)
         if learning is not None and not job.progress:
             return f"Learning the transform: step {learning.step} of at most {learning.steps}."
         first = job.latest is None and not self.session.shared.is_calibrated
@@ -152,24 +155,24 @@ class LayerBench(Component):
         self.live.announce("results")
 
 
-def learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | None:
+def find_learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | None:
     """The step of a transform's learning that a job is at, if it is at one."""
     snapshot = latest.snapshot if isinstance(latest, LayerProgress) else latest
     return None if snapshot is None else snapshot.detail.get("step")
 
 
-def outcome(result: QuantizedLayer) -> str:
+def render_result(result: QuantizedLayer) -> str:
     """Stored bits large, nominal small beside them, and the errors."""
-    output_loss = "" if result.output_error is None else f", output error {themes.error(result.output_error)}"
+    output_loss = "" if result.output_error is None else f", output error {themes.format_error(result.output_error)}"
     return (
         "<p aria-live='polite' style='margin:4px 0'>"
-        f"<b style='font-size:1.3rem'>{themes.bits(result.bits_per_weight)}</b> stored bits "
-        f"<small>({themes.bits(result.nominal_bits)} nominal)</small><br>"
-        f"weight error {themes.error(result.relative_error)}{output_loss}</p>"
+        f"<b style='font-size:1.3rem'>{themes.format_bits(result.bits_per_weight)}</b> stored bits "
+        f"<small>({themes.format_bits(result.nominal_bits)} nominal)</small><br>"
+        f"weight error {themes.format_error(result.relative_error)}{output_loss}</p>"
     )
 
 
-def rows(pairs: list[tuple[str, str]]) -> str:
+def render_pairs_table(pairs: list[tuple[str, str]]) -> str:
     """A two-column table."""
     head = "<th style='text-align:left;vertical-align:top;padding-right:8px'>"
     lines = (f"<tr>{head}{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in pairs)

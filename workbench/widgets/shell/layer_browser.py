@@ -9,9 +9,16 @@ from pandas.api.types import is_numeric_dtype
 from workbench.analysis import glossary
 from workbench.analysis.weights import sketch_cache
 from workbench.views.weights import layer_map as views
-from workbench.widgets.base.component import Component, FigureFrame, chosen, data_table, readable, theme
+from workbench.widgets.base.component import (
+    Component,
+    FigureFrame,
+    build_data_table,
+    choose_theme,
+    format_table,
+    render_chosen_css,
+)
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.markup import render_paragraph
 
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
 AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
@@ -35,7 +42,7 @@ class LayerBrowser(Component):
         )
         self.colour = pn.widgets.Select(
             label="Colour by",
-            options={glossary.label(c): c for c in COLOURS},
+            options={glossary.label_column(c): c for c in COLOURS},
             value="kurtosis",
             description="The number that colours the map.",
             styles=BESIDE,
@@ -56,12 +63,12 @@ class LayerBrowser(Component):
     def refresh(self) -> None:
         """Colours of the latest results and the frame around the selected layer."""
         self.menu.value = self.session.layer
-        self.colour.options = {glossary.label(c): c for c in (*COLOURS, *self.session.measured)}
+        self.colour.options = {glossary.label_column(c): c for c in (*COLOURS, *self.session.measured)}
         table = self.session.layer_table(wait=False)
         self._follow_errors(table)
         sketches = self.session.shared.sketches.values()
-        figure = views.grid(table, self.colour.value, self.session.layer, theme=theme())
-        self.frame.draw(views.with_moments(figure, sketch_cache.merged(list(sketches))) if sketches else figure)
+        figure = views.draw_layer_map(table, self.colour.value, self.session.layer, theme=choose_theme())
+        self.frame.draw(views.add_moments_sentence(figure, sketch_cache.merge_sketches(list(sketches))) if sketches else figure)
         for label, way in STEPS.items():
             self.steps[label].disabled = self._beside(*way) is None
 
@@ -99,7 +106,7 @@ class LayerBrowser(Component):
         return (
             None
             if job.latest is None
-            else f"Reading the layers: {job.progress:.0%}, now behind {views.spoken(job.latest.layer)}."
+            else f"Reading the layers: {job.progress:.0%}, now behind {views.label_layer_name(job.latest.layer)}."
         )
 
     def _ended(self, job: Any) -> None:
@@ -114,7 +121,7 @@ class LayerBrowser(Component):
             margin=0,
             styles={"flex": "1 1 70px"},
             description=f"Select the layer {way} on the map",
-            stylesheets=[chosen()],
+            stylesheets=[render_chosen_css()],
         )
 
         def pressed(_: Any) -> None:
@@ -157,7 +164,7 @@ class LayerTable(Component):
     def build(self) -> pn.viewable.Viewable:
         """The table, as it stands at first."""
         frame = self.session.layer_table(wait=False)
-        self.table = data_table(frame, header_filters=filters(frame), hidden_columns=["name"])
+        self.table = build_data_table(frame, header_filters=build_header_filters(frame), hidden_columns=["name"])
         self.table.on_click(self._clicked)
         self.hint = pn.pane.HTML("", margin=(4, 10), sizing_mode="stretch_width")
         return pn.Column(self.hint, self.table, sizing_mode="stretch_width")
@@ -166,18 +173,18 @@ class LayerTable(Component):
         """New numbers in the same table, so that its order, filters and page stay."""
         frame = self.session.layer_table(wait=False)
         if list(frame) != list(self.table.value):
-            self.table.header_filters = filters(frame)
-        self.table.value = readable(frame)
+            self.table.header_filters = build_header_filters(frame)
+        self.table.value = format_table(frame)
         read = len(self.session.shared.sketches)
         summary = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read so far"
-        self.hint.object = paragraph(f"{summary}; selected is {self.session.layer}. Click a row to select its layer.")
+        self.hint.object = render_paragraph(f"{summary}; selected is {self.session.layer}. Click a row to select its layer.")
 
     def _clicked(self, event: Any) -> None:
         name = self.table.value["name"].iloc[event.row]
         self.notices.guard(lambda: self.live.choose(lambda: self.session.select(name)))
 
 
-def filters(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+def build_header_filters(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
     """A field below every header: words that a text contains, or the least that a number may be."""
     least = {"type": "number", "func": ">=", "placeholder": "≥"}
     contains = {"type": "input", "func": "like", "placeholder": "has"}

@@ -8,7 +8,7 @@ from workbench.errors import WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.session import Preview
 from workbench.views import theme as themes
-from workbench.widgets.base.component import Component, chosen
+from workbench.widgets.base.component import Component, render_chosen_css
 from workbench.widgets.base.job_panel import PATIENCE, JobPanel
 
 PERIOD = 40  # milliseconds between looks
@@ -31,7 +31,7 @@ class LivePreview(Component):
             value=self.threaded,
             variant="outline",
             sizing_mode="stretch_width",
-            stylesheets=[chosen()],
+            stylesheets=[render_chosen_css()],
         )
         self.shown = pn.pane.HTML("", sizing_mode="stretch_width")
         self.jobs = JobPanel(self.notices, threaded=self.threaded, period=PERIOD)
@@ -53,7 +53,7 @@ class LivePreview(Component):
             self._leave("")  # the bench says why
             return
         if session.result is not None or session.preview is not None:
-            self._leave(outcome(session.preview))
+            self._leave(describe_preview(session.preview))
         elif not self.live.previews:
             self._leave("Previews begin when the calibration text has been read: press Quantize this layer.")
         else:
@@ -68,7 +68,7 @@ class LivePreview(Component):
         if job.status is Status.CANCELLED and self.jobs.waits:
             return  # a later setting is waiting for its turn
         waiting = self.live.waiting
-        self._leave(outcome(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
+        self._leave(describe_preview(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
         if not waiting:
             self.live.announce("results")
 
@@ -81,18 +81,18 @@ class LivePreview(Component):
             self.live.announce("results")
 
 
-def outcome(preview: Preview | None) -> str:
+def describe_preview(preview: Preview | None) -> str:
     """The figures of a preview in a sentence; those of a result stand elsewhere."""
     if preview is None:
         return ""
     result = preview.result
     error = result.relative_error if result.output_error is None else result.output_error
     what = "weight error" if result.output_error is None else "output error"
-    summary = f"Preview: <b>{themes.bits(result.bits_per_weight)}</b> stored bits, {what} {themes.error(error)}"
+    summary = f"Preview: <b>{themes.format_bits(result.bits_per_weight)}</b> stored bits, {what} {themes.format_error(error)}"
     if preview.is_whole:
         return f"{summary} (the whole layer)."
     rows = f"{len(preview.rows)} of {preview.row_count:,} rows, spread evenly and counted alone"
     if preview.interval is None:
         return f"{summary} ({rows})."
-    low, high = map(themes.error, preview.interval)
+    low, high = map(themes.format_error, preview.interval)
     return f"{summary} ({rows}; weight error of all rows {low} to {high}, 95 % interval)."

@@ -15,17 +15,17 @@ import panel as pn
 
 from workbench import presets
 from workbench.errors import WorkbenchError
-from workbench.json_value import brief, decode
+from workbench.json_value import decode, shorten_value
 from workbench.memory import release_memory
 from workbench.models import open_model
 from workbench.recipe import Recipe
 from workbench.session import Selection, Session, SharedModel
 from workbench.widgets.base import panel_theme
-from workbench.widgets.base.component import Component, theme
-from workbench.widgets.base.notices import Notices, boxed, describe
-from workbench.widgets.panel_patches.offline_resources import EXTENSIONS, local_styles
-from workbench.widgets.panel_patches.skip_redundant_relayout import steady_figures
-from workbench.widgets.panel_patches.tooltip_bounds import tooltips_inside
+from workbench.widgets.base.component import Component, choose_theme
+from workbench.widgets.base.notices import Notices, describe, render_alert
+from workbench.widgets.panel_patches.offline_resources import EXTENSIONS, keep_styles_local
+from workbench.widgets.panel_patches.skip_redundant_relayout import skip_redundant_redraws
+from workbench.widgets.panel_patches.tooltip_bounds import keep_tooltips_inside
 from workbench.widgets.shell.explorer import Explorer
 from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds
 
@@ -37,12 +37,12 @@ MARKS = [field.name for field in dataclasses.fields(Selection)]
 
 
 @cache
-def shared_model(source: str) -> SharedModel:
+def open_shared_model(source: str) -> SharedModel:
     """The model that all sessions of this server work on."""
     return SharedModel(open_model(source))
 
 
-def page(
+def build_explorer_page(
     source: str,
     *,
     recipe: Recipe | None = None,
@@ -52,10 +52,10 @@ def page(
     """The explorer on `source` for one visitor, as its address says; `recipe` is on the bench at first."""
 
     def explorer() -> Explorer:
-        session, query = Session(shared_model(source), recipe=recipe), dict[str, str]()
+        session, query = Session(open_shared_model(source), recipe=recipe), dict[str, str]()
         wrong: Exception | None = None
         try:
-            query = address(pn.state.session_args)
+            query = decode_address(pn.state.session_args)
             read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
         except Exception as error:  # noqa: BLE001  an address is typed by anyone; the page says what is wrong with it
             wrong = error
@@ -71,20 +71,20 @@ def page(
 
 def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     """A component for one visitor, everything from this host; what cannot be opened is a sentence, and no exception is lost."""
-    pn.extension(*EXTENSIONS, design=panel_theme.design(theme()))
-    local_styles()
-    steady_figures()
-    tooltips_inside()
+    pn.extension(*EXTENSIONS, design=panel_theme.build_design(choose_theme()))
+    keep_styles_local()
+    skip_redundant_redraws()
+    keep_tooltips_inside()
     try:
         component = make()
     except Exception as error:
         if not isinstance(error, WorkbenchError):
             log.error("a page could not be built", exc_info=error)
-        return framed(pn.pane.HTML(boxed(describe(error)), sizing_mode="stretch_width"))
-    pn.config.exception_handler = teller(component.notices)
+        return frame_page(pn.pane.HTML(render_alert(describe(error)), sizing_mode="stretch_width"))
+    pn.config.exception_handler = build_error_reporter(component.notices)
     if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
         pn.state.on_session_destroyed(lambda _: release_soon())
-    return framed(component)
+    return frame_page(component)
 
 
 def release_soon() -> None:
@@ -100,7 +100,7 @@ def release() -> None:
     release_memory()
 
 
-def teller(notices: Notices) -> Callable[[BaseException], None]:
+def build_error_reporter(notices: Notices) -> Callable[[BaseException], None]:
     """Tells a visitor's notices what went wrong, without keeping the page of one who has left."""
     reference = weakref.ref(notices)
 
@@ -111,14 +111,16 @@ def teller(notices: Notices) -> Callable[[BaseException], None]:
     return tell
 
 
-def framed(body: Any) -> pn.viewable.Viewable:
+def frame_page(body: Any) -> pn.viewable.Viewable:
     """The page around what it shows."""
     return pn.Column(
-        body, sizing_mode="stretch_width", styles={**panel_theme.page(theme()), "padding": "12px", "min-height": "100vh"}
+        body,
+        sizing_mode="stretch_width",
+        styles={**panel_theme.build_page_styles(choose_theme()), "padding": "12px", "min-height": "100vh"},
     )
 
 
-def address(arguments: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
+def decode_address(arguments: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
     """What stands in the page's address, by name; WorkbenchError for what is no text."""
     return {name: decode(values[0], f"{name} in the address", WorkbenchError) for name, values in arguments.items() if values}
 
@@ -128,12 +130,12 @@ def read_address(session: Session, query: Mapping[str, str]) -> None:
     if "layer" in query:
         session.select(query["layer"])
     if "recipe" in query:
-        session.use(recipe_in(query["recipe"]))
+        session.use(decode_recipe(query["recipe"]))
     if "prompt" in query:
         session.ask(query["prompt"])
     marks = {name: query[name].split(",") for name in MARKS if query.get(name)}
     if marks:
-        session.mark(**{name: value if name == "layers" else numbers(name, value) for name, value in marks.items()})
+        session.mark(**{name: value if name == "layers" else parse_marks(name, value) for name, value in marks.items()})
 
 
 def write_address(explorer: Explorer) -> None:
@@ -142,22 +144,22 @@ def write_address(explorer: Explorer) -> None:
         return
     choice = explorer.session.choice
     marks = {name: ",".join(map(str, value)) for name, value in vars(choice.selection).items() if value}
-    named = {"layer": choice.layer, "recipe": recipe_out(choice.recipe), "prompt": choice.prompt, **marks}
-    pn.state.location.search = f"?{urlencode({**named, 'tab': explorer.tabs.front, 'theme': theme().name})}"
+    named = {"layer": choice.layer, "recipe": encode_recipe(choice.recipe), "prompt": choice.prompt, **marks}
+    pn.state.location.search = f"?{urlencode({**named, 'tab': explorer.tabs.front, 'theme': choose_theme().name})}"
 
 
-def recipe_out(recipe: Recipe) -> str:
+def encode_recipe(recipe: Recipe) -> str:
     """A recipe for an address: as on the command line, or as JSON where it is composed freely."""
     return json.dumps(recipe.to_dict(), separators=(",", ":")) if recipe.name == "custom" else presets.spell(recipe)
 
 
-def recipe_in(text: str) -> Recipe:
-    """The inverse of `recipe_out`."""
+def decode_recipe(text: str) -> Recipe:
+    """The inverse of `encode_recipe`."""
     return Recipe.from_json(text) if text.startswith("{") else presets.parse(text)
 
 
-def numbers(name: str, words: list[str]) -> list[int]:
+def parse_marks(name: str, words: list[str]) -> list[int]:
     """Marks in an address as numbers; WorkbenchError for what is none."""
     if wrong := [word for word in words if not word.isdecimal() or len(word) > LONGEST]:
-        raise WorkbenchError(f"{name} in the address holds {brief(wrong[0])}; it takes whole numbers, as {name}=3,17.")
+        raise WorkbenchError(f"{name} in the address holds {shorten_value(wrong[0])}; it takes whole numbers, as {name}=3,17.")
     return [int(word) for word in words]

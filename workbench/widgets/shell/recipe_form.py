@@ -8,7 +8,7 @@ import panel as pn
 
 from workbench import presets, registry
 from workbench.errors import RecipeError
-from workbench.quantizers.contract import Split
+from workbench.quantizers.contract import Coder, Split
 from workbench.recipe import Part, Recipe
 from workbench.seeds import LARGEST_SEED
 from workbench.widgets.base import setting_fields
@@ -32,7 +32,7 @@ class PartForm(pn.viewable.Viewer):
     def __init__(self, label: str, part: Part, changed: Callable[[], None]) -> None:
         super().__init__()
         self.kind, self.changed = part.kind, changed
-        options = registry.names(part.kind)
+        options = registry.list_names(part.kind)
         tip = TIPS[part.kind]
         self.which = pn.widgets.Select(
             label=label, options=options, value=part.name, description=tip, sizing_mode="stretch_width"
@@ -53,7 +53,7 @@ class PartForm(pn.viewable.Viewer):
         self.changed()
 
     def _fill(self, part: Part) -> None:
-        self.settings = {f.name: setting_fields.widget(f, getattr(part, f.name)) for f in dataclasses.fields(part)}
+        self.settings = {f.name: setting_fields.build_setting_widget(f, getattr(part, f.name)) for f in dataclasses.fields(part)}
         for field in self.settings.values():
             field.param.watch(lambda _: self.changed(), "value")
         self.fields[:] = list(self.settings.values())
@@ -69,7 +69,7 @@ class RecipeForm(pn.viewable.Viewer):
         super().__init__()
         self.changed = changed
         self.filling, self.filled = False, ""
-        names = {name: name for name in presets.names() if name != "none"}
+        names = {name: name for name in presets.list_presets() if name != "none"}
         options = names | {"composed freely": COMPOSED}
         tip = "A method by its name, or parts of your choice: free composition starts with the parts of the preset before it"
         self.preset = pn.widgets.Select(label="Preset", options=options, description=tip, sizing_mode="stretch_width")
@@ -83,7 +83,7 @@ class RecipeForm(pn.viewable.Viewer):
         """What the form says; RecipeError where that is no recipe."""
         if self.filled != COMPOSED:
             return presets.recipe(self.filled, **{name: field.value for name, field in self.settings.items()})
-        return composed([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
+        return compose_recipe([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
 
     def fill(self, recipe: Recipe) -> None:
         """Show a recipe, which is not taken for a change; widgets that say it already stay as they are."""
@@ -94,7 +94,7 @@ class RecipeForm(pn.viewable.Viewer):
         if recipe.name == COMPOSED:
             self._fill_parts(recipe)
         else:
-            self.settings, self.parts = setting_fields.fields(recipe.name, recipe), []
+            self.settings, self.parts = setting_fields.build_preset_widgets(recipe.name, recipe), []
             for field in self.settings.values():
                 field.param.watch(lambda _: self._announce(), "value")
             self.fields[:] = list(self.settings.values())
@@ -115,7 +115,7 @@ class RecipeForm(pn.viewable.Viewer):
         limits = {"start": 0, "end": LARGEST_SEED}
         self.seed = pn.widgets.IntInput(label="seed", value=recipe.seed, **limits, description=tip, sizing_mode="stretch_width")
         self.seed.param.watch(lambda _: self._announce(), "value")
-        self.shrinkage = setting_fields.widget(SHRINKAGE, recipe.shrinkage)
+        self.shrinkage = setting_fields.build_setting_widget(SHRINKAGE, recipe.shrinkage)
         self.shrinkage.param.watch(lambda _: self._announce(), "value")
         self.fields[:] = [*self.parts, self.shrinkage, self.seed]
 
@@ -153,14 +153,14 @@ class RecipeForm(pn.viewable.Viewer):
             others = [part for part in chosen_parts if part.kind != "coder"]
             self.filling = True
             parts = [*others, *(coders + [coders[-1]] * count_needed)[:count_needed]]
-            self._fill_parts(composed(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
+            self._fill_parts(compose_recipe(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
             self.filling = False
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
 
 
-def composed(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
+def compose_recipe(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
     """The recipe of these parts, the coders in their order."""
     by_kind: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
-    return Recipe(coders=tuple(part for part in parts if part.kind == "coder"), seed=seed, shrinkage=shrinkage, **by_kind)
+    return Recipe(coders=tuple(part for part in parts if isinstance(part, Coder)), seed=seed, shrinkage=shrinkage, **by_kind)

@@ -10,10 +10,10 @@ from workbench.jobs import Job, Status
 from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
 from workbench.views.decisions import headline as views
-from workbench.widgets.base.component import Component, chosen, theme
-from workbench.widgets.base.controls import PLAIN, action
+from workbench.widgets.base.component import Component, choose_theme, render_chosen_css
+from workbench.widgets.base.controls import PLAIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.markup import paragraph
+from workbench.widgets.base.markup import render_paragraph
 
 
 class RunBar(Component):
@@ -28,12 +28,16 @@ class RunBar(Component):
     def build(self) -> pn.viewable.Viewable:
         """Chips above, figures below them, and the job that measures."""
         self.chips = pn.widgets.RadioButtonGroup(
-            label="Run", options={"": ORIGINAL}, value=ORIGINAL, margin=PLAIN, stylesheets=[chosen(), chips()]
+            label="Run",
+            options={"": ORIGINAL},
+            value=ORIGINAL,
+            margin=PLAIN,
+            stylesheets=[render_chosen_css(), render_chips_css()],
         )
         self.chips.param.watch(self._chosen, "value")
         self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
         what = "Read the evaluation text with this model and time how fast it writes"
-        self.measure = self.does(action("Measure", what, 100, margin=PLAIN), self._measure)
+        self.measure = self.does(build_action_button("Measure", what, 100, margin=PLAIN), self._measure)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.measured_run: Run | None = None
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
@@ -64,14 +68,14 @@ class RunBar(Component):
         is_measured = headline is not None or current.stop is not None
         self.measure.visible = not (is_measured or self.jobs.running or self.measures_alone)
         if (figures := headline or runs.stored(current.label)) is not None:
-            self.numbers.object = views.headline_html(figures, theme())
+            self.numbers.object = views.render_headline(figures, choose_theme())
         elif current.stop is not None:
-            self.numbers.object = paragraph(f"There is no model at {current.stop.bits:g} bits yet: press Build the stops.")
+            self.numbers.object = render_paragraph(f"There is no model at {current.stop.bits:g} bits yet: press Build the stops.")
 
     def _chip(self, label: str) -> str:
         """A run in two words: what it is, and its stored bits."""
         stored = self.session.runs.stored(label)
-        return label if stored is None else f"{label} · {themes.bits(stored.bits_per_weight)}"
+        return label if stored is None else f"{label} · {themes.format_bits(stored.bits_per_weight)}"
 
     def _chosen(self, event: Any) -> None:
         """Show another run, in all views."""
@@ -104,7 +108,7 @@ class RunBar(Component):
         self._show()
 
 
-def chips() -> str:
+def render_chips_css() -> str:
     """Chips wrap into as many lines as they take and are as wide as their words."""
     return (
         ".bk-btn-group{display:flex;flex-wrap:wrap;gap:4px} .bk-btn-group .bk-btn{border-radius:14px!important;padding:3px 12px}"

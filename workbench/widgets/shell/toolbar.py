@@ -6,8 +6,8 @@ from html import escape
 import panel as pn
 import param
 
-from workbench.widgets.base.component import Component, theme
-from workbench.widgets.base.controls import action
+from workbench.widgets.base.component import Component, choose_theme
+from workbench.widgets.base.controls import build_action_button
 
 # the keys of the first and the second button; a text field keeps them for itself
 KEYS = """
@@ -52,7 +52,7 @@ class Toolbar(Component):
     def build(self) -> pn.viewable.Viewable:
         """One row that folds."""
         served = pn.state.curdoc is not None
-        colours = theme()
+        colours = choose_theme()
         name = pn.pane.HTML(
             "<div style='font-size:1.35rem;font-weight:600'>workbench "
             f"<small style='font-weight:normal;color:{colours.muted}'>· {escape(str(self.session.model.source))}</small></div>",
@@ -72,7 +72,7 @@ class Toolbar(Component):
 
     def _page_buttons(self) -> list[pn.viewable.Viewable]:
         """What only a page with an address of its own can do."""
-        other = "light" if theme().name == "dark" else "dark"
+        other = "light" if choose_theme().name == "dark" else "dark"
         share = self._button("Share", "Copy the address: layer, recipe, marks and tab")
         share.js_on_click(code=SHARE)
         switch = self._button(f"{other.capitalize()} page", "The other colours")
@@ -93,5 +93,5 @@ class Toolbar(Component):
 
     def _button(self, label: str, tip: str, press: Callable[[], object] | None = None) -> pn.widgets.Button:
         """One of the line."""
-        button = action(label, tip, 92, margin=(5, 4), main=False)
+        button = build_action_button(label, tip, 92, margin=(5, 4), main=False)
         return button if press is None else self.does(button, press)

@@ -8,7 +8,7 @@ import pandas as pd
 import panel as pn
 
 from workbench.analysis.weights import channel_saliency, distribution, residual_stream
-from workbench.analysis.weights.axis_meaning import STREAM, features
+from workbench.analysis.weights.axis_meaning import STREAM, list_features
 from workbench.analysis.weights.cached_tables import Portrait
 from workbench.analysis.weights.channel_saliency import MEASURES
 from workbench.models.anatomy import Anatomy, AnatomyError
@@ -16,11 +16,11 @@ from workbench.views.weights import channel_saliency as views
 from workbench.views.weights import distribution as distribution_views
 from workbench.views.weights import residual_stream as residual_views
 from workbench.widgets.base.background_figure import Study
-from workbench.widgets.base.component import PLOT_CONFIG, Component, FigureFrame, chosen, theme
+from workbench.widgets.base.component import PLOT_CONFIG, Component, FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.job_panel import JobPanel
-from workbench.widgets.base.marks import ChannelInput, brushed
-from workbench.widgets.base.markup import small
+from workbench.widgets.base.marks import ChannelInput, list_brushed_points
+from workbench.widgets.base.markup import render_small_note
 
 FOLLOWED = 6  # channels that the figures below the curve show
 WIDE = 4096  # columns from which on measures that invert the second moment are computed only when asked for
@@ -48,13 +48,13 @@ class SaliencyView(Component):
         self.read = pn.widgets.Button(
             label="Read the calibration text",
             description="Run the calibration text through the model and keep the second moments of all inputs.",
-            stylesheets=[chosen()],
+            stylesheets=[render_chosen_css()],
             margin=BESIDE,
         )
         self.most = pn.widgets.Button(
             label="Mark the most salient",
             description="Mark the first hundredth of the channels, at most six.",
-            stylesheets=[chosen()],
+            stylesheets=[render_chosen_css()],
             margin=BESIDE,
         )
         self.read.on_click(lambda _: self.notices.guard(self._read))
@@ -75,10 +75,10 @@ class SaliencyView(Component):
     def refresh(self) -> None:
         """All four figures for the selected layer, measure and marks."""
         self.read.visible = not self.session.shared.is_calibrated
-        self.meaning.object = small(MEASURES[self.measure.value].meaning)
+        self.meaning.object = render_small_note(MEASURES[self.measure.value].meaning)
         weight = self.session.portrait()
         marks = self.session.selection.channels[:FOLLOWED]
-        computations = [*self._shares(weight), *self._groups(weight), *ranges_of(weight, marks)]
+        computations = [*self._shares(weight), *self._groups(weight), *list_range_tables(weight, marks)]
         self.study.run(computations, self._draw, at_once=weight.is_light)
 
     def _shares(self, weight: Portrait) -> list[Callable[[], pd.DataFrame]]:
@@ -91,21 +91,23 @@ class SaliencyView(Component):
                 others = (shared.calibration,) if how.needs_stats else ()
                 cheap = name in (measure_name, *CHEAP) or weight.shape[1] < WIDE
                 if (stats is not None or not how.needs_stats) and (cheap or weight.has(name, *others)):
-                    yield weight.table(name, partial(channel_saliency.salience_table, stats=stats, names=[name]), *others)[[name]]
+                    yield weight.table(name, partial(channel_saliency.tabulate_saliency, stats=stats, names=[name]), *others)[
+                        [name]
+                    ]
 
         return [lambda: pd.concat([pd.DataFrame({"channel": range(weight.shape[1])}), *parts()], axis=1)]
 
     def _groups(self, weight: Portrait) -> list[Callable[[], Any]]:
         """The share of each channel in the groups of a split, where there is a result."""
         result = self.session.result
-        return [lambda: None if result is None else channel_saliency.group_shares(result.packed, weight.weight.float())]
+        return [lambda: None if result is None else channel_saliency.compute_group_shares(result.packed, weight.weight.float())]
 
     def _draw(self, table: pd.DataFrame, groups: Any, chosen: pd.DataFrame | None, everything: pd.DataFrame | None) -> None:
         """All four figures."""
         self.table, marks = table, self.session.selection.channels
         if self.measure.value in self.table:
-            self.ranked = channel_saliency.ranked(self.table, self.measure.value)
-            self.curve.draw(views.curve(self.ranked, self.measure.value, marks, groups, theme=theme()))
+            self.ranked = channel_saliency.rank_channels(self.table, self.measure.value)
+            self.curve.draw(views.draw_saliency_curve(self.ranked, self.measure.value, marks, groups, theme=choose_theme()))
         else:
             self.curve.say("Which channels carry the output?", NOT_READ)
         self.most.disabled = self.measure.value not in self.table
@@ -118,37 +120,45 @@ class SaliencyView(Component):
             for frame, question in zip((self.standing, self.columns), questions, strict=True):
                 frame.say(question, NONE_CHOSEN)
             written = self.session.selection.rows[:FOLLOWED]
-            if written and features(self.session.model.layer(self.session.layer)).get("rows", ("",))[0] == STREAM:
+            if written and list_features(self.session.model.layer(self.session.layer)).get("rows", ("",))[0] == STREAM:
                 self._stream(written, rows=True)
             else:
                 self.stream.say(residual_views.QUESTION, NONE_CHOSEN)
             return
-        self.standing.draw(views.standing(channel_saliency.standing(self.table, marks), len(self.table), theme=theme()))
-        self.columns.draw(distribution_views.columns(chosen, everything, theme=theme()))
+        self.standing.draw(
+            views.draw_channel_measures(
+                channel_saliency.tabulate_channel_ranks(self.table, marks), len(self.table), theme=choose_theme()
+            )
+        )
+        self.columns.draw(distribution_views.draw_column_bands(chosen, everything, theme=choose_theme()))
         self._stream(marks)
 
     def _stream(self, marks: tuple[int, ...], *, rows: bool = False) -> None:
         """Where the channels go, or the `rows` that write them; a family whose stream is not known is a sentence."""
         shared, layer = self.session.shared, self.session.layer
         try:
-            structure: Anatomy = residual_stream.model_anatomy(self.session.model)
+            structure: Anatomy = residual_stream.read_model_anatomy(self.session.model)
         except AnatomyError as error:
             self.stream.say(
                 residual_views.QUESTION, f"Channels of this family are not followed from layer to layer: {error.why}."
             )
             return
-        if not rows and not residual_stream.reads_stream(structure, layer):
-            table = residual_stream.inner(self.session.model, structure, layer, marks, shared.sketch)
-            self.stream.draw(residual_views.inner(table, theme=theme()))
+        if not rows and not residual_stream.is_stream_reader(structure, layer):
+            table = residual_stream.tabulate_inner_channels(self.session.model, structure, layer, marks, shared.sketch)
+            self.stream.draw(residual_views.draw_inner_channels(table, theme=choose_theme()))
         elif not shared.is_sketched:
             self.stream.say(residual_views.QUESTION, "The layers are still being read; the layer map shows how far that is.")
         else:
             residual = shared.stream()
-            self.stream.draw(residual_views.stream(residual, residual_stream.follow(residual, marks), theme=theme()))
+            self.stream.draw(
+                residual_views.draw_residual_stream(
+                    residual, residual_stream.tabulate_stream_channels(residual, marks), theme=choose_theme()
+                )
+            )
 
     def _brushed(self, event: Any) -> None:
         """Mark the channels inside the box."""
-        places = brushed(event)
+        places = list_brushed_points(event)
         if places and self.curve.figure is not None:
             self.live.mark(channels=[int(self.ranked["channel"].iloc[position]) for position in places])
 
@@ -169,12 +179,12 @@ class SaliencyView(Component):
         self.live.announce("results")
 
 
-def ranges_of(weight: Portrait, marks: Sequence[int]) -> list[Callable[[], pd.DataFrame | None]]:
+def list_range_tables(weight: Portrait, marks: Sequence[int]) -> list[Callable[[], pd.DataFrame | None]]:
     """Two tables: ranges of the weights of marked channels, and of all weights; None each where nothing is marked."""
     if not marks:
         return [lambda: None, lambda: None]
     places = list(marks)
     return [
-        lambda: distribution.ranges(weight.weight[:, places], "column").assign(column=places),
-        lambda: weight.table("range of all", lambda w: distribution.ranges(w.reshape(-1, 1), "column")),
+        lambda: distribution.tabulate_ranges(weight.weight[:, places], "column").assign(column=places),
+        lambda: weight.table("range of all", lambda w: distribution.tabulate_ranges(w.reshape(-1, 1), "column")),
     ]

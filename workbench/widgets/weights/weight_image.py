@@ -8,7 +8,7 @@ import panel as pn
 from workbench.analysis.weights import weight_sketch
 from workbench.analysis.weights.weight_sketch import Raster, Window
 from workbench.views.weights import matrix as views
-from workbench.widgets.base.component import FigureFrame, chosen, theme
+from workbench.widgets.base.component import FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.weights.weight_section import WeightSection
 
@@ -22,13 +22,17 @@ class PictureSection(WeightSection):
     def layout(self) -> pn.viewable.Viewable:
         """What is shown, the window, the picture."""
         self.what = pn.widgets.RadioButtonGroup(
-            label="Show", options=["original", "quantized", "difference"], value="original", width=330, stylesheets=[chosen()]
+            label="Show",
+            options=["original", "quantized", "difference"],
+            value="original",
+            width=330,
+            stylesheets=[render_chosen_css()],
         )
         self.edges = [
             pn.widgets.IntInput(label=label, value=0, start=0, width=110, description="Edge of the window that is shown.")
             for label in EDGES
         ]
-        self.show_all = pn.widgets.Button(label="Whole matrix", width=120, margin=BESIDE, stylesheets=[chosen()])
+        self.show_all = pn.widgets.Button(label="Whole matrix", width=120, margin=BESIDE, stylesheets=[render_chosen_css()])
         self.frame, self._filling = FigureFrame(), False
         self.shape = ("", 0, 0)  # of the layer that the window belongs to
         self._shown: tuple[str, Raster] | None = None  # what it was made from, and the picture
@@ -83,7 +87,7 @@ class PictureSection(WeightSection):
             shown = before.weight if what == "original" or after is None else after.weight
             if what == "difference":
                 shown = shown - before.weight.float()
-            return table_key, weight_sketch.raster(shown, signed=what == "difference", window=window)
+            return table_key, weight_sketch.rasterize_weight(shown, signed=what == "difference", window=window)
 
         return [picture, lambda: shared.sketch(layer).absmax]
 
@@ -95,7 +99,7 @@ class PictureSection(WeightSection):
             self.frame.say(f"Where is the {what}?", FIRST)
             return
         limit = None if what == "difference" else largest
-        self.frame.draw(views.raster(shown[1], what, limit, self.marked(), theme=theme()))
+        self.frame.draw(views.draw_raster(shown[1], what, limit, self.marked(), theme=choose_theme()))
 
     def _zoomed(self, event: Any) -> None:
         """A box drawn on the picture becomes the window; a double click shows the whole matrix."""

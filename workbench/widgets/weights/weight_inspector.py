@@ -12,7 +12,7 @@ from workbench.analysis.weights import cached_tables, distribution, weight_sketc
 from workbench.analysis.weights.weight_sketch import Histogram, Levels
 from workbench.views.weights import distribution as distribution_views
 from workbench.views.weights import matrix as views
-from workbench.widgets.base.component import FigureFrame, chosen, theme
+from workbench.widgets.base.component import FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.marks import ChannelInput, RowInput
 from workbench.widgets.base.sections import Sections
@@ -47,18 +47,20 @@ class HistogramSection(WeightSection):
 
         def counts() -> Histogram:
             histogram = shared.sketch(layer).histogram
-            return histogram if row == LAYER else weight_sketch.histogram(before.weight[row], limit=histogram.high)
+            return histogram if row == LAYER else weight_sketch.compute_histogram(before.weight[row], limit=histogram.high)
 
         def quantized() -> tuple[Histogram, Levels | None] | None:
             limit = shared.sketch(layer).histogram.high
             if after is not None and result is not None:
                 if row != LAYER:
-                    return weight_sketch.histogram(after.weight[row], limit=limit), weight_sketch.row_levels(after.weight[row])
-                return cached_tables.bars(after, limit), cached_tables.levels(after, result.packed)
+                    return weight_sketch.compute_histogram(after.weight[row], limit=limit), weight_sketch.find_row_levels(
+                        after.weight[row]
+                    )
+                return cached_tables.load_histogram(after, limit), cached_tables.load_levels(after, result.packed)
             if sample is None or row != LAYER:
                 return None
-            some = weight_sketch.histogram(sample.result.weight(), limit=limit)
-            return some.times(sample.row_count / len(sample.rows)), weight_sketch.layer_levels(sample.result.packed)
+            some = weight_sketch.compute_histogram(sample.result.weight(), limit=limit)
+            return some.times(sample.row_count / len(sample.rows)), weight_sketch.find_layer_levels(sample.result.packed)
 
         return [counts, quantized]
 
@@ -68,7 +70,7 @@ class HistogramSection(WeightSection):
         bars, levels = (None, None) if after is None else after
         scope = "this layer" if row == LAYER else f"row {row}"
         rows = None if sample is None or self.quantized is not None else (len(sample.rows), sample.row_count)
-        self.frame.draw(views.histogram(before, bars, levels, rows, scope=scope, log=self.log.value, theme=theme()))
+        self.frame.draw(views.draw_histogram(before, bars, levels, rows, scope=scope, log=self.log.value, theme=choose_theme()))
 
     def _row(self) -> int:
         """The chosen row; an emptied field stands for the whole layer."""
@@ -85,11 +87,11 @@ class TailSection(WeightSection):
 
     def computations(self) -> list[Callable[[], Any]]:
         """Quantiles of both matrices."""
-        return self.both("quantiles", distribution.quantile_pairs)
+        return self.both("quantiles", distribution.tabulate_quantiles)
 
     def draw(self, before: pd.DataFrame, after: pd.DataFrame | None) -> None:
         """Both matrices against the laws."""
-        self.frame.draw(distribution_views.against_normal(before, after, theme=theme()))
+        self.frame.draw(distribution_views.draw_qq_plot(before, after, theme=choose_theme()))
 
 
 class RangeSection(WeightSection):
@@ -102,14 +104,18 @@ class RangeSection(WeightSection):
 
     def computations(self) -> list[Callable[[], Any]]:
         """Ranges of both matrices, from both sides."""
-        return [find for side in self.frames for find in self.both(f"ranges of {side}s", partial(distribution.ranges, side=side))]
+        return [
+            find
+            for side in self.frames
+            for find in self.both(f"ranges of {side}s", partial(distribution.tabulate_ranges, side=side))
+        ]
 
     def draw(self, *tables: pd.DataFrame | None) -> None:
         """Both sides."""
         pairs = zip(tables[::2], tables[1::2], strict=True)
         for frame, (before, after), marks in zip(self.frames.values(), pairs, self.marked(), strict=True):
             assert before is not None
-            frame.draw(distribution_views.ranges(before, after, marks, theme=theme()))
+            frame.draw(distribution_views.draw_ranges(before, after, marks, theme=choose_theme()))
 
 
 class OutlierSection(WeightSection):
@@ -125,17 +131,17 @@ class OutlierSection(WeightSection):
         before, after, shared, layer = self.original, self.quantized, self.session.shared, self.session.layer
 
         def largest() -> pd.DataFrame:
-            table = before.table("largest", distribution.largest)
+            table = before.table("largest", distribution.tabulate_largest)
             if after is None:
                 return table
-            became = after.table("largest of the original", partial(distribution.became, table), before.content_key)
+            became = after.table("largest of the original", partial(distribution.gather_quantized, table), before.content_key)
             return table.assign(became=became["became"])
 
         return [largest, lambda: shared.sketch(layer).outlier_share]
 
     def draw(self, table: pd.DataFrame, beyond: float) -> None:
         """The hundred largest."""
-        self.frame.draw(distribution_views.outliers(table, self.original.shape, beyond, self.marked(), theme=theme()))
+        self.frame.draw(distribution_views.draw_outliers(table, self.original.shape, beyond, self.marked(), theme=choose_theme()))
 
 
 class SpectrumSection(WeightSection):
@@ -143,7 +149,7 @@ class SpectrumSection(WeightSection):
 
     def layout(self) -> pn.viewable.Viewable:
         """The figure, and a button for matrices that take a while."""
-        self.go = pn.widgets.Button(label="Compute", visible=False, width=120, stylesheets=[chosen()])
+        self.go = pn.widgets.Button(label="Compute", visible=False, width=120, stylesheets=[render_chosen_css()])
         self.go.on_click(lambda _: self.notices.guard(super(SpectrumSection, self).paint))
         self.frame = FigureFrame()
         return pn.Column(self.go, self.frame, sizing_mode="stretch_width")
@@ -164,17 +170,17 @@ class SpectrumSection(WeightSection):
         before, after = self.original, self.quantized
 
         def alone() -> pd.DataFrame:
-            return before.table(ALONE, distribution.spectra)
+            return before.table(ALONE, distribution.tabulate_spectra)
 
         def error(quantized: Tensor) -> pd.DataFrame:
-            return distribution.spectra(before.weight.float(), quantized, alone())
+            return distribution.tabulate_spectra(before.weight.float(), quantized, alone())
 
         return [alone, lambda: None if after is None else after.table(ERROR, error, before.content_key)]
 
     def draw(self, before: pd.DataFrame, after: pd.DataFrame | None) -> None:
         """All there are."""
         self.go.visible = False
-        self.frame.draw(distribution_views.singular(before if after is None else after, theme=theme()))
+        self.frame.draw(distribution_views.draw_singular_values(before if after is None else after, theme=choose_theme()))
 
 
 class WeightInspector(Sections):

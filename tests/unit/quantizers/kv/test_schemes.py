@@ -8,12 +8,13 @@ from torch import Tensor
 
 from workbench.errors import RecipeError
 from workbench.kernels import formats
-from workbench.kernels.packing.packed import Packed, ledger, stored_bits
-from workbench.quantizers.kv import Scheme, names, parse, scheme
-from workbench.quantizers.kv.rotated import normal_levels
+from workbench.kernels.packing.packed import Packed, build_ledger, count_stored_bits
+from workbench.quantizers.kv import Scheme, list_schemes, parse, scheme
+from workbench.quantizers.kv.rotated import compute_normal_levels
 
 TOKENS, CHANNELS = 64, 128
-EVERY = [*names(), "per-token:bits=1", "per-token:bits=2,group=32", "per-channel:bits=8", "zipcache:share=0", "zipcache:share=1",
+EVERY = [*list_schemes(), "per-token:bits=1", "per-token:bits=2,group=32", "per-channel:bits=8", "zipcache:share=0",
+         "zipcache:share=1",
          "vidkv:share=0", "vidkv:share=1", "rotated:bits=1,group=32"]  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def stored_columns(packed: Packed, own: Tensor) -> Packed:
 
 
 def bits(packed: Packed) -> float:
-    return ledger(packed, 0.0).bits_per_weight
+    return build_ledger(packed, 0.0).bits_per_weight
 
 
 @pytest.mark.parametrize("spelled", EVERY)
@@ -39,7 +40,10 @@ def test_what_is_stored_decodes_to_a_block(spelled: str) -> None:
     for x, packed in zip((keys, values), how.pack(keys, values, torch.rand(TOKENS)), strict=True):
         assert formats.decode(packed).shape == x.shape
         assert error(x, packed) < 0.45
-        assert sum(stored_bits(t) for _, node in packed.walk() for t in node.tensors.values()) == ledger(packed, 0.0).total_bits
+        assert (
+            sum(count_stored_bits(t) for _, node in packed.walk() for t in node.tensors.values())
+            == build_ledger(packed, 0.0).total_bits
+        )
 
 
 @pytest.mark.parametrize("spelled", EVERY)
@@ -106,7 +110,7 @@ def test_the_repaired_transform_stores_one_code_a_value() -> None:
     ("bits", "levels", "loss"), [(1, [0.7979], 0.36338), (2, [0.4528, 1.5104], 0.11748), (3, None, 0.03455), (4, None, 0.00950)]
 )
 def test_levels_are_lloyds_for_the_normal_law(bits: int, levels: list[float] | None, loss: float) -> None:
-    found = normal_levels(bits)
+    found = compute_normal_levels(bits)
     if levels is not None:
         torch.testing.assert_close(found[len(levels) :], torch.tensor(levels), rtol=1e-3, atol=1e-3)
     x = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
@@ -124,7 +128,7 @@ def test_rotation_takes_outliers_away() -> None:
     assert error(x[:, rest], stored_columns(grid, rest)) > 0.5  # the grid is all for the outlier
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_schemes())
 def test_every_scheme_says_where_it_comes_from(name: str) -> None:
     how: Scheme = scheme(name)
     assert how.source

@@ -22,27 +22,27 @@ MOST_BITS = 4
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def interpreted() -> bool:
+def is_interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on the CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def refuses(packed: Packed, _batch: int) -> str | None:
+def describe_refusal(packed: Packed, _batch: int) -> str | None:
     """Why a tree is not run here, as one sentence, or None; any number of inputs can be."""
     devices = {tensor.device.type for _, node in packed.walk() for tensor in node.tensors.values()}
-    if not devices <= {"cuda"} and not (interpreted() and devices == {"cpu"}):
+    if not devices <= {"cuda"} and not (is_interpreted() and devices == {"cpu"}):
         return f"it runs on a CUDA device, and the stored tensors are on {' and '.join(sorted(devices))}"
     if not devices:
         return "it runs on a CUDA device, and nothing is stored on one"
     if find_spec("triton") is None:
         return "Triton is not installed; it comes with the extra 'gpu'"
-    return unfit(packed)
+    return describe_misfit(packed)
 
 
-def unfit(packed: Packed) -> str | None:
+def describe_misfit(packed: Packed) -> str | None:
     """Why a stored matrix cannot be run here, or None."""
     if packed.format in AROUND:
-        return next((why for child in packed.children if (why := unfit(child))), None)
+        return next((why for child in packed.children if (why := describe_misfit(child))), None)
     if packed.format in WHOLE:
         return None
     if packed.format not in CODED:

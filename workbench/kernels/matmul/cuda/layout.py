@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.formats import codebook, parity, ternary
-from workbench.kernels.formats.format import codes
+from workbench.kernels.formats.format import unpack_codes
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 
@@ -52,58 +52,58 @@ def make_resident(packed: Packed, *, keep_indices: bool) -> Resident:
     """The resident form of a coded matrix; a large binary codebook is decoded to signs unless its indices are to be kept."""
     if packed.format == "planes":
         count = packed.facts["planes"]
-        positive = codes(packed, "signs", 1, None, count).bool()
-        return of_signs(packed, positive, packed.tensors["scale"], packed.tensors.get("column_scale"))
+        positive = unpack_codes(packed, "signs", 1, None, count).bool()
+        return lay_out_signs(packed, positive, packed.tensors["scale"], packed.tensors.get("column_scale"))
     if packed.format == "ternary":  # twice the matrix: two planes for each, which agree where a trit is not 0
-        trits = ternary.trits(packed)
+        trits = ternary.unpack_trits(packed)
         positive = torch.stack([trits >= 0, trits > 0], 1).flatten(0, 1)
-        return of_signs(packed, positive, packed.tensors["scale"].repeat_interleave(2, 0), None, 0.5)
+        return lay_out_signs(packed, positive, packed.tensors["scale"].repeat_interleave(2, 0), None, 0.5)
     if packed.format == "uniform":
-        return of_codes(packed)
+        return lay_out_codes(packed)
     column = packed.tensors.get("column_scale")
     column = None if column is None else column[None]
     if packed.format == "parity-signs":
-        return of_signs(packed, ~parity.negative(packed)[None], packed.tensors["scale"][None], column)
+        return lay_out_signs(packed, ~parity.find_negative_signs(packed)[None], packed.tensors["scale"][None], column)
     if packed.facts["entries"] <= FEW_ENTRIES or keep_indices:
-        return of_indices(packed, column)
-    return of_signs(packed, codebook.signs(packed)[None] > 0, packed.tensors["scale"][None], column)
+        return lay_out_indices(packed, column)
+    return lay_out_signs(packed, codebook.decode_signs(packed)[None] > 0, packed.tensors["scale"][None], column)
 
 
-def of_signs(packed: Packed, positive: Tensor, scale: Tensor, column: Tensor | None, factor: float = 1.0) -> Resident:
+def lay_out_signs(packed: Packed, positive: Tensor, scale: Tensor, column: Tensor | None, factor: float = 1.0) -> Resident:
     """Signs `[planes, rows, cols]` as bytes of 8 columns; a byte is its own pattern."""
-    full = padded(positive, BYTE * alignment(packed, BYTE))
-    byte = bytes_of(full.to(torch.uint8), 1)
+    full = pad_columns(positive, BYTE * compute_alignment(packed, BYTE))
+    byte = pack_bytes(full.to(torch.uint8), 1)
     words = torch.arange(256, dtype=torch.int32, device=byte.device)
-    return resident(SIGNS, packed, byte, words, scale, BYTE, 1, column=column, factor=factor)
+    return assemble_resident(SIGNS, packed, byte, words, scale, BYTE, 1, column=column, factor=factor)
 
 
-def of_indices(packed: Packed, column: Tensor | None) -> Resident:
+def lay_out_indices(packed: Packed, column: Tensor | None) -> Resident:
     """Indices of a binary codebook in as few whole bytes as they fit."""
     length, entries = packed.facts["length"], packed.facts["entries"]
     count = packed.rows * -(-packed.cols // length)
-    index = bitpack.unpack(packed.tensors["index"], codebook.index_width(entries), count).view(1, packed.rows, -1)
-    index = padded(index, alignment(packed, length)).mT.contiguous()
+    index = bitpack.unpack(packed.tensors["index"], codebook.compute_index_width(entries), count).view(1, packed.rows, -1)
+    index = pad_columns(index, compute_alignment(packed, length)).mT.contiguous()
     kind = torch.uint8 if entries <= 1 << 8 else torch.int16 if entries <= 1 << 15 else torch.int32
     bits = bitpack.unpack(packed.tensors["codebook"], 1, entries * length).view(entries, length)
     words = (bits << torch.arange(length, device=bits.device, dtype=torch.int32)).sum(1, dtype=torch.int32)
-    return resident(INDICES, packed, index.to(kind), words, packed.tensors["scale"][None], length, 1, column=column)
+    return assemble_resident(INDICES, packed, index.to(kind), words, packed.tensors["scale"][None], length, 1, column=column)
 
 
-def of_codes(packed: Packed) -> Resident:
+def lay_out_codes(packed: Packed) -> Resident:
     """Codes of 1 to 4 bits, as many to a byte as fit whole."""
     bits, scale = packed.facts["bits"], packed.tensors["scale"]
     per = BYTE // FIELDS[bits]
-    byte = bytes_of(padded(codes(packed, "codes", bits, None).to(torch.uint8), per), FIELDS[bits])
+    byte = pack_bytes(pad_columns(unpack_codes(packed, "codes", bits, None).to(torch.uint8), per), FIELDS[bits])
     if "zero" in packed.tensors:
         zero = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
     else:
         zero = torch.full_like(scale, 1 << (bits - 1), dtype=torch.int32)
     zero = zero.mT.contiguous().to(torch.uint8)
     nothing = torch.empty(0, dtype=torch.int32, device=byte.device)
-    return resident(CODES, packed, byte, nothing, scale[None], per, FIELDS[bits], zero=zero)
+    return assemble_resident(CODES, packed, byte, nothing, scale[None], per, FIELDS[bits], zero=zero)
 
 
-def resident(
+def assemble_resident(
     form: int,
     packed: Packed,
     codes: Tensor,
@@ -135,17 +135,17 @@ def resident(
     )
 
 
-def alignment(packed: Packed, length: int) -> int:
+def compute_alignment(packed: Packed, length: int) -> int:
     """Segments of `length` columns that rows are filled up to a multiple of: groups end where they end, whole rows are free."""
     return TOGETHER if packed.facts["span"] >= packed.cols else packed.facts["span"] // length
 
 
-def padded(values: Tensor, multiple: int) -> Tensor:
+def pad_columns(values: Tensor, multiple: int) -> Tensor:
     """The last dimension filled up with zeros."""
     return torch.nn.functional.pad(values, (0, -values.shape[-1] % multiple))
 
 
-def bytes_of(values: Tensor, bits: int) -> Tensor:
+def pack_bytes(values: Tensor, bits: int) -> Tensor:
     """Codes `[planes, rows, cols]` of so many bits as bytes `[planes, cols · bits / 8, rows]`, the first in the lowest bits."""
     per = BYTE // bits
     apart = values.view(*values.shape[:2], -1, per) << (bits * torch.arange(per, device=values.device, dtype=torch.uint8))

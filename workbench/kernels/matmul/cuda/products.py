@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.kernels.formats.format import find
 from workbench.kernels.formats.transforms import Transformed
-from workbench.kernels.matmul.composed import After, of_parts
+from workbench.kernels.matmul.composed import After, compose_product
 from workbench.kernels.matmul.cuda import layout
 from workbench.kernels.matmul.cuda.layout import Resident
 from workbench.kernels.options import Mode, Product
@@ -38,7 +38,7 @@ class Coded:
         few = len(x) <= FEW_INPUTS and 0 < len(m.words) <= layout.FEW_ENTRIES
         y = self.looked_up(scaled) if few else self.multiplied(scaled)
         y = y.sum(0) * m.factor
-        return y if not m.mean.numel() else y + group_sums(x, m) @ m.mean.mT.float()
+        return y if not m.mean.numel() else y + sum_groups(x, m) @ m.mean.mT.float()
 
     def looked_up(self, x: Tensor) -> Tensor:
         """Sums of every segment's inputs under every pattern, chosen by signs or indices; `x [n, each, cols]`."""
@@ -85,7 +85,7 @@ class Coded:
         return y
 
 
-def group_sums(x: Tensor, m: Resident) -> Tensor:
+def sum_groups(x: Tensor, m: Resident) -> Tensor:
     """The sums of each group's inputs, float32 `[n, groups]`."""
     full = torch.nn.functional.pad(x.float(), (0, -m.cols % m.span))
     return full.view(len(x), -1, m.span).sum(-1)
@@ -95,5 +95,5 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree."""
     if issubclass(kind := find(packed), Transformed):
         return After(lambda x: kind.input(x, packed), prepare(packed.children[0], mode), 0)
-    product = of_parts(packed, lambda part: prepare(part, mode))
+    product = compose_product(packed, lambda part: prepare(part, mode))
     return product or Coded(layout.make_resident(packed, keep_indices=mode.cache == "none"))

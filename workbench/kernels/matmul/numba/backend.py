@@ -5,20 +5,20 @@ sums of signs runs this way: sign planes, binary codes, binary codebooks, and wh
 are decoded, once to fp16 or some rows at a time (`dense/fp16_matmul.py`, `dense/codebook_matmul.py`).
 """
 
-from workbench.interrupts import deferred
+from workbench.interrupts import defer_interrupts
 from workbench.kernels.formats.declared import check_tree
 from workbench.kernels.matmul.composed import Shaped
-from workbench.kernels.matmul.numba.supported import refuses
+from workbench.kernels.matmul.numba.supported import describe_refusal
 from workbench.kernels.options import Mode, Product
 from workbench.kernels.packing.packed import Packed
 
-__all__ = ["prepare", "refuses"]
+__all__ = ["describe_refusal", "prepare"]
 
 
 def prepare(packed: Packed, mode: Mode) -> Product:
     """The product with a stored tree; ShapeError where it does not hold what its formats declare: loops read without looking."""
     check_tree(packed)
-    with deferred():
+    with defer_interrupts():
         from workbench.kernels.matmul.numba import preparation
 
     return Shaped(preparation.prepare(packed, mode), packed.rows, packed.cols, "numba")

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import (
     add_bytes,
     add_floats,
@@ -22,7 +22,7 @@ AHEAD = 4096
 STREAM = 256  # bytes read in one turn of the loop
 
 
-@compiled(parallel=True)
+@compile_cached(parallel=True)
 def read(data: np.ndarray, out: np.ndarray) -> None:
     """Read all of `data` (uint8), a piece for each row of `out [pieces, 64]`, which receives what keeps the reading alive."""
     pieces = len(out)
@@ -37,8 +37,8 @@ def read(data: np.ndarray, out: np.ndarray) -> None:
         store(out.reshape(-1), 64 * piece, add_bytes(add_bytes(a, b), add_bytes(c, d)))
 
 
-@compiled(parallel=True)
-def multiply_adds(turns: int, out: np.ndarray) -> None:
+@compile_cached(parallel=True)
+def run_multiply_adds(turns: int, out: np.ndarray) -> None:
     """8 × 32 float32 multiply-adds that do not wait for each other, `turns` times, for each row of `out [pieces, 32]`."""
     for piece in prange(len(out)):
         flat = out.reshape(-1)
@@ -55,6 +55,6 @@ def multiply_adds(turns: int, out: np.ndarray) -> None:
         store_floats(flat, 32 * piece, sums)
 
 
-@compiled
-def nothing(x: np.ndarray, y: np.ndarray) -> None:
+@compile_cached
+def do_nothing(x: np.ndarray, y: np.ndarray) -> None:
     """What a call costs."""

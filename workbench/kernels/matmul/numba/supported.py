@@ -11,30 +11,30 @@ REAL_ZEROS = "it has no kernel for codes whose zero is not one of them"
 STEP = 8  # columns of a byte of signs
 
 
-def refuses(packed: Packed, _batch: int) -> str | None:
+def describe_refusal(packed: Packed, _batch: int) -> str | None:
     """Why a tree is not run here, as one sentence, or None; any number of inputs can be."""
     for _, node in packed.walk():
         for tensor in node.tensors.values():
             if tensor.device.type != "cpu":
                 return f"it runs on the CPU, and the stored tensors are on {tensor.device}"
-    return unfit(packed)
+    return describe_misfit(packed)
 
 
-def unfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
+def describe_misfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
     """Why a stored matrix cannot be run here, or None."""
     if packed.format in AROUND and not inside_mask:
-        return next((why for child in packed.children if (why := unfit(child))), None)
+        return next((why for child in packed.children if (why := describe_misfit(child))), None)
     if packed.format == "masked":
-        return next((why for child in packed.children if (why := unfit(child, inside_mask=True))), None)
+        return next((why for child in packed.children if (why := describe_misfit(child, inside_mask=True))), None)
     if packed.format in CODED:
-        return REAL_ZEROS if "offset" in packed.tensors else misaligned(packed)
+        return REAL_ZEROS if "offset" in packed.tensors else describe_misalignment(packed)
     if packed.format in WORDS and packed.facts["length"] > LONGEST:
         return f"words of {packed.facts['length']} numbers are longer than {LONGEST}"
     runnable = ("dense", "zero") if inside_mask else WHOLE
     return None if packed.format in runnable else f"it has no kernel for format {packed.format!r}"
 
 
-def misaligned(packed: Packed) -> str | None:
+def describe_misalignment(packed: Packed) -> str | None:
     """Why groups do not consist of whole bytes of signs, or None; a row may end within one."""
     span = packed.facts["span"]
     if span < packed.cols and span % STEP:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.formats import rotation, rounding, transforms
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.packing.packed import Packed
 
 
@@ -24,55 +24,60 @@ def prepare(packed: Packed) -> Transform:
     """The transform of a node that changes its inputs."""
     if packed.format == "rounded-input":
         return Transform(lambda x: rounding.round_per_token(x, packed.facts["bits"]), 0)
-    return {"permuted": permuted, "scaled": scaled, "hadamard": hadamard, "rotated": rotated}[packed.format](packed)
+    return {
+        "permuted": prepare_permutation,
+        "scaled": prepare_scaling,
+        "hadamard": prepare_hadamard,
+        "rotated": prepare_rotation,
+    }[packed.format](packed)
 
 
-def permuted(packed: Packed) -> Transform:
+def prepare_permutation(packed: Packed) -> Transform:
     """x[:, order]."""
-    order = transforms.order(packed)
+    order = transforms.unpack_order(packed)
     return Transform(lambda x: x[:, order], order.nbytes)
 
 
-def scaled(packed: Packed) -> Transform:
+def prepare_scaling(packed: Packed) -> Transform:
     """x / s."""
     scale = packed.tensors["scale"].to(torch.float32)
     return Transform(lambda x: x / scale, scale.nbytes)
 
 
-def rotated(packed: Packed) -> Transform:
+def prepare_rotation(packed: Packed) -> Transform:
     """x Λ D R H, with R = R₁ ⊗ R₂ solved for once."""
-    diagonal = rotation.diagonal(packed, 1).to(torch.float32)
-    factors = tuple(factor.to(torch.float32) for factor in rotation.rotations(packed))
+    diagonal = rotation.decode_diagonal(packed, 1).to(torch.float32)
+    factors = tuple(factor.to(torch.float32) for factor in rotation.decode_rotations(packed))
     bytes_held = sum(t.nbytes for t in (diagonal, *factors))
     if not packed.facts.get("hadamard"):
         return Transform(lambda x: rotation.rotate(x * diagonal, *factors), bytes_held)
-    after = spread(torch.ones(packed.cols))
+    after = prepare_signed_hadamard(torch.ones(packed.cols))
     return Transform(lambda x: after.apply(rotation.rotate(x * diagonal, *factors)), bytes_held + after.bytes)
 
 
-def hadamard(packed: Packed) -> Transform:
+def prepare_hadamard(packed: Packed) -> Transform:
     """x D H."""
-    return spread(transforms.signs(packed))
+    return prepare_signed_hadamard(transforms.unpack_signs(packed))
 
 
-def spread(signs: Tensor) -> Transform:
+def prepare_signed_hadamard(signs: Tensor) -> Transform:
     """x D H for signs D `[cols]`, with H = S ⊗ Q as in the reference; S in place, in log2 passes."""
-    power, odd = transforms.factors(len(signs))
+    power, odd = transforms.split_power_of_two(len(signs))
     signs = signs / power**0.5
-    factor = transforms.cosine(odd).to(torch.float32)
+    factor = transforms.build_cosine_matrix(odd).to(torch.float32)
 
     def apply(x: Tensor) -> Tensor:
         blocks = x * signs
         if odd > 1:
             blocks = (blocks.view(-1, odd) @ factor).view(x.shape)
-        butterflies(blocks.numpy(), odd)
+        apply_butterflies(blocks.numpy(), odd)
         return blocks
 
     return Transform(apply, signs.nbytes + factor.nbytes)
 
 
-@compiled
-def butterflies(x: np.ndarray, odd: int) -> None:
+@compile_cached
+def apply_butterflies(x: np.ndarray, odd: int) -> None:
     """Sylvester's Hadamard matrix, not normalised, over places `odd` apart of each row of `x [n, cols]`, in place."""
     for i in range(len(x)):
         row = x[i]

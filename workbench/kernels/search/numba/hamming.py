@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from workbench.kernels.jit.threads import threads
+from workbench.kernels.jit.threads import use_threads
 
 NUMBER = 24  # bits of a codeword's number in a key
 
@@ -38,10 +38,10 @@ def search(points: np.ndarray, words: np.ndarray, index: np.ndarray, distance: n
         distance[i] = nearest
 
 
-def nearest(points: np.ndarray, words: np.ndarray, previous: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def find_nearest_codewords(points: np.ndarray, words: np.ndarray, previous: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Number of the nearest of `words` for each of `points` (integers below 2^24) and its distance, int64 `[n]` each."""
     index = np.full(len(points), -1) if previous is None else previous.astype(np.int64)
     distance = np.empty(len(points), np.int64)
-    with threads():
+    with use_threads():
         search(points.astype(np.uint32), words.astype(np.uint32), index, distance)
     return index, distance

@@ -3,12 +3,12 @@
 import numpy as np
 from numba import njit, prange
 
-from workbench.kernels.jit.threads import threads
+from workbench.kernels.jit.threads import use_threads
 from workbench.kernels.packing.trellis_code import NEVER
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def reach(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> None:
+def merge_paths(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> None:
     """The cheapest of the states that share all but their oldest bits, and which it was."""
     low = len(reached)
     for j in range(low):
@@ -22,7 +22,7 @@ def reach(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def branch(cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, words: np.ndarray, size: np.ndarray) -> None:
+def extend_paths(cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, words: np.ndarray, size: np.ndarray) -> None:
     """The cost of every state after one more step with values `y [length]`; `words [length, states]`."""
     square, branches = scale * scale, len(cost) // len(reached)
     for s in range(len(cost)):
@@ -39,7 +39,7 @@ def branch(cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, w
 
 
 @njit(cache=True, nogil=True)
-def path(
+def search_path(
     y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seam: int, best_codes: np.ndarray
 ) -> None:
     """Fill `best_codes [steps]` with the states of the best path for `y [steps, length]`; a seam of −1 leaves both ends free."""
@@ -50,8 +50,8 @@ def path(
         reached[seam] = 0
     oldest = np.empty((steps, low), np.uint16)
     for t in range(steps):
-        branch(cost, reached, y[t], scale[t], words, size)
-        reach(cost, reached, oldest[t])
+        extend_paths(cost, reached, y[t], scale[t], words, size)
+        merge_paths(cost, reached, oldest[t])
     common = np.argmin(reached) if seam < 0 else seam
     for t in range(steps - 1, -1, -1):
         best_codes[t] = int(oldest[t, common]) * low + common
@@ -59,22 +59,22 @@ def path(
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def paths(
+def search_paths(
     y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seams: np.ndarray, best_codes: np.ndarray
 ) -> None:
-    """`path` for every sequence of `y [n, steps, length]`."""
+    """`search_path` for every sequence of `y [n, steps, length]`."""
     for i in prange(len(y)):
-        path(y[i], scale, words, size, bits, seams[i], best_codes[i])
+        search_path(y[i], scale, words, size, bits, seams[i], best_codes[i])
 
 
-def best_paths(y: np.ndarray, scale: np.ndarray, words: np.ndarray, bits: int, seams: np.ndarray) -> np.ndarray:
+def find_best_paths(y: np.ndarray, scale: np.ndarray, words: np.ndarray, bits: int, seams: np.ndarray) -> np.ndarray:
     """States `[steps, n]` for `y [steps, n, length]`, `scale [steps]` and `words [states, length]`, int64."""
     steps, n, _ = y.shape
     best_codes = np.empty((n, steps), np.int64)
     by_value = np.ascontiguousarray(words.T, np.float32)
     size = np.square(by_value).sum(0)
-    with threads():
-        paths(
+    with use_threads():
+        search_paths(
             np.ascontiguousarray(y.transpose(1, 0, 2), np.float32),
             scale.astype(np.float32),
             by_value,

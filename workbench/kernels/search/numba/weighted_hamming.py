@@ -8,7 +8,7 @@ is skipped with all codewords that end in it.
 import numpy as np
 from numba import njit, prange
 
-from workbench.kernels.jit.threads import threads
+from workbench.kernels.jit.threads import use_threads
 
 CHUNK = 256  # vectors that use the same tables one after the other
 
@@ -57,7 +57,7 @@ def search(y: np.ndarray, starts: np.ndarray, order: np.ndarray, words: np.ndarr
             cost[i] = best
 
 
-def nearest(y: np.ndarray, words: np.ndarray, previous: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def find_nearest_codewords(y: np.ndarray, words: np.ndarray, previous: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Number of the codeword with the largest ⟨y, c⟩ for rows of `y [n, length]`, and Σ|y| over the signs it flips.
 
     Bit j of a word is 1 for a +1 in column j. Returns int64 and float32 `[n]`.
@@ -68,6 +68,6 @@ def nearest(y: np.ndarray, words: np.ndarray, previous: np.ndarray | None) -> tu
     starts = np.searchsorted(halves[order], np.arange((1 << (length - length // 2)) + 1))
     index = np.full(len(y), -1) if previous is None else previous.astype(np.int64)
     cost = np.empty(len(y), np.float32)
-    with threads():
+    with use_threads():
         search(np.ascontiguousarray(y, np.float32), starts, order, words, index, cost)
     return index, cost

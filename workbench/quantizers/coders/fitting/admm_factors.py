@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.coders.fitting.least_squares import cost, least_squares, solve
+from workbench.quantizers.coders.fitting.least_squares import compute_row_cost, solve, solve_least_squares
 from workbench.quantizers.contract import Params
-from workbench.quantizers.curvature import damped
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.curvature import damp_moment
+from workbench.quantizers.storage_rounding import round_to_fp16
 
 DAMPING = 0.01  # of the moment, as a share of its mean diagonal
 RIDGE = 0.03  # of either least-squares step, beside its pull towards signs
@@ -46,7 +46,7 @@ class Target:
         unit = size.sqrt()
         if moment is None:
             return cls(w / size, None, torch.ones(w.shape[1]), None, unit, unit)
-        h = damped(moment, DAMPING)
+        h = damp_moment(moment, DAMPING)
         energy = (h.diagonal() / h.diagonal().mean()).sqrt()
         column_unit = (unit / energy).float()
         if diagonal:
@@ -69,14 +69,14 @@ class Target:
         return x if self.vectors is None else self.vectors @ x
 
 
-def random_start(target: Target, rank: int) -> tuple[Tensor, Tensor]:
+def draw_random_start(target: Target, rank: int) -> tuple[Tensor, Tensor]:
     """Normal numbers `[rows, rank]` and `[cols, rank]`, always the same."""
     draw = torch.Generator().manual_seed(0)
     rows, cols = target.w.shape
     return torch.randn(rows, rank, generator=draw), torch.randn(cols, rank, generator=draw)
 
 
-def singular_start(target: Target, rank: int) -> tuple[Tensor, Tensor]:
+def compute_singular_start(target: Target, rank: int) -> tuple[Tensor, Tensor]:
     """The best factors of real numbers, their singular values shared out evenly; `rank` at most the smaller side."""
     root = target.values.clamp(min=1e-6).sqrt()
     turned = target.turn(target.w.mT).mT * root
@@ -92,22 +92,24 @@ def search(target: Target, left: Tensor, right: Tensor, sweeps: int, *, middle: 
     strength in the last sweep.
     """
     pushed = target.turn(target.times_moment(target.w).mT)  # H' w'ᵀ in the eigenvectors
-    near_left, near_right = nearest(left, middle=middle), nearest(right, middle=middle)
+    near_left, near_right = find_nearest_factor(left, middle=middle), find_nearest_factor(right, middle=middle)
     lag_left, lag_right = torch.zeros_like(left), torch.zeros_like(right)
     for sweep in range(sweeps):
         pull = (sweep + 1) / sweeps
-        basis = target.turn(unit_columns(near_right))
-        left = ridge(basis.mT @ (target.values[:, None] * basis), pushed.mT @ basis, pull, near_left - lag_left)
-        near_left = nearest(left + lag_left, middle=middle)
+        basis = target.turn(normalize_columns(near_right))
+        left = solve_ridge(basis.mT @ (target.values[:, None] * basis), pushed.mT @ basis, pull, near_left - lag_left)
+        near_left = find_nearest_factor(left + lag_left, middle=middle)
         lag_left = lag_left + left - near_left
-        basis = unit_columns(near_left)
-        right = target.turn_back(both(basis.mT @ basis, target.values, pushed @ basis, pull, target.turn(near_right - lag_right)))
-        near_right = nearest(right + lag_right, middle=middle)
+        basis = normalize_columns(near_left)
+        right = target.turn_back(
+            solve_two_sided(basis.mT @ basis, target.values, pushed @ basis, pull, target.turn(near_right - lag_right))
+        )
+        near_right = find_nearest_factor(right + lag_right, middle=middle)
         lag_right = lag_right + right - near_right
         yield left + lag_left, right + lag_right
 
 
-def ridge(gram: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
+def solve_ridge(gram: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
     """The factor X that solves X (G + (pull + RIDGE) g I) = pushed + pull g aim, with g the mean diagonal of G."""
     level = gram.diagonal().mean()
     eye = torch.eye(len(gram))
@@ -115,7 +117,7 @@ def ridge(gram: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
     return torch.cholesky_solve((pushed + pull * level * aim).mT, factor).mT
 
 
-def both(gram: Tensor, values: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
+def solve_two_sided(gram: Tensor, values: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tensor:
     """The factor X that solves diag(values) X G + (pull + RIDGE) g X = pushed + pull g aim, with g the mean diagonal of G."""
     level = gram.diagonal().mean()
     eigenvalues, vectors = torch.linalg.eigh(gram)
@@ -123,13 +125,13 @@ def both(gram: Tensor, values: Tensor, pushed: Tensor, pull: float, aim: Tensor)
     return (turned / (values[:, None] * eigenvalues.clamp(min=0) + (pull + RIDGE) * level)) @ vectors.mT
 
 
-def nearest(factor: Tensor, *, middle: bool) -> Tensor:
+def find_nearest_factor(factor: Tensor, *, middle: bool) -> Tensor:
     """The nearest stored form of a factor `[k, r]`: signs with a magnitude a row, and one a column where there is a `middle`."""
-    row_sizes, shared = magnitudes(factor, middle=middle)
-    return signs(factor) * row_sizes[:, None] * shared
+    row_sizes, shared = fit_magnitudes(factor, middle=middle)
+    return compute_signs(factor) * row_sizes[:, None] * shared
 
 
-def magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
+def fit_magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
     """Magnitudes `[k]` and `[r]` of which |factor| `[k, r]` is nearly the product; without `middle` the second are 1."""
     size = factor.abs()
     row_sizes, shared = size.mean(1), torch.ones(factor.shape[1])
@@ -141,77 +143,77 @@ def magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
     return row_sizes, shared
 
 
-def signs(x: Tensor) -> Tensor:
+def compute_signs(x: Tensor) -> Tensor:
     """±1; zero is +1."""
     return torch.where(x >= 0, 1.0, -1.0)
 
 
-def unit_columns(x: Tensor) -> Tensor:
+def normalize_columns(x: Tensor) -> Tensor:
     """Columns of length 1; zero columns stay."""
     return x / x.norm(dim=0).clamp(min=1e-20)
 
 
-def parameters(left: Tensor, right: Tensor, *, middle: bool) -> Params:
+def build_parameters(left: Tensor, right: Tensor, *, middle: bool) -> Params:
     """`left [rows, r]` and `right [r, cols]` of ±1 with `row`, `column` and where wanted `middle`, not yet settled."""
-    row, of_left = magnitudes(left, middle=middle)
-    column, of_right = magnitudes(right, middle=middle)
+    row, of_left = fit_magnitudes(left, middle=middle)
+    column, of_right = fit_magnitudes(right, middle=middle)
     column = column / column.square().mean().sqrt().clamp(min=1e-20) / left.shape[1] ** 0.25  # about what rows will have
-    params = {"left": signs(left), "right": signs(right.mT).contiguous(), "row": row, "column": column}
+    params = {"left": compute_signs(left), "right": compute_signs(right.mT).contiguous(), "row": row, "column": column}
     return {**params, "middle": of_left * of_right} if middle else params
 
 
-def product(params: Params) -> Tensor:
+def multiply_factors(params: Params) -> Tensor:
     """The matrix `[rows, cols]` that factors stand for."""
     left = params["left"] * params["row"][:, None]
     return (left * params["middle"] if "middle" in params else left) @ (params["right"] * params["column"])
 
 
-def loss(target: Target, params: Params) -> float:
+def compute_loss(target: Target, params: Params) -> float:
     """tr(E H' Eᵀ)."""
-    return cost(target.w - product(params), target.moment).sum(dtype=torch.float64).item()
+    return compute_row_cost(target.w - multiply_factors(params), target.moment).sum(dtype=torch.float64).item()
 
 
 def settle(target: Target, params: Params) -> tuple[Params, float]:
     """Magnitudes by least squares for fixed signs, as they will be stored, and what they lose."""
-    best = better_magnitudes(target, params)
-    least = loss(target, best)
+    best = improve_magnitudes(target, params)
+    least = compute_loss(target, best)
     for _ in range(ROUNDS - 1):
-        trial = better_magnitudes(target, best)
-        now = loss(target, trial)
+        trial = improve_magnitudes(target, best)
+        now = compute_loss(target, trial)
         if not now < least:
             break
         best, least = trial, now
     return best, least
 
 
-def better_magnitudes(target: Target, params: Params) -> Params:
+def improve_magnitudes(target: Target, params: Params) -> Params:
     """Row, column, middle and again row magnitudes, each for the others as they are, rounded as they will be stored."""
-    improved = {**params, "row": row_magnitudes(target, params)}
-    improved["column"] = column_magnitudes(target, improved)
+    improved = {**params, "row": solve_row_magnitudes(target, params)}
+    improved["column"] = solve_column_magnitudes(target, improved)
     if "middle" in improved:
-        improved["middle"] = fp16(middle_magnitudes(target, improved))
-    return {**improved, "row": row_magnitudes(target, improved)}
+        improved["middle"] = round_to_fp16(solve_middle_magnitudes(target, improved))
+    return {**improved, "row": solve_row_magnitudes(target, improved)}
 
 
-def row_magnitudes(target: Target, params: Params) -> Tensor:
+def solve_row_magnitudes(target: Target, params: Params) -> Tensor:
     """`[rows]`, every row by itself."""
-    unit = product({**params, "row": torch.ones_like(params["row"])})
-    solution = least_squares(target.w, unit[None], unit.shape[1], target.moment)[0, :, 0]
-    return fp16(solution * target.row_unit) / target.row_unit
+    unit = multiply_factors({**params, "row": torch.ones_like(params["row"])})
+    solution = solve_least_squares(target.w, unit[None], unit.shape[1], target.moment)[0, :, 0]
+    return round_to_fp16(solution * target.row_unit) / target.row_unit
 
 
-def column_magnitudes(target: Target, params: Params) -> Tensor:
+def solve_column_magnitudes(target: Target, params: Params) -> Tensor:
     """`[cols]`, together where a moment couples them."""
-    unit = product({**params, "column": torch.ones_like(params["column"])})
+    unit = multiply_factors({**params, "column": torch.ones_like(params["column"])})
     if target.moment is None:
-        solution = least_squares(target.w.mT, unit.mT[None], unit.shape[0], None)[0, :, 0]
+        solution = solve_least_squares(target.w.mT, unit.mT[None], unit.shape[0], None)[0, :, 0]
     else:
         gram = (unit.mT @ unit) * target.moment
         solution = solve(gram[None], (unit * (target.w @ target.moment)).sum(0)[None])[0]
-    return fp16(solution * target.column_unit) / target.column_unit
+    return round_to_fp16(solution * target.column_unit) / target.column_unit
 
 
-def middle_magnitudes(target: Target, params: Params) -> Tensor:
+def solve_middle_magnitudes(target: Target, params: Params) -> Tensor:
     """`[r]`, together."""
     left, right = params["left"] * params["row"][:, None], params["right"] * params["column"]
     pushed = target.times_moment(right)
@@ -219,6 +221,10 @@ def middle_magnitudes(target: Target, params: Params) -> Tensor:
     return solve(gram[None], (left * (target.w @ pushed.mT)).sum(0)[None])[0]
 
 
-def stored(target: Target, params: Params) -> Params:
+def convert_to_stored(target: Target, params: Params) -> Params:
     """The same with `row` and `column` as they are stored, for the matrix in its own basis."""
-    return {**params, "row": fp16(params["row"] * target.row_unit), "column": fp16(params["column"] * target.column_unit)}
+    return {
+        **params,
+        "row": round_to_fp16(params["row"] * target.row_unit),
+        "column": round_to_fp16(params["column"] * target.column_unit),
+    }

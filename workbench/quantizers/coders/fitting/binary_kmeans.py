@@ -22,33 +22,33 @@ Best = Callable[[Tensor, Tensor], Tensor]  # (words, index) → the best words f
 Trained = tuple[Tensor, tuple[float, ...]]  # codebook [entries, length], loss after each sweep
 
 
-def vectors(y: Tensor, length: int) -> Tensor:
+def split_vectors(y: Tensor, length: int) -> Tensor:
     """Rows cut into vectors, `[rows · ceil(cols/length), length]`; the last vector of a row is filled with zeros."""
     return torch.nn.functional.pad(y, (0, -y.shape[1] % length)).reshape(-1, length)
 
 
-def sampled(matrices: Iterable[Tensor], count: int) -> Tensor:
+def sample_vectors(matrices: Iterable[Tensor], count: int) -> Tensor:
     """At most 2^17 of the vectors `[n, length]` of `count` matrices, as many of each, drawn with a fixed seed."""
     draw, limit = torch.Generator().manual_seed(0), max(SAMPLE // count, 1)
     return torch.cat([y[torch.randperm(len(y), generator=draw)[:limit]] if len(y) > limit else y for y in matrices])
 
 
-def nearest(y: Tensor, codebook: Tensor) -> Tensor:
+def find_nearest_codewords(y: Tensor, codebook: Tensor) -> Tensor:
     """Index of the codeword with the largest ⟨y, c⟩ for each row of `y [n, length]`; ties go to the first, int64 `[n]`."""
-    return codeword_search.nearest_by_magnitude(y, codeword_search.numbers(codebook))[0]
+    return codeword_search.find_nearest_by_magnitude(y, codeword_search.encode_signs(codebook))[0]
 
 
-def pattern_counts(y: Tensor) -> Tensor:
+def count_patterns(y: Tensor) -> Tensor:
     """How often each of the 2^length sign patterns occurs in `[n, length]`; bit j of a pattern's number is 1 for +1."""
-    return torch.bincount(codeword_search.numbers(y), minlength=1 << y.shape[1])
+    return torch.bincount(codeword_search.encode_signs(y), minlength=1 << y.shape[1])
 
 
-def most_frequent(counts: Tensor, entries: int) -> Tensor:
+def select_most_frequent(counts: Tensor, entries: int) -> Tensor:
     """The numbers of the `entries` most frequent patterns, ties by number: lossless when no more than that occur."""
     return torch.argsort(counts, descending=True, stable=True)[:entries]
 
 
-def even_words(length: int, entries: int) -> list[Tensor]:
+def build_even_words(length: int, entries: int) -> list[Tensor]:
     """The words of a linear code of so many `entries`, as numbers; none where `entries` is not a power of two below 2^length.
 
     All but the last k = log2 entries signs are parities of those: every sign has a label of length − k bits, and the labels of
@@ -74,7 +74,7 @@ def train_hamming(counts: Tensor, entries: int, length: int) -> Trained:
     weight = counts[points].double()
 
     def assign(words: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        index, distance = codeword_search.nearest_by_hamming(points, words, length, previous)
+        index, distance = codeword_search.find_nearest_by_hamming(points, words, length, previous)
         return index, weight * distance
 
     def majority(words: Tensor, index: Tensor) -> Tensor:
@@ -84,8 +84,8 @@ def train_hamming(counts: Tensor, entries: int, length: int) -> Trained:
             better = torch.where(vote == 0, better, better & ~(1 << j) | (vote > 0).to(torch.int64) << j)
         return better
 
-    words, losses = cluster(most_frequent(counts, entries), points, assign, majority)
-    return codeword_search.signs(words, length), losses
+    words, losses = cluster(select_most_frequent(counts, entries), points, assign, majority)
+    return codeword_search.decode_signs(words, length), losses
 
 
 def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Trained:
@@ -96,23 +96,25 @@ def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Tra
     """
     if start is None:
         few = y[:FEW]
-        starts = [most_frequent(pattern_counts(y), entries), *even_words(y.shape[1], entries)]
-        first = min(starts, key=lambda words: codeword_search.nearest_by_magnitude(few, words)[1].sum(dtype=torch.float64).item())
+        starts = [select_most_frequent(count_patterns(y), entries), *build_even_words(y.shape[1], entries)]
+        first = min(
+            starts, key=lambda words: codeword_search.find_nearest_by_magnitude(few, words)[1].sum(dtype=torch.float64).item()
+        )
     else:
-        first = codeword_search.numbers(start)
+        first = codeword_search.encode_signs(start)
 
     def assign(words: Tensor, previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        return codeword_search.nearest_by_magnitude(y, words, previous)
+        return codeword_search.find_nearest_by_magnitude(y, words, previous)
 
     def majority(words: Tensor, index: Tensor) -> Tensor:
         sums = torch.zeros(len(words), y.shape[1]).index_add_(0, index, y)
-        return codeword_search.numbers(torch.where(sums == 0, codeword_search.signs(words, y.shape[1]), sums))
+        return codeword_search.encode_signs(torch.where(sums == 0, codeword_search.decode_signs(words, y.shape[1]), sums))
 
-    words, losses = cluster(first, codeword_search.numbers(y), assign, majority)
-    return codeword_search.signs(words, y.shape[1]), losses
+    words, losses = cluster(first, codeword_search.encode_signs(y), assign, majority)
+    return codeword_search.decode_signs(words, y.shape[1]), losses
 
 
-def rounds(losses: Sequence[tuple[float, ...]]) -> Tensor:
+def stack_round_losses(losses: Sequence[tuple[float, ...]]) -> Tensor:
     """The losses of several codebooks' training as `[codebooks, n]`, NaN where one had stopped."""
     return torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(round_losses) for round_losses in losses], batch_first=True, padding_value=torch.nan

@@ -12,12 +12,12 @@ from workbench.recipe import setting
 EVEN = 8  # groups of a multiple of this may leave a shorter last one: their codes begin on a byte
 
 
-def group_setting(default: int) -> int:
+def make_group_setting(default: int) -> int:
     """The setting `group`."""
     return setting(default, "neighbouring columns of a row that share a scale; 0 is the whole row", low=0, high=65536)
 
 
-def group_span(group: int, cols: int, step: int = 1) -> int:
+def compute_group_span(group: int, cols: int, step: int = 1) -> int:
     """Columns a group for a matrix of `cols`: `group`, or all of them for 0; ShapeError where groups would not fit.
 
     A group of a vector coder holds whole steps; one of single columns divides them or is a multiple of 8. The last group may
@@ -34,6 +34,6 @@ def group_span(group: int, cols: int, step: int = 1) -> int:
     return group
 
 
-def beside(params: Sequence[Params], name: str) -> Tensor:
+def stack_groups(params: Sequence[Params], name: str) -> Tensor:
     """One parameter of all groups, `[..., rows]` each, as `[..., rows, groups]`."""
     return torch.stack([group[name] for group in params], -1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.quantizers.coders.fitting.least_squares import RIDGE
 from workbench.quantizers.contract import Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 
 SHARES = torch.arange(100, 18, -8) / 100  # of the scale that reaches all weights, tried with each zero
 FINER = (0.04, 0.02, 0.01)  # then smaller and larger by these shares
@@ -87,14 +87,14 @@ class GridSearch:
         """Scales that divide `extent` into at most so many steps, and the least distance between `values` into few."""
         gaps = values.sort(1).values.diff(dim=1)
         apart = torch.where(gaps >= 0.5 * extent[:, None] / most, gaps, torch.inf).amin(1)
-        return [fp16(extent / (extent * multiple / apart).round().clamp(1, most)) for multiple in MULTIPLES]
+        return [round_to_fp16(extent / (extent * multiple / apart).round().clamp(1, most)) for multiple in MULTIPLES]
 
     def try_least_squares(self) -> bool:
         """The best scale, with its best zero, for the codes of the grid so far; whether any row has gained."""
         count, linear, square, cross, total = self.sums(self.scale, self.zero)
         zero = self.zero[None] + self.nearby_zeros()
         top, bottom = cross - zero * total, square - 2 * zero * linear + zero.square() * count
-        scale = fp16(divide(top, bottom.where(bottom > RIDGE * square, 0.0)))
+        scale = round_to_fp16(divide(top, bottom.where(bottom > RIDGE * square, 0.0)))
         if self.middle is None:
             scale = scale.clamp(min=0)
         best = (scale * (scale * bottom - 2 * top)).nan_to_num(torch.inf).argmin(0, keepdim=True)
@@ -123,7 +123,7 @@ class GridSearch:
 
     def offer(self, scale: Tensor, zero: Tensor) -> bool:
         """Let each row take the best of the grids `[k, rows]` where that is better than what it has; whether any has gained."""
-        gained, scale, zero = False, fp16(scale), fp16(zero)
+        gained, scale, zero = False, round_to_fp16(scale), round_to_fp16(zero)
         size = max(1, TOGETHER // self.w.numel())
         for scales, zeros in zip(scale.split(size), zero.split(size), strict=True):
             squared_errors = self.codes(scales, zeros).sub_(zeros[..., None]).mul_(scales[..., None]).sub_(self.w).square_()
@@ -150,11 +150,11 @@ class RealGridSearch(GridSearch):
     def try_shares(self) -> None:
         """Lines from shares of the range, about its middle; and the range with 0 in it, for weights that are all the same."""
         high, low = self.high.clamp(min=0), self.low.clamp(max=0)
-        wide = fp16((high - low) / self.steps)
+        wide = round_to_fp16((high - low) / self.steps)
         self.offer(wide[None], divide(-low, wide)[None])
         for share in STARTS:
-            scale = fp16(share * (self.high - self.low) / self.steps)
-            zero = fp16(self.steps / 2 - divide((self.high + self.low) / 2, scale))
+            scale = round_to_fp16(share * (self.high - self.low) / self.steps)
+            zero = round_to_fp16(self.steps / 2 - divide((self.high + self.low) / 2, scale))
             self.offer(scale[None], zero[None])
             for _ in range(SWEEPS):
                 scale, zero = self.line(scale, zero)
@@ -176,8 +176,8 @@ class RealGridSearch(GridSearch):
         """The scale and zero of least squares for the codes of a grid."""
         count, linear, square, cross, total = self.sums(scale, zero)
         spread = count * square - linear.square()
-        better = fp16(divide(count * cross - linear * total, spread.where(spread > RIDGE * count * square, 0.0)))
-        return better, fp16(divide(linear - divide(total, better), count))
+        better = round_to_fp16(divide(count * cross - linear * total, spread.where(spread > RIDGE * count * square, 0.0)))
+        return better, round_to_fp16(divide(linear - divide(total, better), count))
 
     def codes(self, scale: Tensor, zero: Tensor) -> Tensor:
         """The nearest codes on grids `[..., rows]`, as float32 `[..., rows, cols]`."""

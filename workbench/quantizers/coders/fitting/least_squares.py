@@ -12,7 +12,7 @@ from torch import Tensor
 RIDGE = 1e-6  # share of the mean diagonal that keeps a singular problem (two equal planes) solvable
 
 
-def least_squares(target: Tensor, basis: Tensor, span: int, moment: Tensor | None) -> Tensor:
+def solve_least_squares(target: Tensor, basis: Tensor, span: int, moment: Tensor | None) -> Tensor:
     """Scales `[k, rows, groups]` for `target [rows, cols]` and `basis [k, rows, cols]`, groups of `span` columns."""
     k, rows, cols = basis.shape
     groups = -(-cols // span)
@@ -29,13 +29,13 @@ def least_squares(target: Tensor, basis: Tensor, span: int, moment: Tensor | Non
         columns = slice(group * span, min((group + 1) * span, cols))
         for i in range(k):
             reach = basis[i][:, columns] @ moment[columns]
-            gram[:, group, i] = group_sums(basis * reach, span).permute(1, 2, 0)
+            gram[:, group, i] = sum_groups(basis * reach, span).permute(1, 2, 0)
             right[:, group, i] = (reach * target).sum(-1)
     solution = solve(gram.view(rows, groups * k, groups * k), right.view(rows, groups * k))
     return solution.view(rows, groups, k).permute(2, 0, 1)
 
 
-def group_sums(x: Tensor, span: int) -> Tensor:
+def sum_groups(x: Tensor, span: int) -> Tensor:
     """Sums over groups of columns: `[..., cols]` to `[..., groups]`."""
     cols = x.shape[-1]
     groups = -(-cols // span)
@@ -53,6 +53,6 @@ def solve(gram: Tensor, right: Tensor) -> Tensor:
     return torch.linalg.solve(gram + ridge * eye, right.double()).to(right.dtype)
 
 
-def cost(error: Tensor, moment: Tensor | None) -> Tensor:
+def compute_row_cost(error: Tensor, moment: Tensor | None) -> Tensor:
     """e H eᵀ of every row, `[rows]`."""
     return error.square().sum(1) if moment is None else ((error @ moment) * error).sum(1)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from workbench.quantizers.coders.fitting import sign_planes
 from workbench.quantizers.contract import Params
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.storage_rounding import round_to_fp16
 
 SAME = 1e-4  # sizes that differ by less than this share of the largest are one
 
 
-def largest_sizes(size: Tensor, count: int) -> list[Tensor]:
+def find_largest_sizes(size: Tensor, count: int) -> list[Tensor]:
     """The `count` largest distinct numbers of each row of `size [rows, cols]`, 0 where there are fewer."""
     sizes = [size.amax(1)]
     for _ in range(count - 1):
@@ -23,29 +23,29 @@ def largest_sizes(size: Tensor, count: int) -> list[Tensor]:
     return sizes
 
 
-def sign_starts(w: Tensor, mask: Tensor, mean: bool) -> list[Params]:
+def list_sign_starts(w: Tensor, mask: Tensor, mean: bool) -> list[Params]:
     """Scales of two planes of signs, and the mean where there is one."""
     high, low = w.where(mask, -torch.inf).amax(1), w.where(mask, torch.inf).amin(1)
     middle = ((high + low) / 2).nan_to_num(0, 0, 0) if mean else torch.zeros(len(w))
-    largest, next_one = largest_sizes((w - middle[:, None]).abs() * mask, 2)
+    largest, next_one = find_largest_sizes((w - middle[:, None]).abs() * mask, 2)
     small = (largest - next_one) / 2
-    start = {"scale": fp16(torch.stack([largest - small, small]))}
-    return [{**start, "mean": fp16(middle)} if mean else start]
+    start = {"scale": round_to_fp16(torch.stack([largest - small, small]))}
+    return [{**start, "mean": round_to_fp16(middle)} if mean else start]
 
 
-def trit_starts(w: Tensor, count: int) -> list[Params]:
+def list_trit_starts(w: Tensor, count: int) -> list[Params]:
     """Scales of two or three planes of trits."""
-    largest, *others = largest_sizes(w.abs(), 2 if count == 2 else 4)
+    largest, *others = find_largest_sizes(w.abs(), 2 if count == 2 else 4)
     last = largest - others[0]
     if count == 2:
-        return [{"scale": fp16(torch.stack([largest - last, last]))}]
-    return [{"scale": fp16(torch.stack([other - last, largest - other, last]))} for other in others[1:]]
+        return [{"scale": round_to_fp16(torch.stack([largest - last, last]))}]
+    return [{"scale": round_to_fp16(torch.stack([other - last, largest - other, last]))} for other in others[1:]]
 
 
-def best_start(w: Tensor, mask: Tensor, starts: list[Params], choose: sign_planes.Choose) -> Params:
+def choose_best_start(w: Tensor, mask: Tensor, starts: list[Params], choose: sign_planes.Choose) -> Params:
     """Each row's start of least squared error; of equal ones the first."""
     everywhere = slice(0, w.shape[1])
-    errors = [((sign_planes.values(choose(w, start), start, everywhere) - w) * mask).square().sum(1) for start in starts]
+    errors = [((sign_planes.sum_planes(choose(w, start), start, everywhere) - w) * mask).square().sum(1) for start in starts]
     best = torch.stack(errors).nan_to_num(torch.inf).argmin(0)
     chosen = dict(starts[0])
     for number, start in enumerate(starts):

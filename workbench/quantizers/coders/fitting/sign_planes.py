@@ -11,40 +11,40 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from workbench.quantizers.coders.fitting.column_groups import beside
-from workbench.quantizers.coders.fitting.least_squares import cost, least_squares
+from workbench.quantizers.coders.fitting.column_groups import stack_groups
+from workbench.quantizers.coders.fitting.least_squares import compute_row_cost, solve_least_squares
 from workbench.quantizers.contract import Fit, Params
-from workbench.quantizers.curvature import damped
-from workbench.quantizers.storage_rounding import fp16
+from workbench.quantizers.curvature import damp_moment
+from workbench.quantizers.storage_rounding import round_to_fp16
 
 DAMPING = 0.01  # of the moment in `refit`
 WATCHED = 8  # rows whose scales and means are reported sweep by sweep
 Choose = Callable[[Tensor, Params], Tensor]  # signs [planes, rows, cols] for given parameters
 
 
-def magnitudes(params: Params, columns: slice) -> Tensor:
+def compute_magnitudes(params: Params, columns: slice) -> Tensor:
     """scale · column_scale, `[planes, rows, k]` (or `[planes, rows, 1]` where columns have no scale)."""
     size = params["scale"][..., None]
     return size * params["column_scale"][:, None, columns] if "column_scale" in params else size
 
 
-def centred(w: Tensor, params: Params) -> Tensor:
+def subtract_mean(w: Tensor, params: Params) -> Tensor:
     """w − mean."""
     return w - params["mean"][:, None] if "mean" in params else w
 
 
-def values(signs: Tensor, params: Params, columns: slice) -> Tensor:
+def sum_planes(signs: Tensor, params: Params, columns: slice) -> Tensor:
     """Σ_p scale · column_scale · sign + mean, `[rows, k]`, added in the order of the stored format."""
     total = torch.zeros(signs.shape[1:])
-    for plane in magnitudes(params, columns) * signs:
+    for plane in compute_magnitudes(params, columns) * signs:
         total += plane
     return total + params["mean"][:, None] if "mean" in params else total
 
 
-def nearest_codes(w: Tensor, params: Params, columns: slice) -> Tensor:
+def choose_nearest_codes(w: Tensor, params: Params, columns: slice) -> Tensor:
     """The code whose value is nearest to each weight, uint8 `[rows, k]`; ties go to +1."""
-    rest = centred(w, params)
-    size = magnitudes(params, columns)
+    rest = subtract_mean(w, params)
+    size = compute_magnitudes(params, columns)
     if len(size) == 1:
         return (rest * torch.where(size[0] < 0, -1.0, 1.0) >= 0).to(torch.uint8)
     best = torch.full_like(w, torch.inf)
@@ -58,17 +58,17 @@ def nearest_codes(w: Tensor, params: Params, columns: slice) -> Tensor:
     return codes
 
 
-def signs_of(codes: Tensor, planes: int) -> Tensor:
+def decode_signs(codes: Tensor, planes: int) -> Tensor:
     """±1 `[planes, rows, k]`."""
     return torch.stack([(codes >> p & 1) for p in range(planes)]).float() * 2 - 1
 
 
-def nearest_signs(w: Tensor, params: Params) -> Tensor:
+def choose_nearest_signs(w: Tensor, params: Params) -> Tensor:
     """Signs of the nearest value for a whole span."""
-    return signs_of(nearest_codes(w, params, slice(0, w.shape[1])), len(params["scale"]))
+    return decode_signs(choose_nearest_codes(w, params, slice(0, w.shape[1])), len(params["scale"]))
 
 
-def greedy(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over: Tensor) -> Params:
+def fit_greedy_planes(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over: Tensor) -> Params:
     """Closed-form start: the mean, then plane by plane the sign of what is left and its mean size (and column sizes).
 
     `over` is the mask of weights that averages run over. It is `mask`, except for the released PB-LLM code, which also
@@ -78,7 +78,7 @@ def greedy(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over
     rest = w * mask
     params: Params = {}
     if mean:
-        params["mean"] = fp16(rest.sum(1) / count)
+        params["mean"] = round_to_fp16(rest.sum(1) / count)
         rest = (rest - params["mean"][:, None]) * over
     sizes, column_sizes = [], []
     for _ in range(planes):
@@ -91,9 +91,9 @@ def greedy(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over
             level = level * column_size
         sizes.append(size)
         rest = rest - torch.where(rest >= 0, level, -level) * over
-    params["scale"] = fp16(torch.stack(sizes))
+    params["scale"] = round_to_fp16(torch.stack(sizes))
     if columns:
-        params["column_scale"] = fp16(torch.stack(column_sizes))
+        params["column_scale"] = round_to_fp16(torch.stack(column_sizes))
     return params
 
 
@@ -106,10 +106,10 @@ def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choo
     """
 
     def error(signs: Tensor, params: Params) -> float:
-        return ((values(signs, params, slice(0, w.shape[1])) - w) * mask).square().sum(dtype=torch.float64).item()
+        return ((sum_planes(signs, params, slice(0, w.shape[1])) - w) * mask).square().sum(dtype=torch.float64).item()
 
     signs = choose(w, params)
-    errors, path = [error(signs, params)], [watched(params)]
+    errors, path = [error(signs, params)], [copy_watched_rows(params)]
     for _ in range(sweeps):
         trial = refine(w, mask, signs, params)
         signs = choose(w, trial)
@@ -118,11 +118,11 @@ def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choo
             break
         params = trial
         errors.append(now)
-        path.append(watched(params))
+        path.append(copy_watched_rows(params))
     return Fit(params, tuple(errors), tuple(path))
 
 
-def watched(params: Params) -> Params:
+def copy_watched_rows(params: Params) -> Params:
     """Scales and means of the first rows, as they are now."""
     return {name: params[name][..., :WATCHED].clone() for name in ("scale", "mean") if name in params}
 
@@ -130,8 +130,8 @@ def watched(params: Params) -> Params:
 def refine(w: Tensor, mask: Tensor, signs: Tensor, params: Params) -> Params:
     """Better mean, scales and column scales of one span for fixed signs."""
     everywhere = slice(0, w.shape[1])
-    basis = unit_basis(signs, mask, params.get("column_scale"), "mean" in params)
-    solution = fp16(least_squares(w * mask, basis, w.shape[1], None)[..., 0])
+    basis = build_unit_basis(signs, mask, params.get("column_scale"), "mean" in params)
+    solution = round_to_fp16(solve_least_squares(w * mask, basis, w.shape[1], None)[..., 0])
     planes = len(signs)
     better = {**params, "scale": solution[:planes]}
     if "mean" in params:
@@ -140,13 +140,13 @@ def refine(w: Tensor, mask: Tensor, signs: Tensor, params: Params) -> Params:
         column = better["column_scale"] = params["column_scale"].clone()
         for p in range(planes):
             lever = better["scale"][p][:, None] * signs[p] * mask
-            rest = (w - values(signs, better, everywhere)) * mask + lever * column[p]
+            rest = (w - sum_planes(signs, better, everywhere)) * mask + lever * column[p]
             power = lever.square().sum(0)
-            column[p] = fp16(torch.where(power > 0, (lever * rest).sum(0) / power, column[p]))
+            column[p] = round_to_fp16(torch.where(power > 0, (lever * rest).sum(0) / power, column[p]))
     return better
 
 
-def unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, mean: bool) -> Tensor:
+def build_unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, mean: bool) -> Tensor:
     """What one unit of each plane's scale (and of the mean) adds, `[planes (+ 1), rows, cols]`."""
     basis = signs * mask if column_scale is None else signs * column_scale[:, None] * mask
     return torch.cat([basis, mask.to(basis.dtype)[None]]) if mean else basis
@@ -160,11 +160,13 @@ def refit(target: Tensor, signs: Tensor, params: list[Params], span: int, mask: 
     """
     planes, mean = len(signs), "mean" in params[0]
     column_scale = torch.cat([p["column_scale"] for p in params], 1) if "column_scale" in params[0] else None
-    basis = unit_basis(signs, mask, column_scale, mean)
-    old = torch.cat([beside(params, "scale"), beside(params, "mean")[None]]) if mean else beside(params, "scale")
-    tame = None if moment is None else damped(moment, DAMPING).to(moment.dtype)
-    new = fp16(least_squares(target, basis, span, tame))
-    before, after = (cost(target - spread(scales, basis, span), moment) for scales in (old, new))
+    basis = build_unit_basis(signs, mask, column_scale, mean)
+    old = (
+        torch.cat([stack_groups(params, "scale"), stack_groups(params, "mean")[None]]) if mean else stack_groups(params, "scale")
+    )
+    tame = None if moment is None else damp_moment(moment, DAMPING).to(moment.dtype)
+    new = round_to_fp16(solve_least_squares(target, basis, span, tame))
+    before, after = (compute_row_cost(target - sum_scaled_basis(scales, basis, span), moment) for scales in (old, new))
     better = torch.where((after < before)[:, None], new, old)
     refitted: list[Params] = [{**p, "scale": better[:planes, :, g]} for g, p in enumerate(params)]
     if mean:
@@ -172,7 +174,7 @@ def refit(target: Tensor, signs: Tensor, params: list[Params], span: int, mask: 
     return refitted
 
 
-def spread(scales: Tensor, basis: Tensor, span: int) -> Tensor:
+def sum_scaled_basis(scales: Tensor, basis: Tensor, span: int) -> Tensor:
     """Σ_k scale_k ∘ basis_k, `[rows, cols]`."""
     total = torch.zeros(basis.shape[1:])
     for scale, unit in zip(scales, basis, strict=True):
@@ -180,11 +182,11 @@ def spread(scales: Tensor, basis: Tensor, span: int) -> Tensor:
     return total
 
 
-def scale_tensors(params: list[Params]) -> dict[str, Tensor]:
+def pack_scale_tensors(params: list[Params]) -> dict[str, Tensor]:
     """As stored, fp16: `scale [planes, rows, groups]`, where used `mean [rows, groups]`, `column_scale [planes, cols]`."""
-    tensors = {"scale": beside(params, "scale").half()}
+    tensors = {"scale": stack_groups(params, "scale").half()}
     if "mean" in params[0]:
-        tensors["mean"] = beside(params, "mean").half()
+        tensors["mean"] = stack_groups(params, "mean").half()
     if "column_scale" in params[0]:
         tensors["column_scale"] = torch.cat([p["column_scale"] for p in params], 1).half()
     return tensors

@@ -19,7 +19,7 @@ def train(y: Tensor, entries: int) -> Trained:
     unit = torch.ones(len(y), 1)
 
     def assign(words: Tensor, _previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        index = nearest(y, unit, words)
+        index = find_nearest_codewords(y, unit, words)
         return index, (y - words[index]).square().sum(1)
 
     def means(words: Tensor, index: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def train(y: Tensor, entries: int) -> Trained:
     return cluster(start, y, assign, means)
 
 
-def nearest(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
+def find_nearest_codewords(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
     """Number of the codeword c with the least ‖w − scale · c‖² for each row of `w [n, length]` and `scale [n, 1]`, `[n]`."""
     half = words.square().sum(1) / 2
     size = max(CHUNK // len(words), 1)
@@ -40,7 +40,7 @@ def nearest(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
     )
 
 
-def nearest_under(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, column: Tensor | None = None) -> Tensor:
+def find_nearest_under_metric(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, column: Tensor | None = None) -> Tensor:
     """Number of the codeword with the least e M eᵀ, e = w − scale · column · c, for each vector of the rows of `w [rows, k]`.
 
     M are the vector's own columns in `metric [k, k]`, `scale [rows, 1]`, `column [k]`; returns int64 `[rows, ceil(k/length)]`.
@@ -50,14 +50,14 @@ def nearest_under(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, colum
         columns = slice(start, min(start + words.shape[1], w.shape[1]))
         root = torch.linalg.cholesky(metric[columns, columns]).to(w.dtype)
         book, number = (
-            first_of_equals(words[:, : columns.stop - start]) if columns.stop - start < words.shape[1] else (words, None)
+            find_distinct_words(words[:, : columns.stop - start]) if columns.stop - start < words.shape[1] else (words, None)
         )
-        indices = nearest(w[:, columns] @ root, scale, (book if column is None else book * column[columns]) @ root)
+        indices = find_nearest_codewords(w[:, columns] @ root, scale, (book if column is None else book * column[columns]) @ root)
         codes.append(indices if number is None else number[indices])
     return torch.stack(codes, 1)
 
 
-def first_of_equals(words: Tensor) -> tuple[Tensor, Tensor]:
+def find_distinct_words(words: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct rows of `words`, and the first number of each: rounding must not choose among equals."""
     distinct, which = words.unique(dim=0, return_inverse=True)
     first = torch.full((len(distinct),), len(words)).scatter_reduce(0, which, torch.arange(len(words)), "amin")

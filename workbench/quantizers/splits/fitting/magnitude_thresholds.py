@@ -13,7 +13,7 @@ DOUBLED = torch.linspace(0.1, 0.9, 160)
 SEARCHES = ("joint", "greedy", "double")
 
 
-def thresholds(size: Tensor, member: Tensor, groups: int, search: str) -> Tensor:
+def search_thresholds(size: Tensor, member: Tensor, groups: int, search: str) -> Tensor:
     """`groups − 1` ascending thresholds on `size [rows, k]` (magnitudes), of which only those at `member` count.
 
     "joint" tries all pairs (three groups), "greedy" peels off the largest group first as ARB-LLM (arXiv 2410.03129) does,
@@ -25,7 +25,7 @@ def thresholds(size: Tensor, member: Tensor, groups: int, search: str) -> Tensor
     doubled = search == "double" and groups == 3
     low = quantiles(member_sizes, DOUBLED if doubled else SHARES)
     levels, order = torch.sort(torch.cat([low, 2 * low]), stable=True) if doubled else (low, torch.arange(len(low)))
-    energy = kept_energy(size, member, levels)
+    energy = compute_kept_energy(size, member, levels)
     last = len(levels) + 1
     if groups == 2:
         return levels[[int((energy[0] + energy[:, last])[1:last].argmax())]]
@@ -49,7 +49,7 @@ def quantiles(values: Tensor, shares: Tensor) -> Tensor:
     return ordered[(shares * (len(ordered) - 1)).round().long()]
 
 
-def kept_energy(size: Tensor, member: Tensor, levels: Tensor) -> Tensor:
+def compute_kept_energy(size: Tensor, member: Tensor, levels: Tensor) -> Tensor:
     """Σ_rows (Σ|w|)²/N of the weights between edges a < b, `[levels + 2, levels + 2]`; zero elsewhere.
 
     Edge 0 is zero, edge i is `levels[i − 1]`, the last edge is infinite.
@@ -66,7 +66,7 @@ def kept_energy(size: Tensor, member: Tensor, levels: Tensor) -> Tensor:
     return energy
 
 
-def by_size(size: Tensor, member: Tensor, limits: Tensor) -> list[Tensor]:
+def split_by_size(size: Tensor, member: Tensor, limits: Tensor) -> list[Tensor]:
     """Masks of the groups between ascending thresholds, smallest magnitudes first."""
     number = torch.bucketize(size, limits)
     return [member & (number == group) for group in range(len(limits) + 1)]

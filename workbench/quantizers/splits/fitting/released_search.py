@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.coders.fitting.released_planes import residual
+from workbench.quantizers.coders.fitting.released_planes import fit_residual_planes
 
 CANDIDATES = torch.linspace(0.1, 0.9, 81, dtype=torch.float64)
 DOUBLED = torch.linspace(0.1, 0.9, 160, dtype=torch.float64)
@@ -43,7 +43,7 @@ class SortedRows:
         return (between(self.squares, start, stop) - total.square() / divisor - spread.square() / divisor).sum(0)
 
 
-def sorted_rows(numbers: Tensor, mask: Tensor) -> SortedRows:
+def sort_rows(numbers: Tensor, mask: Tensor) -> SortedRows:
     """The masked numbers of each row."""
     ordered = torch.where(mask, numbers, torch.inf).sort(1).values
     finite = torch.where(ordered.isfinite(), ordered, 0.0)
@@ -51,7 +51,7 @@ def sorted_rows(numbers: Tensor, mask: Tensor) -> SortedRows:
     return SortedRows(ordered, sums, squares)
 
 
-def salient_columns(score: Tensor, limit: int) -> Tensor:
+def select_salient_columns(score: Tensor, limit: int) -> Tensor:
     """Mask `[cols]` of the columns of largest sum, from 1 to `limit` − 1 and never all.
 
     Their number loses least of the scores when they and the others have two planes each.
@@ -59,28 +59,28 @@ def salient_columns(score: Tensor, limit: int) -> Tensor:
     order = torch.argsort(score.sum(0), descending=True, stable=True)
     ranked = score[:, order]
     counts = range(1, min(limit, score.shape[1]))
-    losses = [two_planes_lose(ranked[:, :k]) + two_planes_lose(ranked[:, k:]) for k in counts]
+    losses = [compute_two_plane_loss(ranked[:, :k]) + compute_two_plane_loss(ranked[:, k:]) for k in counts]
     chosen = torch.zeros(score.shape[1], dtype=torch.bool)
     if losses:
         chosen[order[: counts[int(torch.stack(losses).argmin())]]] = True
     return chosen
 
 
-def two_planes_lose(score: Tensor) -> Tensor:
+def compute_two_plane_loss(score: Tensor) -> Tensor:
     """What is left of all of `score` after two planes."""
     mask = torch.ones_like(score, dtype=torch.bool)
-    return squared_loss(score - residual(score, mask, 2)[0].values(mask))
+    return compute_squared_loss(score - fit_residual_planes(score, mask, 2)[0].values(mask))
 
 
-def squared_loss(error: Tensor) -> Tensor:
+def compute_squared_loss(error: Tensor) -> Tensor:
     """The squared error."""
     return error.square().sum()
 
 
-def one_plane_limits(score: Tensor, mask: Tensor, groups: int) -> list[Tensor]:
+def search_one_plane_limits(score: Tensor, mask: Tensor, groups: int) -> list[Tensor]:
     """The edges of two groups of the masked scores, or of three of which the second is twice the first."""
-    candidates = interpolated((score * mask).flatten(), CANDIDATES if groups == 2 else DOUBLED)
-    rows, count = sorted_rows(score, mask), mask.sum(1, keepdim=True)
+    candidates = interpolate_quantiles((score * mask).flatten(), CANDIDATES if groups == 2 else DOUBLED)
+    rows, count = sort_rows(score, mask), mask.sum(1, keepdim=True)
     first, last = rows.below(candidates), count.expand(-1, len(candidates))
     if groups == 2:
         return [candidates[(rows.loss(torch.zeros_like(first), first) + rows.loss(first, last)).argmin()]]
@@ -90,32 +90,32 @@ def one_plane_limits(score: Tensor, mask: Tensor, groups: int) -> list[Tensor]:
     return [chosen, 2 * chosen]
 
 
-def two_plane_limit(score: Tensor) -> Tensor:
+def search_two_plane_limit(score: Tensor) -> Tensor:
     """The edge of two groups of all scores that have two planes each; zeros are no candidates."""
-    return best_limit(score, torch.ones_like(score, dtype=torch.bool), score[score != 0], 2, squared_loss)
+    return search_best_limit(score, torch.ones_like(score, dtype=torch.bool), score[score != 0], 2, compute_squared_loss)
 
 
-def output_limit(score: Tensor, mask: Tensor, apart: Tensor, moment: Tensor) -> Tensor:
+def search_output_limit(score: Tensor, mask: Tensor, apart: Tensor, moment: Tensor) -> Tensor:
     """The edge of two groups of one plane that loses least of outputs under `moment`; `apart` are the values off the mask."""
     beside = score * ~mask - apart
 
     def outputs_lost(error: Tensor) -> Tensor:
         return (((error + beside) @ moment) * (error + beside)).sum()
 
-    return best_limit(score, mask, (score * mask).flatten(), 1, outputs_lost)
+    return search_best_limit(score, mask, (score * mask).flatten(), 1, outputs_lost)
 
 
-def best_limit(score: Tensor, mask: Tensor, numbers: Tensor, planes: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
+def search_best_limit(score: Tensor, mask: Tensor, numbers: Tensor, planes: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
     """The quantile of `numbers` at which the masked scores are cut with the least loss of what is left of them."""
-    candidates = interpolated(numbers, CANDIDATES)
+    candidates = interpolate_quantiles(numbers, CANDIDATES)
     losses = []
     for limit in candidates:
         pair = mask & (score < limit), mask & (score >= limit)
-        losses.append(loss(score * mask - sum(residual(score, part, planes)[0].values(part) for part in pair)))
+        losses.append(loss(score * mask - sum(fit_residual_planes(score, part, planes)[0].values(part) for part in pair)))
     return candidates[torch.stack(losses).argmin()]
 
 
-def interpolated(numbers: Tensor, shares: Tensor) -> Tensor:
+def interpolate_quantiles(numbers: Tensor, shares: Tensor) -> Tensor:
     """Quantiles, linear between neighbours; zeros where there are no numbers."""
     if not len(numbers):
         return torch.zeros_like(shares)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def salient_columns(w: Tensor, saliency: Tensor, limit: int) -> Tensor:
+def select_salient_columns(w: Tensor, saliency: Tensor, limit: int) -> Tensor:
     """Mask `[cols]` of the salient columns of a block `w [rows, cols]`; `saliency [cols]` ranks them.
 
     The number, from 1 to `limit` − 1 and never all columns, is the one with the least squared error when the salient and the
@@ -13,14 +13,14 @@ def salient_columns(w: Tensor, saliency: Tensor, limit: int) -> Tensor:
     order = torch.argsort(saliency, descending=True, stable=True)
     ranked = w[:, order]
     counts = range(1, min(limit, w.shape[1]))
-    errors = [second_order_error(ranked[:, :k]) + second_order_error(ranked[:, k:]) for k in counts]
+    errors = [compute_second_order_error(ranked[:, :k]) + compute_second_order_error(ranked[:, k:]) for k in counts]
     chosen = torch.zeros(w.shape[1], dtype=torch.bool)
     if errors:
         chosen[order[: counts[int(torch.tensor(errors).argmin())]]] = True
     return chosen
 
 
-def second_order_error(w: Tensor) -> float:
+def compute_second_order_error(w: Tensor) -> float:
     """‖w − μ − α₁s₁ − α₂s₂‖² for the closed-form mean and two planes of each row."""
     size = (w - w.mean(1, keepdim=True)).abs()
     first = size.mean(1)

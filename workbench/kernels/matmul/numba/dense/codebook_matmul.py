@@ -11,12 +11,12 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from workbench.kernels.formats.codebook import index_width
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.formats.codebook import compute_index_width
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import load, load_long, store
-from workbench.kernels.jit.threads import threads, worth_threads
+from workbench.kernels.jit.threads import needs_threads, use_threads
 from workbench.kernels.matmul.numba.dense import fp16_matmul
-from workbench.kernels.matmul.numba.dense.fp16_matmul import MANY_INPUTS, ROWS, spread
+from workbench.kernels.matmul.numba.dense.fp16_matmul import MANY_INPUTS, ROWS, pad_groups
 from workbench.kernels.matmul.numba.supported import LONGEST
 from workbench.kernels.packing import bitpack, trellis_code
 from workbench.kernels.packing.packed import Packed
@@ -47,15 +47,15 @@ class Words:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
-        inputs = spread(x, self.span, self.scale.shape[1])
+        inputs = pad_groups(x, self.span, self.scale.shape[1])
         if len(x) >= MANY_INPUTS:
-            return fp16_matmul.by_tiles(inputs, self.scale, lambda rows: self.decode(rows, inputs.shape[1]))
+            return fp16_matmul.multiply_by_tiles(inputs, self.scale, lambda rows: self.decode(rows, inputs.shape[1]))
         y = np.empty((len(x), len(self.scale)), np.float32)
-        if worth_threads(self.scale.shape[0] * self.cols * len(x)):
-            with threads():
-                parallel(inputs.numpy(), *self.loop_arguments, y)
+        if needs_threads(self.scale.shape[0] * self.cols * len(x)):
+            with use_threads():
+                multiply_parallel(inputs.numpy(), *self.loop_arguments, y)
         else:
-            serial(inputs.numpy(), *self.loop_arguments, y)
+            multiply_serial(inputs.numpy(), *self.loop_arguments, y)
         return torch.from_numpy(y)
 
     @property
@@ -77,9 +77,9 @@ def keep_words(packed: Packed) -> Words:
     scale, length = packed.tensors["scale"].float(), packed.facts["length"]
     if packed.format == "trellis":
         bits, state, stream = packed.facts["bits"], packed.facts["state"], packed.tensors["path"]
-        book, scale = whole_numbers(packed), scale / trellis_code.DEVIATION
+        book, scale = round_trellis_values(packed), scale / trellis_code.DEVIATION
     else:
-        bits = state = index_width(packed.facts["entries"])
+        bits = state = compute_index_width(packed.facts["entries"])
         stream, book = packed.tensors["index"], packed.tensors["codebook"]
         book = torch.nn.functional.pad(book, (0, 0, 0, (1 << state) - len(book)))
         while 2 * bits <= JOINED and 2 * length <= LONGEST and packed.cols % (2 * length) == 0:
@@ -92,27 +92,31 @@ def keep_words(packed: Packed) -> Words:
     )
 
 
-def whole_numbers(packed: Packed) -> Tensor:
+def round_trellis_values(packed: Packed) -> Tensor:
     """What the states of a trellis stand for, before they are divided by their deviation; whole numbers, exact in fp16."""
-    return (trellis_code.values(packed.facts["state"], packed.facts["length"]) * trellis_code.DEVIATION).round().half()
+    return (
+        (trellis_code.compute_state_values(packed.facts["state"], packed.facts["length"]) * trellis_code.DEVIATION).round().half()
+    )
 
 
-def decoded(packed: Packed) -> fp16_matmul.Halves:
+def decode_to_fp16(packed: Packed) -> fp16_matmul.Halves:
     """The same formats, decoded once."""
     rows, cols, length = packed.rows, packed.cols, packed.facts["length"]
     scale, steps = packed.tensors["scale"].float(), -(-cols // length)
     if packed.format == "trellis":
         codes = bitpack.unpack(packed.tensors["path"], packed.facts["bits"], rows * steps).view(rows, steps)
-        book, scale = whole_numbers(packed), scale / trellis_code.DEVIATION
-        index = trellis_code.states(codes, packed.facts["bits"], packed.facts["state"])
+        book, scale = round_trellis_values(packed), scale / trellis_code.DEVIATION
+        index = trellis_code.compute_states(codes, packed.facts["bits"], packed.facts["state"])
     else:
         book = packed.tensors["codebook"]
-        index = bitpack.unpack(packed.tensors["index"], index_width(packed.facts["entries"]), rows * steps).view(rows, steps)
+        index = bitpack.unpack(packed.tensors["index"], compute_index_width(packed.facts["entries"]), rows * steps).view(
+            rows, steps
+        )
     return fp16_matmul.pack_fp16(book[index].view(rows, -1)[:, :cols], scale, cols, packed.facts["span"])
 
 
-@compiled
-def move_on(states: np.ndarray, stream: np.ndarray, first: int, bits: int, mask: int) -> None:
+@compile_cached
+def advance_states(states: np.ndarray, stream: np.ndarray, first: int, bits: int, mask: int) -> None:
     """The states of all steps after the codes of one more row, which begin with code number `first` of the stream."""
     together, code, bit = WHOLE // bits, (1 << bits) - 1, first * bits
     for begin in range(0, len(states), together):
@@ -123,7 +127,7 @@ def move_on(states: np.ndarray, stream: np.ndarray, first: int, bits: int, mask:
         bit += together * bits
 
 
-@compiled
+@compile_cached
 def decode(
     stream: np.ndarray,
     words: np.ndarray,
@@ -143,7 +147,7 @@ def decode(
     states, flat = np.zeros(steps, np.int64), out.reshape(-1)
     row_values = np.zeros(max(steps * length + COPIED, groups * span + width), np.uint16)
     for row in range(first - (state + bits - 1) // bits + 1, first + len(out)):
-        move_on(states, stream, (row % rows) * steps, bits, mask)
+        advance_states(states, stream, (row % rows) * steps, bits, mask)
         if row < first:
             continue
         for step in range(steps):
@@ -154,8 +158,8 @@ def decode(
                 store(flat, to + at, load(row_values, group * span + at))
 
 
-@compiled
-def some_rows(
+@compile_cached
+def multiply_row_block(
     x: np.ndarray,
     stream: np.ndarray,
     words: np.ndarray,
@@ -175,8 +179,8 @@ def some_rows(
     fp16_matmul.multiply(x, values, scale[first:last], first, y)
 
 
-@compiled
-def serial(
+@compile_cached
+def multiply_serial(
     x: np.ndarray,
     stream: np.ndarray,
     words: np.ndarray,
@@ -190,11 +194,11 @@ def serial(
 ) -> None:
     """y = x Wᵀ on this thread alone."""
     for first in range(0, len(scale), ROWS):
-        some_rows(x, stream, words, scale, bits, state, length, cols, span, first, y)
+        multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, first, y)
 
 
-@compiled(parallel=True)
-def parallel(
+@compile_cached(parallel=True)
+def multiply_parallel(
     x: np.ndarray,
     stream: np.ndarray,
     words: np.ndarray,
@@ -208,4 +212,4 @@ def parallel(
 ) -> None:
     """y = x Wᵀ on all threads."""
     for block in prange((len(scale) + ROWS - 1) // ROWS):
-        some_rows(x, stream, words, scale, bits, state, length, cols, span, block * ROWS, y)
+        multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, block * ROWS, y)

@@ -11,9 +11,9 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import fill, load_floats, load_halves, multiply_add, store_floats
-from workbench.kernels.jit.threads import threads, worth_threads
+from workbench.kernels.jit.threads import needs_threads, use_threads
 
 LANES = 32
 MANY_INPUTS = 8  # from which on a tile in float32 and a matrix product are faster
@@ -37,19 +37,19 @@ class Halves:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Wᵀ for float32 `x [n, cols]`."""
-        inputs = spread(x, self.span, self.scale.shape[1])
+        inputs = pad_groups(x, self.span, self.scale.shape[1])
         if len(x) >= MANY_INPUTS:
-            return by_tiles(inputs, self.scale, self.values.__getitem__)
+            return multiply_by_tiles(inputs, self.scale, self.values.__getitem__)
         y = np.empty((len(x), len(self.values)), np.float32)
-        if worth_threads(self.values.size * len(x)):
-            with threads():
-                parallel(inputs.numpy(), self.values, self.scale, y)
+        if needs_threads(self.values.size * len(x)):
+            with use_threads():
+                multiply_parallel(inputs.numpy(), self.values, self.scale, y)
         else:
-            serial(inputs.numpy(), self.values, self.scale, y)
+            multiply_serial(inputs.numpy(), self.values, self.scale, y)
         return torch.from_numpy(y)
 
 
-def spread(values: Tensor, span: int, groups: int) -> Tensor:
+def pad_groups(values: Tensor, span: int, groups: int) -> Tensor:
     """The last dimension with each group of `span` columns filled up with zeros to whole vectors."""
     width = -(-span // LANES) * LANES
     if values.shape[-1] == groups * width:
@@ -61,11 +61,11 @@ def spread(values: Tensor, span: int, groups: int) -> Tensor:
 def pack_fp16(numbers: Tensor, scale: Tensor, cols: int, span: int) -> Halves:
     """fp16 `numbers [rows, cols]` and float32 `scale [rows, groups]`."""
     span = min(span, cols)
-    values = spread(numbers, span, scale.shape[1]).contiguous()
+    values = pad_groups(numbers, span, scale.shape[1]).contiguous()
     return Halves(values.view(torch.int16).numpy().view(np.uint16), scale.contiguous().numpy(), cols, span)
 
 
-def by_tiles(x: Tensor, scale: np.ndarray, rows_of: object) -> Tensor:
+def multiply_by_tiles(x: Tensor, scale: np.ndarray, rows_of: object) -> Tensor:
     """The product by way of float32 tiles; `rows_of(slice)` gives the fp16 bits of some rows."""
     rows, groups = scale.shape
     y, rows_at_once = torch.empty(len(x), rows), max(ROWS, TILE // x.shape[1])
@@ -77,7 +77,7 @@ def by_tiles(x: Tensor, scale: np.ndarray, rows_of: object) -> Tensor:
     return y
 
 
-@compiled
+@compile_cached
 def multiply(x: np.ndarray, values: np.ndarray, scale: np.ndarray, to: int, y: np.ndarray) -> None:
     """The rows of `values` into the columns of `y [inputs, rows]` from `to` on."""
     lanes = np.empty(LANES, np.float32)
@@ -103,14 +103,14 @@ def multiply(x: np.ndarray, values: np.ndarray, scale: np.ndarray, to: int, y: n
             y[i, to + row] = total
 
 
-@compiled
-def serial(x: np.ndarray, values: np.ndarray, scale: np.ndarray, y: np.ndarray) -> None:
+@compile_cached
+def multiply_serial(x: np.ndarray, values: np.ndarray, scale: np.ndarray, y: np.ndarray) -> None:
     """y = x Wᵀ on this thread alone."""
     multiply(x, values, scale, 0, y)
 
 
-@compiled(parallel=True)
-def parallel(x: np.ndarray, values: np.ndarray, scale: np.ndarray, y: np.ndarray) -> None:
+@compile_cached(parallel=True)
+def multiply_parallel(x: np.ndarray, values: np.ndarray, scale: np.ndarray, y: np.ndarray) -> None:
     """y = x Wᵀ on all threads."""
     for block in prange((len(values) + ROWS - 1) // ROWS):
         first, last = block * ROWS, min(len(values), (block + 1) * ROWS)

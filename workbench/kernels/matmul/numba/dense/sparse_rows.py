@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ def pack_rows(weights: Tensor, mask: Tensor) -> Rows:
     return Rows(start, mask.nonzero()[:, 1].numpy().astype(narrow), weights[mask].numpy())
 
 
-def bits(mask: Tensor) -> int:
+def count_sparse_bits(mask: Tensor) -> int:
     """Bits that `pack_rows` takes for a mask."""
     return int(mask.sum()) * (32 + (16 if mask.shape[1] <= 1 << 16 else 32)) + 64 * (len(mask) + 1)
 
 
-@compiled(fastmath={"reassoc", "contract"})
-def product(x: np.ndarray, start: np.ndarray, column: np.ndarray, value: np.ndarray, y: np.ndarray) -> None:
+@compile_cached(fastmath={"reassoc", "contract"})
+def multiply_rows(x: np.ndarray, start: np.ndarray, column: np.ndarray, value: np.ndarray, y: np.ndarray) -> None:
     """y = x Wᵀ for `x [inputs, cols]`, `y [inputs, rows]`."""
     for row in range(len(start) - 1):
         for i in range(len(x)):

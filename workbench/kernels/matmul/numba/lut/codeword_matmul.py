@@ -1,8 +1,8 @@
 """Products with a binary codebook that keep only indices: the codewords of 64 rows are looked up anew at each call.
 
 Indices are packed to the bit. Those of one vector of columns and 64 rows (in the order of `sign_matmul.py`) lie together: of each
-index first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `simd.field`. `words[k]` has bit j set where
-sign j of codeword k is +1.
+index first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `emit_unpack_field`. `words[k]` has bit j set
+where sign j of codeword k is +1.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from workbench.kernels.jit.borrowed_arrays import borrowed
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.borrowed_arrays import borrow_array
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import (
     chosen,
     drop,
@@ -28,7 +28,7 @@ from workbench.kernels.jit.simd import (
     store_pairs,
 )
 from workbench.kernels.matmul.numba.lut import tables
-from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE, Matrix, stripes
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE, Matrix, multiply_stripes
 from workbench.kernels.matmul.numba.lut.tables import Tables
 
 HALF = 16  # columns of half a word of `vnni_sums.py`, and the most that a codeword has
@@ -36,8 +36,8 @@ AHEAD = 2048  # bytes to ask the memory for in advance
 TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
 
 
-@compiled
-def indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) -> None:
+@compile_cached
+def unpack_indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) -> None:
     """64 indices for each vector of columns, `indices_out [vectors · 64]`; field by field, for all vectors."""
     apart, have = 8 * width, 0
     vectors = len(indices_out) // STRIPE
@@ -66,7 +66,7 @@ def indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) ->
             store_codes(indices_out, STRIPE * k, codes)
 
 
-@compiled(inline="always")
+@compile_cached(inline="always")
 def store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs: np.ndarray) -> None:
     """16 columns of a stripe in the order of `sign_matmul.py`; four steps abreast wait in `columns` for the next 16."""
     at = 2 * STRIPE * number
@@ -80,18 +80,18 @@ def store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs
         store_pairs(signs, at - 2 * STRIPE, load_codes(columns, 0), codes)
 
 
-@compiled
+@compile_cached
 def decode(
     stream: np.ndarray, at: int, width: int, vectors: int, words: np.ndarray, length: int, abreast: int, signs_: np.ndarray
 ) -> None:
     """The signs of a stripe, ordered as in `sign_matmul.py`, from indices of so many vectors of columns that begin at `at`."""
     room = np.empty(STRIPE * (TOGETHER + 1), np.uint16)
-    signs, indices_out, columns = borrowed(signs_), borrowed(room[STRIPE:]), borrowed(room[:STRIPE])
+    signs, indices_out, columns = borrow_array(signs_), borrow_array(room[STRIPE:]), borrow_array(room[:STRIPE])
     halves = -(-len(signs) // (2 * STRIPE))
     waiting, have, done = no_codes(), 0, 0  # signs of the 16 columns that are not complete yet
     for first in range(0, vectors, TOGETHER):
         count = min(TOGETHER, vectors - first)
-        indices(stream, at, width, indices_out[: STRIPE * count])
+        unpack_indices(stream, at, width, indices_out[: STRIPE * count])
         at += 8 * width * count
         for k in range(count):
             codes, over = chosen(words, indices_out, STRIPE * k), have + length - HALF
@@ -105,8 +105,8 @@ def decode(
         waiting = no_codes()
 
 
-@compiled
-def stripe(
+@compile_cached
+def multiply_stripe(
     stream: np.ndarray,
     width: int,
     vectors: int,
@@ -125,11 +125,11 @@ def stripe(
     rows = slice(STRIPE * groups * number, STRIPE * groups * (number + 1))
     mean = m.mean[rows] if len(m.mean) > 0 else m.mean
     stripe_matrix = Matrix(signs, m.scale[rows], mean, m.zero, m.edges, m.planes, m.joined, m.span)
-    stripes(stripe_matrix, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
+    multiply_stripes(stripe_matrix, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
 
 
-@compiled
-def serial(
+@compile_cached
+def multiply_serial(
     x: np.ndarray,
     column: np.ndarray,
     stream: np.ndarray,
@@ -146,15 +146,15 @@ def serial(
     digits: int,
     y: np.ndarray,
 ) -> None:
-    """The product on this thread alone; see `parallel`."""
+    """The product on this thread alone; see `multiply_parallel`."""
     t = tables.make(x, column, edges, span, digits, abreast)
     m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
     for number in range((y.shape[1] + STRIPE - 1) // STRIPE):
-        stripe(stream, width, vectors, words, length, m, t, number, y)
+        multiply_stripe(stream, width, vectors, words, length, m, t, number, y)
 
 
-@compiled(parallel=True)
-def parallel(
+@compile_cached(parallel=True)
+def multiply_parallel(
     x: np.ndarray,
     column: np.ndarray,
     stream: np.ndarray,
@@ -178,4 +178,4 @@ def parallel(
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
         t = Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
         m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
-        stripe(stream, width, vectors, words, length, m, t, number, y)
+        multiply_stripe(stream, width, vectors, words, length, m, t, number, y)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import prange
 
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE, Stripes
 from workbench.kernels.matmul.numba.supported import STEP
 
@@ -13,9 +13,9 @@ from workbench.kernels.matmul.numba.supported import STEP
 SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
 
 
-def tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
+def expand_tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
     """All rows, float32 `[64 · stripes, cols]`."""
-    size, offset = sizes(s)
+    size, offset = decode_plane_scales(s)
     steps = int(s.edges[-1])
     signs = s.signs.reshape(-1, steps * s.planes * STRIPE)
     column = np.pad(s.column, ((0, 0), (0, steps * STEP - s.cols))) if s.column.size else s.column
@@ -24,7 +24,7 @@ def tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
     return out[:, : s.cols]
 
 
-def sizes(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
+def decode_plane_scales(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
     """What a sign of each plane counts `[stripe, group, plane, 64]`, and what is added to each weight `[stripe, group, 64]`."""
     groups = -(-int(s.edges[-1]) // s.span)
     scale = s.scale.view(np.float16).reshape(-1, groups, s.planes if s.joined == 1 else 1, STRIPE).astype(np.float32)
@@ -36,7 +36,7 @@ def sizes(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
     return scale * bits[:, None].astype(np.float32), scale[:, :, 0] * ((2**s.planes - 1) / 2 - zero)
 
 
-@compiled
+@compile_cached
 def expand_stripe(
     signs: np.ndarray,
     edges: np.ndarray,
@@ -66,7 +66,7 @@ def expand_stripe(
                         out[row, to + j] += value if len(column) == 0 else value * column[plane, to + j]
 
 
-@compiled
+@compile_cached
 def expand_serial(
     signs: np.ndarray,
     edges: np.ndarray,
@@ -82,7 +82,7 @@ def expand_serial(
         expand_stripe(signs[s], edges, span, abreast, size[s], offset[s], column, out[STRIPE * s : STRIPE * (s + 1)])
 
 
-@compiled(parallel=True)
+@compile_cached(parallel=True)
 def expand_parallel(
     signs: np.ndarray,
     edges: np.ndarray,

@@ -1,14 +1,14 @@
 """Sums of inputs by signs on any processor: a step of 64 rows at a time, looked up in 16 bytes (`pshufb`), for one input.
 
 Byte 2r of a step belongs to row r of the stripe, byte 2r + 1 to row 32 + r, bit j to column j: so sums of even bytes and sums of
-odd bytes are each 32 neighbouring rows. They are kept in 16 bits, which `layout.chunk_edges` sees to.
+odd bytes are each 32 neighbouring rows. They are kept in 16 bits, which `stripe_layout.compute_chunk_edges` sees to.
 """
 
 from typing import Any
 
 import numpy as np
 
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import (
     add_bytes,
     add_words,
@@ -32,8 +32,8 @@ TABLES = 32  # bytes: two tables, for half a byte of signs each
 AHEAD = 4096  # bytes to ask the memory for in advance
 
 
-@compiled
-def exact(
+@compile_cached
+def sum_exact_entries(
     signs: np.ndarray, at: int, plane_bytes: int, planes: int, table: np.ndarray, table_at: int, steps: int
 ) -> tuple[Any, Any]:
     """Sums of 64 rows over some steps of planes, each of which counts half the one before; entries of 15 bits; even bytes, then
@@ -58,8 +58,8 @@ def exact(
     return even, multiply_add(digit, words_to_floats(high_odd), words_to_floats(low_odd))
 
 
-@compiled
-def fast(
+@compile_cached
+def sum_fast_entries(
     signs: np.ndarray, at: int, plane_bytes: int, planes: int, table: np.ndarray, table_at: int, steps: int
 ) -> tuple[Any, Any]:
     """The same with entries of 7 bits."""
@@ -77,8 +77,8 @@ def fast(
     return words_to_floats(without_odd(low, low_odd)), words_to_floats(low_odd)
 
 
-@compiled(inline="always")
-def one(
+@compile_cached(inline="always")
+def sum_one_input(
     signs: np.ndarray,
     at: int,
     plane_bytes: int,
@@ -91,8 +91,8 @@ def one(
 ) -> None:
     """Write the sums of a stripe for one input to `sums [64]`."""
     if digits == 1:
-        even, odd = fast(signs, at, plane_bytes, planes, table, to, steps)
+        even, odd = sum_fast_entries(signs, at, plane_bytes, planes, table, to, steps)
     else:
-        even, odd = exact(signs, at, plane_bytes, planes, table, to, steps)
+        even, odd = sum_exact_entries(signs, at, plane_bytes, planes, table, to, steps)
     store_floats(sums, 0, even)
     store_floats(sums, 32, odd)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from workbench.kernels.jit.borrowed_arrays import borrowed
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.borrowed_arrays import borrow_array
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import (
     DOTS,
     add_floats,
@@ -79,7 +79,7 @@ class Sources(NamedTuple):
     abreast: int
 
 
-@compiled(inline="always")
+@compile_cached(inline="always")
 def sum_up(
     signs: np.ndarray,
     p: Planes,
@@ -96,14 +96,14 @@ def sum_up(
     to = source * s.bytes + begin * TWO * s.digits
     if DOTS and s.abreast > 1:
         if together == 1:
-            vnni_sums.one(signs, at, p.length, p.number, table, to, steps, s.digits, sums)
+            vnni_sums.sum_one_input(signs, at, p.length, p.number, table, to, steps, s.digits, sums)
         else:
-            vnni_sums.four(signs, at, p.length, p.number, table, to, s.each * s.bytes, steps, s.digits, sums)
+            vnni_sums.sum_four_inputs(signs, at, p.length, p.number, table, to, s.each * s.bytes, steps, s.digits, sums)
     else:
-        pshufb_sums.one(signs, at, p.length, p.number, table, to, steps, s.digits, sums)
+        pshufb_sums.sum_one_input(signs, at, p.length, p.number, table, to, steps, s.digits, sums)
 
 
-@compiled
+@compile_cached
 def add_rows(
     p: Planes, scale: np.ndarray, sums: np.ndarray, sums_at: int, offset: np.float32, unit: np.float32, total: np.ndarray, at: int
 ) -> None:
@@ -115,7 +115,7 @@ def add_rows(
         store_floats(total, at + half, multiply_add(difference, size, load_floats(total, at + half)))
 
 
-@compiled(inline="always")
+@compile_cached(inline="always")
 def add_planes(
     signs: np.ndarray,
     scale: np.ndarray,
@@ -147,7 +147,7 @@ def add_planes(
             add_rows(p, scale, sums, 0, step_offset * s.abreast, unit[source, run], total, STRIPE * i)
 
 
-@compiled
+@compile_cached
 def add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to: int) -> None:
     """Add what a group's inputs, whose sum is `amount`, give by the mean of each row, or by the middle of codes less `zero`."""
     mean, zero, scale = m.mean, m.zero, m.scale
@@ -163,7 +163,7 @@ def add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to
         store_floats(total, to + half, value)
 
 
-@compiled
+@compile_cached
 def store_rows(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None:
     """Write the sums of stripe `number`, `total [inputs · 64]`, to their rows of `y`, in the inputs' own size."""
     rows, apart = y.shape[1], y.strides[0] // y.itemsize
@@ -177,20 +177,20 @@ def store_rows(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) 
                 y[i, STRIPE * number + row] = norm[i] * total[STRIPE * i + row]
 
 
-@compiled
-def stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.ndarray) -> None:
+@compile_cached
+def multiply_stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.ndarray) -> None:
     """64 rows for each stripe of the product for all inputs, into `y [inputs, rows]`."""
     sums = np.empty((vnni_sums.TOGETHER if t.abreast > 1 else 1) * STRIPE, np.float32)
     total = np.empty(len(y) * STRIPE, np.float32)
     walk(m, t, first_stripe, last_stripe, sums, total, y)
 
 
-@compiled(error_model="numpy")
+@compile_cached(error_model="numpy")
 def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.ndarray, total_: np.ndarray, y: np.ndarray) -> None:
     """The same with room for sums."""
-    signs, scale, table, edges = borrowed(m.signs), borrowed(m.scale), borrowed(t.table), borrowed(m.edges)
-    first, start, unit = borrowed(t.first), borrowed(t.start), borrowed(t.unit)
-    sums, total = borrowed(sums_), borrowed(total_)
+    signs, scale, table, edges = borrow_array(m.signs), borrow_array(m.scale), borrow_array(t.table), borrow_array(m.edges)
+    first, start, unit = borrow_array(t.first), borrow_array(t.start), borrow_array(t.unit)
+    sums, total = borrow_array(sums_), borrow_array(total_)
     s = Sources(len(t.table) // len(t.first), t.each, t.digits, t.abreast)
     groups = (edges[-1] + m.span - 1) // m.span
     sets = (m.planes + m.joined - 1) // m.joined
@@ -215,8 +215,8 @@ def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.nd
         store_rows(total, t.norm, number, y)
 
 
-@compiled
-def serial(
+@compile_cached
+def multiply_serial(
     x: np.ndarray,
     column: np.ndarray,
     signs: np.ndarray,
@@ -231,14 +231,14 @@ def serial(
     digits: int,
     y: np.ndarray,
 ) -> None:
-    """The product on this thread alone; see `parallel`."""
+    """The product on this thread alone; see `multiply_parallel`."""
     m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
     t = tables.make(x, column, edges, span, digits, abreast)
-    stripes(m, t, 0, (y.shape[1] + STRIPE - 1) // STRIPE, y)
+    multiply_stripes(m, t, 0, (y.shape[1] + STRIPE - 1) // STRIPE, y)
 
 
-@compiled(parallel=True)
-def parallel(
+@compile_cached(parallel=True)
+def multiply_parallel(
     x: np.ndarray,
     column: np.ndarray,
     signs: np.ndarray,
@@ -255,7 +255,9 @@ def parallel(
 ) -> None:
     """y = x Wᵀ for `x [inputs, cols]` and `y [inputs, rows]`, on all threads; see `Matrix` and `tables.Tables`."""
     # numba cannot carry a named tuple into a parallel loop
-    table, first, start, unit, sums, norm, tables_per_input = tables.room(len(x), column, edges, span, digits, abreast)[:7]
+    table, first, start, unit, sums, norm, tables_per_input = tables.allocate_tables(
+        len(x), column, edges, span, digits, abreast
+    )[:7]
     if len(x) == 1:  # starting threads takes as long
         tables.fill(
             x[0], 0, column, edges, span, Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
@@ -268,4 +270,4 @@ def parallel(
     for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
         m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
         t = Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
-        stripes(m, t, number, number + 1, y)
+        multiply_stripes(m, t, number, number + 1, y)

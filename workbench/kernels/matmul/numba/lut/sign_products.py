@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.jit.simd import INSTRUCTION
-from workbench.kernels.jit.threads import threads, worth_threads
+from workbench.kernels.jit.threads import needs_threads, use_threads
 from workbench.kernels.matmul.numba.lut import codeword_matmul, dense_tiles, sign_matmul
 from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE, Indices, Stripes
 from workbench.kernels.options import Precision
@@ -24,7 +24,7 @@ TILE = 1 << 20  # weights of a tile
 DIGITS = {"fast": 1, "exact": 2}
 
 
-def many_inputs(planes: int) -> float:
+def choose_tile_threshold(planes: int) -> float:
     """The number of inputs from which on tiles and a matrix product are faster than looking sums up."""
     return inf if planes <= FEW_PLANES[INSTRUCTION] else MANY_INPUTS[INSTRUCTION]
 
@@ -51,8 +51,8 @@ class Signs:
     def looked_up(self, x: np.ndarray) -> Tensor:
         """Sums of inputs, looked up by their signs."""
         y = np.empty((len(x), self.stripes.rows), np.float32)
-        if worth_threads(y.size * self.stripes.cols):
-            with threads():
+        if needs_threads(y.size * self.stripes.cols):
+            with use_threads():
                 self.loops[1](x, *self.loop_arguments, y)
         else:
             self.loops[0](x, *self.loop_arguments, y)
@@ -61,16 +61,16 @@ class Signs:
     @cached_property
     def many_inputs(self) -> float:
         """From how many inputs on it pays to decode tiles."""
-        return many_inputs(self.stripes.planes)
+        return choose_tile_threshold(self.stripes.planes)
 
     @cached_property
     def loops(self) -> Any:
         """The compiled loop of one thread and that of all threads."""
-        return sign_matmul.serial, sign_matmul.parallel
+        return sign_matmul.multiply_serial, sign_matmul.multiply_parallel
 
     @cached_property
     def loop_arguments(self) -> Any:
-        """What the loops take between inputs and outputs; see `signs.parallel`."""
+        """What the loops take between inputs and outputs; see `sign_matmul.multiply_parallel`."""
         s = self.stripes
         return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, s.abreast, DIGITS[self.precision]
 
@@ -81,9 +81,9 @@ class Signs:
         count, stripes_at_once = -(-s.rows // STRIPE), max(1, TILE // (STRIPE * s.cols))
         for first in range(0, count, stripes_at_once):
             last = min(first + stripes_at_once, count)
-            together = worth_threads(STRIPE * (last - first) * s.cols)
-            with threads() if together else nullcontext():
-                weight = dense_tiles.tile(
+            together = needs_threads(STRIPE * (last - first) * s.cols)
+            with use_threads() if together else nullcontext():
+                weight = dense_tiles.expand_tile(
                     self.part(first, last), dense_tiles.expand_parallel if together else dense_tiles.expand_serial
                 )
             rows = slice(STRIPE * first, min(STRIPE * last, s.rows))
@@ -109,11 +109,11 @@ class Codewords(Signs):
     @cached_property
     def loops(self) -> Any:
         """The compiled loop of one thread and that of all threads."""
-        return codeword_matmul.serial, codeword_matmul.parallel
+        return codeword_matmul.multiply_serial, codeword_matmul.multiply_parallel
 
     @cached_property
     def loop_arguments(self) -> Any:
-        """What the loops take between inputs and outputs; see `codewords.parallel`."""
+        """What the loops take between inputs and outputs; see `codeword_matmul.multiply_parallel`."""
         s, i = self.stripes, self.indices
         digits = DIGITS[self.precision]
         coded = i.stream, i.width, i.vectors, i.words, i.length

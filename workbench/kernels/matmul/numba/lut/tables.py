@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workbench.kernels.jit.cached_njit import compiled
+from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.matmul.numba.lut import table_entries
 from workbench.kernels.matmul.numba.supported import STEP
 
@@ -55,21 +55,21 @@ class Tables(NamedTuple):
     abreast: int
 
 
-@compiled
-def aligned(size: int) -> np.ndarray:
+@compile_cached
+def allocate_aligned(size: int) -> np.ndarray:
     """So many bytes that begin on a cache line: tables are loaded 64 bytes at a time, and two lines take twice as long."""
     bytes_ = np.empty(size + LINE, np.uint8)
     start = -bytes_.ctypes.data % LINE
     return bytes_[start : start + size]
 
 
-@compiled
-def room(inputs: int, column: np.ndarray, edges: np.ndarray, span: int, digits: int, abreast: int) -> Tables:
+@compile_cached
+def allocate_tables(inputs: int, column: np.ndarray, edges: np.ndarray, span: int, digits: int, abreast: int) -> Tables:
     """Space for the tables of so many inputs; see `fill`."""
     steps, tables_per_input = edges[-1], max(1, len(column))
     sources, runs = inputs * tables_per_input, edges[-1] // abreast + len(edges)
     return Tables(
-        aligned(sources * steps * TWO * digits),
+        allocate_aligned(sources * steps * TWO * digits),
         np.empty((sources, len(edges)), np.int32),
         np.empty((sources, runs), np.int32),
         np.empty((sources, runs), np.float32),
@@ -81,22 +81,22 @@ def room(inputs: int, column: np.ndarray, edges: np.ndarray, span: int, digits: 
     )
 
 
-@compiled
+@compile_cached
 def make(x: np.ndarray, column: np.ndarray, edges: np.ndarray, span: int, digits: int, abreast: int) -> Tables:
     """The tables of `x [inputs, cols]`; see `fill`."""
-    t = room(len(x), column, edges, span, digits, abreast)
+    t = allocate_tables(len(x), column, edges, span, digits, abreast)
     for i in range(len(x)):
         fill(x[i], i, column, edges, span, t)
     return t
 
 
-@compiled
+@compile_cached
 def fill(x: np.ndarray, i: int, column: np.ndarray, edges: np.ndarray, span: int, t: Tables) -> None:
     """The tables of input `i`, `x [cols]`, times each row of `column [each, cols]` if there are any; a group has `span` steps."""
     plain = np.empty(STEP * edges[-1], np.float32)
-    t.norm[i] = normalised(x, plain)
+    t.norm[i] = normalize_input(x, plain)
     for group in range(t.sums.shape[1]):
-        t.sums[i, group] = total(plain[STEP * span * group : STEP * span * (group + 1)])
+        t.sums[i, group] = sum_values(plain[STEP * span * group : STEP * span * (group + 1)])
     if len(column) == 0:
         build(plain, edges, t, i)
         return
@@ -107,8 +107,8 @@ def fill(x: np.ndarray, i: int, column: np.ndarray, edges: np.ndarray, span: int
         build(scaled, edges, t, i * t.each + plane)
 
 
-@compiled(fastmath={"reassoc", "nsz"})
-def total(x: np.ndarray) -> np.float32:
+@compile_cached(fastmath={"reassoc", "nsz"})
+def sum_values(x: np.ndarray) -> np.float32:
     """Σx, in any order."""
     accumulated = np.float32(0)
     for i in range(len(x)):
@@ -116,8 +116,8 @@ def total(x: np.ndarray) -> np.float32:
     return accumulated
 
 
-@compiled
-def normalised(x: np.ndarray, out: np.ndarray) -> np.float32:
+@compile_cached
+def normalize_input(x: np.ndarray, out: np.ndarray) -> np.float32:
     """Write x / max|x| to `out`, which may be longer, and return max|x|; NaN where an input is not finite."""
     bits, largest = x.view(np.int32), np.int32(0)
     for i in range(len(x)):
@@ -132,8 +132,8 @@ def normalised(x: np.ndarray, out: np.ndarray) -> np.float32:
     return most
 
 
-@compiled(fastmath={"reassoc", "nsz"})
-def energy(x: np.ndarray) -> np.float32:
+@compile_cached(fastmath={"reassoc", "nsz"})
+def sum_squares(x: np.ndarray) -> np.float32:
     """Σx², in any order."""
     accumulated = np.float32(0)
     for i in range(len(x)):
@@ -141,19 +141,21 @@ def energy(x: np.ndarray) -> np.float32:
     return accumulated
 
 
-@compiled
-def sizes(x: np.ndarray, begin: int, end: int, digits: int, abreast: int, size: np.ndarray) -> tuple[np.float32, np.float32]:
+@compile_cached
+def compute_step_sizes(
+    x: np.ndarray, begin: int, end: int, digits: int, abreast: int, size: np.ndarray
+) -> tuple[np.float32, np.float32]:
     """Fill the largest size of a step for `abreast` steps at a time; the largest that is no outlier's among the steps from
     `begin` to `end`, and from where on one is."""
-    most = np.float32(MOST[digits]) * np.sqrt(energy(x[STEP * begin : STEP * end]) / np.float32(end - begin))
+    most = np.float32(MOST[digits]) * np.sqrt(sum_squares(x[STEP * begin : STEP * end]) / np.float32(end - begin))
     largest = np.float32(0)
     for block in range(begin, end, abreast):
-        size[block] = table_entries.size_of(x, STEP * block, abreast, digits)
+        size[block] = table_entries.compute_entry_bound(x, STEP * block, abreast, digits)
         largest = max(largest, size[block] if size[block] <= most else np.float32(0))
     return largest, most
 
 
-@compiled(error_model="numpy")
+@compile_cached(error_model="numpy")
 def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
     """Fill the tables of number `source` from `x [steps · 8]`."""
     table, digits, abreast = t.table, t.digits, t.abreast
@@ -161,7 +163,7 @@ def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
     size, coarsest = np.empty(edges[-1], np.float32), np.float32(UNIT[digits])
     to, runs = source * edges[-1] * TWO * digits, 0
     for chunk in range(len(edges) - 1):
-        largest, most = sizes(x, edges[chunk], edges[chunk + 1], digits, abreast, size)
+        largest, most = compute_step_sizes(x, edges[chunk], edges[chunk + 1], digits, abreast, size)
         common = largest * coarsest + SMALLEST
         first[chunk], start[runs], unit[runs] = runs, edges[chunk], common
         for block in range(edges[chunk], edges[chunk + 1], abreast):

@@ -13,8 +13,20 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from workbench.kernels.jit.cached_njit import compiled
-from workbench.kernels.jit.simd import BYTES, FLOAT, I32, I64, Vector, address, declared, fetch, operation, prefetch, splat
+from workbench.kernels.jit.cached_njit import compile_cached
+from workbench.kernels.jit.simd import (
+    BYTES,
+    FLOAT,
+    I32,
+    I64,
+    Vector,
+    build_splat,
+    compute_address,
+    declare_function,
+    define_operation,
+    fetch,
+    prefetch,
+)
 
 TOGETHER = 4  # inputs
 WORD = 4  # bytes and steps of a word
@@ -32,12 +44,12 @@ SumsOfFour = Vector("SumsOfFour", ir.ArrayType(SUMS, PARTS * TOGETHER))
 
 def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any, digits: int) -> Any:
     """Sums with those of a word of each row of a stripe, for all inputs; the tables of two inputs are `apart` bytes apart."""
-    look_up = declared(b, "llvm.x86.avx512.permvar.qi.512", BYTES, [BYTES, BYTES])
-    dot = declared(b, "llvm.x86.avx512.vpdpbusd.512", SUMS, [SUMS] * 3)
+    look_up = declare_function(b, "llvm.x86.avx512.permvar.qi.512", BYTES, [BYTES, BYTES])
+    dot = declare_function(b, "llvm.x86.avx512.vpdpbusd.512", SUMS, [SUMS] * 3)
     halves = []
     for part in range(PARTS):
         signs_here = fetch(b, signs, b.add(at, I64(VECTOR * part)), BYTES)
-        both = b.and_(signs_here, splat(BYTES, 15)), b.lshr(signs_here, splat(BYTES, 4))
+        both = b.and_(signs_here, build_splat(BYTES, 15)), b.lshr(signs_here, build_splat(BYTES, 4))
         halves.append([b.or_(half, TABLE) for half in both])
     for i in range(sums.type.count // PARTS):
         for digit in range(digits):
@@ -45,7 +57,7 @@ def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any,
             tables = fetch(b, table, address, BYTES), fetch(b, table, b.add(address, I64(VECTOR)), BYTES)
             for part in range(PARTS):
                 looked_up = [b.call(look_up, pair) for pair in zip(tables, halves[part], strict=True)]
-                number, count = PARTS * i + part, b.bitcast(splat(BYTES, COUNTS[digit]), SUMS)
+                number, count = PARTS * i + part, b.bitcast(build_splat(BYTES, COUNTS[digit]), SUMS)
                 total = b.extract_value(sums, number)
                 for bytes_ in looked_up if digit else [b.add(*looked_up)]:
                     total = b.call(dot, [total, b.bitcast(bytes_, SUMS), count])
@@ -53,7 +65,7 @@ def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any,
     return sums
 
 
-def twice(b: Any, sums: Any) -> Any:
+def double_sums(b: Any, sums: Any) -> Any:
     """2 · sums."""
     for number in range(sums.type.count):
         one = b.extract_value(sums, number)
@@ -66,38 +78,42 @@ def write(b: Any, data: Any, sums: Any) -> None:
     kind = ir.VectorType(FLOAT, SUMS.count)
     for number in range(sums.type.count):
         positive = b.sitofp(b.neg(b.extract_value(sums, number)), kind)
-        b.store(positive, address(b, data, I64(SUMS.count * number), kind), align=1)
+        b.store(positive, compute_address(b, data, I64(SUMS.count * number), kind), align=1)
 
 
-def none(inputs: int) -> ir.Constant:
+def make_zero_sums(inputs: int) -> ir.Constant:
     """Sums of nothing."""
-    return ir.Constant(ir.ArrayType(SUMS, PARTS * inputs), [splat(SUMS, 0)] * (PARTS * inputs))
+    return ir.Constant(ir.ArrayType(SUMS, PARTS * inputs), [build_splat(SUMS, 0)] * (PARTS * inputs))
 
 
-none_of_one = operation("none_of_one", SumsOfOne, lambda _: none(1))
-none_of_four = operation("none_of_four", SumsOfFour, lambda _: none(TOGETHER))
-fast_of_one = operation("fast_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 1))
-exact_of_one = operation("exact_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 2))
-fast_of_four = operation(
+none_of_one = define_operation("none_of_one", SumsOfOne, lambda _: make_zero_sums(1))
+none_of_four = define_operation("none_of_four", SumsOfFour, lambda _: make_zero_sums(TOGETHER))
+fast_of_one = define_operation(
+    "fast_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 1)
+)
+exact_of_one = define_operation(
+    "exact_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 2)
+)
+fast_of_four = define_operation(
     "fast_of_four", SumsOfFour, lambda b, v, signs, at, table, to, apart: add(b, v, signs, at, table, to, apart, 1)
 )
-exact_of_four = operation(
+exact_of_four = define_operation(
     "exact_of_four", SumsOfFour, lambda b, v, signs, at, table, to, apart: add(b, v, signs, at, table, to, apart, 2)
 )
-twice_one = operation("twice_one", SumsOfOne, twice)
-twice_four = operation("twice_four", SumsOfFour, twice)
-write_sums = operation("write_sums", types.void, write)
+twice_one = define_operation("twice_one", SumsOfOne, double_sums)
+twice_four = define_operation("twice_four", SumsOfFour, double_sums)
+write_sums = define_operation("write_sums", types.void, write)
 
 
-@compiled
-def ask(signs: np.ndarray, at: int) -> None:
+@compile_cached
+def prefetch_words(signs: np.ndarray, at: int) -> None:
     """Ask the memory for words in advance."""
     for line in range(0, STRIPE, VECTOR):
         prefetch(signs, at + AHEAD + line)
 
 
-@compiled
-def one(
+@compile_cached
+def sum_one_input(
     signs: np.ndarray,
     at: int,
     plane_bytes: int,
@@ -114,7 +130,7 @@ def one(
         collected = twice_one(collected)
         offset, tables = at + plane * plane_bytes, to
         for _ in range(steps // WORD):
-            ask(signs, offset)
+            prefetch_words(signs, offset)
             if digits == 1:
                 collected = fast_of_one(collected, signs, offset, table, tables)
             else:
@@ -123,8 +139,8 @@ def one(
     write_sums(sums, collected)
 
 
-@compiled
-def four(
+@compile_cached
+def sum_four_inputs(
     signs: np.ndarray,
     at: int,
     plane_bytes: int,
@@ -142,7 +158,7 @@ def four(
         collected = twice_four(collected)
         offset, tables = at + plane * plane_bytes, to
         for _ in range(steps // WORD):
-            ask(signs, offset)
+            prefetch_words(signs, offset)
             if digits == 1:
                 collected = fast_of_four(collected, signs, offset, table, tables, apart)
             else:
