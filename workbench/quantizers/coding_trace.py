@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-ROWS, CELLS, FRAMES = 32, 96, 24
+TRACE_ROWS, TRACE_CELLS, TRACE_FRAMES = 32, 96, 24
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Camera:
     """Films the coding of `w [rows, cols]`: `see` every tile before it is coded, then `film` once all are."""
 
     def __init__(self, w: Tensor) -> None:
-        self.rows = torch.linspace(0, len(w) - 1, min(ROWS, len(w))).round().to(torch.int64).unique()
+        self.rows = torch.linspace(0, len(w) - 1, min(TRACE_ROWS, len(w))).round().to(torch.int64).unique()
         self.original = w[self.rows]
         self.cols = w.shape[1]
-        self.width = -(-self.cols // CELLS)
-        self.stride = -(-self.cols // FRAMES)
+        self.width = -(-self.cols // TRACE_CELLS)
+        self.stride = -(-self.cols // TRACE_FRAMES)
         self.coded = torch.zeros(self.cols, dtype=torch.bool)
         self.at = torch.zeros(self.cols, dtype=torch.int64)  # the frame after which each column is coded
         self.frames: list[Tensor] = []

@@ -13,7 +13,7 @@ from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
-from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
+from workbench.quantizers.coders.sign import SCALES, SCALES_PER_COLUMN, SCALES_PER_GROUP
 from workbench.quantizers.contract import Coder, Fit, Params
 from workbench.recipe import setting
 from workbench.registry import register
@@ -68,7 +68,7 @@ class BinaryCodebook(Coder):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return compute_group_span(self.group if self.scales in GROUPED else 0, cols, self.length)
+        return compute_group_span(self.group if self.scales in SCALES_PER_GROUP else 0, cols, self.length)
 
     def step(self, cols: int) -> int:
         """One codeword."""
@@ -100,7 +100,7 @@ class BinaryCodebook(Coder):
     def binarize(self, w: Tensor) -> Params:
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = sign_planes.fit_greedy_planes(w, every, self.count, self.mean, self.scales in COLUMNS, every)
+        start = sign_planes.fit_greedy_planes(w, every, self.count, self.mean, self.scales in SCALES_PER_COLUMN, every)
         return sign_planes.alternate(w, every, start, self.sweeps, sign_planes.choose_nearest_signs).params
 
     def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
