@@ -32,8 +32,8 @@ class Headline(Stored):
     """What a model stores, how well it predicts a text, and how it runs.
 
     Perplexities have 95 % intervals over documents, None where there is none; `ratio` is to the original's, paired document by
-    document. `resident_bytes` are what its weights take in memory while it runs; tokens a second are a median, with the slowest
-    and the fastest round.
+    document. `resident_bytes` are what its weights take in memory while it runs; tokens per second are a median, with the slowest
+    and the fastest round, and None where speed was not measured on this machine.
     """
 
     perplexity: float
@@ -44,9 +44,9 @@ class Headline(Stored):
     ratio_high: float | None
     text_tokens: int
     resident_bytes: int
-    tokens_per_second: float
-    slowest: float
-    fastest: float
+    tokens_per_second: float | None = None
+    slowest: float | None = None
+    fastest: float | None = None
 
     @property
     def times(self) -> reading.PerplexityRatio:
@@ -96,10 +96,17 @@ def collect_headline_facts(measured: Measured, original: reading.PerplexityResul
         "ratio_low": lowest,
         "ratio_high": highest,
         "text_tokens": measured.read.tokens,
-        "resident_bytes": measured.running.resident_bytes,
-        "tokens_per_second": measured.running.speed.tokens_per_second,
-        "slowest": measured.running.speed.low,
-        "fastest": measured.running.speed.high,
+        **collect_running_facts(measured.running),
+    }
+
+
+def collect_running_facts(running: Running) -> dict[str, Any]:
+    """The fields of a Headline that hold for this machine."""
+    return {
+        "resident_bytes": running.resident_bytes,
+        "tokens_per_second": running.speed.tokens_per_second,
+        "slowest": running.speed.low,
+        "fastest": running.speed.high,
     }
 
 

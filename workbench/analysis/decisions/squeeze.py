@@ -17,8 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench import presets, subprocess_job
-from workbench.analysis.decisions.headline import Headline, collect_headline_facts, describe_machine, measure_steps
+from workbench.analysis.decisions import shipped_stops
+from workbench.analysis.decisions.headline import (
+    Headline,
+    Stored,
+    collect_headline_facts,
+    collect_running_facts,
+    count_stored,
+    describe_machine,
+    measure_steps,
+)
 from workbench.analysis.decisions.original import PROMPT, Original
+from workbench.analysis.predictions.generation_speed import measure_generation_steps
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import read_quantized_model
 from workbench.artifact.quantized_copy import build_packed_copy
@@ -40,7 +50,8 @@ from workbench.store import Store, compute_key
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION, FACTS_VERSION = 1, 2
+VERSION, FACTS_VERSION = 1, 3
+SPEED_COST = 1.0  # of measuring the speed of a stop, in the unit of the costs below
 CALIBRATION_TOKENS = 4096  # of the calibration text
 READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
 
@@ -59,6 +70,11 @@ class Stop:
     def recipe(self) -> Recipe:
         """The preset's recipe."""
         return presets.parse(self.preset)
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the stop is the model as it is."""
+        return self.preset == "none"
 
 
 STOPS = (
@@ -95,7 +111,8 @@ class Squeeze:
     """All stops of one model, for all visitors; what one of them or an earlier run has built is found in the store.
 
     A stop lies there as a folder that `wb.load` opens, under the hash of weights, recipe, calibration, seed and version; its
-    layers are kept one by one while it is built, so that a killed run goes on. Speed is kept for each machine.
+    layers are kept one by one while it is built, so that a killed run goes on. The built-in model's stops come with the package
+    (see `shipped_stops`); only their speed is measured here. The first stop is the model itself, of which no copy is saved.
     """
 
     def __init__(
@@ -119,20 +136,30 @@ class Squeeze:
         self._ready: OrderedDict[Stop, LanguageModel] = OrderedDict()
         self._lock = threading.RLock()
 
-    def folder(self, stop: Stop) -> Path:
-        """Where the packed model of a stop lies, or will."""
+    def key(self, stop: Stop) -> str:
+        """The hash of everything that a stop is made of."""
         if stop not in self._keys:
             calibration = [self.calibration.fingerprint, self.tokens, self.seed] if needs_text(stop.recipe) else []
             self._keys[stop] = compute_key("squeeze", VERSION, self.model.fingerprint, stop.recipe.to_dict(), calibration)
-        return self.store.model(self._keys[stop])
+        return self._keys[stop]
+
+    def folder(self, stop: Stop) -> Path:
+        """Where the packed model of a stop lies, or will: in the package, or in the store; the model itself for the original."""
+        if stop.is_original:
+            return Path(self.model.folder)
+        return shipped_stops.find_folder(self.key(stop)) or self.store.model(self.key(stop))
 
     def find(self, stop: Stop) -> Squeezed | None:
         """What is known of a stop, or None where it is not built yet."""
         if stop not in self._squeezed:
             entry = self.store.get(self._entry_key(stop))
-            if entry is None or not is_artifact(self.folder(stop)):
+            facts = shipped_stops.read_facts(self.key(stop), self.evaluation) if entry is None else entry.facts
+            if facts is None or not (stop.is_original or is_artifact(self.folder(stop))):
                 return None
-            self._squeezed[stop] = Squeezed(stop=stop, **entry.facts)
+            squeezed = Squeezed(stop=stop, **facts)
+            if squeezed.fastest is None:  # another process may be measuring its speed
+                return squeezed
+            self._squeezed[stop] = squeezed
         return self._squeezed[stop]
 
     def built_stops(self) -> list[Squeezed]:
@@ -143,6 +170,11 @@ class Squeeze:
     def complete(self) -> bool:
         """Whether every stop is built."""
         return all(self.find(stop) is not None for stop in self.stops)
+
+    @property
+    def measured(self) -> bool:
+        """Whether every stop is built, and its speed is known on this machine."""
+        return all((squeezed := self.find(stop)) is not None and squeezed.fastest is not None for stop in self.stops)
 
     def start(self) -> Job[list[Squeezed]]:
         """The job that builds what is missing, in a process of its own: one for all visitors, also while it runs."""
@@ -177,15 +209,17 @@ class Squeeze:
         }
 
     def steps(self) -> Generator[SqueezeStep, None, list[Squeezed]]:
-        """Build what is missing, from 16 bits down."""
-        missing = [stop for stop in self.stops if self.find(stop) is None]
-        if missing:
+        """Build what is missing, from 16 bits down, and measure the speed of what came with the package."""
+        costs = {stop: SPEED_COST if self.find(stop) else stop.cost for stop in self.stops}
+        costs = {stop: cost for stop, cost in costs.items() if (built := self.find(stop)) is None or built.fastest is None}
+        if costs:
             self.check_store()
-        total_cost, done = sum(stop.cost for stop in missing), 0.0
-        for stop in missing:
-            for doing, share in self._build(stop):
-                yield SqueezeStep(stop, doing, (done + share * stop.cost) / total_cost)
-            done += stop.cost
+        total_cost, done = sum(costs.values()), 0.0
+        for stop, cost in costs.items():
+            work = self._build(stop) if self.find(stop) is None else self._measure_speed(stop)
+            for doing, share in work:
+                yield SqueezeStep(stop, doing, (done + share * cost) / total_cost)
+            done += cost
         return self.built_stops()
 
     def check_store(self) -> None:
@@ -211,18 +245,27 @@ class Squeeze:
                 self._ready.popitem(last=False)
             return self._ready[stop]
 
-    def _read(self, stop: Stop) -> LanguageModel:
+    def quantized_at(self, stop: Stop) -> QuantizedModel:
+        """What a built stop stores; errors as in `model_at`."""
+        if stop.is_original:
+            return run_steps(quantize_model_steps(self.model, stop.recipe))
         folder = self.folder(stop)
         if not is_artifact(folder):
             self._squeezed.pop(stop, None)
             raise WorkbenchError(f"the stop at {stop.bits:g} bits is not built yet; build the stops first.")
         try:
-            quantized = read_quantized_model(folder)
+            return read_quantized_model(folder)
         except ArtifactError:
-            log.warning("the stop %s is damaged and is built again when asked for", folder)
-            discard(folder)
-            self._squeezed.pop(stop, None)
+            if not shipped_stops.find_folder(self.key(stop)):  # what came with the package is not ours to remove
+                log.warning("the stop %s is damaged and is built again when asked for", folder)
+                discard(folder)
+                self._squeezed.pop(stop, None)
             raise
+
+    def _read(self, stop: Stop) -> LanguageModel:
+        if stop.is_original:
+            return self.model.language_model()
+        quantized = self.quantized_at(stop)
         lm = build_packed_copy(self.model, quantized.layers, quantized.changed_tensors)
         warm_up(lm.module)
         return lm
@@ -230,22 +273,30 @@ class Squeeze:
     def _build(self, stop: Stop) -> Generator[tuple[str, float], None, None]:
         """Quantize, save and measure one stop; yields what it does and its share."""
         yield "quantizing", 0.0
-        folder = self.folder(stop)
-        if not is_sound(folder):
-            quantized_model = yield from self._quantize(stop)
-            save(quantized_model, folder, self.model)
-        lm, quantized = self.model_at(stop), read_quantized_model(folder)
-        steps = measure_steps(lm, self.evaluation, PROMPT)
-        measured = yield from map_steps(steps, lambda step: (step.doing, 0.8 + 0.2 * step.fraction))
-        if stop.recipe.name == "none":  # the same weights
-            self.original.record(measured)
-        facts: dict[str, Any] = {
-            "bits_per_weight": quantized.bits_per_weight,
-            "nominal_bits": quantized.nominal_bits,
-            "coverage": quantized.coverage,
-            "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-            **collect_headline_facts(measured, run_steps(self.original.steps()).read),
-        }
+        if stop.is_original:
+            measured = yield from map_steps(self.original.steps(), lambda _: ("measuring the original", 0.5))
+            stored = asdict(count_stored(self.model, None))
+        else:
+            folder = self.folder(stop)
+            if not is_sound(folder):
+                quantized_model = yield from self._quantize(stop)
+                save(quantized_model, folder, self.model)
+            steps = measure_steps(self.model_at(stop), self.evaluation, PROMPT)
+            measured = yield from map_steps(steps, lambda step: (step.doing, 0.8 + 0.2 * step.fraction))
+            stored = asdict(count_stored_files(self.quantized_at(stop), folder))
+        self._record(stop, {**stored, **collect_headline_facts(measured, run_steps(self.original.steps()).read)})
+
+    def _measure_speed(self, stop: Stop) -> Generator[tuple[str, float], None, None]:
+        """Measure how fast a stop writes here, whose other figures came with the package."""
+        yield "measuring its speed", 0.0
+        steps = measure_generation_steps([self.model_at(stop)], PROMPT)
+        (running,) = yield from map_steps(steps, lambda _: ("measuring its speed", 0.5))
+        squeezed = self.find(stop)
+        assert squeezed is not None
+        facts = {name: value for name, value in asdict(squeezed).items() if name != "stop"}
+        self._record(stop, {**facts, **collect_running_facts(running)})
+
+    def _record(self, stop: Stop, facts: dict[str, Any]) -> None:
         self.store.put(self._entry_key(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
         self._squeezed[stop] = Squeezed(stop=stop, **facts)
 
@@ -258,9 +309,17 @@ class Squeeze:
 
     def _entry_key(self, stop: Stop) -> str:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
-        return compute_key(
-            "squeeze facts", FACTS_VERSION, self.folder(stop).name, self.evaluation.fingerprint, describe_machine()
-        )
+        return compute_key("squeeze facts", FACTS_VERSION, self.key(stop), self.evaluation.fingerprint, describe_machine())
+
+
+def count_stored_files(quantized: QuantizedModel, folder: Path) -> Stored:
+    """What a saved model stores: its own counts of bits, and the bytes of its files."""
+    return Stored(
+        bits_per_weight=quantized.bits_per_weight,
+        nominal_bits=quantized.nominal_bits,
+        coverage=quantized.coverage,
+        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+    )
 
 
 def is_sound(folder: Path) -> bool:

@@ -31,6 +31,9 @@ def list_headline_numbers(stored: Stored) -> list[Number]:
     if not isinstance(stored, Headline):
         waiting = [Number(label, "–", "not measured yet") for label in ("perplexity", "speed here")]
         return [bits, Number("size on disk", size, "all tensors"), *waiting]
+    speed = Number("speed here", "–", "not measured yet")
+    if stored.fastest is not None and stored.tokens_per_second is not None:
+        speed = Number("speed here", themes.format_speed(stored.fastest), f"best of 3, median {stored.tokens_per_second:.0f}")
     limits = None
     if stored.perplexity_low is not None and stored.perplexity_high is not None:
         limits = (stored.perplexity_low, stored.perplexity_high)
@@ -38,7 +41,7 @@ def list_headline_numbers(stored: Stored) -> list[Number]:
         bits,
         Number("size on disk", size, f"{themes.format_megabytes(8 * stored.resident_bytes)} in memory"),
         Number("perplexity", f"{stored.perplexity:.2f}", format_interval(limits, stored.text_tokens, ".2f")),
-        Number("speed here", themes.format_speed(stored.fastest), f"best of 3, median {stored.tokens_per_second:.0f}"),
+        speed,
     ]
 
 

@@ -8,7 +8,6 @@ import panel as pn
 
 from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep, Stop, tabulate_stops
 from workbench.analysis.predictions.generation import Writing, write_together
-from workbench.artifact.loading import read_quantized_model
 from workbench.jobs import Job, Status
 from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
@@ -101,8 +100,8 @@ class SqueezeView(Component):
             self.begin()
 
     def begin(self) -> None:
-        """Build what is missing, or look on while it is built for somebody else."""
-        if self.squeeze.complete:
+        """Build and measure what is missing, or look on while that is done for somebody else."""
+        if self.squeeze.measured:
             self._advanced()
             return
         if self.threaded:
@@ -116,8 +115,7 @@ class SqueezeView(Component):
         if self.squeeze.find(self.stop) is None:
             self.pages.say(WRITING_QUESTION, self._missing(self.stop))
             return
-        quantized_model = read_quantized_model(self.squeeze.folder(self.stop))
-        self.session.take(quantized_model)
+        self.session.take(self.squeeze.quantized_at(self.stop))
         self.live.choose(lambda: self.session.use(self.stop.recipe))
         self.live.announce("results")
         self.live.front = "Text"

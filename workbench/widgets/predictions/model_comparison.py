@@ -15,7 +15,6 @@ from workbench.analysis.decisions.pins import make_unique_label
 from workbench.analysis.decisions.squeeze import Stop
 from workbench.analysis.predictions.model_table import CompareStep, Contender, compare_models
 from workbench.artifact import load
-from workbench.artifact.loading import read_quantized_model
 from workbench.errors import ArtifactError, WorkbenchError
 from workbench.jobs import Job
 from workbench.models import ModelHandle
@@ -208,7 +207,7 @@ def list_squeezed_models(session: Session) -> list[Callable[[], Saved]]:
         bits = (built_stop.bits_per_weight, built_stop.nominal_bits, built_stop.bytes)
         return Saved(
             Contender(stop.preset, defer_opening(squeeze.model_at, stop), *bits),
-            partial(read_quantized_model, squeeze.folder(stop)),
+            partial(squeeze.quantized_at, stop),
         )
 
     built = [(stop, squeeze.find(stop)) for stop in squeeze.stops[1:]]
