@@ -4,10 +4,11 @@ Exit status 0; 1 with one line `error: …` on standard error for a user's mista
 """
 
 import warnings
-from typing import Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
+from workbench import __version__
 from workbench.cli.allocate import allocate
 from workbench.cli.bench import bench
 from workbench.cli.card import card, diff
@@ -29,6 +30,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback(invoke_without_command=True)
+def show_version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Quantize language models below 4, 2 and 1 bit, and see what it does."""
+    if version:
+        typer.echo(f"workbench {__version__}")
+        raise typer.Exit
+
+
 app.command()(explore)
 app.add_typer(serve, name="serve")
 app.command()(layers)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+import workbench as wb
 from tests.servers import free_port
 from tests.unit.cli.conftest import Said
 from workbench.artifact.layout import MODEL
@@ -285,3 +286,8 @@ def test_a_file_that_is_no_plan_is_one_line(command: Callable[..., Said], tmp_pa
     answer = command("quantize", "builtin", "--plan", plan, "--out", tmp_path / "out")
     assert (answer.status, answer.err) == (1, f"error: the plan {plan} {said}\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    said = subprocess.run([sys.executable, "-m", "workbench", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"workbench {wb.__version__}\n"

@@ -158,8 +158,8 @@ class SqueezeView(Component):
         if job.latest is not None and job.latest is not self.writing:
             self.writing = job.latest
             shown = texts.build_text_comparison(self.written_prompt, self.writing, theme=choose_theme())
-            label = "" if self.written_run is None else self.written_run.label
-            self.pages.draw(texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table), label)
+            page = texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table)
+            self.pages.draw(page, self._written_label())
         if running:
             return None
         self._rest()
@@ -168,6 +168,13 @@ class SqueezeView(Component):
             self.notices.report(job.error)
             self._advanced()
         return None
+
+    def _written_label(self) -> str:
+        """What stands above the text of the run that is shown: a stop's bits, else the run's label."""
+        run = self.written_run
+        if run is None or run.stop is None:
+            return "" if run is None else run.label
+        return self._labels()[self.squeeze.stops.index(run.stop)]
 
     def _rest(self) -> None:
         """Look no more until something is written again."""
