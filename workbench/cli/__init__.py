@@ -15,6 +15,7 @@ from workbench.cli.card import card, diff
 from workbench.cli.explore import explore, serve
 from workbench.cli.kv import kv
 from workbench.cli.measure import compare, evaluate, generate, whatif
+from workbench.cli.page import export_page
 from workbench.cli.quantize import quantize
 from workbench.cli.show import layers, recipes
 from workbench.cli.squeeze import squeeze
@@ -53,6 +54,7 @@ app.command()(generate)
 app.command()(compare)
 app.command()(whatif)
 app.command()(squeeze)
+app.command("export-page")(export_page)
 app.command()(bench)
 app.command()(card)
 app.command()(diff)

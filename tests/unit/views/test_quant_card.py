@@ -11,8 +11,8 @@ import workbench as wb
 from workbench.errors import OutputError
 from workbench.models import ModelHandle
 from workbench.quantized import format_percent
+from workbench.views.decisions.offline_page import encode_script_json
 from workbench.views.decisions.quant_card import Card, card
-from workbench.views.decisions.quant_card_page import encode_script_json
 from workbench.views.theme import DARK, LIGHT
 
 LIMIT_BYTES = 6_000_000
