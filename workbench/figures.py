@@ -1,8 +1,12 @@
 """Figures: data in, a `Figure` out, which shows itself in a cell with its question, answer and table.
 
-    wb.figures.bit_ledger(result.ledger)
-
 Each name is imported from its home on first use, as those of `workbench` itself are.
+
+Example:
+    >>> import workbench as wb
+    >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+    >>> wb.figures.bit_ledger(result.ledger).question
+    'Where does every stored bit go?'
 """
 
 from workbench.import_hook import import_lazily

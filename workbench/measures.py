@@ -1,8 +1,12 @@
 """Measures beyond the first page of the public surface: plain data or tables, without a screen.
 
-    wb.measures.weight_sketch(model.weight(layer)).histogram
-
 Each name is imported from its home on first use, as those of `workbench` itself are.
+
+Example:
+    >>> import workbench as wb
+    >>> model = wb.open_model("builtin")
+    >>> wb.measures.weight_sketch(model.weight("model.layers.0.mlp.down_proj")).histogram.total
+    196608
 """
 
 from workbench.import_hook import import_lazily

@@ -38,7 +38,23 @@ class Text:
 
 
 def text(source: str | Path) -> Text:
-    """The built-in "calibration" or "evaluation" stories, or a UTF-8 file, its documents separated by `<|endoftext|>`."""
+    """Read a text to calibrate on or to measure with.
+
+    Args:
+        source: The built-in "calibration" or "evaluation" stories, or the path of a UTF-8 file whose documents are separated by
+            `<|endoftext|>`.
+
+    Returns:
+        Named documents; texts add up with `+`.
+
+    Raises:
+        ModelError: Where there is no such file, where it is not UTF-8, or where it is empty.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.text("evaluation")
+        <Text 'evaluation': 30 documents, 24,603 characters>
+    """
     builtin = str(source) in SHIPPED_TEXTS
     path = FOLDER / f"{source}.txt" if builtin else Path(source).expanduser()
     if not path.is_file():

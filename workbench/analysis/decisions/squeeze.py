@@ -92,10 +92,31 @@ class SqueezeStep:
 
 
 class Squeeze:
-    """All stops of one model, for all visitors; what one of them or an earlier run has built is found in the store.
+    """Build one model at a row of sizes, from 16 bits a weight to below one, each a real packed model that is kept on disk.
 
-    A stop lies there as a folder that `wb.load` opens, under the hash of weights, recipe, calibration, seed and version; its
-    layers are kept one by one while it is built, so that a killed run goes on. Speed is kept for each machine.
+    What a visitor or an earlier run has built is found in the store. A stop lies there as a folder that `wb.load` opens, under
+    the hash of weights, recipe, calibration, seed and version; its layers are kept one by one while it is built, so that a killed
+    run goes on. Speed is kept for each machine.
+
+    Args:
+        model: A model from `wb.open_model`.
+        store: Where stops are kept, the user's store when absent.
+        stops: The sizes with their presets, from 16 bits down.
+        calibration: A text to calibrate on, the built-in one when absent.
+        evaluation: A text to measure with, the built-in one when absent.
+        tokens: Tokens of the calibration text.
+        seed: Draws the order of its documents.
+
+    Raises:
+        ModelError: For a seed out of range.
+
+    Example:
+        >>> import tempfile
+        >>> import workbench as wb
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     squeeze = wb.Squeeze(wb.open_model("builtin"), wb.Store(folder))
+        ...     squeeze.complete, [stop.bits for stop in squeeze.stops][:4]
+        (False, [16, 8, 6, 4])
     """
 
     def __init__(
