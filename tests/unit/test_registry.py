@@ -59,7 +59,8 @@ def test_an_unknown_field_names_the_fields(shelf: str) -> None:
 
 
 KINDS = [
-    "transform", "split", "coder", "assignment", "correction", "activations", "refinement", "format", "allocation", "preset", "kv",
+    "transform", "split", "coder", "assignment", "correction", "activations", "refinement",
+    "format", "allocation", "preset", "kv",
 ]  # fmt: skip
 MISSING = 3  # no status that Python itself gives
 FRESH = f"""

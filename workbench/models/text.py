@@ -15,7 +15,20 @@ SHIPPED_TEXTS = ("calibration", "evaluation")
 
 @dataclass(frozen=True)
 class Text:
-    """Named documents; each is read from its own beginning. `a + b` holds the documents of both."""
+    """Named documents, each of which is read from its own beginning; `a + b` holds the documents of both.
+
+    Args:
+        name: What tables and figures call it.
+        documents: The documents.
+
+    Raises:
+        ModelError: Where no document holds anything but white space.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.measures.Text("mine", ("Once upon a time.", "The end."))
+        <Text 'mine': 2 documents, 25 characters>
+    """
 
     name: str
     documents: tuple[str, ...]
