@@ -105,6 +105,8 @@ LATER: dict[str, tuple[str, ...]] = {
     "examples that compile and time kernels, or read more than a thousand tokens": (
         "tests/unit/test_docstrings.py::test_the_example_runs[measure_kernels]",
         "tests/unit/test_docstrings.py::test_the_example_runs[figures.roofline]",
+        "tests/unit/test_docstrings.py::test_the_example_runs[CardView]",
+        "tests/unit/test_docstrings.py::test_the_example_runs[measures.KernelMode]",
         "tests/unit/test_docstrings.py::test_the_example_runs[PinnedView]",
         "tests/unit/test_docstrings.py::test_the_example_runs[WhatIfView]",
     ),

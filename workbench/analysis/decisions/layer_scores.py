@@ -42,6 +42,9 @@ def layer_scores(
         more than one standard deviation above its mean) and entropy (bits, Σ −p log₂ p of the clusters of the block's normed
         outputs).
 
+    Raises:
+        ModelError: For fewer clusters than 1, a seed out of range, and a model that writes no text.
+
     Example:
         >>> import workbench as wb
         >>> scores = wb.layer_scores(wb.open_model("builtin"), wb.text("evaluation"), tokens=128, clusters=8)
@@ -53,6 +56,8 @@ def layer_scores(
     import pandas as pd
 
     check_seed(seed, ModelError)
+    if clusters < 1:
+        raise ModelError(f"{clusters} clusters; use 1 or more.")
     boundaries = Boundaries(model, (span.window for span in iterate_spans(model.language_model(), text, tokens)))
     rows = {}
     for index, block in enumerate(boundaries.blocks):

@@ -193,7 +193,7 @@ def compute_flip_bound(rate: float) -> float:
         rate: Bits a sign.
 
     Returns:
-        The share, 0 to 0.5.
+        The share, 0 to 0.5; 0 from 1 bit a sign on.
 
     Example:
         >>> import workbench as wb

@@ -180,6 +180,9 @@ def compute_histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histo
     Returns:
         The counts, and how many weights lie outside.
 
+    Raises:
+        ShapeError: For fewer bins than 1, or a limit that is not above 0.
+
     Example:
         >>> import torch
         >>> import workbench as wb
@@ -187,6 +190,8 @@ def compute_histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histo
         >>> histogram.counts.tolist(), histogram.outside
         ([0, 1, 2, 0], 1)
     """
+    if bins < 1 or not limit > 0:
+        raise ShapeError(f"{bins} bins up to {limit:g}; use 1 bin or more, and a limit above 0.")
     counts = np.zeros(bins, dtype=np.int64)
     for block in iterate_row_blocks(weight.reshape(1, -1) if weight.ndim < 2 else weight):
         counts += np.histogram(block.numpy(), bins=bins, range=(-limit, limit))[0]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from workbench.errors import ShapeError
 from workbench.kernels.search import codeword_search
 
 MAX_KMEANS_SWEEPS = 20
@@ -32,6 +33,9 @@ def split_vectors(y: Tensor, length: int) -> Tensor:
     Returns:
         The vectors, `[rows · ceil(cols/length), length]`.
 
+    Raises:
+        ShapeError: For a length below 1.
+
     Example:
         >>> import torch
         >>> import workbench as wb
@@ -41,6 +45,8 @@ def split_vectors(y: Tensor, length: int) -> Tensor:
                 [3., 4.],
                 [5., 0.]])
     """
+    if length < 1:
+        raise ShapeError(f"vectors of {length} columns; use 1 or more.")
     return torch.nn.functional.pad(y, (0, -y.shape[1] % length)).reshape(-1, length)
 
 
@@ -119,6 +125,9 @@ def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Tra
     Returns:
         The codebook ±1 `[entries, length]`, and the size of flipped weights after each sweep.
 
+    Raises:
+        ShapeError: For fewer entries than 1.
+
     Example:
         >>> import torch
         >>> import workbench as wb
@@ -130,6 +139,8 @@ def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Tra
         >>> losses  # one sign of size 0.5 is flipped
         (0.5,)
     """
+    if entries < 1:
+        raise ShapeError(f"a codebook of {entries} words; use 1 or more.")
     if start is None:
         few = y[:TRIAL_VECTORS]
         starts = [select_most_frequent(count_patterns(y), entries), *build_even_words(y.shape[1], entries)]
