@@ -178,16 +178,18 @@ _HOMES = {
 _MODULES = ("figures", "measures")  # public, and imported on first use too
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its home on first use."""
-    if name in _MODULES:
-        return importlib.import_module(f"workbench.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'workbench' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
-    with defer_interrupts():
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker knows the names above, and says where one does not exist
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its home on first use."""
+        if name in _MODULES:
+            return importlib.import_module(f"workbench.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'workbench' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
+        with defer_interrupts():
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

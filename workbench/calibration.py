@@ -156,13 +156,31 @@ def calibrate(
     on_progress: Callable[[int, int], None] | None = None,
     store: Store | None = None,
 ) -> CalibrationStats:
-    """Input statistics of `layers` (default: all in the blocks) over `tokens` tokens of `text`, fewer only where it has fewer.
+    """Measure the inputs of a model's layers on a text: second moment, mean and largest magnitude of every channel.
 
-    Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most
-    min(context, 2048) tokens; the last one is cut so that `tokens` is met exactly. `on_progress(done, tokens)` is called
-    after each window. With a `store`, statistics of the same weights, text, tokens, seed and layers are read from disk, and
-    kept there when they are new. A token embedding has no input to measure and is left out. Raises ModelError for unknown layers,
-    encoder-decoders and inputs that are not finite.
+    Documents are taken in an order drawn by `seed`, each from its own first token, in windows of at most min(context, 2048)
+    tokens; the last one is cut so that `tokens` is met exactly.
+
+    Args:
+        model: A model from `wb.open_model`.
+        text: A text from `wb.text`.
+        tokens: How many tokens to read; all of a shorter text.
+        seed: Draws the order of the documents.
+        layers: Names of the layers, all of the blocks when absent; a token embedding, which has no input, is left out.
+        on_progress: Called with (tokens read, `tokens`) after each window.
+        store: Where statistics of the same weights, text, tokens, seed and layers are found, and new ones are kept.
+
+    Returns:
+        Statistics by layer name: `moment [cols, cols]`, `mean [cols]` and `absmax [cols]`, float32.
+
+    Raises:
+        ModelError: For unknown layers, encoder-decoders and inputs that are not finite.
+
+    Example:
+        >>> import workbench as wb
+        >>> stats = wb.calibrate(wb.open_model("builtin"), wb.text("calibration"), tokens=256)
+        >>> stats["model.layers.0.mlp.down_proj"].moment.shape
+        torch.Size([768, 768])
     """
     check_seed(seed, ModelError)
     if tokens < 1:

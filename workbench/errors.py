@@ -10,6 +10,14 @@
     └── JobCancelled     a job that its owner stopped
 
 A message says what was given, what is allowed and what to do, with the numbers.
+
+Example:
+    >>> import workbench as wb
+    >>> try:
+    ...     wb.recipe("rnt")
+    ... except wb.errors.RecipeError as error:
+    ...     print(str(error).partition(" Known")[0])
+    unknown preset 'rnt'. Did you mean 'rtn'?
 """
 
 

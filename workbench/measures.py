@@ -1,11 +1,93 @@
 """Measures beyond the first page of the public surface: plain data or tables, without a screen.
 
-    wb.measures.weight_sketch(model.weight(layer)).histogram
-
 Each name is imported from its home on first use, as those of `workbench` itself are.
+
+Example:
+    >>> import workbench as wb
+    >>> model = wb.open_model("builtin")
+    >>> wb.measures.weight_sketch(model.weight("model.layers.0.mlp.down_proj")).histogram.total
+    196608
 """
 
+from typing import TYPE_CHECKING
+
 from workbench.import_hook import import_lazily
+
+if TYPE_CHECKING:
+    from workbench.analysis.decisions.scaling_law import UNDERTRAINED, count_parameters
+    from workbench.analysis.decisions.scaling_law import read_training_tokens as training_tokens
+    from workbench.analysis.decisions.scaling_law import tabulate_expected_losses as expected_losses
+    from workbench.analysis.decisions.scaling_law import tabulate_measured_losses as measured_losses
+    from workbench.analysis.decisions.squeeze import tabulate_stops as squeeze_table
+    from workbench.analysis.method.calibration_mixture import measure_influence as document_influence
+    from workbench.analysis.method.calibration_mixture import read_default_texts as calibration_texts
+    from workbench.analysis.method.calibration_mixture import read_sources
+    from workbench.analysis.method.calibration_mixture import tabulate_mixture_errors as mixture_errors
+    from workbench.analysis.method.calibration_mixture import tabulate_overlaps as channel_overlaps
+    from workbench.analysis.method.calibration_mixture import tabulate_spectra as input_spectra
+    from workbench.analysis.method.coded_basis import extract_coded_basis as coded_basis
+    from workbench.analysis.method.learned_transform import tabulate_losses as transform_losses
+    from workbench.analysis.method.run_trace import Trace
+    from workbench.analysis.method.run_trace import tabulate_sweep_errors as sweep_errors
+    from workbench.analysis.method.run_trace import tabulate_sweep_paths as sweep_paths
+    from workbench.analysis.method.sign_patterns import compute_flip_bound as flip_bound
+    from workbench.analysis.method.sign_patterns import count_sign_patterns as sign_patterns
+    from workbench.analysis.method.sign_patterns import tabulate_codebooks as flipped_signs
+    from workbench.analysis.predictions.ablation import run_ablation as ablation
+    from workbench.analysis.predictions.fork_study import extract_prompts as fork_prompts
+    from workbench.analysis.predictions.fork_study import run_fork_study as fork_study
+    from workbench.analysis.predictions.fork_study import tabulate_shares as fork_shares
+    from workbench.analysis.predictions.generation_speed import measure_generation as generation_speed
+    from workbench.analysis.predictions.kv_cache import make_cached_model as cached_model
+    from workbench.analysis.predictions.kv_cache import tabulate_caches as cache_table
+    from workbench.analysis.weights.weight_sketch import compute_histogram as weight_histogram
+    from workbench.analysis.weights.weight_sketch import compute_sketch as weight_sketch
+    from workbench.analysis.weights.weight_sketch import find_layer_levels as layer_levels
+    from workbench.kernels.matmul.dispatch import choose as choose_kernel
+    from workbench.kernels.matmul.dispatch import explain as explain_kernels
+    from workbench.kernels.options import Mode as KernelMode
+    from workbench.models.text import Text
+    from workbench.quantizers.coders.fitting.binary_kmeans import split_vectors as sign_vectors
+    from workbench.quantizers.coders.fitting.binary_kmeans import train_magnitude as train_codebook
+
+__all__ = [
+    "UNDERTRAINED",
+    "KernelMode",
+    "Text",
+    "Trace",
+    "ablation",
+    "cache_table",
+    "cached_model",
+    "calibration_texts",
+    "channel_overlaps",
+    "choose_kernel",
+    "coded_basis",
+    "count_parameters",
+    "document_influence",
+    "expected_losses",
+    "explain_kernels",
+    "flip_bound",
+    "flipped_signs",
+    "fork_prompts",
+    "fork_shares",
+    "fork_study",
+    "generation_speed",
+    "input_spectra",
+    "layer_levels",
+    "measured_losses",
+    "mixture_errors",
+    "read_sources",
+    "sign_patterns",
+    "sign_vectors",
+    "squeeze_table",
+    "sweep_errors",
+    "sweep_paths",
+    "train_codebook",
+    "training_tokens",
+    "transform_losses",
+    "weight_histogram",
+    "weight_sketch",
+]
 
 _HOMES = {
     "KernelMode": "kernels.options:Mode",
@@ -46,9 +128,9 @@ _HOMES = {
     "weight_sketch": "analysis.weights.weight_sketch:compute_sketch",
 }
 
-__all__ = list(_HOMES)
-__getattr__ = import_lazily(__name__, _HOMES, "workbench")
+if not TYPE_CHECKING:  # a type checker knows the names above, and says where one does not exist
+    __getattr__ = import_lazily(__name__, _HOMES, "workbench")
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOMES)
+    return sorted(__all__)

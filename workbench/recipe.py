@@ -99,12 +99,34 @@ def shrinkage_setting(default: float = SHRINKAGE) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one layer is quantized: transform · split · coders (one for each mask of the split) · assignment · correction ·
-    refinement (of a whole block, where blocks are quantized in sequence).
+    """How one layer is quantized: transform, split, coders, assignment, correction, and refinement of its block.
 
-    `activations` says what happens to the layer's input when it runs. `shrinkage` is the strength at which a second moment of few
-    tokens is mixed with its diagonal (see `quantizers.shrinkage`).
-    `name` and `settings` remember the preset it came from, so that it can be printed as one short call.
+    Most recipes come from `wb.recipe`; `replace` exchanges parts of one.
+
+    Args:
+        transform: The basis that weights are coded in.
+        split: Which weights go to which coder.
+        coders: One for each mask of the split.
+        assignment: How codes are chosen.
+        correction: What is changed after coding.
+        activations: What happens to the layer's input when it runs.
+        refinement: What is done to a whole block, where blocks are quantized in sequence.
+        seed: Draws whatever a part draws.
+        name: The preset it came from, "custom" without one; with `settings` it is printed as one short call.
+        settings: The preset's settings, as pairs.
+        shrinkage: Tokens a column of uncorrelated inputs that calibration begins with: a second moment of few tokens is mixed
+            with its diagonal (see `quantizers.shrinkage`).
+
+    Raises:
+        RecipeError: For a seed or a shrinkage out of range.
+
+    Example:
+        >>> import workbench as wb
+        >>> recipe = wb.recipe("rtn", bits=3)
+        >>> recipe.coders[0].name, recipe.assignment.name
+        ('uniform', 'nearest')
+        >>> recipe.replace(transform=wb.part("transform", "hadamard")).name
+        'custom'
     """
 
     transform: "Transform"
@@ -233,7 +255,19 @@ def read_part(kind: str, value: JsonValue) -> Part:
 
 @dataclass(frozen=True)
 class LayerPlan(ShownInCell):
-    """Which recipe each layer gets: the first rule whose pattern matches the layer's name; no match keeps the layer."""
+    """Which recipe each layer gets: the first rule whose pattern matches the layer's name; no match keeps the layer.
+
+    Args:
+        rules: Pairs of a pattern (`*` matches anything) and a recipe.
+
+    Example:
+        >>> import workbench as wb
+        >>> plan = wb.LayerPlan((("*.mlp.*", wb.recipe("rtn", bits=2)), ("*.q_proj", wb.recipe("rtn", bits=4))))
+        >>> plan.recipe_for("model.layers.0.mlp.down_proj").code()
+        "wb.recipe('rtn', bits=2)"
+        >>> plan.recipe_for("model.layers.0.self_attn.k_proj") is None
+        True
+    """
 
     rules: tuple[tuple[str, Recipe], ...]
 

@@ -47,7 +47,26 @@ def find(kind: str, name: str) -> Any:
 
 
 def make(kind: str, name: str, /, **fields: Any) -> Any:
-    """Build a registered part with the given fields; errors name the field and the fields there are."""
+    """Build one part of a recipe by its kind and name; `wb.Recipe` puts parts together.
+
+    Args:
+        kind: "transform", "split", "coder", "assignment", "correction", "activations", "refinement", "allocation", "kv" or
+            "preset".
+        name: The part's name among those of its kind.
+        fields: Its settings; the part's defaults hold for those that are absent.
+
+    Returns:
+        The part, a frozen dataclass.
+
+    Raises:
+        RecipeError: For an unknown kind, name or setting, with the nearest one, and for a value out of range.
+
+    Example:
+        >>> import workbench as wb
+        >>> coder = wb.part("coder", "uniform", bits=3)
+        >>> coder.bits, coder.group
+        (3, 128)
+    """
     part = find(kind, name)
     field_names = [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
     for field in fields:

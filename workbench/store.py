@@ -97,9 +97,20 @@ def encode_part(part: Any) -> list[bytes | memoryview]:
 
 
 class Store:
-    """A folder of entries and saved models; the oldest unused ones go when it grows past `limit_bytes`.
+    """Keep results on disk under the hash of what they were made from; the oldest unused ones go when it grows too large.
 
-    The folder is `folder`, else the environment variable WORKBENCH_CACHE, else the user's cache folder.
+    Args:
+        folder: Where; the environment variable WORKBENCH_CACHE when absent, else the user's cache folder.
+        limit_bytes: How much it may hold, bytes.
+
+    Example:
+        >>> import tempfile
+        >>> import workbench as wb
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = wb.Store(folder)
+        ...     stats = wb.calibrate(wb.open_model("builtin"), wb.text("calibration"), tokens=64, store=store)
+        ...     [item.kind for item in store.items()]
+        ['calibration']
     """
 
     def __init__(self, folder: str | Path | None = None, *, limit_bytes: int = MAX_STORE_BYTES) -> None:

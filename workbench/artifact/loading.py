@@ -42,6 +42,16 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
 
     Raises:
         ArtifactError: Saying what is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=4), layers="*.0.mlp.down_proj")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     packed = wb.load(wb.save(small, f"{folder}/small", model))
+        >>> list(packed.quantized.layers)
+        ['model.layers.0.mlp.down_proj']
     """
     path = Path(folder).expanduser().absolute()
     contents = reading.read(path)

@@ -37,6 +37,15 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
     Raises:
         OutputError: When the folder holds other things or cannot be written.
         ArtifactError: When the layers do not belong to the model.
+
+    Example:
+        >>> import tempfile
+        >>> import workbench as wb
+        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4), layers="*.0.mlp.down_proj")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     saved = wb.save(small, f"{folder}/small")
+        ...     (saved / "packed.safetensors").is_file()
+        True
     """
     target = check_folder(folder, is_artifact)
     model = model or open_model(quantized.source)

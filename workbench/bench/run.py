@@ -100,7 +100,30 @@ def measure_kernels(
     on_progress: Callable[[float, float], None] = lambda *_: None,
     **settings: Any,
 ) -> Result:
-    """Measure products `[batch, cols]` × `[rows, cols]`ᵀ, cold and hot, beside torch in float32; see `measure_kernels_steps`."""
+    """Time products `[batch, cols]` × `[rows, cols]`ᵀ from packed weights beside torch in float32, with cold and with hot caches.
+
+    Args:
+        shape: Rows and columns of the matrix.
+        formats: Names of the formats to time, all when absent; an unknown one lists those that there are.
+        on_progress: Called with (share done, 1) after every measurement.
+        settings: `batches` (inputs at a time, 1 when absent), `threads` (1 and all that torch uses), `turns` (15), `cold_bytes`
+            (bytes of other matrices that are read between two cold turns), `device` ("cpu" or "cuda"), and `layer`, a stored
+            matrix of this shape that takes part.
+
+    Returns:
+        The machine and a row for each contestant and setting: microseconds (median and quartiles), the ratio to torch,
+        GB/s read, GFLOP/s, and the error against float64.
+
+    Raises:
+        KernelError: For a format or setting that does not exist.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.measure_kernels((64, 128), ["signs"], threads=[1], turns=3)
+        >>> table = result.table()
+        >>> table["format"].tolist(), table["state"].tolist()
+        (['torch-fp32', 'signs', 'torch-fp32', 'signs'], ['cold', 'cold', 'hot', 'hot'])
+    """
     result = run_steps(measure_kernels_steps(shape, formats, **settings), lambda step: on_progress(step.fraction, 1))
     on_progress(1, 1)
     return result

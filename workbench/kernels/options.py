@@ -13,11 +13,22 @@ Precision = Literal["exact", "fast"]
 
 @dataclass(frozen=True)
 class Mode:
-    """`cache` trades memory for speed, `precision` exactness for speed.
+    """How a stored matrix is run: `cache` trades memory for speed, `precision` exactness for speed.
 
-    cache "decoded" keeps what was once decoded (reference: the float32 matrix; numba and cuda: the signs that codewords stand
-    for, or their numbers in fp16), "none" decodes at every call. precision "exact" sums with a relative error below 2e-4 (numba;
-    others sum in float32), "fast" with one of about 1e-2, as 8-bit activations have.
+    Args:
+        cache: "decoded" keeps what was once decoded (reference: the float32 matrix; numba and cuda: the signs that codewords
+            stand for, or their numbers in fp16), "none" decodes at every call.
+        precision: "exact" sums with a relative error below 2e-4 (numba; others sum in float32), "fast" with one of about 1e-2, as
+            8-bit activations have.
+
+    Example:
+        >>> import torch
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> backend, _ = wb.measures.choose_kernel(result.packed, batch=1)
+        >>> product = backend.prepare(result.packed, wb.measures.KernelMode(cache="none"))
+        >>> product(torch.ones(1, 768)).shape
+        torch.Size([1, 256])
     """
 
     cache: Cache = "decoded"

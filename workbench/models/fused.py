@@ -143,12 +143,31 @@ class FusedModel(ModelHandle):
 
 
 def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedModel:
-    """The same function from rotated weights, at no cost when it runs; `seed` draws the signs of the Hadamard matrices.
+    """Rotate a model's weights so that it computes the same function at no extra cost, with fewer outliers to quantize.
 
     Rotated are the residual stream (inputs of q, k, v, gate, up; outputs of o, down) and each head between v and o. The gains
     of the norms go into the layers that follow; with tied embeddings the output head therefore becomes a matrix of its own,
-    which costs bytes (`untied_bytes`). `residual=False` leaves the stream, norms and embeddings as they are. Raises ModelError
-    for models of another shape (LayerNorm, norms behind the layers, experts).
+    which costs bytes (`untied_bytes`).
+
+    Args:
+        model: A model from `wb.open_model`.
+        seed: Draws the signs of the Hadamard matrices.
+        residual: Whether the residual stream is rotated; without it stream, norms and embeddings stay as they are.
+
+    Returns:
+        The fused model, which is used as any other.
+
+    Raises:
+        ModelError: For models of another shape (LayerNorm, norms behind the layers, experts).
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> fused = wb.fuse(model)
+        >>> fused.untied_bytes
+        262144
+        >>> wb.compare(model, fused, wb.text("evaluation"), tokens=64).kl < 1e-6
+        True
     """
     check_seed(seed, ModelError)
     shape = read_anatomy(architecture.build_split_module(model.config), model.source)

@@ -15,7 +15,20 @@ SHIPPED_TEXTS = ("calibration", "evaluation")
 
 @dataclass(frozen=True)
 class Text:
-    """Named documents; each is read from its own beginning. `a + b` holds the documents of both."""
+    """Named documents, each of which is read from its own beginning; `a + b` holds the documents of both.
+
+    Args:
+        name: What tables and figures call it.
+        documents: The documents.
+
+    Raises:
+        ModelError: Where no document holds anything but white space.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.measures.Text("mine", ("Once upon a time.", "The end."))
+        <Text 'mine': 2 documents, 25 characters>
+    """
 
     name: str
     documents: tuple[str, ...]
@@ -38,7 +51,23 @@ class Text:
 
 
 def text(source: str | Path) -> Text:
-    """The built-in "calibration" or "evaluation" stories, or a UTF-8 file, its documents separated by `<|endoftext|>`."""
+    """Read a text to calibrate on or to measure with.
+
+    Args:
+        source: The built-in "calibration" or "evaluation" stories, or the path of a UTF-8 file whose documents are separated by
+            `<|endoftext|>`.
+
+    Returns:
+        Named documents; texts add up with `+`.
+
+    Raises:
+        ModelError: Where there is no such file, where it is not UTF-8, or where it is empty.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.text("evaluation")
+        <Text 'evaluation': 30 documents, 24,603 characters>
+    """
     builtin = str(source) in SHIPPED_TEXTS
     path = FOLDER / f"{source}.txt" if builtin else Path(source).expanduser()
     if not path.is_file():

@@ -48,9 +48,24 @@ def find(name: str) -> type[Preset]:
 
 
 def recipe(name: str, **settings: Any) -> Recipe:
-    """The recipe of a preset, `recipe("btc", bits=0.8)` or as commands spell it, `recipe("btc:bits=0.8")`.
+    """Make the recipe of a preset, a method by its name; `wb.recipes()` lists them with their papers.
 
-    RecipeError names the nearest preset, setting or value for one that does not exist.
+    Args:
+        name: The preset's name, or name and settings as commands spell them: "btc:bits=0.8".
+        settings: Its settings as keywords; the preset's defaults hold for those that are absent.
+
+    Returns:
+        The recipe, a frozen value; `code()` prints it as Python.
+
+    Raises:
+        RecipeError: For an unknown preset, setting or value, naming the nearest one.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.recipe("btc", bits=0.8) == wb.recipe("btc:bits=0.8")
+        True
+        >>> wb.recipe("rtn", bits=2).code()
+        "wb.recipe('rtn', bits=2)"
     """
     if ":" in name:
         if settings:
@@ -60,7 +75,17 @@ def recipe(name: str, **settings: Any) -> Recipe:
 
 
 def tabulate_presets() -> "pd.DataFrame":
-    """One row a preset with its default settings: name, nominal_bits, needs_calibration, source, note."""
+    """List all presets with their default settings.
+
+    Returns:
+        One row a preset: name, nominal_bits, needs_calibration, source (its paper), note (what differs here).
+
+    Example:
+        >>> import workbench as wb
+        >>> table = wb.recipes().set_index("name")
+        >>> bool(table.loc["gptq", "needs_calibration"]), bool(table.loc["rtn", "needs_calibration"])
+        (True, False)
+    """
     import pandas as pd
 
     defaults = [find(name)() for name in list_presets()]

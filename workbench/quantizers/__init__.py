@@ -1,9 +1,10 @@
 """Quantizers: kinds of parts, the pipeline that runs them on a layer, and loops over the layers of a model.
 
-Importing the package registers every transform, split, coder, assignment, correction choice for activations and refinement.
+Importing the package registers every transform, split, coder, assignment, correction, choice for activations, refinement,
+allocation and scheme for key-value caches.
 """
 
-from workbench.quantizers import activations, allocation, assignment, coders, corrections, refinements, splits, transforms
+from workbench.quantizers import activations, allocation, assignment, coders, corrections, kv, refinements, splits, transforms
 from workbench.quantizers.folding import fold
 from workbench.quantizers.runs.progress import LayerProgress
 from workbench.quantizers.runs.quantize_layer import quantize, quantize_steps
@@ -17,6 +18,7 @@ __all__ = [
     "coders",
     "corrections",
     "fold",
+    "kv",
     "quantize",
     "quantize_model",
     "quantize_model_steps",

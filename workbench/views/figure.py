@@ -20,9 +20,24 @@ LABELS = ("name", "text", "hovertext", "customdata", "x", "y", "labels", "ids", 
 
 @dataclass(frozen=True)
 class Figure(ShownInCell):
-    """`question` is the title, `answer` one sentence with numbers, `plot` a plotly figure dict, `table` its twin.
+    """One figure that answers one question, with the answer as a sentence and the same data as a table.
 
-    The table holds what the plot shows, so that a reader who cannot see the plot misses nothing.
+    The table holds what the plot shows, so that a reader who cannot see the plot misses nothing. In a cell it shows itself.
+
+    Args:
+        question: The title.
+        answer: One sentence with numbers.
+        plot: A plotly figure as a dict with `data` and `layout`; plotly's `Figure(figure.plot)` takes it.
+        table: What the plot shows.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> figure = wb.figures.bit_ledger(result.ledger)
+        >>> figure.question
+        'Where does every stored bit go?'
+        >>> len(figure.table), sorted(figure.plot)
+        (3, ['data', 'layout'])
     """
 
     question: str

@@ -10,7 +10,7 @@ from workbench.analysis.decisions.error_budget import ErrorBudget, error_budget,
 from workbench.analysis.decisions.layer_scores import compute_cluster_entropy, layer_scores
 from workbench.analysis.predictions.sensitivity import sensitivity, sensitivity_steps
 from workbench.analysis.predictions.suffix_replay import Replay
-from workbench.errors import RecipeError
+from workbench.errors import ModelError, RecipeError
 from workbench.jobs import Job
 from workbench.models import ModelHandle
 from workbench.models.text import Text
@@ -106,6 +106,11 @@ def test_budget_steps_and_a_single_layer(builtin: ModelHandle, replay: Replay) -
     assert found.ratio == pytest.approx(1.0)
     assert found.pairs.empty
     assert list(found.pairs.columns)[:2] == ["earlier", "later"]
+
+
+def test_scores_need_a_cluster(builtin: ModelHandle) -> None:
+    with pytest.raises(ModelError, match="0 clusters; use 1 or more"):
+        layer_scores(builtin, STORIES, clusters=0)
 
 
 def test_scores(builtin: ModelHandle) -> None:

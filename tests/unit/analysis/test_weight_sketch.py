@@ -155,3 +155,9 @@ def test_what_is_no_matrix_is_refused(look: object, shape: tuple[int, ...]) -> N
     assert callable(look)
     with pytest.raises(ShapeError, match="give a matrix"):
         look(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("settings", [{"limit": 0.0}, {"limit": float("nan")}, {"limit": 1.0, "bins": 0}], ids=str)
+def test_a_histogram_has_bins_and_a_width(settings: dict[str, float]) -> None:
+    with pytest.raises(ShapeError, match="use 1 bin or more, and a limit above 0"):
+        wb.measures.weight_histogram(torch.zeros(3), **settings)  # type: ignore[arg-type]

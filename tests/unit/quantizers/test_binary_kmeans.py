@@ -170,6 +170,13 @@ def test_more_codewords_than_patterns_is_a_mistake() -> None:
         registry.make("coder", "binary-codebook", length=4, entries=256)
 
 
+def test_a_codebook_has_a_word_and_a_word_has_a_sign() -> None:
+    with pytest.raises(ShapeError, match="a codebook of 0 words; use 1 or more"):
+        binary_kmeans.train_magnitude(torch.ones(4, 2), 0)
+    with pytest.raises(ShapeError, match="vectors of 0 columns; use 1 or more"):
+        binary_kmeans.split_vectors(torch.ones(4, 2), 0)
+
+
 def test_groups_hold_whole_codewords() -> None:
     coder = registry.make("coder", "binary-codebook", scales="group", group=128)
     with pytest.raises(

@@ -51,10 +51,32 @@ def error_budget(
     top: int = TOP,
     on_progress: Callable[[Measured], None] | None = None,
 ) -> ErrorBudget:
-    """The error budget of these quantized layers on the replay's text: alone, accumulated, together, and the `top` ones in pairs.
+    """Measure what each quantized layer adds to the loss: alone, accumulated from the first on, together, and in pairs.
 
-    What a `QuantizedModel` changed beside its layers takes part. RecipeError where there are no layers, ModelError where they
-    were quantized in a fused model and the replay is of another.
+    Args:
+        replay: The original model on a text, a `wb.Replay`.
+        layers: What `wb.quantize_model` made, or quantized layers by name. What a `QuantizedModel` changed beside its layers
+            takes part.
+        top: How many of the most harmful layers are also measured in pairs.
+        on_progress: Called with a `Measured` after every measurement.
+
+    Returns:
+        Tables of layers and pairs, and the joint damage over the sum of single ones (1 where damages add up); all KL in nats per
+        token.
+
+    Raises:
+        RecipeError: Where there are no layers.
+        ModelError: Where they were quantized in a fused model and the replay is of another.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=2), layers="*.[01].mlp.down_proj")
+        >>> budget = wb.error_budget(wb.Replay(model, wb.text("evaluation"), tokens=128), small)
+        >>> budget.layers["name"].tolist()
+        ['model.layers.0.mlp.down_proj', 'model.layers.1.mlp.down_proj']
+        >>> len(budget.pairs)
+        1
     """
     return run_steps(error_budget_steps(replay, layers, top=top), on_progress)
 

@@ -24,16 +24,40 @@ SCORING_TOKENS = 2048
 def layer_scores(
     model: ModelHandle, text: Text, *, tokens: int = SCORING_TOKENS, clusters: int = CLUSTERS, seed: int = 0
 ) -> "pd.DataFrame":
-    """One row a layer: name, block, lim, zd, entropy; all layers of a block have the block's score, so rank and do not add up.
+    """Score every layer by how much its block matters, without quantizing anything; for the allocation method "ranked".
 
-    `lim` = −cos(block input, block output), mean over tokens, and `zd` = −(share of the block's weights more than one standard
-    deviation above its mean), both arXiv 2406.17415. `entropy` = Σ −p log₂ p of the clusters of the block's normed outputs
-    (k-means with `clusters` centres, drawn by `seed`), LUQ, arXiv 2509.23729. What the papers leave open: cosines are averaged,
-    not vectors; ZD is one-sided and of all weights of a block together.
+    All layers of a block have the block's score, so scores rank and do not add up. LIM and ZD are from arXiv 2406.17415, the
+    entropy from LUQ, arXiv 2509.23729. What the papers leave open: cosines are averaged, not vectors; ZD is one-sided and of
+    all weights of a block together.
+
+    Args:
+        model: A model from `wb.open_model`.
+        text: A text from `wb.text`.
+        tokens: At most so many tokens of it.
+        clusters: Centres of the k-means.
+        seed: Draws the first centres.
+
+    Returns:
+        One row a layer: name, block, lim (−cos(block input, block output), mean over tokens), zd (−share of the block's weights
+        more than one standard deviation above its mean) and entropy (bits, Σ −p log₂ p of the clusters of the block's normed
+        outputs).
+
+    Raises:
+        ModelError: For fewer clusters than 1, a seed out of range, and a model that writes no text.
+
+    Example:
+        >>> import workbench as wb
+        >>> scores = wb.layer_scores(wb.open_model("builtin"), wb.text("evaluation"), tokens=128, clusters=8)
+        >>> list(scores.columns), len(scores)
+        (['name', 'block', 'lim', 'zd', 'entropy'], 42)
+        >>> scores["lim"].idxmax()  # the block that changes its input most
+        0
     """
     import pandas as pd
 
     check_seed(seed, ModelError)
+    if clusters < 1:
+        raise ModelError(f"{clusters} clusters; use 1 or more.")
     boundaries = Boundaries(model, (span.window for span in iterate_spans(model.language_model(), text, tokens)))
     rows = {}
     for index, block in enumerate(boundaries.blocks):

@@ -92,9 +92,30 @@ class CardDiff:
 def diff_cards(
     first: Mapping[str, Any], second: Mapping[str, Any], tolerances: Tolerances | None = None, *, allow: Collection[str] = ()
 ) -> CardDiff:
-    """Compare two cards' facts. Times are never compared; sections in `allow`, and the environment, may differ.
+    """Compare the facts of two quant cards, item by item, each against a stated tolerance; times are never compared.
 
-    Figures are compared where both cards have them; `skipped` says so where they have not.
+    Args:
+        first: The facts of a card, `wb.card(...).facts` or the JSON that it saved.
+        second: The facts of the other card.
+        tolerances: The largest changes that count as none; the defaults of `Tolerances` when absent.
+        allow: Sections that may differ: recipe, ledger, errors, figures, hashes. The environment always may.
+
+    Returns:
+        All differences; `same` says whether each is within its tolerance or allowed, `answer` says it in a sentence, and
+        `skipped` names figures that only one card has.
+
+    Raises:
+        ArtifactError: For facts that are no card's, and for an unknown section.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layers = wb.open_model("builtin"), "*.0.mlp.down_proj"
+        >>> small = [wb.quantize_model(model, wb.recipe("rtn", bits=bits), layers=layers) for bits in (3, 4)]
+        >>> cards = [wb.card(quantized, measured=False).facts for quantized in small]
+        >>> wb.diff_cards(cards[0], cards[0]).answer
+        'The two cards agree in everything but times.'
+        >>> wb.diff_cards(*cards).same
+        False
     """
     if unknown := sorted(set(allow) - set(SECTIONS)):
         raise ArtifactError(f"a card has no section {', '.join(map(repr, unknown))}; sections are {', '.join(SECTIONS)}.")

@@ -19,9 +19,27 @@ FITTED_BITS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 
 @dataclass(frozen=True)
 class Law:
-    """Loss that quantization adds, nats per token: `factor` · D^`by_tokens` / (N^`by_parameters` · bits^`by_bits`).
+    """A scaling law of the loss that quantization adds, in nats per token.
 
-    N counts parameters, D tokens of training. It was fitted where both are inside these ranges, for `bits`.
+    The loss is `factor` · D^`by_tokens` / (N^`by_parameters` · bits^`by_bits`): N counts parameters, D tokens of training.
+    `wb.measures.UNDERTRAINED` is that of arXiv 2411.17691, whose four constants are from a summary of the paper.
+
+    Args:
+        factor: The constant in front.
+        by_tokens: The power of the tokens of training.
+        by_parameters: The power of the parameters.
+        by_bits: The power of the bits a weight.
+        parameters: The range of parameters that it was fitted on.
+        tokens: The range of training tokens.
+        bits: The range of bits a weight.
+
+    Example:
+        >>> import workbench as wb
+        >>> law = wb.measures.UNDERTRAINED
+        >>> round(law.added_loss(parameters=1e9, tokens=1e11, bits=4), 3)
+        0.046
+        >>> law.outside(parameters=5e6, tokens=1e11)
+        '5 million parameters'
     """
 
     factor: float
@@ -99,12 +117,39 @@ STUDIES = (
 
 
 def count_parameters(model: ModelHandle) -> int:
-    """Weights of a model's linear layers."""
+    """Count the weights of a model's linear layers.
+
+    Args:
+        model: A model from `wb.open_model`.
+
+    Returns:
+        How many there are.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.measures.count_parameters(wb.open_model("builtin"))
+        4718592
+    """
     return int(model.layers()["parameters"].sum())
 
 
 def read_training_tokens(model: ModelHandle) -> int | None:
-    """Tokens that a model was trained on, where its folder says so in training.json, as the built-in model's does; else None."""
+    """Read how many tokens a model was trained on, where its folder says so in training.json, as the built-in model's does.
+
+    Args:
+        model: A model from `wb.open_model`.
+
+    Returns:
+        The tokens, or None where the folder does not say.
+
+    Raises:
+        ModelError: For a training.json that cannot be read.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.measures.training_tokens(wb.open_model("builtin"))
+        8966912
+    """
     path = model.folder / "training.json"
     if not path.is_file():
         return None
@@ -113,9 +158,27 @@ def read_training_tokens(model: ModelHandle) -> int | None:
 
 
 def tabulate_expected_losses(count: float, tokens: float, law: Law = UNDERTRAINED) -> "pd.DataFrame":
-    """What the law expects of `count` parameters and `tokens` training tokens.
+    """Tabulate the loss that a scaling law expects quantization to add to a model of this size and training.
 
-    One row for each of `BITS`: bits, added_loss (nats per token), ratio (perplexity over the original's).
+    Args:
+        count: Parameters of the model.
+        tokens: Tokens that it was trained on.
+        law: The law, that of arXiv 2411.17691 when absent.
+
+    Returns:
+        One row for each of 2, 2.5, 3, 3.5, 4, 5, 6 and 8 bits a weight: bits, added_loss (nats per token), ratio (perplexity over
+        the original's).
+
+    Raises:
+        ModelError: For numbers that are not above zero.
+
+    Example:
+        >>> import workbench as wb
+        >>> table = wb.measures.expected_losses(count=1e9, tokens=1e11)
+        >>> table["bits"].tolist()
+        [2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0]
+        >>> round(table["added_loss"].tolist()[0], 2)
+        2.07
     """
     import pandas as pd
 
@@ -124,10 +187,21 @@ def tabulate_expected_losses(count: float, tokens: float, law: Law = UNDERTRAINE
 
 
 def tabulate_measured_losses(stops: "pd.DataFrame", pinned: "pd.DataFrame | None" = None) -> "pd.DataFrame":
-    """What was measured, in the same terms: recipe, bits_per_weight, added_loss and ratio to the first row, the original.
+    """Express measured perplexities in the terms of a scaling law: the loss added to the original's, in nats per token.
 
-    `stops` holds recipe, bits_per_weight and perplexity, the original first; rows without a loss above zero stay. `pinned` are
-    models measured on the same text, as `Pins.model_table` gives them; they follow the stops.
+    Args:
+        stops: A table with recipe, bits_per_weight and perplexity, the original first (`wb.measures.squeeze_table` makes one).
+        pinned: Models measured on the same text, as `Pins.model_table` gives them; they follow the stops.
+
+    Returns:
+        One row for each but the original: recipe, bits_per_weight, added_loss, ratio (perplexity over the original's).
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> stops = pd.DataFrame({"recipe": ["none", "rtn"], "bits_per_weight": [16.0, 2.0], "perplexity": [8.0, 10.0]})
+        >>> wb.measures.measured_losses(stops)["ratio"].tolist()
+        [1.25]
     """
     import numpy as np
     import pandas as pd

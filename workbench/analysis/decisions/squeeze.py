@@ -108,11 +108,32 @@ class SqueezeStep:
 
 
 class Squeeze:
-    """All stops of one model, for all visitors; what one of them or an earlier run has built is found in the store.
+    """Build one model at a row of sizes, from 16 bits a weight to below one, each a real packed model that is kept on disk.
 
-    A stop lies there as a folder that `wb.load` opens, under the hash of weights, recipe, calibration, seed and version; its
-    layers are kept one by one while it is built, so that a killed run goes on. The built-in model's stops come with the package
-    (see `shipped_stops`); only their speed is measured here. The first stop is the model itself, of which no copy is saved.
+    What a visitor or an earlier run has built is found in the store. A stop lies there as a folder that `wb.load` opens, under
+    the hash of weights, recipe, calibration, seed and version; its layers are kept one by one while it is built, so that a killed
+    run goes on. The built-in model's stops come with the package (see `shipped_stops`); only their speed is measured here. The
+    first stop is the model itself, of which no copy is saved.
+
+    Args:
+        model: A model from `wb.open_model`.
+        store: Where stops are kept, the user's store when absent.
+        stops: The sizes with their presets, from 16 bits down.
+        calibration: A text to calibrate on, the built-in one when absent.
+        evaluation: A text to measure with, the built-in one when absent.
+        tokens: Tokens of the calibration text.
+        seed: Draws the order of its documents.
+
+    Raises:
+        ModelError: For a seed out of range.
+
+    Example:
+        >>> import tempfile
+        >>> import workbench as wb
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     squeeze = wb.Squeeze(wb.open_model("builtin"), wb.Store(folder))
+        ...     squeeze.complete, [stop.bits for stop in squeeze.stops][:4]
+        (True, [16, 8, 6, 4])
     """
 
     def __init__(
@@ -336,7 +357,24 @@ def is_sound(folder: Path) -> bool:
 
 
 def tabulate_stops(built: Sequence[Squeezed]) -> "pd.DataFrame":
-    """One row a built stop: its recipe as it is spelled, and the fields of Squeezed."""
+    """Tabulate the stops of a `wb.Squeeze` that are built.
+
+    Args:
+        built: What `Squeeze.built_stops` gives.
+
+    Returns:
+        One row a stop: its recipe as it is spelled, bits per weight, bytes, perplexity and its ratio to the original's with 95 %
+        intervals, memory in bytes, and speed in tokens a second.
+
+    Example:
+        >>> import tempfile
+        >>> import workbench as wb
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     squeeze = wb.Squeeze(wb.open_model("builtin"), wb.Store(folder))
+        ...     table = wb.measures.squeeze_table(squeeze.built_stops())  # none yet
+        >>> len(table), table.columns.tolist()[:4]
+        (0, ['recipe', 'bits_per_weight', 'nominal_bits', 'bytes'])
+    """
     import pandas as pd
 
     names = [field.name for field in fields(Squeezed) if field.name != "stop"]

@@ -50,7 +50,16 @@ Weights = Mapping[str, float]
 
 
 def read_default_texts() -> list[Text]:
-    """The two texts that are shipped, and three derived ones, which say so in their names."""
+    """Read the two texts that are shipped, and three derived ones, which say so in their names.
+
+    Returns:
+        The texts; `wb.measures.read_sources` takes them.
+
+    Example:
+        >>> import workbench as wb
+        >>> [text.name.split(" (")[0] for text in wb.measures.calibration_texts()]
+        ['calibration', 'evaluation', 'shuffled words', 'program-like', 'random letters']
+    """
     words = read_text("calibration")
     return [words, read_text("evaluation"), *(derive(kind, words) for kind in DERIVED)]
 
@@ -73,7 +82,29 @@ def read_sources(
     seed: int = 0,
     store: Store | None = None,
 ) -> dict[str, SourceStats]:
-    """Statistics of `layers` (default: all) on both halves of every text, at most `tokens` tokens a half."""
+    """Measure the input statistics of layers on both halves of several texts: one to calibrate on, one held out.
+
+    Args:
+        model: A model from `wb.open_model`.
+        texts: The texts; no two may have the same name.
+        layers: Names of the layers, all layers of the blocks when absent.
+        tokens: At most so many tokens of each half.
+        seed: Draws the order of the documents.
+        store: Where statistics are found by content, and new ones are kept.
+
+    Returns:
+        By the text's name the statistics of both halves, `fit` and `held_out`.
+
+    Raises:
+        ModelError: For two texts of one name, and for unknown layers.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> sources = wb.measures.read_sources(model, [wb.text("calibration")], layers=[layer], tokens=256)
+        >>> sources["calibration"].held_out
+        <CalibrationStats of 1 layers on calibration, held out: 256 tokens>
+    """
     return run_steps(read_sources_steps(model, texts, layers=layers, tokens=tokens, seed=seed, store=store))
 
 
@@ -134,10 +165,30 @@ def select_salient(energy: Tensor, share: float = SALIENT_SHARE) -> set[int]:
 def tabulate_overlaps(
     model: ModelHandle, sources: Sources, weights: Weights, layer: str, *, share: float = SALIENT_SHARE
 ) -> "pd.DataFrame":
-    """How far the mixture's salient channels are those of each source.
+    """Compare the salient input channels of a layer under a mixture of texts with those under each text alone.
 
-    One row a source: source, weight (its share of the mixture), jaccard (of the two sets), shared and channels (how many),
-    energy (share of the source's held-out energy that the mixture's channels carry).
+    Args:
+        model: A model from `wb.open_model`.
+        sources: Statistics of texts, from `wb.measures.read_sources`.
+        weights: The weight of each text in the mixture, by name; only their ratios count.
+        layer: The layer's name.
+        share: The share of the channels that count as salient: those with the largest ‖W_j‖² E[x_j²].
+
+    Returns:
+        One row a source: source, weight (its share of the mixture), jaccard (of the two sets), shared and channels (how many),
+        energy (share of the source's held-out energy that the mixture's channels carry).
+
+    Raises:
+        ModelError: For weights that make no mixture, and for an unknown source or layer.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> texts = wb.text("calibration"), wb.text("evaluation")
+        >>> sources = wb.measures.read_sources(model, texts, layers=[layer], tokens=256)
+        >>> table = wb.measures.channel_overlaps(model, sources, {"calibration": 1}, layer)
+        >>> table["jaccard"].tolist()[0], table["channels"].tolist()  # the mixture is the first text alone
+        (1.0, [13, 13])
     """
     import pandas as pd
 
@@ -154,7 +205,28 @@ def tabulate_overlaps(
 
 
 def tabulate_spectra(sources: Sources, weights: Weights, layer: str) -> "pd.DataFrame":
-    """Eigenvalues of the second moment, largest first, of the mixture and each source: source, rank, eigenvalue, cumulative."""
+    """Compute the eigenvalues of the second moment of a layer's inputs, under a mixture of texts and under each text alone.
+
+    Args:
+        sources: Statistics of texts, from `wb.measures.read_sources`.
+        weights: The weight of each text in the mixture, by name; only their ratios count.
+        layer: The layer's name.
+
+    Returns:
+        One row for each source (the first is "mixture") and eigenvalue, largest first: source, rank (from 1), eigenvalue,
+        cumulative (share of the sum up to here).
+
+    Raises:
+        ModelError: For weights that make no mixture, and for an unknown source.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> sources = wb.measures.read_sources(model, [wb.text("calibration")], layers=[layer], tokens=256)
+        >>> table = wb.measures.input_spectra(sources, {"calibration": 1}, layer)
+        >>> table["source"].unique().tolist(), len(table)  # 256 input channels
+        (['mixture', 'calibration'], 512)
+    """
     import pandas as pd
 
     moments = {"mixture": mix_stats(sources, weights, layer).moment, **{name: s.fit[layer].moment for name, s in sources.items()}}
@@ -177,10 +249,30 @@ def tabulate_mixture_errors(
     recipe: Recipe,
     source_errors: Mapping[str, float] | None = None,
 ) -> "pd.DataFrame":
-    """A layer's output error when its recipe is calibrated on the mixture, on every source: calibrated half and held-out half.
+    """Measure a layer's output error on every text when its recipe is calibrated on a mixture of texts.
 
-    One row a source: source, weight, calibrated, held_out_error, and `own`, held out when calibrated on that source alone
-    (`measure_source_errors`, measured here unless it is given).
+    Args:
+        model: A model from `wb.open_model`.
+        sources: Statistics of texts, from `wb.measures.read_sources`.
+        weights: The weight of each text in the mixture, by name; only their ratios count.
+        layer: The layer's name.
+        recipe: A recipe that uses calibration.
+        source_errors: The column `own` by source, where it is known; measured here when absent.
+
+    Returns:
+        One row a source: source, weight (its share of the mixture), calibrated and held_out_error (relative output errors on both
+        halves of the text), own (held out, when calibrated on that source alone).
+
+    Raises:
+        ModelError: For weights that make no mixture, and for an unknown source or layer.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> sources = wb.measures.read_sources(model, [wb.text("calibration")], layers=[layer], tokens=256)
+        >>> table = wb.measures.mixture_errors(model, sources, {"calibration": 1}, layer, wb.recipe("gptq", bits=2))
+        >>> bool(table["held_out_error"][0] > table["calibrated"][0])
+        True
     """
     import pandas as pd
 
@@ -220,10 +312,30 @@ def measure_influence(
     tokens: int = TOKENS_PER_TEXT,
     on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> "pd.DataFrame":
-    """Which documents of a text matter: each one's moment subtracted from the sum, and the layer quantized without it.
+    """Measure which documents of a text matter: each one is left out once, and the layer quantized without it.
 
-    One row a document of the half to calibrate on, the most influential first: sample (its number), begins, tokens,
-    moment_change = ‖H₋ᵢ − H‖/‖H‖, error_change = held-out output error without it minus with it (above zero: the document helps).
+    Args:
+        model: A model from `wb.open_model`.
+        text: The text; every other document is held out to measure with.
+        layer: The layer's name.
+        recipe: A recipe that uses calibration.
+        tokens: At most so many tokens of each half.
+        on_progress: Called with (share done, 1) after every document.
+
+    Returns:
+        One row a document of the half to calibrate on, the most influential first: sample (its number), begins, tokens,
+        moment_change = ‖H₋ᵢ − H‖/‖H‖, error_change = held-out output error without it minus with it (above zero: the document
+        helps).
+
+    Raises:
+        ModelError: For fewer than two documents, and for an unknown layer.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> table = wb.measures.document_influence(model, wb.text("calibration"), layer, wb.recipe("gptq", bits=2), tokens=512)
+        >>> table["tokens"].tolist()
+        [437, 75]
     """
     return run_steps(
         measure_influence_steps(model, text, layer, recipe, tokens=tokens), lambda step: on_progress(step.fraction, 1)

@@ -10,7 +10,30 @@ from workbench.kernels.packing.packed import Packed
 
 
 def extract_coded_basis(packed: Packed, weight: Tensor, path: str = "") -> tuple[Packed, Tensor, str]:
-    """The node inside all transforms of `packed`, `weight [rows, cols]` in its basis (W'), and the node's path (see `walk`)."""
+    """Take a stored matrix and its original weight to the basis in which the weights were coded, behind all transforms.
+
+    Args:
+        packed: A stored matrix, the `packed` of what `wb.quantize` gave.
+        weight: The original weight `[rows, cols]`.
+        path: The path of `packed` in a larger tree (see `Packed.walk`).
+
+    Returns:
+        The node inside all transforms, the weight `[rows, cols]` in its basis, and the node's path.
+
+    Raises:
+        ShapeError: For a weight of another shape.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.mlp.down_proj"
+        >>> recipe = wb.recipe("rtn", bits=4).replace(transform=wb.part("transform", "hadamard"))
+        >>> packed, weight = wb.quantize(model, layer, recipe).packed, model.weight(layer).float()
+        >>> node, rotated, _ = wb.measures.coded_basis(packed, weight)
+        >>> packed.format, node.format
+        ('hadamard', 'uniform')
+        >>> abs(rotated.norm() / weight.norm() - 1).item() < 1e-5  # a rotation keeps lengths
+        True
+    """
     if tuple(weight.shape) != (packed.rows, packed.cols):
         raise ShapeError(f"a weight of shape {list(weight.shape)} does not fit codes of [{packed.rows}, {packed.cols}].")
     return strip_transforms(packed, weight, path)

@@ -47,7 +47,24 @@ def read_learned_transform(packed: Packed) -> LearnedTransform:
 
 
 def tabulate_losses(steps: Iterable["LearningStep"]) -> "pd.DataFrame":
-    """One row a step of learning: step, loss (on training windows), held_out (NaN between two looks)."""
+    """Tabulate the loss of every step in which a transform was learned.
+
+    Args:
+        steps: The steps of a run, `Trace.learning`.
+
+    Returns:
+        One row a step: step (0 for every start that was tried), loss (on training windows), held_out (NaN between two looks).
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> stats = wb.calibrate(model, wb.text("calibration"), tokens=128, layers=[layer])
+        >>> learned = wb.part("transform", "learned", steps=2, draws=1)
+        >>> trace = wb.measures.Trace()
+        >>> result = wb.quantize(model, layer, wb.recipe("binary").replace(transform=learned), stats, on_progress=trace.see)
+        >>> int(wb.measures.transform_losses(trace.learning)["step"].max())
+        2
+    """
     import pandas as pd
 
     rows = [(step.step, step.loss, np.nan if step.held_out is None else step.held_out) for step in steps]

@@ -12,7 +12,21 @@ from workbench.quantizers.learning.descent import LearningStep
 
 @dataclass
 class Trace:
-    """Everything small that the run of one layer (or of one block's transform) has told so far, oldest first."""
+    """Everything small that the run of one layer (or of one block's transform) has reported so far, oldest first.
+
+    Args:
+        learning: Steps of a learned transform.
+        sweeps: How each fit of a coder settled.
+        film: The latest picture of the columns that are coded.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> trace = wb.measures.Trace()
+        >>> result = wb.quantize(model, layer, wb.recipe("binary"), on_progress=trace.see)
+        >>> len(trace.sweeps), len(trace.learning)
+        (1, 0)
+    """
 
     learning: list[LearningStep] = field(default_factory=list)
     sweeps: list[Sweeps] = field(default_factory=list)
@@ -32,9 +46,23 @@ class Trace:
 
 
 def tabulate_sweep_errors(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
-    """One row a coder and sweep: coder, sweep, error (sum over its fits, one that has stopped keeps its last), running, share.
+    """Tabulate how the squared error of each coder fell from sweep to sweep.
 
-    `sweep` 0 is the closed-form start, `running` how many fits took this sweep, `share` the error over that of the start.
+    Args:
+        sweeps: The fits of a run, `Trace.sweeps`.
+
+    Returns:
+        One row a coder and sweep: coder (its number in the recipe), sweep (0 is the closed-form start), error (sum over its fits;
+        one that has stopped keeps its last), running (how many fits took this sweep), share (the error over that of the start).
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> trace = wb.measures.Trace()
+        >>> result = wb.quantize(model, layer, wb.recipe("binary", sweeps=3), on_progress=trace.see)
+        >>> table = wb.measures.sweep_errors(trace.sweeps)
+        >>> table["sweep"].tolist(), table["error"].is_monotonic_decreasing
+        ([0, 1, 2, 3], True)
     """
     rows = []
     for coder in sorted({fit.coder for fit in sweeps}):
@@ -48,7 +76,23 @@ def tabulate_sweep_errors(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
 
 
 def tabulate_sweep_paths(fit: Sweeps) -> pd.DataFrame:
-    """One row a weight row, plane and sweep of one fit: row, plane (from 1), sweep, scale, mean (NaN where none is stored)."""
+    """Tabulate how scale and mean of a few weight rows settled in one fit.
+
+    Args:
+        fit: One of `Trace.sweeps`.
+
+    Returns:
+        One row a weight row, plane and sweep: row, plane (from 1), sweep, scale, mean (NaN where none is stored).
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> trace = wb.measures.Trace()
+        >>> result = wb.quantize(model, layer, wb.recipe("binary", sweeps=3), on_progress=trace.see)
+        >>> table = wb.measures.sweep_paths(trace.sweeps[0])
+        >>> table["row"].nunique(), table["sweep"].unique().tolist()
+        (8, [0, 1, 2, 3])
+    """
     rows = [
         (row, plane + 1, sweep, float(scale), float(now["mean"][row]) if "mean" in now else float("nan"))
         for sweep, now in enumerate(fit.path)

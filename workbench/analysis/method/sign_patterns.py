@@ -50,7 +50,29 @@ class SignPatterns:
 
 
 def count_sign_patterns(weight: Tensor, length: int = 10, top: int = 1024) -> SignPatterns:
-    """Count the sign patterns of `weight [rows, cols]`, sign(0) as +; columns past the last whole vector are left out."""
+    """Count the sign patterns of a matrix whose rows are cut into short vectors.
+
+    The sign of 0 is +; columns past the last whole vector are left out. Where patterns are far from evenly spread, a codebook
+    below one bit loses little.
+
+    Args:
+        weight: The weight `[rows, cols]`.
+        length: Signs of one pattern.
+        top: How many of the most frequent patterns the table lists.
+
+    Returns:
+        How many patterns occur, their entropy in bits a vector, and a table of the most frequent.
+
+    Raises:
+        ShapeError: For a length that is not from 1 to 24 or exceeds the columns.
+
+    Example:
+        >>> import torch
+        >>> import workbench as wb
+        >>> patterns = wb.measures.sign_patterns(torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, -1.0]]), length=2)
+        >>> patterns.table["pattern"].tolist(), patterns.table["count"].tolist()
+        (['+−', '−−'], [3, 1])
+    """
     if not 1 <= length <= min(MAX_PATTERN_SIGNS, weight.shape[1]):
         most = min(MAX_PATTERN_SIGNS, weight.shape[1])
         raise ShapeError(f"patterns of {length} signs in rows of {weight.shape[1]} columns; use 1 to {most} signs.")
@@ -96,12 +118,31 @@ def tabulate_usage(node: Packed) -> pd.DataFrame:
 
 
 def tabulate_codebooks(packed: Packed, weight: Tensor | None = None) -> pd.DataFrame:
-    """One row for each codebook of a layer: path, length, entries, rate, used, dead, index_entropy, flip_rate, flip_bound.
+    """Tabulate the binary codebooks of a layer: how they are used, and how many signs they flip.
 
-    `rate` is index bits a sign, `index_entropy` what the indices would take a sign if they were entropy-coded, `flip_rate` the
-    share of signs that the codewords change (missing without `weight`) and `flip_bound` the least share possible at this rate
-    for evenly spread signs. `weight [rows, cols]` is the original; signs are compared in the basis that is coded, those of a
-    second plane with what the planes before it leave.
+    Args:
+        packed: A stored matrix, the `packed` of what `wb.quantize` gave.
+        weight: The original weight `[rows, cols]`; without it flip_rate is missing. Signs are compared in the basis that is
+            coded, those of a second plane with what the planes before it leave.
+
+    Returns:
+        One row for each codebook: path, length, entries, rate (index bits a sign), used and dead (codewords), index_entropy (what
+        the indices would take a sign if they were entropy-coded), flip_rate (share of the signs that the codewords change),
+        flip_bound (the least share possible at this rate for evenly spread signs).
+
+    Raises:
+        ShapeError: For a weight of another shape.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> stats = wb.calibrate(model, wb.text("calibration"), tokens=128, layers=[layer])
+        >>> result = wb.quantize(model, layer, wb.recipe("btc", bits=0.8), stats)
+        >>> table = wb.measures.flipped_signs(result.packed, model.weight(layer))
+        >>> table[["length", "entries", "rate"]].values.tolist()
+        [[10.0, 256.0, 0.8]]
+        >>> bool((table["flip_rate"] > table["flip_bound"]).all())
+        True
     """
     rows = []
     targets = {} if weight is None else dict(iterate_coded_targets(packed, weight))
@@ -144,7 +185,21 @@ def compute_flip_rate(weight: Tensor, node: Packed) -> float:
 
 
 def compute_flip_bound(rate: float) -> float:
-    """The least share D of flipped signs at `rate` bits a sign: rate = 1 − H₂(D), for signs that are coin flips."""
+    """Compute the least share D of flipped signs that a codebook can reach at `rate` bits a sign: rate = 1 − H₂(D).
+
+    It holds for signs that are coin flips (the rate-distortion function of a fair bit).
+
+    Args:
+        rate: Bits a sign.
+
+    Returns:
+        The share, 0 to 0.5; 0 from 1 bit a sign on.
+
+    Example:
+        >>> import workbench as wb
+        >>> round(wb.measures.flip_bound(0.5), 4), wb.measures.flip_bound(1)
+        (0.11, 0.0)
+    """
     low, high = 0.0, 0.5
     for _ in range(60):
         middle = (low + high) / 2

@@ -39,13 +39,38 @@ def run_ablation(
     store: Store | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> "pd.DataFrame":
-    """One row a recipe, in their order: what it stores, how the model reads, and how much better than with the first recipe.
+    """Compare recipes side by side on one model and one text: what does a part of a method bring over the first recipe?
 
-    Every recipe quantizes the blocks in sequence on `tokens` tokens of `calibration`; perplexity is measured on at most
-    `evaluation_tokens` tokens of `evaluation`. Columns: recipe, bits_per_weight, nominal_bits, perplexity, perplexity_low,
-    perplexity_high, ratio, ratio_low, ratio_high (paired, see `compute_perplexity_ratio`; NaN for the first recipe), block_error
-    (the mean of `measure_block_errors`), seconds. `on_progress` sees each recipe's name and how far it is, 0 to 1; `store` as in
-    `quantize_model`. RecipeError where there is no recipe.
+    Every recipe quantizes the blocks in sequence.
+
+    Args:
+        model: A model from `wb.open_model`.
+        recipes: Recipes or plans by name; the first is what the others are compared with.
+        evaluation: The text to measure with.
+        calibration: The text to calibrate on.
+        tokens: At most so many tokens of `calibration`.
+        evaluation_tokens: At most so many tokens of `evaluation`, all when absent.
+        seed: Draws the order of the calibration text's documents.
+        store: Where finished layers are kept, as in `wb.quantize_model`.
+        on_progress: Called with each recipe's name and how far it is, 0 to 1.
+
+    Returns:
+        One row a recipe, in their order: recipe, bits_per_weight, nominal_bits, perplexity, perplexity_low, perplexity_high,
+        ratio, ratio_low, ratio_high (paired with the first recipe, document by document, see `compute_perplexity_ratio`; NaN for
+        the first recipe), block_error (the mean of `measure_block_errors`), seconds.
+
+    Raises:
+        RecipeError: Where there is no recipe.
+
+    Example:
+        >>> import workbench as wb
+        >>> plans = {
+        ...     f"{bits} bits": wb.LayerPlan.uniform(wb.recipe("rtn", bits=bits), "*.5.mlp.down_proj") for bits in (4, 2)
+        ... }
+        >>> texts = {"evaluation": wb.text("evaluation"), "calibration": wb.text("calibration")}
+        >>> table = wb.measures.ablation(wb.open_model("builtin"), plans, **texts, tokens=64, evaluation_tokens=64)
+        >>> table["recipe"].tolist(), table["nominal_bits"].tolist()
+        (['4 bits', '2 bits'], [4.0, 2.0])
     """
     import pandas as pd
 

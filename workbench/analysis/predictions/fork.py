@@ -65,11 +65,30 @@ class Guilt:
 
 
 class ForkFinder:
-    """A prompt, the original's greedy continuation of it, and what a quantized model makes of every token on the way.
+    """Find the first token at which a quantized model goes its own way, and the layers that are to blame.
 
-    Both read the original's text ("teacher-forced"): up to the first token that the quantized model would not have chosen, this
-    is what it would have written. `ids [1, T]` are prompt and continuation, `prompt` counts the prompt's tokens. What a
-    `QuantizedModel` changed beside its layers takes part (see `analysis.applied`).
+    Both models read the original's greedy continuation of a prompt ("teacher-forced"): up to the first token that the quantized
+    model would not have chosen, this is what it would have written. `ids [1, T]` are prompt and continuation, `prompt` counts the
+    prompt's tokens. What a `QuantizedModel` changed beside its layers takes part (see `analysis.applied`).
+
+    Args:
+        model: The original model, from `wb.open_model`.
+        quantized: What `wb.quantize_model` made, or quantized layers by name.
+        prompt: What the text begins with.
+        tokens: How many tokens the original writes at most.
+
+    Raises:
+        ModelError: Where no layer is quantized, or where the original writes nothing after the prompt.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=1), layers="*.0.*")
+        >>> finder = wb.ForkFinder(model, small, "Once upon a time", tokens=24)
+        >>> finder.fork  # the second token is the first that differs
+        2
+        >>> finder.table["token"].tolist()[:2]
+        [',', ' there']
     """
 
     def __init__(

@@ -22,7 +22,21 @@ PROMPT_WORDS = 6
 
 
 def extract_prompts(text: Text, count: int = 20, words: int = PROMPT_WORDS) -> list[str]:
-    """The first words of the first documents of a text."""
+    """Take the first words of the first documents of a text as prompts.
+
+    Args:
+        text: A text from `wb.text`.
+        count: How many prompts at most.
+        words: Words of each.
+
+    Returns:
+        The prompts.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.measures.fork_prompts(wb.text("evaluation"), count=2, words=4)
+        ['Once upon a time', 'Peter had a secret.']
+    """
     return [" ".join(document.split()[:words]) for document in text.documents[:count]]
 
 
@@ -35,12 +49,32 @@ def run_fork_study(
     seed: int = 0,
     on_progress: Callable[[Measured], None] | None = None,
 ) -> "pd.DataFrame":
-    """One row a prompt whose texts part: prompt, fork, blamed, needed, random, kl_fork, delay, random_delay.
+    """Run the fork finder on many prompts: does restoring the blamed layers take the fork away, and do layers drawn by chance?
 
-    `blamed` is the most guilty layer, `needed` how many layers the smallest set found has (1 where the blamed layer alone takes
-    the fork away from its place), `random` how many it takes in an order drawn by `seed`. `delay` is how many tokens later the
-    texts part with that set restored, `random_delay` with as many layers drawn (0: at the same token or before); infinite where
-    they no longer part within `tokens`.
+    Args:
+        model: The original model, from `wb.open_model`.
+        quantized: What `wb.quantize_model` made, or quantized layers by name.
+        prompts: What texts begin with.
+        tokens: Tokens that the original writes at most after each.
+        seed: Draws the order of the layers that are the control.
+        on_progress: Called with a `Measured` after every prompt.
+
+    Returns:
+        One row a prompt whose texts part: prompt, fork (position of the first token that differs), kl_fork (nats), blamed (the
+        most guilty layer), needed (how many layers the smallest set found has), random (how many it takes in a drawn order),
+        delay (how many tokens later the texts part with that set restored) and random_delay (with as many layers drawn; 0: at the
+        same token or before). Delays are infinite where the texts no longer part within `tokens`.
+
+    Raises:
+        ModelError: Where no layer is quantized, or where the original writes nothing after a prompt.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=1), layers="*.0.*")
+        >>> study = wb.measures.fork_study(model, small, ["Once upon a time"], tokens=8)
+        >>> study["fork"].tolist(), study["needed"].tolist()
+        ([2], [1])
     """
     return run_steps(run_fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
 
@@ -82,9 +116,22 @@ def measure_delay(finder: ForkFinder, restored: Iterable[str]) -> float:
 
 
 def tabulate_shares(study: "pd.DataFrame", counts: Iterable[int] = (1, 2, 3, 5, 8)) -> "pd.DataFrame":
-    """Share of the forks that restoring at most so many layers takes away: layers, blamed, drawn by chance, with 95 % intervals.
+    """Tabulate the share of the forks that restoring a few layers takes away, blamed layers beside layers drawn by chance.
 
-    Columns: restored, share, share_low, share_high, chance, chance_low, chance_high, forks.
+    Args:
+        study: The table of `wb.measures.fork_study`.
+        counts: How many layers are restored at most, one row for each.
+
+    Returns:
+        One row for each count: restored, share, share_low, share_high, chance, chance_low, chance_high (95 % binomial intervals),
+        forks.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> study = pd.DataFrame({"needed": [1, 1, 2, 4], "random": [3, 5, 6, 6]})  # of four prompts
+        >>> wb.measures.fork_shares(study, counts=[1, 4])[["restored", "share", "chance"]].values.tolist()
+        [[1.0, 0.5, 0.0], [4.0, 1.0, 0.25]]
     """
     import pandas as pd
 

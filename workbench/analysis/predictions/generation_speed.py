@@ -73,7 +73,27 @@ def measure_speeds_steps(
 
 
 def measure_generation(models: Sequence[LanguageModel], prompt: str) -> list[Running]:
-    """How fast each model writes after `prompt`, and the bytes of its weights in memory; see `measure_generation_steps`."""
+    """Measure how fast models write, and the bytes of their weights in memory.
+
+    Each model writes at most 32 tokens greedily, one model after the other in each of three rounds after a first that does not
+    count, so that what disturbs one disturbs all.
+
+    Args:
+        models: Language models: `wb.open_model(...).language_model()`, or from `wb.load` or `wb.pack_model`.
+        prompt: What they continue.
+
+    Returns:
+        For each model its speed (tokens a second: median, slowest and fastest round) and `resident_bytes`.
+
+    Raises:
+        ModelError: For a model that writes nothing after the prompt.
+
+    Example:
+        >>> import workbench as wb
+        >>> (running,) = wb.measures.generation_speed([wb.open_model("builtin").language_model()], "Once upon a time")
+        >>> running.speed.tokens, running.speed.low <= running.speed.tokens_per_second <= running.speed.high
+        (32, True)
+    """
     return run_steps(measure_generation_steps(models, prompt))
 
 

@@ -59,7 +59,25 @@ class CacheResult:
 
 
 def make_cached_model(model: Readable, scheme: Scheme | str, *, block: int = TOKENS_PER_PASS) -> CachedModel:
-    """The model reading and writing through a packed cache: `.generate`, `.perplexity` and `compare` work as ever."""
+    """Let a model read and write through a packed key-value cache.
+
+    Args:
+        model: A model from `wb.open_model` or `wb.load`.
+        scheme: How the cache is stored, as in `wb.measure_cache`.
+        block: Tokens that are packed together.
+
+    Returns:
+        A model with `generate` and `perplexity`, which `wb.compare` takes too.
+
+    Raises:
+        RecipeError: For a scheme or setting that does not exist.
+
+    Example:
+        >>> import workbench as wb
+        >>> cached = wb.measures.cached_model(wb.open_model("builtin"), "kivi:bits=4")
+        >>> cached.generate("Once upon a time", tokens=4)
+        'Once upon a time, there was a'
+    """
     how = parse(scheme) if isinstance(scheme, str) else scheme
     return CachedModel(get_language_model(model), how.pack, block=block, watches=how.watches, name=how.spelled())
 
@@ -72,9 +90,32 @@ def measure_cache(
     tokens: int | None = None,
     block: int = TOKENS_PER_PASS,
 ) -> CacheResult:
-    """Read `text` (at most `tokens` tokens) through a packed cache and compare with the model's own, token by token.
+    """Measure what storing the key-value cache in fewer bits does to a model's predictions on a text.
 
     Every token is predicted from what the packed cache gives back of all tokens before it, as in writing.
+
+    Args:
+        model: A model from `wb.open_model` or `wb.load`.
+        scheme: How the cache is stored: a name, with settings as in "kivi:bits=2", or a part of the kind "kv".
+        text: A text from `wb.text`.
+        tokens: At most so many tokens of it, all when absent.
+        block: Tokens that are packed together; the newest ones, at most so many, stay in fp16.
+
+    Returns:
+        The divergence from the model with its whole cache (KL in nats per token), and what the cache stored:
+        `bits_per_value`, `bytes_per_token`.
+
+    Raises:
+        RecipeError: For a scheme or setting that does not exist.
+        ModelError: For a model that writes no text.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.measure_cache(wb.open_model("builtin"), "kivi:bits=4", wb.text("evaluation"), tokens=128, block=32)
+        >>> result.divergence.tokens
+        128
+        >>> 4 < result.bits_per_value < 8  # codes, scales and zeros
+        True
     """
     how = parse(scheme) if isinstance(scheme, str) else scheme
     lm, other, sizes = get_language_model(model), make_cached_model(model, how, block=block), []
@@ -89,8 +130,23 @@ def measure_cache(
 
 
 def tabulate_caches(results: Iterable[CacheResult]) -> "pd.DataFrame":
-    """One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl,
-    tokens, texts."""
+    """Tabulate what schemes for the key-value cache cost and do to predictions.
+
+    Args:
+        results: What `wb.measure_cache` gave, one for each scheme.
+
+    Returns:
+        One row a result: scheme, bits_per_value, nominal_bits, bytes_per_token, perplexity and ratio with intervals, kl (nats per
+        token), tokens, texts.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, text = wb.open_model("builtin"), wb.text("evaluation")
+        >>> results = [wb.measure_cache(model, scheme, text, tokens=128) for scheme in ("kivi:bits=4", "kivi:bits=2")]
+        >>> table = wb.measures.cache_table(results)
+        >>> table["scheme"].tolist(), table["nominal_bits"].tolist()
+        (['kivi:bits=4', 'kivi:bits=2'], [4.0, 2.0])
+    """
     import pandas as pd
 
     rows = []

@@ -43,12 +43,32 @@ def sensitivity(
     store: Store | None = None,
     on_progress: Callable[[Measured], None] | None = None,
 ) -> "pd.DataFrame":
-    """One row a layer that matches `layers` and recipe, each layer quantized alone in an otherwise original model.
+    """Measure what each layer costs under each recipe, each layer quantized alone in an otherwise original model.
 
-    Columns: name, block, matrix, recipe (its key in `recipes`), parameters, bits (stored, in all), bits_per_weight,
-    nominal_bits, kl (nats per token) with kl_low and kl_high (their 95 % interval, NaN where there is none), perplexity,
-    top1_changed, floor (what half precision alone does) and significant (kl_low is above it, or kl where there is no interval).
-    `store` keeps rows by content. RecipeError where nothing matches, or where a recipe needs `stats`.
+    Args:
+        replay: The original model on a text, a `wb.Replay`.
+        recipes: Recipes by the names that the table shall use.
+        stats: What `wb.calibrate` gives, for recipes that need it.
+        layers: Patterns of layer names, separated by commas.
+        store: Where rows are found by content, and new ones are kept.
+        on_progress: Called with a `Measured` after every row.
+
+    Returns:
+        One row a layer and recipe: name, block, matrix, recipe (its key in `recipes`), parameters, bits (stored, in all),
+        bits_per_weight, nominal_bits, kl (nats per token) with kl_low and kl_high (their 95 % interval, NaN where there is none),
+        perplexity, top1_changed, floor (what half precision alone does) and significant (kl_low is above it, or kl where there is
+        no interval). `wb.allocate` takes it.
+
+    Raises:
+        RecipeError: Where nothing matches, or where a recipe needs `stats`.
+
+    Example:
+        >>> import workbench as wb
+        >>> replay = wb.Replay(wb.open_model("builtin"), wb.text("evaluation"), tokens=128)
+        >>> recipes = {"2 bits": wb.recipe("rtn", bits=2), "4 bits": wb.recipe("rtn", bits=4)}
+        >>> table = wb.sensitivity(replay, recipes, layers="*.0.mlp.down_proj")
+        >>> table["recipe"].tolist(), bool(table["kl"][0] > table["kl"][1])
+        (['2 bits', '4 bits'], True)
     """
     return run_steps(sensitivity_steps(replay, recipes, stats=stats, layers=layers, store=store), on_progress)
 

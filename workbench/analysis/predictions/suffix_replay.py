@@ -23,10 +23,27 @@ Change = Swap | QuantizedLayer
 
 
 class Replay:
-    """A model on `tokens` tokens of `text`, ready to be run again with layers changed.
+    """Keep a model's hidden states on a text, ready to run again from the first changed layer.
 
     Logits of the whole vocabulary are never kept: the original's are made again from its last hidden states, window by
     window. `bytes` is the memory of what is kept: (blocks + 1) × tokens × width × 4.
+
+    Args:
+        model: A model from `wb.open_model`.
+        text: A text from `wb.text`.
+        tokens: At most so many tokens of it, all where it is None.
+
+    Raises:
+        ModelError: For a model that writes no text.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.mlp.down_proj"
+        >>> replay = wb.Replay(model, wb.text("evaluation"), tokens=128)
+        >>> replay.divergence({}).kl
+        0.0
+        >>> replay.divergence({layer: 0 * model.weight(layer).float()}).kl > 0.01
+        True
     """
 
     def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = REPLAY_TOKENS) -> None:

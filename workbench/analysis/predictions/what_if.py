@@ -71,11 +71,33 @@ def what_if(
     tokens: int | None = REPLAY_TOKENS,
     stats: CalibrationStats | None = None,
 ) -> WhatIf:
-    """Quantize `layer` by `recipe` (or take a layer that is quantized already) and compare the model with and without it.
+    """Compare a model with and without one layer quantized; the model is as before afterwards.
 
-    Nothing else changes and the model is as before afterwards; the recipe "none" gives exactly zero. `stats` are needed where
-    the recipe needs calibration. Inputs of later layers move, later layers do not: this is the isolated effect. For many
-    changes on one text keep a `Replay`, of which this uses one.
+    Inputs of later layers move, later layers do not: this is the isolated effect. The recipe "none" gives exactly zero. For
+    many changes on one text keep a `wb.Replay`, of which this uses one.
+
+    Args:
+        model: A model from `wb.open_model`.
+        layer: The layer's name, one of `model.layer_names`.
+        recipe: What to do to it, or what `wb.quantize` made of it.
+        text: A text from `wb.text`.
+        tokens: At most so many tokens of it, all where it is None.
+        stats: What `wb.calibrate` gives, for recipes that need it.
+
+    Returns:
+        The quantized layer and what it does: KL in nats per token, perplexities, share of tokens whose likeliest successor
+        changed, with 95 % intervals over documents.
+
+    Raises:
+        ModelError: For a layer that does not exist.
+        RecipeError: When the recipe needs `stats`.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.mlp.down_proj"
+        >>> effect = wb.what_if(model, layer, wb.recipe("rtn", bits=2), wb.text("evaluation"), tokens=128)
+        >>> effect.kl > 0, effect.layer.nominal_bits
+        (True, 2.0)
     """
     quantized = recipe if isinstance(recipe, QuantizedLayer) else quantize(model, layer, recipe, stats=stats)
     return WhatIf(quantized, Replay(model, text, tokens=tokens).divergence({layer: quantized}))

@@ -113,7 +113,28 @@ class Levels:
 
 
 def compute_sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
-    """Moments, ranges and histogram of `weight [rows, cols]` in two passes over its row blocks."""
+    """Compute moments, ranges and a histogram of a weight, in two passes over its row blocks.
+
+    Args:
+        weight: The weight `[rows, cols]`.
+        bins: Bins of the histogram.
+
+    Returns:
+        Mean, standard deviation, skewness, excess kurtosis (0 for a Gaussian), share of outliers, largest magnitude and energy of
+        each row and column, and the histogram.
+
+    Raises:
+        ShapeError: For anything but a matrix with at least one weight.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> sketch = wb.measures.weight_sketch(model.weight("model.layers.0.mlp.down_proj"))
+        >>> sketch.rows, sketch.cols, sketch.histogram.total
+        (256, 768, 196608)
+        >>> bool(sketch.kurtosis > 0)  # heavier tails than a Gaussian's
+        True
+    """
     check_matrix(weight)
     total = weight.numel()
     mean = sum(block.sum().item() for block in iterate_row_blocks(weight)) / total
@@ -149,7 +170,28 @@ def compute_sketch(weight: Tensor, *, bins: int = 161) -> Sketch:
 
 
 def compute_histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histogram:
-    """Counts of `weight` (any shape) in `bins` bins between −`limit` and `limit`."""
+    """Count the weights in equally wide bins around zero.
+
+    Args:
+        weight: A tensor of any shape.
+        limit: Bins lie between −limit and limit.
+        bins: How many there are.
+
+    Returns:
+        The counts, and how many weights lie outside.
+
+    Raises:
+        ShapeError: For fewer bins than 1, or a limit that is not above 0.
+
+    Example:
+        >>> import torch
+        >>> import workbench as wb
+        >>> histogram = wb.measures.weight_histogram(torch.tensor([-1.0, 0.0, 0.0, 3.0]), limit=2, bins=4)
+        >>> histogram.counts.tolist(), histogram.outside
+        ([0, 1, 2, 0], 1)
+    """
+    if bins < 1 or not limit > 0:
+        raise ShapeError(f"{bins} bins up to {limit:g}; use 1 bin or more, and a limit above 0.")
     counts = np.zeros(bins, dtype=np.int64)
     for block in iterate_row_blocks(weight.reshape(1, -1) if weight.ndim < 2 else weight):
         counts += np.histogram(block.numpy(), bins=bins, range=(-limit, limit))[0]
@@ -196,9 +238,21 @@ def find_row_levels(values: Tensor) -> Levels | None:
 
 
 def find_layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
-    """Typical levels of a packed layer over at most `groups` of its groups of weights.
+    """Find the values that a quantizer can give the weights of a layer, as medians over its groups of weights.
 
-    None where levels do not exist in the model's own basis (a rotation, a sum) or are too many to draw.
+    Args:
+        packed: A stored matrix, the `packed` of what `wb.quantize` gave.
+        groups: At most so many groups are looked at.
+
+    Returns:
+        The levels, ascending, with the 10th and 90th percentiles over groups. None where levels do not exist in the model's own
+        basis (a rotation, a sum) or are too many to draw.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> len(wb.measures.layer_levels(result.packed).values)
+        4
     """
     node = packed
     while node.format in ("permuted", ROUNDED):  # a permutation moves weights but keeps their values; rounding is of inputs

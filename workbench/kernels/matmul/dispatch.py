@@ -87,7 +87,25 @@ def count_inputs(x: Tensor, cols: int) -> int:
 
 
 def explain(packed: Packed, batch: int = 1) -> Explanation:
-    """Which backend runs `packed` for `batch` inputs at a time, and why the others do not."""
+    """Say which backend runs a stored matrix, and why the others do not.
+
+    Args:
+        packed: A stored matrix, the `packed` of what `wb.quantize` gave.
+        batch: Inputs at a time.
+
+    Returns:
+        The backend's name, the reason, and a sentence for every other backend; printed, a line each.
+
+    Raises:
+        KernelError: For a backend that WORKBENCH_KERNELS names and that is unknown or refuses.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> why = wb.measures.explain_kernels(result.packed)
+        >>> why.backend, sorted(why.refused)
+        ('numba', ['cuda', 'reference'])
+    """
     backend, refused = choose(packed, batch)
     reason = f"forced by {VARIABLE}; {backend.reason}" if read_forced_backend() else backend.reason
     if bits := find_rounding_bits(packed):
@@ -102,7 +120,29 @@ def explain(packed: Packed, batch: int = 1) -> Explanation:
 
 
 def choose(packed: Packed, batch: int) -> tuple[Backend, dict[str, str]]:
-    """The backend to use, and the refusals met on the way; KernelError for a forced one that is unknown or refuses."""
+    """Choose the backend that multiplies with a stored matrix.
+
+    It is the first that does not refuse, or the one that WORKBENCH_KERNELS names.
+
+    Args:
+        packed: A stored matrix, the `packed` of what `wb.quantize` gave.
+        batch: Inputs at a time.
+
+    Returns:
+        The backend, and a sentence for each backend before it that refused, by name.
+
+    Raises:
+        KernelError: For a forced backend that is unknown or refuses.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> backend, refused = wb.measures.choose_kernel(result.packed, batch=1)
+        >>> backend.name
+        'numba'
+        >>> refused
+        {'cuda': 'it runs on a CUDA device, and the stored tensors are on cpu'}
+    """
     named = read_forced_backend()
     if named and named not in {backend.name for backend in BACKENDS}:
         raise KernelError(f"{VARIABLE}: {registry.describe_unknown('backend', named, [backend.name for backend in BACKENDS])}")

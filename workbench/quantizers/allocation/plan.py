@@ -54,12 +54,35 @@ def allocate(
     keep: Mapping[str, str] | None = None,
     scores: "pd.DataFrame | None" = None,
 ) -> Allocation:
-    """Choose a recipe for every layer of `options`, at most `bits` stored bits per weight over all of them.
+    """Choose a recipe for every layer, at most `bits` stored bits per weight over all of them.
 
-    `options` is the table of `sensitivity` (name, recipe, parameters, bits, kl), `recipes` says what its names stand for.
-    `method` is "lagrangian", "milp", "closed-form", "ranked" or such a part with settings; `scores` are needed by "ranked".
-    `keep` fixes the recipes of some layers by hand. The result's `table` has one row a layer: name, recipe, parameters, bits,
-    bits_per_weight, kl. Raises RecipeError for a budget below the cheapest choice and for names that are not in the table.
+    Args:
+        options: What each layer costs under each recipe, the table of `wb.sensitivity`: name, recipe, parameters, bits (stored,
+            in all) and kl (nats per token).
+        recipes: The recipe that each name in `options` stands for.
+        bits: The budget, stored bits per weight over all layers of `options`.
+        method: "lagrangian", "milp", "closed-form", "ranked", or such a part with settings (`wb.part("allocation", ...)`).
+        keep: Recipes of some layers that are fixed by hand, by layer name.
+        scores: The table of `wb.layer_scores`, which "ranked" needs.
+
+    Returns:
+        The plan, its stored bits per weight, and the predicted loss in nats per token if the losses of single layers add up. Its
+        `table` has one row a layer: name, recipe, parameters, bits, bits_per_weight, kl.
+
+    Raises:
+        RecipeError: For a budget below the cheapest choice, and for names that are not in the table.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> recipes = {"2 bits": wb.recipe("rtn", bits=2), "4 bits": wb.recipe("rtn", bits=4)}
+        >>> columns = ["name", "recipe", "parameters", "bits", "kl"]
+        >>> rows = [
+        ...     ("first", "2 bits", 100, 200, 0.5), ("first", "4 bits", 100, 400, 0.1),
+        ...     ("second", "2 bits", 100, 200, 0.2), ("second", "4 bits", 100, 400, 0.1),
+        ... ]
+        >>> wb.allocate(pd.DataFrame(rows, columns=columns), recipes, bits=3).choice
+        {'first': '4 bits', 'second': '2 bits'}
     """
     choices = Options.from_table(options, scores)
     part = registry.make("allocation", method) if isinstance(method, str) else method

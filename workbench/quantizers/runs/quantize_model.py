@@ -43,17 +43,41 @@ def quantize_model(
 ) -> QuantizedModel:
     """Quantize every layer whose name matches `layers` and that the plan gives a recipe; the others stay as they are.
 
-    `layers` are patterns separated by commas; "*" is every layer of the blocks, "*,lm_head,*.embed_tokens" the output head and
-    the token embedding too, which only a pattern or a rule of the plan matches that spells its name (see
-    `ModelHandle.optional_names`). Where the two are tied, a head that is named alone becomes a matrix of its own, beside the
-    embedding, which stays as it is; an embedding that is named is quantized for both, and counted once. An embedding is
-    quantized by its weights alone, in a run on text before all blocks; its output error is not measured.
-
     With `stats`, or with nothing, every layer is quantized by itself. With `text` the blocks are worked on in sequence: each
-    layer sees what the quantized layers before it produce on `tokens` tokens of the text (drawn by `seed`), and transforms are
-    learned for a whole block at once; `stats` are measured on the way. `store` keeps what is finished, so that the same call
-    goes on after a kill, with the same result. On a fused model (`fuse`) a recipe without a transform gets an online Hadamard
-    where none could be fused; a plan is taken as it is. Raises RecipeError when no layer matches or calibration is missing.
+    layer sees what the quantized layers before it produce, transforms are learned for a whole block at once, and statistics are
+    measured on the way.
+
+    Where the output head and the token embedding are tied, a head that is named alone becomes a matrix of its own, beside the
+    embedding, which stays as it is; an embedding that is named is quantized for both, and counted once. An embedding is
+    quantized by its weights alone, in a run on text before all blocks; its output error is not measured. On a fused model
+    (`wb.fuse`) a recipe without a transform gets an online Hadamard where none could be fused; a plan is taken as it is.
+
+    Args:
+        model: A model from `wb.open_model`.
+        recipe: A recipe for all layers, or a `wb.LayerPlan`.
+        stats: What `wb.calibrate` gives, for recipes that need it; not together with `text`.
+        layers: Patterns separated by commas. "*" is every layer of the blocks; output head and embedding are matched only by a
+            pattern, or a rule of the plan, that spells their name: "*,lm_head,*.embed_tokens".
+        on_progress: Called with a LayerProgress for every step.
+        text: A text from `wb.text`, to quantize in sequence.
+        tokens: At most so many tokens of `text`.
+        seed: Draws the order of its documents.
+        store: Where finished layers of a run in sequence are kept, so that the same call goes on after a kill, with the same
+            result.
+
+    Returns:
+        Quantized layers by name, with their ledger, their errors and the plan that made them.
+
+    Raises:
+        RecipeError: When no layer matches, when a recipe needs calibration and there is none, or when both `stats` and `text` are
+            given.
+        ModelError: When the model cannot be run on the text.
+
+    Example:
+        >>> import workbench as wb
+        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4), layers="*.0.mlp.*")
+        >>> len(small.layers), round(small.bits_per_weight, 2)
+        (3, 4.16)
     """
     steps = quantize_model_steps(model, recipe, stats, layers, text=text, tokens=tokens, seed=seed, store=store)
     return run_steps(steps, on_progress)

@@ -15,7 +15,25 @@ Plot = dict[str, Any]
 
 
 def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
-    """KL of every layer alone, with intervals, and of all layers up to it; bars within half precision's noise are grey."""
+    """Draw the error budget: KL of every layer alone, with intervals, and of all layers up to it.
+
+    Bars within half precision's noise are grey.
+
+    Args:
+        budget: What `wb.error_budget` gives.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=2), layers="*.[01].mlp.down_proj")
+        >>> budget = wb.error_budget(wb.Replay(model, wb.text("evaluation"), tokens=128), small)
+        >>> wb.figures.error_budget(budget).question
+        'Which layers does the damage come from?'
+    """
     table = budget.layers
     names = label_layers(table)
     clear = table["significant"].to_numpy(bool)
@@ -93,7 +111,23 @@ def describe_error_waterfall(budget: ErrorBudget) -> str:
 
 
 def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Figure:
-    """How much worse two layers are together than apart, for the layers that cost most."""
+    """Draw how much worse two layers are together than apart, for the layers that cost most.
+
+    Args:
+        budget: What `wb.error_budget` gives, with pairs.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=2), layers="*.[01].mlp.down_proj")
+        >>> budget = wb.error_budget(wb.Replay(model, wb.text("evaluation"), tokens=128), small)
+        >>> wb.figures.error_interactions(budget).question
+        'Which layers hurt each other?'
+    """
     pairs = budget.pairs
     table = budget.layers.set_index("name")
     names = [name for name in table.index if name in set(pairs["earlier"]) | set(pairs["later"])]
@@ -133,7 +167,24 @@ def describe_interactions(pairs: pd.DataFrame) -> str:
 
 
 def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT) -> Figure:
-    """Stored bits of every layer under a plan, coloured by recipe; `table` is that of an `Allocation`, with block and matrix."""
+    """Draw the stored bits of every layer under a plan, coloured by recipe.
+
+    Args:
+        table: The table of `wb.allocate`, with the columns block and matrix beside it.
+        painted: Names of the layers whose recipe was fixed by hand; they are marked.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> columns = ["name", "block", "matrix", "recipe", "parameters", "bits", "bits_per_weight", "kl"]
+        >>> rows = [("first", 0, "q_proj", "4 bits", 100, 400, 4.0, 0.1), ("second", 0, "k_proj", "2 bits", 100, 200, 2.0, 0.2)]
+        >>> wb.figures.bit_plan(pd.DataFrame(rows, columns=columns), painted={"first"}).answer
+        '1 layer 4 bits, 1 layer 2 bits: 3.00 stored bits per weight in all. 1 painted by hand.'
+    """
     names, traces = label_layers(table), list[Plot]()
     for index, recipe in enumerate(dict.fromkeys(table.sort_values("bits_per_weight")["recipe"])):
         with_recipe = (table["recipe"] == recipe).to_numpy()
@@ -173,9 +224,25 @@ def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = them
 def draw_pareto_front(
     curve: pd.DataFrame, uniform: pd.DataFrame, measured: pd.DataFrame, *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Predicted KL over the budget, the same recipe for all layers as points, and plans that were measured.
+    """Draw the predicted KL over the budget of bits, the same recipe for all layers as points, and plans that were measured.
 
-    `curve` and `uniform`: bits_per_weight, predicted (and recipe); `measured`: bits_per_weight, predicted, kl, kl_low, kl_high.
+    Args:
+        curve: Plans: bits_per_weight, predicted (nats per token).
+        uniform: One recipe for all layers: bits_per_weight, predicted, recipe.
+        measured: Plans that were measured: bits_per_weight, predicted, kl, kl_low, kl_high; it may be empty.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> curve = pd.DataFrame({"bits_per_weight": [2.0, 4.0], "predicted": [0.5, 0.02]})
+        >>> uniform = pd.DataFrame({"bits_per_weight": [3.0], "predicted": [0.2], "recipe": ["3 bits"]})
+        >>> measured = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
+        >>> wb.figures.pareto(curve, uniform, measured).question
+        'What does each bit buy?'
     """
     traces: list[Plot] = [
         {

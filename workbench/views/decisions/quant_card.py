@@ -119,9 +119,29 @@ def card(
     tokens: int | None = None,
     measured: bool = True,
 ) -> Card:
-    """The quant card of a quantized model or of the folder it was saved in; arguments as in `collect_card_facts`.
+    """Make the quant card of a quantized model: what was done to it, what it stores, and what that did to its predictions.
 
-    `card("out/").save("card.html")` opens offline anywhere; `Card.read` takes it back, and `diff_cards` compares two.
+    Args:
+        quantized: A model from `wb.quantize_model` or `wb.load`, or the folder that one was saved in.
+        original: The model that was quantized; opened again from its source when absent.
+        text: What to measure on, the built-in evaluation text when absent.
+        tokens: At most so many tokens of it, all when absent.
+        measured: Whether KL (nats per token), perplexity and top-1 agreement are measured, with 95 % intervals; without them
+            nothing is run.
+
+    Returns:
+        The card: `facts` as plain values, `save` writes a page that opens offline, or JSON. `wb.diff_cards` compares two.
+
+    Raises:
+        ModelError: Where `original` is another model.
+        ArtifactError: Where the folder is missing or damaged.
+
+    Example:
+        >>> import workbench as wb
+        >>> small = wb.quantize_model(wb.open_model("builtin"), wb.recipe("rtn", bits=4), layers="*.0.mlp.down_proj")
+        >>> card = wb.card(small, measured=False)
+        >>> card.facts["model"]
+        {'name': 'builtin', 'quantized_layers': 1, 'quantized_weights': 196608}
     """
     return Card(collect_card_facts(quantized, original, text, tokens=tokens, measured=measured))
 

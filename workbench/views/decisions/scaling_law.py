@@ -13,7 +13,25 @@ LOSS_QUESTION = "How fragile should this model be?"
 
 
 def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
-    """The law as a line, what was measured as points; `outside` says what of this model the law was not fitted on."""
+    """Draw the loss that a scaling law expects at each number of bits as a line, and what was measured as points.
+
+    Args:
+        expected: The table of `wb.measures.expected_losses`.
+        measured: The table of `wb.measures.measured_losses`.
+        outside: What of this model the law was not fitted on, in words (`UNDERTRAINED.outside`); empty where nothing is.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> expected = wb.measures.expected_losses(count=1e9, tokens=1e11)
+        >>> stops = pd.DataFrame({"recipe": ["none", "rtn"], "bits_per_weight": [16.0, 4.0], "perplexity": [8.0, 8.5]})
+        >>> wb.figures.added_loss(expected, wb.measures.measured_losses(stops), "").answer
+        'The law expects 0.046 nats per token more at 4 bits and 2.07 at 2; measured here are 0.0606 at 4.00 stored bits.'
+    """
     positive = measured[measured["added_loss"] > 0]
     plot = {
         "data": [

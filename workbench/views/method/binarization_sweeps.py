@@ -10,7 +10,23 @@ from workbench.views.theme import Theme
 
 
 def draw_sweep_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Squared error after each sweep, as a share of the start's; `table` is `analysis.trace.error_table`."""
+    """Draw the squared error of each coder after each sweep, as a share of the start's.
+
+    Args:
+        table: The table of `wb.measures.sweep_errors`.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> trace = wb.measures.Trace()
+        >>> result = wb.quantize(model, layer, wb.recipe("binary", sweeps=3), on_progress=trace.see)
+        >>> wb.figures.sweep_errors(wb.measures.sweep_errors(trace.sweeps)).question
+        'How much do sweeps help?'
+    """
     coders = table["coder"].unique().tolist()
     traces: list[dict[str, Any]] = []
     for index, coder in enumerate(coders):
@@ -53,7 +69,24 @@ def describe_sweep_errors(table: pd.DataFrame) -> str:
 
 
 def draw_sweep_paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = themes.LIGHT) -> Figure:
-    """Scale α and mean μ of a few rows, sweep by sweep; `table` is `analysis.trace.path_table`."""
+    """Draw scale α and mean μ of a few weight rows, sweep by sweep.
+
+    Args:
+        table: The table of `wb.measures.sweep_paths`.
+        scope: What the rows belong to, for the sentence.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> trace = wb.measures.Trace()
+        >>> result = wb.quantize(model, layer, wb.recipe("binary", sweeps=3), on_progress=trace.see)
+        >>> wb.figures.sweep_paths(wb.measures.sweep_paths(trace.sweeps[0])).question
+        'How do scale and mean of a row settle?'
+    """
     meant = bool(table["mean"].notna().any())
     rows, sweeps = table["row"].unique().tolist(), int(table["sweep"].max())
     traces = [build_sweep_line(table, "scale", row, plane) for row in rows for plane in table["plane"].unique()]

@@ -17,7 +17,24 @@ MAX_DOCUMENTS = 12  # documents in the figure; the table has all
 
 
 def draw_channel_overlaps(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Jaccard overlap of salient channels with each source's own; `table` as `analysis.mixture.overlaps` makes it."""
+    """Draw how far the salient channels under a mixture of texts are those under each text alone, as Jaccard overlaps.
+
+    Args:
+        table: The table of `wb.measures.channel_overlaps`.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> texts = wb.text("calibration"), wb.text("evaluation")
+        >>> sources = wb.measures.read_sources(model, texts, layers=[layer], tokens=256)
+        >>> table = wb.measures.channel_overlaps(model, sources, {"calibration": 1, "evaluation": 1}, layer)
+        >>> wb.figures.channel_overlaps(table).question
+        'Does this mixture find the same salient channels?'
+    """
     plot = {
         "data": [build_horizontal_bars(table["jaccard"], table["source"], "overlap", theme.original, "overlap %{x:.2f}")],
         "layout": build_bar_layout(theme, "overlap of salient channels (Jaccard)", len(table), xaxis={"range": [0, 1]}),
@@ -32,7 +49,22 @@ def draw_channel_overlaps(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -
 
 
 def draw_input_spectra(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Eigenvalues by rank, the mixture strong, sources thin; `table` as `analysis.mixture.spectra` makes it."""
+    """Draw the eigenvalues of the inputs' second moment by rank, the mixture strong, single texts thin.
+
+    Args:
+        table: The table of `wb.measures.input_spectra`.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> sources = wb.measures.read_sources(model, [wb.text("calibration")], layers=[layer], tokens=256)
+        >>> wb.figures.input_spectra(wb.measures.input_spectra(sources, {"calibration": 1}, layer)).question
+        'How many directions do the inputs use?'
+    """
     traces: list[dict[str, Any]] = []
     for number, (source, lines) in enumerate(table.groupby("source", sort=False)):
         mixture = source == "mixture"
@@ -69,7 +101,23 @@ def draw_input_spectra(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> F
 
 
 def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Calibrated and held-out output error on each source; `table` as `analysis.mixture.mixture_errors` makes it."""
+    """Draw the calibrated and the held-out output error of a layer on each text.
+
+    Args:
+        table: The table of `wb.measures.mixture_errors`.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> sources = wb.measures.read_sources(model, [wb.text("calibration")], layers=[layer], tokens=256)
+        >>> table = wb.measures.mixture_errors(model, sources, {"calibration": 1}, layer, wb.recipe("gptq", bits=2))
+        >>> wb.figures.mixture_errors(table).question
+        'What does this mixture cost each text?'
+    """
     plot = {
         "data": [
             build_horizontal_bars(
@@ -108,7 +156,22 @@ def describe_mixture_errors(table: pd.DataFrame) -> str:
 
 
 def draw_document_influence(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Change of the held-out error without each document; `table` as `analysis.mixture.influence` makes it."""
+    """Draw how the held-out error changes without each document, the twelve most influential ones.
+
+    Args:
+        table: The table of `wb.measures.document_influence`.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> table = wb.measures.document_influence(model, wb.text("calibration"), layer, wb.recipe("gptq", bits=2), tokens=512)
+        >>> wb.figures.document_influence(table).question
+        'Which documents matter?'
+    """
     shown = table.head(MAX_DOCUMENTS)
     labels = pd.Series([f"{line.sample}: {line.begins}" for line in shown.itertuples()])
     colours = [theme.original if change >= 0 else theme.quantized for change in shown["error_change"]]

@@ -15,7 +15,23 @@ STRONGEST = 32  # inputs in the table twin of the diagonal
 
 
 def draw_loss_curve(losses: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Loss of every step, and of what would be stored on held-out text; `losses` is `analysis.transform.loss_table`."""
+    """Draw how the loss fell while a transform was learned, and the loss of what would be stored on held-out text.
+
+    Args:
+        losses: The table of `wb.measures.transform_losses`.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> losses = pd.DataFrame({"step": [0, 1, 2], "loss": [0.4, 0.3, 0.25], "held_out": [0.42, float("nan"), 0.28]})
+        >>> figure = wb.figures.transform_losses(losses)
+        >>> figure.question
+        'How does learning lower the loss?'
+    """
     looks = losses.dropna(subset="held_out")
     hover = "step %{x}<br>%{y:.3g} of the output's energy lost<extra></extra>"
     traces: list[dict[str, Any]] = [

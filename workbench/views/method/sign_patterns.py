@@ -12,7 +12,24 @@ from workbench.views.theme import Theme
 
 
 def draw_sign_patterns(original: SignPatterns, transformed: SignPatterns | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Shares of the most frequent sign patterns by rank, before and after a transform, against patterns all as likely."""
+    """Draw the shares of the most frequent sign patterns by rank, before and after a transform, against patterns all as likely.
+
+    Args:
+        original: What `wb.measures.sign_patterns` gives for the original weight.
+        transformed: The same behind a transform, where there is one.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import torch
+        >>> import workbench as wb
+        >>> weight = torch.randn(256, 80, generator=torch.Generator().manual_seed(0))
+        >>> figure = wb.figures.sign_patterns(wb.measures.sign_patterns(weight, length=4))
+        >>> figure.question, len(figure.table)
+        ('Do signs repeat themselves?', 16)
+    """
     named = [("original", original, theme.original)]
     if transformed is not None:
         named.append(("transformed", transformed, theme.quantized))
@@ -65,9 +82,23 @@ def describe_sign_patterns(original: SignPatterns, transformed: SignPatterns | N
 
 
 def draw_sign_flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = themes.LIGHT) -> Figure:
-    """Flipped signs of codebooks (rows of `method.sign_patterns.summary`) over their rate, with the least there can be as a line.
+    """Draw the flipped signs of codebooks over their rate, with the least share there can be as a line.
 
-    `moved` says that errors were moved on to weights before they were coded, which flips signs too.
+    Args:
+        table: The table of `wb.measures.flipped_signs`.
+        moved: Whether errors were moved on to weights before they were coded, which flips signs too.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> bound = wb.measures.flip_bound(0.8)
+        >>> table = pd.DataFrame({"length": [10], "entries": [256], "rate": [0.8], "flip_rate": [0.17], "flip_bound": [bound]})
+        >>> wb.figures.flipped_signs(table).answer
+        '17 % of the signs are flipped at 0.80 bits a sign; 3.11 % is the least for evenly spread signs.'
     """
     measured = table.dropna(subset=["flip_rate"])
     rates = np.linspace(0.2, 1.0, 81)

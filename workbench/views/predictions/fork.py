@@ -14,9 +14,25 @@ WORST = 12
 
 
 def draw_text_fork(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """KL of every token of the original's text; `table` is `ForkFinder.table`. `chosen` is the place of a token, from 0.
+    """Draw the KL of every token of the original's text; a dotted line is at the fork.
 
-    A dotted line is at the fork, as in the figures of the written texts.
+    Args:
+        table: The table `ForkFinder.table`.
+        fork: Position of the first token that differs, from 1, or None.
+        chosen: Place of a token to mark, from 0.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=1), layers="*.0.*")
+        >>> finder = wb.ForkFinder(model, small, "Once upon a time", tokens=8)
+        >>> figure = wb.figures.text_fork(finder.table, finder.fork)
+        >>> figure.question, len(figure.table)
+        ('Where do they part?', 8)
     """
     edges = [theme.accent if position == chosen else "rgba(0,0,0,0)" for position in range(len(table))]
     bars = {
@@ -52,7 +68,26 @@ def render_fork_text(table: pd.DataFrame, fork: int | None, chosen: int | None =
 
 
 def draw_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Theme = themes.LIGHT) -> Figure:
-    """What restoring each layer wins back; those that take the fork away together are orange. `table` is `ForkFinder.blame`."""
+    """Draw what restoring each layer wins back at the fork; the layers that take the fork away together are orange.
+
+    Args:
+        table: What `ForkFinder.blame` gives.
+        fork: Position of the first token that differs, from 1.
+        guilt: What `ForkFinder.guilty` gives.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=1), layers="*.0.*")
+        >>> finder = wb.ForkFinder(model, small, "Once upon a time", tokens=8)
+        >>> figure = wb.figures.fork_blame(finder.blame(), finder.fork, finder.guilty())
+        >>> figure.question, len(figure.table)
+        ('Which layers are to blame?', 7)
+    """
     worst = table[(table.index < WORST) | table["name"].isin(guilt.layers)].iloc[::-1]
     bars = {
         "type": "bar",
@@ -92,7 +127,23 @@ def describe_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
 
 
 def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Share of forks that so many restored layers take away, blamed ones beside drawn ones; see `tabulate_shares`."""
+    """Draw the share of forks that so many restored layers take away, blamed layers beside layers drawn by chance.
+
+    Args:
+        table: The table of `wb.measures.fork_shares`.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> study = pd.DataFrame({"needed": [1, 1, 1, 4], "random": [3, 5, 6, 6]})  # of four prompts
+        >>> figure = wb.figures.fork_shares(wb.measures.fork_shares(study, counts=[1, 4]))
+        >>> figure.answer.split(".")[0]
+        '1 restored layer takes most forks away'
+    """
     sides = [("share", "blamed layers", theme.quantized), ("chance", "layers drawn by chance", theme.border)]
     bars = [
         {
@@ -109,10 +160,11 @@ def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
     layout = themes.build_layout(theme, x="layers restored, at most", y="share of forks taken away", height=320, showlegend=True)
     layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     enough = table[table["share"] > 0.5]
-    few = f"{enough['restored'].iloc[0]} restored layers" if len(enough) else "No number of layers shown"
+    fewest = int(enough["restored"].iloc[0]) if len(enough) else None
     first = table.iloc[0]
     answer = (
-        f"{few} take most forks away. The blamed layer alone does in {themes.format_percent(first['share'])} "
+        f"{describe_fewest_layers(fewest)} most forks away. "
+        f"The blamed layer alone does in {themes.format_percent(first['share'])} "
         f"({themes.format_percent(first['share_low'])} to {themes.format_percent(first['share_high'])}) of "
         f"{themes.format_count(int(first['forks']), 'prompt')}, one drawn by chance in {themes.format_percent(first['chance'])} "
         f"({themes.format_percent(first['chance_low'])} to {themes.format_percent(first['chance_high'])})."
@@ -120,8 +172,31 @@ def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
     return Figure("How many layers are to blame for a fork?", answer, {"data": bars, "layout": layout}, table)
 
 
+def describe_fewest_layers(fewest: int | None) -> str:
+    """The least number of restored layers that takes most forks away, as the beginning of a sentence."""
+    if fewest is None:
+        return "No number of layers shown takes"
+    return f"{themes.format_count(fewest, 'restored layer')} {'takes' if fewest == 1 else 'take'}"
+
+
 def describe_fork_recovery(result: Recovery) -> str:
-    """What a forced token brings, as a sentence."""
+    """Say in a sentence what forcing the original's token at the fork brings.
+
+    Args:
+        result: What `ForkFinder.rewind` gives.
+
+    Returns:
+        The sentence, with 95 % intervals.
+
+    Example:
+        >>> import workbench as wb
+        >>> model = wb.open_model("builtin")
+        >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=1), layers="*.0.*")
+        >>> finder = wb.ForkFinder(model, small, "Once upon a time", tokens=8)
+        >>> sentence = wb.figures.fork_recovery(finder.rewind(continuations=2, tokens=4))
+        >>> sentence.startswith("With the original's token forced at the fork, ")
+        True
+    """
 
     def rate(share: float, interval: Interval) -> str:
         return f"{themes.format_percent(share)} ({themes.format_percent(interval[0])} to {themes.format_percent(interval[1])})"

@@ -10,9 +10,24 @@ SIZE_QUESTION = "How small can the cache be?"
 
 
 def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Points, and the original's perplexity as a line; `table` as `predictions.kv_cache.cache_table` makes it.
+    """Draw the perplexity of each cache scheme over the bytes that a token takes, and the original's perplexity as a line.
 
     Bars are the 95 % interval of the ratio to the original, text by text: what makes a text hard for both drops out.
+
+    Args:
+        table: The table of `wb.measures.cache_table`.
+        original: Perplexity with the whole cache.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.measure_cache(wb.open_model("builtin"), "kivi:bits=4", wb.text("evaluation"), tokens=128)
+        >>> table = wb.measures.cache_table([result])
+        >>> wb.figures.perplexity_against_bytes(table, result.divergence.perplexity_original).question
+        'How small can the cache be?'
     """
     furthest = table["bytes_per_token"].max()
     plot = {

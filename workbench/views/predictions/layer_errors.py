@@ -88,9 +88,27 @@ def describe_layer_errors(layers: pd.DataFrame, column: str) -> str:
 def draw_error_by_bits(
     results: pd.DataFrame, current: str | None, *, scope: str = "for this layer", theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Every result: stored bits across, error upwards, the nominal figure as a hollow mark.
+    """Draw every result as a point: stored bits across, error upwards, the nominal figure as a hollow mark.
 
-    `results` holds recipe, bits_per_weight, nominal_bits, relative_error, output_error; `current` is a recipe to mark.
+    Args:
+        results: One row a result: recipe, bits_per_weight, nominal_bits, relative_error, output_error (NaN where it was not
+            calibrated).
+        current: A recipe to mark, or None.
+        scope: What the results are for, for the sentence.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.mlp.down_proj"
+        >>> results = [wb.quantize(model, layer, wb.recipe("rtn", bits=bits)) for bits in (2, 3)]
+        >>> columns = ["bits_per_weight", "nominal_bits", "relative_error", "output_error"]
+        >>> rows = [{"recipe": r.recipe.code(), **{name: getattr(r, name) for name in columns}} for r in results]
+        >>> wb.figures.bits_against_error(pd.DataFrame(rows), None).question
+        'How much error for how many bits?'
     """
     column = "output_error" if results["output_error"].notna().all() else "relative_error"
     errors = results[column].astype(float)

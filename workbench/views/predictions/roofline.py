@@ -15,10 +15,26 @@ SPEED_QUESTION = "How near is each format to what this machine allows?"
 
 
 def draw_roofline(result: Result, *, threads: int | None = None, state: str = "cold", theme: Theme = themes.LIGHT) -> Figure:
-    """GFLOP/s over operations a byte that is read: the two limits, measured products, and what each could reach.
+    """Draw the roofline of a machine: GFLOP/s over operations a byte that is read, with its two limits and measured products.
 
-    `threads` is the most that were measured unless given. Operations are those of the matrix product (two a weight and input),
-    whatever a kernel really does, so that formats compare; looking sums up may therefore end above the multipliers' limit.
+    Operations are those of the matrix product (two a weight and input), whatever a kernel really does, so that formats compare;
+    looking sums up may therefore end above the multipliers' limit.
+
+    Args:
+        result: What `wb.measure_kernels` gives.
+        threads: Which number of threads is drawn, the most that were measured when absent.
+        state: "cold" or "hot" caches.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.measure_kernels((64, 128), ["signs"], threads=[1], turns=3)
+        >>> figure = wb.figures.roofline(result)
+        >>> figure.table["format"].tolist()
+        ['torch-fp32', 'signs']
     """
     count = max(limits.threads for limits in result.machine.limits) if threads is None else threads
     limits = result.machine.limits_at(count)

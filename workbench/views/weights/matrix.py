@@ -28,10 +28,28 @@ def draw_histogram(
     log: bool = False,
     theme: Theme = themes.LIGHT,
 ) -> Figure:
-    """How often each value occurs in `scope`, before and after, with the quantizer's levels as orange lines.
+    """Draw how often each value occurs among weights, before and after, with the quantizer's levels as orange lines.
 
-    Dotted lines are the edges of its cells: weights between two of them round to the level inside. `rows` says that `quantized`
-    and `levels` are of so many rows of so many, scaled up.
+    Dotted lines are the edges of its cells: weights between two of them round to the level inside.
+
+    Args:
+        original: A histogram of the original weights: `wb.measures.weight_sketch(weight).histogram`.
+        quantized: One of the quantized weights, with the same bins.
+        levels: What `wb.measures.layer_levels` gives.
+        rows: (rows, all rows) where `quantized` and `levels` are of so many rows only, scaled up.
+        scope: What the weights are of, for the sentence.
+        log: Whether counts are drawn on a logarithmic axis.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.mlp.down_proj"
+        >>> figure = wb.figures.weight_histogram(wb.measures.weight_sketch(model.weight(layer)).histogram)
+        >>> figure.question, len(figure.table)
+        ('Which values do the weights take?', 161)
     """
     traces = [build_histogram_bars(original, "original", theme.original, 0.75)]
     if quantized is not None:

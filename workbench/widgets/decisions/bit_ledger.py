@@ -21,7 +21,14 @@ LAYER, MODEL = "this layer", "the whole model"
 
 
 class LedgerView(Component):
-    """Stored bits of the selected layer, or of the whole quantized model, with the nominal bits beside them."""
+    """Show the stored bits of the selected layer, or of the whole quantized model, with the nominal bits beside them.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> wb.LedgerView(result).frame.figure.answer
+        'This layer stores 2.14 bits per weight (2.00 nominal), 52.6 kB: 93.4 % is uniform codes, 5.84 % uniform scale.'
+    """
 
     def build(self) -> pn.viewable.Viewable:
         """Scope, the check on disk, three figures."""

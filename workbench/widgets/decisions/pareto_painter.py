@@ -41,7 +41,19 @@ POINTS = 30
 
 
 class BudgetPainter(Component):
-    """Options are measured once by a job; then slider, method and brush re-solve at once, and a plan can be measured."""
+    """Find the best recipe for every layer under a budget of bits, by slider, method and brush, and measure the plan.
+
+    Options are measured once by a job; after that every change is solved at once. `allocation` is the plan as a value, None until
+    the options are measured; `options` their table, `code` the Python that does the same.
+
+    Example:
+        >>> import workbench as wb
+        >>> painter = wb.BudgetPainter(wb.open_model("builtin"))
+        >>> painter.names.value  # the recipes between which it chooses
+        'rtn:bits=2,group=64; rtn:bits=3,group=64; rtn:bits=4,group=64'
+        >>> painter.allocation is None
+        True
+    """
 
     watches: ClassVar[tuple[str, ...]] = ("choice",)
 

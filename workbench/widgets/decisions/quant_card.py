@@ -30,7 +30,17 @@ class Begun:
 
 
 class CardView(Component):
-    """Make the card of the latest results and download it; `card` is it as a value, None until it is made."""
+    """Make the card of the latest results and download it; `card` is it as a value, None until it is made.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> view = wb.CardView(result, threaded=False)
+        >>> view.tokens.value = 128
+        >>> view.make()  # as its button does
+        >>> view.card.facts["model"]["quantized_layers"]
+        1
+    """
 
     watches = ("results",)
 

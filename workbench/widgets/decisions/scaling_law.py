@@ -12,7 +12,14 @@ GUESS = 20  # training tokens a parameter, where nobody knows
 
 
 class ExpectationsView(Component):
-    """Size and training of the model as fields, the law as a curve, measured stops as points, and what studies found."""
+    """Show what a scaling law expects of a model of this size and training, beside what was measured and what studies found.
+
+    Example:
+        >>> import workbench as wb
+        >>> view = wb.ExpectationsView(wb.open_model("builtin"))
+        >>> view.parameters.value, view.tokens.value  # millions
+        (4.719, 8.967)
+    """
 
     watches = ("results",)
 

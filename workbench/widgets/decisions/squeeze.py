@@ -27,10 +27,16 @@ WRITING_QUESTION = "What does it write?"
 
 
 class SqueezeView(Component):
-    """The slider, and what the original and the model of the run that is shown write.
+    """Move one model from 16 bits a weight to below one by a slider, and read what the original and the chosen model write.
 
     Every stop is a real packed model; one that is not built yet says so. `stop` is where the slider stands and `writing` the
     texts, as values.
+
+    Example:
+        >>> import workbench as wb
+        >>> view = wb.SqueezeView(wb.open_model("builtin"))
+        >>> view.stop.bits, view.stop.preset
+        (16, 'none')
     """
 
     watches = ("choice", "results", "run")

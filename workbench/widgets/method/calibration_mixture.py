@@ -23,9 +23,15 @@ SLIDER_MAX = 100  # of a slider
 
 
 class CalibrationView(Component):
-    """Sources, a slider each, and four figures about the selected layer under the recipe on the bench.
+    """Mix calibration texts by sliders and see what that does to the selected layer under the recipe on the bench.
 
     While a mixture is measured the sliders may move on: the latest position wins. `weights` is the mixture as a value.
+
+    Example:
+        >>> import workbench as wb
+        >>> view = wb.CalibrationView(wb.open_model("builtin"))
+        >>> view.weights["calibration"], view.weights["evaluation"]
+        (100.0, 0.0)
     """
 
     watches = ("choice",)

@@ -294,7 +294,18 @@ def tabulate_edit_effect(edit: CodeEdit, path: str, changed: list[Divergence]) -
 
 
 class CodebookMicroscope(Sections):
-    """The codebooks of the selected layer's result; marked codes are marked in all sections."""
+    """Look into the codebooks of the selected layer's result: use, pictures, places and edits.
+
+    A code that is marked in one section is marked in all.
+
+    Example:
+        >>> import workbench as wb
+        >>> microscope = wb.CodebookMicroscope(wb.open_model("builtin"), threaded=False)
+        >>> microscope.section.options
+        ['Use', 'Pictures', 'Places and error', 'Merge or revive']
+        >>> microscope["Use"].reading is None  # nothing is quantized yet
+        True
+    """
 
     kinds: ClassVar = {
         "Use": UseSection,

@@ -207,7 +207,17 @@ def format_fit_columns(fit: Sweeps) -> str:
 
 
 class MethodView(Sections):
-    """One section at a time; each says in a sentence when the recipe has nothing for it."""
+    """Show what the method did inside the layer, one section at a time.
+
+    Each section says in a sentence when the recipe has nothing for it.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> view = wb.MethodView(result, threaded=False)
+        >>> view.section.options
+        ['Signs', 'Transform', 'Groups', 'Sweeps', 'Step by step']
+    """
 
     kinds: ClassVar = {
         "Signs": SignView,

@@ -17,6 +17,10 @@ def notebook() -> None:
 
     A kernel's first `pn.extension` decides where scripts come from, and a second one cannot repair it: call this before any
     other code that uses Panel.
+
+    Example:
+        >>> import workbench as wb
+        >>> wb.notebook()
     """
     global _loaded  # noqa: PLW0603  a kernel is prepared once
     if pn.state.curdoc is not None:

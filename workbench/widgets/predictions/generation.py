@@ -20,9 +20,17 @@ WRITE_FIRST = "Press Write to let both models continue the prompt."
 
 
 class TextComparison(Component):
-    """A prompt, two continuations, the first token at which they part, and what both models expected at each token.
+    """Let the original and the quantized model continue a prompt: the first token at which they part, and what both expected.
 
     `writing` is what is shown, as a value; `running` the speed and memory of both models, measured when the texts are written.
+
+    Example:
+        >>> import workbench as wb
+        >>> comparison = wb.TextComparison(wb.open_model("builtin"))
+        >>> comparison.prompt.value, comparison.tokens.value
+        ('Once upon a time', 120)
+        >>> comparison.writing.done  # the button has not been pressed
+        False
     """
 
     watches = ("choice", "results", "selection")

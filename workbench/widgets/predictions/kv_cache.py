@@ -41,7 +41,18 @@ CACHE_QUESTION = "Does it still write the same through this cache?"
 
 
 class KVCacheView(Component):
-    """Choose schemes, measure them, and let the model write through one; `results` holds what was measured, by what made it."""
+    """Choose schemes for the key-value cache, measure them, and let the model write through one.
+
+    `results` holds what was measured, by scheme, tokens and block.
+
+    Example:
+        >>> import workbench as wb
+        >>> view = wb.KVCacheView(wb.open_model("builtin"), threaded=False)
+        >>> view.schemes.value, view.tokens.value = ["kivi:bits=4"], 128
+        >>> view.measure()  # as its button does
+        >>> list(view.results)
+        [('kivi:bits=4', 128, 64)]
+    """
 
     watches = ("choice",)
 

@@ -25,7 +25,16 @@ UNPACKED = "This layer is not quantized yet: quantize it to see it here, or pres
 
 
 class SpeedView(Component):
-    """Measures the selected layer's size in a few formats and its own packed matrix, if any; `measured` holds the result."""
+    """Measure how fast the selected layer's shape runs in a few formats, and its own packed matrix where there is one.
+
+    `measured` holds the result, None until it is measured.
+
+    Example:
+        >>> import workbench as wb
+        >>> view = wb.SpeedView(wb.open_model("builtin"), "model.layers.0.mlp.down_proj")
+        >>> view.batch.value, view.measured is None
+        (1, True)
+    """
 
     def build(self) -> pn.viewable.Viewable:
         """What to measure above, the roofline below."""

@@ -47,10 +47,26 @@ class Saved:
 
 
 class ModelComparison(Component):
-    """A table and figures of several models, and the explorer's comparison of texts with one of them.
+    """Compare several saved models on one text, and what one of them writes with what the original writes.
 
-    `folders` hold saved models; without any, the stops of the squeeze slider that have been built are compared. `table` is what
-    was measured and `texts` the comparison, as values.
+    `table` is what was measured and `texts` the comparison of written texts, as values.
+
+    Args:
+        model: The original: a model from `wb.open_model` or its name, a session, or another component, which then is linked.
+        layer: The layer to select, the first one when absent.
+        folders: Folders of saved models; without any, the stops of the squeeze slider that have been built are compared.
+        notices: Where failures are shown, above the component itself when absent.
+        threaded: Whether jobs run in a thread of their own.
+
+    Raises:
+        WorkbenchError: For a subject of another type.
+        ModelError: For a model that cannot be opened, or has no such layer.
+
+    Example:
+        >>> import workbench as wb
+        >>> comparison = wb.ModelComparison(wb.open_model("builtin"))
+        >>> comparison.table.empty  # nothing is measured yet
+        True
     """
 
     watches = ()  # what is compared does not depend on the layer or the recipe

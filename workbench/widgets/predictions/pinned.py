@@ -19,9 +19,17 @@ BITS_QUESTION, ERRORS_QUESTION, MODELS_QUESTION = (
 
 
 class PinnedView(Component):
-    """Results that a visitor has pinned: a table and figures of the layers' results, and of whole models.
+    """Compare results that a visitor has pinned: a table and figures of the layers' results, and of whole models.
 
     `session.pins` holds them as values; a pin stays when the recipe on the bench changes.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> view = wb.PinnedView(result, threaded=False)
+        >>> view.pin()  # as its button does
+        >>> list(view.session.pins.layers)
+        ['rtn bits=2']
     """
 
     def build(self) -> pn.viewable.Viewable:

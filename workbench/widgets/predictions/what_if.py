@@ -23,7 +23,15 @@ HURT = "Which layers hurt each other?"
 
 
 class WhatIfView(Component):
-    """One layer's consequences at once, and the error budget of all quantized layers."""
+    """Show at once what quantizing the selected layer does to the predictions, and the error budget of all quantized layers.
+
+    Example:
+        >>> import workbench as wb
+        >>> result = wb.quantize(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", wb.recipe("rtn", bits=2))
+        >>> _, effect = wb.WhatIfView(result, threaded=False).layer.effect
+        >>> effect.tokens, effect.kl > 0
+        (2048, True)
+    """
 
     watches = ()  # the two parts look after themselves
 

@@ -22,7 +22,26 @@ from workbench.widgets.shell.toolbar import Toolbar
 class Explorer(Component):
     """Open a model, look at a layer, quantize it, see what that did: all components around one session.
 
-    `tabs` and `strips` say which components it has, where that is not all of them, and `front` which tab is looked at first.
+    Args:
+        model: A model from `wb.open_model` or its name, a session, what `wb.quantize` or `wb.quantize_model` made, or another
+            component, which then is linked.
+        layer: The layer to select, or a result for one of the model's layers; the first layer when absent.
+        threaded: Whether jobs run in a thread of their own.
+        tabs: The components below the tabs, by section and title, where that is not all of them.
+        strips: The components above the tabs.
+        front: The title of the tab that is looked at first.
+
+    Raises:
+        WorkbenchError: For a subject of another type.
+        ModelError: For a model that cannot be opened, or has no such layer.
+
+    Example:
+        >>> import workbench as wb
+        >>> explorer = wb.Explorer("builtin")
+        >>> explorer.recipe.code()
+        "wb.recipe('rtn')"
+        >>> explorer.session.layer
+        'model.layers.0.self_attn.q_proj'
     """
 
     waits = False

@@ -13,7 +13,14 @@ VISIBLE_STEPS = 14  # steps that the list shows without scrolling
 
 
 class HistoryView(Component):
-    """The steps with their branches: choosing one goes there; save, load, copy as a notebook cell."""
+    """List the steps with their branches: choosing one goes there; save, load, copy as a notebook cell.
+
+    Example:
+        >>> import workbench as wb
+        >>> explorer = wb.Explorer("builtin")
+        >>> list(wb.HistoryView(explorer).steps.options)  # linked: it follows the explorer
+        ['● 0 · opened model.layers.0.self_attn.q_proj']
+    """
 
     watches = ("choice", "results", "selection")
     waits = False

@@ -26,9 +26,15 @@ from workbench.widgets.shell.recipe_form import RecipeForm
 
 
 class LayerBench(Component):
-    """The recipe on the bench as a form, and the jobs that run it.
+    """Set the recipe on the bench by a form, and run it on a layer or on the model.
 
     `recipe`, `result` and `code` are what the form stands for, as values.
+
+    Example:
+        >>> import workbench as wb
+        >>> bench = wb.LayerBench(wb.open_model("builtin"), "model.layers.0.mlp.down_proj")
+        >>> bench.recipe.code(), bench.result is None
+        ("wb.recipe('rtn')", True)
     """
 
     waits = False

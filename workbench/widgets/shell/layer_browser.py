@@ -27,9 +27,15 @@ MOVES = {"◀ matrix": (0, -1), "matrix ▶": (0, 1), "▲ block": (-1, 0), "▼
 
 
 class LayerBrowser(Component):
-    """The model's layers as a grid of block × matrix, coloured by a column; a click, a step or the menu selects one.
+    """Show the model's layers as a grid of block × matrix, coloured by a column; a click, a step or the menu selects one.
 
     A model that is not small is read in the background, one layer at a time, and its cells fill as they are read.
+
+    Example:
+        >>> import workbench as wb
+        >>> browser = wb.LayerBrowser(wb.open_model("builtin"))
+        >>> browser.frame.figure.question
+        'Which layers have heavy tails?'
     """
 
     def build(self) -> pn.viewable.Viewable:
@@ -159,7 +165,14 @@ class LayerBrowser(Component):
 
 
 class LayerTable(Component):
-    """All layers with their numbers, sorted by a click on a header, filtered by the fields below; a row selects its layer."""
+    """List all layers with their numbers, sorted by a click on a header, filtered by the fields below; a row selects its layer.
+
+    Example:
+        >>> import workbench as wb
+        >>> table = wb.LayerTable(wb.open_model("builtin")).table.value
+        >>> len(table), int(table["parameters"].sum())
+        (42, 4718592)
+    """
 
     def build(self) -> pn.viewable.Viewable:
         """The table, as it stands at first."""

@@ -17,9 +17,14 @@ from workbench.widgets.base.markup import render_paragraph
 
 
 class RunBar(Component):
-    """One chip a run with its stored bits; the figures below are those of the run that is chosen.
+    """Show one chip for each run with its stored bits; the figures below are those of the run that is chosen.
 
     A small model is measured as soon as a run has ended, a large one when it is asked for.
+
+    Example:
+        >>> import workbench as wb
+        >>> list(wb.RunBar(wb.open_model("builtin")).chips.options)
+        ['original · 16.00']
     """
 
     watches = ("results", "run")

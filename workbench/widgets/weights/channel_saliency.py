@@ -31,7 +31,14 @@ NOT_READ = "Inputs have not been looked at yet: press Read the calibration text.
 
 
 class SaliencyView(Component):
-    """Channels by a measure; those that are marked are followed. Marks are shared with all other views."""
+    """Rank the input channels of a layer by a measure; those that are marked are followed, and marked in all other views.
+
+    Example:
+        >>> import workbench as wb
+        >>> view = wb.SaliencyView(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", threaded=False)
+        >>> len(view.table), view.measure.value
+        (768, 'column_energy')
+    """
 
     watches = ("choice", "results", "selection")
 

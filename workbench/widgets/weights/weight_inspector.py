@@ -184,7 +184,16 @@ class SpectrumSection(WeightSection):
 
 
 class WeightInspector(Sections):
-    """The selected layer's weights from six sides; marked rows and channels are marked in all of them."""
+    """Look at the selected layer's weights from six sides; marked rows and channels are marked in all of them.
+
+    Example:
+        >>> import workbench as wb
+        >>> inspector = wb.WeightInspector(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", threaded=False)
+        >>> inspector.section.options
+        ['Histogram', 'Tails', 'Ranges', 'Outliers', 'Spectrum', 'Picture']
+        >>> inspector["Histogram"].frame.figure.question
+        'Which values do the weights take?'
+    """
 
     kinds: ClassVar = {
         "Histogram": HistogramSection,

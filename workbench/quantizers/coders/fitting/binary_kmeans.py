@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from workbench.errors import ShapeError
 from workbench.kernels.search import codeword_search
 
 MAX_KMEANS_SWEEPS = 20
@@ -23,7 +24,29 @@ Trained = tuple[Tensor, tuple[float, ...]]  # codebook [entries, length], loss a
 
 
 def split_vectors(y: Tensor, length: int) -> Tensor:
-    """Rows cut into vectors, `[rows · ceil(cols/length), length]`; the last vector of a row is filled with zeros."""
+    """Cut the rows of a matrix into vectors; the last vector of a row is filled with zeros.
+
+    Args:
+        y: The matrix `[rows, cols]`.
+        length: Columns of one vector.
+
+    Returns:
+        The vectors, `[rows · ceil(cols/length), length]`.
+
+    Raises:
+        ShapeError: For a length below 1.
+
+    Example:
+        >>> import torch
+        >>> import workbench as wb
+        >>> wb.measures.sign_vectors(torch.arange(6.0).reshape(2, 3), length=2)
+        tensor([[0., 1.],
+                [2., 0.],
+                [3., 4.],
+                [5., 0.]])
+    """
+    if length < 1:
+        raise ShapeError(f"vectors of {length} columns; use 1 or more.")
     return torch.nn.functional.pad(y, (0, -y.shape[1] % length)).reshape(-1, length)
 
 
@@ -89,11 +112,35 @@ def train_hamming(counts: Tensor, entries: int, length: int) -> Trained:
 
 
 def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Trained:
-    """Codebook ±1 `[entries, length]` for vectors `y [n, length]`, and the size of flipped weights after each sweep.
+    """Train a codebook of sign vectors by k-means, where a flipped sign costs its weight's size.
 
     It begins with the codebook `start`; without one with the most frequent sign patterns or with evenly spread ones, whichever
     flips less in the first few thousand vectors. Patterns without a preference (normal weights) want the even ones.
+
+    Args:
+        y: The vectors `[n, length]`, such as `wb.measures.sign_vectors` gives.
+        entries: Codewords.
+        start: A codebook ±1 `[entries, length]` to begin with.
+
+    Returns:
+        The codebook ±1 `[entries, length]`, and the size of flipped weights after each sweep.
+
+    Raises:
+        ShapeError: For fewer entries than 1.
+
+    Example:
+        >>> import torch
+        >>> import workbench as wb
+        >>> y = torch.tensor([[1.0, 2.0], [2.0, 1.0], [-1.0, -3.0], [-1.0, 0.5]])
+        >>> codebook, losses = wb.measures.train_codebook(y, entries=2)
+        >>> codebook
+        tensor([[ 1.,  1.],
+                [-1., -1.]])
+        >>> losses  # one sign of size 0.5 is flipped
+        (0.5,)
     """
+    if entries < 1:
+        raise ShapeError(f"a codebook of {entries} words; use 1 or more.")
     if start is None:
         few = y[:TRIAL_VECTORS]
         starts = [select_most_frequent(count_patterns(y), entries), *build_even_words(y.shape[1], entries)]
