@@ -277,6 +277,18 @@ def test_more_budget_never_hurts(kind: str, name: str, calibrated: bool) -> None
 
 
 @of(Transform)
+def test_a_state_is_the_same_when_it_is_read_from_its_tensors(part: Transform) -> None:
+    w = gaussian(12, 96)
+    state = part.fit(w, correlated(96), seed=3)
+    again, inner = part.read_state(state.tensors()), Packed("dense", 12, 96, {"weight": w})
+    assert type(again) is type(state)
+    stored, expected = part.pack(inner, again), part.pack(inner, state)
+    assert stored.facts == expected.facts
+    assert list(stored.tensors) == list(expected.tensors)
+    assert all(torch.equal(stored.tensors[name], expected.tensors[name]) for name in expected.tensors)
+
+
+@of(Transform)
 def test_a_transform_keeps_the_output(part: Transform) -> None:
     w, h = gaussian(12, 96), correlated(96)
     state = part.fit(w, h, seed=3)

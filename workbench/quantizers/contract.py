@@ -13,9 +13,9 @@ a moment of None means "not calibrated" and stands for the identity. Parts are f
 find out about a layer is returned as a value.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -73,29 +73,46 @@ class QuantizerPart(Part):
         return False
 
 
-class Transform(QuantizerPart):
+@dataclass(frozen=True)
+class State:
+    """What a transform finds out about one layer: the tensors of a subclass, None where one is not needed; here none at all."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, as a store keeps them; `Transform.read_state` is the inverse."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
+class Transform(QuantizerPart, Generic[StateT]):
     """A change of basis of the input. Subclasses register under "transform"; `learns` says that finding it out takes time."""
 
     learns: ClassVar[bool] = False
 
-    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
-        """What this transform finds out or draws for one layer; may be empty."""
+    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> StateT:
+        """What this transform finds out or draws for one layer."""
         raise NotImplementedError
 
-    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator["LearningStep", None, Params]:
+    def read_state(self, tensors: Mapping[str, Tensor]) -> StateT:
+        """The state that has these tensors."""
+        raise NotImplementedError
+
+    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator["LearningStep", None, StateT]:
         """The same for a transform that is learned against the recipe's own coders, step by step; others just `fit`."""
         yield from ()
         return self.fit(w, moment, seed)
 
-    def forward(self, w: Tensor, state: Params) -> Tensor:
+    def forward(self, w: Tensor, state: StateT) -> Tensor:
         """W' = W T, `[rows, cols]` to `[rows, cols]`."""
         raise NotImplementedError
 
-    def moment(self, moment: Tensor, state: Params) -> Tensor:
+    def moment(self, moment: Tensor, state: StateT) -> Tensor:
         """The second moment of the transformed input."""
         raise NotImplementedError
 
-    def pack(self, inner: Packed, state: Params) -> Packed:
+    def pack(self, inner: Packed, state: StateT) -> Packed:
         """The stored form: `inner` wrapped in the format that undoes `forward`, or applies it to the input at run time."""
         raise NotImplementedError
 
@@ -127,23 +144,33 @@ class Split(QuantizerPart):
         raise NotImplementedError
 
 
-class BlockSplit(Split):
+class ColumnFacts(Protocol):
+    """What a split that works on blocks has to know of each column."""
+
+    def select(self, columns: slice, /) -> Self:
+        """The same for some of the columns."""
+
+
+ColumnsT = TypeVar("ColumnsT", bound=ColumnFacts)
+
+
+class BlockSplit(Split, Generic[ColumnsT]):
     """A split of `block` columns at a time, made when coding reaches them, on the columns as errors have moved them by then."""
 
     block: int
 
-    def columns(self, moment: Tensor | None, cols: int) -> Params:
-        """What the split has to know of each column, read once: tensors `[cols]`."""
+    def columns(self, moment: Tensor | None, cols: int) -> ColumnsT:
+        """What the split has to know of each column, read once."""
         raise NotImplementedError
 
-    def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
+    def block_masks(self, w: Tensor, columns: ColumnsT) -> list[Tensor]:
         """The masks of one block `w [rows, k]`, given what `columns` said about its columns."""
         raise NotImplementedError
 
-    def masks_from(self, w: Tensor, columns: Params, start: int) -> list[Tensor]:
+    def masks_from(self, w: Tensor, columns: ColumnsT, start: int) -> list[Tensor]:
         """The masks of the block that begins at column `start` of the whole matrix `w`."""
         block = slice(start, start + self.block)
-        return self.block_masks(w[:, block], {name: value[block] for name, value in columns.items()})
+        return self.block_masks(w[:, block], columns.select(block))
 
     def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:
         """All blocks of the matrix as it is."""

@@ -27,6 +27,7 @@ from workbench.quantizers.contract import (
     Params,
     QuantizerPart,
     Snapshot,
+    State,
 )
 from workbench.quantizers.distance import compute_output_error
 from workbench.quantizers.misfits import compute_checked_error
@@ -42,7 +43,7 @@ def quantize_layer(
     recipe: Recipe,
     shared: Sequence[Params] | None = None,
     name: str = "weight",
-    state: Params | None = None,
+    state: State | None = None,
     *,
     tokens: int | None = None,
     measured: bool = True,
@@ -132,7 +133,7 @@ def fit_transform(
     shared: Sequence[Params] | None = None,
     *,
     tokens: int | None = None,
-) -> Generator[Snapshot, None, Params]:
+) -> Generator[Snapshot, None, State]:
     """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one.
 
     `shared`, `tokens` and errors as in `quantize_layer`.
@@ -155,7 +156,7 @@ def prepare_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) ->
 
 def learn_transform(
     w: Tensor, h: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None
-) -> Generator[Snapshot, None, Params]:
+) -> Generator[Snapshot, None, State]:
     """The same for float32 inputs that have been checked: to look through a wide moment once more takes a while."""
     steps = recipe.transform.learn(w, h, recipe.seed, InLoop(recipe, shared))
     return (yield from map_steps(steps, lambda step: Snapshot("learn", 0, w.shape[1], {"step": step})))
