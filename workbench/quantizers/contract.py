@@ -10,7 +10,17 @@
 
 Shapes: weight `[rows, cols] = [out_features, in_features]`, second moment `[cols, cols] = E[x xᵀ]`, float32 throughout;
 a moment of None means "not calibrated" and stands for the identity. Parts are frozen and hold settings only; what they
-find out about a layer is returned as a value.
+find out about a layer is returned as a value. Its type, a frozen dataclass of tensors, stands in the part's base class:
+
+    Transform[StateT]           what the transform finds out about a layer, a `State`
+    BlockSplit[ColumnsT]        what the split has to know of each column
+    Coder[SharedT, SpanT]       what layers share, `Codebooks` or None; the parameters of one span of columns
+    UnsharedCoder[SpanT]        the same for coders whose layers share nothing
+
+So `class Uniform(UnsharedCoder[Grid])` has a `Grid` for each span. A field that these settings have no use for is None.
+Whoever runs the parts of a recipe hands such values on and does not look inside, with two exceptions: a run that can be
+interrupted stores a state by its `tensors()`, so the names of its fields are in stored files; and viewers read `rounds` of
+`Codebooks`. A recipe may hold any parts, so to it they are `Transform[Any]` and `Coder[Any, Any]`.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -26,21 +36,28 @@ from workbench.recipe import Part
 if TYPE_CHECKING:
     from workbench.quantizers.learning.descent import LearningStep
 
-Params = dict[str, Tensor]
+SpanT = TypeVar("SpanT")  # parameters of one span of columns
 
 
 @dataclass(frozen=True)
-class Fit:
+class WatchedRows:
+    """Scales and means of the first few rows of a span after a sweep: `scale [planes, k]`, `mean [k]` where one is used."""
+
+    scale: Tensor
+    mean: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Fit(Generic[SpanT]):
     """Parameters of a coder on one span of columns, and the squared error after each sweep that led to them.
 
-    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic; but for those
-    named `choice_…`, by which `encode` chooses codes and of which nothing is stored. `path` holds,
-    for each entry of `sweeps`, the scales and means of the first few rows: `scale [planes, k]` and, where used, `mean [k]`.
+    Every tensor of `params` that is stored is already rounded to the type it is stored in, then widened to float32 for
+    arithmetic. `path` holds the watched rows for each entry of `sweeps`.
     """
 
-    params: Params
+    params: SpanT
     sweeps: tuple[float, ...] = ()
-    path: tuple[Params, ...] = ()
+    path: tuple[WatchedRows, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +68,7 @@ class Sweeps:
     start: int
     stop: int
     errors: tuple[float, ...]
-    path: tuple[Params, ...]
+    path: tuple[WatchedRows, ...]
 
 
 class Rounding(Protocol):
@@ -179,7 +196,21 @@ class BlockSplit(Split, Generic[ColumnsT]):
         return [torch.cat(pieces, 1) for pieces in zip(*blocks, strict=True)]
 
 
-class Coder(QuantizerPart):
+@dataclass(frozen=True)
+class Codebooks:
+    """What the layers of one scope share: `codebook [entries, length]`, with several planes `[planes, entries, length]`.
+
+    `rounds [codebooks, n]` tells viewers the loss after each round of training, NaN where one had stopped.
+    """
+
+    codebook: Tensor
+    rounds: Tensor
+
+
+SharedT = TypeVar("SharedT", bound=Codebooks | None)
+
+
+class Coder(QuantizerPart, Generic[SharedT, SpanT]):
     """Codes for weights. Subclasses register under "coder".
 
     `span(cols)` is how many neighbouring columns share parameters (the whole row when it equals `cols`), `step(cols)` how
@@ -207,48 +238,51 @@ class Coder(QuantizerPart):
         """Columns coded together: 1 for scalar coders, the vector length for vector coders."""
         return 1
 
-    def prepare(self, weights: Sequence[Tensor]) -> Params:
-        """What the layers of one scope share (a codebook), from their transformed weights; empty for most coders.
+    def prepare(self, weights: Sequence[Tensor]) -> SharedT:
+        """What the layers of one scope share, from their transformed weights, which may be read lazily, one at a time."""
+        raise NotImplementedError
 
-        "rounds" `[codebooks, n]` tells viewers the loss after each round of training, NaN where one had stopped.
-        `weights` may read lazily: it is walked once, one matrix at a time.
-        """
-        return {}
-
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+    def fit(self, w: Tensor, mask: Tensor, shared: SharedT, moment: Tensor | None) -> Fit[SpanT]:
         """Parameters for one span `w [rows, span]`; only masked weights count. `moment` is the span's own block."""
         raise NotImplementedError
 
-    def fit_steps(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Generator[float, None, Fit]:
+    def fit_steps(self, w: Tensor, mask: Tensor, shared: SharedT, moment: Tensor | None) -> Generator[float, None, Fit[SpanT]]:
         """The same for a fit that takes long, telling the share that is done now and then; others just `fit`."""
         yield from ()
         return self.fit(w, mask, shared, moment)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: SpanT, columns: slice) -> Tensor:
         """Codes of `w [rows, k]`, one for each step of columns; `columns` says which columns of the span these are."""
         raise NotImplementedError
 
-    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode_under(self, metric: Tensor, w: Tensor, params: SpanT, columns: slice) -> Tensor:
         """The same where an error e in a row of `w` costs e M eᵀ with M = `metric [k, k]`, float64.
 
         Coders of single columns cannot do better than the nearest code.
         """
         return self.encode(w, params, columns)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: SpanT, columns: slice) -> Tensor:
         """Values of codes, `[rows, columns]`: the float32 values that the packed form will decode to."""
         raise NotImplementedError
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(self, target: Tensor, codes: Tensor, params: list[SpanT], mask: Tensor, moment: Tensor | None) -> list[SpanT]:
         """Better parameters for fixed codes over the whole matrix, or the same ones; never worse on tr(E H Eᵀ).
 
         The coder's values are zero outside its mask; `target` is the matrix minus the other coders' values.
         """
         return params
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[SpanT], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """The stored form of all spans; `mask` None means every weight, else only masked weights' codes are stored."""
         raise NotImplementedError
+
+
+class UnsharedCoder(Coder[None, SpanT]):
+    """A coder whose layers share nothing, as most coders' do."""
+
+    def prepare(self, weights: Sequence[Tensor]) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def tabulate_sweep_errors(sweeps: Sequence[Sweeps]) -> pd.DataFrame:
 def tabulate_sweep_paths(fit: Sweeps) -> pd.DataFrame:
     """One row a weight row, plane and sweep of one fit: row, plane (from 1), sweep, scale, mean (NaN where none is stored)."""
     rows = [
-        (row, plane + 1, sweep, float(scale), float(now["mean"][row]) if "mean" in now else float("nan"))
+        (row, plane + 1, sweep, float(scale), float("nan") if now.mean is None else float(now.mean[row]))
         for sweep, now in enumerate(fit.path)
-        for plane, scales in enumerate(now["scale"])
+        for plane, scales in enumerate(now.scale)
         for row, scale in enumerate(scales)
     ]
     table = pd.DataFrame(rows, columns=["row", "plane", "sweep", "scale", "mean"])

@@ -145,7 +145,7 @@ class BlockSequence:
         self, position: Place, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
     ) -> Generator[LayerProgress, None, dict[str, State]]:
         """`find_states`, or what was kept of it."""
-        stored_states = self.finished.states(position.layer, chosen)
+        stored_states = self.finished.states(position.layer, self.chosen)
         if stored_states is None:
             stored_states = yield from position.follow("learn", self.find_states(index, run, target, chosen))
             self.finished.keep_states(position.layer, stored_states)

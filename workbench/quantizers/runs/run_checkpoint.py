@@ -69,7 +69,7 @@ class Finished:
             self.store.put(self.key("vectors", name), block.vectors, kind="refined vectors", what=name)
 
     def states(self, block: str, chosen: Mapping[str, Recipe]) -> dict[str, State] | None:
-        """What the transforms of a block's layers, which have the `chosen` recipes, found out, or None."""
+        """What the transforms of a block's layers found out, or None; `chosen` has the recipe of every layer."""
         entry = self.store.get(self.key("states", block)) if self.store else None
         if entry is None:
             return None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Params, State
+from workbench.quantizers.contract import Codebooks, State
 from workbench.quantizers.pipeline import check_inputs, prepare_moment
 from workbench.quantizers.runs.progress import LayerProgress, Place
 from workbench.quantizers.runs.quantize_layer import Stats, find_moment, find_token_count
@@ -28,7 +28,7 @@ class Scopes:
     def __init__(self, plan: LayerPlan, chosen: Mapping[str, Recipe]) -> None:
         self.chosen = chosen
         self.names = {name: scope for name in chosen if (scope := find_scope(plan, name)) is not None}
-        self.prepared: dict[str, list[Params]] = {}
+        self.prepared: dict[str, list[Codebooks | None]] = {}
 
     def members(self, scope: str) -> list[str]:
         """The layers of a scope."""
@@ -58,7 +58,7 @@ class Scopes:
                 states = {member: learned[member].beginning(cols, self.chosen[member].seed) for member, cols in widths.items()}
                 self.prepare(name, model, None, states)
 
-    def shared(self, layer: str) -> list[Params] | None:
+    def shared(self, layer: str) -> list[Codebooks | None] | None:
         """The coders' shared parameters for this layer, None where it shares nothing."""
         return self.prepared[self.names[layer]] if layer in self.names else None
 

@@ -11,8 +11,14 @@ from workbench.jobs import run_steps
 from workbench.kernels.formats.rotation import Rotated
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.sign_planes import alternate, choose_nearest_signs, fit_greedy_planes, sum_planes
-from workbench.quantizers.contract import Params, Rounding, Transform
+from workbench.quantizers.coders.fitting.sign_planes import (
+    PlaneScales,
+    alternate,
+    choose_nearest_signs,
+    fit_greedy_planes,
+    sum_planes,
+)
+from workbench.quantizers.contract import Rounding, Transform
 from workbench.quantizers.learning.basis import Basis, BasisState, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS
@@ -108,7 +114,7 @@ class Learned(Transform[BasisState]):
 class Binarized:
     """First-order ARB with row scales and means, three sweeps; blind to the second moment."""
 
-    params: Params
+    params: PlaneScales
 
     def __call__(self, w: Tensor, _moment: Tensor | None = None) -> Tensor:
         """Scales, means and signs of `w [rows, cols]`."""

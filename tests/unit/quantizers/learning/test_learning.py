@@ -12,6 +12,7 @@ from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed
 from workbench.models import open_model
 from workbench.models.blocks import BlockRow
+from workbench.quantizers.contract import Codebooks
 from workbench.quantizers.learning.basis import Basis, BasisState, Factors
 from workbench.quantizers.learning.block import BlockLoss, draw_batches, learn_block
 from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule
@@ -236,7 +237,7 @@ def test_a_committed_basis_is_nearer_to_its_codes(learn: Learn, commitment: floa
 
 def test_the_quantizer_in_the_loop_codes_with_what_layers_share() -> None:
     book = torch.randn(256, 10, generator=torch.Generator().manual_seed(7)).sign()
-    loop = InLoop(presets.recipe("btc", bits=0.8, compensation=False), [{"codebook": book}])
+    loop = InLoop(presets.recipe("btc", bits=0.8, compensation=False), [Codebooks(book, rounds=torch.empty(1, 0))])
     values = loop(torch.randn(6, 40, generator=torch.Generator().manual_seed(8)), None)
     words = {tuple(word) for word in book.tolist()}
     assert all(tuple(vector) in words for vector in values.sign().view(-1, 10).tolist())
