@@ -4,6 +4,7 @@ Run as a program with a folder, the number of the first change and how many ther
 writes a line for each: a crash of the compiled loops ends this process, and the tests see at which change.
 """
 
+import itertools
 import json
 import random
 import shutil
@@ -22,6 +23,7 @@ from tests.battery.cases import VARIANTS, correlated, gaussian, quantize, recipe
 from tests.tiny_models import SHAPE
 from tests.unit.kernels.conftest import Draw
 from tests.unit.kernels.test_numba import ACCEPTED, distance, none, plane
+from workbench import presets
 from workbench.artifact import digest, load, save
 from workbench.artifact.layout import LEDGER, MODEL, RECIPE
 from workbench.artifact.tensor_file import write_tensors
@@ -29,6 +31,7 @@ from workbench.errors import WorkbenchError
 from workbench.kernels import formats
 from workbench.kernels.matmul.numba import backend
 from workbench.kernels.matmul.packed_linear import PackedLinear
+from workbench.kernels.matmul.packed_module import PackedEmbedding
 from workbench.kernels.options import Mode
 from workbench.kernels.packing import n_of_m
 from workbench.kernels.packing.bitpack import pack
@@ -39,6 +42,7 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 
 SIZE = 48  # rows and columns of every layer
 LAYER, OTHER = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"
+OPTIONAL = ("model.embed_tokens", "model.layers.0.mlp.gate", "lm_head")
 BOUND = 2e-4  # of the norm of the output, as compiled sums promise
 LONGEST_SENTENCE = 600
 
@@ -117,6 +121,22 @@ def save_forms(model: ModelHandle, trees: dict[str, Packed], root: Path) -> list
         }
         made = QuantizedModel(model.source, layers, wb.LayerPlan.uniform(recipe))
         folders.append(save(made, root / f"{len(folders):03}-{name.replace('=', '-').replace(',', '-')}", model))
+    return folders
+
+
+def save_optional(root: Path) -> list[Path]:
+    """Saved mixtures whose embedding, router or head is quantized: matrices that are looked up, or are not linear layers."""
+    import transformers
+
+    torch.manual_seed(0)
+    mixture = transformers.MixtralConfig(**SHAPE, num_local_experts=4)
+    transformers.MixtralForCausalLM(mixture).save_pretrained(root / "mixture")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BUILTIN_FOLDER / name, root / "mixture")
+    model, folders = open_model(root / "mixture"), []
+    for layer, recipe in itertools.product(OPTIONAL, ("rtn:bits=4", "ternary", "btc:bits=0.8,compensation=False")):
+        quantized = wb.quantize_model(model, presets.parse(recipe), layers=layer)
+        folders.append(save(quantized, root / f"{layer}-{len(folders)}", model))
     return folders
 
 
@@ -316,7 +336,8 @@ def changed(source: Path, target: Path, number: int) -> str:
     """Write change `number` of a saved folder with digests that fit; what was changed, in words."""
     tensors, recipe = contents(source)
     chance = random.Random(number)
-    tree, said = recipe["layers"][LAYER]["packed"], None
+    layer = LAYER if LAYER in recipe["layers"] else next(iter(recipe["layers"]))
+    tree, said = recipe["layers"][layer]["packed"], None
     while said is None:
         said = CHANGES[number % len(CHANGES)](chance.choice(nodes(tree)), tensors, chance)
         number += said is None
@@ -348,9 +369,14 @@ def outcome(folder: Path) -> str:
         return f"refused: {sentence}"
     with torch.inference_mode():
         model.module(torch.arange(4).view(1, 4))
-    x = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(1))
     for part in model.module.modules():
+        if isinstance(part, PackedEmbedding):
+            ids = torch.arange(part.packed.rows)
+            assert torch.equal(part(ids).nan_to_num(), formats.decode(part.packed).nan_to_num()), (
+                "rows are not those of the matrix"
+            )
         if isinstance(part, PackedLinear) and backend.describe_refusal(part.packed, 3) is None:
+            x = torch.randn(3, part.packed.cols, generator=torch.Generator().manual_seed(1))
             expected = formats.linear(x, part.packed)
             for cache in ("decoded", "none"):
                 y = backend.prepare(part.packed, Mode(cache=cache))(x)

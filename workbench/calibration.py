@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from workbench.models.handle import ModelHandle
     from workbench.models.text import Text
 
-TOKENS = 16_384  # of a text, unless told otherwise
+DEFAULT_TOKENS = 16_384  # of a text, unless told otherwise
 WINDOW = 2048
 
 
@@ -150,7 +150,7 @@ def calibrate(
     model: "ModelHandle",
     text: "Text",
     *,
-    tokens: int = TOKENS,
+    tokens: int = DEFAULT_TOKENS,
     seed: int = 0,
     layers: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-ROWS = 10  # of a table, at most
-LONGEST = 400  # characters of a cell or sentence
-TABLE = "border-collapse:collapse;font-size:0.9em;margin:4px 0"
+MAX_TABLE_ROWS = 10  # of a table, at most
+MAX_CELL_CHARS = 400  # characters of a cell or sentence
+TABLE_CSS = "border-collapse:collapse;font-size:0.9em;margin:4px 0"
 CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:top"
 
 
@@ -25,7 +25,7 @@ class CellSummary:
     def of_rows(cls, question: str, answer: str, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> "CellSummary":
         """The same of a long table: its first rows, and how many there are beyond them."""
         every = list(rows)
-        return cls(question, answer, headers, every[:ROWS], max(len(every) - ROWS, 0))
+        return cls(question, answer, headers, every[:MAX_TABLE_ROWS], max(len(every) - MAX_TABLE_ROWS, 0))
 
     @property
     def text(self) -> str:
@@ -38,7 +38,9 @@ class CellSummary:
         parts = [f"<strong>{escape(shorten(self.question))}</strong><br>{escape(shorten(self.answer))}"]
         if self.rows:
             heads = "".join(f"<th style='{CELL}' scope='col'>{escape(head)}</th>" for head in self.headers)
-            parts.append(f"<table style='{TABLE}'><thead><tr>{heads}</tr></thead><tbody>{''.join(map(render_row, self.rows))}")
+            parts.append(
+                f"<table style='{TABLE_CSS}'><thead><tr>{heads}</tr></thead><tbody>{''.join(map(render_row, self.rows))}"
+            )
             parts.append("</tbody></table>")
         if self.more:
             parts.append(f"<small>and {self.more:,} more</small>")
@@ -71,4 +73,4 @@ def render_row(row: Sequence[object]) -> str:
 def shorten(text: str) -> str:
     """A text in one line of bearable length."""
     line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+    return line if len(line) <= MAX_CELL_CHARS else f"{line[:MAX_CELL_CHARS]} …"

@@ -6,16 +6,17 @@ spread is multiplied by Student's t for one degree of freedom less than there ar
 interval of 2, 3, 5 or 10 documents, or of 1,024 tokens, holds the complete text's value in 91 to 99 % of draws; a percentile
 bootstrap over the same documents holds it in 52 to 96 %.
 
-A single document is cut into runs of its windows of at least `PIECE` tokens. Of stretches of 768 to 3,072 tokens of the same text
-joined into one document, such an interval holds the value of all of it in 92 to 99 % (windows of 511 tokens). That is a document
-of many stories; of what another document would give it says nothing. Where there are not two runs there is no interval: None.
+A single document is cut into runs of its windows of at least `UNIT_TOKENS` tokens. Of stretches of 768 to 3,072 tokens of the
+same text joined into one document, such an interval holds the value of all of it in 92 to 99 % (windows of 511 tokens). That is
+a document of many stories; of what another document would give it says nothing. Where there are not two runs there is no
+interval: None.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-PIECE = 256  # tokens: shorter runs of one document resemble their neighbours too much
+UNIT_TOKENS = 256  # tokens: shorter runs of one document resemble their neighbours too much
 Interval = tuple[float, float]
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -33,9 +34,9 @@ def assign_units(documents: Sequence[int] | np.ndarray, windows: Sequence[int] |
     for count in np.bincount(window, tokens):
         runs.append(run)
         size += count
-        if size >= PIECE:
+        if size >= UNIT_TOKENS:
             size, run = 0.0, run + 1
-    last = max(run - (size < PIECE), 0)  # what is left at the end belongs to the run before it
+    last = max(run - (size < UNIT_TOKENS), 0)  # what is left at the end belongs to the run before it
     return np.minimum(runs, last)[window]
 
 

@@ -18,15 +18,15 @@ from workbench.errors import WorkbenchError
 
 T = TypeVar("T")
 
-LIMIT_BYTES = 1 << 26  # a plan with a rule for each of 50,000 experts takes half of it
+MAX_JSON_BYTES = 1 << 26  # a plan with a rule for each of 50,000 experts takes half of it
 LEVELS = 100  # of objects and lists inside each other; Python's own reader ends at about a thousand
 NAME_BYTES = 255  # of a file, as most systems allow
-DIGITS = 100  # of one number; a float holds whatever has so few
-LARGEST = 2**63 - 1  # what torch takes as a size or a count
+MAX_NUMBER_DIGITS = 100  # of one number; a float holds whatever has so few
+MAX_SIZE = 2**63 - 1  # what torch takes as a size or a count
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # strings with their escapes, and everything else that opens and closes nothing; possessive throughout, so that no text is slow
 FLAT = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[^\[\]{}"]++)++', re.DOTALL)
-STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+DEPTH_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 LONGEST_SHOWN = 4096  # bits of a whole number in a sentence
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
@@ -129,10 +129,10 @@ class JsonValue:
             raise self.wrong("true or false")
         return self.value
 
-    def as_whole(self, low: int = 0, high: int = LARGEST) -> int:
+    def as_whole(self, low: int = 0, high: int = MAX_SIZE) -> int:
         """The value as a whole number from `low` to `high`."""
         if not isinstance(self.value, int) or isinstance(self.value, bool) or not low <= self.value <= high:
-            raise self.wrong(f"a whole number from {low} to {high}" if high < LARGEST else f"a whole number from {low}")
+            raise self.wrong(f"a whole number from {low} to {high}" if high < MAX_SIZE else f"a whole number from {low}")
         return self.value
 
     def as_number(self, low: float = -math.inf, high: float = math.inf) -> float:
@@ -168,7 +168,7 @@ def read(
     document: str = "",
     error: type[WorkbenchError] = WorkbenchError,
     *,
-    limit: int = LIMIT_BYTES,
+    limit: int = MAX_JSON_BYTES,
     foreign: bool = False,
 ) -> JsonValue:
     """The JSON document in a file, as `parse` takes it; it is called by its path unless `document` names it."""
@@ -176,7 +176,9 @@ def read(
     return parse(read_content(path, document, error, limit=limit), document, error, limit=limit, foreign=foreign)
 
 
-def read_content(path: Path, document: str, error: type[WorkbenchError] = WorkbenchError, *, limit: int = LIMIT_BYTES) -> bytes:
+def read_content(
+    path: Path, document: str, error: type[WorkbenchError] = WorkbenchError, *, limit: int = MAX_JSON_BYTES
+) -> bytes:
     """A file's bytes, one more than `limit` of them at most."""
     try:
         with path.open("rb") as file:
@@ -190,7 +192,7 @@ def parse(
     document: str,
     error: type[WorkbenchError] = WorkbenchError,
     *,
-    limit: int = LIMIT_BYTES,
+    limit: int = MAX_JSON_BYTES,
     foreign: bool = False,
 ) -> JsonValue:
     """A JSON text as a value; `document` names it in sentences, `error` is the kind of error that they are.
@@ -233,7 +235,7 @@ def parse(
     return JsonValue(value, document, error)
 
 
-def decode(content: bytes | str, document: str, error: type[WorkbenchError], *, limit: int = LIMIT_BYTES) -> str:
+def decode(content: bytes | str, document: str, error: type[WorkbenchError], *, limit: int = MAX_JSON_BYTES) -> str:
     """Text from UTF-8 bytes of a size that is read."""
     if len(content) > limit:
         raise error(f"{document} has more than {limit:,} bytes; only smaller ones are read.")
@@ -251,15 +253,15 @@ def decode(content: bytes | str, document: str, error: type[WorkbenchError], *, 
 
 def check_depth(text: str, document: str, error: type[WorkbenchError]) -> None:
     """Refuse objects and lists that lie deeper inside each other than any document here, before the reader descends."""
-    levels = max(accumulate(STEP[bracket] for bracket in FLAT.sub("", text)), default=0)
+    levels = max(accumulate(DEPTH_STEP[bracket] for bracket in FLAT.sub("", text)), default=0)
     if levels > LEVELS:
         raise error(f"{document} is {levels:,} levels deep; at most {LEVELS} are read.")
 
 
 def check_digits(digits: str, document: str, error: type[WorkbenchError]) -> None:
     """Refuse numbers that are longer than any quantity here."""
-    if len(digits) > DIGITS:
-        raise error(f"{document} holds a number of {len(digits):,} digits; at most {DIGITS} are read.")
+    if len(digits) > MAX_NUMBER_DIGITS:
+        raise error(f"{document} holds a number of {len(digits):,} digits; at most {MAX_NUMBER_DIGITS} are read.")
 
 
 def check_characters(value: Any, document: str, error: type[WorkbenchError]) -> None:

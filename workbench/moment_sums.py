@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 WIDE = 4096  # columns above which sums are float32
-ROWS = 512  # of a sum that are worked on at a time
+ROWS_AT_ONCE = 512  # of a sum that are worked on at a time
 
 
 def choose_sum_dtype(cols: int) -> torch.dtype:
@@ -14,16 +14,16 @@ def choose_sum_dtype(cols: int) -> torch.dtype:
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add leftᵀ right of two float32 inputs `[tokens, cols]` to `total [cols, cols]` in place; products are float32."""
-    for start in range(0, len(total), ROWS):
-        total[start : start + ROWS] += left[:, start : start + ROWS].mT @ right
+    for start in range(0, len(total), ROWS_AT_ONCE):
+        total[start : start + ROWS_AT_ONCE] += left[:, start : start + ROWS_AT_ONCE].mT @ right
 
 
 def compute_symmetric_mean(total: Tensor, count: int) -> Tensor:
     """A sum `[cols, cols]` over its `count`, float32 and exactly symmetric; a sum in float32 becomes its mean in place."""
     mean = total if total.dtype == torch.float32 else torch.empty(total.shape)
-    for start in range(0, len(total), ROWS):
-        for other in range(0, start + 1, ROWS):
-            rows, columns = slice(start, start + ROWS), slice(other, other + ROWS)
+    for start in range(0, len(total), ROWS_AT_ONCE):
+        for other in range(0, start + 1, ROWS_AT_ONCE):
+            rows, columns = slice(start, start + ROWS_AT_ONCE), slice(other, other + ROWS_AT_ONCE)
             piece = (total[rows, columns] + total[columns, rows].mT) / (2 * count)
             mean[rows, columns], mean[columns, rows] = piece, piece.mT
     return mean

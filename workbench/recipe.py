@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # what the parts promise is said above this floor
     from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Split, Transform
     from workbench.quantizers.learning.refine import Refinement
 
-VERSION = 1
+RECIPE_VERSION = 1
 UNREFINED = "none"
 SHRINKAGE = 0.1
 PARTS = ("transform", "split", "coders", "assignment", "correction")
@@ -141,7 +141,7 @@ class Recipe:
         # a recipe without refinement reads as it did before there was one: its hash is the key of stored results
         refinement = {"refinement": self.refinement.to_dict()} if self.refines else {}
         return {
-            "version": VERSION,
+            "version": RECIPE_VERSION,
             "name": self.name,
             "settings": dict(self.settings),
             "seed": self.seed,
@@ -162,7 +162,7 @@ class Recipe:
         It keeps the name of a preset only where the preset has these parts with these settings.
         """
         value = wrap_value(data, "the recipe", RecipeError)
-        value.check_version("recipe", VERSION)
+        value.check_version("recipe", RECIPE_VERSION)
         value.check_names("version", "name", "settings", "seed", "shrinkage", *PARTS, *LATER_PARTS)
         needed = f"it needs {', '.join(PARTS)}"
         parts: dict[str, Any] = {kind: read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
@@ -259,13 +259,13 @@ class LayerPlan(ShownInCell):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with a version."""
-        return {"version": VERSION, "rules": [{"layers": p, "recipe": r.to_dict()} for p, r in self.rules]}
+        return {"version": RECIPE_VERSION, "rules": [{"layers": p, "recipe": r.to_dict()} for p, r in self.rules]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | JsonValue) -> Self:
         """The inverse of `to_dict`."""
         value = wrap_value(data, "the plan", RecipeError)
-        value.check_version("plan", VERSION)
+        value.check_version("plan", RECIPE_VERSION)
         value.check_names("version", "rules")
         rules = value.get("rules", "it is a list of layers and recipes; `workbench allocate` writes one").elements()
         return cls(tuple(cls._read_rule(rule) for rule in rules))

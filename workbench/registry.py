@@ -14,7 +14,7 @@ from workbench.json_value import shorten_value
 
 T = TypeVar("T")
 
-LONGEST = 200  # characters of a name that are compared with those there are
+MAX_NAME_CHARS = 200  # characters of a name that are compared with those there are
 
 _parts: dict[str, dict[str, Any]] = {}
 
@@ -58,6 +58,6 @@ def make(kind: str, name: str, /, **fields: Any) -> Any:
 
 def describe_unknown(what: str, name: str, names: list[str]) -> str:
     """One sentence for a name that does not exist, with the nearest name that does."""
-    near = difflib.get_close_matches(name[:LONGEST], names, n=1)
+    near = difflib.get_close_matches(name[:MAX_NAME_CHARS], names, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {shorten_value(name)}.{guess} Known: {', '.join(names) or 'none'}."

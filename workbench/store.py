@@ -29,9 +29,9 @@ from workbench.atomic import PARTIAL, count_bytes, discard, read_modification_ti
 from workbench.errors import WorkbenchError
 from workbench.outputs import explain_os_error
 
-VERSION = 2  # of keys: version 1 wrote no digests
-LIMIT_BYTES = 4 << 30
-LOOKS = 64  # a store is looked through for what may go each time that a 64th of its limit was written
+STORE_VERSION = 2  # of keys: version 1 wrote no digests
+MAX_STORE_BYTES = 4 << 30
+PRUNE_CHECKS = 64  # a store is looked through for what may go each time that a 64th of its limit was written
 HEADER_LIMIT = 100 << 20  # bytes, as the library allows
 PLACES = ("entries/*/*", "models/*", "spill/*")
 DAMAGES = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -73,7 +73,7 @@ class Item:
 
 def compute_key(*parts: Any) -> str:
     """The sha256 of the parts' content as 64 hex digits: JSON values, bytes and tensors (type, shape and bytes)."""
-    digest = hashlib.sha256(f"workbench store {VERSION}".encode())
+    digest = hashlib.sha256(f"workbench store {STORE_VERSION}".encode())
     for part in parts:
         for piece in encode_part(part):
             # the length keeps ("ab", "c") and ("a", "bc") apart
@@ -102,7 +102,7 @@ class Store:
     The folder is `folder`, else the environment variable WORKBENCH_CACHE, else the user's cache folder.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, folder: str | Path | None = None, *, limit_bytes: int = MAX_STORE_BYTES) -> None:
         chosen = folder or os.environ.get("WORKBENCH_CACHE") or platformdirs.user_cache_path("quantization-workbench")
         self.folder, self.limit_bytes = Path(chosen), limit_bytes
         self._unpruned = limit_bytes  # bytes written here since the whole folder was looked at
@@ -145,7 +145,7 @@ class Store:
         try:
             replace_file(self.path(key), data)
             self._unpruned += len(data)
-            if self._unpruned >= self.limit_bytes / LOOKS:
+            if self._unpruned >= self.limit_bytes / PRUNE_CHECKS:
                 self.prune(keep=key)
         except OSError as error:
             self._warn("written", error)

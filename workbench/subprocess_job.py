@@ -19,7 +19,7 @@ import psutil
 
 from workbench.errors import WorkbenchError
 
-LOOK = 0.2  # seconds between steps where nothing is new, so that a job can be stopped
+HEARTBEAT_SECONDS = 0.2  # seconds between steps where nothing is new, so that a job can be stopped
 LAST = getattr(psutil, "IDLE_PRIORITY_CLASS", 19)  # of all priorities, as the system counts them
 FAILED = "failed"  # a step with this key alone says why there are no more
 
@@ -29,7 +29,7 @@ _running: dict[int, psutil.Process] = {}  # by their numbers
 
 
 def run_module_steps(module: str, options: Given) -> Generator[dict[str, Any] | None, None, None]:
-    """What `run_module_steps(given)` of a module yields, as JSON values; while nothing is new, its last step again.
+    """What `steps(given)` of a module yields, as JSON values; while nothing is new, its last step again.
 
     Closing the generator ends the process. WorkbenchError with what the module says, or where its process has ended early.
     """
@@ -81,7 +81,7 @@ def read_steps(lines: "queue.Queue[str]") -> Generator[dict[str, Any] | None, No
     step: dict[str, Any] | None = None
     while step != {}:
         try:
-            line = lines.get(timeout=LOOK)
+            line = lines.get(timeout=HEARTBEAT_SECONDS)
         except queue.Empty:
             yield step
             continue

@@ -23,10 +23,11 @@ CASES = [
     ("btc:bits=1,transform=signs", signal.SIGKILL),  # with a first pass, in which transforms are learned
 ]
 INTERRUPTED = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from tests.integration.test_resumed_run import quantized
 from workbench.store import Store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever started this may have ignored
 folder, recipe, number, block = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 def watch(step):
     if step.layer.startswith(block) and step.event == "layer":

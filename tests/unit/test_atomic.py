@@ -99,8 +99,8 @@ def test_a_full_disk_leaves_the_older_file(tmp_path: Path) -> None:
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from workbench.atomic import new_folder
-with new_folder(Path(sys.argv[1]), lambda folder: True) as partial:
+from workbench.atomic import write_folder
+with write_folder(Path(sys.argv[1]), lambda folder: True) as partial:
     (partial / "half").write_bytes(bytes(1000))
     print("writing", flush=True)
     time.sleep(60)

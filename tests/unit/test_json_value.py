@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from workbench.errors import RecipeError, WorkbenchError
-from workbench.json_value import DIGITS, LEVELS, JsonValue, parse, read, wrap_value
+from workbench.json_value import LEVELS, MAX_NUMBER_DIGITS, JsonValue, parse, read, wrap_value
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_is_within_the_limits_is_read() -> None:
     assert parse("[" * LEVELS + "]" * LEVELS, "the plan").as_list()
     assert parse('"[[[["', "the plan").as_text() == "[[[["
     assert parse(r'"\"[\\"', "the plan").as_text() == '"[\\'
-    assert parse("9" * DIGITS, "the plan").value == 10**DIGITS - 1
+    assert parse("9" * MAX_NUMBER_DIGITS, "the plan").value == 10**MAX_NUMBER_DIGITS - 1
     assert parse(r'"\ud83d\ude00"', "the plan").as_text() == "😀"
 
 

@@ -9,7 +9,7 @@ from workbench.moment_sums import add_product, choose_sum_dtype, compute_symmetr
 
 @pytest.fixture(autouse=True)
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moment_sums, "ROWS", 8)
+    monkeypatch.setattr(moment_sums, "ROWS_AT_ONCE", 8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -59,7 +59,7 @@ def test_an_unknown_field_names_the_fields(shelf: str) -> None:
 
 
 KINDS = ["transform", "split", "coder", "assignment", "correction", "activations", "refinement", "format"]
-FRESH = "import sys; from workbench import registry; sys.exit(not all(registry.names(kind) for kind in sys.argv[1:]))"
+FRESH = "import sys; from workbench import registry; sys.exit(not all(registry.list_names(kind) for kind in sys.argv[1:]))"
 
 
 @pytest.mark.parametrize(("kinds", "status"), [(KINDS, 0), ([*KINDS, "fruit"], 1)], ids=["all", "this-test-can-fail"])

@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.resigned import FORMS, LAYER, SIZE, attempt, battery, contents, outcome, plain, save_forms, sign, write_model
+from tests.resigned import (
+    FORMS,
+    LAYER,
+    SIZE,
+    attempt,
+    battery,
+    contents,
+    outcome,
+    plain,
+    save_forms,
+    save_optional,
+    sign,
+    write_model,
+)
 from tests.unit.kernels.conftest import Draw
 from workbench import registry
 from workbench.artifact import load
@@ -45,6 +58,18 @@ def test_what_was_not_changed_runs(saved: list[Path]) -> None:
 
 def test_a_few_changed_folders_are_refused_or_run(saved: list[Path], tmp_path: Path) -> None:
     results = [attempt(saved[7 * number % len(saved)], tmp_path / "changed", number) for number in range(FEW)]
+    check(results, FEW)
+
+
+@pytest.fixture(scope="module")
+def optional(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Saved mixtures of which one matrix outside of the blocks' linear layers is quantized; read only."""
+    return save_optional(tmp_path_factory.mktemp("optional"))
+
+
+def test_changed_embeddings_routers_and_heads_are_refused_or_run(optional: list[Path], tmp_path: Path) -> None:
+    assert {outcome(folder) for folder in optional} == {"runs"}
+    results = [attempt(optional[number % len(optional)], tmp_path / "changed", number) for number in range(FEW)]
     check(results, FEW)
 
 
@@ -90,6 +115,8 @@ def check(results: list[dict[str, Any]], count: int) -> None:
 def test_every_changed_folder_is_refused_or_runs(tmp_path: Path) -> None:
     trees = {**drawn(), **{name: plain(tree) for name, tree in battery()}}
     save_forms(write_model(tmp_path / "model"), trees, tmp_path / "saved")
+    for folder in save_optional(tmp_path / "mixtures"):
+        folder.rename(tmp_path / "saved" / folder.name)
     results: list[dict[str, Any]] = []
     first = 0
     while first < MANY:

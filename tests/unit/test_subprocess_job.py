@@ -32,7 +32,7 @@ def steps(given):
 WATCHES = """
 import os, signal
 from workbench import subprocess_job
-for step in subprocess_job.steps("counts", {"count": 1, "waits": 600}):
+for step in subprocess_job.run_module_steps("counts", {"count": 1, "waits": 600}):
     if step is not None:
         print(step["pid"], flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -36,7 +36,7 @@ def test_any_tensors_are_written_as_the_library_writes_them(tmp_path_factory: py
 
 
 def test_a_large_tensor_is_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.artifact.tensor_file.PIECE", 7)
+    monkeypatch.setattr("workbench.artifact.tensor_file.WRITE_BYTES", 7)
     tensor = torch.arange(1000, dtype=torch.int16)
     write_tensors(tmp_path / "file", {"a": tensor, "b": tensor[::3]})
     assert torch.equal(load_file(tmp_path / "file")["b"], tensor[::3])

@@ -5,42 +5,42 @@ from workbench.errors import ArtifactError
 from workbench.json_value import JsonValue, is_file_name, shorten_value
 from workbench.recipe import LayerPlan, Recipe
 
-ADVICE = "save the model again"
+SAVE_AGAIN_ADVICE = "save the model again"
 
 
 def check_ledger(value: JsonValue) -> None:
     """ArtifactError for a ledger that lacks something, or has it of another type."""
-    value.get("bytes", ADVICE).as_whole()
-    value.get("header", ADVICE).as_text()
-    value.get("sha256", ADVICE).as_text()
-    BitLedger.from_dict(value.get("model", ADVICE))
-    for layer in value.get("layers", ADVICE).values():
+    value.get("bytes", SAVE_AGAIN_ADVICE).as_whole()
+    value.get("header", SAVE_AGAIN_ADVICE).as_text()
+    value.get("sha256", SAVE_AGAIN_ADVICE).as_text()
+    BitLedger.from_dict(value.get("model", SAVE_AGAIN_ADVICE))
+    for layer in value.get("layers", SAVE_AGAIN_ADVICE).values():
         BitLedger.from_dict(layer)
-    for digest in value.get("tensors", ADVICE).values():
+    for digest in value.get("tensors", SAVE_AGAIN_ADVICE).values():
         digest.as_text()
-    for name, digest in value.get("files", ADVICE).items():
+    for name, digest in value.get("files", SAVE_AGAIN_ADVICE).items():
         digest.as_text()
         if not is_file_name(name):
             raise ArtifactError(
-                f"{value.document} lists the file {shorten_value(name)}, which is no name in its own folder; {ADVICE}."
+                f"{value.document} lists the file {shorten_value(name)}, which is no name in its own folder; {SAVE_AGAIN_ADVICE}."
             )
 
 
 def check_recipe(value: JsonValue, ledger: JsonValue) -> None:
     """ArtifactError for a recipe that lacks something, has it of another type, or has layers or tensors that the ledger lacks."""
     for name in ("source", "fingerprint"):
-        value.get(name, ADVICE).as_text()
-    LayerPlan.from_dict(value.get("plan", ADVICE))
-    value.get("seconds", ADVICE).as_number(0)
-    check_calibration(value.get("calibration", ADVICE))
+        value.get(name, SAVE_AGAIN_ADVICE).as_text()
+    LayerPlan.from_dict(value.get("plan", SAVE_AGAIN_ADVICE))
+    value.get("seconds", SAVE_AGAIN_ADVICE).as_number(0)
+    check_calibration(value.get("calibration", SAVE_AGAIN_ADVICE))
     if (fused := value.find("fused")) is not None and fused.as_object():
-        fused.get("seed", ADVICE).as_whole()
-        fused.get("residual", ADVICE).as_truth()
+        fused.get("seed", SAVE_AGAIN_ADVICE).as_whole()
+        fused.get("residual", SAVE_AGAIN_ADVICE).as_truth()
     if (changed := value.find("changed_tensors")) is not None:
         for tensor in changed.elements():
             check_listed(tensor, tensor.as_text(), ledger.get("tensors"))
     recipes: set[str] = set()
-    for name, layer in value.get("layers", ADVICE).items():
+    for name, layer in value.get("layers", SAVE_AGAIN_ADVICE).items():
         check_listed(layer, name, ledger.get("layers"))
         check_layer(layer, recipes)
 
@@ -56,14 +56,14 @@ def check_calibration(value: JsonValue) -> None:
 
 def check_layer(value: JsonValue, recipes: set[str]) -> None:
     """One layer; `recipes` are those that are known to be good, since most layers of a model have the same."""
-    recipe = value.get("recipe", ADVICE)
+    recipe = value.get("recipe", SAVE_AGAIN_ADVICE)
     if (written := repr(recipe.value)) not in recipes:
         Recipe.from_dict(recipe)
         recipes.add(written)
-    value.get("relative_error", ADVICE).as_number()
-    value.get("output_error", ADVICE).as_optional(JsonValue.as_number)
-    value.get("seconds", ADVICE).as_number(0)
-    value.get("packed", ADVICE).as_object()  # what formats declare is checked with the tensors
+    value.get("relative_error", SAVE_AGAIN_ADVICE).as_number()
+    value.get("output_error", SAVE_AGAIN_ADVICE).as_optional(JsonValue.as_number)
+    value.get("seconds", SAVE_AGAIN_ADVICE).as_number(0)
+    value.get("packed", SAVE_AGAIN_ADVICE).as_object()  # what formats declare is checked with the tensors
     if (edits := value.find("edits")) is not None:
         edits.texts()
 
@@ -71,4 +71,4 @@ def check_layer(value: JsonValue, recipes: set[str]) -> None:
 def check_listed(value: JsonValue, name: str, names: JsonValue) -> None:
     """ArtifactError where the ledger does not list this layer or tensor."""
     if name not in names.as_object():
-        raise ArtifactError(f"{value.document} has {name!r}, which {names} does not list; {ADVICE}.")
+        raise ArtifactError(f"{value.document} has {name!r}, which {names} does not list; {SAVE_AGAIN_ADVICE}.")

@@ -26,7 +26,7 @@ from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
 
 ShapeOf = Callable[[str], tuple[int, int] | None]  # of a layer
-HALF = 2  # bytes of a weight in half precision: what the layers took before they were packed
+FP16_BYTES = 2  # bytes of a weight in half precision: what the layers took before they were packed
 
 
 def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
@@ -151,7 +151,9 @@ def check_others(folder: Path, module: nn.Module, layers: Collection[str], other
 def fill(folder: Path, module: Any, layers: Mapping[str, Packed], others: Mapping[str, Tensor], cache: Cache) -> None:
     """Put packed layers and all other tensors into an empty module; the replaced weights are never allocated."""
     replace_layers(module, layers, cache)
-    size = sum(tensor.nbytes for tensor in others.values()) + HALF * sum(packed.rows * packed.cols for packed in layers.values())
+    size = sum(tensor.nbytes for tensor in others.values()) + FP16_BYTES * sum(
+        packed.rows * packed.cols for packed in layers.values()
+    )
     architecture.fill(module, keep_stored_types(module, others.items()) if needs_streaming(size) else others.items())
     empty = sorted(architecture.find_empty_parameters(module))
     if empty:

@@ -14,7 +14,7 @@ from workbench.artifact.layout import CONFIG, LEDGER, READABLE, RECIPE, find_mod
 from workbench.errors import ArtifactError
 from workbench.json_value import JsonValue, shorten_value
 
-LIMIT_BYTES = 1 << 29  # of a document: each of 100,000 experts takes some kilobytes in recipe.json
+MAX_DOCUMENT_BYTES = 1 << 29  # of a document: each of 100,000 experts takes some kilobytes in recipe.json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def check_present(folder: Path) -> None:
 
 def read_document(path: Path) -> JsonValue:
     """One document of a version that can be read."""
-    value = json_value.read(path, error=ArtifactError, limit=LIMIT_BYTES)
+    value = json_value.read(path, error=ArtifactError, limit=MAX_DOCUMENT_BYTES)
     version = value.get("version", "copy the folder again")
     if type(version.value) is not int or version.value not in READABLE:
         versions = " and ".join(map(str, READABLE))

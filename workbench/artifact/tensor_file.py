@@ -25,7 +25,7 @@ DTYPES = {
 }
 ORDER = ["U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"]
 ALIGNMENT = 8  # of the header, in bytes
-PIECE = 1 << 26  # bytes written at a time
+WRITE_BYTES = 1 << 26  # bytes written at a time
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -46,5 +46,5 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in names:
             data = tensors[name].contiguous().reshape(-1).view(torch.uint8) if tensors[name].numel() else torch.empty(0)
-            for start in range(0, len(data), PIECE):
-                file.write(data[start : start + PIECE].numpy().data)
+            for start in range(0, len(data), WRITE_BYTES):
+                file.write(data[start : start + WRITE_BYTES].numpy().data)

@@ -13,8 +13,8 @@ import torch
 from workbench.bench.machine import Limits, Machine
 from workbench.interrupts import defer_interrupts
 
-READ_BYTES = 256 << 20  # more than caches hold
-TURNS = 200_000
+CPU_READ_BYTES = 256 << 20  # more than caches hold
+MAX_LOOP_TURNS = 200_000
 
 
 def measure(threads: tuple[int, ...]) -> Machine:
@@ -23,7 +23,7 @@ def measure(threads: tuple[int, ...]) -> Machine:
         from workbench.kernels.jit.simd import INSTRUCTION
         from workbench.kernels.matmul.numba import machine_limits
 
-    data = np.ones(READ_BYTES, np.uint8)
+    data = np.ones(CPU_READ_BYTES, np.uint8)
     x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
     call = measure_best_time(lambda: [machine_limits.do_nothing(x, y) for _ in range(1000)]) / 1000
     limits = tuple(measure_limits(data, count) for count in threads)
@@ -53,7 +53,13 @@ def measure_limits(data: np.ndarray, count: int) -> Limits:
 
     with set_thread_count(count):
         read = len(data) / timed(machine_limits.read, data, np.ones((count, 64), np.uint8))
-        multiply = 2 * 256 * TURNS * count / timed(machine_limits.run_multiply_adds, TURNS, np.ones((count, 32), np.float32))
+        multiply = (
+            2
+            * 256
+            * MAX_LOOP_TURNS
+            * count
+            / timed(machine_limits.run_multiply_adds, MAX_LOOP_TURNS, np.ones((count, 32), np.float32))
+        )
     return Limits(count, read / 1e9, multiply / 1e9)
 
 

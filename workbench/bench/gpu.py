@@ -16,7 +16,7 @@ from workbench.errors import KernelError
 
 DEVICES = ("cpu", "cuda")
 HOT = 20  # products of a turn where the same matrix is read again and again
-READ_BYTES = 1 << 30
+GPU_READ_BYTES = 1 << 30
 SIDE = 8192  # of the square matrices whose product shows what tensor cores do
 
 
@@ -31,11 +31,11 @@ def check(device: str) -> None:
 def measure() -> Machine:
     """The GPU's limits: bytes that a copy reads and writes, and bfloat16 products; it counts as one thread."""
     properties = torch.cuda.get_device_properties(0)
-    source = torch.ones(READ_BYTES, dtype=torch.uint8, device="cuda")
+    source = torch.ones(GPU_READ_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     square = torch.randn(SIDE, SIDE, dtype=torch.bfloat16, device="cuda")
     one = torch.zeros(1, device="cuda")
-    read = 2 * READ_BYTES / measure_best_time(lambda: target.copy_(source))
+    read = 2 * GPU_READ_BYTES / measure_best_time(lambda: target.copy_(source))
     multiply = 2 * SIDE**3 / measure_best_time(lambda: square @ square)
     call = measure_best_time(lambda: [one.add_(1) for _ in range(1000)]) / 1000
     name = f"sm_{properties.major}{properties.minor}"

@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.bench import Result
 
-TURNS, THOROUGH_TURNS = 9, 41
+DEFAULT_TURNS, THOROUGH_TURNS = 9, 41
 BATCHES, THOROUGH_BATCHES = (1,), (1, 8, 32)
 
 
@@ -38,7 +38,7 @@ def bench(
             tuple(name.strip() for name in formats.split(",")) if formats else None,
             batches=parse_numbers(batch, "--batch") or (THOROUGH_BATCHES if thorough else BATCHES),
             threads=parse_numbers(threads, "--threads") or None,
-            turns=THOROUGH_TURNS if thorough else TURNS,
+            turns=THOROUGH_TURNS if thorough else DEFAULT_TURNS,
             device=device,
             on_progress=report,
         )

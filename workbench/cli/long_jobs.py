@@ -41,13 +41,13 @@ def announce_allocation(
     """Say what it takes to calibrate, to quantize every layer with every recipe, and to read the text after each of them."""
     if not is_large(model):
         return
-    from workbench.calibration import TOKENS
+    from workbench.calibration import DEFAULT_TOKENS
     from workbench.quantizers.runs.preflight import combine_preflights, estimate
 
     changes = len(model.select(layers)) * len(recipes)
     quantizing = [replace(estimate(model, recipe, layers), disk=0) for recipe in recipes]
     # what comes before a changed layer is not read again: about half of the model, on average
-    read = estimate_texts(model, [Reading(calibration, TOKENS, by_block=True), Reading(text, tokens, 1 + changes / 2)])
+    read = estimate_texts(model, [Reading(calibration, DEFAULT_TOKENS, by_block=True), Reading(text, tokens, 1 + changes / 2)])
     tell(model, combine_preflights(f"{changes:,} changes of a layer to measure", [*quantizing, read]))
 
 

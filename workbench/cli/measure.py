@@ -134,13 +134,13 @@ def whatif(
 ) -> None:
     """Change one layer and see KL (nats per token), perplexity and how often the likeliest token changes."""
     from workbench.analysis.predictions.what_if import what_if
-    from workbench.calibration import TOKENS, calibrate
+    from workbench.calibration import DEFAULT_TOKENS, calibrate
     from workbench.models import open_model
     from workbench.presets import parse
 
     chosen, handle, document, calibration = parse(recipe), open_model(model), read_text(text), read_text("calibration")
     begin = time.perf_counter()
-    announce_reading(handle, Reading(calibration, TOKENS, by_block=True), Reading(document, tokens, 2))
+    announce_reading(handle, Reading(calibration, DEFAULT_TOKENS, by_block=True), Reading(document, tokens, 2))
     with show_progress("calibrating", quiet=as_json) as report:
         stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=report)
     result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats)

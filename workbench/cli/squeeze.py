@@ -6,7 +6,7 @@ from workbench.cli.arguments import Json, Model, Seed
 from workbench.cli.long_jobs import announce_stops
 from workbench.cli.output import emit_page, format_table, show_progress
 
-SHOWN = ["recipe", "bits_per_weight", "bytes", "perplexity", "ratio", "ratio_low", "ratio_high", "tokens_per_second"]
+STOP_COLUMNS = ["recipe", "bits_per_weight", "bytes", "perplexity", "ratio", "ratio_low", "ratio_high", "tokens_per_second"]
 
 
 def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
@@ -31,6 +31,6 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
         }
         for squeezed in built
     ]
-    table = tabulate_stops(built)[SHOWN]
+    table = tabulate_stops(built)[STOP_COLUMNS]
     where = f"saved models in {squeeze.folder(built[0].stop).parent}"
     emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{format_table(table)}\n\n{where}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.store import Item, Store
 
 DAY, GIGABYTE = 86_400, 1e9
-SHOWN = 40  # rows of the table; --json has all
+MAX_LISTED_ITEMS = 40  # rows of the table; --json has all
 
 
 def store(
@@ -98,10 +98,10 @@ def format_items(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
     items = facts["items"]
     lines = []
     if items:
-        rows = [{**item, "bytes": f"{item['bytes']:,}", "days": f"{item['days']:.1f}"} for item in items[:SHOWN]]
+        rows = [{**item, "bytes": f"{item['bytes']:,}", "days": f"{item['days']:.1f}"} for item in items[:MAX_LISTED_ITEMS]]
         lines.append(pd.DataFrame(rows).drop(columns="name").to_string(index=False))
-    if len(items) > SHOWN:
-        lines.append(f"… and {len(items) - SHOWN:,} more; --json lists all")
+    if len(items) > MAX_LISTED_ITEMS:
+        lines.append(f"… and {len(items) - MAX_LISTED_ITEMS:,} more; --json lists all")
     lines += [f"damaged: {one['kind']} {one['name']}: {one['why']}" for one in facts["damaged"]]
     kinds = pd.Series([item["kind"] for item in items], dtype=object).value_counts()
     counted = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.items()) or "nothing"

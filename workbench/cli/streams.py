@@ -11,7 +11,7 @@ import typer
 from workbench.errors import OutputError
 from workbench.outputs import explain_os_error
 
-PLAIN = {
+ASCII_SUBSTITUTES = {
     "−": "-",
     "–": "-",
     "—": "-",
@@ -45,7 +45,7 @@ def write_plainly(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]
-    return "".join(PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs), error.end
+    return "".join(ASCII_SUBSTITUTES.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs), error.end
 
 
 def adapt_streams() -> None:

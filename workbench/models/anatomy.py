@@ -15,7 +15,7 @@ SUPPORTED = (
     "fused are models whose blocks are RMSNorm, q/k/v/o_proj, RMSNorm, gate/up/down_proj (Llama, Mistral, Qwen2, Qwen3); "
     "for this one use the transform 'hadamard' or 'learned' of a recipe, which run online"
 )
-PARTS = {
+BLOCK_PARTS = {
     "": {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"},
     "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
     "mlp": {"gate_proj", "up_proj", "down_proj"},
@@ -80,7 +80,7 @@ def read_anatomy(module: nn.Module, source: str) -> Anatomy:
     blocks = []
     for index, block in enumerate(base.layers):
         name = f"{prefix}.layers.{index}"
-        for owner, needed in PARTS.items():
+        for owner, needed in BLOCK_PARTS.items():
             children = {child for child, _ in block.get_submodule(owner).named_children()} - HARMLESS
             if children != needed:
                 raise refuse(f"{name}{owner and '.' + owner} has {', '.join(sorted(children))}")

@@ -23,7 +23,7 @@ from workbench.models.tensor_map import TensorMap
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-LONGEST = 500  # characters of what transformers says
+MAX_ERROR_CHARS = 500  # characters of what transformers says
 
 
 def read_config(folder: Path, *, packed: bool = False) -> "PretrainedConfig":
@@ -218,7 +218,7 @@ def shorten_error_text(error: Exception) -> str:
     """An error's own words, cut to one line, and to the next where the first only announces it."""
     first, *others = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     sentence = f"{first} {others[0]}" if first.endswith(":") and others else first
-    return sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]} …"
+    return sentence if len(sentence) <= MAX_ERROR_CHARS else f"{sentence[:MAX_ERROR_CHARS]} …"
 
 
 @contextmanager

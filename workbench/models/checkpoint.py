@@ -15,11 +15,11 @@ from workbench.errors import ModelError
 from workbench.json_value import is_file_name, read, shorten_value
 from workbench.nonfinite import count_nonfinite
 
-WHOLE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # every file from which transformers makes a tokenizer: the same weights with another tokenizer read other tokens
-TOKENIZER_FILES = (
+FINGERPRINT_PATTERNS = (
     *("*token*", "*vocab*", "merges*", "special_*.json", "*.model", "*.spm", "*.tiktoken", "tekken.json", "bpe.codes"),
     *("dict.txt", "emoji.json", "normalizer.json", "byte_maps.json", "word_*.json"),
 )
@@ -99,8 +99,8 @@ class Checkpoint:
 
 def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The weight files of a folder, and what its index says: tensor name to file name (empty without an index)."""
-    if (folder / WHOLE).is_file():
-        return [folder / WHOLE], {}
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE], {}
     if not (folder / INDEX).is_file():
         raise describe_missing_weights(folder)
     advice = "it is not a safetensors index: download it again"
@@ -125,7 +125,7 @@ def describe_missing_weights(folder: Path) -> ModelError:
     """What to say about a folder without safetensors; a pickle can run any code when it is loaded, so it is refused."""
     pickles = find_pickles(folder)
     if not pickles:
-        return ModelError(f"{folder} has neither {WHOLE} nor {INDEX}; give a folder with safetensors weights.")
+        return ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX}; give a folder with safetensors weights.")
     return ModelError(
         f"{folder} holds its weights only as pickle ({pickles[0]}), which is never loaded because it can run code; "
         f"convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
@@ -134,7 +134,7 @@ def describe_missing_weights(folder: Path) -> ModelError:
 
 def find_tokenizer_files(folder: Path) -> list[Path]:
     """The files that decide which tokens a text becomes, by name."""
-    return sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+    return sorted({path for pattern in FINGERPRINT_PATTERNS for path in folder.glob(pattern) if path.is_file()})
 
 
 def find_pickles(folder: Path) -> list[str]:

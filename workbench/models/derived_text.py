@@ -8,7 +8,7 @@ from workbench.errors import ModelError
 from workbench.models.text import Text
 from workbench.seeds import check_seed
 
-WORD = re.compile(r"[A-Za-z]+")
+WORD_PATTERN = re.compile(r"[A-Za-z]+")
 LETTERS = "abcdefghijklmnopqrstuvwxyz     .,"
 
 
@@ -21,7 +21,7 @@ def shuffle_words(document: str, draw: random.Random) -> str:
 
 def generate_program(document: str, draw: random.Random) -> str:
     """Lines that look like a program, named by its words."""
-    words = [word.lower() for word in WORD.findall(document)] or ["x"]
+    words = [word.lower() for word in WORD_PATTERN.findall(document)] or ["x"]
     lines = []
     for _ in range(max(1, len(words) // 8)):
         name, first, second, third = (draw.choice(words) for _ in range(4))

@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.errors import ModelError
 from workbench.json_value import is_file_name, read
-from workbench.models.checkpoint import INDEX, WHOLE, find_pickles
+from workbench.models.checkpoint import INDEX, SINGLE_FILE, find_pickles
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_BYTES = 1024  # a pointer is three short lines
@@ -41,11 +41,13 @@ def describe_file(file: Path) -> ModelError:
     if suffix in (".safetensors", ".json") and (folder / "config.json").is_file():
         return ModelError(f"{str(file)!r} is one file of a model; give its folder, {str(folder)!r}.")
     if suffix == ".safetensors":
-        return ModelError(f"{str(file)!r} is weights alone; give a folder that holds them as {WHOLE} beside their config.json.")
+        return ModelError(
+            f"{str(file)!r} is weights alone; give a folder that holds them as {SINGLE_FILE} beside their config.json."
+        )
     if suffix in PICKLE_SUFFIXES:
         return ModelError(f"{str(file)!r} is a pickle, which is never loaded because it can run code; give a safetensors folder.")
     if suffix in ARCHIVE_SUFFIXES:
-        return ModelError(f"{str(file)!r} is an archive; unpack it and give the folder with config.json and {WHOLE}.")
+        return ModelError(f"{str(file)!r} is an archive; unpack it and give the folder with config.json and {SINGLE_FILE}.")
     return ModelError(f"{str(file)!r} is a file; give the folder that holds config.json and model.safetensors.")
 
 
@@ -63,7 +65,7 @@ def check_folder(folder: Path) -> None:
     check_pointers(folder)
     if has_files(folder, "model_index.json"):
         raise describe_diffusers(folder)
-    if has_files(folder, "config.json") and (has_files(folder, WHOLE) or has_files(folder, INDEX)):
+    if has_files(folder, "config.json") and (has_files(folder, SINGLE_FILE) or has_files(folder, INDEX)):
         return
     for describe in (
         describe_adapter,
@@ -79,7 +81,9 @@ def check_folder(folder: Path) -> None:
 
 def check_links(folder: Path) -> None:
     """ModelError where a link leads nowhere, as in a hub cache whose blobs were deleted or copied without their links."""
-    links = [name for name in ("config.json", WHOLE, INDEX) if (folder / name).is_symlink() and not (folder / name).exists()]
+    links = [
+        name for name in ("config.json", SINGLE_FILE, INDEX) if (folder / name).is_symlink() and not (folder / name).exists()
+    ]
     if links:
         raise ModelError(f"{folder / links[0]} is a link to a file that is not there; download the model again.")
 
@@ -96,8 +100,8 @@ def check_pointers(folder: Path) -> None:
 
 def list_model_files(folder: Path) -> list[Path]:
     """The files that opening and running a model reads, of those that are there."""
-    if has_files(folder, WHOLE):
-        weights = [folder / WHOLE]
+    if has_files(folder, SINGLE_FILE):
+        weights = [folder / SINGLE_FILE]
     elif has_files(folder, INDEX):
         table = read_json(folder / INDEX)
         shards = table.get("weight_map") if isinstance(table, dict) else None
@@ -179,7 +183,7 @@ def describe_sentence_encoder(folder: Path) -> str | None:
 
 def describe_other_formats(folder: Path) -> str | None:
     """Weights that are there, but not as model.safetensors or shards with an index."""
-    if has_files(folder, WHOLE) or has_files(folder, INDEX):
+    if has_files(folder, SINGLE_FILE) or has_files(folder, INDEX):
         return None
     for describe in (describe_original_layout, describe_gguf, describe_variant, describe_unindexed_files):
         sentence = describe(folder)
@@ -205,7 +209,7 @@ def describe_original_layout(folder: Path) -> str | None:
         return None
     return (
         f"{folder} holds its weights in the original layout of Mistral or Meta ({files[0]}), not in Hugging Face layout; "
-        f"give the folder of the same model in Hugging Face layout (config.json, {WHOLE})."
+        f"give the folder of the same model in Hugging Face layout (config.json, {SINGLE_FILE})."
     )
 
 
@@ -225,7 +229,7 @@ def describe_variant(folder: Path) -> str | None:
     """Weights saved with `variant="fp16"`, which are found again only by that name."""
     indices = find_matching_files(folder, "model.safetensors.index.*.json")
     files = find_matching_files(folder, "model.*.safetensors")
-    file, name = (indices[0], INDEX) if indices else (files[0], WHOLE) if files else (None, None)
+    file, name = (indices[0], INDEX) if indices else (files[0], SINGLE_FILE) if files else (None, None)
     return file and (
         f"{folder} holds its weights only as a variant ({file}); if they are the ones that you want, rename that file to {name}."
     )
@@ -237,10 +241,10 @@ def describe_unindexed_files(folder: Path) -> str | None:
     if not files:
         return None
     if len(files) == 1:
-        return f"{folder} holds its weights as {files[0]}; rename that file to {WHOLE}."
+        return f"{folder} holds its weights as {files[0]}; rename that file to {SINGLE_FILE}."
     return (
-        f"{folder} holds {len(files)} safetensors files, first {files[0]}, but neither {WHOLE} nor {INDEX}, which says what is "
-        f"where; download the index too."
+        f"{folder} holds {len(files)} safetensors files, first {files[0]}, but neither {SINGLE_FILE} nor {INDEX}, which says "
+        f"what is where; download the index too."
     )
 
 
@@ -254,10 +258,12 @@ def describe_subfolders(folder: Path) -> str | None:
 
 def describe_lone_tokenizer(folder: Path) -> str | None:
     """A tokenizer without a model."""
-    if has_files(folder, "config.json") or has_files(folder, WHOLE) or has_files(folder, INDEX):
+    if has_files(folder, "config.json") or has_files(folder, SINGLE_FILE) or has_files(folder, INDEX):
         return None
     files = [name for name in TOKENIZER_FILES if has_files(folder, name)]
-    return f"{folder} holds only a tokenizer ({files[0]}); give a folder with config.json and {WHOLE} too." if files else None
+    return (
+        f"{folder} holds only a tokenizer ({files[0]}); give a folder with config.json and {SINGLE_FILE} too." if files else None
+    )
 
 
 def find_matching_files(folder: Path, *patterns: str) -> list[str]:

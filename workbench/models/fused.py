@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Map = Callable[[Tensor], Tensor]  # acts on the last dimension, row by row
-PIECE = 1 << 22  # numbers worked on at a time, in float64
+NUMBERS_AT_ONCE = 1 << 22  # numbers worked on at a time, in float64
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rewrite:
 def apply_maps(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tensor:
     """All maps, one after the other, on some rows at a time."""
     out = torch.empty(rows.shape, dtype=dtype)
-    size = max(PIECE // rows.shape[-1], 1)
+    size = max(NUMBERS_AT_ONCE // rows.shape[-1], 1)
     for start in range(0, len(rows), size):
         piece = rows[start : start + size].double()
         for linear_map in maps:

@@ -183,10 +183,10 @@ def tabulate_layers(layers: Iterable[Layer]) -> "pd.DataFrame":
     return table.assign(parameters=table["rows"] * table["cols"])
 
 
-LONGEST = 200  # characters of a name that are compared with those there are
+MAX_NAME_CHARS = 200  # characters of a name that are compared with those there are
 
 
 def describe_unknown_layer(name: str, names: list[str], optional: Iterable[str] = ()) -> ModelError:
     """What to say about a layer name that does not exist."""
-    near = difflib.get_close_matches(name[:LONGEST], [*names, *optional], n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(name[:MAX_NAME_CHARS], [*names, *optional], n=1, cutoff=0.0)[0]
     return ModelError(f"unknown layer {shorten_value(name)}; did you mean {near!r}? model.layers() lists all {len(names)}.")

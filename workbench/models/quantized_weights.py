@@ -5,7 +5,7 @@ from torch import nn
 from workbench.errors import ModelError
 from workbench.models.checkpoint import Checkpoint
 
-PLAIN = {"float64", "float32", "float16", "bfloat16"}
+FLOAT_DTYPES = {"float64", "float32", "float16", "bfloat16"}
 INTEGERS = {"I8": "int8", "U8": "uint8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32", "I64": "int64"}
 WEIGHT_NAMES = ("weight", "qweight", "weight_packed", "packed_weight", "weight_int8", "_blocks")
 SCALE_NAMES = ("scale", "scales", "scale_inv", "absmax", "scb", "quant_map", "zeros", "zero_point")
@@ -13,7 +13,7 @@ SCALE_NAMES = ("scale", "scales", "scale_inv", "absmax", "scb", "quant_map", "ze
 
 def check_plain_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     """ModelError where the checkpoint stores weights as 8-bit floats or integers; integers in the module's buffers are fine."""
-    suspects = [name for name, entry in checkpoint.entries.items() if entry.dtype not in PLAIN]
+    suspects = [name for name, entry in checkpoint.entries.items() if entry.dtype not in FLOAT_DTYPES]
     if not suspects:
         return
     prefix = getattr(module, "base_model_prefix", "")

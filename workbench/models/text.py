@@ -10,7 +10,7 @@ from workbench.errors import ModelError
 
 SEPARATOR = "<|endoftext|>"
 FOLDER = Path(__file__).parent / "builtin" / "text"
-BUILTIN = ("calibration", "evaluation")
+SHIPPED_TEXTS = ("calibration", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Text:
 
 def text(source: str | Path) -> Text:
     """The built-in "calibration" or "evaluation" stories, or a UTF-8 file, its documents separated by `<|endoftext|>`."""
-    builtin = str(source) in BUILTIN
+    builtin = str(source) in SHIPPED_TEXTS
     path = FOLDER / f"{source}.txt" if builtin else Path(source).expanduser()
     if not path.is_file():
         raise ModelError(f"there is no text file {str(source)!r}; use 'calibration', 'evaluation' or the path of a text file.")

@@ -15,9 +15,9 @@ from workbench.quantizers.contract import Activations, Transform
 from workbench.recipe import Recipe, setting, shrinkage_setting
 from workbench.registry import register
 
-LENGTHS = range(8, 21)  # signs a codeword may stand for
-BLOCK = 128  # columns whose weights share scales in the paper
-WIDEST = 16  # bits of the longest index
+CODEWORD_LENGTHS = range(8, 21)  # signs a codeword may stand for
+SCALE_COLUMNS = 128  # columns whose weights share scales in the paper
+MAX_INDEX_BITS = 16  # bits of the longest index
 CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("identity", {}),
@@ -188,7 +188,7 @@ class BtcPaper(Preset):
     def indexed(self) -> Recipe:
         """One plane of codewords, a plane of single bits a split, scales in blocks of whole codewords."""
         length, entries = choose_codebook_shape(self.bits, self.name)
-        block = BLOCK // length * length
+        block = SCALE_COLUMNS // length * length
         shape = {"planes": 1 + self.splits, "indexed": 1, "length": length, "entries": entries, "scales": "group", "group": block}
         how = {"assignment": self.assignment, "scope": self.scope, "mean": self.mean, "sweeps": self.sweeps}
         assignment = make_part("assignment", "block-feedback", block=block)
@@ -196,19 +196,25 @@ class BtcPaper(Preset):
 
     def signs(self) -> Recipe:
         """One plane of signs for each magnitude group, two for salient columns, blocks of 128."""
-        most = round((self.bits - 1) * BLOCK)
+        most = round((self.bits - 1) * SCALE_COLUMNS)
         salient = most + 1 if most else 0  # fewer than so many
-        settings = {"groups": self.splits + 1, "search": "greedy", "salient": salient, "metric": "hessian", "block": BLOCK}
-        sign = {"scales": "group", "group": BLOCK, "mean": self.mean, "sweeps": self.sweeps, "rescale": False}
+        settings = {
+            "groups": self.splits + 1,
+            "search": "greedy",
+            "salient": salient,
+            "metric": "hessian",
+            "block": SCALE_COLUMNS,
+        }
+        sign = {"scales": "group", "group": SCALE_COLUMNS, "mean": self.mean, "sweeps": self.sweeps, "rescale": False}
         planes = [1] * (self.splits + 1) + ([2] if salient else [])
         coders = [make_part("coder", "sign", planes=count, **sign) for count in planes]
-        assignment = make_part("assignment", "block-feedback", block=BLOCK)
+        assignment = make_part("assignment", "block-feedback", block=SCALE_COLUMNS)
         return compose(*coders, split=make_part("split", "groups", **settings), assignment=assignment)
 
 
 def choose_codebook_shape(bits: float, owner: str = "btc", planes: int = 1) -> tuple[int, int]:
     """(v, 2^k): the shortest codewords whose planes · k/v is within 0.005 of `bits`; RecipeError names the nearest there are."""
-    shapes = [(v, k) for v in LENGTHS for k in range(1, min(v, WIDEST + 1))]
+    shapes = [(v, k) for v in CODEWORD_LENGTHS for k in range(1, min(v, MAX_INDEX_BITS + 1))]
     for v, k in shapes:
         if abs(k / v - bits / planes) <= CLOSE:
             return v, 1 << k
@@ -216,5 +222,5 @@ def choose_codebook_shape(bits: float, owner: str = "btc", planes: int = 1) -> t
     below = max((rate for rate in rates if rate < bits), default=None)
     above = min((rate for rate in rates if rate > bits), default=float(planes))
     near = " or ".join(f"{rate:.4g}" for rate in (below, above) if rate is not None)
-    tried = f"{LENGTHS[0]} to {LENGTHS[-1]} signs with at most 2^{WIDEST} entries"
+    tried = f"{CODEWORD_LENGTHS[0]} to {CODEWORD_LENGTHS[-1]} signs with at most 2^{MAX_INDEX_BITS} entries"
     raise RecipeError(f"preset {owner!r}: no codebook of {tried} has {bits} bits; use {near}.")

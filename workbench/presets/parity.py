@@ -10,7 +10,7 @@ from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
-LONGEST = 100  # signs in which the checks of a code repeat, at most
+MAX_CODE_SIGNS = 100  # signs in which the checks of a code repeat, at most
 
 
 @register("preset", "parity")
@@ -39,7 +39,7 @@ class Parity(Preset):
 
     def build(self) -> Recipe:
         """Parity signs, in the basis of `transform`."""
-        rate = Fraction(1 - self.bits).limit_denominator(LONGEST)
+        rate = Fraction(1 - self.bits).limit_denominator(MAX_CODE_SIGNS)
         settings = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
         coder = make_part("coder", "parity-signs", length=rate.denominator, checks=rate.numerator, **settings)
         assignment = make_part("assignment", "block-feedback", block=1, repair=self.repair) if self.compensation else None

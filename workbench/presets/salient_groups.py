@@ -14,7 +14,7 @@ PAPER = (
     "as in the paper: searches run on weights, a block's error moves on by the exact solve. released=yes is the released code,"
     " which searches on saliencies and divides errors by the factor's diagonal"
 )
-TABLE = "built-in model, docs/released_methods.md"
+COMPARISON = "built-in model, docs/released_methods.md"
 MAPS = "maps of groups, scales and means, which nominal bits leave out, are stored and counted"
 
 
@@ -30,7 +30,7 @@ class BiLlm(Preset):
 
     source: ClassVar[str] = "BiLLM, arXiv 2402.04291"
     note: ClassVar[str] = (
-        f"{PAPER}; the default loses 0.62 of its output error at equal stored bits ({TABLE}). Nominal 1.11 bits are 2.88 "
+        f"{PAPER}; the default loses 0.62 of its output error at equal stored bits ({COMPARISON}). Nominal 1.11 bits are 2.88 "
         f"stored: {MAPS}"
     )
 
@@ -56,9 +56,9 @@ class ArbLlm(Preset):
     source: ClassVar[str] = "ARB-LLM, arXiv 2410.03129"
     note: ClassVar[str] = (
         f"{PAPER}, and takes 15 sweeps without a stop; the default loses 0.54 of its output error but finds more salient "
-        f"columns and stores more, up to 7.9 % a layer, 0.62 at no more bits ({TABLE}). Nominal 1.11 bits are 3.38 stored, as "
-        f"released 3.28: {MAPS}. Variant 'x' chooses signs again for its calibrated scales, where paper and released code keep "
-        "them"
+        f"columns and stores more, up to 7.9 % a layer, 0.62 at no more bits ({COMPARISON}). Nominal 1.11 bits are 3.38 stored, "
+        f"as released 3.28: {MAPS}. Variant 'x' chooses signs again for its calibrated scales, where paper and released code "
+        "keep them"
     )
 
     variant: str = setting("rc", "row and column scales, or scales calibrated under the second moment", choices=("rc", "x"))
@@ -91,10 +91,10 @@ class StbLlm(Preset):
 
     source: ClassVar[str] = "STBLLM, arXiv 2408.01803"
     note: ClassVar[str] = (
-        f"{PAPER}, prunes before it codes and marks nothing: every pruned weight gets a mean ± a scale again, so that zeros are"
-        f" neither kept nor saved; the default keeps them and loses 0.71 of its output error at fewer bits ({TABLE}). Nominal "
-        f"0.55 bits are 3.35 stored, as released (nominal 1.1) 4.02: {MAPS}, as is the choice of kept weights. One N for all "
-        "layers, where the paper gives important layers more"
+        f"{PAPER}, prunes before it codes and marks nothing: every pruned weight gets a mean ± a scale again, so that zeros "
+        f"are neither kept nor saved; the default keeps them and loses 0.71 of its output error at fewer bits ({COMPARISON}). "
+        f"Nominal 0.55 bits are 3.35 stored, as released (nominal 1.1) 4.02: {MAPS}, as is the choice of kept weights. "
+        "One N for all layers, where the paper gives important layers more"
     )
 
     kept: int = setting(4, "weights kept of every 8: 4, 6 and 8 are the paper's 0.55, 0.8 and 1.1 bits", low=1, high=8)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
 from workbench.quantizers.coders.fitting.column_groups import make_group_setting
-from workbench.quantizers.coders.ternary import RULES
+from workbench.quantizers.coders.ternary import SCALE_RULES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -24,7 +24,9 @@ class Ternary(Preset):
 
     planes: int = setting(1, "planes of trits, 1.6 stored bits a weight each", low=1, high=3)
     group: int = make_group_setting(128)
-    rule: str = setting("least-squares", "how scales begin: with the least squared error, or as the mean size", choices=RULES)
+    rule: str = setting(
+        "least-squares", "how scales begin: with the least squared error, or as the mean size", choices=SCALE_RULES
+    )
     sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
     compensation: bool = setting(False, "move each column's error to later columns (needs calibration)")
     refinement: str = define_refinement_setting()

@@ -8,7 +8,7 @@ from workbench.presets.preset import Preset, compose, define_refinement_setting,
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
-STEPS = [(k, v) for v in range(1, 17) for k in range(2, 11)]  # bits and columns of a step; one bit takes four times as long
+STEP_SHAPES = [(k, v) for v in range(1, 17) for k in range(2, 11)]  # bits and columns of a step; one bit takes four times as long
 EVERY = 4  # steps of refinement from one search for paths to the next: a search takes longer than a step
 CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 
@@ -46,9 +46,9 @@ class Qtip(Preset):
 
 def choose_step_shape(bits: float) -> tuple[int, int]:
     """(k, V): the shortest step of 2 to 10 bits with k/V within 0.005 of `bits`; RecipeError names the nearest."""
-    for k, v in STEPS:
+    for k, v in STEP_SHAPES:
         if abs(k / v - bits) <= CLOSE:
             return k, v
-    near = sorted({k / v for k, v in STEPS}, key=lambda rate: abs(rate - bits))
+    near = sorted({k / v for k, v in STEP_SHAPES}, key=lambda rate: abs(rate - bits))
     tried = "2 to 10 bits and 1 to 16 columns"
     raise RecipeError(f"preset 'qtip': no step of {tried} has {bits} bits a weight; use {near[0]:.4g} or {near[1]:.4g}.")

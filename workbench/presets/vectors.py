@@ -8,8 +8,8 @@ from workbench.presets.preset import Preset, compose, define_refinement_setting,
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
-LENGTHS = range(1, 17)  # weights a codeword may stand for
-WIDEST = 10  # bits of the longest index that is chosen here
+VECTOR_LENGTHS = range(1, 17)  # weights a codeword may stand for
+MAX_CHOSEN_INDEX_BITS = 10  # bits of the longest index that is chosen here
 CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 
 
@@ -45,10 +45,10 @@ class Gptvq(Preset):
 
 def choose_vector_shape(bits: float) -> tuple[int, int]:
     """(v, 2^k): the longest codewords of at most 2^10 whose k/v is within 0.005 of `bits`; RecipeError names the nearest."""
-    shapes = [(v, k) for v in reversed(LENGTHS) for k in range(WIDEST, 0, -1)]
+    shapes = [(v, k) for v in reversed(VECTOR_LENGTHS) for k in range(MAX_CHOSEN_INDEX_BITS, 0, -1)]
     for v, k in shapes:
         if abs(k / v - bits) <= CLOSE:
             return v, 1 << k
     near = sorted({k / v for v, k in shapes}, key=lambda rate: abs(rate - bits))
-    tried = f"1 to {LENGTHS[-1]} weights with at most 2^{WIDEST} entries"
+    tried = f"1 to {VECTOR_LENGTHS[-1]} weights with at most 2^{MAX_CHOSEN_INDEX_BITS} entries"
     raise RecipeError(f"preset 'gptvq': no codebook of {tried} has {bits} bits; use {near[0]:.4g} or {near[1]:.4g}.")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.quantizers.contract import Codebooks
 
-ROWS, CELLS, FRAMES = 32, 96, 24
+TRACE_ROWS, TRACE_CELLS, TRACE_FRAMES = 32, 96, 24
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Camera:
     """Films the coding of `w [rows, cols]`: `see` every tile before it is coded, then `film` once all are."""
 
     def __init__(self, w: Tensor) -> None:
-        self.rows = torch.linspace(0, len(w) - 1, min(ROWS, len(w))).round().to(torch.int64).unique()
+        self.rows = torch.linspace(0, len(w) - 1, min(TRACE_ROWS, len(w))).round().to(torch.int64).unique()
         self.original = w[self.rows]
         self.cols = w.shape[1]
-        self.width = -(-self.cols // CELLS)
-        self.stride = -(-self.cols // FRAMES)
+        self.width = -(-self.cols // TRACE_CELLS)
+        self.stride = -(-self.cols // TRACE_FRAMES)
         self.coded = torch.zeros(self.cols, dtype=torch.bool)
         self.at = torch.zeros(self.cols, dtype=torch.int64)  # the frame after which each column is coded
         self.frames: list[Tensor] = []

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from workbench.errors import ShapeError
 
-ROWS = 512  # of a matrix that are worked on at a time: a wide one fills the memory, and is changed in place
+ROWS_AT_ONCE = 512  # of a matrix that are worked on at a time: a wide one fills the memory, and is changed in place
 
 
 def damp_moment(moment: Tensor, damping: float) -> Tensor:
     """H + damping · mean(diag H) · I in float64; the identity where nothing was measured (an all-zero moment)."""
     h = torch.empty(moment.shape, dtype=torch.float64)
-    for start in range(0, len(h), ROWS):
-        rows = slice(start, start + ROWS)
+    for start in range(0, len(h), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
         h[rows] = moment[rows]
         h[rows] += moment[:, rows].mT  # sums in float32 leave it a little asymmetric
     h.div_(2)
@@ -61,8 +61,8 @@ def compute_inverse_factor(moment: Tensor, damping: float) -> Tensor:
 def reverse(matrix: Tensor) -> None:
     """Put rows and columns of a contiguous matrix in reverse order, in place."""
     values = matrix.view(-1)
-    for start in range(0, len(values) // 2, ROWS * ROWS):
-        stop = min(start + ROWS * ROWS, len(values) // 2)
+    for start in range(0, len(values) // 2, ROWS_AT_ONCE * ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE * ROWS_AT_ONCE, len(values) // 2)
         front, back = values[start:stop], values[len(values) - stop : len(values) - start]
         earlier = front.flip(0)
         front.copy_(back.flip(0))
@@ -71,8 +71,8 @@ def reverse(matrix: Tensor) -> None:
 
 def invert_lower(factor: Tensor) -> None:
     """Put the inverse of a lower triangular matrix in its place, some columns at a time, from the last ones on."""
-    for start in reversed(range(0, len(factor), ROWS)):
-        stop = min(start + ROWS, len(factor))
+    for start in reversed(range(0, len(factor), ROWS_AT_ONCE)):
+        stop = min(start + ROWS_AT_ONCE, len(factor))
         corner, below = factor[start:stop, start:stop], factor[stop:, start:stop]
         corner.copy_(torch.linalg.solve_triangular(corner, torch.eye(stop - start, dtype=factor.dtype), upper=False))
         below.copy_(factor[stop:, stop:] @ (below @ corner)).neg_()

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-ROWS = 512  # rows whose output error is worked out at once
-COLUMNS = 128  # columns whose energy is worked out at once
-PIECE = 1 << 22  # numbers that are compared at a time
+ROWS_AT_ONCE = 512  # rows whose output error is worked out at once
+COLUMNS_AT_ONCE = 128  # columns whose energy is worked out at once
+NUMBERS_AT_ONCE = 1 << 22  # numbers that are compared at a time
 
 
 def compute_column_energies(w: Tensor, columns: slice, other: Tensor | None = None) -> Tensor:
     """Squared norms, float64, of some columns of `w`, or of what `other` differs from them by; a few columns at a time."""
     energies = []
-    for start in range(columns.start, columns.stop, COLUMNS):
-        part = slice(start, min(start + COLUMNS, columns.stop))
+    for start in range(columns.start, columns.stop, COLUMNS_AT_ONCE):
+        part = slice(start, min(start + COLUMNS_AT_ONCE, columns.stop))
         values = w[:, part] if other is None else other[:, part] - w[:, part]
         energies.append(values.double().square().sum(0))
     return torch.cat(energies)
@@ -21,7 +21,7 @@ def compute_column_energies(w: Tensor, columns: slice, other: Tensor | None = No
 def compute_relative_error(w: Tensor, decoded: Tensor) -> float:
     """‖Ŵ−W‖²/‖W‖², zero for an all-zero matrix that stays zero."""
     size = error = 0.0
-    rows = max(PIECE // max(w.shape[1], 1), 1)  # a large matrix is not held in float64 as a whole
+    rows = max(NUMBERS_AT_ONCE // max(w.shape[1], 1), 1)  # a large matrix is not held in float64 as a whole
     for original, values in zip(w.split(rows), decoded.split(rows), strict=True):
         single = original.float()
         size += single.double().square().sum().item()
@@ -32,7 +32,7 @@ def compute_relative_error(w: Tensor, decoded: Tensor) -> float:
 def compute_output_error(w: Tensor, decoded: Tensor, h: Tensor) -> float:
     """tr(E H Eᵀ)/tr(W H Wᵀ): the share of the layer's output energy that is lost on the calibration text."""
     size = error = 0.0
-    for rows, values in zip(w.split(ROWS), decoded.split(ROWS), strict=True):
+    for rows, values in zip(w.split(ROWS_AT_ONCE), decoded.split(ROWS_AT_ONCE), strict=True):
         single = rows.float()
         both = torch.cat([single, values - single])  # the moment of a wide layer is read once for both
         energy = ((both @ h) * both).sum(1, dtype=torch.float64)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.quantizers.distance import compute_column_energies, compute_relative_error
 
-SMALLEST, LARGEST = 2.0**-14, 2.0**14  # root mean square that fp16 scales of every coder hold to three digits
+MIN_FP16_RMS, MAX_FP16_RMS = 2.0**-14, 2.0**14  # root mean square that fp16 scales of every coder hold to three digits
 LOSSLESS = 1e-6  # share of the energy: weights that are kept as they are need no scale
 HOPELESS, ONE_COLUMN = 0.9, 0.5  # shares of the energy: lost in all, and held by the largest column
 
@@ -28,7 +28,7 @@ def warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
     if not columns.any():
         return
     size = math.sqrt(columns.sum().item() / weight.numel())
-    if not SMALLEST <= size <= LARGEST:
+    if not MIN_FP16_RMS <= size <= MAX_FP16_RMS:
         power = -round(math.log2(size))
         warnings.warn(
             f"layer {name!r}: its weights have a root mean square of {size:.2g}, and scales are stored in fp16, which is exact "

@@ -19,7 +19,7 @@ from torch import Tensor
 from workbench.quantized import QuantizedLayer
 
 LEVEL = 2.0  # tokens that the mean of the diagonal counts as
-FEW = 1 / 32  # tokens a column below which calibration may cost more than it brings, shrunk as it is
+MIN_TOKENS_PER_COLUMN = 1 / 32  # tokens a column below which calibration may cost more than it brings, shrunk as it is
 
 
 def compute_shrinkage_share(tokens: int, columns: int, strength: float) -> float:
@@ -52,7 +52,7 @@ def is_calibrated(moment: Tensor | None) -> TypeGuard[Tensor]:
 
 def compute_token_threshold(columns: int, strength: float) -> int:
     """Tokens below which a moment may make a result worse than none would; without shrinkage that begins much earlier."""
-    return math.ceil(columns * FEW) if strength else columns
+    return math.ceil(columns * MIN_TOKENS_PER_COLUMN) if strength else columns
 
 
 def is_few(tokens: int | None, columns: int, strength: float) -> bool:

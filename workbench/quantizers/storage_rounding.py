@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-LARGEST = torch.finfo(torch.float16).max
+MAX_FP16 = torch.finfo(torch.float16).max
 
 
 def round_to_fp16(x: Tensor) -> Tensor:
     """`x` rounded to fp16 and back to float32; values beyond ±65504 become ±65504."""
-    return x.clamp(-LARGEST, LARGEST).half().float()
+    return x.clamp(-MAX_FP16, MAX_FP16).half().float()

@@ -11,7 +11,7 @@ from workbench.json_value import JsonValue
 from workbench.session.choice import Choice
 from workbench.session.differences import describe_differences
 
-ADVICE = "save the session again"
+SAVE_SESSION_ADVICE = "save the session again"
 
 
 class Kind(StrEnum):
@@ -135,15 +135,15 @@ class History:
     def read(cls, value: JsonValue) -> Self:
         """The inverse of `to_dict`; WorkbenchError says which step cannot be read."""
         value.check_names("at", "steps")
-        steps = [_read_step(number, saved) for number, saved in enumerate(value.get("steps", ADVICE).elements())]
+        steps = [_read_step(number, saved) for number, saved in enumerate(value.get("steps", SAVE_SESSION_ADVICE).elements())]
         if not steps:
-            raise WorkbenchError(f"{value} has no first step; {ADVICE}.")
+            raise WorkbenchError(f"{value} has no first step; {SAVE_SESSION_ADVICE}.")
         history = cls(steps[0].choice)
         history.steps = steps
         for number, step in enumerate(steps):
             if step.parent is not None:
                 history._forward[step.parent] = number
-        history.go(value.get("at", ADVICE).as_whole())
+        history.go(value.get("at", SAVE_SESSION_ADVICE).as_whole())
         return history
 
     def _add(self, step: Step) -> int:
@@ -167,9 +167,9 @@ class History:
 
 def _read_step(number: int, value: JsonValue) -> Step:
     value.check_names("kind", "parent", "outcome", "choice")
-    kind = Kind(value.get("kind", ADVICE).as_choice(list(Kind)))
-    choice, outcome = Choice.read(value.get("choice", ADVICE)), value.get("outcome", ADVICE).as_text()
-    parent = value.get("parent", ADVICE)
+    kind = Kind(value.get("kind", SAVE_SESSION_ADVICE).as_choice(list(Kind)))
+    choice, outcome = Choice.read(value.get("choice", SAVE_SESSION_ADVICE)), value.get("outcome", SAVE_SESSION_ADVICE).as_text()
+    parent = value.get("parent", SAVE_SESSION_ADVICE)
     if number == 0 and parent.value is not None:
         raise parent.wrong("null: the first step follows none")
     return Step(kind, choice, None if number == 0 else parent.as_whole(high=number - 1), outcome)

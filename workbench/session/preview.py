@@ -11,7 +11,7 @@ from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 
 WEIGHTS = 1 << 18  # as many are quantized for a preview: a whole layer of the built-in model, some rows of a large one
-NOTHING = np.empty((2, 0))
+NO_ERRORS = np.empty((2, 0))
 
 
 @dataclass(frozen=True)

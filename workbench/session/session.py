@@ -36,7 +36,7 @@ from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.combine import combine_layers, measure_layer_effect
 from workbench.session.history import History, Kind
-from workbench.session.preview import NOTHING, Preview, choose_preview_rows, compute_row_errors
+from workbench.session.preview import NO_ERRORS, Preview, choose_preview_rows, compute_row_errors
 from workbench.session.runs import Runs
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
 from workbench.store import compute_key
@@ -216,7 +216,7 @@ class Session:
             raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
         rows, total = choose_preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
         if len(rows) == total:
-            result, errors = (yield from self._layer_steps(layer, recipe)), NOTHING
+            result, errors = (yield from self._layer_steps(layer, recipe)), NO_ERRORS
         else:
             some, stats = self.shared.weight(layer)[list(rows)], (yield from self.shared.stats_steps())
             result = yield from quantize_weight_steps(some, self.model.layer(layer), recipe, stats, measured=False)

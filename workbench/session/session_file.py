@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from workbench.atomic import write_file
 from workbench.errors import WorkbenchError
 from workbench.json_value import parse, shorten_value
-from workbench.session.history import ADVICE, History, Kind
+from workbench.session.history import SAVE_SESSION_ADVICE, History, Kind
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
@@ -29,11 +29,14 @@ def restore_session(session: "Session", content: bytes | str) -> None:
     if fields.get("format") != FORMAT:
         raise WorkbenchError(f"the file is no saved session: its format is not {FORMAT!r}; save one in the History tab.")
     value.check_version("session", VERSION)
-    model = value.get("model", ADVICE)
-    source, fingerprint = model.get("source", ADVICE).as_text(), model.get("fingerprint", ADVICE).as_text()
+    model = value.get("model", SAVE_SESSION_ADVICE)
+    source, fingerprint = (
+        model.get("source", SAVE_SESSION_ADVICE).as_text(),
+        model.get("fingerprint", SAVE_SESSION_ADVICE).as_text(),
+    )
     if fingerprint != session.model.fingerprint:
         raise WorkbenchError(f"the session was saved on the model {shorten_value(source)}; open that one, with the same weights.")
-    history = History.read(value.get("history", ADVICE))
+    history = History.read(value.get("history", SAVE_SESSION_ADVICE))
     for step in history.steps:
         session.check_choice(step.choice)
     session.history = history

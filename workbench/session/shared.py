@@ -21,7 +21,7 @@ from workbench.models.text import text
 from workbench.store import Store, compute_key
 
 CALIBRATION_TOKENS = 16_384
-LOOK = 0.05  # seconds between looks at a text that is being read
+POLL_SECONDS = 0.05  # seconds between looks at a text that is being read
 SMALL = 20_000_000  # weights of a model that is calibrated without being asked: seconds
 QUEUE = Queue(max(1, (os.cpu_count() or 1) // 2))  # long jobs of all sessions of this process, on whatever model
 
@@ -93,7 +93,7 @@ class SharedModel:
         if self.is_calibrated:
             return self._stats
         hearing = self._start_hearing()
-        while not hearing.wait(LOOK):
+        while not hearing.wait(POLL_SECONDS):
             yield Heard(self._tokens_read, CALIBRATION_TOKENS)
         return hearing.result()
 

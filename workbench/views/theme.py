@@ -7,7 +7,7 @@ quantities use cividis, which colour-blind readers see as well as anybody.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workbench.intervals import PIECE, format_interval
+from workbench.intervals import UNIT_TOKENS, format_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +179,7 @@ def describe_interval_basis(texts: int) -> str:
     """What intervals are over, or what they would need."""
     if texts > 1:
         return f"95 % intervals over {texts} texts."
-    return f"There is one text: an interval needs two, or two runs of at least {PIECE} tokens."
+    return f"There is one text: an interval needs two, or two runs of at least {UNIT_TOKENS} tokens."
 
 
 def format_with_interval(table: "pd.Series", column: str, form: str = ".3g") -> str:

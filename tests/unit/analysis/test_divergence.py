@@ -36,7 +36,7 @@ def other_logits(model: ModelHandle) -> Callable[[Tensor], Tensor]:
 
 
 def test_figures_agree_with_plain_torch(builtin: ModelHandle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(divergence, "ROWS", 5)  # several pieces to a window
+    monkeypatch.setattr(divergence, "POSITIONS_AT_ONCE", 5)  # several pieces to a window
     lm, changed = builtin.language_model(), other_logits(builtin)
     found = divergence.measure_divergence(lm, STORIES, lm.logits, changed)
 

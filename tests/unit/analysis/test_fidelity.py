@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.analysis.predictions.fidelity import COLUMNS, tabulate_fidelity
+from workbench.analysis.predictions.fidelity import FIDELITY_COLUMNS, tabulate_fidelity
 from workbench.models import ModelHandle
 from workbench.models.text import Text
 
@@ -18,7 +18,7 @@ def test_errors_agree_with_plain_torch(builtin: ModelHandle) -> None:
     stats = wb.calibrate(builtin, STORIES, layers=LAYERS)
     quantized = [wb.quantize(builtin, name, wb.recipe("rtn", bits=3, group=64), stats=stats) for name in LAYERS]
     table = tabulate_fidelity(builtin, quantized, stats)
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == FIDELITY_COLUMNS
     assert list(table["name"]) == LAYERS
     for row, layer in zip(table.itertuples(), quantized, strict=True):
         w, error = builtin.weight(layer.name).double(), layer.weight().double() - builtin.weight(layer.name).double()

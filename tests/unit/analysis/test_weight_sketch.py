@@ -21,10 +21,10 @@ def heavy(rows: int, cols: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, cols, generator=generator) ** 3 * 0.02 + 0.001
 
 
-@pytest.fixture(params=[weight_sketch.BLOCK, 1000], ids=["one-block", "many-blocks"])
+@pytest.fixture(params=[weight_sketch.WEIGHTS_AT_ONCE, 1000], ids=["one-block", "many-blocks"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways through the matrix: at once, and in row blocks whose edges fit nothing."""
-    monkeypatch.setattr(weight_sketch, "BLOCK", request.param)
+    monkeypatch.setattr(weight_sketch, "WEIGHTS_AT_ONCE", request.param)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

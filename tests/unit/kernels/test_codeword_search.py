@@ -106,7 +106,7 @@ def test_signs_and_numbers_are_inverse() -> None:
 
 def test_large_searches_are_compiled_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     words = draw(1, 12, 64)
-    points = draw(2, 12, codeword_search.WORTH_COMPILING // 64)
+    points = draw(2, 12, codeword_search.MIN_COMPILED_PAIRS // 64)
     assert codeword_search.explain(len(points) * 64)[0] == "numba"
     assert codeword_search.explain(len(points) * 63)[0] == "reference"
     assert "pays from 4194304 on" in codeword_search.explain(64)[1]

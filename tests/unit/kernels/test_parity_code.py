@@ -68,7 +68,7 @@ def test_the_search_finds_the_nearest_signs_of_all(code: ParityCode) -> None:
 def test_signs_completed_by_compiled_code_are_the_plain_ones(code: ParityCode, rows: int, cols: int, seed: int) -> None:
     stored = gaussian(int(code.stored(rows).sum()), cols, seed=seed) < 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity_search, "WORTH_COMPILING", 0)
+        patch.setattr(parity_search, "MIN_COMPILED_STEPS", 0)
         compiled = parity_search.complete(stored, code, rows)
     assert torch.equal(compiled, code.complete(stored, rows))
 
@@ -77,7 +77,7 @@ def test_signs_completed_by_compiled_code_are_the_plain_ones(code: ParityCode, r
 @pytest.mark.parametrize("cols", [9, 1], ids=["columns", "column"])
 def test_compiled_search_is_the_plain_one(code: ParityCode, cols: int, monkeypatch: pytest.MonkeyPatch) -> None:
     y = gaussian(150, cols)
-    monkeypatch.setattr(parity_search, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(parity_search, "MIN_COMPILED_STEPS", 0)
     assert parity_search.explain(y.numel())[0] == "numba"
     compiled = parity_search.find_nearest_signs(y, code)
     monkeypatch.setenv(VARIABLE, "reference")

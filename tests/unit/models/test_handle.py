@@ -72,7 +72,7 @@ def test_every_tokenizer_file_that_transformers_knows_is_in_the_fingerprint() ->
     tables = [table for path in sources for table in re.findall(r"VOCAB_FILES_NAMES = {([^}]*)}", path.read_text("utf-8"))]
     names = {name for table in tables for name in re.findall(r':\s*"([^"]+)"', table)}
     assert len(names) > 10
-    assert not [name for name in names if not any(fnmatch(name, pattern) for pattern in checkpoint.TOKENIZER_FILES)]
+    assert not [name for name in names if not any(fnmatch(name, pattern) for pattern in checkpoint.FINGERPRINT_PATTERNS)]
 
 
 def test_an_unknown_layer_is_answered_with_the_nearest(model: ModelHandle) -> None:

@@ -64,7 +64,7 @@ def test_the_left_step_is_the_optimum() -> None:
     level = gram.diagonal().mean()
     x = admm_factors.solve_ridge(gram, pushed, 0.4, aim)
     right = pushed + 0.4 * level * aim
-    torch.testing.assert_close(x @ gram + (0.4 + admm_factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x @ gram + (0.4 + admm_factors.ADMM_RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
 
 
 def test_the_right_step_is_the_optimum() -> None:
@@ -72,7 +72,9 @@ def test_the_right_step_is_the_optimum() -> None:
     level = gram.diagonal().mean()
     x = admm_factors.solve_two_sided(gram, values, pushed, 0.4, aim)
     right = pushed + 0.4 * level * aim
-    torch.testing.assert_close(values[:, None] * (x @ gram) + (0.4 + admm_factors.RIDGE) * level * x, right, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        values[:, None] * (x @ gram) + (0.4 + admm_factors.ADMM_RIDGE) * level * x, right, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ["row", "column", "middle"])

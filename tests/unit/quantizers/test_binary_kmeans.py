@@ -31,7 +31,7 @@ def test_nearest_by_magnitude_is_the_least_squared_error() -> None:
 def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     y, words = gaussian(500, 10), gaussian(64, 10, 1).sign()
     whole = binary_kmeans.find_nearest_codewords(y, words)
-    monkeypatch.setattr(codeword_search, "CHUNK", 1000)
+    monkeypatch.setattr(codeword_search, "PRODUCTS_AT_ONCE", 1000)
     assert torch.equal(binary_kmeans.find_nearest_codewords(y, words), whole)
 
 

@@ -9,7 +9,7 @@ from tests.battery.cases import correlated, gaussian, snapshots
 from workbench import presets
 from workbench.kernels import formats
 from workbench.quantizers import coding_trace as films
-from workbench.quantizers.coding_trace import CELLS, FRAMES, ROWS, Camera, Film
+from workbench.quantizers.coding_trace import TRACE_CELLS, TRACE_FRAMES, TRACE_ROWS, Camera, Film
 from workbench.quantizers.pipeline import quantize_layer
 
 PRESETS = ["gptq:bits=2", "rtn:bits=2", "arb-llm", "billm", "btc:bits=0.8", "btc-planes:bits=1.5", "gptvq", "qtip:bits=1"]
@@ -29,7 +29,7 @@ def test_every_quantizer_is_filmed_in_few_kilobytes(spelled: str) -> None:
     film, *_ = filmed(spelled, cols=512)
     assert film.ends[-1] == film.cols == 512
     assert list(film.ends) == sorted(set(film.ends))
-    assert 1 <= len(film.ends) <= FRAMES
+    assert 1 <= len(film.ends) <= TRACE_FRAMES
     assert film.bytes < 64_000
     assert list(film.pictures) == ["block", "refit"]
     assert film.pictures["block"].residual.shape == film.groups.shape == (len(film.rows), len(film.coded))
@@ -39,7 +39,7 @@ def test_every_quantizer_is_filmed_in_few_kilobytes(spelled: str) -> None:
 
 def test_the_size_does_not_grow_with_the_matrix() -> None:
     camera = Camera(torch.zeros(5000, 4100))
-    assert (len(camera.rows), -(-4100 // camera.width)) == (ROWS, -(-4100 // -(-4100 // CELLS)))
+    assert (len(camera.rows), -(-4100 // camera.width)) == (TRACE_ROWS, -(-4100 // -(-4100 // TRACE_CELLS)))
     assert camera.rows.tolist()[0] == 0
     assert camera.rows.tolist()[-1] == 4999
 

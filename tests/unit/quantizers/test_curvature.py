@@ -22,7 +22,7 @@ def test_upper_factor_of_the_inverse(cols: int, damping: float) -> None:
 @pytest.mark.parametrize("cols", [7, 8, 30])
 def test_a_wide_moment_is_inverted_piece_by_piece(cols: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compute_inverse_factor(correlated(cols), 0.01)
-    monkeypatch.setattr(curvature, "ROWS", 4)
+    monkeypatch.setattr(curvature, "ROWS_AT_ONCE", 4)
     torch.testing.assert_close(compute_inverse_factor(correlated(cols), 0.01), whole, rtol=1e-10, atol=1e-10)
 
 

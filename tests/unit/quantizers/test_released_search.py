@@ -8,7 +8,7 @@ from tests.battery.cases import correlated, gaussian
 from workbench.quantizers.coders.fitting.released_planes import fit_residual_planes
 from workbench.quantizers.splits.fitting.released_search import (
     CANDIDATES,
-    DOUBLED,
+    RELEASED_SHARES,
     compute_squared_loss,
     compute_two_plane_loss,
     interpolate_quantiles,
@@ -51,7 +51,7 @@ def test_two_groups_are_cut_where_least_is_lost() -> None:
 
 def test_the_second_of_three_groups_ends_at_twice_the_first_and_below_the_last_candidate() -> None:
     score, mask = scores()
-    candidates = interpolate_quantiles((score * mask).flatten(), DOUBLED)
+    candidates = interpolate_quantiles((score * mask).flatten(), RELEASED_SHARES)
     errors = {}
     for c in candidates[2 * candidates <= candidates[-1]]:
         parts = [mask & (score < c), mask & (score >= c) & (score < 2 * c), mask & (score >= 2 * c)]

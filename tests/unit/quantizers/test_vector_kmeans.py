@@ -25,7 +25,7 @@ def test_nearest_is_the_least_squared_error_under_its_scale() -> None:
 def test_searching_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     w, scale, words = gaussian(500, 5), gaussian(500, 1, 1), gaussian(64, 5, 2)
     whole = vector_kmeans.find_nearest_codewords(w, scale, words)
-    monkeypatch.setattr(vector_kmeans, "CHUNK", 1000)
+    monkeypatch.setattr(vector_kmeans, "PRODUCTS_AT_ONCE", 1000)
     assert torch.equal(vector_kmeans.find_nearest_codewords(w, scale, words), whole)
 
 

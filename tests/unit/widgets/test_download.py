@@ -11,7 +11,7 @@ from workbench.widgets.elements.download import Delivery
 
 @pytest.mark.parametrize("content", ["", "a card", "ä" * 1000 + "".join(map(str, range(20_000)))], ids=["empty", "short", "long"])
 def test_pieces_make_the_file_again(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PIECE", 4096)
+    monkeypatch.setattr(download, "MESSAGE_BYTES", 4096)
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(Delivery, "_send_msg", lambda _, message: sent.append(message))
     Delivery().send("card.html", content)

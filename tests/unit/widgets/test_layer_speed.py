@@ -5,7 +5,7 @@ import pytest
 import workbench as wb
 from workbench.session import Session
 from workbench.widgets.predictions import layer_speed
-from workbench.widgets.predictions.layer_speed import FIRST, UNPACKED, SpeedView
+from workbench.widgets.predictions.layer_speed import MEASURE_FIRST, UNPACKED, SpeedView
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def view(session: Session, monkeypatch: pytest.MonkeyPatch) -> SpeedView:
 
 
 def test_before_anything_is_measured(view: SpeedView) -> None:
-    assert view.frame.answer.object.count(FIRST) == 1
+    assert view.frame.answer.object.count(MEASURE_FIRST) == 1
     assert UNPACKED in view.says.object
     assert view.frame.figure is None
 

@@ -11,7 +11,7 @@ from workbench.analysis.predictions.generation import write_together
 from workbench.jobs import run_steps
 from workbench.session import Session, SharedModel
 from workbench.store import Store
-from workbench.widgets.decisions.squeeze import QUESTION, TOKENS, SqueezeView
+from workbench.widgets.decisions.squeeze import WRITING_QUESTION, WRITTEN_TOKENS, SqueezeView
 from workbench.widgets.shell.explorer import Explorer
 
 
@@ -68,9 +68,11 @@ def test_building_fills_the_slider_and_writes(own: Session) -> None:
 def test_moving_the_slider_writes_with_the_model_of_the_stop(built: SqueezeView) -> None:
     built.slider.value = 2
     squeeze = built.squeeze
-    *_, wanted = write_together(squeeze.model.language_model(), squeeze.model_at(SMALL[2]), built.session.choice.prompt, TOKENS)
+    *_, wanted = write_together(
+        squeeze.model.language_model(), squeeze.model_at(SMALL[2]), built.session.choice.prompt, WRITTEN_TOKENS
+    )
     assert built.writing == wanted
-    assert QUESTION in built.pages.sentence.object
+    assert WRITING_QUESTION in built.pages.sentence.object
     assert built.pages.right.object.count("<mark") == 1
 
 

@@ -17,7 +17,7 @@ from workbench.models.layers import split_name
 from workbench.quantized import QuantizedLayer
 
 # what papers count: the codes themselves. All other items are stored beside them
-CODES = {
+NOMINAL_ITEMS = {
     "uniform codes",
     "binary-codebook index",
     "vector-codebook index",
@@ -37,7 +37,7 @@ def strip_item_path(item: str) -> str:
 
 def select_nominal_codes(kinds: Mapping[str, float], nominal: float) -> set[str]:
     """Which kinds of codes the nominal figure is about: those whose bits a weight come nearest to it together."""
-    codes = [kind for kind in kinds if kind in CODES]
+    codes = [kind for kind in kinds if kind in NOMINAL_ITEMS]
     choices = (set(some) for size in range(len(codes), -1, -1) for some in combinations(codes, size))
     return min(choices, key=lambda some: round(abs(sum(kinds[kind] for kind in some) - nominal), 6), default=set())
 

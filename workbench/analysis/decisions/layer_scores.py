@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLUSTERS = 100
-TOKENS = 2048
+SCORING_TOKENS = 2048
 
 
 def layer_scores(
-    model: ModelHandle, text: Text, *, tokens: int = TOKENS, clusters: int = CLUSTERS, seed: int = 0
+    model: ModelHandle, text: Text, *, tokens: int = SCORING_TOKENS, clusters: int = CLUSTERS, seed: int = 0
 ) -> "pd.DataFrame":
     """One row a layer: name, block, lim, zd, entropy; all layers of a block have the block's score, so rank and do not add up.
 

@@ -15,7 +15,7 @@ from workbench.store import Store, compute_key
 
 VERSION = 1
 PROMPT = "Once upon a time"
-LOOK = 0.05  # seconds between looks at the one job that all wait for
+POLL_SECONDS = 0.05  # seconds between looks at the one job that all wait for
 
 
 class Original:
@@ -48,7 +48,7 @@ class Original:
             if self._job is None or self._job.status is not Status.RUNNING:
                 self._job = Job(self._measure, "measuring the original").start()
             job = self._job
-        while not job.wait(LOOK):
+        while not job.wait(POLL_SECONDS):
             yield job.latest
         return job.result()
 

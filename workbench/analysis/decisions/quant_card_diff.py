@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("recipe", "ledger", "errors", "figures", "hashes", "environment")
 NOTED = ("environment",)  # another machine is worth knowing and no fault
-ERRORS = ("relative_error", "output_error")
+ERROR_FIELDS = ("relative_error", "output_error")
 CONDITIONS = ("text", "tokens")  # under which figures were measured
 
 
@@ -187,7 +187,7 @@ def diff_errors(first: list[dict[str, Any]], second: list[dict[str, Any]], limit
         if a is None or b is None:
             yield Difference("errors", name, "quantized" if a else "absent", "quantized" if b else "absent")
             continue
-        for kind in ERRORS:
+        for kind in ERROR_FIELDS:
             yield from diff_numbers("errors", f"{name} {kind}", a[kind], b[kind], limits.error, relative=True)
 
 

@@ -9,7 +9,7 @@ from workbench.json_value import JsonValue, decode, parse, read_content, shorten
 
 KIND, VERSION = "workbench quant card", 1
 START, END = '<script type="application/json" id="card">', "</script>"
-ADVICE = "make one with `workbench card DIR --out card.html`"
+MAKE_CARD_ADVICE = "make one with `workbench card DIR --out card.html`"
 FIGURES = ("perplexity", "perplexity_original", "kl", "top1_changed")  # each with an interval
 TEXTS = ("text", "prompt", "writes_original", "writes")
 
@@ -18,7 +18,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     """The facts of a saved card, JSON or HTML; ArtifactError where the file is none."""
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ArtifactError(f"there is no card {str(file)!r}; {ADVICE}.")
+        raise ArtifactError(f"there is no card {str(file)!r}; {MAKE_CARD_ADVICE}.")
     return parse_facts(read_content(file, f"the card {file}", ArtifactError), f"the card {file}")
 
 
@@ -28,12 +28,12 @@ def parse_facts(content: bytes, document: str) -> dict[str, Any]:
     if START in text:
         text = text.partition(START)[2].partition(END)[0]
     elif text.lstrip().startswith("<"):
-        raise ArtifactError(f"{document} is a page, but no quant card; {ADVICE}.")
+        raise ArtifactError(f"{document} is a page, but no quant card; {MAKE_CARD_ADVICE}.")
     value = parse(text, document, ArtifactError)
     fields = value.value if isinstance(value.value, dict) else {}
     kind, version = fields.get("kind"), fields.get("version")
     if kind != KIND:
-        raise ArtifactError(f"{document} is no quant card; {ADVICE}.")
+        raise ArtifactError(f"{document} is no quant card; {MAKE_CARD_ADVICE}.")
     if version != VERSION:
         raise ArtifactError(
             f"{document} is {kind!r} version {shorten_value(version)}; this workbench reads {KIND!r} version {VERSION}."
@@ -68,7 +68,7 @@ def check_facts(value: JsonValue) -> None:
 
 def require_field(value: JsonValue, name: str) -> JsonValue:
     """A field that every card has."""
-    return value.get(name, ADVICE)
+    return value.get(name, MAKE_CARD_ADVICE)
 
 
 def check_file(value: JsonValue) -> None:

@@ -14,7 +14,7 @@ from workbench.models.handle import ModelHandle
 if TYPE_CHECKING:
     import pandas as pd
 
-BITS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+FITTED_BITS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def tabulate_expected_losses(count: float, tokens: float, law: Law = UNDERTRAINE
     """
     import pandas as pd
 
-    losses = [law.added_loss(count, tokens, bits) for bits in BITS]
-    return pd.DataFrame({"bits": BITS, "added_loss": losses, "ratio": [math.exp(loss) for loss in losses]})
+    losses = [law.added_loss(count, tokens, bits) for bits in FITTED_BITS]
+    return pd.DataFrame({"bits": FITTED_BITS, "added_loss": losses, "ratio": [math.exp(loss) for loss in losses]})
 
 
 def tabulate_measured_losses(stops: "pd.DataFrame", pinned: "pd.DataFrame | None" = None) -> "pd.DataFrame":

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION, FACTS_VERSION = 1, 2
-TOKENS = 4096  # of the calibration text
+CALIBRATION_TOKENS = 4096  # of the calibration text
 READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Squeeze:
         stops: Sequence[Stop] = STOPS,
         calibration: Text | None = None,
         evaluation: Text | None = None,
-        tokens: int = TOKENS,
+        tokens: int = CALIBRATION_TOKENS,
         seed: int = 0,
     ) -> None:
         self.model, self.store = model, store or Store()

@@ -26,8 +26,8 @@ from workbench.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-TOKENS = 4096
-SALIENT = 0.05  # share of the channels that count as salient
+TOKENS_PER_TEXT = 4096
+SALIENT_SHARE = 0.05  # share of the channels that count as salient
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_sources(
     texts: Iterable[Text],
     *,
     layers: Sequence[str] | None = None,
-    tokens: int = TOKENS,
+    tokens: int = TOKENS_PER_TEXT,
     seed: int = 0,
     store: Store | None = None,
 ) -> dict[str, SourceStats]:
@@ -82,7 +82,7 @@ def read_sources_steps(
     texts: Iterable[Text],
     *,
     layers: Sequence[str] | None = None,
-    tokens: int = TOKENS,
+    tokens: int = TOKENS_PER_TEXT,
     seed: int = 0,
     store: Store | None = None,
 ) -> Generator[Progress, None, dict[str, SourceStats]]:
@@ -125,14 +125,14 @@ def compute_channel_energy(weight: Tensor, moment: Tensor) -> Tensor:
     return weight.float().square().sum(0) * moment.diagonal()
 
 
-def select_salient(energy: Tensor, share: float = SALIENT) -> set[int]:
+def select_salient(energy: Tensor, share: float = SALIENT_SHARE) -> set[int]:
     """The channels with the most energy, at least one."""
     count = max(1, round(share * len(energy)))
     return set(torch.argsort(energy, descending=True, stable=True)[:count].tolist())
 
 
 def tabulate_overlaps(
-    model: ModelHandle, sources: Sources, weights: Weights, layer: str, *, share: float = SALIENT
+    model: ModelHandle, sources: Sources, weights: Weights, layer: str, *, share: float = SALIENT_SHARE
 ) -> "pd.DataFrame":
     """How far the mixture's salient channels are those of each source.
 
@@ -217,7 +217,7 @@ def measure_influence(
     layer: str,
     recipe: Recipe,
     *,
-    tokens: int = TOKENS,
+    tokens: int = TOKENS_PER_TEXT,
     on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> "pd.DataFrame":
     """Which documents of a text matter: each one's moment subtracted from the sum, and the layer quantized without it.
@@ -231,7 +231,7 @@ def measure_influence(
 
 
 def measure_influence_steps(
-    model: ModelHandle, text: Text, layer: str, recipe: Recipe, *, tokens: int = TOKENS
+    model: ModelHandle, text: Text, layer: str, recipe: Recipe, *, tokens: int = TOKENS_PER_TEXT
 ) -> Generator[Progress, None, "pd.DataFrame"]:
     """The same as a generator, for a job."""
     import pandas as pd

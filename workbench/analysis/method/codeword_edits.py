@@ -23,7 +23,7 @@ from workbench.quantized import QuantizedLayer
 from workbench.quantizers.distance import compute_output_error, compute_relative_error
 
 CANDIDATES = 256  # patterns tried for a revived codeword
-PIECE = 1 << 16  # vectors compared with all candidates at a time
+VECTORS_AT_ONCE = 1 << 16  # vectors compared with all candidates at a time
 ROUNDING = 1e-5  # of a vector's energy: a gain below it is none
 
 
@@ -136,7 +136,7 @@ def compute_current_loss(book: Book, target: Tensor, size: Tensor) -> Tensor:
 def compute_gains(book: Book, target: Tensor, size: Tensor, words: Tensor) -> Tensor:
     """How much squared error each of `words` would take away if the vectors it suits better used it, `[words]`."""
     now, total = compute_current_loss(book, target, size), torch.zeros(len(words), dtype=torch.float64)
-    for part in torch.arange(len(target)).split(PIECE):
+    for part in torch.arange(len(target)).split(VECTORS_AT_ONCE):
         total += (now[part, None] - compute_losses(target[part], size[part], words)).clamp(min=0).sum(0, dtype=torch.float64)
     return total
 

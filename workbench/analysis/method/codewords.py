@@ -22,7 +22,7 @@ from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
 
-ROWS, COLS = 64, 128  # cells of the picture of positions
+IMAGE_ROWS, IMAGE_COLS = 64, 128  # cells of the picture of positions
 NEAREST_UP_TO = 4096  # codewords among which every nearest neighbour is looked for
 
 
@@ -146,7 +146,7 @@ def locate_codewords(book: Book, codes: Sequence[int]) -> Positions:
     """The chosen codes on the matrix, from afar."""
     book.check(codes)
     hit = torch.isin(book.index, torch.tensor(list(codes), dtype=torch.long)).float()
-    row_step, step = -(-hit.shape[0] // ROWS), -(-hit.shape[1] // COLS)
+    row_step, step = -(-hit.shape[0] // IMAGE_ROWS), -(-hit.shape[1] // IMAGE_COLS)
     pooled = torch.nn.functional.avg_pool2d(hit[None, None], (row_step, step), ceil_mode=True, count_include_pad=False)
     return Positions(pooled[0, 0].numpy(), row_step, step, book.length)
 

@@ -20,7 +20,7 @@ from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
 
-LONGEST = 24
+MAX_PATTERN_SIGNS = 24
 BOOKS = ("binary-codebook", "vector-codebook")
 
 
@@ -51,8 +51,8 @@ class SignPatterns:
 
 def count_sign_patterns(weight: Tensor, length: int = 10, top: int = 1024) -> SignPatterns:
     """Count the sign patterns of `weight [rows, cols]`, sign(0) as +; columns past the last whole vector are left out."""
-    if not 1 <= length <= min(LONGEST, weight.shape[1]):
-        most = min(LONGEST, weight.shape[1])
+    if not 1 <= length <= min(MAX_PATTERN_SIGNS, weight.shape[1]):
+        most = min(MAX_PATTERN_SIGNS, weight.shape[1])
         raise ShapeError(f"patterns of {length} signs in rows of {weight.shape[1]} columns; use 1 to {most} signs.")
     full_columns = weight.shape[1] // length * length
     numbers, counts = codeword_search.encode_signs(weight[:, :full_columns].reshape(-1, length)).unique(return_counts=True)

@@ -18,7 +18,7 @@ from workbench.kernels.formats.composite import unpack_owners
 from workbench.kernels.formats.format import unpack_codes
 from workbench.kernels.packing.packed import Packed, count_stored_bits
 
-SALIENT = "salient columns"
+SALIENT_COLUMNS = "salient columns"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def iterate_group_masks(node: Packed, mask: Tensor, name: str = "") -> Iterator[
     for number, child in enumerate(node.children):
         label = f"magnitude {number + 1} of {len(node.children)}" if alike else LEAVES.get(child.format, "")
         if kind == "columns":
-            label = SALIENT if number else "other columns" if child.format != "masked" else ""
+            label = SALIENT_COLUMNS if number else "other columns" if child.format != "masked" else ""
         if kind == "groups":
             label = "widest groups" if number else "other groups"
         yield from iterate_group_masks(child, mask & (owner == number), ", ".join(filter(None, (name, label))))

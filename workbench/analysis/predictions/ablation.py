@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workbench.artifact.quantized_copy import build_packed_copy
-from workbench.calibration import TOKENS, iterate_windows
+from workbench.calibration import DEFAULT_TOKENS, iterate_windows
 from workbench.errors import ModelError, RecipeError
 from workbench.intervals import make_interval_columns, split_interval
 from workbench.models.block_pass import extract_hidden_states
@@ -33,7 +33,7 @@ def run_ablation(
     evaluation: Text,
     *,
     calibration: Text,
-    tokens: int = TOKENS,
+    tokens: int = DEFAULT_TOKENS,
     evaluation_tokens: int | None = None,
     seed: int = 0,
     store: Store | None = None,

@@ -24,7 +24,7 @@ from workbench.models.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS = 256  # positions compared at a time: two float32 tables of ROWS × vocabulary are in memory
+POSITIONS_AT_ONCE = 256  # positions compared at a time: two float32 tables of this × the vocabulary are in memory
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -165,8 +165,8 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
             )
     target = ids[0, 1:]
     rows = []
-    for start in range(0, len(target), ROWS):
-        piece = slice(start, min(start + ROWS, len(target)))
+    for start in range(0, len(target), POSITIONS_AT_ONCE):
+        piece = slice(start, min(start + POSITIONS_AT_ONCE, len(target)))
         p, q = original[0, piece].log_softmax(-1), changed[0, piece].log_softmax(-1)
         # p log(p/q), with 0 · log 0 = 0 for tokens that the original rules out
         kl = torch.where(p.isneginf(), torch.zeros_like(p), p.exp() * (p - q)).sum(-1)

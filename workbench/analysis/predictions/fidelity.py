@@ -11,7 +11,7 @@ from workbench.quantizers.distance import compute_output_error, compute_relative
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["name", "rows", "cols", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
+FIDELITY_COLUMNS = ["name", "rows", "cols", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
 
 
 def tabulate_fidelity(
@@ -39,4 +39,4 @@ def tabulate_fidelity(
                 output_loss,
             )
         )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=FIDELITY_COLUMNS)

@@ -22,7 +22,7 @@ from workbench.seeds import check_seed
 if TYPE_CHECKING:
     import pandas as pd
 
-TOKENS = 80
+CONTINUATION_TOKENS = 80
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class ForkFinder:
     `QuantizedModel` changed beside its layers takes part (see `analysis.applied`).
     """
 
-    def __init__(self, model: ModelHandle, quantized: Quantized, prompt: str = "Once upon a time", tokens: int = TOKENS) -> None:
+    def __init__(
+        self, model: ModelHandle, quantized: Quantized, prompt: str = "Once upon a time", tokens: int = CONTINUATION_TOKENS
+    ) -> None:
         if not get_layers(quantized):
             raise ModelError("no quantized layers, so nothing can part; quantize a layer or the model first.")
         self.model = model = match_basis(model, quantized)

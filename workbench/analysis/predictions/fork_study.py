@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.analysis.predictions.fork import TOKENS, ForkFinder
+from workbench.analysis.predictions.fork import CONTINUATION_TOKENS, ForkFinder
 from workbench.analysis.predictions.isolated_effects import Quantized
 from workbench.analysis.predictions.sensitivity import Measured
 from workbench.errors import ModelError
@@ -18,10 +18,10 @@ from workbench.seeds import check_seed
 if TYPE_CHECKING:
     import pandas as pd
 
-WORDS = 6
+PROMPT_WORDS = 6
 
 
-def extract_prompts(text: Text, count: int = 20, words: int = WORDS) -> list[str]:
+def extract_prompts(text: Text, count: int = 20, words: int = PROMPT_WORDS) -> list[str]:
     """The first words of the first documents of a text."""
     return [" ".join(document.split()[:words]) for document in text.documents[:count]]
 
@@ -31,7 +31,7 @@ def run_fork_study(
     quantized: Quantized,
     prompts: Sequence[str],
     *,
-    tokens: int = TOKENS,
+    tokens: int = CONTINUATION_TOKENS,
     seed: int = 0,
     on_progress: Callable[[Measured], None] | None = None,
 ) -> "pd.DataFrame":
@@ -46,7 +46,7 @@ def run_fork_study(
 
 
 def run_fork_study_steps(
-    model: ModelHandle, quantized: Quantized, prompts: Sequence[str], *, tokens: int = TOKENS, seed: int = 0
+    model: ModelHandle, quantized: Quantized, prompts: Sequence[str], *, tokens: int = CONTINUATION_TOKENS, seed: int = 0
 ) -> Generator[Measured, None, "pd.DataFrame"]:
     """The same as a generator that yields a step for each prompt and returns the table, for a job that can be stopped."""
     import pandas as pd

@@ -17,7 +17,7 @@ from workbench.quantizers.kv import Scheme, parse
 if TYPE_CHECKING:
     import pandas as pd
 
-BLOCK = 64
+TOKENS_PER_PASS = 64
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class CacheResult:
         return sum(size.packed_tokens for size in self.sizes) / sum(size.tokens for size in self.sizes)
 
 
-def make_cached_model(model: Readable, scheme: Scheme | str, *, block: int = BLOCK) -> CachedModel:
+def make_cached_model(model: Readable, scheme: Scheme | str, *, block: int = TOKENS_PER_PASS) -> CachedModel:
     """The model reading and writing through a packed cache: `.generate`, `.perplexity` and `compare` work as ever."""
     how = parse(scheme) if isinstance(scheme, str) else scheme
     return CachedModel(get_language_model(model), how.pack, block=block, watches=how.watches, name=how.spelled())
@@ -70,7 +70,7 @@ def measure_cache(
     text: Text,
     *,
     tokens: int | None = None,
-    block: int = BLOCK,
+    block: int = TOKENS_PER_PASS,
 ) -> CacheResult:
     """Read `text` (at most `tokens` tokens) through a packed cache and compare with the model's own, token by token.
 

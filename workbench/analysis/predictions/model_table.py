@@ -14,7 +14,7 @@ from workbench.models.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = [
+MODEL_COLUMNS = [
     "model",
     "bits_per_weight",
     "nominal_bits",
@@ -84,8 +84,8 @@ def compare_models(
             *split_interval(divergence.ratio.interval),
         )
         rows.append((other.name, *list_stored_sizes(other), *kl, *perplexity))
-        yield CompareStep(done, len(others), pd.DataFrame(rows, columns=COLUMNS))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        yield CompareStep(done, len(others), pd.DataFrame(rows, columns=MODEL_COLUMNS))
+    return pd.DataFrame(rows, columns=MODEL_COLUMNS)
 
 
 def list_stored_sizes(model: Contender) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from workbench.models.perplexity import iterate_spans
 from workbench.models.text import Text
 from workbench.quantized import QuantizedLayer
 
-TOKENS = 2048  # of which a change of the built-in model's first block is replayed in half a second
+REPLAY_TOKENS = 2048  # of which a change of the built-in model's first block is replayed in half a second
 
 Change = Swap | QuantizedLayer
 
@@ -29,7 +29,7 @@ class Replay:
     window. `bytes` is the memory of what is kept: (blocks + 1) × tokens × width × 4.
     """
 
-    def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = TOKENS) -> None:
+    def __init__(self, model: ModelHandle, text: Text, *, tokens: int | None = REPLAY_TOKENS) -> None:
         self.model, self.text = model, text
         self.spans = tuple(iterate_spans(model.language_model(), text, tokens))
         self.boundaries = Boundaries(model, (span.window for span in self.spans))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from workbench.analysis.predictions.divergence import Divergence
-from workbench.analysis.predictions.suffix_replay import TOKENS, Replay
+from workbench.analysis.predictions.suffix_replay import REPLAY_TOKENS, Replay
 from workbench.calibration import CalibrationStats
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.intervals import Interval
@@ -68,7 +68,7 @@ def what_if(
     recipe: Recipe | QuantizedLayer,
     text: Text,
     *,
-    tokens: int | None = TOKENS,
+    tokens: int | None = REPLAY_TOKENS,
     stats: CalibrationStats | None = None,
 ) -> WhatIf:
     """Quantize `layer` by `recipe` (or take a layer that is quantized already) and compare the model with and without it.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from workbench.models.layers import Layer
 
-SIDES = ("channels", "rows")
+MARK_KINDS = ("channels", "rows")
 STREAM = "channels of the residual stream"
 FEATURES = {
     "self_attn.q_proj": (STREAM, "queries"),
@@ -20,7 +20,7 @@ FEATURES = {
     "mlp.up_proj": (STREAM, "neurons of the MLP"),
     "mlp.down_proj": ("neurons of the MLP", STREAM),
 }
-FEW = 6  # marks that are named one by one
+MAX_LISTED_MARKS = 6  # marks that are named one by one
 
 Features = tuple[str, int, int | None]  # what they are, how many there are, and in which block alone
 
@@ -41,7 +41,7 @@ def list_features(layer: Layer) -> dict[str, Features]:
     """
     if layer.matrix not in FEATURES:
         return {}
-    named = zip(SIDES, FEATURES[layer.matrix], (layer.cols, layer.rows), strict=True)
+    named = zip(MARK_KINDS, FEATURES[layer.matrix], (layer.cols, layer.rows), strict=True)
     return {side: (what, count, None if what == STREAM else layer.block) for side, what, count in named}
 
 
@@ -50,9 +50,9 @@ def carry_marks(before: Layer, after: Layer, marks: Mapping[str, tuple[int, ...]
     old, new = list_features(before), list_features(after)
     by_kind: dict[str, tuple[int, ...]] = {}
     words = []
-    for side in (side for side in SIDES if marks[side]):
+    for side in (side for side in MARK_KINDS if marks[side]):
         who = f"{side.capitalize()} {format_marks(marks[side])} of {format_layer_name(before)}"
-        there = next((other for other in SIDES if side in old and new.get(other) == old[side]), None)
+        there = next((other for other in MARK_KINDS if side in old and new.get(other) == old[side]), None)
         if there is None:
             words.append(f"{who} mean something else in {format_layer_name(after)}: they are not marked any more.")
             continue
@@ -68,5 +68,5 @@ def format_layer_name(layer: Layer) -> str:
 
 def format_marks(marks: tuple[int, ...]) -> str:
     """The first few marks, and how many more."""
-    more = f" and {len(marks) - FEW} more" if len(marks) > FEW else ""
-    return ", ".join(map(str, marks[:FEW])) + more
+    more = f" and {len(marks) - MAX_LISTED_MARKS} more" if len(marks) > MAX_LISTED_MARKS else ""
+    return ", ".join(map(str, marks[:MAX_LISTED_MARKS])) + more

@@ -13,7 +13,7 @@ from workbench.analysis.weights.weight_sketch import Levels, check_matrix, itera
 
 BINS = 1 << 16  # quantiles are exact to a 65,536th of the range
 BAND = (0.05, 0.5, 0.95)  # quantiles of a row or column beside its least and largest weight
-SIDES = {"row": 1, "column": 0}  # the dimension that is summed up
+SUMMED_DIMENSION = {"row": 1, "column": 0}  # the dimension that is summed up
 
 
 def compute_cell_edges(levels: Levels) -> np.ndarray:

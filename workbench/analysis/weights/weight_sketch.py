@@ -15,7 +15,7 @@ from workbench.kernels import formats
 from workbench.kernels.formats.rounding import ROUNDED
 from workbench.kernels.packing.packed import Packed
 
-BLOCK = 1 << 18  # weights converted to float at a time: 2 MB in float64
+WEIGHTS_AT_ONCE = 1 << 18  # weights converted to float at a time: 2 MB in float64
 OUTLIER = 6.0  # standard deviations from the mean; a Gaussian matrix of 10⁸ weights has none
 MAX_LEVELS = 32  # more lines than this on a histogram are a grey wall
 
@@ -223,7 +223,7 @@ def find_layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
 
 def iterate_row_blocks(weight: Tensor, *, multiple: int = 1) -> Iterator[Tensor]:
     """Row blocks of `weight` in float64 on the CPU, each a multiple of `multiple` rows but the last."""
-    rows = max(1, BLOCK // weight.shape[1] // multiple) * multiple
+    rows = max(1, WEIGHTS_AT_ONCE // weight.shape[1] // multiple) * multiple
     for start in range(0, weight.shape[0], rows):
         yield weight[start : start + rows].detach().to("cpu", torch.float64)
 

@@ -21,7 +21,7 @@ from workbench.kernels.packing.tensor_spec import (
 from workbench.kernels.search.codeword_search import encode_signs, find_nearest_by_magnitude
 from workbench.registry import register
 
-PIECE = 1 << 14  # vectors compared with all codewords at a time
+VECTORS_AT_ONCE = 1 << 14  # vectors compared with all codewords at a time
 MOST_ENTRIES = 1 << 16
 LONGEST_SIGNS, LONGEST_NUMBERS = 24, 64  # weights that a codeword stands for
 
@@ -121,7 +121,7 @@ class VectorCodebook(Format):
         short = (0, -packed.cols % length)
         size = torch.nn.functional.pad(compute_magnitudes(packed), short).view(-1, length)  # 0 past the last column
         pull = torch.nn.functional.pad(compute_magnitudes(packed) * target, short).view(-1, length)
-        pieces = zip(pull.split(PIECE), size.split(PIECE), strict=True)
+        pieces = zip(pull.split(VECTORS_AT_ONCE), size.split(VECTORS_AT_ONCE), strict=True)
         index = torch.cat([(p @ book.mT - s.square() @ book.square().mT / 2).argmax(1) for p, s in pieces])
         return replace_codes(packed, "index", index, compute_index_width(packed.facts["entries"]), None)
 

@@ -33,7 +33,7 @@ from workbench.kernels.packing.tensor_spec import (
 from workbench.registry import register
 
 MOST_CHILDREN = 256
-WIDEST = 16  # neighbours of which some are chosen
+MAX_NEIGHBOURS = 16  # neighbours of which some are chosen
 
 
 @register("format", "masked")
@@ -60,7 +60,7 @@ class Masked(Format):
         if packed.facts["map"] == "groups":
             yield declare_span_fact(packed)
         if packed.facts["map"] == "n-of-m":
-            yield "m", declare_integer(1, WIDEST)
+            yield "m", declare_integer(1, MAX_NEIGHBOURS)
             yield "n", declare_integer(1, packed.facts["m"])
 
     @classmethod

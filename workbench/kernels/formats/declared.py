@@ -10,7 +10,7 @@ from workbench.kernels.formats.format import Shape, find
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.packing.tensor_spec import describe_tensor
 
-LARGEST = 1 << 34  # weights of a matrix; those of today's largest models have 2 to the power of 32
+MAX_WEIGHTS = 1 << 34  # weights of a matrix; those of today's largest models have 2 to the power of 32
 
 
 def check_tree(packed: Packed) -> None:
@@ -25,8 +25,8 @@ def find_fault(packed: Packed, shape: Shape | None = None) -> str | None:
     `shape` is that of the matrix that it must be.
     """
     rows, cols = packed.rows, packed.cols
-    if not all(type(size) is int and size > 0 for size in (rows, cols)) or rows * cols > LARGEST:
-        return f"is {rows!r} × {cols!r} and must have at least one and at most {LARGEST:,} weights"
+    if not all(type(size) is int and size > 0 for size in (rows, cols)) or rows * cols > MAX_WEIGHTS:
+        return f"is {rows!r} × {cols!r} and must have at least one and at most {MAX_WEIGHTS:,} weights"
     return next(iterate_faults(packed, "", shape or (rows, cols), None), None)
 
 

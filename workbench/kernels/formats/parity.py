@@ -16,7 +16,7 @@ from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, declare_
 from workbench.kernels.search import parity_search
 from workbench.registry import register
 
-LONGEST = 1000  # signs of a code
+MAX_PARITY_SIGNS = 1000  # signs of a code
 
 
 @register("format", "parity-signs")
@@ -38,7 +38,7 @@ class ParitySigns(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "length", declare_integer(2, LONGEST)
+        yield "length", declare_integer(2, MAX_PARITY_SIGNS)
         yield "checks", declare_integer(1, packed.facts["length"] - 1)
         yield declare_span_fact(packed)
 

@@ -27,7 +27,7 @@ from workbench.kernels.packing.tensor_spec import (
 )
 from workbench.registry import register
 
-MOST = 16  # planes
+MAX_SIGN_PLANES = 16  # planes
 
 
 @register("format", "planes")
@@ -49,7 +49,7 @@ class Planes(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "planes", declare_integer(1, MOST)
+        yield "planes", declare_integer(1, MAX_SIGN_PLANES)
         yield declare_span_fact(packed)
 
     @classmethod

@@ -20,7 +20,7 @@ from workbench.kernels.packing.tensor_spec import (
 )
 from workbench.registry import register
 
-MOST = 8  # planes
+MAX_TERNARY_PLANES = 8  # planes
 
 
 @register("format", "ternary")
@@ -40,7 +40,7 @@ class Ternary(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "planes", declare_integer(1, MOST)
+        yield "planes", declare_integer(1, MAX_TERNARY_PLANES)
         yield declare_span_fact(packed)
 
     @classmethod

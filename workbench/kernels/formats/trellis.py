@@ -31,7 +31,7 @@ from workbench.kernels.packing.trellis_code import compute_state_values, compute
 from workbench.kernels.search import viterbi
 from workbench.registry import register
 
-MOST_BITS, LONGEST, MOST_STATE = 16, 32, 16  # bits of a step, its columns, bits of a state
+MAX_STEP_BITS, MAX_STEP_COLUMNS, MAX_STATE_BITS = 16, 32, 16  # bits of a step, its columns, bits of a state
 
 
 @register("format", "trellis")
@@ -55,9 +55,9 @@ class Trellis(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        yield "bits", declare_integer(1, MOST_BITS)
-        yield "length", declare_integer(1, LONGEST)
-        yield "state", declare_integer(packed.facts["bits"], MOST_STATE)
+        yield "bits", declare_integer(1, MAX_STEP_BITS)
+        yield "length", declare_integer(1, MAX_STEP_COLUMNS)
+        yield "state", declare_integer(packed.facts["bits"], MAX_STATE_BITS)
         yield declare_span_fact(packed)
 
     @classmethod

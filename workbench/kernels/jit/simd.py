@@ -20,12 +20,12 @@ from numba.extending import intrinsic, models, register_model
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT = ir.FloatType()
 QUARTER = ir.VectorType(I8, 16)  # what one look-up can choose from
-HALF = ir.VectorType(I8, 32)
+HALF_BYTES = ir.VectorType(I8, 32)
 BYTES = ir.VectorType(I8, 64)
-WORDS = ir.VectorType(I16, 32)  # the same 64 bytes, two at a time
+WORD_VECTOR = ir.VectorType(I16, 32)  # the same 64 bytes, two at a time
 FLOATS = ir.VectorType(FLOAT, 32)
 INTEGERS = ir.VectorType(I32, 32)
-CODES = ir.VectorType(I16, 64)
+CODE_VECTOR = ir.VectorType(I16, 64)
 
 
 class Vector(types.Type):
@@ -44,7 +44,7 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, vector.llvm)
 
 
-Bytes, Floats, Codes = Vector("Bytes", BYTES), Vector("Floats", FLOATS), Vector("Codes", CODES)
+Bytes, Floats, Codes = Vector("Bytes", BYTES), Vector("Floats", FLOATS), Vector("Codes", CODE_VECTOR)
 
 
 def list_cpu_features() -> set[str]:
@@ -117,7 +117,7 @@ def fetch(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
     return builder.load(compute_address(builder, data, at, kind), align=1)
 
 
-EIGHTS = ir.Constant(WORDS, [8] * 32)
+EIGHTS = ir.Constant(WORD_VECTOR, [8] * 32)
 
 
 def build_splat(kind: ir.VectorType, value: float) -> ir.Constant:
@@ -152,7 +152,7 @@ def emit_halves(builder: Any, data: Any, at: Any) -> Any:
     × 2^112, and the sign."""
     if HALVES:
         return builder.fpext(fetch(builder, data, at, ir.VectorType(ir.HalfType(), 32)), FLOATS)
-    half = builder.zext(fetch(builder, data, at, WORDS), INTEGERS)
+    half = builder.zext(fetch(builder, data, at, WORD_VECTOR), INTEGERS)
     size = builder.shl(builder.and_(half, build_splat(INTEGERS, 0x7FFF)), build_splat(INTEGERS, 13))
     size = builder.fmul(builder.bitcast(size, FLOATS), build_splat(FLOATS, 2.0**112))
     sign = builder.shl(builder.and_(half, build_splat(INTEGERS, 0x8000)), build_splat(INTEGERS, 16))
@@ -176,7 +176,7 @@ def emit_look_up(builder: Any, table: Any, index: Any) -> Any:
 
 def emit_avx2_look_up(builder: Any, table: Any, index: Any) -> Any:
     """The look-up with AVX2, 32 bytes at a time."""
-    shuffle = declare_function(builder, "llvm.x86.avx2.pshuf.b", HALF, [HALF, HALF])
+    shuffle = declare_function(builder, "llvm.x86.avx2.pshuf.b", HALF_BYTES, [HALF_BYTES, HALF_BYTES])
     low, high = ([part * 32 + lane for lane in range(32)] for part in (0, 1))
     pick = [ir.Constant(ir.VectorType(I32, 32), part) for part in (low, high)]
     split = [[builder.shuffle_vector(v, v, part) for v in (table, index)] for part in pick]
@@ -193,20 +193,20 @@ def emit_unpack_field(builder: Any, data: Any, at: Any, bits: int) -> Any:
     """64 numbers of 1, 2, 4 or 8 bits: lane i of the n first is in the lowest bits of byte i, lane n + i in the next ones."""
     packed = fetch(builder, data, at, ir.VectorType(I8, 8 * bits))
     spread = builder.shuffle_vector(packed, packed, build_shuffle_mask(64, 8 * bits))
-    shifts = ir.Constant(CODES, [bits * (lane // (8 * bits)) for lane in range(64)])
-    return builder.and_(builder.lshr(builder.zext(spread, CODES), shifts), build_splat(CODES, (1 << bits) - 1))
+    shifts = ir.Constant(CODE_VECTOR, [bits * (lane // (8 * bits)) for lane in range(64)])
+    return builder.and_(builder.lshr(builder.zext(spread, CODE_VECTOR), shifts), build_splat(CODE_VECTOR, (1 << bits) - 1))
 
 
 def emit_shift(builder: Any, act: str, codes: Any, by: Any) -> Any:
     """Every number shifted by the same amount."""
-    amount = builder.insert_element(ir.Constant(CODES, ir.Undefined), builder.trunc(by, I16), I32(0))
+    amount = builder.insert_element(ir.Constant(CODE_VECTOR, ir.Undefined), builder.trunc(by, I16), I32(0))
     return getattr(builder, act)(codes, builder.shuffle_vector(amount, amount, build_shuffle_mask(64, 1)))
 
 
 def emit_chosen(builder: Any, numbers: Any, places: Any, at: Any) -> Any:
     """64 of some numbers of 16 bits, by their places, which stand side by side; those are read four at a time."""
-    entries, values = builder.bitcast(numbers, I16.as_pointer()), ir.Constant(CODES, ir.Undefined)
-    for first in range(0, CODES.count, 4):
+    entries, values = builder.bitcast(numbers, I16.as_pointer()), ir.Constant(CODE_VECTOR, ir.Undefined)
+    for first in range(0, CODE_VECTOR.count, 4):
         four = builder.load(builder.bitcast(builder.gep(places, [builder.add(at, I64(first))]), I64.as_pointer()), align=1)
         for lane in range(4):
             offset = builder.and_(builder.lshr(four, I64(16 * lane)), I64(0xFFFF))
@@ -230,7 +230,7 @@ def emit_prefetch(builder: Any, data: Any, at: Any) -> Any:
 
 def emit_word_operation(builder: Any, act: str, x: Any, y: Any) -> Any:
     """An operation on the bytes as 16-bit integers; results wrap around."""
-    return builder.bitcast(getattr(builder, act)(builder.bitcast(x, WORDS), builder.bitcast(y, WORDS)), BYTES)
+    return builder.bitcast(getattr(builder, act)(builder.bitcast(x, WORD_VECTOR), builder.bitcast(y, WORD_VECTOR)), BYTES)
 
 
 load = define_operation("load", Bytes, lambda b, data, at: fetch(b, data, at, BYTES))
@@ -251,12 +251,12 @@ without_odd = define_operation(
     "without_odd", Bytes, lambda b, v, odd: emit_word_operation(b, "sub", v, emit_word_operation(b, "shl", odd, EIGHTS))
 )  # sums of even bytes, where v holds sums of even + 256 · odd bytes
 words_to_floats = define_operation(
-    "words_to_floats", Floats, lambda b, v: b.uitofp(b.zext(b.bitcast(v, WORDS), INTEGERS), FLOATS)
+    "words_to_floats", Floats, lambda b, v: b.uitofp(b.zext(b.bitcast(v, WORD_VECTOR), INTEGERS), FLOATS)
 )
 load_floats = define_operation("load_floats", Floats, lambda b, data, at: fetch(b, data, at, FLOATS))
 load_halves = define_operation("load_halves", Floats, emit_halves)
 load_small = define_operation(
-    "load_small", Floats, lambda b, data, at: b.uitofp(b.zext(fetch(b, data, at, HALF), INTEGERS), FLOATS)
+    "load_small", Floats, lambda b, data, at: b.uitofp(b.zext(fetch(b, data, at, HALF_BYTES), INTEGERS), FLOATS)
 )
 store_floats = define_operation(
     "store_floats", types.void, lambda b, data, at, v: b.store(v, compute_address(b, data, at, FLOATS), align=1)
@@ -265,15 +265,15 @@ fill = define_operation("fill", Floats, emit_fill)
 add_floats = define_operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
 multiply = define_operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
 multiply_add = define_operation("multiply_add", Floats, emit_multiply_add)
-no_codes = define_operation("no_codes", Codes, lambda _: build_splat(CODES, 0))
+no_codes = define_operation("no_codes", Codes, lambda _: build_splat(CODE_VECTOR, 0))
 field_1 = define_operation("field_1", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 1))
 field_2 = define_operation("field_2", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 2))
 field_4 = define_operation("field_4", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 4))
 field_8 = define_operation("field_8", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 8))
 chosen = define_operation("chosen", Codes, emit_chosen)
-load_codes = define_operation("load_codes", Codes, lambda b, data, at: fetch(b, data, at, CODES))
+load_codes = define_operation("load_codes", Codes, lambda b, data, at: fetch(b, data, at, CODE_VECTOR))
 store_codes = define_operation(
-    "store_codes", types.void, lambda b, data, at, v: b.store(v, compute_address(b, data, at, CODES), align=1)
+    "store_codes", types.void, lambda b, data, at, v: b.store(v, compute_address(b, data, at, CODE_VECTOR), align=1)
 )
 store_low_bytes = define_operation(
     "store_low_bytes", types.void, lambda b, data, at, v: b.store(b.trunc(v, BYTES), compute_address(b, data, at, BYTES), align=1)

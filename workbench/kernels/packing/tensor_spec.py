@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.kernels.packing import bitpack, tritpack
 from workbench.nonfinite import count_nonfinite
 
-HALF = (torch.float16,)
+FP16_ONLY = (torch.float16,)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TRIT_BYTES = 3**tritpack.TRITS  # values of a byte that stand for five trits
 
@@ -113,7 +113,7 @@ def declare_trit_stream(count: int) -> TensorSpec:
 
 
 def declare_finite_numbers(
-    *shape: int | None, dtypes: tuple[torch.dtype, ...] = HALF, optional: bool = False, zero: bool = True
+    *shape: int | None, dtypes: tuple[torch.dtype, ...] = FP16_ONLY, optional: bool = False, zero: bool = True
 ) -> TensorSpec:
     """Finite numbers, fp16 unless said otherwise; none of them is 0 unless `zero` is allowed."""
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from workbench.errors import ShapeError
 
 TRITS = 5  # of a byte
-DIGITS = torch.tensor([1, 3, 9, 27, 81], dtype=torch.uint8)
+POWERS_OF_THREE = torch.tensor([1, 3, 9, 27, 81], dtype=torch.uint8)
 # what each byte stands for, int8 [256, 5]
-MEANING = (torch.arange(256)[:, None] // DIGITS.long() % 3 - 1).to(torch.int8)
+MEANING = (torch.arange(256)[:, None] // POWERS_OF_THREE.long() % 3 - 1).to(torch.int8)
 
 
 def count_packed_bytes(count: int) -> int:
@@ -26,7 +26,7 @@ def pack(trits: Tensor) -> Tensor:
     if flat.numel() and int(flat.abs().max()) > 1:
         raise ShapeError(f"trits from {int(flat.min())} to {int(flat.max())}; they are −1, 0 and +1.")
     padded = torch.nn.functional.pad(flat.to(torch.int8), (0, -flat.numel() % TRITS))
-    return ((padded + 1).to(torch.uint8).view(-1, TRITS) * DIGITS.to(flat.device)).sum(1, dtype=torch.uint8)
+    return ((padded + 1).to(torch.uint8).view(-1, TRITS) * POWERS_OF_THREE.to(flat.device)).sum(1, dtype=torch.uint8)
 
 
 def unpack(stream: Tensor, count: int) -> Tensor:

@@ -12,15 +12,15 @@ from torch import Tensor
 from workbench.interrupts import defer_interrupts
 from workbench.kernels.forced_backend import choose_searcher
 
-WORTH_COMPILING = 1 << 22  # pairs of vector and codeword from which on loading the compiled search pays
-CHUNK = 1 << 20  # products held at a time
+MIN_COMPILED_PAIRS = 1 << 22  # pairs of vector and codeword from which on loading the compiled search pays
+PRODUCTS_AT_ONCE = 1 << 20  # products held at a time
 WIDE_CHUNK = 1 << 26  # the same on a GPU
-LONGEST = 24  # signs a codeword may have
+MAX_CODEWORD_SIGNS = 24  # signs a codeword may have
 
 
 def explain(pairs: int, device: str = "cpu") -> tuple[str, str]:
     """("numba" or "reference", one sentence why) for so many pairs of vector and codeword."""
-    return choose_searcher(pairs, WORTH_COMPILING, "pairs of vector and codeword", device)
+    return choose_searcher(pairs, MIN_COMPILED_PAIRS, "pairs of vector and codeword", device)
 
 
 def encode_signs(y: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def find_nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous
         result = hamming.find_nearest_codewords(points.numpy(), words.numpy(), None if previous is None else previous.numpy())
         return torch.from_numpy(result[0]), torch.from_numpy(result[1])
     if points.device.type == "cpu":
-        pieces = points.split(max(CHUNK // len(words), 1))
+        pieces = points.split(max(PRODUCTS_AT_ONCE // len(words), 1))
         index = torch.cat([find_best_product(decode_signs(piece, length), decode_signs(words, length)) for piece in pieces])
     else:
         index = find_fewest_flips(points, words)
@@ -68,7 +68,7 @@ def find_nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None 
         result = weighted_hamming.find_nearest_codewords(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
         return torch.from_numpy(result[0]), torch.from_numpy(result[1])
     codebook = decode_signs(words, y.shape[1])
-    index = torch.cat([find_best_product(piece, codebook) for piece in y.split(max(CHUNK // len(words), 1))])
+    index = torch.cat([find_best_product(piece, codebook) for piece in y.split(max(PRODUCTS_AT_ONCE // len(words), 1))])
     cost = sum_flipped_weights(y, codebook[index])
     if previous is not None:
         before = sum_flipped_weights(y, codebook[previous])

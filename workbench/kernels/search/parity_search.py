@@ -7,12 +7,12 @@ from workbench.interrupts import defer_interrupts
 from workbench.kernels.forced_backend import choose_searcher
 from workbench.kernels.packing.parity_code import MEMORY, ParityCode
 
-WORTH_COMPILING = 1 << 12  # steps through a state from which on a compiled call pays; there is one for every column
+MIN_COMPILED_STEPS = 1 << 12  # steps through a state from which on a compiled call pays; there is one for every column
 
 
 def explain(steps: int, device: str = "cpu") -> tuple[str, str]:
     """("numba" or "reference", one sentence why) for so many steps through a state."""
-    return choose_searcher(steps, WORTH_COMPILING, "steps through a state", device)
+    return choose_searcher(steps, MIN_COMPILED_STEPS, "steps through a state", device)
 
 
 def complete(stored: Tensor, code: ParityCode, rows: int) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.assignment.feedback import BATCH, feed_back, list_tile_batches
+from workbench.quantizers.assignment.feedback import FEEDBACK_COLUMNS, feed_back, list_tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
@@ -46,7 +46,7 @@ class ColumnFeedback(Assignment):
 
     def fitted_together(self, layout: Layout) -> list[tuple[int, int]]:
         """Whole batches with `fit_ahead`."""
-        return layout.batches(max(BATCH, layout.step)) if self.fit_ahead and not self.static else []
+        return layout.batches(max(FEEDBACK_COLUMNS, layout.step)) if self.fit_ahead and not self.static else []
 
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code step by step."""
@@ -56,6 +56,6 @@ class ColumnFeedback(Assignment):
             tiles = [tile for batch in batches for tile in batch]
             level = torch.stack([moment.diagonal()[start:stop].mean() for start, stop in tiles])
             tiles = [tiles[i] for i in torch.argsort(level, descending=True, stable=True)]
-            count = max(BATCH // layout.step, 1)
+            count = max(FEEDBACK_COLUMNS // layout.step, 1)
             batches = [tiles[i : i + count] for i in range(0, len(tiles), count)]
         yield from feed_back(w, moment, batches, self.damping, quantize)

@@ -17,13 +17,13 @@ from workbench.quantizers.curvature import compute_inverse_factor
 
 Tiles = Sequence[tuple[int, int]]
 Divide = Callable[[Tensor, Tensor], Tensor]  # U_bb [k, k] and D [rows, k] to what is multiplied by U_br
-BATCH = 128  # columns whose error moves on to later batches together
+FEEDBACK_COLUMNS = 128  # columns whose error moves on to later batches together
 
 
 def list_tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]:
     """Tiles of `block` columns (in whole steps, at least one), in batches that the error leaves together."""
     size = max(block // layout.step, 1) * layout.step
-    outer = layout.batches(max(size, BATCH))
+    outer = layout.batches(max(size, FEEDBACK_COLUMNS))
     return [[(tile, min(tile + size, stop)) for tile in range(start, stop, size)] for start, stop in outer]
 
 

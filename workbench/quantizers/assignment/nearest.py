@@ -8,7 +8,7 @@ from torch import Tensor
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.registry import register
 
-BATCH = 1024  # columns between two snapshots
+SNAPSHOT_COLUMNS = 1024  # columns between two snapshots
 
 
 @register("assignment", "nearest")
@@ -18,6 +18,6 @@ class Nearest(Assignment):
 
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code from left to right."""
-        for start, stop in layout.batches(BATCH):
+        for start, stop in layout.batches(SNAPSHOT_COLUMNS):
             w[:, start:stop] = quantize(w, start, stop)
             yield w

@@ -14,7 +14,7 @@ from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
-from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
+from workbench.quantizers.coders.sign import SCALES, SCALES_PER_COLUMN, SCALES_PER_GROUP
 from workbench.quantizers.contract import Codebooks, Coder, Fit
 from workbench.recipe import setting
 from workbench.registry import register
@@ -76,7 +76,7 @@ class BinaryCodebook(Coder[Codebooks, CodebookScales]):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return compute_group_span(self.group if self.scales in GROUPED else 0, cols, self.length)
+        return compute_group_span(self.group if self.scales in SCALES_PER_GROUP else 0, cols, self.length)
 
     def step(self, cols: int) -> int:
         """One codeword."""
@@ -108,7 +108,7 @@ class BinaryCodebook(Coder[Codebooks, CodebookScales]):
     def binarize(self, w: Tensor) -> PlaneScales:
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = sign_planes.fit_greedy_planes(w, every, self.count, self.mean, self.scales in COLUMNS, every)
+        start = sign_planes.fit_greedy_planes(w, every, self.count, self.mean, self.scales in SCALES_PER_COLUMN, every)
         return sign_planes.alternate(w, every, start, self.sweeps, sign_planes.choose_nearest_signs).params
 
     def fit(self, w: Tensor, mask: Tensor, shared: Codebooks, moment: Tensor | None) -> Fit[CodebookScales]:

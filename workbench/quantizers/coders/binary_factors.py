@@ -17,9 +17,9 @@ from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.recipe import setting
 from workbench.registry import register
 
-LOOKS = 10  # times that ADMM is stopped to see what its signs are worth
+MAX_CHECKS = 10  # times that ADMM is stopped to see what its signs are worth
 LARGE = 800  # from this rank on whole bytes, which the kernels read, cost less than 1 % of it
-STARTS = {"random": admm_factors.draw_random_start, "singular": admm_factors.compute_singular_start}
+FACTOR_STARTS = {"random": admm_factors.draw_random_start, "singular": admm_factors.compute_singular_start}
 
 
 @register("coder", "binary-factors")
@@ -38,7 +38,7 @@ class BinaryFactors(UnsharedCoder[SignFactors]):
     full_mask_only: ClassVar[bool] = True
     bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
     sweeps: int = setting(200, "sweeps of ADMM; 0 takes the signs of the start", low=0, high=1000)
-    start: str = setting("random", "where ADMM starts; singular: rank at most the smaller side", choices=tuple(STARTS))
+    start: str = setting("random", "where ADMM starts; singular: rank at most the smaller side", choices=tuple(FACTOR_STARTS))
     metric: str = setting("moment", "how much of the second moment counts", choices=("moment", "diagonal"))
     middle: bool = setting(False, "also store a magnitude for each rank")
 
@@ -89,10 +89,10 @@ class BinaryFactors(UnsharedCoder[SignFactors]):
 
     def candidates(self, target: Target, rank: int) -> Iterator[tuple[float, tuple[Tensor, Tensor] | None]]:
         """How far the search is, and at a few points and its end (or the start alone) real factors whose signs to look at."""
-        start = STARTS[self.start](target, rank)
+        start = FACTOR_STARTS[self.start](target, rank)
         if self.sweeps == 0:
             yield 1.0, start
-        every = -(-self.sweeps // LOOKS)
+        every = -(-self.sweeps // MAX_CHECKS)
         for sweep, candidate in enumerate(admm_factors.search(target, *start, self.sweeps, middle=self.middle), 1):
             yield sweep / self.sweeps, candidate if sweep % every == 0 or sweep == self.sweeps else None
 

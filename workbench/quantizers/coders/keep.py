@@ -11,7 +11,7 @@ from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
-BITS = {"fp16": 16.0, "fp32": 32.0, "exact": None}
+BITS_OF_DTYPE = {"fp16": 16.0, "fp32": 32.0, "exact": None}
 
 
 @register("coder", "keep")
@@ -19,12 +19,12 @@ BITS = {"fp16": 16.0, "fp32": 32.0, "exact": None}
 class Keep(UnsharedCoder[None]):
     """No quantization. "exact" stores the narrowest of fp16, bf16 and fp32 that holds every weight without change."""
 
-    dtype: str = setting("exact", "how each weight is stored", choices=tuple(BITS))
+    dtype: str = setting("exact", "how each weight is stored", choices=tuple(BITS_OF_DTYPE))
 
     @property
     def nominal_bits(self) -> float | None:
         """16 or 32, or what is stored."""
-        return BITS[self.dtype]
+        return BITS_OF_DTYPE[self.dtype]
 
     def span(self, cols: int) -> int:
         """The whole row."""

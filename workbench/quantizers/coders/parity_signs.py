@@ -14,7 +14,7 @@ from workbench.kernels.search import parity_search
 from workbench.quantizers.coders.fitting import sign_planes
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
 from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
-from workbench.quantizers.coders.sign import COLUMNS, GROUPED, SCALES
+from workbench.quantizers.coders.sign import SCALES, SCALES_PER_COLUMN, SCALES_PER_GROUP
 from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.recipe import setting
 from workbench.registry import register
@@ -63,12 +63,12 @@ class ParitySigns(UnsharedCoder[PlaneScales]):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return compute_group_span(self.group if self.scales in GROUPED else 0, cols)
+        return compute_group_span(self.group if self.scales in SCALES_PER_GROUP else 0, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[PlaneScales]:
         """Scales, and as set means and scales of columns: those of plain signs, settled on signs that obey the checks."""
         every = torch.ones_like(w, dtype=torch.bool)
-        start = sign_planes.fit_greedy_planes(w, every, 1, self.mean, self.scales in COLUMNS, every)
+        start = sign_planes.fit_greedy_planes(w, every, 1, self.mean, self.scales in SCALES_PER_COLUMN, every)
         plain = sign_planes.alternate(w, every, start, self.sweeps, sign_planes.choose_nearest_signs).params
 
         def choose(w: Tensor, params: PlaneScales) -> Tensor:

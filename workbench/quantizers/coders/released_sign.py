@@ -15,7 +15,7 @@ from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
-RULES = ("residual", "row-column", "moment")
+RESIDUAL_RULES = ("residual", "row-column", "moment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ReleasedSign(UnsharedCoder[ReleasedScales]):
 
     planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
     group: int = make_group_setting(128)
-    rule: str = setting("residual", "how signs and scales are found", choices=RULES)
+    rule: str = setting("residual", "how signs and scales are found", choices=RESIDUAL_RULES)
     sweeps: int = setting(15, "sweeps of the two rules that alternate", low=0, high=100)
 
     @property

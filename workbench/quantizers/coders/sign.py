@@ -15,7 +15,10 @@ from workbench.recipe import setting
 from workbench.registry import register
 
 SCALES = ("row", "row-column", "group", "group-column")
-GROUPED, COLUMNS = ("group", "group-column"), ("row-column", "group-column")  # those with a scale a group, or a column
+SCALES_PER_GROUP, SCALES_PER_COLUMN = (
+    ("group", "group-column"),
+    ("row-column", "group-column"),
+)  # those with a scale a group, or a column
 
 
 @register("coder", "sign")
@@ -58,13 +61,13 @@ class Sign(UnsharedCoder[PlaneScales]):
 
     def span(self, cols: int) -> int:
         """One group, or the row."""
-        return compute_group_span(self.group if self.scales in GROUPED else 0, cols)
+        return compute_group_span(self.group if self.scales in SCALES_PER_GROUP else 0, cols)
 
     def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[PlaneScales]:
         """Scales, and as set means and scales of columns: in closed form, then by sweeps over scales and signs."""
         over = mask if self.average == "kept" else torch.ones_like(mask)
-        start = sign_planes.fit_greedy_planes(w, mask, self.planes, self.mean, self.scales in COLUMNS, over)
-        if self.planes > 1 and self.sweeps and self.scales not in COLUMNS:
+        start = sign_planes.fit_greedy_planes(w, mask, self.planes, self.mean, self.scales in SCALES_PER_COLUMN, over)
+        if self.planes > 1 and self.sweeps and self.scales not in SCALES_PER_COLUMN:
             start = plane_starts.choose_best_start(
                 w, mask, [start, *plane_starts.list_sign_starts(w, mask, self.mean)], sign_planes.choose_nearest_signs
             )

@@ -17,8 +17,10 @@ from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
 
-FIRST = 1.3  # of several planes the first is so much larger than one alone, each next one half of it: sweeps end lower from there
-RULES = ("least-squares", "absmean")
+FIRST_PLANE_SIZE = (
+    1.3  # of several planes the first is so much larger than one alone, each next one half of it: sweeps end lower from there
+)
+SCALE_RULES = ("least-squares", "absmean")
 
 
 @register("coder", "ternary")
@@ -34,7 +36,9 @@ class Ternary(UnsharedCoder[PlaneScales]):
 
     planes: int = setting(1, "planes of trits, 1.6 bits a weight each", low=1, high=3)
     group: int = make_group_setting(128)
-    rule: str = setting("least-squares", "how scales begin: with the least squared error, or as the mean size", choices=RULES)
+    rule: str = setting(
+        "least-squares", "how scales begin: with the least squared error, or as the mean size", choices=SCALE_RULES
+    )
     sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
     rescale: bool = setting(True, "solve the scales again for the final trits")
 
@@ -52,7 +56,7 @@ class Ternary(UnsharedCoder[PlaneScales]):
         size = compute_best_size(w * mask) if self.rule == "least-squares" else compute_mean_size(w * mask, mask)
         if self.planes == 1:
             return sign_planes.alternate(w, mask, PlaneScales(round_to_fp16(size[None])), self.sweeps, choose_trits)
-        halved = PlaneScales(round_to_fp16(size * FIRST * 0.5 ** torch.arange(self.planes)[:, None]))
+        halved = PlaneScales(round_to_fp16(size * FIRST_PLANE_SIZE * 0.5 ** torch.arange(self.planes)[:, None]))
         start = plane_starts.choose_best_start(
             w, mask, [halved, *plane_starts.list_trit_starts(w * mask, self.planes)], choose_trits
         )

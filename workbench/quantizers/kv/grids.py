@@ -11,7 +11,7 @@ from workbench.quantizers.coders.uniform import Uniform
 from workbench.quantizers.contract import SpanT, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
 
-WHOLE = 16  # bits of a value that is kept
+KEPT_BITS = 16  # bits of a value that is kept
 
 
 def pack_with_coder(coder: UnsharedCoder[SpanT], x: Tensor) -> Packed:
@@ -34,7 +34,7 @@ def pack_by_rows(x: Tensor, bits: int, group: int = 0) -> Packed:
 
     2 to 8 bits: a grid from the group's least to its largest value, both ends stored in fp16. 1 bit: mean ± size. 16: kept.
     """
-    if bits == WHOLE:
+    if bits == KEPT_BITS:
         return pack_float16(x)
     if bits == 1:
         return pack_with_coder(Sign(scales="group", group=group, sweeps=0), x)

@@ -6,12 +6,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.kv.grids import WHOLE, pack_by_columns, pack_by_rows, pack_float16
+from workbench.quantizers.kv.grids import KEPT_BITS, pack_by_columns, pack_by_rows, pack_float16
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.recipe import setting
 from workbench.registry import register
 
-BITS = (1, 2, 3, 4, 5, 6, 7, 8)
+ALLOWED_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 @register("kv", "none")
@@ -28,14 +28,14 @@ class Whole(Scheme):
     @property
     def nominal_bits(self) -> float:
         """16."""
-        return float(WHOLE)
+        return float(KEPT_BITS)
 
 
 @dataclass(frozen=True)
 class Grid(Scheme):
     """What the plain schemes have in common: bits of a code."""
 
-    bits: int = setting(4, "bits of a code", choices=BITS)
+    bits: int = setting(4, "bits of a code", choices=ALLOWED_BITS)
 
     @property
     def nominal_bits(self) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.kv.grids import pack_by_columns, pack_by_rows, select_highest, split_rows
-from workbench.quantizers.kv.plain import BITS
+from workbench.quantizers.kv.plain import ALLOWED_BITS
 from workbench.quantizers.kv.scheme import Scheme
 from workbench.recipe import setting
 from workbench.registry import register
@@ -28,8 +28,8 @@ class ZipCache(Scheme):
         "stored again every 100 steps."
     )
     watches: ClassVar[bool] = True
-    bits: int = setting(2, "bits of a code", choices=BITS)
-    salient: int = setting(4, "bits of a code of salient tokens", choices=BITS)
+    bits: int = setting(2, "bits of a code", choices=ALLOWED_BITS)
+    salient: int = setting(4, "bits of a code of salient tokens", choices=ALLOWED_BITS)
     share: float = setting(0.6, "share of the tokens that are salient", low=0.0, high=1.0)
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:

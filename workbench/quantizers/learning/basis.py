@@ -11,7 +11,7 @@ from workbench.quantizers.contract import State
 
 LARGEST_GAIN = 5 * 0.6931471805599453  # |log λ| at most log 32
 LEAN = 0.05  # how far from zero a sign starts where it is trained
-PARTS = {"gain": ("gain",), "rotation": ANGLES}  # learned numbers, and what they are stored as
+STORED_NUMBERS = {"gain": ("gain",), "rotation": ANGLES}  # learned numbers, and what they are stored as
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Basis(nn.Module):
     def stored_bits(self) -> dict[str, int]:
         """Bits of each learned part, "gain" (Λ) and "rotation" (R), that is not the identity."""
         state = self.state().tensors()
-        bits = {part: 16 * sum(state[name].numel() for name in names if name in state) for part, names in PARTS.items()}
+        bits = {part: 16 * sum(state[name].numel() for name in names if name in state) for part, names in STORED_NUMBERS.items()}
         return {part: part_bits for part, part_bits in bits.items() if part_bits}
 
     @torch.no_grad()

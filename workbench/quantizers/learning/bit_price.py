@@ -8,7 +8,7 @@ from torch import Tensor
 from workbench.quantizers.learning.descent import assign_values, copy_values
 from workbench.quantizers.learning.inputs import Input
 
-MOST_BITS = 64.0  # a weight: what costs more never pays, and the power stays a float
+MAX_PRICED_BITS = 64.0  # a weight: what costs more never pays, and the power stays a float
 
 
 def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_out: Callable[[], float]) -> float:
@@ -27,7 +27,7 @@ def keep_what_pays(inputs: Sequence[Input], beginning: Sequence[Tensor], held_ou
         previous = copy_values(parameters)
         undo()
         now = held_out()
-        if now <= loss * 4 ** min(bits / count, MOST_BITS):
+        if now <= loss * 4 ** min(bits / count, MAX_PRICED_BITS):
             return now
         assign_values(parameters, previous)
         return loss

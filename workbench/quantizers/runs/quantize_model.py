@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from workbench.calibration import TOKENS
+from workbench.calibration import DEFAULT_TOKENS
 from workbench.errors import RecipeError
 from workbench.jobs import run_steps
 from workbench.models.fused import FusedModel
@@ -37,7 +37,7 @@ def quantize_model(
     on_progress: Callable[[LayerProgress], None] | None = None,
     *,
     text: "Text | None" = None,
-    tokens: int = TOKENS,
+    tokens: int = DEFAULT_TOKENS,
     seed: int = 0,
     store: Store | None = None,
 ) -> QuantizedModel:
@@ -66,7 +66,7 @@ def quantize_model_steps(
     layers: str = "*",
     *,
     text: "Text | None" = None,
-    tokens: int = TOKENS,
+    tokens: int = DEFAULT_TOKENS,
     seed: int = 0,
     store: Store | None = None,
 ) -> Generator[LayerProgress, None, QuantizedModel]:

@@ -19,8 +19,8 @@ from workbench.quantizers.splits.fitting.weight_saliency import DAMPING, METRICS
 from workbench.recipe import setting
 from workbench.registry import register
 
-NORMAL = {1: (1.0,), 2: (0.67, 0.33), 3: (0.49, 0.36, 0.15)}  # shares of the groups of normal weights
-SALIENT = 0.1  # share of the columns that is usually found salient
+GROUP_SHARES = {1: (1.0,), 2: (0.67, 0.33), 3: (0.49, 0.36, 0.15)}  # shares of the groups of normal weights
+SALIENT_SHARE = 0.1  # share of the columns that is usually found salient
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Groups(BlockSplit[ColumnWeights]):
     @property
     def shares(self) -> tuple[float, ...]:
         """Of normal weights, and a tenth of the columns salient, or as many as may be."""
-        kept_share, salient = self.kept / self.of, min(SALIENT, max(self.salient - 1, 0) / self.block)
-        apart = [share * salient * kept_share for share in NORMAL[self.salient_groups]] if self.salient else []
+        kept_share, salient = self.kept / self.of, min(SALIENT_SHARE, max(self.salient - 1, 0) / self.block)
+        apart = [share * salient * kept_share for share in GROUP_SHARES[self.salient_groups]] if self.salient else []
         pruned = [1 - kept_share] if self.pruned else []
-        return (*pruned, *(share * (1 - salient) * kept_share for share in NORMAL[self.groups]), *apart)
+        return (*pruned, *(share * (1 - salient) * kept_share for share in GROUP_SHARES[self.groups]), *apart)
 
     def columns(self, moment: Tensor | None, cols: int) -> ColumnWeights:
         """From the second moment."""

@@ -22,8 +22,8 @@ from workbench.quantizers.splits.magnitude_groups import pack_groups
 from workbench.recipe import setting
 from workbench.registry import register
 
-NORMAL = {2: (0.85, 0.15), 3: (0.6, 0.25, 0.15)}  # shares of the groups of squared normal weights
-SALIENT = 0.1  # share of the columns that is usually found salient
+RELEASED_GROUP_SHARES = {2: (0.85, 0.15), 3: (0.6, 0.25, 0.15)}  # shares of the groups of squared normal weights
+SALIENT_SHARE = 0.1  # share of the columns that is usually found salient
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class ReleasedGroups(BlockSplit[ColumnSaliency]):
     @property
     def shares(self) -> tuple[float, ...]:
         """Of normal weights, and a tenth of the columns salient, or as many as may be."""
-        salient = min(SALIENT, (self.salient - 1) / self.block)
-        apart = NORMAL[2] if self.salient_groups == 2 else (1.0,)
-        return (*(share * (1 - salient) for share in NORMAL[self.groups]), *(share * salient for share in apart))
+        salient = min(SALIENT_SHARE, (self.salient - 1) / self.block)
+        apart = RELEASED_GROUP_SHARES[2] if self.salient_groups == 2 else (1.0,)
+        return (*(share * (1 - salient) for share in RELEASED_GROUP_SHARES[self.groups]), *(share * salient for share in apart))
 
     def columns(self, moment: Tensor | None, cols: int) -> ColumnSaliency:
         """From the second moment."""

@@ -27,7 +27,7 @@ from workbench.recipe import setting
 from workbench.registry import register
 
 ROTATIONS = ("none", "kronecker", "full")
-STARTS = ("hadamard", "identity")
+ROTATION_STARTS = ("hadamard", "identity")
 INPUTS = ("quantized", "teacher")
 
 
@@ -51,7 +51,9 @@ class Learned(Transform[BasisState]):
     gain: bool = setting(True, "learn a positive factor for each input (Λ)")
     signs: bool = setting(True, "learn a sign for each input (D±)")
     rotation: str = setting("kronecker", "learn a rotation of the input (R), of two small factors or full", choices=ROTATIONS)
-    start: str = setting("hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=STARTS)
+    start: str = setting(
+        "hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=ROTATION_STARTS
+    )
     draws: int = setting(16, "sign patterns tried for each input first, where a Hadamard transform follows", low=1, high=1000)
     commitment: float = setting(0.9, "share of the weights' distance from their nearest codes in the loss", low=0.0, high=1.0)
     inputs: str = setting("quantized", "what a block learns on: outputs of quantized blocks, or the original's", choices=INPUTS)

@@ -9,7 +9,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-QUESTION = "How fragile should this model be?"
+LOSS_QUESTION = "How fragile should this model be?"
 
 
 def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
@@ -53,7 +53,7 @@ def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str
         ],
         ignore_index=True,
     )[["recipe", "bits_per_weight", "added_loss", "ratio"]]
-    return Figure(QUESTION, describe_added_loss(expected, measured, outside), plot, table)
+    return Figure(LOSS_QUESTION, describe_added_loss(expected, measured, outside), plot, table)
 
 
 def describe_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> str:

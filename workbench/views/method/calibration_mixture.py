@@ -10,10 +10,10 @@ from workbench.views.theme import Theme
 
 CHANNELS = "Does this mixture find the same salient channels?"
 SPECTRUM = "How many directions do the inputs use?"
-ERRORS = "What does this mixture cost each text?"
+ERRORS_QUESTION = "What does this mixture cost each text?"
 INFLUENCE = "Which documents matter?"
-NOTHING = 1e-6  # a relative change that is rounding
-SHOWN = 12  # documents in the figure; the table has all
+ROUNDING_CHANGE = 1e-6  # a relative change that is rounding
+MAX_DOCUMENTS = 12  # documents in the figure; the table has all
 
 
 def draw_channel_overlaps(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
@@ -92,7 +92,7 @@ def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
             theme, "output error", 2 * len(table), barmode="group", showlegend=True, xaxis={"rangemode": "tozero"}
         ),
     }
-    return Figure(ERRORS, describe_mixture_errors(table), plot, table)
+    return Figure(ERRORS_QUESTION, describe_mixture_errors(table), plot, table)
 
 
 def describe_mixture_errors(table: pd.DataFrame) -> str:
@@ -100,7 +100,7 @@ def describe_mixture_errors(table: pd.DataFrame) -> str:
     worst = table.loc[table["held_out_error"].idxmax()]
     text = f"Held out, the largest output error is {themes.format_error(worst['held_out_error'])} on {worst['source']}"
     more = table["held_out_error"] / table["own"] - 1
-    if (more.abs() < NOTHING).all():
+    if (more.abs() < ROUNDING_CHANGE).all():
         return f"{text}; this recipe does not look at the calibration text, so the mixture changes nothing."
     most = more.idxmax()
     beside = "calibrating on the mixture instead of on the text itself costs most on"
@@ -109,7 +109,7 @@ def describe_mixture_errors(table: pd.DataFrame) -> str:
 
 def draw_document_influence(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
     """Change of the held-out error without each document; `table` as `analysis.mixture.influence` makes it."""
-    shown = table.head(SHOWN)
+    shown = table.head(MAX_DOCUMENTS)
     labels = pd.Series([f"{line.sample}: {line.begins}" for line in shown.itertuples()])
     colours = [theme.original if change >= 0 else theme.quantized for change in shown["error_change"]]
     bar = build_horizontal_bars(shown["error_change"], labels, "without it", theme.original, "%{x:+.3g}")
@@ -119,7 +119,7 @@ def draw_document_influence(table: pd.DataFrame, *, theme: Theme = themes.LIGHT)
             theme, "change of the held-out output error without the document", len(shown), xaxis={"zeroline": True}
         ),
     }
-    if (table["error_change"].abs() < NOTHING).all():
+    if (table["error_change"].abs() < ROUNDING_CHANGE).all():
         answer = "No document matters: this recipe does not look at the calibration text."
         return Figure(INFLUENCE, answer, plot, table)
     helps = int((table["error_change"] > 0).sum())

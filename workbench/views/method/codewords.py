@@ -11,7 +11,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-SHOWN = 32  # codewords on one picture
+MAX_CODEWORDS = 32  # codewords on one picture
 ORDERS = {"most used": ("count", False), "least used": ("count", True), "served worst": ("served", False)}
 DEAD = 0.5  # where codewords that nothing uses stand on a logarithmic axis
 LISTED = 8
@@ -83,7 +83,7 @@ def draw_codewords(
     column, ascending = ORDERS[order]
     first = table[table["codeword"].isin(list(chosen))]
     rest = table.drop(first.index).sort_values(column, ascending=ascending, kind="stable")
-    shown = pd.concat([first, rest]).head(SHOWN)
+    shown = pd.concat([first, rest]).head(MAX_CODEWORDS)
     names = [f"code {code}" for code in shown["codeword"]]
     words = book.words[shown["codeword"].tolist()].numpy()
     top = float(np.abs(words).max()) or 1.0

@@ -210,7 +210,7 @@ NAMES = {LEARN: "held-out loss", CODEBOOK: "codebook's loss", SWEEP: "sweeps' er
 def describe_step_losses(moments: list[Moment], kind: str) -> str:
     """How many steps of which kind, and how far the phases of this kind came."""
     kinds = {one: sum(moment.kind == one for moment in moments) for one in NAMES}
-    parts = ", ".join(f"{count:,} {STEPS[one]}" for one, count in kinds.items() if count)
+    parts = ", ".join(f"{count:,} {STEP_NAMES[one]}" for one, count in kinds.items() if count)
     text = f"The run has {themes.format_count(len(moments), 'step')}: {parts}"
     ends = [moment.loss for moment in moments if moment.kind == kind and moment.number == moment.count - 1]
     if kind == CODE or not ends:
@@ -218,4 +218,4 @@ def describe_step_losses(moments: list[Moment], kind: str) -> str:
     return f"{text}; {NAMES[kind]} ends at {themes.format_percent(sum(ends) / len(ends))} of the largest on average."
 
 
-STEPS = {LEARN: "of learning", CODEBOOK: "of a codebook's training", SWEEP: "sweeps", CODE: "of coding columns"}
+STEP_NAMES = {LEARN: "of learning", CODEBOOK: "of a codebook's training", SWEEP: "sweeps", CODE: "of coding columns"}

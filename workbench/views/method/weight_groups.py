@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from workbench.analysis.method.weight_groups import SALIENT, GroupMap
+from workbench.analysis.method.weight_groups import SALIENT_COLUMNS, GroupMap
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-ROWS, COLS = 96, 256  # weights shown at once, each a cell of its own
+SHOWN_ROWS, SHOWN_COLS = 96, 256  # weights shown at once, each a cell of its own
 SMALL_TO_LARGE = ["#00306f", "#4c5a6d", "#8e8a78", "#d6c75a"]  # along cividis
 SALIENT_COLOURS = ["#c2255c", "#ff9dbf"]
 
@@ -18,7 +18,7 @@ def draw_weight_groups(groups: GroupMap, row: int = 0, col: int = 0, *, theme: T
     """A window of the layer, from `row` and `col` on, every weight in the colour of its group."""
     names = groups.table["group"].tolist()
     palette, labels = choose_group_colours(names, theme), [name.replace(", ", ",<br>") for name in names]
-    part = groups.groups[row : row + ROWS, col : col + COLS]
+    part = groups.groups[row : row + SHOWN_ROWS, col : col + SHOWN_COLS]
     steps = [[edge / len(names), palette[i]] for i in range(len(names)) for edge in (i, i + 1)]
     trace: dict[str, Any] = {
         "type": "heatmap",
@@ -49,10 +49,10 @@ def draw_weight_groups(groups: GroupMap, row: int = 0, col: int = 0, *, theme: T
 
 def choose_group_colours(names: list[str], theme: Theme) -> list[str]:
     """One colour a group: pruned as the border, magnitudes from dark to bright, salient columns raspberry."""
-    salient, plain = iter(SALIENT_COLOURS), [name for name in names if name != "pruned" and not name.startswith(SALIENT)]
+    salient, plain = iter(SALIENT_COLOURS), [name for name in names if name != "pruned" and not name.startswith(SALIENT_COLUMNS)]
     places = np.linspace(0, len(SMALL_TO_LARGE) - 1, max(len(plain), 2)).round().astype(int)
     bright = iter(SMALL_TO_LARGE[index] for index in places)
-    return [theme.border if name == "pruned" else next(salient if name.startswith(SALIENT) else bright) for name in names]
+    return [theme.border if name == "pruned" else next(salient if name.startswith(SALIENT_COLUMNS) else bright) for name in names]
 
 
 def describe_weight_groups(groups: GroupMap, part: np.ndarray) -> str:

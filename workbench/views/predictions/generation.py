@@ -15,7 +15,7 @@ from workbench.views.figure import Figure
 from workbench.views.predictions.kl_tint import compute_kl_tint
 from workbench.views.theme import Theme
 
-QUESTION = "Does it still write the same?"
+TEXT_QUESTION = "Does it still write the same?"
 ORIGINAL, QUANTIZED = "original", "quantized"
 
 
@@ -36,7 +36,7 @@ def build_text_comparison(
     """Both texts; `chosen` is the place (from 0) of a token to outline in both. `choosable` makes every token a button."""
     write = render_token_buttons if choosable else render_marked_text
     return Comparison(
-        QUESTION,
+        TEXT_QUESTION,
         describe_agreement(writing),
         write(prompt, writing.original, writing.fork, chosen, theme),
         write(prompt, writing.quantized, writing.fork, chosen, theme),

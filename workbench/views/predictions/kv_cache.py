@@ -6,7 +6,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-QUESTION = "How small can the cache be?"
+SIZE_QUESTION = "How small can the cache be?"
 
 
 def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: Theme = themes.LIGHT) -> Figure:
@@ -51,7 +51,7 @@ def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: The
             ],
         ),
     }
-    return Figure(QUESTION, describe_smallest_cache(table, original), plot, table)
+    return Figure(SIZE_QUESTION, describe_smallest_cache(table, original), plot, table)
 
 
 def describe_smallest_cache(table: pd.DataFrame, original: float) -> str:

@@ -11,7 +11,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-QUESTION = "How near is each format to what this machine allows?"
+SPEED_QUESTION = "How near is each format to what this machine allows?"
 
 
 def draw_roofline(result: Result, *, threads: int | None = None, state: str = "cold", theme: Theme = themes.LIGHT) -> Figure:
@@ -75,7 +75,7 @@ def draw_roofline(result: Result, *, threads: int | None = None, state: str = "c
         .rename(columns={"ratio": "speedup", "bits_per_weight": "bits_held", "error": "distance"})
         .reset_index(drop=True)
     )
-    return Figure(QUESTION, describe_roofline(rows, result.baseline), {"data": traces, "layout": layout}, twin)
+    return Figure(SPEED_QUESTION, describe_roofline(rows, result.baseline), {"data": traces, "layout": layout}, twin)
 
 
 def build_roofline_points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from workbench.views import theme as themes
 from workbench.views.predictions.kl_tint import compute_kl_tint, render_tint_legend
 from workbench.views.theme import Theme
 
-SHOWN = 400  # tokens; more are only in the table
-COLUMNS = ["document", "token", "kl", "top1_changed"]
+MAX_TOKENS = 400  # tokens; more are only in the table
+TOKEN_COLUMNS = ["document", "token", "kl", "top1_changed"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def build_tinted_text(tokens: pd.DataFrame, effect: Divergence, floor: float, *,
 
     `tokens` is `effect.table(decode)`, `floor` the KL of half precision.
     """
-    table = tokens.assign(top1_changed=(tokens["top1"] != tokens["top1_original"]).astype(int))[COLUMNS]
-    parts = [render_tinted_token(row, theme) for row in table.head(SHOWN).to_dict("records")]
+    table = tokens.assign(top1_changed=(tokens["top1"] != tokens["top1_original"]).astype(int))[TOKEN_COLUMNS]
+    parts = [render_tinted_token(row, theme) for row in table.head(MAX_TOKENS).to_dict("records")]
     low, _ = split_interval(effect.kl_interval)
     noise = (
         ""

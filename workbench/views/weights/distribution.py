@@ -12,7 +12,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-MOST = 1500  # rows or columns that are drawn as lines of their own
+MAX_LINES = 1500  # rows or columns that are drawn as lines of their own
 TENTH = 0.1  # of the singular values, for the sentence
 
 
@@ -106,7 +106,7 @@ def draw_ranges(
 
 def merge_neighbours(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Neighbouring lines taken together so that at most `MOST` are left, and how many make one."""
-    step = -(-len(table) // MOST)
+    step = -(-len(table) // MAX_LINES)
     if step == 1:
         return table, 1
     how = {table.columns[0]: "first", "least": "min", "low": "min", "median": "median", "high": "max", "most": "max"}

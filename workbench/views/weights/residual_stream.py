@@ -14,7 +14,7 @@ from workbench.views.weights.layer_map import shorten_matrix_name
 
 TITLES = {"written": "written", "gain": "norm gain", "input_size": "input", "read": "read"}
 GAP = 0.04
-QUESTION = "Where does this channel go?"
+STREAM_QUESTION = "Where does this channel go?"
 
 
 def draw_residual_stream(residual: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
@@ -39,7 +39,7 @@ def draw_residual_stream(residual: Stream, table: pd.DataFrame, *, theme: Theme 
         ]
     bottom = "y" if len(kinds) == 1 else f"y{len(kinds)}"
     layout["xaxis"] |= {"type": "category", "categoryarray": names, "tickangle": -45, "showgrid": False, "anchor": bottom}
-    return Figure(QUESTION, describe_residual_stream(table, kinds), {"data": data, "layout": layout}, table)
+    return Figure(STREAM_QUESTION, describe_residual_stream(table, kinds), {"data": data, "layout": layout}, table)
 
 
 def build_channel_line(channel_rows: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool) -> dict[str, Any]:
@@ -105,4 +105,4 @@ def draw_inner_channels(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
         f"Channel {first['channel'].iloc[0]} lives inside this block only: {who} {'makes' if len(row_part) == 1 else 'make'} it, "
         f"this layer's column reads it. What this layer writes are rows, which are channels of the residual stream."
     )
-    return Figure(QUESTION, answer, {"data": data, "layout": layout}, table)
+    return Figure(STREAM_QUESTION, answer, {"data": data, "layout": layout}, table)

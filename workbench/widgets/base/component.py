@@ -29,7 +29,16 @@ PLOT_CONFIG = {
     "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
     "toImageButtonOptions": {"format": "svg", "filename": "workbench"},
 }
-PARTS = ("tableholder", "table", "row", "cell", "footer", "header", "col", "page")  # of a table, that have colours of their own
+TABLE_PARTS = (
+    "tableholder",
+    "table",
+    "row",
+    "cell",
+    "footer",
+    "header",
+    "col",
+    "page",
+)  # of a table, that have colours of their own
 SAVE = """
 const view = Bokeh.index.find_one(plot)
 const figure = view.shadow_el.querySelector('.js-plotly-plot')
@@ -234,7 +243,7 @@ def render_table_css() -> str:
     colours = choose_theme()
     # Tabulator's own rules name more classes than these
     plain = f"background-color:{colours.surface}!important;color:{colours.text}!important;border-color:{colours.border}!important"
-    parts = (".tabulator", *(f".tabulator .tabulator-{part}" for part in PARTS))
+    parts = (".tabulator", *(f".tabulator .tabulator-{part}" for part in TABLE_PARTS))
     return (
         f"{','.join(parts)}{{{plain}}} .tabulator .tabulator-header input{{{plain};border:1px solid}}"
         f".tabulator .tabulator-row-even .tabulator-cell{{background-color:{colours.raised}!important}}"

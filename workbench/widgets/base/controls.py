@@ -7,7 +7,7 @@ import panel as pn
 from workbench.widgets.base.component import choose_theme, render_chosen_css
 
 BESIDE = (22, 10, 5, 10)  # a button's margin that puts it on the line of the fields beside it
-PLAIN = (5, 10)
+PLAIN_MARGIN = (5, 10)
 
 
 def build_action_button(

@@ -8,7 +8,7 @@ import panel as pn
 from workbench.errors import WorkbenchError
 from workbench.widgets.base.component import Component
 
-MOST = 4096  # numbers that one range may stand for
+MAX_RANGE_NUMBERS = 4096  # numbers that one range may stand for
 THINGS = {
     "channels": "input channels (columns of the weight)",
     "rows": "rows of the weight (output features)",
@@ -24,8 +24,10 @@ def parse_numbers(text: str) -> list[int]:
         if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
             raise WorkbenchError(f"{piece!r} is no number; write numbers and ranges from 0, as 17, 40-43.")
         low, high = int(first), int(last or first)
-        if not low <= high < low + MOST:
-            raise WorkbenchError(f"the range {piece!r} is empty or longer than {MOST}; write the smaller number first.")
+        if not low <= high < low + MAX_RANGE_NUMBERS:
+            raise WorkbenchError(
+                f"the range {piece!r} is empty or longer than {MAX_RANGE_NUMBERS}; write the smaller number first."
+            )
         parsed += range(low, high + 1)
     return parsed
 

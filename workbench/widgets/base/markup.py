@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-QUESTION = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
+QUESTION_HTML = "<h2 style='font-size:1.15rem;margin:0'>{}</h2>"
 ANSWER = "<p style='margin:2px 0;font-size:0.9rem;line-height:1.4' aria-live='polite'>{}</p>"
 
 
@@ -14,7 +14,7 @@ def render_heading(question: str, answer: str) -> str:
 
 def render_title(question: str) -> str:
     """The question that a figure answers."""
-    return QUESTION.format(escape(question))
+    return QUESTION_HTML.format(escape(question))
 
 
 def render_answer(answer: str) -> str:

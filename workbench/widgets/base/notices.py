@@ -10,7 +10,7 @@ import panel as pn
 from workbench.errors import WorkbenchError
 from workbench.views.theme import DARK, LIGHT
 
-SHOWN = 300  # characters of an error that is no sentence of ours
+MAX_ERROR_CHARS = 300  # characters of an error that is no sentence of ours
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def describe(error: BaseException) -> str:
     """What a visitor reads about an error."""
     if isinstance(error, WorkbenchError):
         return str(error)
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"This did not work because of a fault in the workbench ({words[:SHOWN]}). The log has the details; please report it."
+    words = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_ERROR_CHARS]
+    return f"This did not work because of a fault in the workbench ({words}). The log has the details; please report it."
 
 
 def render_alert(message: str) -> str:

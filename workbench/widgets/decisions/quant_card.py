@@ -18,8 +18,8 @@ from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_heading, render_paragraph
 from workbench.widgets.elements.download import Delivery
 
-TOKENS = 2048
-QUESTION = "What was made, and what does it cost?"
+CARD_TOKENS = 2048
+CARD_QUESTION = "What was made, and what does it cost?"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CardView(Component):
     def build(self) -> pn.viewable.Viewable:
         """Buttons above, figures below, the comparison at the end."""
         self.card: Card | None = None
-        self.tokens = build_token_input(TOKENS)
+        self.tokens = build_token_input(CARD_TOKENS)
         self.go = build_action_button("Make the card", "Measure what is quantized now and gather everything in one file", 140)
         self.delivery = Delivery()
         self.page, self.data = (
@@ -79,7 +79,7 @@ class CardView(Component):
 
     def make(self) -> None:
         """Measure and gather."""
-        quantized, tokens = self.session.quantized(), int(self.tokens.value or TOKENS)
+        quantized, tokens = self.session.quantized(), int(self.tokens.value or CARD_TOKENS)
 
         def steps() -> Generator[Begun, None, Card]:
             yield Begun()
@@ -99,13 +99,13 @@ class CardView(Component):
             name: hash_tree(layer.packed) for name, layer in self.session.latest().items()
         }
         more = " Results have changed since: make it again." if stale else ""
-        self.sentence.object = render_heading(QUESTION, self.card.answer + more)
+        self.sentence.object = render_heading(CARD_QUESTION, self.card.answer + more)
         for name, figure in self.card.figures(choose_theme()).items():
             self.frames[name].view.visible = True
             self.frames[name].draw(figure)
 
     def _say(self, sentence: str) -> None:
-        self.sentence.object = render_heading(QUESTION, sentence)
+        self.sentence.object = render_heading(CARD_QUESTION, sentence)
         for frame in self.frames.values():
             frame.view.visible = False
 

@@ -15,16 +15,16 @@ from workbench.views import theme as themes
 from workbench.views.decisions import squeeze as views
 from workbench.views.predictions import generation as texts
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
-from workbench.widgets.base.controls import PLAIN, build_action_button
+from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 from workbench.widgets.elements.text_pages import TextPages
 
-TOKENS = 60
+WRITTEN_TOKENS = 60
 POLL = 100  # milliseconds between looks at texts that are being written
 VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built when a visitor presses the button
 SMALL = 20_000_000  # weights of a model whose stops are built without being asked: minutes, not hours
-QUESTION = "What does it write?"
+WRITING_QUESTION = "What does it write?"
 
 
 class SqueezeView(Component):
@@ -50,7 +50,7 @@ class SqueezeView(Component):
             sizing_mode="stretch_width",
             description="How many bits a weight is stored in, from 16 down to below one",
         )
-        self.go = build_action_button("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN)
+        self.go = build_action_button("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN_MARGIN)
         self.why = pn.widgets.Button(
             label="Why did it break here?",
             width=190,
@@ -89,7 +89,7 @@ class SqueezeView(Component):
         if self.session.runs.current is self.written_run and self.session.choice.prompt == self.written_prompt:
             return
         if self.written_run is None and self.session.runs.label == ORIGINAL:
-            self.pages.say(QUESTION, "Move the slider, or quantize: both models continue the prompt.")
+            self.pages.say(WRITING_QUESTION, "Move the slider, or quantize: both models continue the prompt.")
         else:
             self.write()
 
@@ -114,7 +114,7 @@ class SqueezeView(Component):
     def explain(self) -> None:
         """Take this stop's model into the session, as if it had been quantized on the bench, and go to the texts."""
         if self.squeeze.find(self.stop) is None:
-            self.pages.say(QUESTION, self._missing(self.stop))
+            self.pages.say(WRITING_QUESTION, self._missing(self.stop))
             return
         quantized_model = read_quantized_model(self.squeeze.folder(self.stop))
         self.session.take(quantized_model)
@@ -130,12 +130,12 @@ class SqueezeView(Component):
         run, prompt, self.writing = self.session.runs.current, self.session.choice.prompt, Writing()
         self.written_run, self.written_prompt = run, prompt
         if missing := self._missing(run.stop):
-            self.pages.clear(QUESTION, missing)
+            self.pages.clear(WRITING_QUESTION, missing)
             return
-        self.pages.wait(QUESTION, f"Writing with {run.label} …")
+        self.pages.wait(WRITING_QUESTION, f"Writing with {run.label} …")
 
         def steps() -> Generator[Writing, None, None]:
-            yield from write_together(self.session.model.language_model(), self.session.runs.model(run), prompt, TOKENS)
+            yield from write_together(self.session.model.language_model(), self.session.runs.model(run), prompt, WRITTEN_TOKENS)
 
         self.job = Job(steps, "writing")
         if not self.threaded:
@@ -161,7 +161,7 @@ class SqueezeView(Component):
             self.writing = job.latest
             shown = texts.build_text_comparison(self.written_prompt, self.writing, theme=choose_theme())
             label = "" if self.written_run is None else self.written_run.label
-            self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table), label)
+            self.pages.draw(texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table), label)
         if running:
             return None
         self._rest()

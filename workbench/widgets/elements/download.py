@@ -4,8 +4,8 @@ import gzip
 
 import panel as pn
 
-PIECE = 1_000_000  # bytes of one message; a longer one would keep what else is on its way waiting
-ESM = """
+MESSAGE_BYTES = 1_000_000  # bytes of one message; a longer one would keep what else is on its way waiting
+DOWNLOAD_JS = """
 export function render({ model }) {
   let pieces = []
   const take = async ({ name, piece, last }) => {
@@ -29,7 +29,7 @@ export function render({ model }) {
 class Delivery(pn.custom.JSComponent):
     """Saves files on the visitor's machine, as a download; it takes no room on the page."""
 
-    _esm = ESM
+    _esm = DOWNLOAD_JS
 
     def __init__(self) -> None:
         super().__init__(width=0, height=0, margin=0)
@@ -37,5 +37,7 @@ class Delivery(pn.custom.JSComponent):
     def send(self, name: str, content: str) -> None:
         """Let the browser save `content` under `name`."""
         packed = gzip.compress(content.encode())
-        for start in range(0, len(packed), PIECE):
-            self._send_msg({"name": name, "piece": packed[start : start + PIECE], "last": start + PIECE >= len(packed)})
+        for start in range(0, len(packed), MESSAGE_BYTES):
+            self._send_msg(
+                {"name": name, "piece": packed[start : start + MESSAGE_BYTES], "last": start + MESSAGE_BYTES >= len(packed)}
+            )

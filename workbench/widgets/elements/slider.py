@@ -8,7 +8,7 @@ import param
 from workbench.widgets.base.component import choose_theme
 
 THROTTLE = 80  # milliseconds between two values that are sent while the handle moves; the latest wins
-ESM = """
+SLIDER_JS = """
 export function render({ model }) {
   const box = document.createElement('div')
   const label = document.createElement('label')
@@ -48,7 +48,7 @@ class Slider(pn.custom.JSComponent):
     `value` follows the handle at most every 80 ms, with the position it has by then.
     """
 
-    _esm = ESM.replace("THROTTLE", str(THROTTLE))
+    _esm = SLIDER_JS.replace("THROTTLE", str(THROTTLE))
 
     label = param.String(default="")
     description = param.String(default="")

@@ -7,7 +7,7 @@ import param
 
 from workbench.widgets.base.component import choose_theme
 
-ESM = """
+TAB_BAR_JS = """
 const STEPS = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }
 
 export function render({ model }) {
@@ -50,7 +50,7 @@ class TabBar(pn.custom.JSComponent):
     `strong` draws it as the first of two levels.
     """
 
-    _esm = ESM
+    _esm = TAB_BAR_JS
 
     label = param.String(default="")
     options = param.List(default=[], item_type=str)

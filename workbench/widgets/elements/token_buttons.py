@@ -6,7 +6,7 @@ from typing import Any
 import panel as pn
 import param
 
-ESM = """
+TOKEN_BUTTONS_JS = """
 export function render({ model }) {
   const box = document.createElement('div')
   const all = () => [...box.querySelectorAll('button[data-place]')]
@@ -42,7 +42,7 @@ export function render({ model }) {
 class Tokens(pn.custom.JSComponent):
     """`object` is HTML with a button for every token, as `views.text.marked` writes it; `pick` is called with a token's place."""
 
-    _esm = ESM
+    _esm = TOKEN_BUTTONS_JS
 
     object = param.String(default="")
 

@@ -18,8 +18,8 @@ from workbench.widgets.base.controls import build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 
-FIRST = "Press Read the texts: each is read once, then any mixture is added up from what was kept."
-MOST = 100  # of a slider
+READ_TEXTS_FIRST = "Press Read the texts: each is read once, then any mixture is added up from what was kept."
+SLIDER_MAX = 100  # of a slider
 
 
 class CalibrationView(Component):
@@ -39,7 +39,7 @@ class CalibrationView(Component):
         self.sliders: dict[str, Slider] = {}
         self.box = pn.FlexBox(sizing_mode="stretch_width")
         self.tokens = pn.widgets.IntInput(
-            label="Tokens a half", value=calibration_mixture.TOKENS, start=64, end=100_000, step=512, width=130,
+            label="Tokens a half", value=calibration_mixture.TOKENS_PER_TEXT, start=64, end=100_000, step=512, width=130,
             description="Each text has one half to calibrate on and one held out",
         )  # fmt: skip
         self.go = build_action_button("Read the texts", "Keep the second moments of every text", 150)
@@ -83,8 +83,8 @@ class CalibrationView(Component):
             if text.name not in self.sliders:
                 slider = Slider(
                     label=text.name,
-                    value=0 if self.sliders else MOST,
-                    end=MOST,
+                    value=0 if self.sliders else SLIDER_MAX,
+                    end=SLIDER_MAX,
                     step=5,
                     width=260,
                     description="Its weight among the calibration tokens",
@@ -113,18 +113,18 @@ class CalibrationView(Component):
         self.last_request = None
         if not self.sources:
             for frame, question in (
-                (self.errors, views.ERRORS),
+                (self.errors, views.ERRORS_QUESTION),
                 (self.channels, views.CHANNELS),
                 (self.spectrum, views.SPECTRUM),
             ):
-                frame.say(question, FIRST)
+                frame.say(question, READ_TEXTS_FIRST)
         else:
             self.mix()
         self.documents.say(views.INFLUENCE, "Choose a text and press Rank documents: each is left out once.")
 
     def read(self) -> None:
         """Read every text once, both halves."""
-        tokens, texts = int(self.tokens.value or calibration_mixture.TOKENS), list(self.texts)
+        tokens, texts = int(self.tokens.value or calibration_mixture.TOKENS_PER_TEXT), list(self.texts)
 
         def steps() -> Generator[calibration_mixture.Progress, None, dict[str, calibration_mixture.SourceStats]]:
             return (yield from calibration_mixture.read_sources_steps(self.session.model, texts, tokens=tokens, store=Store()))
@@ -179,7 +179,7 @@ class CalibrationView(Component):
             self.session.model,
             self.session.layer,
             self.session.recipe,
-            int(self.tokens.value or calibration_mixture.TOKENS),
+            int(self.tokens.value or calibration_mixture.TOKENS_PER_TEXT),
         )
 
         def steps() -> Generator[calibration_mixture.Progress, None, pd.DataFrame]:

@@ -24,7 +24,7 @@ from workbench.widgets.base.marks import CodeInput, list_brushed_points
 from workbench.widgets.base.sections import Sections
 from workbench.widgets.weights.channel_saliency import BRUSH
 
-FIRST = "This layer is not quantized yet: press Quantize this layer."
+QUANTIZE_FIRST = "This layer is not quantized yet: press Quantize this layer."
 NONE = "This recipe has no codebook: try the preset btc at 0.8 bits, or gptvq."
 NO_CODES = "Choose codes: draw a box in the section Use, or type their numbers into Marked codes."
 
@@ -97,7 +97,7 @@ class BookSection(Component):
         self.plane.param.update(options=options, value=number, visible=books > 1)
         if reading is None:
             for frame, question in zip(self.frames, self.questions, strict=True):
-                frame.say(question, FIRST if result is None else NONE)
+                frame.say(question, QUANTIZE_FIRST if result is None else NONE)
             return
         self.marks = tuple(code for code in self.session.selection.codes if code < reading.book.entries)
         self.paint(reading)
@@ -247,7 +247,7 @@ class EditSection(BookSection):
         if self.study.jobs.running:
             raise WorkbenchError("the codebook is still being read; try again when its figures are there.")
         if result is None or reading is None:
-            raise WorkbenchError(FIRST if result is None else NONE)
+            raise WorkbenchError(QUANTIZE_FIRST if result is None else NONE)
         session, book = self.session, reading.book
 
         def steps() -> Generator[Any, None, tuple[CodeEdit, pd.DataFrame]]:

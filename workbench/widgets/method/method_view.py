@@ -22,7 +22,7 @@ from workbench.widgets.base.component import Component, FigureFrame, choose_them
 from workbench.widgets.base.sections import Sections
 from workbench.widgets.method.timeline import ScrubberView
 
-FIRST = "This layer is not quantized yet: press Quantize this layer."
+QUANTIZE_FIRST = "This layer is not quantized yet: press Quantize this layer."
 LENGTH = 10  # signs of a pattern where no codebook says otherwise
 
 
@@ -75,7 +75,7 @@ class SignView(Component):
         self._before = before
         self.patterns.draw(codebook_views.draw_sign_patterns(before[1], after, theme=choose_theme()))
         if result is None or flips is None:
-            missing = FIRST if result is None else "This recipe has no binary codebook: try the preset btc at 0.8 bits."
+            missing = QUANTIZE_FIRST if result is None else "This recipe has no binary codebook: try the preset btc at 0.8 bits."
             self.flips.say("How many signs does the codebook flip?", missing)
         else:
             self.flips.draw(
@@ -114,7 +114,7 @@ class TransformView(Component):
     def _missing(self) -> str:
         if self.session.recipe.transform.name != "learned":
             return "This recipe learns no transform: try the preset btc with transform both."
-        return FIRST if self.session.result is None else "Nothing was learned in this run: its result was there already."
+        return QUANTIZE_FIRST if self.session.result is None else "Nothing was learned in this run: its result was there already."
 
 
 class GroupView(Component):
@@ -158,7 +158,7 @@ class GroupView(Component):
             )
             return
         alike = "This recipe codes all weights alike: try the preset billm, stbllm or btc-paper."
-        self.frame.say("Which weight belongs to which group?", FIRST if self.session.result is None else alike)
+        self.frame.say("Which weight belongs to which group?", QUANTIZE_FIRST if self.session.result is None else alike)
 
 
 class SweepView(Component):
@@ -197,7 +197,7 @@ class SweepView(Component):
 
     def _missing(self) -> str:
         if self.session.result is None:
-            return FIRST
+            return QUANTIZE_FIRST
         return "This recipe takes no sweeps: try the preset binary, arb-llm or btc."
 
 

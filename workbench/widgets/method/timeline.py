@@ -12,7 +12,7 @@ from workbench.widgets.base.component import Component, FigureFrame, choose_them
 from workbench.widgets.elements.slider import Slider
 
 PERIOD = 500  # milliseconds a step is shown while the run is played
-QUESTION = "What does this step do?"
+STEP_QUESTION = "What does this step do?"
 
 
 class ScrubberView(Component):
@@ -88,7 +88,7 @@ class ScrubberView(Component):
 
     def _show(self) -> None:
         if self.film is None or not self.moments:
-            for frame, question in ((self.picture, QUESTION), (self.losses, "How does the loss develop?")):
+            for frame, question in ((self.picture, STEP_QUESTION), (self.losses, "How does the loss develop?")):
                 frame.say(question, self._missing())
             return
         at = min(self._at(), len(self.moments)) - 1

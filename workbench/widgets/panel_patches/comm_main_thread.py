@@ -13,8 +13,8 @@ from typing import Any
 
 MESSAGES = ("comm_open", "comm_msg", "comm_close")
 Message = tuple[Any, ...]  # the stream, who sent it, and what: header and content
-LOOK = 0.02  # seconds between looks whether a line has been opened
-LOOKS = 250  # at most
+POLL_SECONDS = 0.02  # seconds between looks whether a line has been opened
+MAX_POLLS = 250  # at most
 
 
 class InMainThread:
@@ -44,11 +44,11 @@ class InMainThread:
             self._handle(message)
         else:
             self._early[line] = [message]
-            self._wait(line, LOOKS)
+            self._wait(line, MAX_POLLS)
 
     def _wait(self, line: str, looks: int) -> None:
         if looks and not self._is_open(line):
-            self.kernel.io_loop.call_later(LOOK, self._wait, line, looks - 1)
+            self.kernel.io_loop.call_later(POLL_SECONDS, self._wait, line, looks - 1)
             return
         for message in self._early.pop(line):
             self._handle(message)

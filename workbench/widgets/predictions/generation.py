@@ -16,7 +16,7 @@ from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.elements.text_pages import TextPages
 from workbench.widgets.predictions.fork import ForkView
 
-FIRST = "Press Write to let both models continue the prompt."
+WRITE_FIRST = "Press Write to let both models continue the prompt."
 
 
 class TextComparison(Component):
@@ -68,7 +68,7 @@ class TextComparison(Component):
         """The session's prompt and the marked token; texts stay until they are written again."""
         self.prompt.value = self.session.choice.prompt
         if not self.writing.original and not self.writing.quantized:
-            self.pages.say(views.QUESTION, FIRST)
+            self.pages.say(views.TEXT_QUESTION, WRITE_FIRST)
             return
         self._show()
 
@@ -97,7 +97,7 @@ class TextComparison(Component):
     def _ended(self, job: Job[Any]) -> None:
         self._show()
         if job.error is not None:
-            self.pages.say(views.QUESTION, str(job.error))
+            self.pages.say(views.TEXT_QUESTION, str(job.error))
 
     def _show(self) -> None:
         writing = self.writing

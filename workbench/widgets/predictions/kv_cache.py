@@ -6,7 +6,13 @@ from typing import Any
 import panel as pn
 
 from workbench.analysis.predictions.generation import Writing, write_together
-from workbench.analysis.predictions.kv_cache import BLOCK, CacheResult, make_cached_model, measure_cache, tabulate_caches
+from workbench.analysis.predictions.kv_cache import (
+    TOKENS_PER_PASS,
+    CacheResult,
+    make_cached_model,
+    measure_cache,
+    tabulate_caches,
+)
 from workbench.errors import WorkbenchError
 from workbench.jobs import Counted, Job
 from workbench.models.text import text
@@ -30,8 +36,8 @@ SCHEMES = (
     "rotated:bits=2",
     "rotated:bits=1",
 )
-TOKENS = 1024
-QUESTION = "Does it still write the same through this cache?"
+CACHE_TOKENS = 1024
+CACHE_QUESTION = "Does it still write the same through this cache?"
 
 
 class KVCacheView(Component):
@@ -52,9 +58,15 @@ class KVCacheView(Component):
         self.other = pn.widgets.TextInput(
             label="Another scheme", placeholder="kivi:bits=3,group=32", width=220, description="Press Enter to add it to the list"
         )
-        self.tokens = build_token_input(TOKENS)
+        self.tokens = build_token_input(CACHE_TOKENS)
         self.block = pn.widgets.IntInput(
-            label="Block", value=BLOCK, start=8, end=512, step=8, width=110, description="Tokens that are packed together"
+            label="Block",
+            value=TOKENS_PER_PASS,
+            start=8,
+            end=512,
+            step=8,
+            width=110,
+            description="Tokens that are packed together",
         )
         self.go = build_action_button("Measure", "Read the evaluation text through each cache", 120)
         self.which = pn.widgets.Select(
@@ -86,7 +98,7 @@ class KVCacheView(Component):
         self._offer([result.scheme.spelled() for result in shown])
         self.write_on.disabled = self.jobs.running or not shown
         if not shown:
-            self.frame.say(views.QUESTION, "Nothing is measured yet: choose schemes and press Measure.")
+            self.frame.say(views.SIZE_QUESTION, "Nothing is measured yet: choose schemes and press Measure.")
             return
         self.frame.draw(
             views.draw_perplexity_by_bytes(tabulate_caches(shown), shown[0].divergence.perplexity_original, theme=choose_theme())
@@ -94,7 +106,7 @@ class KVCacheView(Component):
 
     def shown(self) -> list[CacheResult]:
         """Results of this number of tokens and this block, in the order of the schemes."""
-        settings = (int(self.tokens.value or TOKENS), int(self.block.value or BLOCK))
+        settings = (int(self.tokens.value or CACHE_TOKENS), int(self.block.value or TOKENS_PER_PASS))
         return [self.results[scheme, *settings] for scheme in self.schemes.options if (scheme, *settings) in self.results]
 
     def add(self) -> None:
@@ -109,7 +121,7 @@ class KVCacheView(Component):
 
     def measure(self) -> None:
         """Measure the chosen schemes that were not measured with these settings."""
-        tokens, block = int(self.tokens.value or TOKENS), int(self.block.value or BLOCK)
+        tokens, block = int(self.tokens.value or CACHE_TOKENS), int(self.block.value or TOKENS_PER_PASS)
         missing = [scheme for scheme in self.schemes.value if (scheme, tokens, block) not in self.results]
         if not self.schemes.value:
             raise WorkbenchError("no scheme is chosen; choose one or more above.")
@@ -125,7 +137,7 @@ class KVCacheView(Component):
 
     def write(self) -> None:
         """Both continue the session's prompt, token by token."""
-        scheme, block, prompt = self.which.value, int(self.block.value or BLOCK), self.session.choice.prompt
+        scheme, block, prompt = self.which.value, int(self.block.value or TOKENS_PER_PASS), self.session.choice.prompt
         model = self.session.model
 
         def steps() -> Generator[Writing, None, None]:
@@ -136,7 +148,7 @@ class KVCacheView(Component):
     def _wrote(self, job: Job[Any], prompt: str) -> None:
         if isinstance(job.latest, Writing):
             shown = texts.build_text_comparison(prompt, job.latest, theme=choose_theme())
-            self.pages.draw(texts.Comparison(QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
+            self.pages.draw(texts.Comparison(CACHE_QUESTION, shown.answer, shown.original, shown.quantized, shown.table))
 
     def _offer(self, schemes: list[str]) -> None:
         """Caches to write through; the chosen one stays chosen, else it is the first that is not the whole cache."""

@@ -10,7 +10,7 @@ from workbench.bench.run import Measuring
 from workbench.jobs import Job
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
-from workbench.views.predictions.roofline import QUESTION, draw_roofline
+from workbench.views.predictions.roofline import SPEED_QUESTION, draw_roofline
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.base.controls import BESIDE, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
@@ -20,7 +20,7 @@ OTHERS = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is com
 BATCHES = (1, 8, 32)
 COLD_BYTES = 64 << 20  # enough for most caches; small layers take hundreds of copies
 MEMORY = {"from memory": "cold", "from the cache": "hot"}
-FIRST = "Press Measure: about ten seconds, more at the very first time, when kernels are compiled."
+MEASURE_FIRST = "Press Measure: about ten seconds, more at the very first time, when kernels are compiled."
 UNPACKED = "This layer is not quantized yet: quantize it to see it here, or press Measure for other formats of its size."
 
 
@@ -94,7 +94,7 @@ class SpeedView(Component):
 
     def _show(self) -> None:
         if self.measured is None:
-            self.frame.say(QUESTION, FIRST)
+            self.frame.say(SPEED_QUESTION, MEASURE_FIRST)
         else:
             self.frame.draw(draw_roofline(self.measured, state=MEMORY[str(self.memory.value)], theme=choose_theme()))
 

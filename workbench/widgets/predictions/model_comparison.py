@@ -33,8 +33,8 @@ from workbench.widgets.base.notices import Notices
 from workbench.widgets.base.responsive import build_responsive_column
 from workbench.widgets.predictions.generation import TextComparison
 
-TOKENS = 4096  # of the evaluation text, unless the visitor wants more
-NOTHING = (
+COMPARISON_TOKENS = 4096  # of the evaluation text, unless the visitor wants more
+NO_MODELS = (
     "No saved model was named: start the app with folders that `workbench quantize` wrote, or build the stops of the squeeze."
 )
 
@@ -76,7 +76,7 @@ class ModelComparison(Component):
         self.others: dict[str, Saved] = {}
         wide = {"sizing_mode": "stretch_width"}
         self.tokens = pn.widgets.IntInput(
-            label="Tokens", value=TOKENS, start=64, step=1024, width=120, description="Of held-out text"
+            label="Tokens", value=COMPARISON_TOKENS, start=64, step=1024, width=120, description="Of held-out text"
         )
         self.go = pn.widgets.Button(
             label="Measure",
@@ -118,7 +118,7 @@ class ModelComparison(Component):
         places = [attempt(partial(load_contender, folder, model)) for folder in self.folders] or [
             attempt(one) for one in list_squeezed_models(self.session)
         ]
-        self.closest.say(views.CLOSEST, f"Reading {themes.format_count(len(places), 'saved model')} …" if places else NOTHING)
+        self.closest.say(views.CLOSEST, f"Reading {themes.format_count(len(places), 'saved model')} …" if places else NO_MODELS)
         self.reads.say(views.READS, "This figure comes with the measurement.")
         self.below.visible = False
         self._free()
@@ -161,7 +161,7 @@ class ModelComparison(Component):
 
     def measure(self) -> None:
         """Measure every model against the original."""
-        tokens, others = int(self.tokens.value or TOKENS), [other.contender for other in self.others.values()]
+        tokens, others = int(self.tokens.value or COMPARISON_TOKENS), [other.contender for other in self.others.values()]
 
         def steps() -> Generator[CompareStep, None, pd.DataFrame]:
             return (yield from compare_models(self.original, others, text("evaluation"), tokens=tokens))

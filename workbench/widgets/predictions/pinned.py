@@ -8,10 +8,10 @@ from workbench.views.figure import Figure
 from workbench.views.predictions import pinned as views
 from workbench.widgets.base.background_figure import Study
 from workbench.widgets.base.component import Component, FigureFrame, build_data_table, choose_theme
-from workbench.widgets.base.controls import PLAIN, build_action_button
+from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 
-BITS, ERRORS, MODELS = (
+BITS_QUESTION, ERRORS_QUESTION, MODELS_QUESTION = (
     "How much error for how many bits?",
     "How far are single weights off?",
     "Which model predicts text best for its size?",
@@ -26,7 +26,7 @@ class PinnedView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Buttons, then the layers' part and the models'."""
-        self.one = build_action_button("Pin this result", "Keep this layer's result here", 150, margin=PLAIN)
+        self.one = build_action_button("Pin this result", "Keep this layer's result here", 150, margin=PLAIN_MARGIN)
         self.all = pn.widgets.Button(
             label="Pin the model",
             width=130,
@@ -35,7 +35,7 @@ class PinnedView(Component):
         self.which = pn.widgets.Select(
             label="Pinned", options=[], width=260, description="The pin that figures mark, or to take off"
         )
-        self.off = pn.widgets.Button(label="Unpin", width=90, margin=PLAIN)
+        self.off = pn.widgets.Button(label="Unpin", width=90, margin=PLAIN_MARGIN)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.view.visible = False
         self.jobs.param.watch(lambda _: self._allow(), "running")
@@ -105,7 +105,7 @@ class PinnedView(Component):
         if pins.layers:
             self.bits.draw(views.draw_error_by_bits(pins.layer_table(), current, theme=choose_theme()))
         else:
-            self.bits.say(BITS, f"Nothing is pinned yet: {first}, change the recipe and pin again.")
+            self.bits.say(BITS_QUESTION, f"Nothing is pinned yet: {first}, change the recipe and pin again.")
         results = {label: pin.result for label, pin in pins.layers.items() if pin.result.name == self.session.layer}
         if results:
             original, colours = self.session.portrait(), choose_theme()
@@ -117,8 +117,8 @@ class PinnedView(Component):
             self.study.run([errors], self.errors.draw, at_once=original.is_light)
         else:
             missing = f"No result of this layer is pinned: {first}."
-            self.study.run([], lambda: self.errors.say(ERRORS, missing), at_once=True)
+            self.study.run([], lambda: self.errors.say(ERRORS_QUESTION, missing), at_once=True)
         if pins.models:
             self.models.draw(views.draw_pinned_models(pins.model_table(), current, theme=choose_theme()))
         else:
-            self.models.say(MODELS, "No model is pinned: press Quantize the whole model, then Pin the model.")
+            self.models.say(MODELS_QUESTION, "No model is pinned: press Quantize the whole model, then Pin the model.")

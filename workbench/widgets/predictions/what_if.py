@@ -17,7 +17,7 @@ from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_heading
 
-QUESTION = "What does this change of this layer do to the model?"
+EFFECT_QUESTION = "What does this change of this layer do to the model?"
 WHENCE = "Which layers does the damage come from?"
 HURT = "Which layers hurt each other?"
 
@@ -103,7 +103,7 @@ class LayerEffect(Component):
             self.changed()
 
     def _say(self, sentence: str) -> None:
-        self.sentence.object = render_heading(QUESTION, sentence)
+        self.sentence.object = render_heading(EFFECT_QUESTION, sentence)
         self.text.object, self.as_table.visible = "", False
         self.table[:] = []
 

@@ -9,7 +9,7 @@ from workbench.widgets.base.component import Component, run_in_browser
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.markup import render_bullets, render_heading
 
-SHOWN = 14  # steps that the list shows without scrolling
+VISIBLE_STEPS = 14  # steps that the list shows without scrolling
 
 
 class HistoryView(Component):
@@ -24,7 +24,7 @@ class HistoryView(Component):
         wide = {"sizing_mode": "stretch_width"}
         tips = ("Arrow keys walk; a step becomes the current one", "What differs between that step and the current one")
         self.title = pn.pane.HTML("", **wide)
-        self.steps = pn.widgets.Select(label="Steps", size=SHOWN, description=tips[0], **wide)
+        self.steps = pn.widgets.Select(label="Steps", size=VISIBLE_STEPS, description=tips[0], **wide)
         self.other = pn.widgets.Select(label="Compare with", description=tips[1], **wide)
         self.difference = pn.pane.HTML("", **wide)
         self.save = pn.widgets.FileDownload(
@@ -58,7 +58,7 @@ class HistoryView(Component):
         history = self.session.history
         options = {line: number for number, line in list_steps(history)}
         self._filling = True
-        self.steps.param.update(options=options, value=history.at, size=min(SHOWN, max(4, len(options))))
+        self.steps.param.update(options=options, value=history.at, size=min(VISIBLE_STEPS, max(4, len(options))))
         self.other.param.update(options=options, value=min(self.other.value or 0, len(options) - 1))
         self._filling = False
         branches = sum(not children for children in history.all_children())

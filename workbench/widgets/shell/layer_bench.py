@@ -18,7 +18,7 @@ from workbench.recipe import Recipe
 from workbench.views import theme as themes
 from workbench.widgets.base import setting_fields
 from workbench.widgets.base.component import Component
-from workbench.widgets.base.controls import PLAIN, build_action_button, build_folded_card
+from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button, build_folded_card
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_code, render_paragraph
 from workbench.widgets.shell.live_preview import LivePreview
@@ -55,11 +55,13 @@ class LayerBench(Component):
         self.note, self.parts = pn.pane.HTML("", sizing_mode="stretch_width"), pn.pane.HTML("", sizing_mode="stretch_width")
         self.outcome = pn.pane.HTML("", sizing_mode="stretch_width")
         self.one = self.does(
-            build_action_button("Quantize this layer", "Run this recipe on the selected layer", None, margin=PLAIN),
+            build_action_button("Quantize this layer", "Run this recipe on the selected layer", None, margin=PLAIN_MARGIN),
             self._quantize_layer,
         )
         self.all = self.does(
-            build_action_button("Quantize the whole model", "Run this recipe on every layer", None, margin=PLAIN, main=False),
+            build_action_button(
+                "Quantize the whole model", "Run this recipe on every layer", None, margin=PLAIN_MARGIN, main=False
+            ),
             self._quantize_model,
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)

@@ -23,7 +23,7 @@ from workbench.widgets.base.markup import render_paragraph
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
 AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
 BESIDE = {"flex": "1 1 150px", "min-width": "150px"}  # of menus that share a line where there is room
-STEPS = {"◀ matrix": (0, -1), "matrix ▶": (0, 1), "▲ block": (-1, 0), "▼ block": (1, 0)}
+MOVES = {"◀ matrix": (0, -1), "matrix ▶": (0, 1), "▲ block": (-1, 0), "▼ block": (1, 0)}
 
 
 class LayerBrowser(Component):
@@ -47,7 +47,7 @@ class LayerBrowser(Component):
             description="The number that colours the map.",
             styles=BESIDE,
         )
-        self.steps = {label: self._step_button(label, *way) for label, way in STEPS.items()}
+        self.steps = {label: self._step_button(label, *way) for label, way in MOVES.items()}
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.view.visible = False
         self.frame = FigureFrame()
@@ -69,7 +69,7 @@ class LayerBrowser(Component):
         sketches = self.session.shared.sketches.values()
         figure = views.draw_layer_map(table, self.colour.value, self.session.layer, theme=choose_theme())
         self.frame.draw(views.add_moments_sentence(figure, sketch_cache.merge_sketches(list(sketches))) if sketches else figure)
-        for label, way in STEPS.items():
+        for label, way in MOVES.items():
             self.steps[label].disabled = self._beside(*way) is None
 
     def _coloured(self, _: Any) -> None:

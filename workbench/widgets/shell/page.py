@@ -29,7 +29,7 @@ from workbench.widgets.panel_patches.tooltip_bounds import keep_tooltips_inside
 from workbench.widgets.shell.explorer import Explorer
 from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds
 
-LONGEST = 18  # digits of a mark
+MAX_MARK_DIGITS = 18  # digits of a mark
 RELEASE_AFTER = 10.0  # seconds
 
 log = logging.getLogger(__name__)
@@ -160,6 +160,6 @@ def decode_recipe(text: str) -> Recipe:
 
 def parse_marks(name: str, words: list[str]) -> list[int]:
     """Marks in an address as numbers; WorkbenchError for what is none."""
-    if wrong := [word for word in words if not word.isdecimal() or len(word) > LONGEST]:
+    if wrong := [word for word in words if not word.isdecimal() or len(word) > MAX_MARK_DIGITS]:
         raise WorkbenchError(f"{name} in the address holds {shorten_value(wrong[0])}; it takes whole numbers, as {name}=3,17.")
     return [int(word) for word in words]

@@ -11,7 +11,7 @@ from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
 from workbench.views.decisions import headline as views
 from workbench.widgets.base.component import Component, choose_theme, render_chosen_css
-from workbench.widgets.base.controls import PLAIN, build_action_button
+from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
 
@@ -31,13 +31,13 @@ class RunBar(Component):
             label="Run",
             options={"": ORIGINAL},
             value=ORIGINAL,
-            margin=PLAIN,
+            margin=PLAIN_MARGIN,
             stylesheets=[render_chosen_css(), render_chips_css()],
         )
         self.chips.param.watch(self._chosen, "value")
         self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
         what = "Read the evaluation text with this model and time how fast it writes"
-        self.measure = self.does(build_action_button("Measure", what, 100, margin=PLAIN), self._measure)
+        self.measure = self.does(build_action_button("Measure", what, 100, margin=PLAIN_MARGIN), self._measure)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.measured_run: Run | None = None
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")

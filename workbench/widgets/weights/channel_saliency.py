@@ -123,7 +123,7 @@ class SaliencyView(Component):
             if written and list_features(self.session.model.layer(self.session.layer)).get("rows", ("",))[0] == STREAM:
                 self._stream(written, rows=True)
             else:
-                self.stream.say(residual_views.QUESTION, NONE_CHOSEN)
+                self.stream.say(residual_views.STREAM_QUESTION, NONE_CHOSEN)
             return
         self.standing.draw(
             views.draw_channel_measures(
@@ -140,14 +140,16 @@ class SaliencyView(Component):
             structure: Anatomy = residual_stream.read_model_anatomy(self.session.model)
         except AnatomyError as error:
             self.stream.say(
-                residual_views.QUESTION, f"Channels of this family are not followed from layer to layer: {error.why}."
+                residual_views.STREAM_QUESTION, f"Channels of this family are not followed from layer to layer: {error.why}."
             )
             return
         if not rows and not residual_stream.is_stream_reader(structure, layer):
             table = residual_stream.tabulate_inner_channels(self.session.model, structure, layer, marks, shared.sketch)
             self.stream.draw(residual_views.draw_inner_channels(table, theme=choose_theme()))
         elif not shared.is_sketched:
-            self.stream.say(residual_views.QUESTION, "The layers are still being read; the layer map shows how far that is.")
+            self.stream.say(
+                residual_views.STREAM_QUESTION, "The layers are still being read; the layer map shows how far that is."
+            )
         else:
             residual = shared.stream()
             self.stream.draw(

@@ -12,7 +12,7 @@ from workbench.widgets.base.component import FigureFrame, choose_theme, render_c
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.weights.weight_section import WeightSection
 
-FIRST = "This layer is not quantized yet: press Quantize this layer."
+QUANTIZE_FIRST = "This layer is not quantized yet: press Quantize this layer."
 EDGES = ("First row", "Last row", "First column", "Last column")
 
 
@@ -96,7 +96,7 @@ class PictureSection(WeightSection):
         self._shown = shown
         what = self.what.value
         if shown is None:
-            self.frame.say(f"Where is the {what}?", FIRST)
+            self.frame.say(f"Where is the {what}?", QUANTIZE_FIRST)
             return
         limit = None if what == "difference" else largest
         self.frame.draw(views.draw_raster(shown[1], what, limit, self.marked(), theme=choose_theme()))

@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.errors import RecipeError
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed, build_ledger, count_stored_bits
-from workbench.quantizers.kv import Scheme, list_schemes, parse, scheme
+from workbench.quantizers.kv import Scheme, list_schemes, make_scheme, parse
 from workbench.quantizers.kv.rotated import compute_normal_levels
 
 TOKENS, CHANNELS = 64, 128
@@ -85,7 +85,7 @@ def test_stored_bits_are_the_codes_and_what_they_need(spelled: str, key_bits: fl
 
 def test_salient_tokens_are_stored_finer() -> None:
     x, saliency = drawn(), torch.arange(TOKENS).float()
-    for packed in scheme("zipcache", bits=2, salient=6, share=0.25).pack(x, x, saliency):
+    for packed in make_scheme("zipcache", bits=2, salient=6, share=0.25).pack(x, x, saliency):
         lost = (formats.decode(packed) - x).square().mean(1)
         assert lost[-16:].max() < lost[:-16].min() / 10
 
@@ -93,7 +93,7 @@ def test_salient_tokens_are_stored_finer() -> None:
 def test_wide_channels_of_keys_are_stored_finer() -> None:
     x = drawn()
     x[:, :8] *= 20
-    keys, _ = scheme("vidkv", share=8 / CHANNELS).pack(x, x, torch.zeros(TOKENS))
+    keys, _ = make_scheme("vidkv", share=8 / CHANNELS).pack(x, x, torch.zeros(TOKENS))
     assert keys.children[0].format == "rows"
     lost = (formats.decode(keys) - x).square().sum(0) / x.square().sum(0)
     assert lost[:8].mean() < 0.3 < 0.36 < lost[8:].mean() + 0.1
@@ -101,7 +101,7 @@ def test_wide_channels_of_keys_are_stored_finer() -> None:
 
 def test_the_repaired_transform_stores_one_code_a_value() -> None:
     """The released code's full transform has two real numbers for each value."""
-    keys, _ = scheme("vidkv", share=0.0).pack(drawn(), drawn(), torch.zeros(TOKENS))
+    keys, _ = make_scheme("vidkv", share=0.0).pack(drawn(), drawn(), torch.zeros(TOKENS))
     codes = next(node.tensors["signs"] for _, node in keys.walk() if "signs" in node.tensors)
     assert codes.numel() * 8 == TOKENS * CHANNELS
 
@@ -121,8 +121,8 @@ def test_levels_are_lloyds_for_the_normal_law(bits: int, levels: list[float] | N
 def test_rotation_takes_outliers_away() -> None:
     x = drawn()
     x[:, 5] *= 50
-    stored = scheme("rotated", bits=3).pack(x, x, torch.zeros(TOKENS))[0]
-    grid = scheme("per-token", bits=3).pack(x, x, torch.zeros(TOKENS))[0]
+    stored = make_scheme("rotated", bits=3).pack(x, x, torch.zeros(TOKENS))[0]
+    grid = make_scheme("per-token", bits=3).pack(x, x, torch.zeros(TOKENS))[0]
     assert error(x, stored) < 0.06
     rest = torch.arange(CHANNELS) != 5
     assert error(x[:, rest], stored_columns(grid, rest)) > 0.5  # the grid is all for the outlier
@@ -130,7 +130,7 @@ def test_rotation_takes_outliers_away() -> None:
 
 @pytest.mark.parametrize("name", list_schemes())
 def test_every_scheme_says_where_it_comes_from(name: str) -> None:
-    how: Scheme = scheme(name)
+    how: Scheme = make_scheme(name)
     assert how.source
     assert type(how).__doc__
     assert how.spelled() == (f"{name}:bits={how.bits}" if hasattr(how, "bits") else name)
@@ -139,9 +139,9 @@ def test_every_scheme_says_where_it_comes_from(name: str) -> None:
 
 def test_spelling_goes_both_ways() -> None:
     how = parse("zipcache:bits=3,share=0.5")
-    assert (how.spelled(), how) == ("zipcache:bits=3,share=0.5", scheme("zipcache", bits=3, share=0.5))
+    assert (how.spelled(), how) == ("zipcache:bits=3,share=0.5", make_scheme("zipcache", bits=3, share=0.5))
     assert how.nominal_bits == pytest.approx(3.5)
-    assert math.isclose(scheme("vidkv").nominal_bits, (1.5 + math.log2(3)) / 2)
+    assert math.isclose(make_scheme("vidkv").nominal_bits, (1.5 + math.log2(3)) / 2)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS, Input
 from workbench.quantizers.learning.layer import learn_layer
 from workbench.quantizers.pipeline import InLoop
-from workbench.quantizers.transforms.learned import ROTATIONS, STARTS, Binarized, Learned
+from workbench.quantizers.transforms.learned import ROTATION_STARTS, ROTATIONS, Binarized, Learned
 
 ALL = Factors(gain=True, signs=True, rotation=True)
 TURNED = Factors(gain=True, signs=False, rotation=True)
@@ -81,7 +81,7 @@ def test_without_a_quantizer_the_block_is_reproduced(
 
 @pytest.mark.parametrize("rotation", ROTATIONS)
 @pytest.mark.parametrize("gain", [True, False], ids=["gain", "no-gain"])
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", ROTATION_STARTS)
 def test_what_is_trained_is_what_is_stored(rotation: str, gain: bool, start: str) -> None:
     part = Learned(gain=gain, rotation=rotation, start=start)
     basis = wild(24, part.factors)

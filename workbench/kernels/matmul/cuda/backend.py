@@ -16,9 +16,9 @@ from workbench.kernels.packing.packed import Packed
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
 CODED = ("planes", "ternary", "uniform", "binary-codebook", "parity-signs")
-WHOLE = ("binary-factors", "low-rank", "zero")
+COMPOSED_FORMATS = ("binary-factors", "low-rank", "zero")
 NARROWEST = 16  # columns of a group at least: what tensor cores multiply at a time
-MOST_BITS = 4
+MAX_CODE_BITS = 4
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -43,14 +43,14 @@ def describe_misfit(packed: Packed) -> str | None:
     """Why a stored matrix cannot be run here, or None."""
     if packed.format in AROUND:
         return next((why for child in packed.children if (why := describe_misfit(child))), None)
-    if packed.format in WHOLE:
+    if packed.format in COMPOSED_FORMATS:
         return None
     if packed.format not in CODED:
         return f"it has no kernel for format {packed.format!r}"
     if "offset" in packed.tensors:
         return "it has no kernel for codes whose zero is not one of them"
-    if packed.facts.get("bits", 0) > MOST_BITS:
-        return f"codes of {packed.facts['bits']} bits are too wide; it runs 1 to {MOST_BITS}"
+    if packed.facts.get("bits", 0) > MAX_CODE_BITS:
+        return f"codes of {packed.facts['bits']} bits are too wide; it runs 1 to {MAX_CODE_BITS}"
     span = packed.facts["span"]
     if span < packed.cols and span % NARROWEST:
         return f"groups of {span} columns are no multiple of the {NARROWEST} that tensor cores multiply at a time"

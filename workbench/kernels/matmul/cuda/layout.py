@@ -11,9 +11,9 @@ from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 
 BYTE = 8  # signs of a byte
-TOGETHER = 8  # segments of a group are filled up to a multiple of this where a group is the whole row
+SEGMENT_MULTIPLE = 8  # segments of a group are filled up to a multiple of this where a group is the whole row
 FEW_ENTRIES = 512  # codewords whose sums fit shared memory, segment by segment
-SIGNS, INDICES, CODES = 0, 1, 2  # forms, as `triton_kernels.multiply` numbers them
+SIGN_FORM, INDEX_FORM, CODE_FORM = 0, 1, 2  # forms, as `triton_kernels.multiply` numbers them
 FIELDS = {1: 1, 2: 2, 3: 4, 4: 4}  # bits that a code of so many takes in memory: bytes hold whole codes
 
 
@@ -74,7 +74,7 @@ def lay_out_signs(packed: Packed, positive: Tensor, scale: Tensor, column: Tenso
     full = pad_columns(positive, BYTE * compute_alignment(packed, BYTE))
     byte = pack_bytes(full.to(torch.uint8), 1)
     words = torch.arange(256, dtype=torch.int32, device=byte.device)
-    return assemble_resident(SIGNS, packed, byte, words, scale, BYTE, 1, column=column, factor=factor)
+    return assemble_resident(SIGN_FORM, packed, byte, words, scale, BYTE, 1, column=column, factor=factor)
 
 
 def lay_out_indices(packed: Packed, column: Tensor | None) -> Resident:
@@ -86,7 +86,7 @@ def lay_out_indices(packed: Packed, column: Tensor | None) -> Resident:
     kind = torch.uint8 if entries <= 1 << 8 else torch.int16 if entries <= 1 << 15 else torch.int32
     bits = bitpack.unpack(packed.tensors["codebook"], 1, entries * length).view(entries, length)
     words = (bits << torch.arange(length, device=bits.device, dtype=torch.int32)).sum(1, dtype=torch.int32)
-    return assemble_resident(INDICES, packed, index.to(kind), words, packed.tensors["scale"][None], length, 1, column=column)
+    return assemble_resident(INDEX_FORM, packed, index.to(kind), words, packed.tensors["scale"][None], length, 1, column=column)
 
 
 def lay_out_codes(packed: Packed) -> Resident:
@@ -100,7 +100,7 @@ def lay_out_codes(packed: Packed) -> Resident:
         zero = torch.full_like(scale, 1 << (bits - 1), dtype=torch.int32)
     zero = zero.mT.contiguous().to(torch.uint8)
     nothing = torch.empty(0, dtype=torch.int32, device=byte.device)
-    return assemble_resident(CODES, packed, byte, nothing, scale[None], per, FIELDS[bits], zero=zero)
+    return assemble_resident(CODE_FORM, packed, byte, nothing, scale[None], per, FIELDS[bits], zero=zero)
 
 
 def assemble_resident(
@@ -137,7 +137,7 @@ def assemble_resident(
 
 def compute_alignment(packed: Packed, length: int) -> int:
     """Segments of `length` columns that rows are filled up to a multiple of: groups end where they end, whole rows are free."""
-    return TOGETHER if packed.facts["span"] >= packed.cols else packed.facts["span"] // length
+    return SEGMENT_MULTIPLE if packed.facts["span"] >= packed.cols else packed.facts["span"] // length
 
 
 def pad_columns(values: Tensor, multiple: int) -> Tensor:

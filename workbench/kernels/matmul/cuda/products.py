@@ -15,7 +15,7 @@ from workbench.kernels.options import Mode, Product
 from workbench.kernels.packing.packed import Packed
 
 FEW_INPUTS = 4  # looked up one by one; more are multiplied together, as decoding is then shared
-ROWS, TILE_ROWS, TILE_INPUTS, TILE_COLS = 512, 64, 64, 64
+DECODED_ROWS, TILE_ROWS, TILE_INPUTS, TILE_COLS = 512, 64, 64, 64
 LEAST_INPUTS = 16  # that tensor cores take; fewer are filled up
 PROGRAMS = 528  # that fill a large GPU: four for each of 132 multiprocessors
 
@@ -52,14 +52,14 @@ class Coded:
         table = torch.nn.functional.pad(pieces @ patterns.mT, (0, size - len(patterns)))
         groups = m.scale.shape[1]
         group_segments = segments if groups == 1 else m.span // m.length
-        together = math.gcd(group_segments, layout.TOGETHER)
-        blocks, total = -(-rows // ROWS), planes * segments
+        together = math.gcd(group_segments, layout.SEGMENT_MULTIPLE)
+        blocks, total = -(-rows // DECODED_ROWS), planes * segments
         share = together * max(1, -(-total * blocks * inputs // (PROGRAMS * together)))
         splits = -(-total // share)
         y = torch.empty(splits, inputs, rows, device=x.device)
         triton_kernels.look_up[(blocks, splits, inputs)](
-            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, scalings, share, size, ROWS,
-            together,
+            table, m.codes, m.scale, y, inputs, rows, segments, total, groups, group_segments, scalings, share, size,
+            DECODED_ROWS, together,
             enable_fp_fusion=True,
         )  # fmt: skip
         return y

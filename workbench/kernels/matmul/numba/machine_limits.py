@@ -18,7 +18,7 @@ from workbench.kernels.jit.simd import (
     store_floats,
 )
 
-AHEAD = 4096
+PREFETCH_BYTES = 4096
 STREAM = 256  # bytes read in one turn of the loop
 
 
@@ -31,7 +31,7 @@ def read(data: np.ndarray, out: np.ndarray) -> None:
         a, b, c, d = no_bytes(), no_bytes(), no_bytes(), no_bytes()
         for at in range(piece * piece_bytes, (piece + 1) * piece_bytes, STREAM):
             for line in range(0, STREAM, 64):
-                prefetch(data, at + AHEAD + line)
+                prefetch(data, at + PREFETCH_BYTES + line)
             a, b = add_bytes(a, load(data, at)), add_bytes(b, load(data, at + 64))
             c, d = add_bytes(c, load(data, at + 128)), add_bytes(d, load(data, at + 192))
         store(out.reshape(-1), 64 * piece, add_bytes(add_bytes(a, b), add_bytes(c, d)))

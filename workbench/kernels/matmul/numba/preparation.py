@@ -19,7 +19,7 @@ from workbench.kernels.matmul.numba.dense import codebook_matmul, sparse_rows
 from workbench.kernels.matmul.numba.lut import stripe_layout
 from workbench.kernels.matmul.numba.lut.sign_products import Codewords, Signs
 from workbench.kernels.matmul.numba.lut.stripe_layout import Stripes
-from workbench.kernels.matmul.numba.supported import WORDS
+from workbench.kernels.matmul.numba.supported import CODEWORD_FORMATS
 from workbench.kernels.options import Mode, Product
 from workbench.kernels.packing.packed import Packed
 
@@ -51,7 +51,7 @@ def prepare(packed: Packed, mode: Mode) -> Product:
         return product
     if packed.format == "masked":
         return Sum(tuple(prepare_masked(leaf, mask, mode) for leaf, mask in iterate_leaves(packed)), packed.rows)
-    if packed.format in WORDS:
+    if packed.format in CODEWORD_FORMATS:
         return codebook_matmul.decode_to_fp16(packed) if mode.cache == "decoded" else codebook_matmul.keep_words(packed)
     if packed.format == "binary-codebook" and mode.cache == "none" and can_look_up_indices(packed):
         return Codewords(stripe_layout.lay_out_scales(packed), mode.precision, indices=stripe_layout.lay_out_indices(packed))

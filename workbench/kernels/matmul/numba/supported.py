@@ -4,11 +4,11 @@ from workbench.kernels.packing.packed import Packed
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold
 CODED = ("planes", "uniform", "ternary", "binary-codebook", "parity-signs")
-WORDS = ("vector-codebook", "trellis")
-WHOLE = ("binary-factors", "low-rank", "zero", *WORDS)
-LONGEST = 32  # numbers of a word
+CODEWORD_FORMATS = ("vector-codebook", "trellis")
+COMPOSED_FORMATS = ("binary-factors", "low-rank", "zero", *CODEWORD_FORMATS)
+MAX_CODEWORD_LENGTH = 32  # numbers of a word
 REAL_ZEROS = "it has no kernel for codes whose zero is not one of them"
-STEP = 8  # columns of a byte of signs
+STEP_COLUMNS = 8  # columns of a byte of signs
 
 
 def describe_refusal(packed: Packed, _batch: int) -> str | None:
@@ -28,15 +28,15 @@ def describe_misfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
         return next((why for child in packed.children if (why := describe_misfit(child, inside_mask=True))), None)
     if packed.format in CODED:
         return REAL_ZEROS if "offset" in packed.tensors else describe_misalignment(packed)
-    if packed.format in WORDS and packed.facts["length"] > LONGEST:
-        return f"words of {packed.facts['length']} numbers are longer than {LONGEST}"
-    runnable = ("dense", "zero") if inside_mask else WHOLE
+    if packed.format in CODEWORD_FORMATS and packed.facts["length"] > MAX_CODEWORD_LENGTH:
+        return f"words of {packed.facts['length']} numbers are longer than {MAX_CODEWORD_LENGTH}"
+    runnable = ("dense", "zero") if inside_mask else COMPOSED_FORMATS
     return None if packed.format in runnable else f"it has no kernel for format {packed.format!r}"
 
 
 def describe_misalignment(packed: Packed) -> str | None:
     """Why groups do not consist of whole bytes of signs, or None; a row may end within one."""
     span = packed.facts["span"]
-    if span < packed.cols and span % STEP:
-        return f"groups of {span} columns do not consist of bytes of {STEP} signs"
+    if span < packed.cols and span % STEP_COLUMNS:
+        return f"groups of {span} columns do not consist of bytes of {STEP_COLUMNS} signs"
     return None

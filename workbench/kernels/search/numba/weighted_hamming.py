@@ -10,7 +10,7 @@ from numba import njit, prange
 
 from workbench.kernels.jit.threads import use_threads
 
-CHUNK = 256  # vectors that use the same tables one after the other
+VECTORS_PER_TABLE = 256  # vectors that use the same tables one after the other
 
 
 @njit(cache=True, nogil=True)
@@ -32,9 +32,9 @@ def search(y: np.ndarray, starts: np.ndarray, order: np.ndarray, words: np.ndarr
     count, length = y.shape
     low = length // 2
     mask = (1 << low) - 1
-    for chunk in prange((count + CHUNK - 1) // CHUNK):
+    for chunk in prange((count + VECTORS_PER_TABLE - 1) // VECTORS_PER_TABLE):
         first, second = np.empty(1 << low, np.float32), np.empty(1 << (length - low), np.float32)
-        for i in range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK)):
+        for i in range(chunk * VECTORS_PER_TABLE, min(count, (chunk + 1) * VECTORS_PER_TABLE)):
             pattern = 0
             for j in range(length):
                 pattern |= int(y[i, j] >= 0) << j

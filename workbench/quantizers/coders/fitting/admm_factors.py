@@ -17,7 +17,7 @@ from workbench.quantizers.curvature import damp_moment
 from workbench.quantizers.storage_rounding import round_to_fp16
 
 DAMPING = 0.01  # of the moment, as a share of its mean diagonal
-RIDGE = 0.03  # of either least-squares step, beside its pull towards signs
+ADMM_RIDGE = 0.03  # of either least-squares step, beside its pull towards signs
 POWER = 5  # iterations for the leading singular pair of magnitudes
 ROUNDS = 3  # over the magnitudes, each solved with the others fixed
 
@@ -125,7 +125,7 @@ def solve_ridge(gram: Tensor, pushed: Tensor, pull: float, aim: Tensor) -> Tenso
     """The factor X that solves X (G + (pull + RIDGE) g I) = pushed + pull g aim, with g the mean diagonal of G."""
     level = gram.diagonal().mean()
     eye = torch.eye(len(gram))
-    factor = torch.linalg.cholesky(gram + (pull + RIDGE) * level * eye)
+    factor = torch.linalg.cholesky(gram + (pull + ADMM_RIDGE) * level * eye)
     return torch.cholesky_solve((pushed + pull * level * aim).mT, factor).mT
 
 
@@ -134,7 +134,7 @@ def solve_two_sided(gram: Tensor, values: Tensor, pushed: Tensor, pull: float, a
     level = gram.diagonal().mean()
     eigenvalues, vectors = torch.linalg.eigh(gram)
     turned = (pushed + pull * level * aim) @ vectors
-    return (turned / (values[:, None] * eigenvalues.clamp(min=0) + (pull + RIDGE) * level)) @ vectors.mT
+    return (turned / (values[:, None] * eigenvalues.clamp(min=0) + (pull + ADMM_RIDGE) * level)) @ vectors.mT
 
 
 def find_nearest_factor(factor: Tensor, *, middle: bool) -> Tensor:

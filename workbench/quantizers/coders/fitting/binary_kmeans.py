@@ -14,8 +14,8 @@ from torch import Tensor
 
 from workbench.kernels.search import codeword_search
 
-SWEEPS = 20
-FEW = 1 << 13  # vectors on which two starts are compared
+MAX_KMEANS_SWEEPS = 20
+TRIAL_VECTORS = 1 << 13  # vectors on which two starts are compared
 SAMPLE = 1 << 17  # vectors a codebook is trained on, at most
 Assign = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]  # (words, previous index) → index and loss of each point
 Best = Callable[[Tensor, Tensor], Tensor]  # (words, index) → the best words for these members
@@ -95,7 +95,7 @@ def train_magnitude(y: Tensor, entries: int, start: Tensor | None = None) -> Tra
     flips less in the first few thousand vectors. Patterns without a preference (normal weights) want the even ones.
     """
     if start is None:
-        few = y[:FEW]
+        few = y[:TRIAL_VECTORS]
         starts = [select_most_frequent(count_patterns(y), entries), *build_even_words(y.shape[1], entries)]
         first = min(
             starts, key=lambda words: codeword_search.find_nearest_by_magnitude(few, words)[1].sum(dtype=torch.float64).item()
@@ -125,7 +125,7 @@ def cluster(words: Tensor, points: Tensor, assign: Assign, best: Best) -> Traine
     """k-means: assign points to words, take the best words for their members, until nothing changes."""
     index, loss = assign(words, None)
     losses: list[float] = []
-    for _ in range(SWEEPS):
+    for _ in range(MAX_KMEANS_SWEEPS):
         losses.append(loss.sum(dtype=torch.float64).item())
         updated = best(words, index)
         empty = (torch.bincount(index, minlength=len(words)) == 0).nonzero()[:, 0]

@@ -18,11 +18,11 @@ SHARES = torch.arange(100, 18, -8) / 100  # of the scale that reaches all weight
 FINER = (0.04, 0.02, 0.01)  # then smaller and larger by these shares
 NEIGHBOURS = (0, -1, 1)  # of the whole range's zero
 MULTIPLES = (1, 2, 3)  # neighbouring weights may lie so many steps of their grid apart
-SWEEPS = 4  # of least squares
-STARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # shares of the range that lines start from, where the zero is any number
+LEAST_SQUARES_SWEEPS = 4  # of least squares
+RANGE_STARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # shares of the range that lines start from, where the zero is any number
 FIRST_CODES = 3  # the smallest weight of a grid whose ends no weight reaches may have up to this code
 ALL_ZEROS = 15  # steps up to which least squares tries every zero
-TOGETHER = 1 << 19  # weights, counted once for each grid, that are tried at the same time
+TRIALS_AT_ONCE = 1 << 19  # weights, counted once for each grid, that are tried at the same time
 
 
 class GridSearch:
@@ -41,7 +41,7 @@ class GridSearch:
         """Try everything; `scale` and `zero`, `[rows]`."""
         self.try_shares()
         self.try_spacing()
-        for _ in range(SWEEPS):
+        for _ in range(LEAST_SQUARES_SWEEPS):
             if not self.try_least_squares():
                 break
         return self.scale, self.zero
@@ -123,7 +123,7 @@ class GridSearch:
     def offer(self, scale: Tensor, zero: Tensor) -> bool:
         """Let each row take the best of the grids `[k, rows]` where that is better than what it has; whether any has gained."""
         gained, scale, zero = False, round_to_fp16(scale), round_to_fp16(zero)
-        size = max(1, TOGETHER // self.w.numel())
+        size = max(1, TRIALS_AT_ONCE // self.w.numel())
         for scales, zeros in zip(scale.split(size), zero.split(size), strict=True):
             squared_errors = self.codes(scales, zeros).sub_(zeros[..., None]).mul_(scales[..., None]).sub_(self.w).square_()
             error = (squared_errors if self.weight is None else squared_errors.mul_(self.weight)).sum(-1).nan_to_num_(torch.inf)
@@ -151,11 +151,11 @@ class RealGridSearch(GridSearch):
         high, low = self.high.clamp(min=0), self.low.clamp(max=0)
         wide = round_to_fp16((high - low) / self.steps)
         self.offer(wide[None], divide(-low, wide)[None])
-        for share in STARTS:
+        for share in RANGE_STARTS:
             scale = round_to_fp16(share * (self.high - self.low) / self.steps)
             zero = round_to_fp16(self.steps / 2 - divide((self.high + self.low) / 2, scale))
             self.offer(scale[None], zero[None])
-            for _ in range(SWEEPS):
+            for _ in range(LEAST_SQUARES_SWEEPS):
                 scale, zero = self.line(scale, zero)
                 self.offer(scale[None], zero[None])
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-SWEEPS = 15
+RELEASED_SWEEPS = 15
 BELOW = 1e-8  # added to counts and squared lengths
 BELOW_MOMENT = 1e-10
 
@@ -62,7 +62,7 @@ def fit_residual_planes(x: Tensor, mask: Tensor, planes: int) -> tuple[Planes, T
     return Planes(stacked, torch.stack(sizes), shift.sum(0), column), shift
 
 
-def alternate(x: Tensor, mask: Tensor, planes: int, sweeps: int = SWEEPS) -> Planes:
+def alternate(x: Tensor, mask: Tensor, planes: int, sweeps: int = RELEASED_SWEEPS) -> Planes:
     """ARB with a mean: mean, then each size, then signs, in turn."""
     x = x * mask
     now, count = fit_residual_planes(x, mask, planes)[0], mask.sum(1, keepdim=True) + BELOW
@@ -76,7 +76,7 @@ def alternate(x: Tensor, mask: Tensor, planes: int, sweeps: int = SWEEPS) -> Pla
     return now
 
 
-def alternate_columns(x: Tensor, mask: Tensor, planes: int, sweeps: int = SWEEPS) -> Planes:
+def alternate_columns(x: Tensor, mask: Tensor, planes: int, sweeps: int = RELEASED_SWEEPS) -> Planes:
     """ARB-RC: sizes of rows, then of columns, plane by plane, then signs of two planes; one plane keeps its first signs."""
     x = x * mask
     count, rest = mask.sum(0, keepdim=True).clamp(min=1), x
@@ -101,7 +101,7 @@ def alternate_columns(x: Tensor, mask: Tensor, planes: int, sweeps: int = SWEEPS
     return now
 
 
-def fit_outputs(x: Tensor, mask: Tensor, now: Planes, moment: Tensor, sweeps: int = SWEEPS) -> Planes:
+def fit_outputs(x: Tensor, mask: Tensor, now: Planes, moment: Tensor, sweeps: int = RELEASED_SWEEPS) -> Planes:
     """ARB-X: mean and sizes in turn once more, to lose least of the outputs under `moment [cols, cols]`; signs stay."""
     x, mask_values = x * mask, mask.to(x.dtype)
 

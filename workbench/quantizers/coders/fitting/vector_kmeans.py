@@ -5,7 +5,7 @@ from torch import Tensor
 
 from workbench.quantizers.coders.fitting.binary_kmeans import Trained, cluster
 
-CHUNK = 1 << 21  # products held at a time
+PRODUCTS_AT_ONCE = 1 << 21  # products held at a time
 
 
 def train(y: Tensor, entries: int) -> Trained:
@@ -33,7 +33,7 @@ def train(y: Tensor, entries: int) -> Trained:
 def find_nearest_codewords(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
     """Number of the codeword c with the least ‖w − scale · c‖² for each row of `w [n, length]` and `scale [n, 1]`, `[n]`."""
     half = words.square().sum(1) / 2
-    size = max(CHUNK // len(words), 1)
+    size = max(PRODUCTS_AT_ONCE // len(words), 1)
     pieces = zip(w.split(size), scale.split(size), strict=True)
     return torch.cat(
         [(piece_scale * (piece @ words.mT) - piece_scale.square() * half).argmax(1) for piece, piece_scale in pieces]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 SHARES = torch.linspace(0.1, 0.9, 81)  # of the weights that lie below a candidate
-DOUBLED = torch.linspace(0.1, 0.9, 160)
+THRESHOLD_SHARES = torch.linspace(0.1, 0.9, 160)
 SEARCHES = ("joint", "greedy", "double")
 
 
@@ -23,7 +23,7 @@ def search_thresholds(size: Tensor, member: Tensor, groups: int, search: str) ->
     if groups == 1 or not len(member_sizes):
         return torch.zeros(groups - 1)
     doubled = search == "double" and groups == 3
-    low = quantiles(member_sizes, DOUBLED if doubled else SHARES)
+    low = quantiles(member_sizes, THRESHOLD_SHARES if doubled else SHARES)
     levels, order = torch.sort(torch.cat([low, 2 * low]), stable=True) if doubled else (low, torch.arange(len(low)))
     energy = compute_kept_energy(size, member, levels)
     last = len(levels) + 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.quantizers.coders.fitting.released_planes import fit_residual_planes
 
 CANDIDATES = torch.linspace(0.1, 0.9, 81, dtype=torch.float64)
-DOUBLED = torch.linspace(0.1, 0.9, 160, dtype=torch.float64)
+RELEASED_SHARES = torch.linspace(0.1, 0.9, 160, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def compute_squared_loss(error: Tensor) -> Tensor:
 
 def search_one_plane_limits(score: Tensor, mask: Tensor, groups: int) -> list[Tensor]:
     """The edges of two groups of the masked scores, or of three of which the second is twice the first."""
-    candidates = interpolate_quantiles((score * mask).flatten(), CANDIDATES if groups == 2 else DOUBLED)
+    candidates = interpolate_quantiles((score * mask).flatten(), CANDIDATES if groups == 2 else RELEASED_SHARES)
     rows, count = sort_rows(score, mask), mask.sum(1, keepdim=True)
     first, last = rows.below(candidates), count.expand(-1, len(candidates))
     if groups == 2:

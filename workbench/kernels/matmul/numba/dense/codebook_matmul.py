@@ -16,15 +16,17 @@ from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.jit.simd import load, load_long, store
 from workbench.kernels.jit.threads import needs_threads, use_threads
 from workbench.kernels.matmul.numba.dense import fp16_matmul
-from workbench.kernels.matmul.numba.dense.fp16_matmul import MANY_INPUTS, ROWS, pad_groups
-from workbench.kernels.matmul.numba.supported import LONGEST
+from workbench.kernels.matmul.numba.dense.fp16_matmul import MANY_INPUTS, THREAD_ROWS, pad_groups
+from workbench.kernels.matmul.numba.supported import MAX_CODEWORD_LENGTH
 from workbench.kernels.packing import bitpack, trellis_code
 from workbench.kernels.packing.packed import Packed
 
 JOINED = 10  # bits of the index of a word that is made of several
-COPIED = LONGEST  # numbers that one copy moves, whatever the length of a word; the next word overwrites what is too much
+COPIED = (
+    MAX_CODEWORD_LENGTH  # numbers that one copy moves, whatever the length of a word; the next word overwrites what is too much
+)
 WINDOW = 8  # bytes that are read at once
-WHOLE = 57  # bits of them that are there wherever in a byte the first one is
+WINDOW_BITS = 57  # bits of them that are there wherever in a byte the first one is
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def keep_words(packed: Packed) -> Words:
         bits = state = compute_index_width(packed.facts["entries"])
         stream, book = packed.tensors["index"], packed.tensors["codebook"]
         book = torch.nn.functional.pad(book, (0, 0, 0, (1 << state) - len(book)))
-        while 2 * bits <= JOINED and 2 * length <= LONGEST and packed.cols % (2 * length) == 0:
+        while 2 * bits <= JOINED and 2 * length <= MAX_CODEWORD_LENGTH and packed.cols % (2 * length) == 0:
             book = torch.cat([book.repeat(len(book), 1), book.repeat_interleave(len(book), 0)], 1)
             bits, state, length = 2 * bits, 2 * state, 2 * length
     words = torch.nn.functional.pad(book.flatten(), (0, COPIED)).view(torch.int16).numpy().view(np.uint16)
@@ -118,7 +120,7 @@ def decode_to_fp16(packed: Packed) -> fp16_matmul.Halves:
 @compile_cached
 def advance_states(states: np.ndarray, stream: np.ndarray, first: int, bits: int, mask: int) -> None:
     """The states of all steps after the codes of one more row, which begin with code number `first` of the stream."""
-    together, code, bit = WHOLE // bits, (1 << bits) - 1, first * bits
+    together, code, bit = WINDOW_BITS // bits, (1 << bits) - 1, first * bits
     for begin in range(0, len(states), together):
         window = load_long(stream, bit >> 3) >> (bit & 7)
         for step in range(begin, min(begin + together, len(states))):
@@ -172,8 +174,8 @@ def multiply_row_block(
     first: int,
     y: np.ndarray,
 ) -> None:
-    """ROWS rows of the product from `first` on."""
-    last = min(len(scale), first + ROWS)
+    """Up to `THREAD_ROWS` rows of the product from `first` on."""
+    last = min(len(scale), first + THREAD_ROWS)
     values = np.empty((last - first, x.shape[1]), np.uint16)
     decode(stream, words, bits, state, length, cols, span, len(scale), first, values)
     fp16_matmul.multiply(x, values, scale[first:last], first, y)
@@ -193,7 +195,7 @@ def multiply_serial(
     y: np.ndarray,
 ) -> None:
     """y = x Wᵀ on this thread alone."""
-    for first in range(0, len(scale), ROWS):
+    for first in range(0, len(scale), THREAD_ROWS):
         multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, first, y)
 
 
@@ -211,5 +213,5 @@ def multiply_parallel(
     y: np.ndarray,
 ) -> None:
     """y = x Wᵀ on all threads."""
-    for block in prange((len(scale) + ROWS - 1) // ROWS):
-        multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, block * ROWS, y)
+    for block in prange((len(scale) + THREAD_ROWS - 1) // THREAD_ROWS):
+        multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, block * THREAD_ROWS, y)

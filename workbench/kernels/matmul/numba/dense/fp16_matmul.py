@@ -18,7 +18,7 @@ from workbench.kernels.jit.threads import needs_threads, use_threads
 LANES = 32
 MANY_INPUTS = 8  # from which on a tile in float32 and a matrix product are faster
 TILE = 1 << 18  # weights of a tile
-ROWS = 64  # that a thread takes at a time
+THREAD_ROWS = 64  # that a thread takes at a time
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def pack_fp16(numbers: Tensor, scale: Tensor, cols: int, span: int) -> Halves:
 def multiply_by_tiles(x: Tensor, scale: np.ndarray, rows_of: object) -> Tensor:
     """The product by way of float32 tiles; `rows_of(slice)` gives the fp16 bits of some rows."""
     rows, groups = scale.shape
-    y, rows_at_once = torch.empty(len(x), rows), max(ROWS, TILE // x.shape[1])
+    y, rows_at_once = torch.empty(len(x), rows), max(THREAD_ROWS, TILE // x.shape[1])
     for first in range(0, rows, rows_at_once):
         piece = slice(first, min(first + rows_at_once, rows))
         numbers = torch.from_numpy(rows_of(piece).view(np.int16)).view(torch.float16)  # type: ignore[operator]
@@ -112,6 +112,6 @@ def multiply_serial(x: np.ndarray, values: np.ndarray, scale: np.ndarray, y: np.
 @compile_cached(parallel=True)
 def multiply_parallel(x: np.ndarray, values: np.ndarray, scale: np.ndarray, y: np.ndarray) -> None:
     """y = x Wᵀ on all threads."""
-    for block in prange((len(values) + ROWS - 1) // ROWS):
-        first, last = block * ROWS, min(len(values), (block + 1) * ROWS)
+    for block in prange((len(values) + THREAD_ROWS - 1) // THREAD_ROWS):
+        first, last = block * THREAD_ROWS, min(len(values), (block + 1) * THREAD_ROWS)
         multiply(x, values[first:last], scale[first:last], first, y)

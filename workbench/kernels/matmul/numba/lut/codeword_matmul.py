@@ -28,56 +28,56 @@ from workbench.kernels.jit.simd import (
     store_pairs,
 )
 from workbench.kernels.matmul.numba.lut import tables
-from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE, Matrix, multiply_stripes
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS, Matrix, multiply_stripes
 from workbench.kernels.matmul.numba.lut.tables import Tables
 
-HALF = 16  # columns of half a word of `vnni_sums.py`, and the most that a codeword has
-AHEAD = 2048  # bytes to ask the memory for in advance
-TOGETHER = 16  # vectors of columns whose codewords are looked up in one go
+MAX_CODEWORD_COLUMNS = 16  # columns of half a word of `vnni_sums.py`, and the most that a codeword has
+PREFETCH_INDEX_BYTES = 2048  # bytes to ask the memory for in advance
+VECTORS_AT_ONCE = 16  # vectors of columns whose codewords are looked up in one go
 
 
 @compile_cached
 def unpack_indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) -> None:
     """64 indices for each vector of columns, `indices_out [vectors · 64]`; field by field, for all vectors."""
     apart, have = 8 * width, 0
-    vectors = len(indices_out) // STRIPE
+    vectors = len(indices_out) // STRIPE_ROWS
     for k in range(vectors):
-        prefetch(stream, at + AHEAD + k * apart)
-        store_codes(indices_out, STRIPE * k, field_8(stream, at + k * apart) if width >= 8 else no_codes())
+        prefetch(stream, at + PREFETCH_INDEX_BYTES + k * apart)
+        store_codes(indices_out, STRIPE_ROWS * k, field_8(stream, at + k * apart) if width >= 8 else no_codes())
     if width >= 8:
         at, have = at + 64, 8
     if width == 16:
         for k in range(vectors):
-            codes = merge(load_codes(indices_out, STRIPE * k), field_8(stream, at + k * apart), have)
-            store_codes(indices_out, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE_ROWS * k), field_8(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE_ROWS * k, codes)
     if width & 4:
         for k in range(vectors):
-            codes = merge(load_codes(indices_out, STRIPE * k), field_4(stream, at + k * apart), have)
-            store_codes(indices_out, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE_ROWS * k), field_4(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE_ROWS * k, codes)
         at, have = at + 32, have + 4
     if width & 2:
         for k in range(vectors):
-            codes = merge(load_codes(indices_out, STRIPE * k), field_2(stream, at + k * apart), have)
-            store_codes(indices_out, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE_ROWS * k), field_2(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE_ROWS * k, codes)
         at, have = at + 16, have + 2
     if width & 1:
         for k in range(vectors):
-            codes = merge(load_codes(indices_out, STRIPE * k), field_1(stream, at + k * apart), have)
-            store_codes(indices_out, STRIPE * k, codes)
+            codes = merge(load_codes(indices_out, STRIPE_ROWS * k), field_1(stream, at + k * apart), have)
+            store_codes(indices_out, STRIPE_ROWS * k, codes)
 
 
 @compile_cached(inline="always")
 def store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs: np.ndarray) -> None:
     """16 columns of a stripe in the order of `sign_matmul.py`; four steps abreast wait in `columns` for the next 16."""
-    at = 2 * STRIPE * number
+    at = 2 * STRIPE_ROWS * number
     if abreast == 1:
         store_low_bytes(signs, at, codes)
-        if at + STRIPE < len(signs):
-            store_low_bytes(signs, at + STRIPE, drop(codes, 8))
+        if at + STRIPE_ROWS < len(signs):
+            store_low_bytes(signs, at + STRIPE_ROWS, drop(codes, 8))
     elif number % 2 == 0:
         store_codes(columns, 0, codes)
     else:
-        store_pairs(signs, at - 2 * STRIPE, load_codes(columns, 0), codes)
+        store_pairs(signs, at - 2 * STRIPE_ROWS, load_codes(columns, 0), codes)
 
 
 @compile_cached
@@ -85,16 +85,16 @@ def decode(
     stream: np.ndarray, at: int, width: int, vectors: int, words: np.ndarray, length: int, abreast: int, signs_: np.ndarray
 ) -> None:
     """The signs of a stripe, ordered as in `sign_matmul.py`, from indices of so many vectors of columns that begin at `at`."""
-    room = np.empty(STRIPE * (TOGETHER + 1), np.uint16)
-    signs, indices_out, columns = borrow_array(signs_), borrow_array(room[STRIPE:]), borrow_array(room[:STRIPE])
-    halves = -(-len(signs) // (2 * STRIPE))
+    room = np.empty(STRIPE_ROWS * (VECTORS_AT_ONCE + 1), np.uint16)
+    signs, indices_out, columns = borrow_array(signs_), borrow_array(room[STRIPE_ROWS:]), borrow_array(room[:STRIPE_ROWS])
+    halves = -(-len(signs) // (2 * STRIPE_ROWS))
     waiting, have, done = no_codes(), 0, 0  # signs of the 16 columns that are not complete yet
-    for first in range(0, vectors, TOGETHER):
-        count = min(TOGETHER, vectors - first)
-        unpack_indices(stream, at, width, indices_out[: STRIPE * count])
+    for first in range(0, vectors, VECTORS_AT_ONCE):
+        count = min(VECTORS_AT_ONCE, vectors - first)
+        unpack_indices(stream, at, width, indices_out[: STRIPE_ROWS * count])
         at += 8 * width * count
         for k in range(count):
-            codes, over = chosen(words, indices_out, STRIPE * k), have + length - HALF
+            codes, over = chosen(words, indices_out, STRIPE_ROWS * k), have + length - MAX_CODEWORD_COLUMNS
             waiting = merge(waiting, codes, have)
             have += length
             if over >= 0 and done < halves:
@@ -120,12 +120,12 @@ def multiply_stripe(
     """64 rows of the product; the signs of `m` are not there."""
     steps = m.edges[-1]
     groups = (steps + m.span - 1) // m.span
-    signs = np.empty(STRIPE * steps, np.uint8)
+    signs = np.empty(STRIPE_ROWS * steps, np.uint8)
     decode(stream, number * vectors * 8 * width, width, vectors, words, length, t.abreast, signs)
-    rows = slice(STRIPE * groups * number, STRIPE * groups * (number + 1))
+    rows = slice(STRIPE_ROWS * groups * number, STRIPE_ROWS * groups * (number + 1))
     mean = m.mean[rows] if len(m.mean) > 0 else m.mean
     stripe_matrix = Matrix(signs, m.scale[rows], mean, m.zero, m.edges, m.planes, m.joined, m.span)
-    multiply_stripes(stripe_matrix, t, 0, 1, y[:, STRIPE * number : STRIPE * (number + 1)])
+    multiply_stripes(stripe_matrix, t, 0, 1, y[:, STRIPE_ROWS * number : STRIPE_ROWS * (number + 1)])
 
 
 @compile_cached
@@ -149,7 +149,7 @@ def multiply_serial(
     """The product on this thread alone; see `multiply_parallel`."""
     t = tables.make(x, column, edges, span, digits, abreast)
     m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
-    for number in range((y.shape[1] + STRIPE - 1) // STRIPE):
+    for number in range((y.shape[1] + STRIPE_ROWS - 1) // STRIPE_ROWS):
         multiply_stripe(stream, width, vectors, words, length, m, t, number, y)
 
 
@@ -175,7 +175,7 @@ def multiply_parallel(
     table_set = tables.make(x, column, edges, span, digits, abreast)
     # numba cannot carry a named tuple into a parallel loop
     table, first, start, unit, sums, norm, tables_per_input = table_set[:7]
-    for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
+    for number in prange((y.shape[1] + STRIPE_ROWS - 1) // STRIPE_ROWS):
         t = Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
         m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
         multiply_stripe(stream, width, vectors, words, length, m, t, number, y)

@@ -27,9 +27,9 @@ from workbench.kernels.jit.simd import (
     words_to_floats,
 )
 
-STEP = 64  # bytes: one of each row
+STEP_BYTES = 64  # bytes: one of each row
 TABLES = 32  # bytes: two tables, for half a byte of signs each
-AHEAD = 4096  # bytes to ask the memory for in advance
+PREFETCH_BYTES = 4096  # bytes to ask the memory for in advance
 
 
 @compile_cached
@@ -44,7 +44,7 @@ def sum_exact_entries(
         high, high_odd = add_words(high, high), add_words(high_odd, high_odd)
         offset, to = at + plane * plane_bytes, table_at
         for _ in range(steps):
-            prefetch(signs, offset + AHEAD)
+            prefetch(signs, offset + PREFETCH_BYTES)
             byte = load(signs, offset)
             first, second = low_nibbles(byte), high_nibbles(byte)
             sums = add_bytes(look_up(broadcast(table, to), first), look_up(broadcast(table, to + 16), second))
@@ -52,7 +52,7 @@ def sum_exact_entries(
             sums, other = look_up(broadcast(table, to + 32), first), look_up(broadcast(table, to + 48), second)
             high, high_odd = add_words(high, sums), add_words(high_odd, odd_bytes(sums))
             high, high_odd = add_words(high, other), add_words(high_odd, odd_bytes(other))
-            offset, to = offset + STEP, to + 2 * TABLES
+            offset, to = offset + STEP_BYTES, to + 2 * TABLES
     digit = fill(np.float32(128))
     even = multiply_add(digit, words_to_floats(without_odd(high, high_odd)), words_to_floats(without_odd(low, low_odd)))
     return even, multiply_add(digit, words_to_floats(high_odd), words_to_floats(low_odd))
@@ -68,12 +68,12 @@ def sum_fast_entries(
         low, low_odd = add_words(low, low), add_words(low_odd, low_odd)
         offset, to = at + plane * plane_bytes, table_at
         for _ in range(steps):
-            prefetch(signs, offset + AHEAD)
+            prefetch(signs, offset + PREFETCH_BYTES)
             byte = load(signs, offset)
             first, second = low_nibbles(byte), high_nibbles(byte)
             sums = add_bytes(look_up(broadcast(table, to), first), look_up(broadcast(table, to + 16), second))
             low, low_odd = add_words(low, sums), add_words(low_odd, odd_bytes(sums))
-            offset, to = offset + STEP, to + TABLES
+            offset, to = offset + STEP_BYTES, to + TABLES
     return words_to_floats(without_odd(low, low_odd)), words_to_floats(low_odd)
 
 

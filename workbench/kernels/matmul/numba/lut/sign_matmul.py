@@ -31,8 +31,8 @@ from workbench.kernels.matmul.numba.lut import pshufb_sums, tables, vnni_sums
 from workbench.kernels.matmul.numba.lut.table_entries import OFFSET
 from workbench.kernels.matmul.numba.lut.tables import TWO, Tables
 
-STRIPE = 64  # rows
-HALF = STRIPE // 2
+STRIPE_ROWS = 64  # rows
+HALF_STRIPE_ROWS = STRIPE_ROWS // 2
 
 
 class Matrix(NamedTuple):
@@ -92,7 +92,7 @@ def sum_up(
     sums: np.ndarray,
 ) -> None:
     """Write the sums of a stripe over some steps of planes to `sums [together · 64]`, for so many inputs from `source` on."""
-    at, steps = p.at + STRIPE * (begin - p.begin), end - begin
+    at, steps = p.at + STRIPE_ROWS * (begin - p.begin), end - begin
     to = source * s.bytes + begin * TWO * s.digits
     if DOTS and s.abreast > 1:
         if together == 1:
@@ -109,7 +109,7 @@ def add_rows(
 ) -> None:
     """total += (sums − offset) · unit · scale for the 64 rows of planes."""
     less, factor = fill(-offset * np.float32((1 << p.number) - 1)), fill(unit * p.weight)
-    for half in range(0, STRIPE, HALF):
+    for half in range(0, STRIPE_ROWS, HALF_STRIPE_ROWS):
         size = multiply(factor, load_halves(scale, p.scale_at + half))
         difference = add_floats(load_floats(sums, sums_at + half), less)
         store_floats(total, at + half, multiply_add(difference, size, load_floats(total, at + half)))
@@ -129,7 +129,7 @@ def add_planes(
     total: np.ndarray,
 ) -> None:
     """Add what planes give to `total [inputs · 64]`; `sums` is room for those of inputs that are looked up together."""
-    inputs, most = len(total) // STRIPE, len(sums) // STRIPE
+    inputs, most = len(total) // STRIPE_ROWS, len(sums) // STRIPE_ROWS
     table_number, i = min(p.which, s.each - 1), 0  # which of its tables an input has for these planes
     step_offset = 2 * OFFSET[s.digits]  # of a step
     while i < inputs:
@@ -138,13 +138,15 @@ def add_planes(
         for k in range(together):
             source = (i + k) * s.each + table_number
             run = first[source, p.chunk]
-            add_rows(p, scale, sums, STRIPE * k, step_offset * (p.end - p.begin), unit[source, run], total, STRIPE * (i + k))
+            add_rows(
+                p, scale, sums, STRIPE_ROWS * k, step_offset * (p.end - p.begin), unit[source, run], total, STRIPE_ROWS * (i + k)
+            )
         i += together
     for i in range(inputs):
         source = i * s.each + table_number
         for run in range(first[source, p.chunk] + 1, first[source, p.chunk + 1]):
             sum_up(signs, p, start[source, run], start[source, run] + s.abreast, table, s, source, 1, sums)
-            add_rows(p, scale, sums, 0, step_offset * s.abreast, unit[source, run], total, STRIPE * i)
+            add_rows(p, scale, sums, 0, step_offset * s.abreast, unit[source, run], total, STRIPE_ROWS * i)
 
 
 @compile_cached
@@ -152,8 +154,8 @@ def add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to
     """Add what a group's inputs, whose sum is `amount`, give by the mean of each row, or by the middle of codes less `zero`."""
     mean, zero, scale = m.mean, m.zero, m.scale
     offset = fill(amount)
-    for half in range(0, STRIPE, HALF):
-        at, value = STRIPE * group + half, load_floats(total, to + half)
+    for half in range(0, STRIPE_ROWS, HALF_STRIPE_ROWS):
+        at, value = STRIPE_ROWS * group + half, load_floats(total, to + half)
         if len(mean) > 0:
             value = multiply_add(offset, load_halves(mean, at), value)
         if len(zero) > 0:
@@ -168,20 +170,20 @@ def store_rows(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) 
     """Write the sums of stripe `number`, `total [inputs · 64]`, to their rows of `y`, in the inputs' own size."""
     rows, apart = y.shape[1], y.strides[0] // y.itemsize
     for i in range(len(y)):
-        if STRIPE * (number + 1) <= rows:
-            for half in range(0, STRIPE, HALF):
-                scaled = multiply(fill(norm[i]), load_floats(total, STRIPE * i + half))
-                store_floats(y, i * apart + STRIPE * number + half, scaled)
+        if STRIPE_ROWS * (number + 1) <= rows:
+            for half in range(0, STRIPE_ROWS, HALF_STRIPE_ROWS):
+                scaled = multiply(fill(norm[i]), load_floats(total, STRIPE_ROWS * i + half))
+                store_floats(y, i * apart + STRIPE_ROWS * number + half, scaled)
         else:
-            for row in range(rows - STRIPE * number):
-                y[i, STRIPE * number + row] = norm[i] * total[STRIPE * i + row]
+            for row in range(rows - STRIPE_ROWS * number):
+                y[i, STRIPE_ROWS * number + row] = norm[i] * total[STRIPE_ROWS * i + row]
 
 
 @compile_cached
 def multiply_stripes(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, y: np.ndarray) -> None:
     """64 rows for each stripe of the product for all inputs, into `y [inputs, rows]`."""
-    sums = np.empty((vnni_sums.TOGETHER if t.abreast > 1 else 1) * STRIPE, np.float32)
-    total = np.empty(len(y) * STRIPE, np.float32)
+    sums = np.empty((vnni_sums.INPUTS_AT_ONCE if t.abreast > 1 else 1) * STRIPE_ROWS, np.float32)
+    total = np.empty(len(y) * STRIPE_ROWS, np.float32)
     walk(m, t, first_stripe, last_stripe, sums, total, y)
 
 
@@ -202,11 +204,11 @@ def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.nd
             group = number * groups + begin // m.span
             if offsets and begin % m.span == 0:
                 for i in range(len(y)):
-                    add_offsets(m, t.sums[i, begin // m.span], group, total, STRIPE * i)
-            at, length = STRIPE * m.planes * (number * edges[-1] + begin), STRIPE * (end - begin)
+                    add_offsets(m, t.sums[i, begin // m.span], group, total, STRIPE_ROWS * i)
+            at, length = STRIPE_ROWS * m.planes * (number * edges[-1] + begin), STRIPE_ROWS * (end - begin)
             for which in range(sets):
                 planes = m.planes - (sets - 1) * m.joined if which == 0 else m.joined
-                scale_at = STRIPE * (group * m.planes + which if m.joined == 1 else group)
+                scale_at = STRIPE_ROWS * (group * m.planes + which if m.joined == 1 else group)
                 # a bit is half a sign and a half
                 weight = np.float32(1 if m.joined == 1 else 0.5 * (1 << (m.joined * (sets - 1 - which))))
                 p = Planes(at, length, planes, which, chunk, begin, end, scale_at, weight)
@@ -234,7 +236,7 @@ def multiply_serial(
     """The product on this thread alone; see `multiply_parallel`."""
     m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
     t = tables.make(x, column, edges, span, digits, abreast)
-    multiply_stripes(m, t, 0, (y.shape[1] + STRIPE - 1) // STRIPE, y)
+    multiply_stripes(m, t, 0, (y.shape[1] + STRIPE_ROWS - 1) // STRIPE_ROWS, y)
 
 
 @compile_cached(parallel=True)
@@ -267,7 +269,7 @@ def multiply_parallel(
             tables.fill(
                 x[i], i, column, edges, span, Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
             )
-    for number in prange((y.shape[1] + STRIPE - 1) // STRIPE):
+    for number in prange((y.shape[1] + STRIPE_ROWS - 1) // STRIPE_ROWS):
         m = Matrix(signs, scale, mean, zero, edges, planes, joined, span)
         t = Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
         multiply_stripes(m, t, number, number + 1, y)

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.kernels.jit.simd import INSTRUCTION
 from workbench.kernels.jit.threads import needs_threads, use_threads
 from workbench.kernels.matmul.numba.lut import codeword_matmul, dense_tiles, sign_matmul
-from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE, Indices, Stripes
+from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE_ROWS, Indices, Stripes
 from workbench.kernels.options import Precision
 
 # planes up to which looking up is faster than multiplying in float32 however many inputs there are, and for more planes the
@@ -21,7 +21,7 @@ from workbench.kernels.options import Precision
 FEW_PLANES = {"avx512vnni": 8, "avx512bw": 5, "avx2": 3, "portable": 0}
 MANY_INPUTS = {"avx512vnni": 256, "avx512bw": 256, "avx2": 192, "portable": 8}
 TILE = 1 << 20  # weights of a tile
-DIGITS = {"fast": 1, "exact": 2}
+DIGITS_OF_PRECISION = {"fast": 1, "exact": 2}
 
 
 def choose_tile_threshold(planes: int) -> float:
@@ -72,21 +72,33 @@ class Signs:
     def loop_arguments(self) -> Any:
         """What the loops take between inputs and outputs; see `sign_matmul.multiply_parallel`."""
         s = self.stripes
-        return s.column, s.signs, s.scale, s.mean, s.zero, s.edges, s.planes, s.joined, s.span, s.abreast, DIGITS[self.precision]
+        return (
+            s.column,
+            s.signs,
+            s.scale,
+            s.mean,
+            s.zero,
+            s.edges,
+            s.planes,
+            s.joined,
+            s.span,
+            s.abreast,
+            DIGITS_OF_PRECISION[self.precision],
+        )
 
     def tiled(self, x: Tensor) -> Tensor:
         """Rows decoded to float32, a tile at a time."""
         s = self.stripes
         y = torch.empty(len(x), s.rows)
-        count, stripes_at_once = -(-s.rows // STRIPE), max(1, TILE // (STRIPE * s.cols))
+        count, stripes_at_once = -(-s.rows // STRIPE_ROWS), max(1, TILE // (STRIPE_ROWS * s.cols))
         for first in range(0, count, stripes_at_once):
             last = min(first + stripes_at_once, count)
-            together = needs_threads(STRIPE * (last - first) * s.cols)
+            together = needs_threads(STRIPE_ROWS * (last - first) * s.cols)
             with use_threads() if together else nullcontext():
                 weight = dense_tiles.expand_tile(
                     self.part(first, last), dense_tiles.expand_parallel if together else dense_tiles.expand_serial
                 )
-            rows = slice(STRIPE * first, min(STRIPE * last, s.rows))
+            rows = slice(STRIPE_ROWS * first, min(STRIPE_ROWS * last, s.rows))
             torch.mm(x, torch.from_numpy(weight)[: rows.stop - rows.start].mT, out=y[:, rows])
         return y
 
@@ -115,7 +127,7 @@ class Codewords(Signs):
     def loop_arguments(self) -> Any:
         """What the loops take between inputs and outputs; see `codeword_matmul.multiply_parallel`."""
         s, i = self.stripes, self.indices
-        digits = DIGITS[self.precision]
+        digits = DIGITS_OF_PRECISION[self.precision]
         coded = i.stream, i.width, i.vectors, i.words, i.length
         return s.column, *coded, s.scale, s.mean, s.zero, s.edges, s.span, s.abreast, digits
 
@@ -123,7 +135,7 @@ class Codewords(Signs):
         """Some of the stripes, with the signs that their indices stand for."""
         i, steps = self.indices, int(self.stripes.edges[-1])
         stripe_bytes = i.vectors * 8 * i.width
-        decoded = np.empty((last - first, steps * STRIPE), np.uint8)
+        decoded = np.empty((last - first, steps * STRIPE_ROWS), np.uint8)
         for number in range(first, last):
             codeword_matmul.decode(
                 i.stream,

@@ -36,16 +36,16 @@ from workbench.kernels.formats import codebook, parity, ternary
 from workbench.kernels.formats.format import unpack_codes
 from workbench.kernels.jit.simd import DOTS
 from workbench.kernels.matmul.numba.lut import vnni_sums
-from workbench.kernels.matmul.numba.supported import STEP
+from workbench.kernels.matmul.numba.supported import STEP_COLUMNS
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 
-STRIPE = 64  # rows of a stripe
-CHUNK = 512  # steps that share the scale of their tables, at most
-WORD_STEPS = vnni_sums.WORD if DOTS else 1  # steps whose tables lie side by side
+STRIPE_ROWS = 64  # rows of a stripe
+MAX_CHUNK_STEPS = 512  # steps that share the scale of their tables, at most
+WORD_STEPS = vnni_sums.WORD_BYTES if DOTS else 1  # steps whose tables lie side by side
 LARGE_PAGE = 2 << 20
 JOINED = 4  # planes of a binary code that are added up before they are scaled
-WORD = 65535  # the largest sum that fits the 16 bits of `pshufb_sums.py`
+MAX_UINT16 = 65535  # the largest sum that fits the 16 bits of `pshufb_sums.py`
 STEP_SUM = 510  # the most that a step adds to it; the highest of n joined planes 2^(n−1) times as much
 
 
@@ -90,14 +90,14 @@ class Stripes:
 
     def part(self, first: int, last: int) -> "Stripes":
         """The stripes from `first` to `last`; their last rows may be there only to fill them."""
-        count = -(-self.rows // STRIPE)
+        count = -(-self.rows // STRIPE_ROWS)
 
         def cut(values: np.ndarray) -> np.ndarray:
             part_length = len(values) // count
             return values[first * part_length : last * part_length]
 
         parts: dict[str, Any] = {name: cut(getattr(self, name)) for name in ("signs", "scale", "mean", "zero")}
-        return replace(self, rows=STRIPE * (last - first), **parts)
+        return replace(self, rows=STRIPE_ROWS * (last - first), **parts)
 
 
 def lay_out_planes(packed: Packed, mask: Tensor | None = None) -> Stripes:
@@ -166,7 +166,7 @@ def lay_out_parity(packed: Packed) -> Stripes:
 
 def lay_out_scales(packed: Packed) -> Stripes:
     """Format `binary-codebook` without its signs, for which `lay_out_indices` stands."""
-    nothing = np.zeros((1, 0, -(-packed.cols // STEP)), np.uint8)
+    nothing = np.zeros((1, 0, -(-packed.cols // STEP_COLUMNS)), np.uint8)
     return build_stripes(packed, nothing, **collect_scale_tensors(packed))
 
 
@@ -174,10 +174,10 @@ def lay_out_indices(packed: Packed) -> Indices:
     """The indices of `binary-codebook`, packed to the bit in the order of stripes, and its codewords."""
     index, words = unpack_codebook(packed)
     length, width = words.shape[1], codebook.compute_index_width(len(words))
-    full = np.pad(index.numpy().reshape(packed.rows, -1), ((0, -packed.rows % STRIPE), (0, 0)))
-    lanes = full.reshape(-1, STRIPE, full.shape[1]).transpose(0, 2, 1)
+    full = np.pad(index.numpy().reshape(packed.rows, -1), ((0, -packed.rows % STRIPE_ROWS), (0, 0)))
+    lanes = full.reshape(-1, STRIPE_ROWS, full.shape[1]).transpose(0, 2, 1)
     if choose_steps_abreast(packed) == 1:  # row r of a stripe beside row 32 + r
-        lanes = lanes.reshape(*lanes.shape[:2], 2, STRIPE // 2).swapaxes(2, 3).reshape(lanes.shape)
+        lanes = lanes.reshape(*lanes.shape[:2], 2, STRIPE_ROWS // 2).swapaxes(2, 3).reshape(lanes.shape)
     fields, have = [], 0
     for bits in [8] * (width // 8) + [bits for bits in (4, 2, 1) if width & bits]:
         parts = (lanes >> have & (1 << bits) - 1).astype(np.uint8).reshape(*lanes.shape[:2], -1, 8 * bits)
@@ -238,7 +238,7 @@ def build_stripes(
 
 def read_plane_bytes(packed: Packed, planes: int) -> np.ndarray:
     """The stored signs as bytes `[planes, rows, steps]`; they are such bytes already where rows end on one."""
-    if packed.cols % STEP == 0:
+    if packed.cols % STEP_COLUMNS == 0:
         return packed.tensors["signs"].numpy().reshape(planes, packed.rows, -1)
     return pack_sign_bytes(unpack_codes(packed, "signs", 1, None, planes).bool())
 
@@ -251,17 +251,17 @@ def pack_sign_bytes(positive: Tensor) -> np.ndarray:
 def choose_steps_abreast(packed: Packed) -> int:
     """Steps whose tables lie side by side: more than one where this processor can, and groups consist of words of them."""
     span = count_group_steps(packed)
-    return 1 if span < -(-packed.cols // STEP) and span % WORD_STEPS else WORD_STEPS
+    return 1 if span < -(-packed.cols // STEP_COLUMNS) and span % WORD_STEPS else WORD_STEPS
 
 
 def count_group_steps(packed: Packed) -> int:
     """Steps of a group; a group as wide as the row holds all of them."""
-    return -(-min(packed.facts["span"], packed.cols) // STEP)
+    return -(-min(packed.facts["span"], packed.cols) // STEP_COLUMNS)
 
 
 def compute_chunk_edges(steps: int, span: int, joined: int, abreast: int) -> np.ndarray:
     """Where chunks begin and where the last one ends: no chunk is in two groups, or so long that its sums overflow."""
-    longest = CHUNK if abreast > 1 else min(CHUNK, WORD // (STEP_SUM * ((1 << joined) - 1)))
+    longest = MAX_CHUNK_STEPS if abreast > 1 else min(MAX_CHUNK_STEPS, MAX_UINT16 // (STEP_SUM * ((1 << joined) - 1)))
     longest = 1 << (longest.bit_length() - 1)
     starts = [start for group in range(0, steps, span) for start in range(group, min(group + span, steps), longest)]
     return np.array([*starts, steps], np.int32)
@@ -270,13 +270,13 @@ def compute_chunk_edges(steps: int, span: int, joined: int, abreast: int) -> np.
 def arrange_signs(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarray:
     """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, ordered as in `pshufb_sums.py` or `vnni_sums.py`."""
     planes, rows, steps = signs.shape
-    full = np.pad(signs, ((0, 0), (0, -rows % STRIPE), (0, edges[-1] - steps)))
-    stripes = full.reshape(planes, -1, STRIPE, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)
+    full = np.pad(signs, ((0, 0), (0, -rows % STRIPE_ROWS), (0, edges[-1] - steps)))
+    stripes = full.reshape(planes, -1, STRIPE_ROWS, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)
     if abreast == 1:  # row r of a stripe beside row 32 + r
-        stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE // 2).swapaxes(3, 4)
+        stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE_ROWS // 2).swapaxes(3, 4)
     stream = allocate_pages(stripes.size).reshape(len(stripes), -1)
     for begin, end in itertools.pairwise(edges):
-        target = slice(begin * planes * STRIPE, end * planes * STRIPE)
+        target = slice(begin * planes * STRIPE_ROWS, end * planes * STRIPE_ROWS)
         stream[:, target] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
     return stream.reshape(-1)
 
@@ -301,5 +301,5 @@ def arrange_halves(values: Tensor) -> np.ndarray:
 def arrange_rows(values: np.ndarray) -> np.ndarray:
     """Values `[kinds, rows, groups]` as `[stripe][group][kind][64]`."""
     kinds, rows, groups = values.shape
-    full = np.pad(values, ((0, 0), (0, -rows % STRIPE), (0, 0)))
-    return np.ascontiguousarray(full.reshape(kinds, -1, STRIPE, groups).transpose(1, 3, 0, 2)).reshape(-1)
+    full = np.pad(values, ((0, 0), (0, -rows % STRIPE_ROWS), (0, 0)))
+    return np.ascontiguousarray(full.reshape(kinds, -1, STRIPE_ROWS, groups).transpose(1, 3, 0, 2)).reshape(-1)

@@ -25,8 +25,8 @@ from workbench.kernels.jit.simd import (
     define_operation,
     fetch,
 )
-from workbench.kernels.matmul.numba.lut.vnni_sums import WORD
-from workbench.kernels.matmul.numba.supported import STEP
+from workbench.kernels.matmul.numba.lut.vnni_sums import WORD_BYTES
+from workbench.kernels.matmul.numba.supported import STEP_COLUMNS
 
 ENTRIES = ir.VectorType(I32, 16)  # of one table
 PAIR = ir.VectorType(I16, 32)  # entries of two tables, side by side by their numbers
@@ -53,7 +53,7 @@ def sum_quarter_magnitudes(b: Any, x: Any) -> Any:
 
 def emit_largest(b: Any, data: Any, at: Any, steps: int, digits: int) -> Any:
     """What bounds the entries of so many steps: the largest Σ|x| of a step, or with two digits of a quarter."""
-    size = sum_quarter_magnitudes(b, fetch(b, data, at, ir.VectorType(FLOAT, STEP * steps)))
+    size = sum_quarter_magnitudes(b, fetch(b, data, at, ir.VectorType(FLOAT, STEP_COLUMNS * steps)))
     if digits == 1:
         size = b.fadd(pick_strided(b, size, 0, 2), pick_strided(b, size, 1, 2))
     largest = b.extract_element(size, I32(0))
@@ -108,7 +108,7 @@ def extract_digit(b: Any, pairs: Sequence[Any], number: int, mask: int) -> Any:
 def emit_tables(b: Any, data: Any, at: Any, inverse: Any, table: Any, to: Any, steps: int, digits: int) -> None:
     """Write the tables of so many steps, whose unit is 1 / inverse: the first ones side by side, then the second ones; low digits
     (of 7 bits where there are two), then high ones."""
-    inputs = fetch(b, data, at, ir.VectorType(FLOAT, STEP * steps))
+    inputs = fetch(b, data, at, ir.VectorType(FLOAT, STEP_COLUMNS * steps))
     unit = b.insert_element(ir.Constant(inputs.type, ir.Undefined), inverse, I32(0))
     x = b.fmul(inputs, pick_elements(b, unit, [0] * inputs.type.count))
     entries = compute_entries(b, x, float(OFFSET[digits] + (WRAP if digits == 1 else 0)))
@@ -139,9 +139,9 @@ def define_write(steps: int, digits: int) -> Any:
 
 
 largest_fast, largest_exact = define_largest(1, 1), define_largest(1, 2)
-largest_fast_word, largest_exact_word = define_largest(WORD, 1), define_largest(WORD, 2)
+largest_fast_word, largest_exact_word = define_largest(WORD_BYTES, 1), define_largest(WORD_BYTES, 2)
 write_fast, write_exact = define_write(1, 1), define_write(1, 2)
-write_fast_word, write_exact_word = define_write(WORD, 1), define_write(WORD, 2)
+write_fast_word, write_exact_word = define_write(WORD_BYTES, 1), define_write(WORD_BYTES, 2)
 
 
 @compile_cached(inline="always")

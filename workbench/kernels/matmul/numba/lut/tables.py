@@ -17,7 +17,7 @@ import numpy as np
 
 from workbench.kernels.jit.cached_njit import compile_cached
 from workbench.kernels.matmul.numba.lut import table_entries
-from workbench.kernels.matmul.numba.supported import STEP
+from workbench.kernels.matmul.numba.supported import STEP_COLUMNS
 
 QUARTER = 16  # entries of a table
 TWO = 2 * QUARTER
@@ -27,11 +27,11 @@ LINE = 64  # bytes of a cache line
 # numbers of it: halves would all be rounded up, and add up.
 UNIT = np.array([0, 1 / 124, 1 / 16380])
 # By digits: the most that a step may be of its chunk's norm / √steps; for two digits rounding then costs below 0.8e-4
-MOST = np.array([0, 4.8, 0.8e-4 * 16380 * np.sqrt(6)])
+MAX_STEP_SIZE = np.array([0, 4.8, 0.8e-4 * 16380 * np.sqrt(6)])
 SMALLEST = np.float32(1e-30)  # a unit is not 0
 
 FINITE = 0x7F800000  # bits of every finite float without its sign are below these
-BITS = 0x7FFFFFFF
+MAGNITUDE_BITS = 0x7FFFFFFF
 
 
 class Tables(NamedTuple):
@@ -93,10 +93,10 @@ def make(x: np.ndarray, column: np.ndarray, edges: np.ndarray, span: int, digits
 @compile_cached
 def fill(x: np.ndarray, i: int, column: np.ndarray, edges: np.ndarray, span: int, t: Tables) -> None:
     """The tables of input `i`, `x [cols]`, times each row of `column [each, cols]` if there are any; a group has `span` steps."""
-    plain = np.empty(STEP * edges[-1], np.float32)
+    plain = np.empty(STEP_COLUMNS * edges[-1], np.float32)
     t.norm[i] = normalize_input(x, plain)
     for group in range(t.sums.shape[1]):
-        t.sums[i, group] = sum_values(plain[STEP * span * group : STEP * span * (group + 1)])
+        t.sums[i, group] = sum_values(plain[STEP_COLUMNS * span * group : STEP_COLUMNS * span * (group + 1)])
     if len(column) == 0:
         build(plain, edges, t, i)
         return
@@ -121,7 +121,7 @@ def normalize_input(x: np.ndarray, out: np.ndarray) -> np.float32:
     """Write x / max|x| to `out`, which may be longer, and return max|x|; NaN where an input is not finite."""
     bits, largest = x.view(np.int32), np.int32(0)
     for i in range(len(x)):
-        largest = max(largest, bits[i] & np.int32(BITS))
+        largest = max(largest, bits[i] & np.int32(MAGNITUDE_BITS))
     if largest >= FINITE:
         return np.float32(np.nan)
     most = np.array([largest], np.int32).view(np.float32)[0]
@@ -147,10 +147,12 @@ def compute_step_sizes(
 ) -> tuple[np.float32, np.float32]:
     """Fill the largest size of a step for `abreast` steps at a time; the largest that is no outlier's among the steps from
     `begin` to `end`, and from where on one is."""
-    most = np.float32(MOST[digits]) * np.sqrt(sum_squares(x[STEP * begin : STEP * end]) / np.float32(end - begin))
+    most = np.float32(MAX_STEP_SIZE[digits]) * np.sqrt(
+        sum_squares(x[STEP_COLUMNS * begin : STEP_COLUMNS * end]) / np.float32(end - begin)
+    )
     largest = np.float32(0)
     for block in range(begin, end, abreast):
-        size[block] = table_entries.compute_entry_bound(x, STEP * block, abreast, digits)
+        size[block] = table_entries.compute_entry_bound(x, STEP_COLUMNS * block, abreast, digits)
         largest = max(largest, size[block] if size[block] <= most else np.float32(0))
     return largest, most
 
@@ -171,7 +173,7 @@ def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
             if size[block] > most:
                 scale_unit, runs = size[block] * coarsest + SMALLEST, runs + 1
                 start[runs], unit[runs] = block, scale_unit - common
-            table_entries.write(x, STEP * block, 1 / scale_unit, abreast, digits, table, to)
+            table_entries.write(x, STEP_COLUMNS * block, 1 / scale_unit, abreast, digits, table, to)
             to += TWO * digits * abreast
         runs += 1
     first[len(edges) - 1] = runs

@@ -28,18 +28,18 @@ from workbench.kernels.jit.simd import (
     prefetch,
 )
 
-TOGETHER = 4  # inputs
-WORD = 4  # bytes and steps of a word
+INPUTS_AT_ONCE = 4  # inputs
+WORD_BYTES = 4  # bytes and steps of a word
 VECTOR = 64  # bytes of 16 words, and of four tables
-PARTS = 4  # vectors of the words of a stripe
-STRIPE = PARTS * VECTOR
-AHEAD = 4096  # bytes to ask the memory for in advance
+STRIPE_VECTORS = 4  # vectors of the words of a stripe
+STRIPE_BYTES = STRIPE_VECTORS * VECTOR
+PREFETCH_BYTES = 4096  # bytes to ask the memory for in advance
 SUMS = ir.VectorType(I32, 16)
-TABLE = ir.Constant(BYTES, [16 * (lane % WORD) for lane in range(VECTOR)])  # where the table of a byte begins
+TABLE_OFFSETS = ir.Constant(BYTES, [16 * (lane % WORD_BYTES) for lane in range(VECTOR)])  # where the table of a byte begins
 COUNTS = (-1, -128)  # what low and high digits count; 128 is too much for 8 bits, so sums are taken negative
 
-SumsOfOne = Vector("SumsOfOne", ir.ArrayType(SUMS, PARTS))
-SumsOfFour = Vector("SumsOfFour", ir.ArrayType(SUMS, PARTS * TOGETHER))
+SumsOfOne = Vector("SumsOfOne", ir.ArrayType(SUMS, STRIPE_VECTORS))
+SumsOfFour = Vector("SumsOfFour", ir.ArrayType(SUMS, STRIPE_VECTORS * INPUTS_AT_ONCE))
 
 
 def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any, digits: int) -> Any:
@@ -47,17 +47,17 @@ def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any,
     look_up = declare_function(b, "llvm.x86.avx512.permvar.qi.512", BYTES, [BYTES, BYTES])
     dot = declare_function(b, "llvm.x86.avx512.vpdpbusd.512", SUMS, [SUMS] * 3)
     halves = []
-    for part in range(PARTS):
+    for part in range(STRIPE_VECTORS):
         signs_here = fetch(b, signs, b.add(at, I64(VECTOR * part)), BYTES)
         both = b.and_(signs_here, build_splat(BYTES, 15)), b.lshr(signs_here, build_splat(BYTES, 4))
-        halves.append([b.or_(half, TABLE) for half in both])
-    for i in range(sums.type.count // PARTS):
+        halves.append([b.or_(half, TABLE_OFFSETS) for half in both])
+    for i in range(sums.type.count // STRIPE_VECTORS):
         for digit in range(digits):
             address = b.add(b.add(to, b.mul(apart, I64(i))), I64(2 * VECTOR * digit))
             tables = fetch(b, table, address, BYTES), fetch(b, table, b.add(address, I64(VECTOR)), BYTES)
-            for part in range(PARTS):
+            for part in range(STRIPE_VECTORS):
                 looked_up = [b.call(look_up, pair) for pair in zip(tables, halves[part], strict=True)]
-                number, count = PARTS * i + part, b.bitcast(build_splat(BYTES, COUNTS[digit]), SUMS)
+                number, count = STRIPE_VECTORS * i + part, b.bitcast(build_splat(BYTES, COUNTS[digit]), SUMS)
                 total = b.extract_value(sums, number)
                 for bytes_ in looked_up if digit else [b.add(*looked_up)]:
                     total = b.call(dot, [total, b.bitcast(bytes_, SUMS), count])
@@ -83,11 +83,11 @@ def write(b: Any, data: Any, sums: Any) -> None:
 
 def make_zero_sums(inputs: int) -> ir.Constant:
     """Sums of nothing."""
-    return ir.Constant(ir.ArrayType(SUMS, PARTS * inputs), [build_splat(SUMS, 0)] * (PARTS * inputs))
+    return ir.Constant(ir.ArrayType(SUMS, STRIPE_VECTORS * inputs), [build_splat(SUMS, 0)] * (STRIPE_VECTORS * inputs))
 
 
 none_of_one = define_operation("none_of_one", SumsOfOne, lambda _: make_zero_sums(1))
-none_of_four = define_operation("none_of_four", SumsOfFour, lambda _: make_zero_sums(TOGETHER))
+none_of_four = define_operation("none_of_four", SumsOfFour, lambda _: make_zero_sums(INPUTS_AT_ONCE))
 fast_of_one = define_operation(
     "fast_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 1)
 )
@@ -108,8 +108,8 @@ write_sums = define_operation("write_sums", types.void, write)
 @compile_cached
 def prefetch_words(signs: np.ndarray, at: int) -> None:
     """Ask the memory for words in advance."""
-    for line in range(0, STRIPE, VECTOR):
-        prefetch(signs, at + AHEAD + line)
+    for line in range(0, STRIPE_BYTES, VECTOR):
+        prefetch(signs, at + PREFETCH_BYTES + line)
 
 
 @compile_cached
@@ -129,13 +129,13 @@ def sum_one_input(
     for plane in range(planes):
         collected = twice_one(collected)
         offset, tables = at + plane * plane_bytes, to
-        for _ in range(steps // WORD):
+        for _ in range(steps // WORD_BYTES):
             prefetch_words(signs, offset)
             if digits == 1:
                 collected = fast_of_one(collected, signs, offset, table, tables)
             else:
                 collected = exact_of_one(collected, signs, offset, table, tables)
-            offset, tables = offset + STRIPE, tables + 2 * VECTOR * digits
+            offset, tables = offset + STRIPE_BYTES, tables + 2 * VECTOR * digits
     write_sums(sums, collected)
 
 
@@ -157,11 +157,11 @@ def sum_four_inputs(
     for plane in range(planes):
         collected = twice_four(collected)
         offset, tables = at + plane * plane_bytes, to
-        for _ in range(steps // WORD):
+        for _ in range(steps // WORD_BYTES):
             prefetch_words(signs, offset)
             if digits == 1:
                 collected = fast_of_four(collected, signs, offset, table, tables, apart)
             else:
                 collected = exact_of_four(collected, signs, offset, table, tables, apart)
-            offset, tables = offset + STRIPE, tables + 2 * VECTOR * digits
+            offset, tables = offset + STRIPE_BYTES, tables + 2 * VECTOR * digits
     write_sums(sums, collected)
