@@ -57,6 +57,10 @@ class Part:
         """`{"part": name, **settings}`."""
         return {"part": self.name, **dataclasses.asdict(self)}
 
+    def replace(self, **settings: Any) -> Self:
+        """A copy with other settings."""
+        return dataclasses.replace(self, **settings)
+
     def code(self) -> str:
         """Python that makes this part again."""
         fields = "".join(f", {f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self))
@@ -129,9 +133,9 @@ class Recipe:
         'custom'
     """
 
-    transform: "Transform"
+    transform: "Transform[Any]"
     split: "Split"
-    coders: tuple["Coder", ...]
+    coders: tuple["Coder[Any, Any]", ...]
     assignment: "Assignment"
     correction: "Correction"
     activations: "Activations" = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))

@@ -276,6 +276,24 @@ def test_more_budget_never_hurts(kind: str, name: str, calibrated: bool) -> None
     assert bits == sorted(bits)
 
 
+STORED_STATES = {
+    "column-scale": {"scale"},
+    "hadamard": {"signs"},
+    "identity": set(),
+    "learned": {"gain", "signs", "left", "right"},
+    "permutation": {"order"},
+}  # names in the stores of users: an interrupted run reads them again
+
+
+@of(Transform)
+def test_a_state_is_read_back_from_its_tensors_under_the_names_that_stores_know(part: Transform) -> None:
+    tensors = {name: torch.zeros(3) for name in STORED_STATES[part.name]}
+    state, fitted = part.read_state(tensors), part.fit(gaussian(12, 96), correlated(96), seed=3)
+    assert type(state) is type(fitted)
+    assert fitted.tensors().keys() <= tensors.keys() == state.tensors().keys()
+    assert all(getattr(state, name) is tensor for name, tensor in tensors.items())
+
+
 @of(Transform)
 def test_a_transform_keeps_the_output(part: Transform) -> None:
     w, h = gaussian(12, 96), correlated(96)

@@ -5,14 +5,14 @@ between the assignment and it.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import cast
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
 from workbench.jobs import run_steps
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.contract import Assignment, BlockSplit, Coder, Layout, Params, Quantize, Split, Sweeps
+from workbench.quantizers.contract import Assignment, BlockSplit, Coder, Layout, Quantize, SharedT, SpanT, Split, Sweeps
 from workbench.quantizers.distance import compute_column_energies, compute_energy_ratio
 
 
@@ -40,30 +40,31 @@ class SplitRun:
                     full_mask[:, first : first + size] = block_mask
 
 
-class CoderRun:
+class CoderRun(Generic[SharedT, SpanT]):
     """One coder at work on one matrix: its parameters span by span and its codes, filled as columns are coded."""
 
-    def __init__(self, number: int, coder: Coder, mask: Tensor, shared: Params, moment: Tensor | None) -> None:
+    def __init__(self, number: int, coder: Coder[SharedT, SpanT], mask: Tensor, shared: SharedT, moment: Tensor | None) -> None:
         self.number, self.coder, self.mask, self.shared, self.moment = number, coder, mask, shared, moment
         self.cols = mask.shape[1]
         self.span, self.step = coder.span(self.cols), coder.step(self.cols)
-        self.params: list[Params | None] = [None] * -(-self.cols // self.span)
+        self.spans = range(-(-self.cols // self.span))
+        self.params: dict[int, SpanT] = {}  # by the number of the span, as far as they are fitted
         self.sweeps: list[Sweeps] = []
         self.codes = torch.empty(0)  # of the whole matrix in column order, filled as columns are coded
 
-    def fit(self, w: Tensor, index: int) -> Params:
+    def fit(self, w: Tensor, index: int) -> SpanT:
         """Fit span `index` on the matrix as it stands now, once."""
         return run_steps(self.fit_steps(w, index))
 
-    def fit_steps(self, w: Tensor, index: int) -> Generator[float, None, Params]:
+    def fit_steps(self, w: Tensor, index: int) -> Generator[float, None, SpanT]:
         """The same, telling the share of this fit that is done."""
-        if self.params[index] is None:
+        if index not in self.params:
             columns = slice(index * self.span, min((index + 1) * self.span, self.cols))
             moment = None if self.moment is None else self.moment[columns, columns]
             fit = yield from self.coder.fit_steps(w[:, columns], self.mask[:, columns], self.shared, moment)
             self.params[index] = fit.params
             self.sweeps.append(Sweeps(self.number, columns.start, columns.stop, fit.sweeps, fit.path))
-        return cast(Params, self.params[index])
+        return self.params[index]
 
     def fit_all(self, w: Tensor, start: int, stop: int) -> None:
         """Fit every span that columns `start:stop` lie in and that is not fitted yet."""
@@ -103,27 +104,31 @@ class CoderRun:
         """What the codes stand for at the mask's true positions, zero elsewhere."""
         per_span = -(-self.span // self.step)
         pieces = []
-        for index, params in enumerate(cast(list[Params], self.params)):
+        for index in self.spans:
             width = min(self.span, self.cols - index * self.span)
             span_codes = self.codes[:, index * per_span : (index + 1) * per_span]
-            pieces.append(self.coder.decode(span_codes, params, slice(0, width)))
+            pieces.append(self.coder.decode(span_codes, self.params[index], slice(0, width)))
         return torch.cat(pieces, 1) * self.mask
+
+    def fitted(self) -> list[SpanT]:
+        """The parameters of all spans, in the order of the columns."""
+        return [self.params[index] for index in self.spans]
 
     def refit(self, target: Tensor) -> None:
         """Let the coder improve its parameters for the codes it ended with."""
-        params = cast(list[Params], self.params)
-        self.params = list(self.coder.refit(target, self.codes, params, self.mask, self.moment))
+        params = self.coder.refit(target, self.codes, self.fitted(), self.mask, self.moment)
+        self.params = dict(enumerate(params))
 
     def pack(self, masked: bool) -> Packed:
         """The stored form; codes outside the mask are not stored when the split has several masks."""
         mask, (rows, cols) = self.mask if masked else None, self.mask.shape
-        return self.coder.pack(self.codes, cast(list[Params], self.params), mask, (rows, cols))
+        return self.coder.pack(self.codes, self.fitted(), mask, (rows, cols))
 
 
 class ColumnCoder:
     """The coders of one matrix as the function that an assignment calls: columns in, the values of their codes out."""
 
-    def __init__(self, division: SplitRun, runs: Sequence[CoderRun], assignment: Assignment) -> None:
+    def __init__(self, division: SplitRun, runs: Sequence[CoderRun[Any, Any]], assignment: Assignment) -> None:
         self.division, self.runs, self.assignment = division, runs, assignment
         self.cols, self.widest = runs[0].cols, max(run.span for run in runs)
         self.layout = Layout(self.cols, max(run.step for run in runs), min(run.span for run in runs))
@@ -135,7 +140,7 @@ class ColumnCoder:
             return
         self.division.reach(w, 0, self.cols)
         for run in self.runs:
-            for index in range(len(run.params)):
+            for index in run.spans:
                 yield from run.fit_steps(w, index)
                 yield 1.0 if run.step == self.cols else 0.0  # columns are coded one after the other only later
 

@@ -5,11 +5,13 @@ one picture and the time at which each cell was coded stand for all frames; only
 kept for each. At most 32 rows × 96 cells in at most three pictures and 24 frames: below 64 kB.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from workbench.quantizers.contract import Codebooks
 
 TRACE_ROWS, TRACE_CELLS, TRACE_FRAMES = 32, 96, 24
 
@@ -120,7 +122,6 @@ class Camera:
         return torch.nn.functional.pad(values, (0, missing)).unflatten(-1, (-1, self.width))
 
 
-def list_codebook_losses(shared: Mapping[str, Tensor]) -> list[tuple[float, ...]]:
+def list_codebook_losses(shared: Codebooks | None) -> list[tuple[float, ...]]:
     """The losses of each codebook that `Coder.prepare` has trained, round by round."""
-    rounds = shared.get("rounds")
-    return [] if rounds is None else [tuple(losses[losses.isfinite()].tolist()) for losses in rounds]
+    return [] if shared is None else [tuple(losses[losses.isfinite()].tolist()) for losses in shared.rounds]

@@ -10,12 +10,22 @@
 
 Shapes: weight `[rows, cols] = [out_features, in_features]`, second moment `[cols, cols] = E[x xᵀ]`, float32 throughout;
 a moment of None means "not calibrated" and stands for the identity. Parts are frozen and hold settings only; what they
-find out about a layer is returned as a value.
+find out about a layer is returned as a value. Its type, a frozen dataclass of tensors, stands in the part's base class:
+
+    Transform[StateT]           what the transform finds out about a layer, a `State`
+    BlockSplit[ColumnsT]        what the split has to know of each column
+    Coder[SharedT, SpanT]       what layers share, `Codebooks` or None; the parameters of one span of columns
+    UnsharedCoder[SpanT]        the same for coders whose layers share nothing
+
+So `class Uniform(UnsharedCoder[Grid])` has a `Grid` for each span. A field that these settings have no use for is None.
+Whoever runs the parts of a recipe hands such values on and does not look inside, with two exceptions: a run that can be
+interrupted stores a state by its `tensors()`, so the names of its fields are in stored files; and viewers read `rounds` of
+`Codebooks`. A recipe may hold any parts, so to it they are `Transform[Any]` and `Coder[Any, Any]`.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,21 +36,28 @@ from workbench.recipe import Part
 if TYPE_CHECKING:
     from workbench.quantizers.learning.descent import LearningStep
 
-Params = dict[str, Tensor]
+SpanT = TypeVar("SpanT")  # parameters of one span of columns
 
 
 @dataclass(frozen=True)
-class Fit:
+class WatchedRows:
+    """Scales and means of the first few rows of a span after a sweep: `scale [planes, k]`, `mean [k]` where one is used."""
+
+    scale: Tensor
+    mean: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Fit(Generic[SpanT]):
     """Parameters of a coder on one span of columns, and the squared error after each sweep that led to them.
 
-    Every tensor in `params` is already rounded to the type it is stored in, then widened to float32 for arithmetic; but for those
-    named `choice_…`, by which `encode` chooses codes and of which nothing is stored. `path` holds,
-    for each entry of `sweeps`, the scales and means of the first few rows: `scale [planes, k]` and, where used, `mean [k]`.
+    Every tensor of `params` that is stored is already rounded to the type it is stored in, then widened to float32 for
+    arithmetic. `path` holds the watched rows for each entry of `sweeps`.
     """
 
-    params: Params
+    params: SpanT
     sweeps: tuple[float, ...] = ()
-    path: tuple[Params, ...] = ()
+    path: tuple[WatchedRows, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +68,7 @@ class Sweeps:
     start: int
     stop: int
     errors: tuple[float, ...]
-    path: tuple[Params, ...]
+    path: tuple[WatchedRows, ...]
 
 
 class Rounding(Protocol):
@@ -73,29 +90,46 @@ class QuantizerPart(Part):
         return False
 
 
-class Transform(QuantizerPart):
+@dataclass(frozen=True)
+class State:
+    """What a transform finds out about one layer: the tensors of a subclass, None where one is not needed; here none at all."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, as a store keeps them; `Transform.read_state` is the inverse."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
+class Transform(QuantizerPart, Generic[StateT]):
     """A change of basis of the input. Subclasses register under "transform"; `learns` says that finding it out takes time."""
 
     learns: ClassVar[bool] = False
 
-    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
-        """What this transform finds out or draws for one layer; may be empty."""
+    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> StateT:
+        """What this transform finds out or draws for one layer."""
         raise NotImplementedError
 
-    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator["LearningStep", None, Params]:
+    def read_state(self, tensors: Mapping[str, Tensor]) -> StateT:
+        """The state that has these tensors."""
+        raise NotImplementedError
+
+    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator["LearningStep", None, StateT]:
         """The same for a transform that is learned against the recipe's own coders, step by step; others just `fit`."""
         yield from ()
         return self.fit(w, moment, seed)
 
-    def forward(self, w: Tensor, state: Params) -> Tensor:
+    def forward(self, w: Tensor, state: StateT) -> Tensor:
         """W' = W T, `[rows, cols]` to `[rows, cols]`."""
         raise NotImplementedError
 
-    def moment(self, moment: Tensor, state: Params) -> Tensor:
+    def moment(self, moment: Tensor, state: StateT) -> Tensor:
         """The second moment of the transformed input."""
         raise NotImplementedError
 
-    def pack(self, inner: Packed, state: Params) -> Packed:
+    def pack(self, inner: Packed, state: StateT) -> Packed:
         """The stored form: `inner` wrapped in the format that undoes `forward`, or applies it to the input at run time."""
         raise NotImplementedError
 
@@ -127,23 +161,33 @@ class Split(QuantizerPart):
         raise NotImplementedError
 
 
-class BlockSplit(Split):
+class ColumnFacts(Protocol):
+    """What a split that works on blocks has to know of each column."""
+
+    def select(self, columns: slice, /) -> Self:
+        """The same for some of the columns."""
+
+
+ColumnsT = TypeVar("ColumnsT", bound=ColumnFacts)
+
+
+class BlockSplit(Split, Generic[ColumnsT]):
     """A split of `block` columns at a time, made when coding reaches them, on the columns as errors have moved them by then."""
 
     block: int
 
-    def columns(self, moment: Tensor | None, cols: int) -> Params:
-        """What the split has to know of each column, read once: tensors `[cols]`."""
+    def columns(self, moment: Tensor | None, cols: int) -> ColumnsT:
+        """What the split has to know of each column, read once."""
         raise NotImplementedError
 
-    def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
+    def block_masks(self, w: Tensor, columns: ColumnsT) -> list[Tensor]:
         """The masks of one block `w [rows, k]`, given what `columns` said about its columns."""
         raise NotImplementedError
 
-    def masks_from(self, w: Tensor, columns: Params, start: int) -> list[Tensor]:
+    def masks_from(self, w: Tensor, columns: ColumnsT, start: int) -> list[Tensor]:
         """The masks of the block that begins at column `start` of the whole matrix `w`."""
         block = slice(start, start + self.block)
-        return self.block_masks(w[:, block], {name: value[block] for name, value in columns.items()})
+        return self.block_masks(w[:, block], columns.select(block))
 
     def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:
         """All blocks of the matrix as it is."""
@@ -152,7 +196,21 @@ class BlockSplit(Split):
         return [torch.cat(pieces, 1) for pieces in zip(*blocks, strict=True)]
 
 
-class Coder(QuantizerPart):
+@dataclass(frozen=True)
+class Codebooks:
+    """What the layers of one scope share: `codebook [entries, length]`, with several planes `[planes, entries, length]`.
+
+    `rounds [codebooks, n]` tells viewers the loss after each round of training, NaN where one had stopped.
+    """
+
+    codebook: Tensor
+    rounds: Tensor
+
+
+SharedT = TypeVar("SharedT", bound=Codebooks | None)
+
+
+class Coder(QuantizerPart, Generic[SharedT, SpanT]):
     """Codes for weights. Subclasses register under "coder".
 
     `span(cols)` is how many neighbouring columns share parameters (the whole row when it equals `cols`), `step(cols)` how
@@ -180,48 +238,51 @@ class Coder(QuantizerPart):
         """Columns coded together: 1 for scalar coders, the vector length for vector coders."""
         return 1
 
-    def prepare(self, weights: Sequence[Tensor]) -> Params:
-        """What the layers of one scope share (a codebook), from their transformed weights; empty for most coders.
+    def prepare(self, weights: Sequence[Tensor]) -> SharedT:
+        """What the layers of one scope share, from their transformed weights, which may be read lazily, one at a time."""
+        raise NotImplementedError
 
-        "rounds" `[codebooks, n]` tells viewers the loss after each round of training, NaN where one had stopped.
-        `weights` may read lazily: it is walked once, one matrix at a time.
-        """
-        return {}
-
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+    def fit(self, w: Tensor, mask: Tensor, shared: SharedT, moment: Tensor | None) -> Fit[SpanT]:
         """Parameters for one span `w [rows, span]`; only masked weights count. `moment` is the span's own block."""
         raise NotImplementedError
 
-    def fit_steps(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Generator[float, None, Fit]:
+    def fit_steps(self, w: Tensor, mask: Tensor, shared: SharedT, moment: Tensor | None) -> Generator[float, None, Fit[SpanT]]:
         """The same for a fit that takes long, telling the share that is done now and then; others just `fit`."""
         yield from ()
         return self.fit(w, mask, shared, moment)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: SpanT, columns: slice) -> Tensor:
         """Codes of `w [rows, k]`, one for each step of columns; `columns` says which columns of the span these are."""
         raise NotImplementedError
 
-    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode_under(self, metric: Tensor, w: Tensor, params: SpanT, columns: slice) -> Tensor:
         """The same where an error e in a row of `w` costs e M eᵀ with M = `metric [k, k]`, float64.
 
         Coders of single columns cannot do better than the nearest code.
         """
         return self.encode(w, params, columns)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: SpanT, columns: slice) -> Tensor:
         """Values of codes, `[rows, columns]`: the float32 values that the packed form will decode to."""
         raise NotImplementedError
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(self, target: Tensor, codes: Tensor, params: list[SpanT], mask: Tensor, moment: Tensor | None) -> list[SpanT]:
         """Better parameters for fixed codes over the whole matrix, or the same ones; never worse on tr(E H Eᵀ).
 
         The coder's values are zero outside its mask; `target` is the matrix minus the other coders' values.
         """
         return params
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[SpanT], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """The stored form of all spans; `mask` None means every weight, else only masked weights' codes are stored."""
         raise NotImplementedError
+
+
+class UnsharedCoder(Coder[None, SpanT]):
+    """A coder whose layers share nothing, as most coders' do."""
+
+    def prepare(self, weights: Sequence[Tensor]) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 check → transform (learned, fitted or given) → split → (fit · code · feed the error on)* → refit → correction → activations → pack
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +21,7 @@ from workbench.nonfinite import count_nonfinite
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.coding import BlockErrors, CoderRun, ColumnCoder, SplitRun
 from workbench.quantizers.coding_trace import Camera, Film, Picture, list_codebook_losses
-from workbench.quantizers.contract import (
-    Coder,
-    Params,
-    QuantizerPart,
-    Snapshot,
-)
+from workbench.quantizers.contract import Codebooks, Coder, QuantizerPart, Snapshot, State
 from workbench.quantizers.distance import compute_output_error
 from workbench.quantizers.misfits import compute_checked_error
 from workbench.quantizers.shrinkage import is_calibrated, shrink_moment
@@ -40,9 +34,9 @@ def quantize_layer(
     weight: Tensor,
     moment: Tensor | None,
     recipe: Recipe,
-    shared: Sequence[Params] | None = None,
+    shared: Sequence[Codebooks | None] | None = None,
     name: str = "weight",
-    state: Params | None = None,
+    state: State | None = None,
     *,
     tokens: int | None = None,
     measured: bool = True,
@@ -98,7 +92,7 @@ def quantize_layer(
 
 
 def code_matrix(
-    w: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None
+    w: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Codebooks | None] | None
 ) -> Generator[Snapshot, None, tuple[Packed, Film, Callable[[Tensor], Picture], float]]:
     """Split and code a matrix in its basis: the stored form, its film with the camera's `picture`, and the nominal bits.
 
@@ -118,7 +112,7 @@ def code_matrix(
     return split.pack(division.masks, children), film, camera.picture, compute_nominal_bits(coders, division.masks, children)
 
 
-def refit_all(runs: Sequence[CoderRun], w: Tensor) -> None:
+def refit_all(runs: Sequence[CoderRun[Any, Any]], w: Tensor) -> None:
     """Let each coder improve its parameters for what the others leave of the matrix."""
     for run in runs:
         others = [other.values() for other in runs if other is not run]
@@ -129,10 +123,10 @@ def fit_transform(
     weight: Tensor,
     moment: Tensor | None,
     recipe: Recipe,
-    shared: Sequence[Params] | None = None,
+    shared: Sequence[Codebooks | None] | None = None,
     *,
     tokens: int | None = None,
-) -> Generator[Snapshot, None, Params]:
+) -> Generator[Snapshot, None, State]:
     """What the recipe's transform finds out about one layer, with a Snapshot for every step of a learned one.
 
     `shared`, `tokens` and errors as in `quantize_layer`.
@@ -154,8 +148,8 @@ def prepare_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) ->
 
 
 def learn_transform(
-    w: Tensor, h: Tensor | None, recipe: Recipe, shared: Sequence[Params] | None
-) -> Generator[Snapshot, None, Params]:
+    w: Tensor, h: Tensor | None, recipe: Recipe, shared: Sequence[Codebooks | None] | None
+) -> Generator[Snapshot, None, State]:
     """The same for float32 inputs that have been checked: to look through a wide moment once more takes a while."""
     steps = recipe.transform.learn(w, h, recipe.seed, InLoop(recipe, shared))
     return (yield from map_steps(steps, lambda step: Snapshot("learn", 0, w.shape[1], {"step": step})))
@@ -171,17 +165,15 @@ class InLoop:
 
     SWEEPS = 3
 
-    def __init__(self, recipe: Recipe, shared: Sequence[Params] | None = None) -> None:
+    def __init__(self, recipe: Recipe, shared: Sequence[Codebooks | None] | None = None) -> None:
         self.split, self.assignment = recipe.split, recipe.assignment
         self.shared = shared
         self.coders = [self.quick(coder) for coder in recipe.coders]
-        self.runs: list[CoderRun] = []
+        self.runs: list[CoderRun[Any, Any]] = []
 
-    def quick(self, coder: Coder) -> Coder:
+    def quick(self, coder: Coder[Any, Any]) -> Coder[Any, Any]:
         """The coder with few sweeps."""
-        if getattr(coder, "sweeps", 0) <= self.SWEEPS:
-            return coder
-        return cast(Any, dataclasses.replace)(coder, sweeps=self.SWEEPS)
+        return coder.replace(sweeps=self.SWEEPS) if getattr(coder, "sweeps", 0) > self.SWEEPS else coder
 
     def __call__(self, w: Tensor, moment: Tensor | None) -> Tensor:
         """Values of `w [rows, cols]` under `moment [cols, cols]`."""
@@ -228,7 +220,7 @@ def give_back(w: Tensor) -> None:
         release_memory()
 
 
-def compute_nominal_bits(coders: Sequence[Coder], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
+def compute_nominal_bits(coders: Sequence[Coder[Any, Any]], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
     """Bits per weight as papers count them: each coder's nominal bits, weighted by its share of the weights."""
     total = 0.0
     for coder, mask, child in zip(coders, masks, children, strict=True):

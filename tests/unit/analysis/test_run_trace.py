@@ -58,14 +58,14 @@ def test_errors_add_up_and_a_fit_that_stopped_keeps_its_last() -> None:
 @pytest.mark.parametrize("mean", [True, False], ids=["mean", "plain"])
 def test_paths_are_the_scales_and_means_of_the_first_rows(mean: bool) -> None:
     w = gaussian(3, 64) + 0.5
-    fit = make_part("coder", "sign", planes=2, mean=mean).fit(w, torch.ones_like(w, dtype=torch.bool), {}, None)
+    fit = make_part("coder", "sign", planes=2, mean=mean).fit(w, torch.ones_like(w, dtype=torch.bool), None, None)
     table = tabulate_sweep_paths(Sweeps(0, 0, 64, fit.sweeps, fit.path))
     assert len(table) == 3 * 2 * len(fit.sweeps)
     last = table[(table["row"] == 1) & (table["plane"] == 2)].iloc[-1]
-    assert last["scale"] == float(fit.params["scale"][1, 1])
-    assert last["mean"] == float(fit.params["mean"][1]) if mean else last.isna()["mean"]
+    assert last["scale"] == float(fit.params.scale[1, 1])
+    assert last["mean"] == float(fit.params.mean[1]) if mean else last.isna()["mean"]
 
 
 def test_recipes_without_sweeps_have_an_empty_table() -> None:
     assert list(tabulate_sweep_errors([]).columns) == ["coder", "sweep", "error", "running", "share"]
-    assert compose(make_part("coder", "zero")).coders[0].fit(gaussian(2, 8), gaussian(2, 8) > 0, {}, None).path == ()
+    assert compose(make_part("coder", "zero")).coders[0].fit(gaussian(2, 8), gaussian(2, 8) > 0, None, None).path == ()

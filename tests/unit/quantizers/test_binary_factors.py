@@ -1,5 +1,7 @@
 """Binary factors: planted ones are found, the steps of ADMM are the optima they claim, the bits are those asked for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from workbench.quantizers.pipeline import quantize_layer
 
 
 def fitted(w: torch.Tensor, moment: torch.Tensor | None = None, **settings: object) -> Fit:
-    return registry.make("coder", "binary-factors", **settings).fit(w, torch.ones_like(w, dtype=torch.bool), {}, moment)
+    return registry.make("coder", "binary-factors", **settings).fit(w, torch.ones_like(w, dtype=torch.bool), None, moment)
 
 
 def planted(rows: int, cols: int, rank: int) -> torch.Tensor:
@@ -90,11 +92,11 @@ def test_magnitudes_cannot_be_improved_one_kind_at_a_time(name: str, calibrated:
     def slope(values: torch.Tensor) -> torch.Tensor:
         values = values.clone().requires_grad_()
         loss = admm_factors.compute_row_cost(
-            target.w - admm_factors.multiply_factors({**params, name: values}), target.moment
+            target.w - admm_factors.multiply_factors(replace(params, **{name: values})), target.moment
         ).sum()
         return torch.autograd.grad(loss, values)[0]
 
-    assert slope(solve(target, params)).norm() < 0.01 * slope(params[name]).norm()
+    assert slope(solve(target, params)).norm() < 0.01 * slope(getattr(params, name)).norm()
 
 
 def test_the_singular_start_is_the_best_of_its_rank() -> None:

@@ -10,6 +10,7 @@ from workbench import registry
 from workbench.errors import RecipeError, ShapeError
 from workbench.kernels.search import codeword_search
 from workbench.presets.preset import compose
+from workbench.quantizers.coders.binary_codebook import CodebookScales
 from workbench.quantizers.coders.fitting import binary_kmeans
 
 
@@ -127,7 +128,7 @@ def test_padding_of_the_last_vector_counts_for_nothing() -> None:
 @pytest.mark.parametrize("assignment", ["hamming", "magnitude"])
 def test_a_coder_looks_at_the_real_columns_only(assignment: str) -> None:
     coder = registry.make("coder", "binary-codebook", length=4, entries=2, assignment=assignment)
-    params = {"scale": torch.ones(1, 1), "codebook": torch.tensor([[1.0] * 4, [-1.0] * 4])}
+    params = CodebookScales(torch.ones(1, 1), codebook=torch.tensor([[1.0] * 4, [-1.0] * 4]))
     assert coder.encode(torch.tensor([[1.0, 1.0, 1.0, 1.0, -1.0]]), params, slice(0, 5)).tolist() == [[0, 1]]
 
 

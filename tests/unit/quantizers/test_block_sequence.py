@@ -108,7 +108,7 @@ def test_bases_are_learned_for_the_codebook_that_is_used_and_on_the_inputs_of_th
     transform, (coder,) = cast(Learned, recipe().transform), recipe().coders
     weights = [llama.weight(name).float() for name in llama.layer_names]
     begun = [transform.forward(w, transform.beginning(w.shape[1], recipe().seed)) for w in weights]
-    expected = pack(cast(Coder, coder).prepare(begun)["codebook"] > 0, 1)
+    expected = pack(cast(Coder, coder).prepare(begun).codebook > 0, 1)
     for result in (quantized, teacher):
         for layer in result.layers.values():
             assert torch.equal(layer.packed.children[0].tensors["codebook"], expected)

@@ -15,7 +15,7 @@ from workbench.models import ModelHandle, open_model
 from workbench.presets.preset import make_part
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.quantizers import fold
-from workbench.quantizers.contract import Params
+from workbench.quantizers.learning.basis import BasisState
 from workbench.quantizers.transforms.learned import Learned
 from workbench.recipe import LayerPlan
 
@@ -27,15 +27,15 @@ def model(tiny_models: dict[str, Path]) -> ModelHandle:
     return open_model(tiny_models["llama"])
 
 
-def state(cols: int, seed: int, *, gain: bool) -> Params:
+def state(cols: int, seed: int, *, gain: bool) -> BasisState:
     """A diagonal and a rotation far from the identity."""
     draw = torch.Generator().manual_seed(seed)
     signs = torch.randint(2, (cols,), generator=draw) * 2.0 - 1
     sides = {
         name: 0.3 * torch.randn(n * (n - 1) // 2, generator=draw) for name, n in zip(("left", "right"), sizes(cols), strict=True)
     }
-    rest = {"gain": (1 + 0.3 * torch.rand(cols, generator=draw)).half()} if gain else {}
-    return {"signs": signs, **rest, **{name: side.half() for name, side in sides.items() if side.numel()}}
+    gains = (1 + 0.3 * torch.rand(cols, generator=draw)).half() if gain else None
+    return BasisState(gains, signs, **{name: side.half() for name, side in sides.items() if side.numel()})
 
 
 def sizes(cols: int) -> tuple[int, int]:
@@ -120,7 +120,7 @@ def test_a_hadamard_stays_and_a_bare_diagonal_leaves_nothing(model: ModelHandle)
         before, layers = transformed(model, gain=False), {}
         for name, layer in before.layers.items():
             w = model.weight(name).float()
-            own = {"signs": state(w.shape[1], 0, gain=False)["signs"]}
+            own = BasisState(signs=state(w.shape[1], 0, gain=False).signs)
             packed = transform.pack(Packed("dense", *w.shape, {"weight": transform.forward(w, own)}), own)
             layers[name] = replace(layer, packed=packed)
         after = fold(model, replace(before, layers=layers))

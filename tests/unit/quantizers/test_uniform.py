@@ -90,8 +90,8 @@ def test_only_masked_weights_set_the_range() -> None:
     w[:, 0] = 1000
     mask = torch.ones_like(w, dtype=torch.bool)
     mask[:, 0] = False
-    params = registry.make("coder", "uniform").fit(w, mask, {}, None).params
-    assert params["scale"].max() < 1
+    params = registry.make("coder", "uniform").fit(w, mask, None, None).params
+    assert params.scale.max() < 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from workbench.errors import ShapeError
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed
 from workbench.presets.preset import compose
+from workbench.quantizers.coders.binary_codebook import CodebookScales
 from workbench.quantizers.coders.fitting import vector_kmeans
 from workbench.quantizers.contract import Coder
 
@@ -46,7 +47,7 @@ def test_planted_codewords_are_found() -> None:
 
 def test_a_vector_past_the_last_column_is_judged_by_its_real_columns() -> None:
     coder = registry.make("coder", "vector-codebook", length=3, entries=2)
-    params = {"scale": torch.ones(1, 1), "codebook": torch.tensor([[1.0, 1.0, 9.0], [-1.0, -1.0, 0.0]])}
+    params = CodebookScales(torch.ones(1, 1), codebook=torch.tensor([[1.0, 1.0, 9.0], [-1.0, -1.0, 0.0]]))
     assert coder.encode(torch.tensor([[-1.0, -1.0, 0.0, 1.0, 0.5]]), params, slice(0, 5)).tolist() == [[1, 0]]
 
 

@@ -6,7 +6,7 @@ import torch
 
 from workbench.analysis.glossary import COLUMNS
 from workbench.analysis.method.run_trace import tabulate_sweep_errors, tabulate_sweep_paths
-from workbench.quantizers.contract import Sweeps
+from workbench.quantizers.contract import Sweeps, WatchedRows
 from workbench.views.method import binarization_sweeps as views
 from workbench.views.theme import DARK, LIGHT, Theme
 
@@ -28,8 +28,8 @@ def test_errors_are_lines_of_shares(theme: Theme) -> None:
 def test_paths_are_a_line_a_row_and_the_means_below(mean: bool) -> None:
     path = []
     for sweep in range(3):
-        now = {"scale": torch.tensor([[1.0 + 0.1 * sweep, 2.0], [0.5, 0.25]])}
-        path.append(now | ({"mean": torch.tensor([0.0, 0.125 * sweep])} if mean else {}))
+        scale = torch.tensor([[1.0 + 0.1 * sweep, 2.0], [0.5, 0.25]])
+        path.append(WatchedRows(scale, torch.tensor([0.0, 0.125 * sweep]) if mean else None))
     table = tabulate_sweep_paths(Sweeps(0, 0, 8, (3.0, 2.0, 1.0), tuple(path)))
     figure = views.draw_sweep_paths(table, "columns 0 to 7")
     go.Figure(figure.plot)

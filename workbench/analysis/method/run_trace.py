@@ -94,9 +94,9 @@ def tabulate_sweep_paths(fit: Sweeps) -> pd.DataFrame:
         (8, [0, 1, 2, 3])
     """
     rows = [
-        (row, plane + 1, sweep, float(scale), float(now["mean"][row]) if "mean" in now else float("nan"))
+        (row, plane + 1, sweep, float(scale), float("nan") if now.mean is None else float(now.mean[row]))
         for sweep, now in enumerate(fit.path)
-        for plane, scales in enumerate(now["scale"])
+        for plane, scales in enumerate(now.scale)
         for row, scale in enumerate(scales)
     ]
     table = pd.DataFrame(rows, columns=["row", "plane", "sweep", "scale", "mean"])

@@ -13,17 +13,25 @@ from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
 from workbench.quantizers.coders.sign import SCALES, SCALES_PER_COLUMN, SCALES_PER_GROUP
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Codebooks, Coder, Fit
 from workbench.recipe import setting
 from workbench.registry import register
 
 SETTLE = 5  # sweeps of scales and codewords in turn, with the codebook fixed
 
 
+@dataclass(frozen=True, kw_only=True)
+class CodebookScales(PlaneScales):
+    """Scales of one span, and what its scope shares: `codebook [entries, length]`, or `[planes, entries, length]`."""
+
+    codebook: Tensor
+
+
 @register("coder", "binary-codebook")
 @dataclass(frozen=True)
-class BinaryCodebook(Coder):
+class BinaryCodebook(Coder[Codebooks, CodebookScales]):
     """Vectors of `length` signs replaced by the nearest of `entries` codewords, times row (or group, column) scales.
 
     The binary codebook of BTC-LLM (arXiv 2506.12040, no released code): signs by ARB, patterns clustered by Hamming
@@ -74,10 +82,10 @@ class BinaryCodebook(Coder):
         """One codeword."""
         return self.length
 
-    def prepare(self, weights: Sequence[Tensor]) -> Params:
-        """`codebook` ±1 `[entries, length]`, trained on all weights of the scope."""
+    def prepare(self, weights: Sequence[Tensor]) -> Codebooks:
+        """A codebook of ±1, trained on all weights of the scope."""
         book, losses = self.train((self.directions(w) for w in weights), len(weights))
-        return {"codebook": book, "rounds": binary_kmeans.stack_round_losses([losses])}
+        return Codebooks(book, binary_kmeans.stack_round_losses([losses]))
 
     def train(self, matrices: Iterable[Tensor], count: int) -> binary_kmeans.Trained:
         """A codebook for the vectors of `count` matrices: by Hamming distance on all of them, by magnitude on a sample."""
@@ -97,33 +105,34 @@ class BinaryCodebook(Coder):
             pieces.append(compute_pull(piece, params, slice(0, piece.shape[1])))
         return binary_kmeans.split_vectors(torch.cat(pieces, 1), self.length)
 
-    def binarize(self, w: Tensor) -> Params:
+    def binarize(self, w: Tensor) -> PlaneScales:
         """Scales of one span for plain signs."""
         every = torch.ones_like(w, dtype=torch.bool)
         start = sign_planes.fit_greedy_planes(w, every, self.count, self.mean, self.scales in SCALES_PER_COLUMN, every)
         return sign_planes.alternate(w, every, start, self.sweeps, sign_planes.choose_nearest_signs).params
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on codewords, and the shared `codebook`."""
+    def fit(self, w: Tensor, mask: Tensor, shared: Codebooks, moment: Tensor | None) -> Fit[CodebookScales]:
+        """Scales, and as set means and scales of columns: those of plain signs first, then settled on codewords."""
         everywhere = slice(0, w.shape[1])
 
-        def choose(w: Tensor, params: Params) -> Tensor:
+        def choose(w: Tensor, params: CodebookScales) -> Tensor:
             return self.signs(self.encode(w, params, everywhere), params, w.shape[1])
 
-        return sign_planes.alternate(w, mask, {**self.binarize(w), **shared}, SETTLE, choose)
+        plain = self.binarize(w)
+        start = CodebookScales(plain.scale, plain.mean, plain.column_scale, codebook=shared.codebook)
+        return sign_planes.alternate(w, mask, start, SETTLE, choose)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`."""
-        return self.nearest(compute_pull(w, params, columns), params["codebook"])
+        return self.nearest(compute_pull(w, params, columns), params.codebook)
 
-    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode_under(self, metric: Tensor, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The index of the codeword that costs least; by Hamming distance the nearest all the same."""
         if self.assignment == "hamming":
             return self.encode(w, params, columns)
-        column = params["column_scale"][0, columns] if "column_scale" in params else None
-        return vector_kmeans.find_nearest_under_metric(
-            metric, sign_planes.subtract_mean(w, params), params["scale"].mT, params["codebook"], column
-        )
+        column = None if params.column_scale is None else params.column_scale[0, columns]
+        target = sign_planes.subtract_mean(w, params)
+        return vector_kmeans.find_nearest_under_metric(metric, target, params.scale.mT, params.codebook, column)
 
     def nearest(self, y: Tensor, book: Tensor) -> Tensor:
         """The codeword nearest to each vector of `y [rows, k]`, by the set distance."""
@@ -131,26 +140,28 @@ class BinaryCodebook(Coder):
             y = torch.where(y >= 0, 1.0, -1.0)
         return binary_kmeans.find_nearest_codewords(binary_kmeans.split_vectors(y, self.length), book).view(len(y), -1)
 
-    def signs(self, codes: Tensor, params: Params, cols: int) -> Tensor:
+    def signs(self, codes: Tensor, params: CodebookScales, cols: int) -> Tensor:
         """±1 `[1, rows, cols]`."""
-        return params["codebook"][codes].reshape(len(codes), -1)[None, :, :cols]
+        return params.codebook[codes].reshape(len(codes), -1)[None, :, :cols]
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """scale · column_scale · codeword + mean."""
         return sign_planes.sum_planes(self.signs(codes, params, columns.stop - columns.start), params, columns)
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(
+        self, target: Tensor, codes: Tensor, params: list[CodebookScales], mask: Tensor, moment: Tensor | None
+    ) -> list[CodebookScales]:
         """Scales and means by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
         cols = mask.shape[1]
         return sign_planes.refit(target, self.signs(codes, params[0], cols), params, self.span(cols), mask, moment)
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[CodebookScales], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-codebook`; the codebook is marked as shared unless every matrix has its own."""
-        return self.packed_plane(codes, params[0]["codebook"], sign_planes.pack_scale_tensors(params), shape)
+        return self.packed_plane(codes, params[0].codebook, sign_planes.pack_scale_tensors(params), shape)
 
-    def packed_plane(self, codes: Tensor, book: Tensor, scales: Params, shape: tuple[int, int]) -> Packed:
+    def packed_plane(self, codes: Tensor, book: Tensor, scales: dict[str, Tensor], shape: tuple[int, int]) -> Packed:
         """One plane of codewords; `scales` as `sign_planes.pack_scale_tensors` gives them for it."""
         tensors = {
             "index": bitpack.pack(codes, compute_index_width(self.entries)),
@@ -162,6 +173,6 @@ class BinaryCodebook(Coder):
         return Packed("binary-codebook", *shape, tensors, facts, shared=shared)
 
 
-def compute_pull(w: Tensor, params: Params, columns: slice) -> Tensor:
+def compute_pull(w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
     """scale · column_scale · (w − mean) of a single plane."""
     return sign_planes.compute_magnitudes(params, columns)[0] * sign_planes.subtract_mean(w, params)

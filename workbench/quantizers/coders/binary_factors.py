@@ -1,7 +1,7 @@
 """Coder `binary-factors`: a whole matrix as the product of two thin sign matrices, as thin as the wanted bits allow."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 from workbench.jobs import run_steps
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting import admm_factors, sign_planes
-from workbench.quantizers.coders.fitting.admm_factors import Target
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.coders.fitting import admm_factors
+from workbench.quantizers.coders.fitting.admm_factors import SignFactors, Target
+from workbench.quantizers.coders.fitting.sign_planes import PlaneScales, copy_watched_rows
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -23,7 +24,7 @@ FACTOR_STARTS = {"random": admm_factors.draw_random_start, "singular": admm_fact
 
 @register("coder", "binary-factors")
 @dataclass(frozen=True)
-class BinaryFactors(Coder):
+class BinaryFactors(UnsharedCoder[SignFactors]):
     """W ≈ diag(row) · left · diag(middle) · right · diag(column), signs in both factors, of the rank that `bits` pay for.
 
     Factors by ADMM as in NanoQuant (arXiv 2602.06694), here under the whole second moment; with `sweeps` 0 and the singular
@@ -63,18 +64,18 @@ class BinaryFactors(Coder):
             rank = min(rank, rows, cols)
         return max(1, rank if rank < LARGE else rank - rank % 8)
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`left [rows, r]`, `right [r, cols]` of ±1, `row [rows]`, `column [cols]` and where wanted `middle [r]`."""
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[SignFactors]:
+        """Signs by ADMM, magnitudes by least squares."""
         return run_steps(self.fit_steps(w, mask, shared, moment))
 
-    def fit_steps(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Generator[float, None, Fit]:
+    def fit_steps(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Generator[float, None, Fit[SignFactors]]:
         """The same, telling every sweep of ADMM."""
         rank = self.rank(*w.shape)
         if not w.any():
             return Fit(make_zero_parameters(w, rank, middle=self.middle))
         target = Target.from_weights(w, moment, diagonal=self.metric == "diagonal")
         size = target.row_unit.item() ** 4
-        tried, errors = list[Params](), list[float]()
+        tried, errors = list[SignFactors](), list[float]()
         for share, candidate in self.candidates(target, rank):
             yield share
             if candidate is None:
@@ -83,7 +84,7 @@ class BinaryFactors(Coder):
             if not errors or size * error < errors[-1]:
                 tried.append(admm_factors.convert_to_stored(target, params))
                 errors.append(size * error)
-        path = (sign_planes.copy_watched_rows({"scale": params["row"][None]}) for params in tried)
+        path = (copy_watched_rows(PlaneScales(params.row[None])) for params in tried)
         return Fit(tried[-1], tuple(errors), tuple(path))
 
     def candidates(self, target: Target, rank: int) -> Iterator[tuple[float, tuple[Tensor, Tensor] | None]]:
@@ -95,25 +96,26 @@ class BinaryFactors(Coder):
         for sweep, candidate in enumerate(admm_factors.search(target, *start, self.sweeps, middle=self.middle), 1):
             yield sweep / self.sweeps, candidate if sweep % every == 0 or sweep == self.sweeps else None
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: SignFactors, columns: slice) -> Tensor:
         """The left signs, uint8 `[rows, 1, r]`; they were found together with the right ones, for the same `w`."""
-        return (params["left"] > 0)[:, None].to(torch.uint8)
+        return (params.left > 0)[:, None].to(torch.uint8)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: SignFactors, columns: slice) -> Tensor:
         """The product."""
-        return admm_factors.multiply_factors({**params, "left": codes[:, 0].float() * 2 - 1})
+        return admm_factors.multiply_factors(replace(params, left=codes[:, 0].float() * 2 - 1))
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[SignFactors], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `binary-factors`."""
         (only,) = params
-        tensors = {"left": bitpack.pack(codes, 1), "right": bitpack.pack(only["right"] > 0, 1)}
-        tensors |= {name: only[name].half() for name in ("row", "column", "middle") if name in only}
+        tensors = {"left": bitpack.pack(codes, 1), "right": bitpack.pack(only.right > 0, 1)}
+        tensors |= {"row": only.row.half(), "column": only.column.half()}
+        if only.middle is not None:
+            tensors["middle"] = only.middle.half()
         return Packed("binary-factors", *shape, tensors, {"rank": codes.shape[-1]})
 
 
-def make_zero_parameters(w: Tensor, rank: int, *, middle: bool) -> Params:
+def make_zero_parameters(w: Tensor, rank: int, *, middle: bool) -> SignFactors:
     """The parameters of a matrix of zeros."""
     rows, cols = w.shape
-    params = {"left": torch.ones(rows, rank), "right": torch.ones(rank, cols)}
-    sizes = {"row": rows, "column": cols, "middle": rank} if middle else {"row": rows, "column": cols}
-    return {**params, **{name: torch.zeros(size) for name, size in sizes.items()}}
+    signs = torch.ones(rows, rank), torch.ones(rank, cols)
+    return SignFactors(*signs, torch.zeros(rows), torch.zeros(cols), torch.zeros(rank) if middle else None)

@@ -10,9 +10,9 @@ from workbench.errors import RecipeError
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import codeword_search
-from workbench.quantizers.coders.binary_codebook import BinaryCodebook
+from workbench.quantizers.coders.binary_codebook import BinaryCodebook, CodebookScales
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
-from workbench.quantizers.contract import Params
+from workbench.quantizers.contract import Codebooks
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -47,8 +47,8 @@ class CodebookPlanes(BinaryCodebook):
         """As set."""
         return self.planes
 
-    def prepare(self, weights: Sequence[Tensor]) -> Params:
-        """`codebook` ±1 `[indexed, entries, length]`: each is trained on what the planes before it leave.
+    def prepare(self, weights: Sequence[Tensor]) -> Codebooks:
+        """`indexed` codebooks of ±1, each trained on what the planes before it leave.
 
         `weights` is walked once for each codebook.
         """
@@ -58,7 +58,7 @@ class CodebookPlanes(BinaryCodebook):
             book, plane_errors = self.train((self.left(w, books) for w in weights), len(weights))
             books.append(book)
             losses.append(plane_errors)
-        return {"codebook": torch.stack(books), "rounds": binary_kmeans.stack_round_losses(losses)}
+        return Codebooks(torch.stack(books), binary_kmeans.stack_round_losses(losses))
 
     def left(self, w: Tensor, books: list[Tensor]) -> Tensor:
         """What the next plane's codewords should point along, as vectors, when the planes before it have these codebooks."""
@@ -77,15 +77,15 @@ class CodebookPlanes(BinaryCodebook):
         words = codeword_search.decode_signs(codes.reshape(-1), self.length) if book is None else book[codes]
         return words.reshape(len(codes), -1)[:, :cols]
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """One code for each vector and plane, `[rows, ceil(k/length), planes]`, plane by plane, then once more."""
         return self.in_turn(w, params, columns, None)
 
-    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode_under(self, metric: Tensor, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The same for the cost that `metric` says, but a plane without a codebook takes the nearest signs."""
         return self.in_turn(w, params, columns, None if self.assignment == "hamming" else metric)
 
-    def in_turn(self, w: Tensor, params: Params, columns: slice, metric: Tensor | None) -> Tensor:
+    def in_turn(self, w: Tensor, params: CodebookScales, columns: slice, metric: Tensor | None) -> Tensor:
         """Each plane's codes for what the others leave."""
         target, size = sign_planes.subtract_mean(w, params), sign_planes.compute_magnitudes(params, columns)
         values, codes = torch.zeros(self.planes, *w.shape), [torch.empty(0)] * self.planes
@@ -99,30 +99,30 @@ class CodebookPlanes(BinaryCodebook):
                 elif metric is None:
                     codes[p] = self.nearest(size[p] * rest, book)
                 else:
-                    column = params["column_scale"][p, columns] if "column_scale" in params else None
-                    codes[p] = vector_kmeans.find_nearest_under_metric(metric, rest, params["scale"][p][:, None], book, column)
+                    column = None if params.column_scale is None else params.column_scale[p, columns]
+                    codes[p] = vector_kmeans.find_nearest_under_metric(metric, rest, params.scale[p][:, None], book, column)
                 values[p] = size[p] * self.lookup(codes[p], book, w.shape[1])
         return torch.stack(codes, -1)
 
-    def books(self, params: Params) -> list[Tensor | None]:
+    def books(self, params: CodebookScales) -> list[Tensor | None]:
         """Each plane's codebook, None for a plane without."""
-        return [*params["codebook"], *[None] * (self.planes - self.indexed)]
+        return [*params.codebook, *[None] * (self.planes - self.indexed)]
 
-    def signs(self, codes: Tensor, params: Params, cols: int) -> Tensor:
+    def signs(self, codes: Tensor, params: CodebookScales, cols: int) -> Tensor:
         """±1 `[planes, rows, cols]`."""
         return torch.stack([self.lookup(codes[..., p], book, cols) for p, book in enumerate(self.books(params))])
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The sum of the planes, added in the order of the stored form: the mean belongs to the first."""
         signs = self.signs(codes, params, columns.stop - columns.start)
         first, *others = sign_planes.compute_magnitudes(params, columns) * signs
-        if "mean" in params:
-            first = first + params["mean"][:, None]
+        if params.mean is not None:
+            first = first + params.mean[:, None]
         for plane in others:
             first = first + plane
         return first
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[CodebookScales], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `sum` of `binary-codebook` and `planes`."""
         scales = sign_planes.pack_scale_tensors(params)
         children = []

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
@@ -16,7 +16,7 @@ BITS_OF_DTYPE = {"fp16": 16.0, "fp32": 32.0, "exact": None}
 
 @register("coder", "keep")
 @dataclass(frozen=True)
-class Keep(Coder):
+class Keep(UnsharedCoder[None]):
     """No quantization. "exact" stores the narrowest of fp16, bf16 and fp32 that holds every weight without change."""
 
     dtype: str = setting("exact", "how each weight is stored", choices=tuple(BITS_OF_DTYPE))
@@ -30,19 +30,19 @@ class Keep(Coder):
         """The whole row."""
         return cols
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[None]:
         """Nothing to find out."""
-        return Fit({})
+        return Fit(None)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: None, columns: slice) -> Tensor:
         """The weights are their own codes."""
         return round_to_fp16(w) if self.dtype == "fp16" else w.clone()
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: None, columns: slice) -> Tensor:
         """The codes."""
         return codes
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[None], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `dense`."""
         kept_codes = codes if mask is None else codes[mask]
         dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or choose_narrowest_dtype(kept_codes)

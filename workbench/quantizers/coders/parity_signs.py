@@ -13,8 +13,9 @@ from workbench.kernels.packing.parity_code import ParityCode
 from workbench.kernels.search import parity_search
 from workbench.quantizers.coders.fitting import sign_planes
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
 from workbench.quantizers.coders.sign import SCALES, SCALES_PER_COLUMN, SCALES_PER_GROUP
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -23,7 +24,7 @@ SETTLE = 5  # sweeps of scales and signs in turn
 
 @register("coder", "parity-signs")
 @dataclass(frozen=True)
-class ParitySigns(Coder):
+class ParitySigns(UnsharedCoder[PlaneScales]):
     """Signs of which `checks` in every `length` of a column follow from the others and are not stored, times row scales.
 
     This project's: what the binary codebook of BTC-LLM (arXiv 2506.12040) buys with a list of patterns, a linear code
@@ -64,27 +65,29 @@ class ParitySigns(Coder):
         """One group, or the row."""
         return compute_group_span(self.group if self.scales in SCALES_PER_GROUP else 0, cols)
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`scale [1, rows]`, `mean [rows]`, `column_scale [1, span]`, settled on signs that obey the checks."""
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[PlaneScales]:
+        """Scales, and as set means and scales of columns: those of plain signs, settled on signs that obey the checks."""
         every = torch.ones_like(w, dtype=torch.bool)
         start = sign_planes.fit_greedy_planes(w, every, 1, self.mean, self.scales in SCALES_PER_COLUMN, every)
         plain = sign_planes.alternate(w, every, start, self.sweeps, sign_planes.choose_nearest_signs).params
 
-        def choose(w: Tensor, params: Params) -> Tensor:
+        def choose(w: Tensor, params: PlaneScales) -> Tensor:
             return decode_signs(self.encode(w, params, slice(0, w.shape[1])))
 
         return sign_planes.alternate(w, mask, plain, SETTLE, choose)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """Which signs are −1, bool `[rows, k]`."""
         y = sign_planes.compute_magnitudes(params, columns)[0] * sign_planes.subtract_mean(w, params)
         return parity_search.find_nearest_signs(y / y.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), self.parity)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """scale · column_scale · sign + mean."""
         return sign_planes.sum_planes(decode_signs(codes), params, columns)
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(
+        self, target: Tensor, codes: Tensor, params: list[PlaneScales], mask: Tensor, moment: Tensor | None
+    ) -> list[PlaneScales]:
         """Scales and means by least squares, unless `rescale` is off."""
         return (
             sign_planes.refit(target, decode_signs(codes), params, self.span(mask.shape[1]), mask, moment)
@@ -92,7 +95,7 @@ class ParitySigns(Coder):
             else params
         )
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[PlaneScales], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `parity-signs`: the signs that no check determines, scales and means."""
         scales = sign_planes.pack_scale_tensors(params)
         tensors = {

@@ -9,7 +9,8 @@ from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import plane_starts, sign_planes
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -22,7 +23,7 @@ SCALES_PER_GROUP, SCALES_PER_COLUMN = (
 
 @register("coder", "sign")
 @dataclass(frozen=True)
-class Sign(Coder):
+class Sign(UnsharedCoder[PlaneScales]):
     """Signs times scales; sign(0) is +1.
 
     `sweeps` = 0 is closed-form binarization (XNOR-Net, arXiv 1603.05279; the second plane codes the residual), more sweeps
@@ -62,8 +63,8 @@ class Sign(Coder):
         """One group, or the row."""
         return compute_group_span(self.group if self.scales in SCALES_PER_GROUP else 0, cols)
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`scale [planes, rows]`, `mean [rows]`, `column_scale [planes, span]`."""
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[PlaneScales]:
+        """Scales, and as set means and scales of columns: in closed form, then by sweeps over scales and signs."""
         over = mask if self.average == "kept" else torch.ones_like(mask)
         start = sign_planes.fit_greedy_planes(w, mask, self.planes, self.mean, self.scales in SCALES_PER_COLUMN, over)
         if self.planes > 1 and self.sweeps and self.scales not in SCALES_PER_COLUMN:
@@ -77,15 +78,17 @@ class Sign(Coder):
             fit = replace(fit, params=params)
         return fit
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """The nearest sum of signs."""
         return sign_planes.choose_nearest_codes(w, params, columns)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """Σ_p scale · column_scale · sign + mean."""
         return sign_planes.sum_planes(sign_planes.decode_signs(codes, self.planes), params, columns)
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(
+        self, target: Tensor, codes: Tensor, params: list[PlaneScales], mask: Tensor, moment: Tensor | None
+    ) -> list[PlaneScales]:
         """Scales and means by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
@@ -93,7 +96,7 @@ class Sign(Coder):
             target, sign_planes.decode_signs(codes, self.planes), params, self.span(mask.shape[1]), mask, moment
         )
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[PlaneScales], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `planes`."""
         bits = torch.stack([codes >> p & 1 for p in range(self.planes)])
         stored = bits if mask is None else bits[:, mask]

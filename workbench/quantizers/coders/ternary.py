@@ -11,7 +11,8 @@ from workbench.kernels.packing import tritpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting import plane_starts, sign_planes
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
@@ -24,7 +25,7 @@ SCALE_RULES = ("least-squares", "absmean")
 
 @register("coder", "ternary")
 @dataclass(frozen=True)
-class Ternary(Coder):
+class Ternary(UnsharedCoder[PlaneScales]):
     """value = Σ_p scale_p · trit_p; a code is Σ_p 3^p (trit_p + 1).
 
     Rule "least-squares" is the scale that loses least: the mean of the largest k weights for the best k, which TWN (arXiv
@@ -50,33 +51,35 @@ class Ternary(Coder):
         """One group, or the row."""
         return compute_group_span(self.group, cols)
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`scale [planes, rows]`."""
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[PlaneScales]:
+        """Scales alone, by sweeps over scales and trits."""
         size = compute_best_size(w * mask) if self.rule == "least-squares" else compute_mean_size(w * mask, mask)
         if self.planes == 1:
-            return sign_planes.alternate(w, mask, {"scale": round_to_fp16(size[None])}, self.sweeps, choose_trits)
-        halved = {"scale": round_to_fp16(size * FIRST_PLANE_SIZE * 0.5 ** torch.arange(self.planes)[:, None])}
+            return sign_planes.alternate(w, mask, PlaneScales(round_to_fp16(size[None])), self.sweeps, choose_trits)
+        halved = PlaneScales(round_to_fp16(size * FIRST_PLANE_SIZE * 0.5 ** torch.arange(self.planes)[:, None]))
         start = plane_starts.choose_best_start(
             w, mask, [halved, *plane_starts.list_trit_starts(w * mask, self.planes)], choose_trits
         )
         return sign_planes.alternate(w, mask, start, self.sweeps, choose_trits)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """The nearest sum of trits."""
         digits = 3 ** torch.arange(self.planes)[:, None, None]
-        return ((choose_nearest_trits(w, params["scale"][..., None]) + 1) * digits).sum(0).to(torch.uint8)
+        return ((choose_nearest_trits(w, params.scale[..., None]) + 1) * digits).sum(0).to(torch.uint8)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """Σ_p scale_p · trit_p."""
         return sign_planes.sum_planes(self.trits(codes).float(), params, columns)
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(
+        self, target: Tensor, codes: Tensor, params: list[PlaneScales], mask: Tensor, moment: Tensor | None
+    ) -> list[PlaneScales]:
         """Scales by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
         return sign_planes.refit(target, self.trits(codes).float(), params, self.span(mask.shape[1]), mask, moment)
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[PlaneScales], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `ternary`."""
         trits = self.trits(codes)
         stored = trits if mask is None else trits[:, mask]
@@ -88,9 +91,9 @@ class Ternary(Coder):
         return torch.stack([codes // 3**p % 3 for p in range(self.planes)]).to(torch.int8) - 1
 
 
-def choose_trits(w: Tensor, params: Params) -> Tensor:
+def choose_trits(w: Tensor, params: PlaneScales) -> Tensor:
     """The nearest trits for a whole span."""
-    return choose_nearest_trits(w, params["scale"][..., None]).float()
+    return choose_nearest_trits(w, params.scale[..., None]).float()
 
 
 def compute_best_size(w: Tensor) -> Tensor:

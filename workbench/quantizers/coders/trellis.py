@@ -12,8 +12,9 @@ from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import viterbi
 from workbench.quantizers.coders.fitting import sign_planes
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
 from workbench.quantizers.coders.vector_codebook import compute_row_rms
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
@@ -21,7 +22,7 @@ from workbench.registry import register
 
 @register("coder", "trellis")
 @dataclass(frozen=True)
-class Trellis(Coder):
+class Trellis(UnsharedCoder[PlaneScales]):
     """value = scale · values(state): `bits` more bits of the state for each row of `length` neighbouring columns.
 
     Trellis-coded quantization with the bitshift trellis of QTIP (arXiv 2406.11235), which sends a path through tiles of 16 × 16
@@ -61,17 +62,17 @@ class Trellis(Coder):
         """Bits of a state where rings have `rows` steps: at most half of the ring, so that its ends can meet."""
         return max(min(self.state, self.bits * rows // 2), self.bits)
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`scale [1, rows]`: what the best code of this rate would have for normal weights, √(1 − 4^−rate) of the row's size."""
-        return Fit({"scale": round_to_fp16(compute_row_rms(w) * (1 - 4**-self.nominal_bits) ** 0.5).mT})
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[PlaneScales]:
+        """Scales alone: what the best code of this rate has for normal weights, √(1 − 4^−rate) of the row's size."""
+        return Fit(PlaneScales(round_to_fp16(compute_row_rms(w) * (1 - 4**-self.nominal_bits) ** 0.5).mT))
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """The path's bits, `[rows, ceil(k/length)]`; a step past the last column looks at real columns only."""
-        return viterbi.find_nearest_codes(w, params["scale"][0], self.bits, self.length, self.remembered(len(w)))
+        return viterbi.find_nearest_codes(w, params.scale[0], self.bits, self.length, self.remembered(len(w)))
 
-    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode_under(self, metric: Tensor, w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """The bits of the path that costs least."""
-        words, scale, pieces = trellis_code.compute_state_values(self.remembered(len(w)), self.length), params["scale"][0], []
+        words, scale, pieces = trellis_code.compute_state_values(self.remembered(len(w)), self.length), params.scale[0], []
         for start in range(0, w.shape[1], self.length):
             block = slice(start, min(start + self.length, w.shape[1]))
             root = torch.linalg.cholesky(metric[block, block]).to(w.dtype)
@@ -87,18 +88,20 @@ class Trellis(Coder):
         ]
         return decoded_words.view(len(codes), -1)[None, :, :cols]
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """scale · values(state)."""
         return sign_planes.sum_planes(self.words(codes, columns.stop - columns.start), params, columns)
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(
+        self, target: Tensor, codes: Tensor, params: list[PlaneScales], mask: Tensor, moment: Tensor | None
+    ) -> list[PlaneScales]:
         """Scales by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
         cols = mask.shape[1]
         return sign_planes.refit(target, self.words(codes, cols), params, self.span(cols), mask, moment)
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[PlaneScales], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `trellis`."""
         tensors = {"path": bitpack.pack(codes, self.bits), "scale": sign_planes.pack_scale_tensors(params)["scale"][0]}
         state = self.remembered(shape[0])

@@ -11,7 +11,7 @@ from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting, stack_groups
 from workbench.quantizers.coders.fitting.grid_search import GridSearch, RealGridSearch
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
@@ -23,9 +23,17 @@ def make_zero_setting() -> Any:
     return setting("integer", help, choices=("integer", "real"))
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The grid of each row of a span: `scale [rows]` and `zero [rows]`, the code that stands for 0."""
+
+    scale: Tensor
+    zero: Tensor
+
+
 @register("coder", "uniform")
 @dataclass(frozen=True)
-class Uniform(Coder):
+class Uniform(UnsharedCoder[Grid]):
     """value = scale · (code − zero): fp16 scale and `bits`-bit zero for each row and group.
 
     Asymmetric: scale = (max − min)/(2^b − 1), with 0 always inside the range. Symmetric: scale = max|w|/(2^(b−1) − 1), codes
@@ -61,8 +69,8 @@ class Uniform(Coder):
         """One group."""
         return compute_group_span(self.group, cols)
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`scale` and `zero`, `[rows]`."""
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[Grid]:
+        """The grid that covers the weights, or the one that the search finds."""
         masked = w * mask
         if self.clip == "none":
             return Fit(self.grid(masked.amin(1).clamp(max=0), masked.amax(1).clamp(min=0)))
@@ -71,39 +79,41 @@ class Uniform(Coder):
             weight = mask * moment.diagonal()
         steps = (1 << self.bits) - 1
         if self.zero == "real":
-            return Fit(RealGridSearch(masked, weight, steps).run())
-        return Fit(GridSearch(masked, weight, steps, 1 << (self.bits - 1) if self.symmetric else None).run())
+            return Fit(Grid(*RealGridSearch(masked, weight, steps).run()))
+        middle = 1 << (self.bits - 1) if self.symmetric else None
+        return Fit(Grid(*GridSearch(masked, weight, steps, middle).run()))
 
-    def grid(self, low: Tensor, high: Tensor) -> Params:
-        """Parameters of the grid that covers `low` to `high`, both `[..., rows]`."""
+    def grid(self, low: Tensor, high: Tensor) -> Grid:
+        """The grid that covers `low` to `high`, both `[..., rows]`."""
         if self.symmetric:
             half = 1 << (self.bits - 1)
             scale = round_to_fp16(torch.maximum(high, -low) / (half - 1))
-            return {"scale": scale, "zero": torch.full_like(scale, half)}
+            return Grid(scale, torch.full_like(scale, half))
         steps = (1 << self.bits) - 1
         scale = round_to_fp16((high - low) / steps)
         zero = -low / replace_zero_scales(scale)
-        return {"scale": scale, "zero": round_to_fp16(zero) if self.zero == "real" else torch.round(zero).clamp(0, steps)}
+        return Grid(scale, round_to_fp16(zero) if self.zero == "real" else torch.round(zero).clamp(0, steps))
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: Grid, columns: slice) -> Tensor:
         """round(w / scale) + zero, clamped to the code range; parameters `[..., rows]` give codes `[..., rows, cols]`."""
-        scale, zero = params["scale"][..., None], params["zero"][..., None]
+        scale, zero = params.scale[..., None], params.zero[..., None]
         steps = w / replace_zero_scales(scale)
         codes = steps.add_(zero).round_() if self.zero == "real" else steps.round_().add_(zero)
         return codes.clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: Grid, columns: slice) -> Tensor:
         """scale · (code − zero)."""
-        return params["scale"][..., None] * (codes - params["zero"][..., None])
+        return params.scale[..., None] * (codes - params.zero[..., None])
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[Grid], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `uniform`."""
         stored = codes if mask is None else codes[mask]
-        tensors = {"codes": bitpack.pack(stored, self.bits), "scale": stack_groups(params, "scale").half()}
+        tensors = {"codes": bitpack.pack(stored, self.bits), "scale": stack_groups([grid.scale for grid in params]).half()}
+        zero = stack_groups([grid.zero for grid in params])
         if self.zero == "real":
-            tensors["offset"] = stack_groups(params, "zero").half()
+            tensors["offset"] = zero.half()
         elif not self.symmetric:
-            tensors["zero"] = bitpack.pack(stack_groups(params, "zero"), self.bits)
+            tensors["zero"] = bitpack.pack(zero, self.bits)
         return Packed("uniform", *shape, tensors, {"bits": self.bits, "span": self.span(shape[1])})
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
+from workbench.quantizers.coders.binary_codebook import CodebookScales
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Codebooks, Coder, Fit
 from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
@@ -22,7 +23,7 @@ SETTLE = 5  # sweeps of scales and codewords in turn, with the codebook fixed
 
 @register("coder", "vector-codebook")
 @dataclass(frozen=True)
-class VectorCodebook(Coder):
+class VectorCodebook(Coder[Codebooks, CodebookScales]):
     """value = scale · C[index] with a codebook of `entries` vectors of `length` weights, by k-means on weights over their size.
 
     Vector quantization as in GPTVQ (arXiv 2402.15319) and AQLM with one codebook (2401.06118), which hold a codebook for each
@@ -55,11 +56,11 @@ class VectorCodebook(Coder):
         """One codeword."""
         return self.length
 
-    def prepare(self, weights: Sequence[Tensor]) -> Params:
-        """`codebook [entries, length]` rounded to fp16, trained on a sample of the scope's vectors."""
+    def prepare(self, weights: Sequence[Tensor]) -> Codebooks:
+        """A codebook rounded to fp16, trained on a sample of the scope's vectors."""
         sample = binary_kmeans.sample_vectors((self.shapes(w) for w in weights), len(weights))
         book, losses = vector_kmeans.train(sample, self.entries)
-        return {"codebook": round_to_fp16(book), "rounds": binary_kmeans.stack_round_losses([losses])}
+        return Codebooks(round_to_fp16(book), binary_kmeans.stack_round_losses([losses]))
 
     def shapes(self, w: Tensor) -> Tensor:
         """Vectors over the size of their row and group; a vector past the last whole one only where there is no other."""
@@ -72,19 +73,19 @@ class VectorCodebook(Coder):
             pieces.append(binary_kmeans.split_vectors(piece[:, :full_columns], self.length))
         return torch.cat(pieces)
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
-        """`scale [1, rows]`, settled on codewords, and the shared `codebook`."""
+    def fit(self, w: Tensor, mask: Tensor, shared: Codebooks, moment: Tensor | None) -> Fit[CodebookScales]:
+        """A scale for each row, settled on codewords."""
         everywhere = slice(0, w.shape[1])
 
-        def choose(w: Tensor, params: Params) -> Tensor:
+        def choose(w: Tensor, params: CodebookScales) -> Tensor:
             return self.words(self.encode(w, params, everywhere), params, w.shape[1])
 
-        start = {"scale": round_to_fp16(compute_row_rms(w)).mT, **shared}
+        start = CodebookScales(round_to_fp16(compute_row_rms(w)).mT, codebook=shared.codebook)
         return sign_planes.alternate(w, mask, start, SETTLE, choose)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`; the last one of a row looks at real columns only."""
-        book, scale = params["codebook"], params["scale"].mT
+        book, scale = params.codebook, params.scale.mT
         full_columns = w.shape[1] // self.length * self.length
         y = w[:, :full_columns].reshape(-1, self.length)
         codes = vector_kmeans.find_nearest_codewords(y, scale.repeat_interleave(full_columns // self.length, 0), book).view(
@@ -95,30 +96,32 @@ class VectorCodebook(Coder):
         rest = w[:, full_columns:]
         return torch.cat([codes, vector_kmeans.find_nearest_codewords(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
 
-    def encode_under(self, metric: Tensor, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode_under(self, metric: Tensor, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The index of the codeword that costs least."""
-        return vector_kmeans.find_nearest_under_metric(metric, w, params["scale"].mT, params["codebook"])
+        return vector_kmeans.find_nearest_under_metric(metric, w, params.scale.mT, params.codebook)
 
-    def words(self, codes: Tensor, params: Params, cols: int) -> Tensor:
+    def words(self, codes: Tensor, params: CodebookScales, cols: int) -> Tensor:
         """C[index], `[1, rows, cols]`."""
-        return params["codebook"][codes].reshape(len(codes), -1)[None, :, :cols]
+        return params.codebook[codes].reshape(len(codes), -1)[None, :, :cols]
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """scale · C[index]."""
         return sign_planes.sum_planes(self.words(codes, params, columns.stop - columns.start), params, columns)
 
-    def refit(self, target: Tensor, codes: Tensor, params: list[Params], mask: Tensor, moment: Tensor | None) -> list[Params]:
+    def refit(
+        self, target: Tensor, codes: Tensor, params: list[CodebookScales], mask: Tensor, moment: Tensor | None
+    ) -> list[CodebookScales]:
         """Scales by least squares, unless `rescale` is off."""
         if not self.rescale:
             return params
         cols = mask.shape[1]
         return sign_planes.refit(target, self.words(codes, params[0], cols), params, self.span(cols), mask, moment)
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[CodebookScales], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `vector-codebook`; the codebook is marked as shared unless every matrix has its own."""
         tensors = {
             "index": bitpack.pack(codes, compute_index_width(self.entries)),
-            "codebook": params[0]["codebook"].half(),
+            "codebook": params[0].codebook.half(),
             "scale": sign_planes.pack_scale_tensors(params)["scale"][0],
         }
         facts = {"length": self.length, "entries": self.entries, "span": self.span(shape[1])}

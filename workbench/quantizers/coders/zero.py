@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.contract import Coder, Fit, Params
+from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.registry import register
 
 
 @register("coder", "zero")
 @dataclass(frozen=True)
-class Zero(Coder):
+class Zero(UnsharedCoder[None]):
     """Every weight becomes zero."""
 
     @property
@@ -24,18 +24,18 @@ class Zero(Coder):
         """The whole row."""
         return cols
 
-    def fit(self, w: Tensor, mask: Tensor, shared: Params, moment: Tensor | None) -> Fit:
+    def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[None]:
         """Nothing to find out."""
-        return Fit({})
+        return Fit(None)
 
-    def encode(self, w: Tensor, params: Params, columns: slice) -> Tensor:
+    def encode(self, w: Tensor, params: None, columns: slice) -> Tensor:
         """One code for all."""
         return torch.zeros_like(w, dtype=torch.uint8)
 
-    def decode(self, codes: Tensor, params: Params, columns: slice) -> Tensor:
+    def decode(self, codes: Tensor, params: None, columns: slice) -> Tensor:
         """Zeros."""
         return codes.float()
 
-    def pack(self, codes: Tensor, params: list[Params], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
+    def pack(self, codes: Tensor, params: list[None], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `zero`."""
         return Packed("zero", *shape)

@@ -8,18 +8,18 @@ from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.coders.sign import Sign
 from workbench.quantizers.coders.uniform import Uniform
-from workbench.quantizers.contract import Coder
+from workbench.quantizers.contract import SpanT, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
 
 KEPT_BITS = 16  # bits of a value that is kept
 
 
-def pack_with_coder(coder: Coder, x: Tensor) -> Packed:
+def pack_with_coder(coder: UnsharedCoder[SpanT], x: Tensor) -> Packed:
     """`x [rows, cols]` by a coder, nearest codes, span by span."""
     span, codes, params = coder.span(x.shape[1]), [], []
     for start in range(0, x.shape[1], span):
         piece = x[:, start : start + span]
-        params.append(coder.fit(piece, torch.ones_like(piece, dtype=torch.bool), {}, None).params)
+        params.append(coder.fit(piece, torch.ones_like(piece, dtype=torch.bool), None, None).params)
         codes.append(coder.encode(piece, params[-1], slice(0, piece.shape[1])))
     return coder.pack(torch.cat(codes, 1), params, None, (x.shape[0], x.shape[1]))
 

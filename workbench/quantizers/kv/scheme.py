@@ -1,7 +1,7 @@
 """What a scheme for key-value caches promises, and schemes by name: `make_scheme("zipcache", bits=4)` or `zipcache:bits=4`."""
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -51,7 +51,7 @@ def list_schemes() -> list[str]:
 
 def make_scheme(name: str, **settings: Any) -> Scheme:
     """A scheme by name; RecipeError names the nearest scheme, setting or value for one that does not exist."""
-    return cast(Scheme, registry.make("kv", name, **settings))
+    return registry.make("kv", name, **settings)
 
 
 def parse(text: str) -> Scheme:

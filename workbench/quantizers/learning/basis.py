@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from workbench.kernels.formats.rotation import ANGLES, compute_cayley_rotation, find_factor_pair, rotate
 from workbench.kernels.formats.transforms import hadamard, invert_hadamard
-from workbench.quantizers.contract import Params
+from workbench.quantizers.contract import State
 
 LARGEST_GAIN = 5 * 0.6931471805599453  # |log λ| at most log 32
 LEAN = 0.05  # how far from zero a sign starts where it is trained
@@ -30,6 +30,24 @@ class Factors:
     def sizes(self, cols: int) -> tuple[int, int]:
         """Sizes of R₁ and R₂."""
         return (1, cols) if self.full else find_factor_pair(cols)
+
+
+@dataclass(frozen=True)
+class BasisState(State):
+    """T as stored: `gain [cols]` (Λ, fp16), `signs [cols]` (D±, ±1), `left` and `right` (angles of R₁ and R₂, fp16).
+
+    None for what is not learned, and for Λ and R where they stayed the identity.
+    """
+
+    gain: Tensor | None = None
+    signs: Tensor | None = None
+    left: Tensor | None = None
+    right: Tensor | None = None
+
+    @property
+    def rotates(self) -> bool:
+        """Whether there is an R."""
+        return self.left is not None or self.right is not None
 
 
 class Basis(nn.Module):
@@ -103,7 +121,7 @@ class Basis(nn.Module):
     @torch.no_grad()
     def round(self) -> None:
         """Take the values that will be read back from the stored state."""
-        state = self.state()
+        state = self.state().tensors()
         for side in ANGLES:
             if hasattr(self, side):
                 angles = getattr(self, side)
@@ -113,7 +131,7 @@ class Basis(nn.Module):
 
     def stored_bits(self) -> dict[str, int]:
         """Bits of each learned part, "gain" (Λ) and "rotation" (R), that is not the identity."""
-        state = self.state()
+        state = self.state().tensors()
         bits = {part: 16 * sum(state[name].numel() for name in names if name in state) for part, names in STORED_NUMBERS.items()}
         return {part: part_bits for part, part_bits in bits.items() if part_bits}
 
@@ -123,13 +141,13 @@ class Basis(nn.Module):
         for parameter in [self.log_gain] if part == "gain" else [getattr(self, side) for side in ANGLES if hasattr(self, side)]:
             parameter.zero_()
 
-    def state(self) -> Params:
-        """As stored: `gain` fp16, `signs` ±1, `left` and `right` fp16; only what is learned, and not what stayed the identity."""
-        tensors: Params = {}
-        gain, signs = self.gain(), self.signs()
-        if gain is not None and (gain.detach().half() != 1).any():
-            tensors["gain"] = gain.detach().half()
-        if signs is not None:
-            tensors["signs"] = torch.where(self.lean.detach() >= 0, 1.0, -1.0)
+    def state(self) -> BasisState:
+        """As stored."""
+        gain = self.gain()
+        gain = None if gain is None else gain.detach().half()
         angles = {side: getattr(self, side).detach().half() for side in ANGLES if hasattr(self, side)}
-        return tensors | angles if any(side.any() for side in angles.values()) else tensors
+        return BasisState(
+            gain=gain if gain is not None and (gain != 1).any() else None,
+            signs=torch.where(self.lean.detach() >= 0, 1.0, -1.0) if hasattr(self, "lean") else None,
+            **(angles if any(side.any() for side in angles.values()) else {}),
+        )

@@ -5,8 +5,8 @@ from collections.abc import Generator, Mapping
 import torch
 from torch import Tensor
 
-from workbench.quantizers.contract import Params, Rounding
-from workbench.quantizers.learning.basis import Basis, Factors
+from workbench.quantizers.contract import Rounding
+from workbench.quantizers.learning.basis import Basis, BasisState, Factors
 from workbench.quantizers.learning.bit_price import keep_what_pays
 from workbench.quantizers.learning.descent import LearningStep, Schedule, copy_values, descend
 from workbench.quantizers.learning.inputs import Input
@@ -24,7 +24,7 @@ def learn_layer(
     draws: int = 1,
     commitment: float = 0.0,
     seed: int = 0,
-) -> Generator[LearningStep, None, Params]:
+) -> Generator[LearningStep, None, BasisState]:
     """The stored state of the best basis for `w [rows, cols]`; its loss is the share of the output's energy that is lost."""
     size = w.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     scaled = w / size  # far from the ends of float32, where squares are lost

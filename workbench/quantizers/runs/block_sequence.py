@@ -20,7 +20,7 @@ from workbench.errors import RecipeError
 from workbench.models.block_pass import BlockPass, Call, extract_hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Params, Snapshot
+from workbench.quantizers.contract import Snapshot, State
 from workbench.quantizers.distance import compute_relative_error
 from workbench.quantizers.learning.basis import Basis
 from workbench.quantizers.learning.block import BlockLoss, learn_block
@@ -121,9 +121,9 @@ class BlockSequence:
         weights = dict(run.block.named_parameters())
         return replace(run, original_calls=original.calls, original=weights, repairs=self.repairs)
 
-    def first_pass(self) -> Generator[LayerProgress, None, dict[str, Params]]:
+    def first_pass(self) -> Generator[LayerProgress, None, dict[str, State]]:
         """What transforms find out on full-precision inputs, by layer; one input and transform share one state."""
-        states: dict[str, Params] = {}
+        states: dict[str, State] = {}
         early = {name: recipe for name, recipe in self.chosen.items() if name not in self.late}
         count = len(self.row.names) + (self.head is not None)
         text = self.row.start(self.windows, self.head)
@@ -143,9 +143,9 @@ class BlockSequence:
 
     def kept_states(
         self, position: Place, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
-    ) -> Generator[LayerProgress, None, dict[str, Params]]:
+    ) -> Generator[LayerProgress, None, dict[str, State]]:
         """`find_states`, or what was kept of it."""
-        stored_states = self.finished.states(position.layer)
+        stored_states = self.finished.states(position.layer, self.chosen)
         if stored_states is None:
             stored_states = yield from position.follow("learn", self.find_states(index, run, target, chosen))
             self.finished.keep_states(position.layer, stored_states)
@@ -153,9 +153,9 @@ class BlockSequence:
 
     def find_states(
         self, index: int, run: BlockRun, target: Sequence[Any], chosen: Mapping[str, Recipe]
-    ) -> Generator[Snapshot, None, dict[str, Params]]:
+    ) -> Generator[Snapshot, None, dict[str, State]]:
         """The states of one block's `chosen` layers: bases learned together on its output, others fitted on their own inputs."""
-        inputs, states = list[Input](), dict[str, Params]()
+        inputs, states = list[Input](), dict[str, State]()
         learned = None
         for group in group_by_transform(run.inputs(), chosen):
             recipe = self.chosen[group[0]]
@@ -195,7 +195,7 @@ class BlockSequence:
             states |= dict.fromkeys(layer_input.weights, state)
         return states
 
-    def second_pass(self, states: dict[str, Params]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+    def second_pass(self, states: dict[str, State]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
         self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
@@ -253,7 +253,7 @@ class BlockSequence:
         return result.on_disk() if self.model.streams else result
 
     def quantize_block(
-        self, run: BlockRun, states: dict[str, Params], rounding: ExitStack
+        self, run: BlockRun, states: dict[str, State], rounding: ExitStack
     ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The chosen layers of one block, group by group, each then running quantized."""
         done: dict[str, QuantizedLayer] = {}
@@ -280,7 +280,7 @@ class BlockSequence:
         return done
 
     def quantize(
-        self, position: Place, inputs: Seen | None, states: Mapping[str, Params]
+        self, position: Place, inputs: Seen | None, states: Mapping[str, State]
     ) -> Generator[LayerProgress, None, QuantizedLayer]:
         """One layer on its input in the quantized model, aiming at its weights, or at its output in the original to repair it.
 
@@ -368,12 +368,12 @@ class BlockSequence:
             self.row.put_tensor(f"{self.row.names[index]}.{name}", vector)
             self.changed_tensors[f"{self.row.names[index]}.{name}"] = vector
 
-    def mark(self, layer: QuantizedLayer, group: Sequence[str], states: Mapping[str, Params]) -> QuantizedLayer:
+    def mark(self, layer: QuantizedLayer, group: Sequence[str], states: Mapping[str, State]) -> QuantizedLayer:
         """The layer with its codebook shared in its scope, and its transform among the layers that learned it together."""
         layer = self.scopes.mark(layer)
         transform = self.chosen[layer.name].transform
         others = [name for name in group if name in self.chosen and self.chosen[name].transform == transform]
-        if states.get(layer.name) and isinstance(transform, Learned) and len(others) > 1:
+        if layer.name in states and isinstance(transform, Learned) and len(others) > 1:
             return mark_transform(layer, others[0], len(others))
         return layer
 

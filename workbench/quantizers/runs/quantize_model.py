@@ -12,7 +12,7 @@ from workbench.errors import RecipeError
 from workbench.jobs import run_steps
 from workbench.models.fused import FusedModel
 from workbench.quantized import QuantizedLayer, QuantizedModel
-from workbench.quantizers.contract import Params
+from workbench.quantizers.contract import State
 from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_layer
 from workbench.quantizers.runs import block_sequence
 from workbench.quantizers.runs.fused_plan import plan_for_fused
@@ -127,7 +127,7 @@ def quantize_one_by_one(
     """Every layer by itself, in the model's order, one layer's weights at a time; transforms that learn come first."""
     learners = [name for name, layer_recipe in chosen.items() if layer_recipe.transform.learns]
     scopes, phases = Scopes(plan, chosen), 2 if learners else 1
-    states: dict[str, Params] = {}
+    states: dict[str, State] = {}
     yield from scopes.prepare_beginning(model, phases)
     for index, name in enumerate(learners):
         position, moment = Place(name, index, len(learners), 0, phases), find_moment(model.layer(name), chosen[name], stats)

@@ -8,7 +8,7 @@ from workbench import store as stores
 from workbench.artifact.layout import deserialize_tree, make_tensor_key, serialize_tree
 from workbench.kernels.packing.packed import build_ledger
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Params
+from workbench.quantizers.contract import State
 from workbench.quantizers.runs.block_refinement import RefinedBlock
 from workbench.recipe import Recipe
 from workbench.store import Store
@@ -68,18 +68,20 @@ class Finished:
                 self.keep_layer(layer, "refined")
             self.store.put(self.key("vectors", name), block.vectors, kind="refined vectors", what=name)
 
-    def states(self, block: str) -> dict[str, Params] | None:
-        """What the transforms of a block's layers found out, or None."""
+    def states(self, block: str, chosen: Mapping[str, Recipe]) -> dict[str, State] | None:
+        """What the transforms of a block's layers found out, or None; `chosen` has the recipe of every layer."""
         entry = self.store.get(self.key("states", block)) if self.store else None
         if entry is None:
             return None
-        return {name: {t: entry.tensors[key] for t, key in names.items()} for name, names in entry.facts["states"].items()}
+        by_layer = {name: {t: entry.tensors[key] for t, key in keys.items()} for name, keys in entry.facts["states"].items()}
+        return {name: chosen[name].transform.read_state(tensors) for name, tensors in by_layer.items()}
 
-    def keep_states(self, block: str, states: Mapping[str, Params]) -> None:
+    def keep_states(self, block: str, states: Mapping[str, State]) -> None:
         """Keep what the transforms of a block's layers found out."""
         if self.store is None:
             return
-        names = {name: {t: f"{name}|{t}" for t in state} for name, state in states.items()}
+        by_layer = {name: state.tensors() for name, state in states.items()}
+        keys = {name: {t: f"{name}|{t}" for t in tensors} for name, tensors in by_layer.items()}
         # layers of one input hold the same tensors, and a file's tensors must be apart
-        tensors = {names[name][t]: value.clone() for name, state in states.items() for t, value in state.items()}
-        self.store.put(self.key("states", block), tensors, {"states": names}, kind="learned transforms", what=block)
+        stored = {keys[name][t]: value.clone() for name, tensors in by_layer.items() for t, value in tensors.items()}
+        self.store.put(self.key("states", block), stored, {"states": keys}, kind="learned transforms", what=block)

@@ -3,13 +3,13 @@
 import fnmatch
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.quantized import QuantizedLayer
-from workbench.quantizers.contract import Params
+from workbench.quantizers.contract import Codebooks, State
 from workbench.quantizers.pipeline import check_inputs, prepare_moment
 from workbench.quantizers.runs.progress import LayerProgress, Place
 from workbench.quantizers.runs.quantize_layer import Stats, find_moment, find_token_count
@@ -19,7 +19,7 @@ from workbench.recipe import LayerPlan, Recipe
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
 
-States = Mapping[str, Params]
+States = Mapping[str, State]
 
 
 class Scopes:
@@ -27,8 +27,8 @@ class Scopes:
 
     def __init__(self, plan: LayerPlan, chosen: Mapping[str, Recipe]) -> None:
         self.chosen = chosen
-        self.names = {name: find_scope(plan, name) for name in chosen}
-        self.prepared: dict[str, list[Params]] = {}
+        self.names = {name: scope for name in chosen if (scope := find_scope(plan, name)) is not None}
+        self.prepared: dict[str, list[Codebooks | None]] = {}
 
     def members(self, scope: str) -> list[str]:
         """The layers of a scope."""
@@ -36,12 +36,11 @@ class Scopes:
 
     def waits(self, layer: str) -> bool:
         """Whether this layer's scope is still to be prepared."""
-        scope = self.names[layer]
-        return scope is not None and scope not in self.prepared
+        return layer in self.names and self.names[layer] not in self.prepared
 
     def prepare(self, layer: str, model: "ModelHandle", stats: Stats | None, states: States) -> None:
         """Prepare what this layer's scope shares, from all its layers' transformed weights."""
-        scope, recipe = cast(str, self.names[layer]), self.chosen[layer]
+        scope, recipe = self.names[layer], self.chosen[layer]
         weights = TransformedWeights(model, recipe, self.members(scope), stats, states)
         self.prepared[scope] = [coder.prepare(weights) for coder in recipe.coders]
 
@@ -55,18 +54,17 @@ class Scopes:
         for name in learned:
             if self.waits(name):
                 yield Place(name, 0, len(self.chosen), 0, phases).progress("share")
-                widths = {member: model.weight(member).shape[1] for member in self.members(cast(str, self.names[name]))}
+                widths = {member: model.weight(member).shape[1] for member in self.members(self.names[name])}
                 states = {member: learned[member].beginning(cols, self.chosen[member].seed) for member, cols in widths.items()}
                 self.prepare(name, model, None, states)
 
-    def shared(self, layer: str) -> list[Params] | None:
+    def shared(self, layer: str) -> list[Codebooks | None] | None:
         """The coders' shared parameters for this layer, None where it shares nothing."""
-        scope = self.names[layer]
-        return None if scope is None else self.prepared[scope]
+        return self.prepared[self.names[layer]] if layer in self.names else None
 
     def mark(self, layer: QuantizedLayer) -> QuantizedLayer:
         """The layer with its shared tensors named after their scope and paid for by all its layers."""
-        scope = self.names[layer.name]
+        scope = self.names.get(layer.name)
         return layer if scope is None else replace_packed(layer, layer.packed.share(scope, len(self.members(scope))))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from workbench.errors import RecipeError
 from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack, n_of_m
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.contract import BlockSplit, Params
+from workbench.quantizers.contract import BlockSplit
 from workbench.quantizers.curvature import compute_inverse_factor
 from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES, search_thresholds, split_by_size
 from workbench.quantizers.splits.fitting.salient_search import select_salient_columns
@@ -23,9 +23,21 @@ GROUP_SHARES = {1: (1.0,), 2: (0.67, 0.33), 3: (0.49, 0.36, 0.15)}  # shares of 
 SALIENT_SHARE = 0.1  # share of the columns that is usually found salient
 
 
+@dataclass(frozen=True)
+class ColumnWeights:
+    """`saliency [cols]`: 1/U_jj² (see `weight_saliency`), `energy [cols]`: E x_j²; ones without a moment."""
+
+    saliency: Tensor
+    energy: Tensor
+
+    def select(self, columns: slice) -> Self:
+        """The same for some of the columns."""
+        return type(self)(self.saliency[columns], self.energy[columns])
+
+
 @register("split", "groups")
 @dataclass(frozen=True)
-class Groups(BlockSplit):
+class Groups(BlockSplit[ColumnWeights]):
     """Masks in this order: pruned (when `kept` < `of`), `groups` by ascending magnitude, salient columns (one or two groups).
 
     Salient columns and their number are searched in each block (BiLLM, arXiv 2402.04291), thresholds too; `salient_groups`
@@ -68,20 +80,20 @@ class Groups(BlockSplit):
         pruned = [1 - kept_share] if self.pruned else []
         return (*pruned, *(share * (1 - salient) * kept_share for share in GROUP_SHARES[self.groups]), *apart)
 
-    def columns(self, moment: Tensor | None, cols: int) -> Params:
-        """`saliency`: 1/U_jj² (see `saliency`), and `energy`: E x_j²; ones without a moment."""
+    def columns(self, moment: Tensor | None, cols: int) -> ColumnWeights:
+        """From the second moment."""
         one = torch.ones(cols)
         if moment is None:
-            return {"saliency": one, "energy": one}
+            return ColumnWeights(one, one)
         pivots = compute_inverse_factor(moment, DAMPING).diagonal() if self.needs_moment else one
-        return {"saliency": pivots.square().reciprocal().float(), "energy": moment.diagonal()}
+        return ColumnWeights(pivots.square().reciprocal().float(), moment.diagonal())
 
-    def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
+    def block_masks(self, w: Tensor, columns: ColumnWeights) -> list[Tensor]:
         """The masks of one block."""
-        kept_mask = choose(w, columns["energy"], self.kept, self.of)
+        kept_mask = choose(w, columns.energy, self.kept, self.of)
         salient = torch.zeros(w.shape[1], dtype=torch.bool)
         if self.salient:
-            score = w.square() * columns["saliency"] if self.metric == "hessian" else w.abs()
+            score = w.square() * columns.saliency if self.metric == "hessian" else w.abs()
             salient = select_salient_columns(w * kept_mask, (score * kept_mask).sum(0), self.salient)
         masks = [~kept_mask] if self.pruned else []
         size = w.abs()

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.coders.fitting.released_planes import alternate
-from workbench.quantizers.contract import BlockSplit, Params
+from workbench.quantizers.contract import BlockSplit
 from workbench.quantizers.curvature import compute_inverse_factor
 from workbench.quantizers.splits.fitting.released_search import (
     search_one_plane_limits,
@@ -26,9 +26,21 @@ RELEASED_GROUP_SHARES = {2: (0.85, 0.15), 3: (0.6, 0.25, 0.15)}  # shares of the
 SALIENT_SHARE = 0.1  # share of the columns that is usually found salient
 
 
+@dataclass(frozen=True)
+class ColumnSaliency:
+    """`saliency [cols]`: 1/U_jj², and `moment [cols, cols]` where it is the loss; float64."""
+
+    saliency: Tensor
+    moment: Tensor | None = None
+
+    def select(self, columns: slice) -> Self:
+        """The same for some of the columns; of a moment it is their own square."""
+        return type(self)(self.saliency[columns], None if self.moment is None else self.moment[columns, columns])
+
+
 @register("split", "released-groups")
 @dataclass(frozen=True)
-class ReleasedGroups(BlockSplit):
+class ReleasedGroups(BlockSplit[ColumnSaliency]):
     """Masks in this order: `groups` by ascending saliency w²/U_jj², salient columns (one or two groups).
 
     The released codes search on these saliencies where the papers speak of weights, and `groups` does. Two groups are the bell
@@ -58,26 +70,20 @@ class ReleasedGroups(BlockSplit):
         apart = RELEASED_GROUP_SHARES[2] if self.salient_groups == 2 else (1.0,)
         return (*(share * (1 - salient) for share in RELEASED_GROUP_SHARES[self.groups]), *(share * salient for share in apart))
 
-    def columns(self, moment: Tensor | None, cols: int) -> Params:
-        """`saliency [cols]`: 1/U_jj², and the `moment [cols, cols]` itself where it is the loss; float64."""
+    def columns(self, moment: Tensor | None, cols: int) -> ColumnSaliency:
+        """From the second moment."""
         assert moment is not None
-        facts = {"saliency": compute_inverse_factor(moment, DAMPING).diagonal().square().reciprocal()}
-        return {**facts, "moment": moment.double()} if self.loss == "moment" else facts
+        saliency = compute_inverse_factor(moment, DAMPING).diagonal().square().reciprocal()
+        return ColumnSaliency(saliency, moment.double() if self.loss == "moment" else None)
 
-    def masks_from(self, w: Tensor, columns: Params, start: int) -> list[Tensor]:
-        """The masks of the block that begins at column `start`; of a moment it sees its own square."""
-        block = slice(start, start + self.block)
-        block_columns = {name: value[block, block] if value.ndim == 2 else value[block] for name, value in columns.items()}
-        return self.block_masks(w[:, block], block_columns)
-
-    def block_masks(self, w: Tensor, columns: Params) -> list[Tensor]:
+    def block_masks(self, w: Tensor, columns: ColumnSaliency) -> list[Tensor]:
         """The masks of one block."""
-        score = w.double().square() * columns["saliency"]
+        score = w.double().square() * columns.saliency
         salient = select_salient_columns(score, self.salient)
         inside = salient.expand_as(score)
-        if self.loss == "moment" and self.groups == 2:
+        if columns.moment is not None and self.groups == 2:
             apart = alternate(score, inside, 2).values(inside)
-            limits = [search_output_limit(score, ~inside, apart, columns["moment"])]
+            limits = [search_output_limit(score, ~inside, apart, columns.moment)]
         else:
             limits = search_one_plane_limits(score, ~inside, self.groups)
         groups = [*cut(score, ~inside, limits), inside.clone()]

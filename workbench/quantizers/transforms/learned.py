@@ -1,6 +1,6 @@
 """Transform `learned`: the scaling, signs and rotation of the input that BTC-LLM learns, so that binarizing loses less."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,9 +11,15 @@ from workbench.jobs import run_steps
 from workbench.kernels.formats.rotation import Rotated
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.sign_planes import alternate, choose_nearest_signs, fit_greedy_planes, sum_planes
-from workbench.quantizers.contract import Params, Rounding, Transform
-from workbench.quantizers.learning.basis import Basis, Factors
+from workbench.quantizers.coders.fitting.sign_planes import (
+    PlaneScales,
+    alternate,
+    choose_nearest_signs,
+    fit_greedy_planes,
+    sum_planes,
+)
+from workbench.quantizers.contract import Rounding, Transform
+from workbench.quantizers.learning.basis import Basis, BasisState, Factors
 from workbench.quantizers.learning.descent import LearningStep, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS
 from workbench.quantizers.learning.layer import learn_layer
@@ -27,7 +33,7 @@ INPUTS = ("quantized", "teacher")
 
 @register("transform", "learned")
 @dataclass(frozen=True)
-class Learned(Transform):
+class Learned(Transform[BasisState]):
     """T = Λ D± R H of BTC-LLM (arXiv 2506.12040; no released code), learned with the recipe's own coders in the loop.
 
     W' = W Λ⁻¹ D R H. R is a Kronecker product of two rotations (placement and cost as in FlatQuant, arXiv 2410.09426) or one
@@ -67,37 +73,41 @@ class Learned(Transform):
         """How it is learned."""
         return Schedule(self.steps, self.rate)
 
-    def beginning(self, cols: int, seed: int) -> Params:
+    def beginning(self, cols: int, seed: int) -> BasisState:
         """The state in which learning begins for `cols` columns."""
         return Basis(cols, self.factors, seed).state()
 
-    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
-        """`gain`, `signs`, `left`, `right`, as far as they are learned, against plain binarization."""
+    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> BasisState:
+        """Learned against plain binarization."""
         return run_steps(self.learn(w, moment, seed, Binarized()))
 
-    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator[LearningStep, None, Params]:
+    def read_state(self, tensors: Mapping[str, Tensor]) -> BasisState:
+        """The state that has these tensors."""
+        return BasisState(**tensors)
+
+    def learn(self, w: Tensor, moment: Tensor | None, seed: int, rounding: Rounding) -> Generator[LearningStep, None, BasisState]:
         """The same, step by step, against the recipe's coders."""
         factors, schedule, how = self.factors, self.schedule, {"draws": self.draws, "seed": seed}
         steps = learn_layer(w, moment, factors, rounding, schedule, self.gradient, commitment=self.commitment, **how)
         return (yield from steps)
 
-    def forward(self, w: Tensor, state: Params) -> Tensor:
+    def forward(self, w: Tensor, state: BasisState) -> Tensor:
         """W Λ⁻¹ D R H."""
         return Rotated.apply(w, self.node(w.shape[0], w.shape[1], state))
 
-    def moment(self, moment: Tensor, state: Params) -> Tensor:
+    def moment(self, moment: Tensor, state: BasisState) -> Tensor:
         """Tᵀ M T, M being the second moment."""
         node = self.node(len(moment), len(moment), state)
         return Rotated.input(Rotated.input(moment, node).mT, node)
 
-    def pack(self, inner: Packed, state: Params) -> Packed:
+    def pack(self, inner: Packed, state: BasisState) -> Packed:
         """Format `rotated`."""
         return self.node(inner.rows, inner.cols, state, inner)
 
-    def node(self, rows: int, cols: int, state: Params, *children: Packed) -> Packed:
+    def node(self, rows: int, cols: int, state: BasisState, *children: Packed) -> Packed:
         """The stored form around `children`."""
-        tensors = {name: bitpack.pack(value > 0, 1) if name == "signs" else value for name, value in state.items()}
-        facts: dict[str, Any] = {"factors": list(self.factors.sizes(cols))} if {"left", "right"} & state.keys() else {}
+        tensors = {name: bitpack.pack(value > 0, 1) if name == "signs" else value for name, value in state.tensors().items()}
+        facts: dict[str, Any] = {"factors": list(self.factors.sizes(cols))} if state.rotates else {}
         if self.factors.hadamard:
             facts["hadamard"] = True
         return Packed("rotated", rows, cols, tensors, facts, children)
@@ -106,7 +116,7 @@ class Learned(Transform):
 class Binarized:
     """First-order ARB with row scales and means, three sweeps; blind to the second moment."""
 
-    params: Params
+    params: PlaneScales
 
     def __call__(self, w: Tensor, _moment: Tensor | None = None) -> Tensor:
         """Scales, means and signs of `w [rows, cols]`."""

@@ -1,5 +1,6 @@
 """Transform `permutation`: columns sorted by how strongly their input varies, strongest first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,13 +9,20 @@ from torch import Tensor
 from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.contract import Params, Transform
+from workbench.quantizers.contract import State, Transform
 from workbench.registry import register
+
+
+@dataclass(frozen=True)
+class Order(State):
+    """`order [cols]`: the original number of each new column, int64."""
+
+    order: Tensor
 
 
 @register("transform", "permutation")
 @dataclass(frozen=True)
-class Permutation(Transform):
+class Permutation(Transform[Order]):
     """Columns by descending diagonal of the second moment, so that groups hold columns of like importance.
 
     With column feedback this is GPTQ's act-order with groups formed in the new order; the order itself is stored.
@@ -25,20 +33,24 @@ class Permutation(Transform):
         """The order comes from the second moment."""
         return True
 
-    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Params:
-        """`order`: the original number of each new column, int64 `[cols]`."""
+    def fit(self, w: Tensor, moment: Tensor | None, seed: int) -> Order:
+        """From the diagonal of the second moment."""
         assert moment is not None
-        return {"order": torch.argsort(moment.diagonal(), descending=True, stable=True)}
+        return Order(torch.argsort(moment.diagonal(), descending=True, stable=True))
 
-    def forward(self, w: Tensor, state: Params) -> Tensor:
+    def read_state(self, tensors: Mapping[str, Tensor]) -> Order:
+        """The state that has these tensors."""
+        return Order(**tensors)
+
+    def forward(self, w: Tensor, state: Order) -> Tensor:
         """W[:, order]."""
-        return w[:, state["order"]]
+        return w[:, state.order]
 
-    def moment(self, moment: Tensor, state: Params) -> Tensor:
+    def moment(self, moment: Tensor, state: Order) -> Tensor:
         """H[order, order]."""
-        return moment[state["order"]][:, state["order"]]
+        return moment[state.order][:, state.order]
 
-    def pack(self, inner: Packed, state: Params) -> Packed:
+    def pack(self, inner: Packed, state: Order) -> Packed:
         """Format `permuted`."""
-        order = bitpack.pack(state["order"], compute_index_width(inner.cols))
+        order = bitpack.pack(state.order, compute_index_width(inner.cols))
         return Packed("permuted", inner.rows, inner.cols, {"order": order}, children=(inner,))

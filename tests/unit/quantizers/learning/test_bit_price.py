@@ -43,13 +43,13 @@ def test_a_part_stays_where_it_gains_more_than_its_bits(part: str, share: float,
     loss = keep_what_pays([group], beginning(group), held_out)
     assert set(group.basis.stored_bits()) == ({part, other} if stays else {other})
     assert loss == pytest.approx(1.0 if stays else worth[part])
-    assert "signs" in group.basis.state()
+    assert "signs" in group.basis.state().tensors()
 
 
 def test_what_makes_nothing_better_is_not_stored() -> None:
     group = learned()
     assert keep_what_pays([group], beginning(group), lambda: 1.0) == 1.0
-    assert set(group.basis.state()) == {"signs"}
+    assert set(group.basis.state().tensors()) == {"signs"}
 
 
 def test_parts_that_pay_only_one_by_one_are_all_taken_back() -> None:
@@ -57,4 +57,4 @@ def test_parts_that_pay_only_one_by_one_are_all_taken_back() -> None:
     group = learned()
     lost = {0: 1.01, 1: 100.0, 2: 1.0}
     assert keep_what_pays([group], beginning(group), lambda: lost[len(group.basis.stored_bits())]) == 1.01
-    assert set(group.basis.state()) == {"signs"}
+    assert set(group.basis.state().tensors()) == {"signs"}

@@ -12,8 +12,8 @@ from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed
 from workbench.models import open_model
 from workbench.models.blocks import BlockRow
-from workbench.quantizers.contract import Params
-from workbench.quantizers.learning.basis import Basis, Factors
+from workbench.quantizers.contract import Codebooks
+from workbench.quantizers.learning.basis import Basis, BasisState, Factors
 from workbench.quantizers.learning.block import BlockLoss, draw_batches, learn_block
 from workbench.quantizers.learning.descent import LearningStep, Memory, Schedule
 from workbench.quantizers.learning.inputs import GRADIENTS, Input
@@ -105,7 +105,7 @@ def test_a_learned_layer_is_never_worse_and_its_best_is_kept(gradient: str) -> N
         e = values - w
         return (((e @ h) * e).sum() / ((w @ h) * w).sum()).item()
 
-    def stored(state: Params) -> torch.Tensor:
+    def stored(state: BasisState) -> torch.Tensor:
         inner = part.forward(w, state)
         return formats.decode(part.pack(Packed("dense", 512, 48, {"weight": Binarized()(inner)}), state))
 
@@ -149,7 +149,7 @@ def learn(tiny_models: dict[str, Path]) -> Iterator[Learn]:
             seen: list[LearningStep] = []
             schedule, how = Schedule(20, 0.01), {"commitment": commitment, "start": start}
             steps = learn_block(loss, inputs, names, orient, schedule, tokens=128, seed=0, **how)
-            return run_steps(steps, seen.append), seen, inputs[0].basis.state()
+            return run_steps(steps, seen.append), seen, inputs[0].basis.state().tensors()
 
         yield run
 
@@ -195,8 +195,8 @@ def test_the_moment_of_the_changed_input_is_what_codes_are_chosen_under() -> Non
 
 
 def test_signs_start_as_drawn_before_a_hadamard_and_as_they_are_without() -> None:
-    assert torch.equal(Basis(64, ALL, seed=1).state()["signs"], torch.ones(64))
-    drawn, other = (Basis(64, SPREAD, seed=seed).state()["signs"] for seed in (1, 2))
+    assert torch.equal(Basis(64, ALL, seed=1).state().tensors()["signs"], torch.ones(64))
+    drawn, other = (Basis(64, SPREAD, seed=seed).state().tensors()["signs"] for seed in (1, 2))
     assert 16 < (drawn < 0).sum() < 48
     assert not torch.equal(drawn, other)
 
@@ -204,11 +204,11 @@ def test_signs_start_as_drawn_before_a_hadamard_and_as_they_are_without() -> Non
 @pytest.mark.parametrize("factors", [ALL, SPREAD], ids=["plain", "hadamard"])
 def test_what_stayed_the_identity_is_not_stored(factors: Factors) -> None:
     basis = Basis(24, factors)
-    assert list(basis.state()) == ["signs"]
+    assert list(basis.state().tensors()) == ["signs"]
     with torch.no_grad():
         basis.right[3] = 0.1
         basis.log_gain[5] = 1e-5  # rounds to a factor of one
-    assert list(basis.state()) == ["signs", "left", "right"]
+    assert list(basis.state().tensors()) == ["signs", "left", "right"]
     basis.round()
     assert not basis.log_gain.any()
 
@@ -237,7 +237,7 @@ def test_a_committed_basis_is_nearer_to_its_codes(learn: Learn, commitment: floa
 
 def test_the_quantizer_in_the_loop_codes_with_what_layers_share() -> None:
     book = torch.randn(256, 10, generator=torch.Generator().manual_seed(7)).sign()
-    loop = InLoop(presets.recipe("btc", bits=0.8, compensation=False), [{"codebook": book}])
+    loop = InLoop(presets.recipe("btc", bits=0.8, compensation=False), [Codebooks(book, rounds=torch.empty(1, 0))])
     values = loop(torch.randn(6, 40, generator=torch.Generator().manual_seed(8)), None)
     words = {tuple(word) for word in book.tolist()}
     assert all(tuple(vector) in words for vector in values.sign().view(-1, 10).tolist())

@@ -43,6 +43,6 @@ def test_the_best_draw_of_each_input_is_kept() -> None:
 )
 def test_nothing_is_drawn_where_nothing_can_be_chosen(factors: Factors, draws: int) -> None:
     group = one(factors=factors)
-    before = group.basis.state()
+    before = group.basis.state().tensors()
     assert list(draw_signs([group], lambda _: 1 / 0, draws, 10, 0)) == []
-    assert all(torch.equal(before[name], value) for name, value in group.basis.state().items())
+    assert all(torch.equal(before[name], value) for name, value in group.basis.state().tensors().items())

@@ -7,13 +7,12 @@ columns only; here the left step sees H, and the right step is solved exactly in
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from workbench.quantizers.coders.fitting.least_squares import compute_row_cost, solve, solve_least_squares
-from workbench.quantizers.contract import Params
 from workbench.quantizers.curvature import damp_moment
 from workbench.quantizers.storage_rounding import round_to_fp16
 
@@ -21,6 +20,19 @@ DAMPING = 0.01  # of the moment, as a share of its mean diagonal
 ADMM_RIDGE = 0.03  # of either least-squares step, beside its pull towards signs
 POWER = 5  # iterations for the leading singular pair of magnitudes
 ROUNDS = 3  # over the magnitudes, each solved with the others fixed
+
+
+@dataclass(frozen=True)
+class SignFactors:
+    """diag(row) · left · diag(middle) · right · diag(column): `left [rows, r]` and `right [r, cols]` of ±1, the other three
+    magnitudes `[rows]`, `[cols]` and where wanted `[r]`.
+    """
+
+    left: Tensor
+    right: Tensor
+    row: Tensor
+    column: Tensor
+    middle: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -153,27 +165,27 @@ def normalize_columns(x: Tensor) -> Tensor:
     return x / x.norm(dim=0).clamp(min=1e-20)
 
 
-def build_parameters(left: Tensor, right: Tensor, *, middle: bool) -> Params:
-    """`left [rows, r]` and `right [r, cols]` of ±1 with `row`, `column` and where wanted `middle`, not yet settled."""
+def build_parameters(left: Tensor, right: Tensor, *, middle: bool) -> SignFactors:
+    """The signs of real factors `left [rows, r]` and `right [cols, r]` with magnitudes that are not yet settled."""
     row, of_left = fit_magnitudes(left, middle=middle)
     column, of_right = fit_magnitudes(right, middle=middle)
     column = column / column.square().mean().sqrt().clamp(min=1e-20) / left.shape[1] ** 0.25  # about what rows will have
-    params = {"left": compute_signs(left), "right": compute_signs(right.mT).contiguous(), "row": row, "column": column}
-    return {**params, "middle": of_left * of_right} if middle else params
+    signs = compute_signs(left), compute_signs(right.mT).contiguous()
+    return SignFactors(*signs, row, column, of_left * of_right if middle else None)
 
 
-def multiply_factors(params: Params) -> Tensor:
+def multiply_factors(params: SignFactors) -> Tensor:
     """The matrix `[rows, cols]` that factors stand for."""
-    left = params["left"] * params["row"][:, None]
-    return (left * params["middle"] if "middle" in params else left) @ (params["right"] * params["column"])
+    left = params.left * params.row[:, None]
+    return (left if params.middle is None else left * params.middle) @ (params.right * params.column)
 
 
-def compute_loss(target: Target, params: Params) -> float:
+def compute_loss(target: Target, params: SignFactors) -> float:
     """tr(E H' Eᵀ)."""
     return compute_row_cost(target.w - multiply_factors(params), target.moment).sum(dtype=torch.float64).item()
 
 
-def settle(target: Target, params: Params) -> tuple[Params, float]:
+def settle(target: Target, params: SignFactors) -> tuple[SignFactors, float]:
     """Magnitudes by least squares for fixed signs, as they will be stored, and what they lose."""
     best = improve_magnitudes(target, params)
     least = compute_loss(target, best)
@@ -186,25 +198,25 @@ def settle(target: Target, params: Params) -> tuple[Params, float]:
     return best, least
 
 
-def improve_magnitudes(target: Target, params: Params) -> Params:
+def improve_magnitudes(target: Target, params: SignFactors) -> SignFactors:
     """Row, column, middle and again row magnitudes, each for the others as they are, rounded as they will be stored."""
-    improved = {**params, "row": solve_row_magnitudes(target, params)}
-    improved["column"] = solve_column_magnitudes(target, improved)
-    if "middle" in improved:
-        improved["middle"] = round_to_fp16(solve_middle_magnitudes(target, improved))
-    return {**improved, "row": solve_row_magnitudes(target, improved)}
+    improved = replace(params, row=solve_row_magnitudes(target, params))
+    improved = replace(improved, column=solve_column_magnitudes(target, improved))
+    if improved.middle is not None:
+        improved = replace(improved, middle=round_to_fp16(solve_middle_magnitudes(target, improved)))
+    return replace(improved, row=solve_row_magnitudes(target, improved))
 
 
-def solve_row_magnitudes(target: Target, params: Params) -> Tensor:
+def solve_row_magnitudes(target: Target, params: SignFactors) -> Tensor:
     """`[rows]`, every row by itself."""
-    unit = multiply_factors({**params, "row": torch.ones_like(params["row"])})
+    unit = multiply_factors(replace(params, row=torch.ones_like(params.row)))
     solution = solve_least_squares(target.w, unit[None], unit.shape[1], target.moment)[0, :, 0]
     return round_to_fp16(solution * target.row_unit) / target.row_unit
 
 
-def solve_column_magnitudes(target: Target, params: Params) -> Tensor:
+def solve_column_magnitudes(target: Target, params: SignFactors) -> Tensor:
     """`[cols]`, together where a moment couples them."""
-    unit = multiply_factors({**params, "column": torch.ones_like(params["column"])})
+    unit = multiply_factors(replace(params, column=torch.ones_like(params.column)))
     if target.moment is None:
         solution = solve_least_squares(target.w.mT, unit.mT[None], unit.shape[0], None)[0, :, 0]
     else:
@@ -213,18 +225,16 @@ def solve_column_magnitudes(target: Target, params: Params) -> Tensor:
     return round_to_fp16(solution * target.column_unit) / target.column_unit
 
 
-def solve_middle_magnitudes(target: Target, params: Params) -> Tensor:
+def solve_middle_magnitudes(target: Target, params: SignFactors) -> Tensor:
     """`[r]`, together."""
-    left, right = params["left"] * params["row"][:, None], params["right"] * params["column"]
+    left, right = params.left * params.row[:, None], params.right * params.column
     pushed = target.times_moment(right)
     gram = (left.mT @ left) * (pushed @ right.mT)
     return solve(gram[None], (left * (target.w @ pushed.mT)).sum(0)[None])[0]
 
 
-def convert_to_stored(target: Target, params: Params) -> Params:
+def convert_to_stored(target: Target, params: SignFactors) -> SignFactors:
     """The same with `row` and `column` as they are stored, for the matrix in its own basis."""
-    return {
-        **params,
-        "row": round_to_fp16(params["row"] * target.row_unit),
-        "column": round_to_fp16(params["column"] * target.column_unit),
-    }
+    return replace(
+        params, row=round_to_fp16(params.row * target.row_unit), column=round_to_fp16(params.column * target.column_unit)
+    )

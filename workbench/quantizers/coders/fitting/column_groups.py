@@ -1,12 +1,9 @@
 """Groups of neighbouring columns that share scales: their width for a matrix, and parameters of all groups side by side."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.quantizers.contract import Params
 from workbench.recipe import setting
 
 EVEN = 8  # groups of a multiple of this may leave a shorter last one: their codes begin on a byte
@@ -34,6 +31,6 @@ def compute_group_span(group: int, cols: int, step: int = 1) -> int:
     return group
 
 
-def stack_groups(params: Sequence[Params], name: str) -> Tensor:
+def stack_groups(groups: list[Tensor]) -> Tensor:
     """One parameter of all groups, `[..., rows]` each, as `[..., rows, groups]`."""
-    return torch.stack([group[name] for group in params], -1)
+    return torch.stack(groups, -1)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from workbench.quantizers.coders.fitting.least_squares import RIDGE
-from workbench.quantizers.contract import Params
 from workbench.quantizers.storage_rounding import round_to_fp16
 
 SHARES = torch.arange(100, 18, -8) / 100  # of the scale that reaches all weights, tried with each zero
@@ -38,14 +37,14 @@ class GridSearch:
         self.error = w.new_full((len(w),), torch.inf)
         self.scale, self.zero = torch.zeros_like(self.high), torch.full_like(self.high, float(middle or 0))
 
-    def run(self) -> Params:
+    def run(self) -> tuple[Tensor, Tensor]:
         """Try everything; `scale` and `zero`, `[rows]`."""
         self.try_shares()
         self.try_spacing()
         for _ in range(LEAST_SQUARES_SWEEPS):
             if not self.try_least_squares():
                 break
-        return {"scale": self.scale, "zero": self.zero}
+        return self.scale, self.zero
 
     def try_shares(self) -> None:
         """Shares of the scale that reaches all weights with each zero, coarse and then finer around the best."""

@@ -2,46 +2,59 @@
 
     value = Σ_p scale_p · column_scale_p · sign_p + mean
 
-Parameters of one span of columns, all already rounded to fp16: `scale [planes, rows]`, optional `mean [rows]`, optional
-`column_scale [planes, cols]`. Codes are integers whose bit p is 1 where sign_p is +1.
+Codes are integers whose bit p is 1 where sign_p is +1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from workbench.quantizers.coders.fitting.column_groups import stack_groups
 from workbench.quantizers.coders.fitting.least_squares import compute_row_cost, solve_least_squares
-from workbench.quantizers.contract import Fit, Params
+from workbench.quantizers.contract import Fit, WatchedRows
 from workbench.quantizers.curvature import damp_moment
 from workbench.quantizers.storage_rounding import round_to_fp16
 
 DAMPING = 0.01  # of the moment in `refit`
 WATCHED = 8  # rows whose scales and means are reported sweep by sweep
-Choose = Callable[[Tensor, Params], Tensor]  # signs [planes, rows, cols] for given parameters
 
 
-def compute_magnitudes(params: Params, columns: slice) -> Tensor:
+@dataclass(frozen=True)
+class PlaneScales:
+    """Parameters of one span, rounded to fp16: `scale [planes, rows]`, optional `mean [rows]`, `column_scale [planes, span]`."""
+
+    scale: Tensor
+    mean: Tensor | None = None
+    column_scale: Tensor | None = None
+
+
+ScalesT = TypeVar("ScalesT", bound=PlaneScales)
+Choose = Callable[[Tensor, ScalesT], Tensor]  # signs [planes, rows, cols] for given parameters
+
+
+def compute_magnitudes(params: PlaneScales, columns: slice) -> Tensor:
     """scale · column_scale, `[planes, rows, k]` (or `[planes, rows, 1]` where columns have no scale)."""
-    size = params["scale"][..., None]
-    return size * params["column_scale"][:, None, columns] if "column_scale" in params else size
+    size = params.scale[..., None]
+    return size if params.column_scale is None else size * params.column_scale[:, None, columns]
 
 
-def subtract_mean(w: Tensor, params: Params) -> Tensor:
+def subtract_mean(w: Tensor, params: PlaneScales) -> Tensor:
     """w − mean."""
-    return w - params["mean"][:, None] if "mean" in params else w
+    return w if params.mean is None else w - params.mean[:, None]
 
 
-def sum_planes(signs: Tensor, params: Params, columns: slice) -> Tensor:
+def sum_planes(signs: Tensor, params: PlaneScales, columns: slice) -> Tensor:
     """Σ_p scale · column_scale · sign + mean, `[rows, k]`, added in the order of the stored format."""
     total = torch.zeros(signs.shape[1:])
     for plane in compute_magnitudes(params, columns) * signs:
         total += plane
-    return total + params["mean"][:, None] if "mean" in params else total
+    return total if params.mean is None else total + params.mean[:, None]
 
 
-def choose_nearest_codes(w: Tensor, params: Params, columns: slice) -> Tensor:
+def choose_nearest_codes(w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
     """The code whose value is nearest to each weight, uint8 `[rows, k]`; ties go to +1."""
     rest = subtract_mean(w, params)
     size = compute_magnitudes(params, columns)
@@ -63,12 +76,12 @@ def decode_signs(codes: Tensor, planes: int) -> Tensor:
     return torch.stack([(codes >> p & 1) for p in range(planes)]).float() * 2 - 1
 
 
-def choose_nearest_signs(w: Tensor, params: Params) -> Tensor:
+def choose_nearest_signs(w: Tensor, params: PlaneScales) -> Tensor:
     """Signs of the nearest value for a whole span."""
-    return decode_signs(choose_nearest_codes(w, params, slice(0, w.shape[1])), len(params["scale"]))
+    return decode_signs(choose_nearest_codes(w, params, slice(0, w.shape[1])), len(params.scale))
 
 
-def fit_greedy_planes(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over: Tensor) -> Params:
+def fit_greedy_planes(w: Tensor, mask: Tensor, planes: int, mean: bool, columns: bool, over: Tensor) -> PlaneScales:
     """Closed-form start: the mean, then plane by plane the sign of what is left and its mean size (and column sizes).
 
     `over` is the mask of weights that averages run over. It is `mask`, except for the released PB-LLM code, which also
@@ -76,10 +89,9 @@ def fit_greedy_planes(w: Tensor, mask: Tensor, planes: int, mean: bool, columns:
     """
     count = over.sum(1).clamp(min=1)
     rest = w * mask
-    params: Params = {}
-    if mean:
-        params["mean"] = round_to_fp16(rest.sum(1) / count)
-        rest = (rest - params["mean"][:, None]) * over
+    row_mean = round_to_fp16(rest.sum(1) / count) if mean else None
+    if row_mean is not None:
+        rest = (rest - row_mean[:, None]) * over
     sizes, column_sizes = [], []
     for _ in range(planes):
         size = rest.abs().sum(1) / count
@@ -91,13 +103,11 @@ def fit_greedy_planes(w: Tensor, mask: Tensor, planes: int, mean: bool, columns:
             level = level * column_size
         sizes.append(size)
         rest = rest - torch.where(rest >= 0, level, -level) * over
-    params["scale"] = round_to_fp16(torch.stack(sizes))
-    if columns:
-        params["column_scale"] = round_to_fp16(torch.stack(column_sizes))
-    return params
+    column_scale = round_to_fp16(torch.stack(column_sizes)) if columns else None
+    return PlaneScales(round_to_fp16(torch.stack(sizes)), row_mean, column_scale)
 
 
-def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choose) -> Fit:
+def alternate(w: Tensor, mask: Tensor, params: ScalesT, sweeps: int, choose: Choose[ScalesT]) -> Fit[ScalesT]:
     """Refine scales and signs in turn, at most `sweeps` times; errors never rise and the best parameters are returned.
 
     A sweep solves mean and scales together by least squares, then each plane's column scales, then chooses signs again.
@@ -105,7 +115,7 @@ def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choo
     updates mean and scales one after the other instead, which needs more sweeps for the same point.
     """
 
-    def error(signs: Tensor, params: Params) -> float:
+    def error(signs: Tensor, params: PlaneScales) -> float:
         return ((sum_planes(signs, params, slice(0, w.shape[1])) - w) * mask).square().sum(dtype=torch.float64).item()
 
     signs = choose(w, params)
@@ -122,24 +132,24 @@ def alternate(w: Tensor, mask: Tensor, params: Params, sweeps: int, choose: Choo
     return Fit(params, tuple(errors), tuple(path))
 
 
-def copy_watched_rows(params: Params) -> Params:
+def copy_watched_rows(params: PlaneScales) -> WatchedRows:
     """Scales and means of the first rows, as they are now."""
-    return {name: params[name][..., :WATCHED].clone() for name in ("scale", "mean") if name in params}
+    mean = None if params.mean is None else params.mean[:WATCHED].clone()
+    return WatchedRows(params.scale[:, :WATCHED].clone(), mean)
 
 
-def refine(w: Tensor, mask: Tensor, signs: Tensor, params: Params) -> Params:
+def refine(w: Tensor, mask: Tensor, signs: Tensor, params: ScalesT) -> ScalesT:
     """Better mean, scales and column scales of one span for fixed signs."""
     everywhere = slice(0, w.shape[1])
-    basis = build_unit_basis(signs, mask, params.get("column_scale"), "mean" in params)
+    basis = build_unit_basis(signs, mask, params.column_scale, params.mean is not None)
     solution = round_to_fp16(solve_least_squares(w * mask, basis, w.shape[1], None)[..., 0])
     planes = len(signs)
-    better = {**params, "scale": solution[:planes]}
-    if "mean" in params:
-        better["mean"] = solution[planes]
-    if "column_scale" in params:
-        column = better["column_scale"] = params["column_scale"].clone()
+    column = None if params.column_scale is None else params.column_scale.clone()  # improved in place below, plane by plane
+    mean = None if params.mean is None else solution[planes]
+    better = replace(params, scale=solution[:planes], mean=mean, column_scale=column)
+    if column is not None:
         for p in range(planes):
-            lever = better["scale"][p][:, None] * signs[p] * mask
+            lever = better.scale[p][:, None] * signs[p] * mask
             rest = (w - sum_planes(signs, better, everywhere)) * mask + lever * column[p]
             power = lever.square().sum(0)
             column[p] = round_to_fp16(torch.where(power > 0, (lever * rest).sum(0) / power, column[p]))
@@ -152,26 +162,28 @@ def build_unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, m
     return torch.cat([basis, mask.to(basis.dtype)[None]]) if mean else basis
 
 
-def refit(target: Tensor, signs: Tensor, params: list[Params], span: int, mask: Tensor, moment: Tensor | None) -> list[Params]:
+def refit(target: Tensor, signs: Tensor, params: list[ScalesT], span: int, mask: Tensor, moment: Tensor | None) -> list[ScalesT]:
     """Scales and means of the whole matrix by least squares for fixed signs, under the slightly damped `moment`.
 
     Every row keeps the better of old and new, measured under `moment` itself and after rounding to fp16. Without damping, a
     moment of fewer tokens than columns would be satisfied by wild scales.
     """
-    planes, mean = len(signs), "mean" in params[0]
-    column_scale = torch.cat([p["column_scale"] for p in params], 1) if "column_scale" in params[0] else None
-    basis = build_unit_basis(signs, mask, column_scale, mean)
-    old = (
-        torch.cat([stack_groups(params, "scale"), stack_groups(params, "mean")[None]]) if mean else stack_groups(params, "scale")
-    )
+    planes, means, column_scales = len(signs), list_used(p.mean for p in params), list_used(p.column_scale for p in params)
+    basis = build_unit_basis(signs, mask, torch.cat(column_scales, 1) if column_scales else None, bool(means))
+    old = stack_groups([p.scale for p in params])
+    if means:
+        old = torch.cat([old, stack_groups(means)[None]])
     tame = None if moment is None else damp_moment(moment, DAMPING).to(moment.dtype)
     new = round_to_fp16(solve_least_squares(target, basis, span, tame))
     before, after = (compute_row_cost(target - sum_scaled_basis(scales, basis, span), moment) for scales in (old, new))
     better = torch.where((after < before)[:, None], new, old)
-    refitted: list[Params] = [{**p, "scale": better[:planes, :, g]} for g, p in enumerate(params)]
-    if mean:
-        refitted = [{**p, "mean": better[planes, :, g]} for g, p in enumerate(refitted)]
-    return refitted
+    refitted = [replace(p, scale=better[:planes, :, g]) for g, p in enumerate(params)]
+    return [replace(p, mean=better[planes, :, g]) for g, p in enumerate(refitted)] if means else refitted
+
+
+def list_used(tensors: Iterable[Tensor | None]) -> list[Tensor]:
+    """One parameter of all groups: of each group, or of none where it is not used."""
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def sum_scaled_basis(scales: Tensor, basis: Tensor, span: int) -> Tensor:
@@ -182,11 +194,11 @@ def sum_scaled_basis(scales: Tensor, basis: Tensor, span: int) -> Tensor:
     return total
 
 
-def pack_scale_tensors(params: list[Params]) -> dict[str, Tensor]:
+def pack_scale_tensors(params: Sequence[PlaneScales]) -> dict[str, Tensor]:
     """As stored, fp16: `scale [planes, rows, groups]`, where used `mean [rows, groups]`, `column_scale [planes, cols]`."""
-    tensors = {"scale": stack_groups(params, "scale").half()}
-    if "mean" in params[0]:
-        tensors["mean"] = stack_groups(params, "mean").half()
-    if "column_scale" in params[0]:
-        tensors["column_scale"] = torch.cat([p["column_scale"] for p in params], 1).half()
+    tensors = {"scale": stack_groups([p.scale for p in params]).half()}
+    if means := list_used(p.mean for p in params):
+        tensors["mean"] = stack_groups(means).half()
+    if column_scales := list_used(p.column_scale for p in params):
+        tensors["column_scale"] = torch.cat(column_scales, 1).half()
     return tensors
