@@ -38,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe on one layer: losses tr(E H Eᵀ)/tr(W H Wᵀ) and stored bits a weight."""
+    """One recipe on one layer: losses tr(E H Eᵀ)/tr(W H Wᵀ) and stored bits per weight."""
 
     reference: float
     released: float

@@ -113,5 +113,5 @@ def test_what_was_not_measured_is_not_drawn(builtin: ModelHandle, made: Card) ->
 
 
 def test_another_ending_is_an_error(made: Card, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"cannot be saved as 'card.pdf'; its name ends in .html or .json"):
+    with pytest.raises(OutputError, match=r"cannot be saved as 'card.pdf'; use a name that ends in .html or .json"):
         made.save(tmp_path / "card.pdf")

@@ -52,11 +52,11 @@ def render_card_page(facts: dict[str, Any], answer: str, light: Mapping[str, Fig
             *render_generated_texts(facts["figures"]),
             render_recipe_section(facts["recipe"]),
             render_pairs_section(
-                "Hashes", "What exactly was measured: SHA-256, or the first 16 digits of it", list_hashes(facts)
+                "Hashes", "Identification of everything that was measured: SHA-256, or its first 16 digits", list_hashes(facts)
             ),
             render_pairs_section("Environment", "Where this card was made", list_environment(facts)),
             render_pairs_section(
-                "Times", "The only part that differs between two cards of the same recipe and seed", list_times(facts["times"])
+                "Times", "The only part that differs between two cards with the same recipe and seed", list_times(facts["times"])
             ),
             "</main>",
             f'<script type="application/json" id="card">{encode_script_json(facts)}</script>',
@@ -101,7 +101,7 @@ def render_figure_section(name: str, figure: Figure) -> str:
     return (
         f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{question}</h2><figure>'
         f'<figcaption>{answer}</figcaption><div id="plot-{name}" role="group" aria-label="{answer}"></div></figure>'
-        f"<details><summary>The same as a table</summary>{render_table(figure.table, question)}</details></section>"
+        f"<details><summary>Show as table</summary>{render_table(figure.table, question)}</details></section>"
     )
 
 
@@ -131,7 +131,7 @@ def render_generated_texts(written: dict[str, Any] | None) -> list[str]:
     if not written:
         return []
     entries = [("original", written["writes_original"]), ("quantized", written["writes"])]
-    return [render_pairs_section("What do both write?", "The likeliest token each time, after the same prompt", entries)]
+    return [render_pairs_section("What do both models write?", "Greedy decoding after the same prompt", entries)]
 
 
 def render_recipe_section(facts: dict[str, Any]) -> str:
