@@ -126,7 +126,7 @@ def test_the_method_tab_shows_what_the_recipe_has(address: str, open_page: Open)
     button(page, "Groups").focus()
     page.keyboard.press("Enter")
     figure(page, "column (input feature, in the coded basis)")
-    expect(page.get_by_text(re.compile("magnitude 4 of 4; saying which costs 2.00 bits"))).to_be_visible()
+    expect(page.get_by_text(re.compile("magnitude 4 of 4; the map of groups costs 2.00 bits"))).to_be_visible()
     button(page, "Show as table").last.click()
     expect(page.locator(".tabulator-cell").filter(has_text="magnitude 4 of 4")).to_be_visible()
 
@@ -186,7 +186,7 @@ def test_a_change_is_seen_in_the_predictions(address: str, open_page: Open) -> N
     expect(page.get_by_text("The one quantized layer")).to_be_visible()
     tab(page, "Text")
     button(page, "Find the fork").click()
-    expect(page.get_by_text(re.compile("Nowhere: both write the same|: the original writes"))).to_be_visible()
+    expect(page.get_by_text(re.compile("They do not diverge: both models write the same|: the original writes"))).to_be_visible()
 
 
 def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> None:

@@ -95,7 +95,7 @@ def test_another_plane_has_other_codes(session: Session) -> None:
 
 def test_an_edit_is_measured_and_kept_only_when_applied(made: Session) -> None:
     view, before = EditSection(made, threaded=False), made.result
-    assert "is used least" in view.frames[0].answer.object
+    assert "is the least used" in view.frames[0].answer.object
     table = view.reading.table
     used = table[table["count"] > 0]["codeword"].tolist()
     view.code.value, view.into.value = used[:2]

@@ -94,7 +94,7 @@ def test_what_an_address_says_is_drawn_once(session: Session, monkeypatch: pytes
     monkeypatch.setattr(FigureFrame, "draw", lambda self, figure: (drawn.append(figure.question), draw(self, figure)))
     explorer = opened(session, monkeypatch, layer=DOWN, recipe="rtn:bits=3,group=32", tab="Saliency", channels="3")
     assert list(explorer.tabs.built) == ["Saliency"], "no other tab was built on the way"
-    assert "Which channels carry the output?" in drawn
+    assert "Which channels matter most for the output?" in drawn
     assert len(drawn) == len(set(drawn))
 
 

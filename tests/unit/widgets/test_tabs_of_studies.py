@@ -81,7 +81,7 @@ def test_caches_are_measured_and_written_through(live: Live, notices: Notices) -
     assert "unknown kv 'zipcash'" in notices.messages[0]
     view.schemes.value = []
     press(view.go)
-    assert "no scheme is chosen" in notices.messages[0]
+    assert "no scheme is selected" in notices.messages[0]
 
 
 def test_sliders_mix_the_texts(live: Live, notices: Notices) -> None:
@@ -123,7 +123,7 @@ def test_expectations_follow_the_fields(live: Live, notices: Notices) -> None:
     view = ExpectationsView(live, notices=notices, threaded=False)
     figure = view.frame.figure
     assert figure is not None
-    assert "so it is a guess here" in figure.answer
+    assert "so this is an extrapolation" in figure.answer
     view.parameters.value, view.tokens.value = 1000.0, 100_000.0
     assert view.frame.figure is not None
     assert "guess" not in view.frame.figure.answer
