@@ -169,9 +169,9 @@ class BtcPaper(Preset):
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
         "as implied by the paper's figures, as no code was released: 2 splits, means and scales in blocks of 128, maps and "
-        "scales left out of the nominal bits. Below 1 bit, maps are planes: 2 splits give four magnitudes where the paper has "
-        "three, and planes may also repair signs that the codebook flips; a codeword stands for neighbouring columns, so salient columns "
-        "cannot be separated there: their second plane exists only at 1.11 bits. No transform by default"
+        "scales left out of the nominal bits. Below 1 bit maps are planes: 2 splits give four magnitudes where the paper has "
+        "three. Planes may also repair signs that the codebook flips; a codeword stands for neighbouring columns, so salient "
+        "columns cannot be separated there: their second plane exists only at 1.11 bits. No transform by default"
     )
 
     shrinkage: float = shrinkage_setting(0.0)  # the paper speaks of damping alone

@@ -108,7 +108,7 @@ def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
     near = summarise(Tokens(DOCUMENT, ids, KL, ids, ids, np.ones(4), lost, DOCUMENT), "text")
     answer = build_tinted_text(near.table(str), near, 1e-9).answer
     assert "perplexity 2.718 → 2.651, 0.9753 times the original's (95 %: 0.0" in answer
-    assert "): no difference that 4 tokens can show; the top-1 token" in answer
+    assert "): no significant difference on 4 tokens; the top-1 token" in answer
     assert "no difference" not in build_tinted_text(EFFECT.table(str), EFFECT, 1e-9).answer
 
 

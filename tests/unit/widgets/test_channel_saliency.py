@@ -78,7 +78,7 @@ def test_a_channel_of_down_proj_is_a_neuron(session: Session) -> None:
     session.select(DOWN)
     session.mark(channels=[100])
     view = SaliencyView(read(session), threaded=False)
-    assert "row 100 of gate_proj and row 100 of up_proj make it" in view.stream.answer.object
+    assert "row 100 of gate_proj and row 100 of up_proj write it" in view.stream.answer.object
     view.live.choose(lambda: session.select(UP))
     view.live.mark(channels=[7])
     assert "is written most by" in view.stream.answer.object

@@ -77,7 +77,7 @@ def test_a_large_model_is_read_while_the_page_is_there(fresh: Session, monkeypat
     later[0]()
     assert fresh.shared.is_sketched
     assert view.frame.figure.table["kurtosis"].notna().all()
-    assert "14 layers; selected" in table.hint.object
+    assert "14 layers; model.layers.0.self_attn.q_proj is selected" in table.hint.object
 
 
 def test_a_page_can_be_used_while_layers_are_read(fresh: Session) -> None:

@@ -106,5 +106,5 @@ def test_without_calibration_a_large_model_says_what_to_do(shared: SharedModel, 
     explorer = Explorer(Session(SharedModel(shared.model)), threaded=False)
     explorer.bench.preview.on.value = True
     assert "press Quantize this layer" in explorer.bench.preview.shown.object
-    with pytest.raises(WorkbenchError, match="after calibration"):
+    with pytest.raises(WorkbenchError, match="previews start after calibration"):
         next(explorer.session.preview_steps())

@@ -73,7 +73,7 @@ def test_what_an_address_says_wrongly_is_explained_on_a_page_that_works(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explorer = opened(session, monkeypatch, layer=DOWN, channels="3,x", tab="Ledger")
-    assert "channels in the address holds 'x'; it takes whole numbers, as channels=3,17." in explorer.notices.messages
+    assert "channels in the address holds 'x'; it takes whole numbers, e.g. channels=3,17." in explorer.notices.messages
     assert (explorer.session.layer, explorer.tabs.front) == (DOWN, "Ledger")
 
 
