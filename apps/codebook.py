@@ -1,4 +1,4 @@
-"""Below one bit: one layer by BTC-LLM in depth: `panel serve apps/codebook.py [--args MODEL]`."""
+"""Below one bit: one layer quantized by BTC-LLM in detail: `panel serve apps/codebook.py [--args MODEL]`."""
 
 import sys
 

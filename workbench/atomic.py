@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, also in the place of older ones.
+"""Atomic writes: files and folders appear complete or not at all, and replace older ones.
 
 What is being written is a hidden neighbour of its target, a *partial*, and is locked by its process. The system releases the lock
 when the process ends, however it ends: a partial that nobody locks is abandoned, and the next one who writes there removes it.

@@ -1,4 +1,4 @@
-"""The bit ledger: every stored item of a layer or model, its bits and why it is there."""
+"""The bit ledger: every stored item of a layer or model, its bits, and why it is stored."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -52,7 +52,7 @@ class BitLedger(ShownInCell):
     def cell_summary(self) -> CellSummary:
         """The largest items, with what each is for."""
         answer = (
-            f"{self.bits_per_weight:.2f} bits per weight stored ({self.nominal_bits:.2f} nominal): "
+            f"{self.bits_per_weight:.2f} stored bits per weight ({self.nominal_bits:.2f} nominal): "
             f"{len(self.entries)} items for {self.weights:,} weights."
         )
         largest = sorted(self.entries, key=lambda entry: -entry.bits)

@@ -1,4 +1,4 @@
-"""What a layer's inputs look like on real text: second moment, mean and largest magnitude of every channel.
+"""Calibration statistics of a layer's inputs on text: second moment, mean and largest magnitude of every channel.
 
 Text runs through the model document by document; hooks see the input of every layer. Statistics of two texts add up.
 """
@@ -188,10 +188,10 @@ def calibrate(
     names = model.layer_names if layers is None else [name for name in layers if model.layer(name).role != "embedding"]
     if model.config.is_encoder_decoder:
         raise ModelError(
-            f"{model.source!r} is an encoder-decoder, which is not run on plain text; quantize its layers without statistics."
+            f"{model.source!r} is an encoder-decoder, which does not run on plain text; quantize its layers without statistics."
         )
     if not names:
-        raise ModelError("no layers to calibrate; give at least one that is no embedding, or None for all.")
+        raise ModelError("no layers to calibrate; give at least one that is not an embedding, or None for all.")
     entry_key = compute_key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
     if store is not None and (entry := store.get(entry_key)) is not None:
         return deserialize_stats(entry)

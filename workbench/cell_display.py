@@ -1,4 +1,4 @@
-"""What a notebook's cell shows of a value: a question, its answer and a short table, which stay readable without a kernel."""
+"""The display of values in notebook cells: a question, its answer and a short table, readable without a kernel."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass

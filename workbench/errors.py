@@ -1,4 +1,4 @@
-"""Every mistake a user can make, as one tree; bugs stay ordinary Python exceptions.
+"""The exceptions for users' mistakes, as one tree; bugs stay ordinary Python exceptions.
 
     WorkbenchError
     ├── RecipeError      an unknown part or preset, a field out of range, parts that do not fit together

@@ -1,4 +1,4 @@
-"""BTC-LLM on one page: a weight matrix below one bit a weight, in plain torch, from the transform to the product.
+"""BTC-LLM on one page: a weight matrix below one bit per weight, in plain torch, from the transform to the matmul.
 
     transform → alternating binarization → binary codebook → block compensation → packed bits → product by lookup
 

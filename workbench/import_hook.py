@@ -1,4 +1,4 @@
-"""Importing later: names that are imported on first use, and something that runs as soon as another module was imported.
+"""Lazy imports: names imported on first use, and hooks that run when another module has been imported.
 
 Python asks the finders of `sys.meta_path` for every module that is not imported yet. The one that is added here answers for a
 single name, with what the others found for it and a loader that calls `action` once the module's code has run.

@@ -1,4 +1,4 @@
-"""Ctrl-C and a notebook's stop button, kept off what must not be left half done: an import cut short breaks every later one."""
+"""Deferred interrupts: Ctrl-C and a notebook's stop button wait for imports, because an interrupted import breaks later ones."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""95 % intervals of what was measured on a text: one rule wherever a perplexity, a KL, a share or a ratio is shown.
+"""95 % intervals of measurements on a text: one rule for every perplexity, KL, share and ratio.
 
 What varies is the document: tokens of one document resemble each other, and intervals that take them for independent hold the
 value of a longer text in 75 to 92 % of draws. Each document is left out in turn (delete-one jackknife, Tukey 1958) and the

@@ -1,4 +1,4 @@
-"""Job: a long computation that can be watched, stopped and taken up again.
+"""Job: a long computation that can be watched, stopped and resumed.
 
 Every function that takes long has a stepwise form beside it, a generator whose name ends in `_steps`: it yields what it is doing
 (a step, with the `fraction` of the whole that is done) and returns the result. The plain function runs it with `run_steps`, a
@@ -230,7 +230,7 @@ class Job(Generic[T]):
             stand = f"still running after {seconds:g} s, {self.progress:.0%} done"
             raise WorkbenchError(f"{self.name} is {stand}; wait longer or cancel().")
         if self._status is Status.CANCELLED:
-            raise JobCancelled(f"{self.name} was cancelled at {self.progress:.0%}; resume() takes it up again.")
+            raise JobCancelled(f"{self.name} was cancelled at {self.progress:.0%}; call resume() to continue.")
         if self.error is not None:
             raise self.error
         return self._result  # type: ignore[return-value]
@@ -243,7 +243,9 @@ class Job(Generic[T]):
     def _enter(self) -> None:
         with self._lock:
             if self._status is not Status.WAITING:
-                raise WorkbenchError(f"{self.name} is {self._status}; a job starts once. Use resume() or make another.")
+                raise WorkbenchError(
+                    f"{self.name} is {self._status}; a job starts only once. Use resume(), or create another job."
+                )
             self._status, self._begin, self._end = Status.RUNNING, time.perf_counter(), math.nan
             self._stop.clear()
             self._finished.clear()

@@ -1,4 +1,4 @@
-"""The one door for JSON that others wrote: text to values with limits, and values to typed fields.
+"""Validation of foreign JSON: text to values with limits, and values to typed fields.
 
 A file, an upload or an address may hold anything. Whatever cannot be taken is one sentence that says which document, which field,
 what stands there and what is allowed; it is raised as the kind of `WorkbenchError` that the caller names.
@@ -210,12 +210,12 @@ def parse(
         check_digits(digits, document, error)
         value = float(digits)
         if math.isinf(value) and not foreign:
-            raise error(f"{document} holds the number {digits}, which is beyond what a float holds; write a smaller one.")
+            raise error(f"{document} holds the number {digits}, which is out of range for a float; write a smaller one.")
         return value
 
     def constant(name: str) -> float:
         if not foreign:
-            raise error(f"{document} holds {name}, which JSON has not; write a number or null.")
+            raise error(f"{document} holds {name}, which is not valid JSON; write a number or null.")
         return float(name.replace("Infinity", "inf"))
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def check_characters(value: Any, document: str, error: type[WorkbenchError]) -> 
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as problem:
         half = f"\\u{ord(problem.object[problem.start]):04x}"
-        raise error(f"{document} holds {half}, half of a surrogate pair, which is no character; write it as UTF-8.") from None
+        raise error(f"{document} holds {half}, half of a surrogate pair, which is not a character; write it as UTF-8.") from None
 
 
 def is_file_name(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Memory given back: tensors that are needed again later wait on disk, and what the allocator keeps goes to the system."""
+"""Freeing memory: tensors that are needed later wait on disk, and memory held by the allocator returns to the system."""
 
 import ctypes
 import errno
@@ -59,7 +59,7 @@ def reserve(size: int) -> tuple[Path, int]:
                 f"{shutil.disk_usage(folder).free:,} are free; free some, or set WORKBENCH_CACHE to a folder on a larger disk."
             ) from None
         return path, handle
-    raise WorkbenchError("intermediate results find no folder that can be written; set WORKBENCH_CACHE to one.")
+    raise WorkbenchError("no writable folder for intermediate results; set WORKBENCH_CACHE to one.")
 
 
 def allocate(handle: int, size: int) -> None:
@@ -76,7 +76,7 @@ def allocate(handle: int, size: int) -> None:
 @cache
 def warn_once(folder: Path, why: str) -> None:
     """Say that a folder cannot be used, once."""
-    warnings.warn(f"intermediate results cannot wait in {folder}: {why}.", StoreWarning, stacklevel=5)
+    warnings.warn(f"intermediate results cannot be stored in {folder}: {why}.", StoreWarning, stacklevel=5)
 
 
 def release_memory() -> None:

@@ -1,4 +1,4 @@
-"""Sums of products of inputs, in place: the second moment of a wide layer fills the memory, and none may stand beside it."""
+"""Second moments accumulated in place: that of a wide layer fills the memory, so no copy is made."""
 
 import torch
 from torch import Tensor

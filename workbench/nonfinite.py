@@ -1,4 +1,4 @@
-"""Are all values of a tensor finite? Asked of every matrix that is read or quantized, so it has to be quick."""
+"""A fast check that all values of a tensor are finite, for every matrix that is read or quantized."""
 
 import math
 

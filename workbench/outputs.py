@@ -1,4 +1,4 @@
-"""Places for output, checked before any work, and what the system says about them as sentences."""
+"""Output paths, checked before any work, and system errors as sentences."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def check_file(path: str | Path) -> Path:
     if target.is_dir():
         raise OutputError(f"{path} is a folder; give the name of a file, for example {Path(path) / 'output'}.")
     if target.exists() and not os.access(target, os.W_OK):
-        raise OutputError(f"{path} is protected against writing; give the name of another file.")
+        raise OutputError(f"{path} is write-protected; give the name of another file.")
     if not is_stream(target):
         check_parents(target)
     return target
@@ -50,7 +50,7 @@ def follow(path: str | Path) -> Path:
                 continue
             if step.is_symlink() and not step.exists():
                 there = step.readlink()
-                raise OutputError(f"{step} is a link to {there}, which is not there; remove the link, or give another place.")
+                raise OutputError(f"{step} is a link to {there}, which does not exist; remove the link, or give another path.")
     with translate_os_errors(path), suppress(FileNotFoundError, NotADirectoryError):
         os.lstat(target)  # says whether all of it is too long
     return Path(os.path.realpath(target))
@@ -60,7 +60,7 @@ def check_name(path: Path) -> None:
     """Raise OutputError for a name that no file system takes."""
     size, limit = len(os.fsencode(path.name)), NAME_BYTES
     if size > limit:
-        raise OutputError(f"the name {path.name[:30]}… has {size} bytes, and {limit} are allowed; give a shorter one.")
+        raise OutputError(f"the name {path.name[:30]}… has {size} bytes, but at most {limit} are allowed; give a shorter one.")
     if "\0" in path.name:
         raise OutputError(f"the name {path.name!r} contains a zero byte; give another one.")
 
@@ -68,7 +68,7 @@ def check_name(path: Path) -> None:
 def check_use(path: str | Path, folder: Path) -> None:
     """Raise OutputError for a folder that cannot be exchanged for another: where this process is, or a disk's root."""
     if Path.cwd().is_relative_to(folder):
-        raise OutputError(f"{path} is the current folder, or contains it, and cannot be replaced; give one below it.")
+        raise OutputError(f"{path} is the current folder, or contains it, and cannot be replaced; give a subfolder.")
     if folder.is_mount():
         raise OutputError(f"{path} is where a disk is mounted and cannot be replaced; give a folder below it.")
 
@@ -77,7 +77,7 @@ def check_parents(target: Path) -> None:
     """Raise OutputError unless `target` can be made: the folder that exists above it must take new files."""
     above = next(parent for parent in target.parents if os.path.lexists(parent))
     if not above.is_dir():
-        raise OutputError(f"{target} cannot be written: {above} is a file; give a place below a folder.")
+        raise OutputError(f"{target} cannot be written: {above} is a file; give a path in a folder.")
     probe = above / f".workbench-{os.urandom(4).hex()}.partial"
     with translate_os_errors(target):
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -106,7 +106,7 @@ def explain_os_error(error: OSError) -> str:
     """Why the system refused, and what to do about it, without a full stop."""
     message = error.strerror or str(error) or type(error).__name__
     if error.errno in FULL:
-        return f"no space is left for it ({message}); free some, or give a place on a larger disk"
+        return f"no space is left for it ({message}); free some, or give a path on a larger disk"
     if error.errno in REFUSED:
-        return f"writing is not permitted there ({message}); give a place that you may write to"
-    return f"{message}; give another place"
+        return f"writing is not permitted there ({message}); give a path that you may write to"
+    return f"{message}; give another path"

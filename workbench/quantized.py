@@ -1,4 +1,4 @@
-"""What a recipe made of a layer or of a model: the stored form, its cost and its distance from the original."""
+"""Quantized layers and models: the stored form, its bits and its errors."""
 
 import math
 from collections import Counter
@@ -46,7 +46,7 @@ class QuantizedLayer(ShownInCell):
 
     def cell_summary(self) -> CellSummary:
         """What it stores and loses, and the recipe."""
-        answer = f"{self.bits_per_weight:.2f} bits per weight stored ({self.nominal_bits:.2f} nominal), error {self.error:.3g}."
+        answer = f"{self.bits_per_weight:.2f} stored bits per weight ({self.nominal_bits:.2f} nominal), error {self.error:.3g}."
         output = "not calibrated" if self.output_error is None else f"{self.output_error:.4g}"
         rows = [
             ("shape", f"{self.packed.rows:,} × {self.packed.cols:,}"),
@@ -59,7 +59,7 @@ class QuantizedLayer(ShownInCell):
             ),
             *(("edit", edit) for edit in self.edits),
         ]
-        return CellSummary.of_rows(f"What became of {self.name}?", answer, ("", "value"), rows)
+        return CellSummary.of_rows(f"How was {self.name} quantized?", answer, ("", "value"), rows)
 
     @property
     def bits_per_weight(self) -> float:
@@ -122,7 +122,7 @@ class QuantizedModel(ShownInCell):
         ]
         headers = ("layer, largest error first", "stored bits", "nominal", "error")
         answer = f"{len(self.layers)} layers quantized: {self.describe_bits()}."
-        return CellSummary.of_rows(f"What became of {self.source}?", answer, headers, rows)
+        return CellSummary.of_rows(f"How was {self.source} quantized?", answer, headers, rows)
 
     @property
     def ledger(self) -> BitLedger:
@@ -172,14 +172,14 @@ class QuantizedModel(ShownInCell):
         if unreached:
             sentences.append(
                 f"{len(unreached)} of {len(self.layers)} layers saw no token of the text, first {unreached[0]}: "
-                f"all their errors count alike; calibrate on more tokens"
+                f"their errors are not weighted; calibrate on more tokens"
             )
         if sparse:
             least = min(sparse, key=lambda name: sparse[name])
             sentences.append(
                 f"{len(sparse)} of {len(self.layers)} layers saw fewer tokens than they have inputs, the fewest {least}, "
                 f"{sparse[least]:,} for {self.layers[least].packed.cols:,} inputs: "
-                f"their errors are weighed by a rough estimate; calibrate on more than {self.calibration['tokens']:,} tokens"
+                f"their errors are weighted by a rough estimate; calibrate on more than {self.calibration['tokens']:,} tokens"
             )
         return sentences
 
@@ -208,10 +208,10 @@ def describe_bits(
     stored: float, nominal: float, coverage: float | None, unquantized: Iterable[str] = (), overall: float | None = None
 ) -> str:
     """Bits per weight with the share of the weights that they are of and, by kind, what stays as it is; see `QuantizedModel`."""
-    text, kinds = f"{stored:.2f} bits per weight stored ({nominal:.2f} nominal)", ", ".join(unquantized)
+    text, kinds = f"{stored:.2f} stored bits per weight ({nominal:.2f} nominal)", ", ".join(unquantized)
     if coverage is not None:
         text += f" in {format_percent(coverage)} of the weights"
-        text += f"; the other {format_percent(1 - coverage)} ({kinds}) stay as stored" if kinds else ""
+        text += f"; the other {format_percent(1 - coverage)} ({kinds}) are not quantized" if kinds else ""
     return text if overall is None else f"{text}: {overall:.2f} bits per weight overall"
 
 

@@ -1,4 +1,4 @@
-"""A recipe is a value: which parts quantize a layer, with every number that matters; and a plan for many layers.
+"""Recipes: the parts that quantize a layer with all their settings, as one value; and plans for many layers.
 
 Parts are frozen dataclasses that register themselves (see `registry`); this module knows none of them by name, but for those
 that change nothing about activations and blocks, which recipes written before there was a choice mean.
@@ -97,7 +97,7 @@ def make_null_refinement() -> "Refinement":
 
 def shrinkage_setting(default: float = SHRINKAGE) -> Any:
     """The setting `shrinkage` of recipes and presets."""
-    what = "tokens a column of uncorrelated inputs that calibration begins with, so that few tokens do no harm; 0 for none"
+    what = "shrinkage of the second moment, in virtual tokens of uncorrelated inputs per column; 0 for none"
     return setting(default, what, low=0.0, high=1e6)
 
 
@@ -283,7 +283,7 @@ class LayerPlan(ShownInCell):
     def cell_summary(self) -> CellSummary:
         """The rules, first match first."""
         rules = f"{len(self.rules)} rule" if len(self.rules) == 1 else f"{len(self.rules)} rules"
-        answer = f"{rules}, of which the first whose pattern matches a layer's name holds."
+        answer = f"{rules}; the first rule whose pattern matches a layer's name applies."
         rows = [(pattern, recipe.code()) for pattern, recipe in self.rules]
         return CellSummary.of_rows("Which recipe does each layer get?", answer, ("layers", "recipe"), rows)
 
@@ -301,7 +301,7 @@ class LayerPlan(ShownInCell):
         value = wrap_value(data, "the plan", RecipeError)
         value.check_version("plan", RECIPE_VERSION)
         value.check_names("version", "rules")
-        rules = value.get("rules", "it is a list of layers and recipes; `workbench allocate` writes one").elements()
+        rules = value.get("rules", "it is a list of layers and recipes, as written by `workbench allocate`").elements()
         return cls(tuple(cls._read_rule(rule) for rule in rules))
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Names for the parts of the house: a part registers itself once, and recipes, forms and tests find it by kind and name.
+"""The registry of parts: a part registers itself once, and recipes, forms and tests find it by kind and name.
 
 Kinds in use: transform, split, coder, assignment, correction, activations, refinement, allocation, format (how a matrix
 is stored), preset, and kv (how a key-value cache is stored).

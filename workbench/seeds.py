@@ -1,4 +1,4 @@
-"""Seeds: one range for everything that is drawn, whichever library draws it."""
+"""Seeds: one range for all random generators, whichever library they belong to."""
 
 from numbers import Integral
 from typing import Any

@@ -1,4 +1,4 @@
-"""Store: results on disk under the hash of what they were made from. Safe among many processes, and against damage.
+"""Store: a cache of results on disk under the hash of their inputs. It is safe for many processes and detects damage.
 
 An entry is one safetensors file whose header says of what kind it is, what it holds, its JSON facts, and a digest of everything:
 pickles are neither written nor read, and a changed bit makes an entry that does not exist. There is no index beside the entries
@@ -132,7 +132,7 @@ class Store:
         try:
             entry = read_entry(data, key)
         except DAMAGES as error:
-            log.warning("the stored entry %s is damaged (%s); it is made again", path, error)
+            log.warning("the stored entry %s is damaged (%s); it is computed again", path, error)
             discard(path)
             return None
         with suppress(OSError):  # a store that is only read
@@ -222,9 +222,9 @@ class Store:
     def _warn(self, done: str, error: OSError) -> None:
         if self.folder not in _warned:
             _warned.add(self.folder)
-            advice = "set WORKBENCH_CACHE to a folder that can, or free space with `workbench store --prune`"
+            advice = "set WORKBENCH_CACHE to another folder, or free space with `workbench store --prune`"
             message = (
-                f"the cache folder {self.folder} cannot be {done} ({explain_os_error(error)}): results are not kept; {advice}."
+                f"the cache folder {self.folder} cannot be {done} ({explain_os_error(error)}): results are not cached; {advice}."
             )
             warnings.warn(message, StoreWarning, stacklevel=3)
 
@@ -247,7 +247,7 @@ def read_entry(data: bytes, key: str) -> Entry:
     header = parse_header(data)
     tensors, written = from_bytes(data), header.pop("digest")
     if compute_digest(key, tensors, header) != written:
-        raise ValueError("its content does not fit its digest")
+        raise ValueError("its content does not match its digest")
     return Entry(tensors, json.loads(header["facts"]))
 
 

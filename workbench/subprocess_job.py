@@ -1,4 +1,4 @@
-"""Work in a process of its own: whoever watches it does not wait for the interpreter's lock, nor for compilers.
+"""Jobs in a subprocess: its watchers wait neither for the interpreter's lock nor for compilers.
 
 The process is given a line of JSON and answers with one for each step of a module's function `steps`. It works where others leave
 the processor to it, and ends with the process that started it.
@@ -52,7 +52,7 @@ def run_module_steps(module: str, options: Given) -> Generator[dict[str, Any] | 
                 print(json.dumps(options), file=process.stdin, flush=True)
             yield from read_steps(lines)
         except EOFError:
-            message = f"the process of {module} has ended early (exit code {process.wait()}); what it has finished is kept."
+            message = f"the process of {module} has ended early (exit code {process.wait()}); its finished results are kept."
             raise WorkbenchError(message) from None
         finally:
             process.terminate()

@@ -98,10 +98,10 @@ def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> 
 
     button(page, "Picture").click()
     button(page, "difference").click()
-    expect(page.get_by_text("Where did quantizing change the weights?")).to_be_visible()
+    expect(page.get_by_text("Where did quantization change the weights?")).to_be_visible()
 
     tab(page, "Error")
-    expect(page.get_by_text("Which layers lose most?")).to_be_visible()
+    expect(page.get_by_text("Which layers have the largest error?")).to_be_visible()
     expect(page.get_by_text("1 result for this layer")).to_be_visible()
     assert figure(page, "layer (block · matrix)")["x"][0] == ["0 · q_proj"]
 
@@ -126,15 +126,15 @@ def test_the_method_tab_shows_what_the_recipe_has(address: str, open_page: Open)
     button(page, "Groups").focus()
     page.keyboard.press("Enter")
     figure(page, "column (input feature, in the coded basis)")
-    expect(page.get_by_text(re.compile("magnitude 4 of 4; saying which costs 2.00 bits"))).to_be_visible()
+    expect(page.get_by_text(re.compile("magnitude 4 of 4; the map of groups costs 2.00 bits"))).to_be_visible()
     button(page, "Show as table").last.click()
     expect(page.locator(".tabulator-cell").filter(has_text="magnitude 4 of 4")).to_be_visible()
 
     button(page, "Sweeps").click()
     figure(page, "sweep")
-    expect(page.get_by_text("How do scale and mean of a row settle?")).to_be_visible()
+    expect(page.get_by_text("How do the scale and mean of a row converge?")).to_be_visible()
     button(page, "Transform").click()
-    expect(page.get_by_text("This recipe learns no transform: try")).to_be_visible()
+    expect(page.get_by_text("This recipe does not learn a transform: try")).to_be_visible()
 
 
 def test_a_run_over_the_whole_model_can_be_cancelled(address: str, open_page: Open) -> None:
@@ -186,7 +186,7 @@ def test_a_change_is_seen_in_the_predictions(address: str, open_page: Open) -> N
     expect(page.get_by_text("The one quantized layer")).to_be_visible()
     tab(page, "Text")
     button(page, "Find the fork").click()
-    expect(page.get_by_text(re.compile("Nowhere: both write the same|: the original writes"))).to_be_visible()
+    expect(page.get_by_text(re.compile("They do not diverge: both models write the same|: the original writes"))).to_be_visible()
 
 
 def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> None:
@@ -233,7 +233,7 @@ RESULTS = {
     "fork": ("Text", {}, "Find the fork", "Done: looking for the fork"),
     "What-if": ("What-if", {}, "Measure the error budget", "Done: error budget"),
     "KV cache": ("KV cache", {"Tokens": 64, "Block": 16}, "Measure", "Done: measuring caches"),
-    "Calibration": ("Calibration", {"Tokens a half": 2000}, "Read the texts", "Done: adding up the mixture"),
+    "Calibration": ("Calibration", {"Tokens per half": 2000}, "Read the texts", "Done: adding up the mixture"),
     "documents": ("Calibration", {}, "Rank documents", "Done: ranking"),
     "Budget": ("Budget", {}, "Measure the options", "Done: measuring options"),
     "Card": ("Card", {"Tokens": 64}, "Make the card", "Done: making the card"),

@@ -68,7 +68,7 @@ def test_what_a_stranger_wrote_is_shown_and_never_run(hostile: str, open_page: O
     expect(page.get_by_text(re.compile(r"At token \d+ of the original text"))).to_be_visible()
     see_text(page)
     button(page, "Find the fork").click()
-    expect(page.get_by_text(re.compile("Nowhere: both write the same|: the original writes"))).to_be_visible()
+    expect(page.get_by_text(re.compile("They do not diverge: both models write the same|: the original writes"))).to_be_visible()
     see_text(page)
 
 

@@ -30,7 +30,7 @@ def test_an_address_shows_the_same_to_everybody_and_steps_can_be_walked(address:
     page = open_page(address)
     field(page, "Layer").select_option(DOWN)
     expect(heading(page)).to_contain_text(DOWN)
-    field(page, "Preset").select_option("composed freely")
+    field(page, "Preset").select_option("custom recipe")
     expect(field(page, "correction")).to_be_visible()
     field(page, "correction").select_option("low-rank")
     fill(page, "rank", 3)
@@ -119,7 +119,8 @@ def test_a_figure_is_drawn_anew_only_where_its_size_has_changed(address: str, op
 
 
 @pytest.mark.parametrize(
-    ("app", "sign"), [("compare", "Which model is the closest for its bits?"), ("codebook", "Do signs repeat themselves?")]
+    ("app", "sign"),
+    [("compare", "Which model is closest to the original for its bits?"), ("codebook", "Do sign patterns repeat?")],
 )
 def test_every_app_opens_for_everybody(address: str, open_page: Open, app: str, sign: str) -> None:
     page = open_page(address.replace("explorer", app))

@@ -28,7 +28,7 @@ def test_a_brushed_channel_is_followed(address: str, open_page: Open) -> None:
     page = open_page(address)
     tab(page, "Saliency")
     assert len(figure(page, CURVE)["x"][0]) == 256
-    expect(page.get_by_text("Choose channels: draw a box around points").first).to_be_visible()
+    expect(page.get_by_text("Select channels: draw a box around points").first).to_be_visible()
 
     drag(page, CURVE, (0.001, 0.05), (0.01, 0.9))
     marked = figure(page, CURVE, "e.data[1].x.length > 0")
@@ -44,5 +44,5 @@ def test_a_brushed_channel_is_followed(address: str, open_page: Open) -> None:
     assert figure(page, "column (input feature)", "e.layout.shapes.length === 3")["shapes"] == 3
 
     fill(page, "Marked channels", "many")
-    expect(page.get_by_text("'many' is no number")).to_be_visible()
+    expect(page.get_by_text("'many' is not a number")).to_be_visible()
     expect(field(page, "Marked channels")).to_have_value("17, 40-41")

@@ -42,12 +42,12 @@ def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: s
     step_on(page)
     page.keyboard.press("ArrowLeft")
 
-    button(page, "Why did it break here?").click()
+    button(page, "Why does the text diverge here?").click()
     expect(page.get_by_role("tab", name="Text", exact=True)).to_have_attribute("aria-selected", "true")
     expect(page.get_by_label("Preset", exact=True)).to_have_value("qtip")
     button(page, "Write").click()
     expect(page.get_by_text(re.compile("On this machine the quantized model writes"))).to_be_visible()
-    expect(page.get_by_text("What did each model expect here?")).to_be_visible()
+    expect(page.get_by_text("What did each model predict here?")).to_be_visible()
 
 
 def test_two_results_are_pinned_and_one_is_stepped_through(tiny: str, open_page: Open) -> None:

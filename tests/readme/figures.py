@@ -42,7 +42,7 @@ Row = dict[str, Any]
 def main() -> None:
     """Measure what is asked for, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", action="append", choices=RECIPES, help="measure this row only; may be given again")
+    parser.add_argument("--recipe", action="append", choices=RECIPES, help="measure only this row; repeatable")
     parser.add_argument("--data", type=Path, default=README.parents[1] / "shared" / "data", help="where the texts by others lie")
     options = parser.parse_args()
     recorded = read_figures()
@@ -133,7 +133,7 @@ def write_table(figures: dict[str, Any]) -> str:
         lines.append(f"| {title} | {row['nominal']:.4g} | {row['stored']:.3f} | {' | '.join(cells)} |")
     made = (
         f"Measured on {figures['date']} on {figures['host']} with torch {figures['torch']}, seed {figures['seed']};\n"
-        f"measured again, a perplexity stays within {figures['tolerance']:.0%}."
+        f"when measured again, each perplexity stays within {figures['tolerance']:.0%}."
     )
     return "\n".join([*lines, "", made, ""])
 

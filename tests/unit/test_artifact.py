@@ -242,7 +242,7 @@ def test_an_encoder_is_saved_and_loaded_but_writes_no_text(tiny_models: dict[str
     with model.swapped({name: layer.weight() for name, layer in made.layers.items()}), torch.inference_mode():
         expected = model.module(ids).last_hidden_state
     torch.testing.assert_close(again.module(ids).last_hidden_state, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ModelError, match="is no causal language model"):
+    with pytest.raises(ModelError, match="is not a causal language model"):
         again.generate("Once")
 
 
@@ -365,7 +365,7 @@ def rewrite_ledger(copy: Path, change: Callable[[dict], None]) -> None:
 
 def test_another_version_is_refused(copy: Path) -> None:
     rewrite_ledger(copy, lambda document: document.update(version=7))
-    with pytest.raises(ArtifactError, match="has version 7, this workbench reads versions 1 and 2"):
+    with pytest.raises(ArtifactError, match="has version 7, but this workbench reads versions 1 and 2"):
         load(copy)
 
 
@@ -379,7 +379,7 @@ def test_what_is_no_artifact_is_said(tiny_models: dict[str, Path], tmp_path: Pat
     with pytest.raises(ArtifactError, match="there is no folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(
-        ArtifactError, match=r"is no quantized model \(no recipe\.json\); a plain model is opened with wb\.open_model"
+        ArtifactError, match=r"is not a quantized model \(no recipe\.json\); a plain model is opened with wb\.open_model"
     ):
         load(tiny_models["llama"])
     assert not is_artifact(tiny_models["llama"])

@@ -67,7 +67,7 @@ def test_only_what_is_asked_for_is_given(values: dict[str, Any], name: str) -> N
 def test_it_says_the_figures_of_the_value(values: dict[str, Any]) -> None:
     layer = values["layer"]
     bundle = layer._repr_mimebundle_()
-    assert bundle["text/plain"].startswith(f"What became of {LAYER}?\n{layer.bits_per_weight:.2f} bits per weight stored")
+    assert bundle["text/plain"].startswith(f"How was {LAYER} quantized?\n{layer.bits_per_weight:.2f} stored bits per weight")
     assert "wb.recipe(&#x27;rtn&#x27;, bits=2" in bundle["text/html"]
     assert "and 32 more" in values["plan"]._repr_mimebundle_()["text/html"]
 

@@ -72,13 +72,13 @@ def test_experts_are_counted_one_by_one(tmp_path: Path) -> None:
 def test_a_model_that_says_no_shapes_has_no_coverage(builtin: ModelHandle) -> None:
     bare = replace(wb.quantize_model(builtin, RTN, layers="*.0.mlp.*"), shapes={})
     assert (bare.coverage, bare.unquantized) == (None, {})
-    assert bare.describe_bits() == f"{bare.bits_per_weight:.2f} bits per weight stored (2.00 nominal)"
+    assert bare.describe_bits() == f"{bare.bits_per_weight:.2f} stored bits per weight (2.00 nominal)"
 
 
 def test_the_words(builtin: ModelHandle, tmp_path: Path) -> None:
     assert describe_bits(0.87, 0.8, 0.931, {"embedding": 5, "head": 4, "norms": 1}, 1.9) == (
-        "0.87 bits per weight stored (0.80 nominal) in 93.1 % of the weights; the other 6.9 % (embedding, head, norms) "
-        "stay as stored: 1.90 bits per weight overall"
+        "0.87 stored bits per weight (0.80 nominal) in 93.1 % of the weights; the other 6.9 % (embedding, head, norms) "
+        "are not quantized: 1.90 bits per weight overall"
     )
     quantized = wb.quantize_model(builtin, RTN, layers="*.0.mlp.*")
     assert quantized.describe_bits() in repr(quantized)

@@ -146,7 +146,9 @@ def test_one_file_brings_everything_back(session: Session, shared: SharedModel, 
         ),
         pytest.param(lambda d: json.dumps({**d, "history": {"at": 0, "steps": []}}), "no first step", id="empty"),
         pytest.param(
-            lambda d: json.dumps({**d, "model": {"source": "other", "fingerprint": ""}}), "saved on the model 'other'", id="model"
+            lambda d: json.dumps({**d, "model": {"source": "other", "fingerprint": ""}}),
+            "saved with the model 'other'",
+            id="model",
         ),
         pytest.param(
             lambda d: changed(d, "kind", "dance"), r"steps\[1\]\.kind is 'dance'; it must be one of open, select", id="kind"

@@ -207,7 +207,7 @@ def test_misuse_is_answered_with_a_sentence() -> None:
     with pytest.raises(WorkbenchError, match="demo is waiting; only a cancelled or failed job can be resumed"):
         job.resume()
     job.run_here()
-    with pytest.raises(WorkbenchError, match="demo is done; a job starts once"):
+    with pytest.raises(WorkbenchError, match="demo is done; a job starts only once"):
         job.start()
     job.cancel()
     assert job.status is Status.DONE

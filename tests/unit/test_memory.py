@@ -49,7 +49,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_another_folder_takes_the_place_of_one_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.warns(StoreWarning, match="intermediate results cannot wait in .*file/cache/spill: Not a directory"):
+    with pytest.warns(StoreWarning, match="intermediate results cannot be stored in .*file/cache/spill: Not a directory"):
         assert spill(torch.ones(10)).sum() == 10
     assert spill(torch.ones(10)).sum() == 10, "one warning is enough"
 

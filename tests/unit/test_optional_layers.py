@@ -88,7 +88,7 @@ def test_an_encoder_has_no_head(tiny_models: dict[str, Path]) -> None:
 def test_a_misspelt_head_is_named(builtin: ModelHandle) -> None:
     with pytest.raises(ModelError, match="unknown layer 'lm_haed'; did you mean 'lm_head'"):
         builtin.layer("lm_haed")
-    with pytest.raises(RecipeError, match=r"\* matches anything but 'lm_head', 'model.embed_tokens', which have to be spelled"):
+    with pytest.raises(RecipeError, match=r"\* matches anything but 'lm_head', 'model.embed_tokens', which have to be named"):
         wb.quantize_model(builtin, RTN, layers="*head")
 
 
@@ -194,7 +194,7 @@ def test_in_sequence_the_head_comes_after_the_blocks(family: str, tiny_models: d
 def test_a_recipe_that_learns_from_blocks_is_refused_for_it(tiny_models: dict[str, Path]) -> None:
     model = open_model(tiny_models["llama"])
     learned = RTN.replace(transform=wb.part("transform", "learned"))
-    with pytest.raises(RecipeError, match="'learned' works on the output of a block, and 'lm_head' is in none"):
+    with pytest.raises(RecipeError, match="'learned' works on the output of a block, and 'lm_head' is in no block"):
         wb.quantize_model(model, learned, text=wb.text("calibration"), tokens=50, layers="*,lm_head")
 
 

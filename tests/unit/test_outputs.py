@@ -26,14 +26,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 BOTH = {
-    "below-a-file": ("file/below", "file is a file; give a place below a folder"),
-    "far-below-a-file": ("file/far/below", "file is a file; give a place below a folder"),
-    "below-a-dangling-link": ("dangling/below", "dangling is a link to nowhere, which is not there"),
-    "dangling-link": ("dangling", "dangling is a link to nowhere, which is not there"),
-    "circle-of-links": ("circle", "circle is a link to circle, which is not there"),
-    "long-name": ("n" * 256, r"the name n+… has 256 bytes, and 255 are allowed"),
-    "long-name-in-signs": ("日" * 100, "has 300 bytes, and 255 are allowed"),
-    "long-name-above": ("n" * 256 + "/out", "has 256 bytes, and 255 are allowed"),
+    "below-a-file": ("file/below", "file is a file; give a path in a folder"),
+    "far-below-a-file": ("file/far/below", "file is a file; give a path in a folder"),
+    "below-a-dangling-link": ("dangling/below", "dangling is a link to nowhere, which does not exist"),
+    "dangling-link": ("dangling", "dangling is a link to nowhere, which does not exist"),
+    "circle-of-links": ("circle", "circle is a link to circle, which does not exist"),
+    "long-name": ("n" * 256, r"the name n+… has 256 bytes, but at most 255 are allowed"),
+    "long-name-in-signs": ("日" * 100, "has 300 bytes, but at most 255 are allowed"),
+    "long-name-above": ("n" * 256 + "/out", "has 256 bytes, but at most 255 are allowed"),
     "long-path": ("/".join(["n" * 200] * 30), "cannot be written: File name too long"),
     "zero-byte": ("a\0b", "contains a zero byte"),
     "unwritable": ("/proc/out", "/proc/out cannot be written: "),
@@ -44,7 +44,7 @@ BOTH = {
 def test_a_place_for_neither_file_nor_folder(here: Path, case: str) -> None:
     place, message = BOTH[case]
     if case == "unwritable" and not Path("/proc").is_dir():
-        place, message = "dangling", "is not there"
+        place, message = "dangling", "does not exist"
     before = sorted(here.rglob("*"))
     for check in (check_file, lambda path: check_folder(path, never)):
         with pytest.raises(OutputError, match=message):
@@ -79,7 +79,7 @@ def test_a_protected_file_is_not_replaced(here: Path) -> None:
     if os.access(here / "file", os.W_OK):  # root may write anything
         assert check_file("file") == here / "file"
         return
-    with pytest.raises(OutputError, match="file is protected against writing"):
+    with pytest.raises(OutputError, match="file is write-protected"):
         check_file("file")
 
 
@@ -101,9 +101,9 @@ def test_good_places_leave_no_trace(here: Path) -> None:
         (OSError(27, "File too large"), "no space is left for it"),
         (OSError(13, "Permission denied"), "writing is not permitted there"),
         (OSError(30, "Read-only file system"), "writing is not permitted there"),
-        (OSError(5, "Input/output error"), "Input/output error; give another place"),
-        (OSError("the disk is gone"), "the disk is gone; give another place"),
-        (OSError(), "OSError; give another place"),
+        (OSError(5, "Input/output error"), "Input/output error; give another path"),
+        (OSError("the disk is gone"), "the disk is gone; give another path"),
+        (OSError(), "OSError; give another path"),
     ],
 )
 def test_reasons_say_what_to_do(error: OSError, message: str) -> None:

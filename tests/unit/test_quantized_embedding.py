@@ -159,7 +159,7 @@ def test_it_has_no_input_to_measure(tiny_models: dict[str, Path]) -> None:
     stats = wb.calibrate(model, wb.text("calibration"), tokens=50, layers=[*model.layer_names[:1], name])
     assert list(stats) == model.layer_names[:1]
     assert not stats.unreached
-    with pytest.raises(ModelError, match="at least one that is no embedding"):
+    with pytest.raises(ModelError, match="at least one that is not an embedding"):
         wb.calibrate(model, wb.text("calibration"), tokens=50, layers=[name])
     layer = wb.quantize(model, name, wb.recipe("gptq", bits=3), stats)
     assert layer.output_error is None
@@ -181,7 +181,7 @@ def test_what_if_changes_the_tied_head_with_it(tiny_models: dict[str, Path]) -> 
 
 def test_a_recipe_that_learns_from_blocks_is_refused_for_it(tiny_models: dict[str, Path]) -> None:
     learned = RTN.replace(transform=wb.part("transform", "learned"))
-    with pytest.raises(RecipeError, match="'learned' works on the output of a block, and 'model.embed_tokens' is in none"):
+    with pytest.raises(RecipeError, match="'learned' works on the output of a block, and 'model.embed_tokens' is in no block"):
         wb.quantize_model(
             open_model(tiny_models["llama"]), learned, text=wb.text("calibration"), tokens=50, layers="*,*.embed_tokens"
         )

@@ -342,7 +342,7 @@ def test_marks_stay_with_what_they_stand_for(session: Session) -> None:
     session.select(DOWN)
     assert session.selection == Selection(layers=(DOWN,), rows=(1,), tokens=(4,)), "channel 1 is written by row 1"
     assert "Channels 1 of block 0 · q_proj are channels of the residual stream and stay marked, here as rows." in session.carried
-    assert "Rows 2 of block 0 · q_proj mean something else in block 0 · down_proj" in session.carried
+    assert "Rows 2 of block 0 · q_proj have another meaning in block 0 · down_proj" in session.carried
     session.mark(rows=[])
     assert session.carried == "", "said once"
 

@@ -193,7 +193,7 @@ def test_an_entry_under_another_key_is_none(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_is_one_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     place = Store(tmp_path / "file" / "cache")
-    with pytest.warns(StoreWarning, match="cache cannot be written .*results are not kept; set WORKBENCH_CACHE"):
+    with pytest.warns(StoreWarning, match="cache cannot be written .*results are not cached; set WORKBENCH_CACHE"):
         fill(place, "aa")
     for turn in range(1000):  # one warning is enough
         assert place.get(f"{turn:04}") is None

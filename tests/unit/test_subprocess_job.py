@@ -90,7 +90,7 @@ def test_its_mistakes_and_full_disks_are_sentences(error: str, says: str) -> Non
 
 
 def test_an_early_end_is_said() -> None:
-    with pytest.raises(WorkbenchError, match=r"counts has ended early \(exit code 3\); what it has finished is kept"):
+    with pytest.raises(WorkbenchError, match=r"counts has ended early \(exit code 3\); its finished results are kept"):
         list(subprocess_job.run_module_steps("counts", {"count": 2, "exits": 3}))
 
 

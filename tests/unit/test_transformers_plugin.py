@@ -170,7 +170,7 @@ def test_the_configuration_says_what_it_is(saved: dict[str, Path]) -> None:
 
 def test_saving_again_is_refused(saved: dict[str, Path], tmp_path: Path) -> None:
     module = AutoModelForCausalLM.from_pretrained(saved["llama"])
-    with pytest.raises(ModelError, match="not written by save_pretrained; copy its folder .*llama instead"):
+    with pytest.raises(ModelError, match="cannot be saved by save_pretrained; copy its folder .*llama instead"):
         module.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

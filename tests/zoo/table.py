@@ -72,7 +72,7 @@ def totals(rows: Rows) -> str:
     """How many types there are, are built, and have every step right."""
     built = [row for row in rows.values() if row["build"]["status"] == "right"]
     right = [row for row in built if all(cell["status"] == "right" for cell in row.values())]
-    return f"{len(rows)} types; {len(built)} were built and run by transformers; {len(right)} of them have every step right."
+    return f"{len(rows)} types; {len(built)} were built and run by transformers; {len(right)} pass every step."
 
 
 def page(rows: Rows) -> str:
@@ -86,7 +86,7 @@ def page(rows: Rows) -> str:
     lines = [line(kind, row, notes) for kind, row in built.items()]
     counts = Counter(step for row in built.values() for step in STEPS if row[step]["status"] == "right")
     head = f"| type | parameters | layers | {' | '.join(STEPS)} |\n|---|---:|---|{'---|' * len(STEPS)}"
-    foot = f"| **right** | | | {' | '.join(f'{counts[step]} of {len(built)}' for step in STEPS)} |"
+    foot = f"| **passed** | | | {' | '.join(f'{counts[step]} of {len(built)}' for step in STEPS)} |"
     unbuilt = [f"- `{kind}`: {row['build']['detail']}" for kind, row in sorted(rows.items()) if kind not in built]
     return "\n".join(
         [
@@ -97,10 +97,10 @@ def page(rows: Rows) -> str:
             f"Every causal model type of transformers {transformers.__version__}, as a tiny random checkpoint: each step",
             f"of the workbench compared with plain transformers on {dt.datetime.now(dt.UTC).date()}. {totals(rows)}",
             "",
-            "✓ equals transformers · refused: one sentence says why (numbered below) · ✗ differs or fails · – not reached",
+            "✓ equals transformers · refused: the numbered notes below say why · ✗ differs or fails · – not reached",
             "",
-            "Layers are all linear maps of the blocks and all routers; the steps pack the token embedding too, with a head that",
-            "is tied to it. Not counted among them: hyper-connections, and tensors that are no such map (gates of RG-LRU,",
+            "Layers are all linear maps of the blocks and all routers; the steps also pack the token embedding, with a head that",
+            "is tied to it. Not counted: hyper-connections, and tensors that are not linear maps (gates of RG-LRU,",
             "XLNet's `[width, heads, head width]`, DeepSeek V4's grouped output projection).",
             "",
             head,

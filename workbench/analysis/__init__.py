@@ -1,1 +1,1 @@
-"""Measures of weights, of errors and of whole models; plain data or DataFrames out, no figures."""
+"""Measures of weights, of errors and of whole models; they return plain data or DataFrames, no figures."""

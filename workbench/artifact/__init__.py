@@ -1,4 +1,4 @@
-"""Saved quantized models: a folder that holds everything needed to run, counted to the last bit and checked when it is read.
+"""Saved quantized models: a folder with everything needed to run, counted to the last bit and checked when it is read.
 
 - packed.safetensors: packed layers, and every other tensor of the model in its original type (model.safetensors in version 1)
 - recipe.json: what was done: plan, calibration, and how each layer's tensors form a stored matrix

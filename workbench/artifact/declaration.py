@@ -1,4 +1,4 @@
-"""What a saved folder says about itself to others, in config.json: that its layers are packed, and what reads them.
+"""The declaration of a saved folder in config.json: that its layers are packed, and which package reads them.
 
 transformers skips a `quantization_config` of a method that it does not know, with a warning, and would make up random layers.
 What stops it is `transformers_weights`, the entry that names the weight file: a name that ends in anything but .safetensors is

@@ -1,4 +1,4 @@
-"""The two documents of an artifact, recipe.json and ledger.json: every field that loading uses is checked before."""
+"""The two documents of an artifact, recipe.json and ledger.json: every field that loading uses is checked first."""
 
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
@@ -22,7 +22,7 @@ def check_ledger(value: JsonValue) -> None:
         digest.as_text()
         if not is_file_name(name):
             raise ArtifactError(
-                f"{value.document} lists the file {shorten_value(name)}, which is no name in its own folder; {SAVE_AGAIN_ADVICE}."
+                f"{value.document} lists the file {shorten_value(name)}, not a name in its own folder; {SAVE_AGAIN_ADVICE}."
             )
 
 

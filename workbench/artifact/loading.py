@@ -1,4 +1,4 @@
-"""load: a saved folder to a model that runs on its packed layers."""
+"""Loading a saved folder as a model that runs on its packed layers."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""PackedModel: a loaded artifact. It reads and writes text like an opened model, on packed layers."""
+"""PackedModel: a loaded artifact. It evaluates and generates text like an opened model, with packed layers."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -48,7 +48,7 @@ class PackedModel(ShownInCell):
         """What its file stores, item by item."""
         answer = f"{self.bytes:,} bytes; {self.quantized.describe_bits(self.bits_overall)}."
         items = self.file_ledger.cell_summary()
-        return CellSummary(f"What is stored of {self.source}?", answer, items.headers, items.rows, items.more)
+        return CellSummary(f"What is stored for {self.source}?", answer, items.headers, items.rows, items.more)
 
     @property
     def source(self) -> str:
@@ -124,7 +124,7 @@ class PackedModel(ShownInCell):
     @cached_property
     def _language_model(self) -> LanguageModel:
         if not architecture.is_causal(architecture.read_config(self.folder, packed=True)):
-            raise ModelError(f"{self.source!r} is no causal language model: its layers are packed, but it writes no text.")
+            raise ModelError(f"{self.source!r} is not a causal language model: its layers are packed, but it generates no text.")
         return LanguageModel(self.module, architecture.load_tokenizer(self.folder), self.folder.name)
 
     def encode(self, text: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""A second, running model beside the original that shares all its memory but what quantization changed."""
+"""A running copy of the original that shares all its memory except what quantization changed."""
 
 import copy
 from collections.abc import Mapping

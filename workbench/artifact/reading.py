@@ -1,4 +1,4 @@
-"""An artifact's files, read and checked: what is missing, cut short, changed or of another version is named in one sentence."""
+"""Reading and checking the files of an artifact: missing, truncated, changed or incompatible files are named in one sentence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +47,10 @@ def read(folder: Path) -> Contents:
 def check_present(folder: Path) -> None:
     """Raise ArtifactError unless the folder and its main files are there."""
     if not folder.is_dir():
-        raise ArtifactError(f"there is no folder {str(folder)!r}; give one that `workbench quantize --out` or wb.save wrote.")
+        raise ArtifactError(f"there is no folder {str(folder)!r}; give one written by `workbench quantize --out` or wb.save.")
     missing = [name for name in (RECIPE, LEDGER, find_model_file(folder).name, CONFIG) if not (folder / name).is_file()]
     if missing == [RECIPE, LEDGER]:
-        raise ArtifactError(f"{folder} is no quantized model (no {RECIPE}); a plain model is opened with wb.open_model.")
+        raise ArtifactError(f"{folder} is not a quantized model (no {RECIPE}); a plain model is opened with wb.open_model.")
     if missing:
         raise ArtifactError(f"{folder} lacks {', '.join(missing)}; copy the whole folder again.")
 
@@ -62,7 +62,7 @@ def read_document(path: Path) -> JsonValue:
     if type(version.value) is not int or version.value not in READABLE:
         versions = " and ".join(map(str, READABLE))
         raise ArtifactError(
-            f"{path} has version {shorten_value(version.value)}, this workbench reads versions {versions}; save the model "
+            f"{path} has version {shorten_value(version.value)}, but this workbench reads versions {versions}; save the model "
             "again here."
         )
     return value
@@ -72,7 +72,7 @@ def read_tensors(path: Path, ledger: dict[str, Any]) -> dict[str, Tensor]:
     """Every tensor of the model file; its length, header and each tensor's bytes must be those that were saved."""
     size, saved = path.stat().st_size, ledger["bytes"]
     if size != saved:
-        how = "cut short" if size < saved else "not the file that was saved"
+        how = "truncated" if size < saved else "not the file that was saved"
         raise ArtifactError(f"{path} has {size:,} bytes of {saved:,}; it is {how}: copy it again.")
     if digest.hash_header(path) != ledger["header"]:
         raise ArtifactError(f"{path} is damaged in its header, the list of tensors; copy it again.")

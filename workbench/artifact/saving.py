@@ -1,4 +1,4 @@
-"""save: a quantized model to a folder, all of it or nothing, with a ledger that adds up to the file."""
+"""Saving a quantized model to a folder, completely or not at all, with a ledger that adds up to the file size."""
 
 import json
 import shutil

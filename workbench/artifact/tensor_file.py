@@ -1,4 +1,4 @@
-"""A safetensors file written one tensor at a time: the library's own writer first copies all of them into memory."""
+"""A safetensors file written one tensor at a time, because the library's own writer copies all of them into memory first."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""to_transformers: a model of the workbench as a transformers model, its quantized layers packed."""
+"""Conversion of a workbench model to a transformers model with packed layers."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""How fast packed layers run on this machine: measured beside torch in one process, with what the machine could do at most."""
+"""Speed of packed layers on this machine, measured beside torch in one process, with the limits of the machine."""
 
 from workbench.bench.machine import Machine
 from workbench.bench.run import Result, measure_kernels, measure_kernels_steps

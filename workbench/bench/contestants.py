@@ -1,4 +1,4 @@
-"""What is measured: torch's own matrices in three types, and random matrices in packed formats.
+"""The contestants of a benchmark: torch matrices of three types, and random matrices in packed formats.
 
 Random matrices are as fast as learned ones: nothing here depends on values. "exact" and "fast" are the two precisions of sums.
 """

@@ -1,4 +1,4 @@
-"""What the processor reaches: how fast it reads memory, multiplies and calls. Every figure is the best of several tries."""
+"""Limits of the processor: memory bandwidth, arithmetic and call overhead, each the best of several tries."""
 
 import platform
 import time

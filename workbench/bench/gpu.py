@@ -1,4 +1,4 @@
-"""The same measurements on a GPU: products recorded once and replayed, so that nothing but the GPU's own time is counted.
+"""The same measurements on a GPU: matmuls are recorded once and replayed, so that only GPU time is counted.
 
 On a GPU a product takes less time than Python takes to start it. A CUDA graph holds all products of a turn.
 """

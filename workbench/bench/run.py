@@ -1,4 +1,4 @@
-"""bench: contestants take turns, so that what disturbs the machine disturbs them all alike; ratios are taken turn by turn.
+"""The benchmark: contestants take turns, so that disturbances affect all of them; ratios are paired by round.
 
 Cold: between two turns of a matrix more bytes of others are read than caches hold. Hot: the same matrix again and again.
 """
@@ -216,9 +216,9 @@ def check(rows: int, cols: int, batches: Sequence[int], threads: Sequence[int], 
     if min(rows, cols) < 8:
         raise KernelError(f"a matrix of {rows} × {cols}; use at least 8 rows and 8 columns.")
     if min(batches, default=0) < 1 or min(threads, default=0) < 1:
-        raise KernelError(f"batches {list(batches)} and threads {list(threads)}; use numbers from 1 on.")
+        raise KernelError(f"batches {list(batches)} and threads {list(threads)}; use numbers of at least 1.")
     if turns < 3:
-        raise KernelError(f"{turns} turns; use at least 3, a median and its quartiles are wanted.")
+        raise KernelError(f"{turns} turns; use at least 3, for a median and quartiles.")
 
 
 def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bool) -> dict[str, list[float]]:

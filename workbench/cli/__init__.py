@@ -1,4 +1,4 @@
-"""The command line: each command is a thin function over the same calls a notebook makes.
+"""The command line: each command is a thin wrapper around the calls that a notebook makes.
 
 Exit status 0; 1 with one line `error: …` on standard error for a user's mistake; 2 for wrong usage.
 """
@@ -25,7 +25,7 @@ from workbench.errors import WorkbenchError
 from workbench.outputs import explain_os_error
 
 app = typer.Typer(
-    help="Quantize language models below 4, 2 and 1 bit, and see what it does.",
+    help="Quantize language models below 4, 2 and 1 bit, and measure the effect.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

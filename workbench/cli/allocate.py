@@ -1,4 +1,4 @@
-"""The command that decides which layer gets which recipe under a budget of stored bits."""
+"""The command that assigns a recipe to each layer under a budget of stored bits."""
 
 import time
 from pathlib import Path
@@ -13,23 +13,31 @@ from workbench.cli.output import emit_page, format_table, show_progress
 
 def allocate(
     model: Model,
-    bits: Annotated[float, typer.Option("--bits", min=0.0, help="Stored bits per weight, over all layers.")],
+    bits: Annotated[float, typer.Option("--bits", min=0.0, help="Budget: stored bits per weight, over all layers.")],
     recipe: Annotated[
-        list[str], typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset to choose from; give two or more.")
+        list[str],
+        typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset to choose from; repeat for two or more."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the plan is saved, for `workbench quantize --plan`.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="File for the plan, to be used by `workbench quantize --plan`.")
+    ],
     method: Annotated[
-        str, typer.Option("--method", help="lagrangian, milp, closed-form; or lim, zd, entropy to go by that score.")
+        str, typer.Option("--method", help="lagrangian, milp or closed-form; lim, zd or entropy to rank layers by that score.")
     ] = "lagrangian",
-    layers: Annotated[str, typer.Option("--layers", metavar="PATTERN", help="Which layers, for example '*.mlp.*'.")] = "*",
+    layers: Annotated[
+        str, typer.Option("--layers", metavar="PATTERN", help="Layers to choose for, for example '*.mlp.*'.")
+    ] = "*",
     text: TextFile = "calibration",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Measure every option on at most so many tokens.")] = 2048,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Maximum number of tokens on which each option is measured.")
+    ] = 2048,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure every layer under every recipe, alone, and choose under the budget; losses are taken to add up.
+    """Choose a recipe for each layer under a budget of stored bits.
 
-    What is measured is kept: another budget or method on the same model, text and recipes takes no time.
+    Every layer is measured alone under every recipe; losses are assumed to add up. Measurements are cached: another budget
+    or method on the same model, text and recipes takes no time.
     """
     from workbench.analysis.decisions.layer_scores import layer_scores
     from workbench.analysis.predictions.sensitivity import sensitivity
@@ -71,7 +79,7 @@ def allocate(
         "layers": allocation.table.to_dict("records"),
     }
     sentence = (
-        f"{format_table(allocation.table)}\n\n{allocation.bits_per_weight:.2f} bits per weight stored, predicted KL "
-        f"{allocation.loss:.4f} nats per token (each layer's own, added up)\nplan in {out}"
+        f"{format_table(allocation.table)}\n\n{allocation.bits_per_weight:.2f} stored bits per weight, predicted KL "
+        f"{allocation.loss:.4f} nats per token (sum over single layers)\nplan in {out}"
     )
     emit_page(facts, as_json=as_json, text=sentence)

@@ -1,4 +1,4 @@
-"""The arguments that commands share, and from what was typed to a model, a saved folder or a text."""
+"""The arguments that commands share, and how they become a model, a saved folder or a text."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,12 +20,14 @@ def validate_seed(seed: int) -> int:
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="builtin, a folder with safetensors, or a hub id.")]
-Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a folder that `workbench quantize` wrote.")]
-RecipeText = Annotated[str, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset, see `workbench recipes`.")]
-TextFile = Annotated[str, typer.Option("--text", metavar="FILE", help="UTF-8 text, documents separated by <|endoftext|>.")]
-Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Read at most so many tokens.")]
-Seed = Annotated[int, typer.Option("--seed", callback=validate_seed, help="Draws the order of documents and samples.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a folder written by `workbench quantize`.")]
+RecipeText = Annotated[
+    str, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="Preset with its settings, see `workbench recipes`.")
+]
+TextFile = Annotated[str, typer.Option("--text", metavar="FILE", help="UTF-8 text file; <|endoftext|> separates documents.")]
+Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Maximum number of tokens to evaluate.")]
+Seed = Annotated[int, typer.Option("--seed", callback=validate_seed, help="Random seed for document order and sampling.")]
+Json = Annotated[bool, typer.Option("--json", help="Print a single JSON document.")]
 
 
 def has_recipe(source: str) -> bool:

@@ -18,14 +18,19 @@ BATCHES, THOROUGH_BATCHES = (1,), (1, 8, 32)
 
 def bench(
     shape: Annotated[str, typer.Option("--shape", metavar="ROWSxCOLS", help="Size of the matrix.")] = "4096x4096",
-    formats: Annotated[str, typer.Option("--formats", metavar="NAME,...", help="Which formats; by default all.")] = "",
-    batch: Annotated[str, typer.Option("--batch", metavar="N,...", help="How many inputs at a time.")] = "",
-    threads: Annotated[str, typer.Option("--threads", metavar="N,...", help="By default 1 and all cores.")] = "",
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to measure.")] = "cpu",
-    thorough: Annotated[bool, typer.Option("--thorough", help="Batches 1, 8 and 32, and more turns: minutes.")] = False,
+    formats: Annotated[str, typer.Option("--formats", metavar="NAME,...", help="Formats to measure. By default, all.")] = "",
+    batch: Annotated[str, typer.Option("--batch", metavar="N,...", help="Batch sizes: inputs multiplied at a time.")] = "",
+    threads: Annotated[str, typer.Option("--threads", metavar="N,...", help="Thread counts. By default, 1 and all cores.")] = "",
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Device to measure on.")] = "cpu",
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Batch sizes 1, 8 and 32, and more rounds; takes minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure packed layers beside torch on this machine: speed, error, bytes read, and what the machine allows."""
+    """Measure the speed of packed layers on this machine.
+
+    Packed layers are compared with torch: speed, error, bytes read, and the limits of the machine.
+    """
     from workbench.bench import measure_kernels
 
     begin = time.perf_counter()
@@ -73,8 +78,8 @@ def format_result(result: "Result") -> str:
     ).rename(columns={"microseconds": "µs", "ratio": f"× {baseline}", "bits_per_weight": "bits held", "read": "GB/s"})
     columns = ["format", "state", "threads", "batch", "µs", "spread", f"× {baseline}", "bits held", "GB/s", "error"]
     return (
-        f"{machine.processor}, bytes looked up by {machine.instruction}, torch {machine.torch}, {machine.compiler}\n"
+        f"{machine.processor}, table lookups by {machine.instruction}, torch {machine.torch}, {machine.compiler}\n"
         f"{limits}; a compiled call takes {machine.call:.1f} µs\n"
-        f"{result.rows} × {result.cols}, medians and quartiles of {result.turns} turns\n\n"
+        f"{result.rows} × {result.cols}, medians and quartiles of {result.turns} rounds\n\n"
         f"{shown[columns].to_string(index=False)}"
     )

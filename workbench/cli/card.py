@@ -8,18 +8,21 @@ import typer
 from workbench.cli.arguments import Json, TextFile, Tokens, has_recipe, read_text
 from workbench.cli.output import emit_page
 
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder that `workbench quantize` wrote.")]
-Side = Annotated[str, typer.Argument(metavar="CARD|DIR", help="A card (.html or .json), or a folder that was quantized.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder written by `workbench quantize`.")]
+Side = Annotated[str, typer.Argument(metavar="CARD|DIR", help="A card (.html or .json), or a folder written by `quantize`.")]
 
 
 def card(
     folder: Folder,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the card goes, .html or .json.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File for the card, .html or .json.")] = None,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
     as_json: Json = False,
 ) -> None:
-    """Make a quant card: recipe, ledger, errors, KL and perplexity, hashes and environment in one file that opens offline."""
+    """Make a quant card of a saved model.
+
+    The card is one file that opens offline: recipe, ledger, errors, KL and perplexity, hashes and environment.
+    """
     from workbench.views.decisions.quant_card import card as make
     from workbench.views.decisions.quant_card import check_place
 
@@ -31,7 +34,7 @@ def card(
         path = made_card.save(out)
         sentence += f"\n{path}: {path.stat().st_size:,} bytes"
     else:
-        sentence += "\nNothing is written: --out card.html or card.json keeps the card."
+        sentence += "\nThe card was not saved; use --out card.html or --out card.json to save it."
     emit_page(made_card.facts, as_json=as_json, text=sentence)
 
 
@@ -43,15 +46,18 @@ def diff(
     perplexity: Annotated[float, typer.Option("--perplexity", min=0, help="Allowed relative change of perplexity.")] = 1e-3,
     kl: Annotated[float, typer.Option("--kl", min=0, help="Allowed change of KL, nats per token.")] = 1e-3,
     top1: Annotated[float, typer.Option("--top1", min=0, help="Allowed change of the share of changed top-1 tokens.")] = 1e-3,
-    allow: Annotated[list[str] | None, typer.Option("--allow", help="A section that may differ: recipe, hashes …")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", help="A section that may differ, such as recipe or hashes. Repeatable.")
+    ] = None,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
-    stored: Annotated[bool, typer.Option("--stored-only", help="Compare what is stored; run no model.")] = False,
+    stored: Annotated[bool, typer.Option("--stored-only", help="Compare only what is stored, without running a model.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what differs between two cards; exit status 1 where anything differs above its tolerance.
+    """Compare two quant cards.
 
-    A folder is measured on as many tokens as the card beside it. Versions and processor are told, and may differ.
+    The exit status is 1 if anything differs by more than its tolerance. A folder is evaluated on as many tokens as the card
+    it is compared with. Differences in versions and processor are reported but allowed.
     """
     from workbench.analysis.decisions.quant_card_diff import Tolerances, diff_cards
 

@@ -17,39 +17,47 @@ PACKAGE = Path(__file__).resolve().parents[1]
 ORIGINS = "BOKEH_ALLOW_WS_ORIGIN"  # bokeh takes this variable instead of the command's options, so it is made one of them
 
 OpenedModel = Annotated[str, typer.Argument(metavar="[MODEL]", help="builtin, a folder with safetensors, or a hub id.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Where the page is served.")]
-Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")]
 Origins = Annotated[
     list[str] | None,
-    typer.Option("--origin", metavar="HOST[:PORT]", help="Also answer pages of this address: a tunnel, a proxy. Repeatable."),
+    typer.Option("--origin", metavar="HOST[:PORT]", help="Another address to accept: a tunnel or a proxy. Repeatable."),
 ]
 
-serve = typer.Typer(help="Serve one of the other pages at http://127.0.0.1:5006/; Ctrl-C ends it.", no_args_is_help=True)
+serve = typer.Typer(help="Serve another page at http://127.0.0.1:5006/.", no_args_is_help=True)
 
 
 def explore(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
-    """Open the explorer at http://127.0.0.1:5006/explorer; Ctrl-C ends it."""
+    """Open the explorer in a browser.
+
+    It is served at http://127.0.0.1:5006/explorer; press Ctrl-C to stop.
+    """
     serve_page("explorer", [check_model(model)], port, browser, origin or [])
 
 
 @serve.command()
 def compare(
     model: OpenedModel = "builtin",
-    folders: Annotated[list[str] | None, typer.Argument(metavar="[DIR...]", help="What `workbench quantize` wrote.")] = None,
+    folders: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR...]", help="Folders written by `workbench quantize`.")
+    ] = None,
     port: Port = 5006,
     browser: Browser = True,
     origin: Origins = None,
 ) -> None:
-    """Saved models beside the original; without folders, the stops of the squeeze slider that have been built."""
+    """Show saved models beside the original.
+
+    Without folders, the page shows the stops of the squeeze slider that have been built. Press Ctrl-C to stop.
+    """
     for folder in folders or []:
         if not has_recipe(folder):
-            raise ModelError(f"{folder!r} holds no quantized model; give folders that `workbench quantize` wrote.")
+            raise ModelError(f"{folder!r} holds no quantized model; give folders written by `workbench quantize`.")
     serve_page("compare", [check_model(model), *(folders or [])], port, browser, origin or [])
 
 
 @serve.command()
 def codebook(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
-    """One layer below one bit, step by step."""
+    """Show one layer below one bit, step by step. Press Ctrl-C to stop."""
     serve_page("codebook", [check_model(model)], port, browser, origin or [])
 
 
@@ -68,7 +76,7 @@ def serve_page(page: str, arguments: list[str], port: int, browser: bool, origin
     environment = {name: value for name, value in os.environ.items() if name != ORIGINS}
     origins = [*origins, *filter(None, os.environ.get(ORIGINS, "").split(","))]
     check_free(port)
-    note(f"{page} on {arguments[0]}: http://{ADDRESS}:{port}/{page}   (Ctrl-C ends it)")
+    note(f"{page} on {arguments[0]}: http://{ADDRESS}:{port}/{page}   (press Ctrl-C to stop)")
     words = build_command(page, arguments, port, browser, origins)
     os.execve(words[0], words, environment)  # no child: signals reach the server
 

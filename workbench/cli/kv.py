@@ -1,4 +1,4 @@
-"""The command that stores a model's key-value cache in fewer bits and measures what that does."""
+"""The command that stores a model's key-value cache in fewer bits and measures the effect."""
 
 import time
 from typing import Annotated, Any
@@ -10,23 +10,27 @@ from workbench.cli.output import emit_page, format_with_interval
 
 Schemes = Annotated[
     list[str] | None,
-    typer.Option("--scheme", metavar="NAME[:key=value,...]", help="How keys and values are stored; several may be given."),
+    typer.Option("--scheme", metavar="NAME[:key=value,...]", help="How keys and values are stored. Repeatable."),
 ]
 
 
 def kv(
     source: Source,
     scheme: Schemes = None,
-    bits: Annotated[int | None, typer.Option("--bits", min=1, max=8, help="Bits of a code, for schemes that have them.")] = None,
-    block: Annotated[int, typer.Option("--block", min=1, help="Tokens that are packed together.")] = 64,
+    bits: Annotated[
+        int | None, typer.Option("--bits", min=1, max=8, help="Bits per code, for schemes that have this setting.")
+    ] = None,
+    block: Annotated[int, typer.Option("--block", min=1, help="Number of tokens packed together.")] = 64,
     text: TextFile = "evaluation",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Read at most so many tokens.")] = 2048,
-    prompt: Annotated[str, typer.Option("--prompt", help="What is continued through each cache; empty for nothing.")] = "",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum number of tokens to evaluate.")] = 2048,
+    prompt: Annotated[str, typer.Option("--prompt", help="Prompt to continue with each cache; empty for none.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Store keys and values in fewer bits: perplexity through the packed cache, stored bits per value, bytes a token.
+    """Measure key-value caches stored in fewer bits.
 
-    Schemes: none, per-token, per-channel, kivi, zipcache, vidkv, rotated; all of them where none is given.
+    Reports perplexity with the packed cache, stored bits per value and bytes per token.
+
+    Schemes: none, per-token, per-channel, kivi, zipcache, vidkv, rotated; all of them by default.
     """
     from workbench.analysis.predictions.kv_cache import make_cached_model, measure_cache
     from workbench.quantizers.kv import list_schemes
@@ -76,16 +80,16 @@ def format_schemes(facts: dict[str, Any]) -> str:
 
     tokens = facts["tokens"]
     lines = [
-        f"on {facts['tokens']:,} tokens of {facts['text']}, perplexity {facts['perplexity_original']:.3f} with the whole cache"
+        f"on {tokens:,} tokens of {facts['text']}, perplexity {facts['perplexity_original']:.3f} with the uncompressed cache"
     ]
     for row in facts["schemes"]:
         lines += [
             "",
             row["scheme"],
             f"  stored       {row['bits_per_value']:.2f} bits per value ({row['nominal_bits']:.2f} nominal)",
-            f"  size         {row['bytes_per_token']:,.0f} bytes a token",
+            f"  size         {row['bytes_per_token']:,.0f} bytes per token",
             f"  perplexity   {format_with_interval(row['perplexity'], row['perplexity_interval'], tokens)}",
-            f"  ratio        {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the whole cache')}",
+            f"  ratio        {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the uncompressed cache')}",
             f"  KL           {format_with_interval(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
         ]
         if "generated" in row:

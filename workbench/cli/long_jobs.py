@@ -1,4 +1,4 @@
-"""What a long command takes, said on standard error before it starts."""
+"""The memory, disk space and time that a long command needs, printed to standard error before it starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ def announce_allocation(
     quantizing = [replace(estimate(model, recipe, layers), disk=0) for recipe in recipes]
     # what comes before a changed layer is not read again: about half of the model, on average
     read = estimate_texts(model, [Reading(calibration, DEFAULT_TOKENS, by_block=True), Reading(text, tokens, 1 + changes / 2)])
-    tell(model, combine_preflights(f"{changes:,} changes of a layer to measure", [*quantizing, read]))
+    tell(model, combine_preflights(f"{changes:,} quantized layers to measure", [*quantizing, read]))
 
 
 def announce_stops(model: "ModelHandle", stops: Sequence["Recipe"], calibration_tokens: int, evaluation: "Text") -> None:
@@ -72,7 +72,7 @@ def estimate_texts(model: "ModelHandle", readings: Sequence[Reading]) -> "Prefli
         tokens, windows = count_text_tokens(model, pass_facts.text, pass_facts.tokens)
         total += tokens * pass_facts.times
         parts.append(estimate_reading(model, tokens, 1 if pass_facts.by_block else windows, pass_facts.times))
-    return combine_preflights(f"{total:,.0f} tokens to read", parts)
+    return combine_preflights(f"{total:,.0f} tokens to process", parts)
 
 
 def is_large(model: "ModelHandle") -> bool:

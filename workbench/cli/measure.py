@@ -1,4 +1,4 @@
-"""Commands that run a model: its perplexity, its writing, and how a quantized one differs from the original."""
+"""Commands that run a model: perplexity, text generation, and the difference between quantized and original models."""
 
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 PROMPT = "Once upon a time"
 TEXT_TOKENS = 100
 
-Length = Annotated[int, typer.Option("--tokens", min=0, help="Write at most so many tokens.")]
+Length = Annotated[int, typer.Option("--tokens", min=0, help="Maximum number of tokens to generate.")]
 
 
 def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = None, as_json: Json = False) -> None:
-    """Measure perplexity and bits per byte on a text, with 95 % intervals over its documents."""
+    """Measure perplexity and bits per byte on a text.
+
+    The 95 % intervals are computed over its documents.
+    """
     from workbench.models import ModelHandle
 
     model, document = open_any(source), read_text(text)
@@ -54,13 +57,13 @@ def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = Non
 
 def generate(
     source: Source,
-    prompt: Annotated[str, typer.Option("--prompt", help="How the text begins.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="Text to continue.")],
     tokens: Length = 100,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy decoding.")] = 0.0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Continue a text."""
+    """Continue a prompt."""
     lm = open_any(source).language_model()
     begin = time.perf_counter()
     text = lm.generate(prompt, tokens, temperature=temperature, seed=seed)
@@ -71,13 +74,16 @@ def generate(
 
 def compare(
     model: Model,
-    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders that `workbench quantize` wrote.")],
-    prompt: Annotated[str, typer.Option("--prompt", help="What both continue, side by side.")] = PROMPT,
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders written by `workbench quantize`.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="Prompt that all models continue.")] = PROMPT,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
     as_json: Json = False,
 ) -> None:
-    """Compare quantized models with the original: KL in nats per token, top-1 agreement, perplexity, bytes, speed, texts."""
+    """Compare quantized models with the original.
+
+    Reports KL in nats per token, top-1 agreement, perplexity, bytes, speed and generated texts.
+    """
     from workbench.analysis.predictions.compare import compare as measure
     from workbench.analysis.predictions.generation import write_together
     from workbench.analysis.predictions.generation_speed import measure_speeds
@@ -125,14 +131,17 @@ def compare(
 
 def whatif(
     model: Model,
-    layer: Annotated[str, typer.Option("--layer", help="The layer's name, see `workbench layers`.")],
+    layer: Annotated[str, typer.Option("--layer", help="Name of the layer, see `workbench layers`.")],
     recipe: RecipeText,
     text: TextFile = "evaluation",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Compare on at most so many tokens.")] = 1024,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum number of tokens to compare on.")] = 1024,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Change one layer and see KL (nats per token), perplexity and how often the likeliest token changes."""
+    """Quantize one layer and measure the effect on the model.
+
+    Reports KL (nats per token), perplexity, and how often the top-1 token changes.
+    """
     from workbench.analysis.predictions.what_if import what_if
     from workbench.calibration import DEFAULT_TOKENS, calibrate
     from workbench.models import open_model
@@ -166,7 +175,7 @@ def whatif(
         "seconds": time.perf_counter() - begin,
     }
     sentence = (
-        f"{layer} at {result.layer.bits_per_weight:.2f} bits stored ({result.layer.nominal_bits:.2f} nominal)\n"
+        f"{layer} at {result.layer.bits_per_weight:.2f} stored bits ({result.layer.nominal_bits:.2f} nominal)\n"
         f"KL             {format_with_interval(result.kl, result.kl_interval, result.divergence.tokens, 5)} nats per token\n"
         f"perplexity     {result.perplexity_original:.3f} before, {result.perplexity:.3f} after\n"
         f"ratio          {result.ratio.against('the original')}\n"
@@ -228,7 +237,7 @@ def format_running(row: dict[str, Any]) -> list[str]:
     low, high = row["tokens_per_second_range"]
     return [
         f"  in memory        {row['resident_bytes']:,} bytes",
-        f"  tokens a second  {row['tokens_per_second']:.0f}  ({low:.0f} to {high:.0f})",
+        f"  tokens/s         {row['tokens_per_second']:.0f}  ({low:.0f} to {high:.0f})",
     ]
 
 
@@ -248,7 +257,7 @@ def format_comparison(facts: dict[str, Any]) -> str:
     ]
     for row in facts["models"]:
         fork = row["fork"]
-        parted = "none, the two agree to the end"
+        parted = "none, both texts are the same"
         if fork is not None:
             parted = f"token {fork['token'] + 1}: {fork['original']!r} became {fork['other']!r}"
         bits = f", {format_bits(row)}" if "nominal_bits" in row else ""

@@ -24,36 +24,45 @@ if TYPE_CHECKING:
 
 def quantize(
     model: Model,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the result is saved; an existing result is replaced.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the result; an existing result is replaced.")],
     recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset, see `workbench recipes`.")
+        str | None,
+        typer.Option("--recipe", metavar="NAME[:key=value,...]", help="Preset with its settings, see `workbench recipes`."),
     ] = None,
     plan: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="What `workbench allocate` wrote, in place of --recipe.")
+        Path | None, typer.Option("--plan", metavar="FILE", help="Plan written by `workbench allocate`, instead of --recipe.")
     ] = None,
     layers: Annotated[
         str,
         typer.Option(
-            "--layers", metavar="PATTERN,...", help="Which layers, for example '*.mlp.*', or '*,lm_head,*.embed_tokens'."
+            "--layers", metavar="PATTERN,...", help="Layers to quantize, for example '*.mlp.*' or '*,lm_head,*.embed_tokens'."
         ),
     ] = "*",
     text: TextFile = "calibration",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Calibrate on at most so many tokens.")] = 16_384,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum number of calibration tokens.")] = 16_384,
     seed: Seed = 0,
     output_error: Annotated[
         bool,
-        typer.Option("--output-error", help="Measure each layer's output error on the text, also where nothing else needs it."),
+        typer.Option(
+            "--output-error", help="Measure every layer's output error on the text, even if the recipe needs no calibration."
+        ),
     ] = False,
-    fused: Annotated[bool, typer.Option("--fuse", help="Rotate inside the weights first, at no cost when it runs.")] = False,
-    folded: Annotated[bool, typer.Option("--fold", help="Put learned gains and signs into the norms, as far as exact.")] = False,
+    fused: Annotated[bool, typer.Option("--fuse", help="Fuse rotations into the weights first, at no cost at run time.")] = False,
+    folded: Annotated[
+        bool, typer.Option("--fold", help="Fold learned gains and signs into the norms, where this is exact.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Quantize every layer that matches and save the model.
+    """Quantize the matching layers of a model and save it.
 
-    Recipes that need calibration run block by block, each layer on what the quantized layers before it produce; a run that was
-    stopped goes on where it ended. With --fuse the model computes the same from rotated weights, which quantize better; recipes
-    without a transform then rotate online only before down_proj. Tied embeddings are stored twice for it. With --fold what was
-    learned for the inputs behind a norm is neither stored nor run with the layers, but multiplied into its gains.
+    Recipes that need calibration run block by block: each layer is calibrated on the outputs of the quantized layers before
+    it. A run that was stopped resumes where it ended.
+
+    With --fuse, rotations are multiplied into the weights. The model computes the same function, and its weights quantize
+    better; recipes without a transform then rotate online only before down_proj. Tied embeddings are stored twice.
+
+    With --fold, gains and signs that were learned for the output of a norm are multiplied into the gains of that norm. They
+    are then neither stored with the layers nor applied at run time.
     """
     from workbench.artifact import is_artifact, save
     from workbench.calibration import calibrate
@@ -126,17 +135,19 @@ def quantize(
         f"{result.describe_bits(facts['bits_overall'])}\n{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
     if apart:
-        sentence += f"\n{apart:,} of these bytes are the output head, which shares no memory with the embedding once it is fused"
+        sentence += (
+            f"\n{apart:,} of these bytes are the output head, which no longer shares memory with the embedding after fusing"
+        )
     for name, size in untied.items():
         sentence += (
-            f"\n{name} was tied to the embedding; it is now a packed matrix of its own, {size:,} bytes "
-            f"({result.layers[name].bits_per_weight:.4g} bits per weight) beside the embedding, which stays as stored"
+            f"\n{name} was tied to the embedding; it is now a separate packed matrix, {size:,} bytes "
+            f"({result.layers[name].bits_per_weight:.4g} bits per weight) beside the unquantized embedding"
         )
     if both is not None:
-        sentence += f"\n{both} is tied to {handle.embedding_name}: one packed matrix serves both, and counts once"
+        sentence += f"\n{both} is tied to {handle.embedding_name}: both share one packed matrix, which is counted once"
     if facts["shrinkage"]:
         least, most = map(format_percent, facts["shrinkage"])
-        sentence += f"\ncorrelations of inputs shrunk by {least} to {most}, the more the fewer tokens a layer saw"
+        sentence += f"\ncorrelations of inputs were shrunk by {least} to {most}, more for layers that saw fewer tokens"
     for gap in result.calibration_gaps():
         sentence += f"\n{gap}"
     emit_page(facts, as_json=as_json, text=sentence)
@@ -161,7 +172,7 @@ def check_room(out: Path, preflight: "Preflight") -> None:
     folder = next(parent for parent in out.expanduser().absolute().parents if parent.is_dir())
     if preflight.disk > (free := shutil.disk_usage(folder).free):
         raise ArtifactError(
-            f"the result takes about {preflight.disk:,} bytes, and {folder} has {free:,} free; give --out on a larger disk."
+            f"the result takes about {preflight.disk:,} bytes, and {folder} has {free:,} free; choose --out on a larger disk."
         )
 
 

@@ -1,4 +1,4 @@
-"""Commands that show what there is: the layers of a model, and every recipe."""
+"""Commands that list the layers of a model and the presets."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 def layers(model: Model, as_json: Json = False) -> None:
-    """List the linear layers of a model: name, block, matrix, rows, cols, dtype, parameters."""
+    """List the linear layers of a model.
+
+    Shows name, block, matrix, rows, cols, dtype and parameters.
+    """
     from workbench.models import open_model
 
     handle = open_model(model)
@@ -18,10 +21,10 @@ def layers(model: Model, as_json: Json = False) -> None:
     lines = [format_table(table.drop(columns="matrix"))]  # a name ends in its matrix
     if routers := handle.router_names:
         pattern = f"*.{routers[0].rpartition('.')[2]}"
-        lines.append(f"{len(routers)} routers like {routers[0]} are quantized only where they are named: --layers '*,{pattern}'")
+        lines.append(f"{len(routers)} routers like {routers[0]} are quantized only if they are named: --layers '*,{pattern}'")
     for name in handle.optional_names[len(routers) :]:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
-        lines.append(f"{name} ({sizes}) is quantized only where it is named: --layers '*,{name}'{describe_tie(handle, name)}")
+        lines.append(f"{name} ({sizes}) is quantized only if it is named: --layers '*,{name}'{describe_tie(handle, name)}")
     facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
     emit_page(facts, as_json=as_json, text="\n".join(lines))
 
@@ -31,16 +34,19 @@ def describe_tie(handle: "ModelHandle", name: str) -> str:
     if handle.tied_head is None or name not in (handle.tied_head, handle.embedding_name):
         return ""
     if name == handle.embedding_name:
-        return f"; {handle.tied_head} is tied to it and follows"
+        return f"; {handle.tied_head} is tied to it and is quantized with it"
     stored = handle.tensor(f"{handle.embedding_name}.weight").nbytes
     return (
-        f"; it is tied to {handle.embedding_name}: named alone it becomes a matrix of its own, which a saved model holds beside "
-        f"the {stored:,} bytes of the embedding; named with it ('*,{name},{handle.embedding_name}') one packed matrix serves both"
+        f"; it is tied to {handle.embedding_name}: if named alone, it becomes a separate matrix, stored beside the "
+        f"{stored:,} bytes of the embedding; if named with it ('*,{name},{handle.embedding_name}'), both share one packed matrix"
     )
 
 
 def recipes(as_json: Json = False) -> None:
-    """List every preset: nominal bits, whether it needs calibration, where it comes from."""
+    """List all presets.
+
+    Shows nominal bits, whether the preset needs calibration, and its source.
+    """
     from workbench import presets
 
     table = presets.tabulate_presets()

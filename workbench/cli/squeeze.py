@@ -1,4 +1,4 @@
-"""squeeze: the stops of the explorer's slider, built ahead of time and shown as a table."""
+"""The command that builds the stops of the explorer's slider ahead of time and lists them."""
 
 from dataclasses import asdict
 
@@ -10,9 +10,10 @@ STOP_COLUMNS = ["recipe", "bits_per_weight", "bytes", "perplexity", "ratio", "ra
 
 
 def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
-    """Build the whole model at each stop of the explorer's slider, from 16 to 0.7 stored bits, and measure it.
+    """Build the model at each stop of the explorer's slider.
 
-    Stops are kept on disk, where the explorer finds them; what is there already is only read. Ctrl-C keeps what is finished.
+    The stops range from 16 to 0.7 stored bits per weight, and each is measured. They are stored on disk, where the explorer
+    finds them; stops that exist already are only read. After Ctrl-C the finished stops remain.
     """
     from workbench.analysis.decisions.squeeze import Squeeze, tabulate_stops
     from workbench.jobs import run_steps

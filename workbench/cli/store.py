@@ -17,28 +17,29 @@ MAX_LISTED_ITEMS = 40  # rows of the table; --json has all
 
 
 def store(
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything and compare it with its digests.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check all entries against their digests.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove what is damaged or abandoned, and what the limits exclude.")
+        bool, typer.Option("--prune", help="Remove damaged and abandoned entries, and those beyond the limits.")
     ] = False,
     older: Annotated[
         float | None,
-        typer.Option("--older-than", metavar="DAYS", min=0, help="With --prune: remove what was not used for so long."),
+        typer.Option("--older-than", metavar="DAYS", min=0, help="With --prune: remove entries unused for this many days."),
     ] = None,
     limit: Annotated[
-        float | None, typer.Option("--limit", metavar="GB", min=0, help="With --prune: keep at most so much; by default 4.3 GB.")
+        float | None, typer.Option("--limit", metavar="GB", min=0, help="With --prune: maximum size to keep. By default, 4.3 GB.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what is kept on disk so that it is not computed again: kind, size, days since it was last used, content.
+    """List, check or prune the cache folder.
 
-    The folder is that of WORKBENCH_CACHE, else the user's cache folder. Everything in it can be removed at any time; what a
-    running process still writes stays. Exit status 1 where --verify finds damage and --prune does not remove it.
+    The list shows kind, size, days since last use, and content of each entry. The folder is set by WORKBENCH_CACHE; by default
+    it is the user's cache folder. Everything in it can be removed at any time, except what a running process is still writing,
+    which --prune leaves alone. The exit status is 1 if --verify finds damage and --prune does not remove it.
     """
     from workbench.store import Store
 
     if not prune and (older is not None or limit is not None):
-        raise typer.BadParameter("--older-than and --limit say what --prune removes; give --prune too.")
+        raise typer.BadParameter("--older-than and --limit need --prune; add it.")
     cache = Store()
     damaged_items = find_damages(cache, list(cache.items())) if verify or prune else {}
     removed = remove(cache, list(damaged_items), older, limit) if prune else 0
@@ -107,7 +108,7 @@ def format_items(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
     counted = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.items()) or "nothing"
     lines.append(f"\n{facts['bytes']:,} bytes of at most {facts['limit_bytes']:,} in {facts['folder']}: {counted}")
     if verified and not facts["damaged"]:
-        lines.append("everything is as it was written")
+        lines.append("no damage found")
     if pruned:
         lines.append(f"{facts['removed_bytes']:,} bytes removed")
     return "\n".join(lines)

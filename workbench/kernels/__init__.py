@@ -1,1 +1,1 @@
-"""How quantized matrices are stored, what they decode to, and the backends that multiply with them."""
+"""Formats of quantized matrices, their decoding, and the backends of their matmul."""

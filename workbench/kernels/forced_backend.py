@@ -1,4 +1,4 @@
-"""The backend that WORKBENCH_KERNELS forces, for products and for searches alike."""
+"""The backend that WORKBENCH_KERNELS forces, for matmuls and searches."""
 
 import os
 
@@ -17,5 +17,5 @@ def choose_searcher(work: int, least: int, what: str, device: str) -> tuple[str,
     if device != "cpu":
         return "reference", f"tensors are on {device}; the compiled search runs on the CPU"
     if work < least:
-        return "reference", f"{work} {what}; compiled code pays from {least} on"
+        return "reference", f"{work} {what}; compiled code is faster from {least} on"
     return "numba", f"{work} {what}, compiled for this CPU"

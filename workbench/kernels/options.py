@@ -1,4 +1,4 @@
-"""How a stored matrix is run where there is a choice: what is kept in memory, and how exact sums are."""
+"""Options for running a stored matrix: what is kept in memory, and the precision of sums."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -39,7 +39,7 @@ def check_columns(x: Tensor, cols: int) -> None:
     """KernelError where `x [..., cols]` is not as wide as the stored matrix: compiled loops would read past its end."""
     shape = x.shape
     if not shape or shape[-1] != cols:
-        raise KernelError(f"inputs of shape {list(shape)} for a matrix of {cols} columns; give [..., {cols}].")
+        raise KernelError(f"inputs of shape {list(shape)} do not fit a matrix of {cols} columns; give [..., {cols}].")
 
 
 class Product(Protocol):

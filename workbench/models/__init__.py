@@ -1,4 +1,4 @@
-"""Language models: open one, list its linear layers, read or swap a weight, run it. The only folder that knows transformers.
+"""Language models: open one, list its linear layers, read or replace a weight, run it. Only this folder imports transformers.
 
 transformers takes seconds to import, so it is imported inside functions (see `architecture`), never at the top of a file.
 """

@@ -1,4 +1,4 @@
-"""An adapter that lies beside a base model: the base is opened alone, and says so."""
+"""Adapters beside a base model: only the base model is opened, with a warning."""
 
 import warnings
 from pathlib import Path

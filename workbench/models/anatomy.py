@@ -1,4 +1,4 @@
-"""Which tensors of a model hang together so that one can be multiplied into another: RMSNorms, what reads them, what adds up.
+"""Tensors of a model that can be fused: RMSNorms, the layers that read them, and the layers that add to the residual stream.
 
 Known is one shape, by its parts rather than by its name: blocks of RMSNorm, q/k/v/o_proj, RMSNorm, gate/up/down_proj.
 """
@@ -12,7 +12,7 @@ from torch import nn
 from workbench.errors import ModelError
 
 SUPPORTED = (
-    "fused are models whose blocks are RMSNorm, q/k/v/o_proj, RMSNorm, gate/up/down_proj (Llama, Mistral, Qwen2, Qwen3); "
+    "only models can be fused whose blocks are RMSNorm, q/k/v/o_proj, RMSNorm, gate/up/down_proj (Llama, Mistral, Qwen2, Qwen3); "
     "for this one use the transform 'hadamard' or 'learned' of a recipe, which run online"
 )
 BLOCK_PARTS = {
@@ -90,7 +90,7 @@ def read_anatomy(module: nn.Module, source: str) -> Anatomy:
         heads = block.self_attn
         width, value = heads.o_proj.in_features, heads.v_proj.out_features
         if heads.q_proj.out_features != width or width % heads.head_dim or value % heads.head_dim:
-            raise refuse(f"{name}.self_attn does not hand its heads of {heads.head_dim} from v_proj to o_proj as they are")
+            raise refuse(f"{name}.self_attn does not pass its heads of {heads.head_dim} from v_proj to o_proj unchanged")
         blocks.append(Block(name, heads.head_dim))
     if not is_rms_norm(base.norm):
         raise refuse(f"its last norm ({type(base.norm).__name__}) is not x / rms(x) · gain")

@@ -1,4 +1,4 @@
-"""What transformers is asked for: a configuration, an empty module, a loaded module, a tokenizer. Nothing else imports it.
+"""The interface to transformers: a configuration, an empty module, a loaded module, a tokenizer.
 
 Remote code is never run, nothing is ever fetched here, and a weight that is missing is an error, never a random number.
 """

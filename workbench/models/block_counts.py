@@ -1,4 +1,4 @@
-"""How many blocks a configuration asks for and how many a checkpoint holds, by the names of its tensors."""
+"""Number of blocks: in the configuration, and in the checkpoint by the names of its tensors."""
 
 import re
 import warnings

@@ -1,4 +1,4 @@
-"""Many windows of text on their way through one model, halted together before every block.
+"""Forward passes of many windows of text, suspended together before every block.
 
 The model's own forward pass runs for each window in a coroutine of its own (a greenlet); whenever it comes to a block it waits.
 Then one block's weights serve all windows before the next block is needed, and everything that a family does around its blocks
@@ -113,7 +113,7 @@ class BlockPass:
                     halts.append(out)
         names = {name for name, _ in halts}
         if len(names) > 1 or len(halts) not in (0, len(self._tracks)):
-            raise ModelError("this model takes another way through its blocks for another text; quantize its layers with stats=.")
+            raise ModelError("the order of this model's blocks depends on the text; quantize its layers with stats=.")
         self.calls = [call for _, call in halts]
         self.visits += names
 

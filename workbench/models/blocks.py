@@ -1,4 +1,4 @@
-"""A model as a row of transformer blocks, each at work on all windows of a text: one block's weights are in memory at a time."""
+"""A model as a sequence of transformer blocks, each run on all windows of a text: one block's weights are in memory at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Hidden states between the blocks of a model, kept for some text, and the model run on from there with layers swapped.
+"""Hidden states between the blocks of a model, stored for a text, from which the model is run with changed layers.
 
 The module itself runs, with stand-ins for the blocks before the first changed one: what a family does around its blocks
 (positions, masks, last norm, head) is its own code.
@@ -85,7 +85,7 @@ class Boundaries:
                 raise
         logits = self._run_from(0, window, replaced)  # a later block asks for more than hidden states, or this raises as well
         self.model.replays = False
-        self._warn("hand on more than hidden states")
+        self._warn("pass on more than hidden states")
         return logits
 
     def _run_from(self, start: int, window: int, replaced: Mapping[str, Tensor | nn.Module]) -> Tensor:
@@ -100,7 +100,7 @@ class Boundaries:
         """
         if not self._repeats and self._replays():
             return True
-        self._warn("run more than once for a text" if self._repeats else "hand on more than hidden states")
+        self._warn("run more than once for a text" if self._repeats else "pass on more than hidden states")
         return False
 
     def _warn(self, why: str) -> None:

@@ -1,4 +1,4 @@
-"""Logits that are no numbers: whether there are any, and where in the model they come from."""
+"""Non-finite logits: detecting them, and the module in which they arise."""
 
 from typing import Any
 
@@ -39,6 +39,6 @@ def describe_nonfinite_logits(module: nn.Module, ids: Tensor, name: str) -> Mode
             hook.remove()
     where = first[0].replace("torch.", "") if first else ""
     return ModelError(
-        f"the logits of {name!r} are not finite{where}: the model overflows on this text; look at the weights before that place, "
-        f"and at the recipe where the model is quantized."
+        f"the logits of {name!r} are not finite{where}: the model overflows on this text; check the weights before that module, "
+        f"and the recipe if the model is quantized."
     )

@@ -1,4 +1,4 @@
-"""A safetensors checkpoint on disk: which tensor is in which file, and one tensor at a time from it.
+"""A safetensors checkpoint on disk: the file of each tensor, and reading one tensor at a time.
 
 Opening reads the headers of all shards and checks them against the index; `read` maps only the shard it needs.
 """
@@ -57,7 +57,7 @@ class Checkpoint:
         for file in self.files:
             self.entries |= read_header(file)
         if not self.entries:
-            raise ModelError(f"{self.files[0]} holds no tensor at all; download it again.")
+            raise ModelError(f"{self.files[0]} holds no tensors; download it again.")
         for tensor, shard in indexed.items():
             if tensor not in self.entries or self.entries[tensor].file.name != shard:
                 raise ModelError(
@@ -128,7 +128,7 @@ def describe_missing_weights(folder: Path) -> ModelError:
         return ModelError(f"{folder} has neither {SINGLE_FILE} nor {INDEX}; give a folder with safetensors weights.")
     return ModelError(
         f"{folder} holds its weights only as pickle ({pickles[0]}), which is never loaded because it can run code; "
-        f"convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
+        f"convert it if you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
     )
 
 

@@ -1,4 +1,4 @@
-"""config.json before transformers sees it: what cannot be a model's configuration is named in one sentence."""
+"""Checks of config.json before transformers reads it, with one sentence for each error."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def check_types(path: Path, fields: dict[str, Any]) -> None:
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
         raise ModelError(
-            f"{path} says architectures {shorten_value(architectures)}; it must be a list of names, as ['LlamaForCausalLM']."
+            f"{path} says architectures {shorten_value(architectures)}; it must be a list of names, such as ['LlamaForCausalLM']."
         )
     for name in SIZES:
         value = fields.get(name)

@@ -1,4 +1,4 @@
-"""How many tokens a model reads at once: what its configuration says, and what its table of positions has rows for."""
+"""Context length of a model: from its configuration, and from the rows of its position embedding."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Texts made from another one, to calibrate on something clearly different: derived, and called so by their names."""
+"""Texts derived from another one, for calibration on something clearly different; their names say so."""
 
 import random
 import re

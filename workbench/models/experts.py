@@ -1,4 +1,4 @@
-"""Experts as layers: a 3-D parameter that holds the matrices of all experts becomes as many linear layers.
+"""Experts as layers: a 3-D parameter with the matrices of all experts is split into one linear layer per expert.
 
 transformers keeps the experts of a mixture in one tensor `[experts, …]` and multiplies with `stack[expert]`. Here each expert's
 matrix is an `nn.Linear` below the parameter's name (`…mlp.experts.down_proj.3`), so that it can be hooked, swapped and packed as
@@ -164,7 +164,7 @@ class LinearMap:
     ) -> Tensor:
         if function in PRODUCTS and not kwargs and len(args) == 2 and isinstance(args[1], cls):
             return args[1](args[0])
-        raise TypeError(f"{function} of an expert's layer is not supported; only products x W are.")
+        raise TypeError(f"{function} of an expert's layer is not supported; only matmuls x W are.")
 
 
 PRODUCTS = (nn.functional.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm)

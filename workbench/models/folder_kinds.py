@@ -1,4 +1,4 @@
-"""What a path that is no model in Hugging Face layout is, and what to do about it: one sentence for each kind.
+"""Paths that are not a model in Hugging Face layout: what each is and what to do, in one sentence.
 
 Recognised by names and first bytes alone; nothing here opens weights.
 """
@@ -42,7 +42,7 @@ def describe_file(file: Path) -> ModelError:
         return ModelError(f"{str(file)!r} is one file of a model; give its folder, {str(folder)!r}.")
     if suffix == ".safetensors":
         return ModelError(
-            f"{str(file)!r} is weights alone; give a folder that holds them as {SINGLE_FILE} beside their config.json."
+            f"{str(file)!r} holds only weights; give a folder that holds them as {SINGLE_FILE} beside their config.json."
         )
     if suffix in PICKLE_SUFFIXES:
         return ModelError(f"{str(file)!r} is a pickle, which is never loaded because it can run code; give a safetensors folder.")
@@ -85,7 +85,7 @@ def check_links(folder: Path) -> None:
         name for name in ("config.json", SINGLE_FILE, INDEX) if (folder / name).is_symlink() and not (folder / name).exists()
     ]
     if links:
-        raise ModelError(f"{folder / links[0]} is a link to a file that is not there; download the model again.")
+        raise ModelError(f"{folder / links[0]} is a broken link; download the model again.")
 
 
 def check_pointers(folder: Path) -> None:
@@ -230,9 +230,7 @@ def describe_variant(folder: Path) -> str | None:
     indices = find_matching_files(folder, "model.safetensors.index.*.json")
     files = find_matching_files(folder, "model.*.safetensors")
     file, name = (indices[0], INDEX) if indices else (files[0], SINGLE_FILE) if files else (None, None)
-    return file and (
-        f"{folder} holds its weights only as a variant ({file}); if they are the ones that you want, rename that file to {name}."
-    )
+    return file and (f"{folder} holds its weights only as a variant ({file}); to use this variant, rename that file to {name}.")
 
 
 def describe_unindexed_files(folder: Path) -> str | None:
@@ -243,8 +241,8 @@ def describe_unindexed_files(folder: Path) -> str | None:
     if len(files) == 1:
         return f"{folder} holds its weights as {files[0]}; rename that file to {SINGLE_FILE}."
     return (
-        f"{folder} holds {len(files)} safetensors files, first {files[0]}, but neither {SINGLE_FILE} nor {INDEX}, which says "
-        f"what is where; download the index too."
+        f"{folder} holds {len(files)} safetensors files, first {files[0]}, but neither {SINGLE_FILE} nor the index {INDEX}; "
+        f"download the index too."
     )
 
 

@@ -1,4 +1,4 @@
-"""How a family's forward pass is called: the names of its cache and its switches, which differ between families and versions."""
+"""Calling the forward pass of a model family: the names of its cache and switches, which differ between families and versions."""
 
 import inspect
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Fuse a model: rotate its residual stream and its heads by multiplying rotations into the weights, so that none run online.
+"""Fusing a model: rotations of its residual stream and heads are multiplied into the weights, so that none run online.
 
 With R orthogonal and an RMSNorm without gains, rms(x R) = rms(x): a stream turned by R runs through the whole model if every
 matrix that reads it is turned back on its input side, W R, and every one that writes it is turned on its output side, Rᵀ W.
@@ -72,7 +72,7 @@ class FusedModel(ModelHandle):
         self._rewrites = dict(rewrites)
 
     def __repr__(self) -> str:
-        apart = f"; the output head is stored apart from the embedding, {self.untied_bytes:,} bytes more"
+        apart = f"; the output head is stored separately from the embedding, {self.untied_bytes:,} bytes more"
         return f"<FusedModel of {self.base!r}{apart if self.untied_bytes else ''}>"
 
     def code(self) -> str:

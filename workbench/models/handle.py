@@ -1,4 +1,4 @@
-"""ModelHandle: what `open_model` returns. Layers as rows, one weight at a time, and a running model when it is asked for."""
+"""ModelHandle, the result of `open_model`: a table of layers, one weight at a time, and a running model on demand."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -68,7 +68,7 @@ class ModelHandle(ShownInCell):
         answer = f"{len(layers)} layers in {len(self.block_names)} blocks, {weights:,} weights in them."
         kinds = Counter((layer.matrix, f"{layer.rows:,} × {layer.cols:,}", layer.dtype) for layer in layers)
         rows = [(*kind, count) for kind, count in kinds.items()]
-        return CellSummary.of_rows(f"Which model is {self.source}?", answer, ("matrix", "shape", "stored as", "layers"), rows)
+        return CellSummary.of_rows(f"What is in {self.source}?", answer, ("matrix", "shape", "stored as", "layers"), rows)
 
     def code(self) -> str:
         """Python that opens this model again, after `import workbench as wb`."""
@@ -298,7 +298,7 @@ class ModelHandle(ShownInCell):
         if not self.writes_text:
             what = ", ".join(self.config.architectures or ["unnamed"])
             raise ModelError(
-                f"{self.source!r} ({what}) is no causal language model: its layers can be worked on, but it writes no text."
+                f"{self.source!r} ({what}) is not a causal language model: its layers can be quantized, but it generates no text."
             )
         with self.lock:
             return self._language_model

@@ -1,4 +1,4 @@
-"""The hub cache's own folders: `models--owner--name` with `refs/` and `snapshots/<commit>/`."""
+"""Folders of the hub cache: `models--owner--name` with `refs/` and `snapshots/<commit>/`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A model that is in memory already: a copy of its weights takes the place of the files that other models are read from."""
+"""A model that is already in memory: a copy of its weights replaces the files of other models."""
 
 import hashlib
 import shutil
@@ -124,7 +124,7 @@ def reopen_module(source: str) -> ModelInMemory:
     handle = _open.get(source)
     if handle is None:
         raise ModelError(
-            f"{source!r} was opened from a module in memory and is no longer there; open the module again and give its handle."
+            f"{source!r} was opened from a module in memory that no longer exists; open the module again and pass its handle."
         )
     return handle
 
@@ -138,7 +138,7 @@ def check_module(module: nn.Module) -> "PreTrainedModel":
         inside = next((part for part in ("_orig_mod", "module") if isinstance(getattr(module, part, None), nn.Module)), None)
         merges = hasattr(module, "merge_and_unload")
         advice = f"give its .{inside}" if inside else "give module.merge_and_unload()" if merges else "give a transformers model"
-        raise ModelError(f"a module in memory must be a transformers model, and a {name} is none; {advice}.")
+        raise ModelError(f"a module in memory must be a transformers model, not a {name}; {advice}.")
     empty = [path for path, tensor in module.state_dict().items() if tensor.is_meta]
     if empty:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""A language model whose key-value cache is stored packed: it reads and writes through what the stored form gives back.
+"""A language model with a packed key-value cache: it evaluates and generates with the decoded cache.
 
 The newest tokens, up to one block, stay in fp16; a full block is packed when the next token comes. Reading a text block by block
 is therefore exactly what writing it token by token would see. A decoded copy is kept for speed, as packed layers keep theirs;
@@ -59,7 +59,7 @@ class CachedModel(LanguageModel):
     def read(self, ids: Tensor) -> tuple[Tensor, CacheSize]:
         """The same, and what the cache stores at the end."""
         if ids.shape[1] > self.context:
-            raise ModelError(f"{ids.shape[1]} tokens given, the model reads at most {self.context}; cut the text.")
+            raise ModelError(f"{ids.shape[1]} tokens given, but the context is {self.context} tokens; shorten the text.")
         cache, pieces = self._new_cache(), []
         for piece in ids.split(self.block, 1):
             out, cache = self._forward(piece, cache, use_cache=True)

@@ -1,4 +1,4 @@
-"""LanguageModel: a causal module with its tokenizer. Text to ids to logits, and text piece by piece as it is written."""
+"""LanguageModel: a causal module with its tokenizer. Text to ids to logits, and streamed generation."""
 
 import re
 import warnings
@@ -80,7 +80,7 @@ class LanguageModel:
     def logits(self, ids: Tensor) -> Tensor:
         """Next-token logits float32 `[1, T, V]` of `ids [1, T]`; ModelError beyond the context, and where the model overflows."""
         if ids.shape[1] > self.context:
-            raise ModelError(f"{ids.shape[1]} tokens given, the model reads at most {self.context}; cut the text.")
+            raise ModelError(f"{ids.shape[1]} tokens given, but the context is {self.context} tokens; shorten the text.")
         return self._forward(ids)[0]
 
     def generate(self, prompt: str, tokens: int = 100, *, temperature: float = 0.0, seed: int = 0) -> str:
@@ -91,17 +91,17 @@ class LanguageModel:
     def stream(self, prompt: str, tokens: int = 100, *, temperature: float = 0.0, seed: int = 0) -> Iterator[str]:
         """What the model writes after the prompt, piece by piece: at most `tokens` tokens, until the story or the context ends.
 
-        Temperature 0 takes the likeliest token; above, tokens are drawn from the softmax with a generator seeded by `seed`.
+        Temperature 0 takes the most likely token; above, tokens are drawn from the softmax with a generator seeded by `seed`.
         The pieces after `decode(encode(prompt))` make exactly the decoded text of all tokens.
         """
         check_seed(seed, ModelError)
         ids = self.encode(prompt)
         if ids.shape[1] >= self.context:
-            raise ModelError(f"the prompt has {ids.shape[1]} tokens; the model reads at most {self.context}: shorten it.")
+            raise ModelError(f"the prompt has {ids.shape[1]} tokens, but the context is {self.context} tokens; shorten it.")
         if tokens < 0:
-            raise ModelError(f"{tokens} tokens to write; use 0 or more.")
+            raise ModelError(f"{tokens} tokens to generate; use 0 or more.")
         if not 0 <= temperature < float("inf"):
-            raise ModelError(f"temperature {temperature}; use 0 (the likeliest token) or a positive number.")
+            raise ModelError(f"temperature {temperature}; use 0 (greedy decoding) or a positive number.")
         return self._pieces(ids, min(tokens, self.context - ids.shape[1]), temperature, seed)
 
     def _pieces(self, ids: Tensor, tokens: int, temperature: float, seed: int) -> Iterator[str]:
@@ -181,8 +181,8 @@ class LanguageModel:
             _stepwise[self._key] = is_stepwise_consistent(self)
             if not _stepwise[self._key]:
                 warnings.warn(
-                    f"{self.name!r} ({type(self.module).__name__}) does not predict token by token what it predicts for the text "
-                    f"at once; each new token therefore reads the whole text again, which is slower.",
+                    f"{self.name!r} ({type(self.module).__name__}) predicts differently token by token than for the text "
+                    f"at once; each new token therefore runs the whole text again, which is slower.",
                     stacklevel=2,
                 )
         return _stepwise[self._key]

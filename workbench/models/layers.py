@@ -1,4 +1,4 @@
-"""Which modules of a model are layers to quantize: the linear maps inside its blocks; head, embedding, routers on request."""
+"""The layers of a model that are quantized: linear maps inside its blocks; head, embedding and routers on request."""
 
 import difflib
 import fnmatch
@@ -68,8 +68,8 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
             if weight in tensors.tied:
                 raise ModelError(
                     f"{tensors.checkpoint.folder} has blocks that share their weights ({weight!r} is {tensors.tied[weight]!r}), "
-                    f"which {type(module).__name__} stores once; such models cannot be quantized here, use one whose blocks "
-                    f"have weights of their own."
+                    f"which {type(module).__name__} stores once; such models cannot be quantized here; use one "
+                    f"without shared blocks."
                 )
             raise ModelError(
                 f"{tensors.checkpoint.folder} has no weight {weight!r}, which its config.json asks for; "

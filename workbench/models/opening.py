@@ -1,4 +1,4 @@
-"""From what a user types to a folder on disk to a ModelHandle: the built-in model, a local folder, or a hub id."""
+"""Opening a model by name: the built-in model, a local folder, or a hub id."""
 
 import difflib
 import re

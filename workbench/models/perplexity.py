@@ -77,7 +77,7 @@ class PerplexityRatio:
         sentence = f"{self.ratio:.4g} times {what}'s ({intervals.format_interval(self.interval, self.tokens, '.4g')})"
         if self.clear or self.interval is None:
             return sentence
-        return f"{sentence}: no difference that {self.tokens:,} token{'' if self.tokens == 1 else 's'} can show"
+        return f"{sentence}: no significant difference on {self.tokens:,} token{'' if self.tokens == 1 else 's'}"
 
 
 def compute_perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -> PerplexityRatio:
@@ -110,8 +110,8 @@ def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None) -> Perp
     """
     if lm.reads_ahead:
         warnings.warn(
-            f"{lm.name!r} ({type(lm.module).__name__}) reads a text both ways: its predictions know what follows, so its "
-            f"perplexity is not comparable with that of a model that reads from left to right.",
+            f"{lm.name!r} ({type(lm.module).__name__}) is bidirectional: its predictions see the following tokens, so its "
+            f"perplexity is not comparable with that of a causal model.",
             stacklevel=3,
         )
     return summarise([score(lm, span) for span in iterate_spans(lm, text, tokens)], text.name)

@@ -1,4 +1,4 @@
-"""What transformers calls to load a model that was saved here: a quantization method among its own (bitsandbytes, gptq, ...).
+"""The plugin that transformers calls to load a saved model: a quantization method like its own (bitsandbytes, gptq, ...).
 
 The one module of this folder that imports transformers at its top: it is imported by the hook that waits for transformers, see
 `workbench.artifact.transformers_plugin`, which adds what this floor does not know: how a saved folder is read.
@@ -79,7 +79,7 @@ class PackedQuantizer(HfQuantizer):
 
     def is_serializable(self) -> bool:
         """Asked by `save_pretrained` alone, whose own refusal names no way out."""
-        raise ModelError(f"a packed model is not written by save_pretrained; copy its folder {self._folder} instead.")
+        raise ModelError(f"a packed model cannot be saved by save_pretrained; copy its folder {self._folder} instead.")
 
     @property
     def is_trainable(self) -> bool:

@@ -1,4 +1,4 @@
-"""Weights that another program has quantized: numbers that mean nothing without scales which opening would ignore."""
+"""Weights quantized by another program: they are meaningless without their scales, so opening them is an error."""
 
 from torch import nn
 
@@ -27,7 +27,7 @@ def check_plain_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
         alike = sum(checkpoint.entries[name].dtype == dtype for name in quantized)
         raise ModelError(
             f"{checkpoint.folder} stores {alike} weights as {INTEGERS.get(dtype, dtype)}, first {quantized[0]!r}: it is already "
-            f"quantized, and its numbers mean nothing without their scales; open the original model instead."
+            f"quantized, and its codes are meaningless without their scales; open the original model instead."
         )
 
 

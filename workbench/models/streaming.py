@@ -1,4 +1,4 @@
-"""Run a model that is larger than the memory: a block's weights are read as the forward pass comes to it, and let go after it.
+"""Running a model that is larger than memory: a block's weights are read before its forward pass and freed after it.
 
 Embeddings and output heads stay in memory in the type in which they are stored; what they compute is float32 all the same.
 """

@@ -1,4 +1,4 @@
-"""Where each tensor of a module lies in a checkpoint: transformers' own conversion rules, read instead of guessed.
+"""The location of each tensor in a checkpoint, by the conversion rules of transformers.
 
 Since transformers 5 a module's tensors need not be the checkpoint's: they are renamed, stacked, concatenated, split and permuted
 when a model is loaded (`transformers.conversion_mapping`). This applies the same rules to one tensor at a time, and to one expert

@@ -1,4 +1,4 @@
-"""Text to calibrate on and to measure with: the two built-in collections, or a file."""
+"""Text for calibration and evaluation: the two built-in collections, or a file."""
 
 import hashlib
 import json

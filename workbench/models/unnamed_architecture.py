@@ -1,4 +1,4 @@
-"""A configuration that names no class transformers knows: whether the checkpoint beside it is a causal language model."""
+"""Configurations without a class known to transformers: deciding whether the checkpoint is a causal language model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -69,7 +69,7 @@ def recipe(name: str, **settings: Any) -> Recipe:
     """
     if ":" in name:
         if settings:
-            raise RecipeError(f"{name!r} spells its settings already; give {', '.join(settings)} there, or all as keywords.")
+            raise RecipeError(f"{name!r} already contains settings; give {', '.join(settings)} there, or all as keywords.")
         return parse(name)
     return cast(Preset, registry.make("preset", name, **settings)).recipe()
 

@@ -18,17 +18,17 @@ class Binary(Preset):
     source: ClassVar[str] = "XNOR-Net, arXiv 1603.05279; ARB-LLM, arXiv 2410.03129"
     note: ClassVar[str] = (
         "the binarizer of ARB-LLM on the whole matrix, without its salient columns and magnitude groups; mean and scales are "
-        "solved together, and once more for the final signs, under the second moment when calibrated. Nominal 1 bit leaves out "
+        "solved jointly, and refitted to the final signs, under the second moment if calibrated. Nominal 1 bit leaves out "
         "scales and means: 1.01 stored at 4,096 columns, 1.25 with groups of 128"
     )
 
-    planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
-    scales: str = setting("row", "what shares a scale", choices=SCALES)
+    planes: int = setting(1, "sign planes, one bit per weight each", low=1, high=2)
+    scales: str = setting("row", "granularity of the scales", choices=SCALES)
     group: int = make_group_setting(128)
-    mean: bool = setting(True, "also store a mean beside each scale (ARB-RC has none)")
+    mean: bool = setting(True, "also store a mean with each scale (ARB-RC has none)")
     sweeps: int = setting(15, "alternating sweeps; 0 is the closed form", low=0, high=100)
-    compensation: bool = setting(False, "move each block's error to later columns (needs calibration)")
-    block: int = setting(128, "columns of such a block", low=1, high=65536)
+    compensation: bool = setting(False, "error feedback from each block to later columns (needs calibration)")
+    block: int = setting(128, "columns per block", low=1, high=65536)
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:

@@ -31,7 +31,7 @@ TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def define_transform_setting() -> Any:
     """The setting of all presets here for the basis in which weights are coded."""
-    help_text = "change of the input's basis: random Hadamard, or learned signs, rotation, both, all with gains"
+    help_text = "transform of the input: random Hadamard, or learned signs, rotation, both, or all with gains"
     return setting("none", help_text, choices=tuple(TRANSFORMS))
 
 
@@ -44,7 +44,9 @@ def make_transform_part(name: str) -> Transform:
 
 def define_activation_setting() -> Any:
     """The setting of all presets here for W·A8: bits of a layer's input."""
-    return setting(16, "bits of a layer's inputs when it runs, rounded token by token; 16 keeps them", choices=(16, 8, 6, 4))
+    return setting(
+        16, "activation bits, quantized per token at run time; 16 leaves activations unquantized", choices=(16, 8, 6, 4)
+    )
 
 
 def make_activation_part(bits: int) -> Activations:
@@ -65,21 +67,23 @@ class Btc(Preset):
 
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
-        "re-implemented from the paper, no code was released; the learned transformation is off unless asked for, and one scale "
-        "a row stands where the paper's figures need maps and scales of several magnitude groups that its bits leave out. "
-        "assignment='hamming' is the paper's clustering, 'magnitude' this project's. Errors move on after each codeword"
+        "re-implemented from the paper, as no code was released; the learned transform is off by default. One scale per row is "
+        "stored, where the paper's figures need maps and scales of several magnitude groups that its bit counts leave out. "
+        "assignment='hamming' is the paper's clustering, 'magnitude' this project's. Error feedback runs after each codeword"
     )
 
     bits: float = setting(0.8, "nominal bits per weight", low=0.3, high=2.0)
-    assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))
+    assignment: str = setting(
+        "magnitude", "cost of a flipped sign: the weight's magnitude, or 1", choices=("magnitude", "hamming")
+    )
     scope: str = setting("projection", "which layers share a codebook", choices=("matrix", "projection", "model"))
-    scales: str = setting("row", "what shares a scale", choices=SCALES[:2])
-    mean: bool = setting(False, "also store a mean beside each scale")
+    scales: str = setting("row", "granularity of the scales", choices=SCALES[:2])
+    mean: bool = setting(False, "also store a mean with each scale")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
-    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
-    compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    compensation: bool = setting(True, "error feedback from each block to later columns (needs calibration)")
     transform: str = define_transform_setting()
-    block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
+    block: int = setting(1, "columns coded at once, rounded to whole codewords (papers: 128)", low=1, high=65536)
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()
 
@@ -118,19 +122,21 @@ class BtcPlanes(Preset):
 
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
-        "this project's: two magnitudes with a map are two sign planes, and a plane can be looked up like the signs; nominal "
-        "bits are those of all indices"
+        "this project's: two magnitudes with a map are equivalent to two sign planes, and each plane can have a codebook; "
+        "nominal bits count all indices"
     )
 
-    bits: float = setting(1.6, "nominal bits per weight, the same share for each plane", low=0.6, high=1.8)
+    bits: float = setting(1.6, "nominal bits per weight, divided equally among the planes", low=0.6, high=1.8)
     planes: int = setting(2, "sign planes", low=2, high=3)
-    assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))
+    assignment: str = setting(
+        "magnitude", "cost of a flipped sign: the weight's magnitude, or 1", choices=("magnitude", "hamming")
+    )
     scope: str = setting("projection", "which layers share codebooks", choices=("matrix", "projection", "model"))
-    scales: str = setting("row", "what shares a scale", choices=SCALES[:2])
+    scales: str = setting("row", "granularity of the scales", choices=SCALES[:2])
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
-    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
-    compensation: bool = setting(True, "move each block's error to later columns (needs calibration)")
-    block: int = setting(1, "columns coded at once, in whole codewords and at least one (papers: 128)", low=1, high=65536)
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    compensation: bool = setting(True, "error feedback from each block to later columns (needs calibration)")
+    block: int = setting(1, "columns coded at once, rounded to whole codewords (papers: 128)", low=1, high=65536)
     transform: str = define_transform_setting()
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()
@@ -162,18 +168,18 @@ class BtcPaper(Preset):
 
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
-        "as the paper's figures imply, no code was released: 2 splits, means and scales in blocks of 128, maps and scales left "
-        "out of the nominal bits. Below 1 bit maps are planes: 2 splits are four magnitudes where the paper has three, and "
-        "planes may also repair signs that the codebook flips; a codeword stands for neighbouring columns, so salient columns "
-        "cannot be set apart there: their second plane is in the setting of 1.11 bits alone. No transformation unless asked for"
+        "as implied by the paper's figures, as no code was released: 2 splits, means and scales in blocks of 128, maps and "
+        "scales left out of the nominal bits. Below 1 bit maps are planes: 2 splits give four magnitudes where the paper has "
+        "three. Planes may also repair signs that the codebook flips; a codeword stands for neighbouring columns, so salient "
+        "columns cannot be separated there: their second plane exists only at 1.11 bits. No transform by default"
     )
 
     shrinkage: float = shrinkage_setting(0.0)  # the paper speaks of damping alone
     bits: float = setting(0.8, "nominal bits per weight: the index alone, or signs and second planes", low=0.3, high=1.4)
-    splits: int = setting(2, "splits by magnitude, about one stored bit a weight each (paper: 2)", low=1, high=2)
-    assignment: str = setting("hamming", "what a wrong sign costs: 1, or the weight's size", choices=("hamming", "magnitude"))
+    splits: int = setting(2, "splits by magnitude, about one stored bit per weight each (paper: 2)", low=1, high=2)
+    assignment: str = setting("hamming", "cost of a flipped sign: 1, or the weight's magnitude", choices=("hamming", "magnitude"))
     scope: str = setting("model", "which layers share the codebook", choices=("matrix", "projection", "model"))
-    mean: bool = setting(True, "also store a mean beside the scales")
+    mean: bool = setting(True, "also store a mean with the scales")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
     transform: str = define_transform_setting()
     activations: int = define_activation_setting()

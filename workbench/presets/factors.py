@@ -1,4 +1,4 @@
-"""Presets `binary-factors`, `nanoquant` and `littlebit`: a matrix as two thin sign matrices; nominal bits are all stored ones."""
+"""Presets `binary-factors`, `nanoquant` and `littlebit`: products of two thin sign matrices."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,14 +15,14 @@ class BinaryFactors(Preset):
 
     source: ClassVar[str] = "this project; after NanoQuant, arXiv 2602.06694, and DBF, arXiv 2505.11076"
     note: ClassVar[str] = (
-        "the papers weigh rows and columns by themselves, here an error costs what it does to the layer's output on the "
+        "the papers weight rows and columns separately; here an error is weighted by its effect on the layer's output on the "
         "calibration text; no training, no magnitudes for ranks"
     )
 
-    bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
-    sweeps: int = setting(200, "sweeps of ADMM; more are slower and better", low=1, high=1000)
+    bits: float = setting(0.8, "stored bits per weight, including all magnitudes", low=0.05, high=4.0)
+    sweeps: int = setting(200, "sweeps of ADMM; more sweeps are slower and more accurate", low=1, high=1000)
     compensation: bool = setting(True, "find factors under the second moment (needs calibration)")
-    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
@@ -43,7 +43,7 @@ class NanoQuant(Preset):
         "(the paper weighs them by gradients); the rank is not rounded to a multiple of 32; magnitudes by least squares"
     )
 
-    bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1, 0.8, 0.55)", low=0.05, high=4.0)
+    bits: float = setting(1.0, "stored bits per weight, including all magnitudes (paper: 1, 0.8, 0.55)", low=0.05, high=4.0)
     sweeps: int = setting(400, "sweeps of ADMM (paper: 400)", low=1, high=1000)
     refinement: str = define_refinement_setting()
 
@@ -62,11 +62,11 @@ class LittleBit(Preset):
 
     source: ClassVar[str] = "LittleBit, arXiv 2506.13771"
     note: ClassVar[str] = (
-        "only what the paper starts from: it then trains signs and magnitudes on the whole model, and relies on it; without its "
+        "only the initialization of the paper, which relies on training signs and magnitudes on the whole model; without its "
         "second, residual path; magnitudes by least squares"
     )
 
-    bits: float = setting(1.0, "stored bits per weight, all magnitudes included (paper: 1 down to 0.1)", low=0.05, high=2.0)
+    bits: float = setting(1.0, "stored bits per weight, including all magnitudes (paper: 1 down to 0.1)", low=0.05, high=2.0)
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:

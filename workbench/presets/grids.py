@@ -21,12 +21,14 @@ class RoundToNearest(Preset):
     """Round to nearest: the baseline of every paper."""
 
     source: ClassVar[str] = "the common baseline"
-    note: ClassVar[str] = "with a searched grid; clip='none' is the plain min–max baseline of most papers"
+    note: ClassVar[str] = "with a searched grid; clip='none' is the min–max baseline of most papers"
 
-    bits: int = setting(4, "bits of a code", low=1, high=8)
+    bits: int = setting(4, "bits per code", low=1, high=8)
     group: int = make_group_setting(128)
-    symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
+    symmetric: bool = setting(False, "symmetric grid around zero, without a stored zero point")
+    clip: str = setting(
+        "mse", "search for the grid with the lowest error, unweighted or weighted by the second moment", choices=CLIPS
+    )
     zero: str = make_zero_setting()
 
     def build(self) -> Recipe:
@@ -41,21 +43,25 @@ class Gptq(Preset):
 
     source: ClassVar[str] = "GPTQ, arXiv 2210.17323"
     note: ClassVar[str] = (
-        "clip='none' is the released code: ranges from least to greatest, those of a batch of 128 columns all fitted when it "
-        "begins. The default searches scale and zero by squared error, fitted on columns that have received all earlier errors; "
-        "it loses 0.63 of the released code's output error at 2 bits in groups of 64, 0.84 at 3 (docs/released_methods.md). "
+        "clip='none' is the released code: min–max ranges, all fitted at the start of each batch of 128 "
+        "columns. The default searches scale and zero by squared error, fitted on columns after all earlier error feedback; "
+        "its output error is 0.63 of the released code's at 2 bits in groups of 64, 0.84 at 3 (docs/released_methods.md). "
         "Columns without input are rounded, not set to zero; act_order without static_groups stores the order; shrinkage=0 is "
         "the paper's second moment"
     )
 
-    bits: int = setting(4, "bits of a code", low=1, high=8)
+    bits: int = setting(4, "bits per code", low=1, high=8)
     group: int = make_group_setting(128)
-    symmetric: bool = setting(False, "centre the grid on zero and store no zero point")
-    clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
+    symmetric: bool = setting(False, "symmetric grid around zero, without a stored zero point")
+    clip: str = setting(
+        "mse", "search for the grid with the lowest error, unweighted or weighted by the second moment", choices=CLIPS
+    )
     act_order: bool = setting(False, "visit columns by descending input energy")
-    static_groups: bool = setting(False, "fit all groups on the original weights first; with act_order no order is stored then")
-    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
-    repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost (as GPTAQ, 2504.02692)")
+    static_groups: bool = setting(
+        False, "fit all groups on the original weights first; the order of act_order is then not stored"
+    )
+    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
+    repair: bool = setting(False, "in sequential runs, also compensate the errors of earlier layers (as GPTAQ, 2504.02692)")
     refinement: str = define_refinement_setting()
     zero: str = make_zero_setting()
 
@@ -101,11 +107,13 @@ class RangeMixed(Preset):
         "though each group uses one of them, and the paper's sparse outliers and second-level scales are left out"
     )
 
-    share: float = setting(0.25, "share of the groups at more bits", low=0.0, high=1.0)
+    share: float = setting(0.25, "share of groups with more bits", low=0.0, high=1.0)
     group: int = make_group_setting(64)
-    low: int = setting(2, "bits of a code in most groups", low=1, high=8)
-    high: int = setting(4, "bits of a code in the widest groups", low=1, high=8)
-    clip: str = setting("mse", "search for the grid with the least error, plain or weighted by the moment", choices=CLIPS)
+    low: int = setting(2, "bits per code in most groups", low=1, high=8)
+    high: int = setting(4, "bits per code in the widest groups", low=1, high=8)
+    clip: str = setting(
+        "mse", "search for the grid with the lowest error, unweighted or weighted by the second moment", choices=CLIPS
+    )
 
     def build(self) -> Recipe:
         """Two grids, one for each kind of group."""

@@ -23,16 +23,16 @@ class Parity(Preset):
 
     source: ClassVar[str] = "this project; syndrome coding: Filler, Judas and Fridrich, IEEE TIFS 2011"
     note: ClassVar[str] = (
-        "not in a paper: the scales, feedback and transforms of `btc` with a linear code in the place of BTC-LLM's codebook; the "
-        "nominal bits are the stored signs. Refinement moves signs slowly, as one that flips takes others of its column with it"
+        "not from a paper: the scales, feedback and transforms of `btc` with a linear code instead of BTC-LLM's codebook; "
+        "nominal bits are the stored signs. Refinement changes signs slowly, because each flipped sign flips others in its column"
     )
 
     bits: float = setting(0.8, "nominal bits per weight: stored signs over signs", low=0.5, high=0.99)
-    scales: str = setting("row", "what shares a scale", choices=SCALES[:2])
-    mean: bool = setting(False, "also store a mean beside each scale")
+    scales: str = setting("row", "granularity of the scales", choices=SCALES[:2])
+    mean: bool = setting(False, "also store a mean with each scale")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
-    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
-    compensation: bool = setting(True, "move each column's error to later columns (needs calibration)")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    compensation: bool = setting(True, "error feedback from each column to later columns (needs calibration)")
     transform: str = define_transform_setting()
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()

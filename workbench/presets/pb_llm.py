@@ -1,4 +1,4 @@
-"""Preset `pb-llm`: most weights binary, the salient few at eight bits in place."""
+"""Preset `pb-llm`: most weights binary, salient weights at eight bits."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,10 +22,10 @@ class PbLlm(Preset):
         "2.71 stored at 4,096 columns, 2.92 at 256"
     )
 
-    share: float = setting(0.1, "share of the weights kept at eight bits", low=0.0, high=1.0)
-    metric: str = setting("hessian", "what makes a weight salient", choices=METRICS)
-    scale: str = setting("kept", "what the binary scale averages over", choices=("kept", "as-released"))
-    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+    share: float = setting(0.1, "share of weights stored at eight bits", low=0.0, high=1.0)
+    metric: str = setting("hessian", "measure of saliency", choices=METRICS)
+    scale: str = setting("kept", "weights that the binary scale averages over", choices=("kept", "as-released"))
+    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
 
     def build(self) -> Recipe:
         """Top elements apart, one plane and an 8-bit grid per row, both fitted first, then column feedback."""

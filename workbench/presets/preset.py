@@ -1,4 +1,4 @@
-"""What a preset is: the settings a user turns, and the recipe of parts that they stand for."""
+"""Presets: settings of a method, and the recipe of parts that they stand for."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def define_refinement_setting() -> Any:
     """The setting `refinement` of presets."""
     return setting(
         "none",
-        "where layers run in sequence, train on each block's output: stored scales, also gains of norms, also the codes",
+        "in sequential runs, train on each block's output: stored scales, also gains of norms, also codes",
         choices=("none", *WHAT),
     )
 

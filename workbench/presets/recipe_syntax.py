@@ -1,4 +1,4 @@
-"""Recipes as one word of text, as the command line takes them and addresses hold them: `btc:bits=0.8,scope=model`."""
+"""Recipes as text, as used on the command line and in URLs: `btc:bits=0.8,scope=model`."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""Presets `billm`, `arb-llm` and `stbllm`: salient columns with two sign planes, the rest in magnitude groups with one."""
+"""Presets `billm`, `arb-llm` and `stbllm`: two sign planes for salient columns, one for magnitude groups of the other weights."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,16 +11,16 @@ from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
 PAPER = (
-    "as in the paper: searches run on weights, a block's error moves on by the exact solve. released=yes is the released code,"
-    " which searches on saliencies and divides errors by the factor's diagonal"
+    "as in the paper: searches use weights, and error feedback uses the exact solve. released=yes is the released code,"
+    " which searches by saliency and divides errors by the diagonal of the factor"
 )
 COMPARISON = "built-in model, docs/released_methods.md"
-MAPS = "maps of groups, scales and means, which nominal bits leave out, are stored and counted"
+MAPS = "maps of groups, scales and means are stored and counted, though nominal bits leave them out"
 
 
 def define_released_setting() -> Any:
     """The setting `released`."""
-    return setting(False, "as the released code does it, which differs from the paper (see the note)")
+    return setting(False, "follow the released code, which differs from the paper (see the note)")
 
 
 @register("preset", "billm")
@@ -30,12 +30,12 @@ class BiLlm(Preset):
 
     source: ClassVar[str] = "BiLLM, arXiv 2402.04291"
     note: ClassVar[str] = (
-        f"{PAPER}; the default loses 0.62 of its output error at equal stored bits ({COMPARISON}). Nominal 1.11 bits are 2.88 "
+        f"{PAPER}; the default has 0.62 of its output error at equal stored bits ({COMPARISON}). Nominal 1.11 bits are 2.88 "
         f"stored: {MAPS}"
     )
 
     groups: int = setting(2, "magnitude groups of the weights that are not salient (paper: 2)", low=1, high=3)
-    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
     released: bool = define_released_setting()
 
@@ -55,9 +55,9 @@ class ArbLlm(Preset):
 
     source: ClassVar[str] = "ARB-LLM, arXiv 2410.03129"
     note: ClassVar[str] = (
-        f"{PAPER}, and takes 15 sweeps without a stop; the default loses 0.54 of its output error but finds more salient "
-        f"columns and stores more, up to 7.9 % a layer, 0.62 at no more bits ({COMPARISON}). Nominal 1.11 bits are 3.38 stored, "
-        f"as released 3.28: {MAPS}. Variant 'x' chooses signs again for its calibrated scales, where paper and released code "
+        f"{PAPER}, and always takes 15 sweeps; the default has 0.54 of its output error but finds more salient "
+        f"columns and stores more, up to 7.9 % per layer; 0.62 at no more bits ({COMPARISON}). Nominal 1.11 bits are 3.38 "
+        f"stored, as released 3.28: {MAPS}. Variant 'x' refits signs to its calibrated scales; the paper and the released code "
         "keep them"
     )
 
@@ -66,7 +66,7 @@ class ArbLlm(Preset):
     groups: int = setting(2, "magnitude groups of the weights that are not salient", low=1, high=3)
     search: str = setting("greedy", "how three groups are found; as released: greedy", choices=SEARCHES)
     sweeps: int = setting(15, "alternating sweeps over scales and signs", low=0, high=100)
-    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
     released: bool = define_released_setting()
 
@@ -91,14 +91,14 @@ class StbLlm(Preset):
 
     source: ClassVar[str] = "STBLLM, arXiv 2408.01803"
     note: ClassVar[str] = (
-        f"{PAPER}, prunes before it codes and marks nothing: every pruned weight gets a mean ± a scale again, so that zeros "
-        f"are neither kept nor saved; the default keeps them and loses 0.71 of its output error at fewer bits ({COMPARISON}). "
+        f"{PAPER}, prunes before coding without storing a mask: each pruned weight becomes a mean ± a scale, so that zeros "
+        f"are lost and save nothing; the default stores them and has 0.71 of its output error at fewer bits ({COMPARISON}). "
         f"Nominal 0.55 bits are 3.35 stored, as released (nominal 1.1) 4.02: {MAPS}, as is the choice of kept weights. "
-        "One N for all layers, where the paper gives important layers more"
+        "All layers have the same N, where the paper gives important layers more"
     )
 
-    kept: int = setting(4, "weights kept of every 8: 4, 6 and 8 are the paper's 0.55, 0.8 and 1.1 bits", low=1, high=8)
-    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    kept: int = setting(4, "weights kept out of every 8: 4, 6 and 8 are the paper's 0.55, 0.8 and 1.1 bits", low=1, high=8)
+    salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together; a multiple of 8", low=8, high=65536)
 
     released: bool = define_released_setting()

@@ -17,18 +17,16 @@ class Ternary(Preset):
 
     source: ClassVar[str] = "TWN, arXiv 1605.04711; BitNet b1.58, 2402.17764; PTQTP, 2509.16989"
     note: ClassVar[str] = (
-        "after training, on a finished model: the papers but the last train with it. The threshold is the exact optimum, which "
+        "post-training; all papers but the last train with it. The threshold is the exact optimum, which "
         "TWN approximates; planes begin with halved sizes and are refined together, where PTQTP starts from equal ones. Nominal "
-        "1.58 bits are the trits' information: 1.73 stored in groups of 128, five trits to a byte and their scale"
+        "1.58 bits are the trits' information: 1.73 stored in groups of 128, with five trits per byte and a scale"
     )
 
-    planes: int = setting(1, "planes of trits, 1.6 stored bits a weight each", low=1, high=3)
+    planes: int = setting(1, "planes of trits, 1.6 stored bits per weight each", low=1, high=3)
     group: int = make_group_setting(128)
-    rule: str = setting(
-        "least-squares", "how scales begin: with the least squared error, or as the mean size", choices=SCALE_RULES
-    )
-    sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
-    compensation: bool = setting(False, "move each column's error to later columns (needs calibration)")
+    rule: str = setting("least-squares", "initial scales: least squared error, or mean magnitude", choices=SCALE_RULES)
+    sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the initial scales", low=0, high=100)
+    compensation: bool = setting(False, "error feedback from each column to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:

@@ -20,17 +20,19 @@ class Qtip(Preset):
 
     source: ClassVar[str] = "QTIP, arXiv 2406.11235"
     note: ClassVar[str] = (
-        "the paper's ring of 256 weights is a tile of 16 × 16, and errors move on after 16 columns; here a ring runs down all "
-        "rows of a step's columns, and errors move on after each step. States of 12 bits where the paper has 16, another hash, a "
-        "scale a row instead of one for the matrix, the input's side of its Hadamard transforms only; any rate, not whole bits; "
-        "refinement of codes gains little over that of norms, as a path that moves loses how it fitted the errors before it"
+        "the paper's ring of 256 weights is a tile of 16 × 16, with error feedback after 16 columns; here a ring runs down all "
+        "rows of a step's columns, with error feedback after each step. States of 12 bits where the paper has 16, another hash, "
+        "a scale per row instead of one for the matrix, the input's side of its Hadamard transforms only; any rate, not whole "
+        "bits; refining codes gains little over refining norms, because a path that changes no longer fits the earlier errors"
     )
 
     bits: float = setting(0.8, "nominal bits per weight: k bits for every V columns", low=0.3, high=4.0)
-    state: int = setting(12, "bits of a state; each more doubles the time and lowers the error a little", low=10, high=16)
-    hadamard: bool = setting(True, "spread each input over all columns first, so that weights are close to normal")
-    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
-    compensation: bool = setting(True, "move each step's error to later columns (needs calibration)")
+    state: int = setting(
+        12, "bits per state; each additional bit doubles the time and slightly lowers the error", low=10, high=16
+    )
+    hadamard: bool = setting(True, "random Hadamard transform first, so that weights are close to normally distributed")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    compensation: bool = setting(True, "error feedback from each step to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
@@ -51,4 +53,4 @@ def choose_step_shape(bits: float) -> tuple[int, int]:
             return k, v
     near = sorted({k / v for k, v in STEP_SHAPES}, key=lambda rate: abs(rate - bits))
     tried = "2 to 10 bits and 1 to 16 columns"
-    raise RecipeError(f"preset 'qtip': no step of {tried} has {bits} bits a weight; use {near[0]:.4g} or {near[1]:.4g}.")
+    raise RecipeError(f"preset 'qtip': no step of {tried} has {bits} bits per weight; use {near[0]:.4g} or {near[1]:.4g}.")

@@ -23,15 +23,15 @@ class Gptvq(Preset):
 
     source: ClassVar[str] = "GPTVQ, arXiv 2402.15319"
     note: ClassVar[str] = (
-        "one fp16 codebook for the model (or projection, matrix) and a scale a row, where the paper has an 8-bit codebook for "
+        "one fp16 codebook for the model (or projection, matrix) and a scale per row, where the paper has an 8-bit codebook for "
         "each part of a matrix and block-wise scales; plain k-means instead of EM under the second moment, no update of the "
-        "codebook afterwards. A model of a few million weights cannot pay for more than one codebook"
+        "codebook afterwards. A model of a few million weights is too small for more than one codebook"
     )
 
-    bits: float = setting(0.8, "nominal bits per weight: the index over the weights it stands for", low=0.3, high=4.0)
+    bits: float = setting(0.8, "nominal bits per weight: index bits divided by the codeword length", low=0.3, high=4.0)
     scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
-    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
-    compensation: bool = setting(True, "move each codeword's error to later columns (needs calibration)")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    compensation: bool = setting(True, "error feedback from each codeword to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:

@@ -1,4 +1,4 @@
-"""Quantizers: kinds of parts, the pipeline that runs them on a layer, and loops over the layers of a model.
+"""Quantizers: kinds of parts, the pipeline that runs them on a layer, and runs over the layers of a model.
 
 Importing the package registers every transform, split, coder, assignment, correction, choice for activations, refinement,
 allocation and scheme for key-value caches.

@@ -1,4 +1,4 @@
-"""A split and coders at work on one matrix: their masks, parameters and codes so far, block by block and span by span.
+"""State of coding one matrix: masks, parameters and codes so far, block by block and span by span.
 
 `ColumnCoder` is what an assignment calls. It knows nothing of progress and pictures: those who want them (see `pipeline`) stand
 between the assignment and it.

@@ -1,4 +1,4 @@
-"""Film: what a viewer needs to step through the coding of one matrix, a few kilobytes whatever its size.
+"""Film: a trace of the coding of one matrix that a viewer can step through, in a few kilobytes.
 
 A few rows are watched, columns are taken together in cells. A coded column stays as it is until the parameters are refitted, so
 one picture and the time at which each cell was coded stand for all frames; only how far the columns not yet coded have moved is

@@ -1,4 +1,4 @@
-"""The parts of a quantizer and what each promises. The order in which they run is in `pipeline`, and only there.
+"""The parts of a quantizer and their interfaces. The order in which they run is defined in `pipeline`.
 
     transform   W' = W T, x' = x T⁻ᵀ online, H' = T⁻¹ H T⁻ᵀ        (so that y = x Wᵀ = x' W'ᵀ)
     split       masks that partition the weights

@@ -1,4 +1,4 @@
-"""How far a coded matrix is from the original: energies of errors, a part of the matrix at a time, in float64."""
+"""Distance of a coded matrix from the original: energies of errors, one part of the matrix at a time, in float64."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Fold learned diagonals into the norms before them: what Λ and D± do to a layer's input, the norm's gains do as well.
+"""Folding learned diagonals into the norms before them: the norm's gains take over the effect of Λ and D± on a layer's input.
 
 x Λ D with x = z γ for a norm's gains γ is z (γ Λ D). Both are then neither stored with the layers nor run. D± folds exactly, Λ
 where gains are stored in float32; rounding its product to 16 bits would not be the same function. Behind a nonlinearity and

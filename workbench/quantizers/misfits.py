@@ -1,4 +1,4 @@
-"""Weights that what is stored cannot say: smaller or larger than fp16 scales, or one column that outweighs all others."""
+"""Weights that the stored form cannot represent: outside the range of fp16 scales, or with one dominant column."""
 
 import math
 import warnings
@@ -32,8 +32,8 @@ def warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
         power = -round(math.log2(size))
         warnings.warn(
             f"layer {name!r}: its weights have a root mean square of {size:.2g}, and scales are stored in fp16, which is exact "
-            f"from 6.1e-05 to 65504 only: the weight error is {error:.2g}; leave the layer out, or quantize its weights times "
-            f"2^{power}.",
+            f"from 6.1e-05 to 65504 only: the weight error is {error:.2g}; leave the layer out, or quantize its weights "
+            f"multiplied by 2^{power}.",
             stacklevel=3,
         )
         return
@@ -41,8 +41,8 @@ def warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
     share = (columns[worst] / columns.sum()).item()
     if error > HOPELESS and share > ONE_COLUMN and weight.shape[1] > 2:
         warnings.warn(
-            f"layer {name!r}: column {worst} of {weight.shape[1]} holds {share:.0%} of the weights' energy, which one scale a "
-            f"row cannot say: the weight error is {error:.2g}, zeros would have 1; use transform=hadamard, or "
+            f"layer {name!r}: column {worst} of {weight.shape[1]} holds {share:.0%} of the weights' energy, which one scale per "
+            f"row cannot represent: the weight error is {error:.2g}, that of zeros is 1; use transform=hadamard, or "
             f"scales=row-column where the preset has it.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""The order in which a recipe's parts run on one layer: the only place that knows it.
+"""The order in which a recipe's parts run on one layer.
 
 check → transform (learned, fitted or given) → split → (fit · code · feed the error on)* → refit → correction → activations → pack
 """

@@ -1,4 +1,4 @@
-"""A second moment of few tokens, made safe to quantize by: mixed with its diagonal, the more the fewer tokens it is of.
+"""Shrinkage of a second moment estimated from few tokens: it is mixed with its diagonal, more strongly for fewer tokens.
 
 H of n tokens shows correlations between inputs that are chance, and below n = columns directions that seem to cost nothing.
 H* = (1 − a) H + a D with a = m / (n + m), m = strength · columns, is what n tokens say to someone who had seen m tokens of
@@ -77,8 +77,8 @@ def warn_of_few(layers: Mapping[str, QuantizedLayer]) -> None:
         tokens, columns = f"{layer.tokens} token{'s' if layer.tokens != 1 else ''}", layer.packed.cols
         least = compute_token_threshold(columns, layer.recipe.shrinkage)
         warnings.warn(
-            f"{len(few)} of {len(layers)} layers were calibrated on too few tokens to gain by it, first {few[0]!r} ({tokens} for "
-            f"{columns} columns; {least} or more are needed): calibrate on more tokens.",
+            f"{len(few)} of {len(layers)} layers were calibrated on too few tokens to benefit from it, first {few[0]!r} "
+            f"({tokens} for {columns} columns; at least {least} are needed): calibrate on more tokens.",
             stacklevel=2,
         )
 

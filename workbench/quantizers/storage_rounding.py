@@ -1,4 +1,4 @@
-"""Numbers as they will be stored, so that every error is measured after rounding and never before."""
+"""Rounding numbers to their stored precision, so that every error is measured after rounding."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What one visitor has open, without any screen: the choice with its selection, the model that visitors share, the session."""
+"""A visitor's state, independent of any screen: the choice with its selection, the shared model, the session."""
 
 from workbench.session.choice import Choice, Selection
 from workbench.session.differences import describe_differences

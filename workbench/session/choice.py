@@ -1,4 +1,4 @@
-"""A choice: layer, recipe, prompt and what is marked, as one value that can be compared, undone and saved."""
+"""A choice: layer, recipe, prompt and marks, as one value that can be compared, undone and saved."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a session has quantized, layer by layer and in runs over the whole model, taken together; and one layer of it alone."""
+"""A session's results combined: single layers and runs over the whole model as one quantized model, or one layer alone."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -25,13 +25,13 @@ def combine_layers(
         return quantized_model
     if quantized_model is not None and unchanged and alone and (quantized_model.changed_tensors or quantized_model.fused):
         changed = (
-            "fused the model before"
+            "fused the model"
             if quantized_model.fused
             else f"changed more than its layers ({next(iter(quantized_model.changed_tensors))})"
         )
         raise WorkbenchError(
-            f"{', '.join(alone)}: quantized alone, and the last run over the whole model {changed}, so they do not fit together. "
-            "Quantize the whole model again; what this layer does alone is in What-if."
+            f"{', '.join(alone)}: quantized alone, but the last run over the whole model {changed}, so the results do not "
+            "fit together. Quantize the whole model again; the effect of this layer alone is shown in What-if."
         )
     plan = LayerPlan(tuple((name, layer.recipe) for name, layer in layers.items()))
     if quantized_model is not None and unchanged:

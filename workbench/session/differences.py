@@ -1,4 +1,4 @@
-"""What two choices differ in, as people would say it."""
+"""The differences between two choices in words."""
 
 import dataclasses
 
@@ -58,7 +58,7 @@ def format_part(part: Part) -> str:
 
 def format_setting(settings: dict[str, object], name: str) -> str:
     """A setting's value, or that it is the preset's own."""
-    return str(settings[name]) if name in settings else "as the preset has it"
+    return str(settings[name]) if name in settings else "the default"
 
 
 def format_marks(marks: tuple[str, ...] | tuple[int, ...]) -> str:

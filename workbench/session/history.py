@@ -1,4 +1,4 @@
-"""History: every step as a value, in a tree. Going back and doing something else keeps the branch that was left."""
+"""History: every step as a value, in a tree. Going back and taking another step keeps the earlier branch."""
 
 from dataclasses import dataclass
 from enum import StrEnum

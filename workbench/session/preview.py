@@ -1,4 +1,4 @@
-"""A preview: what a recipe would make of a layer, computed while its settings are turned; only the latest one is kept."""
+"""A preview: the result of a recipe on a layer, computed while its settings change; only the latest one is kept."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""The runs of a session: the original, a stop of the squeeze slider, and every quantization. The screen is about one of them."""
+"""The runs of a session: the original, a stop of the squeeze slider, and every quantization. The screen shows one of them."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -72,7 +72,8 @@ class Runs:
 
     def add_layers(self, quantized: Callable[[], QuantizedModel]) -> None:
         """Show the layers that were quantized one by one, in the place of the run that they continue; a layer that does not fit
-        to the last run over the whole model (WorkbenchError) makes no run."""
+        to the last run over the whole model (WorkbenchError) makes no run.
+        """
         try:
             model = quantized()
         except WorkbenchError:

@@ -1,4 +1,4 @@
-"""Session: what one visitor has open — model, choice, results — with undo. It knows nothing of any screen.
+"""Session: a visitor's model, choice and results, with undo. It is independent of any screen.
 
 A result is kept under the content that made it (weights, layer, recipe, calibration), so that it is found again after an undo
 and never shown for anything else.
@@ -166,7 +166,8 @@ class Session:
     @property
     def result(self) -> QuantizedLayer | None:
         """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or would make of it
-        as a preview of the whole layer shows; or None."""
+        as a preview of the whole layer shows; or None.
+        """
         keys = self._keys()
         shown = self.preview.result if self.preview is not None and self.preview.is_whole else None
         return next((result for name, result in reversed(self.results.items()) if name.partition("/")[0] in keys), shown)
@@ -213,7 +214,7 @@ class Session:
         """
         layer, recipe = self.layer, self.recipe
         if not self.can_preview:
-            raise WorkbenchError("previews begin when the calibration text has been read: press Quantize this layer.")
+            raise WorkbenchError("previews start after calibration: press Quantize this layer.")
         rows, total = choose_preview_rows(self.model.layer(layer)), self.model.layer(layer).rows
         if len(rows) == total:
             result, errors = (yield from self._layer_steps(layer, recipe)), NO_ERRORS
@@ -303,7 +304,7 @@ class Session:
     def adopt(self, layer: QuantizedLayer) -> None:
         """Take a result that was changed by hand as the latest of the selected layer; what it was made from stays too."""
         if self.result is None or layer.name != self.layer:
-            raise WorkbenchError(f"{layer.name} has no result on the bench that could be changed: press Quantize this layer.")
+            raise WorkbenchError(f"{layer.name} has no result that could be changed: press Quantize this layer.")
         result_key = next((key for key, result in reversed(self.results.items()) if result is self.result), self._keys()[0])
         edited = f"{result_key.partition('/')[0]}/{' + '.join(layer.edits)}"
         self.results.pop(edited, None)
@@ -331,7 +332,8 @@ class Session:
 
     def quantized(self) -> QuantizedModel:
         """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside them;
-        WorkbenchError where nothing is, or where they do not fit together."""
+        WorkbenchError where nothing is, or where they do not fit together.
+        """
         layers = self.latest()
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")

@@ -1,4 +1,4 @@
-"""A session as one file: its model's name and fingerprint and its whole history. Results are made again, not stored."""
+"""A session as one file: its model's name and fingerprint and its whole history. Results are computed again, not stored."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def restore_session(session: "Session", content: bytes | str) -> None:
     value = parse(content, "the saved session")
     fields = value.as_object()
     if fields.get("format") != FORMAT:
-        raise WorkbenchError(f"the file is no saved session: its format is not {FORMAT!r}; save one in the History tab.")
+        raise WorkbenchError(f"the file is not a saved session: its format is not {FORMAT!r}; save one in the History tab.")
     value.check_version("session", VERSION)
     model = value.get("model", SAVE_SESSION_ADVICE)
     source, fingerprint = (
@@ -35,7 +35,9 @@ def restore_session(session: "Session", content: bytes | str) -> None:
         model.get("fingerprint", SAVE_SESSION_ADVICE).as_text(),
     )
     if fingerprint != session.model.fingerprint:
-        raise WorkbenchError(f"the session was saved on the model {shorten_value(source)}; open that one, with the same weights.")
+        raise WorkbenchError(
+            f"the session was saved with the model {shorten_value(source)}; open that model, with the same weights."
+        )
     history = History.read(value.get("history", SAVE_SESSION_ADVICE))
     for step in history.steps:
         session.check_choice(step.choice)

@@ -1,4 +1,4 @@
-"""What all sessions on one model have in common, read and computed once for all of them."""
+"""State that all sessions on one model share, read and computed once."""
 
 import os
 from collections.abc import Generator, Mapping

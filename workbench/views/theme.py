@@ -1,4 +1,4 @@
-"""Colours, fonts and number formats: the same colour means the same thing on every page and in every exported figure.
+"""Colours, fonts and number formats, shared by every page and every exported figure.
 
 Original is blue-grey, quantized is orange, a difference runs blue–white–orange, the selection is raspberry, and other
 quantities use cividis, which colour-blind readers see as well as anybody.
@@ -164,7 +164,7 @@ def format_megabytes(bits_stored: float) -> str:
 
 
 def format_speed(tokens_per_second: float) -> str:
-    """Tokens a second."""
+    """Tokens per second."""
     return f"{tokens_per_second:,.0f} tokens/s"
 
 
@@ -179,7 +179,7 @@ def describe_interval_basis(texts: int) -> str:
     """What intervals are over, or what they would need."""
     if texts > 1:
         return f"95 % intervals over {texts} texts."
-    return f"There is one text: an interval needs two, or two runs of at least {UNIT_TOKENS} tokens."
+    return f"No interval: it needs two texts, or two segments of at least {UNIT_TOKENS} tokens."
 
 
 def format_with_interval(table: "pd.Series", column: str, form: str = ".3g") -> str:
@@ -190,7 +190,7 @@ def format_with_interval(table: "pd.Series", column: str, form: str = ".3g") -> 
 def format_paired_ratio(row: "pd.Series", what: str) -> str:
     """A row's paired ratio to `what`: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
     low, high = row["ratio_low"], row["ratio_high"]
-    apart = ": no difference that this text can show" if low <= 1 <= high else ""
+    apart = ": no significant difference on this text" if low <= 1 <= high else ""
     return f"{row['ratio']:.4g} times {what}'s ({format_interval((low, high), form='.4g')}){apart}"
 
 

@@ -1,4 +1,4 @@
-"""Components over the session: each shows in a notebook, composes into an app, and becomes an ipywidget by `.ipywidget()`."""
+"""Components of a session: each works in a notebook, in an app, or as an ipywidget by `.ipywidget()`."""
 
 from workbench.widgets.panel_patches.offline_resources import notebook
 from workbench.widgets.shell.explorer import Explorer

@@ -44,7 +44,7 @@ def test_marks_go_where_they_mean_the_same(before: tuple[int, str], side: str, a
     found = carry_marks(layer(*before), layer(*after), marks)
     assert (found.channels, found.rows) == (((3, 17), ()) if there == "channels" else ((), (3, 17)) if there else ((), ()))
     assert ("stay marked" in found.words) == (there is not None)
-    assert ("not marked any more" in found.words) == (there is None)
+    assert ("no longer marked" in found.words) == (there is None)
 
 
 def test_values_are_the_columns_of_what_reads_them_where_no_heads_share_them() -> None:
@@ -57,7 +57,7 @@ def test_both_sides_are_told_of() -> None:
     assert found == Carried(
         tuple(range(9)),
         (),
-        "Channels 100 of block 0 · down_proj mean something else in block 0 · q_proj: they are not marked any more. "
+        "Channels 100 of block 0 · down_proj have another meaning in block 0 · q_proj: they are no longer marked. "
         "Rows 0, 1, 2, 3, 4, 5 and 3 more of block 0 · down_proj are channels of the residual stream and stay marked, here as "
         "channels.",
     )

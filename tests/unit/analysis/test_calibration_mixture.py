@@ -112,9 +112,9 @@ def test_errors_are_measured_on_both_halves(builtin: ModelHandle, sources: dict)
 def test_a_recipe_that_reads_no_text_is_told(builtin: ModelHandle, sources: dict) -> None:
     first, second = sources
     plain = tabulate_mixture_errors(builtin, sources, {first: 1.0, second: 1.0}, LAYER, wb.recipe("rtn", bits=3, group=64))
-    assert "does not look at the calibration text" in views.draw_mixture_errors(plain).answer
+    assert "does not use the calibration text" in views.draw_mixture_errors(plain).answer
     table = tabulate_mixture_errors(builtin, sources, {first: 1.0}, LAYER, RECIPE)
-    assert f"costs most on {second}" in views.draw_mixture_errors(table).answer
+    assert f"from calibrating on the mixture instead of the text itself is on {second}" in views.draw_mixture_errors(table).answer
 
 
 def test_leaving_out_is_reading_the_rest(builtin: ModelHandle) -> None:
@@ -154,15 +154,15 @@ def test_influence_ranks_documents(builtin: ModelHandle) -> None:
 
 
 def test_influence_needs_two_documents(builtin: ModelHandle) -> None:
-    with pytest.raises(ModelError, match="1 documents of .* were read; influence needs 2 or more"):
+    with pytest.raises(ModelError, match="1 documents of .* were read; influence needs at least 2"):
         measure_influence(builtin, wb.text("calibration"), LAYER, RECIPE, tokens=10)
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"calibration": 0.0}, "make no mixture; give weights of 0 or more, one of them above 0"),
-        ({"calibration": -1.0}, "make no mixture"),
+        ({"calibration": 0.0}, "are not a mixture; give weights of 0 or more, one of them above 0"),
+        ({"calibration": -1.0}, "are not a mixture"),
         ({"news": 1.0}, "no source 'news'; there are 'calibration'"),
     ],
 )

@@ -172,7 +172,7 @@ def test_taking_dead_codes_out_changes_bits_and_nothing_else(made: QuantizedLaye
         fewer = codeword_edits.merge(fewer, WEIGHT, MOMENT, "0.", code, 0).layer
     last = codeword_edits.remove_dead(fewer, WEIGHT, MOMENT, "0.")
     assert codeword_edits.count_index_bits(last, "0.") == (3, 2), "four codewords take two bits"
-    assert last.layer.edits[-1] == "2 dead codes taken out"
+    assert last.layer.edits[-1] == "2 dead codes removed"
 
 
 @pytest.mark.parametrize(

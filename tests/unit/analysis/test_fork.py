@@ -128,5 +128,5 @@ def test_an_unchanged_model_always_recovers_and_never_parts(builtin: ModelHandle
 
 
 def test_nothing_quantized(builtin: ModelHandle) -> None:
-    with pytest.raises(ModelError, match="no quantized layers, so nothing can part"):
+    with pytest.raises(ModelError, match="no layer is quantized, so the texts cannot diverge"):
         ForkFinder(builtin, {}, PROMPT)

@@ -92,7 +92,7 @@ def test_a_text_that_ends_earlier_ends_there(models: tuple[LanguageModel, Langua
 
 
 def test_a_prompt_as_long_as_the_context_is_explained(models: tuple[LanguageModel, LanguageModel]) -> None:
-    with pytest.raises(ModelError, match=r"the prompt has \d+ tokens; the model reads at most 128: shorten it"):
+    with pytest.raises(ModelError, match=r"the prompt has \d+ tokens, but the context is 128 tokens; shorten it"):
         next(write_together(*models, "dog " * 200))
 
 

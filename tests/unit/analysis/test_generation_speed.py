@@ -42,5 +42,5 @@ def test_no_more_than_the_context_holds() -> None:
 
 
 def test_a_model_that_writes_nothing_is_told() -> None:
-    with pytest.raises(ModelError, match="'mute' writes nothing after 'Once'"):
+    with pytest.raises(ModelError, match="'mute' generates nothing after 'Once'"):
         measure_speeds([Writer(0, 0.0, [], "mute")], "Once", rounds=1)

@@ -96,7 +96,7 @@ def test_a_changed_weight_is_found(
     found = diff_cards(facts, other)
     assert not found.same
     assert [(d.section, d.item) for d in found.differences if not d.within] == [("hashes", f"layers.{layer}")]
-    assert found.skipped == ("figures were not compared: the second was not measured",)
+    assert found.skipped == ("figures were not compared, because the second has none",)
 
 
 def test_a_changed_original_is_found(facts: dict[str, Any], folder: Path, tiny_models: dict[str, Path]) -> None:
@@ -180,9 +180,9 @@ def test_a_card_names_no_folder(source: str, name: str) -> None:
     ("content", "said"),
     [
         ("no json", "a.json is not JSON: Expecting value"),
-        ("[1]", "a.json is no quant card; make one with"),
-        ('{"kind": "else"}', "a.json is no quant card; make one with"),
-        ("<html></html>", "a.json is a page, but no quant card; make one with"),
+        ("[1]", "a.json is not a quant card; make one with"),
+        ('{"kind": "else"}', "a.json is not a quant card; make one with"),
+        ("<html></html>", "a.json is a page, but not a quant card; make one with"),
     ],
     ids=["text", "list", "another", "page"],
 )

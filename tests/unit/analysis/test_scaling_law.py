@@ -52,7 +52,7 @@ def test_measured_points_are_relative_to_the_original() -> None:
     line, points = figure.plot["data"]
     assert points["x"] == [4.2, 2.1]
     assert len(figure.table) == len(line["x"]) + 2
-    assert "measured here are 0.693 at 2.10 stored bits" in figure.answer
+    assert "measured here: 0.693 at 2.10 stored bits" in figure.answer
 
 
 def test_pinned_models_stand_among_the_measured_ones() -> None:
@@ -68,7 +68,7 @@ def test_without_measurements_only_the_law_is_told() -> None:
         tabulate_expected_losses(5e6, 9e6), tabulate_measured_losses(STOPS.iloc[:1]), "5 million parameters"
     )
     assert "measured" not in figure.answer
-    assert "so it is a guess here" in figure.answer
+    assert "so this is an extrapolation" in figure.answer
 
 
 def test_every_study_has_its_source() -> None:

@@ -141,5 +141,5 @@ def test_entropy_of_clusters() -> None:
 def test_mistakes(replay: Replay) -> None:
     with pytest.raises(RecipeError, match=r"0 layers match 'nothing' and 2 recipes are given"):
         sensitivity(replay, RECIPES, layers="nothing")
-    with pytest.raises(RecipeError, match="no quantized layers, so there is no error to divide"):
+    with pytest.raises(RecipeError, match="no layer is quantized, so there is no error to measure"):
         error_budget(replay, {})

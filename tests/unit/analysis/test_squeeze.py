@@ -159,7 +159,7 @@ def test_a_store_that_cannot_be_written_is_said_before_any_work(model: ModelHand
     squeeze = squeeze_of(model, tmp_path / "file")
     with pytest.warns(StoreWarning, match="cannot be read"):
         assert squeeze.find(SMALL[0]) is None
-    with pytest.raises(OutputError, match="the stops are kept in the cache folder, but .*file is a file"):
+    with pytest.raises(OutputError, match="the stops are stored in the cache folder, but .*file is a file"):
         next(squeeze.steps())
 
 

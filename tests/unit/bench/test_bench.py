@@ -80,7 +80,7 @@ def test_threads_are_put_back() -> None:
     [
         pytest.param({"formats": ["signz"]}, r"unknown bench format 'signz'\. Did you mean 'signs'", id="format"),
         pytest.param({"shape": (4, 64)}, "a matrix of 4 × 64; use at least 8 rows", id="shape"),
-        pytest.param({"batches": (0,)}, r"batches \[0\] and threads \[1\]; use numbers from 1 on", id="batch"),
+        pytest.param({"batches": (0,)}, r"batches \[0\] and threads \[1\]; use numbers of at least 1", id="batch"),
         pytest.param({"device": "tpu"}, "device 'tpu'; use one of cpu, cuda", id="device"),
         pytest.param({"turns": 1}, "1 turns; use at least 3", id="turns"),
     ],

@@ -24,12 +24,12 @@ def test_card_and_diff(command: Callable[..., Said], folders: tuple[Path, Path],
     said = command("card", four, "--tokens", 64, "--out", page)
     assert (said.status, said.err) == (0, "")
     assert f"{page.stat().st_size:,} bytes" in said.out
-    assert "Nothing is written: --out card.html" in command("card", four, "--tokens", 64).out
+    assert "The card was not saved; use --out card.html" in command("card", four, "--tokens", 64).out
     facts = json.loads(command("card", four, "--tokens", 64, "--json").out)
     assert facts["figures"]["tokens"] == 64
 
     same = command("diff", page, four)  # measured on as many tokens as the card
-    assert (same.status, same.out) == (0, "The two cards agree in everything but times.\n")
+    assert (same.status, same.out) == (0, "The two cards agree in everything except times.\n")
     other = command("diff", page, three, "--json")
     found = json.loads(other.out)
     assert other.status == 1

@@ -91,8 +91,8 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
     )
     assert LAYER in said.out
     assert "not measured" in said.out
-    assert "bits per weight stored (4.00 nominal) in " in said.out
-    assert " % (other layers, embedding, norms) stay as stored: " in said.out
+    assert "stored bits per weight (4.00 nominal) in " in said.out
+    assert " % (other layers, embedding, norms) are not quantized: " in said.out
     assert (tmp_path / "out" / "recipe.json").is_file()
 
 
@@ -107,30 +107,30 @@ def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> 
     assert facts["untied_head_bytes"] == in_file > 512 * 256 / 2
     bits = facts["layers"][1]["bits_per_weight"]
     assert (
-        f"lm_head was tied to the embedding; it is now a packed matrix of its own, {in_file:,} bytes "
-        f"({bits:.4g} bits per weight) beside the embedding, which stays as stored"
+        f"lm_head was tied to the embedding; it is now a separate packed matrix, {in_file:,} bytes "
+        f"({bits:.4g} bits per weight) beside the unquantized embedding"
     ) in said.out
     assert [row["name"] for row in facts["layers"]] == [LAYER, "lm_head"]
     assert all(row["output_error"] is None for row in facts["layers"])
     measured = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words, "--output-error", "--json").out)
     assert all(row["output_error"] > 0 for row in measured["layers"])
     assert (
-        "lm_head (512 × 256) is quantized only where it is named: --layers '*,lm_head'; it is tied to model.embed_tokens: named "
-        "alone it becomes a matrix of its own, which a saved model holds beside the 262,144 bytes of the embedding; named with "
-        "it ('*,lm_head,model.embed_tokens') one packed matrix serves both"
+        "lm_head (512 × 256) is quantized only if it is named: --layers '*,lm_head'; it is tied to model.embed_tokens: if "
+        "named alone, it becomes a separate matrix, stored beside the 262,144 bytes of the embedding; if named with it "
+        "('*,lm_head,model.embed_tokens'), both share one packed matrix"
     ) in command("layers", "builtin").out
 
 
 def test_quantize_the_embedding_too(command: Callable[..., Said], tmp_path: Path) -> None:
     words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.down_proj,lm_head,*.embed_tokens", "--output-error"]
     said = command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words)
-    assert "lm_head is tied to model.embed_tokens: one packed matrix serves both, and counts once" in said.out
+    assert "lm_head is tied to model.embed_tokens: both share one packed matrix, which is counted once" in said.out
     assert "was tied" not in said.out
     facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words, "--json").out)
     assert (facts["tied"], facts["untied"]) == ({"lm_head": "model.embed_tokens"}, [])
     assert [row["name"] for row in facts["layers"]] == [LAYER, "model.embed_tokens"]
     assert [row["output_error"] is None for row in facts["layers"]] == [False, True]
-    assert "model.embed_tokens (512 × 256) is quantized only where it is named" in command("layers", "builtin").out
+    assert "model.embed_tokens (512 × 256) is quantized only if it is named" in command("layers", "builtin").out
 
 
 def test_every_figure_says_what_it_is_of(command: Callable[..., Said], tiny: Path, story: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_origins_of_the_environment_are_added_to_our_own(monkeypatch: pytest.Mon
 def test_serving_what_is_no_quantized_model(command: Callable[..., Said], tmp_path: Path) -> None:
     said = command("serve", "compare", "builtin", str(tmp_path))
     assert said.status == 1
-    assert said.err == f"error: {str(tmp_path)!r} holds no quantized model; give folders that `workbench quantize` wrote.\n"
+    assert said.err == f"error: {str(tmp_path)!r} holds no quantized model; give folders written by `workbench quantize`.\n"
 
 
 def test_explore_on_a_port_in_use(command: Callable[..., Said]) -> None:
@@ -274,7 +274,7 @@ def test_allocate_writes_a_plan_that_quantize_takes(
     ("content", "said"),
     [
         (b"[]", "is []; it must be an object."),
-        (b'{"version": 1}', "has no 'rules'; it is a list of layers and recipes; `workbench allocate` writes one."),
+        (b'{"version": 1}', "has no 'rules'; it is a list of layers and recipes, as written by `workbench allocate`."),
         (b"\xff\xfe", "is not UTF-8 text (byte 0); save it as UTF-8."),
         (b"[" * 5000, "is 5,000 levels deep; at most 100 are read."),
     ],

@@ -31,7 +31,7 @@ def test_nothing_is_said_of_a_small_model(command: Callable[..., Said]) -> None:
 def test_a_streamed_model_says_what_reading_takes(command: Callable[..., Said]) -> None:
     said = command("eval", "builtin", "--tokens", 20)
     assert said.status == 0
-    assert re.fullmatch(rf"20 tokens to read: {TAKES}", said.err), said.err
+    assert re.fullmatch(rf"20 tokens to process: {TAKES}", said.err), said.err
 
 
 @pytest.mark.usefixtures("streamed")
@@ -39,7 +39,7 @@ def test_a_streamed_model_says_what_an_allocation_takes(capsys: pytest.CaptureFi
     recipes = [wb.recipe("rtn", bits=2), wb.recipe("rtn", bits=4)]
     announce_allocation(open_model("builtin"), recipes, "*.0.*.o_proj", TEXT, TEXT, 20)
     said = capsys.readouterr().err
-    assert re.fullmatch(rf"2 changes of a layer to measure: {TAKES}", said), said
+    assert re.fullmatch(rf"2 quantized layers to measure: {TAKES}", said), said
 
 
 @pytest.mark.usefixtures("streamed")
@@ -55,7 +55,7 @@ def test_readings_add_up() -> None:
     assert is_large(model)
     once, twice = estimate_texts(model, [Reading(TEXT, None)]), estimate_texts(model, [Reading(TEXT, None), Reading(TEXT, 5, 3)])
     tokens = sum(model.encode(document).shape[1] for document in TEXT.documents)
-    assert once.work == f"{tokens} tokens to read"
-    assert twice.work == f"{tokens + 15} tokens to read"
+    assert once.work == f"{tokens} tokens to process"
+    assert twice.work == f"{tokens + 15} tokens to process"
     assert twice.memory >= 4 * 512 * 256
     assert estimate_texts(model, [Reading(TEXT, None, 1000)]).seconds > 10 * once.seconds

@@ -54,9 +54,9 @@ OUTPUTS = {
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        pytest.param("file/below", "is a file; give a place below a folder", id="below-a-file"),
-        pytest.param("n" * 300, "bytes, and 255 are allowed", id="long-name"),
-        pytest.param("dangling/out", "is a link to nowhere, which is not there", id="dangling-link"),
+        pytest.param("file/below", "is a file; give a path in a folder", id="below-a-file"),
+        pytest.param("n" * 300, "bytes, but at most 255 are allowed", id="long-name"),
+        pytest.param("dangling/out", "is a link to nowhere, which does not exist", id="dangling-link"),
     ],
 )
 def test_an_output_is_checked_before_any_work(
@@ -84,7 +84,7 @@ def test_what_the_system_says_is_a_sentence(command: Callable[..., Said], monkey
     said = command("layers", "builtin")
     assert said.status == 1
     assert said.err == (
-        "error: somewhere cannot be used: no space is left for it (No space left on device); free some, or give a place on a "
+        "error: somewhere cannot be used: no space is left for it (No space left on device); free some, or give a path on a "
         "larger disk.\n"
     )
 

@@ -48,14 +48,14 @@ def test_an_empty_folder(command: Callable[..., Said], tmp_path: Path, monkeypat
 
 
 def test_damage_is_found_and_removed(command: Callable[..., Said], place: Store) -> None:
-    assert "everything is as it was written" in command("store", "--verify").out
+    assert "no damage found" in command("store", "--verify").out
     for path in (place.path("aa"), place.model("mm") / "packed.safetensors"):
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
     said = command("store", "--verify")
     assert said.status == 1
-    assert "damaged: calibration aa.safetensors: its content does not fit its digest" in said.out
+    assert "damaged: calibration aa.safetensors: its content does not match its digest" in said.out
     assert "damaged: model mm: " in said.out
     assert command("store", "--verify", "--prune").status == 0
     left = json.loads(command("store", "--verify", "--json").out)
@@ -74,4 +74,4 @@ def test_pruning_by_age_and_by_size(command: Callable[..., Said], place: Store) 
 def test_limits_need_prune(command: Callable[..., Said]) -> None:
     said = command("store", "--older-than", 3)
     assert said.status == 2
-    assert "give --prune too" in said.err
+    assert "need --prune; add it" in said.err

@@ -109,7 +109,7 @@ def test_large_searches_are_compiled_and_say_so(monkeypatch: pytest.MonkeyPatch)
     points = draw(2, 12, codeword_search.MIN_COMPILED_PAIRS // 64)
     assert codeword_search.explain(len(points) * 64)[0] == "numba"
     assert codeword_search.explain(len(points) * 63)[0] == "reference"
-    assert "pays from 4194304 on" in codeword_search.explain(64)[1]
+    assert "is faster from 4194304 on" in codeword_search.explain(64)[1]
     assert "tensors are on cuda" in codeword_search.explain(1 << 30, "cuda")[1]
     fast = codeword_search.find_nearest_by_hamming(points, words, 12)
     monkeypatch.setenv("WORKBENCH_KERNELS", "reference")

@@ -97,7 +97,7 @@ def test_refusals_say_why(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
 UNFIT = {
     "format": (lambda draw: draw.hadamard(draw.dense()), "it has no kernel for format 'dense'"),
     "bits": (lambda draw: draw.uniform(5, 48, zero=True), "codes of 5 bits are too wide; it runs 1 to 4"),
-    "groups": (lambda draw: draw.planes(1, 8, extras=False), "groups of 8 columns are no multiple of the 16"),
+    "groups": (lambda draw: draw.planes(1, 8, extras=False), "groups of 8 columns are not a multiple of the 16"),
     "vectors": (lambda draw: draw.codebook(10, 16, 16, extras=False), "groups of 16 columns do not consist of vectors of 10"),
 }
 

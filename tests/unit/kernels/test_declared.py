@@ -84,7 +84,7 @@ def test_children_that_do_not_fit_are_named(draw: Draw) -> None:
     assert "must be 5 × 13" in str(find_fault(exchanged(tree, "1.", rows=4)))
     assert "of format 'sum' has 0 children and must have 1 to 256" in str(find_fault(replace(tree, children=())))
     inside = exchanged(draw.bitmap(), "0.", format="trellis")
-    assert "stores whole matrices and stands inside a mask" in str(find_fault(inside))
+    assert "stores whole matrices and is inside a mask" in str(find_fault(inside))
     assert "has the format 'pickle', which is not known here" in str(find_fault(exchanged(tree, "0.1.", format="pickle")))
     assert "shares a tensor 'book'" in str(find_fault(replace(tree, shared={"book": ("all", 2)})))
 

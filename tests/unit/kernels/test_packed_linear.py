@@ -51,7 +51,7 @@ def test_inputs_of_another_width_are_refused(
     """Also where as many numbers would be there: compiled loops would read, and write, past the end of a row."""
     monkeypatch.setenv("WORKBENCH_KERNELS", backend)
     layer = PackedLinear(Draw(rows=64, cols=48).codebook(8, 64, 48, extras=False), cache=cache)
-    said = re.escape(f"inputs of shape {list(shape)} for a matrix of 48 columns; give [..., 48].")
+    said = re.escape(f"inputs of shape {list(shape)} do not fit a matrix of 48 columns; give [..., 48].")
     with pytest.raises(KernelError, match=said):
         layer(torch.ones(shape))
 
@@ -94,7 +94,7 @@ def test_casting_keeps_stored_types(example: Packed) -> None:
 
 @pytest.mark.usefixtures("by_reference")
 @pytest.mark.parametrize(
-    ("cache", "words"), [("decoded", "keeps the decoded matrix, 260 bytes"), ("none", "decodes at every call")]
+    ("cache", "words"), [("decoded", "caches the decoded matrix, 260 bytes"), ("none", "decodes at every call")]
 )
 def test_explain_tells_what_the_cache_does(draw, cache: str, words: str) -> None:
     assert words in PackedLinear(draw.planes(1, 4, extras=False), cache=cache).explain().reason

@@ -87,7 +87,7 @@ def test_compiled_search_is_the_plain_one(code: ParityCode, cols: int, monkeypat
     torch.testing.assert_close(loss(y, compiled), loss(y, plain))
 
 
-@pytest.mark.parametrize(("steps", "device", "why"), [(1, "cpu", "compiled code pays"), (1 << 30, "cuda", "on the CPU")])
+@pytest.mark.parametrize(("steps", "device", "why"), [(1, "cpu", "compiled code is faster"), (1 << 30, "cuda", "on the CPU")])
 def test_small_or_foreign_tensors_are_searched_in_torch(steps: int, device: str, why: str) -> None:
     backend, reason = parity_search.explain(steps, device)
     assert backend == "reference"

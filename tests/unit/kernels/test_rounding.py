@@ -97,7 +97,7 @@ def test_nothing_is_stored_for_it(draw16) -> None:
 
 def test_explain_says_it(draw16) -> None:
     tree = draw16.hadamard(rounded(draw16.planes(1, 16, extras=False), 8))
-    assert "inputs are rounded to 8 bits a token first" in dispatch.explain(tree).reason
+    assert "inputs are rounded to 8 bits per token first" in dispatch.explain(tree).reason
     assert "rounded" not in dispatch.explain(draw16.planes(1, 16, extras=False)).reason
 
 

@@ -76,7 +76,7 @@ def test_a_call_runs_on_other_hidden_states_and_weights() -> None:
 
 
 def test_texts_that_take_other_ways_are_refused() -> None:
-    with pytest.raises(ModelError, match="takes another way through its blocks for another text"):
+    with pytest.raises(ModelError, match="the order of this model's blocks depends on the text"):
         run(Model(), [*WINDOWS, torch.tensor([[100, 1]])])
 
 

@@ -158,7 +158,7 @@ def test_weights_that_need_scales_are_never_read_as_numbers(
     folder: Path, change: Callable[[Tensors], None], sentence: str
 ) -> None:
     edit_tensors(folder, change)
-    refused(folder, f"{sentence}: it is already quantized, and its numbers mean nothing without their scales")
+    refused(folder, f"{sentence}: it is already quantized, and its codes are meaningless without their scales")
 
 
 def test_integers_that_are_no_weights_do_no_harm(folder: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_decoder_without_a_class_and_a_head_is_the_bare_model(folder: Path) ->
     edit_tensors(folder, lambda tensors: tensors.pop("lm_head.weight"))
     model = open_model(folder)
     assert len(model.layer_names) == 14
-    with pytest.raises(ModelError, match=r"\(LlamaModel\) is no causal language model"):
+    with pytest.raises(ModelError, match=r"\(LlamaModel\) is not a causal language model"):
         model.language_model()
 
 

@@ -88,7 +88,7 @@ def test_packed_experts_run_and_are_saved(model: ModelHandle, tmp_path: Path, mo
 
 def test_an_expert_without_tokens_is_quantized_all_the_same(folders: dict[str, Path]) -> None:
     model = open_model(folders["mixtral"])
-    with pytest.warns(UserWarning, match="layers were calibrated on too few tokens to gain by it"):
+    with pytest.warns(UserWarning, match="layers were calibrated on too few tokens to benefit from it"):
         result = wb.quantize_model(model, wb.recipe("gptq", bits=3), text=wb.text("calibration"), tokens=1)
     unreached = result.calibration["unreached"]
     assert 0 < len(unreached) < len(result.layers)
@@ -97,7 +97,7 @@ def test_an_expert_without_tokens_is_quantized_all_the_same(folders: dict[str, P
     assert set(stats) | set(stats.unreached) == set(model.layer_names)
     assert set(stats.unreached) <= set(experts(model))
     assert all(result.layers[name].output_error is None for name in unreached)
-    with pytest.warns(UserWarning, match="layers were calibrated on too few tokens to gain by it"):
+    with pytest.warns(UserWarning, match="layers were calibrated on too few tokens to benefit from it"):
         alone = wb.quantize_model(model, wb.recipe("gptq", bits=3), stats)
     assert alone.calibration["unreached"] == list(stats.unreached)
     more = stats + calibrate(model, wb.text("evaluation"), tokens=64)

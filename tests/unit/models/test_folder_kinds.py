@@ -192,9 +192,9 @@ KINDS: dict[str, tuple[Build, str]] = {
     "trainer-state": (trainer_state, r"has neither model.safetensors nor"),
     "hub-cache": (hub_cache, r"is the hub's cache of many models; give a hub id"),
     "artifact": (artifact, r"is a quantized model that this workbench saved; load it with wb.load\("),
-    "dead-link": (dead_link, r"model.safetensors is a link to a file that is not there; download the model again"),
+    "dead-link": (dead_link, r"model.safetensors is a broken link; download the model again"),
     "empty-weights": (lambda f: (f / WEIGHTS).write_bytes(b""), r"model.safetensors is damaged or incomplete"),
-    "no-tensors": (lambda f: save_file({}, f / WEIGHTS), r"model.safetensors holds no tensor at all"),
+    "no-tensors": (lambda f: save_file({}, f / WEIGHTS), r"model.safetensors holds no tensors"),
 }
 FILES: dict[str, tuple[bytes | str, str]] = {
     "a.gguf": (GGUF, r"is a GGUF file, the format of llama.cpp"),
@@ -229,7 +229,7 @@ def test_a_file_is_named_in_one_sentence(folder: Path, name: str, content: bytes
 
 def test_weights_without_a_configuration_are_weights_alone(folder: Path) -> None:
     (folder / "config.json").unlink()
-    with pytest.raises(ModelError, match="is weights alone; give a folder"):
+    with pytest.raises(ModelError, match="holds only weights; give a folder"):
         open_model(folder / WEIGHTS)
 
 

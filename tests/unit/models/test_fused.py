@@ -110,5 +110,5 @@ def test_another_seed_is_another_model(builtin: ModelHandle) -> None:
     ],
 )
 def test_other_shapes_are_refused_with_a_reason(tiny_models: dict[str, Path], family: str, why: str) -> None:
-    with pytest.raises(ModelError, match=rf"cannot be fused: .*{why}.*fused are models whose blocks are RMSNorm"):
+    with pytest.raises(ModelError, match=rf"cannot be fused: .*{why}.*only models can be fused whose blocks are RMSNorm"):
         wb.fuse(open_model(tiny_models[family]))

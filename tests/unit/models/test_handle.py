@@ -125,7 +125,7 @@ def test_an_encoder_opens_for_layer_work_but_writes_no_text(tiny_models: dict[st
     assert model.weight(name).shape == (64, 128)
     with model.swapped({name: torch.zeros(64, 128)}):
         assert model.module(torch.arange(5)[None]).last_hidden_state.shape == (1, 5, 64)
-    with pytest.raises(ModelError, match=r"\(BertModel\) is no causal language model"):
+    with pytest.raises(ModelError, match=r"\(BertModel\) is not a causal language model"):
         model.language_model()
 
 

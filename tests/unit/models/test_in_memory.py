@@ -156,15 +156,15 @@ def test_it_leaves_nothing_behind(module: Any, tokenizer: Any) -> None:
     del model
     gc.collect()
     assert not folder.exists()
-    with pytest.raises(ModelError, match="was opened from a module in memory and is no longer there"):
+    with pytest.raises(ModelError, match="was opened from a module in memory that no longer exists"):
         wb.open_model(source)
 
 
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda _: nn.Linear(2, 2), "must be a transformers model, and a Linear is none; give a transformers model"),
-        (nn.DataParallel, "a DataParallel is none; give its .module"),
+        (lambda _: nn.Linear(2, 2), "must be a transformers model, not a Linear; give a transformers model"),
+        (nn.DataParallel, "not a DataParallel; give its .module"),
         (lambda module: module.to("meta"), "tensors of the LlamaForCausalLM in memory have no values"),
         (add_adapter, "differs from what its configuration describes in 1 tensors, first"),
         (lambda _: LlamaForSequenceClassification(SMALL), "builds a LlamaModel; give a causal language model"),

@@ -137,7 +137,7 @@ def test_attention_that_forgets_is_refused(tiny_models: dict[str, Path]) -> None
 
 def test_a_text_beyond_the_context_is_refused(builtin: ModelHandle) -> None:
     lm = CachedModel(builtin.language_model(), halves, block=BLOCK)
-    with pytest.raises(ModelError, match="600 tokens given, the model reads at most 512"):
+    with pytest.raises(ModelError, match="600 tokens given, but the context is 512 tokens"):
         lm.read(torch.ones(1, 600, dtype=torch.int64))
     with pytest.raises(ModelError, match="a block of 0 tokens"):
         CachedModel(builtin.language_model(), halves, block=0)

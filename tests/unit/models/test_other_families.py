@@ -27,7 +27,7 @@ def opened(kind: str, folder: Path) -> ModelHandle:
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("hy_v4", "hand on more than hidden states"),  # which tokens are attended to
+        ("hy_v4", "pass on more than hidden states"),  # which tokens are attended to
         ("dory", "run more than once for a text"),
         ("openai-gpt", ""),  # returns lists
     ],
@@ -66,7 +66,7 @@ def test_blocks_that_share_weights_are_refused(tmp_path: Path) -> None:
 def test_a_cache_that_forgets_what_the_text_at_once_sees(tmp_path: Path) -> None:
     lm = opened("moshi", tmp_path).language_model()
     prompt = IDS[:, :28]  # its window is 32
-    with pytest.warns(UserWarning, match="does not predict token by token"):
+    with pytest.warns(UserWarning, match="predicts differently token by token"):
         written = list(lm.new_tokens(prompt, 10))
     ids = prompt
     for token in written:
@@ -77,7 +77,7 @@ def test_a_cache_that_forgets_what_the_text_at_once_sees(tmp_path: Path) -> None
 
 def test_perplexity_says_when_predictions_know_what_follows(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     model = opened("xlnet", tmp_path)
-    with pytest.warns(UserWarning, match="reads a text both ways"):
+    with pytest.warns(UserWarning, match="is bidirectional"):
         model.perplexity(TEXT)
     wb.open_model(tiny_models["llama"]).perplexity(TEXT)  # warnings are errors
 

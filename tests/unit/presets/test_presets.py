@@ -215,7 +215,7 @@ def test_steps_of_a_rate(bits: float, shape: tuple[int, int]) -> None:
 
 
 def test_a_rate_without_steps_names_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"preset 'qtip': no step of 2 to 10 bits .* has 3\.8 bits a weight; use 4 or 3\.5"):
+    with pytest.raises(RecipeError, match=r"preset 'qtip': no step of 2 to 10 bits .* has 3\.8 bits per weight; use 4 or 3\.5"):
         presets.find("qtip")(bits=3.8).build()
 
 
@@ -419,7 +419,7 @@ def test_planes_of_codewords_store_what_they_promise(bits: float) -> None:
 
 def test_a_recipe_is_also_made_from_its_spelling() -> None:
     assert presets.recipe("btc:bits=0.8,transform=both") == presets.recipe("btc", bits=0.8, transform="both")
-    with pytest.raises(RecipeError, match="spells its settings already; give bits there"):
+    with pytest.raises(RecipeError, match="already contains settings; give bits there"):
         presets.recipe("btc:scope=model", bits=0.8)
 
 

@@ -123,7 +123,7 @@ def test_mistakes() -> None:
         allocate(options.drop(columns="kl"), RECIPES, 3.0)
     with pytest.raises(RecipeError, match="42 layers and 3 recipes need 126 options, one for each pair; the table has 125 rows"):
         allocate(options.iloc[1:], RECIPES, 3.0)
-    with pytest.raises(RecipeError, match="recipe 'four' of the options is not among the given ones: two, three"):
+    with pytest.raises(RecipeError, match="recipe 'four' of the options is not among the given recipes: two, three"):
         allocate(options, {name: RECIPES[name] for name in ("two", "three")}, 3.0)
     with pytest.raises(RecipeError, match="unknown allocation 'greedy'"):
         allocate(options, RECIPES, 3.0, "greedy")

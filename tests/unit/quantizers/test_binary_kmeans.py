@@ -167,7 +167,7 @@ def test_only_a_codebook_for_one_matrix_is_not_shared() -> None:
 
 
 def test_more_codewords_than_patterns_is_a_mistake() -> None:
-    with pytest.raises(RecipeError, match="'binary-codebook': 256 codewords of 4 signs; there are only 16 different ones"):
+    with pytest.raises(RecipeError, match="'binary-codebook': 256 codewords of 4 signs; only 16 different codewords exist"):
         registry.make("coder", "binary-codebook", length=4, entries=256)
 
 

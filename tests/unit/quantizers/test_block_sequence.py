@@ -138,9 +138,9 @@ def test_other_families_run_in_sequence(tiny_models: dict[str, Path], family: st
 
 
 def test_text_and_statistics_exclude_each_other(llama: ModelHandle, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="stats= and text= exclude each other: in sequence, statistics are measured"):
+    with pytest.raises(RecipeError, match="stats= and text= exclude each other: a sequential run measures its own statistics"):
         quantize_model(llama, recipe(), {}, text=TEXT)
-    with pytest.raises(RecipeError, match="a store keeps the layers of a run in sequence; give text= too, or no store"):
+    with pytest.raises(RecipeError, match="store= caches the layers of a sequential run; give text= too, or omit store="):
         quantize_model(llama, presets.recipe("rtn"), store=Store(tmp_path))
 
 

@@ -111,7 +111,7 @@ def test_without_shrinkage_they_are() -> None:
 def test_too_few_tokens_are_said_once_for_all_layers() -> None:
     w, h, recipe = gaussian(8, COLS), moment(3, 7), presets.parse("binary")
     layers = {name: run_steps(quantize_layer(w, h, recipe, tokens=tokens)) for name, tokens in (("a", 64), ("b", 3), ("c", 2))}
-    with pytest.warns(UserWarning, match=r"2 of 3 layers .* first 'b' \(3 tokens for 128 columns; 4 or more are needed\)"):
+    with pytest.warns(UserWarning, match=r"2 of 3 layers .* first 'b' \(3 tokens for 128 columns; at least 4 are needed\)"):
         warn_of_few(layers)
     facts = collect_calibration_facts(layers)
     assert facts["few_tokens"] == ["b", "c"]

@@ -20,7 +20,7 @@ def test_errors_are_lines_of_shares(theme: Theme) -> None:
     first, second = figure.plot["data"]
     assert (first["y"], second["y"]) == ([1, 0.7, 0.6], [1, 0.8])
     assert figure.answer == (
-        "After at most 2 sweeps over 3 sets of scales, 66.7 % of the starting error is left; no sweep raises it."
+        "After at most 2 sweeps over 3 sets of scales, 66.7 % of the initial error is left; no sweep raises it."
     )
 
 
@@ -39,5 +39,5 @@ def test_paths_are_a_line_a_row_and_the_means_below(mean: bool) -> None:
     means = [trace["y"] for trace in figure.plot["data"] if trace["yaxis"] == "y2"]
     assert means == ([[0, 0, 0], [0, 0.125, 0.25]] if mean else [])
     assert "The first 2 rows of columns 0 to 7" in figure.answer
-    assert "moves by at most 20 % of itself in 2 sweeps" in figure.answer
+    assert "changes by at most 20 % in 2 sweeps" in figure.answer
     assert {*table, *tabulate_sweep_errors(FITS)} <= set(COLUMNS)

@@ -52,7 +52,7 @@ def test_a_single_item_is_all_of_it() -> None:
     one = BitLedger(LEDGER.entries[:1], 1_000_000, 2.0)
     assert (
         bit_ledger.draw_bit_ledger(one).answer
-        == "This layer stores 2.00 bits per weight (2.00 nominal), 0.25 MB: all of it uniform codes."
+        == "This layer stores 2.00 bits per weight (2.00 nominal), 0.25 MB, all of it uniform codes."
     )
 
 
@@ -81,7 +81,7 @@ def test_the_icicle_is_the_tree() -> None:
     assert trace["values"] == table["bits"].tolist()
     assert (trace["parents"][0], trace["ids"][0]) == ("", "all")
     assert set(trace["parents"][1:]) <= set(trace["ids"])
-    assert figure.question == "What is the whole model made of?"
+    assert figure.question == "What is stored for the whole model?"
     assert figure.answer == "88.9 % of all bits are uniform codes; the largest part is block 0 with 50 %."
     assert len(figure.table) == len(table)
 
@@ -92,12 +92,12 @@ def test_the_waterfall_explains_the_difference() -> None:
     assert trace["measure"] == ["absolute", "relative", "total"]
     assert trace["y"] == [8.0, 1.0, 9.0]
     assert figure.answer == (
-        "This layer stores 9.00 bits where 8.00 are nominal; most of the difference of 1.00 is masked map: 1.00 (who is who)."
+        "This layer stores 9.00 bits per weight, nominally 8.00; most of the difference of 1.00 is masked map: 1.00 (who is who)."
     )
     one = BitLedger(LEDGER.entries[:1], 1_000_000, 2.0)
     assert (
         bit_ledger.draw_bits_waterfall(analysis.tabulate_overhead(one)).answer
-        == "This layer stores what is counted: 2.00 bits per weight."
+        == "This layer stores exactly the nominal 2.00 bits per weight."
     )
 
 
@@ -107,7 +107,7 @@ def test_parts_have_the_decimals_of_stored_bits(bits: float, written: str) -> No
 
 
 def test_bytes_on_disk_are_said_to_agree_or_not() -> None:
-    assert "takes 1,200 bytes, and the ledger adds up to the same 1,200" in bit_ledger.describe_size_on_disk(
+    assert "takes 1,200 bytes; the ledger adds up to the same 1,200" in bit_ledger.describe_size_on_disk(
         OnDisk(1200, 1200, "a file")
     )
     assert "but the ledger adds up to 1,190. Please report" in bit_ledger.describe_size_on_disk(OnDisk(1190, 1200, "a file"))

@@ -25,7 +25,7 @@ def test_every_code_is_a_point_and_dead_ones_stand_at_the_edge() -> None:
     assert points["y"][0] == table["served"].min(), "a dead one serves nobody, and is drawn"
     assert len(marked["x"]) == 2
     assert "Of 16 codewords 1 is dead" in figure.answer
-    assert figure.answer.endswith("Each index costs 4 bits; 3.50 would be enough (its entropy).")
+    assert figure.answer.endswith("Each index costs 4 bits; its entropy is 3.50 bits.")
 
 
 def test_pictures_show_the_words_chosen_ones_first() -> None:
@@ -43,11 +43,11 @@ def test_values_are_on_a_diverging_scale() -> None:
     packed = quantize(compose(make_part("coder", "vector-codebook", length=4, entries=16)), WEIGHT).packed
     (book,) = analysis.list_codebooks(packed)
     figure = codewords.draw_codewords(
-        book, analysis.tabulate_codewords(book, *analysis.compute_vector_errors(packed, WEIGHT, book)), "served worst"
+        book, analysis.tabulate_codewords(book, *analysis.compute_vector_errors(packed, WEIGHT, book)), "largest error"
     )
     picture = figure.plot["data"][0]
     assert picture["zmax"] == -picture["zmin"] == pytest.approx(float(book.words[figure.table["codeword"].tolist()].abs().max()))
-    assert "blue is below zero" in figure.answer
+    assert "blue is negative" in figure.answer
     assert "a distance of" in figure.answer
 
 
@@ -57,7 +57,7 @@ def test_places_and_error_of_chosen_codes() -> None:
     assert place.answer.startswith(f"Code 1: {int((BOOK.index == 1).sum()):,} vectors")
     assert len(place.table) == int((BOOK.index == 1).sum())
     served = codewords.draw_code_errors(table, bins, [1])
-    assert served.answer.startswith("The weights under code 1 lose")
+    assert served.answer.startswith("The weights coded by code 1 lose")
     none, empty = analysis.tabulate_error_profile(BOOK, [], *ERRORS)
     assert "No vector uses codes" in codewords.draw_code_errors(none, empty, []).answer
 

@@ -16,12 +16,17 @@ COARSE = WEIGHT.round()
 def test_quantiles_stand_beside_both_laws() -> None:
     pairs = analysis.tabulate_quantiles(torch.randn(300, 300, generator=DRAW))
     figure = distribution.draw_qq_plot(pairs, analysis.tabulate_quantiles(COARSE))
-    assert [trace["name"] for trace in figure.plot["data"]] == ["normal law", "Laplace law", "original", "quantized"]
+    assert [trace["name"] for trace in figure.plot["data"]] == [
+        "normal distribution",
+        "Laplace distribution",
+        "original",
+        "quantized",
+    ]
     assert figure.plot["data"][2]["y"] == pairs["weights"].tolist()
-    assert figure.answer.endswith("they are nearer to a normal law.")
+    assert figure.answer.endswith("they are closer to the normal distribution.")
     assert "quantized_sigma" in figure.table
     values = torch.tensor(np.random.default_rng(0).laplace(size=(300, 300)))
-    assert distribution.draw_qq_plot(analysis.tabulate_quantiles(values)).answer.endswith("nearer to a Laplace law.")
+    assert distribution.draw_qq_plot(analysis.tabulate_quantiles(values)).answer.endswith("closer to the Laplace distribution.")
 
 
 @pytest.mark.parametrize("side", ["row", "column"])
@@ -29,7 +34,7 @@ def test_ranges_name_the_widest_line_and_mark_chosen_ones(side: str) -> None:
     weight = WEIGHT.clone()
     weight[3, 4] = 40.0
     figure = distribution.draw_ranges(analysis.tabulate_ranges(weight, side), analysis.tabulate_ranges(COARSE, side), [2, 5])
-    assert figure.answer.startswith(f"{side.capitalize()} {3 if side == 'row' else 4} is widest")
+    assert figure.answer.startswith(f"{side.capitalize()} {3 if side == 'row' else 4} has the widest range")
     assert [shape["x0"] for shape in figure.plot["layout"]["shapes"]] == [2, 5]
     assert len(figure.plot["data"]) == 6
     assert len(figure.table) == weight.shape[0 if side == "row" else 1]
@@ -59,12 +64,12 @@ def test_outliers_are_where_they_are() -> None:
 def test_the_spectrum_says_what_a_low_rank_would_take_back() -> None:
     low = torch.ones(20, 30)
     rank_one = distribution.draw_singular_values(analysis.tabulate_spectra(WEIGHT, WEIGHT + low))
-    assert "a low-rank correction of that rank would take back as much" in rank_one.answer
+    assert "a low-rank correction of that rank would recover that share" in rank_one.answer
     assert [trace["name"] for trace in rank_one.plot["data"]] == ["original", "quantized", "difference"]
     alone = distribution.draw_singular_values(analysis.tabulate_spectra(WEIGHT))
     assert "quantize the layer" in alone.answer
     even = distribution.draw_singular_values(analysis.tabulate_spectra(torch.eye(20), torch.zeros(20, 20)))
-    assert "no low rank stands out" in even.answer
+    assert "the error is not of low rank" in even.answer
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)

@@ -56,8 +56,8 @@ def test_waterfall() -> None:
         assert np.allclose(clear["error_y"]["array"], [0.1, 0.1])
         assert line["y"] == [0.1, 0.1, 0.2]
         assert floor["y"] == [1e-5, 1e-5]
-    assert "0.50 (95 %: 0.40 to 0.60) times the sum of each alone (0.4)" in figure.answer
-    assert "The worst, a.1.q, makes 75 % of that sum; 1 layer within half-precision noise. 95 % intervals" in figure.answer
+    assert "0.50 (95 %: 0.40 to 0.60) times the sum of single layers (0.4)" in figure.answer
+    assert "The worst, a.1.q, accounts for 75 % of that sum; 1 layer within half-precision noise. 95 % intervals" in figure.answer
     assert figure.answer.endswith("over 2 texts.")
     assert figure.table is LAYERS
 
@@ -68,14 +68,14 @@ def test_interactions() -> None:
     assert heat["z"] == [[0.0, None], [0.1, 0.0]]
     assert (heat["zmin"], heat["zmax"]) == (-0.1, 0.1)
     assert "Of 3 pairs, 1 differ" in figure.answer
-    assert "a.0.q and a.1.q cost 0.1 nats more together than apart (difference, 95 %: 0.02 to 0.2)" in figure.answer
+    assert "a.0.q and a.1.q together cost 0.1 nats more than their sum (95 %: 0.02 to 0.2)" in figure.answer
 
 
 def test_plan_and_pareto() -> None:
     table = LAYERS[["name", "block", "matrix", "kl"]].assign(recipe=["two", "two", "four"], parameters=100, bits=[250, 250, 450])
     table["bits_per_weight"] = table["bits"] / 100
     figure = views.draw_bit_plan(table, {"a.1.q"})
-    assert figure.answer == "2 layers two, 1 layer four: 3.17 stored bits per weight in all. 1 painted by hand."
+    assert figure.answer == "2 layers two, 1 layer four: 3.17 stored bits per weight overall. 1 set by hand."
     assert [trace["name"] for trace in figure.plot["data"]] == ["two", "four"]
     assert figure.plot["data"][1]["marker"]["line"]["color"] == [LIGHT.accent]
     curve = pd.DataFrame({"bits_per_weight": [2.5, 4.5], "predicted": [0.4, 0.02]})
@@ -97,7 +97,7 @@ def test_tinted_text_escapes_and_marks() -> None:
     assert text.table["top1_changed"].tolist() == [0, 0, 0, 1]
     assert "changed at 1 of 4 tokens (25 %)" in text.answer
     assert text.answer.endswith("95 % intervals over 2 texts.")
-    assert themes.describe_interval_basis(1) == "There is one text: an interval needs two, or two runs of at least 256 tokens."
+    assert themes.describe_interval_basis(1) == "No interval: it needs two texts, or two segments of at least 256 tokens."
     assert "Smaller than the rounding noise of half precision" in build_tinted_text(EFFECT.table(str), EFFECT, 1.0).answer
 
 
@@ -108,7 +108,7 @@ def test_a_ratio_that_the_text_cannot_tell_from_one_is_no_gain() -> None:
     near = summarise(Tokens(DOCUMENT, ids, KL, ids, ids, np.ones(4), lost, DOCUMENT), "text")
     answer = build_tinted_text(near.table(str), near, 1e-9).answer
     assert "perplexity 2.718 → 2.651, 0.9753 times the original's (95 %: 0.0" in answer
-    assert "): no difference that 4 tokens can show; the likeliest token" in answer
+    assert "): no significant difference on 4 tokens; the top-1 token" in answer
     assert "no difference" not in build_tinted_text(EFFECT.table(str), EFFECT, 1e-9).answer
 
 
@@ -118,13 +118,13 @@ def test_fork_and_blame() -> None:
     )
     figure = fork_views.draw_text_fork(tokens, 2)
     assert figure.answer == (
-        "At token 2: the original writes “b↵”, the quantized model “c”, at a KL of 0.5 nats (median of all: 0.3)."
+        "At token 2: the original writes “b↵”, the quantized model “c”, at a KL of 0.5 nats (median of all tokens: 0.3)."
     )
     assert figure.plot["data"][0]["marker"]["color"] == LIGHT.quantized
     assert len(figure.plot["layout"]["shapes"]) == 1, "a line at the fork"
     chosen = fork_views.draw_text_fork(tokens, 2, 0).plot["data"][0]["marker"]["line"]["color"]
     assert chosen == [LIGHT.accent, "rgba(0,0,0,0)"]
-    assert fork_views.draw_text_fork(tokens, None).answer == "Nowhere: both write the same 2 tokens."
+    assert fork_views.draw_text_fork(tokens, None).answer == "They do not diverge: both models write the same 2 tokens."
     table = pd.DataFrame(
         {
             "name": ["a", "b"],
@@ -137,20 +137,20 @@ def test_fork_and_blame() -> None:
     )
     alone = fork_views.draw_fork_blame(table, 2, Guilt(("a",), None, (0.2,)))
     assert alone.answer == (
-        "a: restored to full precision it wins back 0.6 nats and the fork is gone. "
-        "Restoring this one layer is enough to undo the fork."
+        "a: restored to full precision, it recovers 0.6 nats and the fork is gone. "
+        "Restoring this one layer is enough to remove the fork."
     )
     assert alone.plot["data"][0]["marker"]["color"] == [LIGHT.border, LIGHT.quantized]
     assert alone.table["guilty"].tolist() == [True, False]
     table["lead_restored"] -= 0.5
     together = fork_views.draw_fork_blame(table, 2, Guilt(("a", "b"), 9, (-0.3, 0.1)))
     assert together.answer == (
-        "No single layer: restoring the worst, a, wins back 0.6 of the 0.9 nats that the original's token is behind. With 2 "
+        "No single layer: restoring the worst, a, recovers 0.6 of the 0.9 nats that the original's token is behind. With 2 "
         "restored (orange) the fork moves from token 2 to 9, and none of them can be left out: a, b."
     )
     said = fork_views.describe_fork_recovery(Recovery(0.75, 0.25, 4, 16, 0))
     assert "75 % (19.4 % to 99.4 %) of 4 continuations of 16 tokens" in said
-    assert "at a rate of 80 %" in said
+    assert "expected for further continuations by the original: 80 %" in said
 
 
 def test_shares_of_forks() -> None:
@@ -158,5 +158,8 @@ def test_shares_of_forks() -> None:
     figure = fork_views.draw_fork_shares(tabulate_shares(study, (1, 2, 5)))
     assert figure.table["share"].tolist() == [0.5, 0.75, 0.75]
     assert figure.table["chance"].tolist() == [0.25, 0.25, 0.25]
-    assert "2 restored layers take most forks away. The blamed layer alone does in 50 % (6.76 % to 93.2 %) of 4" in figure.answer
+    assert (
+        "2 restored layers remove most forks. Restoring the blamed layer alone removes 50 % (6.76 % to 93.2 %) of 4"
+        in figure.answer
+    )
     assert set(figure.table) <= set(COLUMNS)

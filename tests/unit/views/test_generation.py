@@ -37,7 +37,7 @@ def test_equal_texts_have_no_mark() -> None:
 
 def test_a_model_beside_itself_disagrees_nowhere() -> None:
     said = generation.build_text_comparison("Hi.", written(STORY, STORY)).answer
-    assert said == "All 4 tokens agree; both models expect exactly the same at each of them."
+    assert said == "All 4 tokens agree; both models predict exactly the same distribution at each of them."
 
 
 def test_a_text_that_ends_earlier_ends_there() -> None:
@@ -111,7 +111,7 @@ def test_divergence_is_drawn_for_both_texts_with_the_fork_between() -> None:
     assert quantized["y"] == [2.0, 2.0, None, None]
     assert [edge == LIGHT.accent for edge in original["marker"]["line"]["color"]] == [False, False, False, True]
     assert [shape["x0"] for shape in figure.plot["layout"]["shapes"]] == [2]
-    assert "the mean KL is 0.5 nats a token" in figure.answer
+    assert "the mean KL is 0.5 nats per token" in figure.answer
     assert "at token 2, the texts differ" in figure.answer
     assert figure.table["kl_original"].tolist() == [0.5] * 4
 
@@ -123,8 +123,8 @@ def test_agreeing_texts_have_no_fork_line() -> None:
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        pytest.param(Candidate(" b", 0.25, 0.5), "the original finds “ a” likeliest, the quantized model “ b”", id="parted"),
-        pytest.param(Candidate(" b", 0.25, 0.125), "both models find “ a” likeliest", id="agreed"),
+        pytest.param(Candidate(" b", 0.25, 0.5), "top-1 is “ a” for the original and “ b” for the quantized model", id="parted"),
+        pytest.param(Candidate(" b", 0.25, 0.125), "“ a” is top-1 for both models", id="agreed"),
     ],
 )
 def test_expectations_are_two_bars_a_candidate(second: Candidate, said: str) -> None:

@@ -18,7 +18,10 @@ def test_a_model_has_four_figures_with_nominal_and_interval_beneath() -> None:
     ]
     html = headline.render_headline(HALF, LIGHT)
     assert html.count("<dt") == 4
-    assert "Its perplexity is 1.028 times the original&#x27;s (95 %: 0.99 to 1.07): no difference that 12,618 tokens" in html
+    assert (
+        "Its perplexity is 1.028 times the original&#x27;s (95 %: 0.99 to 1.07): no significant difference on 12,618 tokens"
+        in html
+    )
 
 
 def test_the_original_is_not_compared_with_itself() -> None:

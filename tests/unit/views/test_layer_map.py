@@ -60,7 +60,7 @@ def test_the_sentence_says_how_many_layers_are_measured() -> None:
 def test_before_any_result_the_sentence_says_what_to_do() -> None:
     nothing = TABLE.assign(bits_per_weight=np.nan)
     assert (
-        "No layer has a number for stored bits yet: quantize one"
+        "No layer has a value for stored bits yet: quantize a layer"
         in layer_map.draw_layer_map(nothing, "bits_per_weight", None).answer
     )
 

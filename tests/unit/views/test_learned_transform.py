@@ -44,7 +44,7 @@ def test_a_layer_without_one_says_so() -> None:
 def test_loss_curve_tells_the_best_look() -> None:
     steps = [LearningStep(n, 30, 1 / n, held_out=[0.5, 0.3, 0.4][n // 10 - 1] if n % 10 == 0 else None) for n in range(1, 31)]
     figure = views.draw_loss_curve(tabulate_losses(steps), theme=DARK)
-    assert figure.answer.endswith("was 0.5 after 10 steps; the best, 0.3 after 20, is what is kept.")
+    assert figure.answer.endswith("was 0.5 after 10 steps; the best one is stored: 0.3 after 20.")
     assert figure.plot["data"][1]["y"] == [0.5, 0.3, 0.4]
     assert len(figure.table) == 30
 
@@ -64,7 +64,7 @@ def test_diagonal_shows_flips_below_zero(learned: LearnedTransform) -> None:
 def test_rotation_shows_both_factors_and_the_cost(learned: LearnedTransform) -> None:
     figure = views.draw_rotation(learned)
     assert [trace["z"].shape for trace in figure.plot["data"]] == [(3, 3), (4, 4)]
-    assert "12 inputs as 3 × 3 ⊗ 4 × 4: 96 multiply-adds a token" in figure.answer
+    assert "12 inputs as 3 × 3 ⊗ 4 × 4: 96 multiply-adds per token" in figure.answer
     none = LearnedTransform(np.ones(4), (), 0, 0)
     assert views.draw_rotation(none).answer == "This transform does not rotate."
     fixed = dataclasses.replace(none, hadamard=True)

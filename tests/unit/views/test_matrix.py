@@ -46,8 +46,8 @@ def test_a_layer_that_is_not_quantized_shows_one_histogram() -> None:
             "60 weights of row 2 (6 lie beyond the axis) share 2 levels; dotted lines are the edges of their cells.",
             id="one-row",
         ),
-        pytest.param(LAYER, "each group has 2 levels of its own", id="layer"),
-        pytest.param(None, "more different values than lines can show", id="too-many"),
+        pytest.param(LAYER, "each group has its own 2 levels", id="layer"),
+        pytest.param(None, "too many different values to draw as lines", id="too-many"),
     ],
 )
 def test_the_sentence_counts_weights_and_levels(levels: Levels | None, said: str) -> None:

@@ -34,7 +34,7 @@ def test_weight_errors_are_quantiles_over_the_spread() -> None:
     near, far = figure.plot["data"]
     assert near["x"] == pytest.approx([1 / float(original.std())] * 21)
     assert far["x"] == pytest.approx([4 / float(original.std())] * 21)
-    assert "with near, by 0.137 with far" in figure.answer
+    assert "with near and 0.137 with far" in figure.answer
     assert figure.table["far"].tolist() == far["x"]
 
 
@@ -42,7 +42,7 @@ def test_models_are_compared_by_perplexity_with_its_interval() -> None:
     figure = pinned.draw_pinned_models(MODELS, "btc")
     assert figure.answer == "2 models are pinned; rtn has the lowest perplexity: 7.90 (95 %: 7.40 to 8.40) at 4.20 stored bits."
     better = MODELS.assign(perplexity=[7.9, 7.5], ratio=[1.0, 0.95], ratio_low=[1.0, 0.9], ratio_high=[1.0, 1.01])
-    wanted = "0.90 stored bits, 0.95 times rtn's (95 %: 0.9 to 1.01): no difference that this text can show."
+    wanted = "0.90 stored bits, 0.95 times rtn's (95 %: 0.9 to 1.01): no significant difference on this text."
     assert pinned.draw_pinned_models(better, "btc").answer.endswith(wanted)
     (trace,) = figure.plot["data"]
     assert trace["error_y"]["array"] == pytest.approx([0.5, 0.6])

@@ -96,7 +96,7 @@ def test_text_cannot_end_the_script_it_stands_in() -> None:
 def test_the_sentence_has_the_figures(made: Card) -> None:
     found = made.facts["figures"]
     assert f"perplexity {found['perplexity']:.2f} (no interval: one document of 64 tokens)" in made.answer
-    assert f"{made.facts['ledger']['bits_per_weight']:.2f} bits per weight stored" in made.answer
+    assert f"{made.facts['ledger']['bits_per_weight']:.2f} stored bits per weight" in made.answer
     assert f"in {format_percent(made.facts['coverage'])} of the weights; the other " in made.answer
 
 
@@ -109,9 +109,9 @@ def test_what_was_not_measured_is_not_drawn(builtin: ModelHandle, made: Card) ->
     bare = Card(made.facts | {"figures": None})
     assert list(bare.figures()) == ["ledger", "errors"]
     assert "perplexity was not measured" in bare.answer
-    assert re.search("<h2[^>]*>What do both write", bare.html()) is None
+    assert re.search("<h2[^>]*>What do both models write", bare.html()) is None
 
 
 def test_another_ending_is_an_error(made: Card, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"cannot be saved as 'card.pdf'; its name ends in .html or .json"):
+    with pytest.raises(OutputError, match=r"cannot be saved as 'card.pdf'; use a name that ends in .html or .json"):
         made.save(tmp_path / "card.pdf")

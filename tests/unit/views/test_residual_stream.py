@@ -29,7 +29,7 @@ def test_the_sentence_names_the_strongest_writer_and_reader() -> None:
     figure = residual_stream.draw_residual_stream(FOUND, tabulate_stream_channels(FOUND, [0, 1]))
     assert figure.answer == (
         "Channel 1 is written most by 0 · attention (3.00 ×) and read most by head (2.50 ×); 1 × is the average channel. "
-        "Press Read the calibration text to see its inputs."
+        "Press Run calibration to see its inputs."
     )
 
 
@@ -40,4 +40,4 @@ def test_an_inner_channel_is_made_and_read_inside_its_block() -> None:
     )  # fmt: skip
     figure = residual_stream.draw_inner_channels(table)
     assert figure.plot["data"][0]["x"] == ["gate_proj row", "up_proj row", "down_proj column"]
-    assert "row 4 of gate_proj and row 4 of up_proj make it" in figure.answer
+    assert "row 4 of gate_proj and row 4 of up_proj write it" in figure.answer

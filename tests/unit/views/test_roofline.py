@@ -55,4 +55,4 @@ def test_a_layer_stands_out_and_is_what_the_sentence_is_about(result: Result) ->
 def test_the_sentence_names_the_fastest(result: Result) -> None:
     answer = draw_roofline(result, threads=1).answer
     assert answer.startswith("At batch 1, signs takes 100 µs, 20.0 times as fast as torch in float32")
-    assert "31.2 % of the speed" in answer
+    assert "31.2 % of the measured memory bandwidth" in answer

@@ -23,14 +23,14 @@ def test_patterns_are_lines_of_shares_above_an_even_one(theme: Theme) -> None:
     assert first["y"] == original.table["share"].tolist()
     assert second["y"] == transformed.table["share"].tolist()
     assert even["y"] == [2**-8, 2**-8]
-    assert f"{original.entropy_per_sign:.3f} a sign" in figure.answer
+    assert f"{original.entropy_per_sign:.3f} per sign" in figure.answer
     assert f"{transformed.entropy_per_sign:.3f} after the transform" in figure.answer
     assert figure.table["count after"].sum() == transformed.vectors
 
 
 def test_patterns_without_a_transform() -> None:
     figure = codebook.draw_sign_patterns(analysis.count_sign_patterns(W, 8))
-    assert [trace["name"] for trace in figure.plot["data"]] == ["original", "all as likely"]
+    assert [trace["name"] for trace in figure.plot["data"]] == ["original", "uniform distribution"]
     assert "transform" not in figure.answer
 
 
@@ -41,10 +41,10 @@ def test_flips_are_points_over_the_bound() -> None:
     bound, points = figure.plot["data"]
     assert (points["x"], points["y"]) == ([0.75], table["flip_rate"].tolist())
     assert bound["y"][0] > bound["y"][-1] == 0
-    assert "are flipped at 0.75 bits a sign" in figure.answer
+    assert "are flipped at 0.75 bits per sign" in figure.answer
     both = pd.concat([table.assign(flip_rate=0.3), table])
     assert codebook.draw_sign_flips(both, moved=True).answer.startswith(figure.answer)
-    assert "took over the errors" in codebook.draw_sign_flips(both, moved=True).answer
+    assert "when error feedback changed the weights" in codebook.draw_sign_flips(both, moved=True).answer
     assert (
         codebook.draw_sign_flips(analysis.tabulate_codebooks(PACKED)).answer
         == "No codebook has been compared with its weights yet."

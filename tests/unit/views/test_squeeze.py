@@ -32,7 +32,7 @@ def test_the_curve_has_intervals_and_marks_the_current_stop() -> None:
     assert [edge == LIGHT.accent for edge in trace["marker"]["line"]["color"]] == [False, True, False]
     assert figure.table["recipe"].tolist() == [stop.preset for stop in (STOPS[0], STOPS[1], STOPS[-1])]
     assert figure.answer == (
-        "Down to 8.19 stored bits the text shows no difference from the original (8.10 against 7.88 at 16.00); "
+        "Down to 8.19 stored bits, no difference from the original is measurable on this text (8.10 against 7.88 at 16.00); "
         "at 0.70 it is 14.30, 1.815 times the original's (95 %: 1.7 to 1.93)."
     )
 

@@ -12,12 +12,12 @@ from workbench.views.method import timeline as scrubber
 @pytest.mark.parametrize(
     ("spelled", "said"),
     [
-        ("gptq:bits=2", "are coded, and their error moves on to the columns not yet coded"),
-        ("rtn:bits=2", "each weight by the nearest value; errors stay where they arise"),
-        ("gptq:bits=2,act_order=true,static_groups=true", "Columns are coded in the order of their second moment"),
-        ("arb-llm", "scales for these signs, then signs for these scales"),
-        ("btc:bits=0.8", "codewords follow their vectors, then every vector goes to its nearest codeword"),
-        ("btc:bits=1", "the basis turns so that rounding costs the output less"),
+        ("gptq:bits=2", "are coded, and their error is fed back into the columns not yet coded"),
+        ("rtn:bits=2", "each weight by the nearest value, without error feedback"),
+        ("gptq:bits=2,act_order=true,static_groups=true", "Columns are coded in order of their second moment"),
+        ("arb-llm", "scales are refitted to the signs, then signs to the scales"),
+        ("btc:bits=0.8", "codewords are refitted to their vectors, then every vector is assigned to its nearest codeword"),
+        ("btc:bits=1", "the basis is rotated so that rounding causes less output error"),
     ],
 )
 def test_each_step_says_what_it_does(spelled: str, said: str) -> None:
@@ -45,7 +45,7 @@ def test_the_columns_of_this_step_are_framed() -> None:
         trace.film, moments[-1], extract_still(trace.film, moments[-1]), "error", presets.parse("gptq:bits=2")
     )
     assert last.plot["layout"]["shapes"] == []
-    assert "of the signs in 24 watched rows differ" in last.answer
+    assert "of the signs in the 24 rows shown differ" in last.answer
 
 
 @pytest.mark.parametrize("what", ["error", "groups", "flipped signs"])
@@ -66,7 +66,7 @@ def test_losses_of_this_kind_of_phase_are_drawn_with_a_line_at_this_step() -> No
     assert None in trace["y"], "phases are apart"
     assert figure.plot["layout"]["shapes"][0]["x0"] == 4
     assert figure.answer.startswith(f"The run has {len(moments)} steps")
-    assert "of the largest on average" in figure.answer
+    assert "of the maximum on average" in figure.answer
     assert len(figure.table) == len(moments)
     last = scrubber.draw_step_losses(moments, len(moments) - 1)
     assert last.plot["data"][0]["name"] == "error of coded columns"

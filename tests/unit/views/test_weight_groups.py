@@ -28,7 +28,7 @@ def test_a_window_of_the_layer(found: GroupMap, theme: Theme) -> None:
     assert (trace["y0"], trace["x0"]) == (150, 100)
     assert trace["colorbar"]["ticktext"] == NAMES
     assert figure.answer.startswith("25 % pruned, 25 % magnitude 1 of 2")
-    assert figure.answer.endswith("saying which costs 1.50 bits a weight. Shown: 50 × 200.")
+    assert figure.answer.endswith("the map of groups costs 1.50 bits per weight. Shown: 50 × 200.")
 
 
 def test_each_group_has_a_colour_of_its_own() -> None:

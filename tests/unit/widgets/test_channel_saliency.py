@@ -64,7 +64,7 @@ def test_inputs_are_measured_once_the_text_has_been_read(fresh: Session) -> None
     view = SaliencyView(fresh, threaded=False)
     assert view.measure.value == "column_energy"
     view.measure.value = "removal_cost"
-    assert "press Read the calibration text" in view.curve.answer.object
+    assert "press Run calibration" in view.curve.answer.object
     assert view.most.disabled
     view.read.clicks += 1
     assert not view.read.visible
@@ -78,7 +78,7 @@ def test_a_channel_of_down_proj_is_a_neuron(session: Session) -> None:
     session.select(DOWN)
     session.mark(channels=[100])
     view = SaliencyView(read(session), threaded=False)
-    assert "row 100 of gate_proj and row 100 of up_proj make it" in view.stream.answer.object
+    assert "row 100 of gate_proj and row 100 of up_proj write it" in view.stream.answer.object
     view.live.choose(lambda: session.select(UP))
     view.live.mark(channels=[7])
     assert "is written most by" in view.stream.answer.object
@@ -111,7 +111,7 @@ def test_a_family_that_is_not_known_is_not_followed(tiny_models: dict[str, Path]
     session.mark(channels=[1])
     view = SaliencyView(session, threaded=False)
     assert view.curve.figure is not None
-    assert "not followed from layer to layer: it has no" in view.stream.answer.object
+    assert "cannot be followed from layer to layer: it has no" in view.stream.answer.object
 
 
 def test_one_changed_weight_changes_what_is_shown(tiny_models: dict[str, Path], tmp_path: Path) -> None:

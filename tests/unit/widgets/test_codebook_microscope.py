@@ -78,12 +78,12 @@ def test_a_large_layer_is_read_beside_the_page(made: Session, monkeypatch: pytes
 def test_a_box_marks_codes_and_all_sections_follow(made: Session) -> None:
     use = UseSection(made, threaded=False)
     pictures, places = PictureSection(use.live), PlaceSection(use.live)
-    assert "Choose codes" in places.frames[0].answer.object
+    assert "Select codes" in places.frames[0].answer.object
     use.frames[0].plot.selected_data = {"points": [{"curveNumber": 0, "pointNumber": 3}, {"curveNumber": 1, "pointNumber": 0}]}
     assert made.selection.codes == (3,)
     assert pictures.frames[0].figure.plot["data"][0]["y"][0] == "code 3"
     assert "Code 3:" in places.frames[0].answer.object
-    assert "under code 3" in places.frames[1].answer.object
+    assert "coded by code 3" in places.frames[1].answer.object
 
 
 def test_another_plane_has_other_codes(session: Session) -> None:
@@ -95,7 +95,7 @@ def test_another_plane_has_other_codes(session: Session) -> None:
 
 def test_an_edit_is_measured_and_kept_only_when_applied(made: Session) -> None:
     view, before = EditSection(made, threaded=False), made.result
-    assert "is used least" in view.frames[0].answer.object
+    assert "is the least used" in view.frames[0].answer.object
     table = view.reading.table
     used = table[table["count"] > 0]["codeword"].tolist()
     view.code.value, view.into.value = used[:2]

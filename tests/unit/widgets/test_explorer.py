@@ -186,7 +186,7 @@ def test_a_bug_becomes_a_sentence_and_the_log_has_its_traceback(
     monkeypatch.setattr(explorer.session, "undo", broken)
     with caplog.at_level(logging.ERROR):
         press(explorer.toolbar.undo)
-    assert "a fault in the workbench (ZeroDivisionError: planted). The log has" in explorer.notices.messages[0]
+    assert "a bug in the workbench (ZeroDivisionError: planted). The log has" in explorer.notices.messages[0]
     assert "Traceback" not in explorer.notices.messages[0]
     assert "unexpected error" in caplog.text
     assert "in broken" in caplog.text

@@ -81,7 +81,7 @@ def test_figures_of_a_large_layer_follow_from_what_is_known(
         begin = time.process_time()
         bits.value = 1 + turn % 3
         seconds.append(time.process_time() - begin)
-        assert "a preview of 23 of 4,096 rows" in explorer.tabs["Weights"]["Histogram"].frame.answer.object
+        assert "a preview of 23 of 4,096 evenly spaced rows" in explorer.tabs["Weights"]["Histogram"].frame.answer.object
     assert reads == [], "the weights have been read, and are known"
     median = statistics.median(seconds)
     record_property("milliseconds from a setting to the figures of 4096 × 11008 (aim 500)", round(1000 * median))

@@ -42,7 +42,7 @@ def test_choosing_a_step_goes_there_and_says_what_differs(view: HistoryView) -> 
     view.other.value = 3
     assert view.difference.object.count("<li>") == 3
     view.other.value = 1
-    assert "nothing differs" in view.difference.object
+    assert "no differences" in view.difference.object
 
 
 def test_the_file_brings_the_session_back(view: HistoryView, session: Session) -> None:

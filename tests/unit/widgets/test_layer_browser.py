@@ -59,7 +59,7 @@ def test_the_map_shows_errors_once_every_layer_is_quantized_unless_a_colour_was_
     for browser in (view, chooser):
         browser.live.announce("results")
     assert (view.colour.value, chooser.colour.value) == ("output_error", "absmax")
-    assert view.frame.figure.question == "Whose output suffers?"
+    assert view.frame.figure.question == "Which layers have the largest output error?"
     view.colour.value = "kurtosis"
     view.live.announce("results")
     assert view.colour.value == "kurtosis"
@@ -72,12 +72,12 @@ def test_a_large_model_is_read_while_the_page_is_there(fresh: Session, monkeypat
     view = LayerBrowser(fresh, threaded=False)
     table = LayerTable(view.live)
     assert fresh.shared.sketches == {}
-    assert "No layer has a number for kurtosis yet" in view.frame.answer.object
-    assert "14 layers, 0 of them read so far" in table.hint.object
+    assert "No layer has a value for kurtosis yet" in view.frame.answer.object
+    assert "14 layers, 0 of them read" in table.hint.object
     later[0]()
     assert fresh.shared.is_sketched
     assert view.frame.figure.table["kurtosis"].notna().all()
-    assert "14 layers; selected" in table.hint.object
+    assert "14 layers; model.layers.0.self_attn.q_proj is selected" in table.hint.object
 
 
 def test_a_page_can_be_used_while_layers_are_read(fresh: Session) -> None:

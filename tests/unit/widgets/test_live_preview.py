@@ -70,7 +70,7 @@ def test_the_histogram_of_a_large_layer_follows_the_preview_and_says_so(
     explorer.bench.form.settings["bits"].value = 3
     original, quantized = (trace["y"] for trace in frame.figure.plot["data"])
     assert sum(quantized) == sum(original), "scaled up from 8 rows to 64"
-    assert "a preview of 8 of 64 rows, spread evenly and scaled up" in frame.answer.object
+    assert "a preview of 8 of 64 evenly spaced rows, scaled up" in frame.answer.object
     explorer.bench.one.clicks += 1
     assert "preview" not in frame.answer.object
 
@@ -106,5 +106,5 @@ def test_without_calibration_a_large_model_says_what_to_do(shared: SharedModel, 
     explorer = Explorer(Session(SharedModel(shared.model)), threaded=False)
     explorer.bench.preview.on.value = True
     assert "press Quantize this layer" in explorer.bench.preview.shown.object
-    with pytest.raises(WorkbenchError, match="when the calibration text has been read"):
+    with pytest.raises(WorkbenchError, match="previews start after calibration"):
         next(explorer.session.preview_steps())

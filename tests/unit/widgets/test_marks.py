@@ -40,7 +40,7 @@ def test_typed_marks_reach_the_selection_and_every_field(session: Session) -> No
     assert first.field.value == ""
 
 
-@pytest.mark.parametrize(("text", "said"), [("x", "is no number"), ("64", "has 64 channels, 0 to 63")])
+@pytest.mark.parametrize(("text", "said"), [("x", "is not a number"), ("64", "has 64 channels, 0 to 63")])
 def test_a_mistake_is_a_notice_and_the_field_says_what_holds(session: Session, text: str, said: str) -> None:
     view = ChannelInput(session)
     view.field.value = "3"

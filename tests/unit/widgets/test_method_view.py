@@ -36,9 +36,9 @@ def questions(*frames: FigureFrame) -> list[bool]:
 def test_a_codebook_and_a_transform(session: Session) -> None:
     view = SignView(made(session, "btc", transform="hadamard"))
     assert questions(view.patterns, view.flips) == [True, True]
-    assert [trace["name"] for trace in view.patterns.figure.plot["data"]] == ["original", "transformed", "all as likely"]
+    assert [trace["name"] for trace in view.patterns.figure.plot["data"]] == ["original", "transformed", "uniform distribution"]
     assert view.flips.figure.table["flip_rate"].between(0.02, 0.4).all()
-    assert "took over the errors" in view.flips.figure.answer
+    assert "when error feedback changed the weights" in view.flips.figure.answer
 
 
 @pytest.mark.parametrize(("recipe", "sentence"), [("rtn", "has no binary codebook"), (None, "not quantized yet")])
@@ -80,7 +80,7 @@ def test_a_stored_rotation_is_a_picture(session: Session) -> None:
 def test_without_a_learned_transform_there_is_a_sentence(session: Session) -> None:
     view = TransformView(made(session, "btc", transform="hadamard"))
     assert questions(view.loss, view.diagonal, view.rotation) == [False, False, False]
-    assert "learns no transform" in view.loss.answer.object
+    assert "does not learn a transform" in view.loss.answer.object
     signs = wb.recipe("btc").replace(transform=make_part("transform", "learned", rotation="none", steps=2))
     view = TransformView(made(session, signs))
     assert questions(view.loss, view.diagonal, view.rotation) == [True, True, False]
@@ -95,14 +95,14 @@ def test_groups_and_their_window(session: Session) -> None:
     assert (picture["z"].shape, picture["y0"]) == ((64 - 40, 64 - 8), 40)
     made(session, "rtn", group=32)
     view.live.announce("results")
-    assert "codes all weights alike" in view.frame.answer.object
+    assert "codes all weights in the same way" in view.frame.answer.object
     assert not view.row.visible
 
 
 def test_sweeps_of_each_set_of_scales(session: Session) -> None:
     view = SweepView(made(session, "billm"))
     assert questions(view.errors, view.paths) == [False, False]
-    assert "takes no sweeps" in view.errors.answer.object
+    assert "has no sweeps" in view.errors.answer.object
     made(session, "arb-llm", block=32)
     view.live.announce("results")
     assert questions(view.errors, view.paths) == [True, True]

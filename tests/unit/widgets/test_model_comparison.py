@@ -81,14 +81,14 @@ def test_folders_of_the_same_name_are_told_apart(shared: SharedModel, folders: l
 
 def test_without_saved_models_it_says_what_to_do(shared: SharedModel) -> None:
     view = ModelComparison(Session(shared), threaded=False)
-    assert "No saved model was named" in view.closest.answer.object
+    assert "No saved model was given" in view.closest.answer.object
     assert (view.go.disabled, view.below.visible, view.texts) == (True, False, None)
 
 
 def test_a_folder_made_from_another_model_is_explained(tiny_models: dict[str, Path], folders: list[Path]) -> None:
     view = ModelComparison(Session(wb.open_model(str(tiny_models["qwen3"]))), threaded=False, folders=folders[:1])
     assert "was quantized from" in view.notices.messages[0]
-    assert "No saved model could be read: the notice above says why" in view.closest.answer.object
+    assert "No saved model could be read; see the notice above" in view.closest.answer.object
     assert (view.go.disabled, view.below.visible) == (True, False)
 
 

@@ -14,7 +14,7 @@ def test_a_mistake_is_its_sentence() -> None:
 
 
 def test_what_a_visitor_typed_is_shown_as_it_is() -> None:
-    assert "&lt;script&gt; is no number</div>" in render_alert("<script> is no number")
+    assert "&lt;script&gt; is not a number</div>" in render_alert("<script> is not a number")
 
 
 def test_dismissing_hides_the_box_and_keeps_every_message() -> None:

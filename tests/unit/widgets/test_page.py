@@ -73,7 +73,7 @@ def test_what_an_address_says_wrongly_is_explained_on_a_page_that_works(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explorer = opened(session, monkeypatch, layer=DOWN, channels="3,x", tab="Ledger")
-    assert "channels in the address holds 'x'; it takes whole numbers, as channels=3,17." in explorer.notices.messages
+    assert "channels in the address holds 'x'; it takes whole numbers, e.g. channels=3,17." in explorer.notices.messages
     assert (explorer.session.layer, explorer.tabs.front) == (DOWN, "Ledger")
 
 
@@ -94,7 +94,7 @@ def test_what_an_address_says_is_drawn_once(session: Session, monkeypatch: pytes
     monkeypatch.setattr(FigureFrame, "draw", lambda self, figure: (drawn.append(figure.question), draw(self, figure)))
     explorer = opened(session, monkeypatch, layer=DOWN, recipe="rtn:bits=3,group=32", tab="Saliency", channels="3")
     assert list(explorer.tabs.built) == ["Saliency"], "no other tab was built on the way"
-    assert "Which channels carry the output?" in drawn
+    assert "Which channels matter most for the output?" in drawn
     assert len(drawn) == len(set(drawn))
 
 

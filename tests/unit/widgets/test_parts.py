@@ -56,7 +56,7 @@ def test_a_result_opens_its_model(tiny_models: dict[str, Path]) -> None:
 def test_a_result_of_a_fused_model_asks_for_the_model(builtin: Any) -> None:
     model = wb.fuse(builtin)
     result = wb.quantize(model, LAYER, RECIPE)
-    with pytest.raises(WorkbenchError, match=r"names no model to open; give both: wb.LedgerView\(model, result\)"):
+    with pytest.raises(WorkbenchError, match=r"names no model that can be opened; give both: wb.LedgerView\(model, result\)"):
         wb.LedgerView(result)
     assert wb.LedgerView(model, result, threaded=False).session.result is result
 

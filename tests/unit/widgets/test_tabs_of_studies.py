@@ -53,12 +53,12 @@ def test_a_card_of_what_is_quantized(live: Live, notices: Notices, monkeypatch: 
     assert json.loads(sent["card.json"]) == view.card.facts
     assert sent["card.html"].startswith("<!doctype html>")
     view.other.param.update(filename="other.json", value=view.card.json().encode())
-    assert "agree in everything but times" in view.difference[0].object
+    assert "agree in everything except times" in view.difference[0].object
     changed = {**view.card.facts, "hashes": {**view.card.facts["hashes"], "evaluation_text": "another"}}
     view.other.param.update(filename="other.json", value=Card(changed).json().encode())
-    assert "differ above the tolerances in 1 place (hashes)" in view.difference[0].object
+    assert "differ beyond the tolerances in 1 place (hashes)" in view.difference[0].object
     view.other.param.update(filename="none.json", value=b"{}")
-    assert "none.json is no quant card" in notices.messages[0]
+    assert "none.json is not a quant card" in notices.messages[0]
     session.take(wb.quantize_model(session.model, wb.recipe("rtn", bits=3, group=32)))
     live.announce("results")
     assert "Results have changed since" in view.sentence.object
@@ -81,7 +81,7 @@ def test_caches_are_measured_and_written_through(live: Live, notices: Notices) -
     assert "unknown kv 'zipcash'" in notices.messages[0]
     view.schemes.value = []
     press(view.go)
-    assert "no scheme is chosen" in notices.messages[0]
+    assert "no scheme is selected" in notices.messages[0]
 
 
 def test_sliders_mix_the_texts(live: Live, notices: Notices) -> None:
@@ -102,7 +102,7 @@ def test_sliders_mix_the_texts(live: Live, notices: Notices) -> None:
     assert view.spectrum.figure.table["rank"].max() == 128
     for slider in view.sliders.values():
         slider.value = 0
-    assert "make no mixture" in notices.messages[0]
+    assert "are not a mixture" in notices.messages[0]
     view.sliders["calibration"].value = 100
     view.which.value = "evaluation"
     view.tokens.value = 2000
@@ -123,7 +123,7 @@ def test_expectations_follow_the_fields(live: Live, notices: Notices) -> None:
     view = ExpectationsView(live, notices=notices, threaded=False)
     figure = view.frame.figure
     assert figure is not None
-    assert "so it is a guess here" in figure.answer
+    assert "so this is an extrapolation" in figure.answer
     view.parameters.value, view.tokens.value = 1000.0, 100_000.0
     assert view.frame.figure is not None
     assert "guess" not in view.frame.figure.answer

@@ -81,4 +81,4 @@ def test_a_whole_model_is_filmed_layer_by_layer(session: Session, monkeypatch: p
 def test_a_result_from_elsewhere_has_no_run(session: Session) -> None:
     session.take(wb.quantize_model(session.model, session.recipe))
     view = ScrubberView(session)
-    assert "was not made in this session" in view.picture.answer.object
+    assert "was not computed in this session" in view.picture.answer.object

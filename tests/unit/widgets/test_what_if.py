@@ -103,7 +103,7 @@ def test_painter(session: Session) -> None:
     view.brush.value = "rtn:bits=4,group=64"
     view.paint.clicks += 1
     assert view.allocation.choice[name] == "rtn:bits=4,group=64"
-    assert "1 painted by hand" in view.plan.answer.object
+    assert "1 set by hand" in view.plan.answer.object
     other = session.model.layer_names[7]
     bars = [[own for _, own in trace["customdata"]] for trace in view.plan.figure.plot["data"]]
     curve = next(index for index, names in enumerate(bars) if other in names)
@@ -182,6 +182,6 @@ def test_no_fork(session: Session) -> None:
         pass
     view = ForkView(session, threaded=False)
     view.find()
-    assert "Nowhere: both write the same" in view.along.answer.object
+    assert "They do not diverge: both models write the same" in view.along.answer.object
     assert view.blame.figure is None
     assert view.back.disabled

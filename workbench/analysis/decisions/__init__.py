@@ -1,1 +1,1 @@
-"""What to decide by: where bits go and errors come from, what sizes cost, and the card that records it."""
+"""Measures for decisions: bit ledger, error budget, squeeze, scaling law and quant card."""

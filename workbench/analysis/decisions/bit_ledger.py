@@ -1,4 +1,4 @@
-"""The bit ledger explained: from the nominal figure to the stored one item by item, as a tree, and against a file on disk."""
+"""The bit ledger explained: from nominal to stored bits item by item, as a tree, and compared with a file on disk."""
 
 import tempfile
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The error budget of a quantized model: what every layer adds, whether damages add up, and which pairs hurt each other."""
+"""The error budget of a quantized model: the error of every layer, their sum, and pairs that amplify each other's error."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> 
     import pandas as pd
 
     if not get_layers(layers):
-        raise RecipeError("no quantized layers, so there is no error to divide; quantize the model first.")
+        raise RecipeError("no layer is quantized, so there is no error to measure; quantize the model first.")
     changes = build_replacements(replay.model, layers)
     ordered = {name: changes[name] for name in dict.fromkeys([*replay.model.layer_names, *changes]) if name in changes}
     top = min(top, len(ordered))

@@ -1,4 +1,4 @@
-"""How important is a layer, without quantizing it? Three published scores, higher for layers that should keep more bits."""
+"""Importance of layers, without quantizing them: three published scores, higher for layers that should get more bits."""
 
 from typing import TYPE_CHECKING
 

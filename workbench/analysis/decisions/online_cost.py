@@ -1,4 +1,4 @@
-"""What changes of the input cost: which run for every token, which were folded into weights, and the bits stored for them."""
+"""The cost of input transforms: those that run online for every token, those folded into weights, and their stored bits."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""How the original reads and writes: measured once for all sessions of a server, and kept in the store for the next one."""
+"""Perplexity and speed of the original: measured once for all sessions of a server, and cached in the store."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, astuple

@@ -1,4 +1,4 @@
-"""Results kept beside each other: one layer by several recipes, and whole models, each measured here when it is pinned."""
+"""Pinned results for comparison: one layer with several recipes, and whole models, each measured when it is pinned."""
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field

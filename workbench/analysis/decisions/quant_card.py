@@ -1,4 +1,4 @@
-"""The facts of a quant card: what was made of a model, what it stores, what it loses, from what, where and when.
+"""The facts of a quant card: the model, its recipe, stored bits and errors, hashes, environment and times.
 
 One JSON document. Two cards of the same recipe and texts on one machine differ only under "times"; `card_diff` compares
 any two. No paths and no user names: a model that was opened from a folder is called by the folder's name.
@@ -111,7 +111,7 @@ def check_original(model: Quantized, original: ModelHandle) -> None:
     if isinstance(model, PackedModel) and model.fingerprint != original.fingerprint:
         raise ModelError(
             f"the layers were quantized from weights {model.fingerprint}, {original.source!r} has {original.fingerprint}; "
-            "give the model they were made from."
+            "give the model they were quantized from."
         )
 
 

@@ -1,4 +1,4 @@
-"""What differs between two quant cards, item by item, each against a stated tolerance: for a reader, and for a test in CI."""
+"""Differences between two quant cards, item by item, each with a tolerance: for readers and for CI."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -69,12 +69,12 @@ class CardDiff:
         above = [d for d in self.differences if not d.within]
         passed = len(self.differences) - len(above)
         if not self.differences:
-            return "The two cards agree in everything but times."
+            return "The two cards agree in everything except times."
         if not above:
-            return f"The two cards agree within the tolerances; {passed} differences are within them or may differ."
+            return f"The two cards agree within the tolerances; {passed} differences are within them or allowed."
         where = ", ".join(dict.fromkeys(d.section for d in above))
         places = "1 place" if len(above) == 1 else f"{len(above)} places"
-        return f"The two cards differ above the tolerances in {places} ({where}); {passed} more may differ."
+        return f"The two cards differ beyond the tolerances in {places} ({where}); {passed} more differences are allowed."
 
     def table(self) -> "pd.DataFrame":
         """One row a difference: section, item, first, second, change, allowed, within."""
@@ -134,7 +134,7 @@ def diff_cards(
         differences += diff_figures(first["figures"], second["figures"], limits)
     elif first["figures"] or second["figures"]:
         which = "second" if first["figures"] else "first"
-        skipped.append(f"figures were not compared: the {which} was not measured")
+        skipped.append(f"figures were not compared, because the {which} has none")
         # what was not read by one of them cannot differ
         differences = [d for d in differences if d.item != "evaluation_text"]
     free = {*allow, *NOTED}

@@ -1,4 +1,4 @@
-"""A quant card as others wrote it, JSON or HTML: read, and every field checked that a figure or a comparison uses."""
+"""Reading a quant card, JSON or HTML: every field that a figure or a comparison uses is checked."""
 
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ def parse_facts(content: bytes, document: str) -> dict[str, Any]:
     if START in text:
         text = text.partition(START)[2].partition(END)[0]
     elif text.lstrip().startswith("<"):
-        raise ArtifactError(f"{document} is a page, but no quant card; {MAKE_CARD_ADVICE}.")
+        raise ArtifactError(f"{document} is a page, but not a quant card; {MAKE_CARD_ADVICE}.")
     value = parse(text, document, ArtifactError)
     fields = value.value if isinstance(value.value, dict) else {}
     kind, version = fields.get("kind"), fields.get("version")
     if kind != KIND:
-        raise ArtifactError(f"{document} is no quant card; {MAKE_CARD_ADVICE}.")
+        raise ArtifactError(f"{document} is not a quant card; {MAKE_CARD_ADVICE}.")
     if version != VERSION:
         raise ArtifactError(
             f"{document} is {kind!r} version {shorten_value(version)}; this workbench reads {KIND!r} version {VERSION}."

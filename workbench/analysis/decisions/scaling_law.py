@@ -1,4 +1,4 @@
-"""How fragile a model of this size and training should be, by a published scaling law, and what studies of larger ones found.
+"""The expected loss of quantization by a published scaling law, and the findings of studies of larger models.
 
 The law was fitted on other models; beside it stands what was measured here. Nothing here is a promise.
 """
@@ -88,29 +88,29 @@ STUDIES = (
         "Low-bit quantization favors undertrained LLMs",
         "2411.17691",
         "More than 1500 quantized checkpoints: larger models lose less, and models trained on more tokens lose more. "
-        "The loss that is added follows a power of tokens, parameters and bits; the curve here is that law.",
-        "Findings from its abstract; the law's four constants from a summary of it, not compared with the paper's own table.",
+        "The added loss follows a power law of tokens, parameters and bits; the curve here is that law.",
+        "Findings from its abstract; the law's four constants from a summary, not checked against the paper's own table.",
     ),
     Study(
         "Scaling laws for precision",
         "2411.04330",
-        "Over 465 training runs, up to 1.7B parameters and 26B tokens: what post-training quantization costs grows with the "
-        "tokens that a model was trained on, until more training makes the quantized model worse.",
+        "Over 465 training runs, up to 1.7B parameters and 26B tokens: the loss of post-training quantization grows with the "
+        "number of training tokens, until more training makes the quantized model worse.",
         "From its abstract and a summary of it.",
     ),
     Study(
         "How good are low-bit quantized LLaMA3 models?",
         "2404.14047",
         "Ten methods from 1 to 8 bits: 4 bits cost little, 3 bits clearly more and depend on the method, 2 bits and fewer mostly "
-        "collapse. Fine-tuning with low-rank adapters did not bring back what was lost below 4 bits; the 70B model is "
-        "sturdier than the 8B.",
+        "collapse. Fine-tuning with low-rank adapters did not recover the loss below 4 bits; the 70B model is "
+        "more robust than the 8B.",
         "From its abstract and summaries of it.",
     ),
     Study(
         "An empirical study of Qwen3 quantization",
         "2505.02214",
-        "Five methods (round to nearest, GPTQ, AWQ, SmoothQuant, BiLLM) from 1 to 8 bits: nearly nothing is lost at 8 bits, "
-        "something at 4, much at 3 and fewer; larger models are sturdier.",
+        "Five methods (round to nearest, GPTQ, AWQ, SmoothQuant, BiLLM) from 1 to 8 bits: almost no loss at 8 bits, "
+        "some at 4, a large loss at 3 and fewer; larger models are more robust.",
         "From its abstract and summaries of it.",
     ),
 )

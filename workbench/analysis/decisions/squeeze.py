@@ -1,4 +1,4 @@
-"""The whole model at a row of sizes, from 16 bits a weight to below one: each a real packed model, made once and kept on disk.
+"""The whole model at a series of sizes, from 16 bits per weight to below one: each a packed model, built once and cached on disk.
 
 Integers rounded to nearest are as good as anything at 8 and 6 bits and cost seconds, with error feedback at 4 and 3 bits they
 still run on compiled kernels; from 2 bits down a trellis has the lowest perplexity of all presets that need no
@@ -249,7 +249,7 @@ class Squeeze:
             check_file(self.store.folder / "models" / "stop")
         except OutputError as error:
             raise OutputError(
-                f"the stops are kept in the cache folder, but {error} WORKBENCH_CACHE names another one."
+                f"the stops are stored in the cache folder, but {error} Set WORKBENCH_CACHE to use another folder."
             ) from error
 
     def model_at(self, stop: Stop) -> LanguageModel:
@@ -278,7 +278,7 @@ class Squeeze:
             return read_quantized_model(folder)
         except ArtifactError:
             if not shipped_stops.find_folder(self.key(stop)):  # what came with the package is not ours to remove
-                log.warning("the stop %s is damaged and is built again when asked for", folder)
+                log.warning("the stop %s is damaged and will be rebuilt on request", folder)
                 discard(folder)
                 self._squeezed.pop(stop, None)
             raise
@@ -350,7 +350,7 @@ def is_sound(folder: Path) -> bool:
     try:
         read_quantized_model(folder)
     except ArtifactError as error:
-        log.warning("the stop %s is damaged (%s) and is built again", folder, error)
+        log.warning("the stop %s is damaged (%s) and is rebuilt", folder, error)
         discard(folder)
         return False
     return True

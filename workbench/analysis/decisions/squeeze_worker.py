@@ -1,4 +1,4 @@
-"""The stops of the squeeze slider, built in a process of their own; see `apart`."""
+"""The stops of the squeeze slider, built in a subprocess; see `subprocess_job`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What if the calibration text were another mixture? Second moments kept source by source, re-added with any weights.
+"""Calibration on other mixtures of text: second moments per source, combined with any weights.
 
 Moments are means over tokens, so a mixture with shares w_i of the tokens has H = Σ w_i H_i: no text is read again. Every source
 is cut into two halves, document by document: one to calibrate on, one held out to measure with.
@@ -136,7 +136,7 @@ def compute_shares(weights: Weights, sources: Sources) -> dict[str, float]:
     if unknown := sorted(set(weights) - set(sources)):
         raise ModelError(f"no source {unknown[0]!r}; there are {', '.join(map(repr, sources))}.")
     if min(weights.values(), default=0) < 0 or (total := sum(weights.values())) <= 0:
-        raise ModelError(f"weights {dict(weights)} make no mixture; give weights of 0 or more, one of them above 0.")
+        raise ModelError(f"weights {dict(weights)} are not a mixture; give weights of 0 or more, one of them above 0.")
     return {name: weight / total for name, weight in weights.items() if weight > 0}
 
 
@@ -381,6 +381,6 @@ def calibrate_documents(model: ModelHandle, text: Text, layer: str, tokens: int)
         left -= stats.tokens
     if len(chosen) < 2:
         raise ModelError(
-            f"{len(chosen)} documents of {text.name!r} were read; influence needs 2 or more: give more tokens or texts."
+            f"{len(chosen)} documents of {text.name!r} were read; influence needs at least 2: give more tokens or texts."
         )
     return chosen

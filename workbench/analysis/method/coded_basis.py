@@ -1,4 +1,4 @@
-"""The basis in which a layer's weights are coded: what is left of a stored tree, and of a weight, behind its transforms."""
+"""The basis in which a layer's weights are coded: a stored tree without its transforms, and a weight after them."""
 
 from torch import Tensor
 

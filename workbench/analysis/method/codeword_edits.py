@@ -1,4 +1,4 @@
-"""What if one codeword were merged into another, revived, or taken out? A stored layer with that change, measured like any other.
+"""Edits of codewords: merge one into another, revive it, or remove it. The edited layer is measured like any other.
 
 The layer that is given stays as it is. A codebook whose words change belongs to its layer alone from then on and is paid for by
 it: other layers may go on using the words as they were.
@@ -49,9 +49,7 @@ def merge(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: st
         raise WorkbenchError(f"code {source} cannot be merged into itself; name two codes.")
     moved = book.index == source
     if not moved.any():
-        raise WorkbenchError(
-            f"code {source} is dead: no vector uses it, so there is nothing to merge. Revive it, or take it out."
-        )
+        raise WorkbenchError(f"code {source} is dead: no vector uses it, so there is nothing to merge. Revive it, or remove it.")
     node = replace_index(book.node, torch.where(moved, into, book.index), book.entries)
     return apply_edit(layer, weight, moment, path, node, f"code {source} merged into {into}", int(moved.sum()))
 
@@ -69,7 +67,7 @@ def revive(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: s
     target, size = compute_targets(layer.packed, weight, book)
     word, moved = (find_best_signs if book.binary else find_best_values)(book, target, size)
     if not moved.any():
-        raise WorkbenchError("no vector would be served better by a new codeword; nothing was changed.")
+        raise WorkbenchError("no vector would have a lower error with a new codeword; nothing was changed.")
     words = book.words.clone()
     words[code] = word
     node = replace_index(replace_codewords(book, words), torch.where(moved.view_as(book.index), code, book.index), book.entries)
@@ -82,10 +80,10 @@ def remove_dead(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, pa
     used = book.counts > 0
     left, dead = int(used.sum()), int((~used).sum())
     if dead == 0:
-        raise WorkbenchError(f"all {left} codewords are used; there is nothing to take out.")
+        raise WorkbenchError(f"all {left} codewords are used; there is nothing to remove.")
     node = replace_codewords(book, book.words[used])
     node = replace_index(node, (used.cumsum(0) - 1)[book.index], left)
-    return apply_edit(layer, weight, moment, path, node, f"{dead} dead codes taken out", 0)
+    return apply_edit(layer, weight, moment, path, node, f"{dead} dead codes removed", 0)
 
 
 def find(layer: QuantizedLayer, path: str) -> Book:

@@ -1,4 +1,4 @@
-"""The codewords of a stored layer one by one: how often each is used, where, and how well the weights under it are served.
+"""The codewords of a stored layer: the use, positions and error of each.
 
 Errors are those of the finished layer in the basis that is coded, cut into the vectors that an index stands for; where several
 codebooks add up, a vector's error is what all of them together leave.

@@ -1,4 +1,4 @@
-"""A learned transform as plain numbers: how its loss fell, and its gains, signs and rotations."""
+"""A learned transform as plain numbers: loss curve, gains, signs and rotations."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

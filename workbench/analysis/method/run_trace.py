@@ -1,4 +1,4 @@
-"""What a run told on its way: the steps of a learned transform and the sweeps of coders, as plain tables."""
+"""The trace of a run: the steps of a learned transform and the sweeps of coders, as plain tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

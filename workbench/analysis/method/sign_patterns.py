@@ -1,4 +1,4 @@
-"""What a binary codebook has to work with and how well it does: sign patterns, their entropy, use of codewords, flipped signs.
+"""Binary codebooks: sign patterns and their entropy, use of codewords, flipped signs.
 
 A codebook below one bit loses little only where sign patterns are far from evenly spread. Entropies are in bits; divided by
 the pattern's length they compare with the codebook's rate, and 1 means that signs are coin flips.

@@ -1,4 +1,4 @@
-"""A run of a quantizer as a timeline: learning, training of the codebook, sweeps, columns coded, parameters solved again."""
+"""A run of a quantizer as a timeline: learning, training of the codebook, sweeps, coding of columns, refitting of parameters."""
 
 from dataclasses import dataclass
 from itertools import groupby

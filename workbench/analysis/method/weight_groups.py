@@ -1,4 +1,4 @@
-"""Which group of a layer each weight belongs to: pruned, by magnitude, in a salient column, or coded by another coder.
+"""The group of each weight in a layer: pruned, by magnitude, in a salient column, or coded by another coder.
 
 Read from the stored form alone: maps of a split say it outright; in a sum of sign planes it is in the planes, since two
 magnitudes with a map are two planes (a weight belongs to the larger magnitude where both planes have one sign).

@@ -1,1 +1,1 @@
-"""What quantization does to a model's predictions, its text, its cache and its speed."""
+"""Effects of quantization on predictions, generated text, cache and speed."""

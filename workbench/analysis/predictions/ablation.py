@@ -1,4 +1,4 @@
-"""Recipes side by side on one model and one text, each compared with the first: what does a part of a method bring?"""
+"""Ablations: recipes on one model and one text, each compared with the first."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Two models on the same text: how far the second's next-token distribution is from the first's."""
+"""Two models on the same text: the divergence of their next-token distributions."""
 
 from typing import Protocol
 
@@ -58,4 +58,4 @@ def check_tokens(first: LanguageModel, second: LanguageModel, text: Text) -> Non
         )
     if first.context != second.context:
         both = f"{first.name!r} reads {first.context} tokens at once, {second.name!r} {second.context}"
-        raise ModelError(f"{both}; compare models that read equally many.")
+        raise ModelError(f"{both}; compare models with the same context length.")

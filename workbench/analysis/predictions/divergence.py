@@ -1,4 +1,4 @@
-"""How far a changed model's next-token distribution is from the original's, token by token, on a text.
+"""The divergence of a changed model's next-token distribution from the original's, token by token, on a text.
 
 Logits are compared window by window and thrown away; what stays is a few numbers for each token.
 """
@@ -160,8 +160,8 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
     for logits, which in ((original, "the original model"), (changed, "the changed model")):
         if are_logits_broken(logits):
             raise ModelError(
-                f"the logits of {which} are not finite on document {document + 1} of the text; it overflows there, so there is "
-                f"nothing to compare."
+                f"the logits of {which} are not finite on document {document + 1} of the text; the model overflows there, so the "
+                f"two cannot be compared."
             )
     target = ids[0, 1:]
     rows = []

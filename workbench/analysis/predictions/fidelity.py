@@ -1,4 +1,4 @@
-"""How close quantized matrices are to the originals, measured on what is stored and not taken from the quantizer's report."""
+"""Errors of quantized matrices, measured on the stored form and not taken from the quantizer's report."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The fork: the first token at which a quantized model goes its own way, which layer is to blame, and whether it finds back."""
+"""The fork: the first token at which a quantized model diverges, the layers to blame, and whether it recovers."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ class ForkFinder:
         self, model: ModelHandle, quantized: Quantized, prompt: str = "Once upon a time", tokens: int = CONTINUATION_TOKENS
     ) -> None:
         if not get_layers(quantized):
-            raise ModelError("no quantized layers, so nothing can part; quantize a layer or the model first.")
+            raise ModelError("no layer is quantized, so the texts cannot diverge; quantize a layer or the model first.")
         self.model = model = match_basis(model, quantized)
         self.layers, self.lm = dict(get_layers(quantized)), model.language_model()
         start = self.lm.encode(prompt)

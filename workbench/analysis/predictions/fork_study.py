@@ -1,4 +1,4 @@
-"""Does restoring the blamed layers remove the fork? The fork finder on many prompts; layers drawn by chance are the control."""
+"""Does restoring the blamed layers remove the fork? The fork finder on many prompts, with random layers as the control."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any

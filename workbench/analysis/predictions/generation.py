@@ -1,4 +1,4 @@
-"""Two models continue one prompt side by side, and each also reads what the other writes: where and how strongly they part."""
+"""Two models continue one prompt, and each also scores the text of the other: where and how strongly they diverge."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +96,7 @@ def write_together(original: LanguageModel, quantized: LanguageModel, prompt: st
     start = original.encode(prompt).flatten().tolist()
     room = min(model.context for model in models) - len(start)
     if room < 1:
-        raise ModelError(f"the prompt has {len(start)} tokens; the model reads at most {original.context}: shorten it.")
+        raise ModelError(f"the prompt has {len(start)} tokens, but the context is {original.context} tokens; shorten it.")
     ids, readers = [list(start), list(start)], [Readers(models), Readers(models)]
     texts: tuple[list[WrittenToken], list[WrittenToken]] = ([], [])
     running = [True, True]

@@ -1,4 +1,4 @@
-"""How fast models write: tokens a second, one model after the other in each round, so that what disturbs one disturbs all."""
+"""Generation speed in tokens/s: models take turns in each round, so that disturbances affect all of them."""
 
 import statistics
 import time
@@ -68,7 +68,7 @@ def measure_speeds_steps(
             yield turn * len(models) + number + 1
     for model, count in zip(models, written, strict=True):
         if count == 0:
-            raise ModelError(f"{model.name!r} writes nothing after {prompt!r}; measure its speed with another prompt.")
+            raise ModelError(f"{model.name!r} generates nothing after {prompt!r}; measure its speed with another prompt.")
     return [Speed(statistics.median(f), min(f), max(f), count) for f, count in zip(speeds, written, strict=True)]
 
 

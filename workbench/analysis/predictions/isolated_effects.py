@@ -1,4 +1,4 @@
-"""What each part of a quantized model does by itself in the running one, also where tensors beside the layers changed.
+"""The isolated effect of each part of a quantized model, including changed tensors outside the layers.
 
 A gain that changed before a layer, γ', belongs to what was done to that layer: Ŵ on inputs times γ' is Ŵ diag(γ'/γ) on those
 times γ. Every layer can then be put in, or back to full precision, alone, and all of them together are the quantized model.

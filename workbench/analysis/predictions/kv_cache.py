@@ -1,4 +1,4 @@
-"""What storing the key-value cache in fewer bits does: to a model's predictions on a text, and to the bytes a token takes."""
+"""Key-value caches in fewer bits: the effect on a model's predictions on a text, and bytes per token."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class CacheResult:
     sizes: tuple[CacheSize, ...]
 
     def __repr__(self) -> str:
-        return f"<CacheResult {self.scheme.spelled()!r}: {self.bytes_per_token:,.0f} bytes a token; {self.divergence!r}>"
+        return f"<CacheResult {self.scheme.spelled()!r}: {self.bytes_per_token:,.0f} bytes per token; {self.divergence!r}>"
 
     @property
     def ratio(self) -> PerplexityRatio:

@@ -1,4 +1,4 @@
-"""Several quantized models beside the original: stored bits, bytes, and what they cost on one text."""
+"""Several quantized models beside the original: stored bits, bytes, KL and perplexity on one text."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass

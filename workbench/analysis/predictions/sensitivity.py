@@ -1,4 +1,4 @@
-"""What every layer costs under every recipe: stored bits and KL, each layer changed alone; the options of an allocation."""
+"""Sensitivity of every layer under every recipe: stored bits and KL of each layer alone; the options of an allocation."""
 
 import math
 from collections.abc import Callable, Generator, Mapping
@@ -87,7 +87,7 @@ def sensitivity_steps(
     names = replay.model.select(layers)
     if not names or not recipes:
         raise RecipeError(
-            f"{len(names)} layers match {layers!r} and {len(recipes)} recipes are given; there must be one of each at least. "
+            f"{len(names)} layers match {layers!r} and {len(recipes)} recipes are given; at least one of each is needed. "
             f"Names look like {replay.model.layer_names[0]!r}, * matches anything."
         )
     floor, rows = replay.noise.kl, list[dict[str, Any]]()

@@ -1,4 +1,4 @@
-"""Suffix replay: what a changed layer does to predictions, without running again what comes before it.
+"""Suffix replay: the effect of a changed layer on predictions, without running the layers before it again.
 
 Hidden states after every block are kept for one text; a swap runs from the earliest changed block to the logits.
 """

@@ -1,4 +1,4 @@
-"""What if one layer were quantized? Its consequence for the model's predictions, with everything else as it was."""
+"""What if one layer were quantized? The effect on the model's predictions, with all else unchanged."""
 
 from dataclasses import dataclass, replace
 
@@ -28,7 +28,7 @@ class WhatIf(ShownInCell):
     def cell_summary(self) -> CellSummary:
         """What it does to the predictions, with the layer's bits."""
         summary = self.divergence.cell_summary()
-        question = f"What does {self.layer.name} alone do at {self.layer.bits_per_weight:.2f} bits per weight?"
+        question = f"What is the effect of {self.layer.name} alone at {self.layer.bits_per_weight:.2f} bits per weight?"
         return replace(summary, question=question)
 
     @property

@@ -1,1 +1,1 @@
-"""What weights look like: distributions, channels, the residual stream, and tables kept by content."""
+"""Statistics of weights: distributions, channels, the residual stream, and cached tables."""

@@ -1,4 +1,4 @@
-"""What the rows and columns of a layer stand for, and what marks of one layer mean in another.
+"""The meaning of rows and columns of a layer, and how marks carry over from one layer to another.
 
 The residual stream's channels are columns of what reads it and rows of what writes to it; inside a block the rows of one layer
 are the columns of the next.
@@ -54,7 +54,7 @@ def carry_marks(before: Layer, after: Layer, marks: Mapping[str, tuple[int, ...]
         who = f"{side.capitalize()} {format_marks(marks[side])} of {format_layer_name(before)}"
         there = next((other for other in MARK_KINDS if side in old and new.get(other) == old[side]), None)
         if there is None:
-            words.append(f"{who} mean something else in {format_layer_name(after)}: they are not marked any more.")
+            words.append(f"{who} have another meaning in {format_layer_name(after)}: they are no longer marked.")
             continue
         by_kind[there] = marks[side]
         words.append(f"{who} are {old[side][0]} and stay marked{'' if there == side else f', here as {there}'}.")

@@ -1,4 +1,4 @@
-"""What figures show of one matrix: every table is worked out once, and kept on disk by the content of the matrix."""
+"""Tables for figures of one matrix: each is computed once and cached on disk by the content of the matrix."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property

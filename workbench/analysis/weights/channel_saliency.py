@@ -1,4 +1,4 @@
-"""Which input channels of a layer matter, by the measures that quantization methods use; every measure is one number a channel.
+"""Saliency of a layer's input channels, by the measures of quantization methods: one number per channel.
 
 A channel is a column of the weight, and the input feature that it meets. Shares are of a measure's sum over all channels.
 """
@@ -39,18 +39,18 @@ MEASURES = {
     "column_absmax": Measure(
         "weights: largest",
         "sum of the columns' largest weights",
-        "maxᵢ |Wᵢⱼ|, what sets the scale of a whole column.",
+        "maxᵢ |Wᵢⱼ|, which sets the scale of a whole column.",
         needs_stats=False,
     ),
     "input_absmax": Measure(
         "inputs: largest",
         "sum of the largest inputs",
-        "max |xⱼ| on the calibration text, what sets the scale of rounded inputs.",
+        "max |xⱼ| on the calibration text, which sets the scale of rounded inputs.",
     ),
     "input_rms": Measure(
         "inputs: rms (AWQ)",
         "sum of the inputs' sizes",
-        "√(E xⱼ²). AWQ (arXiv 2306.00978) scales channels by a power of mean |xⱼ|, which this stands for.",
+        "√(E xⱼ²). AWQ (arXiv 2306.00978) scales channels by a power of mean |xⱼ|, which this approximates.",
     ),
     "second_moment": Measure(
         "inputs: second moment",
@@ -65,7 +65,7 @@ MEASURES = {
     "removal_cost": Measure(
         "cost of removal (OBS, BiLLM)",
         "cost of removing channels",
-        "Σᵢ (Wᵢⱼ / Uⱼⱼ)² with H⁻¹ = UᵀU: what is lost when weights go and later columns repair what they can; the metric of "
+        "Σᵢ (Wᵢⱼ / Uⱼⱼ)² with H⁻¹ = UᵀU: the error of removing weights after later columns compensate; the metric of "
         "PB-LLM (arXiv 2310.00034) and BiLLM (arXiv 2402.04291).",
     ),
 }

@@ -1,4 +1,4 @@
-"""How the weights of one matrix are distributed: quantiles against a normal law, ranges of rows and columns, the largest weights.
+"""The distribution of the weights of one matrix: normal quantiles, ranges of rows and columns, the largest weights.
 
 Tensors are `[rows, cols]`; all results are small tables.
 """
@@ -35,7 +35,7 @@ def quantiles(weight: Tensor, shares: np.ndarray) -> np.ndarray:
 
 
 def tabulate_quantiles(weight: Tensor, points: int = 99) -> pd.DataFrame:
-    """Quantiles of the standardized weights beside those of a normal and a Laplace law of the same mean and variance.
+    """Quantiles of the standardized weights beside those of a normal and a Laplace distribution of the same mean and variance.
 
     One row a quantile: share_below, weights, normal, laplace, all in standard deviations from the mean. Points are spread evenly
     over normal quantiles from −4 to 4, so that the tails are seen.

@@ -1,4 +1,4 @@
-"""A channel of the residual stream through the whole model: who writes it, what gain it has, how large it is, who reads it.
+"""A channel of the residual stream through the whole model: layers that write it, its gain and size, and layers that read it.
 
 Channel c is the same number in every layer that touches the stream: row c of what writes it (o_proj, down_proj; column c of the
 embedding), entry c of every norm's gain, column c of what reads it (q, k, v, gate, up, head). Only vectors are kept, no matrix.

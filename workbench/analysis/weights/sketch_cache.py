@@ -1,4 +1,4 @@
-"""Sketches on disk and put together: a matrix is read once and known by its content from then on."""
+"""Sketches cached on disk by content: a matrix is read only once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""What a weight matrix looks like, in kilobytes: moments and histogram (`compute_sketch`), a raster, and the quantizer's levels.
+"""A compact description of a weight matrix: moments and histogram (`compute_sketch`), a raster, and the quantizer's levels.
 
 Everything reads the matrix in row blocks and returns small numpy arrays; no matrix is kept and none reaches a browser.
 """

@@ -1,4 +1,4 @@
-"""The truth about every stored format, in plain torch: what it decodes to, and its product with an input.
+"""The reference of every stored format, in plain torch: its decoded matrix, and its matmul with an input.
 
 Other backends are checked against this one. Importing the package registers all formats under the kind "format".
 """

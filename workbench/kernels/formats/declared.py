@@ -1,4 +1,4 @@
-"""Stored trees against what their formats declare: the first thing that does not fit, in words, before anything reads it."""
+"""Validation of stored trees against the declarations of their formats: the first mismatch, in words."""
 
 from collections.abc import Iterator
 
@@ -45,7 +45,7 @@ def iterate_faults(packed: Packed, path: str, shape: Shape, mask: Tensor | None)
         expected = str(fewest) if fewest == most else f"{fewest} to {most}"
         yield f"{name} has {len(packed.children)} children and must have {expected}"
     if mask is not None and not kind.maskable:
-        yield f"{name} stores whole matrices and stands inside a mask"
+        yield f"{name} stores whole matrices and is inside a mask"
     yield from (f"{name} {fault}" for fault in iterate_fact_faults(packed))
     yield from (f"{name} {fault}" for fault in iterate_tensor_faults(packed, mask))
     for number, (child, (part, child_mask)) in enumerate(zip(packed.children, kind.parts(packed, mask), strict=True)):

@@ -1,4 +1,4 @@
-"""What a stored format promises, and the two doors through which formats call each other: `decode` and `linear`."""
+"""The interface of stored formats, and the two functions through which formats call each other: `decode` and `linear`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Format `parity-signs`: one sign plane of which the signs that parity checks determine are not stored."""
+"""Format `parity-signs`: one sign plane without the signs that parity checks determine."""
 
 from collections.abc import Iterator
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""The reference backend's products: decode the matrix and multiply, keeping the decoded matrix or not."""
+"""Matmuls of the reference backend: decode the matrix and multiply, with or without caching the decoded matrix."""
 
 from typing import cast
 

@@ -1,4 +1,4 @@
-"""Format `rotated`: T = Λ D± R H applied to the input, as BTC-LLM learns it. R is orthogonal whatever is stored.
+"""Format `rotated`: T = Λ D± R H applied to the input, as BTC-LLM learns it. R is orthogonal for any stored numbers.
 
 R = R₁ ⊗ R₂ with Rᵢ = (I − Aᵢ)(I + Aᵢ)⁻¹ (Cayley) and Aᵢ skew: only the upper triangles of A₁ and A₂ are stored, half the numbers
 of the matrices themselves, and no rounding of them can make R anything but a rotation. H is the fixed Hadamard transform of

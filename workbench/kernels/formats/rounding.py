@@ -1,4 +1,4 @@
-"""Format `rounded-input`: the layer's input rounded to integers before it meets the matrix.
+"""Format `rounded-input`: the layer's input is rounded to integers before the matmul.
 
 The integers are turned back into numbers at once: the result is an integer kernel's up to float rounding, without its speed.
 """

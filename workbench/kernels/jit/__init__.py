@@ -1,1 +1,1 @@
-"""What compiled loops need: cached compilation, SIMD instructions, threads."""
+"""Support for compiled loops: cached compilation, SIMD instructions, threads."""

@@ -1,4 +1,4 @@
-"""Arrays that loops may pass on without counting who holds them.
+"""Arrays that compiled loops pass on without reference counting.
 
 numba counts the holders of an array at each call of another function, in memory that all threads share: as slow as a hundred
 weights, and much slower than a loop's own work where it passes arrays on for every few of them.

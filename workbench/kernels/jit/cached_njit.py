@@ -1,4 +1,4 @@
-"""The decorator of compiled loops: machine code is kept on disk, separately for each state of the sources.
+"""The decorator of compiled loops: machine code is cached on disk, separately for each version of the sources.
 
 numba keeps what a function was compiled to until the function's own file changes, and does not see that a function it calls has
 changed in another file. Here loops are spread over files, so the name of the cache folder holds a digest of every folder that
@@ -35,7 +35,7 @@ def find_cache_folder() -> str | None:
     others = [beside, Path(platformdirs.user_cache_dir("quantization-workbench"))]
     parent = next(filter(is_writable, [Path(configured)] if configured else others), None)
     if parent is None:
-        warn_unkept("no folder for it can be written")
+        warn_unkept("no folder is writable")
         return None
     return str(parent / f"kernels-{digest.hexdigest()[:16]}")
 
@@ -43,7 +43,9 @@ def find_cache_folder() -> str | None:
 @functools.cache
 def warn_unkept(why: str) -> None:
     """Say, once, that machine code is not kept."""
-    message = f"compiled kernels are not kept ({why}), so each process compiles them again; NUMBA_CACHE_DIR names another folder."
+    message = (
+        f"compiled kernels are not cached ({why}), so each process compiles them again; set NUMBA_CACHE_DIR to another folder."
+    )
     warnings.warn(message, stacklevel=2)
 
 

@@ -1,4 +1,4 @@
-"""Whether this process was forked from one whose compiled loops had started threads: those threads are gone here.
+"""A guard against forks: threads of compiled loops do not exist in a forked process.
 
 OpenMP ends a process that enters a parallel loop after that. Such a process runs its loops on one thread.
 """

@@ -1,4 +1,4 @@
-"""Vectors as values inside compiled loops: 64 bytes, or 32 floats, at a time, whatever the width of the CPU's registers.
+"""SIMD vectors inside compiled loops: 64 bytes, or 32 floats, at a time, for any register width of the CPU.
 
 LLVM splits them into as many registers as they need (one with AVX-512, two with AVX2). Only the look-up of bytes by bytes has no
 common form: it is the processor's own instruction where there is one and a loop of loads elsewhere, with the same result.

@@ -1,4 +1,4 @@
-"""How many threads compiled loops use, and that only one of them runs at a time."""
+"""The number of threads of compiled loops, and a lock that lets only one loop run at a time."""
 
 import os
 import threading

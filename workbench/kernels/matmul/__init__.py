@@ -1,1 +1,1 @@
-"""Products with stored matrices: the layers that hold them and the backends that run them."""
+"""Matmuls with stored matrices: the layers that hold them and the backends that run them."""

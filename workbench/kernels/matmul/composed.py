@@ -1,4 +1,4 @@
-"""Products made of products, on any device: added up, after a change of the input, through a thin middle; and for any inputs."""
+"""Matmuls composed of matmuls, on any device: sums, after an input transform, or through thin factors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

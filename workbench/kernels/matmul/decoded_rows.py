@@ -1,4 +1,4 @@
-"""Some rows of a stored matrix without decoding the others: what an embedding looks up."""
+"""Decoding single rows of a stored matrix, for embedding lookups."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which backend multiplies with a stored matrix, and why each other one does not.
+"""Choice of the backend for a stored matrix, with the reason why each other one is not used.
 
 Backends stand in one table, best first; the first that does not refuse is used. WORKBENCH_KERNELS=<name> forces one, and a
 forced backend that refuses is a KernelError: nothing falls back silently.
@@ -43,13 +43,13 @@ ONCE = Mode(cache="none")  # nothing is kept of what runs once
 BACKENDS = (
     Backend(
         "cuda",
-        "multiplies straight from the packed codes on the GPU: sums looked up for a few inputs, tensor cores for more",
+        "multiplies directly from packed codes on the GPU: table lookups for small batches, tensor cores for larger ones",
         cuda.describe_refusal,
         cuda.prepare,
     ),
     Backend(
         "numba",
-        "multiplies straight from the packed codes, by looking sums up in tables; compiled for this CPU",
+        "multiplies directly from packed codes by table lookup; compiled for this CPU",
         numba.describe_refusal,
         numba.prepare,
     ),
@@ -109,7 +109,7 @@ def explain(packed: Packed, batch: int = 1) -> Explanation:
     backend, refused = choose(packed, batch)
     reason = f"forced by {VARIABLE}; {backend.reason}" if read_forced_backend() else backend.reason
     if bits := find_rounding_bits(packed):
-        reason += f"; inputs are rounded to {bits} bits a token first, and multiplied as numbers, not as integers"
+        reason += f"; inputs are rounded to {bits} bits per token first, and multiplied as floats, not as integers"
     for other in BACKENDS:
         if other is not backend and other.name not in refused:
             refused[other.name] = (

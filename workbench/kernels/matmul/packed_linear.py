@@ -1,4 +1,4 @@
-"""PackedLinear: the layer of a network that holds a stored matrix instead of a weight, and multiplies with it."""
+"""PackedLinear: a linear layer with a stored matrix instead of a weight."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +46,7 @@ class PackedLinear(PackedMatrix):
         rows, cols = read_matrix_shape(module)
         if (rows, cols) != (packed.rows, packed.cols):
             raise ShapeError(
-                f"a stored matrix is {packed.rows:,} × {packed.cols:,}, but {rows:,} × {cols:,} in the model; take its own."
+                f"a stored matrix is {packed.rows:,} × {packed.cols:,}, but {rows:,} × {cols:,} in the model; use its own."
             )
         return cls(packed, module._parameters.get("bias"), **mode)
 
@@ -83,7 +83,7 @@ class PackedLinear(PackedMatrix):
         if explanation.backend != "reference":
             return explanation
         size = 4 * self.out_features * self.in_features
-        how = {"decoded": f"keeps the decoded matrix, {size:,} bytes", "none": "decodes at every call and keeps nothing"}
+        how = {"decoded": f"caches the decoded matrix, {size:,} bytes", "none": "decodes at every call and caches nothing"}
         return replace(explanation, reason=f"{explanation.reason}; {how[self.mode.cache]} (cache={self.mode.cache!r})")
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""PackedMatrix: a module that holds a stored matrix in the place of a weight."""
+"""PackedMatrix: a module with a stored matrix instead of a weight."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace

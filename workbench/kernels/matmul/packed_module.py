@@ -1,4 +1,4 @@
-"""Modules that keep the forward pass of their own class and hold a stored matrix in the place of its weight.
+"""Modules that keep the forward pass of their class but hold a stored matrix instead of its weight.
 
 PackedModule (a router) decodes all of it, PackedEmbedding only the rows that are looked up.
 """

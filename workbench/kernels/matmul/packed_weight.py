@@ -1,4 +1,4 @@
-"""PackedWeight: what a packed layer shows as its weight, for code that multiplies with it instead of calling the layer."""
+"""PackedWeight: the weight attribute of a packed layer, for code that multiplies with it instead of calling the layer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast

@@ -1,1 +1,1 @@
-"""How numbers become bits: trees of stored tensors, integers and trits packed, sparsity and error-correcting codes."""
+"""Packing numbers into bits: trees of stored tensors, integers, trits, sparsity and error-correcting codes."""

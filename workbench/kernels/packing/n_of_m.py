@@ -1,4 +1,4 @@
-"""Which n of m neighbours are chosen, as one number: the place of the choice among all C(m, n) bit patterns, ascending."""
+"""N:M sparsity codes: the index of a choice of n out of m neighbours among all C(m, n) bit patterns, ascending."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""What is stored of a matrix: a format name, tensors and the few facts needed to decode them, possibly as a tree.
+"""A stored matrix: a format name, tensors and the facts needed to decode them, possibly as a tree.
 
 A tree describes a whole layer from the outside in, for example
 

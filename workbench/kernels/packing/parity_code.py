@@ -1,4 +1,4 @@
-"""Signs that obey parity checks: some of them follow from the others and are not stored.
+"""Signs that satisfy parity checks: some of them are determined by the others and are not stored.
 
 Down each column of a sign matrix, checks demand an even number of −1 among the signs that they cover, and the last of these is
 the one that need not be stored. Checks overlap: every sign has a mask, whose bit t says that the t-th check still open covers it.

@@ -1,4 +1,4 @@
-"""What a format says of its facts and tensors before anything reads them: types, shapes and ranges.
+"""Declarations of the facts and tensors of a format: types, shapes and ranges.
 
 Compiled loops read what the facts promise and not one byte less, so a tree from a file is held against these first.
 """

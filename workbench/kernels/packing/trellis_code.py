@@ -1,4 +1,4 @@
-"""States of a bitshift trellis and what they stand for; the format of the same name says what is stored."""
+"""States of a bitshift trellis and their values; the format `trellis` defines what is stored."""
 
 import functools
 import math

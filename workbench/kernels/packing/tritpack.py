@@ -1,4 +1,4 @@
-"""Trits (−1, 0, +1) five to a byte: 1.6 bits each, where two bits would hold four values and log₂ 3 = 1.585 is the least.
+"""Trits (−1, 0, +1) packed five to a byte: 1.6 bits each, close to the lower bound log₂ 3 = 1.585.
 
 Byte b of a stream holds trits 5b … 5b + 4 as t₀ + 3 t₁ + 9 t₂ + 27 t₃ + 81 t₄ with t = trit + 1; the last byte is filled up with
 trits 0. The 13 byte values from 243 on are not used.
@@ -24,7 +24,7 @@ def pack(trits: Tensor) -> Tensor:
     """Pack −1, 0 and +1 (any shape, read in row order) into uint8 `[packed_bytes]`; ShapeError for other numbers."""
     flat = trits.reshape(-1)
     if flat.numel() and int(flat.abs().max()) > 1:
-        raise ShapeError(f"trits from {int(flat.min())} to {int(flat.max())}; they are −1, 0 and +1.")
+        raise ShapeError(f"trits from {int(flat.min())} to {int(flat.max())}; they must be −1, 0 or +1.")
     padded = torch.nn.functional.pad(flat.to(torch.int8), (0, -flat.numel() % TRITS))
     return ((padded + 1).to(torch.uint8).view(-1, TRITS) * POWERS_OF_THREE.to(flat.device)).sum(1, dtype=torch.uint8)
 

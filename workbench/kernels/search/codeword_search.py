@@ -1,4 +1,4 @@
-"""The nearest codeword of each sign vector, by Hamming distance or by the size of the flipped weights, and who searches for it.
+"""Search for the nearest codeword of each sign vector, by Hamming distance or by the magnitude of the flipped weights.
 
 Codewords are integers: bit j is 1 where sign j is +1. Both searches are exact, and ties go to the previous codeword, else to
 the smallest number. Plain torch multiplies with all codewords, in pieces; the compiled search counts bits, or skips codewords

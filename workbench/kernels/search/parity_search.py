@@ -1,4 +1,4 @@
-"""The nearest signs that obey parity checks (see `packing.parity_code`) and all signs from the stored ones, plain or compiled."""
+"""Search for the nearest signs that satisfy parity checks (see `packing.parity_code`), and recovery of all signs."""
 
 import torch
 from torch import Tensor

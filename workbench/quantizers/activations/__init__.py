@@ -1,4 +1,4 @@
-"""What happens to a layer's input when it runs; importing the package registers all of them."""
+"""Quantization of a layer's input at run time; importing the package registers all kinds."""
 
 from workbench.quantizers.activations.keep import KeepActivations
 from workbench.quantizers.activations.per_token import RoundPerToken

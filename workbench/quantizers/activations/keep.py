@@ -1,4 +1,4 @@
-"""Activations `keep`: inputs stay as the model computes them."""
+"""Activations `keep`: inputs are not quantized."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Activations `per-token`: inputs rounded to integers, each token by its own largest magnitude, found when the layer runs."""
+"""Activations `per-token`: inputs rounded to integers, each token by its own largest magnitude, at run time."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class RoundPerToken(Activations):
     Nothing is stored for it. A layer's reported errors are those of its weights; the rounding shows in what the model says.
     """
 
-    bits: int = setting(8, "bits of an activation", low=4, high=8)
+    bits: int = setting(8, "bits per activation", low=4, high=8)
 
     def pack(self, inner: Packed) -> Packed:
         """Format `rounded-input`."""

@@ -1,4 +1,4 @@
-"""Which layer gets which recipe: ways to choose under a budget of stored bits; importing the package registers all of them."""
+"""Bit allocation: methods that choose a recipe for each layer under a budget of stored bits; the import registers all."""
 
 from workbench.quantizers.allocation.closed_form import ClosedForm
 from workbench.quantizers.allocation.lagrangian import Lagrangian

@@ -1,4 +1,4 @@
-"""Allocator `closed-form`: the rate that theory gives every layer, rounded to an option."""
+"""Allocator `closed-form`: the optimal rate of each layer in theory, rounded to an option."""
 
 from dataclasses import dataclass
 

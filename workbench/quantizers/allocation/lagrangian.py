@@ -1,4 +1,4 @@
-"""Allocator `lagrangian`: one price of a bit for all layers, found by bisection; instant."""
+"""Allocator `lagrangian`: one price per bit for all layers, found by bisection; fast."""
 
 from dataclasses import dataclass
 

@@ -16,7 +16,7 @@ class Milp(Allocator):
     """min Σ loss x, Σ bits x ≤ budget, one option a layer, x 0 or 1: AdaQuant's integer programme (arXiv 2006.10518), as HiGHS
     solves it."""
 
-    seconds: int = setting(30, "give up after so many seconds", low=1, high=3600)
+    seconds: int = setting(30, "time limit in seconds", low=1, high=3600)
 
     def choose(self, options: Options, budget: float) -> np.ndarray:
         """The optimum; RecipeError when it is not proven in time."""
@@ -37,7 +37,7 @@ class Milp(Allocator):
         )
         if not solution.success:
             raise RecipeError(
-                f"no proven optimum for {layers} layers × {recipes} recipes in {self.seconds} s; allow more seconds, "
+                f"no proven optimum for {layers} layers × {recipes} recipes in {self.seconds} s; increase seconds, "
                 "or use the allocation 'lagrangian'."
             )
         return solution.x.reshape(layers, recipes).argmax(1)

@@ -1,4 +1,4 @@
-"""What there is to choose from, layer by layer, and what every allocator does with it."""
+"""The options of an allocation, layer by layer, and the interface of an allocator."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

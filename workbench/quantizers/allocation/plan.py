@@ -39,7 +39,7 @@ class Allocation(ShownInCell):
         """How many layers got each recipe."""
         counts = Counter(self.choice.values())
         answer = (
-            f"{self.bits_per_weight:.3f} bits per weight stored of {self.budget:g} allowed; predicted loss {self.loss:.4g} "
+            f"{self.bits_per_weight:.3f} stored bits per weight of {self.budget:g} allowed; predicted loss {self.loss:.4g} "
             f"if the losses of single layers add up."
         )
         return CellSummary.of_rows("Which recipe does each layer get?", answer, ("recipe", "layers"), counts.most_common())
@@ -121,7 +121,7 @@ def build_allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np
 def check(options: Options, recipes: Mapping[str, Recipe], keep: Mapping[str, str]) -> None:
     """Raise RecipeError for recipes and layers that the options do not have."""
     if missing := [name for name in options.recipes if name not in recipes]:
-        raise RecipeError(f"recipe {missing[0]!r} of the options is not among the given ones: {', '.join(recipes)}.")
+        raise RecipeError(f"recipe {missing[0]!r} of the options is not among the given recipes: {', '.join(recipes)}.")
     for layer, recipe in keep.items():
         if layer not in options.names:
             raise RecipeError(registry.describe_unknown("layer", layer, list(options.names)))

@@ -1,4 +1,4 @@
-"""Allocator `ranked`: a score for each layer, and the best ones get the dear recipe."""
+"""Allocator `ranked`: a score for each layer; layers with the highest scores get the recipe with more bits."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Ranked(Allocator):
     are not looked at.
     """
 
-    by: str = setting("lim", "what makes a layer important", choices=SCORES)
+    by: str = setting("lim", "score that ranks the layers", choices=SCORES)
 
     def choose(self, options: Options, budget: float) -> np.ndarray:
         """Down the ranking; a layer that no longer fits is passed over. RecipeError without this score."""

@@ -1,4 +1,4 @@
-"""Orders of coding and paths of the error; importing the package registers all of them."""
+"""Orders of coding and kinds of error feedback; importing the package registers all of them."""
 
 from workbench.quantizers.assignment.block_feedback import BlockFeedback
 from workbench.quantizers.assignment.column_feedback import ColumnFeedback

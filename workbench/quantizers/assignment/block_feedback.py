@@ -1,4 +1,4 @@
-"""Assignment `block-feedback`: a block of columns is coded at once, its error goes to the columns after it."""
+"""Assignment `block-feedback`: a block of columns is coded at once, its error is fed back into later columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from workbench.registry import register
 class BlockFeedback(Assignment):
     """Block error compensation as in BiLLM and ARB-LLM (arXiv 2402.04291, 2410.03129), with the exact triangular solve."""
 
-    block: int = setting(128, "columns coded at once, in whole steps of the coder and at least one", low=1, high=65536)
-    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
-    repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost")
+    block: int = setting(128, "columns coded at once, rounded to whole steps of the coder", low=1, high=65536)
+    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
+    repair: bool = setting(False, "in sequential runs, also compensate the errors of earlier layers")
 
     @property
     def needs_moment(self) -> bool:

@@ -1,4 +1,4 @@
-"""Assignment `column-feedback`: GPTQ. Column by column (or step by step), the error goes to the columns after it."""
+"""Assignment `column-feedback`: GPTQ. After each column (or step), its error is fed back into later columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class ColumnFeedback(Assignment):
     first in any case, as they are met in pieces.
     """
 
-    order: str = setting("given", "visit columns as given, or by descending second moment", choices=("given", "moment"))
+    order: str = setting("given", "order of the columns: as given, or by descending second moment", choices=("given", "moment"))
     fit_first: bool = setting(False, "fit all parameters on the original weights (static groups)")
-    fit_ahead: bool = setting(False, "fit all parameters of a batch of 128 columns before its first is coded, as released")
-    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
-    repair: bool = setting(False, "where layers run in sequence, also repair what the layers before lost")
+    fit_ahead: bool = setting(False, "fit all parameters of a batch of 128 columns before coding it, as released")
+    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
+    repair: bool = setting(False, "in sequential runs, also compensate the errors of earlier layers")
 
     @property
     def needs_moment(self) -> bool:

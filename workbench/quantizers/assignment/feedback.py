@@ -1,4 +1,4 @@
-"""Error feedback: code some columns, then move the others to where they repair the output best. One routine for all orders.
+"""Error feedback: code some columns, then update the others to compensate the output error. One routine for all orders.
 
 Coding columns b with error D = W_b − Q_b leaves the least tr(E H Eᵀ) when the columns r after them move by
 −D U_bb⁻¹ U_br, where Uᵀ U = H⁻¹ (upper). For one column this is GPTQ (arXiv 2210.17323); for a block, the released codes of

@@ -1,4 +1,4 @@
-"""Assignment `nearest`: every column on its own, errors stay where they arise."""
+"""Assignment `nearest`: every column by itself, without error feedback."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Assignment `released-feedback`: what the released codes of BiLLM, ARB-LLM and STBLLM do between one block and the next."""
+"""Assignment `released-feedback`: error feedback between blocks as in the released codes of BiLLM, ARB-LLM and STBLLM."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class ReleasedFeedback(Assignment):
     blocks after errors have filled them.
     """
 
-    block: int = setting(128, "columns coded at once, in whole steps of the coder and at least one", low=1, high=65536)
-    damping: float = setting(0.01, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
-    kept: int = setting(8, "weights kept of every `of` in a row; the others are set to zero before coding begins", low=1, high=16)
-    of: int = setting(8, "neighbouring weights of which `kept` are kept", low=1, high=16)
+    block: int = setting(128, "columns coded at once, rounded to whole steps of the coder", low=1, high=65536)
+    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
+    kept: int = setting(8, "weights kept out of every `of` in a row; the others are set to zero before coding", low=1, high=16)
+    of: int = setting(8, "group size, out of which `kept` weights are kept", low=1, high=16)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Coders: how a number or a vector becomes a code; importing the package registers all of them."""
+"""Coders: they map numbers or vectors to codes; importing the package registers all of them."""
 
 from workbench.quantizers.coders.binary_codebook import BinaryCodebook
 from workbench.quantizers.coders.binary_factors import BinaryFactors

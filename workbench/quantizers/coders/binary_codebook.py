@@ -1,4 +1,4 @@
-"""Coder `binary-codebook`: below one bit a weight by storing which of a few sign vectors each piece of a row is nearest to."""
+"""Coder `binary-codebook`: below one bit per weight, by an index of the nearest codeword for each sign vector of a row."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,22 +41,24 @@ class BinaryCodebook(Coder[Codebooks, CodebookScales]):
     """
 
     full_mask_only: ClassVar[bool] = True
-    length: int = setting(10, "signs a codeword stands for", low=2, high=24)
-    entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
-    assignment: str = setting("magnitude", "what a wrong sign costs: the weight's size, or 1", choices=("magnitude", "hamming"))
+    length: int = setting(10, "signs per codeword", low=2, high=24)
+    entries: int = setting(256, "number of codewords; the index takes log2 of it bits", low=2, high=65536)
+    assignment: str = setting(
+        "magnitude", "cost of a flipped sign: the weight's magnitude, or 1", choices=("magnitude", "hamming")
+    )
     scope: str = setting("projection", "which layers share a codebook", choices=("matrix", "projection", "model"))
-    scales: str = setting("row", "what shares a scale", choices=SCALES)
+    scales: str = setting("row", "granularity of the scales", choices=SCALES)
     group: int = make_group_setting(120)
-    mean: bool = setting(False, "also store a mean beside each scale")
+    mean: bool = setting(False, "also store a mean with each scale")
     sweeps: int = setting(15, "alternating sweeps over scales and signs before clustering", low=0, high=100)
-    rescale: bool = setting(True, "solve the scales again for the final signs")
+    rescale: bool = setting(True, "refit the scales to the final signs")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.entries > 1 << self.length:
             raise RecipeError(
                 f"coder 'binary-codebook': {self.entries} codewords of {self.length} signs; "
-                f"there are only {1 << self.length} different ones, use at most that many."
+                f"only {1 << self.length} different codewords exist; use at most that many."
             )
 
     @property

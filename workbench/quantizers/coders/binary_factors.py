@@ -1,4 +1,4 @@
-"""Coder `binary-factors`: a whole matrix as the product of two thin sign matrices, as thin as the wanted bits allow."""
+"""Coder `binary-factors`: a whole matrix as the product of two thin sign matrices, with a rank that meets the bit budget."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -36,10 +36,12 @@ class BinaryFactors(UnsharedCoder[SignFactors]):
     """
 
     full_mask_only: ClassVar[bool] = True
-    bits: float = setting(0.8, "stored bits per weight, all magnitudes included", low=0.05, high=4.0)
-    sweeps: int = setting(200, "sweeps of ADMM; 0 takes the signs of the start", low=0, high=1000)
-    start: str = setting("random", "where ADMM starts; singular: rank at most the smaller side", choices=tuple(FACTOR_STARTS))
-    metric: str = setting("moment", "how much of the second moment counts", choices=("moment", "diagonal"))
+    bits: float = setting(0.8, "stored bits per weight, including all magnitudes", low=0.05, high=4.0)
+    sweeps: int = setting(200, "sweeps of ADMM; 0 takes the initial signs", low=0, high=1000)
+    start: str = setting(
+        "random", "initialization of ADMM; singular: rank at most the smaller side", choices=tuple(FACTOR_STARTS)
+    )
+    metric: str = setting("moment", "strength of the weighting by the second moment", choices=("moment", "diagonal"))
     middle: bool = setting(False, "also store a magnitude for each rank")
 
     @property

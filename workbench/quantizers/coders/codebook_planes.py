@@ -1,4 +1,4 @@
-"""Coder `codebook-planes`: a sum of sign planes of which some are looked up in codebooks and some stored as they are."""
+"""Coder `codebook-planes`: a sum of sign planes, some coded with codebooks and some stored as signs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class CodebookPlanes(BinaryCodebook):
     """
 
     planes: int = setting(2, "sign planes", low=2, high=3)
-    indexed: int = setting(2, "the first so many planes have a codebook, the others take one bit a weight", low=1, high=3)
+    indexed: int = setting(2, "number of planes with a codebook; the others take one bit per weight", low=1, high=3)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Coder `keep`: weights as they are, or in half the bytes."""
+"""Coder `keep`: weights unquantized, or in half the bytes."""
 
 from dataclasses import dataclass
 

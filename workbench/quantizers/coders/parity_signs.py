@@ -1,4 +1,4 @@
-"""Coder `parity-signs`: below one bit a weight without a codebook, by signs that obey parity checks."""
+"""Coder `parity-signs`: below one bit per weight without a codebook, by signs that satisfy parity checks."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,13 +35,13 @@ class ParitySigns(UnsharedCoder[PlaneScales]):
     """
 
     full_mask_only: ClassVar[bool] = True
-    length: int = setting(5, "signs of a column, of which some follow from the others", low=2, high=1000)
-    checks: int = setting(1, "signs in every such length that follow from the others", low=1, high=500)
-    scales: str = setting("row", "what shares a scale", choices=SCALES)
+    length: int = setting(5, "block length: signs of a column that share parity checks", low=2, high=1000)
+    checks: int = setting(1, "parity checks per block, i.e. signs that are not stored", low=1, high=500)
+    scales: str = setting("row", "granularity of the scales", choices=SCALES)
     group: int = make_group_setting(128)
-    mean: bool = setting(False, "also store a mean beside each scale")
+    mean: bool = setting(False, "also store a mean with each scale")
     sweeps: int = setting(15, "alternating sweeps over scales and signs without parity", low=0, high=100)
-    rescale: bool = setting(True, "solve the scales again for the final signs")
+    rescale: bool = setting(True, "refit the scales to the final signs")
 
     def __post_init__(self) -> None:
         super().__post_init__()

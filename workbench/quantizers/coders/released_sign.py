@@ -1,4 +1,4 @@
-"""Coder `released-sign`: sign planes as the released codes of BiLLM, STBLLM and ARB-LLM make them."""
+"""Coder `released-sign`: sign planes as in the released codes of BiLLM, STBLLM and ARB-LLM."""
 
 from dataclasses import dataclass
 
@@ -38,10 +38,10 @@ class ReleasedSign(UnsharedCoder[ReleasedScales]):
     "row-column" is ARB-RC without early stop. "moment" is ARB-X: signs first, then scales that suit the outputs, signs held.
     """
 
-    planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
+    planes: int = setting(1, "sign planes, one bit per weight each", low=1, high=2)
     group: int = make_group_setting(128)
-    rule: str = setting("residual", "how signs and scales are found", choices=RESIDUAL_RULES)
-    sweeps: int = setting(15, "sweeps of the two rules that alternate", low=0, high=100)
+    rule: str = setting("residual", "method that fits signs and scales", choices=RESIDUAL_RULES)
+    sweeps: int = setting(15, "alternating sweeps of the two update rules", low=0, high=100)
 
     @property
     def needs_moment(self) -> bool:

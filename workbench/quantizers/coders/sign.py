@@ -32,20 +32,20 @@ class Sign(UnsharedCoder[PlaneScales]):
     `rescale` solves the scales once more for the final signs, under the second moment where there is one.
     """
 
-    planes: int = setting(1, "sign planes, one bit a weight each", low=1, high=2)
-    scales: str = setting("row", "what shares a scale", choices=SCALES)
+    planes: int = setting(1, "sign planes, one bit per weight each", low=1, high=2)
+    scales: str = setting("row", "granularity of the scales", choices=SCALES)
     group: int = make_group_setting(128)
-    mean: bool = setting(True, "also store a mean beside each scale")
+    mean: bool = setting(True, "also store a mean with each scale")
     sweeps: int = setting(15, "alternating sweeps over scales and signs; 0 is the closed form", low=0, high=100)
-    rescale: bool = setting(True, "solve the scales again for the final signs")
+    rescale: bool = setting(True, "refit the scales to the final signs")
     scaling: str = setting(
         "plain",
-        "what a group's scales minimise at last, before its columns are coded: the weights' error, or the output's",
+        "objective of a group's scales before its columns are coded: weight error, or output error",
         choices=("plain", "moment"),
     )
     average: str = setting(
         "kept",
-        "what closed-form scales average over: the coder's own weights, or all of the span as PB-LLM's released code does",
+        "weights that closed-form scales average over: the coder's own, or the whole span as in PB-LLM's released code",
         choices=("kept", "span"),
     )
 

@@ -34,13 +34,11 @@ class Ternary(UnsharedCoder[PlaneScales]):
     ridge. `rescale` solves the scales once more for the final trits.
     """
 
-    planes: int = setting(1, "planes of trits, 1.6 bits a weight each", low=1, high=3)
+    planes: int = setting(1, "planes of trits, 1.6 bits per weight each", low=1, high=3)
     group: int = make_group_setting(128)
-    rule: str = setting(
-        "least-squares", "how scales begin: with the least squared error, or as the mean size", choices=SCALE_RULES
-    )
-    sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the first scales", low=0, high=100)
-    rescale: bool = setting(True, "solve the scales again for the final trits")
+    rule: str = setting("least-squares", "initial scales: least squared error, or mean magnitude", choices=SCALE_RULES)
+    sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the initial scales", low=0, high=100)
+    rescale: bool = setting(True, "refit the scales to the final trits")
 
     @property
     def nominal_bits(self) -> float:

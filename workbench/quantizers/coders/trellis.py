@@ -1,4 +1,4 @@
-"""Coder `trellis`: weights are the values of a path through states, a few bits a step, without a codebook to store."""
+"""Coder `trellis`: weights are the values of a path through states, with a few bits per step and no stored codebook."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,11 +32,11 @@ class Trellis(UnsharedCoder[PlaneScales]):
     """
 
     full_mask_only: ClassVar[bool] = True
-    bits: int = setting(4, "bits a step stores", low=1, high=10)
-    length: int = setting(5, "neighbouring columns a step stands for", low=1, high=16)
-    state: int = setting(12, "bits of a state; each more doubles the time and lowers the error a little", low=6, high=16)
+    bits: int = setting(4, "stored bits per step", low=1, high=10)
+    length: int = setting(5, "neighbouring columns per step", low=1, high=16)
+    state: int = setting(12, "bits per state; each additional bit doubles the time and slightly lowers the error", low=6, high=16)
     group: int = make_group_setting(0)
-    rescale: bool = setting(True, "solve the scales again for the final codes")
+    rescale: bool = setting(True, "refit the scales to the final codes")
 
     def __post_init__(self) -> None:
         super().__post_init__()

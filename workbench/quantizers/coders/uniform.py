@@ -1,4 +1,4 @@
-"""Coder `uniform`: integers on a regular grid, the one of round-to-nearest and GPTQ."""
+"""Coder `uniform`: integers on a regular grid, as in round-to-nearest and GPTQ."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from workbench.registry import register
 
 def make_zero_setting() -> Any:
     """The setting `zero` of the coder and of presets that use it."""
-    help = "the code that stands for 0: one of the codes, or any number in fp16, which wins at 1 and 2 bits"
+    help = "zero point: an integer code, or any fp16 number, which is better at 1 and 2 bits"
     return setting("integer", help, choices=("integer", "real"))
 
 
@@ -42,10 +42,10 @@ class Uniform(UnsharedCoder[Grid]):
     moment. A real `zero` takes 16 bits instead of `bits`.
     """
 
-    bits: int = setting(4, "bits of a code", low=1, high=8)
+    bits: int = setting(4, "bits per code", low=1, high=8)
     group: int = make_group_setting(128)
-    symmetric: bool = setting(False, "the grid is centred on zero; no zero point is stored")
-    clip: str = setting("none", "search for the grid that loses least", choices=("none", "mse", "moment"))
+    symmetric: bool = setting(False, "symmetric grid around zero, without a stored zero point")
+    clip: str = setting("none", "search for the grid with the lowest error", choices=("none", "mse", "moment"))
     zero: str = make_zero_setting()
 
     def __post_init__(self) -> None:

@@ -32,11 +32,11 @@ class VectorCodebook(Coder[Codebooks, CodebookScales]):
     """
 
     full_mask_only: ClassVar[bool] = True
-    length: int = setting(10, "weights a codeword stands for", low=1, high=24)
-    entries: int = setting(256, "codewords; the index takes log2 of it", low=2, high=65536)
+    length: int = setting(10, "weights per codeword", low=1, high=24)
+    entries: int = setting(256, "number of codewords; the index takes log2 of it bits", low=2, high=65536)
     scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
     group: int = make_group_setting(0)
-    rescale: bool = setting(True, "solve the scales again for the final codes")
+    rescale: bool = setting(True, "refit the scales to the final codes")
 
     @property
     def nominal_bits(self) -> float:

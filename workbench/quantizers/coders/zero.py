@@ -1,4 +1,4 @@
-"""Coder `zero`: pruned weights, of which nothing is stored."""
+"""Coder `zero`: pruned weights, for which nothing is stored."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Correction `low-rank`: two thin matrices that take back the largest part of the error."""
+"""Correction `low-rank`: two thin matrices that remove the largest part of the error."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class LowRank(Correction):
     """
 
     rank: int = setting(8, "columns of the thin factors; at most the smaller side of the matrix is used", low=1, high=65536)
-    damping: float = setting(0.001, "added to the second moment, as a share of its mean diagonal", low=0.0, high=10.0)
+    damping: float = setting(0.001, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
 
     def fit(self, error: Tensor, moment: Tensor | None) -> Packed | None:
         """Format `low-rank`."""

@@ -1,4 +1,4 @@
-"""Correction `none`: the coded matrix as it is."""
+"""Correction `none`: the coded matrix is not changed."""
 
 from dataclasses import dataclass
 

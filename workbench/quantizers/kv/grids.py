@@ -1,4 +1,4 @@
-"""Blocks of a cache on grids: scales for each row or each column, some rows finer than others."""
+"""Blocks of a cache on grids: scales for each row or column, with more bits for some rows."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Schemes `none`, `per-token`, `per-channel` and `kivi`: one grid for tokens, for channels, or keys and values each their own."""
+"""Schemes `none`, `per-token`, `per-channel` and `kivi`: grids per token, per channel, or different ones for keys and values."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,7 +35,7 @@ class Whole(Scheme):
 class Grid(Scheme):
     """What the plain schemes have in common: bits of a code."""
 
-    bits: int = setting(4, "bits of a code", choices=ALLOWED_BITS)
+    bits: int = setting(4, "bits per code", choices=ALLOWED_BITS)
 
     @property
     def nominal_bits(self) -> float:
@@ -74,7 +74,9 @@ class Kivi(Grid):
     """Keys channel by channel, since some channels of keys are large in every token; values token by token."""
 
     source: ClassVar[str] = "KIVI, arXiv 2402.02750"
-    note: ClassVar[str] = "The last tokens, up to one block, stay in fp16 as there; groups of channels as set."
+    note: ClassVar[str] = (
+        "As in the paper, the last tokens, up to one block, stay in fp16; the group size of channels is a setting."
+    )
     group: int = setting(0, "channels of values that share a scale; 0 is all heads of a token", low=0, high=65536)
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:

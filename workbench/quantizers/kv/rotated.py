@@ -1,4 +1,4 @@
-"""Scheme `rotated`: a random rotation makes the values of a token nearly normal; Lloyd's levels for the normal law code them."""
+"""Scheme `rotated`: a random rotation makes a token's values nearly normal, and Lloyd–Max levels code them."""
 
 import math
 from dataclasses import dataclass
@@ -30,12 +30,10 @@ class Rotated(Scheme):
     """
 
     source: ClassVar[str] = "TurboQuant without its residual sketch (arXiv 2504.19874); Lloyd 1982 and Max 1960 for the levels"
-    note: ClassVar[str] = (
-        "A Hadamard transform takes the place of a dense random rotation; the size is solved again for the codes."
-    )
-    bits: int = setting(2, "bits of a code", choices=(1, 2, 3, 4, 5, 6, 7, 8))
-    group: int = setting(0, "channels that share a size; 0 is all heads of a token", low=0, high=65536)
-    seed: int = setting(0, "draws the signs", low=0, high=LARGEST_SEED)
+    note: ClassVar[str] = "A Hadamard transform replaces the dense random rotation; the scale is refitted to the codes."
+    bits: int = setting(2, "bits per code", choices=(1, 2, 3, 4, 5, 6, 7, 8))
+    group: int = setting(0, "channels that share a scale; 0 is all heads of a token", low=0, high=65536)
+    seed: int = setting(0, "random seed of the signs", low=0, high=LARGEST_SEED)
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Both alike."""

@@ -1,4 +1,4 @@
-"""What a scheme for key-value caches promises, and schemes by name: `make_scheme("zipcache", bits=4)` or `zipcache:bits=4`."""
+"""The interface of schemes for key-value caches, and schemes by name: `make_scheme("zipcache", bits=4)` or `zipcache:bits=4`."""
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar

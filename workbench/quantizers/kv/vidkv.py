@@ -1,4 +1,4 @@
-"""Scheme `vidkv`: 1.5 bits for keys by two kinds of channels, 1.58 for values by trits."""
+"""Scheme `vidkv`: 1.5 bits for keys with two kinds of channels, 1.58 bits for values with trits."""
 
 import math
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class VidKV(Scheme):
     source: ClassVar[str] = "VidKV, arXiv 2503.16257"
     note: ClassVar[str] = (
         "The released code keeps real and imaginary parts of all frequencies, two codes for each value; a real signal needs half "
-        "of them, and this stores one. Its choice of visual tokens by what the text asks for has no meaning without video."
+        "of them, and this stores one. Its selection of visual tokens by the text does not apply without video."
     )
-    share: float = setting(0.5, "share of the channels of keys on 4 levels", low=0.0, high=1.0)
+    share: float = setting(0.5, "share of key channels with 4 levels", low=0.0, high=1.0)
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Keys by two kinds of channels, values by trits."""

@@ -1,4 +1,4 @@
-"""Scheme `zipcache`: channels made alike before tokens get their grids, and more bits for tokens that are attended to."""
+"""Scheme `zipcache`: channels are normalized before tokens get their grids, and salient tokens get more bits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ class ZipCache(Scheme):
 
     source: ClassVar[str] = "ZipCache, arXiv 2405.14256"
     note: ClassVar[str] = (
-        "Attention is counted for every query of the block, not estimated from a tenth of them; a block is stored once and not "
+        "Attention is computed for every query of the block, not estimated from a tenth of them; a block is stored once and not "
         "stored again every 100 steps."
     )
     watches: ClassVar[bool] = True
-    bits: int = setting(2, "bits of a code", choices=ALLOWED_BITS)
-    salient: int = setting(4, "bits of a code of salient tokens", choices=ALLOWED_BITS)
-    share: float = setting(0.6, "share of the tokens that are salient", low=0.0, high=1.0)
+    bits: int = setting(2, "bits per code", choices=ALLOWED_BITS)
+    salient: int = setting(4, "bits per code for salient tokens", choices=ALLOWED_BITS)
+    share: float = setting(0.6, "share of salient tokens", low=0.0, high=1.0)
 
     def pack(self, keys: Tensor, values: Tensor, saliency: Tensor) -> tuple[Packed, Packed]:
         """Each token's keys and values at its own bits, under one map for both, stored with either."""

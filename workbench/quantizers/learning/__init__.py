@@ -1,4 +1,4 @@
-"""Learning by gradient descent: a basis in which a layer loses less, for one layer or for a whole block.
+"""Learning by gradient descent: a basis with lower quantization error, for one layer or a whole block.
 
 - basis: Λ, D± and R as numbers to train, and as they are stored
 - inputs: the layers that share a basis, quantized in it

@@ -1,4 +1,4 @@
-"""What learned numbers must gain to be stored: more than their bits would gain as longer codes."""
+"""The price of bits: learned numbers are stored only if they gain more than longer codes of the same size would."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

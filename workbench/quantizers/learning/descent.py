@@ -1,4 +1,4 @@
-"""Gradient descent one step at a time: AdamW with a cosine, the best iterate kept, an early stop, and a state to go on from."""
+"""Gradient descent one step at a time: AdamW with cosine decay, the best iterate, early stopping, and a resumable state."""
 
 import copy
 import math

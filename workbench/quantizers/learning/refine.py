@@ -1,4 +1,4 @@
-"""A block whose layers are quantized, trained on its output error against the full-precision block."""
+"""Refinement of a quantized block: training on its output error against the full-precision block."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Signs before a Hadamard transform, chosen among random draws: no gradient leads from one sign pattern to a better one."""
+"""Signs before a Hadamard transform, chosen among random draws, because gradients cannot change a sign pattern."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Stored forms as numbers to train: scales and every other stored float, and codes by way of the values they are nearest to."""
+"""Trainable stored forms: scales and other stored floats, and codes through the values that are rounded to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

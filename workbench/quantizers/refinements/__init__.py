@@ -1,4 +1,4 @@
-"""What is trained of a block once all its layers are quantized; importing the package registers all of them."""
+"""Training of a block after all its layers are quantized; importing the package registers all of them."""
 
 from workbench.quantizers.refinements.block import Block
 from workbench.quantizers.refinements.none import NoRefinement

@@ -1,4 +1,4 @@
-"""Refinement `block`: stored numbers are trained until the whole block's output comes nearer to the original's."""
+"""Refinement `block`: stored numbers are trained to bring the block's output closer to the original's."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -22,11 +22,13 @@ class Block(Refinement):
     there than it was.
     """
 
-    what: str = setting("codes", "what is trained: stored scales; also gains of norms and biases; also the codes", choices=WHAT)
-    steps: int = setting(200, "steps of AdamW at most", low=0, high=100_000)
-    rate: float = setting(0.02, "learning rate at the start of the cosine, as a share of a tensor's size", low=0.0, high=1.0)
-    every: int = setting(1, "steps from one choice of codes to the next; a trellis takes its time", low=1, high=1000)
-    tokens: int = setting(512, "tokens of a step", low=1, high=1 << 20)
+    what: str = setting("codes", "trained parameters: stored scales; also gains of norms and biases; also codes", choices=WHAT)
+    steps: int = setting(200, "maximum number of AdamW steps", low=0, high=100_000)
+    rate: float = setting(
+        0.02, "initial learning rate of the cosine schedule, relative to a tensor's magnitude", low=0.0, high=1.0
+    )
+    every: int = setting(1, "steps between updates of the codes; a trellis is slow", low=1, high=1000)
+    tokens: int = setting(512, "tokens per step", low=1, high=1 << 20)
 
     def refine(self, block: QuantizedBlock, seed: int) -> Generator[LearningStep, None, QuantizedBlock]:
         """The block with trained numbers."""

@@ -1,4 +1,4 @@
-"""Refinement `none`: the block as its layers' quantization left it."""
+"""Refinement `none`: the quantized block is not changed."""
 
 from collections.abc import Generator
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Runs over one layer or a whole model: blocks in sequence, checkpoints, progress, what layers share."""
+"""Runs over one layer or a whole model: blocks in sequence, checkpoints, progress, items that layers share."""

@@ -1,4 +1,4 @@
-"""Blocks refined in a run in sequence: what a refinement is given, and what the layers are worth afterwards."""
+"""Refinement of blocks in a sequential run: its inputs, and the errors of the layers afterwards."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""One transformer block on the calibration text: which layers share an input, what they are fed, and what comes out."""
+"""One transformer block on the calibration text: layers that share an input, their inputs, and the output."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""A model's blocks in sequence: transforms learned for a block at once, layers quantized on what quantized layers produce.
+"""A model's blocks in sequence: transforms learned per block, layers quantized on the outputs of quantized layers.
 
 First pass, where a transform has to see inputs before what layers share is prepared, or is learned on full-precision inputs:
 every block runs on these. Second pass: a layer's input comes through all quantized layers before it, those of its own block
@@ -384,7 +384,9 @@ def check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
     if recipe is None or not (recipe.refines or isinstance(recipe.transform, Learned)):
         return
     part = f"refinement {recipe.refinement.name!r}" if recipe.refines else f"transform {recipe.transform.name!r}"
-    raise RecipeError(f"{part} works on the output of a block, and {name!r} is in none; give it a recipe without, by a plan.")
+    raise RecipeError(
+        f"{part} works on the output of a block, and {name!r} is in no block; use a plan that gives it a recipe without one."
+    )
 
 
 def group_by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:

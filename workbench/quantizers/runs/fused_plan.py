@@ -1,4 +1,4 @@
-"""Where a recipe's rotation goes in a fused model: nowhere more, but for layers that fusing did not reach."""
+"""Plans for fused models: a recipe's rotation is dropped, except for layers that fusing did not reach."""
 
 from typing import TYPE_CHECKING
 

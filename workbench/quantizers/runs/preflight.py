@@ -1,4 +1,4 @@
-"""What a long run will take, before it starts: memory, disk and time, measured on a small part of it."""
+"""The memory, disk space and time of a long run, estimated from a small part of it before it starts."""
 
 import math
 import time
@@ -109,7 +109,7 @@ def estimate_reading(model: "ModelHandle", tokens: int, windows: int, times: flo
         seconds += windows * weights * measure_reading_seconds(model, next(iter(sizes)))
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
     memory = psutil.Process().memory_info().rss + bytes_held + beside * (2 if model.streams else 4) + 2 * 4 * longest * vocabulary
-    return Preflight(f"{times * tokens:,.0f} tokens to read", int(memory), 0, times * seconds)
+    return Preflight(f"{times * tokens:,.0f} tokens to process", int(memory), 0, times * seconds)
 
 
 def count_text_tokens(model: "ModelHandle", text: "Text", tokens: int | None) -> tuple[int, int]:

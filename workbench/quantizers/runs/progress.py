@@ -1,4 +1,4 @@
-"""Where a run over many layers stands."""
+"""Progress of a run over many layers."""
 
 from collections.abc import Generator
 from dataclasses import dataclass

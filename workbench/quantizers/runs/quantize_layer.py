@@ -102,7 +102,7 @@ def find_moment(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | N
     if needs:
         raise RecipeError(
             f"layer {layer.name!r} was not calibrated, but {needs[0].kind} {needs[0].name!r} needs it; "
-            f"calibrate it too: layers=[..., {layer.name!r}], or without layers= for all in the blocks."
+            f"calibrate it too with layers=[..., {layer.name!r}], or omit layers= for all layers in the blocks."
         )
     return None
 

@@ -100,7 +100,7 @@ def quantize_model_steps(
     plan = recipe if isinstance(recipe, LayerPlan) else plan_for_fused(model, recipe)
     if text is None:
         if store is not None:
-            raise RecipeError("a store keeps the layers of a run in sequence; give text= too, or no store.")
+            raise RecipeError("store= caches the layers of a sequential run; give text= too, or omit store=.")
         chosen = choose_layers(model, plan, layers, stats)
         check_unrefined(chosen)
         changed: Mapping[str, Tensor] = {}
@@ -108,7 +108,7 @@ def quantize_model_steps(
         facts = stats.facts() if stats is not None and hasattr(stats, "facts") else {}
     else:
         if stats is not None:
-            raise RecipeError("stats= and text= exclude each other: in sequence, statistics are measured on the way.")
+            raise RecipeError("stats= and text= exclude each other: a sequential run measures its own statistics.")
         chosen = choose_layers(model, plan, layers, None, measured=True)
         run = block_sequence.BlockSequence(model, plan, chosen, text, tokens=tokens, seed=seed, store=store)
         done = yield from run.steps()
@@ -187,7 +187,7 @@ def merge_tied_layers(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[s
     if chosen[head] != chosen[embedding]:
         raise RecipeError(
             f"{head!r} and {embedding!r} are one matrix (tied), but the plan gives them two recipes; give both the same, or name "
-            f"only {head!r}, which then becomes a matrix of its own."
+            f"only {head!r}, which then becomes a separate matrix."
         )
     return {name: recipe for name, recipe in chosen.items() if name != head}
 
@@ -196,8 +196,8 @@ def check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
     """Raise RecipeError where a router is to round its input, which its own forward pass reads."""
     if model.layer(name).role == "router" and recipe.activations.name != "keep":
         raise RecipeError(
-            f"activations {recipe.activations.name!r} round what a layer reads, and the router {name!r} multiplies by itself; "
-            f"give it a recipe without, by a plan."
+            f"activations {recipe.activations.name!r} quantize a layer's input, but the router {name!r} does its own matmul; "
+            f"use a plan that gives it a recipe without them."
         )
 
 
@@ -215,4 +215,4 @@ def describe_optional_layers(model: "ModelHandle") -> str:
     routers = model.router_names
     names = [repr(name) for name in (routers[0] if routers else None, model.head_name, model.embedding_name) if name is not None]
     names[:1] = [f"{len(routers)} routers like {names[0]}"] if routers else names[:1]
-    return f" but {', '.join(names)}, which {'has' if len(names) == 1 else 'have'} to be spelled" if names else ""
+    return f" but {', '.join(names)}, which {'has' if len(names) == 1 else 'have'} to be named" if names else ""

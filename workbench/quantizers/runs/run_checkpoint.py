@@ -1,4 +1,4 @@
-"""Finished work of a long run, kept in a store under the hash of what it was made from: a killed run goes on from there."""
+"""Checkpoints of a long run in a store, under the hash of their inputs: a killed run resumes from there."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

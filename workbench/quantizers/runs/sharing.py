@@ -1,4 +1,4 @@
-"""What several layers have in common, stored once and paid for together: codebooks of a scope, transforms of one input."""
+"""Items that several layers share and that are stored and counted once: codebooks of a scope, transforms of an input."""
 
 import fnmatch
 from collections.abc import Generator, Mapping, Sequence

@@ -46,13 +46,13 @@ class Groups(BlockSplit[ColumnWeights]):
     """
 
     fixed_shares: ClassVar[bool] = False
-    groups: int = setting(2, "groups by magnitude; the map takes a bit a weight, two bits for three", low=1, high=3)
-    search: str = setting("joint", "how three groups are found", choices=SEARCHES)
-    salient: int = setting(0, "fewer than this many salient columns in a block; 0 is none", low=0, high=1024)
+    groups: int = setting(2, "groups by magnitude; the map takes one bit per weight, or two for three groups", low=1, high=3)
+    search: str = setting("joint", "search for three groups", choices=SEARCHES)
+    salient: int = setting(0, "upper limit (exclusive) of salient columns per block; 0 is none", low=0, high=1024)
     salient_groups: int = setting(1, "groups by magnitude inside salient columns", low=1, high=2)
-    metric: str = setting("magnitude", "what makes a column salient; a column's saliency is the sum", choices=METRICS)
-    kept: int = setting(8, "weights kept of every `of` in a row; the others become zero", low=1, high=16)
-    of: int = setting(8, "neighbouring weights of which `kept` are kept", low=1, high=16)
+    metric: str = setting("magnitude", "measure of saliency, summed over a column", choices=METRICS)
+    kept: int = setting(8, "weights kept out of every `of` in a row; the others become zero", low=1, high=16)
+    of: int = setting(8, "group size, out of which `kept` weights are kept", low=1, high=16)
     block: int = setting(128, "columns that are split together", low=1, high=65536)
 
     def __post_init__(self) -> None:

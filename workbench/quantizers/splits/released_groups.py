@@ -1,4 +1,4 @@
-"""Split `released-groups`: salient columns and magnitude groups as the released codes of BiLLM, ARB-LLM and STBLLM find them."""
+"""Split `released-groups`: salient columns and magnitude groups as in the released codes of BiLLM, ARB-LLM and STBLLM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,12 +48,12 @@ class ReleasedGroups(BlockSplit[ColumnSaliency]):
     """
 
     fixed_shares: ClassVar[bool] = False
-    groups: int = setting(2, "groups by saliency; the map takes a bit a weight, two bits for three", low=2, high=3)
-    salient: int = setting(50, "fewer than this many salient columns in a block", low=2, high=1024)
+    groups: int = setting(2, "groups by saliency; the map takes one bit per weight, or two for three groups", low=2, high=3)
+    salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
     salient_groups: int = setting(1, "groups inside salient columns", low=1, high=2)
     loss: str = setting(
         "plain",
-        "what two groups shall lose least of: saliencies, or saliencies under the moment (ARB-X)",
+        "objective for two groups: saliencies, or saliencies under the second moment (ARB-X)",
         choices=("plain", "moment"),
     )
     block: int = setting(128, "columns that are split together", low=1, high=65536)

@@ -1,4 +1,4 @@
-"""Split `salient-columns`: the most salient columns apart from the rest."""
+"""Split `salient-columns`: the most salient columns and the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class SalientColumns(Split):
     the share is set and the columns are chosen once for the layer. Only one bit a column is stored.
     """
 
-    share: float = setting(0.1, "share of the columns that count as salient", low=0.0, high=1.0)
-    metric: str = setting("magnitude", "what makes a weight salient; a column's saliency is the sum", choices=METRICS)
+    share: float = setting(0.1, "share of salient columns", low=0.0, high=1.0)
+    metric: str = setting("magnitude", "measure of saliency, summed over a column", choices=METRICS)
 
     @property
     def needs_moment(self) -> bool:

@@ -1,4 +1,4 @@
-"""Split `top-elements`: the most salient single weights apart from the rest."""
+"""Split `top-elements`: the most salient single weights and the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from workbench.registry import register
 class TopElements(Split):
     """Masks: the rest, then the `share` of weights with the highest saliency in the whole matrix (PB-LLM, arXiv 2310.00034)."""
 
-    share: float = setting(0.1, "share of the weights that count as salient", low=0.0, high=1.0)
-    metric: str = setting("magnitude", "what makes a weight salient", choices=METRICS)
+    share: float = setting(0.1, "share of salient weights", low=0.0, high=1.0)
+    metric: str = setting("magnitude", "measure of saliency", choices=METRICS)
 
     @property
     def needs_moment(self) -> bool:

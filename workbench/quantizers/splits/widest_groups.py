@@ -1,4 +1,4 @@
-"""Split `widest-groups`: groups of neighbouring weights with the widest range apart from the rest."""
+"""Split `widest-groups`: groups of neighbouring weights with the widest range, and the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class WidestGroups(Split):
 
     fixed_shares: ClassVar[bool] = False  # the last group of a row may be shorter
 
-    share: float = setting(0.25, "share of the groups that count as wide", low=0.0, high=1.0)
+    share: float = setting(0.25, "share of wide groups", low=0.0, high=1.0)
     group: int = make_group_setting(64)
 
     def masks(self, w: Tensor, moment: Tensor | None) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Transform `column-scale`: columns that meet strong inputs are enlarged before rounding, so that they lose less."""
+"""Transform `column-scale`: columns with large inputs are scaled up before rounding, to lower their error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ColumnScale(Transform[Scales]):
     setting and s is stored and applied to the input.
     """
 
-    alpha: float = setting(0.5, "strength: 0 changes nothing, 1 follows the inputs fully", low=0.0, high=1.0)
+    alpha: float = setting(0.5, "exponent of the input size: 0 changes nothing, 1 is full scaling", low=0.0, high=1.0)
 
     @property
     def needs_moment(self) -> bool:

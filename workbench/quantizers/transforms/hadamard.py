@@ -1,4 +1,4 @@
-"""Transform `hadamard`: random signs and an orthonormal Hadamard matrix, which make every column alike."""
+"""Transform `hadamard`: random signs and an orthonormal Hadamard matrix, which spread outliers evenly over columns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

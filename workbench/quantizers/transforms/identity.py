@@ -1,4 +1,4 @@
-"""Transform `identity`: the weights as they are."""
+"""Transform `identity`: no change of basis."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

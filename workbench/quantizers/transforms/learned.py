@@ -1,4 +1,4 @@
-"""Transform `learned`: the scaling, signs and rotation of the input that BTC-LLM learns, so that binarizing loses less."""
+"""Transform `learned`: the learned scaling, signs and rotation of the input of BTC-LLM, which lower the error of binarization."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -50,17 +50,21 @@ class Learned(Transform[BasisState]):
     learns: ClassVar[bool] = True
     gain: bool = setting(True, "learn a positive factor for each input (Λ)")
     signs: bool = setting(True, "learn a sign for each input (D±)")
-    rotation: str = setting("kronecker", "learn a rotation of the input (R), of two small factors or full", choices=ROTATIONS)
-    start: str = setting(
-        "hadamard", "what comes after Λ, D± and R: the fixed Hadamard transform or nothing", choices=ROTATION_STARTS
+    rotation: str = setting(
+        "kronecker", "learn a rotation of the input (R), as two small Kronecker factors or in full", choices=ROTATIONS
     )
-    draws: int = setting(16, "sign patterns tried for each input first, where a Hadamard transform follows", low=1, high=1000)
-    commitment: float = setting(0.9, "share of the weights' distance from their nearest codes in the loss", low=0.0, high=1.0)
-    inputs: str = setting("quantized", "what a block learns on: outputs of quantized blocks, or the original's", choices=INPUTS)
-    steps: int = setting(60, "steps of AdamW at most", low=0, high=100_000)
-    rate: float = setting(0.02, "learning rate at the start of the cosine", low=0.0, high=1.0)
-    tokens: int = setting(1024, "tokens of a step, where a block is learned", low=1, high=1 << 20)
-    gradient: str = setting("codes", "what stays put while the basis moves: the codes or the rounding error", choices=GRADIENTS)
+    start: str = setting("hadamard", "transform after Λ, D± and R: fixed Hadamard or none", choices=ROTATION_STARTS)
+    draws: int = setting(16, "number of random sign patterns to try first, if a Hadamard transform follows", low=1, high=1000)
+    commitment: float = setting(0.9, "share of the loss for the weights' distance from their nearest codes", low=0.0, high=1.0)
+    inputs: str = setting(
+        "quantized", "inputs of a block during learning: outputs of quantized blocks, or of the original's", choices=INPUTS
+    )
+    steps: int = setting(60, "maximum number of AdamW steps", low=0, high=100_000)
+    rate: float = setting(0.02, "initial learning rate of the cosine schedule", low=0.0, high=1.0)
+    tokens: int = setting(1024, "tokens per step, if a block is learned", low=1, high=1 << 20)
+    gradient: str = setting(
+        "codes", "what is held constant while the basis changes: the codes or the rounding error", choices=GRADIENTS
+    )
 
     @property
     def factors(self) -> Factors:

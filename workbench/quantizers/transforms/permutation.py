@@ -1,4 +1,4 @@
-"""Transform `permutation`: columns sorted by how strongly their input varies, strongest first."""
+"""Transform `permutation`: columns sorted by the variance of their input, largest first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The bit ledger: where every stored bit of a layer or model goes, beside the nominal figure of the method's paper."""
+"""The bit ledger: where every stored bit of a layer or model goes, compared with the nominal figure in the method's paper."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def build_item_bar(line: dict[str, Any], index: int) -> dict[str, Any]:
         "marker": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)]},
         "customdata": [[line["why"], themes.format_percent(line["share"]), themes.format_megabytes(line["bits"])]],
         "hovertemplate": f"<b>{line['item']}</b> %{{x:.3f}} bits per weight<br>"
-        "%{customdata[1]} of what is stored, %{customdata[2]}<br>%{customdata[0]}<extra></extra>",
+        "%{customdata[1]} of all stored bits, %{customdata[2]}<br>%{customdata[0]}<extra></extra>",
     }
 
 
@@ -101,7 +101,7 @@ def describe_bit_ledger(ledger: BitLedger, table: pd.DataFrame, scope: str, cove
     text = f"{who} stores {themes.format_bits(stored)} bits per weight ({themes.format_bits(nominal)} nominal)"
     text += f", {size}" if coverage is None else f" in {format_percent(coverage)} of the model's weights, {size}"
     if len(largest) < 2:
-        return f"{text}: all of it {largest.iloc[0]['item']}." if len(largest) else f"{text}."
+        return f"{text}, all of it {largest.iloc[0]['item']}." if len(largest) else f"{text}."
     first, second = largest.iloc[0], largest.iloc[1]
     return (
         f"{text}: {themes.format_percent(first['share'])} is {first['item']}, "
@@ -141,7 +141,7 @@ def draw_icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", 
     )
     plot = {"data": [trace], "layout": layout}
     table = tree.assign(label=labels).drop(columns=["id", "parent"])
-    return Figure(f"What is {scope} made of?", describe_icicle(tree), plot, table)
+    return Figure(f"What is stored for {scope}?", describe_icicle(tree), plot, table)
 
 
 def select_leaves(tree: pd.DataFrame) -> pd.DataFrame:
@@ -201,11 +201,11 @@ def describe_bits_waterfall(table: pd.DataFrame, scope: str) -> str:
     between = table.iloc[1:-1]
     who = f"{scope[0].upper()}{scope[1:]}"
     if between.empty:
-        return f"{who} stores what is counted: {themes.format_bits(stored)} bits per weight."
+        return f"{who} stores exactly the nominal {themes.format_bits(stored)} bits per weight."
     first = between.loc[between["bits_per_weight"].abs().idxmax()]
     return (
-        f"{who} stores {themes.format_bits(stored)} bits where {themes.format_bits(nominal)} are nominal; most of the difference "
-        f"of {format_bit_difference(stored - nominal)} is {first['item']}: "
+        f"{who} stores {themes.format_bits(stored)} bits per weight, nominally {themes.format_bits(nominal)}; most of the "
+        f"difference of {format_bit_difference(stored - nominal)} is {first['item']}: "
         f"{format_bit_difference(first['bits_per_weight'])} ({first['why']})."
     )
 
@@ -214,5 +214,5 @@ def describe_size_on_disk(disk: OnDisk) -> str:
     """The ledger against a file, in bytes."""
     file, ledger = f"{disk.file:,}", f"{disk.ledger:,.0f}"
     if disk.agree:
-        return f"Counted on disk: {disk.what} takes {file} bytes, and the ledger adds up to the same {ledger}."
-    return f"Counted on disk: {disk.what} takes {file} bytes, but the ledger adds up to {ledger}. Please report this as a bug."
+        return f"On disk, {disk.what} takes {file} bytes; the ledger adds up to the same {ledger}."
+    return f"On disk, {disk.what} takes {file} bytes, but the ledger adds up to {ledger}. Please report this as a bug."

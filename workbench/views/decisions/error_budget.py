@@ -1,4 +1,4 @@
-"""Where a quantized model's error comes from, and where its bits should go."""
+"""Which layers cause a quantized model's error, and which layers should get its bits."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
         "mode": "lines",
         "x": names,
         "y": table["accumulated"].tolist(),
-        "name": "this and all before it",
+        "name": "this and all earlier layers",
         "line": {"color": theme.original, "width": 2, "shape": "hv"},
         "hovertemplate": "up to %{x}<br>KL %{y:.3g}<extra></extra>",
     }
@@ -75,7 +75,7 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
     )
     layout["xaxis"] |= {"categoryorder": "array", "categoryarray": names}
     plot = {"data": [*bars, line, floor], "layout": layout}
-    return Figure("Which layers does the damage come from?", describe_error_waterfall(budget), plot, table)
+    return Figure("Which layers cause the error?", describe_error_waterfall(budget), plot, table)
 
 
 def build_layer_bars(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
@@ -104,8 +104,8 @@ def describe_error_waterfall(budget: ErrorBudget) -> str:
     return (
         f"All {themes.format_count(len(table), 'layer')} together cost {themes.format_error(budget.joint.kl)} "
         f"{bracket_interval(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} "
-        f"{bracket_interval(budget.ratio_interval, '.2f')} times the sum of each alone ({themes.format_error(budget.total)}). "
-        f"The worst, {worst['name']}, makes {themes.format_percent(share)} of that sum{silent}. "
+        f"{bracket_interval(budget.ratio_interval, '.2f')} times the sum of single layers ({themes.format_error(budget.total)}). "
+        f"The worst, {worst['name']}, accounts for {themes.format_percent(share)} of that sum{silent}. "
         f"{themes.describe_interval_basis(budget.joint.documents)}"
     )
 
@@ -146,11 +146,13 @@ def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Fi
         "zmax": limit,
         "hoverongaps": False,
         "texttemplate": "%{z:.2g}",
-        "colorbar": themes.build_colorbar(theme, "KL together − apart") | {"tickformat": "~g"},
+        "colorbar": themes.build_colorbar(theme, "joint KL − sum") | {"tickformat": "~g"},
         "hovertemplate": "%{x} and %{y}<br>interaction %{z:.3g} nats per token<extra></extra>",
     }
     layout = themes.build_layout(theme, height=380, xaxis={"tickangle": -30}, yaxis={"autorange": "reversed"})
-    return Figure("Which layers hurt each other?", describe_interactions(pairs), {"data": [heat], "layout": layout}, pairs)
+    return Figure(
+        "Which layers amplify each other's error?", describe_interactions(pairs), {"data": [heat], "layout": layout}, pairs
+    )
 
 
 def describe_interactions(pairs: pd.DataFrame) -> str:
@@ -160,9 +162,9 @@ def describe_interactions(pairs: pd.DataFrame) -> str:
     more = "more" if worst["interaction"] > 0 else "less"
     interval = bracket_interval((worst["interaction_low"], worst["interaction_high"]))
     return (
-        f"Of {themes.format_count(len(pairs), 'pair')}, {clear} differ from plain addition by more than their interval. Most: "
-        f"{worst['earlier']} and {worst['later']} cost {themes.format_error(abs(worst['interaction']))} nats "
-        f"{more} together than apart (difference, {interval[1:]}."
+        f"Of {themes.format_count(len(pairs), 'pair')}, {clear} differ significantly from the sum of their single KLs. "
+        f"The largest difference: {worst['earlier']} and {worst['later']} together cost "
+        f"{themes.format_error(abs(worst['interaction']))} nats {more} than their sum {interval}."
     )
 
 
@@ -216,8 +218,8 @@ def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = them
     )
     counts = ", ".join(f"{themes.format_count(int(n), 'layer')} {recipe}" for recipe, n in table["recipe"].value_counts().items())
     stored = table["bits"].sum() / table["parameters"].sum()
-    by_hand = f" {len(painted)} painted by hand." if painted else ""
-    answer = f"{counts}: {stored:.2f} stored bits per weight in all.{by_hand}"
+    by_hand = f" {len(painted)} set by hand." if painted else ""
+    answer = f"{counts}: {stored:.2f} stored bits per weight overall.{by_hand}"
     return Figure("Which layers get the bits?", answer, {"data": traces, "layout": layout}, table)
 
 
@@ -250,7 +252,7 @@ def draw_pareto_front(
             "mode": "lines",
             "x": curve["bits_per_weight"].tolist(),
             "y": curve["predicted"].tolist(),
-            "name": "planned, predicted",
+            "name": "plan, predicted",
             "line": {"color": theme.quantized, "width": 2},
             "hovertemplate": "%{x:.2f} bits: KL %{y:.3g} predicted<extra></extra>",
         },
@@ -263,7 +265,7 @@ def draw_pareto_front(
             "textposition": "top right",
             "textfont": {"color": theme.text, "size": 12},
             "cliponaxis": False,
-            "name": "one recipe for all, predicted",
+            "name": "one recipe for all layers, predicted",
             "marker": {"size": 10, "symbol": "circle-open", "color": theme.muted, "line": {"width": 2}},
             "hovertemplate": "%{text}<br>%{x:.2f} bits: KL %{y:.3g} predicted<extra></extra>",
         },
@@ -291,19 +293,24 @@ def draw_pareto_front(
         margin={"l": 64, "r": 150, "t": 24, "b": 48},
     )
     table = pd.concat([curve, uniform, measured], ignore_index=True)
-    return Figure("What does each bit buy?", describe_pareto_front(curve, measured), {"data": traces, "layout": layout}, table)
+    return Figure(
+        "How much does each bit reduce the error?",
+        describe_pareto_front(curve, measured),
+        {"data": traces, "layout": layout},
+        table,
+    )
 
 
 def describe_pareto_front(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
     """The prediction's range, and how far off the last measured plan was."""
     first, last = curve.iloc[0], curve.iloc[-1]
     sentence = (
-        f"From {first['bits_per_weight']:.2f} to {last['bits_per_weight']:.2f} stored bits the predicted KL (each layer's own, "
-        f"added up) falls from {themes.format_error(first['predicted'])} to "
+        f"From {first['bits_per_weight']:.2f} to {last['bits_per_weight']:.2f} stored bits the predicted KL (sum over "
+        f"single layers) falls from {themes.format_error(first['predicted'])} to "
         f"{themes.format_error(last['predicted'])} nats per token."
     )
     if not len(measured):
-        return f"{sentence} Measure a plan to see how far that is from the truth."
+        return f"{sentence} Measure a plan to check the prediction."
     latest = measured.iloc[-1]
     interval = bracket_interval((latest["kl_low"], latest["kl_high"]))
     return (

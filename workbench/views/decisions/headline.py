@@ -1,4 +1,4 @@
-"""The four figures of a model at a glance: stored bits, size, perplexity and speed."""
+"""The four key figures of a model: stored bits, size, perplexity and speed."""
 
 import html
 from dataclasses import dataclass
@@ -23,17 +23,19 @@ def list_headline_numbers(stored: Stored) -> list[Number]:
     """Stored bits, size, perplexity and speed; dashes for what was not measured yet."""
     share = "" if stored.coverage is None else f" in {format_percent(stored.coverage)}"
     bits = Number(
-        "stored bits a weight",
+        "stored bits per weight",
         themes.format_bits(stored.bits_per_weight),
         f"{themes.format_bits(stored.nominal_bits)} nominal{share}",
     )
     size = themes.format_megabytes(8 * stored.bytes)
     if not isinstance(stored, Headline):
-        waiting = [Number(label, "–", "not measured yet") for label in ("perplexity", "speed here")]
+        waiting = [Number(label, "–", "not measured yet") for label in ("perplexity", "speed on this machine")]
         return [bits, Number("size on disk", size, "all tensors"), *waiting]
-    speed = Number("speed here", "–", "not measured yet")
+    speed = Number("speed on this machine", "–", "not measured yet")
     if stored.fastest is not None and stored.tokens_per_second is not None:
-        speed = Number("speed here", themes.format_speed(stored.fastest), f"best of 3, median {stored.tokens_per_second:.0f}")
+        speed = Number(
+            "speed on this machine", themes.format_speed(stored.fastest), f"best of 3, median {stored.tokens_per_second:.0f}"
+        )
     limits = None
     if stored.perplexity_low is not None and stored.perplexity_high is not None:
         limits = (stored.perplexity_low, stored.perplexity_high)

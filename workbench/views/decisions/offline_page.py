@@ -85,7 +85,7 @@ def render_figure_section(name: str, figure: Figure) -> str:
     return (
         f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{question}</h2><figure>'
         f'<figcaption>{answer}</figcaption><div id="plot-{name}" role="group" aria-label="{answer}"></div></figure>'
-        f"<details><summary>The same as a table</summary>{render_table(figure.table, question)}</details></section>"
+        f"<details><summary>Show as table</summary>{render_table(figure.table, question)}</details></section>"
     )
 
 

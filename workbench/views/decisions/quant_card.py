@@ -1,4 +1,4 @@
-"""The quant card as a value and as one HTML file: figures, their tables, recipe, ledger, hashes and environment, offline."""
+"""The quant card as a value and as one offline HTML file: figures, tables, recipe, ledger, hashes and environment."""
 
 import json
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Card(ShownInCell):
     def cell_summary(self) -> CellSummary:
         """The card in one sentence, and what its ledger counts."""
         items = BitLedger.from_dict(self.facts["ledger"]).cell_summary()
-        question = f"What was made of {self.facts['model']['name']}?"
+        question = f"How was {self.facts['model']['name']} quantized?"
         return CellSummary(question, self.answer, items.headers, items.rows, items.more)
 
     @property
@@ -106,7 +106,7 @@ def check_place(path: str | Path) -> Path:
     """Where a card given as `path` is saved; OutputError where it cannot be, or its name does not say as what."""
     target = Path(path).expanduser()
     if target.suffix not in (".html", ".json"):
-        raise OutputError(f"a card cannot be saved as {target.name!r}; its name ends in .html or .json.")
+        raise OutputError(f"a card cannot be saved as {target.name!r}; use a name that ends in .html or .json.")
     check_file(target)
     return target
 
@@ -189,6 +189,6 @@ def draw_perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT
         f"{figures['perplexity']:.2f}{describe_perplexity_ratio(figures)}, on "
         f"{figures['tokens']:,} tokens of {figures['text']}; KL is {figures['kl']:.4f} nats per token "
         f"({format_interval(figures['kl_interval'], figures['tokens'], '.4f')}), and {changed} of "
-        "the likeliest next tokens change."
+        "the top-1 tokens change."
     )
-    return Figure("What does it cost the predictions?", answer, plot, table)
+    return Figure("How much do the predictions change?", answer, plot, table)

@@ -33,10 +33,12 @@ def render_card_page(facts: dict[str, Any], answer: str, light: Mapping[str, Fig
         *(render_figure_section(name, figure) for name, figure in light.items()),
         *render_generated_texts(facts["figures"]),
         render_recipe_section(facts["recipe"]),
-        render_pairs_section("Hashes", "What exactly was measured: SHA-256, or the first 16 digits of it", list_hashes(facts)),
+        render_pairs_section(
+            "Hashes", "Identification of everything that was measured: SHA-256, or its first 16 digits", list_hashes(facts)
+        ),
         render_pairs_section("Environment", "Where this card was made", list_environment(facts)),
         render_pairs_section(
-            "Times", "The only part that differs between two cards of the same recipe and seed", list_times(facts["times"])
+            "Times", "The only part that differs between two cards with the same recipe and seed", list_times(facts["times"])
         ),
     ]
     return render_document(f"Quant card: {facts['model']['name']}", body, {"card": facts, "figures": plots}, DRAW)
@@ -47,7 +49,7 @@ def render_generated_texts(written: dict[str, Any] | None) -> list[str]:
     if not written:
         return []
     entries = [("original", written["writes_original"]), ("quantized", written["writes"])]
-    return [render_pairs_section("What do both write?", "The likeliest token each time, after the same prompt", entries)]
+    return [render_pairs_section("What do both models write?", "Greedy decoding after the same prompt", entries)]
 
 
 def render_recipe_section(facts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Expected and measured loss at each number of bits, and what studies found, with their sources."""
+"""Expected and measured loss at each bit width, and the findings of published studies."""
 
 import html
 
@@ -9,7 +9,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-LOSS_QUESTION = "How fragile should this model be?"
+LOSS_QUESTION = "How sensitive should this model be to quantization?"
 
 
 def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str, *, theme: Theme = themes.LIGHT) -> Figure:
@@ -40,7 +40,7 @@ def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str
                 "mode": "lines",
                 "x": expected["bits"].tolist(),
                 "y": expected["added_loss"].tolist(),
-                "name": "expected by the law",
+                "name": "expected by the scaling law",
                 "line": {"color": theme.original, "width": 2, "dash": "dash"},
                 "hovertemplate": "%{x} bits: %{y:.3g} nats expected<extra></extra>",
             },
@@ -66,7 +66,7 @@ def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str
     }
     table = pd.concat(
         [
-            expected.rename(columns={"bits": "bits_per_weight"}).assign(recipe="expected by the law"),
+            expected.rename(columns={"bits": "bits_per_weight"}).assign(recipe="expected by the scaling law"),
             measured.assign(recipe=measured["recipe"].astype(str)),
         ],
         ignore_index=True,
@@ -77,15 +77,16 @@ def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str
 def describe_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> str:
     """The law at 4 and 2 bits, what was measured nearest to 2 bits, and how far the law may be trusted."""
     at = expected.set_index("bits")["added_loss"]
-    text = f"The law expects {themes.format_error(at[4.0])} nats per token more at 4 bits and {themes.format_error(at[2.0])} at 2"
+    at_4, at_2 = themes.format_error(at[4.0]), themes.format_error(at[2.0])
+    text = f"The scaling law expects {at_4} nats per token of added loss at 4 bits and {at_2} at 2"
     if len(measured):
         near = measured.loc[(measured["bits_per_weight"] - 2).abs().idxmin()]
-        text += f"; measured here are {themes.format_error(near['added_loss'])} at {near['bits_per_weight']:.2f} stored bits"
+        text += f"; measured here: {themes.format_error(near['added_loss'])} at {near['bits_per_weight']:.2f} stored bits"
     if outside:
         low, high = UNDERTRAINED.parameters
         text += (
             f". It was fitted on {format_large_number(low)} to {format_large_number(high)} parameters; {outside} lie "
-            "outside, so it is a guess here"
+            "outside this range, so this is an extrapolation"
         )
     return f"{text}."
 
@@ -97,4 +98,6 @@ def render_studies(collected: tuple[Study, ...] = STUDIES) -> str:
         f"<small>{html.escape(study.checked)}</small></li>"
         for study in collected
     )
-    return f"<h2 style='font-size:1.15rem;margin:8px 0 0'>What did studies find?</h2><ul style='margin:4px 0'>{items}</ul>"
+    return (
+        f"<h2 style='font-size:1.15rem;margin:8px 0 0'>What did published studies find?</h2><ul style='margin:4px 0'>{items}</ul>"
+    )

@@ -12,7 +12,7 @@ def draw_squeeze_curve(table: pd.DataFrame, current: str | None, *, theme: Theme
     """Perplexity with its interval against stored bits, one mark a stop; `current` is the recipe of the one to mark."""
     table = table.sort_values("bits_per_weight", ascending=False, ignore_index=True)
     plot = rate_distortion.plot(table, "recipe", "perplexity", current, theme, mode="lines+markers")
-    return Figure("How far can it be squeezed?", describe_squeeze_curve(table), plot, table)
+    return Figure("How far can the model be squeezed?", describe_squeeze_curve(table), plot, table)
 
 
 def describe_squeeze_curve(table: pd.DataFrame) -> str:
@@ -29,5 +29,6 @@ def describe_squeeze_curve(table: pd.DataFrame) -> str:
     if same.empty:
         return f"At {bits['first']} stored bits the perplexity is {first['perplexity']:.2f}; {ends}"
     good = same.iloc[-1]
-    still = f"Down to {themes.format_bits(good['bits_per_weight'])} stored bits the text shows no difference from the original"
+    fewest = themes.format_bits(good["bits_per_weight"])
+    still = f"Down to {fewest} stored bits, no difference from the original is measurable on this text"
     return f"{still} ({good['perplexity']:.2f} against {first['perplexity']:.2f} at {bits['first']}); {ends}"

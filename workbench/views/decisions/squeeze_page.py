@@ -123,7 +123,7 @@ def _render_stop(page: SqueezePage, number: int) -> str:
         f'<div class="stop" data-stop="{number}" hidden><section aria-label="Figures"><dl>{numbers}</dl>'
         f"<p>{html.escape(describe_perplexity_ratio(stop.squeezed))}</p></section>"
         f"<section><h2>What does it write?</h2><p>{html.escape(comparisons['light'].answer)}</p>{texts}"
-        f"<details><summary>The same as a table</summary>{table}</details></section></div>"
+        f"<details><summary>Show as table</summary>{table}</details></section></div>"
     )
 
 
@@ -133,7 +133,7 @@ def _render_plot(name: str, question: str) -> str:
         f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{html.escape(question)}</h2>'
         f'<p id="answer-{name}" aria-live="polite"></p>'
         f'<div id="plot-{name}" class="plot" role="group" aria-labelledby="answer-{name}"></div>'
-        f'<details><summary>The same as a table</summary><div id="table-{name}"></div></details></section>'
+        f'<details><summary>Show as table</summary><div id="table-{name}"></div></details></section>'
     )
 
 

@@ -1,4 +1,4 @@
-"""Alternating refined binarization: how sweeps lower the error, and how a row's scales and mean settle."""
+"""Alternating refined binarization: how sweeps lower the error, and how a row's scales and mean converge."""
 
 from typing import Any
 
@@ -40,13 +40,13 @@ def draw_sweep_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fi
                 "customdata": rows["running"].tolist(),
                 "name": f"coder {coder + 1}",
                 "line": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)], "width": 2},
-                "hovertemplate": "sweep %{x}: %{y:.2%} of the first error<br>%{customdata} still moving<extra></extra>",
+                "hovertemplate": "sweep %{x}: %{y:.2%} of the initial error<br>%{customdata} not converged<extra></extra>",
             }
         )
     layout = themes.build_layout(
         theme,
         x="sweep",
-        y="squared error, as a share of the start",
+        y="squared error, relative to the start",
         height=320,
         showlegend=len(coders) > 1,
         xaxis={"dtick": max(1, int(table["sweep"].max()) // 10)},
@@ -64,7 +64,7 @@ def describe_sweep_errors(table: pd.DataFrame) -> str:
     return (
         f"After at most {themes.format_count(int(table['sweep'].max()), 'sweep')} over {groups}, "
         f"{themes.format_percent(share)} of the "
-        "starting error is left; no sweep raises it."
+        "initial error is left; no sweep raises it."
     )
 
 
@@ -103,7 +103,7 @@ def draw_sweep_paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = the
     if meant:
         layout["yaxis2"] = layout["yaxis"] | {"domain": [0.0, 0.4], "title": layout["yaxis"]["title"] | {"text": "mean μ"}}
     plot = {"data": traces, "layout": layout}
-    return Figure("How do scale and mean of a row settle?", describe_sweep_paths(table, scope), plot, table)
+    return Figure("How do the scale and mean of a row converge?", describe_sweep_paths(table, scope), plot, table)
 
 
 def build_sweep_line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:
@@ -130,6 +130,6 @@ def describe_sweep_paths(table: pd.DataFrame, scope: str) -> str:
     moved = max((abs(b - a) / a for a, b in zip(first, last, strict=True) if a), default=0.0)
     where = f" of {scope}" if scope else ""
     return (
-        f"The first {themes.format_count(len(first), 'row')}{where}: from the closed form on, a first scale moves by at most "
-        f"{themes.format_percent(moved)} of itself in {themes.format_count(int(table['sweep'].max()), 'sweep')}."
+        f"The first {themes.format_count(len(first), 'row')}{where}: from the closed form on, a first scale changes by at most "
+        f"{themes.format_percent(moved)} in {themes.format_count(int(table['sweep'].max()), 'sweep')}."
     )

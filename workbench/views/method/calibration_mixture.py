@@ -1,4 +1,4 @@
-"""Calibration what-if: salient channels, spectra, errors and the influence of single documents as a mixture changes."""
+"""Calibration mixtures: their effect on salient channels, spectra and errors, and the influence of single documents."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from workbench.views.figure import Figure, escape_labels
 from workbench.views.theme import Theme
 
 CHANNELS = "Does this mixture find the same salient channels?"
-SPECTRUM = "How many directions do the inputs use?"
-ERRORS_QUESTION = "What does this mixture cost each text?"
+SPECTRUM = "How many directions do the inputs span?"
+ERRORS_QUESTION = "How large is the error on each text with this mixture?"
 INFLUENCE = "Which documents matter?"
 ROUNDING_CHANGE = 1e-6  # a relative change that is rounding
 MAX_DOCUMENTS = 12  # documents in the figure; the table has all
@@ -94,8 +94,8 @@ def draw_input_spectra(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> F
     half = table[table["cumulative"] >= 0.9].groupby("source", sort=False)["rank"].min()
     widest = half.drop("mixture").idxmax()
     answer = (
-        f"{half['mixture']} of {table['rank'].max()} directions hold 90 % of the mixture's second moment; of single texts, "
-        f"{widest} spreads most, over {half[widest]}."
+        f"{half['mixture']} of {table['rank'].max()} directions hold 90 % of the mixture's second moment; of the single texts, "
+        f"{widest} spreads over the most, {half[widest]}."
     )
     return Figure(SPECTRUM, answer, plot, table)
 
@@ -131,9 +131,9 @@ def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
                 "mode": "markers",
                 "x": table["own"].tolist(),
                 "y": table["source"].tolist(),
-                "name": "held out, calibrated on this text alone",
+                "name": "held out, calibrated on this text only",
                 "marker": {"symbol": "diamond-open", "size": 11, "color": theme.text, "line": {"width": 2}},
-                "hovertemplate": "alone %{x:.3g}<extra></extra>",
+                "hovertemplate": "this text only %{x:.3g}<extra></extra>",
             },
         ],
         "layout": build_bar_layout(
@@ -146,12 +146,12 @@ def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
 def describe_mixture_errors(table: pd.DataFrame) -> str:
     """The worst text, and where the mixture costs most beside calibrating on the text itself."""
     worst = table.loc[table["held_out_error"].idxmax()]
-    text = f"Held out, the largest output error is {themes.format_error(worst['held_out_error'])} on {worst['source']}"
+    text = f"The largest held-out output error is {themes.format_error(worst['held_out_error'])} on {worst['source']}"
     more = table["held_out_error"] / table["own"] - 1
     if (more.abs() < ROUNDING_CHANGE).all():
-        return f"{text}; this recipe does not look at the calibration text, so the mixture changes nothing."
+        return f"{text}; this recipe does not use the calibration text, so the mixture changes nothing."
     most = more.idxmax()
-    beside = "calibrating on the mixture instead of on the text itself costs most on"
+    beside = "the largest increase from calibrating on the mixture instead of the text itself is on"
     return f"{text}; {beside} {table['source'][most]}: {more[most]:+.0%}."
 
 
@@ -183,13 +183,13 @@ def draw_document_influence(table: pd.DataFrame, *, theme: Theme = themes.LIGHT)
         ),
     }
     if (table["error_change"].abs() < ROUNDING_CHANGE).all():
-        answer = "No document matters: this recipe does not look at the calibration text."
+        answer = "No document has an influence: this recipe does not use the calibration text."
         return Figure(INFLUENCE, answer, plot, table)
     helps = int((table["error_change"] > 0).sum())
     first = table.iloc[0]
     verb = "raises" if first["error_change"] > 0 else "lowers"
     answer = (
-        f"Of {len(table)} documents {helps} help: without them the held-out error rises. Leaving out document {first['sample']} "
+        f"Of {len(table)} documents, {helps} help: the held-out error rises without them. Leaving out document {first['sample']} "
         f"(“{first['begins']} …”) {verb} it most, by {themes.format_error(abs(first['error_change']))}."
     )
     return Figure(INFLUENCE, answer, plot, table)

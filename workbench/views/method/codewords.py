@@ -1,4 +1,4 @@
-"""A codebook under the microscope: its codewords as pictures with their use and error, where chosen ones sit, how they serve."""
+"""A codebook in detail: codewords as pictures, their use and error, where selected ones occur, and how well they fit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
 MAX_CODEWORDS = 32  # codewords on one picture
-ORDERS = {"most used": ("count", False), "least used": ("count", True), "served worst": ("served", False)}
+ORDERS = {"most used": ("count", False), "least used": ("count", True), "largest error": ("served", False)}
 DEAD = 0.5  # where codewords that nothing uses stand on a logarithmic axis
 LISTED = 8
 
@@ -28,7 +28,7 @@ def draw_codeword_scatter(
     shown = table.assign(count=table["count"].clip(lower=DEAD), served=table["served"].fillna(floor))
     layout = themes.build_layout(
         theme,
-        x="vectors that use it (dead ones stand at the left edge)",
+        x="vectors that use it (dead codewords at the left edge)",
         y="relative error of its weights",
         height=380,
         dragmode="select",
@@ -41,7 +41,7 @@ def draw_codeword_scatter(
         build_codeword_points(marked, "chosen", theme.accent, 12),
     ]
     return Figure(
-        "Does every codeword earn its place?",
+        "Is every codeword used?",
         describe_codeword_use(book, table, entropy),
         {"data": data, "layout": layout},
         table,
@@ -72,7 +72,7 @@ def describe_codeword_use(book: Book, table: pd.DataFrame, entropy: float) -> st
     return (
         f"Of {book.entries:,} codewords {unused}; the most used, code {most['codeword']}, has "
         f"{themes.format_percent(float(most['share']))} of the vectors. "
-        f"Each index costs {book.width} bits; {entropy:.2f} would be enough (its entropy)."
+        f"Each index costs {book.width} bits; its entropy is {entropy:.2f} bits."
     )
 
 
@@ -108,7 +108,7 @@ def draw_codewords(
     error = side | {"x": shown["served"].tolist(), "xaxis": "x3", "hovertemplate": "%{y}: error %{x:.3g}<extra></extra>"}
     layout = themes.build_layout(theme, height=110 + 20 * len(shown), bargap=0.3)
     axis = layout["xaxis"]
-    layout["xaxis"] = axis | {"domain": [0, 0.5], "showgrid": False, "title": axis["title"] | {"text": "place in the vector"}}
+    layout["xaxis"] = axis | {"domain": [0, 0.5], "showgrid": False, "title": axis["title"] | {"text": "position in the vector"}}
     layout["xaxis2"] = axis | {"domain": [0.54, 0.75], "title": axis["title"] | {"text": "vectors"}, "nticks": 4}
     layout["xaxis3"] = axis | {"domain": [0.79, 1], "title": axis["title"] | {"text": "relative error"}, "nticks": 4}
     layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False, "dtick": 1}
@@ -120,7 +120,7 @@ def describe_codewords(book: Book, shown: pd.DataFrame, order: str, first: int) 
     """What is on the picture, and the two words that are most alike."""
     ahead = f", {themes.format_count(first, 'chosen one')} first" if first else ""
     text = f"{len(shown)} of {book.entries:,} codewords of {book.length} {'signs' if book.binary else 'values'}, {order}{ahead}"
-    colours = "blue-grey is −, orange is +" if book.binary else "blue is below zero, orange above"
+    colours = "blue-grey is −, orange is +" if book.binary else "blue is negative, orange positive"
     near = shown.dropna(subset=["gap"])
     if near.empty:
         return f"{text}; {colours}."
@@ -170,7 +170,7 @@ def draw_code_positions(
             "column": lambda t: t["column"] * positions.step * positions.length,
         }
     )
-    return Figure("Where do these codes sit?", answer, {"data": [trace], "layout": layout}, rows)
+    return Figure("Where do these codes occur?", answer, {"data": [trace], "layout": layout}, rows)
 
 
 def draw_code_errors(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[int], *, theme: Theme = themes.LIGHT) -> Figure:
@@ -198,13 +198,13 @@ def draw_code_errors(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[in
     )
     chosen, other = table.iloc[0], table.iloc[1]
     answer = (
-        f"The weights under {format_codes(codes)} lose {themes.format_percent(float(chosen['served']))} of their energy, all "
+        f"The weights coded by {format_codes(codes)} lose {themes.format_percent(float(chosen['served']))} of their energy, all "
         f"others {themes.format_percent(float(other['served']))}; "
-        f"{themes.format_percent(float(chosen['error_share']))} of the layer's error is theirs."
+        f"{themes.format_percent(float(chosen['error_share']))} of the layer's error comes from them."
         if chosen["count"]
-        else f"No vector uses {format_codes(codes)}: nothing is lost under it, and nothing gained."
+        else f"No vector uses {format_codes(codes)}, so it neither adds nor avoids any error."
     )
-    return Figure("Do these codes serve their weights well?", answer, {"data": data, "layout": layout}, table)
+    return Figure("How well do these codes fit their weights?", answer, {"data": data, "layout": layout}, table)
 
 
 def format_codes(codes: Sequence[int]) -> str:
@@ -232,13 +232,13 @@ def draw_edit_effect(table: pd.DataFrame, summary: str, moved: int, *, theme: Th
     widest = max(map(abs, share)) or 1.0
     layout = themes.build_layout(
         theme,
-        x="change in per cent of what it was",
+        x="relative change in per cent",
         height=110 + 44 * len(table),
         xaxis={"range": [-1.4 * widest, 1.4 * widest], "zeroline": True, "zerolinecolor": theme.muted},
         yaxis={"autorange": "reversed", "type": "category", "showgrid": False},
     )
     answer = describe_edit_effect(table, summary, moved)
-    return Figure("What if this code were another?", answer, {"data": [trace], "layout": layout}, table)
+    return Figure("What if this codeword changed?", answer, {"data": [trace], "layout": layout}, table)
 
 
 def describe_edit_effect(table: pd.DataFrame, summary: str, moved: int) -> str:

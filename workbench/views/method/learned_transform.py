@@ -33,7 +33,7 @@ def draw_loss_curve(losses: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
         'How does learning lower the loss?'
     """
     looks = losses.dropna(subset="held_out")
-    hover = "step %{x}<br>%{y:.3g} of the output's energy lost<extra></extra>"
+    hover = "step %{x}<br>%{y:.3g} of the output energy lost<extra></extra>"
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -65,7 +65,7 @@ def describe_loss_curve(looks: pd.DataFrame) -> str:
     first, best = looks.iloc[0], looks.loc[looks["held_out"].idxmin()]
     return (
         f"On held-out text the share of energy lost was {themes.format_error(first['held_out'])} after {int(first['step'])} "
-        f"steps; the best, {themes.format_error(best['held_out'])} after {int(best['step'])}, is what is kept."
+        f"steps; the best one is stored: {themes.format_error(best['held_out'])} after {int(best['step'])}."
     )
 
 
@@ -79,7 +79,7 @@ def draw_diagonal(transform: LearnedTransform, *, theme: Theme = themes.LIGHT) -
         "marker": {"color": np.where(values < 0, theme.accent, theme.original).tolist(), "line": {"width": 0}},
         "hovertemplate": "input %{x}: × %{y:.3g}<extra></extra>",
     }
-    layout = themes.build_layout(theme, x="input feature", y="factor (below zero: sign flipped)", bargap=0, height=300)
+    layout = themes.build_layout(theme, x="input feature", y="factor (negative: sign flipped)", bargap=0, height=300)
     sizes = np.abs(values)
     answer = (
         f"{transform.flipped:,} of {len(values):,} inputs change sign; factors run from {themes.format_error(sizes.min())} "
@@ -127,6 +127,6 @@ def describe_rotation(transform: LearnedTransform) -> str:
     fixed = "; the fixed Hadamard transform after it stores nothing" if transform.hadamard else ""
     sizes = " ⊗ ".join(f"{len(matrix)} × {len(matrix)}" for matrix in transform.rotations)
     return (
-        f"A rotation of {len(transform.diagonal):,} inputs as {sizes}: {transform.multiply_adds:,} multiply-adds a token, "
-        f"{themes.format_megabytes(transform.bits)} stored with factors and signs{fixed}."
+        f"A rotation of {len(transform.diagonal):,} inputs as {sizes}: {transform.multiply_adds:,} multiply-adds per token, "
+        f"{themes.format_megabytes(transform.bits)} stored, including factors and signs{fixed}."
     )

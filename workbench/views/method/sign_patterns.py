@@ -1,4 +1,4 @@
-"""Binary codebooks: how evenly sign patterns are spread, and flipped signs against what is possible."""
+"""Binary codebooks: how evenly sign patterns are distributed, and how many signs are flipped compared with the lower bound."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def draw_sign_patterns(original: SignPatterns, transformed: SignPatterns | None 
         "mode": "lines",
         "x": ranks,
         "y": [original.even_share] * 2,
-        "name": "all as likely",
+        "name": "uniform distribution",
         "line": {"color": theme.muted, "dash": "dash"},
     }
     plot = {
@@ -47,7 +47,7 @@ def draw_sign_patterns(original: SignPatterns, transformed: SignPatterns | None 
         "layout": build_log_layout(theme, "rank of the pattern", "share of all vectors"),
     }
     table = original.table if transformed is None else original.table.merge(transformed.table, on="rank", suffixes=("", " after"))
-    return Figure("Do signs repeat themselves?", describe_sign_patterns(original, transformed), plot, table)
+    return Figure("Do sign patterns repeat?", describe_sign_patterns(original, transformed), plot, table)
 
 
 def build_share_line(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
@@ -72,9 +72,8 @@ def build_log_layout(theme: Theme, x: str, y: str) -> dict[str, Any]:
 def describe_sign_patterns(original: SignPatterns, transformed: SignPatterns | None) -> str:
     """Entropy a sign, before and after."""
     text = (
-        f"{themes.format_count(original.length, 'sign')} hold {original.entropy:.2f} bits: "
-        f"{original.entropy_per_sign:.3f} a sign, "
-        f"where 1 means coin flips"
+        f"Patterns of {themes.format_count(original.length, 'sign')} have an entropy of {original.entropy:.2f} bits: "
+        f"{original.entropy_per_sign:.3f} per sign, where 1 means random signs"
     )
     if transformed is None:
         return f"{text}."
@@ -107,7 +106,7 @@ def draw_sign_flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = 
         "mode": "lines",
         "x": rates.tolist(),
         "y": [compute_flip_bound(rate) for rate in rates],
-        "name": "least possible for coin flips",
+        "name": "lower bound for random signs",
         "line": {"color": theme.muted, "dash": "dash"},
     }
     points = {
@@ -123,7 +122,7 @@ def draw_sign_flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = 
     plot = {
         "data": [bound, points],
         "layout": themes.build_layout(
-            theme, x="index bits a sign", y="signs flipped", yaxis={"tickformat": ".0%", "rangemode": "tozero"}
+            theme, x="index bits per sign", y="signs flipped", yaxis={"tickformat": ".0%", "rangemode": "tozero"}
         ),
     }
     return Figure("How many signs does the codebook flip?", describe_sign_flips(measured, moved), plot, table)
@@ -134,8 +133,8 @@ def describe_sign_flips(measured: pd.DataFrame, moved: bool) -> str:
     if measured.empty:
         return "No codebook has been compared with its weights yet."
     best = measured.iloc[int(measured["flip_rate"].argmin())]
-    least = f"{themes.format_percent(best['flip_bound'])} is the least for evenly spread signs"
-    also = " Some of them flipped before, when weights took over the errors of columns already coded." if moved else ""
+    least = f"{themes.format_percent(best['flip_bound'])} is the lower bound for random signs"
+    also = " Some of them flipped before coding, when error feedback changed the weights." if moved else ""
     return (
-        f"{themes.format_percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits a sign; {least}.{also}"
+        f"{themes.format_percent(best['flip_rate'])} of the signs are flipped at {best['rate']:.2f} bits per sign; {least}.{also}"
     )

@@ -1,4 +1,4 @@
-"""One step of a quantizer's run: the matrix as it stands, how the loss develops, and a sentence of what this step does."""
+"""One step of a quantizer's run: the current matrix, the loss so far, and a sentence that says what the step does."""
 
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ def draw_timeline_step(
         "width": dx,
         "yaxis": "y2",
         "marker": {"color": theme.quantized},
-        "hovertemplate": "near column %{x:.0f}<br>moved by %{y:.2%} of its energy<extra></extra>",
+        "hovertemplate": "near column %{x:.0f}<br>changed by %{y:.2%} of its energy<extra></extra>",
     }
     layout = themes.build_layout(
         theme,
@@ -103,27 +103,23 @@ def describe_step(moment: Moment, film: Film, recipe: Recipe) -> str:
     """What this step of the algorithm does."""
     number, columns = f"{moment.number + 1} of {moment.count}", format_columns(moment)
     if moment.kind == LEARN:
-        return f"Learning the transform, step {number}: the basis turns so that rounding costs the output less."
+        return f"Learning the transform, step {number}: the basis is rotated so that rounding causes less output error."
     if moment.kind == CODEBOOK:
-        later = "codewords follow their vectors, then every vector goes to its nearest codeword"
-        start = "the start" if moment.count > 1 else "the start, at which nothing is left to gain"
+        later = "codewords are refitted to their vectors, then every vector is assigned to its nearest codeword"
+        start = "the initial codebook" if moment.count > 1 else "the initial codebook, which cannot be improved"
         step = start if moment.number == 0 else later
         return f"{moment.phase.capitalize()}, round {number}: {step}."
     if moment.kind == SWEEP:
-        step = "scales in closed form" if moment.number == 0 else "scales for these signs, then signs for these scales"
+        step = "scales in closed form" if moment.number == 0 else "scales are refitted to the signs, then signs to the scales"
         return f"Sweep {moment.number} over {columns}: {step}."
     if moment.kind == REFIT:
-        return "All columns are coded: scales are solved once more for the final codes, where the coder does so."
+        return "All columns are coded; scales are refitted to the final codes, if the coder does so."
     if moment.kind == CORRECTION:
-        return "A correction of low rank is added to the coded matrix."
-    what = (
-        f"{columns.capitalize()} are coded"
-        if is_coded_in_order(film)
-        else "Columns are coded in the order of their second moment"
-    )
+        return "A low-rank correction is added to the coded matrix."
+    what = f"{columns.capitalize()} are coded" if is_coded_in_order(film) else "Columns are coded in order of their second moment"
     if recipe.assignment.name == "nearest":
-        return f"{what}, each weight by the nearest value; errors stay where they arise."
-    return f"{what}, and their error moves on to the columns not yet coded."
+        return f"{what}, each weight by the nearest value, without error feedback."
+    return f"{what}, and their error is fed back into the columns not yet coded."
 
 
 def is_coded_in_order(film: Film) -> bool:
@@ -138,15 +134,15 @@ def format_columns(moment: Moment) -> str:
 
 def describe_progress(moment: Moment, film: Film, still: Still) -> str:
     """Where the matrix stands after it: coded share, error so far, flipped signs."""
-    watched = f"in {len(film.rows)} watched rows"
+    watched = f"in the {len(film.rows)} rows shown"
     if not moment.frame:
-        return f"No column is coded yet ({watched} of the picture nothing has changed)."
+        return f"No column is coded yet (nothing has changed {watched})."
     if moment.kind in (REFIT, CORRECTION):
         flipped = float(np.nanmean(still.flipped))
         return f"{themes.format_percent(flipped)} of the signs {watched} differ from the original's."
     share = film.ends[moment.frame - 1] / film.cols
     moved = float(np.nanmean(still.moved)) if np.isfinite(still.moved).any() else 0.0
-    rest = f", the columns still to come have moved by {themes.format_percent(moved)} of their energy" if moved else ""
+    rest = f", the columns not yet coded have changed by {themes.format_percent(moved)} of their energy" if moved else ""
     error = film.error[moment.frame - 1]
     return (
         f"{themes.format_percent(share)} of the columns are coded; {watched} they have lost "
@@ -191,17 +187,17 @@ def draw_step_losses(moments: list[Moment], at: int, *, theme: Theme = themes.LI
         "name": NAMES[kind],
         "line": {"color": theme.quantized, "width": 2},
         "marker": {"size": 6},
-        "hovertemplate": "step %{x}: %{y:.2%} of the phase's largest<extra></extra>",
+        "hovertemplate": "step %{x}: %{y:.2%} of the phase's maximum<extra></extra>",
     }
     marker = {"x0": at + 1, "x1": at + 1, "y0": 0, "y1": 1, "yref": "paper"}
     line = {"type": "line", "line": {"color": theme.accent, "width": 2}, **marker}
     axes = {"yaxis": {"tickformat": ".1~%", "rangemode": "tozero" if kind == CODE else "normal"}}
     span_of_all = {"xaxis": {"range": [0, len(moments) + 1]}}
     layout = themes.build_layout(
-        theme, x="step", y=f"{NAMES[kind]}, of the largest", height=260, shapes=[line], **axes, **span_of_all
+        theme, x="step", y=f"{NAMES[kind]}, relative to the maximum", height=260, shapes=[line], **axes, **span_of_all
     )
     sentence = describe_step_losses(moments, kind)
-    return Figure("How does the loss develop?", sentence, {"data": [trace], "layout": layout}, tabulate_timeline(moments))
+    return Figure("How does the loss change?", sentence, {"data": [trace], "layout": layout}, tabulate_timeline(moments))
 
 
 NAMES = {LEARN: "held-out loss", CODEBOOK: "codebook's loss", SWEEP: "sweeps' error", CODE: "error of coded columns"}
@@ -215,7 +211,7 @@ def describe_step_losses(moments: list[Moment], kind: str) -> str:
     ends = [moment.loss for moment in moments if moment.kind == kind and moment.number == moment.count - 1]
     if kind == CODE or not ends:
         return f"{text}."
-    return f"{text}; {NAMES[kind]} ends at {themes.format_percent(sum(ends) / len(ends))} of the largest on average."
+    return f"{text}; {NAMES[kind]} ends at {themes.format_percent(sum(ends) / len(ends))} of the maximum on average."
 
 
 STEP_NAMES = {LEARN: "of learning", CODEBOOK: "of a codebook's training", SWEEP: "sweeps", CODE: "of coding columns"}

@@ -1,4 +1,4 @@
-"""Groups of weights as a picture: pruned, by magnitude, salient columns."""
+"""Groups of weights as an image: pruned, by magnitude, salient columns."""
 
 from typing import Any
 
@@ -60,6 +60,6 @@ def describe_weight_groups(groups: GroupMap, part: np.ndarray) -> str:
     lines = zip(groups.table["group"], groups.table["share"], strict=True)
     shares = ", ".join(f"{themes.format_percent(share)} {name}" for name, share in lines)
     return (
-        f"{shares}; saying which costs {themes.format_bits(groups.map_bits)} bits a weight. Shown: {part.shape[0]} "
+        f"{shares}; the map of groups costs {themes.format_bits(groups.map_bits)} bits per weight. Shown: {part.shape[0]} "
         f"× {part.shape[1]}."
     )

@@ -1,4 +1,4 @@
-"""Where a quantized model goes its own way, and which layer led it there."""
+"""Where a quantized model's text diverges from the original's, and which layer causes it."""
 
 import pandas as pd
 
@@ -50,15 +50,15 @@ def draw_text_fork(table: pd.DataFrame, fork: int | None, chosen: int | None = N
         theme, x="token after the prompt", y="KL, nats", height=260, bargap=0.1, shapes=build_fork_line(fork, theme)
     )
     if fork is None:
-        answer = f"Nowhere: both write the same {themes.format_count(len(table), 'token')}."
+        answer = f"They do not diverge: both models write the same {themes.format_count(len(table), 'token')}."
     else:
         row = table.iloc[fork - 1]
         answer = (
             f"At token {fork}: the original writes {quote_token(row['token'])}, the quantized model "
             f"{quote_token(row['chosen'])}, at a KL of "
-            f"{themes.format_error(row['kl'])} nats (median of all: {themes.format_error(table['kl'].median())})."
+            f"{themes.format_error(row['kl'])} nats (median of all tokens: {themes.format_error(table['kl'].median())})."
         )
-    return Figure("Where do they part?", answer, {"data": [bars], "layout": layout}, table)
+    return Figure("Where do the texts diverge?", answer, {"data": [bars], "layout": layout}, table)
 
 
 def render_fork_text(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> str:
@@ -96,9 +96,9 @@ def draw_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Them
         "y": worst["name"].tolist(),
         "marker": {"color": [theme.quantized if name in guilt.layers else theme.border for name in worst["name"]]},
         "customdata": worst[["lead_restored", "kl_alone"]].to_numpy().tolist(),
-        "hovertemplate": "%{y}<br>wins back %{x:.3g} nats, lead then %{customdata[0]:.3g}<extra></extra>",
+        "hovertemplate": "%{y}<br>recovers %{x:.3g} nats, lead then %{customdata[0]:.3g}<extra></extra>",
     }
-    layout = themes.build_layout(theme, x="lead won back by restoring the layer, nats", height=120 + 22 * len(worst), bargap=0.3)
+    layout = themes.build_layout(theme, x="lead recovered by restoring the layer, nats", height=120 + 22 * len(worst), bargap=0.3)
     figure = {"data": [bars], "layout": layout}
     shown = table.assign(guilty=table["name"].isin(guilt.layers))
     return Figure("Which layers are to blame?", describe_fork_blame(table, fork, guilt), figure, shown)
@@ -116,11 +116,11 @@ def describe_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
     if len(guilt.layers) == 1:
         alone = int(table["holds"].sum())
         return (
-            f"{guilt.layers[0]}: restored to full precision it wins back {themes.format_error(first['lead_gain'])} nats and "
-            f"{then}. {format_restored_layers(alone)} enough to undo the fork."
+            f"{guilt.layers[0]}: restored to full precision, it recovers {themes.format_error(first['lead_gain'])} nats and "
+            f"{then}. {format_restored_layers(alone)} enough to remove the fork."
         )
     return (
-        f"No single layer: restoring the worst, {first['name']}, wins back {themes.format_error(first['lead_gain'])} of the "
+        f"No single layer: restoring the worst, {first['name']}, recovers {themes.format_error(first['lead_gain'])} of the "
         f"{themes.format_error(behind)} nats that the original's token is behind. With {len(guilt.layers)} restored (orange) "
         f"{then}, and none of them can be left out: {', '.join(guilt.layers)}."
     )
@@ -142,9 +142,9 @@ def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
         >>> study = pd.DataFrame({"needed": [1, 1, 1, 4], "random": [3, 5, 6, 6]})  # of four prompts
         >>> figure = wb.figures.fork_shares(wb.measures.fork_shares(study, counts=[1, 4]))
         >>> figure.answer.split(".")[0]
-        '1 restored layer takes most forks away'
+        '1 restored layer removes most forks'
     """
-    sides = [("share", "blamed layers", theme.quantized), ("chance", "layers drawn by chance", theme.border)]
+    sides = [("share", "blamed layers", theme.quantized), ("chance", "random layers", theme.border)]
     bars = [
         {
             "type": "bar",
@@ -157,26 +157,28 @@ def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
         }
         for column, name, colour in sides
     ]
-    layout = themes.build_layout(theme, x="layers restored, at most", y="share of forks taken away", height=320, showlegend=True)
+    layout = themes.build_layout(
+        theme, x="maximum number of layers restored", y="share of forks removed", height=320, showlegend=True
+    )
     layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     enough = table[table["share"] > 0.5]
     fewest = int(enough["restored"].iloc[0]) if len(enough) else None
     first = table.iloc[0]
     answer = (
-        f"{describe_fewest_layers(fewest)} most forks away. "
-        f"The blamed layer alone does in {themes.format_percent(first['share'])} "
+        f"{describe_fewest_layers(fewest)} most forks. "
+        f"Restoring the blamed layer alone removes {themes.format_percent(first['share'])} "
         f"({themes.format_percent(first['share_low'])} to {themes.format_percent(first['share_high'])}) of "
-        f"{themes.format_count(int(first['forks']), 'prompt')}, one drawn by chance in {themes.format_percent(first['chance'])} "
+        f"{themes.format_count(int(first['forks']), 'prompt')}, a random layer {themes.format_percent(first['chance'])} "
         f"({themes.format_percent(first['chance_low'])} to {themes.format_percent(first['chance_high'])})."
     )
     return Figure("How many layers are to blame for a fork?", answer, {"data": bars, "layout": layout}, table)
 
 
 def describe_fewest_layers(fewest: int | None) -> str:
-    """The least number of restored layers that takes most forks away, as the beginning of a sentence."""
+    """The smallest number of restored layers that removes most forks, as the beginning of a sentence."""
     if fewest is None:
-        return "No number of layers shown takes"
-    return f"{themes.format_count(fewest, 'restored layer')} {'takes' if fewest == 1 else 'take'}"
+        return "No number of layers shown removes"
+    return f"{themes.format_count(fewest, 'restored layer')} {'removes' if fewest == 1 else 'remove'}"
 
 
 def describe_fork_recovery(result: Recovery) -> str:
@@ -204,7 +206,7 @@ def describe_fork_recovery(result: Recovery) -> str:
     expected_share = result.continuations / (result.continuations + 1)
     return (
         f"With the original's token forced at the fork, {rate(result.forced, result.forced_interval)} of {result.continuations} "
-        f"continuations of {result.tokens} tokens read as likely to the original as its own; with the quantized model's token "
-        f"{rate(result.left, result.left_interval)}; more of the original's own would at a rate of "
+        f"continuations of {result.tokens} tokens are as likely under the original as its own; with the quantized model's token, "
+        f"{rate(result.left, result.left_interval)}; expected for further continuations by the original: "
         f"{themes.format_percent(expected_share)} (seeds from {result.seed}, 95 % intervals)."
     )

@@ -1,4 +1,4 @@
-"""Two texts from one prompt: the first differing token marked, every token tinted by how far the models disagree there."""
+"""Two texts from one prompt: the first differing token marked, every token tinted by how much the models disagree there."""
 
 import html
 import math
@@ -100,7 +100,7 @@ def describe_largest_kl(writing: Writing) -> str:
     position = max(range(len(writing.original)), key=lambda i: writing.original[i].kl)
     token = writing.original[position]
     if token.kl == 0:
-        return "both models expect exactly the same at each of them"
+        return "both models predict exactly the same distribution at each of them"
     return f"the models disagree most at token {position + 1}, {quote_token(token.text)}: KL {themes.format_error(token.kl)} nats"
 
 
@@ -143,10 +143,12 @@ def draw_token_kl(writing: Writing, chosen: int | None = None, *, theme: Theme =
             showlegend=True,
         ),
     }
-    where = "" if fork is None else f"; after the dotted line, at token {fork + 1}, the texts differ and each is read by both"
+    where = (
+        "" if fork is None else f"; after the dotted line, at token {fork + 1}, the texts differ and both models score each text"
+    )
     average = table["kl_original"].mean()
     answer = (
-        f"On the original's text the mean KL is {themes.format_error(average)} nats a token; "
+        f"On the original's text the mean KL is {themes.format_error(average)} nats per token; "
         f"{describe_largest_kl(writing)}{where}."
     )
     return Figure("Where do the models disagree?", answer, plot, quote_tokens(table))
@@ -198,12 +200,12 @@ def draw_likeliest_tokens(token: WrittenToken, position: int, side: str, *, them
     }
     first, second = (table.loc[table[f"p_{name}"].idxmax()] for name in (ORIGINAL, QUANTIZED))
     heading = f"At token {position + 1} of the {side} text ({quote_token(token.text)})"
-    agree = f"both models find {quote_token(first['token'])} likeliest"
-    parted = f"the original finds {quote_token(first['token'])} likeliest, the quantized model {quote_token(second['token'])}"
+    agree = f"{quote_token(first['token'])} is top-1 for both models"
+    parted = f"top-1 is {quote_token(first['token'])} for the original and {quote_token(second['token'])} for the quantized model"
     probabilities = f"{themes.format_percent(first['p_original'])} and {themes.format_percent(second['p_quantized'])}"
     finding = agree if first["token"] == second["token"] else parted
-    answer = f"{heading} {finding}, with {probabilities}; KL {themes.format_error(token.kl)} nats."
-    return Figure("What did each model expect here?", answer, plot, table.assign(token=labels))
+    answer = f"{heading}, {finding}, with {probabilities}; KL {themes.format_error(token.kl)} nats."
+    return Figure("What did each model predict here?", answer, plot, table.assign(token=labels))
 
 
 def describe_speed_and_memory(measured: Sequence[Running]) -> str:

@@ -1,4 +1,4 @@
-"""One scale of tints for every text whose tokens are coloured by KL, so that the same colour means the same everywhere."""
+"""One colour scale for the KL of tokens, shared by all texts."""
 
 import math
 
@@ -20,4 +20,4 @@ def render_tint_legend(theme: Theme) -> str:
         f"<span style='background:{compute_kl_tint(kl, theme)};padding:0 6px;margin-left:4px;border-radius:3px'>{kl:g}</span>"
         for kl in EXAMPLES
     )
-    return f"<small>Tint: KL of the prediction of this token, nats {swatches}</small>"
+    return f"<small>Colour: KL of the prediction of this token, nats {swatches}</small>"

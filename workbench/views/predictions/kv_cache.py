@@ -1,4 +1,4 @@
-"""Key-value caches: perplexity against the bytes that a token takes, one point a scheme."""
+"""Key-value caches: perplexity against bytes per token, one point per scheme."""
 
 import pandas as pd
 
@@ -42,14 +42,14 @@ def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: The
                 "textfont": {"size": 12, "color": theme.text},
                 "marker": {"size": 12, "color": theme.quantized, "line": {"color": theme.surface, "width": 1}},
                 "error_y": themes.build_error_bars(table, "ratio", theme.muted, scale=original, thickness=1),
-                "hovertemplate": "%{text}<br>%{x:,.0f} bytes a token, perplexity %{y:.3f}<extra></extra>",
+                "hovertemplate": "%{text}<br>%{x:,.0f} bytes per token, perplexity %{y:.3f}<extra></extra>",
                 "cliponaxis": False,
             }
         ],
         "layout": themes.build_layout(
             theme,
-            x="bytes a token, the newest ones in fp16 included (log scale)",
-            y="perplexity (95 % of its ratio to the whole cache)",
+            x="bytes per token, including the newest tokens in fp16 (log scale)",
+            y="perplexity (95 % interval of the ratio to the uncompressed cache)",
             height=420,
             showlegend=False,
             xaxis=themes.LOGARITHMIC,
@@ -72,14 +72,14 @@ def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: The
 def describe_smallest_cache(table: pd.DataFrame, original: float) -> str:
     """The smallest cache within 2 % of the original's perplexity."""
     near = table[table["perplexity"] <= 1.02 * original]
-    start = f"With its whole cache the model has perplexity {original:.2f} on these tokens"
+    start = f"With the uncompressed cache, the model has perplexity {original:.2f} on these tokens"
     drawn = themes.describe_interval_basis(int(table["texts"].iloc[0]))
     if near.empty:
         return f"{start}; no scheme here comes within 2 % of that. {drawn}"
     best = near.loc[near["bytes_per_token"].idxmin()]
     times = themes.format_paired_ratio(best, "the original")
     return (
-        f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes a token, "
+        f"{start}; the smallest cache within 2 % of that is {best['scheme']}: {best['bytes_per_token']:,.0f} bytes per token, "
         f"{best['bits_per_value']:.2f} bits per value stored ({best['nominal_bits']:.2f} nominal), "
         f"perplexity {best['perplexity']:.2f}, {times}. {drawn}"
     )

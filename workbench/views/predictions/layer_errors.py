@@ -1,4 +1,4 @@
-"""What quantizing cost: the error of every layer, and the results tried on one layer as error against stored bits."""
+"""Errors of quantization: the error of every layer, and the results for one layer as error against stored bits."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def draw_layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Them
         ),
     }
     shown_columns = ["name", "block", "matrix", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
-    return Figure("Which layers lose most?", describe_layer_errors(layers, column), plot, layers[shown_columns])
+    return Figure("Which layers have the largest error?", describe_layer_errors(layers, column), plot, layers[shown_columns])
 
 
 def label_bar(line: Any) -> str:

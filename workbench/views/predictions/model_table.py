@@ -1,4 +1,4 @@
-"""Models beside each other: what each stores, how far it is from the original, and how it reads."""
+"""Models compared: stored bits, distance from the original, and perplexity."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from workbench.views.figure import Figure
 from workbench.views.predictions import rate_distortion
 from workbench.views.theme import Theme
 
-CLOSEST, READS = "Which model is the closest for its bits?", "Which model predicts text best for its size?"
+CLOSEST, READS = "Which model is closest to the original for its bits?", "Which model predicts text best for its size?"
 
 
 def draw_kl_by_bits(table: pd.DataFrame, current: str | None = None, *, theme: Theme = themes.LIGHT) -> Figure:

@@ -1,4 +1,4 @@
-"""Pinned results beside each other: error against bits, how the errors of single weights spread, perplexity against bits."""
+"""Pinned results compared: error against bits, distribution of weight errors, perplexity against bits."""
 
 from collections.abc import Mapping
 
@@ -38,7 +38,7 @@ def draw_weight_errors(original: Tensor, quantized: Mapping[str, Tensor], *, the
             "y": QUANTILES.tolist(),
             "name": label,
             "line": {"color": themes.CATEGORIES[number % len(themes.CATEGORIES)], "width": 2},
-            "hovertemplate": f"{escape_labels(label)}<br>%{{y:.0%}} of the weights are off by at most %{{x:.3g}}<extra></extra>",
+            "hovertemplate": f"{escape_labels(label)}<br>%{{y:.0%}} of the weights have an error up to %{{x:.3g}}<extra></extra>",
         }
         for number, (label, values) in enumerate(sizes.items())
     ]
@@ -53,12 +53,12 @@ def draw_weight_errors(original: Tensor, quantized: Mapping[str, Tensor], *, the
     )
     middle = {label: float(np.interp(0.5, QUANTILES, values)) for label, values in sizes.items()}
     least = min(middle, key=lambda label: middle[label])
-    answer = f"Half of the weights are off by at most {themes.format_error(middle[least])} standard deviations with {least}"
+    answer = f"The median weight error is {themes.format_error(middle[least])} standard deviations with {least}"
     if len(middle) > 1:
         most = max(middle, key=lambda label: middle[label])
-        answer += f", by {themes.format_error(middle[most])} with {most}"
+        answer += f" and {themes.format_error(middle[most])} with {most}"
     table = pd.DataFrame({"quantile": QUANTILES, **sizes})
-    return Figure("How far are single weights off?", f"{answer}.", {"data": traces, "layout": layout}, table)
+    return Figure("How large are the errors of single weights?", f"{answer}.", {"data": traces, "layout": layout}, table)
 
 
 def compute_error_quantiles(original: Tensor, quantized: Tensor, every: int) -> np.ndarray:

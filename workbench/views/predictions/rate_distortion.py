@@ -1,4 +1,4 @@
-"""What models cost against what they store: one mark a model, with its 95 % interval."""
+"""Rate and distortion: perplexity or KL against stored bits, one mark per model, with its 95 % interval."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def plot(
     }
     layout = themes.build_layout(
         theme,
-        x="stored bits a weight (log scale)",
+        x="stored bits per weight (log scale)",
         y=f"{TITLES[figure]}{' (log scale)' if positive else ''}",
         height=300,
         xaxis={"type": "log", "autorange": "reversed", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]},

@@ -1,4 +1,4 @@
-"""The roofline of a machine: what memory and multipliers allow, and where torch and packed layers are below it."""
+"""The roofline of a machine: the limits of memory bandwidth and arithmetic, and how close torch and packed layers come."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
-SPEED_QUESTION = "How near is each format to what this machine allows?"
+SPEED_QUESTION = "How close does each format come to the limits of this machine?"
 
 
 def draw_roofline(result: Result, *, threads: int | None = None, state: str = "cold", theme: Theme = themes.LIGHT) -> Figure:
@@ -51,7 +51,7 @@ def draw_roofline(result: Result, *, threads: int | None = None, state: str = "c
             "mode": "lines",
             "x": x.tolist(),
             "y": (limits.read * x).tolist(),
-            "name": f"reading memory, {limits.read:.0f} GB/s",
+            "name": f"memory bandwidth, {limits.read:.0f} GB/s",
             "line": {"color": theme.muted, "width": 2},
             "hoverinfo": "skip",
         },
@@ -60,7 +60,7 @@ def draw_roofline(result: Result, *, threads: int | None = None, state: str = "c
             "mode": "lines",
             "x": span.tolist(),
             "y": [limits.multiply] * 2,
-            "name": f"multiplying, {limits.multiply:.0f} GFLOP/s",
+            "name": f"arithmetic, {limits.multiply:.0f} GFLOP/s",
             "line": {"color": theme.muted, "width": 2, "dash": "dot"},
             "hoverinfo": "skip",
         },
@@ -73,13 +73,13 @@ def draw_roofline(result: Result, *, threads: int | None = None, state: str = "c
             "diamond",
         ),
         build_roofline_points(rows[rows["format"] == LAYER], LAYER, theme.accent, "operations", "star"),
-        build_roofline_points(rows, "what memory allows", theme.muted, "memory_allows", "line-ew-open"),
+        build_roofline_points(rows, "limit of memory bandwidth", theme.muted, "memory_allows", "line-ew-open"),
     ]
     axis = {"type": "log", "dtick": 1}
     layout = themes.build_layout(
         theme,
-        x="operations a byte read",
-        y="GFLOP/s (of the matrix product)",
+        x="operations per byte read",
+        y="GFLOP/s (of the matmul)",
         height=420,
         showlegend=True,
         xaxis=axis,
@@ -123,6 +123,6 @@ def describe_roofline(rows: pd.DataFrame, baseline: str) -> str:
     share = best["operations"] / best["memory_allows"]
     return (
         f"At batch {int(best['batch'])}, {best['format']} takes {best['microseconds']:.0f} µs, {best['ratio']:.1f} times as fast "
-        f"as torch in {plain}, and reads memory at {themes.format_percent(share)} of the speed that was measured for "
-        "reading alone."
+        f"as torch in {plain}, and reaches {themes.format_percent(share)} of the measured "
+        "memory bandwidth."
     )

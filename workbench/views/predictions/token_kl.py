@@ -1,4 +1,4 @@
-"""A text with every token tinted by how far the prediction of it moved."""
+"""A text with every token coloured by how much its prediction changed."""
 
 import html
 from dataclasses import dataclass
@@ -43,19 +43,19 @@ def build_tinted_text(tokens: pd.DataFrame, effect: Divergence, floor: float, *,
     answer = (
         f"KL {themes.format_error(effect.kl)} ({format_interval(effect.kl_interval, effect.tokens)}) nats per token, "
         f"median {themes.format_error(effect.kl_median)}; perplexity {effect.perplexity_original:.3f} → {effect.perplexity:.3f}, "
-        f"{effect.ratio.against('the original')}; the likeliest token changed at {moved:,} of "
+        f"{effect.ratio.against('the original')}; the top-1 token changed at {moved:,} of "
         f"{themes.format_count(effect.tokens, 'token')} ({themes.format_percent(effect.top1_changed)}) of {effect.text}.{noise} "
         f"{themes.describe_interval_basis(effect.documents)}"
     )
     body = "".join(parts)
     page = f"<p style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.9;font-size:1rem;margin:4px 0'>{body}</p>"
     page = render_tint_legend(theme) + page
-    return TintedText("What does this change of this layer do to the model?", answer, page, table)
+    return TintedText("How does quantizing this layer change the model?", answer, page, table)
 
 
 def render_tinted_token(row: dict, theme: Theme) -> str:
     """One token."""
     line = f"border-bottom:2px solid {theme.accent};" if row["top1_changed"] else ""
     style = f"background:{compute_kl_tint(row['kl'], theme)};{line}"
-    tooltip = f"KL {row['kl']:.3g}" + (", likeliest token changed" if row["top1_changed"] else "")
+    tooltip = f"KL {row['kl']:.3g}" + (", top-1 token changed" if row["top1_changed"] else "")
     return f'<span style="{style}" title="{tooltip}">{html.escape(row["token"]) or "·"}</span>'

@@ -1,4 +1,4 @@
-"""Salient channels: who carries how much of a measure, and how chosen channels stand by all of them."""
+"""Salient channels: the share of each channel in a measure, and the rank of chosen channels by all measures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -53,12 +53,12 @@ def draw_saliency_curve(
         "range": [0, 1.02],
         "tickformat": ".0%",
         "showgrid": False,
-        "title": layout["yaxis"]["title"] | {"text": "all up to here"},
+        "title": layout["yaxis"]["title"] | {"text": "cumulative share"},
     }
     if groups:
         layout["yaxis3"] = layout["yaxis"] | {"domain": [0, STRIP], "title": {"text": ""}, "type": "category", "tickformat": ""}
     answer = f"{describe_top_channels(ranked, name)}{describe_split(groups, ranked)}{describe_chosen_channels(marked)}"
-    return Figure("Which channels carry the output?", answer, {"data": data, "layout": layout}, ranked)
+    return Figure("Which channels matter most for the output?", answer, {"data": data, "layout": layout}, ranked)
 
 
 def build_channel_points(ranked: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def build_cumulative_line(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
         "x": ranked["rank"].tolist(),
         "y": ranked["cumulative_share"].tolist(),
         "yaxis": "y2",
-        "name": "all up to here",
+        "name": "cumulative share",
         "line": {"color": theme.muted, "width": 2, "dash": "dash"},
         "hovertemplate": "the first %{x}: %{y:.1%}<extra></extra>",
     }

@@ -1,4 +1,4 @@
-"""The distribution of one layer's weights: against a normal law, row by row, the largest weights, singular values."""
+"""The distribution of one layer's weights: Q–Q plot, ranges of rows and columns, largest weights, singular values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,17 +17,17 @@ TENTH = 0.1  # of the singular values, for the sentence
 
 
 def draw_qq_plot(original: pd.DataFrame, quantized: pd.DataFrame | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Quantile–quantile plot of `weights.distribution.quantile_pairs`, with a normal law as the diagonal and a Laplace law."""
+    """Quantile–quantile plot of `quantile_pairs`, with the normal and the Laplace distribution as lines."""
     normal = original["normal"].tolist()
     data = [
-        build_law_line(normal, normal, "normal law", "dash", theme),
-        build_law_line(normal, original["laplace"].tolist(), "Laplace law", "dot", theme),
+        build_law_line(normal, normal, "normal distribution", "dash", theme),
+        build_law_line(normal, original["laplace"].tolist(), "Laplace distribution", "dot", theme),
         build_quantile_points(original, "original", theme.original),
     ]
     if quantized is not None:
         data.append(build_quantile_points(quantized, "quantized", theme.quantized))
     layout = themes.build_layout(
-        theme, x="quantile of a normal law (standard deviations)", y="quantile of the weights", hovermode="closest"
+        theme, x="quantile of the normal distribution (standard deviations)", y="quantile of the weights", hovermode="closest"
     )
     table = original if quantized is None else original.assign(quantized_sigma=quantized["weights"])
     return Figure("Are the weights normally distributed?", describe_tail(original), {"data": data, "layout": layout}, table)
@@ -58,35 +58,35 @@ def describe_tail(pairs: pd.DataFrame) -> str:
     at = int((pairs["share_below"] - 0.999).abs().argmin())
     line = pairs.iloc[at]
     off = {name: float((pairs["weights"] - pairs[name]).abs().mean()) for name in ("normal", "laplace")}
-    nearer = "a normal law" if off["normal"] <= off["laplace"] else "a Laplace law"
+    nearer = "the normal distribution" if off["normal"] <= off["laplace"] else "the Laplace distribution"
     share = themes.format_percent(1 - float(line["share_below"]))
     return (
-        f"{share} of the weights lie above {line['weights']:.2f} σ, where a normal law has {line['normal']:.2f} and a Laplace "
-        f"law {line['laplace']:.2f}: they are nearer to {nearer}."
+        f"{share} of the weights lie above {line['weights']:.2f} σ (normal distribution: {line['normal']:.2f}, Laplace "
+        f"distribution: {line['laplace']:.2f}); overall they are closer to {nearer}."
     )
 
 
 def draw_ranges(
     original: pd.DataFrame, quantized: pd.DataFrame | None = None, chosen: Sequence[int] = (), *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Least to largest weight of every row or column (`tabulate_ranges`), with the band that holds 9 of 10.
+    """Least to largest weight of every row or column (`tabulate_ranges`), with the band of the central 90 %.
 
     Where there are more than can be told apart, neighbours are drawn as one; the table has all.
     """
     side = original.columns[0]
     drawn, step = merge_neighbours(original)
     data = [
-        build_band_edge(drawn, side, "least", theme.original, "original, least and largest", shown=True),
-        build_band_edge(drawn, side, "most", theme.original, "original, least and largest", shown=False),
+        build_band_edge(drawn, side, "least", theme.original, "original, minimum and maximum", shown=True),
+        build_band_edge(drawn, side, "most", theme.original, "original, minimum and maximum", shown=False),
         build_band_edge(drawn, side, "low", theme.original, "", shown=False, width=0),
-        build_band_edge(drawn, side, "high", theme.original, "9 of 10 weights", shown=True, width=0)
+        build_band_edge(drawn, side, "high", theme.original, "central 90 % of the weights", shown=True, width=0)
         | build_band_fill(theme.original),
     ]
     if quantized is not None:
         after, _ = merge_neighbours(quantized)
         data += [
-            build_band_edge(after, side, "least", theme.quantized, "quantized, least and largest", shown=True),
-            build_band_edge(after, side, "most", theme.quantized, "quantized, least and largest", shown=False),
+            build_band_edge(after, side, "least", theme.quantized, "quantized, minimum and maximum", shown=True),
+            build_band_edge(after, side, "most", theme.quantized, "quantized, minimum and maximum", shown=False),
         ]
     layout = themes.build_layout(
         theme,
@@ -100,7 +100,7 @@ def draw_ranges(
     question = f"Do all {side}s have the same range?"
     answer = describe_ranges(original, side)
     if step > 1:
-        answer += f" Each step of the figure is {step} {side}s, their least and their largest weights."
+        answer += f" Each step of the figure shows the minimum and maximum of {step} {side}s."
     return Figure(question, answer, {"data": data, "layout": layout}, table)
 
 
@@ -150,8 +150,9 @@ def describe_ranges(table: pd.DataFrame, side: str) -> str:
     wide, narrow = int(width.argmax()), int(width.argmin())
     times = float(width[wide] / width.median()) if width.median() else float("inf")
     return (
-        f"{side.capitalize()} {table[side][wide]:,} is widest, from {table['least'][wide]:.3g} to {table['most'][wide]:.3g}: "
-        f"{times:.2f} × the median {side}; {side} {table[side][narrow]:,} is narrowest, {width[narrow]:.3g} across."
+        f"{side.capitalize()} {table[side][wide]:,} has the widest range, from {table['least'][wide]:.3g} to "
+        f"{table['most'][wide]:.3g}: {times:.2f} × the median {side}; "
+        f"{side} {table[side][narrow]:,} has the narrowest, {width[narrow]:.3g}."
     )
 
 
@@ -171,8 +172,8 @@ def draw_column_bands(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: 
             "hovertemplate": f"%{{x}}, {name}: %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}<extra></extra>",
         }
         for low, high, name, width, color in (
-            ("least", "most", "least to largest", 0.12, theme.muted),
-            ("low", "high", "9 of 10 weights", 0.5, theme.original),
+            ("least", "most", "minimum to maximum", 0.12, theme.muted),
+            ("low", "high", "central 90 % of the weights", 0.5, theme.original),
         )
     ]
     middle = {
@@ -189,7 +190,9 @@ def draw_column_bands(chosen: pd.DataFrame, everything: pd.DataFrame, *, theme: 
     widest = int(np.abs(np.log(np.maximum(widths, 1e-30) / (full_range or 1.0))).argmax())
     times = widths[widest] / (full_range or 1.0)
     who = f"column {chosen['column'].iloc[widest]}"
-    answer = f"9 of 10 weights of {who} lie within {widths[widest]:.3g}, {times:.2f} × the {full_range:.3g} of all columns."
+    answer = (
+        f"The central 90 % of the weights of {who} span {widths[widest]:.3g}, {times:.2f} × the {full_range:.3g} of all columns."
+    )
     question = "What do the weights of these channels look like?"
     return Figure(question, answer, {"data": [*traces, middle], "layout": layout}, table)
 
@@ -284,5 +287,7 @@ def describe_singular_values(table: pd.DataFrame) -> str:
         return f"{text}; quantize the layer to see the spectrum of its error."
     lost_share = compute_energy_share(table["singular_difference"].to_numpy(), count)
     even = count / len(table)
-    what = "a low-rank correction of that rank would take back as much" if lost_share > 2 * even else "no low rank stands out"
-    return f"{text}; of the error's they hold {themes.format_percent(lost_share)}: {what}."
+    what = (
+        "a low-rank correction of that rank would recover that share" if lost_share > 2 * even else "the error is not of low rank"
+    )
+    return f"{text}; the same number holds, of the error, {themes.format_percent(lost_share)}: {what}."

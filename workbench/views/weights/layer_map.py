@@ -20,14 +20,14 @@ LEVEL = 48  # letters of all column labels up to which they stand level
 MAX_WRITTEN = 96  # beyond this many cells the numbers inside them are too small to read
 QUESTIONS = {
     "parameters": "Where are the weights?",
-    "std": "Where do the weights spread widest?",
+    "std": "Which layers have the largest spread of weights?",
     "absmax": "Which layers hold the largest weights?",
     "kurtosis": "Which layers have heavy tails?",
     "outlier_share": "Which layers have outliers?",
-    "bits_per_weight": "What does each layer store?",
-    "relative_error": "Whose weights suffer?",
-    "output_error": "Whose output suffers?",
-    "sensitivity": "Which layers does the model's output hang on?",
+    "bits_per_weight": "How many bits does each layer store?",
+    "relative_error": "Which layers have the largest weight error?",
+    "output_error": "Which layers have the largest output error?",
+    "sensitivity": "Which layers is the model most sensitive to?",
 }
 
 
@@ -83,7 +83,7 @@ def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, t
 def add_moments_sentence(figure: Figure, moments: Moments) -> Figure:
     """The map with a sentence about all weights that have been read, taken together."""
     together = (
-        f" All {moments.weights:,} weights: spread {moments.std:.3g}, kurtosis {moments.kurtosis:.3g}, "
+        f" All {moments.weights:,} weights together: spread {moments.std:.3g}, kurtosis {moments.kurtosis:.3g}, "
         f"largest {moments.absmax:.3g}."
     )
     return replace(figure, answer=figure.answer + together)
@@ -142,7 +142,9 @@ def describe_layer_map(layers: pd.DataFrame, column: str) -> str:
     """Who is highest and who lowest."""
     measured = layers.dropna(subset=[column])
     if measured.empty:
-        return f"No layer has a number for {glossary.label_column(column)} yet: quantize one, or the whole model, on the right."
+        return (
+            f"No layer has a value for {glossary.label_column(column)} yet: quantize a layer, or the whole model, on the right."
+        )
     top, low = measured.loc[measured[column].astype(float).idxmax()], measured.loc[measured[column].astype(float).idxmin()]
     name = glossary.label_column(column)
     text = f"Highest {name}: {label_layer(top)} ({glossary.format_value(column, top[column])})"

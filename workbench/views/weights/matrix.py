@@ -1,4 +1,4 @@
-"""The weights of one layer: their histogram with the quantizer's levels on it, and the matrix as a raster."""
+"""The weights of one layer: their histogram with the quantizer's levels, and the matrix as an image."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -76,7 +76,7 @@ def draw_histogram(
         table["quantized"] = quantized.counts
     answer = describe_histogram(original, quantized, levels, scope)
     if quantized is not None and rows is not None:
-        answer += f" Orange is a preview of {rows[0]:,} of {rows[1]:,} rows, spread evenly and scaled up."
+        answer += f" Orange is a preview of {rows[0]:,} of {rows[1]:,} evenly spaced rows, scaled up."
     return Figure("Which values do the weights take?", answer, plot, table)
 
 
@@ -147,14 +147,14 @@ def describe_histogram(original: Histogram, quantized: Histogram | None, levels:
     if original.outside:
         text += f" ({original.outside:,} lie beyond the axis)"
     if quantized is None:
-        return f"{text}; quantize the layer to see which levels they snap to."
+        return f"{text}; quantize the layer to see the levels they are rounded to."
     if levels is None:
-        return f"{text}, before and after; the quantized weights take more different values than lines can show."
+        return f"{text}, before and after; the quantized weights take too many different values to draw as lines."
     if levels.groups == 1:
         edges = "; dotted lines are the edges of their cells" if len(levels.values) <= WRITTEN else ""
         return f"{text} share {themes.format_count(len(levels.values), 'level')}{edges}."
-    bands = f"the line is the median over {themes.format_count(levels.groups, 'group')}, the band is where 80 % of them have it"
-    return f"{text}: each group has {len(levels.values)} levels of its own; {bands}."
+    bands = f"the line is the median over {themes.format_count(levels.groups, 'group')}, the band holds 80 % of them"
+    return f"{text}: each group has its own {len(levels.values)} levels; {bands}."
 
 
 def draw_raster(
@@ -172,8 +172,8 @@ def draw_raster(
     top = float(np.abs(raster.values).max()) if limit is None else limit
     questions = {
         "original": "Where are the large weights?",
-        "quantized": "What is left of them after quantizing?",
-        "difference": "Where did quantizing change the weights?",
+        "quantized": "What are the weights after quantization?",
+        "difference": "Where did quantization change the weights?",
     }
     name = "quantized − original" if what == "difference" else "magnitude"
     trace = {
@@ -212,7 +212,7 @@ def describe_raster(raster: Raster, name: str) -> str:
     """How much is seen, how it is summed up, and the largest entry."""
     row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
     cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
-    resolution = "single weights" if raster.single else f"each cell the {cell}"
+    resolution = "single weights" if raster.single else f"each cell shows the {cell}"
     at = f"row {raster.row + row * raster.row_step}, column {raster.col + col * raster.col_step}"
     near = "at" if raster.single else "near"
     value = f"{raster.values[row, col]:+.3g}" if raster.signed else f"{raster.values[row, col]:.3g}"

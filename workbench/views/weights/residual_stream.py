@@ -1,4 +1,4 @@
-"""Chosen channels on their way through the model: the residual stream, and the inner channels of a block."""
+"""Chosen channels through the model: in the residual stream, and inside a block."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from workbench.views.weights.layer_map import shorten_matrix_name
 
 TITLES = {"written": "written", "gain": "norm gain", "input_size": "input", "read": "read"}
 GAP = 0.04
-STREAM_QUESTION = "Where does this channel go?"
+STREAM_QUESTION = "Which layers use this channel?"
 
 
 def draw_residual_stream(residual: Stream, table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
@@ -70,7 +70,7 @@ def describe_residual_stream(table: pd.DataFrame, kinds: list[str]) -> str:
         best = matching.loc[matching["times"].idxmax()]
         return f"{best['stop']} ({best['times']:.2f} ×)"
 
-    hint = "" if "input_size" in kinds else " Press Read the calibration text to see its inputs."
+    hint = "" if "input_size" in kinds else " Press Run calibration to see its inputs."
     return (
         f"Channel {top['channel']} is written most by {most('written')} and read most by {most('read')}; "
         f"1 × is the average channel.{hint}"
@@ -101,8 +101,9 @@ def draw_inner_channels(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
     who = " and ".join(
         f"row {index} of {shorten_matrix_name(name)}" for name, index in zip(row_part["name"], row_part["index"], strict=True)
     )
+    verb = "writes" if len(row_part) == 1 else "write"
     answer = (
-        f"Channel {first['channel'].iloc[0]} lives inside this block only: {who} {'makes' if len(row_part) == 1 else 'make'} it, "
-        f"this layer's column reads it. What this layer writes are rows, which are channels of the residual stream."
+        f"Channel {first['channel'].iloc[0]} exists only inside this block: {who} {verb} it, this layer's column reads it. "
+        f"The rows of this layer write channels of the residual stream."
     )
     return Figure(STREAM_QUESTION, answer, {"data": data, "layout": layout}, table)

@@ -1,1 +1,1 @@
-"""What every component is made of: session events, frames, jobs, notices, fields and the page's theme."""
+"""Building blocks of every component: session events, frames, jobs, notices, fields and the page's theme."""

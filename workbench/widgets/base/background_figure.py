@@ -1,4 +1,4 @@
-"""Figures of a matrix: what they show is found out at once where it is small, and out of the page's way where it is large."""
+"""Figures of a matrix: computed at once for small matrices, and in the background for large ones."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every component shares: a session that tells when something changed, and the frame around one figure."""
+"""The base of every component: a session that announces changes, and the frame around one figure."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar

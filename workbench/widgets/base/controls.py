@@ -1,4 +1,4 @@
-"""Controls that several components have, each with its label and its tooltip."""
+"""Controls that several components share, each with its label and tooltip."""
 
 from typing import Any
 
@@ -14,7 +14,8 @@ def build_action_button(
     label: str, description: str, width: int | None, *, margin: tuple[int, ...] = BESIDE, main: bool = True
 ) -> pn.widgets.Button:
     """A button: the one for what a component is there for, or with `main=False` one of the others; without a width as wide as
-    its place."""
+    its place.
+    """
     return pn.widgets.Button(
         label=label,
         color="primary" if main else "default",
@@ -38,5 +39,5 @@ def build_folded_card(title: str, content: Any, *, margin: tuple[int, ...] = (6,
 
 def build_token_input(value: int) -> pn.widgets.IntInput:
     """How many tokens a measurement reads."""
-    what = "How much of the evaluation text is read"
+    what = "Number of tokens of the evaluation text to use"
     return pn.widgets.IntInput(label="Tokens", value=value, start=64, end=20_000, step=256, width=110, description=what)

@@ -1,4 +1,4 @@
-"""A job on the screen: how far it is, how long it will take, how much memory it needs, and the buttons to stop it or go on."""
+"""A job on the screen: its progress, remaining time and memory, and the buttons to cancel or resume it."""
 
 import time
 from collections.abc import Callable, Generator
@@ -35,7 +35,7 @@ class JobPanel(pn.viewable.Viewer):
     When the visitor leaves they end. `threaded=False` runs them in this thread.
     """
 
-    running = param.Boolean(default=False, doc="whether a job is at work")
+    running = param.Boolean(default=False, doc="whether a job is running")
 
     def __init__(self, notices: Notices, *, threaded: bool = True, period: int = POLL, queue: Queue | None = None) -> None:
         super().__init__()
@@ -51,9 +51,9 @@ class JobPanel(pn.viewable.Viewer):
         self.progress = pn.indicators.Progress(value=0, max=100, bar_color="primary", sizing_mode="stretch_width", visible=False)
         self.words = pn.pane.HTML("", sizing_mode="stretch_width")
         self.stop = pn.widgets.Button(
-            label="Cancel", disabled=True, visible=False, width=90, description="Stop after the step at hand"
+            label="Cancel", disabled=True, visible=False, width=90, description="Stop after the current step"
         )
-        self.again = pn.widgets.Button(label="Resume", visible=False, width=90, description="Take the stopped job up again")
+        self.again = pn.widgets.Button(label="Resume", visible=False, width=90, description="Resume the cancelled job")
         self.stop.on_click(lambda _: self.notices.guard(self.cancel))
         self.again.on_click(lambda _: self.notices.guard(self.resume))
         if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
@@ -103,7 +103,7 @@ class JobPanel(pn.viewable.Viewer):
             self._go(self.job.renew(), self._start)
 
     def cancel(self) -> None:
-        """Stop after the step at hand."""
+        """Stop after the current step."""
         if self.running and self.job is not None:
             if self.queue is not None and self.owns_job:
                 self.queue.cancel(self.job)
@@ -173,9 +173,7 @@ class JobPanel(pn.viewable.Viewer):
 
     def _stand(self, job: Job[Any]) -> str:
         if job.status is Status.WAITING and self.queue is not None:
-            return (
-                f"{job.name.capitalize()} waits for its turn, after {themes.format_count(self.queue.before(job), 'other job')}."
-            )
+            return f"{job.name.capitalize()} is waiting for {themes.format_count(self.queue.before(job), 'other job')}."
         if isinstance(latest := job.latest, Heard):
             return f"Reading the calibration text: {latest.tokens:,} of {latest.total:,} tokens."
         left = f", about {themes.format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""

@@ -1,4 +1,4 @@
-"""A session that components watch, and one on whatever a component is opened on: a model, a result, another component.
+"""A session that components watch. It can be opened on a model, a result or another component.
 
 How a change travels from one component to the others:
 
@@ -116,7 +116,7 @@ def open_session(subject: Subject, component: str) -> Session:
     if isinstance(subject, QuantizedLayer):
         if not subject.source:
             raise WorkbenchError(
-                f"the result for {subject.name} names no model to open; give both: wb.{component}(model, result)."
+                f"the result for {subject.name} names no model that can be opened; give both: wb.{component}(model, result)."
             )
         session = Session(open_model(subject.source))
         add_result(session, subject)

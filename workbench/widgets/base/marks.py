@@ -1,4 +1,4 @@
-"""Marks by number: an input that takes `17, 40-43`, for those who do not draw a box around them."""
+"""Selection by number: an input field for indices such as `17, 40-43`, as an alternative to drawing a box."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def parse_numbers(text: str) -> list[int]:
     for piece in filter(None, (part.strip() for part in text.replace(";", ",").replace("–", "-").split(","))):
         first, dash, last = piece.partition("-")
         if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
-            raise WorkbenchError(f"{piece!r} is no number; write numbers and ranges from 0, as 17, 40-43.")
+            raise WorkbenchError(f"{piece!r} is not a number; write numbers and ranges from 0, e.g. 17, 40-43.")
         low, high = int(first), int(last or first)
         if not low <= high < low + MAX_RANGE_NUMBERS:
             raise WorkbenchError(
@@ -54,8 +54,8 @@ class MarkInput(Component):
         """The field."""
         self.field = pn.widgets.TextInput(
             label=f"Marked {self.kind}",
-            placeholder="such as 17, 40-43",
-            description=f"Numbers of {THINGS[self.kind]}, counted from 0, that all views mark; empty for none.",
+            placeholder="e.g. 17, 40-43",
+            description=f"Indices of {THINGS[self.kind]} to mark in all views, counted from 0; empty for none.",
             width=210,
         )
         self.field.param.watch(lambda event: self.notices.guard(lambda: self._typed(event.new)), "value")

@@ -1,4 +1,4 @@
-"""Sentences as HTML. All text of a page goes through here: what a token, a file or a model says is never read as code."""
+"""Sentences as HTML. All text of a page is escaped here, so that tokens, file names and model names are never run as code."""
 
 from collections.abc import Iterable
 from html import escape

@@ -1,4 +1,4 @@
-"""Notices: what went wrong, as sentences; nothing is lost and each can be copied."""
+"""Notices: errors as sentences that stay on the page and can be copied."""
 
 import html
 import logging
@@ -66,7 +66,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, WorkbenchError):
         return str(error)
     words = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_ERROR_CHARS]
-    return f"This did not work because of a fault in the workbench ({words}). The log has the details; please report it."
+    return f"This failed because of a bug in the workbench ({words}). The log has the details; please report it."
 
 
 def render_alert(message: str) -> str:

@@ -1,4 +1,4 @@
-"""How Panel's own fields look: in the page's colours, on a served page with arrows that are seen in both modes."""
+"""The theme of Panel's own fields: the page's colours, and arrows that are visible in light and dark mode."""
 
 from functools import cache
 from typing import Any, ClassVar

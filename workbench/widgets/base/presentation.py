@@ -1,4 +1,4 @@
-"""The page before a room: figures with larger type, for the pages that are presented now."""
+"""Presentation mode: figures with larger type on the pages that are being presented."""
 
 from typing import Any
 from weakref import WeakSet

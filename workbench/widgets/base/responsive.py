@@ -1,4 +1,4 @@
-"""Columns of a page that stand side by side where there is room, and below each other where there is not."""
+"""Responsive columns: side by side on wide pages, below each other on narrow ones."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A part of the screen that has several sections, of which one is looked at; a section is built when it is first chosen."""
+"""A component with several sections, of which one is shown; a section is built when it is first selected."""
 
 from typing import Any, ClassVar
 

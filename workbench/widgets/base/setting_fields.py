@@ -1,4 +1,4 @@
-"""A form made from a preset's settings: the right widget for each, with its help and range. Nothing here knows any preset."""
+"""A form generated from a preset's settings: a widget for each, with its help and range. No preset is named here."""
 
 import dataclasses
 from typing import Any

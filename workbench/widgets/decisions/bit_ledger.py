@@ -1,4 +1,4 @@
-"""Where does every stored bit go? Bars, a tree, the way from the nominal figure to the stored one, and the bytes on disk."""
+"""Where does every stored bit go? Bars, a tree, the steps from nominal to stored bits, and the bytes on disk."""
 
 import tempfile
 from collections.abc import Generator
@@ -38,7 +38,7 @@ class LedgerView(Component):
         self.scope.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         self.check = pn.widgets.Button(
             label="Count on disk",
-            description="Save to a temporary file, count its bytes, and remove it.",
+            description="Save to a temporary file, count its bytes, and delete it.",
             width=140,
             stylesheets=[render_chosen_css()],
         )
@@ -61,7 +61,7 @@ class LedgerView(Component):
             for frame, question in (
                 (self.frame, "Where does every stored bit go?"),
                 (self.bridge, "Why is more stored than the nominal figure says?"),
-                (self.tree, f"What is {self.scope.value} made of?"),
+                (self.tree, f"What is stored for {self.scope.value}?"),
             ):
                 frame.say(question, f"Nothing is stored yet: press {button}.")
             return

@@ -1,4 +1,4 @@
-"""The Pareto painter: drag the budget of bits, paint layers by hand, and see what a plan should cost and what it does cost."""
+"""The Pareto painter: set the budget of bits, paint layers by hand, and compare the predicted with the measured KL of a plan."""
 
 from collections.abc import Generator
 from math import gcd
@@ -31,12 +31,12 @@ from workbench.widgets.predictions.what_if import describe_step
 
 METHODS = {
     "Lagrangian": ("lagrangian", {}),
-    "integer programme": ("milp", {}),
+    "integer programming": ("milp", {}),
     "closed form": ("closed-form", {}),
     **{f"ranked by {name}": ("ranked", {"by": name}) for name in SCORES},
 }
-FREE = "as the budget says"
-BUYS, GETS = "What does each bit buy?", "Which layers get the bits?"
+FREE = "chosen by the budget"
+BUYS, GETS = "How much does each bit reduce the error?", "Which layers get the bits?"
 POINTS = 30
 
 
@@ -72,7 +72,7 @@ class BudgetPainter(Component):
             description="Presets as on the command line, separated by semicolons: rtn:bits=2,group=64; rtn:bits=4",
         )
         self.go = self.does(
-            build_action_button("Measure the options", "Every layer alone, by every recipe, and the KL it causes", 170),
+            build_action_button("Measure the options", "Measure the KL of every layer alone under every recipe", 170),
             self.measure_options,
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
@@ -80,27 +80,28 @@ class BudgetPainter(Component):
             label="Stored bits per weight",
             step=0.01,
             value=0.5,
-            description="The budget that the plan may spend, scales and tables included",
+            description="The budget of the plan, including scales and tables",
             sizing_mode="stretch_width",
             disabled=True,
         )
         self.method = pn.widgets.Select(
-            label="Method", options=list(METHODS), width=190, description="How the plan is chosen under the budget"
+            label="Method", options=list(METHODS), width=190, description="Method that chooses the plan under the budget"
         )
         self.brush = pn.widgets.Select(
-            label="Brush", options=[FREE], width=190, description="The recipe that Paint, or a click on a bar, gives a layer"
+            label="Brush", options=[FREE], width=190, description="The recipe that Paint, or a click on a bar, assigns to a layer"
         )
         self.layer = pn.widgets.Select(
-            label="Layer", options=self.session.model.layer_names, width=260, description="Which layer Paint paints"
+            label="Layer", options=self.session.model.layer_names, width=260, description="Layer to paint"
         )
         self.paint = self.does(
-            build_action_button("Paint", "Give this layer the brush's recipe, whatever it costs", 80, main=False), self.stroke
+            build_action_button("Paint", "Assign the brush's recipe to this layer, whatever it costs", 80, main=False),
+            self.stroke,
         )
         self.clear = self.does(
-            build_action_button("Clear paint", "Give all layers back to the budget", 110, main=False), self.clear_paint
+            build_action_button("Clear paint", "Let the budget choose for all layers again", 110, main=False), self.clear_paint
         )
         self.check = self.does(
-            build_action_button("Measure this plan", "Quantize by it, and measure the KL it does cause", 150, main=False),
+            build_action_button("Measure this plan", "Quantize by this plan and measure its KL", 150, main=False),
             self.measure_plan,
         )
         self.pareto, self.plan = FigureFrame(), FigureFrame()
@@ -124,8 +125,8 @@ class BudgetPainter(Component):
         self.layer.value = self.session.layer
         if self.options is None:
             self._enable(there=False)
-            self.plan.say(GETS, "Press Measure the options: every layer alone, by every recipe, and the KL it causes.")
-            self.pareto.say(BUYS, "This curve comes with the measured options.")
+            self.plan.say(GETS, "Press Measure the options to measure the KL of every layer alone under every recipe.")
+            self.pareto.say(BUYS, "This curve is drawn once the options are measured.")
 
     def measure_options(self) -> None:
         """Sensitivity of every layer under every recipe, then the scores."""
@@ -215,7 +216,7 @@ class BudgetPainter(Component):
         self.solve()
 
     def clear_paint(self) -> None:
-        """Give all layers back to the budget."""
+        """Let the budget choose for all layers again."""
         self.painted = {}
         self.solve()
 

@@ -1,4 +1,4 @@
-"""The quant card of what this session has quantized: its figures here, the file to attach, and the difference to another card."""
+"""The quant card of this session's results: its figures, the file to download, and the differences from another card."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from workbench.widgets.base.markup import render_heading, render_paragraph
 from workbench.widgets.elements.download import Delivery
 
 CARD_TOKENS = 2048
-CARD_QUESTION = "What was made, and what does it cost?"
+CARD_QUESTION = "How was the model quantized, and at what cost?"
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,17 @@ class CardView(Component):
         """Buttons above, figures below, the comparison at the end."""
         self.card: Card | None = None
         self.tokens = build_token_input(CARD_TOKENS)
-        self.go = build_action_button("Make the card", "Measure what is quantized now and gather everything in one file", 140)
+        self.go = build_action_button("Make the card", "Measure the current quantization and collect everything in one file", 140)
         self.delivery = Delivery()
         self.page, self.data = (
             pn.widgets.Button(label=f"Download card.{kind}", width=190, margin=BESIDE, description=description, disabled=True)
-            for kind, description in (("html", "One page that opens offline anywhere"), ("json", "The same facts for programs"))
+            for kind, description in (
+                ("html", "One page that opens offline"),
+                ("json", "The same facts in machine-readable form"),
+            )
         )
         self.other = pn.widgets.FileInput(
-            label="Another card.json", accept=".json", width=300, description="A card.json of another run or machine"
+            label="Another card.json", accept=".json", width=300, description="A card.json from another run or machine"
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
@@ -83,7 +86,7 @@ class CardView(Component):
             next_step = (
                 "press Make the card" if self.session.latest() else "quantize a layer or the whole model on the bench first"
             )
-            self._say(f"No card is made yet: {next_step}.")
+            self._say(f"There is no card yet: {next_step}.")
         else:
             self._show()
 
@@ -108,7 +111,7 @@ class CardView(Component):
         stale = self.card.facts["hashes"]["layers"] != {
             name: hash_tree(layer.packed) for name, layer in self.session.latest().items()
         }
-        more = " Results have changed since: make it again." if stale else ""
+        more = " Results have changed since then: press Make the card again." if stale else ""
         self.sentence.object = render_heading(CARD_QUESTION, self.card.answer + more)
         for name, figure in self.card.figures(choose_theme()).items():
             self.frames[name].view.visible = True
@@ -122,7 +125,7 @@ class CardView(Component):
     def download(self, kind: str) -> None:
         """Save the card as "html" or "json" on the visitor's machine."""
         if self.card is None:
-            raise WorkbenchError("no card is made yet: press Make the card.")
+            raise WorkbenchError("there is no card yet: press Make the card.")
         self.delivery.send(f"card.{kind}", self.card.html() if kind == "html" else self.card.json())
 
     def compare(self) -> None:

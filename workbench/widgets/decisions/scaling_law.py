@@ -1,4 +1,4 @@
-"""How fragile should this model be? A published law for its size and training beside the squeeze stops measured here."""
+"""How sensitive should this model be to quantization? A published scaling law beside the squeeze stops measured here."""
 
 import panel as pn
 
@@ -33,15 +33,15 @@ class ExpectationsView(Component):
             value=round(size / 1e6, 3),
             start=0.001,
             width=170,
-            description="Weights of the linear layers",
+            description="Number of weights in the linear layers",
         )
-        origin = "as its folder says" if token_count else f"not known: {GUESS} for each parameter, change it"
+        origin = "from its folder" if token_count else f"unknown: {GUESS} per parameter is assumed; change it here"
         self.tokens = pn.widgets.FloatInput(
             label="Training tokens, millions",
             value=round((token_count or GUESS * size) / 1e6, 3),
             start=0.001,
             width=190,
-            description=f"How much text the model was trained on ({origin})",
+            description=f"Number of tokens that the model was trained on ({origin})",
         )
         self.note = pn.pane.HTML(render_paragraph(f"Training tokens: {origin}.", live=False), margin=(28, 10, 0, 10))
         self.frame = FigureFrame()

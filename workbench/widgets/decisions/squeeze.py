@@ -1,4 +1,4 @@
-"""Squeeze: one slider over the whole model from 16 to 0.7 stored bits, and the same story by the original and by that model."""
+"""Squeeze: one slider for the whole model from 16 to 0.7 stored bits, and the texts of the original and the squeezed model."""
 
 import os
 from collections.abc import Generator
@@ -23,7 +23,7 @@ WRITTEN_TOKENS = 60
 POLL = 100  # milliseconds between looks at texts that are being written
 VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built when a visitor presses the button
 SMALL = 20_000_000  # weights of a model whose stops are built without being asked: minutes, not hours
-WRITING_QUESTION = "What does it write?"
+WRITING_QUESTION = "What does the squeezed model write?"
 
 
 class SqueezeView(Component):
@@ -53,13 +53,13 @@ class SqueezeView(Component):
             label="Squeeze",
             options=self._labels(),
             sizing_mode="stretch_width",
-            description="How many bits a weight is stored in, from 16 down to below one",
+            description="Stored bits per weight, from 16 down to below one",
         )
         self.go = build_action_button("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN_MARGIN)
         self.why = pn.widgets.Button(
-            label="Why did it break here?",
+            label="Why does the text diverge here?",
             width=190,
-            description="Open this stop's model in the views below, beginning with its text",
+            description="Open this stop's model in the views below, starting with its text",
         )
         self.all = pn.widgets.Toggle(label="All stops", value=False, variant="outline", width=100)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
@@ -231,7 +231,7 @@ class SqueezeView(Component):
         if self.all.value and built:
             self.curve.draw(views.draw_squeeze_curve(tabulate_stops(built), self.stop.preset, theme=choose_theme()))
         elif self.all.value:
-            self.curve.say("How far can it be squeezed?", "No stop is built yet: press Build the stops.")
+            self.curve.say("How far can the model be squeezed?", "No stop is built yet: press Build the stops.")
 
     def _missing(self, stop: Stop | None) -> str:
         """Why there is no model at a stop, and what to do; empty where there is one."""

@@ -1,1 +1,1 @@
-"""Elements of a page that keyboards and screen readers can use: sliders, tabs, buttons, texts, downloads."""
+"""Page elements that work with keyboards and screen readers: sliders, tabs, buttons, texts, downloads."""

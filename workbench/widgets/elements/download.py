@@ -1,4 +1,4 @@
-"""Files handed to a visitor's browser: packed and in pieces, since one with plotly inside is 5 MB and packed less than 2."""
+"""Downloads: files sent to the browser compressed and in pieces, since a page with plotly inside takes 5 MB (2 MB compressed)."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""A slider that everybody can use: the browser's own range field, with a label, words for its stops and the page's colours."""
+"""An accessible slider: the browser's own range field, with a label, names for its stops and the page's colours."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A row of tabs that everybody can use: the arrow keys walk along it, and what is in front stands out in both modes."""
+"""An accessible row of tabs: the arrow keys move along it, and the active tab stands out in light and dark mode."""
 
 from typing import Any
 

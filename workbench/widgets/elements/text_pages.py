@@ -1,4 +1,4 @@
-"""Two texts beside each other: what they say about each other above, every token tinted by how far the models disagree there."""
+"""Two texts side by side: their comparison above, every token coloured by how much the models disagree there."""
 
 from collections.abc import Callable
 from html import escape
@@ -13,7 +13,7 @@ from workbench.widgets.base.markup import render_heading
 from workbench.widgets.elements.token_buttons import Tokens
 
 FADED = 0.4  # opacity of what is no longer true
-HINT = "Choose a token to see what each model expected there: click it, or go to it with the arrow keys and press Enter."
+HINT = "Select a token to see what each model predicted there: click it, or move to it with the arrow keys and press Enter."
 
 
 class TextPages(pn.viewable.Viewer):

@@ -1,4 +1,4 @@
-"""A text whose tokens can be chosen: each is a button, one of them is reached by Tab and the others by the arrow keys."""
+"""A text with selectable tokens: each is a button; Tab moves to one of them and the arrow keys to the others."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What if it were calibrated on other text? Sliders mix the sources; errors, channels and spectrum of the layer follow."""
+"""What if the model were calibrated on other text? Sliders mix the sources; errors, channels and spectrum of the layer follow."""
 
 from collections.abc import Generator
 from typing import Any
@@ -18,7 +18,7 @@ from workbench.widgets.base.controls import build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 
-READ_TEXTS_FIRST = "Press Read the texts: each is read once, then any mixture is added up from what was kept."
+READ_TEXTS_FIRST = "Press Read the texts. Each is read once; after that, any mixture is computed from the stored statistics."
 SLIDER_MAX = 100  # of a slider
 
 
@@ -45,17 +45,17 @@ class CalibrationView(Component):
         self.sliders: dict[str, Slider] = {}
         self.box = pn.FlexBox(sizing_mode="stretch_width")
         self.tokens = pn.widgets.IntInput(
-            label="Tokens a half", value=calibration_mixture.TOKENS_PER_TEXT, start=64, end=100_000, step=512, width=130,
-            description="Each text has one half to calibrate on and one held out",
+            label="Tokens per half", value=calibration_mixture.TOKENS_PER_TEXT, start=64, end=100_000, step=512, width=130,
+            description="Each text has one half for calibration and one held out",
         )  # fmt: skip
-        self.go = build_action_button("Read the texts", "Keep the second moments of every text", 150)
-        self.rank = build_action_button("Rank documents", "Leave each document of the text beside out once", 150)
-        self.which = pn.widgets.Select(label="Text", width=260, description="Whose documents are ranked")
+        self.go = build_action_button("Read the texts", "Compute the second moments of every text", 150)
+        self.rank = build_action_button("Rank documents", "Leave each document of the selected text out once", 150)
+        self.which = pn.widgets.Select(label="Text", width=260, description="Text whose documents are ranked")
         self.file = pn.widgets.FileInput(
-            label="Add a text of your own",
+            label="Add your own text",
             accept=".txt",
             width=300,
-            description="A text of your own, documents separated by <|endoftext|>",
+            description="UTF-8 text file; <|endoftext|> separates documents",
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.errors, self.channels, self.spectrum, self.documents = (FigureFrame() for _ in range(4))
@@ -64,7 +64,7 @@ class CalibrationView(Component):
         self.file.param.watch(lambda _: self.notices.guard(self.add), "value")
         self.jobs.param.watch(lambda event: self._busy(event.new), "running")
         self._fill()
-        note = "<p style='margin:2px 0'>The mixture: each slider is the weight of one text among the calibration tokens.</p>"
+        note = "<p style='margin:2px 0'>The mixture: each slider sets the share of one text in the calibration tokens.</p>"
         return pn.Column(
             pn.pane.HTML(note),
             self.box,
@@ -93,7 +93,7 @@ class CalibrationView(Component):
                     end=SLIDER_MAX,
                     step=5,
                     width=260,
-                    description="Its weight among the calibration tokens",
+                    description="Its share of the calibration tokens",
                 )
                 slider.param.watch(lambda _: self.notices.guard(self.mix), "value")
                 self.sliders[text.name] = slider

@@ -1,4 +1,4 @@
-"""A codebook under the microscope: every code's use, picture, places and error, and what if it were merged or revived."""
+"""A codebook in detail: the use, picture, positions and error of every code, and the effect of merging or reviving codes."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from workbench.widgets.weights.channel_saliency import BRUSH
 
 QUANTIZE_FIRST = "This layer is not quantized yet: press Quantize this layer."
 NONE = "This recipe has no codebook: try the preset btc at 0.8 bits, or gptvq."
-NO_CODES = "Choose codes: draw a box in the section Use, or type their numbers into Marked codes."
+NO_CODES = "Select codes: draw a box in the section Use, or type their numbers into Marked codes."
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class BookSection(Component):
             options={"codebook 1": 0},
             width=170,
             visible=False,
-            description="Which of the layer's codebooks; their values add up.",
+            description="Codebook to show; a layer's codebooks are added up.",
         )
         self.plane.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         self.frames = [FigureFrame() for _ in self.questions]
@@ -110,7 +110,7 @@ class BookSection(Component):
 class UseSection(BookSection):
     """Use against error of every codeword; a box marks codes."""
 
-    questions = ("Does every codeword earn its place?",)
+    questions = ("Is every codeword used?",)
 
     def build(self) -> pn.viewable.Viewable:
         """The figure takes boxes."""
@@ -138,7 +138,7 @@ class PictureSection(BookSection):
     def controls(self) -> list[pn.viewable.Viewable]:
         """The order."""
         self.order = pn.widgets.Select(
-            label="Order", options=list(views.ORDERS), width=170, description="Which codewords come first, behind marked ones."
+            label="Order", options=list(views.ORDERS), width=170, description="Order of the codewords; marked ones come first."
         )
         self.order.param.watch(lambda _: self.notices.guard(self.refresh), "value")
         return [self.order]
@@ -151,7 +151,7 @@ class PictureSection(BookSection):
 class PlaceSection(BookSection):
     """Where marked codes sit, and how they serve."""
 
-    questions = ("Where do these codes sit?", "Do these codes serve their weights well?")
+    questions = ("Where do these codes occur?", "How well do these codes fit their weights?")
 
     def paint(self, reading: Reading) -> None:
         """Both figures for the marked codes."""
@@ -173,7 +173,7 @@ class PlaceSection(BookSection):
 class EditSection(BookSection):
     """What if one code were merged into another, revived, or all dead ones taken out? Nothing changes until it is applied."""
 
-    questions = ("What if this code were another?",)
+    questions = ("What if this codeword changed?",)
 
     def build(self) -> pn.viewable.Viewable:
         """Two codes, three edits, and the button that keeps one."""
@@ -186,15 +186,15 @@ class EditSection(BookSection):
         self.code, self.into = (
             pn.widgets.IntInput(label=label, value=value, start=0, width=110, description=what)
             for label, value, what in (
-                ("Code", 0, "The codeword to merge or to revive, by number."),
-                ("Into", 1, "The codeword that its vectors use instead."),
+                ("Code", 0, "Number of the codeword to merge or revive."),
+                ("Into", 1, "Number of the codeword that replaces it."),
             )
         )
         edits = (
-            ("Merge", "All vectors of the first code use the second one instead", 90, self._merge),
-            ("Revive", "Give a dead code the pattern that is served worst", 90, self._revive),
-            ("Take out dead codes", "Store used codewords only", 170, self._take_out),
-            ("Apply", "Keep this as a new result of the layer", 90, self._apply),
+            ("Merge", "Let all vectors of the first code use the second one", 90, self._merge),
+            ("Revive", "Give a dead code the pattern with the largest error", 90, self._revive),
+            ("Remove dead codes", "Store only the codewords that are used", 170, self._take_out),
+            ("Apply", "Apply this as a new result of the layer", 90, self._apply),
         )
         self.buttons = {
             label: self.does(build_action_button(label, what, width, main=label == "Apply"), does)
@@ -220,8 +220,8 @@ class EditSection(BookSection):
         """The rarest used code, the one most like it, and the first dead one."""
         used, dead = table[table["count"] > 0], table[table["count"] == 0]
         rare = used.loc[used["count"].idxmin()]
-        like = "" if pd.isna(rare["nearest"]) else f"; most like it is code {int(rare['nearest'])}"
-        suggestion = f"Code {rare['codeword']} is used least, by {rare['count']:,} vectors{like}: merge them."
+        like = "" if pd.isna(rare["nearest"]) else f"; the nearest is code {int(rare['nearest'])}"
+        suggestion = f"Code {rare['codeword']} is the least used, by {rare['count']:,} vectors{like}: merge them."
         return suggestion if dead.empty else f"{suggestion} Code {dead['codeword'].iloc[0]} is dead: revive it."
 
     def _merge(self) -> None:
@@ -283,7 +283,7 @@ def tabulate_edit_effect(edit: CodeEdit, path: str, changed: list[Divergence]) -
     if before.output_error is not None and after.output_error is not None:
         rows.append(("output error", before.output_error, after.output_error, ""))
     rows.append(("stored bits per weight", before.bits_per_weight, after.bits_per_weight, ""))
-    rows.append(("bits of an index", *codeword_edits.count_index_bits(edit, path), ""))
+    rows.append(("bits per index", *codeword_edits.count_index_bits(edit, path), ""))
     if changed:
         rows.append(
             ("KL of this layer alone", changed[0].kl, changed[1].kl, format_interval(changed[1].kl_interval, changed[1].tokens))
@@ -310,7 +310,7 @@ class CodebookMicroscope(Sections):
     kinds: ClassVar = {
         "Use": UseSection,
         "Pictures": PictureSection,
-        "Places and error": PlaceSection,
+        "Positions and error": PlaceSection,
         "Merge or revive": EditSection,
     }
 

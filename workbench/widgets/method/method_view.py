@@ -1,4 +1,4 @@
-"""What did the method do inside this layer? Its sign patterns, its transform, its groups of weights, its sweeps."""
+"""What did the method do inside this layer? Sign patterns, transform, groups of weights, sweeps."""
 
 from functools import partial
 from typing import ClassVar
@@ -113,8 +113,8 @@ class TransformView(Component):
 
     def _missing(self) -> str:
         if self.session.recipe.transform.name != "learned":
-            return "This recipe learns no transform: try the preset btc with transform both."
-        return QUANTIZE_FIRST if self.session.result is None else "Nothing was learned in this run: its result was there already."
+            return "This recipe does not learn a transform: try the preset btc with transform both."
+        return QUANTIZE_FIRST if self.session.result is None else "Nothing was learned in this run: its result was cached."
 
 
 class GroupView(Component):
@@ -157,7 +157,7 @@ class GroupView(Component):
                 group_views.draw_weight_groups(self.groups, self.row.value or 0, self.col.value or 0, theme=choose_theme())
             )
             return
-        alike = "This recipe codes all weights alike: try the preset billm, stbllm or btc-paper."
+        alike = "This recipe codes all weights in the same way: try the preset billm, stbllm or btc-paper."
         self.frame.say("Which weight belongs to which group?", QUANTIZE_FIRST if self.session.result is None else alike)
 
 
@@ -179,7 +179,7 @@ class SweepView(Component):
         self.settled = [] if trace is None else trace.settled
         self.fit.visible = len(self.settled) > 1
         if not self.settled:
-            for frame, question in ((self.errors, "How much do sweeps help?"), (self.paths, "How do scales settle?")):
+            for frame, question in ((self.errors, "How much do sweeps help?"), (self.paths, "How do scales converge?")):
                 frame.say(question, self._missing())
             return
         self.errors.draw(sweep_views.draw_sweep_errors(run_trace.tabulate_sweep_errors(self.settled), theme=choose_theme()))
@@ -198,7 +198,7 @@ class SweepView(Component):
     def _missing(self) -> str:
         if self.session.result is None:
             return QUANTIZE_FIRST
-        return "This recipe takes no sweeps: try the preset binary, arb-llm or btc."
+        return "This recipe has no sweeps: try the preset binary, arb-llm or btc."
 
 
 def format_fit_columns(fit: Sweeps) -> str:

@@ -21,7 +21,7 @@ class ScrubberView(Component):
     def build(self) -> pn.viewable.Viewable:
         """The slider and its buttons above two figures."""
         self.step = Slider(
-            label="Step", value=1, start=1, end=2, description="Which step of the run is shown", sizing_mode="stretch_width"
+            label="Step", value=1, start=1, end=2, description="Step of the run to show", sizing_mode="stretch_width"
         )
         moves = {"First": -(10**9), "Back": -1, "Next": 1, "Last": 10**9}
         self.buttons = {name: pn.widgets.Button(label=name, width=80) for name in moves}
@@ -88,7 +88,7 @@ class ScrubberView(Component):
 
     def _show(self) -> None:
         if self.film is None or not self.moments:
-            for frame, question in ((self.picture, STEP_QUESTION), (self.losses, "How does the loss develop?")):
+            for frame, question in ((self.picture, STEP_QUESTION), (self.losses, "How does the loss change?")):
                 frame.say(question, self._missing())
             return
         at = min(self._at(), len(self.moments)) - 1
@@ -100,5 +100,5 @@ class ScrubberView(Component):
 
     def _missing(self) -> str:
         if self.session.result is None:
-            return "This layer is not quantized yet: press Quantize this layer, and step through what happened."
-        return "This result was not made in this session, so its run was not filmed: press Quantize this layer."
+            return "This layer is not quantized yet: press Quantize this layer to step through its run."
+        return "This result was not computed in this session, so its run was not recorded: press Quantize this layer."

@@ -1,1 +1,1 @@
-"""Workarounds for Panel, Bokeh, Plotly and ipykernel, one a module."""
+"""Workarounds for Panel, Bokeh, Plotly and ipykernel, one per module."""

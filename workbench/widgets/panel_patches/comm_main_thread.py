@@ -1,4 +1,4 @@
-"""What happens on a notebook's page is heard in the thread that runs its cells, and in order.
+"""Comm messages of a notebook page are handled on the thread that runs its cells, and in order.
 
 JupyterLab has it heard in another thread where the kernel offers one (ipykernel 7, "subshells"), so that widgets answer while a
 cell runs. Bokeh's documents are not made for two threads: messages to the page get mixed up, and what they said is lost to it for

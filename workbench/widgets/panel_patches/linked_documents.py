@@ -1,4 +1,4 @@
-"""Linked components in several cells or ipywidgets: a change that one makes of another happens outside of its own document.
+"""Linked components in several cells or ipywidgets: a component may be changed from another document than its own.
 
 Panel (1.9) takes style sheets from the document whose event it handles. A component that changes another one, drawn elsewhere,
 would give it a style sheet of its own, which Bokeh refuses: "Models must be owned by only a single document". Without a document

@@ -1,4 +1,4 @@
-"""Panel without a network: every script inside the notebook, and no style from elsewhere on a served page."""
+"""Panel without a network: every script is inside the notebook, and a served page loads no external style sheet."""
 
 from functools import cache
 from typing import Any

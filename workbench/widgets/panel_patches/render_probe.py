@@ -1,4 +1,4 @@
-"""Whether a notebook's page has been drawn: Panel opens its line to the page before that, and what is said then is lost to it."""
+"""A probe for whether a notebook page has been rendered: Panel opens its comm before that, and earlier messages are lost."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from panel.reactive import ReactiveHTML
 class Drawn(ReactiveHTML):
     """A mark on the page that shows nothing; `there` once the page has been drawn."""
 
-    there = param.Boolean(default=False, doc="whether the page has been drawn")
+    there = param.Boolean(default=False, doc="whether the page has been rendered")
 
     _template: ClassVar[str] = "<span id='mark' hidden></span>"
     _scripts: ClassVar[dict[str, str]] = {"render": "data.there = true"}

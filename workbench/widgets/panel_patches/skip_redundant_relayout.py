@@ -1,4 +1,4 @@
-"""Figures of a served page stay as they are while something else on it is shown or hidden.
+"""Figures of a served page are not redrawn when something else on the page is shown or hidden.
 
 After every change of the page's layout Panel 1.9 gives each figure its size, and Plotly draws it again, also where it has that
 size already: ten times for one setting, a tenth of a second each.

@@ -1,4 +1,4 @@
-"""Tooltips of a served page stay inside its window.
+"""Tooltips of a served page stay inside the window.
 
 Panel 1.9 opens each to the right of its control, also beside controls at the right edge, where the window cuts it off.
 """

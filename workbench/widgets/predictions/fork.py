@@ -1,4 +1,4 @@
-"""Why did it break here? The fork of two texts, the layers to blame, and whether the quantized model finds back."""
+"""Why does the text diverge here? The fork of two texts, the layers to blame, and whether the quantized model recovers."""
 
 from collections.abc import Generator
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.elements.text_pages import render_text_page
 from workbench.widgets.elements.token_buttons import Tokens
 
-PART, BLAME = "Where do they part?", "Which layers are to blame?"
+PART, BLAME = "Where do the texts diverge?", "Which layers are to blame?"
 
 
 class ForkView(Component):
@@ -26,13 +26,23 @@ class ForkView(Component):
     def build(self) -> pn.viewable.Viewable:
         """A button, the two figures, and the rewind."""
         self.tokens = pn.widgets.IntInput(
-            label="Look ahead", value=80, start=2, end=400, width=110, description="Tokens after the prompt that both read"
+            label="Look ahead",
+            value=80,
+            start=2,
+            end=400,
+            width=110,
+            description="Number of tokens after the prompt that both models read",
         )
         self.go = self.does(
             build_action_button("Find the fork", "The first token that differs, and the layers to blame for it", 150), self.find
         )
         self.continuations = pn.widgets.IntInput(
-            label="Continuations", value=12, start=2, end=100, width=110, description="Drawn from each model after a forced token"
+            label="Continuations",
+            value=12,
+            start=2,
+            end=100,
+            width=110,
+            description="Number of continuations sampled after a forced token",
         )
         self.back = self.does(
             build_action_button("Force the original token", "Continue from the fork with the original's token", 200, main=False),
@@ -62,7 +72,7 @@ class ForkView(Component):
         if self.finder is None:
             after = "press Find the fork." if count else "quantize a layer or the whole model first."
             self.along.say(PART, f"Both models read the original's text for the prompt above: {after}")
-            self.blame.say(BLAME, "Known once the fork is found.")
+            self.blame.say(BLAME, "Shown once the fork is found.")
         else:
             self._draw(self.finder)
 
@@ -106,7 +116,7 @@ class ForkView(Component):
         self.finder, table, guilt = job.result()
         assert self.finder is not None
         if self.finder.fork is None:
-            self.blame.say(BLAME, "No layer: the texts do not part. Look at more tokens, or take fewer bits.")
+            self.blame.say(BLAME, "No layer: the texts do not diverge. Increase Look ahead, or use fewer bits.")
         else:
             self.blame.draw(views.draw_fork_blame(table, self.finder.fork, guilt, theme=choose_theme()))
         self.recovery.object = ""

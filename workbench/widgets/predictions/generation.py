@@ -37,16 +37,23 @@ class TextComparison(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Prompt and button above, the two texts beside each other where there is room, figures of their tokens below."""
-        self.prompt = pn.widgets.TextInput(label="Prompt", sizing_mode="stretch_width", description="How both texts begin")
+        self.prompt = pn.widgets.TextInput(
+            label="Prompt", sizing_mode="stretch_width", description="Text that both models continue"
+        )
         self.tokens = pn.widgets.IntInput(
-            label="Tokens", value=120, start=1, end=500, width=110, description="Most tokens that each model writes"
+            label="Tokens",
+            value=120,
+            start=1,
+            end=500,
+            width=110,
+            description="Maximum number of tokens that each model generates",
         )
         self.go = build_action_button("Write", "Let both models continue the prompt", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self.go.param.update(disabled=event.new), "running")
         self.pages, self.measured = TextPages(self._pick), pn.pane.HTML("", sizing_mode="stretch_width")
         self.position = pn.widgets.IntInput(
-            label="Token", value=1, start=1, width=110, description="Which token after the prompt to look at, from 1"
+            label="Token", value=1, start=1, width=110, description="Token after the prompt to inspect, counted from 1"
         )
         self.side = pn.widgets.RadioButtonGroup(
             label="Text", options=["original", "quantized"], width=220, margin=BESIDE, stylesheets=[render_chosen_css()]
@@ -132,8 +139,8 @@ class TextComparison(Component):
         if at < len(side):
             self.expected.draw(views.draw_likeliest_tokens(side[at], at, self.side.value, theme=choose_theme()))
         else:
-            ended = f"The {self.side.value} text ends after {len(side)} tokens: choose an earlier one, or the other text."
-            self.expected.say("What did each model expect here?", ended)
+            ended = f"The {self.side.value} text ends after {len(side)} tokens: select an earlier one, or the other text."
+            self.expected.say("What did each model predict here?", ended)
 
     def _marked(self) -> int | None:
         """The place of the marked token, if it lies in the text on show."""

@@ -1,4 +1,4 @@
-"""How small can the key-value cache be? Schemes measured on a text, and the story written through one of them."""
+"""How small can the key-value cache be? Schemes measured on a text, and a text generated with one of them."""
 
 from collections.abc import Generator
 from typing import Any
@@ -37,7 +37,7 @@ SCHEMES = (
     "rotated:bits=1",
 )
 CACHE_TOKENS = 1024
-CACHE_QUESTION = "Does it still write the same through this cache?"
+CACHE_QUESTION = "Does it still write the same with this cache?"
 
 
 class KVCacheView(Component):
@@ -77,15 +77,11 @@ class KVCacheView(Component):
             end=512,
             step=8,
             width=110,
-            description="Tokens that are packed together",
+            description="Number of tokens packed together",
         )
-        self.go = build_action_button("Measure", "Read the evaluation text through each cache", 120)
-        self.which = pn.widgets.Select(
-            label="Write through", options=[], width=220, description="The cache that the model writes with"
-        )
-        self.write_on = build_action_button(
-            "Write", "Let the model continue the prompt with its whole cache and with this one", 120
-        )
+        self.go = build_action_button("Measure", "Evaluate each cache on the evaluation text", 120)
+        self.which = pn.widgets.Select(label="Write with", options=[], width=220, description="The cache to generate text with")
+        self.write_on = build_action_button("Write", "Continue the prompt with the uncompressed cache and with this one", 120)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self._busy(event.new), "running")
         self.frame, self.pages = FigureFrame(), TextPages()
@@ -93,7 +89,7 @@ class KVCacheView(Component):
         self.write_on.on_click(lambda _: self.notices.guard(self.write))
         self.other.param.watch(lambda _: self.notices.guard(self.add), "value")
         return pn.Column(
-            pn.pane.HTML("<p style='margin:2px 0'>Schemes: how keys and values are stored, a name and its settings.</p>"),
+            pn.pane.HTML("<p style='margin:2px 0'>Schemes: how keys and values are stored; a name and its settings.</p>"),
             self.schemes,
             pn.FlexBox(self.other, self.tokens, self.block, self.go),
             self.jobs,
@@ -109,7 +105,7 @@ class KVCacheView(Component):
         self._offer([result.scheme.spelled() for result in shown])
         self.write_on.disabled = self.jobs.running or not shown
         if not shown:
-            self.frame.say(views.SIZE_QUESTION, "Nothing is measured yet: choose schemes and press Measure.")
+            self.frame.say(views.SIZE_QUESTION, "Nothing is measured yet: select schemes and press Measure.")
             return
         self.frame.draw(
             views.draw_perplexity_by_bytes(tabulate_caches(shown), shown[0].divergence.perplexity_original, theme=choose_theme())
@@ -135,7 +131,7 @@ class KVCacheView(Component):
         tokens, block = int(self.tokens.value or CACHE_TOKENS), int(self.block.value or TOKENS_PER_PASS)
         missing = [scheme for scheme in self.schemes.value if (scheme, tokens, block) not in self.results]
         if not self.schemes.value:
-            raise WorkbenchError("no scheme is chosen; choose one or more above.")
+            raise WorkbenchError("no scheme is selected; select one or more above.")
 
         def steps() -> Generator[Counted, None, None]:
             for done, scheme in enumerate(missing):

@@ -1,4 +1,4 @@
-"""What did quantizing cost? Errors of all layers, and the results tried on this one."""
+"""How large are the errors of quantization? All layers, and the results for the selected one."""
 
 import pandas as pd
 import panel as pn
@@ -31,13 +31,14 @@ class LayerErrors(Component):
         measured = table[table["relative_error"].notna()]
         if measured.empty:
             self.layers.say(
-                "Which layers lose most?", "No layer is quantized yet: press Quantize this layer, or the whole model."
+                "Which layers have the largest error?",
+                "No layer is quantized yet: press Quantize this layer, or the whole model.",
             )
         else:
             self.layers.draw(errors.draw_layer_errors(measured, self.session.layer, theme=choose_theme()))
         results = self.session.results_of(self.session.layer)
         if not results:
-            sentence = "Quantize this layer with two or three recipes and they are compared here."
+            sentence = "Quantize this layer with two or three recipes to compare them here."
             self.tried.say("How much error for how many bits?", sentence)
             return
         frame = tabulate_results(results)

@@ -1,4 +1,4 @@
-"""How fast does this layer run here? The selected layer's packed form beside torch, on this machine's own roofline."""
+"""How fast does this layer run on this machine? The packed layer beside torch, on the machine's roofline."""
 
 from collections.abc import Generator
 
@@ -20,8 +20,8 @@ OTHERS = ("torch-bf16", "torch-int8", "signs", "w4-g128")  # what a layer is com
 BATCHES = (1, 8, 32)
 COLD_BYTES = 64 << 20  # enough for most caches; small layers take hundreds of copies
 MEMORY = {"from memory": "cold", "from the cache": "hot"}
-MEASURE_FIRST = "Press Measure: about ten seconds, more at the very first time, when kernels are compiled."
-UNPACKED = "This layer is not quantized yet: quantize it to see it here, or press Measure for other formats of its size."
+MEASURE_FIRST = "Press Measure. It takes about ten seconds, and longer the first time, when kernels are compiled."
+UNPACKED = "This layer is not quantized yet: quantize it to see it here, or press Measure for other formats at its size."
 
 
 class SpeedView(Component):
@@ -40,17 +40,21 @@ class SpeedView(Component):
         """What to measure above, the roofline below."""
         cores = torch.get_num_threads()
         self.batch = pn.widgets.Select(
-            label="Inputs", options=list(BATCHES), value=1, width=100, description="How many tokens are multiplied at a time"
+            label="Inputs",
+            options=list(BATCHES),
+            value=1,
+            width=100,
+            description="Batch size: number of tokens multiplied at a time",
         )
         self.threads = pn.widgets.Select(
             label="Threads",
             options=sorted({1, cores}),
             value=1,
             width=100,
-            description="How many of this machine's cores take part in one product",
+            description="Number of threads used for one matmul",
         )
         self.memory = pn.widgets.RadioButtonGroup(
-            label="Weights come", options=list(MEMORY), width=230, margin=BESIDE, stylesheets=[render_chosen_css()]
+            label="Weights are read", options=list(MEMORY), width=230, margin=BESIDE, stylesheets=[render_chosen_css()]
         )
         self.go = build_action_button("Measure", "Time the layer and its packed form beside torch on this machine", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)

@@ -1,4 +1,4 @@
-"""Saved quantized models beside the original: bits, size, KL and perplexity of each, and the texts of any of them."""
+"""Saved quantized models beside the original: bits, size, KL and perplexity of each, and their texts."""
 
 import html
 from collections.abc import Callable, Generator, Sequence
@@ -34,7 +34,7 @@ from workbench.widgets.predictions.generation import TextComparison
 
 COMPARISON_TOKENS = 4096  # of the evaluation text, unless the visitor wants more
 NO_MODELS = (
-    "No saved model was named: start the app with folders that `workbench quantize` wrote, or build the stops of the squeeze."
+    "No saved model was given: start the app with folders written by `workbench quantize`, or build the stops of the squeeze."
 )
 
 
@@ -91,20 +91,25 @@ class ModelComparison(Component):
         self.others: dict[str, Saved] = {}
         wide = {"sizing_mode": "stretch_width"}
         self.tokens = pn.widgets.IntInput(
-            label="Tokens", value=COMPARISON_TOKENS, start=64, step=1024, width=120, description="Of held-out text"
+            label="Tokens",
+            value=COMPARISON_TOKENS,
+            start=64,
+            step=1024,
+            width=120,
+            description="Number of tokens of held-out text",
         )
         self.go = pn.widgets.Button(
             label="Measure",
             color="primary",
             width=120,
             stylesheets=[render_chosen_css()],
-            description="KL and perplexity of every model",
+            description="Measure KL and perplexity of every model",
         )
         self.which = pn.widgets.Select(
             label="Beside the original",
             options=[],
             width=260,
-            description="Whose text is compared, and which the figures mark",
+            description="Model whose text is compared and that the figures mark",
         )
         self.closest, self.reads = FigureFrame(), FigureFrame()
         self.rows, self.texts_pane = pn.Column(**wide), pn.Column(**wide)
@@ -134,7 +139,7 @@ class ModelComparison(Component):
             attempt(one) for one in list_squeezed_models(self.session)
         ]
         self.closest.say(views.CLOSEST, f"Reading {themes.format_count(len(places), 'saved model')} …" if places else NO_MODELS)
-        self.reads.say(views.READS, "This figure comes with the measurement.")
+        self.reads.say(views.READS, "This figure is drawn after the measurement.")
         self.below.visible = False
         self._free()
         if places:
@@ -150,7 +155,7 @@ class ModelComparison(Component):
             self.others[name] = replace(other, contender=replace(other.contender, name=name))
         count = len(self.others)
         ready = f"{themes.format_count(count, 'saved model is', 'saved models are')} ready: press Measure."
-        self.closest.say(views.CLOSEST, ready if count else "No saved model could be read: the notice above says why.")
+        self.closest.say(views.CLOSEST, ready if count else "No saved model could be read; see the notice above.")
         self.below.visible = count > 0
         self._free()
         self.which.param.update(options=list(self.others), value=next(iter(self.others), None))
@@ -209,7 +214,7 @@ def load_contender(folder: Path, model: ModelHandle) -> Saved:
     packed = load(folder)
     if packed.fingerprint != model.fingerprint:
         raise ArtifactError(
-            f"{folder} was quantized from {packed.source!r}, not from {model.source!r} as it is now; name that model first."
+            f"{folder} was quantized from {packed.source!r}, not from the current {model.source!r}; give that model first."
         )
     contender = Contender(folder.name, packed.language_model, packed.bits_per_weight, packed.nominal_bits, packed.bytes)
     return Saved(contender, lambda: packed.quantized)

@@ -13,7 +13,7 @@ from workbench.widgets.base.job_panel import JobPanel
 
 BITS_QUESTION, ERRORS_QUESTION, MODELS_QUESTION = (
     "How much error for how many bits?",
-    "How far are single weights off?",
+    "How large are the errors of single weights?",
     "Which model predicts text best for its size?",
 )
 
@@ -34,14 +34,14 @@ class PinnedView(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Buttons, then the layers' part and the models'."""
-        self.one = build_action_button("Pin this result", "Keep this layer's result here", 150, margin=PLAIN_MARGIN)
+        self.one = build_action_button("Pin this result", "Keep this layer's result for comparison", 150, margin=PLAIN_MARGIN)
         self.all = pn.widgets.Button(
             label="Pin the model",
             width=130,
-            description="Measure the model as it is quantized now on the evaluation text, and keep that",
+            description="Evaluate the quantized model on the evaluation text, and keep the result",
         )
         self.which = pn.widgets.Select(
-            label="Pinned", options=[], width=260, description="The pin that figures mark, or to take off"
+            label="Pinned", options=[], width=260, description="Pinned result that the figures mark, or to unpin"
         )
         self.off = pn.widgets.Button(label="Unpin", width=90, margin=PLAIN_MARGIN)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)

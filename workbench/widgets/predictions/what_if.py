@@ -1,4 +1,4 @@
-"""What-if: what the recipe on the bench does to the model's predictions, and where all the damage comes from."""
+"""What-if: how the recipe on the bench changes the model's predictions, and which layers cause the error."""
 
 from collections.abc import Generator
 from typing import Any, ClassVar
@@ -17,9 +17,9 @@ from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_heading
 
-EFFECT_QUESTION = "What does this change of this layer do to the model?"
-WHENCE = "Which layers does the damage come from?"
-HURT = "Which layers hurt each other?"
+EFFECT_QUESTION = "How does quantizing this layer change the model?"
+WHENCE = "Which layers cause the error?"
+HURT = "Which layers amplify each other's error?"
 
 
 class WhatIfView(Component):
@@ -64,7 +64,7 @@ class LayerEffect(Component):
         self.table = pn.Column(sizing_mode="stretch_width")
         self.effect: tuple[QuantizedLayer, Divergence] | None = None
         self.floor = 0.0
-        explanation = "Quantize the selected layer anew whenever layer or recipe change."
+        explanation = "Quantize the selected layer again whenever the layer or the recipe changes."
         top = pn.Row(self.follow, pn.pane.HTML(explanation, margin=(10, 0)))
         return pn.Column(top, self.sentence, self.text, self.as_table, self.table, self.jobs, sizing_mode="stretch_width")
 
@@ -76,7 +76,7 @@ class LayerEffect(Component):
         elif result is not None or self.follow.value:
             self._measure()
         else:
-            self._say("This layer is not quantized yet: press Quantize this layer, or switch Follow the bench on.")
+            self._say("This layer is not quantized yet: press Quantize this layer, or switch on Follow the bench.")
 
     def _measure(self) -> None:
         """Quantize, unless that is done, and replay; a run for an older choice is stopped, and the newest one is run after it."""
@@ -93,7 +93,7 @@ class LayerEffect(Component):
             yield None
             return choice, result, self.session.effect(result), self.session.shared.replay().noise.kl
 
-        self._say("Running what comes after the changed layer …")
+        self._say("Running the layers after the changed one …")
         self.jobs.run(steps, "what-if", ended=self._ended)
 
     def _ended(self, job: Job[Any]) -> None:
@@ -106,7 +106,7 @@ class LayerEffect(Component):
                 self._show()
                 return
         if job.error is not None:
-            self._say("The recipe on the bench does not fit this layer; the notice above says why.")
+            self._say("The recipe on the bench does not fit this layer; see the notice above.")
         elif self.follow.value:
             self.changed()
 
@@ -141,13 +141,13 @@ class BudgetOfErrors(Component):
             start=2,
             end=12,
             width=110,
-            description="How many of the worst layers to pair",
+            description="Number of the worst layers to measure in pairs",
         )
         self.go = pn.widgets.Button(
             label="Measure the error budget",
             width=210,
             margin=BESIDE,
-            description="Every quantized layer alone, all up to it together, and the worst ones in pairs",
+            description="Measure every quantized layer alone, together with all before it, and the worst ones in pairs",
         )
         self.go.on_click(lambda _: self.notices.guard(self.measure))
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
@@ -165,7 +165,7 @@ class BudgetOfErrors(Component):
                 else f"{count} of {len(self.session.model.layer_names)} layers are quantized: press Measure the error budget."
             )
             self.waterfall.say(WHENCE, sentence)
-            self.interactions.say(HURT, "Measured together with the error budget, for two layers and more.")
+            self.interactions.say(HURT, "Measured with the error budget, if at least two layers are quantized.")
 
     def measure(self) -> None:
         """Run the error budget of the latest results."""

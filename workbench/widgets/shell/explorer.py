@@ -1,4 +1,4 @@
-"""The explorer: all components around one live session, for a served page or a notebook cell."""
+"""The explorer: all components of one session, for a served page or a notebook cell."""
 
 from collections.abc import Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""What have I done? Every step in a tree, the difference between two of them, and the whole session as a file or a cell."""
+"""The history of the session: every step in a tree, the difference between two steps, and the session as a file or a cell."""
 
 import io
 
@@ -29,7 +29,10 @@ class HistoryView(Component):
         """The list, what differs, and the buttons."""
         self._filling = False
         wide = {"sizing_mode": "stretch_width"}
-        tips = ("Arrow keys walk; a step becomes the current one", "What differs between that step and the current one")
+        tips = (
+            "Use the arrow keys to move; the selected step becomes the current one",
+            "Show the differences between that step and the current one",
+        )
         self.title = pn.pane.HTML("", **wide)
         self.steps = pn.widgets.Select(label="Steps", size=VISIBLE_STEPS, description=tips[0], **wide)
         self.other = pn.widgets.Select(label="Compare with", description=tips[1], **wide)
@@ -38,13 +41,13 @@ class HistoryView(Component):
             callback=self._file, filename="session.json", label="Save session", width=160, margin=BESIDE
         )
         self.load = pn.widgets.FileInput(
-            label="Load session", accept=".json", width=260, description="Take up a saved session: all its steps"
+            label="Load session", accept=".json", width=260, description="Load a saved session with all its steps"
         )
         self.copy = pn.widgets.Button(
-            label="Copy as a cell", width=160, margin=BESIDE, description="Python that takes the same steps again"
+            label="Copy as a cell", width=160, margin=BESIDE, description="Python code that repeats the same steps"
         )
         self.cell = pn.widgets.TextAreaInput(
-            label="The same in Python", rows=8, description="A notebook cell; change it there, not here", **wide
+            label="The same in Python", rows=8, description="Code for a notebook cell; edit it there, not here", **wide
         )
         run_in_browser(self.copy, "navigator.clipboard.writeText(cell.value)", cell=self.cell)
         self.steps.param.watch(lambda event: self._go(event.new), "value")
@@ -81,7 +84,7 @@ class HistoryView(Component):
     def _compare(self) -> None:
         history = self.session.history
         sentences = describe_differences(history.steps[self.other.value or 0].choice, history.choice)
-        self.difference.object = render_bullets(sentences or ["nothing differs"])
+        self.difference.object = render_bullets(sentences or ["no differences"])
 
     def _file(self) -> io.BytesIO:
         return io.BytesIO(session_file.encode_session(self.session).encode())

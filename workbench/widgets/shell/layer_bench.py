@@ -1,4 +1,4 @@
-"""The bench: choose a preset, turn its settings, quantize a layer or the whole model, stop it again."""
+"""The bench: choose a preset, change its settings, quantize a layer or the whole model."""
 
 import html
 import io
@@ -80,7 +80,7 @@ class LayerBench(Component):
             label="Export the recipe",
             sizing_mode="stretch_width",
         )
-        more = {"What this preset is": self.note, "Parts of the recipe": self.parts, "The same in Python": self.python}
+        more = {"About this preset": self.note, "Parts of the recipe": self.parts, "The same in Python": self.python}
         return pn.Column(
             pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>Bench</h2>"),
             self.form,
@@ -106,7 +106,7 @@ class LayerBench(Component):
             preset = presets.find(recipe.name)
             self.note.object = render_paragraph(preset.source, live=False) + render_paragraph(preset.note, live=False)
         else:
-            self.note.object = "<p>Parts of your own choice; their sum may be a method that nobody has tried.</p>"
+            self.note.object = "<p>A custom combination of parts, which may be a new method.</p>"
         preview = self.session.preview
         is_result = result is not None and (preview is None or result is not preview.result)
         self.outcome.object = (
@@ -157,7 +157,7 @@ class LayerBench(Component):
         if learning is not None and not job.progress:
             return f"Learning the transform: step {learning.step} of at most {learning.steps}."
         first = job.latest is None and not self.session.shared.is_calibrated
-        return "Reading the calibration text first …" if first else None
+        return "Running calibration first …" if first else None
 
     def _ended(self) -> None:
         self.live.announce("results")

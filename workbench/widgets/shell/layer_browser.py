@@ -1,4 +1,4 @@
-"""Which layer? The layer map, steps over it for the keyboard, and the whole table, sorted and filtered."""
+"""Layer selection: the layer map with keyboard control, and the table of all layers with sorting and filters."""
 
 from typing import Any
 
@@ -43,14 +43,14 @@ class LayerBrowser(Component):
         self.menu = pn.widgets.Select(
             label="Layer",
             options=self.session.model.layer_names,
-            description="The layer that all views show.",
+            description="Layer shown in all views.",
             styles=BESIDE,
         )
         self.colour = pn.widgets.Select(
             label="Colour by",
             options={glossary.label_column(c): c for c in COLOURS},
             value="kurtosis",
-            description="The number that colours the map.",
+            description="Column that colours the map.",
             styles=BESIDE,
         )
         self.steps = {label: self._step_button(label, *way) for label, way in MOVES.items()}
@@ -112,7 +112,7 @@ class LayerBrowser(Component):
         return (
             None
             if job.latest is None
-            else f"Reading the layers: {job.progress:.0%}, now behind {views.label_layer_name(job.latest.layer)}."
+            else f"Reading the layers: {job.progress:.0%}, last {views.label_layer_name(job.latest.layer)}."
         )
 
     def _ended(self, job: Any) -> None:
@@ -189,8 +189,8 @@ class LayerTable(Component):
             self.table.header_filters = build_header_filters(frame)
         self.table.value = format_table(frame)
         read = len(self.session.shared.sketches)
-        summary = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read so far"
-        self.hint.object = render_paragraph(f"{summary}; selected is {self.session.layer}. Click a row to select its layer.")
+        summary = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read"
+        self.hint.object = render_paragraph(f"{summary}; {self.session.layer} is selected. Click a row to select its layer.")
 
     def _clicked(self, event: Any) -> None:
         name = self.table.value["name"].iloc[event.row]

@@ -1,4 +1,4 @@
-"""What would this recipe make of the layer? Computed while settings are turned; the latest setting wins."""
+"""A preview of the recipe on the selected layer, computed while settings change; the latest setting wins."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ class LivePreview(Component):
         if session.result is not None or session.preview is not None:
             self._leave(describe_preview(session.preview))
         elif not self.live.previews:
-            self._leave("Previews begin when the calibration text has been read: press Quantize this layer.")
+            self._leave("Previews start after calibration: press Quantize this layer.")
         else:
             self.shown.styles = {"opacity": "0.45"}
             self.jobs.run(session.preview_steps, "preview", on_step=self._on_step, ended=self._ended, latest=True)
@@ -91,7 +91,7 @@ def describe_preview(preview: Preview | None) -> str:
     summary = f"Preview: <b>{themes.format_bits(result.bits_per_weight)}</b> stored bits, {what} {themes.format_error(error)}"
     if preview.is_whole:
         return f"{summary} (the whole layer)."
-    rows = f"{len(preview.rows)} of {preview.row_count:,} rows, spread evenly and counted alone"
+    rows = f"{len(preview.rows)} of {preview.row_count:,} rows, evenly spaced; shared items are not counted"
     if preview.interval is None:
         return f"{summary} ({rows})."
     low, high = map(themes.format_error, preview.interval)

@@ -1,4 +1,4 @@
-"""The served page: one model for all visitors, a session for each, everything from this host."""
+"""The served page: one model for all visitors, one session for each, and no external resources."""
 
 import dataclasses
 import gc
@@ -161,5 +161,5 @@ def decode_recipe(text: str) -> Recipe:
 def parse_marks(name: str, words: list[str]) -> list[int]:
     """Marks in an address as numbers; WorkbenchError for what is none."""
     if wrong := [word for word in words if not word.isdecimal() or len(word) > MAX_MARK_DIGITS]:
-        raise WorkbenchError(f"{name} in the address holds {shorten_value(wrong[0])}; it takes whole numbers, as {name}=3,17.")
+        raise WorkbenchError(f"{name} in the address holds {shorten_value(wrong[0])}; it takes whole numbers, e.g. {name}=3,17.")
     return [int(word) for word in words]

@@ -1,4 +1,4 @@
-"""A recipe as a form: a preset with its settings, or all parts with theirs. Nothing here knows any preset or part by name."""
+"""A recipe as a form: a preset with its settings, or all parts with theirs. No preset or part is named here."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from workbench.widgets.base import setting_fields
 COMPOSED = "custom"  # the name of a recipe that is no preset
 SHRINKAGE = next(field for field in dataclasses.fields(Recipe) if field.name == "shrinkage")
 TIPS = {
-    "transform": "What is done to the matrix before it is coded, and undone when it is used",
-    "split": "Which weights go to which coder",
-    "coder": "How weights become codes",
-    "assignment": "How codes are chosen: the nearest, or with the error fed on to later columns",
-    "correction": "What is added to mend the error",
-    "activations": "What happens to the layer's input when it runs",
-    "refinement": "What is trained on a block's output, where blocks are quantized in sequence",
+    "transform": "Change of basis before the matrix is coded; it is undone at run time",
+    "split": "Assigns weights to coders",
+    "coder": "Maps weights to codes",
+    "assignment": "How codes are chosen: nearest code, or with error feedback into later columns",
+    "correction": "Low-rank correction of the error",
+    "activations": "Quantization of the layer's input at run time",
+    "refinement": "Training on a block's output, if blocks are quantized in sequence",
 }
 
 
@@ -70,8 +70,8 @@ class RecipeForm(pn.viewable.Viewer):
         self.changed = changed
         self.filling, self.filled = False, ""
         names = {name: name for name in presets.list_presets() if name != "none"}
-        options = names | {"composed freely": COMPOSED}
-        tip = "A method by its name, or parts of your choice: free composition starts with the parts of the preset before it"
+        options = names | {"custom recipe": COMPOSED}
+        tip = "A method, or a custom recipe, which starts with the parts of the previous preset"
         self.preset = pn.widgets.Select(label="Preset", options=options, description=tip, sizing_mode="stretch_width")
         self.settings: dict[str, pn.widgets.Widget] = {}
         self.parts: list[PartForm] = []
@@ -111,7 +111,7 @@ class RecipeForm(pn.viewable.Viewer):
         parts = [("transform", recipe.transform), ("split", recipe.split), *coders, ("assignment", recipe.assignment)]
         parts += [(kind, getattr(recipe, kind)) for kind in ("correction", "activations", "refinement")]
         self.settings, self.parts = {}, [PartForm(label, part, self._announce) for label, part in parts]
-        tip = "Random choices follow from it"
+        tip = "Random seed"
         limits = {"start": 0, "end": LARGEST_SEED}
         self.seed = pn.widgets.IntInput(label="seed", value=recipe.seed, **limits, description=tip, sizing_mode="stretch_width")
         self.seed.param.watch(lambda _: self._announce(), "value")

@@ -1,4 +1,4 @@
-"""Which model is the screen about? The original, a stop of the slider and every quantization as chips, and its four figures."""
+"""The model shown on the screen: the original, a stop of the slider or a quantization, and its four key figures."""
 
 from collections.abc import Generator
 from typing import Any
@@ -41,7 +41,7 @@ class RunBar(Component):
         )
         self.chips.param.watch(self._chosen, "value")
         self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
-        what = "Read the evaluation text with this model and time how fast it writes"
+        what = "Measure perplexity on the evaluation text and generation speed"
         self.measure = self.does(build_action_button("Measure", what, 100, margin=PLAIN_MARGIN), self._measure)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.measured_run: Run | None = None

@@ -1,5 +1,4 @@
-"""Which components the explorer has: one line each, in the section where a visitor looks for it. A tab is built when it first
-comes to the front."""
+"""The components of the explorer: one line each, in its section. A tab is built when it is first opened."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The line at the top: which model, undo and redo, the history, and on a served page the link to it and how it looks."""
+"""The toolbar: model, undo and redo, history, and on a served page the share link, theme and presentation mode."""
 
 from collections.abc import Callable
 from html import escape
@@ -58,9 +58,9 @@ class Toolbar(Component):
             f"<small style='font-weight:normal;color:{colours.muted}'>· {escape(str(self.session.model.source))}</small></div>",
             styles={"flex": "1 1 200px"},
         )
-        self.undo = self._button("Undo", "Back to the choice before (Ctrl+Z)", lambda: self.live.choose(self.session.undo))
-        self.redo = self._button("Redo", "Forward again (Ctrl+Shift+Z)", lambda: self.live.choose(self.session.redo))
-        self.history = self._button("History", "Every step, with its branches", self._to_history)
+        self.undo = self._button("Undo", "Undo the last change (Ctrl+Z)", lambda: self.live.choose(self.session.undo))
+        self.redo = self._button("Redo", "Redo the change (Ctrl+Shift+Z)", lambda: self.live.choose(self.session.redo))
+        self.history = self._button("History", "All steps, with their branches", self._to_history)
         buttons = [self.undo, self.redo, self.history]
         return pn.FlexBox(
             name, *buttons, *(self._page_buttons() if served else []), align_items="center", sizing_mode="stretch_width"
@@ -73,11 +73,11 @@ class Toolbar(Component):
     def _page_buttons(self) -> list[pn.viewable.Viewable]:
         """What only a page with an address of its own can do."""
         other = "light" if choose_theme().name == "dark" else "dark"
-        share = self._button("Share", "Copy the address: layer, recipe, marks and tab")
+        share = self._button("Share", "Copy a link with layer, recipe, marks and tab")
         share.js_on_click(code=SHARE)
-        switch = self._button(f"{other.capitalize()} page", "The other colours")
+        switch = self._button(f"{other.capitalize()} page", "Switch between light and dark mode")
         switch.js_on_click(code=THEME.replace("{other}", other))
-        self.presenting = self._button("Present", "Larger type and the figures alone, and back", self._present)
+        self.presenting = self._button("Present", "Toggle presentation mode: larger type, figures only", self._present)
         self.presenting.js_on_click(code=TYPE)
         return [share, self.presenting, switch, Keys(self._pressed)]
 

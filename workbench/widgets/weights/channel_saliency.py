@@ -1,4 +1,4 @@
-"""Which channels matter? Sorted by a measure, brushed, and followed through weights, activations and the residual stream."""
+"""Which channels matter? Ranked by a measure, selected, and followed through weights, activations and the residual stream."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -26,8 +26,8 @@ FOLLOWED = 6  # channels that the figures below the curve show
 WIDE = 4096  # columns from which on measures that invert the second moment are computed only when asked for
 CHEAP = [name for name in MEASURES if name != "removal_cost"]
 BRUSH = PLOT_CONFIG | {"modeBarButtons": [["toImage", "zoom2d", "select2d", "resetScale2d"]]}
-NONE_CHOSEN = "Choose channels: draw a box around points of the first figure, or type their numbers into Marked channels."
-NOT_READ = "Inputs have not been looked at yet: press Read the calibration text."
+NONE_CHOSEN = "Select channels: draw a box around points of the first figure, or type their numbers into Marked channels."
+NOT_READ = "Inputs have not been measured yet: press Run calibration."
 
 
 class SaliencyView(Component):
@@ -48,19 +48,19 @@ class SaliencyView(Component):
             label="Measure",
             options={how.label: name for name, how in MEASURES.items()},
             value="output_energy" if self.session.shared.is_calibrated else "column_energy",
-            description="What makes a channel salient: its weights, its inputs, or both.",
+            description="Measure of saliency, from weights, inputs or both.",
             width=230,
         )
         self.channels = self.part(ChannelInput)
         self.read = pn.widgets.Button(
-            label="Read the calibration text",
-            description="Run the calibration text through the model and keep the second moments of all inputs.",
+            label="Run calibration",
+            description="Run the calibration text through the model and store the second moments of all inputs.",
             stylesheets=[render_chosen_css()],
             margin=BESIDE,
         )
         self.most = pn.widgets.Button(
             label="Mark the most salient",
-            description="Mark the first hundredth of the channels, at most six.",
+            description="Mark the top 1 % of the channels, at most six.",
             stylesheets=[render_chosen_css()],
             margin=BESIDE,
         )
@@ -116,7 +116,7 @@ class SaliencyView(Component):
             self.ranked = channel_saliency.rank_channels(self.table, self.measure.value)
             self.curve.draw(views.draw_saliency_curve(self.ranked, self.measure.value, marks, groups, theme=choose_theme()))
         else:
-            self.curve.say("Which channels carry the output?", NOT_READ)
+            self.curve.say("Which channels matter most for the output?", NOT_READ)
         self.most.disabled = self.measure.value not in self.table
         self._follow(marks[:FOLLOWED], chosen, everything)
 
@@ -147,7 +147,8 @@ class SaliencyView(Component):
             structure: Anatomy = residual_stream.read_model_anatomy(self.session.model)
         except AnatomyError as error:
             self.stream.say(
-                residual_views.STREAM_QUESTION, f"Channels of this family are not followed from layer to layer: {error.why}."
+                residual_views.STREAM_QUESTION,
+                f"Channels of this model family cannot be followed from layer to layer: {error.why}.",
             )
             return
         if not rows and not residual_stream.is_stream_reader(structure, layer):

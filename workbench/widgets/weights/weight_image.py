@@ -1,4 +1,4 @@
-"""The matrix as a picture: from afar, and in a window weight by weight."""
+"""The matrix as an image: the whole matrix, and single weights in a window."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ class PictureSection(WeightSection):
             stylesheets=[render_chosen_css()],
         )
         self.edges = [
-            pn.widgets.IntInput(label=label, value=0, start=0, width=110, description="Edge of the window that is shown.")
+            pn.widgets.IntInput(label=label, value=0, start=0, width=110, description="Edge of the window to show.")
             for label in EDGES
         ]
         self.show_all = pn.widgets.Button(label="Whole matrix", width=120, margin=BESIDE, stylesheets=[render_chosen_css()])

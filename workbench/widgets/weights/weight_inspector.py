@@ -30,7 +30,11 @@ class HistogramSection(WeightSection):
     def layout(self) -> pn.viewable.Viewable:
         """The figure, and its switches below it."""
         self.row = pn.widgets.IntInput(
-            label="Row (−1: whole layer)", value=LAYER, start=LAYER, width=170, description="One row has exact levels of its own."
+            label="Row (−1: whole layer)",
+            value=LAYER,
+            start=LAYER,
+            width=170,
+            description="A single row shows its own exact levels.",
         )
         self.log = pn.widgets.Toggle(label="Logarithmic counts", value=False, variant="outline", width=160, margin=BESIDE)
         self.frame = FigureFrame()
@@ -162,7 +166,7 @@ class SpectrumSection(WeightSection):
         if not self.go.visible:
             super().paint()
         else:
-            what = f"Singular values of a matrix with {small:,} of them take a while: press Compute."
+            what = f"Singular values of a matrix with {small:,} of them takes a while: press Compute."
             self.frame.say("Is the matrix, or its error, of low rank?", what)
 
     def computations(self) -> list[Callable[[], Any]]:

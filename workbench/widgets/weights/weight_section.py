@@ -1,4 +1,4 @@
-"""A section of the weight inspector: portraits of the selected layer's weights, worked out and then drawn."""
+"""A section of the weight inspector: statistics of the selected layer's weights, computed and then drawn."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Backend `cuda`: products straight from packed codes on a GPU, by kernels that Triton compiles at first use.
+"""Backend `cuda`: matmuls directly from packed codes on a GPU, with kernels that Triton compiles at first use.
 
 TRITON_INTERPRET=1, set before Triton is first imported, runs the same kernels on the CPU, slowly: that is how tests without a GPU
 check them.
@@ -48,12 +48,12 @@ def describe_misfit(packed: Packed) -> str | None:
     if packed.format not in CODED:
         return f"it has no kernel for format {packed.format!r}"
     if "offset" in packed.tensors:
-        return "it has no kernel for codes whose zero is not one of them"
+        return "it has no kernel for zero points that are not integer codes"
     if packed.facts.get("bits", 0) > MAX_CODE_BITS:
         return f"codes of {packed.facts['bits']} bits are too wide; it runs 1 to {MAX_CODE_BITS}"
     span = packed.facts["span"]
     if span < packed.cols and span % NARROWEST:
-        return f"groups of {span} columns are no multiple of the {NARROWEST} that tensor cores multiply at a time"
+        return f"groups of {span} columns are not a multiple of the {NARROWEST} columns that tensor cores multiply at a time"
     if packed.format == "binary-codebook" and span < packed.cols and span % packed.facts["length"]:
         return f"groups of {span} columns do not consist of vectors of {packed.facts['length']}"
     return None

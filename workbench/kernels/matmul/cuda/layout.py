@@ -1,4 +1,4 @@
-"""From stored bits to what the Triton kernels read, on the device of the stored tensors. Plain torch."""
+"""The layout that Triton kernels read, from stored bits, on the device of the stored tensors. Plain torch."""
 
 from dataclasses import dataclass, fields
 

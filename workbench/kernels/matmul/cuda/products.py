@@ -1,4 +1,4 @@
-"""A stored tree made ready to multiply on a GPU."""
+"""Preparation of a stored tree for matmul on a GPU."""
 
 import math
 from dataclasses import dataclass

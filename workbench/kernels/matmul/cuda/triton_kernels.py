@@ -1,4 +1,4 @@
-"""The two Triton kernels: sums looked up for a few inputs, tiles decoded for tensor cores for more.
+"""The two Triton kernels: table lookups for small batches, and tiles decoded for tensor cores for larger ones.
 
 Both give partial sums `y [splits, inputs, rows]` in float32: where rows alone do not fill the GPU, columns are split too. What
 stands for weights is stored `[…, rows]`, so that neighbouring threads read neighbouring bytes.

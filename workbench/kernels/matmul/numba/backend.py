@@ -1,4 +1,4 @@
-"""Backend `numba`: products straight from packed codes on the CPU, compiled for it at first use and kept on disk.
+"""Backend `numba`: matmuls directly from packed codes on the CPU, compiled at first use and cached on disk.
 
 Signs select sums of neighbouring inputs from small tables (`lut/tables.py`, `lut/sign_matmul.py`). Every format whose values are
 sums of signs runs this way: sign planes, binary codes, binary codebooks, and what a mask makes of them. Codewords of real numbers

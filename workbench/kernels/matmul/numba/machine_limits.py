@@ -1,4 +1,4 @@
-"""What this processor can do at most: loops that only read, only multiply, or do nothing."""
+"""Limits of this processor: loops that only read, only multiply, or do nothing."""
 
 import numpy as np
 from numba import prange

@@ -1,4 +1,4 @@
-"""A stored tree made ready to multiply: stripes of signs, sparse rows, thin factors, and what is done to inputs before them.
+"""Preparation of a stored tree for matmul: stripes of signs, sparse rows, thin factors, and input transforms.
 
 Every product takes float32 `x [n, cols]` in one piece and gives float32 `[n, rows]`; `bytes` is what it holds beside the stored
 tensors.

@@ -1,4 +1,4 @@
-"""Which stored formats run on the CPU's compiled loops, and why any other does not."""
+"""Formats that the compiled loops of the CPU support, with the reason for any other."""
 
 from workbench.kernels.packing.packed import Packed
 
@@ -7,7 +7,7 @@ CODED = ("planes", "uniform", "ternary", "binary-codebook", "parity-signs")
 CODEWORD_FORMATS = ("vector-codebook", "trellis")
 COMPOSED_FORMATS = ("binary-factors", "low-rank", "zero", *CODEWORD_FORMATS)
 MAX_CODEWORD_LENGTH = 32  # numbers of a word
-REAL_ZEROS = "it has no kernel for codes whose zero is not one of them"
+REAL_ZEROS = "it has no kernel for zero points that are not integer codes"
 STEP_COLUMNS = 8  # columns of a byte of signs
 
 
@@ -29,7 +29,7 @@ def describe_misfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
     if packed.format in CODED:
         return REAL_ZEROS if "offset" in packed.tensors else describe_misalignment(packed)
     if packed.format in CODEWORD_FORMATS and packed.facts["length"] > MAX_CODEWORD_LENGTH:
-        return f"words of {packed.facts['length']} numbers are longer than {MAX_CODEWORD_LENGTH}"
+        return f"codewords of {packed.facts['length']} numbers are longer than {MAX_CODEWORD_LENGTH}"
     runnable = ("dense", "zero") if inside_mask else COMPOSED_FORMATS
     return None if packed.format in runnable else f"it has no kernel for format {packed.format!r}"
 

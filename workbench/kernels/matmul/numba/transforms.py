@@ -1,4 +1,4 @@
-"""Inputs brought into the basis of what is stored, with everything that does not depend on them made once."""
+"""Transforms of inputs into the stored basis; everything that does not depend on the inputs is computed once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Nearest codeword when a wrong sign costs what its weight is large: an exact search that looks at few codewords.
+"""Nearest codeword by weighted Hamming distance: an exact search that visits few codewords.
 
 A codeword is split into its first and second half of signs, and codewords are sorted by their second half. Two small tables
 hold the cost of every combination of flipped signs of a half; a second half that costs more than the best codeword so far

@@ -1,4 +1,4 @@
-"""Two thin sign matrices whose product comes nearest to a matrix: found together by ADMM, their magnitudes by least squares.
+"""Two thin sign matrices whose product approximates a matrix: signs by ADMM, magnitudes by least squares.
 
     W ≈ diag(row) · left · diag(middle) · right · diag(column)      left [rows, r], right [r, cols] of ±1
 

@@ -1,4 +1,4 @@
-"""Groups of neighbouring columns that share scales: their width for a matrix, and parameters of all groups side by side."""
+"""Groups of neighbouring columns that share scales: their width for a matrix, and the parameters of all groups."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The grid that loses least on a group of weights: a search over scale and zero together, then least squares.
+"""The grid with the lowest error on a group of weights: a joint search over scale and zero, then least squares.
 
     value = scale · (code − zero),  code 0 … steps
 

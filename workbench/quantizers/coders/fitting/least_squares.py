@@ -1,4 +1,4 @@
-"""Least-squares scales: for fixed signs, the numbers in front of them that lose the least.
+"""Least-squares scales: for fixed signs, the scales with the lowest error.
 
     values = Σ_p scale_p ∘ basis_p                basis_p [rows, cols]: what one unit of scale p adds; 0 outside the mask
     scale  = argmin tr(E H Eᵀ),  E = target − values

@@ -1,4 +1,4 @@
-"""Starts for several planes, read off the largest weights: they find the scales of weights that are such a sum already.
+"""Initial scales of several planes, from the largest weights: exact for weights that are already such a sum.
 
 With scales s₁ ≥ s₂ ≥ s₃ the largest size of a group is M = Σ s, and the next ones are M − s₃ (trits) or M − 2 s₂ (two planes of
 signs), and so on. On weights of any other kind the sweeps' usual start loses less, and is kept row by row.

@@ -1,4 +1,4 @@
-"""Sign planes as the released codes of BiLLM and ARB-LLM fit them, one number after the other, in float64.
+"""Sign planes as fitted by the released codes of BiLLM and ARB-LLM, one parameter after another, in float64.
 
     value = Σ_p size_p · column_p · sign_p + mean                on the mask, 0 elsewhere
 

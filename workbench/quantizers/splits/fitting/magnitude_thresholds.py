@@ -1,4 +1,4 @@
-"""Thresholds on magnitude that divide weights into groups, each coded as one sign and one scale a row.
+"""Thresholds on magnitude that divide weights into groups, each coded with one sign per weight and one scale per row.
 
 A group of N weights of a row, coded as ±α with the best α, keeps (Σ|w|)²/N of its energy. With counts and sums between all
 candidate thresholds this is known for every group at once, and the search is exact over the candidates. (The published

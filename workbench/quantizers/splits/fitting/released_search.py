@@ -1,4 +1,4 @@
-"""Where the released codes of BiLLM, ARB-LLM and STBLLM cut a block: searches on saliencies, not on weights, in float64.
+"""Searches of the released codes of BiLLM, ARB-LLM and STBLLM: by saliency instead of weights, in float64.
 
 Each candidate is judged by what the closed form of `coders.released_planes` (a mean and a size for each plane) loses of the
 saliencies. One plane on a range of a sorted row loses Σ(s − m)² − (Σ|s − m|)²/n, so running sums answer for all candidates.

@@ -1,4 +1,4 @@
-"""How many columns of a block deserve two sign planes: tried one by one, most salient first (BiLLM, arXiv 2402.04291)."""
+"""The number of columns in a block that get two sign planes: tried one by one, most salient first (BiLLM, arXiv 2402.04291)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""How much it matters that a weight is exact: by its size, or by what removing it costs the output."""
+"""Saliency of weights: by magnitude, or by the output error of removing a weight."""
 
 from torch import Tensor
 

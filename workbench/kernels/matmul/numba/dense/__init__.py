@@ -1,1 +1,1 @@
-"""Products with matrices whose values are not sums of signs: fp16 values, sparse rows, codebooks."""
+"""Matmuls with matrices whose values are not sums of signs: fp16 values, sparse rows, codebooks."""

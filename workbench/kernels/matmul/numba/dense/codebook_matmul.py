@@ -1,4 +1,4 @@
-"""Products with indices of real-valued words, held as stored: vector codebooks, tables of single numbers, and trellises.
+"""Matmuls with indices of real-valued codewords, kept as stored: vector codebooks, scalar tables, and trellises.
 
 All are one thing: a step of a row stores a few bits, the last `state` bits of its column of steps say which word stands there.
 A codebook's state is the index itself; a trellis remembers the rows above. Words are decoded some rows at a time.

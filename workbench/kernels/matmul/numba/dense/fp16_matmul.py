@@ -1,4 +1,4 @@
-"""Products with matrices held as fp16 numbers and float32 scales: formats whose values are no sums of signs, decoded once.
+"""Matmuls with matrices of fp16 numbers and float32 scales: formats whose values are not sums of signs, decoded once.
 
 value = scale[row, group] · half, exactly: codewords are stored in fp16, and a trellis has whole numbers below 512. Groups are
 filled up with zeros to whole vectors of LANES columns, and so are inputs.

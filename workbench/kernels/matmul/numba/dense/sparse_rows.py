@@ -1,4 +1,4 @@
-"""Products with few weights spread over a matrix: the outliers that a mask sets apart."""
+"""Matmuls with sparse matrices: the outliers that a mask separates."""
 
 from dataclasses import dataclass
 

@@ -1,1 +1,1 @@
-"""Products by lookup: sums of inputs under every pattern of signs, read from tables."""
+"""Matmul by table lookup: sums of inputs under every pattern of signs."""

@@ -1,4 +1,4 @@
-"""Products with a binary codebook that keep only indices: the codewords of 64 rows are looked up anew at each call.
+"""Matmuls with a binary codebook that keep only indices: the codewords of 64 rows are looked up at each call.
 
 Indices are packed to the bit. Those of one vector of columns and 64 rows (in the order of `sign_matmul.py`) lie together: of each
 index first 8 bits as often as they fit, then 4, 2 and 1 where they are left; see `emit_unpack_field`. `words[k]` has bit j set

@@ -1,4 +1,4 @@
-"""Some stripes of a matrix as float32, for many inputs at once: from there on a matrix product is faster than looking sums up."""
+"""Stripes of a matrix decoded to float32, for large batches, where a dense matmul is faster than table lookup."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Products with sign planes, straight from the stored signs: the sums of `tables.py` looked up for 64 rows at a time.
+"""Matmuls with sign planes, directly from the stored signs: the sums of `tables.py` looked up for 64 rows at a time.
 
 Rows come in stripes of 64, and the signs of a stripe are one forward stream, `[chunk][plane][step][64]`. Where groups are whole
 words of 32 columns and the processor can, four steps lie `abreast` and are summed by `vnni_sums.py`; elsewhere one, by

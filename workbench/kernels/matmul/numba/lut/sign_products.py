@@ -1,4 +1,4 @@
-"""Products with sign planes, held as signs or as indices of codewords: looked up, or for many inputs by way of tiles."""
+"""Matmuls with sign planes, kept as signs or as codeword indices: by table lookup, or by dense tiles for large batches."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
