@@ -18,6 +18,9 @@ CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 class Qtip(Preset):
     """A path of k bits for every V columns, its error moved to later columns: near the bound at any rate, no codebook."""
 
+    title: ClassVar[str] = "QTIP"
+    family: ClassVar[str] = "trellis and parity codes"
+    summary: ClassVar[str] = "Codes weights as a path through a trellis, which needs no codebook and fits any bit rate."
     source: ClassVar[str] = "QTIP, arXiv 2406.11235"
     note: ClassVar[str] = (
         "the paper's ring of 256 weights is a tile of 16 × 16, and errors move on after 16 columns; here a ring runs down all "
@@ -27,9 +30,11 @@ class Qtip(Preset):
     )
 
     bits: float = setting(0.8, "nominal bits per weight: k bits for every V columns", low=0.3, high=4.0)
-    state: int = setting(12, "bits of a state; each more doubles the time and lowers the error a little", low=10, high=16)
+    state: int = setting(
+        12, "bits of a state; each more doubles the time and lowers the error a little", low=10, high=16, rare=True
+    )
     hadamard: bool = setting(True, "spread each input over all columns first, so that weights are close to normal")
-    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost")
+    repair: bool = setting(True, "where layers run in sequence, also repair what the layers before lost", rare=True)
     compensation: bool = setting(True, "move each step's error to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
 

@@ -20,7 +20,7 @@ from workbench.registry import register
 def make_zero_setting() -> Any:
     """The setting `zero` of the coder and of presets that use it."""
     help = "the code that stands for 0: one of the codes, or any number in fp16, which wins at 1 and 2 bits"
-    return setting("integer", help, choices=("integer", "real"))
+    return setting("integer", help, choices=("integer", "real"), rare=True)
 
 
 @register("coder", "uniform")
