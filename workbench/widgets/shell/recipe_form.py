@@ -102,7 +102,7 @@ class RecipeForm(pn.viewable.Viewer):
             self._arrange(self.settings, rare)
         self.filling = False
 
-    def _arrange(self, fields: Mapping[str, pn.viewable.Viewable], rare: Collection[str]) -> None:
+    def _arrange(self, fields: Mapping[str, Any], rare: Collection[str]) -> None:
         """Put each field where it is found by how often it is needed."""
         self.main[:] = [field for name, field in fields.items() if name == MAIN]
         self.usual[:] = [field for name, field in fields.items() if name != MAIN and name not in rare]
