@@ -141,5 +141,5 @@ def test_it_begins_by_itself_in_a_notebook(session: Session) -> None:
 
 def test_a_card_list_tells_which_card_was_chosen() -> None:
     picked: list[str] = []
-    CardList(picked.append)._handle_msg("gptq")
+    CardList(picked.append, 200)._handle_msg("gptq")
     assert picked == ["gptq"]

@@ -13,7 +13,7 @@ from workbench.views.figure import Figure
 from workbench.views.theme import Theme
 
 QUESTION = "Which method loses least?"
-HEIGHT = 200  # pixels
+HEIGHT = 320  # pixels
 BUDGETS = (1, 2, 4)  # stored bits a weight at which the answer names a method
 
 
@@ -22,7 +22,9 @@ def choose_family_color(family: str) -> str:
     return themes.CATEGORIES[FAMILIES.index(family) - 1]
 
 
-def draw_preset_trials(table: pd.DataFrame, current: str | None, row_count: int, *, theme: Theme = themes.LIGHT) -> Figure:
+def draw_preset_trials(
+    table: pd.DataFrame, current: str | None, row_count: int, *, height: int = HEIGHT, theme: Theme = themes.LIGHT
+) -> Figure:
     """`table` is `tabulate_trials` of one layer of so many rows, `current` the recipe to mark; the methods that the answer names
     have their names beside their dots."""
     column = choose_error_column(table)
@@ -38,7 +40,7 @@ def draw_preset_trials(table: pd.DataFrame, current: str | None, row_count: int,
         theme,
         x="stored bits a weight",
         y=glossary.label_column(column) + (" (log scale)" if positive else ""),
-        height=HEIGHT,
+        height=height,
         showlegend=False,
         hovermode="closest",
         xaxis={"rangemode": "tozero"},

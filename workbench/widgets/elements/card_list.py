@@ -108,8 +108,10 @@ class Card:
 
 
 class CardList(pn.custom.JSComponent):
-    """Cards in a list that scrolls; `pick` is called with the key of the one that is chosen, and `value` is the one that stands
-    out. `label` says what is chosen, for those who cannot see the list."""
+    """Cards in a list of `height` pixels that scrolls; `pick` is called with the key of the one that is chosen.
+
+    `value` is the key of the one that stands out, `label` says what is chosen, for those who cannot see the list.
+    """
 
     _esm = ESM
 
@@ -117,10 +119,10 @@ class CardList(pn.custom.JSComponent):
     cards = param.List(default=[])
     value = param.String(default="")
 
-    def __init__(self, pick: Callable[[str], Any], **settings: Any) -> None:
+    def __init__(self, pick: Callable[[str], Any], height: int, **settings: Any) -> None:
         super().__init__(**{"sizing_mode": "stretch_width", **settings})
         self._pick = pick
-        self.stylesheets = [*self.stylesheets, render_card_list_css()]
+        self.stylesheets = [*self.stylesheets, render_card_list_css(height)]
 
     def fill(self, cards: list[Card], value: str) -> None:
         """Show these cards, of which one stands out."""
@@ -131,11 +133,11 @@ class CardList(pn.custom.JSComponent):
         self._pick(str(data))
 
 
-def render_card_list_css() -> str:
-    """The page's colours; what is chosen has a frame, and the list is as high as a few cards."""
+def render_card_list_css(height: int) -> str:
+    """The page's colours; what is chosen has a frame, and what does not fit into `height` pixels is scrolled to."""
     colours = choose_theme()
     return (
-        ".list{max-height:190px;overflow-y:auto;padding:2px}"
+        f".list{{max-height:{height}px;overflow-y:auto;padding:2px}}"
         f".list h3{{font-size:0.8rem;margin:6px 0 2px;color:{colours.muted};font-weight:600}}"
         ".list .dot{display:inline-block;width:10px;height:10px;border-radius:50%;margin-right:6px}"
         f".list button{{display:block;width:100%;text-align:left;font:inherit;font-size:0.8rem;line-height:1.35;cursor:pointer;"

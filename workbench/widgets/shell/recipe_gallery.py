@@ -21,6 +21,7 @@ from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.elements.card_list import Card, CardList
 
+LOW = 190  # pixels of the figure, and of the cards below it, where other controls follow
 COMPOSED = Card(
     CUSTOM,
     "Your own",
@@ -45,9 +46,12 @@ class RecipeGallery(Component):
         self.trials: Mapping[str, Trial] = {}
         self.tried_for: tuple[str, bool] | None = None
         self.frame = FigureFrame()
-        self.frame.plot.height = views.HEIGHT  # a figure that comes later than its place takes Plotly's own height otherwise
+        self.height = views.HEIGHT if self.alone else LOW  # pixels
+        self.frame.plot.height = self.height  # a figure that comes later than its place takes Plotly's own height otherwise
         self.frame.plot.param.watch(lambda event: self.notices.guard(lambda: self._clicked(event.new)), "click_data")
-        self.cards = CardList(lambda key: self.notices.guard(lambda: self.choose(key)), label="Recipes", margin=PLAIN)
+        self.cards = CardList(
+            lambda key: self.notices.guard(lambda: self.choose(key)), self.height, label="Recipes", margin=PLAIN
+        )
         self.missing = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 10))
         what = "Try every preset on some rows of the selected layer"
         self.go = self.does(build_action_button("Try all presets", what, None, margin=PLAIN, main=False), self.measure)
@@ -144,7 +148,9 @@ class RecipeGallery(Component):
             wait = "The first dots come in a moment." if self.jobs.running else "Press Try all presets to see them on this layer."
             self.frame.say(views.QUESTION, wait)
         else:
-            self.frame.draw(views.draw_preset_trials(table, presets.spell(recipe), rows, theme=choose_theme()))
+            self.frame.draw(
+                views.draw_preset_trials(table, presets.spell(recipe), rows, height=self.height, theme=choose_theme())
+            )
         self.cards.fill([*list_cards(self.trials), COMPOSED], CUSTOM if recipe.name == CUSTOM else recipe.name)
         self.go.visible = not self.trials and not self.jobs.running
         self.missing.object = "" if self.calibrates else render_paragraph(describe_missing())
