@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from workbench.widgets.shell.history import HistoryView
     from workbench.widgets.shell.layer_bench import LayerBench
     from workbench.widgets.shell.layer_browser import LayerBrowser, LayerTable
+    from workbench.widgets.shell.recipe_gallery import RecipeGallery
     from workbench.widgets.shell.run_bar import RunBar
     from workbench.widgets.weights.channel_saliency import SaliencyView
     from workbench.widgets.weights.weight_inspector import WeightInspector
@@ -86,6 +87,7 @@ __all__ = [
     "ModelComparison",
     "PinnedView",
     "Recipe",
+    "RecipeGallery",
     "Replay",
     "RunBar",
     "SaliencyView",
@@ -143,6 +145,7 @@ _HOMES = {
     "MethodView": "workbench.widgets.method.method_view",
     "ModelComparison": "workbench.widgets.predictions.model_comparison",
     "PinnedView": "workbench.widgets.predictions.pinned",
+    "RecipeGallery": "workbench.widgets.shell.recipe_gallery",
     "Replay": "workbench.analysis.predictions.suffix_replay",
     "RunBar": "workbench.widgets.shell.run_bar",
     "SaliencyView": "workbench.widgets.weights.channel_saliency",

@@ -37,9 +37,14 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: Sequence[Any] | None = None,
+    rare: bool = False,
 ) -> Any:
-    """A dataclass field with what a form and an error message need: its meaning, its range or its choices."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+    """A dataclass field with what a form and an error message need: its meaning, its range or its choices.
+
+    A form folds away a setting that is `rare`: few people change it, and its default is good for the others.
+    """
+    limits = {"help": help, "low": low, "high": high, "choices": choices, "rare": rare}
+    return dataclasses.field(default=default, metadata=limits)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def make_null_refinement() -> "Refinement":
 def shrinkage_setting(default: float = SHRINKAGE) -> Any:
     """The setting `shrinkage` of recipes and presets."""
     what = "shrinkage of the second moment, in virtual tokens of uncorrelated inputs per column; 0 for none"
-    return setting(default, what, low=0.0, high=1e6)
+    return setting(default, what, low=0.0, high=1e6, rare=True)
 
 
 @dataclass(frozen=True)

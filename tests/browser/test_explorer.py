@@ -8,7 +8,22 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import ROOT, Heard, served
-from tests.browser.visitor import DOWN, QUERY, TITLES, Open, button, field, figure, fill, heading, quantize_one, serious, tab
+from tests.browser.visitor import (
+    DOWN,
+    QUERY,
+    TITLES,
+    Open,
+    button,
+    card,
+    field,
+    figure,
+    fill,
+    heading,
+    quantize_one,
+    serious,
+    tab,
+    unfold,
+)
 from tests.servers import free_port, running
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -26,13 +41,14 @@ def test_choosing_a_layer_and_a_recipe(address: str, open_page: Open) -> None:
     assert DOWN in page.url, "the address names the layer"
 
     expect(field(page, "bits")).to_have_value("4")
-    field(page, "Preset").select_option("btc")
+    unfold(page, "Settings")
+    card(page, "BTC-LLM").click()
     expect(field(page, "sweeps")).to_have_value("15")
     expect(field(page, "bits")).to_have_value("0.8")
     expect(field(page, "clip")).to_have_count(0)
 
     button(page, "Undo").click()
-    expect(field(page, "Preset")).to_have_value("rtn")
+    expect(card(page, "Round to nearest")).to_have_attribute("aria-pressed", "true")
     expect(field(page, "clip")).to_be_visible()
     button(page, "Undo").click()
     expect(heading(page)).to_contain_text(QUERY)
@@ -40,7 +56,7 @@ def test_choosing_a_layer_and_a_recipe(address: str, open_page: Open) -> None:
     button(page, "Redo").click()
     button(page, "Redo").click()
     expect(heading(page)).to_contain_text(DOWN)
-    expect(field(page, "Preset")).to_have_value("btc")
+    expect(card(page, "BTC-LLM")).to_have_attribute("aria-pressed", "true")
 
     map_ = page.locator(".nsewdrag").locator("visible=true").first
     map_.hover()
@@ -50,6 +66,7 @@ def test_choosing_a_layer_and_a_recipe(address: str, open_page: Open) -> None:
 
 def test_a_bad_setting_is_explained_where_it_was_made(address: str, open_page: Open) -> None:
     page = open_page(address)
+    unfold(page, "Settings")
     fill(page, "group", 7)
     expect(page.get_by_text("group size 7 does not divide 256 columns")).to_be_visible()
     expect(button(page, "Quantize this layer")).to_be_disabled()
@@ -65,7 +82,11 @@ def test_tooltips_stay_inside_the_window(address: str, open_page: Open, width: i
     page = open_page(address, width)
     figure(page, "weight")
     tooltip = page.locator("body > .bk-Tooltip")
-    for control in (button(page, "Dark page"), button(page, "Quantize this layer"), page.locator(".bk-description").last):
+    for control in (
+        button(page, "Dark page"),
+        button(page, "Quantize this layer"),
+        page.locator(".bk-description").locator("visible=true").last,
+    ):
         for _ in range(10):  # a page that is still being drawn moves from under the pointer
             page.mouse.move(5, 5)
             control.hover()
@@ -88,6 +109,7 @@ def test_tooltips_stay_inside_the_window(address: str, open_page: Open, width: i
 def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> None:
     page = open_page(address)
     figure(page, "weight")
+    unfold(page, "Settings")
     fill(page, "group", 64)
     quantize_one(page, 2)
     # two code bits, 16 bits of scale and 2 bits of zero point for each 64 weights
@@ -110,9 +132,9 @@ def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> 
     assert sum(parts[0] for parts in ledger["x"][:-1]) == pytest.approx(2 + 18 / 64)
     assert ledger["x"][-1] == [2]
     expect(page.get_by_text("This layer stores 2.28 bits per weight (2.00 nominal)")).to_be_visible()
-    button(page, "Show as table").last.click()
+    button(page, "Show as table").nth(-2).click()  # the last one is the gallery's
     expect(page.locator(".tabulator-cell").filter(has_text="uniform codes")).to_be_visible()
-    button(page, "Show as table").last.click()
+    button(page, "Show as table").nth(-2).click()  # the last one is the gallery's
     expect(page.locator(".tabulator-cell").filter(has_text="uniform codes")).to_have_count(0)
 
 
@@ -127,7 +149,7 @@ def test_the_method_tab_shows_what_the_recipe_has(address: str, open_page: Open)
     page.keyboard.press("Enter")
     figure(page, "column (input feature, in the coded basis)")
     expect(page.get_by_text(re.compile("magnitude 4 of 4; the map of groups costs 2.00 bits"))).to_be_visible()
-    button(page, "Show as table").last.click()
+    button(page, "Show as table").nth(-2).click()  # the last one is the gallery's
     expect(page.locator(".tabulator-cell").filter(has_text="magnitude 4 of 4")).to_be_visible()
 
     button(page, "Sweeps").click()
@@ -139,8 +161,8 @@ def test_the_method_tab_shows_what_the_recipe_has(address: str, open_page: Open)
 
 def test_a_run_over_the_whole_model_can_be_cancelled(address: str, open_page: Open) -> None:
     page = open_page(address)
-    field(page, "Preset").select_option("btc")
-    expect(field(page, "sweeps")).to_be_visible()
+    card(page, "BTC-LLM").click()
+    expect(field(page, "bits")).to_have_value("0.8")
     button(page, "Quantize the whole model").click()
     expect(page.get_by_text(re.compile(r"Quantizing the whole model: \d+% after"))).to_be_visible()
     expect(button(page, "Quantize the whole model")).to_be_disabled()
@@ -152,6 +174,7 @@ def test_a_run_over_the_whole_model_can_be_cancelled(address: str, open_page: Op
 
 def test_both_models_write_side_by_side(address: str, open_page: Open) -> None:
     page = open_page(address)
+    unfold(page, "Settings")
     fill(page, "group", 64)
     tab(page, "Text")
     fill(page, "Prompt", "The small dog")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.visitor import DOWN, Open, button, field, figure, fill, heading, serious, tab
+from tests.browser.visitor import DOWN, Open, button, card, field, figure, fill, heading, serious, tab, unfold
 from workbench.recipe import Recipe
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -30,7 +30,8 @@ def test_an_address_shows_the_same_to_everybody_and_steps_can_be_walked(address:
     page = open_page(address)
     field(page, "Layer").select_option(DOWN)
     expect(heading(page)).to_contain_text(DOWN)
-    field(page, "Preset").select_option("custom recipe")
+    unfold(page, "Settings")
+    card(page, "Composed freely").click()
     expect(field(page, "correction")).to_be_visible()
     field(page, "correction").select_option("low-rank")
     fill(page, "rank", 3)
@@ -41,6 +42,7 @@ def test_an_address_shows_the_same_to_everybody_and_steps_can_be_walked(address:
 
     other = open_page(page.url)
     expect(heading(other)).to_contain_text(DOWN)
+    unfold(other, "Settings")
     expect(field(other, "rank")).to_have_value("3")
     expect(other.get_by_text("What have I done?")).to_be_visible()
 
@@ -50,6 +52,7 @@ def test_an_address_shows_the_same_to_everybody_and_steps_can_be_walked(address:
     expect(field(page, "rank")).to_have_value("3")
     saved = json.loads(kept(page, download(page, "Save session").click))
     assert saved["history"]["steps"][-1]["choice"]["recipe"]["correction"] == {"part": "low-rank", "rank": 3, "damping": 0.001}
+    unfold(page, "About this recipe")
     recipe = Recipe.from_json(kept(page, download(page, "Export the recipe").click))
     assert recipe.correction.to_dict()["rank"] == 3
 

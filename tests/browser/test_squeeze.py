@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.visitor import Open, button, tab
+from tests.browser.visitor import Open, button, card, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -44,7 +44,7 @@ def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: s
 
     button(page, "Why does the text diverge here?").click()
     expect(page.get_by_role("tab", name="Text", exact=True)).to_have_attribute("aria-selected", "true")
-    expect(page.get_by_label("Preset", exact=True)).to_have_value("qtip")
+    expect(card(page, "QTIP")).to_have_attribute("aria-pressed", "true")
     button(page, "Write").click()
     expect(page.get_by_text(re.compile("On this machine the quantized model writes"))).to_be_visible()
     expect(page.get_by_text("What did each model predict here?")).to_be_visible()

@@ -40,6 +40,16 @@ def fill(page: Page, label: str, value: object) -> None:
     field(page, label).press("Tab")
 
 
+def card(page: Page, title: str) -> Locator:
+    """One method of the gallery."""
+    return page.get_by_role("toolbar", name="Recipes").get_by_role("button", name=title, exact=True)
+
+
+def unfold(page: Page, title: str) -> None:
+    """Open what is folded away under a title."""
+    page.locator(".card-header").filter(has_text=title).first.click()
+
+
 def tab(page: Page, title: str) -> None:
     """Bring a tab to the front, by way of its section."""
     section = next(section for section, own in TABS.items() if title in own)

@@ -15,6 +15,9 @@ from workbench.registry import register
 class Binary(Preset):
     """One or two sign planes. `sweeps=0` is plain signs, more is ARB; `scales="row-column", mean=False` is ARB-RC."""
 
+    title: ClassVar[str] = "Binary (ARB)"
+    family: ClassVar[str] = "signs"
+    summary: ClassVar[str] = "Stores only the sign of each weight, with scales that are refined in turns with the signs."
     source: ClassVar[str] = "XNOR-Net, arXiv 1603.05279; ARB-LLM, arXiv 2410.03129"
     note: ClassVar[str] = (
         "the binarizer of ARB-LLM on the whole matrix, without its salient columns and magnitude groups; mean and scales are "
@@ -28,7 +31,7 @@ class Binary(Preset):
     mean: bool = setting(True, "also store a mean with each scale (ARB-RC has none)")
     sweeps: int = setting(15, "alternating sweeps; 0 is the closed form", low=0, high=100)
     compensation: bool = setting(False, "error feedback from each block to later columns (needs calibration)")
-    block: int = setting(128, "columns per block", low=1, high=65536)
+    block: int = setting(128, "columns per block", low=1, high=65536, rare=True)
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:

@@ -45,7 +45,10 @@ def make_transform_part(name: str) -> Transform:
 def define_activation_setting() -> Any:
     """The setting of all presets here for W·A8: bits of a layer's input."""
     return setting(
-        16, "activation bits, quantized per token at run time; 16 leaves activations unquantized", choices=(16, 8, 6, 4)
+        16,
+        "activation bits, quantized per token at run time; 16 leaves activations unquantized",
+        choices=(16, 8, 6, 4),
+        rare=True,
     )
 
 
@@ -65,6 +68,9 @@ class Btc(Preset):
     weights with two planes and nothing else.
     """
 
+    title: ClassVar[str] = "BTC-LLM"
+    family: ClassVar[str] = "codebook"
+    summary: ClassVar[str] = "Looks up runs of signs in a binary codebook, so that a weight costs less than one bit."
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
         "re-implemented from the paper, as no code was released; the learned transform is off by default. One scale per row is "
@@ -80,10 +86,10 @@ class Btc(Preset):
     scales: str = setting("row", "granularity of the scales", choices=SCALES[:2])
     mean: bool = setting(False, "also store a mean with each scale")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
-    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     compensation: bool = setting(True, "error feedback from each block to later columns (needs calibration)")
     transform: str = define_transform_setting()
-    block: int = setting(1, "columns coded at once, rounded to whole codewords (papers: 128)", low=1, high=65536)
+    block: int = setting(1, "columns coded at once, rounded to whole codewords (papers: 128)", low=1, high=65536, rare=True)
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()
 
@@ -120,6 +126,9 @@ class Btc(Preset):
 class BtcPlanes(Preset):
     """A sum of sign planes, each looked up in a codebook of its own: magnitude groups without a map of single weights."""
 
+    title: ClassVar[str] = "BTC-LLM sign planes"
+    family: ClassVar[str] = "codebook"
+    summary: ClassVar[str] = "Adds up two or three sign planes, each looked up in a binary codebook of its own."
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
         "this project's: two magnitudes with a map are equivalent to two sign planes, and each plane can have a codebook; "
@@ -134,9 +143,9 @@ class BtcPlanes(Preset):
     scope: str = setting("projection", "which layers share codebooks", choices=("matrix", "projection", "model"))
     scales: str = setting("row", "granularity of the scales", choices=SCALES[:2])
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
-    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     compensation: bool = setting(True, "error feedback from each block to later columns (needs calibration)")
-    block: int = setting(1, "columns coded at once, rounded to whole codewords (papers: 128)", low=1, high=65536)
+    block: int = setting(1, "columns coded at once, rounded to whole codewords (papers: 128)", low=1, high=65536, rare=True)
     transform: str = define_transform_setting()
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()
@@ -166,6 +175,11 @@ class BtcPaper(Preset):
     and nominal bits count the second plane of salient columns, at most a share of `bits` − 1 of each block ("1.11": 11 %).
     """
 
+    title: ClassVar[str] = "BTC-LLM as published"
+    family: ClassVar[str] = "codebook"
+    summary: ClassVar[str] = (
+        "Looks up signs in a binary codebook and adds the groups by magnitude that the paper's figures imply."
+    )
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
         "as implied by the paper's figures, as no code was released: 2 splits, means and scales in blocks of 128, maps and "

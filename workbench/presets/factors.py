@@ -7,12 +7,18 @@ from workbench.presets.preset import Preset, compose, define_refinement_setting,
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
+LOW_RANK_RATES = (0.5, 1.0, 2.0)  # above two bits a factor's rank exceeds that of most matrices
+
 
 @register("preset", "binary-factors")
 @dataclass(frozen=True)
 class BinaryFactors(Preset):
     """Binary factors found by ADMM under the whole second moment of a layer's input, aiming at its original output."""
 
+    title: ClassVar[str] = "Binary factors"
+    family: ClassVar[str] = "low rank"
+    summary: ClassVar[str] = "Writes the matrix as a product of two thin sign matrices that keep the layer's output."
+    rates: ClassVar[tuple[float, ...]] = LOW_RANK_RATES
     source: ClassVar[str] = "this project; after NanoQuant, arXiv 2602.06694, and DBF, arXiv 2505.11076"
     note: ClassVar[str] = (
         "the papers weight rows and columns separately; here an error is weighted by its effect on the layer's output on the "
@@ -22,7 +28,7 @@ class BinaryFactors(Preset):
     bits: float = setting(0.8, "stored bits per weight, including all magnitudes", low=0.05, high=4.0)
     sweeps: int = setting(200, "sweeps of ADMM; more sweeps are slower and more accurate", low=1, high=1000)
     compensation: bool = setting(True, "find factors under the second moment (needs calibration)")
-    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     refinement: str = define_refinement_setting()
 
     def build(self) -> Recipe:
@@ -37,6 +43,10 @@ class BinaryFactors(Preset):
 class NanoQuant(Preset):
     """NanoQuant's factorization: ADMM from a random start, inputs weighted by their energy."""
 
+    title: ClassVar[str] = "NanoQuant"
+    family: ClassVar[str] = "low rank"
+    summary: ClassVar[str] = "Finds two thin sign matrices by ADMM, with inputs weighted by their energy."
+    rates: ClassVar[tuple[float, ...]] = LOW_RANK_RATES
     source: ClassVar[str] = "NanoQuant, arXiv 2602.06694"
     note: ClassVar[str] = (
         "as in the paper without its tuning of the model, and of blocks unless refined; inputs are weighted, outputs are not "
@@ -60,6 +70,10 @@ class NanoQuant(Preset):
 class LittleBit(Preset):
     """LittleBit's starting point (dual SVID): signs of the singular vectors with magnitudes for rows, ranks and columns."""
 
+    title: ClassVar[str] = "LittleBit"
+    family: ClassVar[str] = "low rank"
+    summary: ClassVar[str] = "Takes the signs of the singular vectors as two thin matrices, without the paper's training."
+    rates: ClassVar[tuple[float, ...]] = LOW_RANK_RATES
     source: ClassVar[str] = "LittleBit, arXiv 2506.13771"
     note: ClassVar[str] = (
         "only the initialization of the paper, which relies on training signs and magnitudes on the whole model; without its "

@@ -20,6 +20,9 @@ CLIPS = ("none", "mse", "moment")
 class RoundToNearest(Preset):
     """Round to nearest: the baseline of every paper."""
 
+    title: ClassVar[str] = "Round to nearest"
+    family: ClassVar[str] = "round to nearest"
+    summary: ClassVar[str] = "Rounds every weight to the nearest level of an even grid, one grid for each group."
     source: ClassVar[str] = "the common baseline"
     note: ClassVar[str] = "with a searched grid; clip='none' is the min–max baseline of most papers"
 
@@ -41,6 +44,9 @@ class RoundToNearest(Preset):
 class Gptq(Preset):
     """GPTQ: column by column, the rounding error moves to the columns not yet rounded."""
 
+    title: ClassVar[str] = "GPTQ"
+    family: ClassVar[str] = "compensation"
+    summary: ClassVar[str] = "Rounds column by column and lets the columns that follow make up for each rounding error."
     source: ClassVar[str] = "GPTQ, arXiv 2210.17323"
     note: ClassVar[str] = (
         "clip='none' is the released code: min–max ranges, all fitted at the start of each batch of 128 "
@@ -60,8 +66,10 @@ class Gptq(Preset):
     static_groups: bool = setting(
         False, "fit all groups on the original weights first; the order of act_order is then not stored"
     )
-    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
-    repair: bool = setting(False, "in sequential runs, also compensate the errors of earlier layers (as GPTAQ, 2504.02692)")
+    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0, rare=True)
+    repair: bool = setting(
+        False, "in sequential runs, also compensate the errors of earlier layers (as GPTAQ, 2504.02692)", rare=True
+    )
     refinement: str = define_refinement_setting()
     zero: str = make_zero_setting()
 
@@ -101,6 +109,9 @@ def make_uniform_coder(preset: RoundToNearest | Gptq) -> Coder:
 class RangeMixed(Preset):
     """Groups of a wide range at more bits, all others at few."""
 
+    title: ClassVar[str] = "Mixed by range"
+    family: ClassVar[str] = "round to nearest"
+    summary: ClassVar[str] = "Rounds to nearest, with more bits for the groups of weights that spread widest."
     source: ClassVar[str] = "Fast 2-bit LLM inference, arXiv 2311.16442"
     note: ClassVar[str] = (
         "groups are sorted over the whole matrix by max − min and rounded to nearest; both grids store a scale for every group, "

@@ -13,6 +13,9 @@ from workbench.registry import register
 class NoQuantization(Preset):
     """Every weight as it is: the baseline that everything else is compared with."""
 
+    title: ClassVar[str] = "Original weights"
+    family: ClassVar[str] = "original"
+    summary: ClassVar[str] = "Keeps every weight as it is, as the baseline for all others."
     source: ClassVar[str] = "the checkpoint"
     note: ClassVar[str] = "changes nothing; stores the narrowest of fp16, bf16 and fp32 that holds every weight exactly"
 

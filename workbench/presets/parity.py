@@ -21,6 +21,9 @@ class Parity(Preset):
     The rival of `btc` at the same bits: no codebook is stored or clustered, and any rate from 0.5 bits on has a code.
     """
 
+    title: ClassVar[str] = "Parity checks"
+    family: ClassVar[str] = "trellis and parity codes"
+    summary: ClassVar[str] = "Stores some of the signs and lets parity checks supply the others."
     source: ClassVar[str] = "this project; syndrome coding: Filler, Judas and Fridrich, IEEE TIFS 2011"
     note: ClassVar[str] = (
         "not from a paper: the scales, feedback and transforms of `btc` with a linear code instead of BTC-LLM's codebook; "
@@ -31,7 +34,7 @@ class Parity(Preset):
     scales: str = setting("row", "granularity of the scales", choices=SCALES[:2])
     mean: bool = setting(False, "also store a mean with each scale")
     sweeps: int = setting(15, "alternating sweeps of the binarization", low=0, high=100)
-    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     compensation: bool = setting(True, "error feedback from each column to later columns (needs calibration)")
     transform: str = define_transform_setting()
     activations: int = define_activation_setting()

@@ -14,6 +14,9 @@ from workbench.registry import register
 class PbLlm(Preset):
     """Partially binarized weights, post-training form: nominal 8ρ + (1 − ρ) bits, and a bitmap that papers do not count."""
 
+    title: ClassVar[str] = "PB-LLM"
+    family: ClassVar[str] = "salience"
+    summary: ClassVar[str] = "Keeps the few most salient weights at eight bits and stores only the sign of all others."
     source: ClassVar[str] = "PB-LLM, arXiv 2310.00034"
     note: ClassVar[str] = (
         "scale='kept' averages over the binary weights; the released code averages over all positions of the row, zeros "
@@ -25,7 +28,7 @@ class PbLlm(Preset):
     share: float = setting(0.1, "share of weights stored at eight bits", low=0.0, high=1.0)
     metric: str = setting("hessian", "measure of saliency", choices=METRICS)
     scale: str = setting("kept", "weights that the binary scale averages over", choices=("kept", "as-released"))
-    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0)
+    damping: float = setting(0.01, "damping of the second moment, relative to its mean diagonal", low=0.0, high=10.0, rare=True)
 
     def build(self) -> Recipe:
         """Top elements apart, one plane and an 8-bit grid per row, both fitted first, then column feedback."""

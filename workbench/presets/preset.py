@@ -11,6 +11,19 @@ from workbench.quantizers.pipeline import needs_moment
 from workbench.quantizers.refinements.block import WHAT
 from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
 
+# what methods have in common, in the order in which they are shown: from the plainest to those that share most among weights
+FAMILIES = (
+    "original",
+    "round to nearest",
+    "compensation",
+    "salience",
+    "signs",
+    "ternary",
+    "codebook",
+    "trellis and parity codes",
+    "low rank",
+)
+RATES = (1.0, 2.0, 3.0, 4.0)
 WHOLE_CHECKPOINT = 16.0  # nominal bits of kept weights: what almost all checkpoints store
 
 
@@ -18,9 +31,15 @@ WHOLE_CHECKPOINT = 16.0  # nominal bits of kept weights: what almost all checkpo
 class Preset(Part):
     """A named method. Subclasses are frozen dataclasses of settings that register under "preset".
 
-    `source` is the paper with its arXiv id; `note` says what differs from the paper or its released code.
+    `title` is the method's name as papers write it, `family` one of FAMILIES, and `summary` one sentence that says what it
+    does. `source` is the paper with its arXiv id; `note` says what differs from the paper or its released code. `rates` are
+    bits a weight at which it is compared with other methods, where it has the setting `bits`.
     """
 
+    title: ClassVar[str]
+    family: ClassVar[str]
+    summary: ClassVar[str]
+    rates: ClassVar[tuple[float, ...]] = RATES
     source: ClassVar[str]
     note: ClassVar[str]
 
@@ -88,6 +107,7 @@ def define_refinement_setting() -> Any:
         "none",
         "in sequential runs, train on each block's output: stored scales, also gains of norms, also codes",
         choices=("none", *WHAT),
+        rare=True,
     )
 
 

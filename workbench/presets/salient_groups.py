@@ -28,6 +28,9 @@ def define_released_setting() -> Any:
 class BiLlm(Preset):
     """Residual planes for salient columns, two magnitude groups for the rest (bell split), searched in blocks of 128."""
 
+    title: ClassVar[str] = "BiLLM"
+    family: ClassVar[str] = "salience"
+    summary: ClassVar[str] = "Gives salient columns a second sign and splits all other weights into small and large ones."
     source: ClassVar[str] = "BiLLM, arXiv 2402.04291"
     note: ClassVar[str] = (
         f"{PAPER}; the default has 0.62 of its output error at equal stored bits ({COMPARISON}). Nominal 1.11 bits are 2.88 "
@@ -36,7 +39,7 @@ class BiLlm(Preset):
 
     groups: int = setting(2, "magnitude groups of the weights that are not salient (paper: 2)", low=1, high=3)
     salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
-    block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
+    block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536, rare=True)
     released: bool = define_released_setting()
 
     def build(self) -> Recipe:
@@ -53,6 +56,9 @@ class BiLlm(Preset):
 class ArbLlm(Preset):
     """BiLLM's groups with alternating refined binarization: row and column scales (rc), or calibrated scales (x)."""
 
+    title: ClassVar[str] = "ARB-LLM"
+    family: ClassVar[str] = "salience"
+    summary: ClassVar[str] = "Splits weights as BiLLM does, then improves signs and scales in turns."
     source: ClassVar[str] = "ARB-LLM, arXiv 2410.03129"
     note: ClassVar[str] = (
         f"{PAPER}, and always takes 15 sweeps; the default has 0.54 of its output error but finds more salient "
@@ -64,10 +70,10 @@ class ArbLlm(Preset):
     variant: str = setting("rc", "row and column scales, or scales calibrated under the second moment", choices=("rc", "x"))
     bitmap: bool = setting(True, "column-group bitmap: two magnitude groups in the salient columns as well")
     groups: int = setting(2, "magnitude groups of the weights that are not salient", low=1, high=3)
-    search: str = setting("greedy", "how three groups are found; as released: greedy", choices=SEARCHES)
+    search: str = setting("greedy", "how three groups are found; as released: greedy", choices=SEARCHES, rare=True)
     sweeps: int = setting(15, "alternating sweeps over scales and signs", low=0, high=100)
     salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
-    block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536)
+    block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536, rare=True)
     released: bool = define_released_setting()
 
     def build(self) -> Recipe:
@@ -89,6 +95,9 @@ class ArbLlm(Preset):
 class StbLlm(Preset):
     """N:M pruning, then salient columns and three magnitude groups of what is kept."""
 
+    title: ClassVar[str] = "STBLLM"
+    family: ClassVar[str] = "salience"
+    summary: ClassVar[str] = "Prunes some of every eight weights and stores the rest as signs in three sizes."
     source: ClassVar[str] = "STBLLM, arXiv 2408.01803"
     note: ClassVar[str] = (
         f"{PAPER}, prunes before coding without storing a mask: each pruned weight becomes a mean ± a scale, so that zeros "
@@ -99,7 +108,9 @@ class StbLlm(Preset):
 
     kept: int = setting(4, "weights kept out of every 8: 4, 6 and 8 are the paper's 0.55, 0.8 and 1.1 bits", low=1, high=8)
     salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
-    block: int = setting(128, "columns that are split, coded and compensated together; a multiple of 8", low=8, high=65536)
+    block: int = setting(
+        128, "columns that are split, coded and compensated together; a multiple of 8", low=8, high=65536, rare=True
+    )
 
     released: bool = define_released_setting()
 

@@ -15,6 +15,9 @@ from workbench.registry import register
 class Ternary(Preset):
     """Trits five to a byte. `planes=2` are trit planes as in PTQTP, `rule="absmean", sweeps=0` is BitNet b1.58's rounding."""
 
+    title: ClassVar[str] = "Ternary"
+    family: ClassVar[str] = "ternary"
+    summary: ClassVar[str] = "Stores every weight as −1, 0 or +1 times a scale."
     source: ClassVar[str] = "TWN, arXiv 1605.04711; BitNet b1.58, 2402.17764; PTQTP, 2509.16989"
     note: ClassVar[str] = (
         "post-training; all papers but the last train with it. The threshold is the exact optimum, which "

@@ -18,6 +18,9 @@ CLOSE = 0.005  # how far k/v may be from the bits that were asked for
 class Qtip(Preset):
     """A path of k bits for every V columns, its error moved to later columns: near the bound at any rate, no codebook."""
 
+    title: ClassVar[str] = "QTIP"
+    family: ClassVar[str] = "trellis and parity codes"
+    summary: ClassVar[str] = "Codes weights as a path through a trellis, which needs no codebook and fits any bit rate."
     source: ClassVar[str] = "QTIP, arXiv 2406.11235"
     note: ClassVar[str] = (
         "the paper's ring of 256 weights is a tile of 16 × 16, with error feedback after 16 columns; here a ring runs down all "
@@ -31,7 +34,7 @@ class Qtip(Preset):
         12, "bits per state; each additional bit doubles the time and slightly lowers the error", low=10, high=16
     )
     hadamard: bool = setting(True, "random Hadamard transform first, so that weights are close to normally distributed")
-    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     compensation: bool = setting(True, "error feedback from each step to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
 

@@ -21,6 +21,9 @@ class Gptvq(Preset):
     The real-valued competitor of `btc` at the same rate and with the same feedback.
     """
 
+    title: ClassVar[str] = "GPTVQ"
+    family: ClassVar[str] = "codebook"
+    summary: ClassVar[str] = "Replaces short vectors of weights by the nearest entry of a codebook of numbers."
     source: ClassVar[str] = "GPTVQ, arXiv 2402.15319"
     note: ClassVar[str] = (
         "one fp16 codebook for the model (or projection, matrix) and a scale per row, where the paper has an 8-bit codebook for "
@@ -30,7 +33,7 @@ class Gptvq(Preset):
 
     bits: float = setting(0.8, "nominal bits per weight: index bits divided by the codeword length", low=0.3, high=4.0)
     scope: str = setting("model", "which layers share a codebook", choices=("matrix", "projection", "model"))
-    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers")
+    repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     compensation: bool = setting(True, "error feedback from each codeword to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
 

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
+from workbench.analysis.decisions.preset_trials import spread_rows
 from workbench.intervals import estimate_positive_interval
 from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
@@ -49,6 +50,4 @@ def compute_row_errors(weight: Tensor, result: QuantizedLayer) -> np.ndarray:
 
 def choose_preview_rows(layer: Layer) -> range:
     """Which rows of a layer are previewed: all of a small one, some of a large one, spread evenly, at least one of any."""
-    count = min(layer.rows, max(1, WEIGHTS // layer.cols))
-    step = layer.rows // count
-    return range(step // 2, step // 2 + count * step, step)
+    return spread_rows(layer.rows, max(1, WEIGHTS // layer.cols))

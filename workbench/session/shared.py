@@ -24,6 +24,7 @@ CALIBRATION_TOKENS = 16_384
 POLL_SECONDS = 0.05  # seconds between looks at a text that is being read
 SMALL = 20_000_000  # weights of a model that is calibrated without being asked: seconds
 QUEUE = Queue(max(1, (os.cpu_count() or 1) // 2))  # long jobs of all sessions of this process, on whatever model
+BACKGROUND = Queue(1)  # what nobody has asked for, one at a time, so that it takes little from what somebody waits for
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class SharedModel:
     def queue(self) -> Queue:
         """Where the long jobs of all sessions wait for their turn."""
         return QUEUE
+
+    @property
+    def background(self) -> Queue:
+        """Where jobs wait that begin by themselves, beside those of `queue`."""
+        return BACKGROUND
 
     @property
     def is_small(self) -> bool:

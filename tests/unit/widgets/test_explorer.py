@@ -63,8 +63,8 @@ def test_a_click_beside_the_map_selects_nothing(explorer: Explorer, event: objec
 
 @pytest.mark.parametrize("name", [name for name in presets.list_presets() if name != "none"])
 def test_every_preset_can_be_put_on_the_bench(explorer: Explorer, name: str) -> None:
-    explorer.bench.form.preset.value = "gptq" if name == "rtn" else "rtn"
-    explorer.bench.form.preset.value = name
+    explorer.bench.gallery.choose("gptq" if name == "rtn" else "rtn")
+    explorer.bench.gallery.choose(name)
     assert explorer.recipe == presets.recipe(name)
     assert {key: field.value for key, field in explorer.bench.form.settings.items()} == vars(presets.find(name)())
     assert presets.find(name).source.split(",")[0] in explorer.bench.note.object
@@ -110,7 +110,7 @@ def test_leaving_a_setting_that_does_not_fit_frees_the_buttons(explorer: Explore
     elif leave == "another-layer":
         explorer.layers.menu.value = DOWN
     else:
-        bench.form.preset.value = "btc"
+        bench.gallery.choose("btc")
     assert not bench.problem.visible
     assert (bench.one.disabled, bench.all.disabled) == (False, False)
     assert "group" not in bench.form.settings or bench.form.settings["group"].value == 32

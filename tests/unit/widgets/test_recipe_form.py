@@ -5,7 +5,7 @@ import pytest
 import workbench as wb
 from workbench import presets, registry
 from workbench.errors import RecipeError
-from workbench.widgets.shell.recipe_form import COMPOSED, TIPS, RecipeForm
+from workbench.widgets.shell.recipe_form import TIPS, RecipeForm
 
 RTN = wb.recipe("rtn", bits=2, group=32)
 
@@ -33,8 +33,7 @@ def test_every_preset_is_shown_whole_and_in_parts(form: RecipeForm, told: list[w
 
 @pytest.mark.parametrize("kind", TIPS)
 def test_every_part_can_be_chosen(form: RecipeForm, told: list[wb.Recipe], kind: str) -> None:
-    form.preset.value = COMPOSED
-    assert told == [RTN.replace()], "it starts with the parts of the preset"
+    form.fill(RTN.replace())
     for name in registry.list_names(kind):
         part = next(part for part in form.parts if part.kind == kind)
         part.which.value = name
@@ -44,7 +43,7 @@ def test_every_part_can_be_chosen(form: RecipeForm, told: list[wb.Recipe], kind:
 
 
 def test_a_setting_of_a_part_is_told(form: RecipeForm, told: list[wb.Recipe]) -> None:
-    form.preset.value = COMPOSED
+    form.fill(RTN.replace())
     coder = next(part for part in form.parts if part.kind == "coder")
     coder.settings["bits"].value = 3
     assert told[-1] == wb.recipe("rtn", bits=3, group=32).replace()
@@ -53,7 +52,7 @@ def test_a_setting_of_a_part_is_told(form: RecipeForm, told: list[wb.Recipe]) ->
 
 
 def test_a_split_has_a_coder_for_each_mask(form: RecipeForm, told: list[wb.Recipe]) -> None:
-    form.preset.value = COMPOSED
+    form.fill(RTN.replace())
     split = next(part for part in form.parts if part.kind == "split")
     split.which.value = "top-elements"
     assert [part.which.label for part in form.parts if part.kind == "coder"] == ["coder of mask 1", "coder of mask 2"]

@@ -20,7 +20,7 @@ from workbench.registry import register
 def make_zero_setting() -> Any:
     """The setting `zero` of the coder and of presets that use it."""
     help = "zero point: an integer code, or any fp16 number, which is better at 1 and 2 bits"
-    return setting("integer", help, choices=("integer", "real"))
+    return setting("integer", help, choices=("integer", "real"), rare=True)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def render_squeeze_page(page: SqueezePage) -> str:
     title += f"{themes.format_bits(last.bits_per_weight)} stored bits per weight"
     curve = {mode: squeeze.draw_squeeze_curve(tabulate_stops([stop.squeezed for stop in page.stops]), None, theme=theme)
              for mode, theme in MODES.items()}  # fmt: skip
-    made = (
+    introduction = (
         "Every stop of the slider is a real packed model. Its text, its perplexity and the weights of its layers were computed "
         f"once, by the quantization workbench {workbench.__version__}; this file needs no server and no network."
     )
@@ -72,7 +72,7 @@ def render_squeeze_page(page: SqueezePage) -> str:
         "its most likely token. Stored bits count everything that the layers' files hold."
     )
     body = [
-        f"<p>{html.escape(made)}</p>",
+        f"<p>{html.escape(introduction)}</p>",
         _render_slider(page),
         *(_render_stop(page, number) for number in range(len(page.stops))),
         _render_plot("map", "Which layers lose the most?"),

@@ -7,7 +7,7 @@ import panel as pn
 from workbench.widgets.base.component import choose_theme
 
 # how wide the columns of the page are; on a narrow page the layers lie above the figures and the bench below them
-WIDTHS = {"layers": ("2 1 300px", "250px"), "centre": ("4 1 520px", "320px"), "bench": ("1 1 250px", "250px")}
+WIDTHS = {"layers": ("2 1 300px", "250px"), "centre": ("4 1 520px", "320px"), "bench": ("2 1 290px", "250px")}
 WIDTHS |= {"strip": ("1 1 420px", "250px")}
 NARROW = "1000px"
 

@@ -32,6 +32,11 @@ def build_preset_widgets(preset: str, recipe: Recipe | None = None) -> dict[str,
     return {f.name: build_setting_widget(f, current.get(f.name, f.default)) for f in list_settings(presets.find(preset))}
 
 
+def list_rare_settings(preset: str) -> list[str]:
+    """The settings of a preset that few people change."""
+    return [field.name for field in list_settings(presets.find(preset)) if field.metadata["rare"]]
+
+
 def list_recipe_parts(recipe: Recipe) -> list[tuple[str, str]]:
     """What a recipe is composed of, part by part, as people read it."""
     parts = [("transform", recipe.transform), ("split", recipe.split)]

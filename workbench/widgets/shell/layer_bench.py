@@ -1,4 +1,4 @@
-"""The bench: choose a preset, change its settings, quantize a layer or the whole model."""
+"""The bench: choose a method, change its settings, quantize a layer or the whole model."""
 
 import html
 import io
@@ -23,6 +23,7 @@ from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_code, render_paragraph
 from workbench.widgets.shell.live_preview import LivePreview
 from workbench.widgets.shell.recipe_form import RecipeForm
+from workbench.widgets.shell.recipe_gallery import RecipeGallery
 
 
 class LayerBench(Component):
@@ -55,7 +56,9 @@ class LayerBench(Component):
         return self.session.code()
 
     def build(self) -> pn.viewable.Viewable:
-        """The form above, the buttons below, progress at the end."""
+        """The gallery and the form above, the buttons below, progress at the end."""
+        self.headline = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.gallery = self.part(RecipeGallery)
         self.form = RecipeForm(self._changed)
         self.problem = pn.pane.Alert("", alert_type="warning", visible=False, sizing_mode="stretch_width")
         self.note, self.parts = pn.pane.HTML("", sizing_mode="stretch_width"), pn.pane.HTML("", sizing_mode="stretch_width")
@@ -72,6 +75,7 @@ class LayerBench(Component):
         )
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.jobs.param.watch(lambda _: self._free(), "running")
+        self.jobs.view.visible = False
         self.python = pn.pane.HTML("", sizing_mode="stretch_width")
         self.preview = self.part(LivePreview)
         self.export = pn.widgets.FileDownload(
@@ -80,9 +84,12 @@ class LayerBench(Component):
             label="Export the recipe",
             sizing_mode="stretch_width",
         )
-        more = {"About this preset": self.note, "Parts of the recipe": self.parts, "The same in Python": self.python}
+        about = {"About this preset": self.note, "Parts": self.parts, "The same in Python": self.python}
+        titled = [part for title, pane in about.items() for part in (pn.pane.HTML(f"<b>{title}</b>"), pane)]
+        more = pn.Column(*titled, self.export, sizing_mode="stretch_width")
         return pn.Column(
-            pn.pane.HTML("<h2 style='font-size:1.15rem;margin:0'>Bench</h2>"),
+            self.headline,
+            self.gallery,
             self.form,
             self.problem,
             self.preview,
@@ -90,14 +97,14 @@ class LayerBench(Component):
             self.all,
             self.jobs,
             self.outcome,
-            self.export,
-            *(build_folded_card(title, content) for title, content in more.items()),
+            build_folded_card("About this recipe", more),
             sizing_mode="stretch_width",
         )
 
     def refresh(self) -> None:
         """The form, the parts and the figures of the recipe in the session."""
         recipe, result = self.session.recipe, self.session.result
+        self.headline.object = render_headline(recipe)
         self.form.fill(recipe)
         self._explain(recipe)
         self.parts.object = render_pairs_table(setting_fields.list_recipe_parts(recipe))
@@ -110,7 +117,9 @@ class LayerBench(Component):
         preview = self.session.preview
         is_result = result is not None and (preview is None or result is not preview.result)
         self.outcome.object = (
-            render_result(result) if result is not None and is_result else "<p>This layer is not quantized yet.</p>"
+            render_result(result)
+            if result is not None and is_result
+            else render_paragraph("This layer is not quantized yet.", live=False)
         )
 
     def _changed(self) -> None:
@@ -149,6 +158,7 @@ class LayerBench(Component):
         self._run(self.session.quantize_model_steps, "the whole model")
 
     def _run(self, steps: Callable[[], Generator[Any, None, Any]], what: str) -> None:
+        self.jobs.view.visible = True
         self.jobs.run(steps, f"quantizing {what}", on_step=self._on_step, ended=lambda _: self._ended())
 
     def _on_step(self, job: Job[Any]) -> str | None:
@@ -161,6 +171,18 @@ class LayerBench(Component):
 
     def _ended(self) -> None:
         self.live.announce("results")
+
+
+def render_headline(recipe: Recipe) -> str:
+    """What is on the bench in one line: the method, its bits, and the settings that are not its own."""
+    title, changed = "composed freely", dict(recipe.settings)
+    if recipe.name in presets.list_presets():
+        preset = presets.find(recipe.name)
+        title, bits = preset.title, changed.pop("bits", getattr(preset(), "bits", None))
+        changed = ({} if bits is None else {"bits": bits}) | changed
+    settings = html.escape(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items()))
+    small = f" <small style='font-weight:normal'>{settings}</small>"
+    return f"<h2 style='font-size:1.15rem;margin:0' aria-live='polite'>Bench: {html.escape(title)}{small}</h2>"
 
 
 def find_learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep | None:

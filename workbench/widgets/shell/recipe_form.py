@@ -1,7 +1,10 @@
-"""A recipe as a form: a preset with its settings, or all parts with theirs. No preset or part is named here."""
+"""A recipe as a form: a preset's settings, or all parts with theirs. No preset or part is named here.
+
+The bits stand on top; other settings are folded away, and rarely changed ones folded once more.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 import panel as pn
@@ -9,11 +12,12 @@ import panel as pn
 from workbench import presets, registry
 from workbench.errors import RecipeError
 from workbench.quantizers.contract import Coder, Split
-from workbench.recipe import Part, Recipe
+from workbench.recipe import CUSTOM, Part, Recipe
 from workbench.seeds import LARGEST_SEED
 from workbench.widgets.base import setting_fields
+from workbench.widgets.base.controls import build_folded_card
 
-COMPOSED = "custom"  # the name of a recipe that is no preset
+MAIN = "bits"  # the setting that stands above the others
 SHRINKAGE = next(field for field in dataclasses.fields(Recipe) if field.name == "shrinkage")
 TIPS = {
     "transform": "Change of basis before the matrix is coded; it is undone at run time",
@@ -69,19 +73,17 @@ class RecipeForm(pn.viewable.Viewer):
         super().__init__()
         self.changed = changed
         self.filling, self.filled = False, ""
-        names = {name: name for name in presets.list_presets() if name != "none"}
-        options = names | {"custom recipe": COMPOSED}
-        tip = "A method, or a custom recipe, which starts with the parts of the previous preset"
-        self.preset = pn.widgets.Select(label="Preset", options=options, description=tip, sizing_mode="stretch_width")
         self.settings: dict[str, pn.widgets.Widget] = {}
         self.parts: list[PartForm] = []
-        self.fields = pn.FlexBox(sizing_mode="stretch_width")
-        self.preset.param.watch(lambda _: self._preset_chosen(), "value")
-        self.view = pn.Column(self.preset, self.fields, sizing_mode="stretch_width")
+        self.main, self.usual, self.rare = (pn.FlexBox(sizing_mode="stretch_width") for _ in range(3))
+        self.rare_card = build_folded_card("Rarely changed", self.rare)
+        inside = pn.Column(self.usual, self.rare_card, sizing_mode="stretch_width")
+        self.card = build_folded_card("Settings", inside)
+        self.view = pn.Column(self.main, self.card, sizing_mode="stretch_width")
 
     def recipe(self) -> Recipe:
         """What the form says; RecipeError where that is no recipe."""
-        if self.filled != COMPOSED:
+        if self.filled != CUSTOM:
             return presets.recipe(self.filled, **{name: field.value for name, field in self.settings.items()})
         return compose_recipe([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
 
@@ -90,15 +92,22 @@ class RecipeForm(pn.viewable.Viewer):
         if self.filled == recipe.name and self._says(recipe):
             return
         self.filling, self.filled = True, recipe.name
-        self.preset.value = recipe.name
-        if recipe.name == COMPOSED:
+        if recipe.name == CUSTOM:
             self._fill_parts(recipe)
         else:
             self.settings, self.parts = setting_fields.build_preset_widgets(recipe.name, recipe), []
             for field in self.settings.values():
                 field.param.watch(lambda _: self._announce(), "value")
-            self.fields[:] = list(self.settings.values())
+            rare = setting_fields.list_rare_settings(recipe.name)
+            self._arrange(self.settings, rare)
         self.filling = False
+
+    def _arrange(self, fields: Mapping[str, Any], rare: Collection[str]) -> None:
+        """Put each field where it is found by how often it is needed."""
+        self.main[:] = [field for name, field in fields.items() if name == MAIN]
+        self.usual[:] = [field for name, field in fields.items() if name != MAIN and name not in rare]
+        self.rare[:] = [field for name, field in fields.items() if name in rare]
+        self.rare_card.visible = bool(rare)
 
     def _says(self, recipe: Recipe) -> bool:
         try:
@@ -117,27 +126,13 @@ class RecipeForm(pn.viewable.Viewer):
         self.seed.param.watch(lambda _: self._announce(), "value")
         self.shrinkage = setting_fields.build_setting_widget(SHRINKAGE, recipe.shrinkage)
         self.shrinkage.param.watch(lambda _: self._announce(), "value")
-        self.fields[:] = [*self.parts, self.shrinkage, self.seed]
-
-    def _preset_chosen(self) -> None:
-        """Another preset with its defaults; free composition with the parts that the preset before it had."""
-        if self.filling:
-            return
-        name = self.preset.value
-        self.fill(self._composed_recipe().replace() if name == COMPOSED else presets.recipe(name))
-        self.changed()
-
-    def _composed_recipe(self) -> Recipe:
-        """The recipe as it is; the preset with its defaults where a setting cannot be."""
-        try:
-            return self.recipe()
-        except RecipeError:
-            return presets.recipe(self.filled)
+        rare = {"shrinkage": self.shrinkage, "seed": self.seed}
+        self._arrange({**{str(position): part for position, part in enumerate(self.parts)}, **rare}, rare)
 
     def _announce(self) -> None:
         if self.filling:
             return
-        if self.filled == COMPOSED:
+        if self.filled == CUSTOM:
             self._fit_coders()
         self.changed()
 

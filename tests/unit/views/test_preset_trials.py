@@ -1,0 +1,65 @@
+"""The figure of all presets: a dot for each trial, the bench's recipe marked, and the best method in the sentence."""
+
+import pandas as pd
+import pytest
+
+from workbench.analysis.decisions.preset_trials import COLUMNS
+from workbench.presets.preset import FAMILIES
+from workbench.views.decisions import preset_trials as views
+from workbench.views.theme import LIGHT
+
+TABLE = pd.DataFrame(
+    [
+        ("Round to nearest", "round to nearest", "rtn:bits=2", 2.2, 2.0, 0.1, 0.05, 64),
+        ("Round to nearest", "round to nearest", "rtn", 4.2, 4.0, 0.01, 0.005, 64),
+        ("GPTQ", "compensation", "gptq:bits=3", 3.2, 3.0, 0.05, 0.004, 64),
+        ("BTC-LLM", "codebook", "btc", 0.9, 0.8, 0.5, 0.2, 64),
+    ],
+    columns=COLUMNS,
+)
+
+
+def test_every_trial_is_a_dot_and_a_row() -> None:
+    figure = views.draw_preset_trials(TABLE, "rtn", 256)
+    dots = {recipe: (x, y) for t in figure.plot["data"] for recipe, x, y in zip(t["customdata"], t["x"], t["y"], strict=True)}
+    rows = zip(TABLE["recipe"], TABLE["bits_per_weight"], TABLE["output_error"], strict=True)
+    assert dots == {recipe: (bits, error) for recipe, bits, error in rows}
+    assert figure.table["recipe"].tolist() == TABLE["recipe"].tolist()
+    assert [trace["name"] for trace in figure.plot["data"]] == ["Round to nearest", "GPTQ", "BTC-LLM"]
+
+
+def test_the_answer_names_the_best_within_each_budget_and_the_rows() -> None:
+    smallest = "0.2 up to 1 stored bit (BTC-LLM), 0.2 up to 2 stored bits (BTC-LLM)"
+    answer = f"least output error {smallest}, 0.004 up to 4 stored bits (GPTQ)."
+    assert views.draw_preset_trials(TABLE, None, 256).answer == f"≈ On 64 of 256 rows: {answer}"
+    assert views.draw_preset_trials(TABLE, None, 64).answer == f"On all 64 rows: {answer}"
+    named = [text for trace in views.draw_preset_trials(TABLE, None, 64).plot["data"] for text in trace["text"]]
+    assert named == ["", "", "GPTQ", "BTC-LLM"], "only these have their names beside them"
+
+
+def test_where_nothing_is_below_four_bits_the_smallest_is_named() -> None:
+    wide = TABLE.iloc[[1]].reset_index(drop=True)
+    assert views.draw_preset_trials(wide, None, 64).answer.endswith("0.005 up to 5 stored bits (Round to nearest).")
+
+
+def test_the_recipe_on_the_bench_is_marked() -> None:
+    figure = views.draw_preset_trials(TABLE, "rtn", 256)
+    edges = figure.plot["data"][0]["marker"]["line"]["color"]
+    assert edges == [LIGHT.surface, LIGHT.accent]
+
+
+def test_without_calibration_weight_errors_are_drawn() -> None:
+    figure = views.draw_preset_trials(TABLE.assign(output_error=float("nan")), None, 256)
+    assert figure.plot["layout"]["yaxis"]["title"]["text"] == "weight error (log scale)"
+    assert figure.plot["data"][1]["y"] == [0.05]
+
+
+def test_one_error_of_zero_leaves_no_logarithmic_axis() -> None:
+    exact = TABLE.assign(output_error=[0.05, 0.0, 0.004, 0.2])
+    assert "type" not in views.draw_preset_trials(exact, None, 256).plot["layout"]["yaxis"]
+
+
+@pytest.mark.parametrize("first", FAMILIES[1:])
+def test_every_family_has_a_colour_of_its_own(first: str) -> None:
+    others = [views.choose_family_color(family) for family in FAMILIES[1:] if family != first]
+    assert views.choose_family_color(first) not in others

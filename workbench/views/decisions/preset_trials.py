@@ -1,0 +1,106 @@
+"""Every preset on one layer as a dot: error upwards, stored bits across, joined where it is the same method at other rates."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis import glossary
+from workbench.presets.preset import FAMILIES
+from workbench.views import theme as themes
+from workbench.views.figure import Figure
+from workbench.views.theme import Theme
+
+QUESTION = "Which method loses least?"
+HEIGHT = 320  # pixels
+BUDGETS = (1, 2, 4)  # stored bits a weight at which the answer names a method
+
+
+def choose_family_color(family: str) -> str:
+    """The colour of a family of methods, in the figure and wherever its methods are listed."""
+    return themes.CATEGORIES[FAMILIES.index(family) - 1]
+
+
+def draw_preset_trials(
+    table: pd.DataFrame, current: str | None, row_count: int, *, height: int = HEIGHT, theme: Theme = themes.LIGHT
+) -> Figure:
+    """`table` is `tabulate_trials` of one layer of so many rows, `current` the recipe to mark; the methods that the answer names
+    have their names beside their dots."""
+    column = choose_error_column(table)
+    best = find_best(table, column)
+    named = table["title"].where(table.index.isin(list(best.values())), "")
+    traces = [
+        draw_method(rows, named.loc[rows.index], column, current, theme)
+        for _, rows in table.groupby(["family", "title"], sort=False)
+    ]
+    errors = table[column].astype(float)
+    positive = bool((errors > 0).all())
+    layout = themes.build_layout(
+        theme,
+        x="stored bits a weight",
+        y=glossary.label_column(column) + (" (log scale)" if positive else ""),
+        height=height,
+        showlegend=False,
+        hovermode="closest",
+        xaxis={"rangemode": "tozero"},
+        yaxis={"type": "log", "range": np.log10([errors.min() / 2, errors.max() * 2]).tolist()} if positive else {},
+        margin={"l": 56, "r": 16, "t": 8, "b": 40},
+    )
+    return Figure(QUESTION, describe_best(table, column, row_count), {"data": traces, "layout": layout}, table)
+
+
+def draw_method(rows: pd.DataFrame, named: pd.Series, column: str, current: str | None, theme: Theme) -> dict[str, Any]:
+    """One method: a dot for each of its rates, joined by a line."""
+    color = choose_family_color(rows["family"].iloc[0])
+    marked = rows["recipe"] == current
+    return {
+        "type": "scatter",
+        "mode": "lines+markers+text",
+        "x": rows["bits_per_weight"].tolist(),
+        "y": rows[column].astype(float).tolist(),
+        "name": rows["title"].iloc[0],
+        "text": named.tolist(),
+        # no dot is below the best one and left of it, but for the first ones the axis is
+        "textposition": ["bottom left" if bits > 2 else "bottom right" for bits in rows["bits_per_weight"]],
+        "textfont": {"size": 11, "color": theme.text},
+        "customdata": rows["recipe"].tolist(),
+        "hovertext": [f"{title} ({family})" for title, family in zip(rows["title"], rows["family"], strict=True)],
+        "line": {"color": color, "width": 1},
+        "marker": {
+            "color": color,
+            "size": [14 if mark else 9 for mark in marked],
+            "line": {
+                "color": [theme.accent if mark else theme.surface for mark in marked],
+                "width": [3 if m else 1 for m in marked],
+            },
+        },
+        "cliponaxis": False,
+        "hovertemplate": f"%{{hovertext}}<br>%{{x:.2f}} stored bits, {glossary.label_column(column)} %{{y:.3g}}<extra></extra>",
+    }
+
+
+def choose_error_column(table: pd.DataFrame) -> str:
+    """The output error where all rows have one, else the weight error."""
+    return "output_error" if len(table) and table["output_error"].notna().all() else "relative_error"
+
+
+def find_best(table: pd.DataFrame, column: str) -> dict[int, int]:
+    """The row with the least error among those that store so much at most, by budget; budgets without a row are left out."""
+    errors, bits = table[column].astype(float), table["bits_per_weight"]
+    return {budget: int(errors[bits <= budget].idxmin()) for budget in BUDGETS if (bits <= budget).any()}
+
+
+def describe_best(table: pd.DataFrame, column: str, row_count: int) -> str:
+    """On how many rows the methods were tried, the fewest where they differ, and the least error within each budget."""
+    fewest = int(table["tried_rows"].min())
+    where = f"On all {row_count:,} rows" if fewest == row_count else f"≈ On {fewest:,} of {row_count:,} rows"
+    best, what = find_best(table, column), glossary.label_column(column)
+    if not best:
+        best = {math.ceil(table["bits_per_weight"].min()): int(table["bits_per_weight"].idxmin())}
+    least = [
+        f"{themes.format_error(float(table.loc[row, column]))} up to {themes.format_count(budget, 'stored bit')}"
+        f" ({table.loc[row, 'title']})"
+        for budget, row in best.items()
+    ]
+    return f"{where}: least {what} {', '.join(least)}."
