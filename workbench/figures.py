@@ -84,6 +84,7 @@ _HOMES = {
     "mixture_errors": "method.calibration_mixture:draw_mixture_errors",
     "pareto": "decisions.error_budget:draw_pareto_front",
     "perplexity_against_bytes": "predictions.kv_cache:draw_perplexity_by_bytes",
+    "preset_trials": "decisions.preset_trials:draw_preset_trials",
     "roofline": "predictions.roofline:draw_roofline",
     "sign_patterns": "method.sign_patterns:draw_sign_patterns",
     "sweep_errors": "method.binarization_sweeps:draw_sweep_errors",

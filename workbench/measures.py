@@ -115,6 +115,7 @@ _HOMES = {
     "layer_levels": "analysis.weights.weight_sketch:find_layer_levels",
     "measured_losses": "analysis.decisions.scaling_law:tabulate_measured_losses",
     "mixture_errors": "analysis.method.calibration_mixture:tabulate_mixture_errors",
+    "preset_trials": "analysis.decisions.preset_trials:try_presets",
     "read_sources": "analysis.method.calibration_mixture:read_sources",
     "sign_patterns": "analysis.method.sign_patterns:count_sign_patterns",
     "sign_vectors": "quantizers.coders.fitting.binary_kmeans:split_vectors",

@@ -99,6 +99,9 @@ def test_without_calibration_there_is_no_output_error(model: ModelHandle, tmp_pa
     trials = run_steps(trial_steps(model, QUERY, None, Store(tmp_path)))
     assert list(trials) == ["rtn:group=32", "rtn:group=7"]
     assert trials["rtn:group=32"].output_error is None
+    (row,) = wb.measures.preset_trials(model, QUERY, store=Store(tmp_path)).to_dict("records")
+    assert (row["recipe"], row["tried_rows"]) == ("rtn:group=32", 64)
+    assert row["relative_error"] == trials["rtn:group=32"].relative_error
 
 
 @pytest.mark.usefixtures("few")
@@ -117,8 +120,9 @@ def test_what_was_tried_is_not_tried_again_but_for_another_layer_or_calibration(
     other = {QUERY: dataclasses.replace(stats[QUERY], moment=stats[QUERY].moment * 2)}
     run_steps(trial_steps(model, QUERY, other, store))
     assert len(quantized) == 5, "calibrated otherwise"
-    run_steps(trial_steps(model, QUERY.replace("q_proj", "k_proj"), stats, store))
-    assert len(quantized) == 7
+    neighbour = QUERY.replace("layers.0", "layers.1")
+    run_steps(trial_steps(model, neighbour, {neighbour: stats[QUERY]}, store))
+    assert len(quantized) == 7, "other weights under the same moment"
 
 
 def test_some_rows_are_coded_with_the_codebook_of_all(

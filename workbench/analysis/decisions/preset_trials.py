@@ -16,6 +16,7 @@ from torch import Tensor
 from workbench import presets
 from workbench.calibration import LayerStats
 from workbench.errors import WorkbenchError
+from workbench.jobs import run_steps
 from workbench.kernels.formats.format import find
 from workbench.kernels.packing.packed import Packed, count_stored_bits
 from workbench.kernels.packing.tensor_spec import TensorSpec
@@ -108,6 +109,11 @@ def spread_rows(rows: int, count: int) -> range:
     count = min(rows, count)
     step = rows // count
     return range(step // 2, step // 2 + count * step, step)
+
+
+def try_presets(model: ModelHandle, layer: str, stats: Stats | None = None, *, store: Store | None = None) -> pd.DataFrame:
+    """Try every preset on some rows of a layer, those that need calibration where there are `stats`; as `tabulate_trials`."""
+    return tabulate_trials(run_steps(trial_steps(model, layer, stats, store)))
 
 
 def trial_steps(
