@@ -57,7 +57,7 @@ class SqueezeView(Component):
         )
         self.go = build_action_button("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN_MARGIN)
         self.why = pn.widgets.Button(
-            label="Why does the text diverge here?",
+            label="Why does it diverge?",
             width=190,
             description="Open this stop's model in the views below, starting with its text",
         )
