@@ -194,7 +194,7 @@ def calibrate(
         raise ModelError("no layers to calibrate; give at least one that is not an embedding, or None for all.")
     entry_key = compute_key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
     if store is not None and (entry := store.get(entry_key)) is not None:
-        return deserialize_stats(entry)
+        return _deserialize_stats(entry)
     cut = list(iterate_windows(model, text, tokens, seed))
     token_count = sum(ids.shape[1] for ids in cut)
 
@@ -202,17 +202,17 @@ def calibrate(
         if on_progress is not None:
             on_progress(round(share * token_count), tokens)
 
-    measure = measure_by_block if model.streams else measure_by_window
+    measure = _measure_by_block if model.streams else _measure_by_window
     measured = measure(model, names, cut, tell)
     unreached = {name: model.layer(name).cols for name in names if name not in measured}
     stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, token_count, seed)], unreached)
     if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
         what = f"{model.source}: {len(names)} layers on {token_count:,} tokens of {text.name}"
-        store.put(entry_key, *serialize_stats(stats), kind="calibration", what=what)
+        store.put(entry_key, *_serialize_stats(stats), kind="calibration", what=what)
     return stats
 
 
-def measure_by_window(
+def _measure_by_window(
     model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
 ) -> dict[str, LayerStats]:
     """Statistics of all layers at once, window after window through the model in memory."""
@@ -225,7 +225,7 @@ def measure_by_window(
     return collector.stats(names)
 
 
-def measure_by_block(
+def _measure_by_block(
     model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
 ) -> dict[str, LayerStats]:
     """The same with one block's weights and sums in memory; finished statistics are kept on disk."""
@@ -242,7 +242,7 @@ def measure_by_block(
     return {name: done[name] for name in names if name in done}
 
 
-def serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Statistics as tensors and facts for a store; what layers share is written once."""
     shared = list({id(layer_stats): layer_stats for layer_stats in stats.values()}.values())
     number = {id(layer_stats): index for index, layer_stats in enumerate(shared)}
@@ -256,8 +256,8 @@ def serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[st
     return tensors, facts
 
 
-def deserialize_stats(entry: Entry) -> CalibrationStats:
-    """The inverse of `serialize_stats`."""
+def _deserialize_stats(entry: Entry) -> CalibrationStats:
+    """The inverse of `_serialize_stats`."""
     read, facts = entry.tensors, entry.facts
     shared = [
         LayerStats(read[f"{i}.moment"], read[f"{i}.mean"], read[f"{i}.absmax"], tokens)

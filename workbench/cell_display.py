@@ -39,7 +39,7 @@ class CellSummary:
         if self.rows:
             heads = "".join(f"<th style='{CELL}' scope='col'>{escape(head)}</th>" for head in self.headers)
             parts.append(
-                f"<table style='{TABLE_CSS}'><thead><tr>{heads}</tr></thead><tbody>{''.join(map(render_row, self.rows))}"
+                f"<table style='{TABLE_CSS}'><thead><tr>{heads}</tr></thead><tbody>{''.join(map(_render_row, self.rows))}"
             )
             parts.append("</tbody></table>")
         if self.more:
@@ -65,7 +65,7 @@ def select_types(bundle: dict[str, Any], include: Collection[str] | None, exclud
     return {kind: data for kind, data in bundle.items() if (not include or kind in include) and kind not in (exclude or ())}
 
 
-def render_row(row: Sequence[object]) -> str:
+def _render_row(row: Sequence[object]) -> str:
     """One row of a table."""
     return "<tr>" + "".join(f"<td style='{CELL}'>{escape(shorten(str(cell)))}</td>" for cell in row) + "</tr>"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workbench.views.decisions.error_budget import draw_error_waterfall as error_budget
     from workbench.views.decisions.error_budget import draw_interactions as error_interactions
     from workbench.views.decisions.error_budget import draw_pareto_front as pareto
+    from workbench.views.decisions.preset_trials import draw_preset_trials as preset_trials
     from workbench.views.decisions.scaling_law import draw_added_loss as added_loss
     from workbench.views.figure import Figure
     from workbench.views.method.binarization_sweeps import draw_sweep_errors as sweep_errors
@@ -57,6 +58,7 @@ __all__ = [
     "mixture_errors",
     "pareto",
     "perplexity_against_bytes",
+    "preset_trials",
     "roofline",
     "sign_patterns",
     "sweep_errors",

@@ -53,11 +53,11 @@ def quantize(weight: Tensor, moment: Tensor, length: int = 10, entries: int = 25
     flips = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
     w = rotate(weight.float(), flips)  # 1. outliers are spread over all columns
     h = rotate(rotate(moment.float(), flips).mT, flips)
-    scale, mean = binarize(w, *estimate_scale_mean(w), sweeps=15)  # 2. one scale and one mean a row, for signs that are free
+    scale, mean = binarize(w, *_estimate_scale_mean(w), sweeps=15)  # 2. one scale and one mean a row, for signs that are free
     codebook = train_codebook((w - mean[:, None]) * scale[:, None], length, entries)  # 3. few patterns of signs instead
     scale, mean = binarize(w, scale, mean, sweeps=5, codebook=codebook)
-    index = encode_columns(w, h, scale, mean, codebook)  # 4. every error is made up for by the columns that follow
-    scale, mean = fit_rows(w, gather_signs(index, codebook, cols), h, scale, mean)
+    index = _encode_columns(w, h, scale, mean, codebook)  # 4. every error is made up for by the columns that follow
+    scale, mean = _fit_rows(w, _gather_signs(index, codebook, cols), h, scale, mean)
     shape, width = (rows, cols), (entries - 1).bit_length()
     return Stored(
         pack(index, width), pack(codebook > 0, 1), scale.half(), mean.half(), pack(flips > 0, 1), shape, length, entries
@@ -80,7 +80,7 @@ def round_to_fp16(x: Tensor) -> Tensor:
     return x.half().float()
 
 
-def estimate_scale_mean(w: Tensor) -> tuple[Tensor, Tensor]:
+def _estimate_scale_mean(w: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and mean of every row in closed form: the mean weight, and the mean size of what it leaves."""
     mean = round_to_fp16(w.mean(1))
     return round_to_fp16((w - mean[:, None]).abs().mean(1)), mean
@@ -91,7 +91,7 @@ def binarize(w: Tensor, scale: Tensor, mean: Tensor, sweeps: int, codebook: Tens
     least = torch.inf
     best = scale, mean
     for _ in range(sweeps + 1):
-        signs = choose_signs(w, scale, mean, codebook)
+        signs = _choose_signs(w, scale, mean, codebook)
         error = (w - scale[:, None] * signs - mean[:, None]).double().square().sum().item()
         if error >= least:
             break
@@ -100,10 +100,10 @@ def binarize(w: Tensor, scale: Tensor, mean: Tensor, sweeps: int, codebook: Tens
     return best
 
 
-def choose_signs(w: Tensor, scale: Tensor, mean: Tensor, codebook: Tensor | None) -> Tensor:
+def _choose_signs(w: Tensor, scale: Tensor, mean: Tensor, codebook: Tensor | None) -> Tensor:
     """The nearest signs ±1 `[rows, cols]`, free or from a codebook."""
     signs = torch.where((w - mean[:, None]) * scale[:, None] >= 0, 1.0, -1.0)
-    return signs if codebook is None else gather_signs(find_nearest(signs, codebook), codebook, w.shape[1])
+    return signs if codebook is None else _gather_signs(_find_nearest(signs, codebook), codebook, w.shape[1])
 
 
 def solve(w: Tensor, signs: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +147,7 @@ def assign(points: Tensor, words: Tensor, previous: Tensor | None) -> tuple[Tens
     return index, flipped
 
 
-def encode_columns(w: Tensor, h: Tensor, scale: Tensor, mean: Tensor, codebook: Tensor) -> Tensor:
+def _encode_columns(w: Tensor, h: Tensor, scale: Tensor, mean: Tensor, codebook: Tensor) -> Tensor:
     """The codeword of every vector, left to right; each error moves on to later columns, where the inputs make up for it.
 
     With Uᵀ U = H⁻¹ (upper), an error D of the columns b is repaired best when the columns r after them move by −D U_bb⁻¹ U_br.
@@ -158,13 +158,13 @@ def encode_columns(w: Tensor, h: Tensor, scale: Tensor, mean: Tensor, codebook: 
     pieces = []
     for start in range(0, w.shape[1], length):
         b, rest = slice(start, start + length), slice(start + length, None)
-        pieces.append(find_nearest(torch.where((x[:, b] - mean[:, None]) * scale[:, None] >= 0, 1.0, -1.0), codebook))
-        values = scale[:, None] * gather_signs(pieces[-1], codebook, x[:, b].shape[1]) + mean[:, None]
+        pieces.append(_find_nearest(torch.where((x[:, b] - mean[:, None]) * scale[:, None] >= 0, 1.0, -1.0), codebook))
+        values = scale[:, None] * _gather_signs(pieces[-1], codebook, x[:, b].shape[1]) + mean[:, None]
         x[:, rest] -= torch.linalg.solve_triangular(u[b, b], x[:, b] - values, upper=True, left=False) @ u[b, rest]
     return torch.cat(pieces, 1)
 
 
-def fit_rows(w: Tensor, signs: Tensor, h: Tensor, scale: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+def _fit_rows(w: Tensor, signs: Tensor, h: Tensor, scale: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Scales and means once more, for the final signs and the layer's own inputs; every row keeps the better."""
     damped = h + DAMPING * h.diagonal().mean() * torch.eye(len(h))
 
@@ -182,12 +182,12 @@ def split_vectors(y: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(y, (0, -y.shape[1] % length)).reshape(-1, length)
 
 
-def find_nearest(signs: Tensor, codebook: Tensor) -> Tensor:
+def _find_nearest(signs: Tensor, codebook: Tensor) -> Tensor:
     """The number of the nearest codeword of every vector, `[rows, ceil(cols/length)]`: the largest ⟨signs, codeword⟩."""
     return (split_vectors(signs, codebook.shape[1]) @ codebook.mT).argmax(1).view(len(signs), -1)
 
 
-def gather_signs(index: Tensor, codebook: Tensor, cols: int) -> Tensor:
+def _gather_signs(index: Tensor, codebook: Tensor, cols: int) -> Tensor:
     """±1 `[rows, cols]`."""
     return codebook[index].flatten(1)[:, :cols]
 
@@ -208,7 +208,7 @@ def unpack(stream: np.ndarray, width: int, count: int) -> Tensor:
     return bits.view(count, width) @ (1 << torch.arange(width))
 
 
-def unpack_stored(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
+def _unpack_stored(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
     """Index `[rows, vectors]`, codebook ±1 `[entries, length]` and flips ±1 `[cols]`, out of their bits."""
     (rows, cols), entries, length = stored.shape, stored.entries, stored.length
     index = unpack(stored.index, (entries - 1).bit_length(), rows * -(-cols // length)).view(rows, -1)
@@ -218,14 +218,14 @@ def unpack_stored(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
 
 def decode(stored: Stored) -> Tensor:
     """The matrix `[rows, cols]` that is stored, back in the basis of the inputs."""
-    index, codebook, flips = unpack_stored(stored)
-    inner = stored.scale.float()[:, None] * gather_signs(index, codebook, stored.shape[1]) + stored.mean.float()[:, None]
+    index, codebook, flips = _unpack_stored(stored)
+    inner = stored.scale.float()[:, None] * _gather_signs(index, codebook, stored.shape[1]) + stored.mean.float()[:, None]
     return rotate(inner, torch.ones_like(flips)) * flips  # Sylvester's H is its own inverse
 
 
 def multiply(x: Tensor, stored: Stored) -> Tensor:
     """x Wᵀ for `x [inputs, cols]`: every codeword meets each vector of inputs once, rows only look the sums up."""
-    index, codebook, flips = unpack_stored(stored)
+    index, codebook, flips = _unpack_stored(stored)
     turned = rotate(x, flips)
     table = split_vectors(turned, stored.length).view(len(x), -1, stored.length) @ codebook.mT  # [inputs, vectors, entries]
     sums = table[:, torch.arange(index.shape[1]), index].sum(2)  # [inputs, rows]

@@ -117,7 +117,7 @@ def make_interval_columns(name: str, limits: Interval | None) -> dict[str, float
     return dict(zip((f"{name}_low", f"{name}_high"), split_interval(limits), strict=True))
 
 
-def explain_missing_interval(tokens: int | None = None) -> str:
+def _explain_missing_interval(tokens: int | None = None) -> str:
     """Why there is no interval."""
     size = "" if tokens is None else f" of {tokens:,} token{'' if tokens == 1 else 's'}"
     return f"no interval: one document{size}"
@@ -126,6 +126,6 @@ def explain_missing_interval(tokens: int | None = None) -> str:
 def format_interval(limits: Interval | Sequence[float] | None, tokens: int | None = None, form: str = ".3g") -> str:
     """An interval in words, or why there is none; without brackets."""
     if limits is None or any(end != end for end in limits):
-        return explain_missing_interval(tokens)
+        return _explain_missing_interval(tokens)
     low, high = limits
     return f"95 %: {low:{form}} to {high:{form}}"

@@ -200,14 +200,14 @@ def parse(
     `foreign` takes what other libraries write and JSON has not: NaN, infinities, and a name twice, of which the last counts.
     """
     text = decode(content, document, error, limit=limit)
-    check_depth(text, document, error)
+    _check_depth(text, document, error)
 
     def parse_int(digits: str) -> int:
-        check_digits(digits, document, error)
+        _check_digits(digits, document, error)
         return int(digits)
 
     def number(digits: str) -> float:
-        check_digits(digits, document, error)
+        _check_digits(digits, document, error)
         value = float(digits)
         if math.isinf(value) and not foreign:
             raise error(f"{document} holds the number {digits}, which is out of range for a float; write a smaller one.")
@@ -231,7 +231,7 @@ def parse(
     except json.JSONDecodeError as problem:
         raise error(f"{document} is not JSON: {problem}.") from None
     if SURROGATE.search(text):
-        check_characters(value, document, error)
+        _check_characters(value, document, error)
     return JsonValue(value, document, error)
 
 
@@ -251,20 +251,20 @@ def decode(content: bytes | str, document: str, error: type[WorkbenchError], *, 
         raise error(f"{document} is not UTF-8 text (byte {problem.start}); save it as UTF-8.") from None
 
 
-def check_depth(text: str, document: str, error: type[WorkbenchError]) -> None:
+def _check_depth(text: str, document: str, error: type[WorkbenchError]) -> None:
     """Refuse objects and lists that lie deeper inside each other than any document here, before the reader descends."""
     levels = max(accumulate(DEPTH_STEP[bracket] for bracket in FLAT.sub("", text)), default=0)
     if levels > LEVELS:
         raise error(f"{document} is {levels:,} levels deep; at most {LEVELS} are read.")
 
 
-def check_digits(digits: str, document: str, error: type[WorkbenchError]) -> None:
+def _check_digits(digits: str, document: str, error: type[WorkbenchError]) -> None:
     """Refuse numbers that are longer than any quantity here."""
     if len(digits) > MAX_NUMBER_DIGITS:
         raise error(f"{document} holds a number of {len(digits):,} digits; at most {MAX_NUMBER_DIGITS} are read.")
 
 
-def check_characters(value: Any, document: str, error: type[WorkbenchError]) -> None:
+def _check_characters(value: Any, document: str, error: type[WorkbenchError]) -> None:
     """Refuse halves of surrogate pairs, which JSON can escape and no file or console can hold."""
     try:
         json.dumps(value, ensure_ascii=False).encode()

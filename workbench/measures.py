@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from workbench.import_hook import import_lazily
 
 if TYPE_CHECKING:
+    from workbench.analysis.decisions.preset_trials import try_presets as preset_trials
     from workbench.analysis.decisions.scaling_law import UNDERTRAINED, count_parameters
     from workbench.analysis.decisions.scaling_law import read_training_tokens as training_tokens
     from workbench.analysis.decisions.scaling_law import tabulate_expected_losses as expected_losses
@@ -76,6 +77,7 @@ __all__ = [
     "layer_levels",
     "measured_losses",
     "mixture_errors",
+    "preset_trials",
     "read_sources",
     "sign_patterns",
     "sign_vectors",

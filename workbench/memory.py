@@ -47,7 +47,7 @@ def reserve(size: int) -> tuple[Path, int]:
             folder.mkdir(parents=True, exist_ok=True)
             path, handle = create(folder / "tensor")
         except OSError as error:
-            warn_once(folder, explain_os_error(error))
+            _warn_once(folder, explain_os_error(error))
             continue
         try:
             allocate(handle, size)
@@ -74,7 +74,7 @@ def allocate(handle: int, size: int) -> None:
 
 
 @cache
-def warn_once(folder: Path, why: str) -> None:
+def _warn_once(folder: Path, why: str) -> None:
     """Say that a folder cannot be used, once."""
     warnings.warn(f"intermediate results cannot be stored in {folder}: {why}.", StoreWarning, stacklevel=5)
 

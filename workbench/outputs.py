@@ -22,7 +22,7 @@ def check_file(path: str | Path) -> Path:
     if target.exists() and not os.access(target, os.W_OK):
         raise OutputError(f"{path} is write-protected; give the name of another file.")
     if not is_stream(target):
-        check_parents(target)
+        _check_parents(target)
     return target
 
 
@@ -32,10 +32,10 @@ def check_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Pa
     if target.exists() and not target.is_dir():
         raise OutputError(f"{path} is a file; give a folder.")
     if target.is_dir():
-        check_use(path, target)
+        _check_use(path, target)
         if any(target.iterdir()) and not is_replaceable(target):
             raise OutputError(f"{path} holds other files; give a new or empty folder, or one saved by this workbench.")
-    check_parents(target)
+    _check_parents(target)
     return target
 
 
@@ -44,7 +44,7 @@ def follow(path: str | Path) -> Path:
     with translate_os_errors(path):
         target = Path(path).expanduser().absolute()
     for step in (*reversed(target.parents), target):
-        check_name(step)
+        _check_name(step)
         with translate_os_errors(path):
             if not os.path.lexists(step):
                 continue
@@ -56,7 +56,7 @@ def follow(path: str | Path) -> Path:
     return Path(os.path.realpath(target))
 
 
-def check_name(path: Path) -> None:
+def _check_name(path: Path) -> None:
     """Raise OutputError for a name that no file system takes."""
     size, limit = len(os.fsencode(path.name)), NAME_BYTES
     if size > limit:
@@ -65,7 +65,7 @@ def check_name(path: Path) -> None:
         raise OutputError(f"the name {path.name!r} contains a zero byte; give another one.")
 
 
-def check_use(path: str | Path, folder: Path) -> None:
+def _check_use(path: str | Path, folder: Path) -> None:
     """Raise OutputError for a folder that cannot be exchanged for another: where this process is, or a disk's root."""
     if Path.cwd().is_relative_to(folder):
         raise OutputError(f"{path} is the current folder, or contains it, and cannot be replaced; give a subfolder.")
@@ -73,7 +73,7 @@ def check_use(path: str | Path, folder: Path) -> None:
         raise OutputError(f"{path} is where a disk is mounted and cannot be replaced; give a folder below it.")
 
 
-def check_parents(target: Path) -> None:
+def _check_parents(target: Path) -> None:
     """Raise OutputError unless `target` can be made: the folder that exists above it must take new files."""
     above = next(parent for parent in target.parents if os.path.lexists(parent))
     if not above.is_dir():

@@ -56,7 +56,7 @@ class Part:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            check_setting(f"{self.kind} {self.name!r}", field, getattr(self, field.name))
+            _check_setting(f"{self.kind} {self.name!r}", field, getattr(self, field.name))
 
     def to_dict(self) -> dict[str, Any]:
         """`{"part": name, **settings}`."""
@@ -72,7 +72,7 @@ class Part:
         return f"wb.part({self.kind!r}, {self.name!r}{fields})"
 
 
-def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
+def _check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
     """Raise RecipeError when a setting has the wrong type, is out of range or is not among its choices."""
     limits = field.metadata
     expected = type(field.default)
@@ -95,7 +95,7 @@ def check_setting(owner: str, field: dataclasses.Field, value: Any) -> None:
         raise RecipeError(f"{owner}: {field.name} is {shorten_value(value)}; it must be {allowed}.")
 
 
-def make_null_refinement() -> "Refinement":
+def _make_null_refinement() -> "Refinement":
     """The refinement that does nothing, which a recipe has unless it names another."""
     return registry.make("refinement", UNREFINED)
 
@@ -144,7 +144,7 @@ class Recipe:
     assignment: "Assignment"
     correction: "Correction"
     activations: "Activations" = dataclasses.field(default_factory=lambda: registry.make("activations", "keep"))
-    refinement: "Refinement" = dataclasses.field(default_factory=make_null_refinement)
+    refinement: "Refinement" = dataclasses.field(default_factory=_make_null_refinement)
     seed: int = 0
     name: str = CUSTOM
     settings: tuple[tuple[str, Any], ...] = ()
@@ -152,7 +152,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed, RecipeError)
-        check_setting("recipe", next(field for field in dataclasses.fields(self) if field.name == "shrinkage"), self.shrinkage)
+        _check_setting("recipe", next(field for field in dataclasses.fields(self) if field.name == "shrinkage"), self.shrinkage)
 
     @property
     def refines(self) -> bool:
@@ -192,9 +192,9 @@ class Recipe:
         value.check_version("recipe", RECIPE_VERSION)
         value.check_names("version", "name", "settings", "seed", "shrinkage", *PARTS, *LATER_PARTS)
         needed = f"it needs {', '.join(PARTS)}"
-        parts: dict[str, Any] = {kind: read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
-        parts |= {kind: read_part(kind, later) for kind in LATER_PARTS if (later := value.find(kind)) is not None}
-        coders: Any = tuple(read_part("coder", coder) for coder in value.get("coders", needed).elements())
+        parts: dict[str, Any] = {kind: _read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
+        parts |= {kind: _read_part(kind, later) for kind in LATER_PARTS if (later := value.find(kind)) is not None}
+        coders: Any = tuple(_read_part("coder", coder) for coder in value.get("coders", needed).elements())
         seed = value.find("seed")
         strength = value.find("shrinkage")
         shrinkage = 0.0 if strength is None else strength.as_number()
@@ -249,10 +249,10 @@ class Recipe:
 
 def parse_part(kind: str, data: Mapping[str, Any]) -> Part:
     """The inverse of `Part.to_dict`."""
-    return read_part(kind, wrap_value(data, f"the {kind}", RecipeError))
+    return _read_part(kind, wrap_value(data, f"the {kind}", RecipeError))
 
 
-def read_part(kind: str, value: JsonValue) -> Part:
+def _read_part(kind: str, value: JsonValue) -> Part:
     """A part of a recipe as it was written; RecipeError for what is none."""
     name = value.get("part", "it needs the part's name").as_text()
     fields = {field: setting.as_scalar() for field, setting in value.items() if field != "part"}

@@ -75,14 +75,14 @@ def compute_key(*parts: Any) -> str:
     """The sha256 of the parts' content as 64 hex digits: JSON values, bytes and tensors (type, shape and bytes)."""
     digest = hashlib.sha256(f"workbench store {STORE_VERSION}".encode())
     for part in parts:
-        for piece in encode_part(part):
+        for piece in _encode_part(part):
             # the length keeps ("ab", "c") and ("a", "bc") apart
             digest.update(len(piece).to_bytes(8, "little"))
             digest.update(piece)
     return digest.hexdigest()
 
 
-def encode_part(part: Any) -> list[bytes | memoryview]:
+def _encode_part(part: Any) -> list[bytes | memoryview]:
     """The bytes of one part of a key, each kind marked so that equal bytes of different kinds differ."""
     if isinstance(part, Tensor):
         plain = part.detach().cpu().contiguous()
@@ -130,7 +130,7 @@ class Store:
             self._warn("read", error)
             return None
         try:
-            entry = read_entry(data, key)
+            entry = _read_entry(data, key)
         except DAMAGES as error:
             log.warning("the stored entry %s is damaged (%s); it is computed again", path, error)
             discard(path)
@@ -152,7 +152,7 @@ class Store:
 
         `kind` and `what` say to a reader of the list what this is, for example a layer, and which.
         """
-        data = encode_entry(key, tensors, facts or {}, kind, what)
+        data = _encode_entry(key, tensors, facts or {}, kind, what)
         try:
             replace_file(self.path(key), data)
             self._unpruned += len(data)
@@ -199,7 +199,7 @@ class Store:
     def damage(self, item: Item) -> str | None:
         """What is wrong with an entry, or None; other things are checked by whoever reads them."""
         try:
-            read_entry(item.path.read_bytes(), item.path.stem)
+            _read_entry(item.path.read_bytes(), item.path.stem)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -229,7 +229,7 @@ class Store:
             warnings.warn(message, StoreWarning, stacklevel=3)
 
 
-def encode_entry(key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kind: str, what: str) -> bytes:
+def _encode_entry(key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kind: str, what: str) -> bytes:
     """An entry as it lies in its file."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"facts": json.dumps(dict(facts)), "kind": kind, "what": what}
@@ -242,16 +242,16 @@ def compute_digest(name: str, tensors: Mapping[str, Tensor], header: Mapping[str
     return compute_key("entry", name, dict(header), names, *(tensors[name] for name in names))
 
 
-def read_entry(data: bytes, key: str) -> Entry:
+def _read_entry(data: bytes, key: str) -> Entry:
     """The entry in a file's bytes; one of DAMAGES where it is not as it was written."""
-    header = parse_header(data)
+    header = _parse_header(data)
     tensors, written = from_bytes(data), header.pop("digest")
     if compute_digest(key, tensors, header) != written:
         raise ValueError("its content does not match its digest")
     return Entry(tensors, json.loads(header["facts"]))
 
 
-def parse_header(data: bytes) -> dict[str, str]:
+def _parse_header(data: bytes) -> dict[str, str]:
     """What is written in the header of an entry: a length of 8 bytes, then JSON with our own words in its metadata."""
     length = int.from_bytes(data[:8], "little")
     return dict(json.loads(data[8 : 8 + length])["__metadata__"])
@@ -262,7 +262,7 @@ def describe(path: Path) -> tuple[str, str]:
     try:
         with path.open("rb") as file:
             length = file.read(8)
-            header = parse_header(length + file.read(min(int.from_bytes(length, "little"), HEADER_LIMIT)))
+            header = _parse_header(length + file.read(min(int.from_bytes(length, "little"), HEADER_LIMIT)))
         return header["kind"], header["what"]
     except (*DAMAGES, OSError):
         return "damaged", ""

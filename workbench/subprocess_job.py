@@ -50,7 +50,7 @@ def run_module_steps(module: str, options: Given) -> Generator[dict[str, Any] | 
         try:
             with suppress(BrokenPipeError):  # it has ended already, which is heard below
                 print(json.dumps(options), file=process.stdin, flush=True)
-            yield from read_steps(lines)
+            yield from _read_steps(lines)
         except EOFError:
             message = f"the process of {module} has ended early (exit code {process.wait()}); its finished results are kept."
             raise WorkbenchError(message) from None
@@ -76,7 +76,7 @@ def read(stream: TextIO, lines: "queue.Queue[str]") -> None:
     lines.put("")
 
 
-def read_steps(lines: "queue.Queue[str]") -> Generator[dict[str, Any] | None, None, None]:
+def _read_steps(lines: "queue.Queue[str]") -> Generator[dict[str, Any] | None, None, None]:
     """Steps as they come, the last of which is empty; EOFError where none is."""
     step: dict[str, Any] | None = None
     while step != {}:
@@ -99,7 +99,7 @@ def answer(module: str) -> None:
     psutil.Process().nice(LAST)  # before anything large is imported
     answers, sys.stdout = sys.stdout, sys.stderr
     options = json.loads(sys.stdin.readline())
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         for step in importlib.import_module(module).steps(options):
             print(json.dumps(step), file=answers, flush=True)
@@ -108,7 +108,7 @@ def answer(module: str) -> None:
         print(json.dumps({FAILED: str(error)}), file=answers, flush=True)
 
 
-def exit_with_parent() -> None:
+def _exit_with_parent() -> None:
     """Wait until nobody can write here any more."""
     os.read(sys.stdin.fileno(), 1)  # not by way of `stdin`, which is locked meanwhile and could not be closed at the end
     os._exit(1)

@@ -41,13 +41,13 @@ def build_config_document(
     config: dict[str, Any] = {**read_fields(original), "architectures": list(architectures)}
     return {
         **config,
-        **(make_untied_entries(config) if apart else {}),
+        **(_make_untied_entries(config) if apart else {}),
         "quantization_config": facts,
         "transformers_weights": SENTENCE,
     }
 
 
-def make_untied_entries(config: Mapping[str, Any]) -> dict[str, Any]:
+def _make_untied_entries(config: Mapping[str, Any]) -> dict[str, Any]:
     """The entries that say that the head is not tied, also in the part on text of a model that reads more."""
     text = config.get("text_config")
     nested = {"text_config": {**text, "tie_word_embeddings": False}} if isinstance(text, Mapping) else {}

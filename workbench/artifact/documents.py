@@ -32,20 +32,20 @@ def check_recipe(value: JsonValue, ledger: JsonValue) -> None:
         value.get(name, SAVE_AGAIN_ADVICE).as_text()
     LayerPlan.from_dict(value.get("plan", SAVE_AGAIN_ADVICE))
     value.get("seconds", SAVE_AGAIN_ADVICE).as_number(0)
-    check_calibration(value.get("calibration", SAVE_AGAIN_ADVICE))
+    _check_calibration(value.get("calibration", SAVE_AGAIN_ADVICE))
     if (fused := value.find("fused")) is not None and fused.as_object():
         fused.get("seed", SAVE_AGAIN_ADVICE).as_whole()
         fused.get("residual", SAVE_AGAIN_ADVICE).as_truth()
     if (changed := value.find("changed_tensors")) is not None:
         for tensor in changed.elements():
-            check_listed(tensor, tensor.as_text(), ledger.get("tensors"))
+            _check_listed(tensor, tensor.as_text(), ledger.get("tensors"))
     recipes: set[str] = set()
     for name, layer in value.get("layers", SAVE_AGAIN_ADVICE).items():
-        check_listed(layer, name, ledger.get("layers"))
-        check_layer(layer, recipes)
+        _check_listed(layer, name, ledger.get("layers"))
+        _check_layer(layer, recipes)
 
 
-def check_calibration(value: JsonValue) -> None:
+def _check_calibration(value: JsonValue) -> None:
     """How the layers were calibrated; nothing of it need be there."""
     for name in ("tokens", "seed"):
         if (number := value.find(name)) is not None:
@@ -54,7 +54,7 @@ def check_calibration(value: JsonValue) -> None:
         unreached.as_optional(JsonValue.texts)
 
 
-def check_layer(value: JsonValue, recipes: set[str]) -> None:
+def _check_layer(value: JsonValue, recipes: set[str]) -> None:
     """One layer; `recipes` are those that are known to be good, since most layers of a model have the same."""
     recipe = value.get("recipe", SAVE_AGAIN_ADVICE)
     if (written := repr(recipe.value)) not in recipes:
@@ -68,7 +68,7 @@ def check_layer(value: JsonValue, recipes: set[str]) -> None:
         edits.texts()
 
 
-def check_listed(value: JsonValue, name: str, names: JsonValue) -> None:
+def _check_listed(value: JsonValue, name: str, names: JsonValue) -> None:
     """ArtifactError where the ledger does not list this layer or tensor."""
     if name not in names.as_object():
         raise ArtifactError(f"{value.document} has {name!r}, which {names} does not list; {SAVE_AGAIN_ADVICE}.")

@@ -108,11 +108,11 @@ def find_tree_fault(data: Any, tensors: Mapping[str, Tensor], depth: int = 0) ->
         if not isinstance(key, str) or key not in tensors:
             return f"names {shorten_value(key)} as its tensor {name!r}, which the file does not have"
     for name, sharing in data["shared"].items():
-        if not is_sharing(sharing):
+        if not _is_sharing(sharing):
             return f"shares tensor {name!r} as {shorten_value(sharing)}; it must be a key and a number of layers"
     return next((fault for child in data["children"] if (fault := find_tree_fault(child, tensors, depth + 1))), None)
 
 
-def is_sharing(value: Any) -> bool:
+def _is_sharing(value: Any) -> bool:
     """Whether this says how a tensor is shared: a key and how many layers pay for it."""
     return isinstance(value, list) and [type(part) for part in value] == [str, int] and value[1] > 0

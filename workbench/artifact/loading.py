@@ -56,31 +56,31 @@ def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
     path = Path(folder).expanduser().absolute()
     contents = reading.read(path)
     module = architecture.build_split_module(architecture.read_config(path, packed=True))
-    quantized = build_quantized_model(contents, path, partial(find_layer_shape, module))
+    quantized = _build_quantized_model(contents, path, partial(find_layer_shape, module))
     others = {name: contents.tensors[name] for name in quantized.shapes}
-    check_others(path, module, quantized.layers, others)
+    _check_others(path, module, quantized.layers, others)
     fill(path, module, {name: layer.packed for name, layer in quantized.layers.items()}, others, cache)
     file_ledger = BitLedger.from_dict(contents.ledger["model"])
     return PackedModel(path, quantized, module, file_ledger, contents.recipe["fingerprint"])
 
 
-def accept_any_shape(_name: str) -> None:
+def _accept_any_shape(_name: str) -> None:
     """Nothing is known of the shapes that layers must have."""
 
 
-def read_quantized_model(folder: Path, shape_of: ShapeOf = accept_any_shape) -> QuantizedModel:
+def read_quantized_model(folder: Path, shape_of: ShapeOf = _accept_any_shape) -> QuantizedModel:
     """What was saved in a folder, checked as `load` does, without a module to run it: for a twin of an opened model.
 
     `shape_of` gives the shape that a layer must have, or None where that is not known.
     """
-    return build_quantized_model(reading.read(folder), folder, shape_of)
+    return _build_quantized_model(reading.read(folder), folder, shape_of)
 
 
-def build_quantized_model(contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> QuantizedModel:
+def _build_quantized_model(contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> QuantizedModel:
     """The quantized model as it was when it was saved."""
     recipe = contents.recipe
-    layers = {name: build_layer(name, entry, contents, folder, shape_of) for name, entry in recipe["layers"].items()}
-    packed_names = {key for entry in recipe["layers"].values() for key in list_tensor_names(entry["packed"])}
+    layers = {name: _build_layer(name, entry, contents, folder, shape_of) for name, entry in recipe["layers"].items()}
+    packed_names = {key for entry in recipe["layers"].values() for key in _list_tensor_names(entry["packed"])}
     return QuantizedModel(
         source=recipe["source"],
         layers=layers,
@@ -93,7 +93,7 @@ def build_quantized_model(contents: reading.Contents, folder: Path, shape_of: Sh
     )
 
 
-def build_checked_tree(name: str, tree: Any, contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> Packed:
+def _build_checked_tree(name: str, tree: Any, contents: reading.Contents, folder: Path, shape_of: ShapeOf) -> Packed:
     """A layer's stored matrix; ArtifactError where a tensor or fact is not what its formats declare."""
     fault = find_tree_fault(tree, contents.tensors)
     if fault is None:
@@ -104,13 +104,13 @@ def build_checked_tree(name: str, tree: Any, contents: reading.Contents, folder:
     return packed
 
 
-def build_layer(
+def _build_layer(
     name: str, entry: Mapping[str, Any], contents: reading.Contents, folder: Path, shape_of: ShapeOf
 ) -> QuantizedLayer:
     """One layer's result, as it was when it was saved."""
     return QuantizedLayer(
         name=name,
-        packed=build_checked_tree(name, entry["packed"], contents, folder, shape_of),
+        packed=_build_checked_tree(name, entry["packed"], contents, folder, shape_of),
         recipe=Recipe.from_dict(entry["recipe"]),
         ledger=BitLedger.from_dict(contents.ledger["layers"][name]),
         relative_error=entry["relative_error"],
@@ -120,9 +120,9 @@ def build_layer(
     )
 
 
-def list_tensor_names(tree: Mapping[str, Any]) -> set[str]:
+def _list_tensor_names(tree: Mapping[str, Any]) -> set[str]:
     """Names in the file of all tensors of a tree."""
-    return set(tree["tensors"].values()).union(*(list_tensor_names(child) for child in tree["children"]))
+    return set(tree["tensors"].values()).union(*(_list_tensor_names(child) for child in tree["children"]))
 
 
 def find_layer_shape(module: nn.Module, name: str) -> tuple[int, int]:
@@ -139,7 +139,7 @@ def find_layer_shape(module: nn.Module, name: str) -> tuple[int, int]:
     return read_matrix_shape(part)
 
 
-def check_others(folder: Path, module: nn.Module, layers: Collection[str], others: Mapping[str, Tensor]) -> None:
+def _check_others(folder: Path, module: nn.Module, layers: Collection[str], others: Mapping[str, Tensor]) -> None:
     """Raise ArtifactError where a tensor beside the layers is none of the module's, has another shape, or is not finite."""
     file, replaced = find_model_file(folder), {f"{name}.weight" for name in layers}
     expected = dict(chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)))
@@ -175,19 +175,19 @@ def replace_layers(module: nn.Module, layers: Mapping[str, Packed], cache: Cache
     """Put packed layers in the place of linear ones and of embeddings; a head that is tied to such an embedding runs on it."""
     tied: dict[str, str] = getattr(module, "all_tied_weights_keys", {})
     for weight, source in [pair for pair in tied.items() if pair[1].removesuffix(".weight") in layers]:
-        if weight.removesuffix(".weight") not in layers and are_shared(module, weight, source):
-            replace_layer(module, weight.removesuffix(".weight"), layers[source.removesuffix(".weight")], cache)
+        if weight.removesuffix(".weight") not in layers and _are_shared(module, weight, source):
+            _replace_layer(module, weight.removesuffix(".weight"), layers[source.removesuffix(".weight")], cache)
             del tied[weight]  # there is no parameter left to tie
     for name, packed in layers.items():
-        replace_layer(module, name, packed, cache)
+        _replace_layer(module, name, packed, cache)
 
 
-def are_shared(module: nn.Module, weight: str, source: str) -> bool:
+def _are_shared(module: nn.Module, weight: str, source: str) -> bool:
     """Whether tied parameters are one, or will be once the module is filled."""
     return module.get_parameter(weight) is module.get_parameter(source) or module.get_parameter(weight).is_meta
 
 
-def replace_layer(module: nn.Module, name: str, packed: Packed, cache: Cache) -> None:
+def _replace_layer(module: nn.Module, name: str, packed: Packed, cache: Cache) -> None:
     """Put the stored form of one layer into its place."""
     part = module.get_submodule(name)
     if is_router(part):

@@ -28,7 +28,7 @@ class Contents:
 
 def read(folder: Path) -> Contents:
     """Read a whole artifact; ArtifactError at the first thing that is not as it was saved."""
-    check_present(folder)
+    _check_present(folder)
     document = read_document(folder / LEDGER)
     ledger = document.value
     if digest.hash_json(ledger) != ledger.get("sha256"):
@@ -41,10 +41,10 @@ def read(folder: Path) -> Contents:
             raise ArtifactError(f"{folder / name} was changed after it was saved; copy it again, or save the model again.")
     recipe = read_document(folder / RECIPE)
     check_recipe(recipe, document)
-    return Contents(recipe.value, ledger, read_tensors(find_model_file(folder), ledger))
+    return Contents(recipe.value, ledger, _read_tensors(find_model_file(folder), ledger))
 
 
-def check_present(folder: Path) -> None:
+def _check_present(folder: Path) -> None:
     """Raise ArtifactError unless the folder and its main files are there."""
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {str(folder)!r}; give one written by `workbench quantize --out` or wb.save.")
@@ -68,7 +68,7 @@ def read_document(path: Path) -> JsonValue:
     return value
 
 
-def read_tensors(path: Path, ledger: dict[str, Any]) -> dict[str, Tensor]:
+def _read_tensors(path: Path, ledger: dict[str, Any]) -> dict[str, Tensor]:
     """Every tensor of the model file; its length, header and each tensor's bytes must be those that were saved."""
     size, saved = path.stat().st_size, ledger["bytes"]
     if size != saved:

@@ -50,23 +50,23 @@ def save(quantized: QuantizedModel, folder: str | Path, model: ModelHandle | Non
     target = check_folder(folder, is_artifact)
     model = model or open_model(quantized.source)
     check_belongs(quantized, model)
-    layers = recount_sharing(quantized.layers)
-    tensors, entries = collect_packed_tensors(layers)
-    others = apply_changes(model.other_tensors(layers), quantized, model)
+    layers = _recount_sharing(quantized.layers)
+    tensors, entries = _collect_packed_tensors(layers)
+    others = _apply_changes(model.other_tensors(layers), quantized, model)
     with write_folder(target, is_artifact) as partial:
         write_tensors(partial / MODEL, tensors | others)
         for name in COPIED:
             if (model.folder / name).is_file():
                 shutil.copyfile(model.folder / name, partial / name)
-        apart = is_untied(model, [*others, *layers])
+        apart = _is_untied(model, [*others, *layers])
         weights = sum(layer.ledger.weights for layer in layers.values()) + sum(tensor.numel() for tensor in others.values())
         config = build_config_document(
             model.folder / CONFIG, layers, model.config.architectures or (), apart=apart, weights=weights
         )
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")  # transformers writes infinities into some
-        write_json(partial / RECIPE, build_recipe_document(quantized, layers, model))
-        book = build_file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)
-        write_json(partial / LEDGER, build_ledger_document(partial, layers, tensors | others, book))
+        _write_json(partial / RECIPE, _build_recipe_document(quantized, layers, model))
+        book = _build_file_ledger(partial / MODEL, layers, entries, others, quantized.changed_tensors)
+        _write_json(partial / LEDGER, build_ledger_document(partial, layers, tensors | others, book))
     return target
 
 
@@ -82,7 +82,7 @@ def check_belongs(quantized: QuantizedModel, model: ModelHandle) -> None:
             raise ArtifactError(f"layer {name!r} is {[there.rows, there.cols]} in the model, but {shape} as quantized.")
 
 
-def apply_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model: ModelHandle) -> dict[str, Tensor]:
+def _apply_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model: ModelHandle) -> dict[str, Tensor]:
     """The model's other tensors, some as quantization changed them; ArtifactError unless each keeps its type and shape.
 
     A tensor that was tied to another and now differs from it is stored beside it.
@@ -99,14 +99,14 @@ def apply_changes(others: Mapping[str, Tensor], quantized: QuantizedModel, model
     return result
 
 
-def is_untied(model: ModelHandle, stored: Iterable[str]) -> bool:
+def _is_untied(model: ModelHandle, stored: Iterable[str]) -> bool:
     """Whether everything that the model ties to another tensor is stored beside it, as a tensor or as a layer."""
     module: Any = architecture.build_split_module(model.config)
     tied = {name.removesuffix(".weight") for name in module.all_tied_weights_keys}
     return bool(tied) and tied <= {name.removesuffix(".weight") for name in stored}
 
 
-def recount_sharing(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
+def _recount_sharing(layers: Mapping[str, QuantizedLayer]) -> dict[str, QuantizedLayer]:
     """The layers with shared tensors paid by exactly those layers that are saved here."""
     owners = Counter(key for layer in layers.values() for _, node in layer.packed.walk() for key, _ in node.shared.values())
 
@@ -121,7 +121,7 @@ def recount_sharing(layers: Mapping[str, QuantizedLayer]) -> dict[str, Quantized
     }
 
 
-def collect_packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[str, Tensor], list[BitEntry]]:
+def _collect_packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[str, Tensor], list[BitEntry]]:
     """All stored tensors of the layers by their names in the file, shared ones once, and what each costs and is for."""
     tensors: dict[str, Tensor] = {}
     entries: list[BitEntry] = []
@@ -139,7 +139,7 @@ def collect_packed_tensors(layers: Mapping[str, QuantizedLayer]) -> tuple[dict[s
     return tensors, entries
 
 
-def build_recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLayer], model: ModelHandle) -> dict[str, Any]:
+def _build_recipe_document(quantized: QuantizedModel, layers: Mapping[str, QuantizedLayer], model: ModelHandle) -> dict[str, Any]:
     """What was done to which model, and how each layer's tensors form a stored matrix."""
     return {
         "version": VERSION,
@@ -164,7 +164,7 @@ def build_recipe_document(quantized: QuantizedModel, layers: Mapping[str, Quanti
     }
 
 
-def build_file_ledger(
+def _build_file_ledger(
     file: Path,
     layers: Mapping[str, QuantizedLayer],
     entries: Sequence[BitEntry],
@@ -207,6 +207,6 @@ def build_ledger_document(
     return {**document, "sha256": digest.hash_json(document)}
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Readable JSON; NaN and infinity are a bug, since JSON has neither."""
     path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -24,13 +24,13 @@ class SavedModel(plugin.PackedQuantizer):
         if not is_artifact(folder):
             raise ArtifactError(f"{folder} holds only some files of a saved model; download all of them and give their folder.")
         split_experts(model, find_stacks(model))
-        saved = read_quantized_model(folder, lambda name: find_saved_shape(model, name)).layers
+        saved = read_quantized_model(folder, lambda name: _find_saved_shape(model, name)).layers
         names = {name: plugin.find_layer_name(model, name) for name in saved}
         layers = {alias: saved[name].packed for name, alias in names.items() if alias is not None}
         replace_layers(model, layers, "decoded")
 
 
-def find_saved_shape(model: nn.Module, name: str) -> tuple[int, int] | None:
+def _find_saved_shape(model: nn.Module, name: str) -> tuple[int, int] | None:
     """The shape of a saved layer in the model that is being built, or None for an output head that it does not have."""
     alias = plugin.find_layer_name(model, name)
     return None if alias is None else find_layer_shape(model, alias)

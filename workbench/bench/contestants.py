@@ -38,13 +38,13 @@ class Ready:
         return replace(self, run=copy.deepcopy(self.run))
 
 
-def make_torch_matrix(rows: int, cols: int, kind: torch.dtype) -> Ready:
+def _make_torch_matrix(rows: int, cols: int, kind: torch.dtype) -> Ready:
     """A matrix of torch in float32 or bfloat16."""
     weight = torch.randn(rows, cols).to(kind)
     return Ready(lambda x: torch.nn.functional.linear(x.to(kind), weight), weight.nbytes, lambda: weight.to(torch.float64))
 
 
-def make_torch_int8(rows: int, cols: int) -> Ready:
+def _make_torch_int8(rows: int, cols: int) -> Ready:
     """torch's dynamic int8: weights and, at each call, inputs are rounded to 8 bits; the error counts the inputs' rounding."""
     weight = torch.randn(rows, cols)
     scale = float(weight.abs().max() / 127)
@@ -57,7 +57,7 @@ def make_torch_int8(rows: int, cols: int) -> Ready:
     return Ready(lambda x: torch.ops.quantized.linear_dynamic(x, prepacked), rows * cols, values.double)
 
 
-def prepare_packed(tree: Packed, mode: Mode) -> Ready:
+def _prepare_packed(tree: Packed, mode: Mode) -> Ready:
     """A packed matrix on the backend that runs it, which must not be the reference."""
     backend, refused = dispatch.choose(tree, 1)
     if backend.name == "reference":
@@ -73,79 +73,79 @@ def prepare_layer(tree: Packed) -> Ready:
     return Ready(product, product.bytes, lambda: formats.decode(tree).double())
 
 
-def generate_signs(rows: int, cols: int, planes: int) -> Packed:
+def _generate_signs(rows: int, cols: int, planes: int) -> Packed:
     """Random sign planes with a scale for each row and plane."""
-    tensors = {"signs": generate_bits(planes * rows * cols), "scale": generate_scales(planes, rows, 1)}
+    tensors = {"signs": _generate_bits(planes * rows * cols), "scale": _generate_scales(planes, rows, 1)}
     return Packed("planes", rows, cols, tensors, {"planes": planes, "span": cols})
 
 
-def generate_trits(rows: int, cols: int) -> Packed:
+def _generate_trits(rows: int, cols: int) -> Packed:
     """Random trits with a scale for each row."""
-    tensors = {"trits": tritpack.pack(torch.randint(-1, 2, (rows * cols,))), "scale": generate_scales(1, rows, 1)}
+    tensors = {"trits": tritpack.pack(torch.randint(-1, 2, (rows * cols,))), "scale": _generate_scales(1, rows, 1)}
     return Packed("ternary", rows, cols, tensors, {"planes": 1, "span": cols})
 
 
-def generate_codes(rows: int, cols: int, bits: int) -> Packed:
+def _generate_codes(rows: int, cols: int, bits: int) -> Packed:
     """Random codes on a grid with a scale and zero for each group."""
     span = GROUP if cols % GROUP == 0 else cols
     groups = cols // span
     tensors = {
-        "codes": generate_bits(rows * cols * bits),
-        "scale": generate_scales(rows, groups),
-        "zero": generate_bits(rows * groups * bits),
+        "codes": _generate_bits(rows * cols * bits),
+        "scale": _generate_scales(rows, groups),
+        "zero": _generate_bits(rows * groups * bits),
     }
     return Packed("uniform", rows, cols, tensors, {"bits": bits, "span": span})
 
 
-def generate_codebook(rows: int, cols: int, length: int, entries: int) -> Packed:
+def _generate_codebook(rows: int, cols: int, length: int, entries: int) -> Packed:
     """Random indices into a random binary codebook; entries is a power of two."""
     count = rows * -(-cols // length)
     tensors = {
-        "index": generate_bits(count * (entries.bit_length() - 1)),
-        "codebook": generate_bits(entries * length),
-        "scale": generate_scales(rows, 1),
+        "index": _generate_bits(count * (entries.bit_length() - 1)),
+        "codebook": _generate_bits(entries * length),
+        "scale": _generate_scales(rows, 1),
     }
     return Packed("binary-codebook", rows, cols, tensors, {"length": length, "entries": entries, "span": cols})
 
 
-def generate_vectors(rows: int, cols: int, length: int, entries: int) -> Packed:
+def _generate_vectors(rows: int, cols: int, length: int, entries: int) -> Packed:
     """Random indices into a random codebook of numbers; entries is a power of two."""
-    coded = generate_codebook(rows, cols, length, entries)
+    coded = _generate_codebook(rows, cols, length, entries)
     return Packed("vector-codebook", rows, cols, {**coded.tensors, "codebook": torch.randn(entries, length).half()}, coded.facts)
 
 
-def generate_trellis(rows: int, cols: int, bits: int, length: int) -> Packed:
+def _generate_trellis(rows: int, cols: int, bits: int, length: int) -> Packed:
     """A random path of so many bits for every step of columns, with states of 12 bits."""
-    tensors = {"path": generate_bits(rows * -(-cols // length) * bits), "scale": generate_scales(rows, 1)}
+    tensors = {"path": _generate_bits(rows * -(-cols // length) * bits), "scale": _generate_scales(rows, 1)}
     return Packed("trellis", rows, cols, tensors, {"bits": bits, "length": length, "state": 12, "span": cols})
 
 
-def generate_bits(count: int) -> Tensor:
+def _generate_bits(count: int) -> Tensor:
     """A random bit stream."""
     return torch.randint(0, 256, (-(-count // 8),), dtype=torch.uint8)
 
 
-def generate_scales(*shape: int) -> Tensor:
+def _generate_scales(*shape: int) -> Tensor:
     """Random positive scales."""
     return (torch.rand(shape) + 0.5).half()
 
 
 CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
-    "torch-fp32": lambda rows, cols: make_torch_matrix(rows, cols, torch.float32),
-    "torch-bf16": lambda rows, cols: make_torch_matrix(rows, cols, torch.bfloat16),
-    "torch-int8": make_torch_int8,
-    "signs": lambda rows, cols: prepare_packed(generate_signs(rows, cols, 1), Mode()),
-    "signs-fast": lambda rows, cols: prepare_packed(generate_signs(rows, cols, 1), Mode(precision="fast")),
-    "ternary": lambda rows, cols: prepare_packed(generate_trits(rows, cols), Mode()),
-    "two-planes": lambda rows, cols: prepare_packed(generate_signs(rows, cols, 2), Mode()),
-    "codebook-512": lambda rows, cols: prepare_packed(generate_codebook(rows, cols, 14, 512), Mode()),
-    "codebook": lambda rows, cols: prepare_packed(generate_codebook(rows, cols, 16, 4096), Mode()),
-    "codebook-indices": lambda rows, cols: prepare_packed(generate_codebook(rows, cols, 16, 4096), Mode(cache="none")),
-    "vectors": lambda rows, cols: prepare_packed(generate_vectors(rows, cols, 10, 256), Mode()),
-    "vectors-indices": lambda rows, cols: prepare_packed(generate_vectors(rows, cols, 10, 256), Mode(cache="none")),
-    "trellis-path": lambda rows, cols: prepare_packed(generate_trellis(rows, cols, 4, 5), Mode(cache="none")),
-    "w2-g128": lambda rows, cols: prepare_packed(generate_codes(rows, cols, 2), Mode()),
-    "w4-g128": lambda rows, cols: prepare_packed(generate_codes(rows, cols, 4), Mode()),
+    "torch-fp32": lambda rows, cols: _make_torch_matrix(rows, cols, torch.float32),
+    "torch-bf16": lambda rows, cols: _make_torch_matrix(rows, cols, torch.bfloat16),
+    "torch-int8": _make_torch_int8,
+    "signs": lambda rows, cols: _prepare_packed(_generate_signs(rows, cols, 1), Mode()),
+    "signs-fast": lambda rows, cols: _prepare_packed(_generate_signs(rows, cols, 1), Mode(precision="fast")),
+    "ternary": lambda rows, cols: _prepare_packed(_generate_trits(rows, cols), Mode()),
+    "two-planes": lambda rows, cols: _prepare_packed(_generate_signs(rows, cols, 2), Mode()),
+    "codebook-512": lambda rows, cols: _prepare_packed(_generate_codebook(rows, cols, 14, 512), Mode()),
+    "codebook": lambda rows, cols: _prepare_packed(_generate_codebook(rows, cols, 16, 4096), Mode()),
+    "codebook-indices": lambda rows, cols: _prepare_packed(_generate_codebook(rows, cols, 16, 4096), Mode(cache="none")),
+    "vectors": lambda rows, cols: _prepare_packed(_generate_vectors(rows, cols, 10, 256), Mode()),
+    "vectors-indices": lambda rows, cols: _prepare_packed(_generate_vectors(rows, cols, 10, 256), Mode(cache="none")),
+    "trellis-path": lambda rows, cols: _prepare_packed(_generate_trellis(rows, cols, 4, 5), Mode(cache="none")),
+    "w2-g128": lambda rows, cols: _prepare_packed(_generate_codes(rows, cols, 2), Mode()),
+    "w4-g128": lambda rows, cols: _prepare_packed(_generate_codes(rows, cols, 4), Mode()),
 }
 
 

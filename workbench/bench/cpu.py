@@ -26,7 +26,7 @@ def measure(threads: tuple[int, ...]) -> Machine:
     data = np.ones(CPU_READ_BYTES, np.uint8)
     x, y = np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)
     call = measure_best_time(lambda: [machine_limits.do_nothing(x, y) for _ in range(1000)]) / 1000
-    limits = tuple(measure_limits(data, count) for count in threads)
+    limits = tuple(_measure_limits(data, count) for count in threads)
     return Machine(
         read_processor_name(),
         torch.get_num_threads(),
@@ -38,7 +38,7 @@ def measure(threads: tuple[int, ...]) -> Machine:
     )
 
 
-def measure_limits(data: np.ndarray, count: int) -> Limits:
+def _measure_limits(data: np.ndarray, count: int) -> Limits:
     """The limits of so many threads."""
     with defer_interrupts():
         from workbench.kernels.jit.threads import use_threads

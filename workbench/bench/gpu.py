@@ -35,22 +35,22 @@ def measure() -> Machine:
     target = torch.empty_like(source)
     square = torch.randn(SIDE, SIDE, dtype=torch.bfloat16, device="cuda")
     one = torch.zeros(1, device="cuda")
-    read = 2 * GPU_READ_BYTES / measure_best_time(lambda: target.copy_(source))
-    multiply = 2 * SIDE**3 / measure_best_time(lambda: square @ square)
-    call = measure_best_time(lambda: [one.add_(1) for _ in range(1000)]) / 1000
+    read = 2 * GPU_READ_BYTES / _measure_best_time(lambda: target.copy_(source))
+    multiply = 2 * SIDE**3 / _measure_best_time(lambda: square @ square)
+    call = _measure_best_time(lambda: [one.add_(1) for _ in range(1000)]) / 1000
     name = f"sm_{properties.major}{properties.minor}"
     compiler = f"triton {version('triton')}"
     limits = (Limits(1, read / 1e9, multiply / 1e9),)
     return Machine(properties.name, properties.multi_processor_count, name, torch.__version__, compiler, 1e6 * call, limits)
 
 
-def measure_best_time(run: Callable[[], object], tries: int = 5) -> float:
+def _measure_best_time(run: Callable[[], object], tries: int = 5) -> float:
     """The shortest of several times, in seconds, after one that does not count."""
     run()
-    return min(measure_seconds(run) for _ in range(tries))
+    return min(_measure_seconds(run) for _ in range(tries))
 
 
-def measure_seconds(run: Callable[[], object]) -> float:
+def _measure_seconds(run: Callable[[], object]) -> float:
     """Seconds that the GPU takes."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
@@ -63,16 +63,16 @@ def measure_seconds(run: Callable[[], object]) -> float:
 def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bool) -> dict[str, list[float]]:
     """Seconds a product of each contestant, turn by turn; cold turns go through all copies of a matrix."""
     with torch.inference_mode():
-        graphs = {name: record_graph(group if cold else group[:1] * HOT, x) for name, group in ready.items()}
+        graphs = {name: _record_graph(group if cold else group[:1] * HOT, x) for name, group in ready.items()}
         seconds: dict[str, list[float]] = {name: [] for name in ready}
         for turn in range(turns):
             for name in Random(turn).sample(list(ready), len(ready)):
                 count = len(ready[name]) if cold else HOT
-                seconds[name].append(measure_seconds(graphs[name].replay) / count)
+                seconds[name].append(_measure_seconds(graphs[name].replay) / count)
     return seconds
 
 
-def record_graph(group: list[Ready], x: Tensor) -> torch.cuda.CUDAGraph:
+def _record_graph(group: list[Ready], x: Tensor) -> torch.cuda.CUDAGraph:
     """One product with each matrix, ready to be replayed; run once before, so that kernels are compiled."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -166,17 +166,17 @@ def measure_kernels_steps(
         again = group[0].copy if name == LAYER else partial(make, name, rows, cols, device)
         group.extend(again() for _ in range(copies - 1))
     machine = gpu.measure() if device == "cuda" else cpu.measure(counts)
-    errors = {name: measure_error(group[0], cols, device) for name, group in ready.items()}
+    errors = {name: _measure_error(group[0], cols, device) for name, group in ready.items()}
     yield Measuring((len(chosen) + 1) / total)
     measurements: list[Measured] = []
     for done, (count, batch, state) in enumerate(settings, len(chosen) + 2):
         with cpu.set_thread_count(count):
             turn = gpu.take_turns if device == "cuda" else take_turns
-            seconds = turn(ready, generate_inputs(batch, cols, device), turns, cold=state == "cold")
+            seconds = turn(ready, _generate_inputs(batch, cols, device), turns, cold=state == "cold")
         for name, durations in seconds.items():
             times = Times(durations, seconds[baseline])
             measurements.append(
-                summarise_times(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name])
+                _summarise_times(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name])
             )
         yield Measuring(done / total)
     return Result(machine, rows, cols, turns, baseline, tuple(measurements))
@@ -189,7 +189,7 @@ class Times(NamedTuple):
     baseline: list[float]
 
 
-def summarise_times(
+def _summarise_times(
     name: str, state: str, threads: int, batch: int, times: Times, size: int, weights: int, distance: float
 ) -> Measured:
     """What the times of one contestant come to."""
@@ -226,7 +226,7 @@ def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bo
     layers: what sleeps between turns, as threads do, is woken once."""
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     with torch.inference_mode():
-        runs = {name: group if cold else group[:1] * count_repeats(group[0], x) for name, group in ready.items()}
+        runs = {name: group if cold else group[:1] * _count_repeats(group[0], x) for name, group in ready.items()}
         for turn in range(turns):
             # another order each turn: who follows a large matrix finds colder caches than the others
             for name in Random(turn).sample(list(ready), len(ready)):
@@ -237,7 +237,7 @@ def take_turns(ready: dict[str, list[Ready]], x: Tensor, turns: int, *, cold: bo
     return seconds
 
 
-def count_repeats(one: Ready, x: Tensor) -> int:
+def _count_repeats(one: Ready, x: Tensor) -> int:
     """How often a product runs in one turn."""
     one.run(x)
     begin = time.perf_counter()
@@ -245,14 +245,14 @@ def count_repeats(one: Ready, x: Tensor) -> int:
     return max(1, int(TURN / (time.perf_counter() - begin)))
 
 
-def generate_inputs(batch: int, cols: int, device: str) -> Tensor:
+def _generate_inputs(batch: int, cols: int, device: str) -> Tensor:
     """Random inputs in the type that is common on the device."""
     return torch.randn(batch, cols, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
 
 
-def measure_error(one: Ready, cols: int, device: str) -> float:
+def _measure_error(one: Ready, cols: int, device: str) -> float:
     """‖y − y₆₄‖ / ‖y₆₄‖ for two inputs, one of them with outliers."""
-    x = generate_inputs(2, cols, device)
+    x = _generate_inputs(2, cols, device)
     x[1, :OUTLIERS] *= 100
     expected = x.double() @ one.decode().mT
     return float((one.run(x) - expected).norm() / expected.norm())

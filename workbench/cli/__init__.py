@@ -62,7 +62,7 @@ app.command()(kv)
 app.command()(store)
 
 
-def show_warning(message: Warning | str, *_where: Any) -> None:
+def _show_warning(message: Warning | str, *_where: Any) -> None:
     """Print a warning as one line, without the line of code that it comes from."""
     note(f"warning: {' '.join(str(message).split())}")
 
@@ -72,7 +72,7 @@ def main() -> None:
     adapt_streams()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = cast(Any, show_warning)  # called with more arguments than it reads
+            warnings.showwarning = cast(Any, _show_warning)  # called with more arguments than it reads
             app(prog_name="workbench")
     except WorkbenchError as error:
         fail(str(error))

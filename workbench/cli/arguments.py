@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workbench.models.text import Text
 
 
-def validate_seed(seed: int) -> int:
+def _validate_seed(seed: int) -> int:
     """The seed that was typed; typer gives what is not annotated here, and would fill other parameters of `check_seed`."""
     return check_seed(seed)
 
@@ -26,7 +26,7 @@ RecipeText = Annotated[
 ]
 TextFile = Annotated[str, typer.Option("--text", metavar="FILE", help="UTF-8 text file; <|endoftext|> separates documents.")]
 Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Maximum number of tokens to evaluate.")]
-Seed = Annotated[int, typer.Option("--seed", callback=validate_seed, help="Random seed for document order and sampling.")]
+Seed = Annotated[int, typer.Option("--seed", callback=_validate_seed, help="Random seed for document order and sampling.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a single JSON document.")]
 
 

@@ -48,7 +48,7 @@ def bench(
             on_progress=report,
         )
     facts: dict[str, Any] = {**result.to_dict(), "seconds": time.perf_counter() - begin}
-    emit_page(facts, as_json=as_json, text=format_result(result))
+    emit_page(facts, as_json=as_json, text=_format_result(result))
 
 
 def parse_numbers(text: str, option: str) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ def parse_numbers(text: str, option: str) -> tuple[int, ...]:
         raise WorkbenchError(f"{option} {text!r}; give whole numbers separated by commas, for example 1,8.") from None
 
 
-def format_result(result: "Result") -> str:
+def _format_result(result: "Result") -> str:
     """The machine in three lines, then a table."""
     machine = result.machine
     baseline = result.baseline.removeprefix("torch-")

@@ -67,7 +67,7 @@ def diff(
         if facts and facts["figures"]:
             settings = {"tokens": facts["figures"]["tokens"]}
     one, other = (
-        facts or make_card_facts(side, text, measured=not stored, **settings)
+        facts or _make_card_facts(side, text, measured=not stored, **settings)
         for side, facts in zip((first, second), cards, strict=True)
     )
     limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
@@ -85,7 +85,7 @@ def read_card(side: str) -> dict[str, Any]:
     return read_facts(side)
 
 
-def make_card_facts(folder: str, text: str, **settings: Any) -> dict[str, Any]:
+def _make_card_facts(folder: str, text: str, **settings: Any) -> dict[str, Any]:
     """The facts of a quantized folder."""
     from workbench.analysis.decisions.quant_card import collect_card_facts
 

@@ -32,7 +32,7 @@ def explore(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser 
 
     It is served at http://127.0.0.1:5006/explorer; press Ctrl-C to stop.
     """
-    serve_page("explorer", [check_model(model)], port, browser, origin or [])
+    serve_page("explorer", [_check_model(model)], port, browser, origin or [])
 
 
 @serve.command()
@@ -52,16 +52,16 @@ def compare(
     for folder in folders or []:
         if not has_recipe(folder):
             raise ModelError(f"{folder!r} holds no quantized model; give folders written by `workbench quantize`.")
-    serve_page("compare", [check_model(model), *(folders or [])], port, browser, origin or [])
+    serve_page("compare", [_check_model(model), *(folders or [])], port, browser, origin or [])
 
 
 @serve.command()
 def codebook(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
     """Show one layer below one bit, step by step. Press Ctrl-C to stop."""
-    serve_page("codebook", [check_model(model)], port, browser, origin or [])
+    serve_page("codebook", [_check_model(model)], port, browser, origin or [])
 
 
-def check_model(model: str) -> str:
+def _check_model(model: str) -> str:
     """The model as it was given; a mistake is told here, in one line, and not in the page."""
     if has_recipe(model):
         raise ModelError(f"{model!r} holds a quantized model; give the model it was made from.")
@@ -75,7 +75,7 @@ def serve_page(page: str, arguments: list[str], port: int, browser: bool, origin
     """Become the server of one page."""
     environment = {name: value for name, value in os.environ.items() if name != ORIGINS}
     origins = [*origins, *filter(None, os.environ.get(ORIGINS, "").split(","))]
-    check_free(port)
+    _check_free(port)
     note(f"{page} on {arguments[0]}: http://{ADDRESS}:{port}/{page}   (press Ctrl-C to stop)")
     words = build_command(page, arguments, port, browser, origins)
     os.execve(words[0], words, environment)  # no child: signals reach the server
@@ -85,16 +85,16 @@ def build_command(page: str, arguments: list[str], port: int, browser: bool, ori
     """How the server is started."""
     address = ["--address", ADDRESS, "--port", str(port), *(["--show"] if browser else [])]
     allowed = [f"--allow-websocket-origin={host}" for host in (f"{ADDRESS}:{port}", f"localhost:{port}", *origins)]
-    return [sys.executable, "-m", "panel", "serve", str(find_app_file(page)), "--warm", *address, *allowed, "--args", *arguments]
+    return [sys.executable, "-m", "panel", "serve", str(_find_app_file(page)), "--warm", *address, *allowed, "--args", *arguments]
 
 
-def find_app_file(page: str) -> Path:
+def _find_app_file(page: str) -> Path:
     """A page's file: beside the package in a clone, below sys.prefix where a wheel was installed."""
     places = [folder / "apps" / f"{page}.py" for folder in (PACKAGE.parent, Path(sys.prefix) / "share/quantization-workbench")]
     return next(path for path in places if path.is_file())
 
 
-def check_free(port: int) -> None:
+def _check_free(port: int) -> None:
     """Raise WorkbenchError when another program has the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -39,7 +39,7 @@ def kv(
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {"model": source, "text": document.name, "block": block, "schemes": rows}
     for spelled in scheme or list_schemes():
-        how = parse_scheme(spelled, bits)
+        how = _parse_scheme(spelled, bits)
         begin = time.perf_counter()
         result = measure_cache(model, how, document, tokens=tokens, block=block)
         divergence = result.divergence
@@ -63,10 +63,10 @@ def kv(
         if prompt:
             row["generated"] = make_cached_model(model, how, block=block).generate(prompt)
         rows.append(row)
-    emit_page(facts, as_json=as_json, text=format_schemes(facts))
+    emit_page(facts, as_json=as_json, text=_format_schemes(facts))
 
 
-def parse_scheme(spelled: str, bits: int | None) -> Any:
+def _parse_scheme(spelled: str, bits: int | None) -> Any:
     """The scheme, at so many bits where it has that setting and does not say otherwise."""
     from workbench.quantizers.kv import parse
 
@@ -74,7 +74,7 @@ def parse_scheme(spelled: str, bits: int | None) -> Any:
     return how if bits is None or "bits=" in spelled else how.at(bits)
 
 
-def format_schemes(facts: dict[str, Any]) -> str:
+def _format_schemes(facts: dict[str, Any]) -> str:
     """The schemes as a page of text."""
     from workbench.models.perplexity import PerplexityRatio
 

@@ -43,7 +43,7 @@ def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = Non
         "tokens": result.tokens,
         "text_bytes": result.bytes,
         "seconds": time.perf_counter() - begin,
-        **collect_stored_facts(model),
+        **_collect_stored_facts(model),
     }
     sentence = (
         f"perplexity     {format_with_interval(result.perplexity, result.perplexity_interval, result.tokens)}\n"
@@ -104,7 +104,7 @@ def compare(
             "perplexity": result.perplexity_original,
             "perplexity_interval": result.perplexity_original_interval,
             "generated": "".join(token.text for token in texts.original),
-            **collect_stored_facts(original),
+            **_collect_stored_facts(original),
             **collect_running_facts(original, before),
         }
         facts["tokens"] = result.tokens
@@ -120,13 +120,13 @@ def compare(
                 "perplexity_interval": result.perplexity_interval,
                 "ratio": result.ratio.ratio,
                 "ratio_interval": result.ratio.interval,
-                **collect_fork_facts(texts),
-                **collect_stored_facts(other),
+                **_collect_fork_facts(texts),
+                **_collect_stored_facts(other),
                 **collect_running_facts(other, after),
                 "seconds": time.perf_counter() - begin,
             }
         )
-    emit_page(facts, as_json=as_json, text=format_comparison(facts))
+    emit_page(facts, as_json=as_json, text=_format_comparison(facts))
 
 
 def whatif(
@@ -184,7 +184,7 @@ def whatif(
     emit_page(facts, as_json=as_json, text=sentence)
 
 
-def collect_stored_facts(model: "ModelHandle | PackedModel") -> dict[str, Any]:
+def _collect_stored_facts(model: "ModelHandle | PackedModel") -> dict[str, Any]:
     """What the model takes: `bytes` of its weight files; where it is quantized its bits, and the share of weights they are of."""
     from workbench.models import ModelHandle
 
@@ -201,7 +201,7 @@ def collect_stored_facts(model: "ModelHandle | PackedModel") -> dict[str, Any]:
 
 
 def format_bits(facts: dict[str, Any]) -> str:
-    """What `collect_stored_facts` says of a quantized model, in words."""
+    """What `_collect_stored_facts` says of a quantized model, in words."""
     from workbench.quantized import describe_bits
 
     names = ("bits_per_weight", "nominal_bits", "coverage", "unquantized", "bits_overall")
@@ -219,7 +219,7 @@ def collect_running_facts(model: "ModelHandle | PackedModel", speed: "Speed") ->
     }
 
 
-def collect_fork_facts(texts: "Writing") -> dict[str, Any]:
+def _collect_fork_facts(texts: "Writing") -> dict[str, Any]:
     """What the other model wrote, and the first token at which the two part: `fork` is None where they agree to the end."""
     generated, at = "".join(token.text for token in texts.quantized), texts.fork
     if at is None:
@@ -232,7 +232,7 @@ def collect_fork_facts(texts: "Writing") -> dict[str, Any]:
     return {"generated": generated, "fork": {"token": at, **row}}
 
 
-def format_running(row: dict[str, Any]) -> list[str]:
+def _format_running(row: dict[str, Any]) -> list[str]:
     """Memory and speed as two lines."""
     low, high = row["tokens_per_second_range"]
     return [
@@ -241,7 +241,7 @@ def format_running(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def format_comparison(facts: dict[str, Any]) -> str:
+def _format_comparison(facts: dict[str, Any]) -> str:
     """The comparison as a page of text."""
     from workbench.models.perplexity import PerplexityRatio
 
@@ -252,7 +252,7 @@ def format_comparison(facts: dict[str, Any]) -> str:
         facts["model"],
         f"  perplexity       {format_with_interval(original['perplexity'], original['perplexity_interval'], tokens)}",
         f"  bytes            {original['bytes']:,}",
-        *format_running(original),
+        *_format_running(original),
         f"  writes           {facts['prompt']}{original['generated']}",
     ]
     for row in facts["models"]:
@@ -270,7 +270,7 @@ def format_comparison(facts: dict[str, Any]) -> str:
             f"  perplexity       {format_with_interval(row['perplexity'], row['perplexity_interval'], tokens)}",
             f"  ratio            {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the original')}",
             f"  bytes            {row['bytes']:,}{bits}",
-            *format_running(row),
+            *_format_running(row),
             f"  writes           {facts['prompt']}{row['generated']}",
             f"  first fork       {parted}",
         ]

@@ -33,7 +33,7 @@ def emit_page(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
 
 def fold_line(line: str, width: int | None = None) -> str:
     """One line as several of at most `width` characters, but for words that are longer; the others begin as far in as it does."""
-    width = width or get_terminal_width()
+    width = width or _get_terminal_width()
     if len(line) <= width:
         return line
     start = line[: len(line) - len(line.lstrip())]
@@ -45,7 +45,7 @@ def fold_line(line: str, width: int | None = None) -> str:
     )  # fmt: skip
 
 
-def get_terminal_width() -> int:
+def _get_terminal_width() -> int:
     """Characters a line may have."""
     return shutil.get_terminal_size((80, 24)).columns
 

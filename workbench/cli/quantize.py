@@ -74,20 +74,20 @@ def quantize(
     from workbench.quantizers.runs.preflight import estimate
     from workbench.store import Store
 
-    chosen, document = read_recipe_or_plan(recipe, plan), read_text(text)
+    chosen, document = _read_recipe_or_plan(recipe, plan), read_text(text)
     out = out.expanduser()
     check_folder(out, is_artifact)  # now rather than after the work
     original = open_model(model)
     handle = fuse(original, seed=seed) if fused else original
     begin = time.perf_counter()
-    reads = any(needs_text(layer_recipe) for layer_recipe in list_recipes(chosen))
+    reads = any(needs_text(layer_recipe) for layer_recipe in _list_recipes(chosen))
     calibration_options: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
-    check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
-    measured = output_error or any(can_use_moment(layer_recipe) for layer_recipe in list_recipes(chosen))
+    _check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
+    measured = output_error or any(can_use_moment(layer_recipe) for layer_recipe in _list_recipes(chosen))
     if measured and not reads:  # every layer by itself: nothing depends on what the layers before it became
         announce_reading(handle, Reading(document, tokens, by_block=True))
         with show_progress("calibrating", quiet=as_json) as report:
-            names = select_calibration_layers(handle, chosen, layers)
+            names = _select_calibration_layers(handle, chosen, layers)
             stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=report, store=Store())
             calibration_options = {"stats": stats}
     with show_progress("quantizing", quiet=as_json) as report:
@@ -112,9 +112,9 @@ def quantize(
         "bits_per_weight": result.bits_per_weight,
         "nominal_bits": result.nominal_bits,
         "coverage": result.coverage,
-        "bits_overall": read_file_bits(out),
+        "bits_overall": _read_file_bits(out),
         "unquantized": result.unquantized,
-        "bytes": count_stored_bytes(out),
+        "bytes": _count_stored_bytes(out),
         "fused": dict(result.fused),
         "untied_bytes": apart,
         "untied": list(untied),
@@ -131,7 +131,7 @@ def quantize(
         "layers": table.drop(columns=["seconds"]).to_dict("records"),
     }
     sentence = (
-        f"{format_layers(table)}\n\n"
+        f"{_format_layers(table)}\n\n"
         f"{result.describe_bits(facts['bits_overall'])}\n{facts['bytes']:,} bytes in {out}, {facts['seconds']:.1f} seconds"
     )
     if apart:
@@ -158,7 +158,7 @@ def count_packed_bytes(layer: "QuantizedLayer") -> int:
     return sum(tensor.nbytes for _, node in layer.packed.walk() for tensor in node.tensors.values())
 
 
-def format_layers(table: "pd.DataFrame") -> str:
+def _format_layers(table: "pd.DataFrame") -> str:
     """The table of layers; a sentence where no output error was measured."""
     shown = table.drop(columns="seconds")
     if shown["output_error"].notna().any():
@@ -166,7 +166,7 @@ def format_layers(table: "pd.DataFrame") -> str:
     return f"{format_table(shown.drop(columns='output_error'))}\noutput errors were not measured"
 
 
-def check_room(out: Path, preflight: "Preflight") -> None:
+def _check_room(out: Path, preflight: "Preflight") -> None:
     """Say on standard error what the run takes; ArtifactError where the disk has no room for its result."""
     note(str(preflight))
     folder = next(parent for parent in out.expanduser().absolute().parents if parent.is_dir())
@@ -176,7 +176,7 @@ def check_room(out: Path, preflight: "Preflight") -> None:
         )
 
 
-def select_calibration_layers(model: "ModelHandle", chosen: "Recipe | LayerPlan", patterns: str) -> list[str] | None:
+def _select_calibration_layers(model: "ModelHandle", chosen: "Recipe | LayerPlan", patterns: str) -> list[str] | None:
     """The layers to calibrate: None, all in the blocks, unless others are to be quantized too."""
     from workbench.quantizers.runs.quantize_model import select_layer_names
 
@@ -184,7 +184,7 @@ def select_calibration_layers(model: "ModelHandle", chosen: "Recipe | LayerPlan"
     return [*model.layer_names, *optional] if optional else None
 
 
-def read_recipe_or_plan(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
+def _read_recipe_or_plan(recipe: str | None, plan: Path | None) -> "Recipe | LayerPlan":
     """The recipe or the plan that was asked for; wrong usage unless it is exactly one."""
     from workbench.presets import parse
     from workbench.recipe import LayerPlan
@@ -197,19 +197,19 @@ def read_recipe_or_plan(recipe: str | None, plan: Path | None) -> "Recipe | Laye
     return LayerPlan.read(plan)
 
 
-def list_recipes(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
+def _list_recipes(chosen: "Recipe | LayerPlan") -> "list[Recipe]":
     """All recipes of a plan, or the one recipe."""
     from workbench.recipe import LayerPlan
 
     return [recipe for _, recipe in chosen.rules] if isinstance(chosen, LayerPlan) else [chosen]
 
 
-def count_stored_bytes(folder: Path) -> int:
+def _count_stored_bytes(folder: Path) -> int:
     """Bytes of the saved weights: all safetensors files of the folder."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def read_file_bits(folder: Path) -> float:
+def _read_file_bits(folder: Path) -> float:
     """Stored bits per weight of everything that was saved, by the ledger of the file."""
     from workbench.artifact.layout import LEDGER
     from workbench.artifact.reading import read_document

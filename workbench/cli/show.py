@@ -24,12 +24,12 @@ def layers(model: Model, as_json: Json = False) -> None:
         lines.append(f"{len(routers)} routers like {routers[0]} are quantized only if they are named: --layers '*,{pattern}'")
     for name in handle.optional_names[len(routers) :]:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
-        lines.append(f"{name} ({sizes}) is quantized only if it is named: --layers '*,{name}'{describe_tie(handle, name)}")
+        lines.append(f"{name} ({sizes}) is quantized only if it is named: --layers '*,{name}'{_describe_tie(handle, name)}")
     facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
     emit_page(facts, as_json=as_json, text="\n".join(lines))
 
 
-def describe_tie(handle: "ModelHandle", name: str) -> str:
+def _describe_tie(handle: "ModelHandle", name: str) -> str:
     """What becomes of a head and an embedding that are tied, for the line of either; nothing where they are not."""
     if handle.tied_head is None or name not in (handle.tied_head, handle.embedding_name):
         return ""
@@ -51,11 +51,11 @@ def recipes(as_json: Json = False) -> None:
 
     table = presets.tabulate_presets()
     emit_page(
-        {"recipes": table.to_dict("records")}, as_json=as_json, text="\n\n".join(map(format_preset, table.to_dict("records")))
+        {"recipes": table.to_dict("records")}, as_json=as_json, text="\n\n".join(map(_format_preset, table.to_dict("records")))
     )
 
 
-def format_preset(preset: dict[str, Any]) -> str:
+def _format_preset(preset: dict[str, Any]) -> str:
     """A preset in a few lines: name and bits, where it comes from, and in what it differs from that."""
     needs = ", needs calibration" if preset["needs_calibration"] else ""
     name = f"{preset['name']}: {preset['nominal_bits']:.4g} nominal bits{needs}"

@@ -41,7 +41,7 @@ def store(
     if not prune and (older is not None or limit is not None):
         raise typer.BadParameter("--older-than and --limit need --prune; add it.")
     cache = Store()
-    damaged_items = find_damages(cache, list(cache.items())) if verify or prune else {}
+    damaged_items = _find_damages(cache, list(cache.items())) if verify or prune else {}
     removed = remove(cache, list(damaged_items), older, limit) if prune else 0
     items = sorted(cache.items(), key=lambda item: -item.used)
     now = time.time()
@@ -56,12 +56,12 @@ def store(
             for item in items
         ],
     }
-    emit(facts, as_json=as_json, text=format_items(facts, verified=verify, pruned=prune))
+    emit(facts, as_json=as_json, text=_format_items(facts, verified=verify, pruned=prune))
     if damaged_items and not prune:
         raise typer.Exit(1)
 
 
-def find_damages(cache: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
+def _find_damages(cache: "Store", items: "Sequence[Item]") -> "dict[Item, str]":
     """What is wrong with damaged entries and models, each in words."""
     damaged_items = {item: check(cache, item) for item in items if not item.is_partial}
     return {item: why for item, why in damaged_items.items() if why is not None}
@@ -92,7 +92,7 @@ def remove(cache: "Store", damaged: "Sequence[Item]", older: float | None, limit
     )
 
 
-def format_items(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
+def _format_items(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
     """The items as a table with a sentence."""
     import pandas as pd
 

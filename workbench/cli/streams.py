@@ -40,7 +40,7 @@ ASCII_SUBSTITUTES = {
 HANDLER = "workbench.plain"
 
 
-def write_plainly(error: UnicodeError) -> tuple[str, int]:
+def _write_plainly(error: UnicodeError) -> tuple[str, int]:
     """What is written in the place of signs that an encoding lacks: a likeness, or the sign's number as in Python."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -50,7 +50,7 @@ def write_plainly(error: UnicodeError) -> tuple[str, int]:
 
 def adapt_streams() -> None:
     """Let standard output and standard error take any text."""
-    codecs.register_error(HANDLER, write_plainly)
+    codecs.register_error(HANDLER, _write_plainly)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=HANDLER)

@@ -85,19 +85,19 @@ def read_anatomy(module: nn.Module, source: str) -> Anatomy:
             if children != needed:
                 raise refuse(f"{name}{owner and '.' + owner} has {', '.join(sorted(children))}")
         norms = (block.input_layernorm, block.post_attention_layernorm)
-        if not all(map(is_rms_norm, norms)):
+        if not all(map(_is_rms_norm, norms)):
             raise refuse(f"a norm of {name} ({type(norms[0]).__name__}) is not x / rms(x) · gain")
         heads = block.self_attn
         width, value = heads.o_proj.in_features, heads.v_proj.out_features
         if heads.q_proj.out_features != width or width % heads.head_dim or value % heads.head_dim:
             raise refuse(f"{name}.self_attn does not pass its heads of {heads.head_dim} from v_proj to o_proj unchanged")
         blocks.append(Block(name, heads.head_dim))
-    if not is_rms_norm(base.norm):
+    if not _is_rms_norm(base.norm):
         raise refuse(f"its last norm ({type(base.norm).__name__}) is not x / rms(x) · gain")
     return Anatomy(f"{prefix}.embed_tokens", tuple(blocks), f"{prefix}.norm", "lm_head", head.in_features)
 
 
-def is_rms_norm(norm: nn.Module) -> bool:
+def _is_rms_norm(norm: nn.Module) -> bool:
     """Whether a module is x / rms(x) · weight, by trying it: Gemma multiplies with 1 + weight, LayerNorm takes a mean away."""
     if set(dict(norm.named_parameters())) != {"weight"}:
         return False

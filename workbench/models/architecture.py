@@ -66,7 +66,7 @@ def is_causal(config: "PretrainedConfig") -> bool:
     return any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in config.architectures or ())
 
 
-def choose_auto_class(config: "PretrainedConfig") -> Any:
+def _choose_auto_class(config: "PretrainedConfig") -> Any:
     """The causal language model class where the checkpoint is one, else the bare model (encoders)."""
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -75,8 +75,8 @@ def choose_auto_class(config: "PretrainedConfig") -> Any:
 
 def build_module(config: "PretrainedConfig") -> nn.Module:
     """The module as transformers builds it, in eval mode: parameters on the meta device (no memory), buffers computed."""
-    with translate_open_errors(config.name_or_path or "the configuration"), use_meta_parameters():
-        return choose_auto_class(config).from_config(config, dtype=torch.float32).eval()
+    with translate_open_errors(config.name_or_path or "the configuration"), _use_meta_parameters():
+        return _choose_auto_class(config).from_config(config, dtype=torch.float32).eval()
 
 
 def build_split_module(config: "PretrainedConfig") -> nn.Module:
@@ -87,7 +87,7 @@ def build_split_module(config: "PretrainedConfig") -> nn.Module:
 
 
 @contextmanager
-def use_meta_parameters() -> Iterator[None]:
+def _use_meta_parameters() -> Iterator[None]:
     """Modules that this thread builds inside get meta parameters; their buffers (rotary frequencies) stay real."""
     thread = threading.get_ident()
 
@@ -111,7 +111,7 @@ def load_module(config: "PretrainedConfig", tensors: TensorMap, *, split: bool =
     check_complete(tensors)
     module = build_split_module(config) if split else build_module(config)
     names = tensors.names if split else tensors.stacked_names
-    fill(module, ((name, read_finite(tensors, name)) for name in names if tensors.holds(name)))
+    fill(module, ((name, _read_finite(tensors, name)) for name in names if tensors.holds(name)))
     return module
 
 
@@ -124,7 +124,7 @@ def load_streamed(config: "PretrainedConfig", names: Iterable[str], blocks: Sequ
     return module
 
 
-def read_finite(tensors: TensorMap, name: str) -> Tensor:
+def _read_finite(tensors: TensorMap, name: str) -> Tensor:
     """One tensor; ModelError where it holds NaN or infinity."""
     tensor = tensors.read(name)
     check_finite(f"weight {name!r}", tensor)
@@ -141,13 +141,13 @@ def check_complete(tensors: TensorMap) -> None:
 def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Give an empty module the tensors it needs, in its own types, and tie what is tied; what is not given stays empty."""
     for name, tensor in tensors:
-        set_tensor(module, name, tensor)
-    with silence_transformers_log():  # that a head is not tied although the configuration says so is what was asked for
+        _set_tensor(module, name, tensor)
+    with _silence_transformers_log():  # that a head is not tied although the configuration says so is what was asked for
         cast(Any, module).tie_weights(missing_keys=find_empty_parameters(module), recompute_mapping=False)
     module.eval().requires_grad_(requires_grad=False)
 
 
-def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Give one parameter or buffer a value, in the type that the module has there (float32 for weights)."""
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
@@ -175,7 +175,7 @@ def find_empty_parameters(module: nn.Module) -> set[str]:
     return {name for name, parameter in module.named_parameters(remove_duplicate=False) if parameter.is_meta}
 
 
-def read_generation_config(folder: Path) -> "GenerationConfig | None":
+def _read_generation_config(folder: Path) -> "GenerationConfig | None":
     """What the model's folder says about generation (end tokens), where it says anything; a loaded module has read it itself."""
     from transformers import GenerationConfig
 
@@ -187,7 +187,7 @@ def read_generation_config(folder: Path) -> "GenerationConfig | None":
 
 def set_generation(module: nn.Module, folder: Path) -> nn.Module:
     """The same module with what its folder says about generation, where it says anything."""
-    generation = read_generation_config(folder)
+    generation = _read_generation_config(folder)
     if generation is not None:
         module.generation_config = generation  # type: ignore[assignment]
     return module
@@ -222,7 +222,7 @@ def shorten_error_text(error: Exception) -> str:
 
 
 @contextmanager
-def silence_transformers_log() -> Iterator[None]:
+def _silence_transformers_log() -> Iterator[None]:
     """transformers logs advice on standard error."""
     from transformers.utils import logging
 

@@ -21,7 +21,7 @@ PREDICTION_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers")
 
 def check_block_count(config: "PretrainedConfig", checkpoint: Checkpoint) -> None:
     """ModelError where the configuration asks for more blocks than the checkpoint holds; before any of them is built."""
-    configured, present = read_block_count(config), len(find_main_stack(checkpoint.entries)[1])
+    configured, present = _read_block_count(config), len(_find_main_stack(checkpoint.entries)[1])
     if configured is None or configured <= present or config.get_text_config().model_type in COUNTS_OTHERWISE:
         return
     raise ModelError(
@@ -32,12 +32,12 @@ def check_block_count(config: "PretrainedConfig", checkpoint: Checkpoint) -> Non
 
 def warn_of_unused_blocks(config: "PretrainedConfig", module: nn.Module, checkpoint: Checkpoint) -> None:
     """Warn where the checkpoint holds blocks that the configuration leaves out, beside those that only predict ahead."""
-    configured, (stack, present) = read_block_count(config), find_main_stack(checkpoint.entries)
+    configured, (stack, present) = _read_block_count(config), _find_main_stack(checkpoint.entries)
     if configured is None or config.get_text_config().model_type in COUNTS_OTHERWISE:
         return
     text, patterns = config.get_text_config(), getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
     ahead = max((int(getattr(text, name, None) or 0) for name in PREDICTION_BLOCKS), default=0)
-    built = find_main_stack(module.state_dict())[1]
+    built = _find_main_stack(module.state_dict())[1]
     unused = {index for index in present if index >= configured + ahead} - built
     unused -= {index for index in unused if any(re.search(pattern, f"{stack}.{index}.") for pattern in patterns)}
     if unused and len(built) == configured:
@@ -49,7 +49,7 @@ def warn_of_unused_blocks(config: "PretrainedConfig", module: nn.Module, checkpo
         )
 
 
-def read_block_count(config: "PretrainedConfig") -> int | None:
+def _read_block_count(config: "PretrainedConfig") -> int | None:
     """The number of blocks that a configuration asks for, where it is one number."""
     try:
         text: Any = config.get_text_config()
@@ -59,7 +59,7 @@ def read_block_count(config: "PretrainedConfig") -> int | None:
     return configured if isinstance(configured, int) else None
 
 
-def find_main_stack(names: Iterable[str]) -> tuple[str, set[int]]:
+def _find_main_stack(names: Iterable[str]) -> tuple[str, set[int]]:
     """The largest stack of numbered blocks among names of tensors: what stands before the number, and all its numbers."""
     stacks: dict[str, set[int]] = {"": set()}
     for name in names:

@@ -45,8 +45,8 @@ class Call:
 
     def outputs(self, block: nn.Module, weights: Mapping[str, Tensor] | None = None) -> Any:
         """What the block returns; `weights` replace parameters by their names in the block, with gradients."""
-        args = tuple(map(copy_if_cache, self.args))
-        kwargs = {name: copy_if_cache(argument) for name, argument in self.kwargs.items()}
+        args = tuple(map(_copy_if_cache, self.args))
+        kwargs = {name: _copy_if_cache(argument) for name, argument in self.kwargs.items()}
         return torch.func.functional_call(block, dict(weights or {}), args, kwargs)
 
     def run(self, block: nn.Module, hidden: Tensor | None = None, weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -60,7 +60,7 @@ def extract_hidden_states(outputs: Any) -> Tensor:
     return outputs[0] if isinstance(outputs, tuple | list) else outputs
 
 
-def copy_if_cache(argument: Any) -> Any:
+def _copy_if_cache(argument: Any) -> Any:
     """An argument that a call may write into: a cache, which some families make although none is asked for, as a copy."""
     from transformers import Cache
 

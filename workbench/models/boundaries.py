@@ -128,7 +128,7 @@ class Boundaries:
     def _copy(self, out: Any) -> Any:
         """A block's output with its hidden states kept; what stands beside them, such as attention weights, is left out."""
         if isinstance(out, tuple | list):
-            return wrap_hidden_states(out, self._keep(out[0]))
+            return _wrap_hidden_states(out, self._keep(out[0]))
         return self._keep(out)
 
     def states(self, index: int) -> Tensor:
@@ -164,7 +164,7 @@ class Boundaries:
         blocks = [self.model.module.get_submodule(name) for name in self.blocks[:start]]
         for block, state in zip(blocks, self._window_states[window][1:], strict=False):
             # a block's own forward is found on its class: the one set here is removed without a trace
-            block.forward = partial(replay_output, state)
+            block.forward = partial(_replay_output, state)
         try:
             yield
         finally:
@@ -172,17 +172,17 @@ class Boundaries:
                 del block.forward
 
 
-def copy_block_output(out: Any) -> Any:
+def _copy_block_output(out: Any) -> Any:
     """A block's output with its hidden states copied; what stands beside them, such as attention weights, is left out."""
-    return wrap_hidden_states(out, out[0].clone()) if isinstance(out, tuple | list) else out.clone()
+    return _wrap_hidden_states(out, out[0].clone()) if isinstance(out, tuple | list) else out.clone()
 
 
-def wrap_hidden_states(out: tuple[Any, ...] | list[Any], hidden: Tensor) -> tuple[Any, ...] | list[Any]:
+def _wrap_hidden_states(out: tuple[Any, ...] | list[Any], hidden: Tensor) -> tuple[Any, ...] | list[Any]:
     """What a block returned with `hidden` in the first place and nothing in the others."""
     parts = [hidden, *(None for _ in out[1:])]
     return parts if isinstance(out, list) else tuple(parts)
 
 
-def replay_output(output: Any, *_args: Any, **_kwargs: Any) -> Any:
+def _replay_output(output: Any, *_args: Any, **_kwargs: Any) -> Any:
     """Stand in for a block's forward pass."""
-    return copy_block_output(output)
+    return _copy_block_output(output)

@@ -52,7 +52,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files, indexed = find_shards(folder)
+        self.files, indexed = _find_shards(folder)
         self.entries: dict[str, TensorEntry] = {}
         for file in self.files:
             self.entries |= read_header(file)
@@ -71,7 +71,7 @@ class Checkpoint:
             with safe_open(file, framework="pt") as shard:
                 return shard.get_tensor(tensor)
         except (SafetensorError, OSError) as error:
-            raise describe_damaged_file(file, error) from error
+            raise _describe_damaged_file(file, error) from error
 
     def read_slice(self, tensor: str, index: int) -> Tensor:
         """One entry of a tensor's first dimension, in its stored dtype, without reading the others."""
@@ -80,7 +80,7 @@ class Checkpoint:
             with safe_open(file, framework="pt") as shard:
                 return shard.get_slice(tensor)[index]
         except (SafetensorError, OSError) as error:
-            raise describe_damaged_file(file, error) from error
+            raise _describe_damaged_file(file, error) from error
 
     @property
     def stored_bytes(self) -> int:
@@ -97,12 +97,12 @@ class Checkpoint:
         return digest.hexdigest()[:16]
 
 
-def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
+def _find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The weight files of a folder, and what its index says: tensor name to file name (empty without an index)."""
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE], {}
     if not (folder / INDEX).is_file():
-        raise describe_missing_weights(folder)
+        raise _describe_missing_weights(folder)
     advice = "it is not a safetensors index: download it again"
     shards = read(folder / INDEX, error=ModelError).get("weight_map", advice)
     indexed = {tensor: shard.as_text() for tensor, shard in shards.items()}
@@ -121,7 +121,7 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     return [folder / name for name in names], indexed
 
 
-def describe_missing_weights(folder: Path) -> ModelError:
+def _describe_missing_weights(folder: Path) -> ModelError:
     """What to say about a folder without safetensors; a pickle can run any code when it is loaded, so it is refused."""
     pickles = find_pickles(folder)
     if not pickles:
@@ -152,10 +152,10 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
                 for name, part in slices.items()
             }
     except (SafetensorError, OSError) as error:
-        raise describe_damaged_file(file, error) from error
+        raise _describe_damaged_file(file, error) from error
 
 
-def describe_damaged_file(file: Path, error: Exception) -> ModelError:
+def _describe_damaged_file(file: Path, error: Exception) -> ModelError:
     """What to say about a file that safetensors refuses."""
     return ModelError(f"{file} is damaged or incomplete ({error}); download or copy it again.")
 

@@ -19,12 +19,12 @@ def read_fields(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is empty; download it again.")
     fields = parse(content, str(path), ModelError, foreign=True).value
     if not isinstance(fields, dict):
-        raise ModelError(f"{path} is not a JSON object but {describe_json_type(fields)}; download it again.")
-    check_types(path, fields)
+        raise ModelError(f"{path} is not a JSON object but {_describe_json_type(fields)}; download it again.")
+    _check_types(path, fields)
     return fields
 
 
-def check_types(path: Path, fields: dict[str, Any]) -> None:
+def _check_types(path: Path, fields: dict[str, Any]) -> None:
     """ModelError for values that transformers takes without a word or turns away with a riddle."""
     model_type, architectures = fields.get("model_type"), fields.get("architectures")
     if not isinstance(model_type, str | None):
@@ -59,7 +59,7 @@ def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
             raise ModelError(f"{path.parent} is already quantized ({method}); open the original model instead.")
 
 
-def describe_json_type(value: Any) -> str:
+def _describe_json_type(value: Any) -> str:
     """What JSON calls a value that is not an object."""
     names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

@@ -17,10 +17,10 @@ def find_context_length(module: nn.Module, config: "PretrainedConfig") -> int:
     values = (getattr(text, name, None) for name in LIMITS)
     limit = next((value for value in values if isinstance(value, int) and value > 0), UNLIMITED_CONTEXT)
     ahead = 1 if isinstance(getattr(text, "ngram", None), int) else 0  # ProphetNet predicts with the position of the next token
-    return min((limit, *(rows - ahead for rows in count_position_rows(module))))
+    return min((limit, *(rows - ahead for rows in _count_position_rows(module))))
 
 
-def count_position_rows(module: nn.Module) -> list[int]:
+def _count_position_rows(module: nn.Module) -> list[int]:
     """Rows of tables of positions that begin after a row for padding, as RoBERTa's: 512 of its 514."""
     return [
         part.num_embeddings - part.padding_idx - 1

@@ -12,14 +12,14 @@ WORD_PATTERN = re.compile(r"[A-Za-z]+")
 LETTERS = "abcdefghijklmnopqrstuvwxyz     .,"
 
 
-def shuffle_words(document: str, draw: random.Random) -> str:
+def _shuffle_words(document: str, draw: random.Random) -> str:
     """Its words in a drawn order: the same tokens, no sentence."""
     words = document.split()
     draw.shuffle(words)
     return " ".join(words)
 
 
-def generate_program(document: str, draw: random.Random) -> str:
+def _generate_program(document: str, draw: random.Random) -> str:
     """Lines that look like a program, named by its words."""
     words = [word.lower() for word in WORD_PATTERN.findall(document)] or ["x"]
     lines = []
@@ -29,15 +29,15 @@ def generate_program(document: str, draw: random.Random) -> str:
     return "\n".join(lines)
 
 
-def generate_noise(document: str, draw: random.Random) -> str:
+def _generate_noise(document: str, draw: random.Random) -> str:
     """As many letters, drawn evenly: no words at all."""
     return "".join(draw.choice(LETTERS) for _ in document)
 
 
 DERIVED: dict[str, Callable[[str, random.Random], str]] = {
-    "shuffled words": shuffle_words,
-    "program-like": generate_program,
-    "random letters": generate_noise,
+    "shuffled words": _shuffle_words,
+    "program-like": _generate_program,
+    "random letters": _generate_noise,
 }
 
 

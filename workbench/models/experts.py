@@ -46,11 +46,11 @@ def find_stacks(module: nn.Module) -> dict[str, StackLayout]:
         f"{path}.{name}": layout
         for path, owner in module.named_modules()
         for name, parameter in owner.named_parameters(recurse=False)
-        if (layout := read_layout(owner, name, parameter)) is not None
+        if (layout := _read_layout(owner, name, parameter)) is not None
     }
 
 
-def read_layout(owner: nn.Module, name: str, parameter: Tensor) -> StackLayout | None:
+def _read_layout(owner: nn.Module, name: str, parameter: Tensor) -> StackLayout | None:
     """How `parameter` of `owner` holds experts, or None where it does not."""
     kind = type(owner).__name__
     if kind == "DbrxExpertGLU":
@@ -75,10 +75,10 @@ def split_experts(module: nn.Module, stacks: Mapping[str, StackLayout]) -> None:
         delattr(owner, leaf)
         owner.add_module(leaf, ExpertStack(layout, parameter.dtype, parameter.device))
     if stacks:
-        use_eager_experts(module)
+        _use_eager_experts(module)
 
 
-def use_eager_experts(module: nn.Module) -> None:
+def _use_eager_experts(module: nn.Module) -> None:
     """Have mixtures loop over their experts: other implementations multiply with the whole stack at once."""
     for part in module.modules():
         config = getattr(part, "config", None)

@@ -31,7 +31,7 @@ FILE_SUFFIXES = (*HINTS, *PICKLE_SUFFIXES, *ARCHIVE_SUFFIXES, ".safetensors", ".
 
 def describe_file(file: Path) -> ModelError:
     """What to say about a file where a folder is needed."""
-    start, suffix, folder = read_first_bytes(file), file.suffix.lower(), file.absolute().parent
+    start, suffix, folder = _read_first_bytes(file), file.suffix.lower(), file.absolute().parent
     if start.startswith(POINTER):
         return ModelError(f"{str(file)!r} is a Git LFS pointer, not the file itself; run `git lfs pull` in {folder}.")
     if suffix in HINTS or start.startswith(GGUF_MAGIC):
@@ -61,25 +61,25 @@ def check_folder(folder: Path) -> None:
             f"{folder} is a quantized model that this workbench saved; load it with wb.load({str(folder)!r}), "
             f"or give the original model."
         )
-    check_links(folder)
-    check_pointers(folder)
+    _check_links(folder)
+    _check_pointers(folder)
     if has_files(folder, "model_index.json"):
-        raise describe_diffusers(folder)
+        raise _describe_diffusers(folder)
     if has_files(folder, "config.json") and (has_files(folder, SINGLE_FILE) or has_files(folder, INDEX)):
         return
     for describe in (
-        describe_adapter,
-        describe_sentence_encoder,
-        describe_other_formats,
-        describe_subfolders,
-        describe_lone_tokenizer,
+        _describe_adapter,
+        _describe_sentence_encoder,
+        _describe_other_formats,
+        _describe_subfolders,
+        _describe_lone_tokenizer,
     ):
         sentence = describe(folder)
         if sentence:
             raise ModelError(sentence)
 
 
-def check_links(folder: Path) -> None:
+def _check_links(folder: Path) -> None:
     """ModelError where a link leads nowhere, as in a hub cache whose blobs were deleted or copied without their links."""
     links = [
         name for name in ("config.json", SINGLE_FILE, INDEX) if (folder / name).is_symlink() and not (folder / name).exists()
@@ -88,9 +88,9 @@ def check_links(folder: Path) -> None:
         raise ModelError(f"{folder / links[0]} is a broken link; download the model again.")
 
 
-def check_pointers(folder: Path) -> None:
+def _check_pointers(folder: Path) -> None:
     """ModelError where Git LFS left pointers in place of files that opening reads."""
-    pointers = [file.name for file in list_model_files(folder) if is_pointer(file)]
+    pointers = [file.name for file in _list_model_files(folder) if _is_pointer(file)]
     if pointers:
         raise ModelError(
             f"{folder} holds Git LFS pointers in place of {len(pointers)} of its files, first {pointers[0]}; "
@@ -98,12 +98,12 @@ def check_pointers(folder: Path) -> None:
         )
 
 
-def list_model_files(folder: Path) -> list[Path]:
+def _list_model_files(folder: Path) -> list[Path]:
     """The files that opening and running a model reads, of those that are there."""
     if has_files(folder, SINGLE_FILE):
         weights = [folder / SINGLE_FILE]
     elif has_files(folder, INDEX):
-        table = read_json(folder / INDEX)
+        table = _read_json(folder / INDEX)
         shards = table.get("weight_map") if isinstance(table, dict) else None
         names = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
         weights = [folder / INDEX, *(folder / name for name in sorted(names) if is_file_name(name))]
@@ -114,12 +114,12 @@ def list_model_files(folder: Path) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def is_pointer(file: Path) -> bool:
+def _is_pointer(file: Path) -> bool:
     """Whether a file is what Git LFS leaves where the file itself was not downloaded."""
-    return file.stat().st_size < POINTER_BYTES and read_first_bytes(file).startswith(POINTER)
+    return file.stat().st_size < POINTER_BYTES and _read_first_bytes(file).startswith(POINTER)
 
 
-def read_first_bytes(file: Path) -> bytes:
+def _read_first_bytes(file: Path) -> bytes:
     """The beginning of a file, empty where it cannot be read."""
     try:
         with file.open("rb") as stream:
@@ -133,7 +133,7 @@ def has_files(folder: Path, *names: str) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-def read_json(file: Path) -> Any:
+def _read_json(file: Path) -> Any:
     """A JSON document, or None where there is none that can be read: this module only describes."""
     try:
         return read(file, error=ModelError, foreign=True).value
@@ -141,9 +141,9 @@ def read_json(file: Path) -> Any:
         return None
 
 
-def describe_diffusers(folder: Path) -> ModelError:
+def _describe_diffusers(folder: Path) -> ModelError:
     """A pipeline of several models."""
-    index = read_json(folder / "model_index.json")
+    index = _read_json(folder / "model_index.json")
     name = index.get("_class_name", "unnamed") if isinstance(index, dict) else "unnamed"
     encoder = folder / "text_encoder"
     advice = (
@@ -152,7 +152,7 @@ def describe_diffusers(folder: Path) -> ModelError:
     return ModelError(f"{folder} is a diffusers pipeline ({name}) of several models, not a language model; {advice}.")
 
 
-def describe_adapter(folder: Path) -> str | None:
+def _describe_adapter(folder: Path) -> str | None:
     """A LoRA or another adapter without its base model."""
     if not has_files(folder, ADAPTER_CONFIG) and not any(has_files(folder, name) for name in ADAPTER_WEIGHTS):
         return None
@@ -165,35 +165,35 @@ def describe_adapter(folder: Path) -> str | None:
 
 def read_adapter_facts(folder: Path) -> tuple[str, str]:
     """What kind of adapter it is, and its base model."""
-    fields = read_json(folder / ADAPTER_CONFIG)
+    fields = _read_json(folder / ADAPTER_CONFIG)
     fields = fields if isinstance(fields, dict) else {}
     kind = {"LORA": "a LoRA adapter"}.get(str(fields.get("peft_type")), "an adapter")
     base = fields.get("base_model_name_or_path")
     return kind, repr(base) if base else "that its adapter_config.json does not name"
 
 
-def describe_sentence_encoder(folder: Path) -> str | None:
+def _describe_sentence_encoder(folder: Path) -> str | None:
     """A sentence-transformers folder whose transformer lies in a subfolder; one with it at the top is an ordinary model."""
-    modules = read_json(folder / "modules.json")
+    modules = _read_json(folder / "modules.json")
     paths = [str(module.get("path", "")) for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
     models = [folder / path for path in paths if path and has_files(folder / path, "config.json")]
     what = f"{folder} is a sentence-transformers folder; its transformer lies in a subfolder"
     return f"{what}: open {models[0]}." if models else None
 
 
-def describe_other_formats(folder: Path) -> str | None:
+def _describe_other_formats(folder: Path) -> str | None:
     """Weights that are there, but not as model.safetensors or shards with an index."""
     if has_files(folder, SINGLE_FILE) or has_files(folder, INDEX):
         return None
-    for describe in (describe_original_layout, describe_gguf, describe_variant, describe_unindexed_files):
+    for describe in (_describe_original_layout, _describe_gguf, _describe_variant, _describe_unindexed_files):
         sentence = describe(folder)
         if sentence:
             return sentence
     if find_pickles(folder):
         return None  # convertible, and `Checkpoint` says how
-    if onnx := find_matching_files(folder, "*.onnx", "onnx/*.onnx"):
+    if onnx := _find_matching_files(folder, "*.onnx", "onnx/*.onnx"):
         return f"{folder} is an ONNX export ({onnx[0]}) without safetensors weights; open the model that it was exported from."
-    if others := find_matching_files(folder, *OTHER_FRAMEWORKS):
+    if others := _find_matching_files(folder, *OTHER_FRAMEWORKS):
         return (
             f"{folder} holds its weights only for TensorFlow or Flax ({others[0]}); convert them with transformers 4: "
             f"AutoModel.from_pretrained(folder, {'from_flax' if 'flax' in others[0] else 'from_tf'}=True)"
@@ -202,9 +202,9 @@ def describe_other_formats(folder: Path) -> str | None:
     return None
 
 
-def describe_original_layout(folder: Path) -> str | None:
+def _describe_original_layout(folder: Path) -> str | None:
     """Weights as Mistral and Meta publish them beside the converted ones."""
-    files = find_matching_files(folder, *ORIGINAL_LAYOUT)
+    files = _find_matching_files(folder, *ORIGINAL_LAYOUT)
     if not files:
         return None
     return (
@@ -213,9 +213,9 @@ def describe_original_layout(folder: Path) -> str | None:
     )
 
 
-def describe_gguf(folder: Path) -> str | None:
+def _describe_gguf(folder: Path) -> str | None:
     """Files of llama.cpp."""
-    files = find_matching_files(folder, "*.gguf")
+    files = _find_matching_files(folder, "*.gguf")
     if not files:
         return None
     number = f"{len(files)} files, first " if len(files) > 1 else ""
@@ -225,17 +225,17 @@ def describe_gguf(folder: Path) -> str | None:
     )
 
 
-def describe_variant(folder: Path) -> str | None:
+def _describe_variant(folder: Path) -> str | None:
     """Weights saved with `variant="fp16"`, which are found again only by that name."""
-    indices = find_matching_files(folder, "model.safetensors.index.*.json")
-    files = find_matching_files(folder, "model.*.safetensors")
+    indices = _find_matching_files(folder, "model.safetensors.index.*.json")
+    files = _find_matching_files(folder, "model.*.safetensors")
     file, name = (indices[0], INDEX) if indices else (files[0], SINGLE_FILE) if files else (None, None)
     return file and (f"{folder} holds its weights only as a variant ({file}); to use this variant, rename that file to {name}.")
 
 
-def describe_unindexed_files(folder: Path) -> str | None:
+def _describe_unindexed_files(folder: Path) -> str | None:
     """Safetensors files that no index lists."""
-    files = [name for name in find_matching_files(folder, "*.safetensors") if not name.startswith("adapter_")]
+    files = [name for name in _find_matching_files(folder, "*.safetensors") if not name.startswith("adapter_")]
     if not files:
         return None
     if len(files) == 1:
@@ -246,7 +246,7 @@ def describe_unindexed_files(folder: Path) -> str | None:
     )
 
 
-def describe_subfolders(folder: Path) -> str | None:
+def _describe_subfolders(folder: Path) -> str | None:
     """A folder of model folders, such as a trainer's checkpoints."""
     if has_files(folder, "config.json"):
         return None
@@ -254,7 +254,7 @@ def describe_subfolders(folder: Path) -> str | None:
     return f"{folder} has no config.json, but its subfolder does: open {models[-1]}, 1 of {len(models)}." if models else None
 
 
-def describe_lone_tokenizer(folder: Path) -> str | None:
+def _describe_lone_tokenizer(folder: Path) -> str | None:
     """A tokenizer without a model."""
     if has_files(folder, "config.json") or has_files(folder, SINGLE_FILE) or has_files(folder, INDEX):
         return None
@@ -264,6 +264,6 @@ def describe_lone_tokenizer(folder: Path) -> str | None:
     )
 
 
-def find_matching_files(folder: Path, *patterns: str) -> list[str]:
+def _find_matching_files(folder: Path, *patterns: str) -> list[str]:
     """Names of the files of these patterns, in order."""
     return sorted(str(path.relative_to(folder)) for pattern in patterns for path in folder.glob(pattern) if path.is_file())

@@ -40,12 +40,12 @@ class Rewrite:
     def __call__(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """The rewritten tensor in `dtype`; arithmetic is in float64, a piece at a time."""
         if tensor.ndim == 1:
-            return apply_maps(tensor[None], self.inputs + self.outputs, dtype)[0]
-        tensor = apply_maps(tensor, self.inputs, dtype) if self.inputs else tensor
-        return apply_maps(tensor.mT, self.outputs, dtype).mT.contiguous() if self.outputs else tensor.to(dtype)
+            return _apply_maps(tensor[None], self.inputs + self.outputs, dtype)[0]
+        tensor = _apply_maps(tensor, self.inputs, dtype) if self.inputs else tensor
+        return _apply_maps(tensor.mT, self.outputs, dtype).mT.contiguous() if self.outputs else tensor.to(dtype)
 
 
-def apply_maps(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tensor:
+def _apply_maps(rows: Tensor, maps: tuple[Map, ...], dtype: torch.dtype) -> Tensor:
     """All maps, one after the other, on some rows at a time."""
     out = torch.empty(rows.shape, dtype=dtype)
     size = max(NUMBERS_AT_ONCE // rows.shape[-1], 1)
@@ -174,7 +174,7 @@ def fuse(model: ModelHandle, *, seed: int = 0, residual: bool = True) -> FusedMo
     rewrites: dict[str, Rewrite] = {}
     online = ["down_proj"]
     if residual:
-        rewrites = build_stream_rewrites(model, shape, seed)
+        rewrites = _build_stream_rewrites(model, shape, seed)
     else:
         online += ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]
     for index, block in enumerate(shape.blocks):
@@ -195,7 +195,7 @@ def fuse_from_facts(model: ModelHandle, facts: Mapping[str, Any]) -> ModelHandle
     return fuse(model, seed=facts["seed"], residual=facts["residual"])
 
 
-def build_stream_rewrites(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:
+def _build_stream_rewrites(model: ModelHandle, shape: Anatomy, seed: int) -> dict[str, Rewrite]:
     """Everything that reads or writes the residual stream, with the gains of the norms multiplied into what reads them."""
     turn = partial(hadamard, signs=draw_signs(shape.width, seed))
     rewrites = {f"{shape.embedding}.weight": Rewrite(inputs=(turn,))}

@@ -90,26 +90,26 @@ class ModelInMemory(ModelHandle):
 
 def open_module(module: nn.Module, tokenizer: "PreTrainedTokenizerBase | None" = None) -> ModelInMemory:
     """A handle on a copy of a transformers model's weights as they are now; see `opening.open_model`."""
-    model = check_module(module)
+    model = _check_module(module)
     folder = Path(tempfile.mkdtemp(prefix="workbench-model-"))
     try:
-        return copy_module(model, tokenizer, folder)
+        return _copy_module(model, tokenizer, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def copy_module(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path) -> ModelInMemory:
+def _copy_module(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path) -> ModelInMemory:
     """The handle, with the configuration and the tokenizer written to a folder that is removed when nobody needs it any more."""
     name = type(module).__name__
-    write_documents(module, tokenizer, folder)
+    _write_documents(module, tokenizer, folder)
     try:
         config = architecture.read_config(folder)
     except ModelError as error:
         raise ModelError(f"a {name} in memory cannot be opened: {error}".replace(str(folder), "its configuration")) from error
     built = architecture.build_module(config)
-    check_same(module, built)
-    checkpoint = MemoryCheckpoint(name, folder, copy_tensors(module, built))
+    _check_same(module, built)
+    checkpoint = MemoryCheckpoint(name, folder, _copy_tensors(module, built))
     weakref.finalize(checkpoint, shutil.rmtree, folder, ignore_errors=True)
     check_plain_weights(built, checkpoint)
     tensors = ModuleTensors(built, checkpoint)
@@ -129,7 +129,7 @@ def reopen_module(source: str) -> ModelInMemory:
     return handle
 
 
-def check_module(module: nn.Module) -> "PreTrainedModel":
+def _check_module(module: nn.Module) -> "PreTrainedModel":
     """The same module; ModelError, one sentence, unless it is a transformers model with its weights in memory."""
     from transformers import PreTrainedModel
 
@@ -148,7 +148,7 @@ def check_module(module: nn.Module) -> "PreTrainedModel":
     return module
 
 
-def check_same(module: nn.Module, built: nn.Module) -> None:
+def _check_same(module: nn.Module, built: nn.Module) -> None:
     """ModelError unless transformers builds the same class with the same tensors from the module's configuration."""
     name = type(module).__name__
     if type(built) is not type(module):
@@ -165,7 +165,7 @@ def check_same(module: nn.Module, built: nn.Module) -> None:
         )
 
 
-def write_documents(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path) -> None:
+def _write_documents(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path) -> None:
     """Configuration, settings of generation and tokenizer, in Hugging Face layout."""
     config = deepcopy(module.config)
     config.architectures = [type(module).__name__]
@@ -181,7 +181,7 @@ def write_documents(module: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBa
         tokenizer.save_pretrained(folder)
 
 
-def copy_tensors(module: nn.Module, built: nn.Module) -> dict[str, Tensor]:
+def _copy_tensors(module: nn.Module, built: nn.Module) -> dict[str, Tensor]:
     """Copies of a module's tensors on the CPU, tied ones once."""
     state: dict[str, Tensor] = module.state_dict()
     tied: Mapping[str, str] = getattr(built, "all_tied_weights_keys", None) or {}

@@ -49,7 +49,7 @@ class CachedModel(LanguageModel):
         super().__init__(lm.module, lm.tokenizer, f"{lm.name}, {name}", lock=lm.lock)
         if block < 1:
             raise ModelError(f"a block of {block} tokens; use 1 or more.")
-        check_attention(lm)
+        _check_attention(lm)
         self.pack, self.block, self.watches = pack, block, watches
 
     def logits(self, ids: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class CachedModel(LanguageModel):
         for piece in ids.split(self.block, 1):
             out, cache = self._forward(piece, cache, use_cache=True)
             pieces.append(out)
-        return torch.cat(pieces, 1), compute_cache_size(cache)
+        return torch.cat(pieces, 1), _compute_cache_size(cache)
 
     @property
     def reads_stepwise(self) -> bool:
@@ -74,16 +74,16 @@ class CachedModel(LanguageModel):
     def _new_cache(self) -> Any:
         config: Any = self.module.config
         layers = [build_layer_type()(self.pack, self.block) for _ in range(config.get_text_config().num_hidden_layers)]
-        return build_cache(layers)
+        return _build_cache(layers)
 
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
         if not self.watches:
             return super()._forward(ids, cache, use_cache=use_cache)
-        with self.lock, watch_attention(self.module, cache.layers):
+        with self.lock, _watch_attention(self.module, cache.layers):
             return super()._forward(ids, cache, use_cache=use_cache)
 
 
-def check_attention(lm: LanguageModel) -> None:
+def _check_attention(lm: LanguageModel) -> None:
     """Raise ModelError where a layer forgets tokens inside the context: packed blocks are never dropped."""
     config: Any = lm.module.config
     text = config.get_text_config()
@@ -94,7 +94,7 @@ def check_attention(lm: LanguageModel) -> None:
         raise ModelError(f"{lm.name!r} has {what}; packed caches are for models that attend to their whole context.")
 
 
-def compute_cache_size(cache: Any) -> CacheSize:
+def _compute_cache_size(cache: Any) -> CacheSize:
     """What a cache of packed layers stores; tensors that blocks share count once."""
     bits, shared = 0, {}
     for node in (node for layer in cache.layers for block in layer.blocks for side in block for _, node in side.walk()):
@@ -110,7 +110,7 @@ def compute_cache_size(cache: Any) -> CacheSize:
 
 
 @contextmanager
-def watch_attention(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
+def _watch_attention(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
     """Tell every layer of a cache how much attention its tokens get while the module runs."""
     model: Any = module
     before = model.config._attn_implementation
@@ -120,13 +120,13 @@ def watch_attention(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
             for part in module.modules():
                 number = getattr(part, "layer_idx", None)
                 if type(part).__name__.endswith("Attention") and isinstance(number, int):
-                    hooks.enter_context(part.register_forward_hook(partial(pass_attention, layers[number])))
+                    hooks.enter_context(part.register_forward_hook(partial(_pass_attention, layers[number])))
             yield
     finally:
         model.set_attn_implementation(before)
 
 
-def pass_attention(layer: Any, _module: nn.Module, _inputs: Any, output: Any) -> None:
+def _pass_attention(layer: Any, _module: nn.Module, _inputs: Any, output: Any) -> None:
     """Pass the attention weights `[1, heads, queries, tokens]` of a layer on to its cache."""
     layer.see(output[1])
 
@@ -196,7 +196,7 @@ def build_layer_type() -> type:
     return PackedCacheLayer
 
 
-def build_cache(layers: list[Any]) -> Any:
+def _build_cache(layers: list[Any]) -> Any:
     """transformers' cache around these layers."""
     from transformers.cache_utils import Cache
 

@@ -178,7 +178,7 @@ class LanguageModel:
         Tried once for a class and configuration; where it does not, a warning says so, and every new token reads the whole text.
         """
         if self._key not in _stepwise:
-            _stepwise[self._key] = is_stepwise_consistent(self)
+            _stepwise[self._key] = _is_stepwise_consistent(self)
             if not _stepwise[self._key]:
                 warnings.warn(
                     f"{self.name!r} ({type(self.module).__name__}) predicts differently token by token than for the text "
@@ -197,7 +197,7 @@ class LanguageModel:
         """Whether later tokens change what is predicted before them, as where attention goes both ways; tried once for a class
         and configuration."""
         if self._key not in _ahead:
-            _ahead[self._key] = can_see_ahead(self)
+            _ahead[self._key] = _can_see_ahead(self)
         return _ahead[self._key]
 
 
@@ -205,23 +205,23 @@ _stepwise: dict[tuple[type, str], bool] = {}
 _ahead: dict[tuple[type, str], bool] = {}
 
 
-def is_stepwise_consistent(model: LanguageModel) -> bool:
+def _is_stepwise_consistent(model: LanguageModel) -> bool:
     """Compare the logits of a few tokens read at once with those of a first part read at once and the others one by one.
 
     So few tokens fit into every window: a cache that forgets is tried with a short one as well, since the full pass of some
     families goes on to see what their cache forgets.
     """
     with model.lock:
-        cache = build_stepwise_cache(model)
-        if cache is None or not has_sliding_window(cache):
+        cache = _build_stepwise_cache(model)
+        if cache is None or not _has_sliding_window(cache):
             return cache is not None
-        with shorten_windows(model.module):
-            return build_stepwise_cache(model) is not None
+        with _shorten_windows(model.module):
+            return _build_stepwise_cache(model) is not None
 
 
-def build_stepwise_cache(model: LanguageModel) -> Any:
+def _build_stepwise_cache(model: LanguageModel) -> Any:
     """The cache after a few tokens, None where what was read step by step is not what is read at once."""
-    ids = build_probe_ids(model)
+    ids = _build_probe_ids(model)
     expected, _ = model._forward(ids)
     tolerance = STEP_TOLERANCE * float(expected.std())
     cache, end = None, 0
@@ -236,13 +236,13 @@ def build_stepwise_cache(model: LanguageModel) -> Any:
     return cache
 
 
-def has_sliding_window(cache: Any) -> bool:
+def _has_sliding_window(cache: Any) -> bool:
     """Whether a layer of `cache` keeps only so many tokens."""
     return any(isinstance(getattr(layer, "sliding_window", None), int) for layer in getattr(cache, "layers", ()))
 
 
 @contextmanager
-def shorten_windows(module: nn.Module) -> Iterator[None]:
+def _shorten_windows(module: nn.Module) -> Iterator[None]:
     """Attention over fewer tokens than are tried; families read the width of their windows as they run."""
     config: Any = cast(Any, module.config).get_text_config()
     windows = {name: getattr(config, name, None) for name in WINDOWS}
@@ -256,9 +256,9 @@ def shorten_windows(module: nn.Module) -> Iterator[None]:
             setattr(config, name, window)
 
 
-def can_see_ahead(model: LanguageModel) -> bool:
+def _can_see_ahead(model: LanguageModel) -> bool:
     """Whether another last token changes the logits of most tokens before it."""
-    ids = build_probe_ids(model)
+    ids = _build_probe_ids(model)
     first, _ = model._forward(ids)
     ids[0, -1] = (ids[0, -1] + 1) % len(model.tokenizer)
     second, _ = model._forward(ids)
@@ -266,7 +266,7 @@ def can_see_ahead(model: LanguageModel) -> bool:
     return bool(changes.median() > STEP_TOLERANCE * first.std())
 
 
-def build_probe_ids(model: LanguageModel) -> Tensor:
+def _build_probe_ids(model: LanguageModel) -> Tensor:
     """Some token ids `[1, T]` that the model has."""
     rows = getattr(cast("PretrainedConfig", model.module.config).get_text_config(), "vocab_size", None)
     return torch.arange(TRIED_TOKENS)[None] * 7 % min(len(model.tokenizer), rows or len(model.tokenizer))

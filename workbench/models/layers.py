@@ -93,16 +93,16 @@ def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
     A head that is tied together with other tensors (its bias, a second head) is none, since it cannot be untied alone; nor is an
     embedding that another module than the head has its weight from.
     """
-    layers = find_routers(module, tensors)
+    layers = _find_routers(module, tensors)
     head, embedding = cast(Any, module).get_output_embeddings(), cast(Any, module).get_input_embeddings()
-    if (path := find_path_outside_blocks(module, head)) is not None and is_linear(head):
+    if (path := _find_path_outside_blocks(module, head)) is not None and is_linear(head):
         weight = f"{path}.weight"
         stored = weight if tensors.holds(weight) else tensors.tied.get(weight, "")
         if tensors.holds(stored) and (weight not in tensors.tied or set(tensors.tied) == {weight}):
             transposed = not isinstance(head, nn.Linear)
             rows, cols = reversed(head.weight.shape) if transposed else head.weight.shape
             layers[path] = Layer(path, None, path, rows, cols, tensors.dtype(stored), transposed, role="head")
-    if (path := find_path_outside_blocks(module, embedding)) is not None and isinstance(embedding, nn.Embedding):
+    if (path := _find_path_outside_blocks(module, embedding)) is not None and isinstance(embedding, nn.Embedding):
         weight = f"{path}.weight"
         sharing = {tied for tied, source in tensors.tied.items() if source == weight}
         stored = weight if tensors.holds(weight) else next(iter(sharing), "")
@@ -112,7 +112,7 @@ def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
     return layers
 
 
-def find_routers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
+def _find_routers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
     """The matrices by which mixtures score their experts, each under its router's name; some are linear layers anyway."""
     layers = {}
     for name, part in module.named_modules():
@@ -129,7 +129,7 @@ def is_router(module: nn.Module) -> bool:
     return weight is not None and weight.ndim == 2 and not is_linear(module) and ROUTER.search(type(module).__name__) is not None
 
 
-def find_path_outside_blocks(module: nn.Module, part: Any) -> str | None:
+def _find_path_outside_blocks(module: nn.Module, part: Any) -> str | None:
     """The name of a part of `module`, None where it is none or lies in a block."""
     name = next((path for path, other in module.named_modules() if other is part), None)
     return None if name is None or split_name(name) is not None else name

@@ -90,7 +90,7 @@ def locate(source: str | Path) -> Path:
             raise describe_file(folder)
     except (OSError, RuntimeError) as error:  # a name too long, a user who does not exist, a folder that may not be read
         raise ModelError(f"{str(source)!r} cannot be opened: {architecture.shorten_error_text(error)}.") from error
-    if isinstance(source, str) and is_hub_id(source):
+    if isinstance(source, str) and _is_hub_id(source):
         return download(source)
     raise ModelError(
         f"there is no folder {str(source)!r}; use 'builtin', a folder with config.json and model.safetensors, "
@@ -98,7 +98,7 @@ def locate(source: str | Path) -> Path:
     )
 
 
-def is_hub_id(source: str) -> bool:
+def _is_hub_id(source: str) -> bool:
     """Whether a name can be a hub id, "owner/name" or one of the hub's first models ("gpt2"), and is no misspelt other thing."""
     if not HUB_ID.fullmatch(source):
         return False

@@ -90,7 +90,7 @@ def compute_perplexity_ratio(first: PerplexityResult, other: PerplexityResult) -
         sizes = f"{first.tokens} tokens of {first.text!r} and {other.tokens} of {other.text!r}"
         raise ModelError(f"perplexities on {sizes} cannot be paired; measure both on the same text, cut into the same windows.")
     columns = np.array([[b.loss - a.loss, a.tokens] for a, b in zip(first.windows, other.windows, strict=True)])
-    return compute_paired_ratio(intervals.sum_by_unit(columns, assign_window_units(first.windows)))
+    return compute_paired_ratio(intervals.sum_by_unit(columns, _assign_window_units(first.windows)))
 
 
 def compute_paired_ratio(sums: np.ndarray) -> PerplexityRatio:
@@ -152,17 +152,17 @@ def iterate_spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> I
 
 def score(lm: LanguageModel, span: Span) -> Window:
     """Loss and size of the scored part of one span."""
-    size = count_text_bytes(lm, span.ids[:, : span.stop]) - count_text_bytes(lm, span.ids[:, : span.start + 1])
-    return Window(span.document, float(compute_token_losses(lm, span.window).sum()), span.stop - span.start - 1, size)
+    size = _count_text_bytes(lm, span.ids[:, : span.stop]) - _count_text_bytes(lm, span.ids[:, : span.start + 1])
+    return Window(span.document, float(_compute_token_losses(lm, span.window).sum()), span.stop - span.start - 1, size)
 
 
-def compute_token_losses(lm: LanguageModel, ids: Tensor) -> Tensor:
+def _compute_token_losses(lm: LanguageModel, ids: Tensor) -> Tensor:
     """−log p of each token of `ids [1, T]` after the first, float64 `[T − 1]`, nats."""
     log_p = lm.logits(ids)[0, :-1].log_softmax(-1)
     return -log_p.gather(1, ids[0, 1:, None])[:, 0].double()
 
 
-def count_text_bytes(lm: LanguageModel, ids: Tensor) -> int:
+def _count_text_bytes(lm: LanguageModel, ids: Tensor) -> int:
     """UTF-8 bytes of the text that `ids` decode to."""
     return len(lm.decode(ids).encode())
 
@@ -171,7 +171,7 @@ def summarise(windows: list[Window], name: str) -> PerplexityResult:
     """Totals of all windows, and the intervals over their documents."""
     columns = np.array([[w.loss, w.bytes, w.tokens] for w in windows], dtype=np.float64)
     loss, size, tokens = columns.sum(0)
-    sums = intervals.sum_by_unit(columns, assign_window_units(windows))
+    sums = intervals.sum_by_unit(columns, _assign_window_units(windows))
     return PerplexityResult(
         perplexity=exponentiate(loss / tokens),
         perplexity_interval=intervals.exponentiate_interval(intervals.estimate_mean_interval(sums)),
@@ -184,7 +184,7 @@ def summarise(windows: list[Window], name: str) -> PerplexityResult:
     )
 
 
-def assign_window_units(windows: Sequence[Window]) -> np.ndarray:
+def _assign_window_units(windows: Sequence[Window]) -> np.ndarray:
     """The unit of each window, see `intervals.units`."""
     return intervals.assign_units([w.document for w in windows], range(len(windows)), np.array([w.tokens for w in windows]))
 

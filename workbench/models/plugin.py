@@ -61,8 +61,8 @@ class PackedQuantizer(HfQuantizer):
         self._folder = Path(facts["checkpoint_files"][0]).parent
         with torch.device("cpu"):  # the model is being built on the meta device
             self.put_layers_in(model, self._folder)
-        self._stored = set_tensors_aside(model)
-        expect_packed(model)
+        self._stored = _set_tensors_aside(model)
+        _expect_packed(model)
 
     def _process_model_after_weight_loading(self, model: Any, **facts: Any) -> Any:
         devices = {parameter.device for parameter in model.parameters()}
@@ -87,7 +87,7 @@ class PackedQuantizer(HfQuantizer):
         return False
 
 
-def set_tensors_aside(model: nn.Module) -> dict[PackedMatrix, dict[str, Tensor | None]]:
+def _set_tensors_aside(model: nn.Module) -> dict[PackedMatrix, dict[str, Tensor | None]]:
     """Take the stored tensors out of all packed layers: what transformers does not find in its file, it overwrites.
 
     Each layer gets a `weight` without memory instead, since some models initialize the weights of layers that they know by
@@ -103,7 +103,7 @@ def set_tensors_aside(model: nn.Module) -> dict[PackedMatrix, dict[str, Tensor |
     return stored
 
 
-def expect_packed(model: Any) -> None:
+def _expect_packed(model: Any) -> None:
     """Let transformers find tensors named `layer|path|tensor` in the file without a report that no module has them."""
     ignored_keys = model._keys_to_ignore_on_load_unexpected
     kind = list if ignored_keys is None else type(ignored_keys)  # None or a list in transformers 5.0, later a set

@@ -17,11 +17,11 @@ def check_plain_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     if not suspects:
         return
     prefix = getattr(module, "base_model_prefix", "")
-    weights = list_aliases(prefix, *(name for name, parameter in module.named_parameters() if parameter.is_floating_point()))
-    buffers = list_aliases(prefix, *(name for name, _ in module.named_buffers()))
-    scaled = {name.rpartition(".")[0] for name in checkpoint.entries if is_scale(name)}
-    candidates = [name for name in suspects if name not in buffers and (name in weights or not is_scale(name))]
-    quantized = [name for name in candidates if is_weight(name, checkpoint, weights, scaled)]
+    weights = _list_aliases(prefix, *(name for name, parameter in module.named_parameters() if parameter.is_floating_point()))
+    buffers = _list_aliases(prefix, *(name for name, _ in module.named_buffers()))
+    scaled = {name.rpartition(".")[0] for name in checkpoint.entries if _is_scale(name)}
+    candidates = [name for name in suspects if name not in buffers and (name in weights or not _is_scale(name))]
+    quantized = [name for name in candidates if _is_weight(name, checkpoint, weights, scaled)]
     if quantized:
         dtype = checkpoint.entries[quantized[0]].dtype
         alike = sum(checkpoint.entries[name].dtype == dtype for name in quantized)
@@ -31,7 +31,7 @@ def check_plain_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
         )
 
 
-def is_weight(name: str, checkpoint: Checkpoint, weights: set[str], scaled: set[str]) -> bool:
+def _is_weight(name: str, checkpoint: Checkpoint, weights: set[str], scaled: set[str]) -> bool:
     """Whether a tensor of another type than plain floats stands for a weight."""
     entry = checkpoint.entries[name]
     if name in weights or entry.dtype.lower().startswith(("float", "f8", "f6", "f4")):
@@ -40,11 +40,11 @@ def is_weight(name: str, checkpoint: Checkpoint, weights: set[str], scaled: set[
     return len(entry.shape) > 1 and (leaf.endswith(WEIGHT_NAMES) or name in scaled or owner in scaled)
 
 
-def is_scale(name: str) -> bool:
+def _is_scale(name: str) -> bool:
     """Whether a tensor's last name is one that quantizers give their scales."""
     return name.rpartition(".")[2].lower().endswith(SCALE_NAMES)
 
 
-def list_aliases(prefix: str, *names: str) -> set[str]:
+def _list_aliases(prefix: str, *names: str) -> set[str]:
     """Names with and without the base model's prefix."""
     return {alias for name in names for alias in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")}

@@ -23,7 +23,7 @@ def name_architecture(config: "PretrainedConfig", folder: Path) -> None:
     if causal is not None and is_decoder(config):
         config.architectures, checkpoint = [causal], Checkpoint(folder)
         check_block_count(config, checkpoint)
-        if has_stored_head(config, checkpoint):
+        if _has_stored_head(config, checkpoint):
             return
     bare = MODEL_MAPPING_NAMES.get(config.model_type)
     config.architectures = [bare] if isinstance(bare, str) else None
@@ -38,7 +38,7 @@ def is_decoder(config: "PretrainedConfig") -> bool:
     return config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or bool(getattr(config, "is_decoder", False))
 
 
-def has_stored_head(config: "PretrainedConfig", checkpoint: Checkpoint) -> bool:
+def _has_stored_head(config: "PretrainedConfig", checkpoint: Checkpoint) -> bool:
     """Whether everything that the causal class has beyond the bare model is stored, or tied to something that is."""
     module: Any = architecture.build_module(config)
     missing = TensorMap(module, checkpoint).missing

@@ -36,7 +36,7 @@ class RoundToNearest(Preset):
 
     def build(self) -> Recipe:
         """Nearest codes on a uniform grid."""
-        return compose(make_uniform_coder(self))
+        return compose(_make_uniform_coder(self))
 
 
 @register("preset", "gptq")
@@ -82,7 +82,7 @@ class Gptq(Preset):
         """Uniform grid with column feedback; act-order with moving groups is a stored permutation."""
         in_place = self.act_order and self.static_groups
         return compose(
-            make_uniform_coder(self),
+            _make_uniform_coder(self),
             transform=make_part("transform", "permutation" if self.act_order and not in_place else "identity"),
             assignment=make_part(
                 "assignment",
@@ -97,7 +97,7 @@ class Gptq(Preset):
         )
 
 
-def make_uniform_coder(preset: RoundToNearest | Gptq) -> Coder:
+def _make_uniform_coder(preset: RoundToNearest | Gptq) -> Coder:
     """The grid with a preset's settings."""
     settings = {name: getattr(preset, name) for name in ("bits", "group", "symmetric", "clip", "zero")}
     coder: Coder = make_part("coder", "uniform", **settings)

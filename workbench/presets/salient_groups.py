@@ -18,7 +18,7 @@ COMPARISON = "built-in model, docs/released_methods.md"
 MAPS = "maps of groups, scales and means are stored and counted, though nominal bits leave them out"
 
 
-def define_released_setting() -> Any:
+def _define_released_setting() -> Any:
     """The setting `released`."""
     return setting(False, "follow the released code, which differs from the paper (see the note)")
 
@@ -40,15 +40,15 @@ class BiLlm(Preset):
     groups: int = setting(2, "magnitude groups of the weights that are not salient (paper: 2)", low=1, high=3)
     salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536, rare=True)
-    released: bool = define_released_setting()
+    released: bool = _define_released_setting()
 
     def build(self) -> Recipe:
         """Closed-form planes with means."""
         if self.released:
-            return compose_released_recipe(self, 1, "residual")
+            return _compose_released_recipe(self, 1, "residual")
         sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
         split = make_part("split", "groups", groups=self.groups, salient=self.salient, metric="hessian", block=self.block)
-        return compose_group_recipe([], self.groups, 1, sign, split)
+        return _compose_group_recipe([], self.groups, 1, sign, split)
 
 
 @register("preset", "arb-llm")
@@ -74,20 +74,20 @@ class ArbLlm(Preset):
     sweeps: int = setting(15, "alternating sweeps over scales and signs", low=0, high=100)
     salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536, rare=True)
-    released: bool = define_released_setting()
+    released: bool = _define_released_setting()
 
     def build(self) -> Recipe:
         """Alternating planes."""
         if self.released:
             loss = "moment" if self.variant == "x" else "plain"
             rule = "moment" if self.variant == "x" else "row-column"
-            return compose_released_recipe(self, 2 if self.bitmap else 1, rule, loss=loss)
+            return _compose_released_recipe(self, 2 if self.bitmap else 1, rule, loss=loss)
         scales = {"scales": "group-column", "mean": False} if self.variant == "rc" else {"scales": "group", "scaling": "moment"}
         sign = {**scales, "group": self.block, "sweeps": self.sweeps, "rescale": False}
         apart = 2 if self.bitmap else 1
         settings = {"groups": self.groups, "search": self.search, "salient": self.salient, "salient_groups": apart}
         split = make_part("split", "groups", **settings, metric="hessian", block=self.block)
-        return compose_group_recipe([], self.groups, apart, sign, split)
+        return _compose_group_recipe([], self.groups, apart, sign, split)
 
 
 @register("preset", "stbllm")
@@ -112,19 +112,19 @@ class StbLlm(Preset):
         128, "columns that are split, coded and compensated together; a multiple of 8", low=8, high=65536, rare=True
     )
 
-    released: bool = define_released_setting()
+    released: bool = _define_released_setting()
 
     def build(self) -> Recipe:
         """Closed-form planes with means on the kept weights; as released on all."""
         if self.released:
-            return compose_released_recipe(self, 1, "residual", groups=3, kept=self.kept)
+            return _compose_released_recipe(self, 1, "residual", groups=3, kept=self.kept)
         sign = {"scales": "group", "group": self.block, "sweeps": 0, "rescale": False}
         settings = {"groups": 3, "search": "double", "salient": self.salient, "kept": self.kept, "of": 8}
         split = make_part("split", "groups", **settings, metric="hessian", block=self.block)
-        return compose_group_recipe([make_part("coder", "zero")] if self.kept < 8 else [], 3, 1, sign, split)
+        return _compose_group_recipe([make_part("coder", "zero")] if self.kept < 8 else [], 3, 1, sign, split)
 
 
-def compose_released_recipe(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int, rule: str, **other: Any) -> Recipe:
+def _compose_released_recipe(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int, rule: str, **other: Any) -> Recipe:
     """Planes, split and feedback of the released codes; RecipeError for groups that they do not make."""
     groups = other.get("groups", 2)
     if getattr(preset, "groups", groups) != groups:
@@ -147,7 +147,7 @@ def compose_released_recipe(preset: BiLlm | ArbLlm | StbLlm, salient_groups: int
     )
 
 
-def compose_group_recipe(pruned: list[Coder], groups: int, salient: int, sign: dict, split: Split) -> Recipe:
+def _compose_group_recipe(pruned: list[Coder], groups: int, salient: int, sign: dict, split: Split) -> Recipe:
     """One plane a group, two for salient columns, compensated block by block."""
     planes = [1] * groups + [2] * salient
     coders = [make_part("coder", "sign", planes=count, **sign) for count in planes]

@@ -53,7 +53,7 @@ def compute_inverse_factor(moment: Tensor, damping: float) -> Tensor:
     h = damp_moment(moment, damping)
     reverse(h)
     factor = factorize(h, damping)
-    invert_lower(factor)
+    _invert_lower(factor)
     reverse(factor.mT)
     return factor
 
@@ -69,7 +69,7 @@ def reverse(matrix: Tensor) -> None:
         back.copy_(earlier)
 
 
-def invert_lower(factor: Tensor) -> None:
+def _invert_lower(factor: Tensor) -> None:
     """Put the inverse of a lower triangular matrix in its place, some columns at a time, from the last ones on."""
     for start in reversed(range(0, len(factor), ROWS_AT_ONCE)):
         stop = min(start + ROWS_AT_ONCE, len(factor))

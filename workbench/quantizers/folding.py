@@ -36,14 +36,14 @@ def fold(model: "ModelHandle", quantized: QuantizedModel) -> QuantizedModel:
         for norm, names in block.readers.items():
             key = f"{norm}.weight"
             gains = changed[key] if key in changed else model.tensor(key)
-            folded = find_common_diagonal(layers, names, gains.dtype)
+            folded = _find_common_diagonal(layers, names, gains.dtype)
             if folded:
-                changed[key] = (gains.double() * compute_diagonal(folded, len(gains))).to(gains.dtype)
-                layers |= {name: remove_diagonal(layers[name], folded) for name in names}
+                changed[key] = (gains.double() * _compute_diagonal(folded, len(gains))).to(gains.dtype)
+                layers |= {name: _remove_diagonal(layers[name], folded) for name in names}
     return replace(quantized, layers=layers, changed_tensors=changed)
 
 
-def find_common_diagonal(layers: Mapping[str, QuantizedLayer], names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
+def _find_common_diagonal(layers: Mapping[str, QuantizedLayer], names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
     """The parts of the diagonal that all these layers have and that fold into gains of this type."""
     outermost = [layers[name].packed for name in names if name in layers and layers[name].packed.format == "rotated"]
     if len(outermost) < len(names):
@@ -57,13 +57,13 @@ def find_common_diagonal(layers: Mapping[str, QuantizedLayer], names: Sequence[s
     }
 
 
-def compute_diagonal(parts: Mapping[str, Tensor], cols: int) -> Tensor:
+def _compute_diagonal(parts: Mapping[str, Tensor], cols: int) -> Tensor:
     """The diagonal `[cols]` of these parts, float64."""
     gain = parts["gain"].double() if "gain" in parts else torch.ones(cols, dtype=torch.float64)
     return gain * (2 * bitpack.unpack(parts["signs"], 1, cols) - 1) if "signs" in parts else gain
 
 
-def remove_diagonal(layer: QuantizedLayer, parts: Mapping[str, Tensor]) -> QuantizedLayer:
+def _remove_diagonal(layer: QuantizedLayer, parts: Mapping[str, Tensor]) -> QuantizedLayer:
     """The layer without these parts of its transform, and without the transform where nothing is left of it."""
     packed = layer.packed
     other_tensors = {name: tensor for name, tensor in packed.tensors.items() if name not in parts}

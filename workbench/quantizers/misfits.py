@@ -16,11 +16,11 @@ HOPELESS, ONE_COLUMN = 0.9, 0.5  # shares of the energy: lost in all, and held b
 def compute_checked_error(name: str, weight: Tensor, decoded: Tensor) -> float:
     """The relative error of what a layer's `weight` became; a warning where its size or its shape does not fit the format."""
     error = compute_relative_error(weight, decoded)
-    warn_of_misfits(name, weight, error)
+    _warn_of_misfits(name, weight, error)
     return error
 
 
-def warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
+def _warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
     """Warn, in one sentence, where a layer's weight error comes from a size or a shape of weights that the format cannot say."""
     if error < LOSSLESS:
         return

@@ -60,11 +60,11 @@ def quantize_layer(
     weight = weight.detach()
     w = weight.to(torch.float32)
     if state is None:
-        state = yield from learn_transform(w, h, recipe, shared)
+        state = yield from _learn_transform(w, h, recipe, shared)
     w = transform.forward(w, state)
     h_inner = None if h is None else transform.moment(h, state)
-    inner, film, picture, nominal = yield from code_matrix(w, h_inner, recipe, shared)
-    give_back(w)
+    inner, film, picture, nominal = yield from _code_matrix(w, h_inner, recipe, shared)
+    _give_back(w)
     decoded = formats.decode(inner)
     film = film.then("refit", picture(decoded))
     yield Snapshot("refit", w.shape[1], w.shape[1], {"film": film}, decoded)
@@ -91,7 +91,7 @@ def quantize_layer(
     )
 
 
-def code_matrix(
+def _code_matrix(
     w: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Codebooks | None] | None
 ) -> Generator[Snapshot, None, tuple[Packed, Film, Callable[[Tensor], Picture], float]]:
     """Split and code a matrix in its basis: the stored form, its film with the camera's `picture`, and the nominal bits.
@@ -104,15 +104,15 @@ def code_matrix(
         shared = [coder.prepare([w]) for coder in coders]
     runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
     camera = Camera(w)
-    coded = yield from code_columns(ColumnCoder(division, runs, recipe.assignment), w, moment, camera)
+    coded = yield from _code_columns(ColumnCoder(division, runs, recipe.assignment), w, moment, camera)
     film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in list_codebook_losses(run.shared)))
     del coded
-    refit_all(runs, w)
+    _refit_all(runs, w)
     children = [run.pack(masked=len(runs) > 1) for run in runs]
-    return split.pack(division.masks, children), film, camera.picture, compute_nominal_bits(coders, division.masks, children)
+    return split.pack(division.masks, children), film, camera.picture, _compute_nominal_bits(coders, division.masks, children)
 
 
-def refit_all(runs: Sequence[CoderRun[Any, Any]], w: Tensor) -> None:
+def _refit_all(runs: Sequence[CoderRun[Any, Any]], w: Tensor) -> None:
     """Let each coder improve its parameters for what the others leave of the matrix."""
     for run in runs:
         others = [other.values() for other in runs if other is not run]
@@ -133,7 +133,7 @@ def fit_transform(
     """
     check_inputs(weight, moment)
     h = prepare_moment(moment, tokens, recipe)
-    return (yield from learn_transform(weight.detach().to(torch.float32), h, recipe, shared))
+    return (yield from _learn_transform(weight.detach().to(torch.float32), h, recipe, shared))
 
 
 def prepare_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) -> Tensor | None:
@@ -147,7 +147,7 @@ def prepare_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) ->
     return torch.eye(len(moment)) if moment is not None and needs_moment(recipe) else None
 
 
-def learn_transform(
+def _learn_transform(
     w: Tensor, h: Tensor | None, recipe: Recipe, shared: Sequence[Codebooks | None] | None
 ) -> Generator[Snapshot, None, State]:
     """The same for float32 inputs that have been checked: to look through a wide moment once more takes a while."""
@@ -186,7 +186,7 @@ class InLoop:
         run_steps(coder.fit_first(w))
         for _ in coder.run(w, moment):
             pass
-        refit_all(runs, w)
+        _refit_all(runs, w)
         self.runs = runs
         return sum((run.values() for run in runs), torch.zeros_like(w))
 
@@ -195,7 +195,7 @@ class InLoop:
         return sum((run.code(w, 0, w.shape[1]) * run.mask for run in self.runs), torch.zeros_like(w))
 
 
-def code_columns(coder: ColumnCoder, w: Tensor, moment: Tensor | None, camera: Camera) -> Generator[Snapshot, None, Tensor]:
+def _code_columns(coder: ColumnCoder, w: Tensor, moment: Tensor | None, camera: Camera) -> Generator[Snapshot, None, Tensor]:
     """Code every column of the transformed matrix `w` and return the coded matrix; `camera` sees every tile on the way."""
     cols, blocks = w.shape[1], BlockErrors(w)
     for share in coder.fit_first(w):
@@ -209,18 +209,18 @@ def code_columns(coder: ColumnCoder, w: Tensor, moment: Tensor | None, camera: C
     current = w
     for current in coder.run(w, moment, quantize):
         detail = {"sweeps": coder.take_new_sweeps(), "relative_error": blocks.relative_error(current)}
-        give_back(w)
+        _give_back(w)
         yield Snapshot("block", blocks.coded, cols, detail, current.clone())
     return current
 
 
-def give_back(w: Tensor) -> None:
+def _give_back(w: Tensor) -> None:
     """Give back to the system what the work on a large matrix has freed: pieces of it scatter the memory."""
     if w.numel() > LARGE:
         release_memory()
 
 
-def compute_nominal_bits(coders: Sequence[Coder[Any, Any]], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
+def _compute_nominal_bits(coders: Sequence[Coder[Any, Any]], masks: Sequence[Tensor], children: Sequence[Packed]) -> float:
     """Bits per weight as papers count them: each coder's nominal bits, weighted by its share of the weights."""
     total = 0.0
     for coder, mask, child in zip(coders, masks, children, strict=True):

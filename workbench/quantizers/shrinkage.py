@@ -50,14 +50,14 @@ def is_calibrated(moment: Tensor | None) -> TypeGuard[Tensor]:
     return moment is not None and bool(moment.diagonal().any())
 
 
-def compute_token_threshold(columns: int, strength: float) -> int:
+def _compute_token_threshold(columns: int, strength: float) -> int:
     """Tokens below which a moment may make a result worse than none would; without shrinkage that begins much earlier."""
     return math.ceil(columns * MIN_TOKENS_PER_COLUMN) if strength else columns
 
 
 def is_few(tokens: int | None, columns: int, strength: float) -> bool:
     """Whether a moment is of tokens, but of fewer than enough."""
-    return tokens is not None and 0 < tokens < compute_token_threshold(columns, strength)
+    return tokens is not None and 0 < tokens < _compute_token_threshold(columns, strength)
 
 
 def collect_calibration_facts(layers: Mapping[str, QuantizedLayer]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def warn_of_few(layers: Mapping[str, QuantizedLayer]) -> None:
     if few:
         layer = layers[few[0]]
         tokens, columns = f"{layer.tokens} token{'s' if layer.tokens != 1 else ''}", layer.packed.cols
-        least = compute_token_threshold(columns, layer.recipe.shrinkage)
+        least = _compute_token_threshold(columns, layer.recipe.shrinkage)
         warnings.warn(
             f"{len(few)} of {len(layers)} layers were calibrated on too few tokens to benefit from it, first {few[0]!r} "
             f"({tokens} for {columns} columns; at least {least} are needed): calibrate on more tokens.",

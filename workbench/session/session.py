@@ -1,7 +1,6 @@
-"""Session: a visitor's model, choice and results, with undo. It is independent of any screen.
+"""Session: what one visitor has open (model, choice, results), with undo. It knows nothing of any screen.
 
-A result is kept under the content that made it (weights, layer, recipe, calibration), so that it is found again after an undo
-and never shown for anything else.
+A result is kept under the content that made it (weights, layer, recipe, calibration) and is shown for nothing else.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence

@@ -51,27 +51,27 @@ class Figure(ShownInCell):
     def cell_summary(self) -> CellSummary:
         """The first rows of the table, with its own names of columns."""
         headers = [str(column) for column in self.table.columns]
-        rows = [[format_cell(value) for value in row] for row in self.table.itertuples(index=False)]
+        rows = [[_format_cell(value) for value in row] for row in self.table.itertuples(index=False)]
         return CellSummary.of_rows(self.question, self.answer, headers, rows)
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None, exclude: Collection[str] | None = None) -> dict[str, Any]:
         """The plot with question and answer above it for a page that draws plotly, else the table."""
-        return select_types({**super()._repr_mimebundle_(), PLOTLY: build_titled_plot(self)}, include, exclude)
+        return select_types({**super()._repr_mimebundle_(), PLOTLY: _build_titled_plot(self)}, include, exclude)
 
     def __post_init__(self) -> None:
         """plotly reads labels as HTML: a token such as `<s>` would vanish."""
         traces = [trace | {name: escape_labels(trace[name]) for name in LABELS if name in trace} for trace in self.plot["data"]]
-        axes = {name: axis | {"ticktext": escape_labels(axis["ticktext"])} for name, axis in list_labelled_axes(self.plot)}
+        axes = {name: axis | {"ticktext": escape_labels(axis["ticktext"])} for name, axis in _list_labelled_axes(self.plot)}
         layout = {"layout": self.plot["layout"] | axes} if axes else {}
         object.__setattr__(self, "plot", {**self.plot, "data": traces, **layout})
 
 
-def format_cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     """A value of a table, numbers to four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def build_titled_plot(figure: Figure) -> dict[str, Any]:
+def _build_titled_plot(figure: Figure) -> dict[str, Any]:
     """The plot as plain JSON values, under a title that says what the frame around a figure says elsewhere."""
     question, answer = escape_labels([figure.question, figure.answer])
     layout = dict(figure.plot.get("layout", {}))
@@ -80,21 +80,21 @@ def build_titled_plot(figure: Figure) -> dict[str, Any]:
     layout["title"] = {"text": f"{question}{BREAK}<sub>{answer}</sub>", **top}
     layout["margin"] = {**margin, "t": margin.get("t", 0) + TITLE_HEIGHT}
     layout["height"] = layout.get("height", HEIGHT) + TITLE_HEIGHT
-    return make_json_safe({**figure.plot, "layout": layout})
+    return _make_json_safe({**figure.plot, "layout": layout})
 
 
-def make_json_safe(value: Any) -> Any:
+def _make_json_safe(value: Any) -> Any:
     """A plot's value as JSON has it: arrays as lists, and nothing in the place of NaN and infinity."""
     if isinstance(value, Mapping):
-        return {str(key): make_json_safe(part) for key, part in value.items()}
+        return {str(key): _make_json_safe(part) for key, part in value.items()}
     if hasattr(value, "tolist"):  # arrays and numbers of NumPy, series, tensors
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [make_json_safe(part) for part in value]
+        return [_make_json_safe(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def list_labelled_axes(plot: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _list_labelled_axes(plot: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The axes whose ticks have texts of their own, by name."""
     layout = plot.get("layout", {})
     return [(name, axis) for name, axis in layout.items() if isinstance(axis, dict) and "ticktext" in axis]

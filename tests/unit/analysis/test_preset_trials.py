@@ -18,7 +18,7 @@ from workbench.analysis.decisions.preset_trials import (
     list_trial_recipes,
     spread_rows,
     tabulate_trials,
-    trial_steps,
+    try_presets_steps,
 )
 from workbench.calibration import CalibrationStats
 from workbench.jobs import run_steps
@@ -80,7 +80,7 @@ def test_defaults_come_first_then_rates_in_range() -> None:
 @pytest.mark.usefixtures("few")
 def test_a_trial_is_what_quantizing_the_layer_gives(model: ModelHandle, stats: CalibrationStats, tmp_path: Path) -> None:
     steps: list[preset_trials.Tried] = []
-    trials = run_steps(trial_steps(model, QUERY, stats, Store(tmp_path)), steps.append)
+    trials = run_steps(try_presets_steps(model, QUERY, stats, Store(tmp_path)), steps.append)
     for spelled in FEW[:2]:
         result = wb.quantize(model, QUERY, presets.parse(spelled), stats)
         trial = trials[spelled]
@@ -96,7 +96,7 @@ def test_a_trial_is_what_quantizing_the_layer_gives(model: ModelHandle, stats: C
 
 @pytest.mark.usefixtures("few")
 def test_without_calibration_there_is_no_output_error(model: ModelHandle, tmp_path: Path) -> None:
-    trials = run_steps(trial_steps(model, QUERY, None, Store(tmp_path)))
+    trials = run_steps(try_presets_steps(model, QUERY, None, Store(tmp_path)))
     assert list(trials) == ["rtn:group=32", "rtn:group=7"]
     assert trials["rtn:group=32"].output_error is None
     (row,) = wb.measures.preset_trials(model, QUERY, store=Store(tmp_path)).to_dict("records")
@@ -112,16 +112,16 @@ def test_what_was_tried_is_not_tried_again_but_for_another_layer_or_calibration(
     store, quantized = Store(tmp_path), []
     run = preset_trials.quantize_layer
     monkeypatch.setattr(preset_trials, "quantize_layer", lambda *a, **k: quantized.append(a) or run(*a, **k))
-    first = run_steps(trial_steps(model, QUERY, stats, store))
-    assert run_steps(trial_steps(model, QUERY, stats, store)) == first
+    first = run_steps(try_presets_steps(model, QUERY, stats, store))
+    assert run_steps(try_presets_steps(model, QUERY, stats, store)) == first
     assert len(quantized) == 2
-    run_steps(trial_steps(model, QUERY, None, store))
+    run_steps(try_presets_steps(model, QUERY, None, store))
     assert len(quantized) == 3, "without calibration"
     other = {QUERY: dataclasses.replace(stats[QUERY], moment=stats[QUERY].moment * 2)}
-    run_steps(trial_steps(model, QUERY, other, store))
+    run_steps(try_presets_steps(model, QUERY, other, store))
     assert len(quantized) == 5, "calibrated otherwise"
     neighbour = QUERY.replace("layers.0", "layers.1")
-    run_steps(trial_steps(model, neighbour, {neighbour: stats[QUERY]}, store))
+    run_steps(try_presets_steps(model, neighbour, {neighbour: stats[QUERY]}, store))
     assert len(quantized) == 7, "other weights under the same moment"
 
 
@@ -131,7 +131,7 @@ def test_some_rows_are_coded_with_the_codebook_of_all(
     monkeypatch.setattr(preset_trials, "LEAST_ROWS", 16)
     monkeypatch.setattr(preset_trials, "WEIGHTS", 1)
     monkeypatch.setattr(preset_trials, "list_trial_recipes", lambda *, calibrated: ["gptvq:bits=3.0"])
-    (trial,) = run_steps(trial_steps(model, QUERY, stats, Store(tmp_path))).values()
+    (trial,) = run_steps(try_presets_steps(model, QUERY, stats, Store(tmp_path))).values()
     recipe = presets.recipe("gptvq", bits=3.0)
     whole = wb.quantize(model, QUERY, recipe, stats)
     fitted = quantize(recipe, model.weight(QUERY)[list(spread_rows(64, 16))], stats[QUERY].moment)

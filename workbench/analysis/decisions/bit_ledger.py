@@ -35,7 +35,7 @@ def strip_item_path(item: str) -> str:
     return item.lstrip("0123456789.")
 
 
-def select_nominal_codes(kinds: Mapping[str, float], nominal: float) -> set[str]:
+def _select_nominal_codes(kinds: Mapping[str, float], nominal: float) -> set[str]:
     """Which kinds of codes the nominal figure is about: those whose bits a weight come nearest to it together."""
     codes = [kind for kind in kinds if kind in NOMINAL_ITEMS]
     choices = (set(some) for size in range(len(codes), -1, -1) for some in combinations(codes, size))
@@ -52,7 +52,7 @@ def tabulate_overhead(ledger: BitLedger) -> pd.DataFrame:
     for entry in ledger.entries:
         kinds[strip_item_path(entry.item)] = kinds.get(strip_item_path(entry.item), 0.0) + entry.bits / ledger.weights
     why = {strip_item_path(entry.item): entry.why for entry in ledger.entries}
-    inside = select_nominal_codes(kinds, ledger.nominal_bits)
+    inside = _select_nominal_codes(kinds, ledger.nominal_bits)
     beyond = sum(kinds[kind] for kind in inside) - ledger.nominal_bits
     rows = [("nominal", ledger.nominal_bits, f"as the method's paper counts: {' and '.join(sorted(inside)) or 'codes only'}")]
     if abs(beyond) > 1e-9:

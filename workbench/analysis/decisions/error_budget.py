@@ -104,19 +104,19 @@ def error_budget_steps(replay: Replay, layers: Quantized, *, top: int = TOP) -> 
     pairs = []
     for first, second in combinations(worst, 2):
         both = replay.divergence({first: ordered[first], second: ordered[second]})
-        pairs.append({"earlier": first, "later": second, **compute_interaction(both, alone[first], alone[second])})
+        pairs.append({"earlier": first, "later": second, **_compute_interaction(both, alone[first], alone[second])})
         yield Measured(f"{first} and {second}", done, count)
         done += 1
     floor = replay.noise.kl
     quantized_layers = get_layers(layers)
-    rows = [make_layer_row(replay, name, quantized_layers.get(name), alone[name], accumulated[name], floor) for name in ordered]
+    rows = [_make_layer_row(replay, name, quantized_layers.get(name), alone[name], accumulated[name], floor) for name in ordered]
     columns = ["earlier", "later", "together", "apart", "interaction", "interaction_low", "interaction_high"]
-    return build_error_budget(
+    return _build_error_budget(
         pd.DataFrame(rows), pd.DataFrame(pairs, columns=columns), accumulated[list(ordered)[-1]], alone, floor
     )
 
 
-def make_layer_row(
+def _make_layer_row(
     replay: Replay, name: str, layer: QuantizedLayer | None, alone: Divergence, accumulated: Divergence, floor: float
 ) -> dict[str, object]:
     """One layer of the budget, or a parameter beside the layers."""
@@ -137,7 +137,7 @@ def make_layer_row(
     }
 
 
-def compute_interaction(both: Divergence, first: Divergence, second: Divergence) -> dict[str, float]:
+def _compute_interaction(both: Divergence, first: Divergence, second: Divergence) -> dict[str, float]:
     """What two layers do together beyond the sum of what each does."""
     apart = first.per_token.kl + second.per_token.kl
     low, high = split_interval(estimate_mean_interval(sum_tokens_by_unit(both.per_token, (both.per_token.kl - apart)[:, None])))
@@ -145,7 +145,7 @@ def compute_interaction(both: Divergence, first: Divergence, second: Divergence)
     return {**divergences, "interaction_low": low, "interaction_high": high}
 
 
-def build_error_budget(
+def _build_error_budget(
     layers: "pd.DataFrame", pairs: "pd.DataFrame", joint: Divergence, alone: Mapping[str, Divergence], floor: float
 ) -> ErrorBudget:
     """Sum and ratio, document by document."""

@@ -117,7 +117,7 @@ def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored
     stores it.
     """
     layers = [model.layer(name) for name in (model.layer_names if quantized is None else quantized.layers)]
-    before = sum(layer.rows * layer.cols * count_dtype_bits(layer.dtype) for layer in layers)
+    before = sum(layer.rows * layer.cols * _count_dtype_bits(layer.dtype) for layer in layers)
     if quantized is None:
         bits = before / sum(layer.rows * layer.cols for layer in layers)
         return Stored(bits_per_weight=bits, nominal_bits=bits, bytes=model.stored_bytes)
@@ -134,6 +134,6 @@ def describe_machine() -> list[object]:
     return [read_processor_name(), torch.get_num_threads(), torch.__version__]
 
 
-def count_dtype_bits(dtype: str) -> int:
+def _count_dtype_bits(dtype: str) -> int:
     """Bits of one number of a torch type, by its name."""
     return 8 * getattr(torch, dtype).itemsize

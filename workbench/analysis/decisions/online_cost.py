@@ -27,15 +27,15 @@ def tabulate_online_cost(quantized: QuantizedModel) -> "pd.DataFrame":
         weights = layer.packed.rows * layer.packed.cols
         if quantized.fused and name.rpartition(".")[2] not in quantized.fused["online"]:
             rows.append((name, "fused rotation", FOLDED, 0, 0.0, 0.0))
-        for node in iterate_transforms(layer.packed):
+        for node in _iterate_transforms(layer.packed):
             cost = registry.find("format", node.format).multiply_adds(node)
-            bits = sum(entry.bits for entry in build_ledger(drop_children(node), 0.0).entries)
+            bits = sum(entry.bits for entry in build_ledger(_drop_children(node), 0.0).entries)
             rows.append((name, node.format, ONLINE, cost, cost / weights, bits / weights))
     columns = ["name", "transform", "where", "multiply_adds", "online_share", "transform_bits"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def iterate_transforms(packed: Packed) -> Iterator[Packed]:
+def _iterate_transforms(packed: Packed) -> Iterator[Packed]:
     """The nodes that change the input, from the outside in."""
     node = packed
     while issubclass(registry.find("format", node.format), Transformed):
@@ -43,6 +43,6 @@ def iterate_transforms(packed: Packed) -> Iterator[Packed]:
         node = node.children[0]
 
 
-def drop_children(node: Packed) -> Packed:
+def _drop_children(node: Packed) -> Packed:
     """A node without what it holds."""
     return Packed(node.format, node.rows, node.cols, node.tensors, node.facts, shared=node.shared)

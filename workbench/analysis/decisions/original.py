@@ -30,14 +30,14 @@ class Original:
     def find(self) -> Measured | None:
         """What was measured here before, or None."""
         if self._measured is None and (entry := self.store.get(self._key())) is not None:
-            self._measured = read_measured(entry.facts, self.text.name)
+            self._measured = _read_measured(entry.facts, self.text.name)
         return self._measured
 
     def record(self, measured: Measured) -> None:
         """Keep what was measured, here or with the same weights in another form."""
         self._measured = measured
         self.store.put(
-            self._key(), {}, serialize_measured(measured), kind="measurement", what=f"{self.model.source} on {self.text.name}"
+            self._key(), {}, _serialize_measured(measured), kind="measurement", what=f"{self.model.source} on {self.text.name}"
         )
 
     def steps(self) -> Generator[Measuring | None, None, Measured]:
@@ -61,12 +61,12 @@ class Original:
         return compute_key("original", VERSION, self.model.fingerprint, self.text.fingerprint, describe_machine())
 
 
-def serialize_measured(measured: Measured) -> dict[str, Any]:
+def _serialize_measured(measured: Measured) -> dict[str, Any]:
     """Measurements as JSON values."""
     return {"windows": [astuple(window) for window in measured.read.windows], "running": asdict(measured.running)}
 
 
-def read_measured(stored: Mapping[str, Any], text: str) -> Measured:
+def _read_measured(stored: Mapping[str, Any], text: str) -> Measured:
     """The inverse of `facts`."""
     running = stored["running"]
     windows = [Window(*values) for values in stored["windows"]]

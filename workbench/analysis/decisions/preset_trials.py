@@ -75,10 +75,10 @@ def list_families() -> dict[str, list[type[Preset]]]:
     """The presets that quantize by what they have in common, from the plainest family on; in each the oldest paper first."""
     methods = [presets.find(name) for name in presets.list_presets() if name != "none"]
     families = {family: [preset for preset in methods if preset.family == family] for family in FAMILIES}
-    return {family: sorted(members, key=find_paper_date) for family, members in families.items() if members}
+    return {family: sorted(members, key=_find_paper_date) for family, members in families.items() if members}
 
 
-def find_paper_date(preset: type[Preset]) -> str:
+def _find_paper_date(preset: type[Preset]) -> str:
     """Year, month and number of the preset's first paper on arXiv; empty for what every paper knows."""
     number = re.search(r"\d{4}\.\d{4,5}", preset.source)
     return number.group() if number else ""
@@ -88,13 +88,13 @@ def list_trial_recipes(*, calibrated: bool) -> list[str]:
     """Every preset with its default settings, then those with `bits` at other rates of their range; without calibration those
     that can do without."""
     methods = [preset for family in list_families().values() for preset in family]
-    rated = [(preset, rate) for preset in methods for rate in list_other_rates(preset)]
+    rated = [(preset, rate) for preset in methods for rate in _list_other_rates(preset)]
     recipes = [preset().recipe() for preset in methods]
     recipes += [presets.recipe(preset.name, bits=rate) for preset, rate in rated]
     return [presets.spell(recipe) for recipe in recipes if calibrated or not needs_moment(recipe)]
 
 
-def list_other_rates(preset: type[Preset]) -> list[float]:
+def _list_other_rates(preset: type[Preset]) -> list[float]:
     """The rates of a preset with the setting `bits` that are in its range, but for its default."""
     field = next((field for field in dataclasses.fields(preset) if field.name == "bits"), None)
     if field is None:
@@ -113,10 +113,10 @@ def spread_rows(rows: int, count: int) -> range:
 
 def try_presets(model: ModelHandle, layer: str, stats: Stats | None = None, *, store: Store | None = None) -> pd.DataFrame:
     """Try every preset on some rows of a layer, those that need calibration where there are `stats`; as `tabulate_trials`."""
-    return tabulate_trials(run_steps(trial_steps(model, layer, stats, store)))
+    return tabulate_trials(run_steps(try_presets_steps(model, layer, stats, store)))
 
 
-def trial_steps(
+def try_presets_steps(
     model: ModelHandle, layer: str, stats: Stats | None = None, store: Store | None = None
 ) -> Generator[Tried, None, dict[str, Trial]]:
     """Try every preset on a layer, those first that were tried before; yields all trials so far, now and then."""
@@ -126,7 +126,7 @@ def trial_steps(
     yield Tried(len(recipes), dict(trials), stats is not None)
     for spelled in recipes:
         if spelled not in trials:
-            steps = subject.trial_steps(spelled, store)
+            steps = subject.try_steps(spelled, store)
             while True:
                 try:
                     next(steps)
@@ -162,7 +162,7 @@ class Subject:
         entry = store.get(self.key(presets.parse(spelled)))
         return None if entry is None else Trial(**entry.facts)
 
-    def trial_steps(self, spelled: str, store: Store) -> Generator[Snapshot | None, None, Trial]:
+    def try_steps(self, spelled: str, store: Store) -> Generator[Snapshot | None, None, Trial]:
         """Try one recipe, unless somebody else just has."""
         recipe = presets.parse(spelled)
         if (trial := self.find(spelled, store)) is not None:
@@ -207,20 +207,20 @@ def count_layer_bits(packed: Packed, rows: int) -> float:
     growth = rows / packed.rows
     total = 0.0
     for _, node in packed.walk():
-        few, all_rows = (declare_sizes(node, node_rows) for node_rows in (node.rows, round(node.rows * growth)))
+        few, all_rows = (_declare_sizes(node, node_rows) for node_rows in (node.rows, round(node.rows * growth)))
         for name, tensor in node.tensors.items():
             grown = growth if "rank" in node.facts else all_rows[name] / few[name]
             total += count_stored_bits(tensor) * grown
     return total / (rows * packed.cols)
 
 
-def declare_sizes(node: Packed, rows: int) -> dict[str, float]:
+def _declare_sizes(node: Packed, rows: int) -> dict[str, float]:
     """How many numbers each tensor of a node holds with so many rows, as its format declares it."""
     declared = find(node).tensors(dataclasses.replace(node, rows=rows), None)
-    return {name: float(math.prod(list_sizes(spec, node.tensors[name]))) for name, spec in declared if name in node.tensors}
+    return {name: float(math.prod(_list_sizes(spec, node.tensors[name]))) for name, spec in declared if name in node.tensors}
 
 
-def list_sizes(spec: TensorSpec, tensor: Tensor) -> list[int]:
+def _list_sizes(spec: TensorSpec, tensor: Tensor) -> list[int]:
     """The declared shape, with the size at hand where any is allowed."""
     return [size if declared is None else declared for declared, size in zip(spec.shape, tensor.shape, strict=True)]
 

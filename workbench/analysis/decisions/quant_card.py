@@ -76,12 +76,12 @@ def collect_card_facts(
         "coverage": quantized_model.coverage,
         "unquantized": quantized_model.unquantized,
         "bits_overall": model.bits_overall if isinstance(model, PackedModel) else None,
-        "file": collect_file_facts(model),
-        "layers": [collect_layer_facts(line) for line in quantized_model.table().to_dict("records")],
+        "file": _collect_file_facts(model),
+        "layers": [_collect_layer_facts(line) for line in quantized_model.table().to_dict("records")],
         "figures": None,
         "hashes": {"layers": {name: hash_tree(layer.packed) for name, layer in quantized_model.layers.items()}},
-        "kernels": count_backends(quantized_model),
-        "environment": collect_environment(),
+        "kernels": _count_backends(quantized_model),
+        "environment": _collect_environment(),
     }
     changed = {name: digest.hash_tensor(tensor) for name, tensor in quantized_model.changed_tensors.items()}
     facts["hashes"] |= {"changed_tensors": changed, "calibration_text": quantized_model.calibration.get("fingerprint")}
@@ -89,9 +89,9 @@ def collect_card_facts(
         facts["hashes"]["original"] = model.fingerprint
     if measured:
         original, words = original or open_model(quantized_model.source), text or read_text("evaluation")
-        check_original(model, original)
+        _check_original(model, original)
         facts["hashes"] |= {"original": original.fingerprint, "evaluation_text": words.fingerprint}
-        facts["figures"] = measure_figures(original, make_language_model(model, original), words, tokens)
+        facts["figures"] = _measure_figures(original, _make_language_model(model, original), words, tokens)
     times = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "quantizing": quantized_model.seconds,
@@ -106,7 +106,7 @@ def strip_model_path(source: str) -> str:
     return path.name if path.is_absolute() or path.is_dir() or source.startswith(".") else source
 
 
-def check_original(model: Quantized, original: ModelHandle) -> None:
+def _check_original(model: Quantized, original: ModelHandle) -> None:
     """Raise ModelError unless a saved model was made from `original`."""
     if isinstance(model, PackedModel) and model.fingerprint != original.fingerprint:
         raise ModelError(
@@ -115,14 +115,14 @@ def check_original(model: Quantized, original: ModelHandle) -> None:
         )
 
 
-def make_language_model(model: Quantized, original: ModelHandle) -> LanguageModel:
+def _make_language_model(model: Quantized, original: ModelHandle) -> LanguageModel:
     """The quantized model as one that reads and writes."""
     if isinstance(model, PackedModel):
         return model.language_model()
     return build_packed_copy(original, model.layers, model.changed_tensors)
 
 
-def measure_figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
+def _measure_figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
     """What the change does to predictions on a text, and what both models write after one prompt."""
     lm = original.language_model()
     divergence = compare(lm, other, text, tokens=tokens)
@@ -131,28 +131,28 @@ def measure_figures(original: ModelHandle, other: LanguageModel, text: Text, tok
         "text": text.name,
         "tokens": divergence.tokens,
         "perplexity": divergence.perplexity,
-        "perplexity_interval": serialize_interval(divergence.perplexity_interval),
+        "perplexity_interval": _serialize_interval(divergence.perplexity_interval),
         "perplexity_original": divergence.perplexity_original,
-        "perplexity_original_interval": serialize_interval(divergence.perplexity_original_interval),
+        "perplexity_original_interval": _serialize_interval(divergence.perplexity_original_interval),
         "ratio": divergence.ratio.ratio,
-        "ratio_interval": serialize_interval(divergence.ratio.interval),
+        "ratio_interval": _serialize_interval(divergence.ratio.interval),
         "kl": divergence.kl,
-        "kl_interval": serialize_interval(divergence.kl_interval),
+        "kl_interval": _serialize_interval(divergence.kl_interval),
         "kl_quantiles": {f"{share:g}": value for share, value in zip(QUANTILES, quantiles, strict=True)},
         "top1_changed": divergence.top1_changed,
-        "top1_changed_interval": serialize_interval(divergence.top1_changed_interval),
+        "top1_changed_interval": _serialize_interval(divergence.top1_changed_interval),
         "prompt": PROMPT,
         "writes_original": lm.generate(PROMPT, LENGTH),
         "writes": other.generate(PROMPT, LENGTH),
     }
 
 
-def serialize_interval(interval: Interval | None) -> list[float] | None:
+def _serialize_interval(interval: Interval | None) -> list[float] | None:
     """An interval as JSON has it."""
     return None if interval is None else list(interval)
 
 
-def collect_file_facts(model: Quantized) -> dict[str, Any] | None:
+def _collect_file_facts(model: Quantized) -> dict[str, Any] | None:
     """Bytes of packed.safetensors and what they hold, all weights of the model counted; None where nothing was saved."""
     if not isinstance(model, PackedModel):
         return None
@@ -160,7 +160,7 @@ def collect_file_facts(model: Quantized) -> dict[str, Any] | None:
     return {"bytes": model.bytes, "weights": book.weights, "bits_per_weight": book.bits_per_weight}
 
 
-def collect_layer_facts(line: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_layer_facts(line: Mapping[str, Any]) -> dict[str, Any]:
     """One layer's row without its time; what was not measured is None."""
     return {key: None if value != value else value for key, value in line.items() if key != "seconds"}
 
@@ -174,12 +174,12 @@ def hash_tree(packed: Packed) -> str:
     return hashlib.sha256(json.dumps(nodes, sort_keys=True).encode()).hexdigest()
 
 
-def count_backends(model: QuantizedModel) -> dict[str, int]:
+def _count_backends(model: QuantizedModel) -> dict[str, int]:
     """How many layers each backend multiplies with here, one input at a time."""
     return dict(sorted(Counter(dispatch.explain(layer.packed).backend for layer in model.layers.values()).items()))
 
 
-def collect_environment() -> dict[str, str]:
+def _collect_environment() -> dict[str, str]:
     """Versions and the processor; nothing that names a person or a place."""
     names = {"torch": "torch", "numba": "numba", "numpy": "numpy", "transformers": "transformers"}
     packages = {label: version(package) for label, package in names.items()}

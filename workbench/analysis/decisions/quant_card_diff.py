@@ -123,47 +123,47 @@ def diff_cards(
         check_facts(wrap_value(facts, f"the {which} card", ArtifactError))
     limits = tolerances or Tolerances()
     differences = [
-        *diff_documents("recipe", first["recipe"], second["recipe"]),
-        *diff_ledgers(first, second, limits),
-        *diff_errors(first["layers"], second["layers"], limits),
-        *diff_documents("hashes", first["hashes"], second["hashes"]),
-        *diff_documents("environment", extract_environment(first), extract_environment(second)),
+        *_diff_documents("recipe", first["recipe"], second["recipe"]),
+        *_diff_ledgers(first, second, limits),
+        *_diff_errors(first["layers"], second["layers"], limits),
+        *_diff_documents("hashes", first["hashes"], second["hashes"]),
+        *_diff_documents("environment", _extract_environment(first), _extract_environment(second)),
     ]
     skipped = []
     if first["figures"] and second["figures"]:
-        differences += diff_figures(first["figures"], second["figures"], limits)
+        differences += _diff_figures(first["figures"], second["figures"], limits)
     elif first["figures"] or second["figures"]:
         which = "second" if first["figures"] else "first"
         skipped.append(f"figures were not compared, because the {which} has none")
         # what was not read by one of them cannot differ
         differences = [d for d in differences if d.item != "evaluation_text"]
     free = {*allow, *NOTED}
-    return CardDiff(tuple(allow_difference(d) if d.section in free else d for d in differences), tuple(skipped))
+    return CardDiff(tuple(_allow_difference(d) if d.section in free else d for d in differences), tuple(skipped))
 
 
-def allow_difference(difference: Difference) -> Difference:
+def _allow_difference(difference: Difference) -> Difference:
     """The same difference where its section may differ."""
     return Difference(**{**asdict(difference), "within": True})
 
 
-def extract_environment(card: Mapping[str, Any]) -> dict[str, Any]:
+def _extract_environment(card: Mapping[str, Any]) -> dict[str, Any]:
     """Where a card was made."""
     return {**card["environment"], "kernels": card["kernels"]}
 
 
-def diff_documents(section: str, first: Any, second: Any, item: str = "") -> Iterator[Difference]:
+def _diff_documents(section: str, first: Any, second: Any, item: str = "") -> Iterator[Difference]:
     """Leaves of two JSON documents that are not equal, by their path."""
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in dict.fromkeys([*first, *second]):
-            yield from diff_documents(section, first.get(key), second.get(key), f"{item}.{key}".lstrip("."))
+            yield from _diff_documents(section, first.get(key), second.get(key), f"{item}.{key}".lstrip("."))
     elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         for index, pair in enumerate(zip(first, second, strict=True)):
-            yield from diff_documents(section, *pair, f"{item}[{index}]")
+            yield from _diff_documents(section, *pair, f"{item}[{index}]")
     elif first != second:
         yield Difference(section, item, first, second)
 
 
-def diff_numbers(
+def _diff_numbers(
     section: str, item: str, first: float | None, second: float | None, allowed: float, *, relative: bool
 ) -> list[Difference]:
     """The difference of two numbers, as none or one; a number that only one card has is above every tolerance."""
@@ -177,20 +177,20 @@ def diff_numbers(
     return [Difference(section, item, first, second, change, allowed, change <= allowed)]
 
 
-def diff_ledgers(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
+def _diff_ledgers(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
     """Bits per weight, stored and nominal, every stored item's bits over all weights, and the file's."""
     a, b = first["ledger"], second["ledger"]
     for item in ("bits_per_weight", "nominal_bits"):
-        yield from diff_numbers("ledger", item, a[item], b[item], limits.bits, relative=False)
-    yield from diff_numbers("ledger", "weights", a["weights"], b["weights"], 0, relative=False)
+        yield from _diff_numbers("ledger", item, a[item], b[item], limits.bits, relative=False)
+    yield from _diff_numbers("ledger", "weights", a["weights"], b["weights"], 0, relative=False)
     shares = [{entry["item"]: entry["bits"] / book["weights"] for entry in book["entries"]} for book in (a, b)]
     for item in dict.fromkeys([*shares[0], *shares[1]]):
-        yield from diff_numbers(
+        yield from _diff_numbers(
             "ledger", f"item {item}", shares[0].get(item, 0.0), shares[1].get(item, 0.0), limits.bits, relative=False
         )
     files = first["file"], second["file"]
     if files[0] and files[1]:
-        yield from diff_numbers(
+        yield from _diff_numbers(
             "ledger",
             "file, bits per weight",
             files[0]["bits_per_weight"],
@@ -200,7 +200,7 @@ def diff_ledgers(first: Mapping[str, Any], second: Mapping[str, Any], limits: To
         )
 
 
-def diff_errors(first: list[dict[str, Any]], second: list[dict[str, Any]], limits: Tolerances) -> Iterator[Difference]:
+def _diff_errors(first: list[dict[str, Any]], second: list[dict[str, Any]], limits: Tolerances) -> Iterator[Difference]:
     """Each layer's errors; a layer that only one card has is a difference."""
     sides = [{line["name"]: line for line in lines} for lines in (first, second)]
     for name in dict.fromkeys([*sides[0], *sides[1]]):
@@ -209,10 +209,10 @@ def diff_errors(first: list[dict[str, Any]], second: list[dict[str, Any]], limit
             yield Difference("errors", name, "quantized" if a else "absent", "quantized" if b else "absent")
             continue
         for kind in ERROR_FIELDS:
-            yield from diff_numbers("errors", f"{name} {kind}", a[kind], b[kind], limits.error, relative=True)
+            yield from _diff_numbers("errors", f"{name} {kind}", a[kind], b[kind], limits.error, relative=True)
 
 
-def diff_figures(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
+def _diff_figures(first: Mapping[str, Any], second: Mapping[str, Any], limits: Tolerances) -> Iterator[Difference]:
     """What was measured; on other text or on another number of tokens figures cannot be compared, and only that is said."""
     conditions = [Difference("figures", name, first[name], second[name]) for name in CONDITIONS if first[name] != second[name]]
     if conditions:
@@ -225,7 +225,7 @@ def diff_figures(first: Mapping[str, Any], second: Mapping[str, Any], limits: To
         "top1_changed": (limits.top1, False),
     }
     for name, (allowed, relative) in rules.items():
-        yield from diff_numbers("figures", name, first[name], second[name], allowed, relative=relative)
+        yield from _diff_numbers("figures", name, first[name], second[name], allowed, relative=relative)
     for name in ("writes_original", "writes"):
         if first[name] != second[name]:  # one token in another place rewrites all that follows: told, never a fault
             yield Difference("figures", name, first[name], second[name], within=True)

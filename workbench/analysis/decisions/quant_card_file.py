@@ -44,14 +44,14 @@ def parse_facts(content: bytes, document: str) -> dict[str, Any]:
 
 def check_facts(value: JsonValue) -> None:
     """ArtifactError for a field that is missing or of another type; what a later release adds stays as it is."""
-    model = require_field(value, "model")
-    require_field(model, "name").as_text()
-    require_field(model, "quantized_layers").as_whole()
+    model = _require_field(value, "model")
+    _require_field(model, "name").as_text()
+    _require_field(model, "quantized_layers").as_whole()
     for name in ("plan", "calibration", "fused"):
-        require_field(require_field(value, "recipe"), name).as_object()
-    BitLedger.from_dict(require_field(value, "ledger"))
+        _require_field(_require_field(value, "recipe"), name).as_object()
+    BitLedger.from_dict(_require_field(value, "ledger"))
     for name in ("bits_per_weight", "nominal_bits"):
-        require_field(require_field(value, "ledger"), name).as_number(0)
+        _require_field(_require_field(value, "ledger"), name).as_number(0)
     if (coverage := value.find("coverage")) is not None:
         coverage.as_optional(lambda share: share.as_number(0, 1))
     if (overall := value.find("bits_overall")) is not None:
@@ -59,67 +59,67 @@ def check_facts(value: JsonValue) -> None:
     if (unquantized := value.find("unquantized")) is not None:
         for weights in unquantized.values():
             weights.as_whole()
-    require_field(value, "file").as_optional(check_file)
-    for layer in require_field(value, "layers").elements():
-        check_layer(layer)
-    require_field(value, "figures").as_optional(check_figures)
-    check_origin(value)
+    _require_field(value, "file").as_optional(check_file)
+    for layer in _require_field(value, "layers").elements():
+        _check_layer(layer)
+    _require_field(value, "figures").as_optional(_check_figures)
+    _check_origin(value)
 
 
-def require_field(value: JsonValue, name: str) -> JsonValue:
+def _require_field(value: JsonValue, name: str) -> JsonValue:
     """A field that every card has."""
     return value.get(name, MAKE_CARD_ADVICE)
 
 
 def check_file(value: JsonValue) -> None:
     """What the file of a saved model takes."""
-    require_field(value, "bits_per_weight").as_number(0)
+    _require_field(value, "bits_per_weight").as_number(0)
 
 
-def check_layer(value: JsonValue) -> None:
+def _check_layer(value: JsonValue) -> None:
     """One quantized layer."""
-    require_field(value, "name").as_text()
+    _require_field(value, "name").as_text()
     for name in ("rows", "cols"):
-        require_field(value, name).as_whole(1)
+        _require_field(value, name).as_whole(1)
     for name in ("bits_per_weight", "nominal_bits"):
-        require_field(value, name).as_number(0)
+        _require_field(value, name).as_number(0)
     for name in ("relative_error", "output_error"):
-        require_field(value, name).as_optional(JsonValue.as_number)
+        _require_field(value, name).as_optional(JsonValue.as_number)
 
 
-def check_figures(value: JsonValue) -> None:
+def _check_figures(value: JsonValue) -> None:
     """What was measured."""
-    require_field(value, "tokens").as_whole(1)
+    _require_field(value, "tokens").as_whole(1)
     for name in TEXTS:
-        require_field(value, name).as_text()
+        _require_field(value, name).as_text()
     for name in FIGURES:
-        require_field(value, name).as_number()
-        require_field(value, f"{name}_interval").as_optional(check_interval)
+        _require_field(value, name).as_number()
+        _require_field(value, f"{name}_interval").as_optional(_check_interval)
     if (ratio := value.find("ratio")) is not None:  # cards of earlier releases have none
         ratio.as_number(0)
-        require_field(value, "ratio_interval").as_optional(check_interval)
+        _require_field(value, "ratio_interval").as_optional(_check_interval)
 
 
-def check_interval(value: JsonValue) -> None:
+def _check_interval(value: JsonValue) -> None:
     """Both ends of an interval."""
     if len([end.as_number() for end in value.elements()]) != 2:
         raise value.wrong("a list of two numbers")
 
 
-def check_origin(value: JsonValue) -> None:
+def _check_origin(value: JsonValue) -> None:
     """From what, where and when."""
-    hashes = require_field(value, "hashes")
-    require_field(hashes, "calibration_text")
+    hashes = _require_field(value, "hashes")
+    _require_field(hashes, "calibration_text")
     for name in ("layers", "changed_tensors"):
-        for digest in require_field(hashes, name).values():
+        for digest in _require_field(hashes, name).values():
             digest.as_text()
     if (seed := value.find("seed")) is not None:  # drew the intervals of earlier releases
         seed.as_whole()
-    for count in require_field(value, "kernels").values():
+    for count in _require_field(value, "kernels").values():
         count.as_whole()
-    for word in require_field(value, "environment").values():
+    for word in _require_field(value, "environment").values():
         word.as_text()
-    times = require_field(value, "times")
-    require_field(times, "made").as_text()
+    times = _require_field(value, "times")
+    _require_field(times, "made").as_text()
     for name in ("quantizing", "card"):
-        require_field(times, name).as_number(0)
+        _require_field(times, name).as_number(0)

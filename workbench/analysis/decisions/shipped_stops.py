@@ -18,21 +18,21 @@ INDEX_FILE = "stops.json"
 
 def find_folder(key: str) -> Path | None:
     """The folder of the shipped stop with this key (see `Squeeze.key`), or None."""
-    stop = read_index(SHIPPED_FOLDER).get(key)
+    stop = _read_index(SHIPPED_FOLDER).get(key)
     name = None if stop is None else stop.find("folder")
     return None if name is None else SHIPPED_FOLDER / name.as_text()
 
 
 def read_facts(key: str, evaluation: Text) -> dict[str, Any] | None:
     """The figures of the shipped stop with this key on a text, or None where they were not measured."""
-    stop = read_index(SHIPPED_FOLDER).get(key)
+    stop = _read_index(SHIPPED_FOLDER).get(key)
     if stop is None or stop.get("evaluation", "the text it was measured on").as_text() != evaluation.fingerprint:
         return None
     return {name: value.as_scalar() for name, value in stop.get("facts", "the figures of the stop").items()}
 
 
 @cache
-def read_index(folder: Path) -> dict[str, JsonValue]:
+def _read_index(folder: Path) -> dict[str, JsonValue]:
     """The shipped stops by key; none where there is no index."""
     path = folder / INDEX_FILE
     if not path.is_file():

@@ -299,7 +299,7 @@ class Squeeze:
             stored = asdict(count_stored(self.model, None))
         else:
             folder = self.folder(stop)
-            if not is_sound(folder):
+            if not _is_sound(folder):
                 quantized_model = yield from self._quantize(stop)
                 save(quantized_model, folder, self.model)
             steps = measure_steps(self.model_at(stop), self.evaluation, PROMPT)
@@ -343,7 +343,7 @@ def count_stored_files(quantized: QuantizedModel, folder: Path) -> Stored:
     )
 
 
-def is_sound(folder: Path) -> bool:
+def _is_sound(folder: Path) -> bool:
     """Whether a stop was saved completely and is undamaged; what else lies in its place is removed."""
     if not os.path.lexists(folder):
         return False

@@ -76,14 +76,14 @@ def collect_page_steps(squeeze: Squeeze, prompt: str, tokens: int = PAGE_TOKENS)
         writing = Writing()
         for written in write_together(model.language_model(), squeeze.model_at(squeezed.stop), prompt, tokens):
             writing = written
-        pictures = {} if squeezed.stop.is_original else dict(_picture_layers(quantized, originals))
+        pictures = {} if squeezed.stop.is_original else dict(_collect_layer_pictures(quantized, originals))
         layers = model.layers()[["name", "block", "matrix"]]
         errors = {field: [getattr(quantized.layers[name], field) for name in layers["name"]] for field in ERRORS}
         stops.append(StopPage(squeezed, writing, layers.assign(**errors), quantized.ledger, pictures))
     return SqueezePage(strip_model_path(model.source), prompt, squeeze.evaluation.name, tuple(stops), originals)
 
 
-def _picture_layers(
+def _collect_layer_pictures(
     quantized: QuantizedModel, originals: dict[str, Histogram]
 ) -> Generator[tuple[str, LayerPicture], None, None]:
     """The histogram of every quantized layer on its original's axis, and the levels of its codes."""

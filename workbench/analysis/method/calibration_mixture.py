@@ -151,7 +151,7 @@ def mix_stats(sources: Sources, weights: Weights, layer: str) -> LayerStats:
     )
 
 
-def compute_channel_energy(weight: Tensor, moment: Tensor) -> Tensor:
+def _compute_channel_energy(weight: Tensor, moment: Tensor) -> Tensor:
     """What each input channel adds to the output's energy by itself, ‖W_j‖² H_jj, `[cols]`."""
     return weight.float().square().sum(0) * moment.diagonal()
 
@@ -193,11 +193,11 @@ def tabulate_overlaps(
     import pandas as pd
 
     weight, mixture_shares = model.weight(layer), compute_shares(weights, sources)
-    chosen = select_salient(compute_channel_energy(weight, mix_stats(sources, weights, layer).moment), share)
+    chosen = select_salient(_compute_channel_energy(weight, mix_stats(sources, weights, layer).moment), share)
     rows = []
     for name, source in sources.items():
-        theirs = select_salient(compute_channel_energy(weight, source.fit[layer].moment), share)
-        energy = compute_channel_energy(weight, source.held_out[layer].moment)
+        theirs = select_salient(_compute_channel_energy(weight, source.fit[layer].moment), share)
+        energy = _compute_channel_energy(weight, source.held_out[layer].moment)
         common = len(chosen & theirs)
         carried = (energy[sorted(chosen)].sum() / energy.sum()).item()
         rows.append((name, mixture_shares.get(name, 0.0), common / len(chosen | theirs), common, len(chosen), carried))
@@ -279,7 +279,7 @@ def tabulate_mixture_errors(
     weight, parts = model.weight(layer).float(), compute_shares(weights, sources)
     alone = measure_source_errors(model, sources, layer, recipe) if source_errors is None else source_errors
     mixture = mix_stats(sources, weights, layer)
-    decoded = quantize_matrix(weight, mixture.moment, mixture.tokens, recipe)
+    decoded = _quantize_matrix(weight, mixture.moment, mixture.tokens, recipe)
     rows = []
     for name, source in sources.items():
         errors = (compute_output_error(weight, decoded, half[layer].moment) for half in (source.fit, source.held_out))
@@ -293,12 +293,12 @@ def measure_source_errors(model: ModelHandle, sources: Sources, layer: str, reci
     for name, source in sources.items():
         layer_fit = source.fit[layer]
         errors[name] = compute_output_error(
-            weight, quantize_matrix(weight, layer_fit.moment, layer_fit.tokens, recipe), source.held_out[layer].moment
+            weight, _quantize_matrix(weight, layer_fit.moment, layer_fit.tokens, recipe), source.held_out[layer].moment
         )
     return errors
 
 
-def quantize_matrix(weight: Tensor, moment: Tensor, tokens: int, recipe: Recipe) -> Tensor:
+def _quantize_matrix(weight: Tensor, moment: Tensor, tokens: int, recipe: Recipe) -> Tensor:
     """What a recipe makes of a matrix under a moment of so many tokens, as values."""
     return run_steps(quantize_layer(weight, moment, recipe, tokens=tokens)).weight()
 
@@ -356,12 +356,12 @@ def measure_influence_steps(
     total = sum(stats.tokens for _, stats in samples)
     summed = sum((stats.tokens * stats.moment.double() for _, stats in samples), torch.zeros(()))
     moment = (summed / total).float()
-    before = compute_output_error(weight, quantize_matrix(weight, moment, total, recipe), held_out)
+    before = compute_output_error(weight, _quantize_matrix(weight, moment, total, recipe), held_out)
     rows = []
     for done, (number, stats) in enumerate(samples):
         without = ((summed - stats.tokens * stats.moment.double()) / (total - stats.tokens)).float()
         change = ((without - moment).norm() / moment.norm()).item()
-        error = compute_output_error(weight, quantize_matrix(weight, without, total - stats.tokens, recipe), held_out) - before
+        error = compute_output_error(weight, _quantize_matrix(weight, without, total - stats.tokens, recipe), held_out) - before
         begins = " ".join(fit.documents[number].split()[:6])
         rows.append((number, begins, stats.tokens, change, error))
         yield Progress(0.5 + 0.5 * (done + 1) / len(samples))

@@ -50,8 +50,8 @@ def merge(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: st
     moved = book.index == source
     if not moved.any():
         raise WorkbenchError(f"code {source} is dead: no vector uses it, so there is nothing to merge. Revive it, or remove it.")
-    node = replace_index(book.node, torch.where(moved, into, book.index), book.entries)
-    return apply_edit(layer, weight, moment, path, node, f"code {source} merged into {into}", int(moved.sum()))
+    node = _replace_index(book.node, torch.where(moved, into, book.index), book.entries)
+    return _apply_edit(layer, weight, moment, path, node, f"code {source} merged into {into}", int(moved.sum()))
 
 
 def revive(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: str, code: int) -> CodeEdit:
@@ -64,14 +64,14 @@ def revive(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: s
     book.check([code])
     if used := int(book.counts[code]):
         raise WorkbenchError(f"code {code} is used by {used} vectors; choose a dead code, or merge it into another one first.")
-    target, size = compute_targets(layer.packed, weight, book)
-    word, moved = (find_best_signs if book.binary else find_best_values)(book, target, size)
+    target, size = _compute_targets(layer.packed, weight, book)
+    word, moved = (_find_best_signs if book.binary else _find_best_values)(book, target, size)
     if not moved.any():
         raise WorkbenchError("no vector would have a lower error with a new codeword; nothing was changed.")
     words = book.words.clone()
     words[code] = word
-    node = replace_index(replace_codewords(book, words), torch.where(moved.view_as(book.index), code, book.index), book.entries)
-    return apply_edit(layer, weight, moment, path, node, f"code {code} revived", int(moved.sum()))
+    node = _replace_index(_replace_codewords(book, words), torch.where(moved.view_as(book.index), code, book.index), book.entries)
+    return _apply_edit(layer, weight, moment, path, node, f"code {code} revived", int(moved.sum()))
 
 
 def remove_dead(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: str) -> CodeEdit:
@@ -81,9 +81,9 @@ def remove_dead(layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, pa
     left, dead = int(used.sum()), int((~used).sum())
     if dead == 0:
         raise WorkbenchError(f"all {left} codewords are used; there is nothing to remove.")
-    node = replace_codewords(book, book.words[used])
-    node = replace_index(node, (used.cumsum(0) - 1)[book.index], left)
-    return apply_edit(layer, weight, moment, path, node, f"{dead} dead codes removed", 0)
+    node = _replace_codewords(book, book.words[used])
+    node = _replace_index(node, (used.cumsum(0) - 1)[book.index], left)
+    return _apply_edit(layer, weight, moment, path, node, f"{dead} dead codes removed", 0)
 
 
 def find(layer: QuantizedLayer, path: str) -> Book:
@@ -96,20 +96,20 @@ def find(layer: QuantizedLayer, path: str) -> Book:
     return by_path[path]
 
 
-def replace_index(node: Packed, index: Tensor, entries: int) -> Packed:
+def _replace_index(node: Packed, index: Tensor, entries: int) -> Packed:
     """The node with other indices into `entries` words."""
     stream = bitpack.pack(index.reshape(-1), compute_index_width(entries))
     return replace(node, tensors={**node.tensors, "index": stream}, facts={**node.facts, "entries": entries})
 
 
-def replace_codewords(book: Book, words: Tensor) -> Packed:
+def _replace_codewords(book: Book, words: Tensor) -> Packed:
     """The node with other codewords, its own from now on."""
     stored = bitpack.pack((words > 0).to(torch.uint8), 1) if book.binary else words.to(book.node.tensors["codebook"].dtype)
     shared = {name: owners for name, owners in book.node.shared.items() if name != "codebook"}
     return replace(book.node, tensors={**book.node.tensors, "codebook": stored}, shared=shared)
 
 
-def compute_targets(packed: Packed, weight: Tensor, book: Book) -> tuple[Tensor, Tensor]:
+def _compute_targets(packed: Packed, weight: Tensor, book: Book) -> tuple[Tensor, Tensor]:
     """What this codebook has to stand for when all else stays, and the size of its words there: `[vectors, length]` each."""
     node, target, _ = extract_coded_basis(packed, weight)
     target = target - formats.decode(node) + formats.decode(book.node)
@@ -120,26 +120,26 @@ def compute_targets(packed: Packed, weight: Tensor, book: Book) -> tuple[Tensor,
     return target, size
 
 
-def compute_losses(target: Tensor, size: Tensor, words: Tensor) -> Tensor:
+def _compute_losses(target: Tensor, size: Tensor, words: Tensor) -> Tensor:
     """‖t − s·c‖² less ‖t‖² of every vector and word, `[vectors, words]`."""
     return size.square() @ words.square().mT - 2 * (size * target) @ words.mT
 
 
-def compute_current_loss(book: Book, target: Tensor, size: Tensor) -> Tensor:
+def _compute_current_loss(book: Book, target: Tensor, size: Tensor) -> Tensor:
     """The same for the word that each vector uses now, `[vectors]`."""
     value = size * book.words[book.index.reshape(-1)]
     return (value.square() - 2 * value * target).sum(1)
 
 
-def compute_gains(book: Book, target: Tensor, size: Tensor, words: Tensor) -> Tensor:
+def _compute_gains(book: Book, target: Tensor, size: Tensor, words: Tensor) -> Tensor:
     """How much squared error each of `words` would take away if the vectors it suits better used it, `[words]`."""
-    now, total = compute_current_loss(book, target, size), torch.zeros(len(words), dtype=torch.float64)
+    now, total = _compute_current_loss(book, target, size), torch.zeros(len(words), dtype=torch.float64)
     for part in torch.arange(len(target)).split(VECTORS_AT_ONCE):
-        total += (now[part, None] - compute_losses(target[part], size[part], words)).clamp(min=0).sum(0, dtype=torch.float64)
+        total += (now[part, None] - _compute_losses(target[part], size[part], words)).clamp(min=0).sum(0, dtype=torch.float64)
     return total
 
 
-def find_best_signs(book: Book, target: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+def _find_best_signs(book: Book, target: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """The sign pattern that takes most error away, and which vectors it serves better."""
     pull = size * target
     excess = pull.abs().sum(1) - (pull * book.words[book.index.reshape(-1)]).sum(1)
@@ -147,33 +147,33 @@ def find_best_signs(book: Book, target: Tensor, size: Tensor) -> tuple[Tensor, T
     extra_error = torch.zeros(len(names)).scatter_add_(0, group, excess)
     worst = names[extra_error.topk(min(CANDIDATES, len(names))).indices]
     candidates = codeword_search.decode_signs(worst, book.length)
-    return select_movers(book, target, size, candidates[compute_gains(book, target, size, candidates).argmax()])
+    return _select_movers(book, target, size, candidates[_compute_gains(book, target, size, candidates).argmax()])
 
 
-def find_best_values(book: Book, target: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+def _find_best_values(book: Book, target: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """The same for a codebook of values, in the type they are stored in."""
     stored = book.node.tensors["codebook"].dtype
-    excess = compute_current_loss(book, target, size) + target.square().sum(1)
+    excess = _compute_current_loss(book, target, size) + target.square().sum(1)
     worst = excess.topk(min(CANDIDATES, len(excess))).indices
     candidates = (target[worst] / size[worst].clamp(min=1e-30)).to(stored).float()
     candidates = candidates[candidates.isfinite().all(1)]
-    first, moved = select_movers(book, target, size, candidates[compute_gains(book, target, size, candidates).argmax()])
+    first, moved = _select_movers(book, target, size, candidates[_compute_gains(book, target, size, candidates).argmax()])
     mean = (size * target)[moved].sum(0) / size[moved].square().sum(0).clamp(min=1e-30)
     both = torch.stack([first, mean.to(stored).float()])
-    return select_movers(book, target, size, both[compute_gains(book, target, size, both).argmax()])
+    return _select_movers(book, target, size, both[_compute_gains(book, target, size, both).argmax()])
 
 
-def select_movers(book: Book, target: Tensor, size: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
+def _select_movers(book: Book, target: Tensor, size: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
     """A word, and which vectors it serves better than their own."""
     slack = ROUNDING * target.square().sum(1)
-    return word, compute_losses(target, size, word[None])[:, 0] < compute_current_loss(book, target, size) - slack
+    return word, _compute_losses(target, size, word[None])[:, 0] < _compute_current_loss(book, target, size) - slack
 
 
-def apply_edit(
+def _apply_edit(
     layer: QuantizedLayer, weight: Tensor, moment: Tensor | None, path: str, node: Packed, summary: str, moved: int
 ) -> CodeEdit:
     """The layer with another node at `path`, its cost and its errors measured on what is stored then."""
-    packed = replace_node(layer.packed, [int(step) for step in path.split(".") if step], node)
+    packed = _replace_node(layer.packed, [int(step) for step in path.split(".") if step], node)
     decoded = formats.decode(packed)
     changed = replace(
         layer,
@@ -186,11 +186,11 @@ def apply_edit(
     return CodeEdit(changed, layer, moved)
 
 
-def replace_node(packed: Packed, path: Sequence[int], node: Packed) -> Packed:
+def _replace_node(packed: Packed, path: Sequence[int], node: Packed) -> Packed:
     """A tree with another node at the end of a path."""
     if not path:
         return node
-    children = [replace_node(child, path[1:], node) if i == path[0] else child for i, child in enumerate(packed.children)]
+    children = [_replace_node(child, path[1:], node) if i == path[0] else child for i, child in enumerate(packed.children)]
     return replace(packed, children=tuple(children))
 
 

@@ -76,7 +76,7 @@ def read_book(path: str, node: Packed) -> Book:
     return Book(path, node, index.view(node.rows, segments).long(), words, binary)
 
 
-def sum_vectors(matrix: Tensor, length: int) -> Tensor:
+def _sum_vectors(matrix: Tensor, length: int) -> Tensor:
     """Sums over vectors of `length` neighbouring columns, the last one shorter: `[rows, vectors]`."""
     return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % length)).unflatten(1, (-1, length)).sum(-1)
 
@@ -85,7 +85,7 @@ def compute_vector_errors(packed: Packed, weight: Tensor, book: Book) -> tuple[T
     """Squared error and energy of every vector of the layer with original `weight [rows, cols]`, `[rows, vectors]` each."""
     node, target, _ = extract_coded_basis(packed, weight)
     error = (formats.decode(node) - target).square()
-    return sum_vectors(error, book.length), sum_vectors(target.square(), book.length)
+    return _sum_vectors(error, book.length), _sum_vectors(target.square(), book.length)
 
 
 def tabulate_codewords(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFrame:
@@ -101,7 +101,7 @@ def tabulate_codewords(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFra
     return pd.DataFrame(
         {
             "codeword": range(book.entries),
-            "pattern": format_codewords(book),
+            "pattern": _format_codewords(book),
             "count": counts.tolist(),
             "share": (counts / counts.sum()).tolist(),
             "error_share": (code_error / code_error.sum().clamp(min=1e-30)).tolist(),
@@ -112,7 +112,7 @@ def tabulate_codewords(book: Book, errors: Tensor, energy: Tensor) -> pd.DataFra
     )
 
 
-def format_codewords(book: Book) -> list[str]:
+def _format_codewords(book: Book) -> list[str]:
     """Every codeword in writing: signs, or values with two digits."""
     if book.binary:
         return [format_pattern(word, book.length) for word in codeword_search.encode_signs(book.words).tolist()]

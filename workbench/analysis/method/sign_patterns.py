@@ -145,7 +145,7 @@ def tabulate_codebooks(packed: Packed, weight: Tensor | None = None) -> pd.DataF
         True
     """
     rows = []
-    targets = {} if weight is None else dict(iterate_coded_targets(packed, weight))
+    targets = {} if weight is None else dict(_iterate_coded_targets(packed, weight))
     for path, node in iterate_codebooks(packed):
         length, entries = node.facts["length"], node.facts["entries"]
         counts = torch.tensor(tabulate_usage(node)["count"].to_numpy())
@@ -159,14 +159,14 @@ def tabulate_codebooks(packed: Packed, weight: Tensor | None = None) -> pd.DataF
     return pd.DataFrame(rows, columns=columns)
 
 
-def iterate_coded_targets(packed: Packed, weight: Tensor, path: str = "") -> Iterator[tuple[str, Tensor]]:
+def _iterate_coded_targets(packed: Packed, weight: Tensor, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Each codebook's path and the matrix `[rows, cols]` whose signs it stands for, given the layer's original weight."""
     inner, target, path = extract_coded_basis(packed, weight, path)
     if inner.format in BOOKS:
         yield path, target
     elif inner.format == "sum":
         for number, child in enumerate(inner.children):
-            yield from iterate_coded_targets(child, target, f"{path}{number}.")
+            yield from _iterate_coded_targets(child, target, f"{path}{number}.")
             target = target - formats.decode(child)
 
 

@@ -40,15 +40,15 @@ def build_timeline(trace: Trace) -> list[Moment]:
         return []
     last = film.cols - 1
     learned = [step.loss if step.held_out is None else step.held_out for step in trace.learning]
-    moments = make_moments(LEARN, "learning the transform", learned, 0, last, 0)
+    moments = _make_moments(LEARN, "learning the transform", learned, 0, last, 0)
     for number, losses in enumerate(film.rounds):
-        moments += make_moments(CODEBOOK, f"training codebook {number + 1}", losses, 0, last, 0)
-    begin, waiting = 0, group_by_columns(trace.sweeps)
+        moments += _make_moments(CODEBOOK, f"training codebook {number + 1}", losses, 0, last, 0)
+    begin, waiting = 0, _group_by_columns(trace.sweeps)
     for frame, end in enumerate(film.ends):
         while waiting and waiting[0][0].start < end:
             fits = waiting.pop(0)
             name = f"sweeps over columns {fits[0].start:,} to {fits[0].stop - 1:,}"
-            moments += make_moments(SWEEP, name, sum_sweep_errors(fits), fits[0].start, fits[0].stop - 1, frame)
+            moments += _make_moments(SWEEP, name, _sum_sweep_errors(fits), fits[0].start, fits[0].stop - 1, frame)
         top = film.error[-1] or 1.0
         coded = film.error[frame] / top
         moments.append(Moment(CODE, "coding columns", frame, len(film.ends), begin, end - 1, coded, frame + 1))
@@ -59,7 +59,7 @@ def build_timeline(trace: Trace) -> list[Moment]:
     return moments
 
 
-def make_moments(
+def _make_moments(
     kind: str, name: str, losses: list[float] | tuple[float, ...], first: int, last: int, frame: int
 ) -> list[Moment]:
     """A moment for each loss; a single one tells of nothing that was lowered, but a codebook is worth its mention."""
@@ -69,12 +69,12 @@ def make_moments(
     return [Moment(kind, name, i, len(losses), first, last, loss / top, frame) for i, loss in enumerate(losses)]
 
 
-def group_by_columns(sweeps: list[Sweeps]) -> list[list[Sweeps]]:
+def _group_by_columns(sweeps: list[Sweeps]) -> list[list[Sweeps]]:
     """The fits in groups of the same columns: the coders of one block."""
     return [list(fits) for _, fits in groupby(sorted(sweeps, key=lambda fit: fit.start), key=lambda fit: fit.start)]
 
 
-def sum_sweep_errors(fits: list[Sweeps]) -> list[float]:
+def _sum_sweep_errors(fits: list[Sweeps]) -> list[float]:
     """The error of several fits after each sweep; one that has stopped keeps its last."""
     error_lists = [fit.errors for fit in fits if fit.errors]
     return [

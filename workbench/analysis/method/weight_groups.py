@@ -39,9 +39,9 @@ def build_group_map(packed: Packed, weight: Tensor) -> GroupMap | None:
     node, target, _ = extract_coded_basis(packed, weight)
     if node.format == "sum" and any(child.format == "low-rank" for child in node.children):
         node = node.children[0]
-    masks = dict(iterate_group_masks(node, torch.ones(node.rows, node.cols, dtype=torch.bool)))
+    masks = dict(_iterate_group_masks(node, torch.ones(node.rows, node.cols, dtype=torch.bool)))
     if len(masks) < 2:
-        masks = make_magnitude_masks(node, target)
+        masks = _make_magnitude_masks(node, target)
     if len(masks) < 2:
         return None
     numbers, size, rows = np.zeros((node.rows, node.cols), dtype=np.uint8), target.abs(), []
@@ -50,10 +50,10 @@ def build_group_map(packed: Packed, weight: Tensor) -> GroupMap | None:
         count = int(mask.sum())
         rows.append((name, count, count / mask.numel(), float(size[mask].mean()) if count else float("nan")))
     table = pd.DataFrame(rows, columns=["group", "count", "share", "magnitude"])
-    return GroupMap(numbers, table, count_map_bits(node) / mask.numel())
+    return GroupMap(numbers, table, _count_map_bits(node) / mask.numel())
 
 
-def iterate_group_masks(node: Packed, mask: Tensor, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def _iterate_group_masks(node: Packed, mask: Tensor, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """The groups that maps of a split make inside `mask [rows, cols]`, smallest magnitudes first, by name."""
     if node.format != "masked":
         yield name or LEAVES.get(node.format, node.format), mask
@@ -67,15 +67,15 @@ def iterate_group_masks(node: Packed, mask: Tensor, name: str = "") -> Iterator[
             label = SALIENT_COLUMNS if number else "other columns" if child.format != "masked" else ""
         if kind == "groups":
             label = "widest groups" if number else "other groups"
-        yield from iterate_group_masks(child, mask & (owner == number), ", ".join(filter(None, (name, label))))
+        yield from _iterate_group_masks(child, mask & (owner == number), ", ".join(filter(None, (name, label))))
 
 
 LEAVES = {"zero": "pruned", "planes": "signs", "uniform": "on a grid", "dense": "kept", "binary-codebook": "codewords"}
 
 
-def make_magnitude_masks(node: Packed, target: Tensor) -> dict[str, Tensor]:
+def _make_magnitude_masks(node: Packed, target: Tensor) -> dict[str, Tensor]:
     """The magnitudes that a sum of sign planes gives its weights, as masks by name; empty where it is none or has one plane."""
-    planes = decode_sign_planes(node)
+    planes = _decode_sign_planes(node)
     if len(planes) < 2:
         return {}
     number = torch.stack([(plane == planes[0]).int() << bit for bit, plane in enumerate(planes[1:])]).sum(0)
@@ -84,17 +84,17 @@ def make_magnitude_masks(node: Packed, target: Tensor) -> dict[str, Tensor]:
     return {f"magnitude {i + 1} of {len(masks)}": mask for i, mask in enumerate(masks)}
 
 
-def decode_sign_planes(node: Packed) -> list[Tensor]:
+def _decode_sign_planes(node: Packed) -> list[Tensor]:
     """The planes of a node or a sum of nodes, ±1 `[rows, cols]` each; none where something else is among them."""
     if node.format == "binary-codebook":
         return [decode_signs(node)]
     if node.format == "planes":
         return list(unpack_codes(node, "signs", 1, None, node.facts["planes"]) * 2 - 1)
-    parts = [decode_sign_planes(child) for child in node.children] if node.format == "sum" else []
+    parts = [_decode_sign_planes(child) for child in node.children] if node.format == "sum" else []
     return [plane for part in parts for plane in part] if all(parts) else []
 
 
-def count_map_bits(node: Packed) -> int:
+def _count_map_bits(node: Packed) -> int:
     """Bits that say which group each weight is in: the maps, or the planes beside the first."""
     maps = [part.tensors["map"] for _, part in node.walk() if "map" in part.tensors]
     if maps:

@@ -98,7 +98,7 @@ def run_ablation(
         rows.append(
             {
                 "recipe": name,
-                **make_recipe_row(result, first, read),
+                **_make_recipe_row(result, first, read),
                 "block_error": sum(errors) / len(errors),
                 "seconds": result.seconds,
             }
@@ -106,7 +106,7 @@ def run_ablation(
     return pd.DataFrame(rows)
 
 
-def make_recipe_row(result: QuantizedModel, first: PerplexityResult, read: PerplexityResult) -> dict[str, float]:
+def _make_recipe_row(result: QuantizedModel, first: PerplexityResult, read: PerplexityResult) -> dict[str, float]:
     """Bits and perplexity of one recipe, and its perplexity over the first one's."""
     ratio = compute_perplexity_ratio(first, read)
     ratios = (float("nan"),) * 3 if read is first else (ratio.ratio, *split_interval(ratio.interval))

@@ -118,11 +118,11 @@ class Divergence(ShownInCell):
 
         table = pd.DataFrame(vars(self.per_token)).drop(columns="window")
         if decode is not None:
-            table.insert(2, "token", decode_tokens(self.per_token, decode))
+            table.insert(2, "token", _decode_tokens(self.per_token, decode))
         return table
 
 
-def decode_tokens(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
+def _decode_tokens(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[str]:
     """What each token adds to the text of its document: most tokenizers drop the space before a token that stands alone."""
     texts: list[str] = []
     for document in dict.fromkeys(tokens.document.tolist()):

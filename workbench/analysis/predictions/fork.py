@@ -124,7 +124,7 @@ class ForkFinder:
     @cached_property
     def fork(self) -> int | None:
         """Position (from 1, after the prompt) of the first token that differs; None where both write the same."""
-        return find_first_difference(self.table["agrees"])
+        return _find_first_difference(self.table["agrees"])
 
     def blame(self) -> "pd.DataFrame":
         """One row a quantized layer (and other changed parameter), the most guilty first: name, block, matrix, kl_restored,
@@ -143,17 +143,17 @@ class ForkFinder:
         rows = []
         for name in self.swaps:
             way, alone = self._way([name]), original.logits(0, {name: self.swaps[name]})[0, -1]
-            (block, matrix), restored = original.locate(name), float(compute_leads(way, expected).min())
+            (block, matrix), restored = original.locate(name), float(_compute_leads(way, expected).min())
             rows.append(
                 {
                     "name": name,
                     "block": block,
                     "matrix": matrix,
-                    "kl_restored": compute_kl(before, way[-1]),
+                    "kl_restored": _compute_kl(before, way[-1]),
                     "lead_restored": restored,
                     "lead_gain": restored - quantized,
                     "holds": restored > 0,
-                    "kl_alone": compute_kl(before, alone),
+                    "kl_alone": _compute_kl(before, alone),
                 }
             )
         return pd.DataFrame(rows).sort_values("lead_gain", ascending=False, ignore_index=True)
@@ -186,7 +186,7 @@ class ForkFinder:
     def restored(self, layers: Sequence[str]) -> int | None:
         """Where the fork is once these layers are back at full precision: a later position, the same one, or None for nowhere."""
         logits = self.changed.logits(0, dict.fromkeys(layers))[0, self.prompt - 1 : -1]
-        return find_first_difference(logits.argmax(-1).numpy() == self.ids[0, self.prompt :].numpy())
+        return _find_first_difference(logits.argmax(-1).numpy() == self.ids[0, self.prompt :].numpy())
 
     def rewind(self, continuations: int = 8, tokens: int = 24, *, temperature: float = 0.8, seed: int = 0) -> Recovery:
         """Force the original's token at the fork and let the quantized model go on, `continuations` times; see `Recovery`.
@@ -244,7 +244,7 @@ class ForkFinder:
     def _narrowest(self, restored: Sequence[str]) -> float:
         """The original tokens' narrowest lead on the way to the fork with these layers restored, nats."""
         way = self._way(restored)
-        return float(compute_leads(way, self.ids[0, self.prompt : self.prompt + len(way)]).min())
+        return float(_compute_leads(way, self.ids[0, self.prompt : self.prompt + len(way)]).min())
 
     def _position(self, what: str) -> int:
         """Index of the fork's token in `ids`."""
@@ -253,19 +253,19 @@ class ForkFinder:
         return self.prompt + self.fork - 1
 
 
-def find_first_difference(agrees: "Sequence[bool] | np.ndarray | pd.Series") -> int | None:
+def _find_first_difference(agrees: "Sequence[bool] | np.ndarray | pd.Series") -> int | None:
     """Position, from 1, of the first token that does not agree."""
     wrong = np.flatnonzero(~np.asarray(agrees))
     return int(wrong[0]) + 1 if len(wrong) else None
 
 
-def compute_leads(logits: Tensor, tokens: Tensor) -> Tensor:
+def _compute_leads(logits: Tensor, tokens: Tensor) -> Tensor:
     """How far each of `tokens [n]` is ahead of the likeliest other one in `logits [n, V]`, nats; negative where behind."""
     chosen = logits.gather(1, tokens[:, None])
     return (chosen - logits.scatter(1, tokens[:, None], -torch.inf).max(1, keepdim=True).values)[:, 0]
 
 
-def compute_kl(original: Tensor, changed: Tensor) -> float:
+def _compute_kl(original: Tensor, changed: Tensor) -> float:
     """KL(original ‖ changed) of two rows of logits `[V]`, nats."""
     p, q = original.double().log_softmax(-1), changed.double().log_softmax(-1)
     return float(torch.where(p.isneginf(), torch.zeros_like(p), p.exp() * (p - q)).sum())

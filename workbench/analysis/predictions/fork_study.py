@@ -76,10 +76,10 @@ def run_fork_study(
         >>> study["fork"].tolist(), study["needed"].tolist()
         ([2], [1])
     """
-    return run_steps(run_fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
+    return run_steps(_run_fork_study_steps(model, quantized, prompts, tokens=tokens, seed=seed), on_progress)
 
 
-def run_fork_study_steps(
+def _run_fork_study_steps(
     model: ModelHandle, quantized: Quantized, prompts: Sequence[str], *, tokens: int = CONTINUATION_TOKENS, seed: int = 0
 ) -> Generator[Measured, None, "pd.DataFrame"]:
     """The same as a generator that yields a step for each prompt and returns the table, for a job that can be stopped."""
@@ -98,9 +98,9 @@ def run_fork_study_steps(
                     "kl_fork": float(finder.table["kl"][finder.fork - 1]),
                     "blamed": str(finder.blame()["name"][0]),
                     "needed": len(guilt.layers),
-                    "random": next(count for count in range(1, len(order) + 1) if measure_delay(finder, order[:count]) > 0),
-                    "delay": measure_delay(finder, guilt.layers),
-                    "random_delay": measure_delay(finder, order[: len(guilt.layers)]),
+                    "random": next(count for count in range(1, len(order) + 1) if _measure_delay(finder, order[:count]) > 0),
+                    "delay": _measure_delay(finder, guilt.layers),
+                    "random_delay": _measure_delay(finder, order[: len(guilt.layers)]),
                 }
             )
         yield Measured(prompt, index, len(prompts))
@@ -108,7 +108,7 @@ def run_fork_study_steps(
     return pd.DataFrame(rows, columns=columns)
 
 
-def measure_delay(finder: ForkFinder, restored: Iterable[str]) -> float:
+def _measure_delay(finder: ForkFinder, restored: Iterable[str]) -> float:
     """By how many tokens the fork comes later with these layers restored; 0 where it does not, infinite where it is gone."""
     where = finder.restored(list(restored))
     assert finder.fork is not None

@@ -110,34 +110,34 @@ def write_together(original: LanguageModel, quantized: LanguageModel, prompt: st
             chosen = int(expected[side].argmax())
             running[side] = chosen not in models[side].stops
             if running[side]:
-                texts[side].append(build_written_token(models[side], ids[side], chosen, *expected))
+                texts[side].append(_build_written_token(models[side], ids[side], chosen, *expected))
                 ids[side].append(chosen)
         if not any(running):
             break
         yield Writing(tuple(texts[0]), tuple(texts[1]))
-    left, right = (finish_text(*pair) for pair in zip(models, ids, texts, strict=True))
+    left, right = (_finish_text(*pair) for pair in zip(models, ids, texts, strict=True))
     yield Writing(left, right, done=True)
 
 
-def finish_text(model: LanguageModel, ids: list[int], tokens: list[WrittenToken]) -> tuple[WrittenToken, ...]:
+def _finish_text(model: LanguageModel, ids: list[int], tokens: list[WrittenToken]) -> tuple[WrittenToken, ...]:
     """The tokens of a text of `ids` that no token follows: the last one brings the characters that waited for a next one."""
     rest = model.decode(ids)[len(model.settled(ids)) :]
     return (*tokens[:-1], replace(tokens[-1], text=tokens[-1].text + rest)) if tokens else ()
 
 
-def build_written_token(model: LanguageModel, before: list[int], chosen: int, p: Tensor, q: Tensor) -> WrittenToken:
+def _build_written_token(model: LanguageModel, before: list[int], chosen: int, p: Tensor, q: Tensor) -> WrittenToken:
     """The token `chosen` after `before`, where the models expected `p` and `q`, log-probabilities `[V]`."""
     if p.shape != q.shape:
         raise ModelError(f"vocabularies of {len(p)} and {len(q)} tokens cannot be compared; compare models of one vocabulary.")
     kl = torch.where(p.isneginf(), torch.zeros_like(p), p.exp() * (p - q)).sum()
     likely = torch.unique(torch.cat([p.topk(min(TOP, len(p))).indices, q.topk(min(TOP, len(q))).indices]))
     likely = likely[torch.argsort(p.exp()[likely] + q.exp()[likely], descending=True)]
-    candidates = (Candidate(decode_token(model, before, int(i)) or END, float(p[i].exp()), float(q[i].exp())) for i in likely)
+    candidates = (Candidate(_decode_token(model, before, int(i)) or END, float(p[i].exp()), float(q[i].exp())) for i in likely)
     text = model.settled([*before, chosen])[len(model.settled(before)) :]
     return WrittenToken(chosen, text, max(float(kl), 0.0), tuple(candidates))
 
 
-def decode_token(model: LanguageModel, before: list[int], token: int) -> str:
+def _decode_token(model: LanguageModel, before: list[int], token: int) -> str:
     """What a token adds to the text; some tokenizers drop the space of a token that stands alone."""
     last = before[-1:]
     return model.decode([*last, token])[len(model.decode(last)) :]

@@ -49,10 +49,10 @@ class Running:
 
 def measure_speeds(models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5) -> list[Speed]:
     """The speed at which each model continues `prompt` greedily, by at most `tokens` tokens; a first round does not count."""
-    return run_steps(measure_speeds_steps(models, prompt, tokens=tokens, rounds=rounds))
+    return run_steps(_measure_speeds_steps(models, prompt, tokens=tokens, rounds=rounds))
 
 
-def measure_speeds_steps(
+def _measure_speeds_steps(
     models: Sequence[LanguageModel], prompt: str, *, tokens: int = 48, rounds: int = 5
 ) -> Generator[int, None, list[Speed]]:
     """The same as a generator that yields how many turns are over, for a job that can be stopped."""
@@ -99,5 +99,5 @@ def measure_generation(models: Sequence[LanguageModel], prompt: str) -> list[Run
 
 def measure_generation_steps(models: Sequence[LanguageModel], prompt: str) -> Generator[int, None, list[Running]]:
     """Speed (32 tokens, median of three rounds) and memory of each model; yields after every turn."""
-    measured = yield from measure_speeds_steps(models, prompt, tokens=32, rounds=3)
+    measured = yield from _measure_speeds_steps(models, prompt, tokens=32, rounds=3)
     return [Running(speed, count_resident_bytes([model.module])) for model, speed in zip(models, measured, strict=True)]

@@ -60,25 +60,25 @@ def build_replacements(model: ModelHandle, quantized: Quantized) -> dict[str, Ch
             f"the layers were quantized in the model fused by {dict(quantized_model.fused)}, this one is {model!r}; "
             f"use wb.fuse(model, seed={quantized_model.fused['seed']}, residual={quantized_model.fused['residual']})."
         )
-    changed = find_changed_parameters(model, quantized_model) if quantized_model is not None else {}
-    gains = extract_layer_gains(model, changed)
+    changed = _find_changed_parameters(model, quantized_model) if quantized_model is not None else {}
+    gains = _extract_layer_gains(model, changed)
     biases = {name: changed.pop(f"{name}.bias") for name in layers if f"{name}.bias" in changed}
     for name in layers:
         model.layer(name)
     stand_ins = {name: build_replacement(model, name, layer, gains.get(name), biases.get(name)) for name, layer in layers.items()}
-    if head := find_rounding_head(model, layers):
+    if head := _find_rounding_head(model, layers):
         stand_ins[head] = PackedLinear(layers[cast(str, model.embedding_name)].packed)
     others = {name: model.weight(name).float() * gain for name, gain in gains.items() if name not in layers}
     return {**stand_ins, **others, **changed}
 
 
-def find_rounding_head(model: ModelHandle, layers: Mapping[str, QuantizedLayer]) -> str | None:
+def _find_rounding_head(model: ModelHandle, layers: Mapping[str, QuantizedLayer]) -> str | None:
     """The tied head of a quantized embedding whose stored form rounds what it multiplies: more than the embedding's weight."""
     layer = layers.get(model.embedding_name or "")
     return model.tied_head if layer is not None and find_rounding_bits(layer.packed) and model.tied_head not in layers else None
 
 
-def find_changed_parameters(model: ModelHandle, quantized_model: QuantizedModel) -> dict[str, Tensor]:
+def _find_changed_parameters(model: ModelHandle, quantized_model: QuantizedModel) -> dict[str, Tensor]:
     """What the run changed beside its layers and this model does not have as it is already."""
     fused = isinstance(model, FusedModel)
     return {
@@ -86,7 +86,7 @@ def find_changed_parameters(model: ModelHandle, quantized_model: QuantizedModel)
     }
 
 
-def extract_layer_gains(model: ModelHandle, changed: dict[str, Tensor]) -> dict[str, Tensor]:
+def _extract_layer_gains(model: ModelHandle, changed: dict[str, Tensor]) -> dict[str, Tensor]:
     """γ'/γ `[cols]` by layer for the norms that changed; they are taken out of `changed`."""
     if not changed:
         return {}

@@ -75,7 +75,7 @@ def compare_models(
                 1.0,
                 1.0,
             )
-            rows.append((original.name, *list_stored_sizes(original), 0.0, 0.0, 0.0, 1.0, *original_row))
+            rows.append((original.name, *_list_stored_sizes(original), 0.0, 0.0, 0.0, 1.0, *original_row))
         kl = (divergence.kl, *split_interval(divergence.kl_interval), 1 - divergence.top1_changed)
         perplexity = (
             divergence.perplexity,
@@ -83,11 +83,11 @@ def compare_models(
             divergence.ratio.ratio,
             *split_interval(divergence.ratio.interval),
         )
-        rows.append((other.name, *list_stored_sizes(other), *kl, *perplexity))
+        rows.append((other.name, *_list_stored_sizes(other), *kl, *perplexity))
         yield CompareStep(done, len(others), pd.DataFrame(rows, columns=MODEL_COLUMNS))
     return pd.DataFrame(rows, columns=MODEL_COLUMNS)
 
 
-def list_stored_sizes(model: Contender) -> tuple[float, float, float]:
+def _list_stored_sizes(model: Contender) -> tuple[float, float, float]:
     """Stored and nominal bits per weight, and MB (10⁶ bytes)."""
     return model.bits_per_weight, model.nominal_bits, model.bytes / 1e6

@@ -51,22 +51,22 @@ def carry_marks(before: Layer, after: Layer, marks: Mapping[str, tuple[int, ...]
     by_kind: dict[str, tuple[int, ...]] = {}
     words = []
     for side in (side for side in MARK_KINDS if marks[side]):
-        who = f"{side.capitalize()} {format_marks(marks[side])} of {format_layer_name(before)}"
+        who = f"{side.capitalize()} {_format_marks(marks[side])} of {_format_layer_name(before)}"
         there = next((other for other in MARK_KINDS if side in old and new.get(other) == old[side]), None)
         if there is None:
-            words.append(f"{who} have another meaning in {format_layer_name(after)}: they are no longer marked.")
+            words.append(f"{who} have another meaning in {_format_layer_name(after)}: they are no longer marked.")
             continue
         by_kind[there] = marks[side]
         words.append(f"{who} are {old[side][0]} and stay marked{'' if there == side else f', here as {there}'}.")
     return Carried(by_kind.get("channels", ()), by_kind.get("rows", ()), " ".join(words))
 
 
-def format_layer_name(layer: Layer) -> str:
+def _format_layer_name(layer: Layer) -> str:
     """A layer in a few words."""
     return f"block {layer.block} · {layer.matrix.rpartition('.')[2]}"
 
 
-def format_marks(marks: tuple[int, ...]) -> str:
+def _format_marks(marks: tuple[int, ...]) -> str:
     """The first few marks, and how many more."""
     more = f" and {len(marks) - MAX_LISTED_MARKS} more" if len(marks) > MAX_LISTED_MARKS else ""
     return ", ".join(map(str, marks[:MAX_LISTED_MARKS])) + more

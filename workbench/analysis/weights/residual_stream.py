@@ -56,7 +56,7 @@ def read_model_anatomy(model: ModelHandle) -> Anatomy:
     return read_anatomy(architecture.build_split_module(model.config), str(model.source))
 
 
-def list_stream_steps(structure: Anatomy) -> list[Step]:
+def _list_stream_steps(structure: Anatomy) -> list[Step]:
     """The stops of the stream, in order: embedding, both halves of every block, output head."""
     stops = [Step("embedding", None, (), structure.embedding)]
     for number, block in enumerate(structure.blocks):
@@ -69,8 +69,8 @@ def list_stream_steps(structure: Anatomy) -> list[Step]:
 def build_stream(model: ModelHandle, sketch: Sketches, stats: Mapping[str, LayerStats] | None = None) -> Stream:
     """The whole stream of a model, from the sketches of its layers; AnatomyError for families whose stream is not known."""
     structure = read_model_anatomy(model)
-    stops, layers = list_stream_steps(structure), set(model.layer_names)
-    outside = {name: sum_column_energy(model.tensor(f"{name}.weight")) for name in (structure.embedding, structure.head)}
+    stops, layers = _list_stream_steps(structure), set(model.layer_names)
+    outside = {name: _sum_column_energy(model.tensor(f"{name}.weight")) for name in (structure.embedding, structure.head)}
     nothing = np.full(structure.width, np.nan)
 
     def reads(stop: Step) -> np.ndarray:
@@ -91,20 +91,20 @@ def build_stream(model: ModelHandle, sketch: Sketches, stats: Mapping[str, Layer
 
     return Stream(
         tuple(stops),
-        written=np.stack([normalize_energy(writes(stop)) if stop.writer else nothing for stop in stops]),
-        gain=np.stack([normalize_energy(gains(stop)) if stop.norm else nothing for stop in stops]),
-        input_size=np.stack([normalize_energy(inputs(stop)) if stop.readers else nothing for stop in stops]),
-        read=np.stack([normalize_energy(reads(stop)) if stop.readers else nothing for stop in stops]),
+        written=np.stack([_normalize_energy(writes(stop)) if stop.writer else nothing for stop in stops]),
+        gain=np.stack([_normalize_energy(gains(stop)) if stop.norm else nothing for stop in stops]),
+        input_size=np.stack([_normalize_energy(inputs(stop)) if stop.readers else nothing for stop in stops]),
+        read=np.stack([_normalize_energy(reads(stop)) if stop.readers else nothing for stop in stops]),
     )
 
 
-def normalize_energy(energy: np.ndarray) -> np.ndarray:
+def _normalize_energy(energy: np.ndarray) -> np.ndarray:
     """Roots of energies over their root mean square; zeros where there is no energy at all."""
     mean = float(energy.mean())
     return np.sqrt(np.maximum(energy, 0) / mean) if mean != 0 else np.zeros(len(energy))
 
 
-def sum_column_energy(weight: Tensor) -> np.ndarray:
+def _sum_column_energy(weight: Tensor) -> np.ndarray:
     """Sums of squares of the columns of `weight [rows, cols]`, float64, a block of rows at a time."""
     return torch.stack([block.square().sum(0) for block in iterate_row_blocks(weight)]).sum(0).numpy()
 
@@ -121,7 +121,7 @@ def tabulate_stream_channels(residual: Stream, channels: Sequence[int]) -> pd.Da
 
 def is_stream_reader(structure: Anatomy, layer: str) -> bool:
     """Whether the columns of this layer are channels of the residual stream."""
-    return any(layer in step.readers for step in list_stream_steps(structure))
+    return any(layer in step.readers for step in _list_stream_steps(structure))
 
 
 def find_inner_sources(model: ModelHandle, structure: Anatomy, layer: str) -> dict[str, Callable[[int], int]]:
@@ -141,9 +141,9 @@ def tabulate_inner_channels(
     model: ModelHandle, structure: Anatomy, layer: str, channels: Sequence[int], sketch: Sketches
 ) -> pd.DataFrame:
     """Inner channels of down_proj or o_proj: channel, name (the layer), part ("row" or "column"), index, times (the average)."""
-    column_sizes = normalize_energy(sketch(layer).col_energy)
+    column_sizes = _normalize_energy(sketch(layer).col_energy)
     sources = find_inner_sources(model, structure, layer)
-    row_sizes = {name: normalize_energy(sketch(name).row_energy) for name in sources}
+    row_sizes = {name: _normalize_energy(sketch(name).row_energy) for name in sources}
     rows: list[tuple[int, str, str, int, float]] = []
     for channel in channels:
         rows += [(channel, name, "row", row(channel), float(row_sizes[name][row(channel)])) for name, row in sources.items()]

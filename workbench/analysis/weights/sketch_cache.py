@@ -18,13 +18,13 @@ def load_sketch(weight: Tensor, store: Store) -> Sketch:
     """The sketch of `weight [rows, cols]`, from the store where these very weights have been sketched before."""
     entry_key = compute_key("sketch", VERSION, weight)
     if (entry := store.get(entry_key)) is not None:
-        return deserialize_sketch(entry)
+        return _deserialize_sketch(entry)
     result = compute_sketch(weight)
-    store.put(entry_key, *serialize_sketch(result), kind="sketch", what=f"a matrix of {list(weight.shape)}")
+    store.put(entry_key, *_serialize_sketch(result), kind="sketch", what=f"a matrix of {list(weight.shape)}")
     return result
 
 
-def serialize_sketch(matrix_sketch: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _serialize_sketch(matrix_sketch: Sketch) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A sketch as tensors and facts for a store."""
     values = {field.name: getattr(matrix_sketch, field.name) for field in fields(Sketch) if field.name != "histogram"}
     tensors = {name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)}
@@ -34,8 +34,8 @@ def serialize_sketch(matrix_sketch: Sketch) -> tuple[dict[str, Tensor], dict[str
     return {**tensors, "counts": torch.from_numpy(bars.counts)}, facts
 
 
-def deserialize_sketch(entry: Entry) -> Sketch:
-    """The inverse of `serialize_sketch`."""
+def _deserialize_sketch(entry: Entry) -> Sketch:
+    """The inverse of `_serialize_sketch`."""
     values: dict[str, Any] = {name: tensor.numpy() for name, tensor in entry.tensors.items()} | dict(entry.facts)
     bars = Histogram(values.pop("counts"), **values.pop("histogram"))
     return Sketch(**values, histogram=bars)

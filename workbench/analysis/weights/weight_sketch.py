@@ -212,11 +212,11 @@ def rasterize_weight(
     rows, cols = weight.shape
     row_step, col_step = -(-rows // height), -(-cols // width)
     # whole cells only: a block of rows is a multiple of the cell's height
-    lines = [pool_cells(block, row_step, col_step, signed) for block in iterate_row_blocks(weight, multiple=row_step)]
+    lines = [_pool_cells(block, row_step, col_step, signed) for block in iterate_row_blocks(weight, multiple=row_step)]
     return Raster(torch.cat(lines).float().numpy(), rows, cols, row_step, col_step, signed, top, left)
 
 
-def pool_cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:
+def _pool_cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:
     """One value for each `row_step × col_step` weights of `block`; a ragged edge counts what is there."""
     rows, cols = block.shape
     tall, wide = -(-rows // row_step), -(-cols // col_step)

@@ -19,7 +19,7 @@ from workbench.kernels.packing.tensor_spec import FactSpec, TensorSpec, declare_
 from workbench.registry import register
 
 
-def check_whole(packed: Packed, mask: Tensor | None) -> None:
+def _check_whole(packed: Packed, mask: Tensor | None) -> None:
     """Raise ShapeError where single weights are asked for."""
     if mask is not None:
         raise ShapeError(f"format {packed.format!r} holds whole matrices and cannot be masked; use it outside of masks.")
@@ -40,7 +40,7 @@ class Transposed(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """The child's matrix, transposed."""
-        check_whole(packed, mask)
+        _check_whole(packed, mask)
         return decode(packed.children[0]).mT
 
 
@@ -66,7 +66,7 @@ class Rows(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Both children's rows in their places."""
-        check_whole(packed, mask)
+        _check_whole(packed, mask)
         owner = bitpack.unpack(packed.tensors["map"], 1, packed.rows).bool()
         value = torch.empty(packed.rows, packed.cols, device=owner.device)
         value[~owner], value[owner] = (decode(child) for child in packed.children)
@@ -93,7 +93,7 @@ class Offset(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """child + offset."""
-        check_whole(packed, mask)
+        _check_whole(packed, mask)
         return decode(packed.children[0]) + expand_groups(packed.tensors["offset"], packed.facts["span"], packed.cols)
 
 

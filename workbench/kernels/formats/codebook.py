@@ -51,12 +51,12 @@ class BinaryCodebook(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        return declare_codebook_facts(packed, LONGEST_SIGNS)
+        return _declare_codebook_facts(packed, LONGEST_SIGNS)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "index", declare_index_stream(packed)
+        yield "index", _declare_index_stream(packed)
         yield "codebook", declare_code_stream(packed.facts["entries"] * packed.facts["length"], 1)
         yield from declare_scale_tensors(packed)
 
@@ -98,12 +98,12 @@ class VectorCodebook(Format):
     @classmethod
     def facts(cls, packed: Packed) -> Iterator[tuple[str, FactSpec]]:
         """See `Format`."""
-        return declare_codebook_facts(packed, LONGEST_NUMBERS)
+        return _declare_codebook_facts(packed, LONGEST_NUMBERS)
 
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "index", declare_index_stream(packed)
+        yield "index", _declare_index_stream(packed)
         yield "codebook", declare_finite_numbers(packed.facts["entries"], packed.facts["length"])
         yield "scale", declare_finite_numbers(packed.rows, count_groups(packed))
 
@@ -111,7 +111,7 @@ class VectorCodebook(Format):
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · C[index]."""
         check_unmasked(packed, mask)
-        return compute_magnitudes(packed) * look_up_codewords(packed, packed.tensors["codebook"].to(torch.float32))
+        return compute_magnitudes(packed) * _look_up_codewords(packed, packed.tensors["codebook"].to(torch.float32))
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
@@ -126,14 +126,14 @@ class VectorCodebook(Format):
         return replace_codes(packed, "index", index, compute_index_width(packed.facts["entries"]), None)
 
 
-def declare_codebook_facts(packed: Packed, longest: int) -> Iterator[tuple[str, FactSpec]]:
+def _declare_codebook_facts(packed: Packed, longest: int) -> Iterator[tuple[str, FactSpec]]:
     """Vectors of up to `longest` weights, codewords and groups."""
     yield "length", declare_integer(1, longest)
     yield "entries", declare_integer(1, MOST_ENTRIES)
     yield declare_span_fact(packed)
 
 
-def declare_index_stream(packed: Packed) -> TensorSpec:
+def _declare_index_stream(packed: Packed) -> TensorSpec:
     """The index of each vector, which must be that of a codeword."""
     entries = packed.facts["entries"]
     return declare_code_stream(packed.rows * -(-packed.cols // packed.facts["length"]), compute_index_width(entries), entries)
@@ -167,10 +167,10 @@ def unpack_codewords(packed: Packed) -> Tensor:
 
 def decode_signs(packed: Packed) -> Tensor:
     """C[index] as ±1, float32 `[rows, cols]`."""
-    return look_up_codewords(packed, unpack_codewords(packed))
+    return _look_up_codewords(packed, unpack_codewords(packed))
 
 
-def look_up_codewords(packed: Packed, words: Tensor) -> Tensor:
+def _look_up_codewords(packed: Packed, words: Tensor) -> Tensor:
     """C[index] for the codebook `words [entries, length]`, `[rows, cols]`."""
     segments = -(-packed.cols // packed.facts["length"])
     index = bitpack.unpack(packed.tensors["index"], compute_index_width(packed.facts["entries"]), packed.rows * segments)

@@ -66,37 +66,37 @@ class Masked(Format):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "map", declare_map_stream(packed, mask)
+        yield "map", _declare_map_stream(packed, mask)
 
     @classmethod
     def parts(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[Shape, Tensor | None]]:
         """See `Format`."""
-        for child_mask in iterate_child_masks(packed, mask):
+        for child_mask in _iterate_child_masks(packed, mask):
             yield (packed.rows, packed.cols), child_mask
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Each child's values at its own positions."""
         value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["map"].device)
-        for child, child_mask in zip(packed.children, iterate_child_masks(packed, mask), strict=True):
+        for child, child_mask in zip(packed.children, _iterate_child_masks(packed, mask), strict=True):
             value += decode(child, child_mask)
         return value
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Each child's nearest codes at its own positions; who owns what stays."""
-        masks = iterate_child_masks(packed, mask)
+        masks = _iterate_child_masks(packed, mask)
         return replace(packed, children=tuple(recode_nearest(c, target, m) for c, m in zip(packed.children, masks, strict=True)))
 
 
-def iterate_child_masks(packed: Packed, mask: Tensor | None) -> Iterator[Tensor]:
+def _iterate_child_masks(packed: Packed, mask: Tensor | None) -> Iterator[Tensor]:
     """The weights that each child owns, bool `[rows, cols]`."""
     owner = unpack_owners(packed, mask)
     for number in range(len(packed.children)):
         yield owner == number if mask is None else (owner == number) & mask
 
 
-def declare_map_stream(packed: Packed, mask: Tensor | None) -> TensorSpec:
+def _declare_map_stream(packed: Packed, mask: Tensor | None) -> TensorSpec:
     """The tensor `map`: numbers of children, one a weight, column or group, or of choices of neighbours."""
     rows, cols, children = packed.rows, packed.cols, len(packed.children)
     if packed.facts["map"] == "n-of-m":

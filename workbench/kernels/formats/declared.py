@@ -27,10 +27,10 @@ def find_fault(packed: Packed, shape: Shape | None = None) -> str | None:
     rows, cols = packed.rows, packed.cols
     if not all(type(size) is int and size > 0 for size in (rows, cols)) or rows * cols > MAX_WEIGHTS:
         return f"is {rows!r} × {cols!r} and must have at least one and at most {MAX_WEIGHTS:,} weights"
-    return next(iterate_faults(packed, "", shape or (rows, cols), None), None)
+    return next(_iterate_faults(packed, "", shape or (rows, cols), None), None)
 
 
-def iterate_faults(packed: Packed, path: str, shape: Shape, mask: Tensor | None) -> Iterator[str]:
+def _iterate_faults(packed: Packed, path: str, shape: Shape, mask: Tensor | None) -> Iterator[str]:
     """What is wrong with a node and those below it."""
     where = f"in node {path.removesuffix('.')!r} " if path else ""
     if packed.format not in registry.list_names("format"):
@@ -46,13 +46,13 @@ def iterate_faults(packed: Packed, path: str, shape: Shape, mask: Tensor | None)
         yield f"{name} has {len(packed.children)} children and must have {expected}"
     if mask is not None and not kind.maskable:
         yield f"{name} stores whole matrices and is inside a mask"
-    yield from (f"{name} {fault}" for fault in iterate_fact_faults(packed))
-    yield from (f"{name} {fault}" for fault in iterate_tensor_faults(packed, mask))
+    yield from (f"{name} {fault}" for fault in _iterate_fact_faults(packed))
+    yield from (f"{name} {fault}" for fault in _iterate_tensor_faults(packed, mask))
     for number, (child, (part, child_mask)) in enumerate(zip(packed.children, kind.parts(packed, mask), strict=True)):
-        yield from iterate_faults(child, f"{path}{number}.", part, child_mask)
+        yield from _iterate_faults(child, f"{path}{number}.", part, child_mask)
 
 
-def iterate_fact_faults(packed: Packed) -> Iterator[str]:
+def _iterate_fact_faults(packed: Packed) -> Iterator[str]:
     """What is wrong with the facts of a node."""
     declared = set()
     for name, spec in find(packed).facts(packed):
@@ -66,7 +66,7 @@ def iterate_fact_faults(packed: Packed) -> Iterator[str]:
         yield f"has the fact {surplus[0]!r}, which the format does not have"
 
 
-def iterate_tensor_faults(packed: Packed, mask: Tensor | None) -> Iterator[str]:
+def _iterate_tensor_faults(packed: Packed, mask: Tensor | None) -> Iterator[str]:
     """What is wrong with the tensors of a node, and with who pays for them."""
     declared = set()
     for name, spec in find(packed).tensors(packed, mask):
@@ -75,7 +75,7 @@ def iterate_tensor_faults(packed: Packed, mask: Tensor | None) -> Iterator[str]:
             if not spec.optional:
                 yield f"lacks the tensor {name!r}"
         elif why := spec.mismatch(packed.tensors[name]):
-            yield f"has a tensor {name!r} that {why}{describe_facts(packed)}"
+            yield f"has a tensor {name!r} that {why}{_describe_facts(packed)}"
     if surplus := sorted(packed.tensors.keys() - declared):
         description = describe_tensor(packed.tensors[surplus[0]])
         yield f"has a tensor {surplus[0]!r}, {description}, which the format does not have with these facts"
@@ -83,7 +83,7 @@ def iterate_tensor_faults(packed: Packed, mask: Tensor | None) -> Iterator[str]:
         yield f"shares a tensor {alone[0]!r} that it does not have"
 
 
-def describe_facts(packed: Packed) -> str:
+def _describe_facts(packed: Packed) -> str:
     """The size and the facts that a tensor's shape follows from, in words."""
     facts = "".join(f", {name}={value}" for name, value in packed.facts.items())
     return f" ({packed.rows:,} × {packed.cols:,}{facts})"

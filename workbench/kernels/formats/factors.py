@@ -57,20 +57,20 @@ class BinaryFactors(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """The product in float32; differentiable in the magnitudes."""
-        left, right = decode_factors(packed)
+        left, right = _decode_factors(packed)
         return mask_values(mask, left @ right)
 
     @classmethod
     def linear(cls, x: Tensor, packed: Packed) -> Tensor:
         """(x rightᵀ) leftᵀ."""
-        left, right = decode_factors(packed)
+        left, right = _decode_factors(packed)
         return (x @ right.to(x.dtype).mT) @ left.to(x.dtype).mT
 
     @classmethod
     def loose(cls, packed: Packed, target: Tensor) -> dict[str, Tensor]:
         """The signs of both factors, each with what its flip adds to the squared error over what the sign itself is worth."""
         rank, tensors = packed.facts["rank"], packed.tensors
-        left, right = decode_factors(packed)
+        left, right = _decode_factors(packed)
         error = target - left @ right
         left_sign, right_sign = (
             unpack_signs(tensors["left"], packed.rows, rank),
@@ -84,7 +84,7 @@ class BinaryFactors(Format):
         }
 
 
-def decode_factors(packed: Packed) -> tuple[Tensor, Tensor]:
+def _decode_factors(packed: Packed) -> tuple[Tensor, Tensor]:
     """diag(row) · left · diag(middle) `[rows, r]` and right · diag(column) `[r, cols]`, float32."""
     left = unpack_signs(packed.tensors["left"], packed.rows, packed.facts["rank"]) * packed.tensors["row"].float()[:, None]
     right = unpack_signs(packed.tensors["right"], packed.facts["rank"], packed.cols) * packed.tensors["column"].float()

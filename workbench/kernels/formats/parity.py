@@ -45,48 +45,48 @@ class ParitySigns(Format):
     @classmethod
     def tensors(cls, packed: Packed, mask: Tensor | None) -> Iterator[tuple[str, TensorSpec]]:
         """See `Format`."""
-        yield "signs", declare_code_stream(build_parity_code(packed).stored_count(packed.rows) * packed.cols, 1)
+        yield "signs", declare_code_stream(_build_parity_code(packed).stored_count(packed.rows) * packed.cols, 1)
         yield from declare_scale_tensors(packed)
 
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · column_scale · sign + mean."""
-        check_unmasked(packed, mask)
+        _check_unmasked(packed, mask)
         sizes = compute_magnitudes(packed)
-        return torch.where(find_negative_signs(packed), -sizes, sizes) + expand_means(packed)
+        return torch.where(find_negative_signs(packed), -sizes, sizes) + _expand_means(packed)
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The signs under the checks that leave the least squared error, column by column."""
-        check_unmasked(packed, mask)
-        code, pull = build_parity_code(packed), compute_magnitudes(packed) * (target - expand_means(packed))
+        _check_unmasked(packed, mask)
+        code, pull = _build_parity_code(packed), compute_magnitudes(packed) * (target - _expand_means(packed))
         nearest_signs = parity_search.find_nearest_signs(
             pull / pull.abs().amax().clamp(min=torch.finfo(torch.float32).tiny), code
         )
         return replace_codes(packed, "signs", nearest_signs[code.stored(packed.rows)], 1, None)
 
 
-def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
+def _check_unmasked(packed: Packed, mask: Tensor | None) -> None:
     """Raise ShapeError where single weights are asked for."""
     if mask is not None:
         raise ShapeError(f"format {packed.format!r} stores whole columns and cannot be masked; use it for the whole matrix.")
 
 
-def expand_means(packed: Packed) -> Tensor:
+def _expand_means(packed: Packed) -> Tensor:
     """The offsets, float32 `[rows, cols]`, or 0."""
     if "mean" not in packed.tensors:
         return torch.zeros((), device=packed.tensors["scale"].device)
     return expand_groups(packed.tensors["mean"], packed.facts["span"], packed.cols)
 
 
-def build_parity_code(packed: Packed) -> ParityCode:
+def _build_parity_code(packed: Packed) -> ParityCode:
     """The parity checks."""
     return ParityCode(packed.facts["length"], packed.facts["checks"])
 
 
 def find_negative_signs(packed: Packed) -> Tensor:
     """Which signs are −1, bool `[rows, cols]`."""
-    code = build_parity_code(packed)
+    code = _build_parity_code(packed)
     count = int(code.stored(packed.rows).sum())
     bits = bitpack.unpack(packed.tensors["signs"], 1, count * packed.cols).view(count, packed.cols)
     return parity_search.complete(bits.bool(), code, packed.rows)

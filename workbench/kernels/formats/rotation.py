@@ -41,7 +41,7 @@ class Rotated(Transformed):
         """See `Format`."""
         yield (
             "factors",
-            FactSpec(f"two integers whose product is {packed.cols}", lambda value: is_pair(value, packed.cols), optional=True),
+            FactSpec(f"two integers whose product is {packed.cols}", lambda value: _is_pair(value, packed.cols), optional=True),
         )
         yield "hadamard", declare_flag()
 
@@ -57,7 +57,7 @@ class Rotated(Transformed):
     @classmethod
     def input(cls, x: Tensor, packed: Packed) -> Tensor:
         """x Λ D R H."""
-        return apply_stored_hadamard(
+        return _apply_stored_hadamard(
             rotate(x * decode_diagonal(packed, 1).to(x), *(r.to(x) for r in decode_rotations(packed))), packed
         )
 
@@ -70,7 +70,7 @@ class Rotated(Transformed):
     @classmethod
     def apply(cls, w: Tensor, packed: Packed) -> Tensor:
         """W' = W Λ⁻¹ D R H."""
-        return apply_stored_hadamard(
+        return _apply_stored_hadamard(
             rotate(w * decode_diagonal(packed, -1).to(w), *(r.to(w) for r in decode_rotations(packed))), packed
         )
 
@@ -82,13 +82,13 @@ class Rotated(Transformed):
         return packed.cols * (sizes + gain) + (count_hadamard_ops(packed.cols) if h else 0)
 
 
-def is_pair(value: Any, product: int) -> bool:
+def _is_pair(value: Any, product: int) -> bool:
     """Whether these are two integers, at least 1, with this product."""
     pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(size) is int and size > 0 for size in value)
     return pair and value[0] * value[1] == product
 
 
-def apply_stored_hadamard(x: Tensor, packed: Packed) -> Tensor:
+def _apply_stored_hadamard(x: Tensor, packed: Packed) -> Tensor:
     """x H, or x where there is no H."""
     return hadamard(x, torch.ones_like(x[0])) if packed.facts.get("hadamard") else x
 

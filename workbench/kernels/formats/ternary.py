@@ -54,14 +54,14 @@ class Ternary(Format):
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """Σ_p scale_p · trit_p."""
         value = torch.zeros(packed.rows, packed.cols, device=packed.tensors["scale"].device)
-        for plane, size in zip(unpack_trits(packed, mask), expand_scales(packed), strict=True):
+        for plane, size in zip(unpack_trits(packed, mask), _expand_scales(packed), strict=True):
             value += plane * size
         return value
 
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """Of all sums of trits the nearest one, weight by weight."""
-        new_trits = choose_nearest_trits(target, expand_scales(packed))
+        new_trits = choose_nearest_trits(target, _expand_scales(packed))
         masked = new_trits if mask is None else new_trits[:, mask]
         return replace(packed, tensors={**packed.tensors, "trits": tritpack.pack(masked)})
 
@@ -77,7 +77,7 @@ def unpack_trits(packed: Packed, mask: Tensor | None = None) -> Tensor:
     return full
 
 
-def expand_scales(packed: Packed) -> Tensor:
+def _expand_scales(packed: Packed) -> Tensor:
     """The scales, float32 `[planes, rows, cols]`."""
     return expand_groups(packed.tensors["scale"], packed.facts["span"], packed.cols)
 

@@ -70,7 +70,7 @@ class Trellis(Format):
     @classmethod
     def decode(cls, packed: Packed, mask: Tensor | None = None) -> Tensor:
         """scale · values(state)."""
-        check_unmasked(packed, mask)
+        _check_unmasked(packed, mask)
         bits, length, state = (packed.facts[name] for name in ("bits", "length", "state"))
         steps = -(-packed.cols // length)
         codes = bitpack.unpack(packed.tensors["path"], bits, packed.rows * steps).view(packed.rows, steps)
@@ -80,14 +80,14 @@ class Trellis(Format):
     @classmethod
     def nearest(cls, packed: Packed, target: Tensor, mask: Tensor | None = None) -> Packed:
         """The path that leaves the least squared error, for every ring."""
-        check_unmasked(packed, mask)
+        _check_unmasked(packed, mask)
         bits, length, state, span = (packed.facts[name] for name in ("bits", "length", "state", "span"))
         groups = zip(target.split(span, 1), packed.tensors["scale"].float().unbind(1), strict=True)
         codes = torch.cat([viterbi.find_nearest_codes(w, scale, bits, length, state) for w, scale in groups], 1)
         return replace_codes(packed, "path", codes, bits, None)
 
 
-def check_unmasked(packed: Packed, mask: Tensor | None) -> None:
+def _check_unmasked(packed: Packed, mask: Tensor | None) -> None:
     """Raise ShapeError where single weights are asked for."""
     if mask is not None:
         raise ShapeError(f"format {packed.format!r} stores whole rings and cannot be masked; use it for the whole matrix.")

@@ -33,15 +33,15 @@ def find_cache_folder() -> str | None:
     configured: Any = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     beside = KERNELS / "jit" / "__pycache__"
     others = [beside, Path(platformdirs.user_cache_dir("quantization-workbench"))]
-    parent = next(filter(is_writable, [Path(configured)] if configured else others), None)
+    parent = next(filter(_is_writable, [Path(configured)] if configured else others), None)
     if parent is None:
-        warn_unkept("no folder is writable")
+        _warn_unkept("no folder is writable")
         return None
     return str(parent / f"kernels-{digest.hexdigest()[:16]}")
 
 
 @functools.cache
-def warn_unkept(why: str) -> None:
+def _warn_unkept(why: str) -> None:
     """Say, once, that machine code is not kept."""
     message = (
         f"compiled kernels are not cached ({why}), so each process compiles them again; set NUMBA_CACHE_DIR to another folder."
@@ -49,7 +49,7 @@ def warn_unkept(why: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-def is_writable(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     """Whether a file can be made there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ def compile_cached(function: Callable[..., Any] | None = None, **options: Any) -
         dispatcher.enable_caching()
     finally:
         numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
-    keep_what_fits(dispatcher._cache)
+    _keep_what_fits(dispatcher._cache)
     return dispatcher
 
 
-def keep_what_fits(cache: Any) -> None:
+def _keep_what_fits(cache: Any) -> None:
     """Let a full disk, or a file that cannot be read, cost a compilation and not the product: numba raises what it meets."""
     load, save = cache.load_overload, cache.save_overload
 
@@ -84,13 +84,13 @@ def keep_what_fits(cache: Any) -> None:
         try:
             return load(*arguments)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
-            warn_unkept(f"{type(error).__name__}: {error}")
+            _warn_unkept(f"{type(error).__name__}: {error}")
             return None
 
     def save_overload(*arguments: Any) -> None:
         try:
             save(*arguments)
         except OSError as error:
-            warn_unkept(f"{error.strerror}")
+            _warn_unkept(f"{error.strerror}")
 
     cache.load_overload, cache.save_overload = load_overload, save_overload

@@ -111,20 +111,20 @@ def compose_product(packed: Packed, prepare: Callable[[Packed], Product]) -> Pro
     if packed.format == "zero":
         return Sum((), packed.rows)
     if packed.format == "low-rank":
-        return prepare_low_rank(packed)
+        return _prepare_low_rank(packed)
     if packed.format == "binary-factors":
-        right, left = split_binary_factors(packed)
+        right, left = _split_binary_factors(packed)
         inner = prepare(right)
         return After(inner, prepare(left), inner.bytes)
     return None
 
 
-def prepare_low_rank(packed: Packed) -> LowRank:
+def _prepare_low_rank(packed: Packed) -> LowRank:
     """The product with format `low-rank`."""
     return LowRank(packed.tensors["left"].to(torch.float32), packed.tensors["right"].to(torch.float32))
 
 
-def split_binary_factors(packed: Packed) -> tuple[Packed, Packed]:
+def _split_binary_factors(packed: Packed) -> tuple[Packed, Packed]:
     """The two matrices of signs of `binary-factors` as planes: first the right one, then the left one."""
     rank, stored = packed.facts["rank"], packed.tensors
     middle = stored["middle"] if "middle" in stored else torch.ones_like(stored["row"][:1]).expand(rank)

@@ -11,7 +11,7 @@ from workbench.kernels.formats.transforms import Transformed
 from workbench.kernels.packing import bitpack, tritpack
 from workbench.kernels.packing.packed import Packed
 
-# tensors of each format with something for every row, by the dimension that counts rows; bit streams are in `list_row_streams`
+# tensors of each format with something for every row, by the dimension that counts rows; bit streams are in `_list_row_streams`
 DENSE = {
     "dense": {"weight": 0},
     "uniform": {"scale": 0},
@@ -37,12 +37,12 @@ def take_rows(packed: Packed, rows: Tensor) -> Packed | None:
     for name, dimension in DENSE.get(packed.format, {}).items():
         if name in tensors:
             tensors[name] = tensors[name].index_select(dimension, rows)
-    for name, (width, planes, codes) in list_row_streams(packed).items():
-        tensors[name] = take_stream(tensors[name], compute_positions(rows, packed.rows, planes, codes), width)
+    for name, (width, planes, codes) in _list_row_streams(packed).items():
+        tensors[name] = _take_stream(tensors[name], _compute_positions(rows, packed.rows, planes, codes), width)
     return replace(packed, rows=len(rows), tensors=tensors, children=tuple(child for child in children if child is not None))
 
 
-def list_row_streams(packed: Packed) -> dict[str, tuple[int, int, int]]:
+def _list_row_streams(packed: Packed) -> dict[str, tuple[int, int, int]]:
     """The streams of codes by row: bits of a code (0: trits), planes, and codes of a row in a plane."""
     facts, cols = packed.facts, packed.cols
     if packed.format == "uniform":
@@ -57,13 +57,13 @@ def list_row_streams(packed: Packed) -> dict[str, tuple[int, int, int]]:
     return {"left": (1, 1, facts["rank"])} if packed.format == "binary-factors" else {}
 
 
-def compute_positions(rows: Tensor, count: int, planes: int, codes: int) -> Tensor:
+def _compute_positions(rows: Tensor, count: int, planes: int, codes: int) -> Tensor:
     """Where the codes of `rows` lie in a stream `[planes, count, codes]`, in the order of a stream `[planes, n, codes]`."""
     starts = (torch.arange(planes, device=rows.device)[:, None] * count + rows) * codes
     return (starts[..., None] + torch.arange(codes, device=rows.device)).flatten()
 
 
-def take_stream(stream: Tensor, positions: Tensor, width: int) -> Tensor:
+def _take_stream(stream: Tensor, positions: Tensor, width: int) -> Tensor:
     """A stream of the codes at `positions` of another one."""
     if not width:
         places = tritpack.MEANING.to(stream.device)[stream[positions // tritpack.TRITS].long()]

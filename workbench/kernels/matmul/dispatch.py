@@ -34,7 +34,7 @@ class Backend:
     prepare: Callable[[Packed, Mode], Product]
 
 
-def refuse_nothing(packed: Packed, batch: int) -> None:
+def _refuse_nothing(packed: Packed, batch: int) -> None:
     """The reference refuses nothing."""
 
 
@@ -56,7 +56,7 @@ BACKENDS = (
     Backend(
         "reference",
         "plain torch: decodes the matrix and multiplies; runs every format on every device",
-        refuse_nothing,
+        _refuse_nothing,
         formats.prepare,
     ),
 )

@@ -28,7 +28,7 @@ class PackedMatrix(nn.Module):
         self._tree, self._prepared = strip(packed), {}
         for path, node in packed.walk():
             for name, tensor in node.tensors.items():
-                self.register_buffer(format_buffer_name(path, name), tensor)
+                self.register_buffer(_format_buffer_name(path, name), tensor)
         self._names = {path: tuple(node.tensors) for path, node in packed.walk()}
 
     def __getattr__(self, name: str) -> Any:
@@ -39,7 +39,7 @@ class PackedMatrix(nn.Module):
     @property
     def stored_names(self) -> list[str]:
         """The buffers that hold what is stored."""
-        return [format_buffer_name(path, name) for path, names in self._names.items() for name in names]
+        return [_format_buffer_name(path, name) for path, names in self._names.items() for name in names]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,7 +57,7 @@ class PackedMatrix(nn.Module):
         return count_resident_bytes([self])
 
     def _fill(self, tree: Packed, path: str) -> Packed:
-        tensors = {name: cast(Tensor, self._buffers[format_buffer_name(path, name)]) for name in self._names[path]}
+        tensors = {name: cast(Tensor, self._buffers[_format_buffer_name(path, name)]) for name in self._names[path]}
         children = tuple(self._fill(child, f"{path}{index}.") for index, child in enumerate(tree.children))
         return replace(tree, tensors=tensors, children=children)
 
@@ -84,7 +84,7 @@ def count_resident_bytes(modules: Iterable[nn.Module]) -> int:
     return sum(sizes.values())
 
 
-def format_buffer_name(path: str, tensor: str) -> str:
+def _format_buffer_name(path: str, tensor: str) -> str:
     """The buffer of one stored tensor; module names cannot hold dots."""
     return f"{path}{tensor}".replace(".", "_")
 

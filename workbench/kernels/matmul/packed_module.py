@@ -27,7 +27,7 @@ class PackedModule(PackedMatrix):
     @classmethod
     def instead_of(cls, module: nn.Module, packed: Packed, *, cache: Cache = "decoded") -> Self:
         """The stored form of a module with a `weight`, and everything else that its class holds."""
-        replacement: Self = object.__new__(cast(Any, make_packed_class)(cls, type(module)))
+        replacement: Self = object.__new__(cast(Any, _make_packed_class)(cls, type(module)))
         replacement.__dict__.update(vars(module))
         for name in ("_parameters", "_buffers", "_modules"):
             replacement.__dict__[name] = dict(vars(module)[name])
@@ -84,6 +84,6 @@ class Decoded:
 
 
 @cache
-def make_packed_class(form: type[PackedModule], kind: type[nn.Module]) -> type[PackedModule]:
+def _make_packed_class(form: type[PackedModule], kind: type[nn.Module]) -> type[PackedModule]:
     """A class `kind` on a stored matrix."""
     return type(f"Packed{kind.__name__}", (form, kind), {})

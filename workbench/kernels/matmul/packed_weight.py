@@ -77,16 +77,16 @@ class PackedWeight(Tensor):
         if func in FACTS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        result = None if kwargs.keys() - {"bias"} else try_packed_product(func, *args, **kwargs)
-        return func(*decode_arguments(args), **decode_arguments(kwargs)) if result is None else result
+        result = None if kwargs.keys() - {"bias"} else _try_packed_product(func, *args, **kwargs)
+        return func(*_decode_arguments(args), **_decode_arguments(kwargs)) if result is None else result
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """The same for what comes from compiled code, past `__torch_function__`: it gets the decoded matrix."""
-        return func(*decode_arguments(args), **decode_arguments(kwargs or {}))
+        return func(*_decode_arguments(args), **_decode_arguments(kwargs or {}))
 
 
-def try_packed_product(func: Callable[..., Any], first: Any, *others: Any, bias: Tensor | None = None) -> Tensor | None:
+def _try_packed_product(func: Callable[..., Any], first: Any, *others: Any, bias: Tensor | None = None) -> Tensor | None:
     """What `func` makes of a packed weight among its arguments by the packed product alone, None where it needs the values."""
     if func in TRANSPOSES or (func in SWAPS and {dim % 2 for dim in others} == {0, 1}):
         return cast(PackedWeight, first).transposed()
@@ -111,6 +111,6 @@ def multiply(x: Any, weight: Any) -> Tensor | None:
     return weight._product(x) if fits and not (torch.is_grad_enabled() and x.requires_grad) else None
 
 
-def decode_arguments(arguments: Any) -> Any:
+def _decode_arguments(arguments: Any) -> Any:
     """Arguments of a function with the decoded matrix in the place of every packed weight."""
     return tree_map_only(PackedWeight, PackedWeight.values, arguments)

@@ -26,7 +26,7 @@ def pack(codes: Tensor, width: int) -> Tensor:
 
     Raises ShapeError for a width outside 1 to 24 and for codes that do not fit it.
     """
-    check_width(width)
+    _check_width(width)
     flat = codes.reshape(-1)
     flat = flat.to(torch.uint8) if flat.dtype == torch.bool else flat
     count = flat.numel()
@@ -36,7 +36,7 @@ def pack(codes: Tensor, width: int) -> Tensor:
     out = torch.zeros(len(blocks), width, dtype=torch.uint8, device=codes.device)
     for lane in range(8):
         code = blocks[:, lane].to(torch.int32)
-        for byte, shift in list_byte_pieces(lane, width):
+        for byte, shift in _list_byte_pieces(lane, width):
             moved = code << -shift if shift < 0 else code >> shift
             out[:, byte] |= (moved & 255).to(torch.uint8)
     return out.view(-1)[: count_packed_bytes(count, width)].clone()
@@ -47,7 +47,7 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
 
     Raises ShapeError for a width outside 1 to 24 and for a stream that is too short.
     """
-    check_width(width)
+    _check_width(width)
     size = count_packed_bytes(count, width)
     if stream.numel() < size:
         raise ShapeError(f"{count} codes of {width} bits need {size} bytes; the stream has {stream.numel()}.")
@@ -59,7 +59,7 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     out = torch.empty(len(blocks), 8, dtype=torch.int32, device=stream.device)
     for lane in range(8):
         code = torch.zeros(len(blocks), dtype=torch.int32, device=stream.device)
-        for byte, shift in list_byte_pieces(lane, width):
+        for byte, shift in _list_byte_pieces(lane, width):
             code |= blocks[:, byte] >> -shift if shift < 0 else blocks[:, byte] << shift
         out[:, lane] = code & ((1 << width) - 1)
     return out.view(-1)[:count]
@@ -67,7 +67,7 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
 
 def take(stream: Tensor, width: int, positions: Tensor) -> Tensor:
     """The codes number `positions [n]` of a stream made by `pack`, as int32 `[n]`; nothing else is unpacked."""
-    check_width(width)
+    _check_width(width)
     first = positions * width
     code = torch.zeros(len(positions), dtype=torch.int64, device=stream.device)
     for byte in range((width + 14) // 8):  # a code begins inside one byte and may end so many later
@@ -76,13 +76,13 @@ def take(stream: Tensor, width: int, positions: Tensor) -> Tensor:
     return (code >> first % 8).bitwise_and((1 << width) - 1).to(torch.int32)
 
 
-def list_byte_pieces(lane: int, width: int) -> list[tuple[int, int]]:
+def _list_byte_pieces(lane: int, width: int) -> list[tuple[int, int]]:
     """Which bytes of a block hold a part of code `lane`, each with the position in the code of the byte's bit 0."""
     first = lane * width
     return [(byte, 8 * byte - first) for byte in range(first // 8, (first + width - 1) // 8 + 1)]
 
 
-def check_width(width: int) -> None:
+def _check_width(width: int) -> None:
     """Raise ShapeError unless codes of `width` bits can be packed."""
     if not 1 <= width <= MAX_WIDTH:
         raise ShapeError(f"codes of {width} bits cannot be packed; use 1 to {MAX_WIDTH} bits.")

@@ -42,7 +42,7 @@ def declare_flag() -> FactSpec:
     return FactSpec("true or false", lambda value: isinstance(value, bool), optional=True)
 
 
-def accept_any_values(_tensor: Tensor) -> str | None:
+def _accept_any_values(_tensor: Tensor) -> str | None:
     """Any values are allowed."""
     return None
 
@@ -53,7 +53,7 @@ class TensorSpec:
 
     dtypes: tuple[torch.dtype, ...]
     shape: tuple[int | None, ...]
-    fault: Callable[[Tensor], str | None] = accept_any_values
+    fault: Callable[[Tensor], str | None] = _accept_any_values
     optional: bool = False
 
     def mismatch(self, tensor: Tensor) -> str | None:
@@ -63,16 +63,16 @@ class TensorSpec:
         )
         if tensor.dtype not in self.dtypes or not fits:
             shape = ", ".join("any" if size is None else f"{size:,}" for size in self.shape)
-            return f"is {describe_tensor(tensor)} and must be {' or '.join(map(format_dtype, self.dtypes))} [{shape}]"
+            return f"is {describe_tensor(tensor)} and must be {' or '.join(map(_format_dtype, self.dtypes))} [{shape}]"
         return self.fault(tensor)
 
 
 def describe_tensor(tensor: Tensor) -> str:
     """Type and shape of a tensor, such as "uint8 [2,048]"."""
-    return f"{format_dtype(tensor.dtype)} [{', '.join(f'{size:,}' for size in tensor.shape)}]"
+    return f"{_format_dtype(tensor.dtype)} [{', '.join(f'{size:,}' for size in tensor.shape)}]"
 
 
-def format_dtype(dtype: torch.dtype) -> str:
+def _format_dtype(dtype: torch.dtype) -> str:
     """A type's name."""
     return str(dtype).removeprefix("torch.")
 
@@ -86,7 +86,7 @@ def declare_code_stream(count: int, width: int, values: int | None = None, *, op
 
     checked = values is not None and values < 1 << width and count > 0
     return TensorSpec(
-        (torch.uint8,), (bitpack.count_packed_bytes(count, width),), fault if checked else accept_any_values, optional
+        (torch.uint8,), (bitpack.count_packed_bytes(count, width),), fault if checked else _accept_any_values, optional
     )
 
 

@@ -46,7 +46,7 @@ def find_nearest_by_hamming(points: Tensor, words: Tensor, length: int, previous
         return torch.from_numpy(result[0]), torch.from_numpy(result[1])
     if points.device.type == "cpu":
         pieces = points.split(max(PRODUCTS_AT_ONCE // len(words), 1))
-        index = torch.cat([find_best_product(decode_signs(piece, length), decode_signs(words, length)) for piece in pieces])
+        index = torch.cat([_find_best_product(decode_signs(piece, length), decode_signs(words, length)) for piece in pieces])
     else:
         index = find_fewest_flips(points, words)
     distance = count_differing_bits(points, words[index])
@@ -68,7 +68,7 @@ def find_nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None 
         result = weighted_hamming.find_nearest_codewords(y.numpy(), words.numpy(), None if previous is None else previous.numpy())
         return torch.from_numpy(result[0]), torch.from_numpy(result[1])
     codebook = decode_signs(words, y.shape[1])
-    index = torch.cat([find_best_product(piece, codebook) for piece in y.split(max(PRODUCTS_AT_ONCE // len(words), 1))])
+    index = torch.cat([_find_best_product(piece, codebook) for piece in y.split(max(PRODUCTS_AT_ONCE // len(words), 1))])
     cost = sum_flipped_weights(y, codebook[index])
     if previous is not None:
         before = sum_flipped_weights(y, codebook[previous])
@@ -77,7 +77,7 @@ def find_nearest_by_magnitude(y: Tensor, words: Tensor, previous: Tensor | None 
     return index, cost
 
 
-def find_best_product(y: Tensor, codebook: Tensor) -> Tensor:
+def _find_best_product(y: Tensor, codebook: Tensor) -> Tensor:
     """The first codeword with the largest product, int64 `[n]`."""
     return (y @ codebook.mT).argmax(1)
 
@@ -90,15 +90,15 @@ def sum_flipped_weights(y: Tensor, chosen: Tensor) -> Tensor:
 def find_fewest_flips(points: Tensor, words: Tensor) -> Tensor:
     """The first codeword that differs in the fewest bits, by XOR and counting ones: for a GPU, where products are no faster."""
     short, size = words.to(torch.int32), max(WIDE_CHUNK // len(words), 1)
-    return torch.cat([count_ones(piece[:, None] ^ short).argmin(1) for piece in points.to(torch.int32).split(size)])
+    return torch.cat([_count_ones(piece[:, None] ^ short).argmin(1) for piece in points.to(torch.int32).split(size)])
 
 
 def count_differing_bits(points: Tensor, chosen: Tensor) -> Tensor:
     """How many bits differ, int64 `[n]`."""
-    return count_ones(points ^ chosen)
+    return _count_ones(points ^ chosen)
 
 
-def count_ones(words: Tensor) -> Tensor:
+def _count_ones(words: Tensor) -> Tensor:
     """The number of ones of integers below 2^24, in pairs, fours, bytes."""
     words = words - (words >> 1 & 0x555555)
     words = (words & 0x333333) + (words >> 2 & 0x333333)

@@ -39,15 +39,15 @@ def search(y: Tensor, scale: Tensor, words: Tensor, bits: int) -> Tensor:
     state = (len(words) - 1).bit_length()
     near, common = SETTLED * -(-state // bits), state - bits
     around = torch.arange(-near, near, device=y.device) % len(y)  # more than once round a short ring
-    seam = find_best_path(y[around], scale[around], words, bits, None)[near - 1] & (1 << common) - 1
-    return find_best_path(y, scale, words, bits, seam) & (1 << bits) - 1
+    seam = _find_best_path(y[around], scale[around], words, bits, None)[near - 1] & (1 << common) - 1
+    return _find_best_path(y, scale, words, bits, seam) & (1 << bits) - 1
 
 
-def find_best_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: Tensor | None) -> Tensor:
+def _find_best_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: Tensor | None) -> Tensor:
     """States `[steps, n]` of the best paths; with `seam [n]`, those that begin after and end in these common bits."""
     if read_forced_backend() == "reference" or y.device.type != "cpu":
         ends = [None] * y.shape[1] if seam is None else seam.tolist()
-        return torch.stack([search_plain_path(y[:, i], scale, words, bits, end) for i, end in enumerate(ends)], 1)
+        return torch.stack([_search_plain_path(y[:, i], scale, words, bits, end) for i, end in enumerate(ends)], 1)
     with defer_interrupts():
         from workbench.kernels.search.numba import viterbi
 
@@ -55,7 +55,7 @@ def find_best_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: Ten
     return torch.from_numpy(viterbi.find_best_paths(y.numpy(), scale.numpy(), words.numpy(), bits, seams.numpy()))
 
 
-def search_plain_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: int | None) -> Tensor:
+def _search_plain_path(y: Tensor, scale: Tensor, words: Tensor, bits: int, seam: int | None) -> Tensor:
     """One path `[steps]` for `y [steps, length]`, a step at a time over all states."""
     count, branches = len(words), 1 << bits
     size = words.square().sum(1)

@@ -49,7 +49,7 @@ class Schedule:
     seed: int = 0
 
 
-def build_student_config(vocabulary: int) -> LlamaConfig:
+def _build_student_config(vocabulary: int) -> LlamaConfig:
     """The built-in model's shape: every linear layer a multiple of 128 wide."""
     return LlamaConfig(
         vocab_size=vocabulary,
@@ -96,7 +96,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
-def read_stories(path: Path) -> list[str]:
+def _read_stories(path: Path) -> list[str]:
     """The stories of one file, end marks removed."""
     return [story.strip() for story in path.read_text().split(END_OF_STORY) if story.strip()]
 
@@ -107,7 +107,7 @@ def encode(tokenizer: Tokenizer, stories: list[str]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def sample_stories(teacher: LlamaForCausalLM, tokens: int, seed: int, batch: int = 128, length: int = 384) -> list[Tensor]:
+def _sample_stories(teacher: LlamaForCausalLM, tokens: int, seed: int, batch: int = 128, length: int = 384) -> list[Tensor]:
     """Stories written by the teacher at temperatures 0.7 to 1, each cut at its end or at `length` tokens."""
     generator = torch.Generator().manual_seed(seed)
     temperature = torch.linspace(0.7, 1.0, batch)[:, None]
@@ -148,7 +148,9 @@ class Stream:
         return self.tokens[begin[:, None] + torch.arange(length)]
 
 
-def compute_loss(student: LlamaForCausalLM, teacher: LlamaForCausalLM, windows: Tensor, real: int, label_weight: float) -> Tensor:
+def _compute_loss(
+    student: LlamaForCausalLM, teacher: LlamaForCausalLM, windows: Tensor, real: int, label_weight: float
+) -> Tensor:
     """Cross-entropy to the teacher's distribution; the first `real` windows mix in their true next token."""
     with torch.no_grad():
         target = teacher(windows[:, :-1]).logits.softmax(-1)
@@ -160,7 +162,7 @@ def compute_loss(student: LlamaForCausalLM, teacher: LlamaForCausalLM, windows: 
 
 
 @torch.no_grad()
-def measure_bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, stories: list[str]) -> float:
+def _measure_bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, stories: list[str]) -> float:
     """Mean over the text of −log2 p per UTF-8 byte, one story a window of at most 512 tokens."""
     bits = size = 0.0
     for story in stories:
@@ -171,7 +173,7 @@ def measure_bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, stories
     return bits / size
 
 
-def compute_learning_rate(progress: float, decay_at: float) -> float:
+def _compute_learning_rate(progress: float, decay_at: float) -> float:
     """Warm up for 2 % of the run, hold, then fall linearly to zero."""
     return min(1.0, progress / 0.02, max(0.0, (1 - progress) / (1 - decay_at)))
 
@@ -195,8 +197,8 @@ def train(
         n_real = round(count * schedule.real_share)
         windows = torch.cat([real.windows(n_real, length), sampled.windows(count - n_real, length)])
         for optimizer, lr in zip(optimizers, base, strict=True):
-            optimizer.param_groups[0]["lr"] = lr * compute_learning_rate(max(progress, 1e-3), schedule.decay_at)
-        loss = compute_loss(student, teacher, windows, n_real, schedule.real_label_weight)
+            optimizer.param_groups[0]["lr"] = lr * _compute_learning_rate(max(progress, 1e-3), schedule.decay_at)
+        loss = _compute_loss(student, teacher, windows, n_real, schedule.real_label_weight)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
@@ -209,7 +211,7 @@ def train(
     return tokens_seen
 
 
-def parse_arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, help=f"stories separated by {END_OF_STORY}; the last are held out")
@@ -226,28 +228,28 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Train, save the student in fp16 and write down how it was made and how good it is."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = parse_arguments()
+    options = _parse_arguments()
     schedule = Schedule(minutes=options.minutes, decay_at=options.decay_at, seed=options.seed)
     torch.manual_seed(schedule.seed)
     options.out.mkdir(parents=True, exist_ok=True)
 
     tokenizer = Tokenizer.from_file(str(options.teacher / "tokenizer.json"))
     teacher = LlamaForCausalLM.from_pretrained(options.teacher).eval()
-    stories = read_stories(options.text)
+    stories = _read_stories(options.text)
     train_text, held_out = stories[: -schedule.hold_out], stories[-schedule.hold_out :]
     if options.more_text:
-        train_text += split_by_opening(options.more_text.read_text())
+        train_text += _split_by_opening(options.more_text.read_text())
     saved = options.out / "sampled.pt"
     if not saved.exists():
-        torch.save(sample_stories(teacher, schedule.sampled_tokens, schedule.seed), saved)
+        torch.save(_sample_stories(teacher, schedule.sampled_tokens, schedule.seed), saved)
     sampled = torch.load(saved, weights_only=True)
-    student = LlamaForCausalLM(build_student_config(teacher.config.vocab_size))
+    student = LlamaForCausalLM(_build_student_config(teacher.config.vocab_size))
     if options.start:
         student = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
     first = 10 * schedule.seed  # streams of another seed show other windows
 
     def on_check(progress: float, tokens: int, loss: float) -> None:
-        measured = measure_bits_per_byte(student, tokenizer, held_out[:40])
+        measured = _measure_bits_per_byte(student, tokenizer, held_out[:40])
         log.info("%.1f %%  %s tokens  loss %.4f  held out %.4f bits/byte", 100 * progress, f"{tokens:,}", loss, measured)
         student.save_pretrained(options.out)
 
@@ -259,15 +261,15 @@ def main() -> None:
     report = {
         **asdict(schedule),
         "tokens_seen": tokens_seen,
-        "held_out_bits_per_byte": measure_bits_per_byte(student, tokenizer, held_out),
-        "teacher_bits_per_byte": measure_bits_per_byte(teacher, tokenizer, held_out),
+        "held_out_bits_per_byte": _measure_bits_per_byte(student, tokenizer, held_out),
+        "teacher_bits_per_byte": _measure_bits_per_byte(teacher, tokenizer, held_out),
         "torch": torch.__version__,
     }
     (options.out / "training.json").write_text(json.dumps(report, indent=1))
     log.info(json.dumps(report, indent=1))
 
 
-def split_by_opening(text: str) -> list[str]:
+def _split_by_opening(text: str) -> list[str]:
     """Cut text whose stories are only separated by blank lines wherever a paragraph opens like a new story."""
     stories: list[str] = []
     for paragraph in text.split("\n\n"):

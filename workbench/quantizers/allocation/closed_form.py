@@ -28,10 +28,10 @@ class ClosedForm(Allocator):
             middle = (low + high) / 2
             fits = (np.clip(middle + offset, least, most) * options.weights).sum() <= budget
             low, high = (middle, high) if fits else (low, middle)
-        return round_to_options(options, rates, np.clip(low + offset, least, most), budget)
+        return _round_to_options(options, rates, np.clip(low + offset, least, most), budget)
 
 
-def round_to_options(options: Options, rates: np.ndarray, ideal: np.ndarray, budget: float) -> np.ndarray:
+def _round_to_options(options: Options, rates: np.ndarray, ideal: np.ndarray, budget: float) -> np.ndarray:
     """Per layer the dearest option within its rate, then one option more where most is missing, as long as the budget lasts."""
     within = rates <= ideal[:, None] + 1e-9
     chosen = np.where(within, rates, -np.inf).argmax(1)

@@ -24,24 +24,24 @@ class Lagrangian(Allocator):
         """By bisection on log λ, then by exchange."""
         free = options.loss.argmin(1)
         if options.cost(free) <= budget:
-            return exchange_options(options, free, budget)
+            return _exchange_options(options, free, budget)
         # at the highest price nobody pays for a bit more, at the lowest everybody does
         high = np.log(max(np.ptp(options.loss), np.finfo(float).tiny)) + 1
         low = high - np.log(options.bits.max()) - 40
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            low, high = (low, middle) if options.cost(choose_at_price(options, middle)) <= budget else (middle, high)
+            low, high = (low, middle) if options.cost(_choose_at_price(options, middle)) <= budget else (middle, high)
         # from prices somewhat too high, exchange ends elsewhere and now and then lower
-        starts = np.unique([choose_at_price(options, high + extra) for extra in np.linspace(0, DEARER, TRIED)], axis=0)
-        return min((exchange_options(options, start, budget) for start in starts), key=options.added_loss)
+        starts = np.unique([_choose_at_price(options, high + extra) for extra in np.linspace(0, DEARER, TRIED)], axis=0)
+        return min((_exchange_options(options, start, budget) for start in starts), key=options.added_loss)
 
 
-def choose_at_price(options: Options, log_price: float) -> np.ndarray:
+def _choose_at_price(options: Options, log_price: float) -> np.ndarray:
     """What every layer takes at one price of a bit."""
     return (options.loss + np.exp(log_price) * options.bits).argmin(1)
 
 
-def exchange_options(options: Options, chosen: np.ndarray, budget: float) -> np.ndarray:
+def _exchange_options(options: Options, chosen: np.ndarray, budget: float) -> np.ndarray:
     """The choice after the best change of one or two layers that keeps the budget, as long as one lowers the loss."""
     chosen = chosen.copy()
     layers, recipes = options.bits.shape

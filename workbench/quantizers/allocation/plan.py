@@ -99,10 +99,10 @@ def allocate(
     if free.any():
         rest = choices.rows(free)
         chosen[free] = part.choose(rest, budget - choices.cost(chosen) + rest.cost(rest.cheapest()))
-    return build_allocation(choices, recipes, chosen, bits)
+    return _build_allocation(choices, recipes, chosen, bits)
 
 
-def build_allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np.ndarray, budget: float) -> Allocation:
+def _build_allocation(options: Options, recipes: Mapping[str, Recipe], chosen: np.ndarray, budget: float) -> Allocation:
     """The plan of a choice."""
     import pandas as pd
 

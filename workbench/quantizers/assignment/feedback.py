@@ -27,7 +27,7 @@ def list_tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]
     return [[(tile, min(tile + size, stop)) for tile in range(start, stop, size)] for start, stop in outer]
 
 
-def divide_by_factor(u: Tensor, error: Tensor) -> Tensor:
+def _divide_by_factor(u: Tensor, error: Tensor) -> Tensor:
     """D U_bb⁻¹: the columns that follow then repair as much as they can."""
     return torch.linalg.solve_triangular(u, error, upper=True, left=False)
 
@@ -38,7 +38,7 @@ def divide_by_diagonal(u: Tensor, error: Tensor) -> Tensor:
 
 
 def feed_back(
-    w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize, divide: Divide = divide_by_factor
+    w: Tensor, moment: Tensor, batches: Sequence[Tiles], damping: float, quantize: Quantize, divide: Divide = _divide_by_factor
 ) -> Iterator[Tensor]:
     """Code `w [rows, cols]` tile by tile, in place, in the order given; yield it after each batch.
 
@@ -58,7 +58,7 @@ def feed_back(
         for start, stop in tiles:
             tile = slice(done, done + stop - start)
             w[:, start:stop] = x[:, tile]
-            values = quantize(w, start, stop, compute_remaining_cost(exact[tile, tile]))
+            values = quantize(w, start, stop, _compute_remaining_cost(exact[tile, tile]))
             rows = slice(tile.start - first, tile.stop - first)
             error = divide(u[rows, tile], x[:, tile] - values)
             w[:, start:stop] = values
@@ -70,7 +70,7 @@ def feed_back(
         yield w
 
 
-def compute_remaining_cost(u: Tensor) -> Tensor:
+def _compute_remaining_cost(u: Tensor) -> Tensor:
     """(UᵀU)⁻¹ `[k, k]` over its mean diagonal: what errors in these columns cost once the columns after them make up for them."""
     metric = torch.cholesky_inverse(u, upper=True)
     return metric / metric.diagonal().mean()

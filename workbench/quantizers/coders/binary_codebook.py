@@ -104,7 +104,7 @@ class BinaryCodebook(Coder[Codebooks, CodebookScales]):
         for start in range(0, w.shape[1], span):
             piece = w[:, start : start + span]
             params = self.binarize(piece)
-            pieces.append(compute_pull(piece, params, slice(0, piece.shape[1])))
+            pieces.append(_compute_pull(piece, params, slice(0, piece.shape[1])))
         return binary_kmeans.split_vectors(torch.cat(pieces, 1), self.length)
 
     def binarize(self, w: Tensor) -> PlaneScales:
@@ -126,7 +126,7 @@ class BinaryCodebook(Coder[Codebooks, CodebookScales]):
 
     def encode(self, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The index of the nearest codeword, `[rows, ceil(k/length)]`."""
-        return self.nearest(compute_pull(w, params, columns), params.codebook)
+        return self.nearest(_compute_pull(w, params, columns), params.codebook)
 
     def encode_under(self, metric: Tensor, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The index of the codeword that costs least; by Hamming distance the nearest all the same."""
@@ -175,6 +175,6 @@ class BinaryCodebook(Coder[Codebooks, CodebookScales]):
         return Packed("binary-codebook", *shape, tensors, facts, shared=shared)
 
 
-def compute_pull(w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
+def _compute_pull(w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
     """scale · column_scale · (w − mean) of a single plane."""
     return sign_planes.compute_magnitudes(params, columns)[0] * sign_planes.subtract_mean(w, params)

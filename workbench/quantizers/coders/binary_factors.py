@@ -74,7 +74,7 @@ class BinaryFactors(UnsharedCoder[SignFactors]):
         """The same, telling every sweep of ADMM."""
         rank = self.rank(*w.shape)
         if not w.any():
-            return Fit(make_zero_parameters(w, rank, middle=self.middle))
+            return Fit(_make_zero_parameters(w, rank, middle=self.middle))
         target = Target.from_weights(w, moment, diagonal=self.metric == "diagonal")
         size = target.row_unit.item() ** 4
         tried, errors = list[SignFactors](), list[float]()
@@ -116,7 +116,7 @@ class BinaryFactors(UnsharedCoder[SignFactors]):
         return Packed("binary-factors", *shape, tensors, {"rank": codes.shape[-1]})
 
 
-def make_zero_parameters(w: Tensor, rank: int, *, middle: bool) -> SignFactors:
+def _make_zero_parameters(w: Tensor, rank: int, *, middle: bool) -> SignFactors:
     """The parameters of a matrix of zeros."""
     rows, cols = w.shape
     signs = torch.ones(rows, rank), torch.ones(rank, cols)

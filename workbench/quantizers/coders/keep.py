@@ -45,10 +45,10 @@ class Keep(UnsharedCoder[None]):
     def pack(self, codes: Tensor, params: list[None], mask: Tensor | None, shape: tuple[int, int]) -> Packed:
         """Format `dense`."""
         kept_codes = codes if mask is None else codes[mask]
-        dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or choose_narrowest_dtype(kept_codes)
+        dtype = {"fp16": torch.float16, "fp32": torch.float32}.get(self.dtype) or _choose_narrowest_dtype(kept_codes)
         return Packed("dense", *shape, {"weight": kept_codes.to(dtype)})
 
 
-def choose_narrowest_dtype(values: Tensor) -> torch.dtype:
+def _choose_narrowest_dtype(values: Tensor) -> torch.dtype:
     """The first of fp16, bf16 and fp32 in which every value stays what it is."""
     return next((d for d in (torch.float16, torch.bfloat16) if torch.equal(values.to(d).to(values.dtype), values)), torch.float32)

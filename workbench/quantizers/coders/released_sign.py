@@ -77,7 +77,7 @@ class ReleasedSign(UnsharedCoder[ReleasedScales]):
             mean, choice = fitted.mean[:, 0], PlaneScales(start.size[..., 0], start.mean[:, 0])
         if self.rule != "residual" and self.planes == 1:  # the sign alone, whatever its scale
             choice = PlaneScales(torch.ones_like(choice.scale), choice.mean)
-        scale, mean, column_scale = round_to_fp16(fitted.size[..., 0].float()), round_used(mean), round_used(column_scale)
+        scale, mean, column_scale = round_to_fp16(fitted.size[..., 0].float()), _round_used(mean), _round_used(column_scale)
         return Fit(ReleasedScales(scale, mean, column_scale, choice=choice, shift=shift))
 
     def encode(self, w: Tensor, params: ReleasedScales, columns: slice) -> Tensor:
@@ -103,6 +103,6 @@ class ReleasedSign(UnsharedCoder[ReleasedScales]):
         return Packed("planes", *shape, tensors, {"planes": self.planes, "span": self.span(shape[1])})
 
 
-def round_used(values: Tensor | None) -> Tensor | None:
+def _round_used(values: Tensor | None) -> Tensor | None:
     """As stored, where the rule has such a parameter."""
     return None if values is None else round_to_fp16(values.float())

@@ -51,14 +51,14 @@ class Ternary(UnsharedCoder[PlaneScales]):
 
     def fit(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Fit[PlaneScales]:
         """Scales alone, by sweeps over scales and trits."""
-        size = compute_best_size(w * mask) if self.rule == "least-squares" else compute_mean_size(w * mask, mask)
+        size = compute_best_size(w * mask) if self.rule == "least-squares" else _compute_mean_size(w * mask, mask)
         if self.planes == 1:
-            return sign_planes.alternate(w, mask, PlaneScales(round_to_fp16(size[None])), self.sweeps, choose_trits)
+            return sign_planes.alternate(w, mask, PlaneScales(round_to_fp16(size[None])), self.sweeps, _choose_trits)
         halved = PlaneScales(round_to_fp16(size * FIRST_PLANE_SIZE * 0.5 ** torch.arange(self.planes)[:, None]))
         start = plane_starts.choose_best_start(
-            w, mask, [halved, *plane_starts.list_trit_starts(w * mask, self.planes)], choose_trits
+            w, mask, [halved, *plane_starts.list_trit_starts(w * mask, self.planes)], _choose_trits
         )
-        return sign_planes.alternate(w, mask, start, self.sweeps, choose_trits)
+        return sign_planes.alternate(w, mask, start, self.sweeps, _choose_trits)
 
     def encode(self, w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
         """The nearest sum of trits."""
@@ -89,7 +89,7 @@ class Ternary(UnsharedCoder[PlaneScales]):
         return torch.stack([codes // 3**p % 3 for p in range(self.planes)]).to(torch.int8) - 1
 
 
-def choose_trits(w: Tensor, params: PlaneScales) -> Tensor:
+def _choose_trits(w: Tensor, params: PlaneScales) -> Tensor:
     """The nearest trits for a whole span."""
     return choose_nearest_trits(w, params.scale[..., None]).float()
 
@@ -102,6 +102,6 @@ def compute_best_size(w: Tensor) -> Tensor:
     return (total.gather(1, best) / (best + 1))[:, 0].to(w.dtype)
 
 
-def compute_mean_size(w: Tensor, mask: Tensor) -> Tensor:
+def _compute_mean_size(w: Tensor, mask: Tensor) -> Tensor:
     """mean |w| over the mask, `[rows]`."""
     return w.abs().sum(1) / mask.sum(1).clamp(min=1)

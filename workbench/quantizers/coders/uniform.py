@@ -91,13 +91,13 @@ class Uniform(UnsharedCoder[Grid]):
             return Grid(scale, torch.full_like(scale, half))
         steps = (1 << self.bits) - 1
         scale = round_to_fp16((high - low) / steps)
-        zero = -low / replace_zero_scales(scale)
+        zero = -low / _replace_zero_scales(scale)
         return Grid(scale, round_to_fp16(zero) if self.zero == "real" else torch.round(zero).clamp(0, steps))
 
     def encode(self, w: Tensor, params: Grid, columns: slice) -> Tensor:
         """round(w / scale) + zero, clamped to the code range; parameters `[..., rows]` give codes `[..., rows, cols]`."""
         scale, zero = params.scale[..., None], params.zero[..., None]
-        steps = w / replace_zero_scales(scale)
+        steps = w / _replace_zero_scales(scale)
         codes = steps.add_(zero).round_() if self.zero == "real" else steps.round_().add_(zero)
         return codes.clamp_(0, (1 << self.bits) - 1).to(torch.uint8)
 
@@ -117,6 +117,6 @@ class Uniform(UnsharedCoder[Grid]):
         return Packed("uniform", *shape, tensors, {"bits": self.bits, "span": self.span(shape[1])})
 
 
-def replace_zero_scales(scale: Tensor) -> Tensor:
+def _replace_zero_scales(scale: Tensor) -> Tensor:
     """The scale, with 1 where it is 0 (a group of zeros, or smaller than fp16 can say): everything rounds to code zero."""
     return torch.where(scale == 0, torch.ones_like(scale), scale)

@@ -44,7 +44,7 @@ class Rotated(Scheme):
         rows, cols = x.shape
         signs = torch.randint(2, (cols,), generator=torch.Generator().manual_seed(self.seed)).float() * 2 - 1
         levels, span = compute_normal_levels(self.bits), compute_group_span(self.group, cols)
-        groups = [quantize_rows(piece, levels) for piece in hadamard(x, signs).split(span, 1)]
+        groups = [_quantize_rows(piece, levels) for piece in hadamard(x, signs).split(span, 1)]
         tensors = {
             "index": bitpack.pack(torch.cat([codes for codes, _ in groups], 1), self.bits),
             "codebook": levels.half()[:, None],
@@ -62,7 +62,7 @@ class Rotated(Scheme):
         return float(self.bits)
 
 
-def quantize_rows(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+def _quantize_rows(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """Codes `[rows, cols]` of the levels nearest to a row over its size, and the size `[rows]` that fits these codes best."""
     size = x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-8)
     codes = torch.bucketize(x / size, (levels[1:] + levels[:-1]) / 2)

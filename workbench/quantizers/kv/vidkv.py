@@ -42,10 +42,10 @@ class VidKV(Scheme):
         wide = select_highest(keys.amax(0) - keys.amin(0), self.share)
         trits = pack_transposed(pack_with_coder(Ternary(group=0), values.T.contiguous()))
         if not wide.any():
-            return pack_fourier(keys), trits
+            return _pack_fourier(keys), trits
         if wide.all():
             return pack_by_columns(keys, 2), trits
-        both = split_rows(wide, pack_transposed(pack_fourier(keys[:, ~wide])), pack_by_rows(keys[:, wide].T, 2))
+        both = split_rows(wide, pack_transposed(_pack_fourier(keys[:, ~wide])), pack_by_rows(keys[:, wide].T, 2))
         return pack_transposed(both), trits
 
     @property
@@ -54,7 +54,7 @@ class VidKV(Scheme):
         return (self.share * 2 + (1 - self.share) + math.log2(3)) / 2
 
 
-def pack_fourier(x: Tensor) -> Packed:
+def _pack_fourier(x: Tensor) -> Packed:
     """One bit for each coefficient of the transform across the channels of `x [tokens, channels]`, with a mean and size each."""
     rows, cols = x.shape
     return Packed("fourier", rows, cols, children=(pack_by_columns(fourier(x), 1),))

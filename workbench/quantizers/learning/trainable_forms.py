@@ -56,14 +56,14 @@ class StoredForms:
 
     def __init__(self, trees: Mapping[str, Packed], weights: Mapping[str, Tensor] | None = None) -> None:
         self.trees = dict(trees)
-        self.floats = collect_trained_floats(trees)
+        self.floats = _collect_trained_floats(trees)
         weights = weights or {}
         self.signs = {
-            key: sign for name in weights for key, sign in collect_loose_signs(name, trees[name], weights[name]).items()
+            key: sign for name in weights for key, sign in _collect_loose_signs(name, trees[name], weights[name]).items()
         }
         loose = {layer for layer, _ in self.signs}
         matrices = {name: weight for name, weight in weights.items() if name not in loose}
-        self.latent = {name: make_trained_latent(trees[name], weight) for name, weight in matrices.items()}
+        self.latent = {name: _make_trained_latent(trees[name], weight) for name, weight in matrices.items()}
         self.chosen: dict[str, Packed] = {}
 
     def parameters(self) -> list[nn.Parameter]:
@@ -84,13 +84,13 @@ class StoredForms:
                 inner = find_coded_node(self.fill(layer, self.trees[layer], "", rounded=True))
                 self.chosen[layer] = formats.recode_nearest(inner, target)
         tree = replace_codes(tree, self.chosen[layer])
-        return tree if rounded else attach_gradient(tree, target)
+        return tree if rounded else _attach_gradient(tree, target)
 
     def fill(self, layer: str, node: Packed, path: str, rounded: bool) -> Packed:
         """A node and what is below it, with floats as they are now."""
         tensors = dict(node.tensors)
         for name in tensors:
-            key = build_key(layer, path, node, name)
+            key = _build_key(layer, path, node, name)
             if key in self.floats:
                 tensors[name] = self.floats[key].rounded() if rounded else self.floats[key].value()
             if key in self.signs:
@@ -101,7 +101,7 @@ class StoredForms:
         return replace(node, tensors=tensors, children=children)
 
 
-def collect_trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
+def _collect_trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
     """Every float tensor of the trees that no layer outside them shares."""
     nodes = [(layer, path, node) for layer, tree in trees.items() for path, node in tree.walk()]
     occurrences: dict[str, int] = {}
@@ -112,27 +112,27 @@ def collect_trained_floats(trees: Mapping[str, Packed]) -> dict[Key, Trained]:
     for layer, path, node in nodes:
         for name, tensor in node.tensors.items():
             complete = name not in node.shared or node.shared[name][1] == occurrences[node.shared[name][0]]
-            key = build_key(layer, path, node, name)
+            key = _build_key(layer, path, node, name)
             if tensor.is_floating_point() and complete and key not in trained:
                 # how large an angle is says nothing of how far it has to go
                 trained[key] = Trained.from_stored(tensor, 1.0 if node.format == "rotated" and name in ANGLES else None)
     return trained
 
 
-def collect_loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
+def _collect_loose_signs(layer: str, tree: Packed, weight: Tensor) -> dict[Key, Trained]:
     """The signs that the form below the tree's transforms lets loose, each as a number that is positive for +1."""
     node, goal, path = strip_transforms(tree, weight)
-    leanings = {build_key(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
+    leanings = {_build_key(layer, path, node, name): lean for name, lean in find(node).loose(node, goal).items()}
     return {key: Trained(lean, PACE, lean.dtype, nn.Parameter(torch.zeros_like(lean))) for key, lean in leanings.items()}
 
 
-def make_trained_latent(tree: Packed, weight: Tensor) -> Trained:
+def _make_trained_latent(tree: Packed, weight: Tensor) -> Trained:
     """The latent matrix of a layer's codes as a number to train."""
     trained = Trained.from_stored(compute_latent(tree, weight))
     return replace(trained, size=trained.size * PATHS) if find(find_coded_node(tree)).paths else trained
 
 
-def build_key(layer: str, path: str, node: Packed, name: str) -> Key:
+def _build_key(layer: str, path: str, node: Packed, name: str) -> Key:
     """What a stored tensor is called here."""
     return ("", node.shared[name][0]) if name in node.shared else (layer, f"{path}{name}")
 
@@ -161,11 +161,11 @@ def compute_latent(tree: Packed, weight: Tensor) -> Tensor:
     return weight
 
 
-def replace_coded_node(tree: Packed, inner: Packed) -> Packed:
+def _replace_coded_node(tree: Packed, inner: Packed) -> Packed:
     """The tree with another node below its transforms."""
     if not issubclass(find(tree), Transformed):
         return inner
-    return replace(tree, children=(replace_coded_node(tree.children[0], inner),))
+    return replace(tree, children=(_replace_coded_node(tree.children[0], inner),))
 
 
 def replace_codes(tree: Packed, chosen: Packed) -> Packed:
@@ -176,10 +176,10 @@ def replace_codes(tree: Packed, chosen: Packed) -> Packed:
         children = tuple(take(a, b) for a, b in zip(node.children, other.children, strict=True))
         return replace(node, tensors={**node.tensors, **codes}, children=children)
 
-    return replace_coded_node(tree, take(find_coded_node(tree), chosen))
+    return _replace_coded_node(tree, take(find_coded_node(tree), chosen))
 
 
-def attach_gradient(tree: Packed, target: Tensor) -> Packed:
+def _attach_gradient(tree: Packed, target: Tensor) -> Packed:
     """The tree plus a zero whose gradient is that of the values below its transforms, handed on to `target`."""
     zero = Packed("dense", tree.rows, tree.cols, {"weight": target - target.detach()})
-    return replace_coded_node(tree, Packed("sum", tree.rows, tree.cols, children=(find_coded_node(tree), zero)))
+    return _replace_coded_node(tree, Packed("sum", tree.rows, tree.cols, children=(find_coded_node(tree), zero)))

@@ -38,10 +38,10 @@ def measure_layers(
     """Refined layers with their errors from the original `weights`, on the inputs that they have now."""
     leaders = {name: group[0] for group in run.inputs() for name in group}
     inputs = run.all_seen({leaders[name] for name in layers})
-    return {name: attach_errors(layer, weights[name], inputs[leaders[name]]) for name, layer in layers.items()}
+    return {name: _attach_errors(layer, weights[name], inputs[leaders[name]]) for name, layer in layers.items()}
 
 
-def attach_errors(layer: QuantizedLayer, weight: Tensor, inputs: Seen | None) -> QuantizedLayer:
+def _attach_errors(layer: QuantizedLayer, weight: Tensor, inputs: Seen | None) -> QuantizedLayer:
     """The layer with its relative error from `weight`, and its output error from what it aims at on these inputs."""
     decoded = layer.weight()
     output_loss = (

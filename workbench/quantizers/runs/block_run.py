@@ -106,13 +106,13 @@ class BlockRun:
         """The same for several layers at once."""
         sums = {name: SeenSums(paired=self.repairs and name not in self.experts) for name in layers}
         with ExitStack() as hooks, torch.no_grad():
-            caught = {name: hooks.enter_context(catch_inputs(self.layers[name])) for name in sums}
+            caught = {name: hooks.enter_context(_catch_inputs(self.layers[name])) for name in sums}
             for number, call in enumerate(self.calls):
                 call.run(self.block)
-                real, targets = take_inputs(caught), {}
+                real, targets = _take_inputs(caught), {}
                 if any(layer_sums.paired for layer_sums in sums.values()):
                     self.original_calls[number].run(self.block, weights=self.original)
-                    targets = take_inputs(caught)
+                    targets = _take_inputs(caught)
                 for name, inputs in real.items():
                     sums[name].add(inputs, targets.get(name))
         return {name: layer_sums.mean() for name, layer_sums in sums.items()}
@@ -154,8 +154,8 @@ class SeenSums:
     def add(self, real: Tensor, targets: Tensor | None) -> None:
         """Count one window's inputs in the quantized and in the original model, `[tokens, cols]` each."""
         self.paired = self.paired and targets is not None and targets.shape == real.shape
-        self.moment = add_to(self.moment, real, real)
-        self.cross = add_to(self.cross, targets, real) if self.paired and targets is not None else None
+        self.moment = _add_to(self.moment, real, real)
+        self.cross = _add_to(self.cross, targets, real) if self.paired and targets is not None else None
         self.tokens += len(real)
 
     def mean(self) -> Seen | None:
@@ -166,7 +166,7 @@ class SeenSums:
         return Seen(self.moment.div_(self.tokens).float(), cross, self.tokens)
 
 
-def add_to(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+def _add_to(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
     """A sum with leftᵀ right added in place; None is that of nothing."""
     cols = right.shape[1]
     total = torch.zeros(cols, cols, dtype=choose_sum_dtype(cols)) if total is None else total
@@ -174,7 +174,7 @@ def add_to(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
     return total
 
 
-def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+def _take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     """The inputs caught so far as one tensor a layer; the lists are emptied."""
     stacked = {name: torch.cat(inputs) for name, inputs in caught.items() if inputs}
     for inputs in caught.values():
@@ -183,7 +183,7 @@ def take_inputs(caught: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def catch_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
+def _catch_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """A list that every input of `module` is appended to, as `[tokens, cols]`."""
     caught: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda _module, args: caught.append(args[0].reshape(-1, args[0].shape[-1])))

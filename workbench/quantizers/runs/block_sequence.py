@@ -60,7 +60,7 @@ class BlockSequence:
         self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
         self.head, self.embedding = (name if name in chosen else None for name in (model.head_name, model.embedding_name))
         for name in (self.head, self.embedding):
-            check_outside(name, chosen)
+            _check_outside(name, chosen)
         self.row = BlockRow(model)
         self.windows = list(iterate_windows(model, text, tokens, seed))
         token_count = sum(window.shape[1] for window in self.windows)
@@ -157,7 +157,7 @@ class BlockSequence:
         """The states of one block's `chosen` layers: bases learned together on its output, others fitted on their own inputs."""
         inputs, states = list[Input](), dict[str, State]()
         learned = None
-        for group in group_by_transform(run.inputs(), chosen):
+        for group in _group_by_transform(run.inputs(), chosen):
             recipe = self.chosen[group[0]]
             if isinstance(recipe.transform, Learned):
                 learned = learned or recipe.transform
@@ -378,7 +378,7 @@ class BlockSequence:
         return layer
 
 
-def check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
+def _check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
     """Raise RecipeError where a layer outside of the blocks has a recipe that learns from the output of a block."""
     recipe = chosen.get(name or "")
     if recipe is None or not (recipe.refines or isinstance(recipe.transform, Learned)):
@@ -389,7 +389,7 @@ def check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
     )
 
 
-def group_by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
+def _group_by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
     """The chosen layers by input and transform."""
     groups: dict[tuple[str, Any], list[str]] = {}
     for names in inputs:

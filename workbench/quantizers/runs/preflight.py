@@ -42,17 +42,17 @@ class Preflight:
     def __str__(self) -> str:
         least = "at least " if self.learns else "about "
         free = psutil.virtual_memory().available
-        disk = f", {spell_bytes(self.disk)} on disk" if self.disk else ""
-        memory = f"about {spell_bytes(self.memory)} of memory ({spell_bytes(free)} free)"
-        return f"{self.work}: {memory}{disk}, {least}{spell_time(self.seconds)}"
+        disk = f", {_spell_bytes(self.disk)} on disk" if self.disk else ""
+        memory = f"about {_spell_bytes(self.memory)} of memory ({_spell_bytes(free)} free)"
+        return f"{self.work}: {memory}{disk}, {least}{_spell_time(self.seconds)}"
 
 
-def spell_bytes(number: float) -> str:
+def _spell_bytes(number: float) -> str:
     """A rough size in words."""
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
-def spell_time(seconds: float) -> str:
+def _spell_time(seconds: float) -> str:
     """A rough time in words."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} seconds"
@@ -79,17 +79,17 @@ def estimate(model: "ModelHandle", recipe: Recipe | LayerPlan, layers: str = "*"
     tried: dict[Recipe, tuple[float, float]] = {}
     for name, layer_recipe in chosen.items():
         if layer_recipe not in tried:
-            tried[layer_recipe] = try_recipe(model, name, layer_recipe)
+            tried[layer_recipe] = _try_recipe(model, name, layer_recipe)
     coding = sum(sizes[name] * tried[layer_recipe][0] for name, layer_recipe in chosen.items())
     stored = sum(sizes[name] * tried[layer_recipe][1] / 8 for name, layer_recipe in chosen.items())
-    block = 4 * compute_max_sum((model.layer(name).block, sizes[name]) for name in chosen)
+    block = 4 * _compute_max_sum((model.layer(name).block, sizes[name]) for name in chosen)
     hidden = 2 * 4 * tokens * max(model.layer(name).cols for name in chosen) if tokens else 0
     widest = max((model.layer(name).cols for name, layer_recipe in chosen.items() if needs_moment(layer_recipe)), default=0)
     moments = widest * widest * MOMENT_BYTES if widest else 0
     memory = psutil.Process().memory_info().rss + block * (2 if tokens else 1) + hidden + moments + stored
-    reading = 2 * weights * tokens * BLOCK_RUNS / measure_multiply_speed() if tokens else 0.0
-    rest = model.stored_bytes - sum(size * read_stored_width(model, name) for name, size in sizes.items())
-    disk, learned = int(stored + max(rest, 0)), any(map(needs_training, chosen.values()))
+    reading = 2 * weights * tokens * BLOCK_RUNS / _measure_multiply_speed() if tokens else 0.0
+    rest = model.stored_bytes - sum(size * _read_stored_width(model, name) for name, size in sizes.items())
+    disk, learned = int(stored + max(rest, 0)), any(map(_needs_training, chosen.values()))
     return Preflight(f"{weights:,} weights to quantize", int(memory), disk, coding + reading, learned)
 
 
@@ -100,13 +100,13 @@ def estimate_reading(model: "ModelHandle", tokens: int, windows: int, times: flo
     """
     sizes = {name: model.layer(name).rows * model.layer(name).cols for name in model.layer_names}
     weights, longest = sum(sizes.values()), min(tokens, model.context)
-    seconds = 2 * weights * tokens / measure_multiply_speed()
+    seconds = 2 * weights * tokens / _measure_multiply_speed()
     beside = sum(math.prod(shape) for shape in model.shapes.values()) - weights
     bytes_held = (
-        4 * compute_max_sum((model.layer(name).block, size) for name, size in sizes.items()) if model.streams else 4 * weights
+        4 * _compute_max_sum((model.layer(name).block, size) for name, size in sizes.items()) if model.streams else 4 * weights
     )
     if model.streams:
-        seconds += windows * weights * measure_reading_seconds(model, next(iter(sizes)))
+        seconds += windows * weights * _measure_reading_seconds(model, next(iter(sizes)))
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
     memory = psutil.Process().memory_info().rss + bytes_held + beside * (2 if model.streams else 4) + 2 * 4 * longest * vocabulary
     return Preflight(f"{times * tokens:,.0f} tokens to process", int(memory), 0, times * seconds)
@@ -124,7 +124,7 @@ def count_text_tokens(model: "ModelHandle", text: "Text", tokens: int | None) ->
     return read, windows
 
 
-def measure_reading_seconds(model: "ModelHandle", name: str) -> float:
+def _measure_reading_seconds(model: "ModelHandle", name: str) -> float:
     """Seconds that one weight takes to be read from its file and made float32."""
     begin = time.perf_counter()
     weight = model.weight(name).float()
@@ -137,29 +137,29 @@ def combine_preflights(work: str, parts: Sequence[Preflight]) -> Preflight:
     return Preflight(work, memory, disk, sum(part.seconds for part in parts), any(part.learns for part in parts))
 
 
-def try_recipe(model: "ModelHandle", name: str, recipe: Recipe) -> tuple[float, float]:
+def _try_recipe(model: "ModelHandle", name: str, recipe: Recipe) -> tuple[float, float]:
     """Seconds and stored bits per weight of `recipe` on a few rows of a layer."""
     weight = model.weight(name).float()
     part = weight[: max(TRIED_WEIGHTS // weight.shape[1], 8)]
     moment = torch.eye(weight.shape[1]) if needs_moment(recipe) else None
-    plain = recipe.replace(transform=registry.make("transform", "identity")) if needs_training(recipe) else recipe
+    plain = recipe.replace(transform=registry.make("transform", "identity")) if _needs_training(recipe) else recipe
     steps = quantize_layer(part, moment, plain)
     begin = time.perf_counter()
     result = run_steps(steps)
     return (time.perf_counter() - begin) / part.numel(), result.bits_per_weight
 
 
-def needs_training(recipe: Recipe) -> bool:
+def _needs_training(recipe: Recipe) -> bool:
     """Whether a recipe trains something, whose time is not estimated."""
     return recipe.refines or recipe.transform.learns
 
 
-def read_stored_width(model: "ModelHandle", name: str) -> float:
+def _read_stored_width(model: "ModelHandle", name: str) -> float:
     """Bytes of a weight in the checkpoint."""
     return getattr(torch, model.layer(name).dtype, torch.float32).itemsize
 
 
-def compute_max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:
+def _compute_max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:
     """The largest sum of the numbers of one key."""
     sums: dict[int | None, int] = {}
     for key, number in pairs:
@@ -167,7 +167,7 @@ def compute_max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:
     return max(sums.values())
 
 
-def measure_multiply_speed() -> float:
+def _measure_multiply_speed() -> float:
     """Floating-point operations a second of a product of matrices here."""
     a = torch.randn(TRIED_WIDTH, TRIED_WIDTH)
     a @ a

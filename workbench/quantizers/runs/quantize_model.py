@@ -102,9 +102,9 @@ def quantize_model_steps(
         if store is not None:
             raise RecipeError("store= caches the layers of a sequential run; give text= too, or omit store=.")
         chosen = choose_layers(model, plan, layers, stats)
-        check_unrefined(chosen)
+        _check_unrefined(chosen)
         changed: Mapping[str, Tensor] = {}
-        done = yield from quantize_one_by_one(model, plan, chosen, stats)
+        done = yield from _quantize_one_by_one(model, plan, chosen, stats)
         facts = stats.facts() if stats is not None and hasattr(stats, "facts") else {}
     else:
         if stats is not None:
@@ -121,7 +121,7 @@ def quantize_model_steps(
     return result
 
 
-def quantize_one_by_one(
+def _quantize_one_by_one(
     model: "ModelHandle", plan: LayerPlan, chosen: dict[str, Recipe], stats: Stats | None
 ) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
     """Every layer by itself, in the model's order, one layer's weights at a time; transforms that learn come first."""
@@ -149,7 +149,7 @@ def quantize_one_by_one(
     return done
 
 
-def check_unrefined(chosen: Mapping[str, Recipe]) -> None:
+def _check_unrefined(chosen: Mapping[str, Recipe]) -> None:
     """Raise RecipeError where a recipe refines blocks, which layers quantized by themselves do not make up."""
     for name, recipe in chosen.items():
         if recipe.refines:
@@ -166,20 +166,20 @@ def choose_layers(
     """
     matching = select_layer_names(model, plan, pattern)
     pairs = ((name, plan.recipe_for(name)) for name in matching)
-    chosen = merge_tied_layers(model, {name: recipe for name, recipe in pairs if recipe is not None})
+    chosen = _merge_tied_layers(model, {name: recipe for name, recipe in pairs if recipe is not None})
     if not chosen:
         rules = ", ".join(repr(rule) for rule, _ in plan.rules)
         raise RecipeError(
             f"layers {pattern!r} with the plan's {rules} match none of {len(model.layer_names)} layers; "
-            f"names look like {model.layer_names[0]!r}, * matches anything{describe_optional_layers(model)}."
+            f"names look like {model.layer_names[0]!r}, * matches anything{_describe_optional_layers(model)}."
         )
     for name, recipe in chosen.items():
-        check_rounding(model, name, recipe)
+        _check_rounding(model, name, recipe)
         check_recipe(recipe, find_moment(model.layer(name), recipe, stats), measured=measured)
     return chosen
 
 
-def merge_tied_layers(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[str, Recipe]:
+def _merge_tied_layers(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[str, Recipe]:
     """The layers without a head that is tied to a chosen embedding: one matrix, quantized once, serves both."""
     head, embedding = model.head_name, model.embedding_name
     if head not in chosen or embedding not in chosen or head != model.tied_head:
@@ -192,7 +192,7 @@ def merge_tied_layers(model: "ModelHandle", chosen: dict[str, Recipe]) -> dict[s
     return {name: recipe for name, recipe in chosen.items() if name != head}
 
 
-def check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
+def _check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
     """Raise RecipeError where a router is to round its input, which its own forward pass reads."""
     if model.layer(name).role == "router" and recipe.activations.name != "keep":
         raise RecipeError(
@@ -210,7 +210,7 @@ def select_layer_names(model: "ModelHandle", recipe: Recipe | LayerPlan, pattern
     return names
 
 
-def describe_optional_layers(model: "ModelHandle") -> str:
+def _describe_optional_layers(model: "ModelHandle") -> str:
     """What a pattern has to spell, for an error that speaks of patterns."""
     routers = model.router_names
     names = [repr(name) for name in (routers[0] if routers else None, model.head_name, model.embedding_name) if name is not None]

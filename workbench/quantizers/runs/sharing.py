@@ -27,7 +27,7 @@ class Scopes:
 
     def __init__(self, plan: LayerPlan, chosen: Mapping[str, Recipe]) -> None:
         self.chosen = chosen
-        self.names = {name: scope for name in chosen if (scope := find_scope(plan, name)) is not None}
+        self.names = {name: scope for name in chosen if (scope := _find_scope(plan, name)) is not None}
         self.prepared: dict[str, list[Codebooks | None]] = {}
 
     def members(self, scope: str) -> list[str]:
@@ -65,10 +65,10 @@ class Scopes:
     def mark(self, layer: QuantizedLayer) -> QuantizedLayer:
         """The layer with its shared tensors named after their scope and paid for by all its layers."""
         scope = self.names.get(layer.name)
-        return layer if scope is None else replace_packed(layer, layer.packed.share(scope, len(self.members(scope))))
+        return layer if scope is None else _replace_packed(layer, layer.packed.share(scope, len(self.members(scope))))
 
 
-def find_scope(plan: LayerPlan, layer: str) -> str | None:
+def _find_scope(plan: LayerPlan, layer: str) -> str | None:
     """A name for the group of layers that share codebooks with this one, None where nothing is shared."""
     rule, recipe = next((i, r) for i, (pattern, r) in enumerate(plan.rules) if fnmatch.fnmatchcase(layer, pattern))
     widest = {coder.sharing for coder in recipe.coders}
@@ -79,10 +79,10 @@ def find_scope(plan: LayerPlan, layer: str) -> str | None:
 def mark_transform(layer: QuantizedLayer, key: str, layers: int) -> QuantizedLayer:
     """The layer with all tensors of its transform, the outermost node, shared under `key` by the layers of one input."""
     shared = {name: (f"{key}/{name}", layers) for name in layer.packed.tensors}
-    return replace_packed(layer, replace(layer.packed, shared=shared))
+    return _replace_packed(layer, replace(layer.packed, shared=shared))
 
 
-def replace_packed(layer: QuantizedLayer, packed: Packed) -> QuantizedLayer:
+def _replace_packed(layer: QuantizedLayer, packed: Packed) -> QuantizedLayer:
     """The layer in this stored form, with its ledger."""
     return replace(layer, packed=packed, ledger=build_ledger(packed, layer.nominal_bits))
 

@@ -114,10 +114,10 @@ class Groups(BlockSplit[ColumnWeights]):
 
 def pack_groups(masks: Sequence[Tensor], children: Sequence[Packed], groups: int) -> Packed:
     """The first `groups` with a map of their numbers; where there are more, those with theirs, and the columns that hold them."""
-    inner = pack_bitmap(masks[:groups], children[:groups])
+    inner = _pack_bitmap(masks[:groups], children[:groups])
     if len(masks) == groups:
         return inner
-    apart, (rows, cols) = pack_bitmap(masks[groups:], children[groups:]), masks[0].shape
+    apart, (rows, cols) = _pack_bitmap(masks[groups:], children[groups:]), masks[0].shape
     flags = torch.stack(list(masks[groups:])).any(0).any(0)
     return Packed("masked", rows, cols, {"map": bitpack.pack(flags, 1)}, {"map": "columns"}, (inner, apart))
 
@@ -135,7 +135,7 @@ def choose(w: Tensor, energy: Tensor, keep: int, span: int) -> Tensor:
     return chosen.flatten(1)[:, : w.shape[1]]
 
 
-def pack_bitmap(masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
+def _pack_bitmap(masks: Sequence[Tensor], children: Sequence[Packed]) -> Packed:
     """One child as it is; several with a map of their numbers, stored at their own weights only."""
     if len(children) == 1:
         return children[0]

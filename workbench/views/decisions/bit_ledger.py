@@ -32,8 +32,8 @@ def draw_bit_ledger(
         >>> wb.figures.bit_ledger(result.ledger).answer
         'This layer stores 2.14 bits per weight (2.00 nominal), 52.6 kB: 93.4 % is uniform codes, 5.84 % uniform scale.'
     """
-    table = label_ledger_items(ledger.table())
-    traces: list[dict[str, Any]] = [build_item_bar(line, index) for index, line in enumerate(table.to_dict("records"))]
+    table = _label_ledger_items(ledger.table())
+    traces: list[dict[str, Any]] = [_build_item_bar(line, index) for index, line in enumerate(table.to_dict("records"))]
     nominal = {
         "type": "bar",
         "orientation": "h",
@@ -59,10 +59,10 @@ def draw_bit_ledger(
             annotations=[note | {"x": value, "y": name, "text": f"{themes.format_bits(value)} bits"} for name, value in totals],
         ),
     }
-    return Figure("Where does every stored bit go?", describe_bit_ledger(ledger, table, scope, coverage), plot, table)
+    return Figure("Where does every stored bit go?", _describe_bit_ledger(ledger, table, scope, coverage), plot, table)
 
 
-def build_item_bar(line: dict[str, Any], index: int) -> dict[str, Any]:
+def _build_item_bar(line: dict[str, Any], index: int) -> dict[str, Any]:
     """One stored item as its part of the stored bar."""
     return {
         "type": "bar",
@@ -77,23 +77,23 @@ def build_item_bar(line: dict[str, Any], index: int) -> dict[str, Any]:
     }
 
 
-def label_ledger_items(table: pd.DataFrame) -> pd.DataFrame:
+def _label_ledger_items(table: pd.DataFrame) -> pd.DataFrame:
     """The ledger's table with items as people say them: `0.1.uniform codes` is `uniform codes`, the second `uniform codes 2`."""
     counts: dict[str, int] = {}
     items = []
     for item in table["item"]:
-        name = format_item_name(item)
+        name = _format_item_name(item)
         counts[name] = counts.get(name, 0) + 1
         items.append(name if counts[name] == 1 else f"{name} {counts[name]}")
     return table.assign(item=items)
 
 
-def format_item_name(item: str) -> str:
+def _format_item_name(item: str) -> str:
     """An item as people say it."""
     return strip_item_path(item).replace("_", " ")
 
 
-def describe_bit_ledger(ledger: BitLedger, table: pd.DataFrame, scope: str, coverage: float | None = None) -> str:
+def _describe_bit_ledger(ledger: BitLedger, table: pd.DataFrame, scope: str, coverage: float | None = None) -> str:
     """Stored against nominal, and what makes the difference."""
     stored, nominal = ledger.bits_per_weight, ledger.nominal_bits
     largest = table.sort_values("bits", ascending=False)
@@ -111,13 +111,13 @@ def describe_bit_ledger(ledger: BitLedger, table: pd.DataFrame, scope: str, cove
 
 def draw_icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
     """Everything that is stored, from the whole to single items (`bit_ledger.tree`); areas are bits, a click goes deeper."""
-    items = select_leaves(tree)
+    items = _select_leaves(tree)
     # only items are spelled anew: the names of layers and blocks are names
     labels = [
-        format_item_name(label) if row_id in set(items["id"]) else label
+        _format_item_name(label) if row_id in set(items["id"]) else label
         for row_id, label in zip(tree["id"], tree["label"], strict=True)
     ]
-    kinds = {name: i for i, name in enumerate(dict.fromkeys(format_item_name(label) for label in items["label"]))}
+    kinds = {name: i for i, name in enumerate(dict.fromkeys(_format_item_name(label) for label in items["label"]))}
     colors = [themes.CATEGORIES[kinds[name] % len(themes.CATEGORIES)] if name in kinds else theme.raised for name in labels]
     trace = {
         "type": "icicle",
@@ -141,28 +141,28 @@ def draw_icicle(tree: pd.DataFrame, weights: int, *, scope: str = "this layer", 
     )
     plot = {"data": [trace], "layout": layout}
     table = tree.assign(label=labels).drop(columns=["id", "parent"])
-    return Figure(f"What is stored for {scope}?", describe_icicle(tree), plot, table)
+    return Figure(f"What is stored for {scope}?", _describe_icicle(tree), plot, table)
 
 
-def select_leaves(tree: pd.DataFrame) -> pd.DataFrame:
+def _select_leaves(tree: pd.DataFrame) -> pd.DataFrame:
     """The items themselves: rows that are nobody's parent."""
     return tree[~tree["id"].isin(set(tree["parent"])) & (tree["id"] != "")]
 
 
-def describe_icicle(tree: pd.DataFrame) -> str:
+def _describe_icicle(tree: pd.DataFrame) -> str:
     """The largest kind of item, and the largest part below the whole."""
-    kinds = select_leaves(tree).groupby("label", sort=False)["share"].sum().sort_values(ascending=False)
+    kinds = _select_leaves(tree).groupby("label", sort=False)["share"].sum().sort_values(ascending=False)
     parts = tree[(tree["parent"] == "") & (tree["id"] != "")].sort_values("bits", ascending=False)
-    text = f"{themes.format_percent(float(kinds.iloc[0]))} of all bits are {format_item_name(kinds.index[0])}"
+    text = f"{themes.format_percent(float(kinds.iloc[0]))} of all bits are {_format_item_name(kinds.index[0])}"
     if len(parts) < 2 or set(parts["label"]) == set(kinds.index):
         return f"{text}; {themes.format_count(len(kinds), 'kind of item', 'kinds of items')} in all."
     first = parts.iloc[0]
-    return f"{text}; the largest part is {format_item_name(first['label'])} with {themes.format_percent(float(first['share']))}."
+    return f"{text}; the largest part is {_format_item_name(first['label'])} with {themes.format_percent(float(first['share']))}."
 
 
 def draw_bits_waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", theme: Theme = themes.LIGHT) -> Figure:
     """From the nominal figure to the stored one, item by item (`decisions.bit_ledger.bridge`)."""
-    names = [format_item_name(item) for item in bridge["item"]]
+    names = [_format_item_name(item) for item in bridge["item"]]
     values = bridge["bits_per_weight"].tolist()
     trace = {
         "type": "waterfall",
@@ -184,7 +184,7 @@ def draw_bits_waterfall(bridge: pd.DataFrame, *, scope: str = "this layer", them
     table = bridge.assign(item=names)
     return Figure(
         "Why is more stored than the nominal figure says?",
-        describe_bits_waterfall(table, scope),
+        _describe_bits_waterfall(table, scope),
         {"data": [trace], "layout": layout},
         table,
     )
@@ -195,7 +195,7 @@ def format_bit_difference(value: float) -> str:
     return themes.format_bits(value) if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
 
 
-def describe_bits_waterfall(table: pd.DataFrame, scope: str) -> str:
+def _describe_bits_waterfall(table: pd.DataFrame, scope: str) -> str:
     """The difference and its largest reason."""
     nominal, stored = table["bits_per_weight"].iloc[0], table["bits_per_weight"].iloc[-1]
     between = table.iloc[1:-1]

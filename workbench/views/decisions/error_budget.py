@@ -35,10 +35,10 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
         'Which layers does the damage come from?'
     """
     table = budget.layers
-    names = label_layers(table)
+    names = _label_layers(table)
     clear = table["significant"].to_numpy(bool)
     bars = [
-        build_layer_bars(table, names, effects, colour, name, theme)
+        _build_layer_bars(table, names, effects, colour, name, theme)
         for effects, colour, name in (
             (clear, theme.quantized, "this layer alone"),
             (~clear, theme.border, "alone, within the noise"),
@@ -75,10 +75,10 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
     )
     layout["xaxis"] |= {"categoryorder": "array", "categoryarray": names}
     plot = {"data": [*bars, line, floor], "layout": layout}
-    return Figure("Which layers cause the error?", describe_error_waterfall(budget), plot, table)
+    return Figure("Which layers cause the error?", _describe_error_waterfall(budget), plot, table)
 
 
-def build_layer_bars(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
+def _build_layer_bars(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
     """Bars with intervals for some layers, by a mask."""
     chosen = table[effects]
     return {
@@ -92,20 +92,21 @@ def build_layer_bars(table: pd.DataFrame, names: list[str], effects: np.ndarray,
     }
 
 
-def describe_error_waterfall(budget: ErrorBudget) -> str:
+def _describe_error_waterfall(budget: ErrorBudget) -> str:
     """Joint KL against the sum of single ones, the worst layer, and how many layers cannot be told from noise."""
     table = budget.layers
     worst, quiet = table.loc[table["kl"].idxmax()], int((~table["significant"].astype(bool)).sum())
     share = worst["kl"] / budget.total if budget.total else 0.0
     silent = f"; {themes.format_count(quiet, 'layer')} within half-precision noise" if quiet else ""
     if len(table) == 1:
-        cost = f"{themes.format_error(budget.joint.kl)} {bracket_interval(budget.joint.kl_interval)} nats per token"
+        cost = f"{themes.format_error(budget.joint.kl)} {_bracket_interval(budget.joint.kl_interval)} nats per token"
         return f"The one quantized layer, {worst['name']}, costs {cost}{silent}."
     return (
         f"All {themes.format_count(len(table), 'layer')} together cost {themes.format_error(budget.joint.kl)} "
-        f"{bracket_interval(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} "
-        f"{bracket_interval(budget.ratio_interval, '.2f')} times the sum of single layers ({themes.format_error(budget.total)}). "
-        f"The worst, {worst['name']}, accounts for {themes.format_percent(share)} of that sum{silent}. "
+        f"{_bracket_interval(budget.joint.kl_interval)} nats per token, {budget.ratio:.2f} "
+        f"{_bracket_interval(budget.ratio_interval, '.2f')} times the sum of single layers "
+        f"({themes.format_error(budget.total)}). The worst, {worst['name']}, accounts for "
+        f"{themes.format_percent(share)} of that sum{silent}. "
         f"{themes.describe_interval_basis(budget.joint.documents)}"
     )
 
@@ -131,7 +132,7 @@ def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Fi
     pairs = budget.pairs
     table = budget.layers.set_index("name")
     names = [name for name in table.index if name in set(pairs["earlier"]) | set(pairs["later"])]
-    short = dict(zip(names, label_layers(table.loc[names].reset_index()), strict=True))
+    short = dict(zip(names, _label_layers(table.loc[names].reset_index()), strict=True))
     grid: list[list[float | None]] = [[None] * len(names) for _ in names]
     for pair in pairs.to_dict("records"):
         grid[names.index(pair["later"])][names.index(pair["earlier"])] = pair["interaction"]
@@ -151,16 +152,16 @@ def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Fi
     }
     layout = themes.build_layout(theme, height=380, xaxis={"tickangle": -30}, yaxis={"autorange": "reversed"})
     return Figure(
-        "Which layers amplify each other's error?", describe_interactions(pairs), {"data": [heat], "layout": layout}, pairs
+        "Which layers amplify each other's error?", _describe_interactions(pairs), {"data": [heat], "layout": layout}, pairs
     )
 
 
-def describe_interactions(pairs: pd.DataFrame) -> str:
+def _describe_interactions(pairs: pd.DataFrame) -> str:
     """The strongest pair, and how many pairs differ from zero by more than their interval."""
     clear = int(((pairs["interaction_low"] > 0) | (pairs["interaction_high"] < 0)).sum())
     worst = pairs.loc[pairs["interaction"].abs().idxmax()]
     more = "more" if worst["interaction"] > 0 else "less"
-    interval = bracket_interval((worst["interaction_low"], worst["interaction_high"]))
+    interval = _bracket_interval((worst["interaction_low"], worst["interaction_high"]))
     return (
         f"Of {themes.format_count(len(pairs), 'pair')}, {clear} differ significantly from the sum of their single KLs. "
         f"The largest difference: {worst['earlier']} and {worst['later']} together cost "
@@ -187,7 +188,7 @@ def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = them
         >>> wb.figures.bit_plan(pd.DataFrame(rows, columns=columns), painted={"first"}).answer
         '1 layer 4 bits, 1 layer 2 bits: 3.00 stored bits per weight in all. 1 painted by hand.'
     """
-    names, traces = label_layers(table), list[Plot]()
+    names, traces = _label_layers(table), list[Plot]()
     for index, recipe in enumerate(dict.fromkeys(table.sort_values("bits_per_weight")["recipe"])):
         with_recipe = (table["recipe"] == recipe).to_numpy()
         edge = [theme.accent if name in painted else theme.surface for name in table.loc[with_recipe, "name"]]
@@ -295,13 +296,13 @@ def draw_pareto_front(
     table = pd.concat([curve, uniform, measured], ignore_index=True)
     return Figure(
         "How much does each bit reduce the error?",
-        describe_pareto_front(curve, measured),
+        _describe_pareto_front(curve, measured),
         {"data": traces, "layout": layout},
         table,
     )
 
 
-def describe_pareto_front(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
+def _describe_pareto_front(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
     """The prediction's range, and how far off the last measured plan was."""
     first, last = curve.iloc[0], curve.iloc[-1]
     sentence = (
@@ -312,18 +313,18 @@ def describe_pareto_front(curve: pd.DataFrame, measured: pd.DataFrame) -> str:
     if not len(measured):
         return f"{sentence} Measure a plan to check the prediction."
     latest = measured.iloc[-1]
-    interval = bracket_interval((latest["kl_low"], latest["kl_high"]))
+    interval = _bracket_interval((latest["kl_low"], latest["kl_high"]))
     return (
         f"{sentence} The last measured plan, {latest['bits_per_weight']:.2f} bits, costs {themes.format_error(latest['kl'])} "
         f"{interval}: {latest['kl'] / latest['predicted']:.2f} times its prediction."
     )
 
 
-def label_layers(table: pd.DataFrame) -> list[str]:
+def _label_layers(table: pd.DataFrame) -> list[str]:
     """Short names of layers: block and matrix."""
     return [f"{block} · {matrix.rpartition('.')[2]}" for block, matrix in zip(table["block"], table["matrix"], strict=True)]
 
 
-def bracket_interval(interval: Interval | None, form: str = ".3g") -> str:
+def _bracket_interval(interval: Interval | None, form: str = ".3g") -> str:
     """A 95 % interval in brackets, or why there is none."""
     return f"({format_interval(interval, form=form)})"

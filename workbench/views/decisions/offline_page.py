@@ -35,7 +35,7 @@ def render_document(title: str, body: Iterable[str], documents: Mapping[str, Any
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{html.escape(title)}</title>",
-            f"<style>{render_page_css()}{css}</style>",
+            f"<style>{_render_page_css()}{css}</style>",
             f"<script>{get_plotlyjs()}</script>",
             "</head><body><main>",
             f"<h1>{html.escape(title)}</h1>",
@@ -56,7 +56,7 @@ def encode_script_json(document: Any) -> str:
     return json.dumps(document, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
-def render_page_css() -> str:
+def _render_page_css() -> str:
     """The page's colours in both modes, as variables."""
 
     def variables(theme: Theme) -> str:
@@ -96,7 +96,7 @@ def render_table(frame: pd.DataFrame, caption: str) -> str:
     lines = []
     for line in frame.to_dict("records"):
         (first, value), *rest = line.items()
-        cells = "".join(render_cell(column, entry) for column, entry in rest)
+        cells = "".join(_render_cell(column, entry) for column, entry in rest)
         lines.append(f'<tr><th scope="row">{html.escape(glossary.format_value(first, value))}</th>{cells}</tr>')
     return (
         f'<div class="wide" tabindex="0" role="group" aria-label="{caption}"><table><caption>{caption}</caption>'
@@ -104,7 +104,7 @@ def render_table(frame: pd.DataFrame, caption: str) -> str:
     )
 
 
-def render_cell(column: str, value: Any) -> str:
+def _render_cell(column: str, value: Any) -> str:
     """One entry of a table."""
     number = "" if isinstance(value, str) else ' class="number"'
     return f"<td{number}>{html.escape(glossary.format_value(column, value))}</td>"

@@ -27,11 +27,11 @@ def draw_preset_trials(
 ) -> Figure:
     """`table` is `tabulate_trials` of one layer of so many rows, `current` the recipe to mark; the methods that the answer names
     have their names beside their dots."""
-    column = choose_error_column(table)
-    best = find_best(table, column)
+    column = _choose_error_column(table)
+    best = _find_best(table, column)
     named = table["title"].where(table.index.isin(list(best.values())), "")
     traces = [
-        draw_method(rows, named.loc[rows.index], column, current, theme)
+        _draw_method(rows, named.loc[rows.index], column, current, theme)
         for _, rows in table.groupby(["family", "title"], sort=False)
     ]
     errors = table[column].astype(float)
@@ -47,10 +47,10 @@ def draw_preset_trials(
         yaxis={"type": "log", "range": np.log10([errors.min() / 2, errors.max() * 2]).tolist()} if positive else {},
         margin={"l": 56, "r": 16, "t": 8, "b": 40},
     )
-    return Figure(QUESTION, describe_best(table, column, row_count), {"data": traces, "layout": layout}, table)
+    return Figure(QUESTION, _describe_best(table, column, row_count), {"data": traces, "layout": layout}, table)
 
 
-def draw_method(rows: pd.DataFrame, named: pd.Series, column: str, current: str | None, theme: Theme) -> dict[str, Any]:
+def _draw_method(rows: pd.DataFrame, named: pd.Series, column: str, current: str | None, theme: Theme) -> dict[str, Any]:
     """One method: a dot for each of its rates, joined by a line."""
     color = choose_family_color(rows["family"].iloc[0])
     marked = rows["recipe"] == current
@@ -80,22 +80,22 @@ def draw_method(rows: pd.DataFrame, named: pd.Series, column: str, current: str 
     }
 
 
-def choose_error_column(table: pd.DataFrame) -> str:
+def _choose_error_column(table: pd.DataFrame) -> str:
     """The output error where all rows have one, else the weight error."""
     return "output_error" if len(table) and table["output_error"].notna().all() else "relative_error"
 
 
-def find_best(table: pd.DataFrame, column: str) -> dict[int, int]:
+def _find_best(table: pd.DataFrame, column: str) -> dict[int, int]:
     """The row with the least error among those that store so much at most, by budget; budgets without a row are left out."""
     errors, bits = table[column].astype(float), table["bits_per_weight"]
     return {budget: int(errors[bits <= budget].idxmin()) for budget in BUDGETS if (bits <= budget).any()}
 
 
-def describe_best(table: pd.DataFrame, column: str, row_count: int) -> str:
+def _describe_best(table: pd.DataFrame, column: str, row_count: int) -> str:
     """On how many rows the methods were tried, the fewest where they differ, and the least error within each budget."""
     fewest = int(table["tried_rows"].min())
     where = f"On all {row_count:,} rows" if fewest == row_count else f"≈ On {fewest:,} of {row_count:,} rows"
-    best, what = find_best(table, column), glossary.label_column(column)
+    best, what = _find_best(table, column), glossary.label_column(column)
     if not best:
         best = {math.ceil(table["bits_per_weight"].min()): int(table["bits_per_weight"].idxmin())}
     least = [

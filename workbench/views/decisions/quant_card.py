@@ -50,7 +50,7 @@ class Card(ShownInCell):
         }
         drawn["errors"] = errors.draw_layer_errors(self.layers, None, theme=theme)
         if facts["figures"]:
-            drawn["perplexity"] = draw_perplexity_bars(facts["figures"], theme=theme)
+            drawn["perplexity"] = _draw_perplexity_bars(facts["figures"], theme=theme)
         return drawn
 
     @cached_property
@@ -154,7 +154,7 @@ def describe_perplexity_ratio(figures: dict[str, Any]) -> str:
     return f", {PerplexityRatio(figures['ratio'], interval and tuple(interval), figures['tokens']).against('the original')}"
 
 
-def draw_perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
+def _draw_perplexity_bars(figures: dict[str, Any], *, theme: Theme = themes.LIGHT) -> Figure:
     """Perplexity before and after, each with its 95 % interval."""
     table = pd.DataFrame(
         [

@@ -31,28 +31,28 @@ def render_card_page(facts: dict[str, Any], answer: str, light: Mapping[str, Fig
     body = [
         f"<p>{html.escape(answer)}</p>",
         *(render_figure_section(name, figure) for name, figure in light.items()),
-        *render_generated_texts(facts["figures"]),
-        render_recipe_section(facts["recipe"]),
-        render_pairs_section(
-            "Hashes", "Identification of everything that was measured: SHA-256, or its first 16 digits", list_hashes(facts)
+        *_render_generated_texts(facts["figures"]),
+        _render_recipe_section(facts["recipe"]),
+        _render_pairs_section(
+            "Hashes", "Identification of everything that was measured: SHA-256, or its first 16 digits", _list_hashes(facts)
         ),
-        render_pairs_section("Environment", "Where this card was made", list_environment(facts)),
-        render_pairs_section(
-            "Times", "The only part that differs between two cards with the same recipe and seed", list_times(facts["times"])
+        _render_pairs_section("Environment", "Where this card was made", _list_environment(facts)),
+        _render_pairs_section(
+            "Times", "The only part that differs between two cards with the same recipe and seed", _list_times(facts["times"])
         ),
     ]
     return render_document(f"Quant card: {facts['model']['name']}", body, {"card": facts, "figures": plots}, DRAW)
 
 
-def render_generated_texts(written: dict[str, Any] | None) -> list[str]:
+def _render_generated_texts(written: dict[str, Any] | None) -> list[str]:
     """What both models write; nothing where nothing was run."""
     if not written:
         return []
     entries = [("original", written["writes_original"]), ("quantized", written["writes"])]
-    return [render_pairs_section("What do both models write?", "Greedy decoding after the same prompt", entries)]
+    return [_render_pairs_section("What do both models write?", "Greedy decoding after the same prompt", entries)]
 
 
-def render_recipe_section(facts: dict[str, Any]) -> str:
+def _render_recipe_section(facts: dict[str, Any]) -> str:
     """The plan as Python, and how it was calibrated."""
     plan = LayerPlan.from_dict(facts["plan"])
     rules = "\n".join(f"{pattern!r}: {recipe.code()}" for pattern, recipe in plan.rules)
@@ -64,7 +64,7 @@ def render_recipe_section(facts: dict[str, Any]) -> str:
     )
 
 
-def list_hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _list_hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Every fingerprint, one row each, and the seed."""
     digests = facts["hashes"]
     named = {"original weights": digests.get("original"), "calibration text": digests["calibration_text"]}
@@ -74,13 +74,13 @@ def list_hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, "–" if value is None else str(value)) for name, value in named.items()]
 
 
-def list_environment(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _list_environment(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Versions, the processor, and which kernels ran."""
     ran = ", ".join(f"{themes.format_count(count, 'layer')} by {name}" for name, count in facts["kernels"].items())
     return [*facts["environment"].items(), ("kernels", ran)]
 
 
-def list_times(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _list_times(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """When, and how long it took."""
     return [
         ("made", facts["made"]),
@@ -89,7 +89,7 @@ def list_times(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def render_pairs_section(title: str, caption: str, entries: list[tuple[str, str]]) -> str:
+def _render_pairs_section(title: str, caption: str, entries: list[tuple[str, str]]) -> str:
     """A section that is one table of names and values; a long one is folded."""
     name = title.lower().split()[0]
     body = render_pairs_table(caption, entries)

@@ -71,10 +71,10 @@ def draw_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str
         ],
         ignore_index=True,
     )[["recipe", "bits_per_weight", "added_loss", "ratio"]]
-    return Figure(LOSS_QUESTION, describe_added_loss(expected, measured, outside), plot, table)
+    return Figure(LOSS_QUESTION, _describe_added_loss(expected, measured, outside), plot, table)
 
 
-def describe_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> str:
+def _describe_added_loss(expected: pd.DataFrame, measured: pd.DataFrame, outside: str) -> str:
     """The law at 4 and 2 bits, what was measured nearest to 2 bits, and how far the law may be trusted."""
     at = expected.set_index("bits")["added_loss"]
     at_4, at_2 = themes.format_error(at[4.0]), themes.format_error(at[2.0])

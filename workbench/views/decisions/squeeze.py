@@ -12,10 +12,10 @@ def draw_squeeze_curve(table: pd.DataFrame, current: str | None, *, theme: Theme
     """Perplexity with its interval against stored bits, one mark a stop; `current` is the recipe of the one to mark."""
     table = table.sort_values("bits_per_weight", ascending=False, ignore_index=True)
     plot = rate_distortion.plot(table, "recipe", "perplexity", current, theme, mode="lines+markers")
-    return Figure("How far can the model be squeezed?", describe_squeeze_curve(table), plot, table)
+    return Figure("How far can the model be squeezed?", _describe_squeeze_curve(table), plot, table)
 
 
-def describe_squeeze_curve(table: pd.DataFrame) -> str:
+def _describe_squeeze_curve(table: pd.DataFrame) -> str:
     """The smallest stop that the text cannot tell from the original, and where the smallest ends."""
     first, last = table.iloc[0], table.iloc[-1]
     if len(table) == 1:

@@ -52,10 +52,10 @@ def draw_sweep_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fi
         xaxis={"dtick": max(1, int(table["sweep"].max()) // 10)},
         yaxis={"tickformat": ".2~%"},
     )
-    return Figure("How much do sweeps help?", describe_sweep_errors(table), {"data": traces, "layout": layout}, table)
+    return Figure("How much do sweeps help?", _describe_sweep_errors(table), {"data": traces, "layout": layout}, table)
 
 
-def describe_sweep_errors(table: pd.DataFrame) -> str:
+def _describe_sweep_errors(table: pd.DataFrame) -> str:
     """How many sweeps, and the error that is left."""
     last = table.groupby("coder").tail(1)
     share = last["error"].sum() / table.loc[table["sweep"] == 0, "error"].sum()
@@ -89,8 +89,8 @@ def draw_sweep_paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = the
     """
     meant = bool(table["mean"].notna().any())
     rows, sweeps = table["row"].unique().tolist(), int(table["sweep"].max())
-    traces = [build_sweep_line(table, "scale", row, plane) for row in rows for plane in table["plane"].unique()]
-    traces += [build_sweep_line(table[table["plane"] == 1], "mean", row, 1) for row in rows] if meant else []
+    traces = [_build_sweep_line(table, "scale", row, plane) for row in rows for plane in table["plane"].unique()]
+    traces += [_build_sweep_line(table[table["plane"] == 1], "mean", row, 1) for row in rows] if meant else []
     layout = themes.build_layout(
         theme,
         x="sweep",
@@ -103,10 +103,10 @@ def draw_sweep_paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = the
     if meant:
         layout["yaxis2"] = layout["yaxis"] | {"domain": [0.0, 0.4], "title": layout["yaxis"]["title"] | {"text": "mean μ"}}
     plot = {"data": traces, "layout": layout}
-    return Figure("How do the scale and mean of a row converge?", describe_sweep_paths(table, scope), plot, table)
+    return Figure("How do the scale and mean of a row converge?", _describe_sweep_paths(table, scope), plot, table)
 
 
-def build_sweep_line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:
+def _build_sweep_line(table: pd.DataFrame, what: str, row: int, plane: int) -> dict[str, Any]:
     """One row's scale or mean over the sweeps; second planes are dashed."""
     rows = table[(table["row"] == row) & (table["plane"] == plane)]
     name = f"row {row}" + (f", plane {plane}" if plane > 1 else "")
@@ -123,7 +123,7 @@ def build_sweep_line(table: pd.DataFrame, what: str, row: int, plane: int) -> di
     }
 
 
-def describe_sweep_paths(table: pd.DataFrame, scope: str) -> str:
+def _describe_sweep_paths(table: pd.DataFrame, scope: str) -> str:
     """How far the scales of the watched rows moved."""
     first = table[(table["sweep"] == 0) & (table["plane"] == 1)]["scale"].to_numpy()
     last = table[(table["sweep"] == table["sweep"].max()) & (table["plane"] == 1)]["scale"].to_numpy()

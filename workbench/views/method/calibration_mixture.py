@@ -36,8 +36,8 @@ def draw_channel_overlaps(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -
         'Does this mixture find the same salient channels?'
     """
     plot = {
-        "data": [build_horizontal_bars(table["jaccard"], table["source"], "overlap", theme.original, "overlap %{x:.2f}")],
-        "layout": build_bar_layout(theme, "overlap of salient channels (Jaccard)", len(table), xaxis={"range": [0, 1]}),
+        "data": [_build_horizontal_bars(table["jaccard"], table["source"], "overlap", theme.original, "overlap %{x:.2f}")],
+        "layout": _build_bar_layout(theme, "overlap of salient channels (Jaccard)", len(table), xaxis={"range": [0, 1]}),
     }
     least = table.loc[table["jaccard"].idxmin()]
     answer = (
@@ -120,10 +120,10 @@ def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
     """
     plot = {
         "data": [
-            build_horizontal_bars(
+            _build_horizontal_bars(
                 table["calibrated"], table["source"], "calibrated half", theme.original, "calibrated half %{x:.3g}"
             ),
-            build_horizontal_bars(
+            _build_horizontal_bars(
                 table["held_out_error"], table["source"], "held-out half", theme.quantized, "held-out half %{x:.3g}"
             ),
             {
@@ -136,14 +136,14 @@ def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
                 "hovertemplate": "this text only %{x:.3g}<extra></extra>",
             },
         ],
-        "layout": build_bar_layout(
+        "layout": _build_bar_layout(
             theme, "output error", 2 * len(table), barmode="group", showlegend=True, xaxis={"rangemode": "tozero"}
         ),
     }
-    return Figure(ERRORS_QUESTION, describe_mixture_errors(table), plot, table)
+    return Figure(ERRORS_QUESTION, _describe_mixture_errors(table), plot, table)
 
 
-def describe_mixture_errors(table: pd.DataFrame) -> str:
+def _describe_mixture_errors(table: pd.DataFrame) -> str:
     """The worst text, and where the mixture costs most beside calibrating on the text itself."""
     worst = table.loc[table["held_out_error"].idxmax()]
     text = f"The largest held-out output error is {themes.format_error(worst['held_out_error'])} on {worst['source']}"
@@ -175,10 +175,10 @@ def draw_document_influence(table: pd.DataFrame, *, theme: Theme = themes.LIGHT)
     shown = table.head(MAX_DOCUMENTS)
     labels = pd.Series([f"{line.sample}: {line.begins}" for line in shown.itertuples()])
     colours = [theme.original if change >= 0 else theme.quantized for change in shown["error_change"]]
-    bar = build_horizontal_bars(shown["error_change"], labels, "without it", theme.original, "%{x:+.3g}")
+    bar = _build_horizontal_bars(shown["error_change"], labels, "without it", theme.original, "%{x:+.3g}")
     plot = {
         "data": [bar | {"marker": {"color": colours}}],
-        "layout": build_bar_layout(
+        "layout": _build_bar_layout(
             theme, "change of the held-out output error without the document", len(shown), xaxis={"zeroline": True}
         ),
     }
@@ -195,7 +195,7 @@ def draw_document_influence(table: pd.DataFrame, *, theme: Theme = themes.LIGHT)
     return Figure(INFLUENCE, answer, plot, table)
 
 
-def build_horizontal_bars(values: pd.Series, names: pd.Series, label: str, colour: str, hover: str) -> dict[str, Any]:
+def _build_horizontal_bars(values: pd.Series, names: pd.Series, label: str, colour: str, hover: str) -> dict[str, Any]:
     """Horizontal bars, one a name."""
     return {
         "type": "bar",
@@ -208,7 +208,7 @@ def build_horizontal_bars(values: pd.Series, names: pd.Series, label: str, colou
     }
 
 
-def build_bar_layout(theme: Theme, x: str, count: int, **more: Any) -> dict[str, Any]:
+def _build_bar_layout(theme: Theme, x: str, count: int, **more: Any) -> dict[str, Any]:
     """The layout of horizontal bars, the first on top."""
     y = {"type": "category", "autorange": "reversed", "showgrid": False}
     return themes.build_layout(theme, x=x, height=140 + 30 * count, yaxis=y, **more)

@@ -37,18 +37,18 @@ def draw_codeword_scatter(
     )
     marked = shown[shown["codeword"].isin(list(chosen))]
     data = [
-        build_codeword_points(shown, "codewords", theme.quantized, 7),
-        build_codeword_points(marked, "chosen", theme.accent, 12),
+        _build_codeword_points(shown, "codewords", theme.quantized, 7),
+        _build_codeword_points(marked, "chosen", theme.accent, 12),
     ]
     return Figure(
         "Is every codeword used?",
-        describe_codeword_use(book, table, entropy),
+        _describe_codeword_use(book, table, entropy),
         {"data": data, "layout": layout},
         table,
     )
 
 
-def build_codeword_points(table: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
+def _build_codeword_points(table: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
     """A marker a codeword."""
     return {
         "type": "scatter",
@@ -64,7 +64,7 @@ def build_codeword_points(table: pd.DataFrame, name: str, color: str, size: int)
     }
 
 
-def describe_codeword_use(book: Book, table: pd.DataFrame, entropy: float) -> str:
+def _describe_codeword_use(book: Book, table: pd.DataFrame, entropy: float) -> str:
     """How evenly codes are used, how many are dead, and what indices could shrink to."""
     dead = int((table["count"] == 0).sum())
     unused = "none is dead" if dead == 0 else f"{dead:,} {'is' if dead == 1 else 'are'} dead"
@@ -113,10 +113,10 @@ def draw_codewords(
     layout["xaxis3"] = axis | {"domain": [0.79, 1], "title": axis["title"] | {"text": "relative error"}, "nticks": 4}
     layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False, "dtick": 1}
     plot = {"data": [picture, use, error], "layout": layout}
-    return Figure("What do the codewords look like?", describe_codewords(book, shown, order, len(first)), plot, shown)
+    return Figure("What do the codewords look like?", _describe_codewords(book, shown, order, len(first)), plot, shown)
 
 
-def describe_codewords(book: Book, shown: pd.DataFrame, order: str, first: int) -> str:
+def _describe_codewords(book: Book, shown: pd.DataFrame, order: str, first: int) -> str:
     """What is on the picture, and the two words that are most alike."""
     ahead = f", {themes.format_count(first, 'chosen one')} first" if first else ""
     text = f"{len(shown)} of {book.entries:,} codewords of {book.length} {'signs' if book.binary else 'values'}, {order}{ahead}"
@@ -158,7 +158,7 @@ def draw_code_positions(
     top = np.unravel_index(int(positions.values.argmax()), positions.values.shape)
     at = f"row {top[0] * positions.row_step}, column {top[1] * positions.step * positions.length}"
     answer = (
-        f"{format_codes(codes).capitalize()}: {first_row['count']:,} vectors, "
+        f"{_format_codes(codes).capitalize()}: {first_row['count']:,} vectors, "
         f"{themes.format_percent(float(first_row['share']))} of all, "
         f"most densely near {at}; each cell covers {positions.row_step} × {positions.step} vectors."
     )
@@ -198,16 +198,16 @@ def draw_code_errors(table: pd.DataFrame, bins: pd.DataFrame, codes: Sequence[in
     )
     chosen, other = table.iloc[0], table.iloc[1]
     answer = (
-        f"The weights coded by {format_codes(codes)} lose {themes.format_percent(float(chosen['served']))} of their energy, all "
+        f"The weights coded by {_format_codes(codes)} lose {themes.format_percent(float(chosen['served']))} of their energy, all "
         f"others {themes.format_percent(float(other['served']))}; "
         f"{themes.format_percent(float(chosen['error_share']))} of the layer's error comes from them."
         if chosen["count"]
-        else f"No vector uses {format_codes(codes)}, so it neither adds nor avoids any error."
+        else f"No vector uses {_format_codes(codes)}, so it neither adds nor avoids any error."
     )
     return Figure("How well do these codes fit their weights?", answer, {"data": data, "layout": layout}, table)
 
 
-def format_codes(codes: Sequence[int]) -> str:
+def _format_codes(codes: Sequence[int]) -> str:
     """Codes by number, the first few of many."""
     text = ", ".join(map(str, codes[:LISTED])) + (", …" if len(codes) > LISTED else "")
     return f"code {text}" if len(codes) == 1 else f"codes {text}"
@@ -237,11 +237,11 @@ def draw_edit_effect(table: pd.DataFrame, summary: str, moved: int, *, theme: Th
         xaxis={"range": [-1.4 * widest, 1.4 * widest], "zeroline": True, "zerolinecolor": theme.muted},
         yaxis={"autorange": "reversed", "type": "category", "showgrid": False},
     )
-    answer = describe_edit_effect(table, summary, moved)
+    answer = _describe_edit_effect(table, summary, moved)
     return Figure("What if this codeword changed?", answer, {"data": [trace], "layout": layout}, table)
 
 
-def describe_edit_effect(table: pd.DataFrame, summary: str, moved: int) -> str:
+def _describe_edit_effect(table: pd.DataFrame, summary: str, moved: int) -> str:
     """What was tried, and every figure before and after."""
     lines = zip(table["figure"], table["before"], table["after"], table["interval"], strict=True)
     written = "; ".join(

@@ -55,10 +55,10 @@ def draw_loss_curve(losses: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
         },
     ]
     plot = {"data": traces, "layout": themes.build_layout(theme, x="step", y="share of output energy lost", showlegend=True)}
-    return Figure("How does learning lower the loss?", describe_loss_curve(looks), plot, losses)
+    return Figure("How does learning lower the loss?", _describe_loss_curve(looks), plot, losses)
 
 
-def describe_loss_curve(looks: pd.DataFrame) -> str:
+def _describe_loss_curve(looks: pd.DataFrame) -> str:
     """The first look at held-out text, the best, and when it was."""
     if looks.empty:
         return "Nothing has been measured on held-out text yet."

@@ -43,14 +43,14 @@ def draw_sign_patterns(original: SignPatterns, transformed: SignPatterns | None 
         "line": {"color": theme.muted, "dash": "dash"},
     }
     plot = {
-        "data": [*(build_share_line(measured.table, name, color) for name, measured, color in named), even],
-        "layout": build_log_layout(theme, "rank of the pattern", "share of all vectors"),
+        "data": [*(_build_share_line(measured.table, name, color) for name, measured, color in named), even],
+        "layout": _build_log_layout(theme, "rank of the pattern", "share of all vectors"),
     }
     table = original.table if transformed is None else original.table.merge(transformed.table, on="rank", suffixes=("", " after"))
-    return Figure("Do sign patterns repeat?", describe_sign_patterns(original, transformed), plot, table)
+    return Figure("Do sign patterns repeat?", _describe_sign_patterns(original, transformed), plot, table)
 
 
-def build_share_line(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
+def _build_share_line(table: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
     """One line of shares by rank; the pattern itself is shown where the pointer is."""
     return {
         "type": "scatter",
@@ -64,12 +64,12 @@ def build_share_line(table: pd.DataFrame, name: str, color: str) -> dict[str, An
     }
 
 
-def build_log_layout(theme: Theme, x: str, y: str) -> dict[str, Any]:
+def _build_log_layout(theme: Theme, x: str, y: str) -> dict[str, Any]:
     """Both axes logarithmic: ranks run over decades, and so do shares."""
     return themes.build_layout(theme, x=x, y=y, xaxis=themes.LOGARITHMIC, yaxis=themes.LOGARITHMIC | {"tickformat": ".2~%"})
 
 
-def describe_sign_patterns(original: SignPatterns, transformed: SignPatterns | None) -> str:
+def _describe_sign_patterns(original: SignPatterns, transformed: SignPatterns | None) -> str:
     """Entropy a sign, before and after."""
     text = (
         f"Patterns of {themes.format_count(original.length, 'sign')} have an entropy of {original.entropy:.2f} bits: "
@@ -125,10 +125,10 @@ def draw_sign_flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = 
             theme, x="index bits per sign", y="signs flipped", yaxis={"tickformat": ".0%", "rangemode": "tozero"}
         ),
     }
-    return Figure("How many signs does the codebook flip?", describe_sign_flips(measured, moved), plot, table)
+    return Figure("How many signs does the codebook flip?", _describe_sign_flips(measured, moved), plot, table)
 
 
-def describe_sign_flips(measured: pd.DataFrame, moved: bool) -> str:
+def _describe_sign_flips(measured: pd.DataFrame, moved: bool) -> str:
     """The codebook with the fewest flips, against its bound."""
     if measured.empty:
         return "No codebook has been compared with its weights yet."

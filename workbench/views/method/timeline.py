@@ -22,7 +22,7 @@ def draw_timeline_step(
 ) -> Figure:
     """The watched rows at one moment; columns not yet coded are empty, and how far they have moved stands below."""
     values = {"error": still.residual, "groups": still.groups, "flipped signs": still.flipped}[what]
-    top = max(find_colour_limit(film, what), 1e-9)
+    top = max(_find_colour_limit(film, what), 1e-9)
     x0, dx = (film.width - 1) / 2, film.width
     heat = {
         "type": "heatmap",
@@ -63,7 +63,7 @@ def draw_timeline_step(
             "title": {"text": "row"},
         },
         plot_bgcolor=theme.raised,
-        shapes=build_frame_shapes(film, moment, still, theme),
+        shapes=_build_frame_shapes(film, moment, still, theme),
     )
     highest = max(float(film.moved.float().max()), 1e-6)
     second = {
@@ -74,19 +74,19 @@ def draw_timeline_step(
         "type": "linear",
     }
     layout["yaxis2"] = layout["yaxis"] | second | {"autorange": False}
-    answer = f"{describe_step(moment, film, recipe)} {describe_progress(moment, film, still)}"
+    answer = f"{describe_step(moment, film, recipe)} {_describe_progress(moment, film, still)}"
     question = "What does this step do?"
-    return Figure(question, answer, {"data": [heat, bars], "layout": layout}, tabulate_column_bands(film, still))
+    return Figure(question, answer, {"data": [heat, bars], "layout": layout}, _tabulate_column_bands(film, still))
 
 
-def find_colour_limit(film: Film, what: What) -> float:
+def _find_colour_limit(film: Film, what: What) -> float:
     """The end of the colour scale, the same for all steps: nothing jumps."""
     if what == "error":
         return max(float(frame.residual.float().max()) for frame in film.pictures.values())
     return float(film.groups.max()) if what == "groups" else 1.0
 
 
-def build_frame_shapes(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
+def _build_frame_shapes(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
     """A frame around the columns that were coded last, or over which scales are swept."""
     if moment.kind == SWEEP:
         first, last = moment.first, moment.last
@@ -101,7 +101,7 @@ def build_frame_shapes(film: Film, moment: Moment, still: Still, theme: Theme) -
 
 def describe_step(moment: Moment, film: Film, recipe: Recipe) -> str:
     """What this step of the algorithm does."""
-    number, columns = f"{moment.number + 1} of {moment.count}", format_columns(moment)
+    number, columns = f"{moment.number + 1} of {moment.count}", _format_columns(moment)
     if moment.kind == LEARN:
         return f"Learning the transform, step {number}: the basis is rotated so that rounding causes less output error."
     if moment.kind == CODEBOOK:
@@ -116,23 +116,25 @@ def describe_step(moment: Moment, film: Film, recipe: Recipe) -> str:
         return "All columns are coded; scales are refitted to the final codes, if the coder does so."
     if moment.kind == CORRECTION:
         return "A low-rank correction is added to the coded matrix."
-    what = f"{columns.capitalize()} are coded" if is_coded_in_order(film) else "Columns are coded in order of their second moment"
+    what = (
+        f"{columns.capitalize()} are coded" if _is_coded_in_order(film) else "Columns are coded in order of their second moment"
+    )
     if recipe.assignment.name == "nearest":
         return f"{what}, each weight by the nearest value, without error feedback."
     return f"{what}, and their error is fed back into the columns not yet coded."
 
 
-def is_coded_in_order(film: Film) -> bool:
+def _is_coded_in_order(film: Film) -> bool:
     """Whether columns were coded from left to right."""
     return bool((film.coded[1:] >= film.coded[:-1]).all())
 
 
-def format_columns(moment: Moment) -> str:
+def _format_columns(moment: Moment) -> str:
     """The columns of a moment."""
     return f"columns {moment.first:,} to {moment.last:,}"
 
 
-def describe_progress(moment: Moment, film: Film, still: Still) -> str:
+def _describe_progress(moment: Moment, film: Film, still: Still) -> str:
     """Where the matrix stands after it: coded share, error so far, flipped signs."""
     watched = f"in the {len(film.rows)} rows shown"
     if not moment.frame:
@@ -150,7 +152,7 @@ def describe_progress(moment: Moment, film: Film, still: Still) -> str:
     )
 
 
-def tabulate_column_bands(film: Film, still: Still) -> pd.DataFrame:
+def _tabulate_column_bands(film: Film, still: Still) -> pd.DataFrame:
     """The picture as a short table: bands of columns with their mean residual, flipped share and movement."""
     lines = []
     for cells in np.array_split(np.arange(len(film.coded)), min(BANDS, len(film.coded))):
@@ -196,14 +198,14 @@ def draw_step_losses(moments: list[Moment], at: int, *, theme: Theme = themes.LI
     layout = themes.build_layout(
         theme, x="step", y=f"{NAMES[kind]}, relative to the maximum", height=260, shapes=[line], **axes, **span_of_all
     )
-    sentence = describe_step_losses(moments, kind)
+    sentence = _describe_step_losses(moments, kind)
     return Figure("How does the loss change?", sentence, {"data": [trace], "layout": layout}, tabulate_timeline(moments))
 
 
 NAMES = {LEARN: "held-out loss", CODEBOOK: "codebook's loss", SWEEP: "sweeps' error", CODE: "error of coded columns"}
 
 
-def describe_step_losses(moments: list[Moment], kind: str) -> str:
+def _describe_step_losses(moments: list[Moment], kind: str) -> str:
     """How many steps of which kind, and how far the phases of this kind came."""
     kinds = {one: sum(moment.kind == one for moment in moments) for one in NAMES}
     parts = ", ".join(f"{count:,} {STEP_NAMES[one]}" for one, count in kinds.items() if count)

@@ -41,7 +41,7 @@ def draw_weight_groups(groups: GroupMap, row: int = 0, col: int = 0, *, theme: T
     )
     return Figure(
         "Which weight belongs to which group?",
-        describe_weight_groups(groups, part),
+        _describe_weight_groups(groups, part),
         {"data": [trace], "layout": layout},
         groups.table,
     )
@@ -55,7 +55,7 @@ def choose_group_colours(names: list[str], theme: Theme) -> list[str]:
     return [theme.border if name == "pruned" else next(salient if name.startswith(SALIENT_COLUMNS) else bright) for name in names]
 
 
-def describe_weight_groups(groups: GroupMap, part: np.ndarray) -> str:
+def _describe_weight_groups(groups: GroupMap, part: np.ndarray) -> str:
     """Shares of all groups, and the price of knowing them."""
     lines = zip(groups.table["group"], groups.table["share"], strict=True)
     shares = ", ".join(f"{themes.format_percent(share)} {name}" for name, share in lines)

@@ -101,15 +101,15 @@ def draw_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Them
     layout = themes.build_layout(theme, x="lead recovered by restoring the layer, nats", height=120 + 22 * len(worst), bargap=0.3)
     figure = {"data": [bars], "layout": layout}
     shown = table.assign(guilty=table["name"].isin(guilt.layers))
-    return Figure("Which layers are to blame?", describe_fork_blame(table, fork, guilt), figure, shown)
+    return Figure("Which layers are to blame?", _describe_fork_blame(table, fork, guilt), figure, shown)
 
 
-def format_restored_layers(count: int) -> str:
+def _format_restored_layers(count: int) -> str:
     """How many layers undo the fork alone, as the beginning of a sentence."""
     return "Restoring this one layer is" if count == 1 else f"Restoring any one of {count} layers is"
 
 
-def describe_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
+def _describe_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
     """The one layer, or the smallest set found, and where the fork is without its damage."""
     first, behind = table.iloc[0], table["lead_gain"].iloc[0] - table["lead_restored"].iloc[0]
     then = "the fork is gone" if guilt.moved is None else f"the fork moves from token {fork} to {guilt.moved}"
@@ -117,7 +117,7 @@ def describe_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt) -> str:
         alone = int(table["holds"].sum())
         return (
             f"{guilt.layers[0]}: restored to full precision, it recovers {themes.format_error(first['lead_gain'])} nats and "
-            f"{then}. {format_restored_layers(alone)} enough to remove the fork."
+            f"{then}. {_format_restored_layers(alone)} enough to remove the fork."
         )
     return (
         f"No single layer: restoring the worst, {first['name']}, recovers {themes.format_error(first['lead_gain'])} of the "
@@ -165,7 +165,7 @@ def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
     fewest = int(enough["restored"].iloc[0]) if len(enough) else None
     first = table.iloc[0]
     answer = (
-        f"{describe_fewest_layers(fewest)} most forks. "
+        f"{_describe_fewest_layers(fewest)} most forks. "
         f"Restoring the blamed layer alone removes {themes.format_percent(first['share'])} "
         f"({themes.format_percent(first['share_low'])} to {themes.format_percent(first['share_high'])}) of "
         f"{themes.format_count(int(first['forks']), 'prompt')}, a random layer {themes.format_percent(first['chance'])} "
@@ -174,7 +174,7 @@ def draw_fork_shares(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Fig
     return Figure("How many layers are to blame for a fork?", answer, {"data": bars, "layout": layout}, table)
 
 
-def describe_fewest_layers(fewest: int | None) -> str:
+def _describe_fewest_layers(fewest: int | None) -> str:
     """The smallest number of restored layers that removes most forks, as the beginning of a sentence."""
     if fewest is None:
         return "No number of layers shown removes"

@@ -34,19 +34,19 @@ def build_text_comparison(
     prompt: str, writing: Writing, chosen: int | None = None, *, choosable: bool = False, theme: Theme = themes.LIGHT
 ) -> Comparison:
     """Both texts; `chosen` is the place (from 0) of a token to outline in both. `choosable` makes every token a button."""
-    write = render_token_buttons if choosable else render_marked_text
+    write = render_token_buttons if choosable else _render_marked_text
     return Comparison(
         TEXT_QUESTION,
         describe_agreement(writing),
         write(prompt, writing.original, writing.fork, chosen, theme),
         write(prompt, writing.quantized, writing.fork, chosen, theme),
-        quote_tokens(writing.table()),
+        _quote_tokens(writing.table()),
     )
 
 
-def render_marked_text(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
+def _render_marked_text(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
     """The prompt and every token in a tint of its KL; the fork and the chosen token stand out."""
-    words = [render_token(token, position == fork, position == chosen, theme) for position, token in enumerate(tokens)]
+    words = [_render_token(token, position == fork, position == chosen, theme) for position, token in enumerate(tokens)]
     return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
 
 
@@ -54,23 +54,23 @@ def render_token_buttons(prompt: str, tokens: Sequence[WrittenToken], fork: int 
     """The same with every token as a button; the chosen one, or the fork, or the first is the one that Tab reaches."""
     last = len(tokens) - 1
     first = next((position for position in (chosen, fork) if position is not None and position <= last), 0)
-    words = [render_token_button(token, position, fork, chosen, first, theme) for position, token in enumerate(tokens)]
+    words = [_render_token_button(token, position, fork, chosen, first, theme) for position, token in enumerate(tokens)]
     return f'<span class="prompt">{html.escape(prompt)}</span>{"".join(words)}'
 
 
-def render_token_button(
+def _render_token_button(
     token: WrittenToken, position: int, fork: int | None, chosen: int | None, first: int, theme: Theme
 ) -> str:
     """One token as a button, on a new line where it holds a line break: a button cannot be broken inside."""
     visible = replace(token, text=token.text.replace("\n", "↵"))
     label = html.escape(f"token {position + 1}, {quote_token(token.text)}, KL {themes.format_error(token.kl)} nats", quote=True)
     state = f'aria-pressed="{str(position == chosen).lower()}" tabindex="{0 if position == first else -1}"'
-    inside = render_token(visible, position == fork, position == chosen, theme)
+    inside = _render_token(visible, position == fork, position == chosen, theme)
     breaks = "<br>" * token.text.count("\n")
     return f'{breaks}<button type="button" data-place="{position}" aria-label="{label}" {state}>{inside}</button>'
 
 
-def render_token(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme) -> str:
+def _render_token(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Theme) -> str:
     """One token as HTML."""
     names = " ".join(name for name, applies in (("fork", is_fork), ("chosen", is_chosen)) if applies)
     tooltip = f"KL {themes.format_error(token.kl)} nats" + (", the first differing token" if is_fork else "")
@@ -88,14 +88,14 @@ def describe_agreement(writing: Writing) -> str:
     if not a and not b:
         return "Both models end the text at once."
     if at is None:
-        return f"All {themes.format_count(len(a), 'token')} agree; {describe_largest_kl(writing)}."
+        return f"All {themes.format_count(len(a), 'token')} agree; {_describe_largest_kl(writing)}."
     agree = "The very first token differs" if at == 0 else f"The first {themes.format_count(at, 'token')} agree"
     agree = "The first token agrees" if at == 1 else agree
     first, second = (quote_token(side[at].text) if at < len(side) else "the end" for side in (a, b))
     return f"{agree}; token {at + 1} is {first} in the original and {second} in the quantized text."
 
 
-def describe_largest_kl(writing: Writing) -> str:
+def _describe_largest_kl(writing: Writing) -> str:
     """The largest KL over the original's text."""
     position = max(range(len(writing.original)), key=lambda i: writing.original[i].kl)
     token = writing.original[position]
@@ -109,7 +109,7 @@ def quote_token(token: object) -> str:
     return "“" + token.replace("\n", "↵") + "”" if isinstance(token, str) else ""
 
 
-def quote_tokens(table: pd.DataFrame) -> pd.DataFrame:
+def _quote_tokens(table: pd.DataFrame) -> pd.DataFrame:
     """The table with tokens in quotes."""
     return table.assign(**{side: [quote_token(token) for token in table[side]] for side in (ORIGINAL, QUANTIZED)})
 
@@ -149,9 +149,9 @@ def draw_token_kl(writing: Writing, chosen: int | None = None, *, theme: Theme =
     average = table["kl_original"].mean()
     answer = (
         f"On the original's text the mean KL is {themes.format_error(average)} nats per token; "
-        f"{describe_largest_kl(writing)}{where}."
+        f"{_describe_largest_kl(writing)}{where}."
     )
-    return Figure("Where do the models disagree?", answer, plot, quote_tokens(table))
+    return Figure("Where do the models disagree?", answer, plot, _quote_tokens(table))
 
 
 def build_fork_line(token: int | None, theme: Theme) -> list[dict[str, Any]]:

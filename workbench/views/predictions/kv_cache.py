@@ -66,10 +66,10 @@ def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: The
             ],
         ),
     }
-    return Figure(SIZE_QUESTION, describe_smallest_cache(table, original), plot, table)
+    return Figure(SIZE_QUESTION, _describe_smallest_cache(table, original), plot, table)
 
 
-def describe_smallest_cache(table: pd.DataFrame, original: float) -> str:
+def _describe_smallest_cache(table: pd.DataFrame, original: float) -> str:
     """The smallest cache within 2 % of the original's perplexity."""
     near = table[table["perplexity"] <= 1.02 * original]
     start = f"With the uncompressed cache, the model has perplexity {original:.2f} on these tokens"

@@ -16,7 +16,7 @@ def draw_layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Them
     """One bar a quantized layer: output error, with the weight error as a dot; `layers` holds only quantized ones."""
     measured = bool(layers["output_error"].notna().any())
     column = "output_error" if measured else "relative_error"
-    labels = [label_bar(line) for line in layers.itertuples()]
+    labels = [_label_bar(line) for line in layers.itertuples()]
     edge = [theme.accent if name == selected else "rgba(0,0,0,0)" for name in layers["name"]]
     traces: list[dict[str, Any]] = [
         {
@@ -60,16 +60,16 @@ def draw_layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Them
         ),
     }
     shown_columns = ["name", "block", "matrix", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
-    return Figure("Which layers have the largest error?", describe_layer_errors(layers, column), plot, layers[shown_columns])
+    return Figure("Which layers have the largest error?", _describe_layer_errors(layers, column), plot, layers[shown_columns])
 
 
-def label_bar(line: Any) -> str:
+def _label_bar(line: Any) -> str:
     """A layer's name short enough for an axis: `3 · down_proj`."""
     row, short = label_block(line.block), shorten_matrix_name(line.matrix)
     return f"{row} · {short}"
 
 
-def describe_layer_errors(layers: pd.DataFrame, column: str) -> str:
+def _describe_layer_errors(layers: pd.DataFrame, column: str) -> str:
     """The worst layer, the best, and how many there are."""
     values = layers[column].astype(float)
     worst, best = layers.loc[values.idxmax()], layers.loc[values.idxmin()]

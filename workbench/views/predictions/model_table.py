@@ -16,7 +16,7 @@ def draw_kl_by_bits(table: pd.DataFrame, current: str | None = None, *, theme: T
     `table` is that of `analysis.models.compare_models`, with at least one model beside the original.
     """
     return Figure(
-        CLOSEST, describe_closest_model(table), rate_distortion.plot(table.iloc[1:], "model", "kl", current, theme), table
+        CLOSEST, _describe_closest_model(table), rate_distortion.plot(table.iloc[1:], "model", "kl", current, theme), table
     )
 
 
@@ -25,20 +25,20 @@ def draw_perplexity_by_bits(table: pd.DataFrame, current: str | None = None, *, 
     first, others = table.iloc[0], table.iloc[1:]
     best = others.loc[others["perplexity"].idxmin()]
     answer = (
-        f"The original has perplexity {format_perplexity(first)}; of {themes.format_count(len(others), 'quantized model')}, "
-        f"{best['model']} has the lowest perplexity: {format_perplexity(best)} at "
+        f"The original has perplexity {_format_perplexity(first)}; of {themes.format_count(len(others), 'quantized model')}, "
+        f"{best['model']} has the lowest perplexity: {_format_perplexity(best)} at "
         f"{themes.format_bits(best['bits_per_weight'])} stored bits, "
         f"{themes.format_paired_ratio(best, 'the original')}."
     )
     return Figure(READS, answer, rate_distortion.plot(table, "model", "perplexity", current, theme), table)
 
 
-def format_perplexity(row: pd.Series) -> str:
+def _format_perplexity(row: pd.Series) -> str:
     """A model's perplexity with its interval."""
     return themes.format_with_interval(row, "perplexity", ".2f")
 
 
-def describe_closest_model(table: pd.DataFrame) -> str:
+def _describe_closest_model(table: pd.DataFrame) -> str:
     """The closest model with its interval, and the smallest."""
     others = table.iloc[1:]
     best, least = others.loc[others["kl"].idxmin()], others.loc[others["bits_per_weight"].idxmin()]

@@ -29,7 +29,7 @@ def draw_weight_errors(original: Tensor, quantized: Mapping[str, Tensor], *, the
     """
     spread = float(original.std()) or 1.0
     every = max(original.numel() // SAMPLE, 1)
-    sizes = {label: compute_error_quantiles(original, weight, every) / spread for label, weight in quantized.items()}
+    sizes = {label: _compute_error_quantiles(original, weight, every) / spread for label, weight in quantized.items()}
     traces = [
         {
             "type": "scatter",
@@ -61,7 +61,7 @@ def draw_weight_errors(original: Tensor, quantized: Mapping[str, Tensor], *, the
     return Figure("How large are the errors of single weights?", f"{answer}.", {"data": traces, "layout": layout}, table)
 
 
-def compute_error_quantiles(original: Tensor, quantized: Tensor, every: int) -> np.ndarray:
+def _compute_error_quantiles(original: Tensor, quantized: Tensor, every: int) -> np.ndarray:
     """Quantiles of |quantized − original| over every so many weights."""
     return np.quantile((quantized - original).abs().reshape(-1)[::every].numpy(), QUANTILES)
 

@@ -64,16 +64,16 @@ def draw_roofline(result: Result, *, threads: int | None = None, state: str = "c
             "line": {"color": theme.muted, "width": 2, "dash": "dot"},
             "hoverinfo": "skip",
         },
-        build_roofline_points(rows[rows["format"].str.startswith("torch")], "torch", theme.original, "operations", "circle"),
-        build_roofline_points(
+        _build_roofline_points(rows[rows["format"].str.startswith("torch")], "torch", theme.original, "operations", "circle"),
+        _build_roofline_points(
             rows[~rows["format"].str.startswith("torch") & (rows["format"] != LAYER)],
             "packed",
             theme.quantized,
             "operations",
             "diamond",
         ),
-        build_roofline_points(rows[rows["format"] == LAYER], LAYER, theme.accent, "operations", "star"),
-        build_roofline_points(rows, "limit of memory bandwidth", theme.muted, "memory_allows", "line-ew-open"),
+        _build_roofline_points(rows[rows["format"] == LAYER], LAYER, theme.accent, "operations", "star"),
+        _build_roofline_points(rows, "limit of memory bandwidth", theme.muted, "memory_allows", "line-ew-open"),
     ]
     axis = {"type": "log", "dtick": 1}
     layout = themes.build_layout(
@@ -91,10 +91,10 @@ def draw_roofline(result: Result, *, threads: int | None = None, state: str = "c
         .rename(columns={"ratio": "speedup", "bits_per_weight": "bits_held", "error": "distance"})
         .reset_index(drop=True)
     )
-    return Figure(SPEED_QUESTION, describe_roofline(rows, result.baseline), {"data": traces, "layout": layout}, twin)
+    return Figure(SPEED_QUESTION, _describe_roofline(rows, result.baseline), {"data": traces, "layout": layout}, twin)
 
 
-def build_roofline_points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> dict[str, Any]:
+def _build_roofline_points(rows: pd.DataFrame, name: str, colour: str, y: str, symbol: str) -> dict[str, Any]:
     """One dot a contestant and batch."""
     return {
         "type": "scatter",
@@ -111,7 +111,7 @@ def build_roofline_points(rows: pd.DataFrame, name: str, colour: str, y: str, sy
     }
 
 
-def describe_roofline(rows: pd.DataFrame, baseline: str) -> str:
+def _describe_roofline(rows: pd.DataFrame, baseline: str) -> str:
     """The measured layer, else the fastest packed format, at the smallest batch: its time, and its share of the limit."""
     plain = {"torch-fp32": "float32", "torch-bf16": "bfloat16"}[baseline]
     packed = rows[~rows["format"].str.startswith("torch")]

@@ -32,7 +32,7 @@ def build_tinted_text(tokens: pd.DataFrame, effect: Divergence, floor: float, *,
     `tokens` is `effect.table(decode)`, `floor` the KL of half precision.
     """
     table = tokens.assign(top1_changed=(tokens["top1"] != tokens["top1_original"]).astype(int))[TOKEN_COLUMNS]
-    parts = [render_tinted_token(row, theme) for row in table.head(MAX_TOKENS).to_dict("records")]
+    parts = [_render_tinted_token(row, theme) for row in table.head(MAX_TOKENS).to_dict("records")]
     low, _ = split_interval(effect.kl_interval)
     noise = (
         ""
@@ -53,7 +53,7 @@ def build_tinted_text(tokens: pd.DataFrame, effect: Divergence, floor: float, *,
     return TintedText("How does quantizing this layer change the model?", answer, page, table)
 
 
-def render_tinted_token(row: dict, theme: Theme) -> str:
+def _render_tinted_token(row: dict, theme: Theme) -> str:
     """One token."""
     line = f"border-bottom:2px solid {theme.accent};" if row["top1_changed"] else ""
     style = f"background:{compute_kl_tint(row['kl'], theme)};{line}"

@@ -31,10 +31,10 @@ def draw_saliency_curve(
     ranks, floor = ranked["rank"].to_numpy(), STRIP + 0.06 if groups else 0.0
     marked = ranked[ranked["channel"].isin(list(chosen))]
     data = [
-        build_channel_points(ranked, "one channel", theme.original, 6),
-        build_channel_points(marked, "chosen", theme.accent, 11),
-        build_cumulative_line(ranked, theme),
-        *(build_group_strips(groups, ranked, theme) if groups else []),
+        _build_channel_points(ranked, "one channel", theme.original, 6),
+        _build_channel_points(marked, "chosen", theme.accent, 11),
+        _build_cumulative_line(ranked, theme),
+        *(_build_group_strips(groups, ranked, theme) if groups else []),
     ]
     layout = themes.build_layout(
         theme,
@@ -57,11 +57,11 @@ def draw_saliency_curve(
     }
     if groups:
         layout["yaxis3"] = layout["yaxis"] | {"domain": [0, STRIP], "title": {"text": ""}, "type": "category", "tickformat": ""}
-    answer = f"{describe_top_channels(ranked, name)}{describe_split(groups, ranked)}{describe_chosen_channels(marked)}"
+    answer = f"{_describe_top_channels(ranked, name)}{_describe_split(groups, ranked)}{_describe_chosen_channels(marked)}"
     return Figure("Which channels matter most for the output?", answer, {"data": data, "layout": layout}, ranked)
 
 
-def build_channel_points(ranked: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
+def _build_channel_points(ranked: pd.DataFrame, name: str, color: str, size: int) -> dict[str, Any]:
     """One marker a channel."""
     return {
         "type": "scatter",
@@ -77,7 +77,7 @@ def build_channel_points(ranked: pd.DataFrame, name: str, color: str, size: int)
     }
 
 
-def build_cumulative_line(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
+def _build_cumulative_line(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
     """What all channels up to a rank carry together."""
     return {
         "type": "scatter",
@@ -91,7 +91,7 @@ def build_cumulative_line(ranked: pd.DataFrame, theme: Theme) -> dict[str, Any]:
     }
 
 
-def build_group_strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFrame, theme: Theme) -> list[dict[str, Any]]:
+def _build_group_strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFrame, theme: Theme) -> list[dict[str, Any]]:
     """Below the curve, a line a group: how much of each channel the split has put there."""
     names, part_shares = groups
     return [
@@ -111,7 +111,7 @@ def build_group_strips(groups: tuple[list[str], np.ndarray], ranked: pd.DataFram
     ]
 
 
-def describe_top_channels(ranked: pd.DataFrame, name: str) -> str:
+def _describe_top_channels(ranked: pd.DataFrame, name: str) -> str:
     """How much the first hundredth of the channels carries, and how many carry half."""
     most = max(1, round(TOP * len(ranked)))
     part = themes.format_percent(float(ranked["cumulative_share"].iloc[most - 1]))
@@ -120,7 +120,7 @@ def describe_top_channels(ranked: pd.DataFrame, name: str) -> str:
     return f"{most} of {len(ranked):,} channels {verb} {part} of the {MEASURES[name].thing}; {half:,} carry half of it."
 
 
-def describe_split(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataFrame) -> str:
+def _describe_split(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataFrame) -> str:
     """Where the split put the first hundredth."""
     if groups is None:
         return ""
@@ -131,16 +131,16 @@ def describe_split(groups: tuple[list[str], np.ndarray] | None, ranked: pd.DataF
     return f" The split has {themes.format_percent(float(mean_shares[position]))} of their weights in “{names[position]}”."
 
 
-def describe_chosen_channels(marked: pd.DataFrame) -> str:
+def _describe_chosen_channels(marked: pd.DataFrame) -> str:
     """What the chosen channels carry."""
     if marked.empty:
         return ""
     together = themes.format_percent(float(marked["share"].sum()))
     verb = "carries" if len(marked) == 1 else "carry"
-    return f" The {themes.format_count(len(marked), 'chosen channel')} {format_channels(marked['channel'])} {verb} {together}."
+    return f" The {themes.format_count(len(marked), 'chosen channel')} {_format_channels(marked['channel'])} {verb} {together}."
 
 
-def format_channels(channels: Sequence[int] | pd.Series) -> str:
+def _format_channels(channels: Sequence[int] | pd.Series) -> str:
     """Channel numbers in brackets, the first few of many."""
     numbers = [f"{int(channel)}" for channel in channels]
     return f"({', '.join(numbers[:LISTED])}{', …' if len(numbers) > LISTED else ''})"

@@ -20,26 +20,26 @@ def draw_qq_plot(original: pd.DataFrame, quantized: pd.DataFrame | None = None, 
     """Quantile–quantile plot of `quantile_pairs`, with the normal and the Laplace distribution as lines."""
     normal = original["normal"].tolist()
     data = [
-        build_law_line(normal, normal, "normal distribution", "dash", theme),
-        build_law_line(normal, original["laplace"].tolist(), "Laplace distribution", "dot", theme),
-        build_quantile_points(original, "original", theme.original),
+        _build_law_line(normal, normal, "normal distribution", "dash", theme),
+        _build_law_line(normal, original["laplace"].tolist(), "Laplace distribution", "dot", theme),
+        _build_quantile_points(original, "original", theme.original),
     ]
     if quantized is not None:
-        data.append(build_quantile_points(quantized, "quantized", theme.quantized))
+        data.append(_build_quantile_points(quantized, "quantized", theme.quantized))
     layout = themes.build_layout(
         theme, x="quantile of the normal distribution (standard deviations)", y="quantile of the weights", hovermode="closest"
     )
     table = original if quantized is None else original.assign(quantized_sigma=quantized["weights"])
-    return Figure("Are the weights normally distributed?", describe_tail(original), {"data": data, "layout": layout}, table)
+    return Figure("Are the weights normally distributed?", _describe_tail(original), {"data": data, "layout": layout}, table)
 
 
-def build_law_line(x: list[float], y: list[float], name: str, dash: str, theme: Theme) -> dict[str, Any]:
+def _build_law_line(x: list[float], y: list[float], name: str, dash: str, theme: Theme) -> dict[str, Any]:
     """Where a known distribution would lie."""
     line = {"color": theme.muted, "dash": dash, "width": 1.5}
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": line, "hoverinfo": "skip"}
 
 
-def build_quantile_points(pairs: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
+def _build_quantile_points(pairs: pd.DataFrame, name: str, color: str) -> dict[str, Any]:
     """The quantiles of one matrix."""
     return {
         "type": "scatter",
@@ -53,7 +53,7 @@ def build_quantile_points(pairs: pd.DataFrame, name: str, color: str) -> dict[st
     }
 
 
-def describe_tail(pairs: pd.DataFrame) -> str:
+def _describe_tail(pairs: pd.DataFrame) -> str:
     """Where one weight in a thousand lies, against both laws, and which law is nearer."""
     at = int((pairs["share_below"] - 0.999).abs().argmin())
     line = pairs.iloc[at]
@@ -74,19 +74,19 @@ def draw_ranges(
     Where there are more than can be told apart, neighbours are drawn as one; the table has all.
     """
     side = original.columns[0]
-    drawn, step = merge_neighbours(original)
+    drawn, step = _merge_neighbours(original)
     data = [
-        build_band_edge(drawn, side, "least", theme.original, "original, minimum and maximum", shown=True),
-        build_band_edge(drawn, side, "most", theme.original, "original, minimum and maximum", shown=False),
-        build_band_edge(drawn, side, "low", theme.original, "", shown=False, width=0),
-        build_band_edge(drawn, side, "high", theme.original, "central 90 % of the weights", shown=True, width=0)
-        | build_band_fill(theme.original),
+        _build_band_edge(drawn, side, "least", theme.original, "original, minimum and maximum", shown=True),
+        _build_band_edge(drawn, side, "most", theme.original, "original, minimum and maximum", shown=False),
+        _build_band_edge(drawn, side, "low", theme.original, "", shown=False, width=0),
+        _build_band_edge(drawn, side, "high", theme.original, "central 90 % of the weights", shown=True, width=0)
+        | _build_band_fill(theme.original),
     ]
     if quantized is not None:
-        after, _ = merge_neighbours(quantized)
+        after, _ = _merge_neighbours(quantized)
         data += [
-            build_band_edge(after, side, "least", theme.quantized, "quantized, minimum and maximum", shown=True),
-            build_band_edge(after, side, "most", theme.quantized, "quantized, minimum and maximum", shown=False),
+            _build_band_edge(after, side, "least", theme.quantized, "quantized, minimum and maximum", shown=True),
+            _build_band_edge(after, side, "most", theme.quantized, "quantized, minimum and maximum", shown=False),
         ]
     layout = themes.build_layout(
         theme,
@@ -98,13 +98,13 @@ def draw_ranges(
     )
     table = original if quantized is None else original.merge(quantized, on=side, suffixes=("", " quantized"))
     question = f"Do all {side}s have the same range?"
-    answer = describe_ranges(original, side)
+    answer = _describe_ranges(original, side)
     if step > 1:
         answer += f" Each step of the figure shows the minimum and maximum of {step} {side}s."
     return Figure(question, answer, {"data": data, "layout": layout}, table)
 
 
-def merge_neighbours(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def _merge_neighbours(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Neighbouring lines taken together so that at most `MOST` are left, and how many make one."""
     step = -(-len(table) // MAX_LINES)
     if step == 1:
@@ -113,7 +113,7 @@ def merge_neighbours(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return table.groupby(np.arange(len(table)) // step).agg(how), step
 
 
-def build_band_edge(
+def _build_band_edge(
     table: pd.DataFrame, side: str, column: str, color: str, name: str, *, shown: bool, width: float = 1
 ) -> dict[str, Any]:
     """One edge of a band."""
@@ -130,7 +130,7 @@ def build_band_edge(
     }
 
 
-def build_band_fill(color: str) -> dict[str, Any]:
+def _build_band_fill(color: str) -> dict[str, Any]:
     """Filled down to the trace before."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.35)"}
@@ -144,7 +144,7 @@ def build_mark_line(number: int, theme: Theme, *, axis: str = "x") -> dict[str, 
     return {"type": "line", "y0": number, "y1": number, "x0": 0, "x1": 1, "xref": "paper", "line": line}
 
 
-def describe_ranges(table: pd.DataFrame, side: str) -> str:
+def _describe_ranges(table: pd.DataFrame, side: str) -> str:
     """The widest and the narrowest, and the middle."""
     width = table["most"] - table["least"]
     wide, narrow = int(width.argmax()), int(width.argmin())
@@ -238,10 +238,10 @@ def draw_outliers(
         xaxis={"range": [-0.02 * cols, 1.02 * cols]},  # no marker is cut
         yaxis={"range": [1.03 * rows, -0.03 * rows]},
     )
-    return Figure("Where are the outliers?", describe_outliers(table, beyond), {"data": [trace], "layout": layout}, table)
+    return Figure("Where are the outliers?", _describe_outliers(table, beyond), {"data": [trace], "layout": layout}, table)
 
 
-def describe_outliers(table: pd.DataFrame, beyond: float) -> str:
+def _describe_outliers(table: pd.DataFrame, beyond: float) -> str:
     """The largest weight, how many lie far out, and whether they share a row or column."""
     first, many = table.iloc[0], len(table)
     where = f"row {first['row']:.0f}, column {first['column']:.0f}"
@@ -274,11 +274,11 @@ def draw_singular_values(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) ->
     ]
     layout = themes.build_layout(theme, x="rank", y="singular value", hovermode="x", yaxis={"rangemode": "tozero"})
     return Figure(
-        "Is the matrix, or its error, of low rank?", describe_singular_values(table), {"data": data, "layout": layout}, table
+        "Is the matrix, or its error, of low rank?", _describe_singular_values(table), {"data": data, "layout": layout}, table
     )
 
 
-def describe_singular_values(table: pd.DataFrame) -> str:
+def _describe_singular_values(table: pd.DataFrame) -> str:
     """What a tenth of the singular values holds, of the matrix and of the error."""
     count = max(1, round(TENTH * len(table)))
     energy = themes.format_percent(compute_energy_share(table["singular"].to_numpy(), count))

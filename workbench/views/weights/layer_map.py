@@ -33,7 +33,7 @@ QUESTIONS = {
 
 def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
     """The layer map of `layers` (name, block, matrix and the numbers), coloured by `column`; one cell a layer."""
-    labels = label_matrices(layers["matrix"])
+    labels = _label_matrices(layers["matrix"])
     layers = layers.assign(row=[label_block(block) for block in layers["block"]], short=layers["matrix"].map(labels))
     rows, matrices = list(dict.fromkeys(layers["row"])), list(dict.fromkeys(layers["short"]))
     values = np.full((len(rows), len(matrices)), np.nan)
@@ -47,7 +47,7 @@ def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, t
         written[at] = glossary.format_value(column, value)
     shown = [label.replace("_proj", "") for label in matrices]
     plot = {
-        "data": [build_heatmap(values, rows, matrices, names, written)],
+        "data": [_build_heatmap(values, rows, matrices, names, written)],
         "layout": themes.build_layout(
             theme,
             height=60 + max(160, 34 * len(rows)),
@@ -68,13 +68,13 @@ def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, t
                 "type": "category",
                 "title": {"text": "block"},
             },
-            shapes=[build_cell_outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
-            annotations=build_cell_numbers(values) if values.size <= MAX_WRITTEN else [],
+            shapes=[_build_cell_outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
+            annotations=_build_cell_numbers(values) if values.size <= MAX_WRITTEN else [],
         ),
     }
     return Figure(
         QUESTIONS.get(column, f"How do layers differ in {glossary.label_column(column)}?"),
-        describe_layer_map(layers, column),
+        _describe_layer_map(layers, column),
         plot,
         layers,
     )
@@ -89,7 +89,7 @@ def add_moments_sentence(figure: Figure, moments: Moments) -> Figure:
     return replace(figure, answer=figure.answer + together)
 
 
-def build_heatmap(
+def _build_heatmap(
     values: np.ndarray, rows: list[str], matrices: list[str], names: np.ndarray, written: np.ndarray
 ) -> dict[str, Any]:
     """The cells; their names travel along, so that a click tells which layer it hit."""
@@ -108,7 +108,7 @@ def build_heatmap(
     }
 
 
-def build_cell_numbers(values: np.ndarray) -> list[dict[str, Any]]:
+def _build_cell_numbers(values: np.ndarray) -> list[dict[str, Any]]:
     """The cells' numbers, white on the dark half of the scale and dark on the light one."""
     measured = values[~np.isnan(values)]
     middle = (measured.min() + measured.max()) / 2 if measured.size else 0.0
@@ -125,7 +125,7 @@ def build_cell_numbers(values: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def build_cell_outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
+def _build_cell_outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
     """A frame around the selected cell."""
     return {
         "type": "rect",
@@ -138,7 +138,7 @@ def build_cell_outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
     }
 
 
-def describe_layer_map(layers: pd.DataFrame, column: str) -> str:
+def _describe_layer_map(layers: pd.DataFrame, column: str) -> str:
     """Who is highest and who lowest."""
     measured = layers.dropna(subset=[column])
     if measured.empty:
@@ -180,7 +180,7 @@ def shorten_matrix_name(matrix: str) -> str:
     return ".".join(words[-2:] if words[-1].isdecimal() else words[-1:])
 
 
-def label_matrices(matrices: Iterable[str]) -> dict[str, str]:
+def _label_matrices(matrices: Iterable[str]) -> dict[str, str]:
     """One label a matrix, short where no other matrix has the same: a column must not hide another one's layers."""
     names = list(dict.fromkeys(matrices))
     counts = Counter(map(shorten_matrix_name, names))

@@ -51,9 +51,9 @@ def draw_histogram(
         >>> figure.question, len(figure.table)
         ('Which values do the weights take?', 161)
     """
-    traces = [build_histogram_bars(original, "original", theme.original, 0.75)]
+    traces = [_build_histogram_bars(original, "original", theme.original, 0.75)]
     if quantized is not None:
-        traces.append(build_histogram_bars(quantized, "quantized", theme.quantized, 0.85) | {"yaxis": "y2"})
+        traces.append(_build_histogram_bars(quantized, "quantized", theme.quantized, 0.85) | {"yaxis": "y2"})
     plot = {
         "data": traces,
         "layout": themes.build_layout(
@@ -65,9 +65,9 @@ def draw_histogram(
             hovermode="x",
             xaxis={"range": [original.low, original.high]},
             yaxis={"type": "log" if log else "linear", "rangemode": "tozero"},
-            yaxis2=build_second_axis(log, theme),
-            shapes=[*build_level_shapes(levels, theme), *build_cell_shapes(levels, theme)] if levels is not None else [],
-            annotations=build_level_notes(levels, theme) if levels is not None else [],
+            yaxis2=_build_second_axis(log, theme),
+            shapes=[*_build_level_shapes(levels, theme), *_build_cell_shapes(levels, theme)] if levels is not None else [],
+            annotations=_build_level_notes(levels, theme) if levels is not None else [],
         ),
     }
     edges = original.low + original.width * np.arange(len(original.counts) + 1)
@@ -80,7 +80,7 @@ def draw_histogram(
     return Figure("Which values do the weights take?", answer, plot, table)
 
 
-def build_second_axis(log: bool, theme: Theme) -> dict[str, Any]:
+def _build_second_axis(log: bool, theme: Theme) -> dict[str, Any]:
     """Counts of quantized values, on the right: a few values that hold all weights would flatten the original's bell."""
     look = {"color": theme.quantized, "size": 12}
     return {
@@ -95,7 +95,7 @@ def build_second_axis(log: bool, theme: Theme) -> dict[str, Any]:
     }
 
 
-def build_histogram_bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:
+def _build_histogram_bars(histogram: Histogram, name: str, color: str, opacity: float) -> dict[str, Any]:
     """One histogram; bins are as wide as they were counted."""
     return {
         "type": "bar",
@@ -108,7 +108,7 @@ def build_histogram_bars(histogram: Histogram, name: str, color: str, opacity: f
     }
 
 
-def build_level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+def _build_level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """A line at every level, on a faint band where the groups of a layer disagree."""
     shapes: list[dict[str, Any]] = []
     for low, high in zip(levels.low, levels.high, strict=True):
@@ -121,7 +121,7 @@ def build_level_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     return shapes
 
 
-def build_cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+def _build_cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """A dotted line at every edge between two cells, where there are few enough to see."""
     if len(levels.values) > WRITTEN:
         return []
@@ -132,7 +132,7 @@ def build_cell_shapes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     ]
 
 
-def build_level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
+def _build_level_notes(levels: Levels, theme: Theme) -> list[dict[str, Any]]:
     """The levels' values above their lines, where there are few enough to read."""
     if len(levels.values) > WRITTEN:
         return []
@@ -205,10 +205,10 @@ def draw_raster(
             yaxis={"showgrid": False, "range": [raster.row + raster.rows - 0.5, raster.row - 0.5]},
         ),
     }
-    return Figure(questions[what], describe_raster(raster, name), plot, tabulate_row_bands(raster))
+    return Figure(questions[what], _describe_raster(raster, name), plot, _tabulate_row_bands(raster))
 
 
-def describe_raster(raster: Raster, name: str) -> str:
+def _describe_raster(raster: Raster, name: str) -> str:
     """How much is seen, how it is summed up, and the largest entry."""
     row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
     cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
@@ -219,7 +219,7 @@ def describe_raster(raster: Raster, name: str) -> str:
     return f"{raster.rows:,} × {raster.cols:,} weights, {resolution}; the largest {name} is {value}, {near} {at}."
 
 
-def tabulate_row_bands(raster: Raster) -> pd.DataFrame:
+def _tabulate_row_bands(raster: Raster) -> pd.DataFrame:
     """The raster as a short table: the largest entry of each band of rows."""
     lines = []
     for lines_of in np.array_split(np.arange(len(raster.values)), min(BANDS, len(raster.values))):

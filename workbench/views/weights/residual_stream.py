@@ -34,15 +34,17 @@ def draw_residual_stream(residual: Stream, table: pd.DataFrame, *, theme: Theme 
         }
         layout["shapes"].append(build_average_line(theme, key))
         data += [
-            build_channel_line(channel_rows, kind, key, f"channel {channel}", choose_channel_colour(number), first=position == 0)
+            _build_channel_line(channel_rows, kind, key, f"channel {channel}", choose_channel_colour(number), first=position == 0)
             for number, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
         ]
     bottom = "y" if len(kinds) == 1 else f"y{len(kinds)}"
     layout["xaxis"] |= {"type": "category", "categoryarray": names, "tickangle": -45, "showgrid": False, "anchor": bottom}
-    return Figure(STREAM_QUESTION, describe_residual_stream(table, kinds), {"data": data, "layout": layout}, table)
+    return Figure(STREAM_QUESTION, _describe_residual_stream(table, kinds), {"data": data, "layout": layout}, table)
 
 
-def build_channel_line(channel_rows: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool) -> dict[str, Any]:
+def _build_channel_line(
+    channel_rows: pd.DataFrame, kind: str, axis: str, name: str, color: str, *, first: bool
+) -> dict[str, Any]:
     """One channel in one panel."""
     return {
         "type": "scatter",
@@ -59,7 +61,7 @@ def build_channel_line(channel_rows: pd.DataFrame, kind: str, axis: str, name: s
     }
 
 
-def describe_residual_stream(table: pd.DataFrame, kinds: list[str]) -> str:
+def _describe_residual_stream(table: pd.DataFrame, kinds: list[str]) -> str:
     """The strongest writer and reader of the channel that stands out most."""
     long = table.melt(["stop", "channel"], kinds, "kind", "times").dropna()
     top = long.loc[long["times"].idxmax()]

@@ -226,9 +226,9 @@ def build_data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulat
         shown,
         titles={column: glossary.label_column(column) for column in shown},
         header_tooltips={column: glossary.explain_column(column) for column in shown if glossary.explain_column(column)},
-        formatters={column: build_number_formatter(column) for column in shown if is_numeric_dtype(shown[column])},
+        formatters={column: _build_number_formatter(column) for column in shown if is_numeric_dtype(shown[column])},
         theme="simple",
-        stylesheets=[render_table_css()],
+        stylesheets=[_render_table_css()],
         show_index=False,
         disabled=True,
         pagination="local",
@@ -238,7 +238,7 @@ def build_data_table(frame: pd.DataFrame, **settings: Any) -> pn.widgets.Tabulat
     )
 
 
-def render_table_css() -> str:
+def _render_table_css() -> str:
     """A table in the page's colours, every other line raised."""
     colours = choose_theme()
     # Tabulator's own rules name more classes than these
@@ -263,7 +263,7 @@ def format_table(frame: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def build_number_formatter(column: str) -> NumberFormatter:
+def _build_number_formatter(column: str) -> NumberFormatter:
     """How a column's numbers are written in a table; a dash where there is none."""
     forms = {",d": "0,0", ",.0f": "0,0", "d": "0", ".2f": "0.00", ".1%": "0.0%", ".2%": "0.00%"}
     return NumberFormatter(format=forms.get(glossary.find_format(column), "0.[000000]"), nan_format="–")

@@ -85,20 +85,20 @@ def open_live_session(subject: Subject, layer: str | QuantizedLayer | None, comp
     `component` is the class that asks, for the error.
     """
     linked = subject if isinstance(subject, Live) else getattr(subject, "live", None)
-    live = linked if isinstance(linked, Live) else Live(open_session(subject, component))
+    live = linked if isinstance(linked, Live) else Live(_open_session(subject, component))
     if isinstance(layer, str):
         live.choose(lambda: live.session.select(layer))
     elif isinstance(layer, QuantizedLayer):
-        live.choose(lambda: add_result(live.session, layer))
+        live.choose(lambda: _add_result(live.session, layer))
         live.announce("results")
     elif layer is not None:
         raise WorkbenchError(
-            f"{component} takes a layer's name or a result of wb.quantize as its layer, not a {describe_type(layer)}."
+            f"{component} takes a layer's name or a result of wb.quantize as its layer, not a {_describe_type(layer)}."
         )
     return live
 
 
-def open_session(subject: Subject, component: str) -> Session:
+def _open_session(subject: Subject, component: str) -> Session:
     """A session on a subject, which has its results."""
     if isinstance(subject, Session):
         return subject
@@ -111,7 +111,7 @@ def open_session(subject: Subject, component: str) -> Session:
     if isinstance(subject, QuantizedModel):
         session = Session(open_model(subject.source))
         session.take(subject)
-        show_result(session, next(iter(subject.layers.values())))
+        _show_result(session, next(iter(subject.layers.values())))
         return session
     if isinstance(subject, QuantizedLayer):
         if not subject.source:
@@ -119,27 +119,27 @@ def open_session(subject: Subject, component: str) -> Session:
                 f"the result for {subject.name} names no model that can be opened; give both: wb.{component}(model, result)."
             )
         session = Session(open_model(subject.source))
-        add_result(session, subject)
+        _add_result(session, subject)
         return session
     raise WorkbenchError(
         f"{component} takes a model from wb.open_model, its name, a session, another component, or a result of wb.quantize or "
-        f"wb.quantize_model, not a {describe_type(subject)}."
+        f"wb.quantize_model, not a {_describe_type(subject)}."
     )
 
 
-def show_result(session: Session, result: QuantizedLayer) -> None:
+def _show_result(session: Session, result: QuantizedLayer) -> None:
     """Select a result's layer and put its recipe on the bench."""
     session.select(result.name)
     session.use(result.recipe)
 
 
-def add_result(session: Session, result: QuantizedLayer) -> None:
+def _add_result(session: Session, result: QuantizedLayer) -> None:
     """Take a result into a session, and show it."""
     plan, facts = LayerPlan.uniform(result.recipe, result.name), {"tokens": result.tokens}
-    show_result(session, result)
+    _show_result(session, result)
     session.take(QuantizedModel(session.model.source, {result.name: result}, plan, facts, shapes=session.model.shapes))
 
 
-def describe_type(value: object) -> str:
+def _describe_type(value: object) -> str:
     """What to call a value that was not expected."""
     return type(value).__name__

@@ -27,10 +27,10 @@ def enlarge_fonts(tree: Any) -> Any:
         return [enlarge_fonts(value) for value in tree] if tree and isinstance(tree[0], dict) else tree
     if not isinstance(tree, dict):
         return tree
-    return {name: enlarge_entry(name, value) for name, value in tree.items()}
+    return {name: _enlarge_entry(name, value) for name, value in tree.items()}
 
 
-def enlarge_entry(name: str, value: Any) -> Any:
+def _enlarge_entry(name: str, value: Any) -> Any:
     """One entry of a figure, `LARGER` times as large if it is a font or a colour bar."""
     if not isinstance(value, dict):
         return enlarge_fonts(value)

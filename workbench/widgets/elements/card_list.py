@@ -122,7 +122,7 @@ class CardList(pn.custom.JSComponent):
     def __init__(self, pick: Callable[[str], Any], height: int, **settings: Any) -> None:
         super().__init__(**{"sizing_mode": "stretch_width", **settings})
         self._pick = pick
-        self.stylesheets = [*self.stylesheets, render_card_list_css(height)]
+        self.stylesheets = [*self.stylesheets, _render_card_list_css(height)]
 
     def fill(self, cards: list[Card], value: str) -> None:
         """Show these cards, of which one stands out."""
@@ -133,7 +133,7 @@ class CardList(pn.custom.JSComponent):
         self._pick(str(data))
 
 
-def render_card_list_css(height: int) -> str:
+def _render_card_list_css(height: int) -> str:
     """The page's colours; what is chosen has a frame, and what does not fit into `height` pixels is scrolled to."""
     colours = choose_theme()
     return (

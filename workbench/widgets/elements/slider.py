@@ -61,10 +61,10 @@ class Slider(pn.custom.JSComponent):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"margin": (5, 10), **settings})
-        self.stylesheets = [*self.stylesheets, render_slider_css()]
+        self.stylesheets = [*self.stylesheets, _render_slider_css()]
 
 
-def render_slider_css() -> str:
+def _render_slider_css() -> str:
     """The page's colours; the words stand at the end of the label's line."""
     colours = choose_theme()
     return (

@@ -58,10 +58,10 @@ class TabBar(pn.custom.JSComponent):
 
     def __init__(self, *, strong: bool = False, **settings: Any) -> None:
         super().__init__(**{"margin": 0, **settings})
-        self.stylesheets = [*self.stylesheets, render_tab_bar_css(strong)]
+        self.stylesheets = [*self.stylesheets, _render_tab_bar_css(strong)]
 
 
-def render_tab_bar_css(strong: bool) -> str:
+def _render_tab_bar_css(strong: bool) -> str:
     """The page's colours: the first level stands out in a frame, the second goes on beside it."""
     colours = choose_theme()
     weight, frame = (600, f"background:{colours.raised};border-radius:6px;margin-right:6px") if strong else (400, "")

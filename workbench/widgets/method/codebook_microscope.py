@@ -259,7 +259,7 @@ class EditSection(BookSection):
             for edited in (None, edit.layer) if session.model.writes_text else ():
                 changed.append(session.effect(result, edited))
                 yield
-            return edit, tabulate_edit_effect(edit, book.path, changed)
+            return edit, _tabulate_edit_effect(edit, book.path, changed)
 
         self.jobs.run(steps, "measuring the edit", ended=self._measured)
 
@@ -276,7 +276,7 @@ class EditSection(BookSection):
             self.live.announce("results")
 
 
-def tabulate_edit_effect(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:
+def _tabulate_edit_effect(edit: CodeEdit, path: str, changed: list[Divergence]) -> pd.DataFrame:
     """One row a figure: figure, before, after, difference, interval (of `after`); `changed` holds both, or nothing."""
     before, after = edit.before, edit.layer
     rows = [("weight error", before.relative_error, after.relative_error, "")]

@@ -183,7 +183,7 @@ class SweepView(Component):
                 frame.say(question, self._missing())
             return
         self.errors.draw(sweep_views.draw_sweep_errors(run_trace.tabulate_sweep_errors(self.settled), theme=choose_theme()))
-        options = {format_fit_columns(fit): number for number, fit in enumerate(self.settled)}
+        options = {_format_fit_columns(fit): number for number, fit in enumerate(self.settled)}
         if options != self.fit.options:
             self.fit.param.update(options=options, value=min(self.fit.value or 0, len(self.settled) - 1))
         self._paths()
@@ -192,7 +192,7 @@ class SweepView(Component):
         if self.settled:
             fit = self.settled[min(self.fit.value or 0, len(self.settled) - 1)]
             self.paths.draw(
-                sweep_views.draw_sweep_paths(run_trace.tabulate_sweep_paths(fit), format_fit_columns(fit), theme=choose_theme())
+                sweep_views.draw_sweep_paths(run_trace.tabulate_sweep_paths(fit), _format_fit_columns(fit), theme=choose_theme())
             )
 
     def _missing(self) -> str:
@@ -201,7 +201,7 @@ class SweepView(Component):
         return "This recipe has no sweeps: try the preset binary, arb-llm or btc."
 
 
-def format_fit_columns(fit: Sweeps) -> str:
+def _format_fit_columns(fit: Sweeps) -> str:
     """The columns of one fit, and whose they are."""
     return f"columns {fit.start:,} to {fit.stop - 1:,}, coder {fit.coder + 1}"
 

@@ -41,11 +41,11 @@ class LayerErrors(Component):
             sentence = "Quantize this layer with two or three recipes to compare them here."
             self.tried.say("How much error for how many bits?", sentence)
             return
-        frame = tabulate_results(results)
+        frame = _tabulate_results(results)
         self.tried.draw(errors.draw_error_by_bits(frame, format_recipe(self.session.recipe), theme=choose_theme()))
 
 
-def tabulate_results(results: list[QuantizedLayer]) -> pd.DataFrame:
+def _tabulate_results(results: list[QuantizedLayer]) -> pd.DataFrame:
     """One row a result: recipe, bits_per_weight, nominal_bits, relative_error, output_error."""
     rows = [(format_recipe(r.recipe), r.bits_per_weight, r.nominal_bits, r.relative_error, r.output_error) for r in results]
     return pd.DataFrame(rows, columns=["recipe", "bits_per_weight", "nominal_bits", "relative_error", "output_error"])

@@ -74,7 +74,7 @@ class SpeedView(Component):
             self.says.object = render_paragraph(UNPACKED, live=False)
         else:
             self.says.object = render_paragraph(
-                describe_backend_choice(dispatch.explain(result.packed, int(self.batch.value or 1)))
+                _describe_backend_choice(dispatch.explain(result.packed, int(self.batch.value or 1)))
             )
         if self.measured_layer != self._now():
             self.measured = None
@@ -112,7 +112,7 @@ class SpeedView(Component):
             self.frame.draw(draw_roofline(self.measured, state=MEMORY[str(self.memory.value)], theme=choose_theme()))
 
 
-def describe_backend_choice(explanation: Explanation) -> str:
+def _describe_backend_choice(explanation: Explanation) -> str:
     """Which backend runs the layer and why others do not, as a sentence or two."""
     others = "; ".join(f"{name} does not: {reason}" for name, reason in explanation.refused.items())
     return f"Runs on {explanation.backend}: {explanation.reason}. {others[:1].upper() + others[1:]}."

@@ -87,7 +87,7 @@ class ModelComparison(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """What is compared on how much text; figure and table; then the texts."""
-        self.original = make_original_contender(self.session.model)
+        self.original = _make_original_contender(self.session.model)
         self.others: dict[str, Saved] = {}
         wide = {"sizing_mode": "stretch_width"}
         self.tokens = pn.widgets.IntInput(
@@ -136,7 +136,7 @@ class ModelComparison(Component):
         """Read what there is to compare, once the page is there; models of any size are read out of its way."""
         model = self.session.model
         places = [attempt(partial(load_contender, folder, model)) for folder in self.folders] or [
-            attempt(one) for one in list_squeezed_models(self.session)
+            attempt(one) for one in _list_squeezed_models(self.session)
         ]
         self.closest.say(views.CLOSEST, f"Reading {themes.format_count(len(places), 'saved model')} …" if places else NO_MODELS)
         self.reads.say(views.READS, "This figure is drawn after the measurement.")
@@ -203,7 +203,7 @@ class ModelComparison(Component):
         self.go.disabled = self.jobs.running or not self.others
 
 
-def make_original_contender(model: ModelHandle) -> Contender:
+def _make_original_contender(model: ModelHandle) -> Contender:
     """The model that the others were made from, with the bits of its checkpoint."""
     stored = count_stored(model, None)
     return Contender("original", model.language_model, stored.bits_per_weight, stored.nominal_bits, stored.bytes)
@@ -220,14 +220,14 @@ def load_contender(folder: Path, model: ModelHandle) -> Saved:
     return Saved(contender, lambda: packed.quantized)
 
 
-def list_squeezed_models(session: Session) -> list[Callable[[], Saved]]:
+def _list_squeezed_models(session: Session) -> list[Callable[[], Saved]]:
     """The stops of the squeeze slider that are there, but for the first, which changes nothing; each to be called."""
     squeeze = session.shared.squeeze
 
     def at(stop: Stop, built_stop: Any) -> Saved:
         bits = (built_stop.bits_per_weight, built_stop.nominal_bits, built_stop.bytes)
         return Saved(
-            Contender(stop.preset, defer_opening(squeeze.model_at, stop), *bits),
+            Contender(stop.preset, _defer_opening(squeeze.model_at, stop), *bits),
             partial(squeeze.quantized_at, stop),
         )
 
@@ -248,6 +248,6 @@ def attempt(read: Callable[[], Saved]) -> Callable[[], Saved | WorkbenchError]:
     return tried
 
 
-def defer_opening(open_one: Callable[[Any], LanguageModel], source: Any) -> Callable[[], LanguageModel]:
+def _defer_opening(open_one: Callable[[Any], LanguageModel], source: Any) -> Callable[[], LanguageModel]:
     """A model that is opened when it is asked for, once."""
     return cache(lambda: open_one(source))

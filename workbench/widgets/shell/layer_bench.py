@@ -117,7 +117,7 @@ class LayerBench(Component):
         preview = self.session.preview
         is_result = result is not None and (preview is None or result is not preview.result)
         self.outcome.object = (
-            render_result(result)
+            _render_result(result)
             if result is not None and is_result
             else render_paragraph("This layer is not quantized yet.", live=False)
         )
@@ -191,7 +191,7 @@ def find_learning_step(latest: Snapshot | LayerProgress | None) -> LearningStep 
     return None if snapshot is None else snapshot.detail.get("step")
 
 
-def render_result(result: QuantizedLayer) -> str:
+def _render_result(result: QuantizedLayer) -> str:
     """Stored bits large, nominal small beside them, and the errors."""
     output_loss = "" if result.output_error is None else f", output error {themes.format_error(result.output_error)}"
     return (

@@ -177,7 +177,7 @@ class LayerTable(Component):
     def build(self) -> pn.viewable.Viewable:
         """The table, as it stands at first."""
         frame = self.session.layer_table(wait=False)
-        self.table = build_data_table(frame, header_filters=build_header_filters(frame), hidden_columns=["name"])
+        self.table = build_data_table(frame, header_filters=_build_header_filters(frame), hidden_columns=["name"])
         self.table.on_click(self._clicked)
         self.hint = pn.pane.HTML("", margin=(4, 10), sizing_mode="stretch_width")
         return pn.Column(self.hint, self.table, sizing_mode="stretch_width")
@@ -186,7 +186,7 @@ class LayerTable(Component):
         """New numbers in the same table, so that its order, filters and page stay."""
         frame = self.session.layer_table(wait=False)
         if list(frame) != list(self.table.value):
-            self.table.header_filters = build_header_filters(frame)
+            self.table.header_filters = _build_header_filters(frame)
         self.table.value = format_table(frame)
         read = len(self.session.shared.sketches)
         summary = f"{len(frame)} layers" if read == len(frame) else f"{len(frame)} layers, {read} of them read"
@@ -197,7 +197,7 @@ class LayerTable(Component):
         self.notices.guard(lambda: self.live.choose(lambda: self.session.select(name)))
 
 
-def build_header_filters(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+def _build_header_filters(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
     """A field below every header: words that a text contains, or the least that a number may be."""
     least = {"type": "number", "func": ">=", "placeholder": "≥"}
     contains = {"type": "input", "func": "like", "placeholder": "has"}

@@ -53,7 +53,7 @@ class LivePreview(Component):
             self._leave("")  # the bench says why
             return
         if session.result is not None or session.preview is not None:
-            self._leave(describe_preview(session.preview))
+            self._leave(_describe_preview(session.preview))
         elif not self.live.previews:
             self._leave("Previews start after calibration: press Quantize this layer.")
         else:
@@ -68,7 +68,7 @@ class LivePreview(Component):
         if job.status is Status.CANCELLED and self.jobs.waits:
             return  # a later setting is waiting for its turn
         waiting = self.live.waiting
-        self._leave(describe_preview(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
+        self._leave(_describe_preview(self.session.preview) if job.status is Status.DONE else "The preview was stopped.")
         if not waiting:
             self.live.announce("results")
 
@@ -81,7 +81,7 @@ class LivePreview(Component):
             self.live.announce("results")
 
 
-def describe_preview(preview: Preview | None) -> str:
+def _describe_preview(preview: Preview | None) -> str:
     """The figures of a preview in a sentence; those of a result stand elsewhere."""
     if preview is None:
         return ""

@@ -80,14 +80,14 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     except Exception as error:
         if not isinstance(error, WorkbenchError):
             log.error("a page could not be built", exc_info=error)
-        return frame_page(pn.pane.HTML(render_alert(describe(error)), sizing_mode="stretch_width"))
-    pn.config.exception_handler = build_error_reporter(component.notices)
+        return _frame_page(pn.pane.HTML(render_alert(describe(error)), sizing_mode="stretch_width"))
+    pn.config.exception_handler = _build_error_reporter(component.notices)
     if pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
-        pn.state.on_session_destroyed(lambda _: release_soon())
-    return frame_page(component)
+        pn.state.on_session_destroyed(lambda _: _release_soon())
+    return _frame_page(component)
 
 
-def release_soon() -> None:
+def _release_soon() -> None:
     """Give the memory of visitors who have left back to the system, once what they had at work has ended."""
     timer = Timer(RELEASE_AFTER, release)
     timer.daemon = True
@@ -100,7 +100,7 @@ def release() -> None:
     release_memory()
 
 
-def build_error_reporter(notices: Notices) -> Callable[[BaseException], None]:
+def _build_error_reporter(notices: Notices) -> Callable[[BaseException], None]:
     """Tells a visitor's notices what went wrong, without keeping the page of one who has left."""
     reference = weakref.ref(notices)
 
@@ -111,7 +111,7 @@ def build_error_reporter(notices: Notices) -> Callable[[BaseException], None]:
     return tell
 
 
-def frame_page(body: Any) -> pn.viewable.Viewable:
+def _frame_page(body: Any) -> pn.viewable.Viewable:
     """The page around what it shows."""
     return pn.Column(
         body,
@@ -130,12 +130,12 @@ def read_address(session: Session, query: Mapping[str, str]) -> None:
     if "layer" in query:
         session.select(query["layer"])
     if "recipe" in query:
-        session.use(decode_recipe(query["recipe"]))
+        session.use(_decode_recipe(query["recipe"]))
     if "prompt" in query:
         session.ask(query["prompt"])
     marks = {name: query[name].split(",") for name in MARKS if query.get(name)}
     if marks:
-        session.mark(**{name: value if name == "layers" else parse_marks(name, value) for name, value in marks.items()})
+        session.mark(**{name: value if name == "layers" else _parse_marks(name, value) for name, value in marks.items()})
 
 
 def write_address(explorer: Explorer) -> None:
@@ -144,21 +144,21 @@ def write_address(explorer: Explorer) -> None:
         return
     choice = explorer.session.choice
     marks = {name: ",".join(map(str, value)) for name, value in vars(choice.selection).items() if value}
-    named = {"layer": choice.layer, "recipe": encode_recipe(choice.recipe), "prompt": choice.prompt, **marks}
+    named = {"layer": choice.layer, "recipe": _encode_recipe(choice.recipe), "prompt": choice.prompt, **marks}
     pn.state.location.search = f"?{urlencode({**named, 'tab': explorer.tabs.front, 'theme': choose_theme().name})}"
 
 
-def encode_recipe(recipe: Recipe) -> str:
+def _encode_recipe(recipe: Recipe) -> str:
     """A recipe for an address: as on the command line, or as JSON where it is composed freely."""
     return json.dumps(recipe.to_dict(), separators=(",", ":")) if recipe.name == "custom" else presets.spell(recipe)
 
 
-def decode_recipe(text: str) -> Recipe:
-    """The inverse of `encode_recipe`."""
+def _decode_recipe(text: str) -> Recipe:
+    """The inverse of `_encode_recipe`."""
     return Recipe.from_json(text) if text.startswith("{") else presets.parse(text)
 
 
-def parse_marks(name: str, words: list[str]) -> list[int]:
+def _parse_marks(name: str, words: list[str]) -> list[int]:
     """Marks in an address as numbers; WorkbenchError for what is none."""
     if wrong := [word for word in words if not word.isdecimal() or len(word) > MAX_MARK_DIGITS]:
         raise WorkbenchError(f"{name} in the address holds {shorten_value(wrong[0])}; it takes whole numbers, e.g. {name}=3,17.")

@@ -85,7 +85,7 @@ class RecipeForm(pn.viewable.Viewer):
         """What the form says; RecipeError where that is no recipe."""
         if self.filled != CUSTOM:
             return presets.recipe(self.filled, **{name: field.value for name, field in self.settings.items()})
-        return compose_recipe([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
+        return _compose_recipe([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
 
     def fill(self, recipe: Recipe) -> None:
         """Show a recipe, which is not taken for a change; widgets that say it already stay as they are."""
@@ -148,14 +148,14 @@ class RecipeForm(pn.viewable.Viewer):
             others = [part for part in chosen_parts if part.kind != "coder"]
             self.filling = True
             parts = [*others, *(coders + [coders[-1]] * count_needed)[:count_needed]]
-            self._fill_parts(compose_recipe(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
+            self._fill_parts(_compose_recipe(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
             self.filling = False
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
 
 
-def compose_recipe(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
+def _compose_recipe(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
     """The recipe of these parts, the coders in their order."""
     by_kind: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
     return Recipe(coders=tuple(part for part in parts if isinstance(part, Coder)), seed=seed, shrinkage=shrinkage, **by_kind)

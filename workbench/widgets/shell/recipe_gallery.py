@@ -6,7 +6,7 @@ from typing import Any
 import panel as pn
 
 from workbench import presets
-from workbench.analysis.decisions.preset_trials import Trial, Tried, list_families, tabulate_trials, trial_steps
+from workbench.analysis.decisions.preset_trials import Trial, Tried, list_families, tabulate_trials, try_presets_steps
 from workbench.jobs import Job, Status
 from workbench.presets.preset import Preset
 from workbench.quantizers.pipeline import needs_moment
@@ -99,9 +99,9 @@ class RecipeGallery(Component):
         def steps() -> Generator[Tried | Heard, None, Mapping[str, Trial]]:
             trials: Mapping[str, Trial] = {}
             if not shared.is_calibrated:
-                trials = yield from trial_steps(shared.model, layer, store=Store())
+                trials = yield from try_presets_steps(shared.model, layer, store=Store())
             if calibrates:
-                trials = yield from trial_steps(shared.model, layer, (yield from shared.stats_steps()), Store())
+                trials = yield from try_presets_steps(shared.model, layer, (yield from shared.stats_steps()), Store())
             return trials
 
         self.tried_for = (layer, calibrates)
@@ -151,12 +151,12 @@ class RecipeGallery(Component):
             self.frame.draw(
                 views.draw_preset_trials(table, presets.spell(recipe), rows, height=self.height, theme=choose_theme())
             )
-        self.cards.fill([*list_cards(self.trials), COMPOSED], CUSTOM if recipe.name == CUSTOM else recipe.name)
+        self.cards.fill([*_list_cards(self.trials), COMPOSED], CUSTOM if recipe.name == CUSTOM else recipe.name)
         self.go.visible = not self.trials and not self.jobs.running
-        self.missing.object = "" if self.calibrates else render_paragraph(describe_missing())
+        self.missing.object = "" if self.calibrates else render_paragraph(_describe_missing())
 
 
-def list_cards(trials: Mapping[str, Trial]) -> list[Card]:
+def _list_cards(trials: Mapping[str, Trial]) -> list[Card]:
     """A card for every preset, by family."""
     return [
         Card(
@@ -164,7 +164,7 @@ def list_cards(trials: Mapping[str, Trial]) -> list[Card]:
             family.capitalize(),
             views.choose_family_color(family),
             preset.title,
-            describe_trial(preset, trials.get(presets.spell(preset().recipe()))),
+            _describe_trial(preset, trials.get(presets.spell(preset().recipe()))),
             preset.summary,
             preset.source,
         )
@@ -173,7 +173,7 @@ def list_cards(trials: Mapping[str, Trial]) -> list[Card]:
     ]
 
 
-def describe_trial(preset: type[Preset], trial: Trial | None) -> str:
+def _describe_trial(preset: type[Preset], trial: Trial | None) -> str:
     """Stored bits, nominal bits and the error with default settings; or why there are none."""
     if trial is None:
         return f"nominal {themes.format_bits(preset().nominal_bits)} bits · not tried here yet"
@@ -185,7 +185,7 @@ def describe_trial(preset: type[Preset], trial: Trial | None) -> str:
     return f"{bits} · {what} {themes.format_error(error)}"
 
 
-def describe_missing() -> str:
+def _describe_missing() -> str:
     """What to do for methods that need the calibration text."""
     methods = [preset for members in list_families().values() for preset in members]
     missing = sum(bool(needs_moment(preset().recipe())) for preset in methods)

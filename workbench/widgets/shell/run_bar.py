@@ -37,7 +37,7 @@ class RunBar(Component):
             options={"": ORIGINAL},
             value=ORIGINAL,
             margin=PLAIN_MARGIN,
-            stylesheets=[render_chosen_css(), render_chips_css()],
+            stylesheets=[render_chosen_css(), _render_chips_css()],
         )
         self.chips.param.watch(self._chosen, "value")
         self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
@@ -113,7 +113,7 @@ class RunBar(Component):
         self._show()
 
 
-def render_chips_css() -> str:
+def _render_chips_css() -> str:
     """Chips wrap into as many lines as they take and are as wide as their words."""
     return (
         ".bk-btn-group{display:flex;flex-wrap:wrap;gap:4px} .bk-btn-group .bk-btn{border-radius:14px!important;padding:3px 12px}"

@@ -85,7 +85,7 @@ class SaliencyView(Component):
         self.meaning.object = render_small_note(MEASURES[self.measure.value].meaning)
         weight = self.session.portrait()
         marks = self.session.selection.channels[:FOLLOWED]
-        computations = [*self._shares(weight), *self._groups(weight), *list_range_tables(weight, marks)]
+        computations = [*self._shares(weight), *self._groups(weight), *_list_range_tables(weight, marks)]
         self.study.run(computations, self._draw, at_once=weight.is_light)
 
     def _shares(self, weight: Portrait) -> list[Callable[[], pd.DataFrame]]:
@@ -189,7 +189,7 @@ class SaliencyView(Component):
         self.live.announce("results")
 
 
-def list_range_tables(weight: Portrait, marks: Sequence[int]) -> list[Callable[[], pd.DataFrame | None]]:
+def _list_range_tables(weight: Portrait, marks: Sequence[int]) -> list[Callable[[], pd.DataFrame | None]]:
     """Two tables: ranges of the weights of marked channels, and of all weights; None each where nothing is marked."""
     if not marks:
         return [lambda: None, lambda: None]

@@ -53,28 +53,28 @@ def make_resident(packed: Packed, *, keep_indices: bool) -> Resident:
     if packed.format == "planes":
         count = packed.facts["planes"]
         positive = unpack_codes(packed, "signs", 1, None, count).bool()
-        return lay_out_signs(packed, positive, packed.tensors["scale"], packed.tensors.get("column_scale"))
+        return _lay_out_signs(packed, positive, packed.tensors["scale"], packed.tensors.get("column_scale"))
     if packed.format == "ternary":  # twice the matrix: two planes for each, which agree where a trit is not 0
         trits = ternary.unpack_trits(packed)
         positive = torch.stack([trits >= 0, trits > 0], 1).flatten(0, 1)
-        return lay_out_signs(packed, positive, packed.tensors["scale"].repeat_interleave(2, 0), None, 0.5)
+        return _lay_out_signs(packed, positive, packed.tensors["scale"].repeat_interleave(2, 0), None, 0.5)
     if packed.format == "uniform":
         return lay_out_codes(packed)
     column = packed.tensors.get("column_scale")
     column = None if column is None else column[None]
     if packed.format == "parity-signs":
-        return lay_out_signs(packed, ~parity.find_negative_signs(packed)[None], packed.tensors["scale"][None], column)
+        return _lay_out_signs(packed, ~parity.find_negative_signs(packed)[None], packed.tensors["scale"][None], column)
     if packed.facts["entries"] <= FEW_ENTRIES or keep_indices:
         return lay_out_indices(packed, column)
-    return lay_out_signs(packed, codebook.decode_signs(packed)[None] > 0, packed.tensors["scale"][None], column)
+    return _lay_out_signs(packed, codebook.decode_signs(packed)[None] > 0, packed.tensors["scale"][None], column)
 
 
-def lay_out_signs(packed: Packed, positive: Tensor, scale: Tensor, column: Tensor | None, factor: float = 1.0) -> Resident:
+def _lay_out_signs(packed: Packed, positive: Tensor, scale: Tensor, column: Tensor | None, factor: float = 1.0) -> Resident:
     """Signs `[planes, rows, cols]` as bytes of 8 columns; a byte is its own pattern."""
-    full = pad_columns(positive, BYTE * compute_alignment(packed, BYTE))
-    byte = pack_bytes(full.to(torch.uint8), 1)
+    full = _pad_columns(positive, BYTE * _compute_alignment(packed, BYTE))
+    byte = _pack_bytes(full.to(torch.uint8), 1)
     words = torch.arange(256, dtype=torch.int32, device=byte.device)
-    return assemble_resident(SIGN_FORM, packed, byte, words, scale, BYTE, 1, column=column, factor=factor)
+    return _assemble_resident(SIGN_FORM, packed, byte, words, scale, BYTE, 1, column=column, factor=factor)
 
 
 def lay_out_indices(packed: Packed, column: Tensor | None) -> Resident:
@@ -82,28 +82,28 @@ def lay_out_indices(packed: Packed, column: Tensor | None) -> Resident:
     length, entries = packed.facts["length"], packed.facts["entries"]
     count = packed.rows * -(-packed.cols // length)
     index = bitpack.unpack(packed.tensors["index"], codebook.compute_index_width(entries), count).view(1, packed.rows, -1)
-    index = pad_columns(index, compute_alignment(packed, length)).mT.contiguous()
+    index = _pad_columns(index, _compute_alignment(packed, length)).mT.contiguous()
     kind = torch.uint8 if entries <= 1 << 8 else torch.int16 if entries <= 1 << 15 else torch.int32
     bits = bitpack.unpack(packed.tensors["codebook"], 1, entries * length).view(entries, length)
     words = (bits << torch.arange(length, device=bits.device, dtype=torch.int32)).sum(1, dtype=torch.int32)
-    return assemble_resident(INDEX_FORM, packed, index.to(kind), words, packed.tensors["scale"][None], length, 1, column=column)
+    return _assemble_resident(INDEX_FORM, packed, index.to(kind), words, packed.tensors["scale"][None], length, 1, column=column)
 
 
 def lay_out_codes(packed: Packed) -> Resident:
     """Codes of 1 to 4 bits, as many to a byte as fit whole."""
     bits, scale = packed.facts["bits"], packed.tensors["scale"]
     per = BYTE // FIELDS[bits]
-    byte = pack_bytes(pad_columns(unpack_codes(packed, "codes", bits, None).to(torch.uint8), per), FIELDS[bits])
+    byte = _pack_bytes(_pad_columns(unpack_codes(packed, "codes", bits, None).to(torch.uint8), per), FIELDS[bits])
     if "zero" in packed.tensors:
         zero = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
     else:
         zero = torch.full_like(scale, 1 << (bits - 1), dtype=torch.int32)
     zero = zero.mT.contiguous().to(torch.uint8)
     nothing = torch.empty(0, dtype=torch.int32, device=byte.device)
-    return assemble_resident(CODE_FORM, packed, byte, nothing, scale[None], per, FIELDS[bits], zero=zero)
+    return _assemble_resident(CODE_FORM, packed, byte, nothing, scale[None], per, FIELDS[bits], zero=zero)
 
 
-def assemble_resident(
+def _assemble_resident(
     form: int,
     packed: Packed,
     codes: Tensor,
@@ -135,17 +135,17 @@ def assemble_resident(
     )
 
 
-def compute_alignment(packed: Packed, length: int) -> int:
+def _compute_alignment(packed: Packed, length: int) -> int:
     """Segments of `length` columns that rows are filled up to a multiple of: groups end where they end, whole rows are free."""
     return SEGMENT_MULTIPLE if packed.facts["span"] >= packed.cols else packed.facts["span"] // length
 
 
-def pad_columns(values: Tensor, multiple: int) -> Tensor:
+def _pad_columns(values: Tensor, multiple: int) -> Tensor:
     """The last dimension filled up with zeros."""
     return torch.nn.functional.pad(values, (0, -values.shape[-1] % multiple))
 
 
-def pack_bytes(values: Tensor, bits: int) -> Tensor:
+def _pack_bytes(values: Tensor, bits: int) -> Tensor:
     """Codes `[planes, rows, cols]` of so many bits as bytes `[planes, cols · bits / 8, rows]`, the first in the lowest bits."""
     per = BYTE // bits
     apart = values.view(*values.shape[:2], -1, per) << (bits * torch.arange(per, device=values.device, dtype=torch.uint8))

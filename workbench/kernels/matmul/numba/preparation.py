@@ -50,15 +50,15 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     if (product := compose_product(packed, lambda part: prepare(part, mode))) is not None:
         return product
     if packed.format == "masked":
-        return Sum(tuple(prepare_masked(leaf, mask, mode) for leaf, mask in iterate_leaves(packed)), packed.rows)
+        return Sum(tuple(_prepare_masked(leaf, mask, mode) for leaf, mask in _iterate_leaves(packed)), packed.rows)
     if packed.format in CODEWORD_FORMATS:
         return codebook_matmul.decode_to_fp16(packed) if mode.cache == "decoded" else codebook_matmul.keep_words(packed)
-    if packed.format == "binary-codebook" and mode.cache == "none" and can_look_up_indices(packed):
+    if packed.format == "binary-codebook" and mode.cache == "none" and _can_look_up_indices(packed):
         return Codewords(stripe_layout.lay_out_scales(packed), mode.precision, indices=stripe_layout.lay_out_indices(packed))
     return Signs(STRIPES[packed.format](packed), mode.precision, FACTOR.get(packed.format, 1.0))
 
 
-def can_look_up_indices(packed: Packed) -> bool:
+def _can_look_up_indices(packed: Packed) -> bool:
     """Whether indices and codewords fit the 16 bits that looking them up at each call takes."""
     return packed.facts["entries"] <= 1 << 16 and packed.facts["length"] <= 16
 
@@ -73,29 +73,29 @@ STRIPES: dict[str, Callable[..., Stripes]] = {
 FACTOR = {"ternary": 0.5}  # of stripes that hold twice the matrix
 
 
-def iterate_leaves(packed: Packed, mask: Tensor | None = None) -> Iterator[tuple[Packed, Tensor]]:
+def _iterate_leaves(packed: Packed, mask: Tensor | None = None) -> Iterator[tuple[Packed, Tensor]]:
     """Every coder below a mask that stores something, with the weights that it owns, bool `[rows, cols]`."""
     if packed.format == "masked":
         owner = unpack_owners(packed, mask)
         for number, child in enumerate(packed.children):
             of_child = owner == number
-            yield from iterate_leaves(child, of_child if mask is None else of_child & mask)
+            yield from _iterate_leaves(child, of_child if mask is None else of_child & mask)
     elif packed.format != "zero" and mask is not None:
         yield packed, mask
 
 
-def prepare_masked(leaf: Packed, mask: Tensor, mode: Mode) -> Product:
+def _prepare_masked(leaf: Packed, mask: Tensor, mode: Mode) -> Product:
     """The product with the weights that one coder owns: as sparse rows or in stripes, whichever takes less memory."""
     columns = mask.any(0)
     if leaf.format == "planes" and bool((mask == columns).all()):
         return After(lambda x: x * columns, Signs(stripe_layout.lay_out_planes(leaf, mask), mode.precision), columns.nbytes)
-    if leaf.format == "dense" or sparse_rows.count_sparse_bits(mask) < count_masked_planes(leaf) * mask.numel():
+    if leaf.format == "dense" or sparse_rows.count_sparse_bits(mask) < _count_masked_planes(leaf) * mask.numel():
         return Sparse(sparse_rows.pack_rows(decode(leaf, mask), mask))
     if leaf.format == "planes":
         return Signs(stripe_layout.lay_out_masked_planes(leaf, mask), mode.precision, 0.5)
     return Signs(STRIPES[leaf.format](leaf, mask), mode.precision, FACTOR.get(leaf.format, 1.0))
 
 
-def count_masked_planes(leaf: Packed) -> int:
+def _count_masked_planes(leaf: Packed) -> int:
     """Planes of signs that a masked coder takes in stripes."""
     return leaf.facts["bits"] if leaf.format == "uniform" else 2 * leaf.facts["planes"] + ("mean" in leaf.tensors)

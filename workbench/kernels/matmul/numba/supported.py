@@ -27,14 +27,14 @@ def describe_misfit(packed: Packed, *, inside_mask: bool = False) -> str | None:
     if packed.format == "masked":
         return next((why for child in packed.children if (why := describe_misfit(child, inside_mask=True))), None)
     if packed.format in CODED:
-        return REAL_ZEROS if "offset" in packed.tensors else describe_misalignment(packed)
+        return REAL_ZEROS if "offset" in packed.tensors else _describe_misalignment(packed)
     if packed.format in CODEWORD_FORMATS and packed.facts["length"] > MAX_CODEWORD_LENGTH:
         return f"codewords of {packed.facts['length']} numbers are longer than {MAX_CODEWORD_LENGTH}"
     runnable = ("dense", "zero") if inside_mask else COMPOSED_FORMATS
     return None if packed.format in runnable else f"it has no kernel for format {packed.format!r}"
 
 
-def describe_misalignment(packed: Packed) -> str | None:
+def _describe_misalignment(packed: Packed) -> str | None:
     """Why groups do not consist of whole bytes of signs, or None; a row may end within one."""
     span = packed.facts["span"]
     if span < packed.cols and span % STEP_COLUMNS:

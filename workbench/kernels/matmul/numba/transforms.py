@@ -25,42 +25,42 @@ def prepare(packed: Packed) -> Transform:
     if packed.format == "rounded-input":
         return Transform(lambda x: rounding.round_per_token(x, packed.facts["bits"]), 0)
     return {
-        "permuted": prepare_permutation,
-        "scaled": prepare_scaling,
-        "hadamard": prepare_hadamard,
-        "rotated": prepare_rotation,
+        "permuted": _prepare_permutation,
+        "scaled": _prepare_scaling,
+        "hadamard": _prepare_hadamard,
+        "rotated": _prepare_rotation,
     }[packed.format](packed)
 
 
-def prepare_permutation(packed: Packed) -> Transform:
+def _prepare_permutation(packed: Packed) -> Transform:
     """x[:, order]."""
     order = transforms.unpack_order(packed)
     return Transform(lambda x: x[:, order], order.nbytes)
 
 
-def prepare_scaling(packed: Packed) -> Transform:
+def _prepare_scaling(packed: Packed) -> Transform:
     """x / s."""
     scale = packed.tensors["scale"].to(torch.float32)
     return Transform(lambda x: x / scale, scale.nbytes)
 
 
-def prepare_rotation(packed: Packed) -> Transform:
+def _prepare_rotation(packed: Packed) -> Transform:
     """x Λ D R H, with R = R₁ ⊗ R₂ solved for once."""
     diagonal = rotation.decode_diagonal(packed, 1).to(torch.float32)
     factors = tuple(factor.to(torch.float32) for factor in rotation.decode_rotations(packed))
     bytes_held = sum(t.nbytes for t in (diagonal, *factors))
     if not packed.facts.get("hadamard"):
         return Transform(lambda x: rotation.rotate(x * diagonal, *factors), bytes_held)
-    after = prepare_signed_hadamard(torch.ones(packed.cols))
+    after = _prepare_signed_hadamard(torch.ones(packed.cols))
     return Transform(lambda x: after.apply(rotation.rotate(x * diagonal, *factors)), bytes_held + after.bytes)
 
 
-def prepare_hadamard(packed: Packed) -> Transform:
+def _prepare_hadamard(packed: Packed) -> Transform:
     """x D H."""
-    return prepare_signed_hadamard(transforms.unpack_signs(packed))
+    return _prepare_signed_hadamard(transforms.unpack_signs(packed))
 
 
-def prepare_signed_hadamard(signs: Tensor) -> Transform:
+def _prepare_signed_hadamard(signs: Tensor) -> Transform:
     """x D H for signs D `[cols]`, with H = S ⊗ Q as in the reference; S in place, in log2 passes."""
     power, odd = transforms.split_power_of_two(len(signs))
     signs = signs / power**0.5

@@ -10,7 +10,7 @@ from workbench.kernels.packing.parity_code import MEMORY, ParityCode
 
 
 @njit(cache=True, nogil=True)
-def search_column(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
+def _search_column(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
     """Fill `out [rows]` for `y [rows]`."""
     rows, low = len(y), states // 2
     cost, fresh = np.full(states, np.float32(np.inf)), np.empty(states, np.float32)
@@ -39,10 +39,10 @@ def search_column(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: 
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def search_columns(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
-    """`search_column` for every row of `y [cols, rows]`."""
+def _search_columns(y: np.ndarray, masks: np.ndarray, closes: np.ndarray, states: int, out: np.ndarray) -> None:
+    """`_search_column` for every row of `y [cols, rows]`."""
     for i in prange(len(y)):
-        search_column(y[i], masks, closes, states, out[i])
+        _search_column(y[i], masks, closes, states, out[i])
 
 
 @njit(cache=True, nogil=True)
@@ -63,7 +63,7 @@ def fill(stored: np.ndarray, masks: np.ndarray, closes: np.ndarray, negative: np
 
 
 @functools.lru_cache(maxsize=64)
-def list_check_masks(code: ParityCode, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _list_check_masks(code: ParityCode, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks and closing rows of a column."""
     return np.array(code.masks(rows)), np.array([code.closes(row) for row in range(rows)])
 
@@ -71,7 +71,7 @@ def list_check_masks(code: ParityCode, rows: int) -> tuple[np.ndarray, np.ndarra
 def complete(stored: np.ndarray, code: ParityCode, rows: int) -> np.ndarray:
     """All signs, bool `[rows, cols]`; see `ParityCode.complete`."""
     negative = np.empty((rows, stored.shape[1]), np.uint8)
-    fill(np.ascontiguousarray(stored).view(np.uint8), *list_check_masks(code, rows), negative)
+    fill(np.ascontiguousarray(stored).view(np.uint8), *_list_check_masks(code, rows), negative)
     return negative.view(np.bool_)
 
 
@@ -79,10 +79,10 @@ def find_nearest_signs(y: np.ndarray, code: ParityCode) -> np.ndarray:
     """Which signs are −1, bool `[cols, rows]`, for `y [rows, cols]`; see `parity_search.find_nearest_signs`."""
     out = np.empty(y.T.shape, np.bool_)
     turned, states = np.ascontiguousarray(y.T, np.float32), 1 << MEMORY
-    masks, closes = list_check_masks(code, len(y))
+    masks, closes = _list_check_masks(code, len(y))
     if len(out) == 1:  # as error feedback asks, a column at a time: not worth waking threads
-        search_column(turned[0], masks, closes, states, out[0])
+        _search_column(turned[0], masks, closes, states, out[0])
         return out
     with use_threads():
-        search_columns(turned, masks, closes, states, out)
+        _search_columns(turned, masks, closes, states, out)
     return out

@@ -8,7 +8,7 @@ from workbench.kernels.packing.trellis_code import NEVER
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def merge_paths(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> None:
+def _merge_paths(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> None:
     """The cheapest of the states that share all but their oldest bits, and which it was."""
     low = len(reached)
     for j in range(low):
@@ -22,7 +22,9 @@ def merge_paths(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> No
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def extend_paths(cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, words: np.ndarray, size: np.ndarray) -> None:
+def _extend_paths(
+    cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, words: np.ndarray, size: np.ndarray
+) -> None:
     """The cost of every state after one more step with values `y [length]`; `words [length, states]`."""
     square, branches = scale * scale, len(cost) // len(reached)
     for s in range(len(cost)):
@@ -39,7 +41,7 @@ def extend_paths(cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: fl
 
 
 @njit(cache=True, nogil=True)
-def search_path(
+def _search_path(
     y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seam: int, best_codes: np.ndarray
 ) -> None:
     """Fill `best_codes [steps]` with the states of the best path for `y [steps, length]`; a seam of −1 leaves both ends free."""
@@ -50,8 +52,8 @@ def search_path(
         reached[seam] = 0
     oldest = np.empty((steps, low), np.uint16)
     for t in range(steps):
-        extend_paths(cost, reached, y[t], scale[t], words, size)
-        merge_paths(cost, reached, oldest[t])
+        _extend_paths(cost, reached, y[t], scale[t], words, size)
+        _merge_paths(cost, reached, oldest[t])
     common = np.argmin(reached) if seam < 0 else seam
     for t in range(steps - 1, -1, -1):
         best_codes[t] = int(oldest[t, common]) * low + common
@@ -59,12 +61,12 @@ def search_path(
 
 
 @njit(parallel=True, cache=True, nogil=True)
-def search_paths(
+def _search_paths(
     y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seams: np.ndarray, best_codes: np.ndarray
 ) -> None:
-    """`search_path` for every sequence of `y [n, steps, length]`."""
+    """`_search_path` for every sequence of `y [n, steps, length]`."""
     for i in prange(len(y)):
-        search_path(y[i], scale, words, size, bits, seams[i], best_codes[i])
+        _search_path(y[i], scale, words, size, bits, seams[i], best_codes[i])
 
 
 def find_best_paths(y: np.ndarray, scale: np.ndarray, words: np.ndarray, bits: int, seams: np.ndarray) -> np.ndarray:
@@ -74,7 +76,7 @@ def find_best_paths(y: np.ndarray, scale: np.ndarray, words: np.ndarray, bits: i
     by_value = np.ascontiguousarray(words.T, np.float32)
     size = np.square(by_value).sum(0)
     with use_threads():
-        search_paths(
+        _search_paths(
             np.ascontiguousarray(y.transpose(1, 0, 2), np.float32),
             scale.astype(np.float32),
             by_value,

@@ -104,19 +104,19 @@ def search(target: Target, left: Tensor, right: Tensor, sweeps: int, *, middle: 
     strength in the last sweep.
     """
     pushed = target.turn(target.times_moment(target.w).mT)  # H' w'ᵀ in the eigenvectors
-    near_left, near_right = find_nearest_factor(left, middle=middle), find_nearest_factor(right, middle=middle)
+    near_left, near_right = _find_nearest_factor(left, middle=middle), _find_nearest_factor(right, middle=middle)
     lag_left, lag_right = torch.zeros_like(left), torch.zeros_like(right)
     for sweep in range(sweeps):
         pull = (sweep + 1) / sweeps
-        basis = target.turn(normalize_columns(near_right))
+        basis = target.turn(_normalize_columns(near_right))
         left = solve_ridge(basis.mT @ (target.values[:, None] * basis), pushed.mT @ basis, pull, near_left - lag_left)
-        near_left = find_nearest_factor(left + lag_left, middle=middle)
+        near_left = _find_nearest_factor(left + lag_left, middle=middle)
         lag_left = lag_left + left - near_left
-        basis = normalize_columns(near_left)
+        basis = _normalize_columns(near_left)
         right = target.turn_back(
             solve_two_sided(basis.mT @ basis, target.values, pushed @ basis, pull, target.turn(near_right - lag_right))
         )
-        near_right = find_nearest_factor(right + lag_right, middle=middle)
+        near_right = _find_nearest_factor(right + lag_right, middle=middle)
         lag_right = lag_right + right - near_right
         yield left + lag_left, right + lag_right
 
@@ -137,13 +137,13 @@ def solve_two_sided(gram: Tensor, values: Tensor, pushed: Tensor, pull: float, a
     return (turned / (values[:, None] * eigenvalues.clamp(min=0) + (pull + ADMM_RIDGE) * level)) @ vectors.mT
 
 
-def find_nearest_factor(factor: Tensor, *, middle: bool) -> Tensor:
+def _find_nearest_factor(factor: Tensor, *, middle: bool) -> Tensor:
     """The nearest stored form of a factor `[k, r]`: signs with a magnitude a row, and one a column where there is a `middle`."""
-    row_sizes, shared = fit_magnitudes(factor, middle=middle)
-    return compute_signs(factor) * row_sizes[:, None] * shared
+    row_sizes, shared = _fit_magnitudes(factor, middle=middle)
+    return _compute_signs(factor) * row_sizes[:, None] * shared
 
 
-def fit_magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
+def _fit_magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
     """Magnitudes `[k]` and `[r]` of which |factor| `[k, r]` is nearly the product; without `middle` the second are 1."""
     size = factor.abs()
     row_sizes, shared = size.mean(1), torch.ones(factor.shape[1])
@@ -155,22 +155,22 @@ def fit_magnitudes(factor: Tensor, *, middle: bool) -> tuple[Tensor, Tensor]:
     return row_sizes, shared
 
 
-def compute_signs(x: Tensor) -> Tensor:
+def _compute_signs(x: Tensor) -> Tensor:
     """±1; zero is +1."""
     return torch.where(x >= 0, 1.0, -1.0)
 
 
-def normalize_columns(x: Tensor) -> Tensor:
+def _normalize_columns(x: Tensor) -> Tensor:
     """Columns of length 1; zero columns stay."""
     return x / x.norm(dim=0).clamp(min=1e-20)
 
 
 def build_parameters(left: Tensor, right: Tensor, *, middle: bool) -> SignFactors:
     """The signs of real factors `left [rows, r]` and `right [cols, r]` with magnitudes that are not yet settled."""
-    row, of_left = fit_magnitudes(left, middle=middle)
-    column, of_right = fit_magnitudes(right, middle=middle)
+    row, of_left = _fit_magnitudes(left, middle=middle)
+    column, of_right = _fit_magnitudes(right, middle=middle)
     column = column / column.square().mean().sqrt().clamp(min=1e-20) / left.shape[1] ** 0.25  # about what rows will have
-    signs = compute_signs(left), compute_signs(right.mT).contiguous()
+    signs = _compute_signs(left), _compute_signs(right.mT).contiguous()
     return SignFactors(*signs, row, column, of_left * of_right if middle else None)
 
 
@@ -180,25 +180,25 @@ def multiply_factors(params: SignFactors) -> Tensor:
     return (left if params.middle is None else left * params.middle) @ (params.right * params.column)
 
 
-def compute_loss(target: Target, params: SignFactors) -> float:
+def _compute_loss(target: Target, params: SignFactors) -> float:
     """tr(E H' Eᵀ)."""
     return compute_row_cost(target.w - multiply_factors(params), target.moment).sum(dtype=torch.float64).item()
 
 
 def settle(target: Target, params: SignFactors) -> tuple[SignFactors, float]:
     """Magnitudes by least squares for fixed signs, as they will be stored, and what they lose."""
-    best = improve_magnitudes(target, params)
-    least = compute_loss(target, best)
+    best = _improve_magnitudes(target, params)
+    least = _compute_loss(target, best)
     for _ in range(ROUNDS - 1):
-        trial = improve_magnitudes(target, best)
-        now = compute_loss(target, trial)
+        trial = _improve_magnitudes(target, best)
+        now = _compute_loss(target, trial)
         if not now < least:
             break
         best, least = trial, now
     return best, least
 
 
-def improve_magnitudes(target: Target, params: SignFactors) -> SignFactors:
+def _improve_magnitudes(target: Target, params: SignFactors) -> SignFactors:
     """Row, column, middle and again row magnitudes, each for the others as they are, rounded as they will be stored."""
     improved = replace(params, row=solve_row_magnitudes(target, params))
     improved = replace(improved, column=solve_column_magnitudes(target, improved))

@@ -15,7 +15,7 @@ from workbench.quantizers.storage_rounding import round_to_fp16
 SAME = 1e-4  # sizes that differ by less than this share of the largest are one
 
 
-def find_largest_sizes(size: Tensor, count: int) -> list[Tensor]:
+def _find_largest_sizes(size: Tensor, count: int) -> list[Tensor]:
     """The `count` largest distinct numbers of each row of `size [rows, cols]`, 0 where there are fewer."""
     sizes = [size.amax(1)]
     for _ in range(count - 1):
@@ -28,7 +28,7 @@ def list_sign_starts(w: Tensor, mask: Tensor, mean: bool) -> list[PlaneScales]:
     """Scales of two planes of signs, and the mean where there is one."""
     high, low = w.where(mask, -torch.inf).amax(1), w.where(mask, torch.inf).amin(1)
     middle = ((high + low) / 2).nan_to_num(0, 0, 0) if mean else torch.zeros(len(w))
-    largest, next_one = find_largest_sizes((w - middle[:, None]).abs() * mask, 2)
+    largest, next_one = _find_largest_sizes((w - middle[:, None]).abs() * mask, 2)
     small = (largest - next_one) / 2
     scale = round_to_fp16(torch.stack([largest - small, small]))
     return [PlaneScales(scale, round_to_fp16(middle) if mean else None)]
@@ -36,7 +36,7 @@ def list_sign_starts(w: Tensor, mask: Tensor, mean: bool) -> list[PlaneScales]:
 
 def list_trit_starts(w: Tensor, count: int) -> list[PlaneScales]:
     """Scales of two or three planes of trits."""
-    largest, *others = find_largest_sizes(w.abs(), 2 if count == 2 else 4)
+    largest, *others = _find_largest_sizes(w.abs(), 2 if count == 2 else 4)
     last = largest - others[0]
     if count == 2:
         return [PlaneScales(round_to_fp16(torch.stack([largest - last, last])))]
@@ -49,10 +49,10 @@ def choose_best_start(w: Tensor, mask: Tensor, starts: list[PlaneScales], choose
     errors = [((sum_planes(choose(w, start), start, everywhere) - w) * mask).square().sum(1) for start in starts]
     best = torch.stack(errors).nan_to_num(torch.inf).argmin(0)
     means = [start.mean for start in starts if start.mean is not None]
-    return PlaneScales(select_rows([start.scale for start in starts], best), select_rows(means, best) if means else None)
+    return PlaneScales(_select_rows([start.scale for start in starts], best), _select_rows(means, best) if means else None)
 
 
-def select_rows(candidates: Sequence[Tensor], best: Tensor) -> Tensor:
+def _select_rows(candidates: Sequence[Tensor], best: Tensor) -> Tensor:
     """Of tensors `[..., rows]`, each row from the candidate with the number `best [rows]`."""
     chosen = candidates[0]
     for number, candidate in enumerate(candidates):

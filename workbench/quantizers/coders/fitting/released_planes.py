@@ -42,7 +42,7 @@ class Planes:
         return self.others(-1) + self.mean * mask
 
 
-def compute_row_mean(x: Tensor, mask: Tensor) -> Tensor:
+def _compute_row_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over the masked weights of each row, `[rows, 1]`; 0 where there are none."""
     return (x * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
 
@@ -52,9 +52,9 @@ def fit_residual_planes(x: Tensor, mask: Tensor, planes: int) -> tuple[Planes, T
     rest = x * mask
     signs, sizes, shifts = [], [], []
     for _ in range(planes):
-        shifts.append(compute_row_mean(rest, mask))
+        shifts.append(_compute_row_mean(rest, mask))
         rest = (rest - shifts[-1]) * mask
-        sizes.append(compute_row_mean(rest.abs(), mask))
+        sizes.append(_compute_row_mean(rest.abs(), mask))
         signs.append(rest.sign())
         rest = rest - sizes[-1] * signs[-1]
     shift, stacked = torch.stack(shifts), torch.stack(signs)
@@ -67,12 +67,12 @@ def alternate(x: Tensor, mask: Tensor, planes: int, sweeps: int = RELEASED_SWEEP
     x = x * mask
     now, count = fit_residual_planes(x, mask, planes)[0], mask.sum(1, keepdim=True) + BELOW
     for _ in range(sweeps):
-        now = replace(now, mean=now.mean + compute_row_mean(x - now.values(mask), mask))
+        now = replace(now, mean=now.mean + _compute_row_mean(x - now.values(mask), mask))
         for p in range(planes):
             rest = x - now.mean * mask - now.others(p)
-            now = replace_size(now, p, (now.signs[p] * rest).sum(1, keepdim=True) / count)
+            now = _replace_size(now, p, (now.signs[p] * rest).sum(1, keepdim=True) / count)
         centred = (x - now.mean) * mask
-        now = replace(now, signs=centred.sign()[None] if planes == 1 else choose_nearest_pair(centred, now) * mask)
+        now = replace(now, signs=centred.sign()[None] if planes == 1 else _choose_nearest_pair(centred, now) * mask)
     return now
 
 
@@ -82,7 +82,7 @@ def alternate_columns(x: Tensor, mask: Tensor, planes: int, sweeps: int = RELEAS
     count, rest = mask.sum(0, keepdim=True).clamp(min=1), x
     signs, sizes, columns = [], [], []
     for _ in range(planes):
-        size = compute_row_mean(rest.abs(), mask)
+        size = _compute_row_mean(rest.abs(), mask)
         column = torch.where(size > 0, rest.abs() / size, 0.0).sum(0, keepdim=True) / count
         signs.append(rest.sign())
         rest = rest - size * column * signs[-1]
@@ -92,12 +92,12 @@ def alternate_columns(x: Tensor, mask: Tensor, planes: int, sweeps: int = RELEAS
     for _ in range(sweeps):
         for p in range(planes):
             rest = x - now.others(p)
-            now = replace_size(now, p, compute_projection(rest, now.column[p] * now.signs[p], 1))
+            now = _replace_size(now, p, _compute_projection(rest, now.column[p] * now.signs[p], 1))
             column = now.column.clone()
-            column[p] = compute_projection(rest, now.size[p] * now.signs[p], 0)
+            column[p] = _compute_projection(rest, now.size[p] * now.signs[p], 0)
             now = replace(now, column=column)
         if planes > 1:
-            now = replace(now, signs=choose_nearest_pair(x, now) * mask)
+            now = replace(now, signs=_choose_nearest_pair(x, now) * mask)
     return now
 
 
@@ -112,23 +112,23 @@ def fit_outputs(x: Tensor, mask: Tensor, now: Planes, moment: Tensor, sweeps: in
     for _ in range(sweeps):
         now = replace(now, mean=best(mask_values, x - now.others(-1)))
         for p in range(len(now.signs)):
-            now = replace_size(now, p, best(now.signs[p], x - now.mean * mask_values - now.others(p)))
+            now = _replace_size(now, p, best(now.signs[p], x - now.mean * mask_values - now.others(p)))
     return now
 
 
-def replace_size(now: Planes, number: int, size: Tensor) -> Planes:
+def _replace_size(now: Planes, number: int, size: Tensor) -> Planes:
     """The same with another size of one plane."""
     sizes = now.size.clone()
     sizes[number] = size
     return replace(now, size=sizes)
 
 
-def compute_projection(target: Tensor, lever: Tensor, dim: int) -> Tensor:
+def _compute_projection(target: Tensor, lever: Tensor, dim: int) -> Tensor:
     """How many `lever` make up `target`, along `dim`."""
     return (lever * target).sum(dim, keepdim=True) / (lever.square().sum(dim, keepdim=True) + BELOW)
 
 
-def choose_nearest_pair(x: Tensor, now: Planes) -> Tensor:
+def _choose_nearest_pair(x: Tensor, now: Planes) -> Tensor:
     """The two signs whose sum of sizes is nearest to each number, `[2, rows, cols]`; ties go to −1."""
     one, two = (now.size[p] * now.column[p] for p in range(2))
     signs = torch.tensor([(a, b) for a in (-1.0, 1.0) for b in (-1.0, 1.0)], dtype=x.dtype)

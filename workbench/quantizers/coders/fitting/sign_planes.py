@@ -141,7 +141,7 @@ def copy_watched_rows(params: PlaneScales) -> WatchedRows:
 def refine(w: Tensor, mask: Tensor, signs: Tensor, params: ScalesT) -> ScalesT:
     """Better mean, scales and column scales of one span for fixed signs."""
     everywhere = slice(0, w.shape[1])
-    basis = build_unit_basis(signs, mask, params.column_scale, params.mean is not None)
+    basis = _build_unit_basis(signs, mask, params.column_scale, params.mean is not None)
     solution = round_to_fp16(solve_least_squares(w * mask, basis, w.shape[1], None)[..., 0])
     planes = len(signs)
     column = None if params.column_scale is None else params.column_scale.clone()  # improved in place below, plane by plane
@@ -156,7 +156,7 @@ def refine(w: Tensor, mask: Tensor, signs: Tensor, params: ScalesT) -> ScalesT:
     return better
 
 
-def build_unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, mean: bool) -> Tensor:
+def _build_unit_basis(signs: Tensor, mask: Tensor, column_scale: Tensor | None, mean: bool) -> Tensor:
     """What one unit of each plane's scale (and of the mean) adds, `[planes (+ 1), rows, cols]`."""
     basis = signs * mask if column_scale is None else signs * column_scale[:, None] * mask
     return torch.cat([basis, mask.to(basis.dtype)[None]]) if mean else basis
@@ -168,8 +168,8 @@ def refit(target: Tensor, signs: Tensor, params: list[ScalesT], span: int, mask:
     Every row keeps the better of old and new, measured under `moment` itself and after rounding to fp16. Without damping, a
     moment of fewer tokens than columns would be satisfied by wild scales.
     """
-    planes, means, column_scales = len(signs), list_used(p.mean for p in params), list_used(p.column_scale for p in params)
-    basis = build_unit_basis(signs, mask, torch.cat(column_scales, 1) if column_scales else None, bool(means))
+    planes, means, column_scales = len(signs), _list_used(p.mean for p in params), _list_used(p.column_scale for p in params)
+    basis = _build_unit_basis(signs, mask, torch.cat(column_scales, 1) if column_scales else None, bool(means))
     old = stack_groups([p.scale for p in params])
     if means:
         old = torch.cat([old, stack_groups(means)[None]])
@@ -181,7 +181,7 @@ def refit(target: Tensor, signs: Tensor, params: list[ScalesT], span: int, mask:
     return [replace(p, mean=better[planes, :, g]) for g, p in enumerate(refitted)] if means else refitted
 
 
-def list_used(tensors: Iterable[Tensor | None]) -> list[Tensor]:
+def _list_used(tensors: Iterable[Tensor | None]) -> list[Tensor]:
     """One parameter of all groups: of each group, or of none where it is not used."""
     return [tensor for tensor in tensors if tensor is not None]
 
@@ -197,8 +197,8 @@ def sum_scaled_basis(scales: Tensor, basis: Tensor, span: int) -> Tensor:
 def pack_scale_tensors(params: Sequence[PlaneScales]) -> dict[str, Tensor]:
     """As stored, fp16: `scale [planes, rows, groups]`, where used `mean [rows, groups]`, `column_scale [planes, cols]`."""
     tensors = {"scale": stack_groups([p.scale for p in params]).half()}
-    if means := list_used(p.mean for p in params):
+    if means := _list_used(p.mean for p in params):
         tensors["mean"] = stack_groups(means).half()
-    if column_scales := list_used(p.column_scale for p in params):
+    if column_scales := _list_used(p.column_scale for p in params):
         tensors["column_scale"] = torch.cat(column_scales, 1).half()
     return tensors

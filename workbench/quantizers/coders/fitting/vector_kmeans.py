@@ -50,14 +50,14 @@ def find_nearest_under_metric(metric: Tensor, w: Tensor, scale: Tensor, words: T
         columns = slice(start, min(start + words.shape[1], w.shape[1]))
         root = torch.linalg.cholesky(metric[columns, columns]).to(w.dtype)
         book, number = (
-            find_distinct_words(words[:, : columns.stop - start]) if columns.stop - start < words.shape[1] else (words, None)
+            _find_distinct_words(words[:, : columns.stop - start]) if columns.stop - start < words.shape[1] else (words, None)
         )
         indices = find_nearest_codewords(w[:, columns] @ root, scale, (book if column is None else book * column[columns]) @ root)
         codes.append(indices if number is None else number[indices])
     return torch.stack(codes, 1)
 
 
-def find_distinct_words(words: Tensor) -> tuple[Tensor, Tensor]:
+def _find_distinct_words(words: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct rows of `words`, and the first number of each: rounding must not choose among equals."""
     distinct, which = words.unique(dim=0, return_inverse=True)
     first = torch.full((len(distinct),), len(words)).scatter_reduce(0, which, torch.arange(len(words)), "amin")

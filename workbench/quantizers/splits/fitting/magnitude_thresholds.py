@@ -25,7 +25,7 @@ def search_thresholds(size: Tensor, member: Tensor, groups: int, search: str) ->
     doubled = search == "double" and groups == 3
     low = quantiles(member_sizes, THRESHOLD_SHARES if doubled else SHARES)
     levels, order = torch.sort(torch.cat([low, 2 * low]), stable=True) if doubled else (low, torch.arange(len(low)))
-    energy = compute_kept_energy(size, member, levels)
+    energy = _compute_kept_energy(size, member, levels)
     last = len(levels) + 1
     if groups == 2:
         return levels[[int((energy[0] + energy[:, last])[1:last].argmax())]]
@@ -49,7 +49,7 @@ def quantiles(values: Tensor, shares: Tensor) -> Tensor:
     return ordered[(shares * (len(ordered) - 1)).round().long()]
 
 
-def compute_kept_energy(size: Tensor, member: Tensor, levels: Tensor) -> Tensor:
+def _compute_kept_energy(size: Tensor, member: Tensor, levels: Tensor) -> Tensor:
     """Σ_rows (Σ|w|)²/N of the weights between edges a < b, `[levels + 2, levels + 2]`; zero elsewhere.
 
     Edge 0 is zero, edge i is `levels[i − 1]`, the last edge is infinite.

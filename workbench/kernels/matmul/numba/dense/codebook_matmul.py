@@ -118,7 +118,7 @@ def decode_to_fp16(packed: Packed) -> fp16_matmul.Halves:
 
 
 @compile_cached
-def advance_states(states: np.ndarray, stream: np.ndarray, first: int, bits: int, mask: int) -> None:
+def _advance_states(states: np.ndarray, stream: np.ndarray, first: int, bits: int, mask: int) -> None:
     """The states of all steps after the codes of one more row, which begin with code number `first` of the stream."""
     together, code, bit = WINDOW_BITS // bits, (1 << bits) - 1, first * bits
     for begin in range(0, len(states), together):
@@ -149,7 +149,7 @@ def decode(
     states, flat = np.zeros(steps, np.int64), out.reshape(-1)
     row_values = np.zeros(max(steps * length + COPIED, groups * span + width), np.uint16)
     for row in range(first - (state + bits - 1) // bits + 1, first + len(out)):
-        advance_states(states, stream, (row % rows) * steps, bits, mask)
+        _advance_states(states, stream, (row % rows) * steps, bits, mask)
         if row < first:
             continue
         for step in range(steps):
@@ -161,7 +161,7 @@ def decode(
 
 
 @compile_cached
-def multiply_row_block(
+def _multiply_row_block(
     x: np.ndarray,
     stream: np.ndarray,
     words: np.ndarray,
@@ -196,7 +196,7 @@ def multiply_serial(
 ) -> None:
     """y = x Wᵀ on this thread alone."""
     for first in range(0, len(scale), THREAD_ROWS):
-        multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, first, y)
+        _multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, first, y)
 
 
 @compile_cached(parallel=True)
@@ -214,4 +214,4 @@ def multiply_parallel(
 ) -> None:
     """y = x Wᵀ on all threads."""
     for block in prange((len(scale) + THREAD_ROWS - 1) // THREAD_ROWS):
-        multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, block * THREAD_ROWS, y)
+        _multiply_row_block(x, stream, words, scale, bits, state, length, cols, span, block * THREAD_ROWS, y)

@@ -37,7 +37,7 @@ VECTORS_AT_ONCE = 16  # vectors of columns whose codewords are looked up in one 
 
 
 @compile_cached
-def unpack_indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) -> None:
+def _unpack_indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndarray) -> None:
     """64 indices for each vector of columns, `indices_out [vectors · 64]`; field by field, for all vectors."""
     apart, have = 8 * width, 0
     vectors = len(indices_out) // STRIPE_ROWS
@@ -67,7 +67,7 @@ def unpack_indices(stream: np.ndarray, at: int, width: int, indices_out: np.ndar
 
 
 @compile_cached(inline="always")
-def store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs: np.ndarray) -> None:
+def _store_half(codes: Any, number: int, abreast: int, columns: np.ndarray, signs: np.ndarray) -> None:
     """16 columns of a stripe in the order of `sign_matmul.py`; four steps abreast wait in `columns` for the next 16."""
     at = 2 * STRIPE_ROWS * number
     if abreast == 1:
@@ -91,22 +91,22 @@ def decode(
     waiting, have, done = no_codes(), 0, 0  # signs of the 16 columns that are not complete yet
     for first in range(0, vectors, VECTORS_AT_ONCE):
         count = min(VECTORS_AT_ONCE, vectors - first)
-        unpack_indices(stream, at, width, indices_out[: STRIPE_ROWS * count])
+        _unpack_indices(stream, at, width, indices_out[: STRIPE_ROWS * count])
         at += 8 * width * count
         for k in range(count):
             codes, over = chosen(words, indices_out, STRIPE_ROWS * k), have + length - MAX_CODEWORD_COLUMNS
             waiting = merge(waiting, codes, have)
             have += length
             if over >= 0 and done < halves:
-                store_half(waiting, done, abreast, columns, signs)
+                _store_half(waiting, done, abreast, columns, signs)
                 waiting, have, done = drop(codes, length - over) if over > 0 else no_codes(), over, done + 1
     for number in range(done, halves):
-        store_half(waiting, number, abreast, columns, signs)
+        _store_half(waiting, number, abreast, columns, signs)
         waiting = no_codes()
 
 
 @compile_cached
-def multiply_stripe(
+def _multiply_stripe(
     stream: np.ndarray,
     width: int,
     vectors: int,
@@ -150,7 +150,7 @@ def multiply_serial(
     t = tables.make(x, column, edges, span, digits, abreast)
     m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
     for number in range((y.shape[1] + STRIPE_ROWS - 1) // STRIPE_ROWS):
-        multiply_stripe(stream, width, vectors, words, length, m, t, number, y)
+        _multiply_stripe(stream, width, vectors, words, length, m, t, number, y)
 
 
 @compile_cached(parallel=True)
@@ -178,4 +178,4 @@ def multiply_parallel(
     for number in prange((y.shape[1] + STRIPE_ROWS - 1) // STRIPE_ROWS):
         t = Tables(table, first, start, unit, sums, norm, tables_per_input, digits, abreast)
         m = Matrix(stream, scale, mean, zero, edges, 1, 1, span)
-        multiply_stripe(stream, width, vectors, words, length, m, t, number, y)
+        _multiply_stripe(stream, width, vectors, words, length, m, t, number, y)

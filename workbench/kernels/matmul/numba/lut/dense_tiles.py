@@ -15,7 +15,7 @@ SIGNS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, b
 
 def expand_tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
     """All rows, float32 `[64 · stripes, cols]`."""
-    size, offset = decode_plane_scales(s)
+    size, offset = _decode_plane_scales(s)
     steps = int(s.edges[-1])
     signs = s.signs.reshape(-1, steps * s.planes * STRIPE_ROWS)
     column = np.pad(s.column, ((0, 0), (0, steps * STEP_COLUMNS - s.cols))) if s.column.size else s.column
@@ -24,7 +24,7 @@ def expand_tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
     return out[:, : s.cols]
 
 
-def decode_plane_scales(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
+def _decode_plane_scales(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
     """What a sign of each plane counts `[stripe, group, plane, 64]`, and what is added to each weight `[stripe, group, 64]`."""
     groups = -(-int(s.edges[-1]) // s.span)
     scale = s.scale.view(np.float16).reshape(-1, groups, s.planes if s.joined == 1 else 1, STRIPE_ROWS).astype(np.float32)
@@ -37,7 +37,7 @@ def decode_plane_scales(s: Stripes) -> tuple[np.ndarray, np.ndarray]:
 
 
 @compile_cached
-def expand_stripe(
+def _expand_stripe(
     signs: np.ndarray,
     edges: np.ndarray,
     span: int,
@@ -79,7 +79,7 @@ def expand_serial(
 ) -> None:
     """All stripes, on this thread alone."""
     for s in range(len(signs)):
-        expand_stripe(signs[s], edges, span, abreast, size[s], offset[s], column, out[STRIPE_ROWS * s : STRIPE_ROWS * (s + 1)])
+        _expand_stripe(signs[s], edges, span, abreast, size[s], offset[s], column, out[STRIPE_ROWS * s : STRIPE_ROWS * (s + 1)])
 
 
 @compile_cached(parallel=True)
@@ -95,4 +95,4 @@ def expand_parallel(
 ) -> None:
     """All stripes, on all threads."""
     for s in prange(len(signs)):
-        expand_stripe(signs[s], edges, span, abreast, size[s], offset[s], column, out[STRIPE_ROWS * s : STRIPE_ROWS * (s + 1)])
+        _expand_stripe(signs[s], edges, span, abreast, size[s], offset[s], column, out[STRIPE_ROWS * s : STRIPE_ROWS * (s + 1)])

@@ -33,7 +33,7 @@ PREFETCH_BYTES = 4096  # bytes to ask the memory for in advance
 
 
 @compile_cached
-def sum_exact_entries(
+def _sum_exact_entries(
     signs: np.ndarray, at: int, plane_bytes: int, planes: int, table: np.ndarray, table_at: int, steps: int
 ) -> tuple[Any, Any]:
     """Sums of 64 rows over some steps of planes, each of which counts half the one before; entries of 15 bits; even bytes, then
@@ -59,7 +59,7 @@ def sum_exact_entries(
 
 
 @compile_cached
-def sum_fast_entries(
+def _sum_fast_entries(
     signs: np.ndarray, at: int, plane_bytes: int, planes: int, table: np.ndarray, table_at: int, steps: int
 ) -> tuple[Any, Any]:
     """The same with entries of 7 bits."""
@@ -91,8 +91,8 @@ def sum_one_input(
 ) -> None:
     """Write the sums of a stripe for one input to `sums [64]`."""
     if digits == 1:
-        even, odd = sum_fast_entries(signs, at, plane_bytes, planes, table, to, steps)
+        even, odd = _sum_fast_entries(signs, at, plane_bytes, planes, table, to, steps)
     else:
-        even, odd = sum_exact_entries(signs, at, plane_bytes, planes, table, to, steps)
+        even, odd = _sum_exact_entries(signs, at, plane_bytes, planes, table, to, steps)
     store_floats(sums, 0, even)
     store_floats(sums, 32, odd)

@@ -80,7 +80,7 @@ class Sources(NamedTuple):
 
 
 @compile_cached(inline="always")
-def sum_up(
+def _sum_up(
     signs: np.ndarray,
     p: Planes,
     begin: int,
@@ -104,7 +104,7 @@ def sum_up(
 
 
 @compile_cached
-def add_rows(
+def _add_rows(
     p: Planes, scale: np.ndarray, sums: np.ndarray, sums_at: int, offset: np.float32, unit: np.float32, total: np.ndarray, at: int
 ) -> None:
     """total += (sums − offset) · unit · scale for the 64 rows of planes."""
@@ -116,7 +116,7 @@ def add_rows(
 
 
 @compile_cached(inline="always")
-def add_planes(
+def _add_planes(
     signs: np.ndarray,
     scale: np.ndarray,
     p: Planes,
@@ -134,23 +134,23 @@ def add_planes(
     step_offset = 2 * OFFSET[s.digits]  # of a step
     while i < inputs:
         together = most if i + most <= inputs else 1
-        sum_up(signs, p, p.begin, p.end, table, s, i * s.each + table_number, together, sums)
+        _sum_up(signs, p, p.begin, p.end, table, s, i * s.each + table_number, together, sums)
         for k in range(together):
             source = (i + k) * s.each + table_number
             run = first[source, p.chunk]
-            add_rows(
+            _add_rows(
                 p, scale, sums, STRIPE_ROWS * k, step_offset * (p.end - p.begin), unit[source, run], total, STRIPE_ROWS * (i + k)
             )
         i += together
     for i in range(inputs):
         source = i * s.each + table_number
         for run in range(first[source, p.chunk] + 1, first[source, p.chunk + 1]):
-            sum_up(signs, p, start[source, run], start[source, run] + s.abreast, table, s, source, 1, sums)
-            add_rows(p, scale, sums, 0, step_offset * s.abreast, unit[source, run], total, STRIPE_ROWS * i)
+            _sum_up(signs, p, start[source, run], start[source, run] + s.abreast, table, s, source, 1, sums)
+            _add_rows(p, scale, sums, 0, step_offset * s.abreast, unit[source, run], total, STRIPE_ROWS * i)
 
 
 @compile_cached
-def add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to: int) -> None:
+def _add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to: int) -> None:
     """Add what a group's inputs, whose sum is `amount`, give by the mean of each row, or by the middle of codes less `zero`."""
     mean, zero, scale = m.mean, m.zero, m.scale
     offset = fill(amount)
@@ -166,7 +166,7 @@ def add_offsets(m: Matrix, amount: np.float32, group: int, total: np.ndarray, to
 
 
 @compile_cached
-def store_rows(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None:
+def _store_rows(total: np.ndarray, norm: np.ndarray, number: int, y: np.ndarray) -> None:
     """Write the sums of stripe `number`, `total [inputs · 64]`, to their rows of `y`, in the inputs' own size."""
     rows, apart = y.shape[1], y.strides[0] // y.itemsize
     for i in range(len(y)):
@@ -204,7 +204,7 @@ def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.nd
             group = number * groups + begin // m.span
             if offsets and begin % m.span == 0:
                 for i in range(len(y)):
-                    add_offsets(m, t.sums[i, begin // m.span], group, total, STRIPE_ROWS * i)
+                    _add_offsets(m, t.sums[i, begin // m.span], group, total, STRIPE_ROWS * i)
             at, length = STRIPE_ROWS * m.planes * (number * edges[-1] + begin), STRIPE_ROWS * (end - begin)
             for which in range(sets):
                 planes = m.planes - (sets - 1) * m.joined if which == 0 else m.joined
@@ -212,9 +212,9 @@ def walk(m: Matrix, t: Tables, first_stripe: int, last_stripe: int, sums_: np.nd
                 # a bit is half a sign and a half
                 weight = np.float32(1 if m.joined == 1 else 0.5 * (1 << (m.joined * (sets - 1 - which))))
                 p = Planes(at, length, planes, which, chunk, begin, end, scale_at, weight)
-                add_planes(signs, scale, p, table, first, start, unit, s, sums, total)
+                _add_planes(signs, scale, p, table, first, start, unit, s, sums, total)
                 at += planes * length
-        store_rows(total, t.norm, number, y)
+        _store_rows(total, t.norm, number, y)
 
 
 @compile_cached

@@ -107,9 +107,11 @@ def lay_out_planes(packed: Packed, mask: Tensor | None = None) -> Stripes:
     """
     count, scale = packed.facts["planes"], packed.tensors["scale"]
     signs = (
-        read_plane_bytes(packed, count) if mask is None else pack_sign_bytes(unpack_codes(packed, "signs", 1, mask, count).bool())
+        _read_plane_bytes(packed, count)
+        if mask is None
+        else _pack_sign_bytes(unpack_codes(packed, "signs", 1, mask, count).bool())
     )
-    return build_stripes(packed, signs, scale, mean=packed.tensors.get("mean"), column=packed.tensors.get("column_scale"))
+    return _build_stripes(packed, signs, scale, mean=packed.tensors.get("mean"), column=packed.tensors.get("column_scale"))
 
 
 def lay_out_masked_planes(packed: Packed, mask: Tensor) -> Stripes:
@@ -127,14 +129,14 @@ def lay_out_masked_planes(packed: Packed, mask: Tensor) -> Stripes:
     if mean is not None:
         signs, scale = torch.cat([signs, mask[None]]), torch.cat([scale, mean[None]])
         column = None if column is None else torch.cat([column, torch.ones_like(column[:1])])
-    return build_stripes(packed, pack_sign_bytes(signs), scale, mean=mean, column=column)
+    return _build_stripes(packed, _pack_sign_bytes(signs), scale, mean=mean, column=column)
 
 
 def lay_out_trits(packed: Packed, mask: Tensor | None = None) -> Stripes:
     """Twice the matrix of `ternary`: every plane becomes two, which agree where a trit is not 0."""
     trits = ternary.unpack_trits(packed, mask)
     signs = torch.stack([trits >= 0, trits > 0], 1).flatten(0, 1)
-    return build_stripes(packed, pack_sign_bytes(signs), packed.tensors["scale"].repeat_interleave(2, 0))
+    return _build_stripes(packed, _pack_sign_bytes(signs), packed.tensors["scale"].repeat_interleave(2, 0))
 
 
 def lay_out_codes(packed: Packed, mask: Tensor | None = None) -> Stripes:
@@ -148,35 +150,35 @@ def lay_out_codes(packed: Packed, mask: Tensor | None = None) -> Stripes:
     if mask is not None:
         spread = zero.to(torch.uint8).repeat_interleave(packed.facts["span"], 1)[:, : packed.cols]
         code = torch.where(mask, code, spread)
-    signs = np.concatenate([pack_sign_bytes((code >> bit & 1)[None].bool()) for bit in reversed(range(bits))])
-    return build_stripes(packed, signs, scale[None], zero=zero)
+    signs = np.concatenate([_pack_sign_bytes((code >> bit & 1)[None].bool()) for bit in reversed(range(bits))])
+    return _build_stripes(packed, signs, scale[None], zero=zero)
 
 
 def lay_out_codebook(packed: Packed) -> Stripes:
     """Format `binary-codebook`, its signs looked up once."""
-    index, words = unpack_codebook(packed)
+    index, words = _unpack_codebook(packed)
     positive = words[index].view(1, packed.rows, -1)[..., : packed.cols].bool()
-    return build_stripes(packed, pack_sign_bytes(positive), **collect_scale_tensors(packed))
+    return _build_stripes(packed, _pack_sign_bytes(positive), **_collect_scale_tensors(packed))
 
 
 def lay_out_parity(packed: Packed) -> Stripes:
     """Format `parity-signs`, the signs that follow from others filled in once."""
-    return build_stripes(packed, pack_sign_bytes(~parity.find_negative_signs(packed)[None]), **collect_scale_tensors(packed))
+    return _build_stripes(packed, _pack_sign_bytes(~parity.find_negative_signs(packed)[None]), **_collect_scale_tensors(packed))
 
 
 def lay_out_scales(packed: Packed) -> Stripes:
     """Format `binary-codebook` without its signs, for which `lay_out_indices` stands."""
     nothing = np.zeros((1, 0, -(-packed.cols // STEP_COLUMNS)), np.uint8)
-    return build_stripes(packed, nothing, **collect_scale_tensors(packed))
+    return _build_stripes(packed, nothing, **_collect_scale_tensors(packed))
 
 
 def lay_out_indices(packed: Packed) -> Indices:
     """The indices of `binary-codebook`, packed to the bit in the order of stripes, and its codewords."""
-    index, words = unpack_codebook(packed)
+    index, words = _unpack_codebook(packed)
     length, width = words.shape[1], codebook.compute_index_width(len(words))
     full = np.pad(index.numpy().reshape(packed.rows, -1), ((0, -packed.rows % STRIPE_ROWS), (0, 0)))
     lanes = full.reshape(-1, STRIPE_ROWS, full.shape[1]).transpose(0, 2, 1)
-    if choose_steps_abreast(packed) == 1:  # row r of a stripe beside row 32 + r
+    if _choose_steps_abreast(packed) == 1:  # row r of a stripe beside row 32 + r
         lanes = lanes.reshape(*lanes.shape[:2], 2, STRIPE_ROWS // 2).swapaxes(2, 3).reshape(lanes.shape)
     fields, have = [], 0
     for bits in [8] * (width // 8) + [bits for bits in (4, 2, 1) if width & bits]:
@@ -184,14 +186,14 @@ def lay_out_indices(packed: Packed) -> Indices:
         fields.append(np.bitwise_or.reduce(parts << (bits * np.arange(parts.shape[2], dtype=np.uint8))[:, None], axis=2))
         have += bits
     stream = np.concatenate(fields, -1)
-    buffer = allocate_pages(stream.size)
+    buffer = _allocate_pages(stream.size)
     buffer[:] = stream.reshape(-1)
     number = (words.to(torch.int64) << torch.arange(length)).sum(1).numpy().astype(np.uint16)
     every = np.pad(number, (0, (1 << width) - len(number)))  # so that no index leads out of it
     return Indices(buffer, every, width, full.shape[1], length)
 
 
-def unpack_codebook(packed: Packed) -> tuple[Tensor, Tensor]:
+def _unpack_codebook(packed: Packed) -> tuple[Tensor, Tensor]:
     """The index of every vector of columns, row by row, and the codewords as bits, uint8 `[entries, length]`."""
     entries, length = packed.facts["entries"], packed.facts["length"]
     words = bitpack.unpack(packed.tensors["codebook"], 1, entries * length).view(entries, length).to(torch.uint8)
@@ -199,14 +201,14 @@ def unpack_codebook(packed: Packed) -> tuple[Tensor, Tensor]:
     return bitpack.unpack(packed.tensors["index"], codebook.compute_index_width(entries), count), words
 
 
-def collect_scale_tensors(packed: Packed) -> dict[str, Any]:
+def _collect_scale_tensors(packed: Packed) -> dict[str, Any]:
     """Scales, means and column scales of a format with one sign a weight as those of one plane."""
     column = packed.tensors.get("column_scale")
     magnitude = None if column is None else column[None]
     return {"scale": packed.tensors["scale"][None], "mean": packed.tensors.get("mean"), "column": magnitude}
 
 
-def build_stripes(
+def _build_stripes(
     packed: Packed,
     signs: np.ndarray,
     scale: Tensor,
@@ -216,17 +218,17 @@ def build_stripes(
     column: Tensor | None = None,
 ) -> Stripes:
     """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes; `zero` is there for codes only."""
-    steps, span, joined = signs.shape[2], count_group_steps(packed), 1 if zero is None else JOINED
-    abreast = choose_steps_abreast(packed)
+    steps, span, joined = signs.shape[2], _count_group_steps(packed), 1 if zero is None else JOINED
+    abreast = _choose_steps_abreast(packed)
     edges = compute_chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(len(signs), joined), abreast)
     empty = np.zeros(0, np.uint16)
     return Stripes(
         packed.rows,
         packed.cols,
-        arrange_signs(signs, edges, abreast) if signs.size else np.zeros(0, np.uint8),
-        arrange_halves(scale),
-        empty if mean is None else arrange_halves(mean[None]),
-        np.zeros(0, np.uint8) if zero is None else arrange_rows(zero[None].numpy().astype(np.uint8)),
+        _arrange_signs(signs, edges, abreast) if signs.size else np.zeros(0, np.uint8),
+        _arrange_halves(scale),
+        empty if mean is None else _arrange_halves(mean[None]),
+        np.zeros(0, np.uint8) if zero is None else _arrange_rows(zero[None].numpy().astype(np.uint8)),
         edges,
         np.zeros((0, 0), np.float32) if column is None else column.to(torch.float32).numpy(),
         len(signs),
@@ -236,25 +238,25 @@ def build_stripes(
     )
 
 
-def read_plane_bytes(packed: Packed, planes: int) -> np.ndarray:
+def _read_plane_bytes(packed: Packed, planes: int) -> np.ndarray:
     """The stored signs as bytes `[planes, rows, steps]`; they are such bytes already where rows end on one."""
     if packed.cols % STEP_COLUMNS == 0:
         return packed.tensors["signs"].numpy().reshape(planes, packed.rows, -1)
-    return pack_sign_bytes(unpack_codes(packed, "signs", 1, None, planes).bool())
+    return _pack_sign_bytes(unpack_codes(packed, "signs", 1, None, planes).bool())
 
 
-def pack_sign_bytes(positive: Tensor) -> np.ndarray:
+def _pack_sign_bytes(positive: Tensor) -> np.ndarray:
     """Signs `[planes, rows, cols]` as bytes; the last byte of a row is filled up with zeros."""
     return np.packbits(positive.numpy(), axis=2, bitorder="little")
 
 
-def choose_steps_abreast(packed: Packed) -> int:
+def _choose_steps_abreast(packed: Packed) -> int:
     """Steps whose tables lie side by side: more than one where this processor can, and groups consist of words of them."""
-    span = count_group_steps(packed)
+    span = _count_group_steps(packed)
     return 1 if span < -(-packed.cols // STEP_COLUMNS) and span % WORD_STEPS else WORD_STEPS
 
 
-def count_group_steps(packed: Packed) -> int:
+def _count_group_steps(packed: Packed) -> int:
     """Steps of a group; a group as wide as the row holds all of them."""
     return -(-min(packed.facts["span"], packed.cols) // STEP_COLUMNS)
 
@@ -267,21 +269,21 @@ def compute_chunk_edges(steps: int, span: int, joined: int, abreast: int) -> np.
     return np.array([*starts, steps], np.int32)
 
 
-def arrange_signs(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarray:
+def _arrange_signs(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarray:
     """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, ordered as in `pshufb_sums.py` or `vnni_sums.py`."""
     planes, rows, steps = signs.shape
     full = np.pad(signs, ((0, 0), (0, -rows % STRIPE_ROWS), (0, edges[-1] - steps)))
     stripes = full.reshape(planes, -1, STRIPE_ROWS, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)
     if abreast == 1:  # row r of a stripe beside row 32 + r
         stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE_ROWS // 2).swapaxes(3, 4)
-    stream = allocate_pages(stripes.size).reshape(len(stripes), -1)
+    stream = _allocate_pages(stripes.size).reshape(len(stripes), -1)
     for begin, end in itertools.pairwise(edges):
         target = slice(begin * planes * STRIPE_ROWS, end * planes * STRIPE_ROWS)
         stream[:, target] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
     return stream.reshape(-1)
 
 
-def allocate_pages(size: int) -> np.ndarray:
+def _allocate_pages(size: int) -> np.ndarray:
     """So many bytes that begin on a page; on large pages, where there are such, from half of one on.
 
     A stream from memory stops at the end of each page of 4 kB to look the next one up.
@@ -293,12 +295,12 @@ def allocate_pages(size: int) -> np.ndarray:
     return np.frombuffer(anonymous, np.uint8, size, start)
 
 
-def arrange_halves(values: Tensor) -> np.ndarray:
-    """fp16 values `[kinds, rows, groups]` as bits in the order of `arrange_rows`."""
-    return arrange_rows(values.view(torch.int16).numpy().view(np.uint16))
+def _arrange_halves(values: Tensor) -> np.ndarray:
+    """fp16 values `[kinds, rows, groups]` as bits in the order of `_arrange_rows`."""
+    return _arrange_rows(values.view(torch.int16).numpy().view(np.uint16))
 
 
-def arrange_rows(values: np.ndarray) -> np.ndarray:
+def _arrange_rows(values: np.ndarray) -> np.ndarray:
     """Values `[kinds, rows, groups]` as `[stripe][group][kind][64]`."""
     kinds, rows, groups = values.shape
     full = np.pad(values, ((0, 0), (0, -rows % STRIPE_ROWS), (0, 0)))

@@ -56,7 +56,7 @@ class Tables(NamedTuple):
 
 
 @compile_cached
-def allocate_aligned(size: int) -> np.ndarray:
+def _allocate_aligned(size: int) -> np.ndarray:
     """So many bytes that begin on a cache line: tables are loaded 64 bytes at a time, and two lines take twice as long."""
     bytes_ = np.empty(size + LINE, np.uint8)
     start = -bytes_.ctypes.data % LINE
@@ -69,7 +69,7 @@ def allocate_tables(inputs: int, column: np.ndarray, edges: np.ndarray, span: in
     steps, tables_per_input = edges[-1], max(1, len(column))
     sources, runs = inputs * tables_per_input, edges[-1] // abreast + len(edges)
     return Tables(
-        allocate_aligned(sources * steps * TWO * digits),
+        _allocate_aligned(sources * steps * TWO * digits),
         np.empty((sources, len(edges)), np.int32),
         np.empty((sources, runs), np.int32),
         np.empty((sources, runs), np.float32),
@@ -94,9 +94,9 @@ def make(x: np.ndarray, column: np.ndarray, edges: np.ndarray, span: int, digits
 def fill(x: np.ndarray, i: int, column: np.ndarray, edges: np.ndarray, span: int, t: Tables) -> None:
     """The tables of input `i`, `x [cols]`, times each row of `column [each, cols]` if there are any; a group has `span` steps."""
     plain = np.empty(STEP_COLUMNS * edges[-1], np.float32)
-    t.norm[i] = normalize_input(x, plain)
+    t.norm[i] = _normalize_input(x, plain)
     for group in range(t.sums.shape[1]):
-        t.sums[i, group] = sum_values(plain[STEP_COLUMNS * span * group : STEP_COLUMNS * span * (group + 1)])
+        t.sums[i, group] = _sum_values(plain[STEP_COLUMNS * span * group : STEP_COLUMNS * span * (group + 1)])
     if len(column) == 0:
         build(plain, edges, t, i)
         return
@@ -108,7 +108,7 @@ def fill(x: np.ndarray, i: int, column: np.ndarray, edges: np.ndarray, span: int
 
 
 @compile_cached(fastmath={"reassoc", "nsz"})
-def sum_values(x: np.ndarray) -> np.float32:
+def _sum_values(x: np.ndarray) -> np.float32:
     """Σx, in any order."""
     accumulated = np.float32(0)
     for i in range(len(x)):
@@ -117,7 +117,7 @@ def sum_values(x: np.ndarray) -> np.float32:
 
 
 @compile_cached
-def normalize_input(x: np.ndarray, out: np.ndarray) -> np.float32:
+def _normalize_input(x: np.ndarray, out: np.ndarray) -> np.float32:
     """Write x / max|x| to `out`, which may be longer, and return max|x|; NaN where an input is not finite."""
     bits, largest = x.view(np.int32), np.int32(0)
     for i in range(len(x)):
@@ -133,7 +133,7 @@ def normalize_input(x: np.ndarray, out: np.ndarray) -> np.float32:
 
 
 @compile_cached(fastmath={"reassoc", "nsz"})
-def sum_squares(x: np.ndarray) -> np.float32:
+def _sum_squares(x: np.ndarray) -> np.float32:
     """Σx², in any order."""
     accumulated = np.float32(0)
     for i in range(len(x)):
@@ -142,13 +142,13 @@ def sum_squares(x: np.ndarray) -> np.float32:
 
 
 @compile_cached
-def compute_step_sizes(
+def _compute_step_sizes(
     x: np.ndarray, begin: int, end: int, digits: int, abreast: int, size: np.ndarray
 ) -> tuple[np.float32, np.float32]:
     """Fill the largest size of a step for `abreast` steps at a time; the largest that is no outlier's among the steps from
     `begin` to `end`, and from where on one is."""
     most = np.float32(MAX_STEP_SIZE[digits]) * np.sqrt(
-        sum_squares(x[STEP_COLUMNS * begin : STEP_COLUMNS * end]) / np.float32(end - begin)
+        _sum_squares(x[STEP_COLUMNS * begin : STEP_COLUMNS * end]) / np.float32(end - begin)
     )
     largest = np.float32(0)
     for block in range(begin, end, abreast):
@@ -165,7 +165,7 @@ def build(x: np.ndarray, edges: np.ndarray, t: Tables, source: int) -> None:
     size, coarsest = np.empty(edges[-1], np.float32), np.float32(UNIT[digits])
     to, runs = source * edges[-1] * TWO * digits, 0
     for chunk in range(len(edges) - 1):
-        largest, most = compute_step_sizes(x, edges[chunk], edges[chunk + 1], digits, abreast, size)
+        largest, most = _compute_step_sizes(x, edges[chunk], edges[chunk + 1], digits, abreast, size)
         common = largest * coarsest + SMALLEST
         first[chunk], start[runs], unit[runs] = runs, edges[chunk], common
         for block in range(edges[chunk], edges[chunk + 1], abreast):

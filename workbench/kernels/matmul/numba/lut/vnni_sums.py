@@ -65,7 +65,7 @@ def add(b: Any, sums: Any, signs: Any, at: Any, table: Any, to: Any, apart: Any,
     return sums
 
 
-def double_sums(b: Any, sums: Any) -> Any:
+def _double_sums(b: Any, sums: Any) -> Any:
     """2 · sums."""
     for number in range(sums.type.count):
         one = b.extract_value(sums, number)
@@ -81,13 +81,13 @@ def write(b: Any, data: Any, sums: Any) -> None:
         b.store(positive, compute_address(b, data, I64(SUMS.count * number), kind), align=1)
 
 
-def make_zero_sums(inputs: int) -> ir.Constant:
+def _make_zero_sums(inputs: int) -> ir.Constant:
     """Sums of nothing."""
     return ir.Constant(ir.ArrayType(SUMS, STRIPE_VECTORS * inputs), [build_splat(SUMS, 0)] * (STRIPE_VECTORS * inputs))
 
 
-none_of_one = define_operation("none_of_one", SumsOfOne, lambda _: make_zero_sums(1))
-none_of_four = define_operation("none_of_four", SumsOfFour, lambda _: make_zero_sums(INPUTS_AT_ONCE))
+none_of_one = define_operation("none_of_one", SumsOfOne, lambda _: _make_zero_sums(1))
+none_of_four = define_operation("none_of_four", SumsOfFour, lambda _: _make_zero_sums(INPUTS_AT_ONCE))
 fast_of_one = define_operation(
     "fast_of_one", SumsOfOne, lambda b, v, signs, at, table, to: add(b, v, signs, at, table, to, I64(0), 1)
 )
@@ -100,13 +100,13 @@ fast_of_four = define_operation(
 exact_of_four = define_operation(
     "exact_of_four", SumsOfFour, lambda b, v, signs, at, table, to, apart: add(b, v, signs, at, table, to, apart, 2)
 )
-twice_one = define_operation("twice_one", SumsOfOne, double_sums)
-twice_four = define_operation("twice_four", SumsOfFour, double_sums)
+twice_one = define_operation("twice_one", SumsOfOne, _double_sums)
+twice_four = define_operation("twice_four", SumsOfFour, _double_sums)
 write_sums = define_operation("write_sums", types.void, write)
 
 
 @compile_cached
-def prefetch_words(signs: np.ndarray, at: int) -> None:
+def _prefetch_words(signs: np.ndarray, at: int) -> None:
     """Ask the memory for words in advance."""
     for line in range(0, STRIPE_BYTES, VECTOR):
         prefetch(signs, at + PREFETCH_BYTES + line)
@@ -130,7 +130,7 @@ def sum_one_input(
         collected = twice_one(collected)
         offset, tables = at + plane * plane_bytes, to
         for _ in range(steps // WORD_BYTES):
-            prefetch_words(signs, offset)
+            _prefetch_words(signs, offset)
             if digits == 1:
                 collected = fast_of_one(collected, signs, offset, table, tables)
             else:
@@ -158,7 +158,7 @@ def sum_four_inputs(
         collected = twice_four(collected)
         offset, tables = at + plane * plane_bytes, to
         for _ in range(steps // WORD_BYTES):
-            prefetch_words(signs, offset)
+            _prefetch_words(signs, offset)
             if digits == 1:
                 collected = fast_of_four(collected, signs, offset, table, tables, apart)
             else:
