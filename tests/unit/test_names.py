@@ -27,9 +27,9 @@ VERBS = {  # `are`, `can`, `has`, `is` and `needs` begin predicates; a `main` ru
     "check", "choose", "classify", "cluster", "code", "collect", "combine", "compare", "compile", "complete", "compose",
     "compute", "convert", "copy", "count", "create", "cut", "damp", "declare", "decode", "defer", "define", "derive", "descend",
     "describe", "deserialize", "diff", "discard", "divide", "do", "double", "download", "draw", "drop", "emit", "empty", "encode",
-    "enlarge", "escape", "estimate", "evaluate", "exchange", "exit", "expand", "expect", "explain", "explore", "exponentiate", "export",
-    "extend", "extract", "factorize", "fail", "feed", "fetch", "fill", "find", "finish", "fit", "flush", "fold", "follow",
-    "format", "frame", "fuse", "gather", "generate", "get", "give", "group", "has", "hash", "hear", "import", "improve",
+    "enlarge", "escape", "estimate", "evaluate", "exchange", "exit", "expand", "expect", "explain", "explore", "exponentiate",
+    "export", "extend", "extract", "factorize", "fail", "feed", "fetch", "fill", "find", "finish", "fit", "flush", "fold",
+    "follow", "format", "frame", "fuse", "gather", "generate", "get", "give", "group", "has", "hash", "hear", "import", "improve",
     "interpolate", "invert", "is", "iterate", "join", "keep", "label", "lay", "learn", "leave", "list", "load", "locate", "lock",
     "look", "main", "make", "map", "mark", "mask", "match", "measure", "merge", "mix", "multiply", "name", "needs", "normalize",
     "note", "open", "orthogonalize", "pack", "pad", "pair", "parse", "pass", "pick", "plan", "plot", "pool", "prefetch",
@@ -37,9 +37,9 @@ VERBS = {  # `are`, `can`, `has`, `is` and `needs` begin predicates; a `main` ru
     "refuse", "register", "release", "remove", "rename", "render", "renew", "reopen", "replace", "replay", "require", "reserve",
     "restore", "reverse", "revive", "rotate", "round", "run", "sample", "sanitize", "save", "score", "search", "select",
     "serialize", "serve", "set", "settle", "shorten", "show", "shrink", "shuffle", "silence", "skip", "solve", "sort", "spell",
-    "spill", "split", "spread", "stack", "start", "store", "stream", "strip", "subtract", "suggest", "sum", "summarise", "tabulate", "take",
-    "tell", "to", "train", "translate", "try", "unpack", "use", "validate", "visit", "walk", "warm", "warn", "watch", "wrap",
-    "write",
+    "spill", "split", "spread", "stack", "start", "store", "stream", "strip", "subtract", "suggest", "sum", "summarise",
+    "tabulate", "take", "tell", "to", "train", "translate", "try", "unpack", "use", "validate", "visit", "walk", "warm", "warn",
+    "watch", "wrap", "write",
 }  # fmt: skip
 NOUNS = {
     # the first page of the public surface, where a user asks for a thing
