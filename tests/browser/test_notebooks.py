@@ -86,7 +86,7 @@ def test_tour(page: Page, lab: str, foreign: list[str]) -> None:
         page.get_by_label("Squeeze", exact=True).first.get_attribute("aria-valuetext").endswith(("stored bits", "not built yet"))
     )
 
-    for words in (page.get_by_role("heading", name="Bench").first, page.get_by_text("bits", exact=True).first):
+    for words in (page.get_by_role("heading", name="Bench").first, page.locator("label", has_text="bits").first):
         assert words.evaluate("e => getComputedStyle(e).color") == rgb(LIGHT.text), (
             "light components have dark words in a dark notebook too"
         )
