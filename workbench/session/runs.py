@@ -72,8 +72,7 @@ class Runs:
 
     def add_layers(self, quantized: Callable[[], QuantizedModel]) -> None:
         """Show the layers that were quantized one by one, in the place of the run that they continue; a layer that does not fit
-        to the last run over the whole model (WorkbenchError) makes no run.
-        """
+        to the last run over the whole model (WorkbenchError) makes no run."""
         try:
             model = quantized()
         except WorkbenchError:

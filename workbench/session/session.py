@@ -165,8 +165,7 @@ class Session:
     @property
     def result(self) -> QuantizedLayer | None:
         """What the recipe on the bench made of the selected layer, alone or in a run over the whole model, or would make of it
-        as a preview of the whole layer shows; or None.
-        """
+        as a preview of the whole layer shows; or None."""
         keys = self._keys()
         shown = self.preview.result if self.preview is not None and self.preview.is_whole else None
         return next((result for name, result in reversed(self.results.items()) if name.partition("/")[0] in keys), shown)
@@ -331,8 +330,7 @@ class Session:
 
     def quantized(self) -> QuantizedModel:
         """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside them;
-        WorkbenchError where nothing is, or where they do not fit together.
-        """
+        WorkbenchError where nothing is, or where they do not fit together."""
         layers = self.latest()
         if not layers:
             raise WorkbenchError("nothing is quantized yet: press Quantize this layer, or Quantize the whole model.")

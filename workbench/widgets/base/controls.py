@@ -14,8 +14,7 @@ def build_action_button(
     label: str, description: str, width: int | None, *, margin: tuple[int, ...] = BESIDE, main: bool = True
 ) -> pn.widgets.Button:
     """A button: the one for what a component is there for, or with `main=False` one of the others; without a width as wide as
-    its place.
-    """
+    its place."""
     return pn.widgets.Button(
         label=label,
         color="primary" if main else "default",
