@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench import presets
 from workbench.calibration import LayerStats
 from workbench.errors import WorkbenchError
-from workbench.jobs import run_steps
+from workbench.jobs import map_steps, run_steps
 from workbench.kernels.formats.format import find
 from workbench.kernels.packing.packed import Packed, count_stored_bits
 from workbench.kernels.packing.tensor_spec import TensorSpec
@@ -112,7 +112,31 @@ def spread_rows(rows: int, count: int) -> range:
 
 
 def try_presets(model: ModelHandle, layer: str, stats: Stats | None = None, *, store: Store | None = None) -> pd.DataFrame:
-    """Try every preset on some rows of a layer, those that need calibration where there are `stats`; as `tabulate_trials`."""
+    """Try every preset on some rows of a layer: what it would store, and the error that it makes.
+
+    Args:
+        model: A model from `wb.open_model`.
+        layer: The name of one of its layers.
+        stats: Statistics from `wb.calibrate`; without them, presets that need calibration are left out.
+        store: Where trials are found by content, and new ones are kept; the user's store when absent.
+
+    Returns:
+        One row per recipe that fits the layer: title, family, recipe, bits_per_weight (of the whole layer), nominal_bits,
+        relative_error and output_error (of the rows; NaN without `stats`), tried_rows; ordered by family and bits.
+
+    Raises:
+        ModelError: For a layer that the model does not have.
+
+    Example:
+        >>> import tempfile
+        >>> import workbench as wb
+        >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trials = wb.measures.preset_trials(model, layer, store=wb.Store(folder))
+        >>> two_bits = trials[trials["bits_per_weight"].between(2, 2.2)]
+        >>> two_bits.sort_values("relative_error")["title"].iloc[-1]
+        'Round to nearest'
+    """
     return tabulate_trials(run_steps(try_presets_steps(model, layer, stats, store)))
 
 
@@ -126,14 +150,8 @@ def try_presets_steps(
     yield Tried(len(recipes), dict(trials), stats is not None)
     for spelled in recipes:
         if spelled not in trials:
-            steps = subject.try_steps(spelled, store)
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    trials[spelled] = end.value
-                    break
-                yield Tried(len(recipes), dict(trials), stats is not None)
+            so_far = Tried(len(recipes), dict(trials), stats is not None)
+            trials[spelled] = yield from map_steps(subject.try_steps(spelled, store), lambda _, so_far=so_far: so_far)
             yield Tried(len(recipes), dict(trials), stats is not None)
     return trials
 

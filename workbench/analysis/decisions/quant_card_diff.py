@@ -113,7 +113,7 @@ def diff_cards(
         >>> small = [wb.quantize_model(model, wb.recipe("rtn", bits=bits), layers=layers) for bits in (3, 4)]
         >>> cards = [wb.card(quantized, measured=False).facts for quantized in small]
         >>> wb.diff_cards(cards[0], cards[0]).answer
-        'The two cards agree in everything but times.'
+        'The two cards agree in everything except times.'
         >>> wb.diff_cards(*cards).same
         False
     """

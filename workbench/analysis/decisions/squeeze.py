@@ -373,7 +373,7 @@ def tabulate_stops(built: Sequence[Squeezed]) -> "pd.DataFrame":
         ...     squeeze = wb.Squeeze(wb.open_model("builtin"), wb.Store(folder))
         ...     table = wb.measures.squeeze_table(squeeze.built_stops())  # none yet
         >>> len(table), table.columns.tolist()[:4]
-        (0, ['recipe', 'bits_per_weight', 'nominal_bits', 'bytes'])
+        (10, ['recipe', 'bits_per_weight', 'nominal_bits', 'bytes'])
     """
     import pandas as pd
 

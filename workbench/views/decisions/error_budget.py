@@ -32,7 +32,7 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
         >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=2), layers="*.[01].mlp.down_proj")
         >>> budget = wb.error_budget(wb.Replay(model, wb.text("evaluation"), tokens=128), small)
         >>> wb.figures.error_budget(budget).question
-        'Which layers does the damage come from?'
+        'Which layers cause the error?'
     """
     table = budget.layers
     names = _label_layers(table)
@@ -127,7 +127,7 @@ def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Fi
         >>> small = wb.quantize_model(model, wb.recipe("rtn", bits=2), layers="*.[01].mlp.down_proj")
         >>> budget = wb.error_budget(wb.Replay(model, wb.text("evaluation"), tokens=128), small)
         >>> wb.figures.error_interactions(budget).question
-        'Which layers hurt each other?'
+        "Which layers amplify each other's error?"
     """
     pairs = budget.pairs
     table = budget.layers.set_index("name")
@@ -186,7 +186,7 @@ def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = them
         >>> columns = ["name", "block", "matrix", "recipe", "parameters", "bits", "bits_per_weight", "kl"]
         >>> rows = [("first", 0, "q_proj", "4 bits", 100, 400, 4.0, 0.1), ("second", 0, "k_proj", "2 bits", 100, 200, 2.0, 0.2)]
         >>> wb.figures.bit_plan(pd.DataFrame(rows, columns=columns), painted={"first"}).answer
-        '1 layer 4 bits, 1 layer 2 bits: 3.00 stored bits per weight in all. 1 painted by hand.'
+        '1 layer 4 bits, 1 layer 2 bits: 3.00 stored bits per weight overall. 1 set by hand.'
     """
     names, traces = _label_layers(table), list[Plot]()
     for index, recipe in enumerate(dict.fromkeys(table.sort_values("bits_per_weight")["recipe"])):
@@ -245,7 +245,7 @@ def draw_pareto_front(
         >>> uniform = pd.DataFrame({"bits_per_weight": [3.0], "predicted": [0.2], "recipe": ["3 bits"]})
         >>> measured = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
         >>> wb.figures.pareto(curve, uniform, measured).question
-        'What does each bit buy?'
+        'How much does each bit reduce the error?'
     """
     traces: list[Plot] = [
         {

@@ -25,8 +25,26 @@ def choose_family_color(family: str) -> str:
 def draw_preset_trials(
     table: pd.DataFrame, current: str | None, row_count: int, *, height: int = HEIGHT, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """`table` is `tabulate_trials` of one layer of so many rows, `current` the recipe to mark; the methods that the answer names
-    have their names beside their dots."""
+    """Draw every preset as a dot of error over stored bits on one layer; the methods that the answer names are labelled.
+
+    Args:
+        table: The table of `wb.measures.preset_trials`.
+        current: The recipe to mark, or None.
+        row_count: The number of rows of the layer.
+        height: The height of the figure in pixels.
+        theme: The colours, light ones when absent.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pandas as pd
+        >>> import workbench as wb
+        >>> trials = pd.DataFrame({"title": ["GPTQ", "QTIP"], "family": ["compensation", "codebook"], "recipe": ["gptq", "qtip"]})
+        >>> trials = trials.assign(bits_per_weight=[2.14, 2.06], nominal_bits=2.0, relative_error=[0.14, 0.08], output_error=0.05)
+        >>> wb.figures.preset_trials(trials.assign(tried_rows=64), None, 256).table["title"].tolist()
+        ['GPTQ', 'QTIP']
+    """
     column = _choose_error_column(table)
     best = _find_best(table, column)
     named = table["title"].where(table.index.isin(list(best.values())), "")

@@ -85,7 +85,7 @@ def draw_sweep_paths(table: pd.DataFrame, scope: str = "", *, theme: Theme = the
         >>> trace = wb.measures.Trace()
         >>> result = wb.quantize(model, layer, wb.recipe("binary", sweeps=3), on_progress=trace.see)
         >>> wb.figures.sweep_paths(wb.measures.sweep_paths(trace.sweeps[0])).question
-        'How do scale and mean of a row settle?'
+        'How do the scale and mean of a row converge?'
     """
     meant = bool(table["mean"].notna().any())
     rows, sweeps = table["row"].unique().tolist(), int(table["sweep"].max())

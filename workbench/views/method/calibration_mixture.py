@@ -63,7 +63,7 @@ def draw_input_spectra(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> F
         >>> model, layer = wb.open_model("builtin"), "model.layers.0.self_attn.k_proj"
         >>> sources = wb.measures.read_sources(model, [wb.text("calibration")], layers=[layer], tokens=256)
         >>> wb.figures.input_spectra(wb.measures.input_spectra(sources, {"calibration": 1}, layer)).question
-        'How many directions do the inputs use?'
+        'How many directions do the inputs span?'
     """
     traces: list[dict[str, Any]] = []
     for number, (source, lines) in enumerate(table.groupby("source", sort=False)):
@@ -116,7 +116,7 @@ def draw_mixture_errors(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> 
         >>> sources = wb.measures.read_sources(model, [wb.text("calibration")], layers=[layer], tokens=256)
         >>> table = wb.measures.mixture_errors(model, sources, {"calibration": 1}, layer, wb.recipe("gptq", bits=2))
         >>> wb.figures.mixture_errors(table).question
-        'What does this mixture cost each text?'
+        'How large is the error on each text with this mixture?'
     """
     plot = {
         "data": [

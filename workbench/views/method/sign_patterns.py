@@ -28,7 +28,7 @@ def draw_sign_patterns(original: SignPatterns, transformed: SignPatterns | None 
         >>> weight = torch.randn(256, 80, generator=torch.Generator().manual_seed(0))
         >>> figure = wb.figures.sign_patterns(wb.measures.sign_patterns(weight, length=4))
         >>> figure.question, len(figure.table)
-        ('Do signs repeat themselves?', 16)
+        ('Do sign patterns repeat?', 16)
     """
     named = [("original", original, theme.original)]
     if transformed is not None:
@@ -97,7 +97,7 @@ def draw_sign_flips(table: pd.DataFrame, *, moved: bool = False, theme: Theme = 
         >>> bound = wb.measures.flip_bound(0.8)
         >>> table = pd.DataFrame({"length": [10], "entries": [256], "rate": [0.8], "flip_rate": [0.17], "flip_bound": [bound]})
         >>> wb.figures.flipped_signs(table).answer
-        '17 % of the signs are flipped at 0.80 bits a sign; 3.11 % is the least for evenly spread signs.'
+        '17 % of the signs are flipped at 0.80 bits per sign; 3.11 % is the lower bound for random signs.'
     """
     measured = table.dropna(subset=["flip_rate"])
     rates = np.linspace(0.2, 1.0, 81)

@@ -32,7 +32,7 @@ def draw_text_fork(table: pd.DataFrame, fork: int | None, chosen: int | None = N
         >>> finder = wb.ForkFinder(model, small, "Once upon a time", tokens=8)
         >>> figure = wb.figures.text_fork(finder.table, finder.fork)
         >>> figure.question, len(figure.table)
-        ('Where do they part?', 8)
+        ('Where do the texts diverge?', 8)
     """
     edges = [theme.accent if position == chosen else "rgba(0,0,0,0)" for position in range(len(table))]
     bars = {

@@ -302,7 +302,7 @@ class CodebookMicroscope(Sections):
         >>> import workbench as wb
         >>> microscope = wb.CodebookMicroscope(wb.open_model("builtin"), threaded=False)
         >>> microscope.section.options
-        ['Use', 'Pictures', 'Places and error', 'Merge or revive']
+        ['Use', 'Pictures', 'Positions and error', 'Merge or revive']
         >>> microscope["Use"].reading is None  # nothing is quantized yet
         True
     """

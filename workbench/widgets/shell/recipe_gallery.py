@@ -34,9 +34,15 @@ COMPOSED = Card(
 
 
 class RecipeGallery(Component):
-    """All presets with what they store and lose on the selected layer; `trials` holds that as values, by recipe.
+    """Compare all presets on the selected layer: stored bits and error of each, as a figure and as cards to choose from.
 
-    They are tried one after the other in the background, on some of the layer's rows.
+    They are tried one after the other in the background, on some of the layer's rows; `trials` holds the results by recipe.
+
+    Example:
+        >>> import workbench as wb
+        >>> gallery = wb.RecipeGallery(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", threaded=False)
+        >>> gallery.frame.figure is None  # nothing has been tried yet
+        True
     """
 
     waits = False
