@@ -22,7 +22,7 @@ class RoundToNearest(Preset):
 
     title: ClassVar[str] = "Round to nearest"
     family: ClassVar[str] = "round to nearest"
-    summary: ClassVar[str] = "Rounds every weight to the nearest level of an even grid, one grid for each group."
+    summary: ClassVar[str] = "Rounds every weight to the nearest level of a uniform grid, one grid per group."
     source: ClassVar[str] = "the common baseline"
     note: ClassVar[str] = "with a searched grid; clip='none' is the min–max baseline of most papers"
 

@@ -29,8 +29,8 @@ def test_every_trial_is_a_dot_and_a_row() -> None:
 
 
 def test_the_answer_names_the_best_within_each_budget_and_the_rows() -> None:
-    smallest = "0.2 up to 1 stored bit (BTC-LLM), 0.2 up to 2 stored bits (BTC-LLM)"
-    answer = f"least output error {smallest}, 0.004 up to 4 stored bits (GPTQ)."
+    smallest = "0.2 at up to 1 stored bit (BTC-LLM), 0.2 at up to 2 stored bits (BTC-LLM)"
+    answer = f"lowest output error {smallest}, 0.004 at up to 4 stored bits (GPTQ)."
     assert views.draw_preset_trials(TABLE, None, 256).answer == f"≈ On 64 of 256 rows: {answer}"
     assert views.draw_preset_trials(TABLE, None, 64).answer == f"On all 64 rows: {answer}"
     named = [text for trace in views.draw_preset_trials(TABLE, None, 64).plot["data"] for text in trace["text"]]
@@ -39,7 +39,7 @@ def test_the_answer_names_the_best_within_each_budget_and_the_rows() -> None:
 
 def test_where_nothing_is_below_four_bits_the_smallest_is_named() -> None:
     wide = TABLE.iloc[[1]].reset_index(drop=True)
-    assert views.draw_preset_trials(wide, None, 64).answer.endswith("0.005 up to 5 stored bits (Round to nearest).")
+    assert views.draw_preset_trials(wide, None, 64).answer.endswith("0.005 at up to 5 stored bits (Round to nearest).")
 
 
 def test_the_recipe_on_the_bench_is_marked() -> None:

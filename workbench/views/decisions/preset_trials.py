@@ -56,13 +56,15 @@ def draw_preset_trials(
     positive = bool((errors > 0).all())
     layout = themes.build_layout(
         theme,
-        x="stored bits a weight",
+        x="stored bits per weight",
         y=glossary.label_column(column) + (" (log scale)" if positive else ""),
         height=height,
         showlegend=False,
         hovermode="closest",
         xaxis={"rangemode": "tozero"},
-        yaxis={"type": "log", "range": np.log10([errors.min() / 2, errors.max() * 2]).tolist()} if positive else {},
+        yaxis={"type": "log", "range": np.log10([errors.min() / 2, errors.max() * 2]).tolist(), "tickformat": "~g"}
+        if positive
+        else {},
         margin={"l": 56, "r": 16, "t": 8, "b": 40},
     )
     return Figure(QUESTION, _describe_best(table, column, row_count), {"data": traces, "layout": layout}, table)
@@ -117,8 +119,8 @@ def _describe_best(table: pd.DataFrame, column: str, row_count: int) -> str:
     if not best:
         best = {math.ceil(table["bits_per_weight"].min()): int(table["bits_per_weight"].idxmin())}
     least = [
-        f"{themes.format_error(float(table.loc[row, column]))} up to {themes.format_count(budget, 'stored bit')}"
+        f"{themes.format_error(float(table.loc[row, column]))} at up to {themes.format_count(budget, 'stored bit')}"
         f" ({table.loc[row, 'title']})"
         for budget, row in best.items()
     ]
-    return f"{where}: least {what} {', '.join(least)}."
+    return f"{where}: lowest {what} {', '.join(least)}."
