@@ -317,7 +317,7 @@ def test_a_flipped_byte_in_the_header_is_named(copy: Path, place: int) -> None:
 def test_a_truncated_file_is_named(copy: Path, left: int) -> None:
     path = copy / "packed.safetensors"
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(ArtifactError, match=r"packed\.safetensors has [\d,]+ bytes of [\d,]+; it is cut short"):
+    with pytest.raises(ArtifactError, match=r"packed\.safetensors has [\d,]+ bytes of [\d,]+; it is truncated"):
         load(copy)
 
 

@@ -194,7 +194,7 @@ def test_an_encoder_decoder_opens_but_is_not_calibrated(tmp_path: Path) -> None:
     T5Model(T5Config(vocab_size=512, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)).save_pretrained(tmp_path)
     model = open_model(tmp_path)
     assert model.weight("decoder.block.0.layer.1.EncDecAttention.q").shape == (16, 16)
-    with pytest.raises(ModelError, match="is an encoder-decoder, which is not run on plain text"):
+    with pytest.raises(ModelError, match="is an encoder-decoder, which does not run on plain text"):
         calibrate(model, STORIES)
 
 

@@ -85,7 +85,7 @@ def test_marks_in_a_row_are_one_step(session: Session) -> None:
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        pytest.param(wb.recipe("rtn", bits=2), ["rtn group as the preset has it (was 32)"], id="setting"),
+        pytest.param(wb.recipe("rtn", bits=2), ["rtn group default (was 32)"], id="setting"),
         pytest.param(wb.recipe("btc", bits=1.1), ["recipe btc:bits=1.1 (was rtn:bits=2,group=32)"], id="preset"),
         pytest.param(RTN.replace(seed=3), ["seed 3 (was 0)"], id="seed"),
         pytest.param(

@@ -161,7 +161,7 @@ def test_a_layer_alone_does_not_join_a_run_that_changed_more_than_layers(
     assert session.quantized().layers[session.layer].edits, "what was made of a layer of the run by hand still fits"
     session.use(FINER)
     alone = quantize(session)
-    with pytest.raises(WorkbenchError, match=f"{session.layer}: quantized alone, and the last run .* {words}"):
+    with pytest.raises(WorkbenchError, match=f"{session.layer}: quantized alone, but the last run .* {words}"):
         session.quantized()
     assert session.effect(alone).kl > 0
 

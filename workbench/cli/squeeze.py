@@ -33,5 +33,6 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
         for squeezed in built
     ]
     table = tabulate_stops(built)[STOP_COLUMNS]
-    where = f"saved models in {squeeze.folder(built[0].stop).parent}"
-    emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{format_table(table)}\n\n{where}")
+    folders = dict.fromkeys(squeeze.folder(squeezed.stop).parent for squeezed in built if not squeezed.stop.is_original)
+    where = f"saved models in {', '.join(map(str, folders))}" if folders else ""
+    emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{format_table(table)}\n\n{where}".rstrip())

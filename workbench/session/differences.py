@@ -58,7 +58,7 @@ def _format_part(part: Part) -> str:
 
 def _format_setting(settings: dict[str, object], name: str) -> str:
     """A setting's value, or that it is the preset's own."""
-    return str(settings[name]) if name in settings else "the default"
+    return str(settings[name]) if name in settings else "default"
 
 
 def _format_marks(marks: tuple[str, ...] | tuple[int, ...]) -> str:

@@ -26,7 +26,7 @@ def test_a_byte_is_a_number_in_base_3(trits: list[int]) -> None:
 
 
 def test_other_numbers_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"trits from -2 to 1; they are −1, 0 and \+1"):
+    with pytest.raises(ShapeError, match=r"trits from -2 to 1; they must be −1, 0 or \+1"):
         tritpack.pack(torch.tensor([1, -2, 0]))
 
 

@@ -9,6 +9,7 @@ import workbench as wb
 from workbench.kernels.formats.rotation import ANGLES
 from workbench.presets.preset import make_part
 from workbench.quantizers.contract import Snapshot
+from workbench.quantizers.learning.basis import BasisState
 from workbench.quantizers.learning.descent import LearningStep
 from workbench.quantizers.runs.progress import LayerProgress
 from workbench.recipe import Recipe
@@ -70,7 +71,7 @@ def test_a_stored_rotation_is_a_picture(session: Session) -> None:
     cols = result.packed.cols
     sizes = learned.factors.sizes(cols)
     angles = {side: torch.full((size * (size - 1) // 2,), 0.1).half() for side, size in zip(ANGLES, sizes, strict=True)}
-    rotated = learned.pack(result.packed.children[0], {"signs": torch.ones(cols), **angles})
+    rotated = learned.pack(result.packed.children[0], BasisState(signs=torch.ones(cols), **angles))
     session.adopt(replace(result, packed=rotated))
     view = TransformView(session)
     assert questions(view.diagonal, view.rotation) == [True, True]

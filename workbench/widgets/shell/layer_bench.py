@@ -85,7 +85,7 @@ class LayerBench(Component):
             sizing_mode="stretch_width",
         )
         about = {"About this preset": self.note, "Parts": self.parts, "The same in Python": self.python}
-        titled = [part for title, pane in about.items() for part in (pn.pane.HTML(f"<b>{title}</b>"), pane)]
+        titled = [part for title, pane in about.items() for part in (pn.pane.HTML(f"<b>{html.escape(title)}</b>"), pane)]
         more = pn.Column(*titled, self.export, sizing_mode="stretch_width")
         return pn.Column(
             self.headline,
