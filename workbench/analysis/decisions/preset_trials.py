@@ -6,7 +6,7 @@ A trial is kept in the store under the content of weights and calibration, so th
 import dataclasses
 import math
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -151,9 +151,14 @@ def try_presets_steps(
     for spelled in recipes:
         if spelled not in trials:
             so_far = Tried(len(recipes), dict(trials), stats is not None)
-            trials[spelled] = yield from map_steps(subject.try_steps(spelled, store), lambda _, so_far=so_far: so_far)
+            trials[spelled] = yield from map_steps(subject.try_steps(spelled, store), _repeat(so_far))
             yield Tried(len(recipes), dict(trials), stats is not None)
     return trials
+
+
+def _repeat(tried: Tried) -> Callable[[object], Tried]:
+    """A function of a step that always says the same."""
+    return lambda _: tried
 
 
 class Subject:
