@@ -22,6 +22,7 @@ from workbench.cli.squeeze import squeeze
 from workbench.cli.store import store
 from workbench.cli.streams import adapt_streams, note
 from workbench.errors import WorkbenchError
+from workbench.import_name import check_import_name
 from workbench.outputs import explain_os_error
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = cast(Any, _show_warning)  # called with more arguments than it reads
+            check_import_name()
             app(prog_name="workbench")
     except WorkbenchError as error:
         fail(str(error))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from workbench.errors import ModelError
+from workbench.import_name import check_import_name
 from workbench.models import architecture
 from workbench.models.adapters import warn_of_adapter
 from workbench.models.block_counts import check_block_count, warn_of_unused_blocks
@@ -53,6 +54,7 @@ def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenize
         >>> model.weight("model.layers.0.mlp.down_proj").shape
         torch.Size([256, 768])
     """
+    check_import_name()
     if isinstance(source, nn.Module):
         return open_module(source, tokenizer)
     if not isinstance(source, str | Path):

@@ -77,7 +77,7 @@ def test_only_the_speed_of_shipped_stops_is_measured(
 
 @pytest.mark.complete
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", (STOPS[3], STOPS[5], STOPS[8]), ids=lambda stop: stop.preset)
+@pytest.mark.parametrize("stop", [STOPS[3], STOPS[5], STOPS[8]], ids=lambda stop: stop.preset)
 def test_a_shipped_stop_has_the_perplexity_that_it_claims(builtin: ModelHandle, tmp_path: Path, stop: Stop) -> None:
     squeeze = Squeeze(builtin, Store(tmp_path))
     squeezed = squeeze.find(stop)

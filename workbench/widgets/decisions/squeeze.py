@@ -20,7 +20,7 @@ from workbench.widgets.elements.slider import Slider
 from workbench.widgets.elements.text_pages import TextPages
 
 WRITTEN_TOKENS = 60
-POLL = 100  # milliseconds between looks at texts that are being written
+PERIOD = 100  # milliseconds between looks at texts that are being written
 VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built when a visitor presses the button
 SMALL = 20_000_000  # weights of a model whose stops are built without being asked: minutes, not hours
 WRITING_QUESTION = "What does the squeezed model write?"
@@ -47,8 +47,8 @@ class SqueezeView(Component):
         self.squeeze: Squeeze = self.session.shared.squeeze
         self.writing, self.written_prompt = Writing(), ""
         self.written_run: Run | None = None
-        self.job: Job[None] | None = None
-        self.poll: Any = None
+        self.texts = JobPanel(self.notices, threaded=self.threaded, period=PERIOD)
+        self.texts.view.visible = False  # the texts themselves show how far they are
         self.slider = Slider(
             label="Squeeze",
             options=self._labels(),
@@ -74,7 +74,7 @@ class SqueezeView(Component):
         self.all.param.watch(lambda _: self._stops(), "value")
         if self.threaded and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._opened))
-        parts = [self.slider, pn.FlexBox(self.go, self.why, self.all), self.building, self.curve]
+        parts = [self.slider, pn.FlexBox(self.go, self.why, self.all), self.building, self.texts, self.curve]
         return pn.Column(*parts, *([self.pages] if self.alone else []), sizing_mode="stretch_width")
 
     @property
@@ -128,12 +128,10 @@ class SqueezeView(Component):
 
     def write(self) -> None:
         """Let the original and the run that is shown continue the prompt; whatever is being written for another one ends."""
-        if self.job is not None:
-            self.job.cancel()
-            self.job = None
         run, prompt, self.writing = self.session.runs.current, self.session.choice.prompt, Writing()
         self.written_run, self.written_prompt = run, prompt
         if missing := self._missing(run.stop):
+            self.texts.cancel()
             self.pages.clear(WRITING_QUESTION, missing)
             return
         self.pages.wait(WRITING_QUESTION, f"Writing with {run.label} …")
@@ -141,39 +139,30 @@ class SqueezeView(Component):
         def steps() -> Generator[Writing, None, None]:
             yield from write_together(self.session.model.language_model(), self.session.runs.model(run), prompt, WRITTEN_TOKENS)
 
-        self.job = Job(steps, "writing")
-        if not self.threaded:
-            self.job.run_here()
-            self._look()
-            return
-        self.job.start()
-        if self.poll is None:
-            self.poll = pn.state.add_periodic_callback(lambda: self.notices.guard(self._look), period=POLL)
+        def draw(job: Job[Any]) -> None:
+            if self.written_run is run and self.written_prompt == prompt:
+                self._draw(job.latest)
+
+        def ended(job: Job[Any]) -> None:
+            draw(job)
+            if job.error is not None:
+                self._advanced()
+
+        self.texts.run(steps, "writing", on_step=draw, ended=ended, latest=True)
 
     def _moved(self) -> None:
         """Show the stop, in the figures and in the texts."""
         self.session.runs.show_stop(self.stop)
         self.live.announce("run")
 
-    def _look(self) -> None:
-        """Show what is written; an ended job's error becomes a notice."""
-        job = self.job
-        if job is None:
-            return self._rest()
-        running = job.status is Status.RUNNING  # read once and first: a job may end while it is being shown
-        if job.latest is not None and job.latest is not self.writing:
-            self.writing = job.latest
-            shown = texts.build_text_comparison(self.written_prompt, self.writing, theme=choose_theme())
-            page = texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table)
-            self.pages.draw(page, self._written_label())
-        if running:
-            return None
-        self._rest()
-        self.job = None
-        if job.error is not None:
-            self.notices.report(job.error)
-            self._advanced()
-        return None
+    def _draw(self, writing: Writing | None) -> None:
+        """Show what is written by now."""
+        if writing is None or writing is self.writing:
+            return
+        self.writing = writing
+        shown = texts.build_text_comparison(self.written_prompt, writing, theme=choose_theme())
+        page = texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table)
+        self.pages.draw(page, self._written_label())
 
     def _written_label(self) -> str:
         """What stands above the text of the run that is shown: a stop's bits, else the run's label."""
@@ -181,12 +170,6 @@ class SqueezeView(Component):
         if run is None or run.stop is None:
             return "" if run is None else run.label
         return self._labels()[self.squeeze.stops.index(run.stop)]
-
-    def _rest(self) -> None:
-        """Look no more until something is written again."""
-        if self.poll is not None:
-            self.poll.stop()
-            self.poll = None
 
     def _on_step(self, job: Job[Any]) -> str | None:
         """What is being built; a stop that is new is shown at once."""
@@ -207,7 +190,7 @@ class SqueezeView(Component):
         """Stops have become ready, or one was lost."""
         self._stops()
         self.live.announce("run")
-        if not any(self.writing.sides) and self.job is None:
+        if not any(self.writing.sides) and not self.texts.running:
             self.write()
 
     def _labels(self) -> list[str]:
