@@ -34,10 +34,10 @@ VERBS = {  # `are`, `can`, `has`, `is` and `needs` begin predicates; a `main` ru
     "look", "main", "make", "map", "mark", "mask", "match", "measure", "merge", "mix", "multiply", "name", "needs", "normalize",
     "note", "open", "orthogonalize", "pack", "pad", "pair", "parse", "pass", "pick", "plan", "plot", "pool", "prefetch",
     "prepare", "present", "quantize", "quote", "rank", "rasterize", "read", "recode", "record", "recount", "refine", "refit",
-    "refuse", "register", "release", "remove", "rename", "render", "renew", "reopen", "replace", "replay", "require", "reserve",
-    "restore", "reverse", "revive", "rotate", "round", "run", "sample", "sanitize", "save", "score", "search", "select",
-    "serialize", "serve", "set", "settle", "shorten", "show", "shrink", "shuffle", "silence", "skip", "solve", "sort", "spell",
-    "spill", "split", "spread", "stack", "start", "store", "stream", "strip", "subtract", "suggest", "sum", "summarise",
+    "refuse", "register", "release", "remove", "rename", "render", "renew", "reopen", "repeat", "replace", "replay", "require",
+    "reserve", "restore", "reverse", "revive", "rotate", "round", "run", "sample", "sanitize", "save", "score", "search",
+    "select", "serialize", "serve", "set", "settle", "shorten", "show", "shrink", "shuffle", "silence", "skip", "solve", "sort",
+    "spell", "spill", "split", "spread", "stack", "start", "store", "stream", "strip", "subtract", "suggest", "sum", "summarise",
     "tabulate", "take", "tell", "to", "train", "translate", "try", "unpack", "use", "validate", "visit", "walk", "warm", "warn",
     "watch", "wrap", "write",
 }  # fmt: skip
@@ -53,7 +53,8 @@ NOUNS = {
     # what a dataclass or a recipe is declared with, as `field` is
     "setting", "shrinkage_setting",
 }  # fmt: skip
-SEVERAL_VALUES = {"VERSION", "_HOMES"}  # every file format has its own version, every public module its own names
+# every file format has its own version, every public module its own names, every workaround its own libraries
+SEVERAL_VALUES = {"NEEDED_WITH", "VERSION", "_HOMES"}
 
 
 def sources() -> list[Path]:

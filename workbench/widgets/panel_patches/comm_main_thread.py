@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+NEEDED_WITH = {"ipykernel": "7"}  # the newest releases that were seen to need this
+
 MESSAGES = ("comm_open", "comm_msg", "comm_close")
 Message = tuple[Any, ...]  # the stream, who sent it, and what: header and content
 POLL_SECONDS = 0.02  # seconds between looks whether a line has been opened

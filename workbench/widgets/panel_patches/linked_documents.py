@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from panel.io.state import state
 
+NEEDED_WITH = {"panel": "1.9"}  # the newest releases that were seen to need this
+
 
 @contextmanager
 def leave_cell_document() -> Iterator[None]:

@@ -8,6 +8,8 @@ from panel.reactive import Reactive
 
 from workbench.widgets.panel_patches.comm_main_thread import hear_in_main_thread
 
+NEEDED_WITH = {"panel": "1.9"}  # the newest releases that were seen to need this
+
 EXTENSIONS = ("plotly", "tabulator")
 _loaded = False
 

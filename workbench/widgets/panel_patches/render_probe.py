@@ -5,6 +5,8 @@ from typing import ClassVar
 import param
 from panel.reactive import ReactiveHTML
 
+NEEDED_WITH = {"panel": "1.9"}  # the newest releases that were seen to need this
+
 
 class Drawn(ReactiveHTML):
     """A mark on the page that shows nothing; `there` once the page has been drawn."""

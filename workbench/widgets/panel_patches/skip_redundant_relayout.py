@@ -7,6 +7,8 @@ size already: ten times for one setting, a tenth of a second each.
 import panel as pn
 from bokeh.models import CustomJS
 
+NEEDED_WITH = {"panel": "1.9", "plotly": "7"}  # the newest releases that were seen to need this
+
 SAME_SIZE = """
 const plotly = window.Plotly;
 if (plotly !== undefined && !plotly.steady) {

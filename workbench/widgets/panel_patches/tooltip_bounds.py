@@ -6,6 +6,8 @@ Panel 1.9 opens each to the right of its control, also beside controls at the ri
 import panel as pn
 from bokeh.models import CustomJS
 
+NEEDED_WITH = {"panel": "1.9"}  # the newest releases that were seen to need this
+
 INSIDE = """
 const MARGIN = 8;
 const BELOW = 20;  // from the middle of a control to below it
