@@ -25,14 +25,14 @@ from tests.unit.kernels.conftest import Draw
 from tests.unit.kernels.test_numba import ACCEPTED, distance, none, plane
 from workbench import presets
 from workbench.artifact import digest, load, save
-from workbench.artifact.layout import LEDGER, MODEL, RECIPE
+from workbench.artifact.folder_layout import LEDGER, MODEL, RECIPE
 from workbench.artifact.tensor_file import write_tensors
 from workbench.errors import WorkbenchError
 from workbench.kernels import formats
+from workbench.kernels.kernel_mode import Mode
 from workbench.kernels.matmul.numba import backend
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.matmul.packed_module import PackedEmbedding
-from workbench.kernels.options import Mode
 from workbench.kernels.packing import n_of_m
 from workbench.kernels.packing.bitpack import pack
 from workbench.kernels.packing.packed import Packed, build_ledger

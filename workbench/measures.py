@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from workbench.analysis.weights.weight_sketch import compute_histogram as weight_histogram
     from workbench.analysis.weights.weight_sketch import compute_sketch as weight_sketch
     from workbench.analysis.weights.weight_sketch import find_layer_levels as layer_levels
+    from workbench.kernels.kernel_mode import Mode as KernelMode
     from workbench.kernels.matmul.dispatch import choose as choose_kernel
     from workbench.kernels.matmul.dispatch import explain as explain_kernels
-    from workbench.kernels.options import Mode as KernelMode
     from workbench.models.text import Text
     from workbench.quantizers.coders.fitting.binary_kmeans import split_vectors as sign_vectors
     from workbench.quantizers.coders.fitting.binary_kmeans import train_magnitude as train_codebook
@@ -92,7 +92,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "KernelMode": "kernels.options:Mode",
+    "KernelMode": "kernels.kernel_mode:Mode",
     "Text": "models.text:Text",
     "Trace": "analysis.method.run_trace:Trace",
     "UNDERTRAINED": "analysis.decisions.scaling_law:UNDERTRAINED",

@@ -78,7 +78,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("widgets/base/marks.py", "import workbench.widgets.shell", "Rooms of the screen", id="rooms-of-widgets"),
         pytest.param("views/theme.py", "import workbench.views.weights", "Rooms of figures", id="rooms-of-views"),
         pytest.param("analysis/glossary.py", "import workbench.analysis.predictions", "Rooms of measures", id="rooms-of-data"),
-        pytest.param("kernels/options.py", "import workbench.kernels.matmul", "Rooms of kernels", id="rooms-of-kernels"),
+        pytest.param("kernels/kernel_mode.py", "import workbench.kernels.matmul", "Rooms of kernels", id="rooms-of-kernels"),
         pytest.param("recipe.py", "import panel", "User interfaces only", id="user-interface-in-the-core"),
         pytest.param("bits.py", "import plotly", "Figures only", id="figure-in-the-core"),
         pytest.param("kernels/packing/bitpack.py", "import numba", "Compilers only", id="compiler-outside-its-folder"),

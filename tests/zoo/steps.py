@@ -19,7 +19,7 @@ from torch import Tensor
 import workbench as wb
 from tests.zoo.checkpoints import write_checkpoint
 from tests.zoo.reference import Reference, Slot
-from workbench.artifact.layout import MODEL
+from workbench.artifact.folder_layout import MODEL
 from workbench.errors import WorkbenchError
 from workbench.kernels.forced_backend import VARIABLE
 from workbench.models.text import Text

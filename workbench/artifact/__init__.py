@@ -8,7 +8,7 @@
 - tokenizer.json and its like, copied from the model
 """
 
-from workbench.artifact.layout import is_artifact
+from workbench.artifact.folder_layout import is_artifact
 from workbench.artifact.loading import load
 from workbench.artifact.packed_model import PackedModel
 from workbench.artifact.saving import save

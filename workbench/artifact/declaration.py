@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.artifact.layout import MODEL, VERSION
+from workbench.artifact.folder_layout import MODEL, VERSION
 from workbench.bits import BitLedger
 from workbench.models.config_file import QUANT_METHOD, read_fields
 from workbench.quantized import QuantizedLayer

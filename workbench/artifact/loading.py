@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.artifact import reading
-from workbench.artifact.layout import build_tree, find_model_file, find_tree_fault
+from workbench.artifact.folder_layout import build_tree, find_model_file, find_tree_fault
 from workbench.artifact.packed_model import PackedModel
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
 from workbench.kernels.formats.declared import find_fault
+from workbench.kernels.kernel_mode import Cache
 from workbench.kernels.matmul.packed_linear import PackedLinear, read_matrix_shape
 from workbench.kernels.matmul.packed_module import PackedEmbedding, PackedModule
-from workbench.kernels.options import Cache
 from workbench.kernels.packing.packed import Packed
 from workbench.models import architecture
 from workbench.models.layers import is_linear, is_router

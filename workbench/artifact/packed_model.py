@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-from workbench.artifact.layout import find_model_file
+from workbench.artifact.folder_layout import find_model_file
 from workbench.bits import BitLedger
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.artifact.loading import replace_layers
 from workbench.artifact.saving import check_belongs
-from workbench.kernels.options import Cache
+from workbench.kernels.kernel_mode import Cache
 from workbench.models import architecture, open_model
 from workbench.models.handle import ModelHandle
 from workbench.models.language_model import LanguageModel

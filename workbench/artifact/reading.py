@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench import json_value
 from workbench.artifact import digest
 from workbench.artifact.documents import check_ledger, check_recipe
-from workbench.artifact.layout import CONFIG, LEDGER, READABLE, RECIPE, find_model_file
+from workbench.artifact.folder_layout import CONFIG, LEDGER, READABLE, RECIPE, find_model_file
 from workbench.errors import ArtifactError
 from workbench.json_value import JsonValue, shorten_value
 

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from workbench.artifact import digest
 from workbench.artifact.declaration import build_config_document
-from workbench.artifact.layout import CONFIG, COPIED, LEDGER, MODEL, RECIPE, VERSION, is_artifact, make_tensor_key, serialize_tree
+from workbench.artifact.folder_layout import (
+    CONFIG,
+    COPIED,
+    LEDGER,
+    MODEL,
+    RECIPE,
+    VERSION,
+    is_artifact,
+    make_tensor_key,
+    serialize_tree,
+)
 from workbench.artifact.tensor_file import write_tensors
 from workbench.atomic import write_folder
 from workbench.bits import BitEntry, BitLedger

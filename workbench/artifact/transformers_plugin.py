@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from workbench.artifact.layout import MODEL, is_artifact
+from workbench.artifact.folder_layout import MODEL, is_artifact
 from workbench.artifact.loading import find_layer_shape, read_quantized_model, replace_layers
 from workbench.errors import ArtifactError
 from workbench.models import plugin

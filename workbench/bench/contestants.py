@@ -13,8 +13,8 @@ from torch import Tensor
 
 from workbench.errors import KernelError
 from workbench.kernels import formats
+from workbench.kernels.kernel_mode import Mode
 from workbench.kernels.matmul import dispatch
-from workbench.kernels.options import Mode
 from workbench.kernels.packing import tritpack
 from workbench.kernels.packing.packed import Packed
 from workbench.registry import describe_unknown

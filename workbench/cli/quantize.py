@@ -211,7 +211,7 @@ def _count_stored_bytes(folder: Path) -> int:
 
 def _read_file_bits(folder: Path) -> float:
     """Stored bits per weight of everything that was saved, by the ledger of the file."""
-    from workbench.artifact.layout import LEDGER
+    from workbench.artifact.folder_layout import LEDGER
     from workbench.artifact.reading import read_document
     from workbench.bits import BitLedger
 

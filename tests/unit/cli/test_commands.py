@@ -14,7 +14,7 @@ from safetensors import safe_open
 import workbench as wb
 from tests.servers import free_port
 from tests.unit.cli.conftest import Said
-from workbench.artifact.layout import MODEL
+from workbench.artifact.folder_layout import MODEL
 from workbench.cli.explore import build_command as server_command
 from workbench.cli.explore import serve_page
 from workbench.cli.output import sanitize_json

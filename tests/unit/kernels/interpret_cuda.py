@@ -14,9 +14,9 @@ import torch
 
 from tests.unit.kernels.conftest import Draw
 from workbench.kernels import formats
+from workbench.kernels.kernel_mode import Mode
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.cuda import backend
-from workbench.kernels.options import Mode
 from workbench.kernels.packing.packed import Packed
 
 FORMS: dict[str, Callable[[Draw], Packed]] = {

@@ -12,8 +12,8 @@ from tests.unit.kernels.conftest import Draw
 from workbench.errors import ShapeError
 from workbench.kernels import formats
 from workbench.kernels.formats.declared import find_fault
+from workbench.kernels.kernel_mode import Mode
 from workbench.kernels.matmul.numba import backend as numba
-from workbench.kernels.options import Mode
 from workbench.kernels.packing.bitpack import pack
 from workbench.kernels.packing.packed import Packed
 

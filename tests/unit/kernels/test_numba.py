@@ -12,11 +12,11 @@ from torch import Tensor
 from tests.unit.kernels.conftest import Draw
 from workbench.errors import KernelError
 from workbench.kernels import forced_backend, formats
+from workbench.kernels.kernel_mode import Mode
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.numba import backend
 from workbench.kernels.matmul.numba.lut import sign_products
 from workbench.kernels.matmul.packed_linear import PackedLinear
-from workbench.kernels.options import Mode
 from workbench.kernels.packing.bitpack import pack
 from workbench.kernels.packing.packed import Packed
 

@@ -11,7 +11,7 @@ import os, sys, threading
 import torch
 from tests.unit.kernels.conftest import Draw
 from workbench.kernels import formats as reference
-from workbench.kernels.options import Mode
+from workbench.kernels.kernel_mode import Mode
 from workbench.kernels.jit import threads
 from workbench.kernels.matmul.numba import backend
 

@@ -10,7 +10,7 @@ import pandas as pd
 from safetensors.torch import save_file
 
 from workbench.artifact import digest
-from workbench.artifact.layout import LEDGER, MODEL, find_model_file, make_tensor_key
+from workbench.artifact.folder_layout import LEDGER, MODEL, find_model_file, make_tensor_key
 from workbench.artifact.reading import read_document
 from workbench.bits import BitLedger
 from workbench.models.layers import split_name

@@ -9,7 +9,7 @@ from workbench.kernels.formats.declared import check_tree
 from workbench.kernels.formats.format import decode, find, linear
 from workbench.kernels.formats.rounding import split_at_rounding
 from workbench.kernels.formats.transforms import Transformed
-from workbench.kernels.options import Mode, check_columns
+from workbench.kernels.kernel_mode import Mode, check_columns
 from workbench.kernels.packing.packed import Packed
 
 

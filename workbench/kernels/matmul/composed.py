@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import KernelError
-from workbench.kernels.options import Product, check_columns
+from workbench.kernels.kernel_mode import Product, check_columns
 from workbench.kernels.packing.packed import Packed
 
 

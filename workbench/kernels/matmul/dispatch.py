@@ -14,9 +14,9 @@ from workbench.errors import KernelError
 from workbench.kernels import formats
 from workbench.kernels.forced_backend import VARIABLE, read_forced_backend
 from workbench.kernels.formats.rounding import find_rounding_bits
+from workbench.kernels.kernel_mode import Mode, Product
 from workbench.kernels.matmul.cuda import backend as cuda
 from workbench.kernels.matmul.numba import backend as numba
-from workbench.kernels.options import Mode, Product
 from workbench.kernels.packing.packed import Packed
 
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from workbench.errors import ShapeError
 from workbench.kernels.forced_backend import read_forced_backend
 from workbench.kernels.formats.format import decode
+from workbench.kernels.kernel_mode import Cache, Mode, Precision, Product
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
 from workbench.kernels.matmul.packed_weight import PackedWeight
-from workbench.kernels.options import Cache, Mode, Precision, Product
 from workbench.kernels.packing.packed import Packed
 
 MANY_TOKENS = 256  # of a prompt: backends may multiply with so many inputs in another way than with one

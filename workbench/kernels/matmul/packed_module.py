@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.kernels.formats.format import decode
+from workbench.kernels.kernel_mode import Cache
 from workbench.kernels.matmul.decoded_rows import take_rows
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
-from workbench.kernels.options import Cache
 from workbench.kernels.packing.packed import Packed
 
 

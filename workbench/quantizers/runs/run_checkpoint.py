@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench import store as stores
-from workbench.artifact.layout import deserialize_tree, make_tensor_key, serialize_tree
+from workbench.artifact.folder_layout import deserialize_tree, make_tensor_key, serialize_tree
 from workbench.kernels.packing.packed import build_ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import State

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import torch
 
 from workbench.kernels.formats.declared import check_tree
+from workbench.kernels.kernel_mode import Mode, Product
 from workbench.kernels.matmul.composed import Shaped
-from workbench.kernels.options import Mode, Product
 from workbench.kernels.packing.packed import Packed
 
 AROUND = ("hadamard", "permuted", "rotated", "rounded-input", "scaled", "sum")  # run here around what they hold

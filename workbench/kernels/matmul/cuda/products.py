@@ -8,10 +8,10 @@ from torch import Tensor
 
 from workbench.kernels.formats.format import find
 from workbench.kernels.formats.transforms import Transformed
+from workbench.kernels.kernel_mode import Mode, Product
 from workbench.kernels.matmul.composed import After, compose_product
-from workbench.kernels.matmul.cuda import layout
-from workbench.kernels.matmul.cuda.layout import Resident
-from workbench.kernels.options import Mode, Product
+from workbench.kernels.matmul.cuda import code_layout
+from workbench.kernels.matmul.cuda.code_layout import Resident
 from workbench.kernels.packing.packed import Packed
 
 FEW_INPUTS = 4  # looked up one by one; more are multiplied together, as decoding is then shared
@@ -35,7 +35,7 @@ class Coded:
         """x Wᵀ for `x [n, cols]`, in float32."""
         m = self.matrix
         scaled = x[:, None] if not m.column.numel() else (x[:, None] * m.column).to(x.dtype)  # [n, planes or 1, cols]
-        few = len(x) <= FEW_INPUTS and 0 < len(m.words) <= layout.FEW_ENTRIES
+        few = len(x) <= FEW_INPUTS and 0 < len(m.words) <= code_layout.FEW_ENTRIES
         y = self.looked_up(scaled) if few else self.multiplied(scaled)
         y = y.sum(0) * m.factor
         return y if not m.mean.numel() else y + sum_groups(x, m) @ m.mean.mT.float()
@@ -52,7 +52,7 @@ class Coded:
         table = torch.nn.functional.pad(pieces @ patterns.mT, (0, size - len(patterns)))
         groups = m.scale.shape[1]
         group_segments = segments if groups == 1 else m.span // m.length
-        together = math.gcd(group_segments, layout.SEGMENT_MULTIPLE)
+        together = math.gcd(group_segments, code_layout.SEGMENT_MULTIPLE)
         blocks, total = -(-rows // DECODED_ROWS), planes * segments
         share = together * max(1, -(-total * blocks * inputs // (PROGRAMS * together)))
         splits = -(-total // share)
@@ -96,4 +96,4 @@ def prepare(packed: Packed, mode: Mode) -> Product:
     if issubclass(kind := find(packed), Transformed):
         return After(lambda x: kind.input(x, packed), prepare(packed.children[0], mode), 0)
     product = compose_product(packed, lambda part: prepare(part, mode))
-    return product or Coded(layout.make_resident(packed, keep_indices=mode.cache == "none"))
+    return product or Coded(code_layout.make_resident(packed, keep_indices=mode.cache == "none"))

@@ -7,9 +7,9 @@ are decoded, once to fp16 or some rows at a time (`dense/fp16_matmul.py`, `dense
 
 from workbench.interrupts import defer_interrupts
 from workbench.kernels.formats.declared import check_tree
+from workbench.kernels.kernel_mode import Mode, Product
 from workbench.kernels.matmul.composed import Shaped
 from workbench.kernels.matmul.numba.supported import describe_refusal
-from workbench.kernels.options import Mode, Product
 from workbench.kernels.packing.packed import Packed
 
 __all__ = ["describe_refusal", "prepare"]

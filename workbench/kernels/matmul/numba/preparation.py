@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.kernels.formats.composite import unpack_owners
 from workbench.kernels.formats.format import decode, find
 from workbench.kernels.formats.transforms import Transformed
+from workbench.kernels.kernel_mode import Mode, Product
 from workbench.kernels.matmul.composed import After, Sum, compose_product
 from workbench.kernels.matmul.numba import transforms
 from workbench.kernels.matmul.numba.dense import codebook_matmul, sparse_rows
@@ -20,7 +21,6 @@ from workbench.kernels.matmul.numba.lut import stripe_layout
 from workbench.kernels.matmul.numba.lut.sign_products import Codewords, Signs
 from workbench.kernels.matmul.numba.lut.stripe_layout import Stripes
 from workbench.kernels.matmul.numba.supported import CODEWORD_FORMATS
-from workbench.kernels.options import Mode, Product
 from workbench.kernels.packing.packed import Packed
 
 
