@@ -1,4 +1,4 @@
-"""Film: a trace of the coding of one matrix that a viewer can step through, in a few kilobytes.
+"""CodingTrace: a trace of the coding of one matrix that a viewer can step through, in a few kilobytes.
 
 A few rows are watched, columns are taken together in cells. A coded column stays as it is until the parameters are refitted, so
 one picture and the time at which each cell was coded stand for all frames; only how far the columns not yet coded have moved is
@@ -26,7 +26,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Film:
+class CodingTrace:
     """How one matrix `[·, cols]` was coded, in the basis that is coded.
 
     `rows` are those watched, `width` the columns of a cell. `coded [cells]` is the frame after which a cell is coded, `ends
@@ -49,17 +49,17 @@ class Film:
 
     @property
     def bytes(self) -> int:
-        """What the film takes in memory."""
+        """What the trace takes in memory."""
         pictures = [tensor for picture in self.pictures.values() for tensor in (picture.residual, picture.flipped)]
         return sum(tensor.nbytes for tensor in (self.coded, self.moved, self.groups, *pictures))
 
-    def then(self, event: str, picture: Picture) -> "Film":
-        """The film with one more picture at its end."""
+    def then(self, event: str, picture: Picture) -> "CodingTrace":
+        """The trace with one more picture at its end."""
         return replace(self, pictures={**self.pictures, event: picture})
 
 
-class Camera:
-    """Films the coding of `w [rows, cols]`: `see` every tile before it is coded, then `film` once all are."""
+class TraceRecorder:
+    """Records the coding of `w [rows, cols]`: `see` every tile before it is coded, then `trace` once all are."""
 
     def __init__(self, w: Tensor) -> None:
         self.rows = torch.linspace(0, len(w) - 1, min(TRACE_ROWS, len(w))).round().to(torch.int64).unique()
@@ -95,7 +95,7 @@ class Camera:
         residual, flipped = (now - self.original).abs(), (now * self.original) < 0
         return Picture(self._cells(residual).amax(-1).half(), self._cells(flipped).sum(-1).to(torch.uint8))
 
-    def film(self, current: Tensor, masks: Sequence[Tensor], rounds: tuple[tuple[float, ...], ...] = ()) -> Film:
+    def trace(self, current: Tensor, masks: Sequence[Tensor], rounds: tuple[tuple[float, ...], ...] = ()) -> CodingTrace:
         """All frames, now that every column of `current` is coded; `masks` say which coder owns which weight."""
         if self.waiting:
             self._frame(current)
@@ -103,7 +103,7 @@ class Camera:
         cell_energy = self._cells(energy).sum(-1).clamp(min=1e-30)
         frame_error = torch.zeros(len(self.frames)).index_add_(0, self.at, (current[self.rows] - self.original).square().sum(0))
         groups = torch.stack([mask[self.rows] for mask in masks]).to(torch.uint8).argmax(0).to(torch.uint8)
-        return Film(
+        return CodingTrace(
             rows=tuple(self.rows.tolist()),
             cols=self.cols,
             width=self.width,

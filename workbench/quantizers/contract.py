@@ -358,7 +358,7 @@ class Snapshot:
     `done` of `total` columns are coded, or so much of them where a fit codes all at once; `event` is "learn" (a step of a
     learned transform), "fit" (sweeps of a coder), "block" (columns coded), "refit" or "correction"; `detail` holds small facts:
     the "step" of a learned transform, "sweeps" (a list of Sweeps: what was fitted since the last snapshot), "relative_error", and
-    at the end "film" (see `coding_trace.Film`); `weight` is the transformed matrix as it stands.
+    at the end "coding_trace" (see `coding_trace.CodingTrace`); `weight` is the transformed matrix as it stands.
     """
 
     event: str

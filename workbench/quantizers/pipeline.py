@@ -20,7 +20,7 @@ from workbench.moment_sums import WIDE
 from workbench.nonfinite import count_nonfinite
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.coding import BlockErrors, CoderRun, ColumnCoder, SplitRun
-from workbench.quantizers.coding_trace import Camera, Film, Picture, list_codebook_losses
+from workbench.quantizers.coding_trace import CodingTrace, Picture, TraceRecorder, list_codebook_losses
 from workbench.quantizers.contract import Codebooks, Coder, QuantizerPart, Snapshot, State
 from workbench.quantizers.distance import compute_output_error
 from workbench.quantizers.misfits import compute_checked_error
@@ -63,17 +63,17 @@ def quantize_layer(
         state = yield from _learn_transform(w, h, recipe, shared)
     w = transform.forward(w, state)
     h_inner = None if h is None else transform.moment(h, state)
-    inner, film, picture, nominal = yield from _code_matrix(w, h_inner, recipe, shared)
+    inner, coding_trace, picture, nominal = yield from _code_matrix(w, h_inner, recipe, shared)
     _give_back(w)
     decoded = formats.decode(inner)
-    film = film.then("refit", picture(decoded))
-    yield Snapshot("refit", w.shape[1], w.shape[1], {"film": film}, decoded)
+    coding_trace = coding_trace.then("refit", picture(decoded))
+    yield Snapshot("refit", w.shape[1], w.shape[1], {"coding_trace": coding_trace}, decoded)
     extra = correction.fit(w - decoded, h_inner)
     if extra is not None:
         inner = Packed("sum", inner.rows, inner.cols, children=(inner, extra))
         decoded = formats.decode(inner)
-        film = film.then("correction", picture(decoded))
-        yield Snapshot("correction", w.shape[1], w.shape[1], {"film": film}, decoded)
+        coding_trace = coding_trace.then("correction", picture(decoded))
+        yield Snapshot("correction", w.shape[1], w.shape[1], {"coding_trace": coding_trace}, decoded)
     del w, h_inner  # a large matrix takes as much memory as all that is not quantized
     packed = transform.pack(recipe.activations.pack(inner), state)
     if packed is not inner:
@@ -93,8 +93,8 @@ def quantize_layer(
 
 def _code_matrix(
     w: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Codebooks | None] | None
-) -> Generator[Snapshot, None, tuple[Packed, Film, Callable[[Tensor], Picture], float]]:
-    """Split and code a matrix in its basis: the stored form, its film with the camera's `picture`, and the nominal bits.
+) -> Generator[Snapshot, None, tuple[Packed, CodingTrace, Callable[[Tensor], Picture], float]]:
+    """Split and code a matrix in its basis: the stored form, its trace with the recorder's `picture`, and the nominal bits.
 
     Masks, codes and the coded matrix are let go on return.
     """
@@ -103,13 +103,20 @@ def _code_matrix(
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
     runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
-    camera = Camera(w)
-    coded = yield from _code_columns(ColumnCoder(division, runs, recipe.assignment), w, moment, camera)
-    film = camera.film(coded, division.masks, tuple(rounds for run in runs for rounds in list_codebook_losses(run.shared)))
+    recorder = TraceRecorder(w)
+    coded = yield from _code_columns(ColumnCoder(division, runs, recipe.assignment), w, moment, recorder)
+    coding_trace = recorder.trace(
+        coded, division.masks, tuple(rounds for run in runs for rounds in list_codebook_losses(run.shared))
+    )
     del coded
     _refit_all(runs, w)
     children = [run.pack(masked=len(runs) > 1) for run in runs]
-    return split.pack(division.masks, children), film, camera.picture, _compute_nominal_bits(coders, division.masks, children)
+    return (
+        split.pack(division.masks, children),
+        coding_trace,
+        recorder.picture,
+        _compute_nominal_bits(coders, division.masks, children),
+    )
 
 
 def _refit_all(runs: Sequence[CoderRun[Any, Any]], w: Tensor) -> None:
@@ -195,15 +202,17 @@ class InLoop:
         return sum((run.code(w, 0, w.shape[1]) * run.mask for run in self.runs), torch.zeros_like(w))
 
 
-def _code_columns(coder: ColumnCoder, w: Tensor, moment: Tensor | None, camera: Camera) -> Generator[Snapshot, None, Tensor]:
-    """Code every column of the transformed matrix `w` and return the coded matrix; `camera` sees every tile on the way."""
+def _code_columns(
+    coder: ColumnCoder, w: Tensor, moment: Tensor | None, recorder: TraceRecorder
+) -> Generator[Snapshot, None, Tensor]:
+    """Code every column of the transformed matrix `w` and return the coded matrix; `recorder` sees every tile on the way."""
     cols, blocks = w.shape[1], BlockErrors(w)
     for share in coder.fit_first(w):
         yield Snapshot("fit", int(share * cols), cols, {"sweeps": coder.take_new_sweeps()})
 
     def quantize(current: Tensor, start: int, stop: int, metric: Tensor | None = None) -> Tensor:
         blocks.add(start, stop)
-        camera.see(current, start, stop)
+        recorder.see(current, start, stop)
         return coder(current, start, stop, metric)
 
     current = w

@@ -1,4 +1,4 @@
-"""The timeline holds every step that a run has told, in order, and its stills are the film's pictures at that moment."""
+"""The timeline holds every step that a run has told, in order, and its stills are the trace's pictures at that moment."""
 
 import numpy as np
 import pytest
@@ -47,8 +47,8 @@ def test_a_run_is_its_phases_in_order(spelled: str, kinds: list[str]) -> None:
     assert list(dict.fromkeys(moment.kind for moment in moments)) == kinds
     frames = [moment.frame for moment in moments]
     assert frames == sorted(frames)
-    assert trace.film is not None
-    assert sum(moment.kind == CODE for moment in moments) == len(trace.film.ends)
+    assert trace.coding_trace is not None
+    assert sum(moment.kind == CODE for moment in moments) == len(trace.coding_trace.ends)
     for moment in moments:
         assert 0 <= moment.number < moment.count
         assert 0 <= moment.first <= moment.last < 256
@@ -75,18 +75,18 @@ def test_a_run_that_was_not_filmed_has_no_timeline() -> None:
 
 def test_stills_show_what_is_coded_and_what_has_moved() -> None:
     trace = traced("gptq:bits=2")
-    film, moments = trace.film, build_timeline(trace)
-    assert film is not None
+    coding_trace, moments = trace.coding_trace, build_timeline(trace)
+    assert coding_trace is not None
     middle = moments[len(moments) // 2]
-    shown = extract_still(film, middle)
-    coded = film.coded.numpy() < middle.frame
+    shown = extract_still(coding_trace, middle)
+    coded = coding_trace.coded.numpy() < middle.frame
     assert np.isfinite(shown.residual).all(0).tolist() == coded.tolist()
     assert np.isfinite(shown.moved).tolist() == (~coded).tolist()
     assert np.nansum(shown.moved) > 0
     assert shown.now.any()
     assert not (shown.now & ~coded).any()
-    np.testing.assert_array_equal(shown.residual[:, coded], film.pictures["block"].residual.float().numpy()[:, coded])
-    last = extract_still(film, moments[-1])
+    np.testing.assert_array_equal(shown.residual[:, coded], coding_trace.pictures["block"].residual.float().numpy()[:, coded])
+    last = extract_still(coding_trace, moments[-1])
     assert np.isfinite(last.residual).all()
     assert last.flipped.max() <= 1
 
@@ -95,8 +95,8 @@ def test_before_anything_is_coded_the_still_is_empty() -> None:
     trace = traced("btc:bits=0.8")
     first = build_timeline(trace)[0]
     assert (first.kind, first.frame) == (CODEBOOK, 0)
-    assert trace.film is not None
-    assert np.isnan(extract_still(trace.film, first).residual).all()
+    assert trace.coding_trace is not None
+    assert np.isnan(extract_still(trace.coding_trace, first).residual).all()
 
 
 def test_the_table_counts_from_one() -> None:

@@ -1,4 +1,4 @@
-"""A film tells what really happened: its frames are those of the matrix on its way, and it stays small and cheap."""
+"""A coding_trace tells what really happened: its frames are those of the matrix on its way, and it stays small and cheap."""
 
 import time
 
@@ -9,51 +9,55 @@ from tests.battery.cases import correlated, gaussian, snapshots
 from workbench import presets
 from workbench.kernels import formats
 from workbench.quantizers import coding_trace as films
-from workbench.quantizers.coding_trace import TRACE_CELLS, TRACE_FRAMES, TRACE_ROWS, Camera, Film
+from workbench.quantizers.coding_trace import TRACE_CELLS, TRACE_FRAMES, TRACE_ROWS, CodingTrace, TraceRecorder
 from workbench.quantizers.pipeline import quantize_layer
 
 PRESETS = ["gptq:bits=2", "rtn:bits=2", "arb-llm", "billm", "btc:bits=0.8", "btc-planes:bits=1.5", "gptvq", "qtip:bits=1"]
 
 
-def filmed(spelled: str, rows: int = 40, cols: int = 256) -> tuple[Film, torch.Tensor, torch.Tensor, list[str]]:
-    """The film, the original and the final matrix in the basis that is coded, and the events told."""
+def filmed(spelled: str, rows: int = 40, cols: int = 256) -> tuple[CodingTrace, torch.Tensor, torch.Tensor, list[str]]:
+    """The trace, the original and the final matrix in the basis that is coded, and the events told."""
     w = gaussian(rows, cols)
     seen, _ = snapshots(presets.parse(spelled), w, correlated(cols))
     last = next(snapshot for snapshot in seen if snapshot.event == "refit")
     assert last.weight is not None
-    return last.detail["film"], w, last.weight, [snapshot.event for snapshot in seen]
+    return last.detail["coding_trace"], w, last.weight, [snapshot.event for snapshot in seen]
 
 
 @pytest.mark.parametrize("spelled", PRESETS)
 def test_every_quantizer_is_filmed_in_few_kilobytes(spelled: str) -> None:
-    film, *_ = filmed(spelled, cols=512)
-    assert film.ends[-1] == film.cols == 512
-    assert list(film.ends) == sorted(set(film.ends))
-    assert 1 <= len(film.ends) <= TRACE_FRAMES
-    assert film.bytes < 64_000
-    assert list(film.pictures) == ["block", "refit"]
-    assert film.pictures["block"].residual.shape == film.groups.shape == (len(film.rows), len(film.coded))
-    assert film.error == tuple(sorted(film.error)), "coded columns only add to the error"
-    assert film.moved[-1].count_nonzero() == 0, "at the end no column is left to move"
+    coding_trace, *_ = filmed(spelled, cols=512)
+    assert coding_trace.ends[-1] == coding_trace.cols == 512
+    assert list(coding_trace.ends) == sorted(set(coding_trace.ends))
+    assert 1 <= len(coding_trace.ends) <= TRACE_FRAMES
+    assert coding_trace.bytes < 64_000
+    assert list(coding_trace.pictures) == ["block", "refit"]
+    assert (
+        coding_trace.pictures["block"].residual.shape
+        == coding_trace.groups.shape
+        == (len(coding_trace.rows), len(coding_trace.coded))
+    )
+    assert coding_trace.error == tuple(sorted(coding_trace.error)), "coded columns only add to the error"
+    assert coding_trace.moved[-1].count_nonzero() == 0, "at the end no column is left to move"
 
 
 def test_the_size_does_not_grow_with_the_matrix() -> None:
-    camera = Camera(torch.zeros(5000, 4100))
-    assert (len(camera.rows), -(-4100 // camera.width)) == (TRACE_ROWS, -(-4100 // -(-4100 // TRACE_CELLS)))
-    assert camera.rows.tolist()[0] == 0
-    assert camera.rows.tolist()[-1] == 4999
+    recorder = TraceRecorder(torch.zeros(5000, 4100))
+    assert (len(recorder.rows), -(-4100 // recorder.width)) == (TRACE_ROWS, -(-4100 // -(-4100 // TRACE_CELLS)))
+    assert recorder.rows.tolist()[0] == 0
+    assert recorder.rows.tolist()[-1] == 4999
 
 
 def test_the_pictures_are_the_watched_rows_of_the_matrix() -> None:
-    film, w, final, _ = filmed("gptq:bits=2")
-    rows = torch.tensor(film.rows)
-    cells = (final - w)[rows].abs().split(film.width, 1)
+    coding_trace, w, final, _ = filmed("gptq:bits=2")
+    rows = torch.tensor(coding_trace.rows)
+    cells = (final - w)[rows].abs().split(coding_trace.width, 1)
     wanted = torch.stack([cell.amax(1) for cell in cells], 1)
-    torch.testing.assert_close(film.pictures["refit"].residual.float(), wanted, rtol=2e-3, atol=1e-4)
-    flips = [((final * w)[rows] < 0)[:, i : i + film.width].sum(1) for i in range(0, 256, film.width)]
-    assert torch.equal(film.pictures["refit"].flipped.long(), torch.stack(flips, 1))
+    torch.testing.assert_close(coding_trace.pictures["refit"].residual.float(), wanted, rtol=2e-3, atol=1e-4)
+    flips = [((final * w)[rows] < 0)[:, i : i + coding_trace.width].sum(1) for i in range(0, 256, coding_trace.width)]
+    assert torch.equal(coding_trace.pictures["refit"].flipped.long(), torch.stack(flips, 1))
     lost = (final - w)[rows].square().sum() / w[rows].square().sum()
-    assert film.error[-1] == pytest.approx(float(lost), rel=1e-4), "a uniform grid is not refitted"
+    assert coding_trace.error[-1] == pytest.approx(float(lost), rel=1e-4), "a uniform grid is not refitted"
 
 
 def test_columns_not_yet_coded_move_where_errors_move_on_and_only_there() -> None:
@@ -62,58 +66,58 @@ def test_columns_not_yet_coded_move_where_errors_move_on_and_only_there() -> Non
 
 
 def test_frames_are_the_matrix_on_its_way() -> None:
-    """What the film says of a frame is what the assignment had in its hands then."""
+    """What the trace says of a frame is what the assignment had in its hands then."""
     w, h, seen = gaussian(40, 256), correlated(256), []
     steps = quantize_layer(w, h, presets.parse("gptq:bits=2"))
-    original = Camera._frame
+    original = TraceRecorder._frame
 
-    def watch(camera: Camera, current: torch.Tensor) -> None:
-        seen.append((camera.count, current.clone()))
-        original(camera, current)
+    def watch(recorder: TraceRecorder, current: torch.Tensor) -> None:
+        seen.append((recorder.count, current.clone()))
+        original(recorder, current)
 
-    Camera._frame = watch
+    TraceRecorder._frame = watch
     try:
         told = list(steps)
     finally:
-        Camera._frame = original
-    film = next(snapshot.detail["film"] for snapshot in told if "film" in snapshot.detail)
-    assert [count for count, _ in seen] == list(film.ends)
-    rows, energy = torch.tensor(film.rows), w[torch.tensor(film.rows)].square()
+        TraceRecorder._frame = original
+    coding_trace = next(snapshot.detail["coding_trace"] for snapshot in told if "coding_trace" in snapshot.detail)
+    assert [count for count, _ in seen] == list(coding_trace.ends)
+    rows, energy = torch.tensor(coding_trace.rows), w[torch.tensor(coding_trace.rows)].square()
     for frame, (count, current) in enumerate(seen):
         error = (current - w)[rows].square()
-        assert film.error[frame] == pytest.approx(float(error[:, :count].sum() / energy.sum()), rel=1e-3)
+        assert coding_trace.error[frame] == pytest.approx(float(error[:, :count].sum() / energy.sum()), rel=1e-3)
         later = error[:, count:].sum(0)
-        wanted = torch.cat([torch.zeros(count), later]).split(film.width)
+        wanted = torch.cat([torch.zeros(count), later]).split(coding_trace.width)
         share = torch.stack([cell.sum() for cell in wanted]) / torch.stack(
-            [cell.sum() for cell in energy.sum(0).split(film.width)]
+            [cell.sum() for cell in energy.sum(0).split(coding_trace.width)]
         )
-        torch.testing.assert_close(film.moved[frame].float(), share, rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(coding_trace.moved[frame].float(), share, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize(("spelled", "count"), [("btc:bits=0.8", 1), ("btc-planes:bits=1.5", 2), ("gptvq", 1), ("gptq", 0)])
 def test_rounds_of_codebook_training_are_told(spelled: str, count: int) -> None:
-    film, *_ = filmed(spelled)
-    assert len(film.rounds) == count
-    for losses in film.rounds:
+    coding_trace, *_ = filmed(spelled)
+    assert len(coding_trace.rounds) == count
+    for losses in coding_trace.rounds:
         assert losses == pytest.approx(sorted(losses, reverse=True), rel=1e-6)
         assert losses
 
 
 def test_groups_are_the_coders_of_a_split() -> None:
-    film, *_ = filmed("billm")
-    assert set(film.groups.unique().tolist()) > {0}
+    coding_trace, *_ = filmed("billm")
+    assert set(coding_trace.groups.unique().tolist()) > {0}
     assert filmed("gptq")[0].groups.count_nonzero() == 0
 
 
 def test_filming_costs_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The median of interleaved runs with and without a camera: one to three hundredths on a quiet machine."""
+    """The median of interleaved runs with and without a recorder: one to three hundredths on a quiet machine."""
     w, h, recipe = gaussian(256, 512), correlated(512), presets.parse("gptq:bits=4")
     times: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(7):
         for with_camera in (True, False) if turn % 2 else (False, True):
             with monkeypatch.context() as patched:
                 if not with_camera:
-                    patched.setattr(films.Camera, "see", lambda *_: None)
+                    patched.setattr(films.TraceRecorder, "see", lambda *_: None)
                 begin = time.process_time()
                 for _ in quantize_layer(w, h, recipe) if with_camera else unfilmed(w, h, recipe, patched):
                     pass
@@ -123,9 +127,9 @@ def test_filming_costs_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unfilmed(w: torch.Tensor, h: torch.Tensor, recipe: object, patched: pytest.MonkeyPatch):
-    """The same run with a camera that takes no frame."""
-    patched.setattr(films.Camera, "film", lambda *_: Film((), 0, 1, w, (), w, (), w, {}))
-    patched.setattr(films.Camera, "picture", lambda *_: None)
+    """The same run with a recorder that takes no frame."""
+    patched.setattr(films.TraceRecorder, "trace", lambda *_: CodingTrace((), 0, 1, w, (), w, (), w, {}))
+    patched.setattr(films.TraceRecorder, "picture", lambda *_: None)
     yield from quantize_layer(w, h, recipe)
 
 

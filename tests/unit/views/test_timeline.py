@@ -24,7 +24,8 @@ def test_each_step_says_what_it_does(spelled: str, said: str) -> None:
     trace = traced(spelled)
     moments, recipe = build_timeline(trace), presets.parse(spelled)
     figures = [
-        scrubber.draw_timeline_step(trace.film, moment, extract_still(trace.film, moment), "error", recipe) for moment in moments
+        scrubber.draw_timeline_step(trace.coding_trace, moment, extract_still(trace.coding_trace, moment), "error", recipe)
+        for moment in moments
     ]
     assert any(said in figure.answer for figure in figures)
     assert len({figure.plot["data"][0]["zmax"] for figure in figures}) == 1, "one colour scale for all steps"
@@ -37,12 +38,12 @@ def test_the_columns_of_this_step_are_framed() -> None:
     moments = build_timeline(trace)
     coding = next(moment for moment in moments if moment.kind == CODE and moment.number == 2)
     figure = scrubber.draw_timeline_step(
-        trace.film, coding, extract_still(trace.film, coding), "error", presets.parse("gptq:bits=2")
+        trace.coding_trace, coding, extract_still(trace.coding_trace, coding), "error", presets.parse("gptq:bits=2")
     )
     (shape,) = figure.plot["layout"]["shapes"]
-    assert shape["x0"] <= coding.first <= coding.last <= shape["x1"] + trace.film.width
+    assert shape["x0"] <= coding.first <= coding.last <= shape["x1"] + trace.coding_trace.width
     last = scrubber.draw_timeline_step(
-        trace.film, moments[-1], extract_still(trace.film, moments[-1]), "error", presets.parse("gptq:bits=2")
+        trace.coding_trace, moments[-1], extract_still(trace.coding_trace, moments[-1]), "error", presets.parse("gptq:bits=2")
     )
     assert last.plot["layout"]["shapes"] == []
     assert "of the signs in the 24 rows shown differ" in last.answer
@@ -52,7 +53,9 @@ def test_the_columns_of_this_step_are_framed() -> None:
 def test_all_three_pictures_can_be_shown(what: scrubber.What) -> None:
     trace = traced("billm")
     last = build_timeline(trace)[-1]
-    figure = scrubber.draw_timeline_step(trace.film, last, extract_still(trace.film, last), what, presets.parse("billm"))
+    figure = scrubber.draw_timeline_step(
+        trace.coding_trace, last, extract_still(trace.coding_trace, last), what, presets.parse("billm")
+    )
     heat = figure.plot["data"][0]
     assert np.isfinite(heat["z"]).all()
     assert np.nanmax(heat["z"]) <= heat["zmax"]
@@ -75,7 +78,9 @@ def test_losses_of_this_kind_of_phase_are_drawn_with_a_line_at_this_step() -> No
 def test_the_columns_that_are_swept_are_framed_before_they_are_coded() -> None:
     trace = traced("arb-llm")
     sweep = build_timeline(trace)[1]
-    figure = scrubber.draw_timeline_step(trace.film, sweep, extract_still(trace.film, sweep), "error", presets.parse("arb-llm"))
+    figure = scrubber.draw_timeline_step(
+        trace.coding_trace, sweep, extract_still(trace.coding_trace, sweep), "error", presets.parse("arb-llm")
+    )
     (shape,) = figure.plot["layout"]["shapes"]
     assert (shape["x0"], shape["x1"]) == (-0.5, 127.5)
     assert figure.plot["layout"]["yaxis"]["range"] == [23.5, -0.5]

@@ -74,8 +74,8 @@ def test_a_whole_model_is_filmed_layer_by_layer(session: Session, monkeypatch: p
     run_steps(session.quantize_model_steps())
     for name in session.model.layer_names[:3]:
         session.select(name)
-        assert session.trace.film.cols == session.model.layer(name).cols
-        assert session.trace.film.rounds
+        assert session.trace.coding_trace.cols == session.model.layer(name).cols
+        assert session.trace.coding_trace.rounds
 
 
 def test_a_result_from_elsewhere_has_no_run(session: Session) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from workbench.quantizers.coding_trace import Film
+from workbench.quantizers.coding_trace import CodingTrace
 from workbench.quantizers.contract import Snapshot, Sweeps
 from workbench.quantizers.learning.descent import LearningStep
 
@@ -17,7 +17,7 @@ class Trace:
     Args:
         learning: Steps of a learned transform.
         sweeps: How each fit of a coder settled.
-        film: The latest picture of the columns that are coded.
+        coding_trace: The latest picture of the columns that are coded.
 
     Example:
         >>> import workbench as wb
@@ -30,13 +30,13 @@ class Trace:
 
     learning: list[LearningStep] = field(default_factory=list)
     sweeps: list[Sweeps] = field(default_factory=list)
-    film: Film | None = None
+    coding_trace: CodingTrace | None = None
 
     def see(self, snapshot: Snapshot) -> None:
         """Keep what `snapshot` tells; the memory of a learning step is left out, it holds whole rotations."""
         if "step" in snapshot.detail:
             self.learning.append(replace(snapshot.detail["step"], memory=None))
-        self.film = snapshot.detail.get("film", self.film)
+        self.coding_trace = snapshot.detail.get("coding_trace", self.coding_trace)
         self.sweeps += snapshot.detail.get("sweeps", [])
 
     @property

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.method.run_trace import Trace
-from workbench.quantizers.coding_trace import Film
+from workbench.quantizers.coding_trace import CodingTrace
 from workbench.quantizers.contract import Sweeps
 
 LEARN, CODEBOOK, SWEEP, CODE, REFIT, CORRECTION = "learn", "codebook", "sweep", "code", "refit", "correction"
@@ -17,7 +17,7 @@ LEARN, CODEBOOK, SWEEP, CODE, REFIT, CORRECTION = "learn", "codebook", "sweep", 
 class Moment:
     """One step of the timeline: step `number` (from 0) of `count` in its `phase`, about columns `first` to `last`.
 
-    `frame` counts the frames of the film that are over, `picture` says which of its pictures shows the coded columns. `loss` is
+    `frame` counts the frames of the trace that are over, `picture` says which of its pictures shows the coded columns. `loss` is
     what the phase lowers (or, while columns are coded, the error that adds up), over the largest in the phase; NaN where it has
     none.
     """
@@ -35,27 +35,27 @@ class Moment:
 
 def build_timeline(trace: Trace) -> list[Moment]:
     """Every step that a run has told, in the order in which it happened; empty where it was not filmed."""
-    film = trace.film
-    if film is None:
+    coding_trace = trace.coding_trace
+    if coding_trace is None:
         return []
-    last = film.cols - 1
+    last = coding_trace.cols - 1
     learned = [step.loss if step.held_out is None else step.held_out for step in trace.learning]
     moments = _make_moments(LEARN, "learning the transform", learned, 0, last, 0)
-    for number, losses in enumerate(film.rounds):
+    for number, losses in enumerate(coding_trace.rounds):
         moments += _make_moments(CODEBOOK, f"training codebook {number + 1}", losses, 0, last, 0)
     begin, waiting = 0, _group_by_columns(trace.sweeps)
-    for frame, end in enumerate(film.ends):
+    for frame, end in enumerate(coding_trace.ends):
         while waiting and waiting[0][0].start < end:
             fits = waiting.pop(0)
             name = f"sweeps over columns {fits[0].start:,} to {fits[0].stop - 1:,}"
             moments += _make_moments(SWEEP, name, _sum_sweep_errors(fits), fits[0].start, fits[0].stop - 1, frame)
-        top = film.error[-1] or 1.0
-        coded = film.error[frame] / top
-        moments.append(Moment(CODE, "coding columns", frame, len(film.ends), begin, end - 1, coded, frame + 1))
+        top = coding_trace.error[-1] or 1.0
+        coded = coding_trace.error[frame] / top
+        moments.append(Moment(CODE, "coding columns", frame, len(coding_trace.ends), begin, end - 1, coded, frame + 1))
         begin = end
     for event in (REFIT, CORRECTION):
-        if event in film.pictures:
-            moments.append(Moment(event, event, 0, 1, 0, last, float("nan"), len(film.ends), event))
+        if event in coding_trace.pictures:
+            moments.append(Moment(event, event, 0, 1, 0, last, float("nan"), len(coding_trace.ends), event))
     return moments
 
 
@@ -103,19 +103,19 @@ class Still:
     now: np.ndarray
 
 
-def extract_still(film: Film, moment: Moment) -> Still:
-    """What the film shows at a moment; `now` marks the cells that were coded last."""
-    picture, coded = film.pictures[moment.picture], film.coded.numpy() < moment.frame
-    sizes = np.minimum(film.width, film.cols - film.width * np.arange(len(coded)))
+def extract_still(coding_trace: CodingTrace, moment: Moment) -> Still:
+    """What the trace shows at a moment; `now` marks the cells that were coded last."""
+    picture, coded = coding_trace.pictures[moment.picture], coding_trace.coded.numpy() < moment.frame
+    sizes = np.minimum(coding_trace.width, coding_trace.cols - coding_trace.width * np.arange(len(coded)))
 
     def shown(values: np.ndarray) -> np.ndarray:
         return np.where(coded, values.astype(np.float32), np.float32("nan"))
 
-    moved = film.moved[moment.frame - 1].float().numpy() if moment.frame else np.zeros(len(coded), dtype=np.float32)
+    moved = coding_trace.moved[moment.frame - 1].float().numpy() if moment.frame else np.zeros(len(coded), dtype=np.float32)
     return Still(
         residual=shown(picture.residual.float().numpy()),
-        groups=shown(film.groups.numpy()),
+        groups=shown(coding_trace.groups.numpy()),
         flipped=shown(picture.flipped.numpy() / sizes),
         moved=np.where(coded, np.float32("nan"), moved),
-        now=film.coded.numpy() == moment.frame - 1 if moment.kind == CODE else np.zeros(len(coded), dtype=bool),
+        now=coding_trace.coded.numpy() == moment.frame - 1 if moment.kind == CODE else np.zeros(len(coded), dtype=bool),
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.method.timeline import CODE, CODEBOOK, CORRECTION, LEARN, REFIT, SWEEP, Moment, Still, tabulate_timeline
-from workbench.quantizers.coding_trace import Film
+from workbench.quantizers.coding_trace import CodingTrace
 from workbench.recipe import Recipe
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
@@ -18,18 +18,18 @@ SCALES = {"error": "|error|", "groups": "coder", "flipped signs": "share flipped
 
 
 def draw_timeline_step(
-    film: Film, moment: Moment, still: Still, what: What, recipe: Recipe, *, theme: Theme = themes.LIGHT
+    coding_trace: CodingTrace, moment: Moment, still: Still, what: What, recipe: Recipe, *, theme: Theme = themes.LIGHT
 ) -> Figure:
     """The watched rows at one moment; columns not yet coded are empty, and how far they have moved stands below."""
     values = {"error": still.residual, "groups": still.groups, "flipped signs": still.flipped}[what]
-    top = max(_find_colour_limit(film, what), 1e-9)
-    x0, dx = (film.width - 1) / 2, film.width
+    top = max(_find_colour_limit(coding_trace, what), 1e-9)
+    x0, dx = (coding_trace.width - 1) / 2, coding_trace.width
     heat = {
         "type": "heatmap",
         "z": values,
         "x0": x0,
         "dx": dx,
-        "y": [str(row) for row in film.rows],
+        "y": [str(row) for row in coding_trace.rows],
         "colorscale": themes.SEQUENTIAL,
         "zmin": 0.0,
         "zmax": top,
@@ -51,21 +51,21 @@ def draw_timeline_step(
         height=460,
         bargap=0,
         showlegend=False,
-        xaxis={"range": [-0.5, film.cols - 0.5], "anchor": "y2", "showgrid": False},
+        xaxis={"range": [-0.5, coding_trace.cols - 0.5], "anchor": "y2", "showgrid": False},
         # a fixed range: where nothing is coded yet there is nothing to take it from
         yaxis={
             "domain": [0.28, 1.0],
-            "range": [len(film.rows) - 0.5, -0.5],
+            "range": [len(coding_trace.rows) - 0.5, -0.5],
             "type": "category",
             "categoryorder": "array",
-            "categoryarray": [str(row) for row in film.rows],
+            "categoryarray": [str(row) for row in coding_trace.rows],
             "showgrid": False,
             "title": {"text": "row"},
         },
         plot_bgcolor=theme.raised,
-        shapes=_build_frame_shapes(film, moment, still, theme),
+        shapes=_build_frame_shapes(coding_trace, moment, still, theme),
     )
-    highest = max(float(film.moved.float().max()), 1e-6)
+    highest = max(float(coding_trace.moved.float().max()), 1e-6)
     second = {
         "domain": [0.0, 0.2],
         "title": layout["yaxis"]["title"] | {"text": "moved"},
@@ -74,32 +74,32 @@ def draw_timeline_step(
         "type": "linear",
     }
     layout["yaxis2"] = layout["yaxis"] | second | {"autorange": False}
-    answer = f"{describe_step(moment, film, recipe)} {_describe_progress(moment, film, still)}"
+    answer = f"{describe_step(moment, coding_trace, recipe)} {_describe_progress(moment, coding_trace, still)}"
     question = "What does this step do?"
-    return Figure(question, answer, {"data": [heat, bars], "layout": layout}, _tabulate_column_bands(film, still))
+    return Figure(question, answer, {"data": [heat, bars], "layout": layout}, _tabulate_column_bands(coding_trace, still))
 
 
-def _find_colour_limit(film: Film, what: What) -> float:
+def _find_colour_limit(coding_trace: CodingTrace, what: What) -> float:
     """The end of the colour scale, the same for all steps: nothing jumps."""
     if what == "error":
-        return max(float(frame.residual.float().max()) for frame in film.pictures.values())
-    return float(film.groups.max()) if what == "groups" else 1.0
+        return max(float(frame.residual.float().max()) for frame in coding_trace.pictures.values())
+    return float(coding_trace.groups.max()) if what == "groups" else 1.0
 
 
-def _build_frame_shapes(film: Film, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
+def _build_frame_shapes(coding_trace: CodingTrace, moment: Moment, still: Still, theme: Theme) -> list[dict[str, Any]]:
     """A frame around the columns that were coded last, or over which scales are swept."""
     if moment.kind == SWEEP:
         first, last = moment.first, moment.last
     elif still.now.any():
         cells = np.flatnonzero(still.now)
-        first, last = int(cells[0]) * film.width, min(int(cells[-1] + 1) * film.width, film.cols) - 1
+        first, last = int(cells[0]) * coding_trace.width, min(int(cells[-1] + 1) * coding_trace.width, coding_trace.cols) - 1
     else:
         return []
     edges = {"x0": first - 0.5, "x1": last + 0.5, "y0": 0, "y1": 1, "xref": "x", "yref": "y domain"}
     return [{"type": "rect", "line": {"color": theme.accent, "width": 2}, "fillcolor": "rgba(0,0,0,0)", **edges}]
 
 
-def describe_step(moment: Moment, film: Film, recipe: Recipe) -> str:
+def describe_step(moment: Moment, coding_trace: CodingTrace, recipe: Recipe) -> str:
     """What this step of the algorithm does."""
     number, columns = f"{moment.number + 1} of {moment.count}", _format_columns(moment)
     if moment.kind == LEARN:
@@ -117,16 +117,18 @@ def describe_step(moment: Moment, film: Film, recipe: Recipe) -> str:
     if moment.kind == CORRECTION:
         return "A low-rank correction is added to the coded matrix."
     what = (
-        f"{columns.capitalize()} are coded" if _is_coded_in_order(film) else "Columns are coded in order of their second moment"
+        f"{columns.capitalize()} are coded"
+        if _is_coded_in_order(coding_trace)
+        else "Columns are coded in order of their second moment"
     )
     if recipe.assignment.name == "nearest":
         return f"{what}, each weight by the nearest value, without error feedback."
     return f"{what}, and their error is fed back into the columns not yet coded."
 
 
-def _is_coded_in_order(film: Film) -> bool:
+def _is_coded_in_order(coding_trace: CodingTrace) -> bool:
     """Whether columns were coded from left to right."""
-    return bool((film.coded[1:] >= film.coded[:-1]).all())
+    return bool((coding_trace.coded[1:] >= coding_trace.coded[:-1]).all())
 
 
 def _format_columns(moment: Moment) -> str:
@@ -134,34 +136,34 @@ def _format_columns(moment: Moment) -> str:
     return f"columns {moment.first:,} to {moment.last:,}"
 
 
-def _describe_progress(moment: Moment, film: Film, still: Still) -> str:
+def _describe_progress(moment: Moment, coding_trace: CodingTrace, still: Still) -> str:
     """Where the matrix stands after it: coded share, error so far, flipped signs."""
-    watched = f"in the {len(film.rows)} rows shown"
+    watched = f"in the {len(coding_trace.rows)} rows shown"
     if not moment.frame:
         return f"No column is coded yet (nothing has changed {watched})."
     if moment.kind in (REFIT, CORRECTION):
         flipped = float(np.nanmean(still.flipped))
         return f"{themes.format_percent(flipped)} of the signs {watched} differ from the original's."
-    share = film.ends[moment.frame - 1] / film.cols
+    share = coding_trace.ends[moment.frame - 1] / coding_trace.cols
     moved = float(np.nanmean(still.moved)) if np.isfinite(still.moved).any() else 0.0
     rest = f", the columns not yet coded have changed by {themes.format_percent(moved)} of their energy" if moved else ""
-    error = film.error[moment.frame - 1]
+    error = coding_trace.error[moment.frame - 1]
     return (
         f"{themes.format_percent(share)} of the columns are coded; {watched} they have lost "
         f"{themes.format_percent(error)} of the energy{rest}."
     )
 
 
-def _tabulate_column_bands(film: Film, still: Still) -> pd.DataFrame:
+def _tabulate_column_bands(coding_trace: CodingTrace, still: Still) -> pd.DataFrame:
     """The picture as a short table: bands of columns with their mean residual, flipped share and movement."""
     lines = []
-    for cells in np.array_split(np.arange(len(film.coded)), min(BANDS, len(film.coded))):
-        last = min(int(cells[-1] + 1) * film.width, film.cols) - 1
+    for cells in np.array_split(np.arange(len(coding_trace.coded)), min(BANDS, len(coding_trace.coded))):
+        last = min(int(cells[-1] + 1) * coding_trace.width, coding_trace.cols) - 1
         coded, moved = still.residual[:, cells], still.moved[cells]
         done = np.isfinite(coded).any()
         lines.append(
             {
-                "first column": int(cells[0]) * film.width,
+                "first column": int(cells[0]) * coding_trace.width,
                 "last column": last,
                 "largest": float(np.nanmax(coded)) if done else float("nan"),
                 "flip_rate": float(np.nanmean(still.flipped[:, cells])) if done else float("nan"),

@@ -6,7 +6,7 @@ from typing import Any
 import panel as pn
 
 from workbench.analysis.method.timeline import Moment, build_timeline, extract_still
-from workbench.quantizers.coding_trace import Film
+from workbench.quantizers.coding_trace import CodingTrace
 from workbench.views.method import timeline as views
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.elements.slider import Slider
@@ -33,7 +33,7 @@ class ScrubberView(Component):
         )
         self.picture, self.losses = FigureFrame(), FigureFrame()
         self.poll: Any = None
-        self.film: Film | None = None
+        self.coding_trace: CodingTrace | None = None
         self.moments: list[Moment] = []
         self.step.param.watch(lambda _: self._show(), "value")
         self.what.param.watch(lambda _: self._show(), "value")
@@ -46,8 +46,8 @@ class ScrubberView(Component):
     def refresh(self) -> None:
         """The run of the selected layer's result."""
         trace = self.session.trace
-        self.film = None if trace is None or self.session.result is None else trace.film
-        self.moments = build_timeline(trace) if trace is not None and self.film is not None else []
+        self.coding_trace = None if trace is None or self.session.result is None else trace.coding_trace
+        self.moments = build_timeline(trace) if trace is not None and self.coding_trace is not None else []
         self.controls.visible = bool(self.moments)
         if self.moments:
             self.step.param.update(end=max(len(self.moments), 2), value=min(self._at(), len(self.moments)))
@@ -87,15 +87,17 @@ class ScrubberView(Component):
             self.play.value = False
 
     def _show(self) -> None:
-        if self.film is None or not self.moments:
+        if self.coding_trace is None or not self.moments:
             for frame, question in ((self.picture, STEP_QUESTION), (self.losses, "How does the loss change?")):
                 frame.say(question, self._missing())
             return
         at = min(self._at(), len(self.moments)) - 1
         moment = self.moments[at]
-        shown = extract_still(self.film, moment)
+        shown = extract_still(self.coding_trace, moment)
         recipe = self.session.recipe
-        self.picture.draw(views.draw_timeline_step(self.film, moment, shown, self.what.value, recipe, theme=choose_theme()))
+        self.picture.draw(
+            views.draw_timeline_step(self.coding_trace, moment, shown, self.what.value, recipe, theme=choose_theme())
+        )
         self.losses.draw(views.draw_step_losses(self.moments, at, theme=choose_theme()))
 
     def _missing(self) -> str:
