@@ -143,7 +143,7 @@ def test_the_method_tab_shows_what_the_recipe_has(address: str, open_page: Open)
     tab(page, "Method")
     figure(page, "rank of the pattern")
     button(page, "Quantize this layer").click()
-    expect(page.get_by_text(re.compile(r"of the signs are flipped at 0\.80 bits a sign"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"of the signs are flipped at 0\.80 bits per sign"))).to_be_visible()
 
     button(page, "Groups").focus()
     page.keyboard.press("Enter")
@@ -243,7 +243,7 @@ def test_nothing_is_in_a_blind_visitors_way(address: str, open_page: Open, theme
     page = open_page(f"{address}?theme={theme}")
     figure(page, "weight")
     quantize_one(page, 1)
-    expect(page.get_by_label("Squeeze", exact=True)).to_have_attribute("aria-valuetext", "16 bits, not built yet")
+    expect(page.get_by_label("Squeeze", exact=True)).to_have_attribute("aria-valuetext", "16.00 stored bits")
     for name in TITLES:
         tab(page, name)
         page.wait_for_timeout(1000)

@@ -28,7 +28,7 @@ def test_a_card_and_a_dot_bring_a_method_to_the_bench(tiny: str, open_page: Open
 
     # the first trials come while others are at work
     expect(card(page, "Ternary")).to_contain_text("output error")
-    dots = figure(page, "stored bits a weight", "e.data.some(t => t.customdata.includes('rtn:bits=2'))")
+    dots = figure(page, "stored bits per weight", "e.data.some(t => t.customdata.includes('rtn:bits=2'))")
     assert "Ternary" in dots["traces"]
     page.get_by_text("recipes tried on this layer").wait_for(state="hidden")
     point = page.evaluate(
@@ -36,7 +36,7 @@ def test_a_card_and_a_dot_bring_a_method_to_the_bench(tiny: str, open_page: Open
             const all = [], walk = root => root.querySelectorAll('*').forEach(e => {
                 if (e.classList.contains('js-plotly-plot')) all.push(e); if (e.shadowRoot) walk(e.shadowRoot) });
             walk(document);
-            const e = all.find(e => e.layout?.xaxis?.title?.text === 'stored bits a weight');
+            const e = all.find(e => e.layout?.xaxis?.title?.text === 'stored bits per weight');
             e.scrollIntoView({block: 'center'});
             const trace = e.data.find(t => t.customdata.includes('rtn:bits=3')), at = trace.customdata.indexOf('rtn:bits=3');
             const box = e.getBoundingClientRect(), {xaxis, yaxis} = e._fullLayout;

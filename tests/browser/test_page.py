@@ -82,6 +82,7 @@ def test_what_a_widget_fails_at_is_told(address: str, open_page: Open) -> None:
 
 def test_one_visitors_long_job_does_not_hold_up_another_visitors_sliders(address: str, open_page: Open) -> None:
     busy, other = open_page(f"{address}?recipe=btc"), open_page(address)
+    unfold(busy, "Settings")
     expect(field(busy, "sweeps")).to_be_visible()
     button(busy, "Quantize the whole model").click()
     expect(busy.get_by_text(re.compile(r"Quantizing the whole model: \d+% after"))).to_be_visible()

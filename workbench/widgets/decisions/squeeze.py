@@ -148,7 +148,7 @@ class SqueezeView(Component):
             if job.error is not None:
                 self._advanced()
 
-        self.texts.run(steps, "writing", on_step=draw, ended=ended, latest=True)
+        self.texts.run(steps, "continuing the prompt", on_step=draw, ended=ended, latest=True)
 
     def _moved(self) -> None:
         """Show the stop, in the figures and in the texts."""
