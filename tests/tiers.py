@@ -105,14 +105,7 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
         "tests/integration/test_larger_than_memory.py",
     ),
-    "examples that compile and time kernels, or read more than a thousand tokens": (
-        "tests/unit/test_docstrings.py::test_the_example_runs[measure_kernels]",
-        "tests/unit/test_docstrings.py::test_the_example_runs[figures.roofline]",
-        "tests/unit/test_docstrings.py::test_the_example_runs[CardView]",
-        "tests/unit/test_docstrings.py::test_the_example_runs[measures.KernelMode]",
-        "tests/unit/test_docstrings.py::test_the_example_runs[PinnedView]",
-        "tests/unit/test_docstrings.py::test_the_example_runs[WhatIfView]",
-    ),
+    "examples that compile and time kernels, or read more than a thousand tokens": (),
     "reads a dozen files in an interpreter of its own": (
         "tests/unit/test_tiers.py::test_cases_exist_and_wait_for_the_complete_suite",
     ),
