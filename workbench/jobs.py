@@ -10,6 +10,7 @@ apart from the latest step; a viewer reads `progress`, `latest` and `seconds_lef
 among the jobs of many visitors.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from weakref import WeakSet
 
 from workbench.errors import JobCancelled, WorkbenchError
 
@@ -133,6 +135,22 @@ class Turns:
 
     def _first(self) -> Hashable:
         return min(self._waiting, key=lambda owner: self._served.get(owner, 0))
+
+
+_at_work: WeakSet["Job[Any]"] = WeakSet()
+_ending = threading.Event()  # the interpreter ends: no job begins any more
+EXIT_SECONDS = 30.0  # that the interpreter waits for the steps at hand
+
+
+@atexit.register
+def _end_jobs() -> None:
+    """Stop all jobs before the interpreter ends: it would abort where a thread is still at work inside torch."""
+    _ending.set()
+    jobs = list(_at_work)
+    for job in jobs:
+        job.cancel()
+    for job in jobs:
+        job.wait(EXIT_SECONDS)
 
 
 REMEMBERED = 1000  # owners of whom it is known when they were served
@@ -252,6 +270,7 @@ class Job(Generic[T]):
 
     def _run(self) -> None:
         """Take every step and end in a final status, whatever happens."""
+        _at_work.add(self)
         self._tell()
         try:
             self._leave(self._take_steps())
@@ -265,7 +284,7 @@ class Job(Generic[T]):
     def _take_steps(self) -> Status:
         run = self.steps()
         try:
-            while not self._stop.is_set():
+            while not (self._stop.is_set() or _ending.is_set()):
                 try:
                     self._see(self._next_step(run))
                 except StopIteration as end:
@@ -288,6 +307,7 @@ class Job(Generic[T]):
 
     def _leave(self, status: Status) -> None:
         self._status, self._end = status, time.perf_counter()
+        _at_work.discard(self)
         self._finished.set()
         self._tell()
 
@@ -356,7 +376,7 @@ class Queue:
 
     def _next(self) -> tuple[Hashable, Job[Any]] | None:
         with self._lock:
-            if not self._waiting:
+            if not self._waiting or _ending.is_set():
                 self._threads -= 1
                 return None
             busy = Counter(owner for owner, _ in self._running)

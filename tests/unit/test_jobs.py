@@ -1,6 +1,8 @@
 """Jobs: progress, cancelling, errors and resuming, in a thread of their own and right here."""
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -356,3 +358,25 @@ def test_a_step_that_waits_for_a_lock_does_not_stop_the_one_that_holds_it() -> N
     first.join(10)
     second.join(10)
     assert sorted(done) == ["first", "second"]
+
+
+def test_the_interpreter_ends_cleanly_while_a_job_is_at_work() -> None:
+    """A thread that is inside torch when the interpreter ends would abort the process."""
+    code = """
+import time
+import torch
+from workbench.jobs import Job, Queue
+
+def steps():
+    while True:
+        torch.linalg.qr(torch.randn(400, 400))
+        yield 1
+
+Job(steps).start()
+queue = Queue(1)
+for _ in range(3):
+    queue.add(Job(steps), owner=1)
+time.sleep(0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
