@@ -10,6 +10,7 @@ from tests.readme.stops import write_stops
 from workbench.analysis.decisions import shipped_stops
 from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, count_stored_files
 from workbench.artifact.loading import read_quantized_model
+from workbench.errors import ArtifactError
 from workbench.jobs import run_steps
 from workbench.models import ModelHandle
 from workbench.models.text import Text
@@ -93,3 +94,26 @@ def test_a_shipped_stop_is_what_is_built_today(builtin: ModelHandle, tmp_path: P
     (built,) = run_steps(Squeeze(builtin, Store(tmp_path), stops=STOPS[3:4]).steps())
     assert built.bits_per_weight == shipped.bits_per_weight
     assert built.perplexity == pytest.approx(shipped.perplexity, rel=0.01)
+
+
+def test_a_damaged_stop_of_the_package_is_built_in_the_store_and_left_where_it_is(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, settings = wb.open_model(tiny_models["llama"]), {"stops": SMALL, "calibration": STORY, "evaluation": STORY}
+    maker = Squeeze(model, Store(tmp_path / "maker"), **settings)
+    run_steps(maker.steps())
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    (shipped / shipped_stops.INDEX_FILE).write_text(json.dumps(write_stops(maker, shipped)))
+    damaged = shipped / "2-bits" / "ledger.json"
+    damaged.write_text(json.dumps({**json.loads(damaged.read_text()), "bytes": 1}))
+    monkeypatch.setattr(shipped_stops, "SHIPPED_FOLDER", shipped)
+
+    squeeze = Squeeze(model, Store(tmp_path / "user"), **settings)
+    with pytest.raises(ArtifactError, match="was changed after it was saved"):
+        squeeze.model_at(SMALL[1])
+    assert squeeze.find(SMALL[1]) is None
+    run_steps(squeeze.steps())
+    assert squeeze.folder(SMALL[1]).is_relative_to(tmp_path / "user")
+    assert squeeze.model_at(SMALL[1]).logits(model.encode("Hi")).isfinite().all()
+    assert damaged.exists(), "nothing in the package is removed"

@@ -6,7 +6,7 @@ A trial is kept in the store under the content of weights and calibration, so th
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -147,18 +147,16 @@ def try_presets_steps(
     store, recipes = store or Store(), list_trial_recipes(calibrated=stats is not None)
     subject = Subject(model, layer, stats)
     trials = {spelled: trial for spelled in recipes if (trial := subject.find(spelled, store)) is not None}
-    yield Tried(len(recipes), dict(trials), stats is not None)
+
+    def report(_: object = None) -> Tried:
+        return Tried(len(recipes), dict(trials), stats is not None)
+
+    yield report()
     for spelled in recipes:
         if spelled not in trials:
-            so_far = Tried(len(recipes), dict(trials), stats is not None)
-            trials[spelled] = yield from map_steps(subject.try_steps(spelled, store), _repeat(so_far))
-            yield Tried(len(recipes), dict(trials), stats is not None)
+            trials[spelled] = yield from map_steps(subject.try_steps(spelled, store), report)
+            yield report()
     return trials
-
-
-def _repeat(tried: Tried) -> Callable[[object], Tried]:
-    """A function of a step that always says the same."""
-    return lambda _: tried
 
 
 class Subject:

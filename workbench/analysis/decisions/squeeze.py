@@ -154,6 +154,7 @@ class Squeeze:
         self.job: Job[list[Squeezed]] | None = None
         self._keys: dict[Stop, str] = {}
         self._squeezed: dict[Stop, Squeezed] = {}
+        self._damaged: set[Stop] = set()  # stops of the package that are not what was shipped: they are built in the store
         self._ready: OrderedDict[Stop, LanguageModel] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -168,13 +169,18 @@ class Squeeze:
         """Where the packed model of a stop lies, or will: in the package, or in the store; the model itself for the original."""
         if stop.is_original:
             return Path(self.model.folder)
-        return shipped_stops.find_folder(self.key(stop)) or self.store.model(self.key(stop))
+        return self._shipped_folder(stop) or self.store.model(self.key(stop))
+
+    def _shipped_folder(self, stop: Stop) -> Path | None:
+        return None if stop in self._damaged else shipped_stops.find_folder(self.key(stop))
 
     def find(self, stop: Stop) -> Squeezed | None:
         """What is known of a stop, or None where it is not built yet."""
         if stop not in self._squeezed:
             entry = self.store.get(self._entry_key(stop))
-            facts = shipped_stops.read_facts(self.key(stop), self.evaluation) if entry is None else entry.facts
+            facts = None if entry is None else entry.facts
+            if facts is None and stop not in self._damaged:
+                facts = shipped_stops.read_facts(self.key(stop), self.evaluation)
             if facts is None or not (stop.is_original or is_artifact(self.folder(stop))):
                 return None
             squeezed = Squeezed(stop=stop, **facts)
@@ -231,14 +237,18 @@ class Squeeze:
 
     def steps(self) -> Generator[SqueezeStep, None, list[Squeezed]]:
         """Build what is missing, from 16 bits down, and measure the speed of what came with the package."""
-        costs = {stop: SPEED_COST if self.find(stop) else stop.cost for stop in self.stops}
-        costs = {stop: cost for stop, cost in costs.items() if (built := self.find(stop)) is None or built.fastest is None}
+        squeezed_stops = {stop: self.find(stop) for stop in self.stops}
+        costs = {
+            stop: stop.cost if squeezed is None else SPEED_COST
+            for stop, squeezed in squeezed_stops.items()
+            if squeezed is None or squeezed.fastest is None
+        }
         if costs:
             self.check_store()
         total_cost, done = sum(costs.values()), 0.0
         for stop, cost in costs.items():
-            work = self._build(stop) if self.find(stop) is None else self._measure_speed(stop)
-            for doing, share in work:
+            squeezed = squeezed_stops[stop]
+            for doing, share in self._build(stop) if squeezed is None else self._measure_speed(squeezed):
                 yield SqueezeStep(stop, doing, (done + share * cost) / total_cost)
             done += cost
         return self.built_stops()
@@ -276,12 +286,29 @@ class Squeeze:
             raise WorkbenchError(f"the stop at {stop.bits:g} bits is not built yet; build the stops first.")
         try:
             return read_quantized_model(folder)
-        except ArtifactError:
-            if not shipped_stops.find_folder(self.key(stop)):  # what came with the package is not ours to remove
-                log.warning("the stop %s is damaged and will be rebuilt on request", folder)
-                discard(folder)
-                self._squeezed.pop(stop, None)
+        except ArtifactError as error:
+            self._forget(stop, error)
             raise
+
+    def _forget(self, stop: Stop, error: ArtifactError) -> None:
+        """A damaged stop counts as not built: it is removed from the store, or no longer taken from the package."""
+        log.warning("the stop at %g bits is damaged (%s) and is rebuilt on request", stop.bits, error)
+        if self._shipped_folder(stop) is None:
+            discard(self.folder(stop))
+        else:
+            self._damaged.add(stop)
+        self._squeezed.pop(stop, None)
+
+    def _is_sound(self, stop: Stop) -> bool:
+        """Whether a stop was saved completely and is undamaged; what else lies in its place is forgotten."""
+        if not os.path.lexists(self.folder(stop)):
+            return False
+        try:
+            read_quantized_model(self.folder(stop))
+        except ArtifactError as error:
+            self._forget(stop, error)
+            return False
+        return True
 
     def _read(self, stop: Stop) -> LanguageModel:
         if stop.is_original:
@@ -298,24 +325,21 @@ class Squeeze:
             measured = yield from map_steps(self.original.steps(), lambda _: ("measuring the original", 0.5))
             stored = asdict(count_stored(self.model, None))
         else:
-            folder = self.folder(stop)
-            if not _is_sound(folder):
+            if not self._is_sound(stop):
                 quantized_model = yield from self._quantize(stop)
-                save(quantized_model, folder, self.model)
+                save(quantized_model, self.folder(stop), self.model)
             steps = measure_steps(self.model_at(stop), self.evaluation, PROMPT)
             measured = yield from map_steps(steps, lambda step: (step.doing, 0.8 + 0.2 * step.fraction))
-            stored = asdict(count_stored_files(self.quantized_at(stop), folder))
+            stored = asdict(count_stored_files(self.quantized_at(stop), self.folder(stop)))
         self._record(stop, {**stored, **collect_headline_facts(measured, run_steps(self.original.steps()).read)})
 
-    def _measure_speed(self, stop: Stop) -> Generator[tuple[str, float], None, None]:
+    def _measure_speed(self, squeezed: Squeezed) -> Generator[tuple[str, float], None, None]:
         """Measure how fast a stop writes here, whose other figures came with the package."""
         yield "measuring its speed", 0.0
-        steps = measure_generation_steps([self.model_at(stop)], PROMPT)
+        steps = measure_generation_steps([self.model_at(squeezed.stop)], PROMPT)
         (running,) = yield from map_steps(steps, lambda _: ("measuring its speed", 0.5))
-        squeezed = self.find(stop)
-        assert squeezed is not None
         facts = {name: value for name, value in asdict(squeezed).items() if name != "stop"}
-        self._record(stop, {**facts, **collect_running_facts(running)})
+        self._record(squeezed.stop, {**facts, **collect_running_facts(running)})
 
     def _record(self, stop: Stop, facts: dict[str, Any]) -> None:
         self.store.put(self._entry_key(stop), {}, facts, kind="stop", what=f"{self.model.source} by {stop.preset}")
@@ -343,19 +367,6 @@ def count_stored_files(quantized: QuantizedModel, folder: Path) -> Stored:
     )
 
 
-def _is_sound(folder: Path) -> bool:
-    """Whether a stop was saved completely and is undamaged; what else lies in its place is removed."""
-    if not os.path.lexists(folder):
-        return False
-    try:
-        read_quantized_model(folder)
-    except ArtifactError as error:
-        log.warning("the stop %s is damaged (%s) and is rebuilt", folder, error)
-        discard(folder)
-        return False
-    return True
-
-
 def tabulate_stops(built: Sequence[Squeezed]) -> "pd.DataFrame":
     """Tabulate the stops of a `wb.Squeeze` that are built.
 
@@ -363,15 +374,15 @@ def tabulate_stops(built: Sequence[Squeezed]) -> "pd.DataFrame":
         built: What `Squeeze.built_stops` gives.
 
     Returns:
-        One row a stop: its recipe as it is spelled, bits per weight, bytes, perplexity and its ratio to the original's with 95 %
-        intervals, memory in bytes, and speed in tokens a second.
+        One row per stop: its recipe as text, bits per weight, bytes, perplexity and its ratio to the original's with 95 %
+        intervals, memory in bytes, and speed in tokens per second.
 
     Example:
         >>> import tempfile
         >>> import workbench as wb
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     squeeze = wb.Squeeze(wb.open_model("builtin"), wb.Store(folder))
-        ...     table = wb.measures.squeeze_table(squeeze.built_stops())  # none yet
+        ...     table = wb.measures.squeeze_table(squeeze.built_stops())  # those that come with the package
         >>> len(table), table.columns.tolist()[:4]
         (10, ['recipe', 'bits_per_weight', 'nominal_bits', 'bytes'])
     """

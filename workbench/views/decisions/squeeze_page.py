@@ -127,10 +127,10 @@ def _render_stop(page: SqueezePage, number: int) -> str:
     )
 
 
-def _render_plot(name: str, question: str) -> str:
-    """A place for a plot that follows the slider, with its sentence and its table."""
+def _render_plot(name: str, question: str, control: str = "") -> str:
+    """A place for a plot that follows the slider, with its sentence and its table; `control` is HTML below the question."""
     return (
-        f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{html.escape(question)}</h2>'
+        f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{html.escape(question)}</h2>{control}'
         f'<p id="answer-{name}" aria-live="polite"></p>'
         f'<div id="plot-{name}" class="plot" role="group" aria-labelledby="answer-{name}"></div>'
         f'<details><summary>Show as table</summary><div id="table-{name}"></div></details></section>'
@@ -139,9 +139,8 @@ def _render_plot(name: str, question: str) -> str:
 
 def _render_layers(page: SqueezePage) -> str:
     options = "".join(f"<option>{html.escape(name)}</option>" for name in page.originals)
-    return _render_plot("histogram", "Which values do the weights of this layer take?").replace(
-        '<p id="answer-histogram"', f'<label>Layer <select id="layer">{options}</select></label><p id="answer-histogram"'
-    )
+    menu = f'<label>Layer <select id="layer">{options}</select></label>'
+    return _render_plot("histogram", "Which values do the weights of this layer take?", menu)
 
 
 def _collect_plots(stop: StopPage) -> dict[str, Any]:
