@@ -20,13 +20,12 @@ from workbench.kernels.matmul.packed_module import PackedEmbedding, PackedModule
 from workbench.kernels.packing.packed import Packed
 from workbench.models import architecture
 from workbench.models.layers import is_linear, is_router
-from workbench.models.streaming import keep_stored_types, needs_streaming
+from workbench.models.streaming import keep_stored_types
 from workbench.nonfinite import count_nonfinite
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.recipe import LayerPlan, Recipe
 
 ShapeOf = Callable[[str], tuple[int, int] | None]  # of a layer
-FP16_BYTES = 2  # bytes of a weight in half precision: what the layers took before they were packed
 
 
 def load(folder: str | Path, *, cache: Cache = "decoded") -> PackedModel:
@@ -161,10 +160,7 @@ def _check_others(folder: Path, module: nn.Module, layers: Collection[str], othe
 def fill(folder: Path, module: Any, layers: Mapping[str, Packed], others: Mapping[str, Tensor], cache: Cache) -> None:
     """Put packed layers and all other tensors into an empty module; the replaced weights are never allocated."""
     replace_layers(module, layers, cache)
-    size = sum(tensor.nbytes for tensor in others.values()) + FP16_BYTES * sum(
-        packed.rows * packed.cols for packed in layers.values()
-    )
-    architecture.fill(module, keep_stored_types(module, others.items()) if needs_streaming(size) else others.items())
+    architecture.fill(module, keep_stored_types(module, others.items()))
     empty = sorted(architecture.find_empty_parameters(module))
     if empty:
         raise ArtifactError(f"{folder} lacks {len(empty)} tensors of its architecture, first {empty[0]!r}; save the model again.")

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from workbench.errors import ModelError
 from workbench.models.broken import are_logits_broken, describe_nonfinite_logits
 from workbench.models.context import find_context_length
+from workbench.models.decoder import Decoder, describe_refusal
 from workbench.models.forward import build_cache_kwargs, find_cache_argument, translate_run_errors
+from workbench.models.growing_text import GrowingText
 from workbench.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -105,16 +107,11 @@ class LanguageModel:
         return self._pieces(ids, min(tokens, self.context - ids.shape[1]), temperature, seed)
 
     def _pieces(self, ids: Tensor, tokens: int, temperature: float, seed: int) -> Iterator[str]:
-        written = ids.flatten().tolist()
-        shown = len(self.decode(written))
+        text = GrowingText(ids.flatten().tolist(), self.decode, self.settled)
         for token in self.new_tokens(ids, tokens, temperature, seed):
-            written.append(token)
-            text = self.settled(written)
-            if len(text) > shown:
-                yield text[shown:]
-                shown = len(text)
-        rest = self.decode(written)[shown:]
-        if rest:
+            if piece := text.add(token):
+                yield piece
+        if rest := text.finish():
             yield rest
 
     def new_tokens(self, ids: Tensor, tokens: int, temperature: float = 0.0, seed: int = 0) -> Iterator[int]:
@@ -167,6 +164,29 @@ class LanguageModel:
                 raise describe_nonfinite_logits(self.module, ids, self.name)
         return logits, None if name is None else getattr(out, name, None)
 
+    @torch.inference_mode()
+    def _read_with(self, decoder: Decoder, ids: Tensor) -> Tensor:
+        """Next-token logits float32 `[V]` after further tokens `[1, T]` of the text that `decoder` is in."""
+        with self.lock, translate_run_errors(self.name):
+            logits = decoder.read(ids)
+        if are_logits_broken(logits):
+            with self.lock:
+                raise describe_nonfinite_logits(self.module, ids, self.name)
+        return logits
+
+    def _build_decoder(self) -> Decoder | None:
+        """A decoder for a new text, None where the model's own forward pass must read it."""
+        return Decoder(self.module) if self.decoder_refusal is None else None
+
+    @property
+    def decoder_refusal(self) -> str | None:
+        """Why the model's own forward pass reads new tokens, in one sentence; None where `Decoder` does."""
+        with self.lock:
+            refusal = describe_refusal(self.module)
+            if refusal is None and self._key not in _decodes_alike:
+                _decodes_alike[self._key] = _is_decoder_consistent(self)
+        return refusal if refusal is not None or _decodes_alike[self._key] else "its decoder here predicts differently."
+
     @cached_property
     def _cache_argument(self) -> str | None:
         return find_cache_argument(self.module)
@@ -203,6 +223,20 @@ class LanguageModel:
 
 _stepwise: dict[tuple[type, str], bool] = {}
 _ahead: dict[tuple[type, str], bool] = {}
+_decodes_alike: dict[tuple[type, str], bool] = {}
+
+
+def _is_decoder_consistent(model: LanguageModel) -> bool:
+    """Compare what `Decoder` predicts, a few tokens read at once and the others one by one, with the model's own full pass."""
+    ids = _build_probe_ids(model)
+    expected, _ = model._forward(ids)
+    decoder, end = Decoder(model.module), 0
+    for piece in _split_probe_ids(ids):
+        end += piece.shape[1]
+        logits = model._read_with(decoder, piece)
+        if not _is_close(logits, expected[0, end - 1], expected):
+            return False
+    return True
 
 
 def _is_stepwise_consistent(model: LanguageModel) -> bool:
@@ -223,17 +257,26 @@ def _build_stepwise_cache(model: LanguageModel) -> Any:
     """The cache after a few tokens, None where what was read step by step is not what is read at once."""
     ids = _build_probe_ids(model)
     expected, _ = model._forward(ids)
-    tolerance = STEP_TOLERANCE * float(expected.std())
     cache, end = None, 0
-    for piece in ids.split([TRIED_TOKENS // 2] + [1] * (TRIED_TOKENS - TRIED_TOKENS // 2), 1):
+    for piece in _split_probe_ids(ids):
         end += piece.shape[1]
         try:
             logits, cache = model._forward(piece, cache, use_cache=True)
         except ModelError:
             return None  # a family whose cached step needs arguments of its own
-        if cache is None or not torch.allclose(logits[0, -1], expected[0, end - 1], atol=tolerance, rtol=0, equal_nan=True):
+        if cache is None or not _is_close(logits[0, -1], expected[0, end - 1], expected):
             return None
     return cache
+
+
+def _split_probe_ids(ids: Tensor) -> tuple[Tensor, ...]:
+    """Half of the tokens at once, the others one by one."""
+    return ids.split([TRIED_TOKENS // 2] + [1] * (TRIED_TOKENS - TRIED_TOKENS // 2), 1)
+
+
+def _is_close(logits: Tensor, expected: Tensor, spread_of: Tensor) -> bool:
+    """Whether logits differ by rounding alone, measured by the spread of `spread_of`."""
+    return torch.allclose(logits, expected, atol=STEP_TOLERANCE * float(spread_of.std()), rtol=0, equal_nan=True)
 
 
 def _has_sliding_window(cache: Any) -> bool:
@@ -277,10 +320,13 @@ class Reading:
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, model._new_cache()
+        self._decoder = model._build_decoder() if self._cache is None else None
         self._ids: Tensor | None = None
 
     def read(self, ids: Tensor) -> Tensor:
         """Next-token logits float32 `[V]` after these further tokens `[1, T]`."""
+        if self._decoder is not None:
+            return self._model._read_with(self._decoder, ids)
         if self._model.reads_stepwise:
             logits, self._cache = self._model._forward(ids, self._cache, use_cache=True)
         else:

@@ -18,7 +18,7 @@ import numba
 import platformdirs
 
 KERNELS = Path(__file__).parents[1]
-COMPILED_FOLDERS = ("jit", "matmul/numba", "search/numba")  # below KERNELS; every module that uses `compile_cached` lies in one
+COMPILED_FOLDERS = ("decoder", "jit", "matmul/numba", "search/numba")  # below KERNELS, each module with `compile_cached` in one
 
 
 @functools.cache
