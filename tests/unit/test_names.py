@@ -24,7 +24,8 @@ VAGUE_EXCEPTIONS = {
 VERBS = {  # `are`, `can`, `has`, `is` and `needs` begin predicates; a `main` runs a module as a program
     "accept", "adapt", "add", "advance", "allocate", "allow", "alternate", "announce", "answer", "apply", "are", "arrange",
     "append", "assemble", "assign", "attach", "attempt", "attend", "binarize", "borrow", "bracket", "build", "calibrate", "can",
-    "carry", "catch", "check", "choose", "classify", "cluster", "code", "collect", "combine", "compare", "compile", "complete", "compose",
+    "carry", "catch", "check", "choose", "classify", "cluster", "code", "collect", "combine", "compare", "compile", "complete",
+    "compose",
     "compute", "convert", "copy", "count", "create", "cut", "damp", "declare", "decode", "defer", "define", "derive", "descend",
     "describe", "deserialize", "diff", "discard", "divide", "do", "double", "download", "draw", "drop", "emit", "empty", "encode",
     "end", "enlarge", "escape", "estimate", "evaluate", "exchange", "exit", "expand", "expect", "explain", "explore",
