@@ -2,14 +2,14 @@
 
     import workbench as wb
 
-The names below are the public surface. Most are imported on first use, so that `import workbench` stays quick and a user of
-the core alone never loads transformers, pandas, plotly, numba or panel.
+The names below are the public surface. Most are imported on first use, so that `import workbench` stays quick (it loads no
+torch) and a user of the core alone never loads transformers, pandas, plotly, numba or panel.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from workbench import errors
+from workbench import errors, registry
 from workbench.import_hook import run_when_imported
 from workbench.interrupts import defer_interrupts
 from workbench.recipe import LayerPlan, Recipe  # before `recipe` below, which takes the place of the module of that name
@@ -203,4 +203,10 @@ def _register_with_transformers() -> None:
     importlib.import_module("workbench.artifact.transformers_plugin").register()
 
 
+registry.add_home("workbench.presets", "preset")
+registry.add_home("workbench.kernels.formats", "format")
+registry.add_home(
+    "workbench.quantizers",
+    *("transform", "split", "coder", "assignment", "correction", "activations", "refinement", "allocation", "kv"),
+)
 run_when_imported("transformers.quantizers.auto", _register_with_transformers)  # so that it loads folders that wb.save wrote

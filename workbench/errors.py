@@ -21,6 +21,10 @@ Example:
 """
 
 
+class WorkbenchWarning(UserWarning):
+    """Base of all warnings of this package; a command shows them, and none of the libraries below it."""
+
+
 class WorkbenchError(Exception):
     """Base of all errors that are shown to a user as one sentence, never as a traceback."""
 

@@ -1,15 +1,19 @@
 """The registry of parts: a part registers itself once, and recipes, forms and tests find it by kind and name.
 
+The parts of a kind are imported when the first of them is needed: most need torch, which takes longer than a short command.
+
 Kinds in use: transform, split, coder, assignment, correction, activations, refinement, allocation, format (how a matrix
 is stored), preset, and kv (how a key-value cache is stored).
 """
 
 import dataclasses
 import difflib
+import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from workbench.errors import RecipeError
+from workbench.interrupts import defer_interrupts
 from workbench.json_value import shorten_value
 
 T = TypeVar("T")
@@ -17,6 +21,7 @@ T = TypeVar("T")
 MAX_NAME_CHARS = 200  # characters of a name that are compared with those there are
 
 _parts: dict[str, dict[str, Any]] = {}
+_homes: dict[str, str] = {}  # of each kind, the package whose import registers all its parts
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -33,13 +38,28 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return file
 
 
+def add_home(home: str, *kinds: str) -> None:
+    """Say that importing the package `home` registers all parts of these kinds; it is imported when one is first needed."""
+    _homes.update(dict.fromkeys(kinds, home))
+
+
+def _import_home(kind: str) -> None:
+    """Register all parts of a kind."""
+    if kind in _homes:
+        with defer_interrupts():  # half of the parts could not be registered again
+            importlib.import_module(_homes[kind])
+
+
 def list_names(kind: str) -> list[str]:
     """The registered names of one kind, sorted."""
+    _import_home(kind)
     return sorted(_parts.get(kind, {}))
 
 
 def find(kind: str, name: str) -> Any:
     """The part filed under `kind` and `name`; an unknown name is answered with the nearest one and the list."""
+    if name not in _parts.get(kind, {}):
+        _import_home(kind)
     shelf = _parts.get(kind, {})
     if name not in shelf:
         raise RecipeError(describe_unknown(kind, name, list_names(kind)))

@@ -26,7 +26,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from workbench.atomic import PARTIAL, count_bytes, discard, read_modification_time, remove_if_abandoned, replace_file
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, WorkbenchWarning
 from workbench.outputs import explain_os_error
 
 STORE_VERSION = 2  # of keys: version 1 wrote no digests
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 _warned: set[Path] = set()  # folders that this process has warned of
 
 
-class StoreWarning(UserWarning):
+class StoreWarning(WorkbenchWarning):
     """The store cannot be read or written; the work goes on without it."""
 
 

@@ -2,9 +2,10 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,26 @@ CORE = [
 ROOT = Path(__file__).parents[2]
 PUBLIC_MODULES = {"workbench", "workbench.figures", "workbench.measures", "workbench.from_scratch"}
 HEAVY = ["bokeh", "datashader", "holoviews", "ipywidgets", "numba", "pandas", "panel", "plotly", "transformers", "triton"]
+SLOW = [*HEAVY, "numpy", "scipy", "torch"]  # nothing that answers at once needs these
+COMMAND = "from workbench.cli import main\ntry: main()\nexcept SystemExit: pass"
+QUICK_COMMANDS = {
+    "help": ["--help"],
+    "help of a command": ["quantize", "-h"],
+    "version": ["--version"],
+    "recipes": ["recipes"],
+    "recipes as JSON": ["recipes", "--json"],
+    "one recipe": ["recipes", "gptq"],
+    "unknown recipe": ["recipes", "gptp"],
+    "wrong usage": ["quantize", "--bits"],
+}
 
 
-def loaded_by(code: str) -> list[str]:
-    """The heavy libraries that a fresh interpreter has loaded after running `code`."""
-    report = f"{code}\nimport sys\nprint(*[name for name in {HEAVY} if name in sys.modules])"
-    return subprocess.run([sys.executable, "-c", report], text=True, capture_output=True, check=True).stdout.split()
+def loaded_by(code: str, libraries: list[str] = HEAVY, words: Sequence[str] = (), **environment: str) -> list[str]:
+    """The libraries that a fresh interpreter has loaded after running `code` with `words` as arguments."""
+    report = f"{code}\nimport sys\nprint(*['LOADED', *[name for name in {libraries} if name in sys.modules]])"
+    command = [sys.executable, "-c", report, *words]
+    ended = subprocess.run(command, text=True, capture_output=True, check=True, env={**os.environ, **environment})
+    return ended.stdout.splitlines()[-1].split()[1:]
 
 
 def test_public_names_are_these_and_sorted() -> None:
@@ -62,6 +77,21 @@ def test_core_loads_nothing_heavy() -> None:
 
 def test_loading_something_heavy_is_noticed() -> None:
     assert {"pandas", "plotly"} <= set(loaded_by("import workbench, pandas, plotly"))
+
+
+def test_importing_the_package_loads_nothing_slow() -> None:
+    assert loaded_by("import workbench as wb; wb.recipe, wb.recipes, wb.Recipe, wb.part", SLOW) == []
+    assert "torch" in loaded_by("import workbench as wb; wb.recipe('rtn')", SLOW), "a recipe is made of its parts"
+
+
+@pytest.mark.parametrize("words", QUICK_COMMANDS.values(), ids=QUICK_COMMANDS)
+def test_a_command_that_answers_at_once_loads_nothing_slow(words: list[str]) -> None:
+    assert loaded_by(COMMAND, SLOW, words) == []
+
+
+def test_completion_loads_nothing_slow() -> None:
+    typed = {"COMP_WORDS": "workbench quantize builtin --recipe gp", "COMP_CWORD": "4"}
+    assert loaded_by(COMMAND, SLOW, _WORKBENCH_COMPLETE="complete_bash", **typed) == []
 
 
 def cells(notebook: Path) -> list[str]:

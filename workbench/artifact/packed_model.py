@@ -143,8 +143,10 @@ class PackedModel(ShownInCell):
         """See `LanguageModel.stream`."""
         return self._language_model.stream(prompt, tokens, **settings)
 
-    def perplexity(self, text: "Text", tokens: int | None = None) -> "PerplexityResult":
+    def perplexity(
+        self, text: "Text", tokens: int | None = None, on_progress: Callable[[float, float], None] = lambda *_: None
+    ) -> "PerplexityResult":
         """See `models.perplexity.perplexity`."""
         from workbench.models.perplexity import perplexity
 
-        return perplexity(self._language_model, text, tokens)
+        return perplexity(self._language_model, text, tokens, on_progress)

@@ -3,7 +3,9 @@
 Exit status 0; 1 with one line `error: …` on standard error for a user's mistake; 2 for wrong usage.
 """
 
+import inspect
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
@@ -21,16 +23,16 @@ from workbench.cli.show import layers, recipes
 from workbench.cli.squeeze import squeeze
 from workbench.cli.store import store
 from workbench.cli.streams import adapt_streams, note
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, WorkbenchWarning
 from workbench.import_name import check_import_name
 from workbench.outputs import explain_os_error
 
 app = typer.Typer(
     help="Quantize language models below 4, 2 and 1 bit, and measure the effect.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 
 
@@ -44,28 +46,40 @@ def show_version(
         raise typer.Exit
 
 
-app.command()(explore)
-app.add_typer(serve, name="serve")
-app.command()(layers)
-app.command()(recipes)
-app.command()(quantize)
-app.command()(allocate)
-app.command("eval")(evaluate)
-app.command()(generate)
-app.command()(compare)
-app.command()(whatif)
-app.command()(squeeze)
-app.command("export-page")(export_page)
-app.command()(bench)
-app.command()(card)
-app.command()(diff)
-app.command()(kv)
-app.command()(store)
+def _add_command(command: Callable[..., None], panel: str, name: str | None = None) -> None:
+    """A command in a panel of the help; each paragraph of its docstring is one line, which the help folds as wide as it is."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs), rich_help_panel=panel)(command)
 
 
-def _show_warning(message: Warning | str, *_where: Any) -> None:
-    """Print a warning as one line, without the line of code that it comes from."""
-    note(f"warning: {' '.join(str(message).split())}")
+LOOK, QUANTIZE, MEASURE, KEEP = "Look", "Quantize", "Measure", "Share and keep"
+
+_add_command(explore, LOOK)
+app.add_typer(serve, name="serve", rich_help_panel=LOOK)
+_add_command(layers, LOOK)
+_add_command(recipes, LOOK)
+_add_command(quantize, QUANTIZE)
+_add_command(allocate, QUANTIZE)
+_add_command(squeeze, QUANTIZE)
+_add_command(evaluate, MEASURE, "eval")
+_add_command(generate, MEASURE)
+_add_command(compare, MEASURE)
+_add_command(whatif, MEASURE)
+_add_command(kv, MEASURE)
+_add_command(bench, MEASURE)
+_add_command(card, KEEP)
+_add_command(diff, KEEP)
+_add_command(export_page, KEEP, "export-page")
+_add_command(store, KEEP)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_where: Any) -> None:
+    """Print a warning of this package as one line, without the line of code that it comes from.
+
+    What libraries warn of (what they will drop, or do otherwise) is for those who write programs with them.
+    """
+    if issubclass(category, WorkbenchWarning):
+        note(f"warning: {' '.join(str(message).split())}")
 
 
 def main() -> None:

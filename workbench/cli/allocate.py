@@ -6,17 +6,23 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
+from workbench.cli.arguments import Json, Model, Seed, TextFile, complete_recipe, read_text
 from workbench.cli.long_jobs import announce_allocation
-from workbench.cli.output import emit_page, format_table, show_progress
+from workbench.cli.output import emit_page, show_progress
+from workbench.cli.tables import format_layer_table
 
 
 def allocate(
     model: Model,
-    bits: Annotated[float, typer.Option("--bits", min=0.0, help="Budget: stored bits per weight, over all layers.")],
+    bits: Annotated[float, typer.Option("--bits", metavar="N", min=0.0, help="Budget: stored bits per weight, over all layers.")],
     recipe: Annotated[
         list[str],
-        typer.Option("--recipe", metavar="NAME[:key=value,...]", help="A preset to choose from; repeat for two or more."),
+        typer.Option(
+            "--recipe",
+            metavar="NAME[:key=value,...]",
+            help="A preset to choose from; repeat for two or more.",
+            autocompletion=complete_recipe,
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="File for the plan, to be used by `workbench quantize --plan`.")
@@ -29,7 +35,7 @@ def allocate(
     ] = "*",
     text: TextFile = "calibration",
     tokens: Annotated[
-        int, typer.Option("--tokens", min=1, help="Maximum number of tokens on which each option is measured.")
+        int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of tokens on which each option is measured.")
     ] = 2048,
     seed: Seed = 0,
     as_json: Json = False,
@@ -79,7 +85,7 @@ def allocate(
         "layers": allocation.table.to_dict("records"),
     }
     sentence = (
-        f"{format_table(allocation.table)}\n\n{allocation.bits_per_weight:.2f} stored bits per weight, predicted KL "
+        f"{format_layer_table(allocation.table)}\n\n{allocation.bits_per_weight:.2f} stored bits per weight, predicted KL "
         f"{allocation.loss:.4f} nats per token (sum over single layers)\nplan in {out}"
     )
     emit_page(facts, as_json=as_json, text=sentence)

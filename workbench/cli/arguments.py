@@ -19,14 +19,29 @@ def _validate_seed(seed: int) -> int:
     return check_seed(seed)
 
 
+def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
+    """The presets whose names begin so, with what they do: for the shell."""
+    from workbench import presets
+
+    return [(name, presets.find(name).summary) for name in presets.list_presets() if name.startswith(incomplete)]
+
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="builtin, a folder with safetensors, or a hub id.")]
 Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a folder written by `workbench quantize`.")]
 RecipeText = Annotated[
-    str, typer.Option("--recipe", metavar="NAME[:key=value,...]", help="Preset with its settings, see `workbench recipes`.")
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME[:key=value,...]",
+        help="Preset with its settings, see `workbench recipes`.",
+        autocompletion=complete_recipe,
+    ),
 ]
 TextFile = Annotated[str, typer.Option("--text", metavar="FILE", help="UTF-8 text file; <|endoftext|> separates documents.")]
-Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Maximum number of tokens to evaluate.")]
-Seed = Annotated[int, typer.Option("--seed", callback=_validate_seed, help="Random seed for document order and sampling.")]
+Tokens = Annotated[int | None, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of tokens to evaluate.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", callback=_validate_seed, help="Random seed for document order and sampling.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print a single JSON document.")]
 
 

@@ -1,12 +1,14 @@
 """The command that measures how fast packed layers run on this machine."""
 
 import time
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli.arguments import Json
 from workbench.cli.output import emit_page, show_progress
+from workbench.cli.tables import Column, format_rows
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -67,19 +69,25 @@ def _format_result(result: "Result") -> str:
         f"{one.threads} thread{'' if one.threads == 1 else 's'}: reads {one.read:.1f} GB/s, multiplies {one.multiply:.0f} GFLOP/s"
         for one in machine.limits
     )
-    table = result.table()
-    shown = table.assign(
-        spread=[f"{low:.0f}–{high:.0f}" for low, high in zip(table["low"], table["high"], strict=True)],
-        microseconds=table["microseconds"].map("{:.0f}".format),
-        ratio=table["ratio"].map("{:.1f}".format),
-        bits_per_weight=table["bits_per_weight"].map("{:.2f}".format),
-        read=table["read"].map("{:.1f}".format),
-        error=table["error"].map("{:.1e}".format),
-    ).rename(columns={"microseconds": "µs", "ratio": f"× {baseline}", "bits_per_weight": "bits held", "read": "GB/s"})
-    columns = ["format", "state", "threads", "batch", "µs", "spread", f"× {baseline}", "bits held", "GB/s", "error"]
+    titles = ("threads", "batch", "µs", "spread", f"× {baseline}", "bits held", "GB/s", "error")
+    columns = [Column("format"), Column("state"), *(Column(title, right=True) for title in titles)]
+    rows = [_format_row(row) for row in result.table().to_dict("records")]
     return (
         f"{machine.processor}, table lookups by {machine.instruction}, torch {machine.torch}, {machine.compiler}\n"
         f"{limits}; a compiled call takes {machine.call:.1f} µs\n"
         f"{result.rows} × {result.cols}, medians and quartiles of {result.turns} rounds\n\n"
-        f"{shown[columns].to_string(index=False)}"
+        f"{format_rows(columns, rows)}"
     )
+
+
+def _format_row(row: dict[Hashable, Any]) -> list[str]:
+    """One contestant: what it is, its time with quartiles, and what it reads."""
+    return [
+        *(str(row[name]) for name in ("format", "state", "threads", "batch")),
+        f"{row['microseconds']:.0f}",
+        f"{row['low']:.0f}–{row['high']:.0f}",
+        f"{row['ratio']:.1f}",
+        f"{row['bits_per_weight']:.2f}",
+        f"{row['read']:.1f}",
+        f"{row['error']:.1e}",
+    ]

@@ -1,12 +1,26 @@
 """Commands that make a quant card and compare two: a page to attach to an issue, and a check for CI."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli.arguments import Json, TextFile, Tokens, has_recipe, read_text
-from workbench.cli.output import emit_page
+from workbench.cli.output import emit_page, show_progress
+from workbench.cli.tables import Column, format_groups
+
+if TYPE_CHECKING:
+    from workbench.analysis.decisions.quant_card_diff import CardDiff, Difference
+
+DIFF_COLUMNS = (
+    Column("item", folds=True),
+    Column("first", folds=True),
+    Column("second", folds=True),
+    Column("change", right=True),
+    Column("allowed", right=True),
+)
+DIFF_SECTIONS = ("figures", "ledger", "recipe", "errors", "hashes", "environment")  # what matters most comes first
+CELL_CHARS = 10  # of a value in the table; a hash is known by as many
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder written by `workbench quantize`.")]
 Side = Annotated[str, typer.Argument(metavar="CARD|DIR", help="A card (.html or .json), or a folder written by `quantize`.")]
@@ -28,7 +42,8 @@ def card(
 
     if out is not None:
         check_place(out)  # now rather than after the work
-    made_card = make(folder, text=read_text(text), tokens=tokens)
+    with show_progress("comparing with the original", quiet=as_json) as report:
+        made_card = make(folder, text=read_text(text), tokens=tokens, on_progress=report)
     sentence = made_card.answer
     if out is not None:
         path = made_card.save(out)
@@ -41,11 +56,17 @@ def card(
 def diff(
     first: Side,
     second: Side,
-    bits: Annotated[float, typer.Option("--bits", min=0, help="Allowed change of stored bits per weight.")] = 0.0,
-    error: Annotated[float, typer.Option("--error", min=0, help="Allowed relative change of a layer's errors.")] = 1e-3,
-    perplexity: Annotated[float, typer.Option("--perplexity", min=0, help="Allowed relative change of perplexity.")] = 1e-3,
-    kl: Annotated[float, typer.Option("--kl", min=0, help="Allowed change of KL, nats per token.")] = 1e-3,
-    top1: Annotated[float, typer.Option("--top1", min=0, help="Allowed change of the share of changed top-1 tokens.")] = 1e-3,
+    bits: Annotated[float, typer.Option("--bits", metavar="N", min=0, help="Allowed change of stored bits per weight.")] = 0.0,
+    error: Annotated[
+        float, typer.Option("--error", metavar="N", min=0, help="Allowed relative change of a layer's errors.")
+    ] = 1e-3,
+    perplexity: Annotated[
+        float, typer.Option("--perplexity", metavar="N", min=0, help="Allowed relative change of perplexity.")
+    ] = 1e-3,
+    kl: Annotated[float, typer.Option("--kl", metavar="N", min=0, help="Allowed change of KL, nats per token.")] = 1e-3,
+    top1: Annotated[
+        float, typer.Option("--top1", metavar="N", min=0, help="Allowed change of the share of changed top-1 tokens.")
+    ] = 1e-3,
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="A section that may differ, such as recipe or hashes. Repeatable.")
     ] = None,
@@ -62,20 +83,45 @@ def diff(
     from workbench.analysis.decisions.quant_card_diff import Tolerances, diff_cards
 
     cards = [None if has_recipe(side) else read_card(side) for side in (first, second)]
-    settings: dict[str, Any] = {"tokens": tokens}
+    settings: dict[str, Any] = {"tokens": tokens, "quiet": as_json}
     for facts in cards:
         if facts and facts["figures"]:
-            settings = {"tokens": facts["figures"]["tokens"]}
+            settings |= {"tokens": facts["figures"]["tokens"]}
     one, other = (
         facts or _make_card_facts(side, text, measured=not stored, **settings)
         for side, facts in zip((first, second), cards, strict=True)
     )
     limits = Tolerances(bits=bits, error=error, perplexity=perplexity, kl=kl, top1=top1)
     comparison = diff_cards(one, other, limits, allow=allow or ())
-    lines = [*(f"{'  ' if d.within else '✗ '}{d}" for d in comparison.differences), *comparison.skipped, comparison.answer]
-    emit_page({"first": first, "second": second, **comparison.to_dict()}, as_json=as_json, text="\n".join(lines))
+    emit_page({"first": first, "second": second, **comparison.to_dict()}, as_json=as_json, text=_format_diff(comparison))
     if not comparison.same:
         raise typer.Exit(1)
+
+
+def _format_diff(comparison: "CardDiff") -> str:
+    """The answer, then what differs too much, section by section, then what may differ."""
+    groups: dict[str, list[list[str]]] = {}
+    for difference in sorted(comparison.differences, key=lambda one: (one.within, DIFF_SECTIONS.index(one.section))):
+        title = f"{difference.section}, allowed" if difference.within else f"✗ {difference.section}"
+        groups.setdefault(title, []).append(_format_difference(difference))
+    table = ["", format_groups(DIFF_COLUMNS, groups)] if groups else []
+    return "\n".join([comparison.answer, *comparison.skipped, *table])
+
+
+def _format_difference(difference: "Difference") -> list[str]:
+    """One difference in the table."""
+    change, allowed = ("" if number is None else f"{number:.3g}" for number in (difference.change, difference.allowed))
+    return [difference.item, *_format_values(difference.first, difference.second), change, allowed]
+
+
+def _format_values(first: Any, second: Any) -> list[str]:
+    """Two values as cells: of long ones, where they begin to differ."""
+    cells = ["–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value) for value in (first, second)]
+    if max(map(len, cells)) <= CELL_CHARS:
+        return cells
+    common = next((number for number, signs in enumerate(zip(*cells, strict=False)) if len({*signs}) > 1), 0)
+    rests = [cell[common:] for cell in cells]
+    return ["…" * (common > 0) + rest[:CELL_CHARS] + "…" * (len(rest) > CELL_CHARS) for rest in rests]
 
 
 def read_card(side: str) -> dict[str, Any]:
@@ -85,8 +131,9 @@ def read_card(side: str) -> dict[str, Any]:
     return read_facts(side)
 
 
-def _make_card_facts(folder: str, text: str, **settings: Any) -> dict[str, Any]:
+def _make_card_facts(folder: str, text: str, *, quiet: bool, **settings: Any) -> dict[str, Any]:
     """The facts of a quantized folder."""
     from workbench.analysis.decisions.quant_card import collect_card_facts
 
-    return collect_card_facts(folder, text=read_text(text), **settings)
+    with show_progress(f"measuring {folder}", quiet=quiet) as report:
+        return collect_card_facts(folder, text=read_text(text), on_progress=report, **settings)

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 ORIGINS = "BOKEH_ALLOW_WS_ORIGIN"  # bokeh takes this variable instead of the command's options, so it is made one of them
 
 OpenedModel = Annotated[str, typer.Argument(metavar="[MODEL]", help="builtin, a folder with safetensors, or a hub id.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")]
+Port = Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port of the page.")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")]
 Origins = Annotated[
     list[str] | None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Source, TextFile, open_any, read_text
-from workbench.cli.output import emit_page, format_with_interval
+from workbench.cli.output import emit_page, format_with_interval, show_progress
 
 Schemes = Annotated[
     list[str] | None,
@@ -18,11 +18,11 @@ def kv(
     source: Source,
     scheme: Schemes = None,
     bits: Annotated[
-        int | None, typer.Option("--bits", min=1, max=8, help="Bits per code, for schemes that have this setting.")
+        int | None, typer.Option("--bits", metavar="N", min=1, max=8, help="Bits per code, for schemes that have this setting.")
     ] = None,
-    block: Annotated[int, typer.Option("--block", min=1, help="Number of tokens packed together.")] = 64,
+    block: Annotated[int, typer.Option("--block", metavar="N", min=1, help="Number of tokens packed together.")] = 64,
     text: TextFile = "evaluation",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum number of tokens to evaluate.")] = 2048,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of tokens to evaluate.")] = 2048,
     prompt: Annotated[str, typer.Option("--prompt", help="Prompt to continue with each cache; empty for none.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -41,7 +41,8 @@ def kv(
     for spelled in scheme or list_schemes():
         how = _parse_scheme(spelled, bits)
         begin = time.perf_counter()
-        result = measure_cache(model, how, document, tokens=tokens, block=block)
+        with show_progress(how.spelled(), quiet=as_json) as report:
+            result = measure_cache(model, how, document, tokens=tokens, block=block, on_progress=report)
         divergence = result.divergence
         facts |= {"tokens": divergence.tokens, "perplexity_original": divergence.perplexity_original}
         row = {

@@ -1,5 +1,6 @@
 """Commands that run a model: perplexity, text generation, and the difference between quantized and original models."""
 
+import itertools
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, Tokens, open_any, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit, emit_page, format_with_interval, show_progress
+from workbench.cli.streams import write
 
 if TYPE_CHECKING:
     from workbench.analysis.predictions.generation import Writing
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 PROMPT = "Once upon a time"
 TEXT_TOKENS = 100
 
-Length = Annotated[int, typer.Option("--tokens", min=0, help="Maximum number of tokens to generate.")]
+Length = Annotated[int, typer.Option("--tokens", metavar="N", min=0, help="Maximum number of tokens to generate.")]
 
 
 def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = None, as_json: Json = False) -> None:
@@ -32,7 +34,8 @@ def evaluate(source: Source, text: TextFile = "evaluation", tokens: Tokens = Non
     begin = time.perf_counter()
     if isinstance(model, ModelHandle):
         announce_reading(model, Reading(document, tokens))
-    result = model.perplexity(document, tokens=tokens)
+    with show_progress("reading the text", quiet=as_json) as report:
+        result = model.perplexity(document, tokens=tokens, on_progress=report)
     facts = {
         "model": source,
         "text": result.text,
@@ -59,17 +62,23 @@ def generate(
     source: Source,
     prompt: Annotated[str, typer.Option("--prompt", help="Text to continue.")],
     tokens: Length = 100,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy decoding.")] = 0.0,
+    temperature: Annotated[float, typer.Option(metavar="N", min=0.0, help="Sampling temperature; 0 is greedy decoding.")] = 0.0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Continue a prompt."""
     lm = open_any(source).language_model()
     begin = time.perf_counter()
-    text = lm.generate(prompt, tokens, temperature=temperature, seed=seed)
+    pieces = itertools.chain([lm.decode(lm.encode(prompt))], lm.stream(prompt, tokens, temperature=temperature, seed=seed))
+    if not as_json:  # as it is written
+        for piece in pieces:
+            write(piece, end="")
+        write("")
+        return
+    text = "".join(pieces)
     written = lm.encode(text).shape[1] - lm.encode(prompt).shape[1]
     facts = {"model": source, "prompt": prompt, "text": text, "tokens": written, "temperature": temperature, "seed": seed}
-    emit(facts | {"seconds": time.perf_counter() - begin}, as_json=as_json, text=text)
+    emit(facts | {"seconds": time.perf_counter() - begin}, as_json=True, text=text)
 
 
 def compare(
@@ -97,7 +106,8 @@ def compare(
     for folder in folders:
         begin = time.perf_counter()
         other = open_any(folder)
-        result = measure(original, other, document, tokens=tokens)
+        with show_progress(f"comparing {folder}", quiet=as_json) as report:
+            result = measure(original, other, document, tokens=tokens, on_progress=report)
         *_, texts = write_together(original.language_model(), other.language_model(), prompt, TEXT_TOKENS)
         before, after = measure_speeds([original.language_model(), other.language_model()], prompt)
         facts["original"] = {
@@ -134,7 +144,7 @@ def whatif(
     layer: Annotated[str, typer.Option("--layer", help="Name of the layer, see `workbench layers`.")],
     recipe: RecipeText,
     text: TextFile = "evaluation",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum number of tokens to compare on.")] = 1024,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of tokens to compare on.")] = 1024,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -146,13 +156,17 @@ def whatif(
     from workbench.calibration import DEFAULT_TOKENS, calibrate
     from workbench.models import open_model
     from workbench.presets import parse
+    from workbench.quantizers import quantize
 
     chosen, handle, document, calibration = parse(recipe), open_model(model), read_text(text), read_text("calibration")
     begin = time.perf_counter()
     announce_reading(handle, Reading(calibration, DEFAULT_TOKENS, by_block=True), Reading(document, tokens, 2))
     with show_progress("calibrating", quiet=as_json) as report:
         stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=report)
-    result = what_if(handle, layer, chosen, document, tokens=tokens, stats=stats)
+    with show_progress("quantizing", quiet=as_json) as report:
+        quantized = quantize(handle, layer, chosen, stats=stats, on_progress=lambda step: report(step.fraction, 1))
+    with show_progress("comparing", quiet=as_json) as report:
+        result = what_if(handle, layer, quantized, document, tokens=tokens, on_progress=report)
     facts = {
         "model": model,
         "layer": layer,
@@ -241,6 +255,11 @@ def _format_running(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def _set_lines(text: str) -> str:
+    """A text of several lines whose others begin below its first one."""
+    return text.replace("\n", f"\n{' ' * 19}")
+
+
 def _format_comparison(facts: dict[str, Any]) -> str:
     """The comparison as a page of text."""
     from workbench.models.perplexity import PerplexityRatio
@@ -253,7 +272,7 @@ def _format_comparison(facts: dict[str, Any]) -> str:
         f"  perplexity       {format_with_interval(original['perplexity'], original['perplexity_interval'], tokens)}",
         f"  bytes            {original['bytes']:,}",
         *_format_running(original),
-        f"  writes           {facts['prompt']}{original['generated']}",
+        f"  writes           {_set_lines(facts['prompt'] + original['generated'])}",
     ]
     for row in facts["models"]:
         fork = row["fork"]
@@ -271,7 +290,7 @@ def _format_comparison(facts: dict[str, Any]) -> str:
             f"  ratio            {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the original')}",
             f"  bytes            {row['bytes']:,}{bits}",
             *_format_running(row),
-            f"  writes           {facts['prompt']}{row['generated']}",
+            f"  writes           {_set_lines(facts['prompt'] + row['generated'])}",
             f"  first fork       {parted}",
         ]
     return "\n".join(lines)

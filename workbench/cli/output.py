@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from workbench.cli.streams import is_unicode, write
-from workbench.intervals import Interval, format_interval
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from workbench.intervals import Interval
 
+STYLES = re.compile("\x1b\\[[0-9;]*m")  # what makes text bold on a terminal
 LABEL = re.compile(r" *\S+( \S+)*  +")  # what a line begins with, such as `  perplexity       `
 
 
@@ -27,14 +28,14 @@ def emit(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
 
 
 def emit_page(facts: dict[str, Any], *, as_json: bool, text: str) -> None:
-    """The same, where the text is sentences and tables: its lines are folded at the width of the terminal (COLUMNS, or 80)."""
+    """The same, where the text is sentences and tables: lines are folded at the width of the terminal, if there is one."""
     emit(facts, as_json=as_json, text="\n".join(fold_line(line) for line in text.split("\n")))
 
 
 def fold_line(line: str, width: int | None = None) -> str:
     """One line as several of at most `width` characters, but for words that are longer; the others begin as far in as it does."""
-    width = width or _get_terminal_width()
-    if len(line) <= width:
+    width = width or get_width()
+    if width is None or len(STYLES.sub("", line)) <= width:
         return line
     start = line[: len(line) - len(line.lstrip())]
     hang = LABEL.match(line)
@@ -45,29 +46,12 @@ def fold_line(line: str, width: int | None = None) -> str:
     )  # fmt: skip
 
 
-def _get_terminal_width() -> int:
-    """Characters a line may have."""
-    return shutil.get_terminal_size((80, 24)).columns
-
-
-def format_table(table: "pd.DataFrame") -> str:
-    """A table as text: short numbers, and headers of several words over several lines, so that it stays narrow."""
-    from workbench.analysis import glossary
-
-    cells = {name: [glossary.format_value(name, value) for value in table[name]] for name in table}
-    heads = {name: name.split("_") for name in cells}
-    height = max((len(words) for words in heads.values()), default=0)
-    numeric = {name for name in cells if table[name].dtype.kind in "iufb"}
-    lines = []
-    for row in range(-height, len(table)):
-        parts = []
-        for name, column in cells.items():
-            words = [""] * (height - len(heads[name])) + heads[name]
-            size = max(map(len, [*column, *words]))
-            cell = words[row + height] if row < 0 else column[row]
-            parts.append(cell.rjust(size) if name in numeric else cell.ljust(size))
-        lines.append("  ".join(parts).rstrip())
-    return "\n".join(lines)
+def get_width() -> int | None:
+    """Characters a line may have: COLUMNS, or what the terminal has; None where nobody watches, in a pipe or a file."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def sanitize_json(value: Any) -> Any:
@@ -81,8 +65,10 @@ def sanitize_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def format_with_interval(value: float, interval: Interval | None, tokens: int, digits: int = 3) -> str:
+def format_with_interval(value: float, interval: "Interval | None", tokens: int, digits: int = 3) -> str:
     """A figure of `tokens` tokens with its 95 % interval, or why it has none."""
+    from workbench.intervals import format_interval
+
     return f"{value:.{digits}f}  ({format_interval(interval, tokens, f'.{digits}f')})"
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, Seed, TextFile, read_text
+from workbench.cli.arguments import Json, Model, Seed, TextFile, complete_recipe, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
-from workbench.cli.output import emit_page, format_table, show_progress
+from workbench.cli.output import emit_page, show_progress
 from workbench.cli.streams import note
+from workbench.cli.tables import format_layer_table
 from workbench.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ def quantize(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the result; an existing result is replaced.")],
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="NAME[:key=value,...]", help="Preset with its settings, see `workbench recipes`."),
+        typer.Option(
+            "--recipe",
+            metavar="NAME[:key=value,...]",
+            help="Preset with its settings, see `workbench recipes`.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Plan written by `workbench allocate`, instead of --recipe.")
@@ -39,7 +45,7 @@ def quantize(
         ),
     ] = "*",
     text: TextFile = "calibration",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum number of calibration tokens.")] = 16_384,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of calibration tokens.")] = 16_384,
     seed: Seed = 0,
     output_error: Annotated[
         bool,
@@ -162,8 +168,8 @@ def _format_layers(table: "pd.DataFrame") -> str:
     """The table of layers; a sentence where no output error was measured."""
     shown = table.drop(columns="seconds")
     if shown["output_error"].notna().any():
-        return format_table(shown)
-    return f"{format_table(shown.drop(columns='output_error'))}\noutput errors were not measured"
+        return format_layer_table(shown)
+    return f"{format_layer_table(shown.drop(columns='output_error'))}\noutput errors were not measured"
 
 
 def _check_room(out: Path, preflight: "Preflight") -> None:

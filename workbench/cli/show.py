@@ -1,32 +1,74 @@
 """Commands that list the layers of a model and the presets."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import Field
+from typing import TYPE_CHECKING, Annotated, Any
 
-from workbench.cli.arguments import Json, Model
-from workbench.cli.output import emit_page, fold_line, format_table
+import typer
+
+from workbench.cli.arguments import Json, Model, complete_recipe
+from workbench.cli.output import emit_page
+from workbench.cli.tables import Column, format_groups, format_rows, group_by_block
 
 if TYPE_CHECKING:
     from workbench.models import ModelHandle
+    from workbench.presets import Preset
+
+PresetName = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="A preset to describe.", autocompletion=complete_recipe, show_default=False)
+]
+LAYER_COLUMNS = (
+    Column("matrix", folds=True),
+    Column("rows", right=True),
+    Column("cols", right=True),
+    Column("dtype"),
+    Column("weights", right=True),
+)
+PRESET_COLUMNS = (Column("name"), Column("bits", right=True), Column("calibration"), Column("what it does", folds=True))
+SETTING_COLUMNS = (Column("setting"), Column("default"), Column("allowed", folds=True), Column("what it is", folds=True))
+PRESET_HINT = (
+    "Bits are nominal, for the default settings. `workbench recipes NAME` shows a preset's source, note and settings, which "
+    "commands take as NAME:setting=value,setting=value."
+)
 
 
 def layers(model: Model, as_json: Json = False) -> None:
     """List the linear layers of a model.
 
-    Shows name, block, matrix, rows, cols, dtype and parameters.
+    Shows each block with its matrices: rows (outputs), cols (inputs), stored type and number of weights.
     """
     from workbench.models import open_model
 
     handle = open_model(model)
-    table = handle.layers()
-    lines = [format_table(table.drop(columns="matrix"))]  # a name ends in its matrix
+    rows = handle.layers().to_dict("records")
+    lines = [_format_layers(rows), "", _describe_names(handle)]
     if routers := handle.router_names:
         pattern = f"*.{routers[0].rpartition('.')[2]}"
         lines.append(f"{len(routers)} routers like {routers[0]} are quantized only if they are named: --layers '*,{pattern}'")
     for name in handle.optional_names[len(routers) :]:
         sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
         lines.append(f"{name} ({sizes}) is quantized only if it is named: --layers '*,{name}'{_describe_tie(handle, name)}")
-    facts = {"model": model, "layers": table.to_dict("records"), "optional": handle.optional_names}
-    emit_page(facts, as_json=as_json, text="\n".join(lines))
+    emit_page({"model": model, "layers": rows, "optional": handle.optional_names}, as_json=as_json, text="\n".join(lines))
+
+
+def _format_layers(rows: list[dict[str, Any]]) -> str:
+    """The layers below their blocks."""
+    cells = ((row["name"], [row["name"], *_format_sizes(row)]) for row in rows)
+    return format_groups(LAYER_COLUMNS, group_by_block(cells))
+
+
+def _format_sizes(row: dict[str, Any]) -> list[str]:
+    """Shape, type and number of weights of a layer."""
+    return [str(row["rows"]), str(row["cols"]), str(row["dtype"]), f"{row['parameters']:,}"]
+
+
+def _describe_names(handle: "ModelHandle") -> str:
+    """How many layers there are, and how they are called."""
+    names = handle.layer_names
+    weights = sum(handle.layers()["parameters"])
+    return (
+        f"{len(names):,} layers in {len(handle.block_names):,} blocks, {weights:,} weights. "
+        f"A layer's name is that of its block and its matrix: {names[0]}"
+    )
 
 
 def _describe_tie(handle: "ModelHandle", name: str) -> str:
@@ -42,21 +84,86 @@ def _describe_tie(handle: "ModelHandle", name: str) -> str:
     )
 
 
-def recipes(as_json: Json = False) -> None:
-    """List all presets.
+def recipes(name: PresetName = None, as_json: Json = False) -> None:
+    """List the presets, or describe one of them.
 
-    Shows nominal bits, whether the preset needs calibration, and its source.
+    The list has each preset's nominal bits per weight, whether it needs calibration, and what it does. The description of one
+    has its source, its differences from the paper, and its settings.
     """
     from workbench import presets
 
-    table = presets.tabulate_presets()
-    emit_page(
-        {"recipes": table.to_dict("records")}, as_json=as_json, text="\n\n".join(map(_format_preset, table.to_dict("records")))
-    )
+    if name is not None:
+        preset = presets.find(name)
+        emit_page({"recipe": collect_preset(preset)}, as_json=as_json, text=_format_preset(preset))
+        return
+    emit_page({"recipes": presets.collect_preset_facts()}, as_json=as_json, text=f"{_format_presets()}\n\n{PRESET_HINT}")
 
 
-def _format_preset(preset: dict[str, Any]) -> str:
-    """A preset in a few lines: name and bits, where it comes from, and in what it differs from that."""
-    needs = ", needs calibration" if preset["needs_calibration"] else ""
-    name = f"{preset['name']}: {preset['nominal_bits']:.4g} nominal bits{needs}"
-    return "\n".join([name, *(fold_line(f"    {preset[item]}") for item in ("source", "note"))])
+def _format_presets() -> str:
+    """All presets by family, from the plainest to those that share most among weights."""
+    from workbench import presets
+    from workbench.presets.preset import FAMILIES
+
+    every = [presets.find(name) for name in presets.list_presets()]
+    groups = {family: [_format_preset_row(preset) for preset in every if preset.family == family] for family in FAMILIES}
+    return format_groups(PRESET_COLUMNS, groups)
+
+
+def _format_preset_row(preset: "type[Preset]") -> list[str]:
+    """A preset in the list."""
+    return [preset.name, f"{preset.default_bits:.3g}", "needed" if preset.calibrated else "none", preset.summary]
+
+
+def collect_preset(preset: "type[Preset]") -> dict[str, Any]:
+    """What is to be said of one preset, as JSON values."""
+    from workbench.presets.preset import list_settings
+
+    return {
+        "name": preset.name,
+        "title": preset.title,
+        "family": preset.family,
+        "summary": preset.summary,
+        "nominal_bits": preset.default_bits,
+        "needs_calibration": preset.calibrated,
+        "source": preset.source,
+        "note": preset.note,
+        "settings": [
+            {"name": field.name, "default": field.default, **{item: field.metadata[item] for item in ("low", "high", "choices")}}
+            | {"help": field.metadata["help"]}
+            for field in list_settings(preset)
+        ],
+    }
+
+
+def _format_preset(preset: "type[Preset]") -> str:
+    """The description of a preset."""
+    from workbench.presets.preset import list_settings
+
+    calibration = "needs calibration" if preset.calibrated else "needs no calibration"
+    lines = [
+        f"{preset.name}: {preset.title}, {preset.default_bits:.3g} nominal bits by default, {calibration}",
+        preset.summary,
+        "",
+        f"family  {preset.family}",
+        f"source  {preset.source}",
+        f"note    {preset.note}",
+    ]
+    settings = [
+        [field.name, _format_value(field.default), _format_range(field), field.metadata["help"]]
+        for field in list_settings(preset)
+    ]
+    return "\n".join([*lines, "", format_rows(SETTING_COLUMNS, settings)])
+
+
+def _format_value(value: object) -> str:
+    """A setting's value as commands take it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _format_range(field: "Field[Any]") -> str:
+    """The values that a setting may have."""
+    if isinstance(field.default, bool):
+        return "true, false"
+    if field.metadata["choices"] is not None:
+        return ", ".join(map(str, field.metadata["choices"]))
+    return f"{field.metadata['low']:,.10g} to {field.metadata['high']:,.10g}"

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 from workbench.cli.arguments import Json, Model, Seed
 from workbench.cli.long_jobs import announce_stops
-from workbench.cli.output import emit_page, format_table, show_progress
+from workbench.cli.output import emit_page, show_progress
+from workbench.cli.tables import format_table
 
 STOP_COLUMNS = ["recipe", "bits_per_weight", "bytes", "perplexity", "ratio", "ratio_low", "ratio_high", "tokens_per_second"]
 
@@ -32,7 +33,11 @@ def squeeze(model: Model, seed: Seed = 0, as_json: Json = False) -> None:
         }
         for squeezed in built
     ]
-    table = tabulate_stops(built)[STOP_COLUMNS]
+    text = format_table(tabulate_stops(built)[STOP_COLUMNS], folds="recipe")
     folders = dict.fromkeys(squeeze.folder(squeezed.stop).parent for squeezed in built if not squeezed.stop.is_original)
     where = f"saved models in {', '.join(map(str, folders))}" if folders else ""
-    emit_page({"model": model, "seed": seed, "stops": rows}, as_json=as_json, text=f"{format_table(table)}\n\n{where}".rstrip())
+    emit_page(
+        {"model": model, "seed": seed, "stops": rows},
+        as_json=as_json,
+        text=f"{text}\n\n{where}".rstrip(),
+    )

@@ -1,19 +1,22 @@
 """The command that lists, checks and prunes the cache folder."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli.arguments import Json
-from workbench.cli.output import emit
+from workbench.cli.output import emit_page
+from workbench.cli.tables import Column, format_rows
 
 if TYPE_CHECKING:
     from workbench.store import Item, Store
 
 DAY, GIGABYTE = 86_400, 1e9
 MAX_LISTED_ITEMS = 40  # rows of the table; --json has all
+ITEM_COLUMNS = (Column("kind"), Column("bytes", right=True), Column("days", right=True), Column("what", folds=True))
 
 
 def store(
@@ -56,7 +59,7 @@ def store(
             for item in items
         ],
     }
-    emit(facts, as_json=as_json, text=_format_items(facts, verified=verify, pruned=prune))
+    emit_page(facts, as_json=as_json, text=_format_items(facts, verified=verify, pruned=prune))
     if damaged_items and not prune:
         raise typer.Exit(1)
 
@@ -94,18 +97,16 @@ def remove(cache: "Store", damaged: "Sequence[Item]", older: float | None, limit
 
 def _format_items(facts: dict[str, Any], *, verified: bool, pruned: bool) -> str:
     """The items as a table with a sentence."""
-    import pandas as pd
-
     items = facts["items"]
     lines = []
     if items:
-        rows = [{**item, "bytes": f"{item['bytes']:,}", "days": f"{item['days']:.1f}"} for item in items[:MAX_LISTED_ITEMS]]
-        lines.append(pd.DataFrame(rows).drop(columns="name").to_string(index=False))
+        rows = [[item["kind"], f"{item['bytes']:,}", f"{item['days']:.1f}", item["what"]] for item in items[:MAX_LISTED_ITEMS]]
+        lines.append(format_rows(ITEM_COLUMNS, rows))
     if len(items) > MAX_LISTED_ITEMS:
         lines.append(f"… and {len(items) - MAX_LISTED_ITEMS:,} more; --json lists all")
     lines += [f"damaged: {one['kind']} {one['name']}: {one['why']}" for one in facts["damaged"]]
-    kinds = pd.Series([item["kind"] for item in items], dtype=object).value_counts()
-    counted = ", ".join(f"{count:,} × {kind}" for kind, count in kinds.items()) or "nothing"
+    kinds = Counter(item["kind"] for item in items).most_common()
+    counted = ", ".join(f"{count:,} × {kind}" for kind, count in kinds) or "nothing"
     lines.append(f"\n{facts['bytes']:,} bytes of at most {facts['limit_bytes']:,} in {facts['folder']}: {counted}")
     if verified and not facts["damaged"]:
         lines.append("no damage found")

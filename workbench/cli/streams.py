@@ -61,10 +61,10 @@ def is_unicode() -> bool:
     return codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name.startswith("utf")
 
 
-def write(text: str) -> None:
+def write(text: str, end: str = "\n") -> None:
     """Print what a command answers; OutputError where it cannot be written."""
     try:
-        typer.echo(text)
+        typer.echo(f"{text}{end}", nl=False)
     except BrokenPipeError:  # whoever reads has seen enough: click ends the command without a word
         raise
     except OSError as error:

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+from workbench.errors import WorkbenchWarning
 from workbench.models.folder_kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_files, read_adapter_facts
 
 
@@ -18,6 +19,6 @@ def warn_of_adapter(folder: Path) -> None:
         warnings.warn(
             f"{folder} holds {kind} ({files[-1]}) beside the base model; only the base model is opened, without the adapter: "
             f"merge it first (peft: merge_and_unload) if you want both.",
-            UserWarning,
+            WorkbenchWarning,
             stacklevel=3,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchWarning
 from workbench.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def warn_of_unused_blocks(config: "PretrainedConfig", module: nn.Module, checkpo
         warnings.warn(
             f"{checkpoint.folder / 'config.json'} asks for {configured} blocks (num_hidden_layers), but the weights beside it "
             f"hold {len(present)}; the last {len(unused)} are left out.",
-            UserWarning,
+            WorkbenchWarning,
             stacklevel=3,
         )
 

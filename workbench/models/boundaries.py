@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchWarning
 from workbench.memory import spill
 from workbench.models.block_pass import Call, extract_hidden_states
 from workbench.models.handle import ModelHandle
@@ -107,6 +107,7 @@ class Boundaries:
         warnings.warn(
             f"the blocks of {self.model.source!r} {why}; "
             f"every change therefore runs the model from its first block, which is slower.",
+            WorkbenchWarning,
             stacklevel=4,
         )
 

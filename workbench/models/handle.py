@@ -315,11 +315,13 @@ class ModelHandle(ShownInCell):
         """See `LanguageModel.stream`."""
         return self.language_model().stream(prompt, **settings)
 
-    def perplexity(self, text: "Text", tokens: int | None = None) -> "PerplexityResult":
+    def perplexity(
+        self, text: "Text", tokens: int | None = None, on_progress: Callable[[float, float], None] = lambda *_: None
+    ) -> "PerplexityResult":
         """See `perplexity.perplexity`."""
         from workbench.models.perplexity import perplexity
 
-        return perplexity(self.language_model(), text, tokens)
+        return perplexity(self.language_model(), text, tokens, on_progress)
 
     @contextmanager
     def swapped(self, replacements: Mapping[str, Tensor | nn.Module]) -> Iterator["ModelHandle"]:

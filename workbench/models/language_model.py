@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchWarning
 from workbench.models.broken import are_logits_broken, describe_nonfinite_logits
 from workbench.models.context import find_context_length
 from workbench.models.decoder import Decoder, describe_refusal
@@ -203,6 +203,7 @@ class LanguageModel:
                 warnings.warn(
                     f"{self.name!r} ({type(self.module).__name__}) predicts differently token by token than for the text "
                     f"at once; each new token therefore runs the whole text again, which is slower.",
+                    WorkbenchWarning,
                     stacklevel=2,
                 )
         return _stepwise[self._key]

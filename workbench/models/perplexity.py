@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench import intervals
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchWarning
 from workbench.intervals import Interval
 from workbench.models.language_model import LanguageModel
 from workbench.models.text import Text
@@ -101,20 +101,32 @@ def compute_paired_ratio(sums: np.ndarray) -> PerplexityRatio:
     )
 
 
-def perplexity(lm: LanguageModel, text: Text, tokens: int | None = None) -> PerplexityResult:
+def perplexity(
+    lm: LanguageModel, text: Text, tokens: int | None = None, on_progress: Callable[[float, float], None] = lambda *_: None
+) -> PerplexityResult:
     """Score `text` document by document, at most `tokens` tokens in all, in its own order.
 
     A window holds at most min(context, 2048) tokens; its first token is only read, and the next window begins with the last
     token of the one before, so every token but a document's first is scored once. Intervals are those of `workbench.intervals`.
-    A warning says where the model's predictions know what follows.
+    A warning says where the model's predictions know what follows. `on_progress` is told `(windows read, windows)`.
     """
     if lm.reads_ahead:
         warnings.warn(
             f"{lm.name!r} ({type(lm.module).__name__}) is bidirectional: its predictions see the following tokens, so its "
             f"perplexity is not comparable with that of a causal model.",
+            WorkbenchWarning,
             stacklevel=3,
         )
-    return summarise([score(lm, span) for span in iterate_spans(lm, text, tokens)], text.name)
+    spans = show_spans(list(iterate_spans(lm, text, tokens)), on_progress)
+    return summarise([score(lm, span) for span in spans], text.name)
+
+
+def show_spans(spans: Sequence["Span"], on_progress: Callable[[float, float], None]) -> Iterator["Span"]:
+    """The same spans, of which `on_progress` is told how many are done: `(done, spans)`."""
+    for done, span in enumerate(spans):
+        on_progress(done, len(spans))
+        yield span
+    on_progress(len(spans), len(spans))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ __all__ = [
     "Preset",
     "binary",
     "btc",
+    "collect_preset_facts",
     "factors",
     "find",
     "grids",
@@ -88,6 +89,18 @@ def tabulate_presets() -> "pd.DataFrame":
     """
     import pandas as pd
 
-    defaults = [find(name)() for name in list_presets()]
-    rows = [(p.name, p.nominal_bits, p.needs_calibration, p.source, p.note) for p in defaults]
-    return pd.DataFrame(rows, columns=["name", "nominal_bits", "needs_calibration", "source", "note"])
+    return pd.DataFrame(collect_preset_facts())
+
+
+def collect_preset_facts() -> list[dict[str, Any]]:
+    """The rows of `tabulate_presets`."""
+    return [
+        {
+            "name": preset.name,
+            "nominal_bits": preset.default_bits,
+            "needs_calibration": preset.calibrated,
+            "source": preset.source,
+            "note": preset.note,
+        }
+        for preset in map(find, list_presets())
+    ]

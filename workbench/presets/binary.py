@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from workbench.part_settings import SCALES, make_group_setting
 from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
-from workbench.quantizers.coders.fitting.column_groups import make_group_setting
-from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -18,6 +17,8 @@ class Binary(Preset):
     title: ClassVar[str] = "Binary (ARB)"
     family: ClassVar[str] = "signs"
     summary: ClassVar[str] = "Stores only the sign of each weight, with scales that are refined in turns with the signs."
+    default_bits: ClassVar[float] = 1.0
+    calibrated: ClassVar[bool] = False
     source: ClassVar[str] = "XNOR-Net, arXiv 1603.05279; ARB-LLM, arXiv 2410.03129"
     note: ClassVar[str] = (
         "the binarizer of ARB-LLM on the whole matrix, without its salient columns and magnitude groups; mean and scales are "

@@ -6,14 +6,16 @@ magnitude groups that the paper's figures imply and its bits leave out.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import RecipeError
+from workbench.part_settings import SCALES
 from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
-from workbench.quantizers.coders.sign import SCALES
-from workbench.quantizers.contract import Activations, Transform
 from workbench.recipe import Recipe, setting, shrinkage_setting
 from workbench.registry import register
+
+if TYPE_CHECKING:
+    from workbench.quantizers.contract import Activations, Transform
 
 CODEWORD_LENGTHS = range(8, 21)  # signs a codeword may stand for
 SCALE_COLUMNS = 128  # columns whose weights share scales in the paper
@@ -35,7 +37,7 @@ def define_transform_setting() -> Any:
     return setting("none", help_text, choices=tuple(TRANSFORMS))
 
 
-def make_transform_part(name: str) -> Transform:
+def make_transform_part(name: str) -> "Transform":
     """The part of that setting."""
     transform, settings = TRANSFORMS[name]
     part: Transform = make_part("transform", transform, **settings)
@@ -52,7 +54,7 @@ def define_activation_setting() -> Any:
     )
 
 
-def make_activation_part(bits: int) -> Activations:
+def make_activation_part(bits: int) -> "Activations":
     """The part that rounds inputs to so many bits."""
     part: Activations = make_part("activations", "keep") if bits == 16 else make_part("activations", "per-token", bits=bits)
     return part
@@ -71,6 +73,8 @@ class Btc(Preset):
     title: ClassVar[str] = "BTC-LLM"
     family: ClassVar[str] = "codebook"
     summary: ClassVar[str] = "Looks up runs of signs in a binary codebook, so that a weight costs less than one bit."
+    default_bits: ClassVar[float] = 0.8
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
         "re-implemented from the paper, as no code was released; the learned transform is off by default. One scale per row is "
@@ -129,6 +133,8 @@ class BtcPlanes(Preset):
     title: ClassVar[str] = "BTC-LLM sign planes"
     family: ClassVar[str] = "codebook"
     summary: ClassVar[str] = "Adds up two or three sign planes, each looked up in a binary codebook of its own."
+    default_bits: ClassVar[float] = 1.6
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
         "this project's: two magnitudes with a map are equivalent to two sign planes, and each plane can have a codebook; "
@@ -180,6 +186,8 @@ class BtcPaper(Preset):
     summary: ClassVar[str] = (
         "Looks up signs in a binary codebook and adds the groups by magnitude that the paper's figures imply."
     )
+    default_bits: ClassVar[float] = 0.8
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "BTC-LLM, arXiv 2506.12040"
     note: ClassVar[str] = (
         "as implied by the paper's figures, as no code was released: 2 splits, means and scales in blocks of 128, maps and "

@@ -18,6 +18,8 @@ class BinaryFactors(Preset):
     title: ClassVar[str] = "Binary factors"
     family: ClassVar[str] = "low rank"
     summary: ClassVar[str] = "Writes the matrix as a product of two thin sign matrices that keep the layer's output."
+    default_bits: ClassVar[float] = 0.8
+    calibrated: ClassVar[bool] = True
     rates: ClassVar[tuple[float, ...]] = LOW_RANK_RATES
     source: ClassVar[str] = "this project; after NanoQuant, arXiv 2602.06694, and DBF, arXiv 2505.11076"
     note: ClassVar[str] = (
@@ -46,6 +48,8 @@ class NanoQuant(Preset):
     title: ClassVar[str] = "NanoQuant"
     family: ClassVar[str] = "low rank"
     summary: ClassVar[str] = "Finds two thin sign matrices by ADMM, with inputs weighted by their energy."
+    default_bits: ClassVar[float] = 1.0
+    calibrated: ClassVar[bool] = True
     rates: ClassVar[tuple[float, ...]] = LOW_RANK_RATES
     source: ClassVar[str] = "NanoQuant, arXiv 2602.06694"
     note: ClassVar[str] = (
@@ -73,6 +77,8 @@ class LittleBit(Preset):
     title: ClassVar[str] = "LittleBit"
     family: ClassVar[str] = "low rank"
     summary: ClassVar[str] = "Takes the signs of the singular vectors as two thin matrices, without the paper's training."
+    default_bits: ClassVar[float] = 1.0
+    calibrated: ClassVar[bool] = False
     rates: ClassVar[tuple[float, ...]] = LOW_RANK_RATES
     source: ClassVar[str] = "LittleBit, arXiv 2506.13771"
     note: ClassVar[str] = (

@@ -1,14 +1,15 @@
 """Presets `rtn`, `gptq` and `range-mixed`: integers on a regular grid, rounded to nearest or with error feedback."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from workbench.part_settings import make_group_setting, make_zero_setting
 from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
-from workbench.quantizers.coders.fitting.column_groups import make_group_setting
-from workbench.quantizers.coders.uniform import make_zero_setting
-from workbench.quantizers.contract import Coder
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
+
+if TYPE_CHECKING:
+    from workbench.quantizers.contract import Coder
 
 # The search is the default: at 2 bits (groups of 64) feedback cannot repair what a grid over the whole range loses. On a Llama of
 # 260 thousand weights GPTQ then ended above RTN (perplexity 575 against 386; with the search 48 against 131).
@@ -23,6 +24,8 @@ class RoundToNearest(Preset):
     title: ClassVar[str] = "Round to nearest"
     family: ClassVar[str] = "round to nearest"
     summary: ClassVar[str] = "Rounds every weight to the nearest level of a uniform grid, one grid per group."
+    default_bits: ClassVar[float] = 4.0
+    calibrated: ClassVar[bool] = False
     source: ClassVar[str] = "the common baseline"
     note: ClassVar[str] = "with a searched grid; clip='none' is the min–max baseline of most papers"
 
@@ -47,6 +50,8 @@ class Gptq(Preset):
     title: ClassVar[str] = "GPTQ"
     family: ClassVar[str] = "compensation"
     summary: ClassVar[str] = "Rounds column by column and lets the columns that follow make up for each rounding error."
+    default_bits: ClassVar[float] = 4.0
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "GPTQ, arXiv 2210.17323"
     note: ClassVar[str] = (
         "clip='none' is the released code: min–max ranges, all fitted at the start of each batch of 128 "
@@ -97,7 +102,7 @@ class Gptq(Preset):
         )
 
 
-def _make_uniform_coder(preset: RoundToNearest | Gptq) -> Coder:
+def _make_uniform_coder(preset: RoundToNearest | Gptq) -> "Coder":
     """The grid with a preset's settings."""
     settings = {name: getattr(preset, name) for name in ("bits", "group", "symmetric", "clip", "zero")}
     coder: Coder = make_part("coder", "uniform", **settings)
@@ -112,6 +117,8 @@ class RangeMixed(Preset):
     title: ClassVar[str] = "Mixed by range"
     family: ClassVar[str] = "round to nearest"
     summary: ClassVar[str] = "Rounds to nearest, with more bits for the groups of weights that spread widest."
+    default_bits: ClassVar[float] = 2.5
+    calibrated: ClassVar[bool] = False
     source: ClassVar[str] = "Fast 2-bit LLM inference, arXiv 2311.16442"
     note: ClassVar[str] = (
         "groups are sorted over the whole matrix by max − min and rounded to nearest; both grids store a scale for every group, "

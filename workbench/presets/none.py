@@ -16,6 +16,8 @@ class NoQuantization(Preset):
     title: ClassVar[str] = "Original weights"
     family: ClassVar[str] = "original"
     summary: ClassVar[str] = "Keeps every weight as it is, as the baseline for all others."
+    default_bits: ClassVar[float] = 16.0
+    calibrated: ClassVar[bool] = False
     source: ClassVar[str] = "the checkpoint"
     note: ClassVar[str] = "changes nothing; stores the narrowest of fp16, bf16 and fp32 that holds every weight exactly"
 

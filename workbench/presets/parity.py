@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
+from workbench.part_settings import SCALES
 from workbench.presets.btc import define_activation_setting, define_transform_setting, make_activation_part, make_transform_part
 from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
-from workbench.quantizers.coders.sign import SCALES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -24,6 +24,8 @@ class Parity(Preset):
     title: ClassVar[str] = "Parity checks"
     family: ClassVar[str] = "trellis and parity codes"
     summary: ClassVar[str] = "Stores some of the signs and lets parity checks supply the others."
+    default_bits: ClassVar[float] = 0.8
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "this project; syndrome coding: Filler, Judas and Fridrich, IEEE TIFS 2011"
     note: ClassVar[str] = (
         "not from a paper: the scales, feedback and transforms of `btc` with a linear code instead of BTC-LLM's codebook; "

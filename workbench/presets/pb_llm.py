@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from workbench.part_settings import METRICS
 from workbench.presets.preset import Preset, compose, make_part
-from workbench.quantizers.splits.fitting.weight_saliency import METRICS
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -17,6 +17,8 @@ class PbLlm(Preset):
     title: ClassVar[str] = "PB-LLM"
     family: ClassVar[str] = "salience"
     summary: ClassVar[str] = "Keeps the few most salient weights at eight bits and stores only the sign of all others."
+    default_bits: ClassVar[float] = 1.7
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "PB-LLM, arXiv 2310.00034"
     note: ClassVar[str] = (
         "scale='kept' averages over the binary weights; the released code averages over all positions of the row, zeros "

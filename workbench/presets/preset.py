@@ -2,14 +2,15 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench import registry
-from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Split, Transform
-from workbench.quantizers.learning.refine import Refinement
-from workbench.quantizers.pipeline import needs_moment
-from workbench.quantizers.refinements.block import WHAT
+from workbench.part_settings import REFINED
 from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
+
+if TYPE_CHECKING:  # parts are imported when the first recipe is made: presets are listed without torch
+    from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Split, Transform
+    from workbench.quantizers.learning.refine import Refinement
 
 # what methods have in common, in the order in which they are shown: from the plainest to those that share most among weights
 FAMILIES = (
@@ -32,13 +33,16 @@ class Preset(Part):
     """A named method. Subclasses are frozen dataclasses of settings that register under "preset".
 
     `title` is the method's name as papers write it, `family` one of FAMILIES, and `summary` one sentence that says what it
-    does. `source` is the paper with its arXiv id; `note` says what differs from the paper or its released code. `rates` are
-    bits a weight at which it is compared with other methods, where it has the setting `bits`.
+    does. `default_bits` are the nominal bits of the default settings, and `calibrated` says whether those need calibration, so
+    that a list of presets needs no parts. `source` is the paper with its arXiv id; `note` says what differs from the paper or
+    its released code. `rates` are bits a weight at which it is compared with other methods, where it has the setting `bits`.
     """
 
     title: ClassVar[str]
     family: ClassVar[str]
     summary: ClassVar[str]
+    default_bits: ClassVar[float]
+    calibrated: ClassVar[bool]
     rates: ClassVar[tuple[float, ...]] = RATES
     source: ClassVar[str]
     note: ClassVar[str]
@@ -71,6 +75,8 @@ class Preset(Part):
     @property
     def needs_calibration(self) -> bool:
         """Whether the recipe cannot run without `stats`."""
+        from workbench.quantizers.pipeline import needs_moment
+
         return bool(needs_moment(self.build()))
 
 
@@ -81,13 +87,13 @@ def list_settings(preset: type[Any]) -> list[dataclasses.Field]:
 
 
 def compose(
-    *coders: Coder,
-    transform: Transform | None = None,
-    split: Split | None = None,
-    assignment: Assignment | None = None,
-    correction: Correction | None = None,
-    activations: Activations | None = None,
-    refinement: Refinement | None = None,
+    *coders: "Coder",
+    transform: "Transform | None" = None,
+    split: "Split | None" = None,
+    assignment: "Assignment | None" = None,
+    correction: "Correction | None" = None,
+    activations: "Activations | None" = None,
+    refinement: "Refinement | None" = None,
 ) -> Recipe:
     """A recipe in which a part that is not named does nothing."""
     return Recipe(
@@ -106,12 +112,12 @@ def define_refinement_setting() -> Any:
     return setting(
         "none",
         "in sequential runs, train on each block's output: stored scales, also gains of norms, also codes",
-        choices=("none", *WHAT),
+        choices=("none", *REFINED),
         rare=True,
     )
 
 
-def make_refinement_part(what: str, **settings: Any) -> Refinement:
+def make_refinement_part(what: str, **settings: Any) -> "Refinement":
     """The part that trains `what` of a block, or nothing."""
     part: Refinement = (
         make_part("refinement", "none") if what == "none" else make_part("refinement", "block", what=what, **settings)

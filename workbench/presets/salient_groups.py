@@ -1,14 +1,16 @@
 """Presets `billm`, `arb-llm` and `stbllm`: two sign planes for salient columns, one for magnitude groups of the other weights."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import RecipeError
+from workbench.part_settings import GROUP_SEARCHES
 from workbench.presets.preset import Preset, compose, make_part
-from workbench.quantizers.contract import Coder, Split
-from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
+
+if TYPE_CHECKING:
+    from workbench.quantizers.contract import Coder, Split
 
 PAPER = (
     "as in the paper: searches use weights, and error feedback uses the exact solve. released=yes is the released code,"
@@ -31,6 +33,8 @@ class BiLlm(Preset):
     title: ClassVar[str] = "BiLLM"
     family: ClassVar[str] = "salience"
     summary: ClassVar[str] = "Gives salient columns a second sign and splits all other weights into small and large ones."
+    default_bits: ClassVar[float] = 1.1
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "BiLLM, arXiv 2402.04291"
     note: ClassVar[str] = (
         f"{PAPER}; the default has 0.62 of its output error at equal stored bits ({COMPARISON}). Nominal 1.11 bits are 2.88 "
@@ -59,6 +63,8 @@ class ArbLlm(Preset):
     title: ClassVar[str] = "ARB-LLM"
     family: ClassVar[str] = "salience"
     summary: ClassVar[str] = "Splits weights as BiLLM does, then improves signs and scales in turns."
+    default_bits: ClassVar[float] = 1.1
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "ARB-LLM, arXiv 2410.03129"
     note: ClassVar[str] = (
         f"{PAPER}, and always takes 15 sweeps; the default has 0.54 of its output error but finds more salient "
@@ -70,7 +76,7 @@ class ArbLlm(Preset):
     variant: str = setting("rc", "row and column scales, or scales calibrated under the second moment", choices=("rc", "x"))
     bitmap: bool = setting(True, "column-group bitmap: two magnitude groups in the salient columns as well")
     groups: int = setting(2, "magnitude groups of the weights that are not salient", low=1, high=3)
-    search: str = setting("greedy", "how three groups are found; as released: greedy", choices=SEARCHES, rare=True)
+    search: str = setting("greedy", "how three groups are found; as released: greedy", choices=GROUP_SEARCHES, rare=True)
     sweeps: int = setting(15, "alternating sweeps over scales and signs", low=0, high=100)
     salient: int = setting(50, "upper limit (exclusive) of salient columns per block", low=2, high=1024)
     block: int = setting(128, "columns that are split, coded and compensated together", low=8, high=65536, rare=True)
@@ -98,6 +104,8 @@ class StbLlm(Preset):
     title: ClassVar[str] = "STBLLM"
     family: ClassVar[str] = "salience"
     summary: ClassVar[str] = "Prunes some of every eight weights and stores the rest as signs in three sizes."
+    default_bits: ClassVar[float] = 0.55
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "STBLLM, arXiv 2408.01803"
     note: ClassVar[str] = (
         f"{PAPER}, prunes before coding without storing a mask: each pruned weight becomes a mean ± a scale, so that zeros "
@@ -147,7 +155,7 @@ def _compose_released_recipe(preset: BiLlm | ArbLlm | StbLlm, salient_groups: in
     )
 
 
-def _compose_group_recipe(pruned: list[Coder], groups: int, salient: int, sign: dict, split: Split) -> Recipe:
+def _compose_group_recipe(pruned: list["Coder"], groups: int, salient: int, sign: dict, split: "Split") -> Recipe:
     """One plane a group, two for salient columns, compensated block by block."""
     planes = [1] * groups + [2] * salient
     coders = [make_part("coder", "sign", planes=count, **sign) for count in planes]

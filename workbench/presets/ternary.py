@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from workbench.part_settings import TRIT_SCALE_RULES, make_group_setting
 from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
-from workbench.quantizers.coders.fitting.column_groups import make_group_setting
-from workbench.quantizers.coders.ternary import SCALE_RULES
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -18,6 +17,8 @@ class Ternary(Preset):
     title: ClassVar[str] = "Ternary"
     family: ClassVar[str] = "ternary"
     summary: ClassVar[str] = "Stores every weight as −1, 0 or +1 times a scale."
+    default_bits: ClassVar[float] = 1.584963
+    calibrated: ClassVar[bool] = False
     source: ClassVar[str] = "TWN, arXiv 1605.04711; BitNet b1.58, 2402.17764; PTQTP, 2509.16989"
     note: ClassVar[str] = (
         "post-training; all papers but the last train with it. The threshold is the exact optimum, which "
@@ -27,7 +28,7 @@ class Ternary(Preset):
 
     planes: int = setting(1, "planes of trits, 1.6 stored bits per weight each", low=1, high=3)
     group: int = make_group_setting(128)
-    rule: str = setting("least-squares", "initial scales: least squared error, or mean magnitude", choices=SCALE_RULES)
+    rule: str = setting("least-squares", "initial scales: least squared error, or mean magnitude", choices=TRIT_SCALE_RULES)
     sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the initial scales", low=0, high=100)
     compensation: bool = setting(False, "error feedback from each column to later columns (needs calibration)")
     refinement: str = define_refinement_setting()

@@ -21,6 +21,8 @@ class Qtip(Preset):
     title: ClassVar[str] = "QTIP"
     family: ClassVar[str] = "trellis and parity codes"
     summary: ClassVar[str] = "Codes weights as a path through a trellis, which needs no codebook and fits any bit rate."
+    default_bits: ClassVar[float] = 0.8
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "QTIP, arXiv 2406.11235"
     note: ClassVar[str] = (
         "the paper's ring of 256 weights is a tile of 16 × 16, with error feedback after 16 columns; here a ring runs down all "

@@ -24,6 +24,8 @@ class Gptvq(Preset):
     title: ClassVar[str] = "GPTVQ"
     family: ClassVar[str] = "codebook"
     summary: ClassVar[str] = "Replaces short vectors of weights by the nearest entry of a codebook of numbers."
+    default_bits: ClassVar[float] = 0.8
+    calibrated: ClassVar[bool] = True
     source: ClassVar[str] = "GPTVQ, arXiv 2402.15319"
     note: ClassVar[str] = (
         "one fp16 codebook for the model (or projection, matrix) and a scale per row, where the paper has an 8-bit codebook for "

@@ -6,6 +6,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from workbench.errors import WorkbenchWarning
 from workbench.quantizers.distance import compute_column_energies, compute_relative_error
 
 MIN_FP16_RMS, MAX_FP16_RMS = 2.0**-14, 2.0**14  # root mean square that fp16 scales of every coder hold to three digits
@@ -34,6 +35,7 @@ def _warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
             f"layer {name!r}: its weights have a root mean square of {size:.2g}, and scales are stored in fp16, which is exact "
             f"from 6.1e-05 to 65504 only: the weight error is {error:.2g}; leave the layer out, or quantize its weights "
             f"multiplied by 2^{power}.",
+            WorkbenchWarning,
             stacklevel=3,
         )
         return
@@ -44,5 +46,6 @@ def _warn_of_misfits(name: str, weight: Tensor, error: float) -> None:
             f"layer {name!r}: column {worst} of {weight.shape[1]} holds {share:.0%} of the weights' energy, which one scale per "
             f"row cannot represent: the weight error is {error:.2g}, that of zeros is 1; use transform=hadamard, or "
             f"scales=row-column where the preset has it.",
+            WorkbenchWarning,
             stacklevel=3,
         )

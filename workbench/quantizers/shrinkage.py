@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from workbench.errors import WorkbenchWarning
 from workbench.quantized import QuantizedLayer
 
 LEVEL = 2.0  # tokens that the mean of the diagonal counts as
@@ -79,6 +80,7 @@ def warn_of_few(layers: Mapping[str, QuantizedLayer]) -> None:
         warnings.warn(
             f"{len(few)} of {len(layers)} layers were calibrated on too few tokens to benefit from it, first {few[0]!r} "
             f"({tokens} for {columns} columns; at least {least} are needed): calibrate on more tokens.",
+            WorkbenchWarning,
             stacklevel=2,
         )
 

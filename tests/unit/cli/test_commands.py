@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from typer.main import get_command
 
 import workbench as wb
 from tests.servers import free_port
 from tests.unit.cli.conftest import Said
 from workbench.artifact.folder_layout import MODEL
+from workbench.cli import app
 from workbench.cli.explore import build_command as server_command
 from workbench.cli.explore import serve_page
 from workbench.cli.output import sanitize_json
@@ -40,7 +42,20 @@ def test_layers(command: Callable[..., Said]) -> None:
     rows = json.loads(command("layers", "builtin", "--json").out)["layers"]
     assert len(rows) == 42
     assert {"name", "rows", "cols", "dtype", "parameters"} <= set(rows[0])
-    assert LAYER in command("layers", "builtin").out
+    lines = command("layers", "builtin").out.splitlines()
+    assert lines[lines.index("model.layers.5") + 7].split() == ["mlp.down_proj", "256", "768", "float16", "196,608"]
+    assert "42 layers in 6 blocks, 4,718,592 weights. A layer's name is that of its block and its matrix" in "".join(lines)
+
+
+def test_one_recipe(command: Callable[..., Said]) -> None:
+    facts = json.loads(command("recipes", "rtn", "--json").out)["recipe"]
+    assert {"name", "title", "family", "summary", "nominal_bits", "needs_calibration", "source", "note", "settings"} == set(facts)
+    bits = {"name": "bits", "default": 4, "low": 1, "high": 8, "choices": None, "help": "bits per code"}
+    assert facts["settings"][0] == bits
+    said = command("recipes", "rtn").out
+    assert f"note    {facts['note']}" in said
+    assert re.search("^clip +mse +none, mse, moment +search for", said, re.MULTILINE)
+    assert "Did you mean 'rtn'?" in command("recipes", "rnt").err
 
 
 def test_recipes(command: Callable[..., Said]) -> None:
@@ -89,7 +104,7 @@ def test_quantize_some_layers(command: Callable[..., Said], tmp_path: Path) -> N
         r"589,824 weights to quantize: about \d+(\.\d)? [MG]B of memory \(\d+(\.\d)? [MG]B free\), \d+ MB on disk, about .+\n",
         said.err,
     )
-    assert LAYER in said.out
+    assert "model.layers.0\n  mlp.gate_proj" in said.out
     assert "not measured" in said.out
     assert "stored bits per weight (4.00 nominal) in " in said.out
     assert " % (other layers, embedding, norms) are not quantized: " in said.out
@@ -209,13 +224,14 @@ def test_explore_on_a_port_in_use(command: Callable[..., Said]) -> None:
     assert said.err == f"error: port {port} cannot be used (address already in use); choose another one with --port.\n"
 
 
-def test_console_script_is_installed_with_quick_help() -> None:
-    code = "import sys; from workbench.cli import main; sys.argv = ['workbench', '--help']; main()"
-    said = subprocess.run([sys.executable, "-X", "importtime", "-c", code], text=True, capture_output=True, check=False)
-    assert said.returncode == 0
-    assert "quantize" in said.stdout
-    assert "transformers" not in said.stderr
-    assert "panel" not in said.stderr
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_the_help_lists_every_command_in_its_panel(command: Callable[..., Said], word: str) -> None:
+    said = command(word)
+    assert (said.status, said.err) == (0, "")
+    titles = [title.strip() for title in re.findall("╭─([^─]*)─", said.out)]
+    assert titles == ["Options", "Look", "Quantize", "Measure", "Share and keep"]
+    listed = re.findall(r"^│ ([a-z][a-z-]*) ", said.out, re.MULTILINE)
+    assert sorted(listed) == sorted(get_command(app).commands)
 
 
 def test_quantize_a_fused_model(command: Callable[..., Said], tmp_path: Path, story: Path) -> None:

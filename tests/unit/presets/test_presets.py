@@ -126,6 +126,12 @@ def test_a_changed_recipe_is_no_longer_the_preset() -> None:
     assert eval(changed.code(), {"wb": workbench}) == changed
 
 
+@pytest.mark.parametrize("name", presets.list_presets())
+def test_what_a_list_says_of_a_preset_holds_for_its_defaults(name: str) -> None:
+    preset = presets.find(name)
+    assert (preset.default_bits, preset.calibrated) == (preset().nominal_bits, preset().needs_calibration)
+
+
 def test_the_table_says_what_each_costs_and_needs() -> None:
     table = presets.tabulate_presets().set_index("name")
     assert list(table.columns) == ["nominal_bits", "needs_calibration", "source", "note"]

@@ -19,11 +19,11 @@ from workbench.kernels.packing.bitpack import pack
 from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import text
+from workbench.part_settings import REFINED
 from workbench.presets.preset import make_part
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import LayerProgress, quantize, quantize_model, quantize_model_steps
 from workbench.quantizers.learning.trainable_forms import StoredForms, compute_latent, find_coded_node
-from workbench.quantizers.refinements.block import WHAT
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
 
@@ -82,7 +82,7 @@ def same_tensors(one: QuantizedModel, other: QuantizedModel, integers: bool) -> 
     )
 
 
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("what", REFINED)
 def test_stored_bits_stay_and_numbers_move(model: ModelHandle, plain: QuantizedModel, refined: Callable, what: str) -> None:
     result, _ = refined(what)
     first = {name: layer for name, layer in result.layers.items() if ".h.0." in name}  # blocks after it see other inputs

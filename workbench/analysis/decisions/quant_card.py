@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -47,13 +47,14 @@ def collect_card_facts(
     *,
     tokens: int | None = None,
     measured: bool = True,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """All facts of a card for a quantized model, or for the folder it was saved in.
 
     KL (nats per token), perplexity and top-1 agreement are measured against `original` (opened by the name it was quantized
     from when absent) on at most `tokens` tokens of `text` (default: the built-in evaluation text), with 95 % intervals (null
     where there is none) and the paired ratio of both perplexities. `measured=False` leaves them out and runs nothing.
-    ModelError where `original` is another model.
+    ModelError where `original` is another model. `on_progress` is told `(windows read, windows)`.
     """
     begin = perf_counter()
     model = load(quantized) if isinstance(quantized, str | Path) else quantized
@@ -91,7 +92,7 @@ def collect_card_facts(
         original, words = original or open_model(quantized_model.source), text or read_text("evaluation")
         _check_original(model, original)
         facts["hashes"] |= {"original": original.fingerprint, "evaluation_text": words.fingerprint}
-        facts["figures"] = _measure_figures(original, _make_language_model(model, original), words, tokens)
+        facts["figures"] = _measure_figures(original, _make_language_model(model, original), words, tokens, on_progress)
     times = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "quantizing": quantized_model.seconds,
@@ -122,10 +123,16 @@ def _make_language_model(model: Quantized, original: ModelHandle) -> LanguageMod
     return build_packed_copy(original, model.layers, model.changed_tensors)
 
 
-def _measure_figures(original: ModelHandle, other: LanguageModel, text: Text, tokens: int | None) -> dict[str, Any]:
+def _measure_figures(
+    original: ModelHandle,
+    other: LanguageModel,
+    text: Text,
+    tokens: int | None,
+    on_progress: Callable[[float, float], None],
+) -> dict[str, Any]:
     """What the change does to predictions on a text, and what both models write after one prompt."""
     lm = original.language_model()
-    divergence = compare(lm, other, text, tokens=tokens)
+    divergence = compare(lm, other, text, tokens=tokens, on_progress=on_progress)
     quantiles = np.quantile(divergence.per_token.kl, QUANTILES).tolist()
     return {
         "text": text.name,

@@ -1,5 +1,6 @@
 """Two models on the same text: the divergence of their next-token distributions."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from workbench.analysis.predictions.divergence import Divergence, measure_divergence
@@ -16,7 +17,12 @@ class Readable(Protocol):
 
 
 def compare(
-    original: Readable | LanguageModel, other: Readable | LanguageModel, text: Text, *, tokens: int | None = None
+    original: Readable | LanguageModel,
+    other: Readable | LanguageModel,
+    text: Text,
+    *,
+    tokens: int | None = None,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> Divergence:
     """Compare the next-token predictions of two models on a text; a model compared with itself gives exactly zero.
 
@@ -25,6 +31,7 @@ def compare(
         other: The changed model, from `wb.load` or `wb.pack_model`; both must cut text into the same tokens.
         text: A text from `wb.text`.
         tokens: At most so many tokens of it, all when absent.
+        on_progress: Called with the windows of text that are read, and all of them.
 
     Returns:
         KL(original ‖ other) in nats per token, top-1 agreement and both perplexities, with 95 % intervals over documents.
@@ -40,7 +47,7 @@ def compare(
     """
     first, second = get_language_model(original), get_language_model(other)
     check_tokens(first, second, text)
-    return measure_divergence(first, text, first.logits, second.logits, tokens=tokens)
+    return measure_divergence(first, text, first.logits, second.logits, tokens=tokens, on_progress=on_progress)
 
 
 def get_language_model(model: Readable | LanguageModel) -> LanguageModel:

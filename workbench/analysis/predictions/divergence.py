@@ -18,7 +18,7 @@ from workbench.errors import ModelError
 from workbench.intervals import Interval
 from workbench.models.broken import are_logits_broken
 from workbench.models.language_model import LanguageModel
-from workbench.models.perplexity import PerplexityRatio, compute_paired_ratio, exponentiate, iterate_spans
+from workbench.models.perplexity import PerplexityRatio, compute_paired_ratio, exponentiate, iterate_spans, show_spans
 from workbench.models.text import Text
 
 if TYPE_CHECKING:
@@ -135,12 +135,20 @@ def _decode_tokens(tokens: Tokens, decode: Callable[[list[int]], str]) -> list[s
 
 
 def measure_divergence(
-    lm: LanguageModel, text: Text, original: Logits, changed: Logits, *, tokens: int | None = None
+    lm: LanguageModel,
+    text: Text,
+    original: Logits,
+    changed: Logits,
+    *,
+    tokens: int | None = None,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> Divergence:
-    """Compare two functions from ids `[1, T]` to logits `[1, T, V]` on `text`, read and cut as `perplexity` does."""
-    scored = (
-        score(span.document, span.window, original(span.window), changed(span.window)) for span in iterate_spans(lm, text, tokens)
-    )
+    """Compare two functions from ids `[1, T]` to logits `[1, T, V]` on `text`, read and cut as `perplexity` does.
+
+    `on_progress` is told `(windows read, windows)`.
+    """
+    spans = show_spans(list(iterate_spans(lm, text, tokens)), on_progress)
+    scored = (score(span.document, span.window, original(span.window), changed(span.window)) for span in spans)
     return summarise(join_windows(scored), text.name)
 
 

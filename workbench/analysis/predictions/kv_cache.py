@@ -1,6 +1,6 @@
 """Key-value caches in fewer bits: the effect on a model's predictions on a text, and bytes per token."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,6 +89,7 @@ def measure_cache(
     *,
     tokens: int | None = None,
     block: int = TOKENS_PER_PASS,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> CacheResult:
     """Measure what storing the key-value cache in fewer bits does to a model's predictions on a text.
 
@@ -100,6 +101,7 @@ def measure_cache(
         text: A text from `wb.text`.
         tokens: At most so many tokens of it, all when absent.
         block: Tokens that are packed together; the newest ones, at most so many, stay in fp16.
+        on_progress: Called with the windows of text that are read, and all of them.
 
     Returns:
         The divergence from the model with its whole cache (KL in nats per token), and what the cache stored:
@@ -125,7 +127,7 @@ def measure_cache(
         sizes.append(size)
         return logits
 
-    divergence = measure_divergence(lm, text, lm.logits, changed, tokens=tokens)
+    divergence = measure_divergence(lm, text, lm.logits, changed, tokens=tokens, on_progress=on_progress)
     return CacheResult(how, block, divergence, tuple(sizes))
 
 

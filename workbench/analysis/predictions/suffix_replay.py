@@ -13,7 +13,7 @@ from workbench.analysis.predictions.divergence import Divergence, join_windows, 
 from workbench.analysis.predictions.isolated_effects import build_replacement
 from workbench.models.boundaries import Boundaries, Swap
 from workbench.models.handle import ModelHandle
-from workbench.models.perplexity import iterate_spans
+from workbench.models.perplexity import iterate_spans, show_spans
 from workbench.models.text import Text
 from workbench.quantized import QuantizedLayer
 
@@ -56,15 +56,18 @@ class Replay:
         """Memory of the kept hidden states."""
         return self.boundaries.bytes
 
-    def divergence(self, changes: Mapping[str, Change]) -> Divergence:
+    def divergence(
+        self, changes: Mapping[str, Change], on_progress: Callable[[float, float], None] = lambda *_: None
+    ) -> Divergence:
         """The changed model compared with the original on the text; nothing changed is exactly zero.
 
         A change is a weight `[rows, cols]`, a module, a quantized layer, or None for the layer as it is; parameters beside the
         layers' weights go by their own names. `applied` makes changes of a whole quantized model. The model is as before
-        afterwards. Raises ModelError for an unknown name, ShapeError for a wrong shape.
+        afterwards. `on_progress` is told `(windows read, windows)`. Raises ModelError for an unknown name, ShapeError for a
+        wrong shape.
         """
         swaps = {name: self._swap(name, change) for name, change in changes.items()}
-        return self._compare(lambda index: self.boundaries.logits(index, swaps))
+        return self._compare(lambda index: self.boundaries.logits(index, swaps), on_progress)
 
     @cached_property
     def noise(self) -> Divergence:
@@ -80,10 +83,12 @@ class Replay:
     def _swap(self, name: str, change: Change) -> Swap:
         return build_replacement(self.model, name, change) if isinstance(change, QuantizedLayer) else change
 
-    def _compare(self, changed: Callable[[int], Tensor]) -> Divergence:
+    def _compare(
+        self, changed: Callable[[int], Tensor], on_progress: Callable[[float, float], None] = lambda *_: None
+    ) -> Divergence:
         """The original and the logits of every window by its number."""
         scored = (
             score(span.document, span.window, self.boundaries.logits(index), changed(index))
-            for index, span in enumerate(self.spans)
+            for index, span in enumerate(show_spans(self.spans, on_progress))
         )
         return summarise(join_windows(scored), self.text.name)

@@ -1,5 +1,6 @@
 """What if one layer were quantized? The effect on the model's predictions, with all else unchanged."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from workbench.analysis.predictions.divergence import Divergence
@@ -70,6 +71,7 @@ def what_if(
     *,
     tokens: int | None = REPLAY_TOKENS,
     stats: CalibrationStats | None = None,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> WhatIf:
     """Compare a model with and without one layer quantized; the model is as before afterwards.
 
@@ -83,6 +85,7 @@ def what_if(
         text: A text from `wb.text`.
         tokens: At most so many tokens of it, all where it is None.
         stats: What `wb.calibrate` gives, for recipes that need it.
+        on_progress: Called with the windows of text that are read, and all of them.
 
     Returns:
         The quantized layer and what it does: KL in nats per token, perplexities, share of tokens whose likeliest successor
@@ -100,4 +103,4 @@ def what_if(
         (True, 2.0)
     """
     quantized = recipe if isinstance(recipe, QuantizedLayer) else quantize(model, layer, recipe, stats=stats)
-    return WhatIf(quantized, Replay(model, text, tokens=tokens).divergence({layer: quantized}))
+    return WhatIf(quantized, Replay(model, text, tokens=tokens).divergence({layer: quantized}, on_progress))

@@ -17,6 +17,8 @@ from typing import Any
 import numba
 import platformdirs
 
+from workbench.errors import WorkbenchWarning
+
 KERNELS = Path(__file__).parents[1]
 COMPILED_FOLDERS = ("decoder", "jit", "matmul/numba", "search/numba")  # below KERNELS, each module with `compile_cached` in one
 
@@ -46,7 +48,7 @@ def _warn_unkept(why: str) -> None:
     message = (
         f"compiled kernels are not cached ({why}), so each process compiles them again; set NUMBA_CACHE_DIR to another folder."
     )
-    warnings.warn(message, stacklevel=2)
+    warnings.warn(message, WorkbenchWarning, stacklevel=2)
 
 
 def _is_writable(folder: Path) -> bool:

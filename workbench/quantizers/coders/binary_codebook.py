@@ -11,10 +11,11 @@ from workbench.errors import RecipeError
 from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
+from workbench.part_settings import SCALES, make_group_setting
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
-from workbench.quantizers.coders.sign import SCALES, SCALES_PER_COLUMN, SCALES_PER_GROUP
+from workbench.quantizers.coders.sign import SCALES_PER_COLUMN, SCALES_PER_GROUP
 from workbench.quantizers.contract import Codebooks, Coder, Fit
 from workbench.recipe import setting
 from workbench.registry import register

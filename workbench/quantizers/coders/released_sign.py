@@ -7,8 +7,9 @@ from torch import Tensor
 
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
+from workbench.part_settings import make_group_setting
 from workbench.quantizers.coders.fitting import released_planes, sign_planes
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
 from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16

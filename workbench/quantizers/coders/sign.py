@@ -7,14 +7,14 @@ from torch import Tensor
 
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
+from workbench.part_settings import SCALES, make_group_setting
 from workbench.quantizers.coders.fitting import plane_starts, sign_planes
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
 from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.recipe import setting
 from workbench.registry import register
 
-SCALES = ("row", "row-column", "group", "group-column")
 SCALES_PER_GROUP, SCALES_PER_COLUMN = (
     ("group", "group-column"),
     ("row-column", "group-column"),

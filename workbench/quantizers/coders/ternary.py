@@ -9,8 +9,9 @@ from torch import Tensor
 from workbench.kernels.formats.ternary import choose_nearest_trits
 from workbench.kernels.packing import tritpack
 from workbench.kernels.packing.packed import Packed
+from workbench.part_settings import TRIT_SCALE_RULES, make_group_setting
 from workbench.quantizers.coders.fitting import plane_starts, sign_planes
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
 from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
@@ -20,7 +21,6 @@ from workbench.registry import register
 FIRST_PLANE_SIZE = (
     1.3  # of several planes the first is so much larger than one alone, each next one half of it: sweeps end lower from there
 )
-SCALE_RULES = ("least-squares", "absmean")
 
 
 @register("coder", "ternary")
@@ -36,7 +36,7 @@ class Ternary(UnsharedCoder[PlaneScales]):
 
     planes: int = setting(1, "planes of trits, 1.6 bits per weight each", low=1, high=3)
     group: int = make_group_setting(128)
-    rule: str = setting("least-squares", "initial scales: least squared error, or mean magnitude", choices=SCALE_RULES)
+    rule: str = setting("least-squares", "initial scales: least squared error, or mean magnitude", choices=TRIT_SCALE_RULES)
     sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the initial scales", low=0, high=100)
     rescale: bool = setting(True, "refit the scales to the final trits")
 

@@ -10,8 +10,9 @@ from workbench.errors import RecipeError
 from workbench.kernels.packing import bitpack, trellis_code
 from workbench.kernels.packing.packed import Packed
 from workbench.kernels.search import viterbi
+from workbench.part_settings import make_group_setting
 from workbench.quantizers.coders.fitting import sign_planes
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.coders.fitting.sign_planes import PlaneScales
 from workbench.quantizers.coders.vector_codebook import compute_row_rms
 from workbench.quantizers.contract import Fit, UnsharedCoder

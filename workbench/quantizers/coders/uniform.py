@@ -1,7 +1,6 @@
 """Coder `uniform`: integers on a regular grid, as in round-to-nearest and GPTQ."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,18 +8,13 @@ from torch import Tensor
 from workbench.errors import RecipeError
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting, stack_groups
+from workbench.part_settings import make_group_setting, make_zero_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span, stack_groups
 from workbench.quantizers.coders.fitting.grid_search import GridSearch, RealGridSearch
 from workbench.quantizers.contract import Fit, UnsharedCoder
 from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting
 from workbench.registry import register
-
-
-def make_zero_setting() -> Any:
-    """The setting `zero` of the coder and of presets that use it."""
-    help = "zero point: an integer code, or any fp16 number, which is better at 1 and 2 bits"
-    return setting("integer", help, choices=("integer", "real"), rare=True)
 
 
 @dataclass(frozen=True)

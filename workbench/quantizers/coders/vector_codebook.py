@@ -10,9 +10,10 @@ from torch import Tensor
 from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
+from workbench.part_settings import make_group_setting
 from workbench.quantizers.coders.binary_codebook import CodebookScales
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.contract import Codebooks, Coder, Fit
 from workbench.quantizers.storage_rounding import round_to_fp16
 from workbench.recipe import setting

@@ -3,12 +3,11 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from workbench.part_settings import REFINED
 from workbench.quantizers.learning.descent import LearningStep, Schedule
 from workbench.quantizers.learning.refine import QuantizedBlock, Refinement, refine_block
 from workbench.recipe import setting
 from workbench.registry import register
-
-WHAT = ("scales", "norms", "codes")
 
 
 @register("refinement", "block")
@@ -22,7 +21,7 @@ class Block(Refinement):
     there than it was.
     """
 
-    what: str = setting("codes", "trained parameters: stored scales; also gains of norms and biases; also codes", choices=WHAT)
+    what: str = setting("codes", "trained parameters: stored scales; also gains of norms and biases; also codes", choices=REFINED)
     steps: int = setting(200, "maximum number of AdamW steps", low=0, high=100_000)
     rate: float = setting(
         0.02, "initial learning rate of the cosine schedule, relative to a tensor's magnitude", low=0.0, high=1.0

@@ -11,11 +11,12 @@ from workbench.errors import RecipeError
 from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack, n_of_m
 from workbench.kernels.packing.packed import Packed
+from workbench.part_settings import GROUP_SEARCHES, METRICS
 from workbench.quantizers.contract import BlockSplit
 from workbench.quantizers.curvature import compute_inverse_factor
-from workbench.quantizers.splits.fitting.magnitude_thresholds import SEARCHES, search_thresholds, split_by_size
+from workbench.quantizers.splits.fitting.magnitude_thresholds import search_thresholds, split_by_size
 from workbench.quantizers.splits.fitting.salient_search import select_salient_columns
-from workbench.quantizers.splits.fitting.weight_saliency import DAMPING, METRICS
+from workbench.quantizers.splits.fitting.weight_saliency import DAMPING
 from workbench.recipe import setting
 from workbench.registry import register
 
@@ -47,7 +48,7 @@ class Groups(BlockSplit[ColumnWeights]):
 
     fixed_shares: ClassVar[bool] = False
     groups: int = setting(2, "groups by magnitude; the map takes one bit per weight, or two for three groups", low=1, high=3)
-    search: str = setting("joint", "search for three groups", choices=SEARCHES)
+    search: str = setting("joint", "search for three groups", choices=GROUP_SEARCHES)
     salient: int = setting(0, "upper limit (exclusive) of salient columns per block; 0 is none", low=0, high=1024)
     salient_groups: int = setting(1, "groups by magnitude inside salient columns", low=1, high=2)
     metric: str = setting("magnitude", "measure of saliency, summed over a column", choices=METRICS)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
+from workbench.part_settings import METRICS
 from workbench.quantizers.contract import Split
-from workbench.quantizers.splits.fitting.weight_saliency import METRICS, compute_saliency
+from workbench.quantizers.splits.fitting.weight_saliency import compute_saliency
 from workbench.recipe import setting
 from workbench.registry import register
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
-from workbench.quantizers.coders.fitting.column_groups import compute_group_span, make_group_setting
+from workbench.part_settings import make_group_setting
+from workbench.quantizers.coders.fitting.column_groups import compute_group_span
 from workbench.quantizers.contract import Split
 from workbench.recipe import setting
 from workbench.registry import register

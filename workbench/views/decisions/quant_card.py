@@ -1,6 +1,7 @@
 """The quant card as a value and as one offline HTML file: figures, tables, recipe, ledger, hashes and environment."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,6 +119,7 @@ def card(
     *,
     tokens: int | None = None,
     measured: bool = True,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> Card:
     """Make the quant card of a quantized model: what was done to it, what it stores, and what that did to its predictions.
 
@@ -128,6 +130,7 @@ def card(
         tokens: At most so many tokens of it, all when absent.
         measured: Whether KL (nats per token), perplexity and top-1 agreement are measured, with 95 % intervals; without them
             nothing is run.
+        on_progress: Called with the windows of text that are read, and all of them.
 
     Returns:
         The card: `facts` as plain values, `save` writes a page that opens offline, or JSON. `wb.diff_cards` compares two.
@@ -143,7 +146,7 @@ def card(
         >>> card.facts["model"]
         {'name': 'builtin', 'quantized_layers': 1, 'quantized_weights': 196608}
     """
-    return Card(collect_card_facts(quantized, original, text, tokens=tokens, measured=measured))
+    return Card(collect_card_facts(quantized, original, text, tokens=tokens, measured=measured, on_progress=on_progress))
 
 
 def describe_perplexity_ratio(figures: dict[str, Any]) -> str:

@@ -4,14 +4,8 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ShapeError
-from workbench.recipe import setting
 
 EVEN = 8  # groups of a multiple of this may leave a shorter last one: their codes begin on a byte
-
-
-def make_group_setting(default: int) -> int:
-    """The setting `group`."""
-    return setting(default, "neighbouring columns of a row that share a scale; 0 is the whole row", low=0, high=65536)
 
 
 def compute_group_span(group: int, cols: int, step: int = 1) -> int:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 SHARES = torch.linspace(0.1, 0.9, 81)  # of the weights that lie below a candidate
 THRESHOLD_SHARES = torch.linspace(0.1, 0.9, 160)
-SEARCHES = ("joint", "greedy", "double")
 
 
 def search_thresholds(size: Tensor, member: Tensor, groups: int, search: str) -> Tensor:

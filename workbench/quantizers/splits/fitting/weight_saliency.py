@@ -4,7 +4,6 @@ from torch import Tensor
 
 from workbench.quantizers.curvature import compute_inverse_factor
 
-METRICS = ("magnitude", "hessian")
 DAMPING = 0.01
 
 
