@@ -34,30 +34,36 @@ def append(new_keys: np.ndarray, new_values: np.ndarray, first: int, keys: np.nd
 
 
 @compile_cached(fastmath=True, error_model="numpy")
-def attend_with_head(
+def attend_with_group(
     query: np.ndarray, keys: np.ndarray, values: np.ndarray, count: int, scale: float, scores: np.ndarray, out: np.ndarray
 ) -> None:
-    """softmax(query · keys · scale) · values over `count` tokens, for one head of queries and one of keys."""
-    width = len(query)
-    for token in range(count):
-        scores[token] = 0
-    for i in range(0, width, 2):  # two at a time: half as many passes over the scores
-        first, second = query[i] * scale, query[i + 1] * scale
+    """softmax(query · keys · scale) · values over `count` tokens, for the heads of queries that share one head of keys.
+
+    The heads take turns within each row of keys and of values, which so comes from memory once.
+    """
+    heads, width = query.shape
+    scores[:, :count] = 0
+    for i in range(0, width, 2):  # two rows at a time: half as many passes over the scores
+        for head in range(heads):
+            first, second = query[head, i] * scale, query[head, i + 1] * scale
+            for token in range(count):
+                scores[head, token] += first * keys[i, token] + second * keys[i + 1, token]
+    for head in range(heads):
+        largest, total = np.float32(-np.inf), np.float32(0)
         for token in range(count):
-            scores[token] += first * keys[i, token] + second * keys[i + 1, token]
-    largest = np.float32(-np.inf)
+            largest = max(largest, scores[head, token])
+        for token in range(count):
+            weight = compute_exponential(scores[head, token] - largest)
+            scores[head, token] = weight
+            total += weight
+        for token in range(count):
+            scores[head, token] /= total
+    out[:] = 0
     for token in range(count):
-        largest = max(largest, scores[token])
-    total = np.float32(0)
-    for token in range(count):
-        scores[token] = compute_exponential(scores[token] - largest)
-        total += scores[token]
-    for i in range(width):
-        out[i] = 0
-    for token in range(count):
-        share = scores[token] / total
-        for i in range(width):
-            out[i] += share * values[token, i]
+        for head in range(heads):
+            share = scores[head, token]
+            for i in range(width):
+                out[head, i] += share * values[token, i]
 
 
 @compile_cached
@@ -66,17 +72,17 @@ def attend_serial(
 ) -> None:
     """Attention of `query [heads, width]` to the first `count` tokens, on this thread; `scores [heads, ≥ count]` is scratch."""
     group = len(query) // len(keys)
-    for head in range(len(query)):
-        key_head = head // group
-        attend_with_head(query[head], keys[key_head], values[key_head], count, scale, scores[head], out[head])
+    for head in range(len(keys)):
+        first, last = head * group, (head + 1) * group
+        attend_with_group(query[first:last], keys[head], values[head], count, scale, scores[first:last], out[first:last])
 
 
 @compile_cached(parallel=True)
 def attend_parallel(
     query: np.ndarray, keys: np.ndarray, values: np.ndarray, count: int, scale: float, scores: np.ndarray, out: np.ndarray
 ) -> None:
-    """The same on all threads, which share the heads."""
+    """The same on all threads, which share the heads of keys."""
     group = len(query) // len(keys)
-    for head in prange(len(query)):
-        key_head = head // group
-        attend_with_head(query[head], keys[key_head], values[key_head], count, scale, scores[head], out[head])
+    for head in prange(len(keys)):
+        first, last = head * group, (head + 1) * group
+        attend_with_group(query[first:last], keys[head], values[head], count, scale, scores[first:last], out[first:last])
