@@ -28,7 +28,7 @@ VERBS = {  # `are`, `can`, `has`, `is` and `needs` begin predicates; a `main` ru
     "compose",
     "compute", "convert", "copy", "count", "create", "cut", "damp", "declare", "decode", "defer", "define", "derive", "descend",
     "describe", "deserialize", "diff", "discard", "divide", "do", "double", "download", "draw", "drop", "emit", "empty", "encode",
-    "end", "enlarge", "escape", "estimate", "evaluate", "exchange", "exit", "expand", "expect", "explain", "explore",
+    "end", "enlarge", "enter", "escape", "estimate", "evaluate", "exchange", "exit", "expand", "expect", "explain", "explore",
     "exponentiate", "export", "extend", "extract", "factorize", "fail", "feed", "fetch", "fill", "find", "finish", "fit", "flush",
     "fold", "follow", "format", "frame", "fuse", "gather", "generate", "get", "give", "group", "has", "hash", "hear", "import",
     "improve", "interpolate", "invert", "is", "iterate", "join", "keep", "label", "lay", "learn", "leave", "list", "load",

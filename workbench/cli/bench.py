@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json
+from workbench.cli.bench_model import measure_model
 from workbench.cli.output import emit_page, show_progress
 from workbench.cli.tables import Column, format_rows
 from workbench.errors import WorkbenchError
@@ -27,12 +28,21 @@ def bench(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Batch sizes 1, 8 and 32, and more rounds; takes minutes.")
     ] = False,
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL|DIR", help="Measure a whole model instead: prompt, new tokens, memory.")
+    ] = "",
+    gguf: Annotated[str, typer.Option("--gguf", metavar="FILE,...", help="With --model: GGUF files for llama.cpp to run.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Measure the speed of packed layers on this machine.
+    """Measure the speed of packed layers, or of a whole model, on this machine.
 
-    Packed layers are compared with torch: speed, error, bytes read, and the limits of the machine.
+    Packed layers are compared with torch: speed, error, bytes read, and the limits of the machine. A model is compared with its
+    original in transformers, and with GGUF files in llama.cpp where that is installed.
     """
+    if model:
+        return measure_model(model, gguf, parse_numbers(threads, "--threads"), as_json=as_json)
+    if gguf:
+        raise WorkbenchError(f"--gguf {gguf!r} is measured beside a model; give one with --model.")
     from workbench.bench import measure_kernels
 
     begin = time.perf_counter()
@@ -51,6 +61,7 @@ def bench(
         )
     facts: dict[str, Any] = {**result.to_dict(), "seconds": time.perf_counter() - begin}
     emit_page(facts, as_json=as_json, text=_format_result(result))
+    return None
 
 
 def parse_numbers(text: str, option: str) -> tuple[int, ...]:
