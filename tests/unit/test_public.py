@@ -1,7 +1,6 @@
 """The public surface is a promise: its names, that importing it stays light, and that apps and notebooks use nothing else."""
 
 import ast
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import workbench as wb
+from tests.lessons import NOTEBOOKS, code, read
 
 PUBLIC = [
     "BudgetPainter", "CalibrationView", "CardView", "CodebookMicroscope", "ExpectationsView", "Explorer",
@@ -64,11 +64,6 @@ def test_loading_something_heavy_is_noticed() -> None:
     assert {"pandas", "plotly"} <= set(loaded_by("import workbench, pandas, plotly"))
 
 
-def cells(notebook: Path) -> list[str]:
-    """The code of a notebook, cell by cell."""
-    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
-
-
 def private_uses(code: str) -> Iterator[str]:
     """What a piece of code uses of the package that is not public: imports, and attributes of `wb` and its public modules."""
     for node in ast.walk(ast.parse(code)):
@@ -86,9 +81,9 @@ def private_uses(code: str) -> Iterator[str]:
                 yield f"{owner}.{node.attr}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_uses_only_what_is_public(path: Path) -> None:
-    assert [use for code in cells(path) for use in private_uses(code)] == []
+    assert [use for piece in code(read(path)) for use in private_uses(piece)] == []  # also in its folded solutions
 
 
 @pytest.mark.parametrize(
