@@ -53,6 +53,12 @@ CLAIMS: dict[str, dict[str, str]] = {
             f"near({_BLOCKS}['share of h changed'][0], 0.0246, 1e-3) and near({_BLOCKS}['share of h changed'][5], 0.0042, 5e-4)"
         ),
         "It falls,": f"{_BLOCKS}['share of h changed'].is_monotonic_decreasing",
+        "goes the same way, but for block 3": f"{_BLOCKS}['KL'].drop(3).is_monotonic_decreasing",
+        "`down_proj` and `o_proj` are next, and their intervals overlap": (
+            "table.nlargest(3, 'kl')['name'].tolist()[1:] =="
+            " ['model.layers.0.' + m for m in ('mlp.down_proj', 'self_attn.o_proj')]"
+            " and table.nlargest(3, 'kl')['kl_high'].min() > table.nlargest(1, 'kl')['kl_low'].iloc[0]"
+        ),
         "an energy of about 2, after it about 7,000": (
             "[float(f'{float(h.square().sum(1).mean()):.1g}') for h in before[:2]] == [2, 7000]"
         ),
