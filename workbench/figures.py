@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from workbench.views.predictions.fork import draw_text_fork as text_fork
     from workbench.views.predictions.kv_cache import draw_perplexity_by_bytes as perplexity_against_bytes
     from workbench.views.predictions.layer_errors import draw_error_by_bits as bits_against_error
+    from workbench.views.predictions.layer_sensitivity import draw_layer_sensitivity as layer_sensitivity
     from workbench.views.predictions.roofline import draw_roofline as roofline
     from workbench.views.weights.matrix import draw_histogram as weight_histogram
 
@@ -55,6 +56,7 @@ __all__ = [
     "fork_recovery",
     "fork_shares",
     "input_spectra",
+    "layer_sensitivity",
     "mixture_errors",
     "pareto",
     "perplexity_against_bytes",
@@ -83,6 +85,7 @@ _HOMES = {
     "fork_recovery": "predictions.fork:describe_fork_recovery",
     "fork_shares": "predictions.fork:draw_fork_shares",
     "input_spectra": "method.calibration_mixture:draw_input_spectra",
+    "layer_sensitivity": "predictions.layer_sensitivity:draw_layer_sensitivity",
     "mixture_errors": "method.calibration_mixture:draw_mixture_errors",
     "pareto": "decisions.error_budget:draw_pareto_front",
     "perplexity_against_bytes": "predictions.kv_cache:draw_perplexity_by_bytes",

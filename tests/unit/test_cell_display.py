@@ -83,6 +83,21 @@ def test_a_figure_is_drawn_by_a_page_without_a_kernel(values: dict[str, Any]) ->
         assert word in bundle["text/html"]
 
 
+def test_a_long_answer_is_broken_into_lines_above_the_plot() -> None:
+    answer = "All 42 layers together cost more than each alone. " * 8
+    plot = {"data": [], "layout": {"margin": {"t": 16}, "height": 400}}
+    layouts = [
+        Figure("Which?", text, plot, pd.DataFrame())._repr_mimebundle_()[PLOTLY]["layout"] for text in ("It is layer 3.", answer)
+    ]
+    question, *lines = layouts[1]["title"]["text"].split("<br>")
+    assert question == "Which?"
+    assert " ".join(re.sub("</?sub>", "", line) for line in lines).split() == answer.split()
+    assert max(len(line) for line in lines) < 125
+    short, long = ({"room": layout["margin"]["t"] - 16, "added": layout["height"] - 400} for layout in layouts)
+    assert short["room"] == short["added"] < long["room"] == long["added"]
+    assert [round((1 - layout["title"]["y"]) * layout["height"]) for layout in layouts] == [12, 12], "pixels from the top"
+
+
 def test_a_figure_holds_what_plain_json_does_not(values: dict[str, Any]) -> None:
     import numpy as np
 

@@ -1,7 +1,6 @@
 """The public surface is a promise: its names, that importing it stays light, and that apps and notebooks use nothing else."""
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import workbench as wb
+from tests.lessons import NOTEBOOKS, code, read
 
 PUBLIC = [
     "BudgetPainter", "CalibrationView", "CardView", "CodebookMicroscope", "ExpectationsView", "Explorer",
@@ -94,11 +94,6 @@ def test_completion_loads_nothing_slow() -> None:
     assert loaded_by(COMMAND, SLOW, _WORKBENCH_COMPLETE="complete_bash", **typed) == []
 
 
-def cells(notebook: Path) -> list[str]:
-    """The code of a notebook, cell by cell."""
-    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
-
-
 def private_uses(code: str) -> Iterator[str]:
     """What a piece of code uses of the package that is not public: imports, and attributes of `wb` and its public modules."""
     for node in ast.walk(ast.parse(code)):
@@ -116,9 +111,9 @@ def private_uses(code: str) -> Iterator[str]:
                 yield f"{owner}.{node.attr}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_uses_only_what_is_public(path: Path) -> None:
-    assert [use for code in cells(path) for use in private_uses(code)] == []
+    assert [use for piece in code(read(path)) for use in private_uses(piece)] == []  # also in its folded solutions
 
 
 @pytest.mark.parametrize(

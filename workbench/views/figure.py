@@ -2,6 +2,7 @@
 
 import html
 import math
+import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 PLOTLY = "application/vnd.plotly.v1+json"  # the MIME type that JupyterLab draws without a kernel
 BREAK = "<br>"
-TITLE_HEIGHT, HEIGHT = 70, 360  # pixels
+HEIGHT = 360  # pixels
+TITLE_TOP, TITLE_HEIGHT, LINE_HEIGHT = 12, 48, 18  # pixels: above the question, of it with its spaces, of a line of the answer
+LINE_CHARS = 110  # characters of the answer in a line, which fit a notebook of 900 pixels
 LABELS = ("name", "text", "hovertext", "customdata", "x", "y", "labels", "ids", "parents")
 
 
@@ -73,13 +76,16 @@ def _format_cell(value: Any) -> str:
 
 def _build_titled_plot(figure: Figure) -> dict[str, Any]:
     """The plot as plain JSON values, under a title that says what the frame around a figure says elsewhere."""
-    question, answer = escape_labels([figure.question, figure.answer])
+    lines = escape_labels(textwrap.wrap(figure.answer, LINE_CHARS))
     layout = dict(figure.plot.get("layout", {}))
     margin = dict(layout.get("margin", {}))
-    top = {"x": 0.01, "xanchor": "left", "y": 0.93, "yanchor": "top", "yref": "container"}
-    layout["title"] = {"text": f"{question}{BREAK}<sub>{answer}</sub>", **top}
-    layout["margin"] = {**margin, "t": margin.get("t", 0) + TITLE_HEIGHT}
-    layout["height"] = layout.get("height", HEIGHT) + TITLE_HEIGHT
+    room = TITLE_TOP + TITLE_HEIGHT + LINE_HEIGHT * len(lines)
+    height = layout.get("height", HEIGHT) + room
+    top = {"x": 0.01, "xanchor": "left", "y": 1 - TITLE_TOP / height, "yanchor": "top", "yref": "container"}
+    parts = [*escape_labels([figure.question]), *(f"<sub>{line}</sub>" for line in lines)]
+    layout["title"] = {"text": BREAK.join(parts), **top}
+    layout["margin"] = {**margin, "t": margin.get("t", 0) + room}
+    layout["height"] = height
     return _make_json_safe({**figure.plot, "layout": layout})
 
 

@@ -63,6 +63,18 @@ def test_a_notebooks_page_is_told_nothing_before_it_is_drawn(monkeypatch: pytest
     assert len(looks) == 2, "a page that never says that it is there is told after a while, also of a job that took a moment"
 
 
+def test_a_cell_that_takes_long_leaves_the_page_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, looks = [0.0], []
+    monkeypatch.setattr(job_panel.time, "monotonic", lambda: clock[0])
+    panel = JobPanel(Notices(), threaded=False)
+    panel.page = Drawn()
+    panel.run(four_steps, "counting")
+    monkeypatch.setattr(panel, "look", lambda: looks.append(clock[0]))
+    for clock[0] in (100.0, 101.0, 100.0 + job_panel.DRAWN, 100.5 + job_panel.DRAWN):  # the cell took 100 seconds
+        panel._look_on_page()
+    assert looks == [100.5 + job_panel.DRAWN]
+
+
 def test_a_failed_job_is_a_notice_and_can_be_taken_up_again(panel: JobPanel) -> None:
     turns = iter([failing(), four_steps()])
     panel.run(turns.__next__, "burning")

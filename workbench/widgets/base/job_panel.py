@@ -19,7 +19,7 @@ from workbench.widgets.panel_patches.render_probe import Drawn
 
 POLL = 200  # milliseconds between looks at a running job
 PATIENCE = 0.4  # seconds after which it is said that something short is being worked out
-DRAWN = 10.0  # seconds after which a notebook's page has been drawn
+DRAWN = 30.0  # seconds after the first look at a job, after which a notebook's page has been drawn
 ENDED = {Status.DONE: "Done", Status.CANCELLED: "Cancelled", Status.FAILED: "Failed"}
 
 
@@ -43,7 +43,8 @@ class JobPanel(pn.viewable.Viewer):
         self.queue = queue if threaded else None
         self.owns_job, self.left = True, False
         self.job: Job[Any] | None = None
-        self.peak, self._since = 0, 0.0
+        self.peak = 0
+        self._first_look: float | None = None  # the time of it, on the clock of `time.monotonic`
         self._poll: Any = None
         self._next: Callable[[], None] | None = None
         self._on_step: Callable[[Job[Any]], str | None] = lambda _: None
@@ -132,7 +133,7 @@ class JobPanel(pn.viewable.Viewer):
         self.job, self.running, self.peak, self.owns_job = job, True, measure_memory(), is_own
         if is_own:
             job.owner = id(self.notices)
-        self._since = time.monotonic()
+        self._first_look = None
         self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
         self.progress.param.update(value=0, visible=True)
         self.words.object = render_paragraph(f"{job.name.capitalize()} …", live=False)
@@ -144,8 +145,14 @@ class JobPanel(pn.viewable.Viewer):
             self.look()
 
     def _look_on_page(self) -> None:
-        """Look, unless a notebook's page has yet to be drawn; one that never says so is taken to be there after a while."""
-        if self.page is None or self.page.there or time.monotonic() - self._since > DRAWN:
+        """Look, unless a notebook's page has yet to be drawn; one that never says so is taken to be there after a while.
+
+        The while begins with the first look, not with the job: a page is drawn after its cell, and on a busy machine a cell may
+        build its component for longer than that. What is said earlier is lost, and later messages refer to it.
+        """
+        now = time.monotonic()
+        self._first_look = now if self._first_look is None else self._first_look
+        if self.page is None or self.page.there or now - self._first_look > DRAWN:
             self.notices.guard(self.look)
 
     @property
