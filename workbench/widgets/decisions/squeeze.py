@@ -47,6 +47,7 @@ class SqueezeView(Component):
         self.squeeze: Squeeze = self.session.shared.squeeze
         self.writing, self.written_prompt = Writing(), ""
         self.written_run: Run | None = None
+        self.written_beside: Run | None = None
         self.texts = JobPanel(self.notices, threaded=self.threaded, period=PERIOD)
         self.texts.view.visible = False  # the texts themselves show how far they are
         self.slider = Slider(
@@ -89,14 +90,19 @@ class SqueezeView(Component):
         return self.squeeze.stops[int(self.slider.value)]
 
     def refresh(self) -> None:
-        """Marks on the slider; texts are written again when another run is shown or the prompt changes."""
+        """Marks on the slider; texts are written again when another run is shown or compared with, or the prompt changes."""
         self._stops()
-        if self.session.runs.current is self.written_run and self.session.choice.prompt == self.written_prompt:
+        if self._is_written():
             return
         if self.written_run is None and self.session.runs.label == ORIGINAL:
             self.pages.say(WRITING_QUESTION, "Move the slider, or quantize: both models continue the prompt.")
         else:
             self.write()
+
+    def _is_written(self) -> bool:
+        """Whether the texts are those of the two runs and of the prompt."""
+        runs, prompt = self.session.runs, self.session.choice.prompt
+        return (runs.current, runs.reference, prompt) == (self.written_run, self.written_beside, self.written_prompt)
 
     def _opened(self) -> None:
         """A page that has just been opened shows what the model writes, where that takes a moment."""
@@ -127,9 +133,10 @@ class SqueezeView(Component):
         self.live.front = "Text"
 
     def write(self) -> None:
-        """Let the original and the run that is shown continue the prompt; whatever is being written for another one ends."""
-        run, prompt, self.writing = self.session.runs.current, self.session.choice.prompt, Writing()
-        self.written_run, self.written_prompt = run, prompt
+        """Let the run that is shown and the one beside it continue the prompt; whatever is being written for others ends."""
+        runs, prompt, self.writing = self.session.runs, self.session.choice.prompt, Writing()
+        run, beside = runs.current, runs.reference
+        self.written_run, self.written_beside, self.written_prompt = run, beside, prompt
         if missing := self._missing(run.stop):
             self.texts.cancel()
             self.pages.clear(WRITING_QUESTION, missing)
@@ -137,10 +144,10 @@ class SqueezeView(Component):
         self.pages.wait(WRITING_QUESTION, f"Writing with {run.label} …")
 
         def steps() -> Generator[Writing, None, None]:
-            yield from write_together(self.session.model.language_model(), self.session.runs.model(run), prompt, WRITTEN_TOKENS)
+            yield from write_together(runs.model(beside), runs.model(run), prompt, WRITTEN_TOKENS)
 
         def draw(job: Job[Any]) -> None:
-            if self.written_run is run and self.written_prompt == prompt:
+            if (self.written_run, self.written_beside, self.written_prompt) == (run, beside, prompt):
                 self._draw(job.latest)
 
         def ended(job: Job[Any]) -> None:
@@ -152,7 +159,7 @@ class SqueezeView(Component):
 
     def _moved(self) -> None:
         """Show the stop, in the figures and in the texts."""
-        self.session.runs.show_stop(self.stop)
+        self.session.show_stop(self.stop)
         self.live.announce("run")
 
     def _draw(self, writing: Writing | None) -> None:
@@ -160,9 +167,12 @@ class SqueezeView(Component):
         if writing is None or writing is self.writing:
             return
         self.writing = writing
-        shown = texts.build_text_comparison(self.written_prompt, writing, theme=choose_theme())
+        beside = ORIGINAL if self.written_beside is None else self.written_beside.label
+        shown = texts.build_text_comparison(
+            self.written_prompt, writing, names=texts.name_texts(beside, self._written_label()), theme=choose_theme()
+        )
         page = texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table)
-        self.pages.draw(page, self._written_label())
+        self.pages.draw(page, self._written_label(), beside)
 
     def _written_label(self) -> str:
         """What stands above the text of the run that is shown: a stop's bits, else the run's label."""

@@ -35,10 +35,10 @@ class TextPages(pn.viewable.Viewer):
         both = pn.FlexBox(*columns, sizing_mode="stretch_width")
         self.view = pn.Column(self.sentence, both, self.hint, sizing_mode="stretch_width")
 
-    def draw(self, shown: Comparison, name: str = "quantized") -> None:
-        """Show both texts; `name` is the quantized one's title."""
+    def draw(self, shown: Comparison, name: str = "quantized", beside: str = "original") -> None:
+        """Show both texts; `name` is the quantized one's title and `beside` that of what it is compared with."""
         self.sentence.object = render_heading(shown.question, shown.answer)
-        self.left.object = render_text_page("original", shown.original, choose_theme())
+        self.left.object = render_text_page("original", shown.original, choose_theme(), beside)
         self.right.object = render_text_page("quantized", shown.quantized, choose_theme(), name)
         self.hint.visible = self.picks
         self._fade(1.0)

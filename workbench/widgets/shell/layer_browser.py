@@ -38,6 +38,8 @@ class LayerBrowser(Component):
         'Which layers have heavy tails?'
     """
 
+    watches = ("choice", "results", "run", "selection")
+
     def build(self) -> pn.viewable.Viewable:
         """The map first, then progress of reading, steps, menu and colour choice."""
         self.menu = pn.widgets.Select(
@@ -69,8 +71,8 @@ class LayerBrowser(Component):
     def refresh(self) -> None:
         """Colours of the latest results and the frame around the selected layer."""
         self.menu.value = self.session.layer
-        self.colour.options = {glossary.label_column(c): c for c in (*COLOURS, *self.session.measured)}
         table = self.session.layer_table(wait=False)
+        self._offer_colours(table)
         self._follow_errors(table)
         sketches = self.session.shared.sketches.values()
         figure = views.draw_layer_map(table, self.colour.value, self.session.layer, theme=choose_theme())
@@ -84,9 +86,20 @@ class LayerBrowser(Component):
         if not self.is_following:
             self.refresh()
 
+    def _offer_colours(self, table: pd.DataFrame) -> None:
+        """What the table has; differences only while two runs are compared, and what goes away leaves the errors."""
+        columns = [c for c in (*COLOURS, *views.SIGNED, *self.session.measured) if c in table]
+        if self.colour.value not in columns:
+            self.is_colour_chosen, self.is_following = False, True
+            self.colour.value = "relative_error"
+            self.is_following = False
+        self.colour.options = {glossary.label_column(c): c for c in columns}
+
     def _follow_errors(self, table: pd.DataFrame) -> None:
-        """Colour by what quantizing did as soon as every layer is quantized, unless a visitor has chosen a colour."""
-        errors = next((name for name in ("output_error", "relative_error") if table[name].notna().all()), None)
+        """Colour by what quantizing did as soon as every layer is quantized, or by the difference from the run beside it, unless
+        a visitor has chosen a colour."""
+        columns = ("error_difference", "output_error", "relative_error")
+        errors = next((name for name in columns if name in table and table[name].notna().all()), None)
         if errors is not None and not self.is_colour_chosen:
             self.is_following = True
             self.colour.value = errors
