@@ -38,6 +38,7 @@ from workbench.session.combine import combine_layers, measure_layer_effect
 from workbench.session.comparison import ComparedRuns
 from workbench.session.history import History, Kind
 from workbench.session.layer_table import tabulate_layers
+from workbench.session.painting import Painting
 from workbench.session.preview import NO_ERRORS, Preview, choose_preview_rows, compute_row_errors
 from workbench.session.runs import Runs
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
@@ -70,7 +71,7 @@ class Session:
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self.history = History(first)
         self._carried = (first, "")
-        self.compared = ComparedRuns(self)
+        self.compared, self.painting = ComparedRuns(self), Painting(self)
 
     @property
     def choice(self) -> Choice:

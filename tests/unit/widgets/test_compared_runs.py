@@ -155,3 +155,12 @@ def test_a_stop_of_a_large_model_is_not_read_for_the_map(
     assert len(session.compared.layers()) == 14
     monkeypatch.setattr(SharedModel, "is_small", False)
     assert session.compared.layers() == {}
+
+
+def test_a_run_can_be_compared_with_itself(explorer: Explorer) -> None:
+    squeeze, bar = strip(explorer, SqueezeView), strip(explorer, RunBar)
+    for label in (COARSE, FINE):
+        bar.beside.value = bar.chips.value = label
+        assert explorer.notices.messages == []
+    assert squeeze.writing.original == squeeze.writing.quantized
+    assert "All 14 layers have the same error in both runs." in explorer.layers.frame.answer.object

@@ -53,7 +53,7 @@ def _describe(measured: pd.DataFrame, labels: tuple[str, str]) -> str:
     far = measured.loc[measured["error_difference"].abs().idxmax()]
     outputs = "" if (measured["error_of"] == "outputs").all() else " Errors of weights where outputs have none."
     return (
-        f"“{labels[1]}” has the smaller error in {less} of {len(measured)} layers and “{labels[0]}” in {more}; they differ most in "
-        f"{label_layer(far)}: {themes.format_error(far['error_shown'])} and "
+        f"“{labels[1]}” has the smaller error in {less} of {len(measured)} layers and “{labels[0]}” in {more}; they differ "
+        f"most in {label_layer(far)}: {themes.format_error(far['error_shown'])} and "
         f"{themes.format_error(far['error_beside'])}.{outputs}"
     )

@@ -1,7 +1,7 @@
 """The layer map: every layer of a model as one cell, block by block, coloured by a column of the layer table."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -34,8 +34,18 @@ QUESTIONS = {
 SIGNED = ("error_difference", "bits_difference")  # differences of two runs, coloured from blue (less) to orange (more)
 
 
-def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """The layer map of `layers` (name, block, matrix and the numbers), coloured by `column`; one cell a layer."""
+def draw_layer_map(
+    layers: pd.DataFrame,
+    column: str,
+    selected: str | None,
+    *,
+    marked: Collection[str] = (),
+    painted: Collection[str] = (),
+    theme: Theme = themes.LIGHT,
+) -> Figure:
+    """The layer map of `layers` (name, block, matrix and the numbers), coloured by `column`; one cell a layer. The `selected`
+    layer has a frame, `marked` ones a dotted one, and `painted` ones a corner. A box drawn over cells selects their points.
+    """
     labels = _label_matrices(layers["matrix"])
     layers = layers.assign(row=[label_block(block) for block in layers["block"]], short=layers["matrix"].map(labels))
     rows, matrices = list(dict.fromkeys(layers["row"])), list(dict.fromkeys(layers["short"]))
@@ -50,7 +60,10 @@ def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, t
         written[at] = glossary.format_value(column, value)
     shown = [label.replace("_proj", "") for label in matrices]
     plot = {
-        "data": [_build_heatmap(values, rows, matrices, names, written) | _build_scale(values, column)],
+        "data": [
+            _build_heatmap(values, rows, matrices, names, written) | _build_scale(values, column),
+            _build_cell_points(rows, matrices, names),
+        ],
         "layout": themes.build_layout(
             theme,
             height=60 + max(160, 34 * len(rows)),
@@ -71,7 +84,14 @@ def draw_layer_map(layers: pd.DataFrame, column: str, selected: str | None, *, t
                 "type": "category",
                 "title": {"text": "block"},
             },
-            shapes=[_build_cell_outline(int(row), int(col), theme) for row, col in np.argwhere(names == selected)],
+            dragmode="select",
+            activeselection={"opacity": 0},
+            newselection={"line": {"color": theme.accent, "dash": "dot", "width": 1}},
+            shapes=[
+                *(_build_cell_corner(*cell, theme) for cell in _find_cells(names, painted)),
+                *(_build_cell_outline(*cell, theme, "dot") for cell in _find_cells(names, marked)),
+                *(_build_cell_outline(*cell, theme) for cell in _find_cells(names, [selected])),
+            ],
             annotations=_build_cell_numbers(values, signed=column in SIGNED) if values.size <= MAX_WRITTEN else [],
         ),
     }
@@ -142,15 +162,45 @@ def _build_cell_numbers(values: np.ndarray, *, signed: bool = False) -> list[dic
     ]
 
 
-def _build_cell_outline(row: int, col: int, theme: Theme) -> dict[str, Any]:
-    """A frame around the selected cell."""
+def _find_cells(names: np.ndarray, layers: Collection[str | None]) -> list[tuple[int, int]]:
+    """Row and column of each of these layers."""
+    return [(int(row), int(col)) for row, col in np.argwhere(np.isin(names, [layer for layer in layers if layer]))]
+
+
+def _build_cell_points(rows: list[str], matrices: list[str], names: np.ndarray) -> dict[str, Any]:
+    """An invisible point in every cell: Plotly's box selects points, and no cells of a heat map."""
+    cells = np.argwhere(names != "")
+    unseen = {"marker": {"opacity": 0}}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [matrices[col] for _, col in cells],
+        "y": [rows[row] for row, _ in cells],
+        "customdata": [names[row, col] for row, col in cells],
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "selected": unseen,
+        "unselected": unseen,
+        **unseen,
+    }
+
+
+def _build_cell_corner(row: int, col: int, theme: Theme) -> dict[str, Any]:
+    """A corner of a painted cell, in the colour of what is quantized."""
+    left, top = col - 0.47, row - 0.45
+    path = f"M {left} {top} L {left + 0.34} {top} L {left} {top + 0.4} Z"
+    return {"type": "path", "path": path, "fillcolor": theme.quantized, "line": {"color": theme.surface, "width": 1}}
+
+
+def _build_cell_outline(row: int, col: int, theme: Theme, dash: str = "solid") -> dict[str, Any]:
+    """A frame around the selected cell, a dotted one around a marked one."""
     return {
         "type": "rect",
         "x0": col - 0.5,
         "x1": col + 0.5,
         "y0": row - 0.5,
         "y1": row + 0.5,
-        "line": {"color": theme.accent, "width": 3},
+        "line": {"color": theme.accent, "width": 3, "dash": dash},
         "fillcolor": "rgba(0,0,0,0)",
     }
 

@@ -11,11 +11,11 @@ from workbench.jobs import Job, Status
 from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
 from workbench.views.decisions import headline as views
-from workbench.views.theme import Theme
-from workbench.widgets.base.component import Component, choose_theme, render_chosen_css
+from workbench.widgets.base.component import Component, choose_theme
 from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
+from workbench.widgets.elements.chip_bar import ChipBar
 
 
 class RunBar(Component):
@@ -35,21 +35,9 @@ class RunBar(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Chips above, figures below them, and the job that measures."""
-        self.chips = pn.widgets.RadioButtonGroup(
-            label="Run",
-            options={"": ORIGINAL},
-            value=ORIGINAL,
-            margin=PLAIN_MARGIN,
-            stylesheets=[render_chosen_css(), _render_chips_css()],
-        )
-        self.beside = pn.widgets.RadioButtonGroup(
-            label="Compared with",
-            options={"": ORIGINAL},
-            value=ORIGINAL,
-            margin=PLAIN_MARGIN,
-            stylesheets=[_render_chips_css(choose_theme())],
-        )
-        words = pn.pane.HTML("compared with", margin=(9, 0, 5, 10), styles={"color": choose_theme().muted})
+        self.chips = ChipBar(label="Run", options={"": ORIGINAL}, value=ORIGINAL)
+        self.beside = ChipBar(label="Compared with", options={"": ORIGINAL}, value=ORIGINAL, beside=True, styles={"flex": "1"})
+        words = pn.pane.HTML("compared with", margin=(8, 0, 5, 10), styles={"color": choose_theme().muted})
         self.comparison = pn.FlexBox(words, self.beside, align_items="start", sizing_mode="stretch_width")
         self.chips.param.watch(self._chosen, "value")
         self.beside.param.watch(self._compared, "value")
@@ -110,14 +98,14 @@ class RunBar(Component):
 
     def _chosen(self, event: Any) -> None:
         """Show another run, in all views."""
-        if event.new in (None, self.session.runs.label):
+        if event.new in ("", self.session.runs.label):
             return
         self.notices.guard(lambda: self.session.show_run(event.new))
         self.live.announce("run", "results")
 
     def _compared(self, event: Any) -> None:
         """Compare with another run, in all views."""
-        if event.new in (None, self.session.runs.reference.label):
+        if event.new in ("", self.session.runs.reference.label):
             return
         self.notices.guard(lambda: self.session.runs.compare_with(event.new))
         self.live.announce("run", "results")
@@ -144,14 +132,3 @@ class RunBar(Component):
     def _ended(self, job: Job[Any]) -> None:
         self.measuring.visible = job.status is not Status.DONE
         self._show()
-
-
-def _render_chips_css(beside: Theme | None = None) -> str:
-    """Chips wrap into as many lines as they take, as wide as their words; those of the run `beside` are lit in blue-grey."""
-    look = (
-        ".bk-btn-group{display:flex;flex-wrap:wrap;gap:4px} .bk-btn-group .bk-btn{border-radius:14px!important;padding:3px 12px}"
-    )
-    if beside is None:
-        return look
-    lit = f"background:{beside.surface}!important;color:{beside.text}!important;box-shadow:0 0 0 3px {beside.original}!important"
-    return f"{look} .bk-btn-group .bk-btn.bk-active{{{lit};font-weight:600}}"
