@@ -36,6 +36,9 @@ COLUMNS: dict[str, Column] = {
         "Output error of the run on show minus that of the run it is compared with; of weights where an output error is missing.",
         "+.3g",
     ),
+    "fork_blame": Column(
+        "blame for the fork", "Lead of the original's tokens that restoring this layer alone wins back, in nats.", ".3g"
+    ),
     "error_beside": Column("error beside", "Error of the layer in the run that is compared with.", ".3g"),
     "error_shown": Column("error", "Error of the layer in the run on show.", ".3g"),
     "error_of": Column("error of", "What the error is of: outputs where both runs measured it, else weights."),

@@ -28,6 +28,7 @@ QUESTIONS = {
     "relative_error": "Which layers have the largest weight error?",
     "output_error": "Which layers have the largest output error?",
     "sensitivity": "Which layers is the model most sensitive to?",
+    "fork_blame": "Which layers are to blame for the fork?",
     "error_difference": "Which layers lose more than in the other run?",
     "bits_difference": "Which layers store more than in the other run?",
 }

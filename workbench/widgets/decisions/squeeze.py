@@ -18,6 +18,7 @@ from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 from workbench.widgets.elements.text_pages import TextPages
+from workbench.widgets.predictions.why_here import WhyHere
 
 WRITTEN_TOKENS = 60
 PERIOD = 100  # milliseconds between looks at texts that are being written
@@ -68,7 +69,8 @@ class SqueezeView(Component):
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
         self.building = pn.Row(buttons, status, sizing_mode="stretch_width", visible=False)
         self.pages, self.curve = TextPages(), FigureFrame()
-        self.lead = self.pages.view
+        self.why_here = self.part(WhyHere)
+        self.lead = pn.Column(self.pages, self.why_here, sizing_mode="stretch_width")
         self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
         self.go.on_click(lambda _: self.notices.guard(self.begin))
         self.why.on_click(lambda _: self.notices.guard(self.explain))
@@ -76,7 +78,7 @@ class SqueezeView(Component):
         if self.threaded and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._opened))
         parts = [self.slider, pn.FlexBox(self.go, self.why, self.all), self.building, self.texts, self.curve]
-        return pn.Column(*parts, *([self.pages] if self.alone else []), sizing_mode="stretch_width")
+        return pn.Column(*parts, *([self.lead] if self.alone else []), sizing_mode="stretch_width")
 
     @property
     def starts_alone(self) -> bool:

@@ -8,6 +8,7 @@ from pandas.api.types import is_numeric_dtype
 
 from workbench.analysis import glossary
 from workbench.analysis.weights import sketch_cache
+from workbench.session.blame import BLAME
 from workbench.views.weights import layer_map as views
 from workbench.views.weights.block_drawing import draw_block
 from workbench.widgets.base.component import (
@@ -107,10 +108,11 @@ class LayerBrowser(Component):
         self.colour.options = {glossary.label_column(c): c for c in columns}
 
     def _follow_errors(self, table: pd.DataFrame) -> None:
-        """Colour by what quantizing did as soon as every layer is quantized, or by the difference from the run beside it, unless
-        a visitor has chosen a colour."""
+        """Colour by what quantizing did as soon as every layer is quantized, or by the difference from the run beside it, or by
+        the blame for a fork, unless a visitor has chosen a colour."""
         columns = ("error_difference", "output_error", "relative_error")
         errors = next((name for name in columns if name in table and table[name].notna().all()), None)
+        errors = BLAME if BLAME in table else errors  # somebody has just asked for it
         if errors is not None and not self.is_colour_chosen:
             self.is_following = True
             self.colour.value = errors

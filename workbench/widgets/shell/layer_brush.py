@@ -20,7 +20,7 @@ NARROW_MARGIN = (2, 3)
 class LayerBrush(Component):
     """Mark layers by name, by block or by matrix, paint a preset on them, and quantize the painted ones as one run."""
 
-    watches = ("choice", "results", "selection")
+    watches = ("choice", "results", "run", "selection")
     waits = False
 
     def build(self) -> pn.viewable.Viewable:
