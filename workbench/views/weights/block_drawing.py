@@ -4,6 +4,7 @@ import html
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workbench.analysis import glossary
@@ -12,6 +13,7 @@ from workbench.views.theme import Theme
 from workbench.views.weights.layer_map import SIGNED, label_block, shorten_matrix_name
 
 SHOWN = 8  # matrices of one part of a block that are drawn; the menu has all
+EQUAL_CONTRAST = 0.179  # luminance (WCAG) at which white and black read equally well
 LEAVES_LAST = 2  # matrices from which on the last one is taken to be what a part of the block ends in
 
 
@@ -84,8 +86,9 @@ def _compute_tints(values: pd.Series, column: str) -> list[str]:
             tints.append("")
             continue
         colour = sample_colorscale(scale, [min(max(float(share), 0.0), 1.0)])[0]
-        red, green, blue = unlabel_rgb(colour)
-        is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 128
+        parts = np.array(unlabel_rgb(colour)) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        is_dark = float(linear @ [0.2126, 0.7152, 0.0722]) < EQUAL_CONTRAST
         tints.append(f"background:{colour};color:{'#ffffff' if is_dark else '#10151a'}")
     return tints
 

@@ -63,6 +63,11 @@ def render_chosen_css() -> str:
     )
 
 
+def is_served() -> bool:
+    """Whether this is the page of a visitor, and not a cell of a notebook."""
+    return pn.state.curdoc is not None and pn.state.curdoc.session_context is not None
+
+
 def run_in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewable) -> None:
     """Run JavaScript when a button is pressed, in which `parts` have the names given here.
 
@@ -112,7 +117,7 @@ class Component(pn.viewable.Viewer):
         self.live = open_live_session(model, layer, type(self).__name__)
         self.session, self.threaded = self.live.session, threaded
         self.alone, self.notices = notices is None, notices or Notices()
-        self.visible, self.stale = True, False
+        self.visible, self.stale, self.begun = True, False, False
         self.view = self.build()
         self.refresh()
         self.live.param.watch(lambda *_: self.changed(), list(self.watches))
@@ -129,10 +134,19 @@ class Component(pn.viewable.Viewer):
                 self.notices.guard(self.refresh)
 
     def look(self, visible: bool) -> None:
-        """Come to the front, or go behind another tab."""
+        """Come to the front, or go behind another tab. What a study shows by default is computed when it is first in front."""
         self.visible = visible
         if visible and self.stale:
             self.changed()
+        if visible and not self.begun and self.threaded and self.session.shared.begins_alone and is_served():
+            self.begun = True
+            if pn.state.loaded:
+                self.notices.guard(self.begin_default)
+            else:
+                pn.state.onload(lambda: self.notices.guard(self.begin_default))
+
+    def begin_default(self) -> None:
+        """Compute what a study shows by default, as its button does; other views show something anyway."""
 
     def part(self, kind: type[C]) -> C:
         """A component inside this one: on the same session, with the same notices."""

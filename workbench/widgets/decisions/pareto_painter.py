@@ -9,8 +9,10 @@ import pandas as pd
 import panel as pn
 
 from workbench.analysis.decisions.layer_scores import layer_scores
+from workbench.analysis.decisions.study_time import count_weights, estimate_reading_seconds
 from workbench.analysis.predictions.isolated_effects import build_replacements
 from workbench.analysis.predictions.sensitivity import sensitivity_steps
+from workbench.analysis.predictions.suffix_replay import REPLAY_TOKENS
 from workbench.intervals import make_interval_columns
 from workbench.jobs import Job
 from workbench.models.text import text
@@ -21,6 +23,7 @@ from workbench.quantizers.allocation.ranked import SCORES
 from workbench.recipe import Recipe
 from workbench.registry import make
 from workbench.store import Store
+from workbench.views import theme as themes
 from workbench.views.decisions import error_budget as views
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
 from workbench.widgets.base.controls import build_action_button, build_folded_card
@@ -127,7 +130,7 @@ class BudgetPainter(Component):
             self.layer.value = self.followed = self.session.layer
         if self.options is None:
             self._enable(there=False)
-            self.plan.say(GETS, "Press Measure the options to measure the KL of every layer alone under every recipe.")
+            self.plan.say(GETS, self._describe_cost())
             self.pareto.say(BUYS, "This curve is drawn once the options are measured.")
         elif self.painted != self.solved_paint:
             self.solve()
@@ -137,6 +140,19 @@ class BudgetPainter(Component):
         """What is painted in the session, here or on the layer map, by the names of the recipes that were measured."""
         names = {recipe: name for name, recipe in self.recipes.items()}
         return {layer: names[recipe] for layer, recipe in self.session.painting.recipes.items() if recipe in names}
+
+    def begin_default(self) -> None:
+        """Measure the recipes that are chosen from at first."""
+        self.measure_options()
+
+    def _describe_cost(self) -> str:
+        """What measuring takes, for who has to decide: on average half of the blocks are run again for each layer."""
+        count = len([name for name in str(self.names.value).split(";") if name.strip()]) * len(self.session.model.layer_names)
+        seconds = estimate_reading_seconds(count_weights(self.session.model), count * REPLAY_TOKENS / 2)
+        return (
+            f"Press Measure the options to measure the KL of every layer alone under every recipe: {count:,} measurements, "
+            f"{themes.format_estimate(seconds)} on this machine."
+        )
 
     def measure_options(self) -> None:
         """Sensitivity of every layer under every recipe, then the scores."""

@@ -1,6 +1,5 @@
 """Squeeze: one slider for the whole model from 16 to 0.7 stored bits, and the texts of the original and the squeezed model."""
 
-import os
 from collections.abc import Generator
 from typing import Any
 
@@ -22,8 +21,6 @@ from workbench.widgets.predictions.why_here import WhyHere
 
 WRITTEN_TOKENS = 60
 PERIOD = 100  # milliseconds between looks at texts that are being written
-VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built when a visitor presses the button
-SMALL = 20_000_000  # weights of a model whose stops are built without being asked: minutes, not hours
 WRITING_QUESTION = "What does the squeezed model write?"
 
 
@@ -81,12 +78,6 @@ class SqueezeView(Component):
         return pn.Column(*parts, *([self.lead] if self.alone else []), sizing_mode="stretch_width")
 
     @property
-    def starts_alone(self) -> bool:
-        """Whether stops are built as soon as somebody looks: for small models, unless the environment says "ask"."""
-        weights = int(self.session.model.layers()["parameters"].sum())
-        return weights <= SMALL and os.environ.get(VARIABLE) != "ask"
-
-    @property
     def stop(self) -> Stop:
         """Where the slider stands."""
         return self.squeeze.stops[int(self.slider.value)]
@@ -110,7 +101,7 @@ class SqueezeView(Component):
         """A page that has just been opened shows what the model writes, where that takes a moment."""
         if self.session.shared.is_small:
             self.write()
-        if self.starts_alone:
+        if self.session.shared.begins_alone:
             self.begin()
 
     def begin(self) -> None:
@@ -191,7 +182,11 @@ class SqueezeView(Component):
         if step is None:
             return None
         left = f", about {themes.format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-        ready = f"{len(self.squeeze.built_stops())} of {len(self.squeeze.stops)} stops are ready"
+        if self.squeeze.complete:
+            return (
+                f"All stops are ready. Their speed on this machine is being measured, now that at {step.stop.bits:g} bits{left}."
+            )
+        ready = f"{len(self.squeeze.built_stops())} of {len(self.squeeze.stops)} stops are built"
         return f"{ready}; at {step.stop.bits:g} bits: {step.doing}{left}."
 
     def _ended(self, job: Job[Any]) -> None:
