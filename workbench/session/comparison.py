@@ -58,8 +58,8 @@ class ComparedRuns:
         """The selected layer in the run that is compared with; None for the original."""
         return self.reference_layers().get(self.session.layer)
 
-    def models(self) -> list[LanguageModel]:
+    def models(self) -> tuple[LanguageModel, LanguageModel]:
         """The run that is compared with; and the stop on show, or every layer that is quantized as its latest result."""
         runs = self.session.runs
         is_stop = runs.current.stop is not None and bool(runs.layers(runs.current))
-        return [runs.model(runs.reference), runs.model(runs.current) if is_stop else self.session.packed_model()]
+        return runs.model(runs.reference), runs.model(runs.current) if is_stop else self.session.packed_model()

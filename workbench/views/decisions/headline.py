@@ -65,8 +65,11 @@ def list_differences(stored: Stored, beside: Stored, ratio: PerplexityRatio | No
     else:
         interval = "no interval" if ratio.interval is None else "{:.3g} to {:.3g}".format(*ratio.interval)
         rows.append((f"{ratio.ratio:.3g} × ({interval})", ratio.ratio > 1))
-    speeds = [getattr(figures, "fastest", None) for figures in (stored, beside)]
-    rows.append(("", False) if None in speeds else _compare_sizes(*speeds))
+    shown_speed, beside_speed = (getattr(figures, "fastest", None) for figures in (stored, beside))
+    if shown_speed is None or beside_speed is None:
+        rows.append(("", False))
+    else:
+        rows.append(_compare_sizes(shown_speed, beside_speed))
     return rows
 
 
@@ -94,7 +97,7 @@ def render_headline(
     numbers = list_headline_numbers(stored)
     texts = list(differences) or [("", False)] * len(numbers)
     cells = "".join(
-        f"<div style='min-width:96px'><dt style='color:{theme.muted};font-size:0.75rem'>{html.escape(number.label)}</dt>"
+        f"<div><dt style='color:{theme.muted};font-size:0.75rem'>{html.escape(number.label)}</dt>"
         f"<dd style='margin:0;font-size:1.25rem;font-weight:600'>{html.escape(number.value)}</dd>"
         f"<dd style='margin:0;color:{theme.muted};font-size:0.75rem'>{html.escape(number.beneath)}</dd>"
         + (f"<dd style='margin:0;color:{more if is_more else less};font-size:0.8rem'>{html.escape(text)}</dd>" if text else "")
@@ -103,5 +106,7 @@ def render_headline(
     )
     words = describe_perplexity_ratio(stored) if sentence is None else sentence
     paragraph = f"<p style='margin:2px 0;font-size:0.8rem'>{html.escape(words)}</p>"
-    figures = f"<dl style='display:flex;flex-wrap:wrap;gap:4px 18px;margin:0'>{cells}</dl>"
+    figures = (
+        f"<dl style='display:grid;grid-template-columns:repeat(auto-fit,minmax(6.6rem,1fr));gap:4px 10px;margin:0'>{cells}</dl>"
+    )
     return f"<div aria-live='polite'>{figures}{paragraph}</div>"

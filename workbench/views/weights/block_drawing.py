@@ -74,12 +74,14 @@ def _compute_tints(values: pd.Series, column: str) -> list[str]:
     from plotly.colors import hex_to_rgb, label_rgb, sample_colorscale, unlabel_rgb
 
     numbers = values.astype(float)
+    scale: str | list[list[Any]] = themes.SEQUENTIAL
     if column in SIGNED:
         limit = float(numbers.abs().max()) or 1.0
-        shares, scale = (numbers / limit + 1) / 2, [[stop, label_rgb(hex_to_rgb(colour))] for stop, colour in themes.DIVERGING]
+        shares = (numbers / limit + 1) / 2
+        scale = [[stop, label_rgb(hex_to_rgb(colour))] for stop, colour in themes.DIVERGING]
     else:
         span = float(numbers.max() - numbers.min()) or 1.0
-        shares, scale = (numbers - numbers.min()) / span, themes.SEQUENTIAL
+        shares = (numbers - numbers.min()) / span
     tints = []
     for share in shares:
         if pd.isna(share):

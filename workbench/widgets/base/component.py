@@ -39,6 +39,7 @@ TABLE_PARTS = (
     "col",
     "page",
 )  # of a table, that have colours of their own
+SMALL_BUTTON_CSS = ".bk-btn{padding:1px 9px!important;font-size:0.8rem;min-height:24px}"  # of what stands below each figure
 SAVE = """
 const view = Bokeh.index.find_one(plot)
 const figure = view.shadow_el.querySelector('.js-plotly-plot')
@@ -88,7 +89,7 @@ class Component(pn.viewable.Viewer):
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
     waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
-    lead: pn.viewable.Viewable | None = None  # what a strip of the explorer has above the views, beside the layers
+    is_wide: ClassVar[bool] = False  # whether it takes most of the line in which it stands above the explorer's views
 
     def __init__(
         self,
@@ -191,7 +192,9 @@ class FigureFrame(pn.viewable.Viewer):
         self.title = pn.pane.HTML("", margin=(4, 10, 0, 10))
         self.answer = pn.pane.HTML("", margin=(0, 10, 4, 10))
         self.plot = pn.pane.Plotly(None, config=PLOT_CONFIG, sizing_mode="stretch_width", margin=(0, 10))
-        self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130, margin=(2, 10))
+        self.as_table = pn.widgets.Toggle(
+            label="Show as table", value=False, variant="outline", margin=(0, 4, 0, 10), stylesheets=[SMALL_BUTTON_CSS]
+        )
         self.table = pn.Column(sizing_mode="stretch_width")
         self.as_table.param.watch(lambda _: self._swap(), "value")
         saving = [self._save_as(form) for form in ("SVG", "PNG")]
@@ -216,7 +219,11 @@ class FigureFrame(pn.viewable.Viewer):
     def _save_as(self, form: str) -> pn.widgets.Button:
         """A button that saves the figure as it is on the screen."""
         button = pn.widgets.Button(
-            label=form, variant="outline", width=60, margin=(2, 4), description=f"Save the figure as {form}"
+            label=form,
+            variant="outline",
+            margin=(0, 4),
+            description=f"Save the figure as {form}",
+            stylesheets=[SMALL_BUTTON_CSS],
         )
         run_in_browser(button, SAVE.replace("FORM", form.lower()), plot=self.plot)
         return button

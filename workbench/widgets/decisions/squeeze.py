@@ -39,6 +39,7 @@ class SqueezeView(Component):
 
     watches = ("choice", "results", "run")
     waits = False
+    is_wide = True
 
     def build(self) -> pn.viewable.Viewable:
         """The slider, what is being built below it, and the texts, which the explorer has above its views."""
@@ -67,15 +68,19 @@ class SqueezeView(Component):
         self.building = pn.Row(buttons, status, sizing_mode="stretch_width", visible=False)
         self.pages, self.curve = TextPages(), FigureFrame()
         self.why_here = self.part(WhyHere)
-        self.lead = pn.Column(self.pages, self.why_here, sizing_mode="stretch_width")
         self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
         self.go.on_click(lambda _: self.notices.guard(self.begin))
         self.why.on_click(lambda _: self.notices.guard(self.explain))
         self.all.param.watch(lambda _: self._stops(), "value")
         if self.threaded and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._opened))
-        parts = [self.slider, pn.FlexBox(self.go, self.why, self.all), self.building, self.texts, self.curve]
-        return pn.Column(*parts, *([self.lead] if self.alone else []), sizing_mode="stretch_width")
+        self.why_here = self.part(WhyHere)
+        self.slider.styles = {"flex": "1 1 320px", "min-width": "200px"}
+        head = pn.FlexBox(
+            self.slider, self.go, self.why_here.go, self.why, self.all, align_items="center", sizing_mode="stretch_width"
+        )
+        parts = [head, self.building, self.texts, self.pages, self.why_here, self.curve]
+        return pn.Column(*parts, sizing_mode="stretch_width")
 
     @property
     def stop(self) -> Stop:

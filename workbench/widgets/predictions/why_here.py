@@ -24,7 +24,7 @@ class WhyHere(Component):
     waits = False
 
     def build(self) -> pn.viewable.Viewable:
-        """The button, the job and the answer beside each other."""
+        """The job and the answer; the button is for whoever has a place for it beside the texts."""
         self.blame: Blame | None = None
         self.blamed: tuple[Run, str] | None = None
         what = "Restore layers until the first differing token is the original's again, and frame them on the map"
@@ -33,8 +33,7 @@ class WhyHere(Component):
         self.jobs.view.visible = False
         self.jobs.param.watch(lambda _: self._free(), "running")
         self.answer = pn.pane.HTML("", sizing_mode="stretch_width")
-        words = pn.Column(self.jobs, self.answer, styles={"flex": "1 1 260px", "min-width": "200px"})
-        return pn.FlexBox(self.go, words, align_items="start", sizing_mode="stretch_width")
+        return pn.Column(self.jobs, self.answer, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """What was found holds for one run and prompt only."""
