@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -130,3 +132,63 @@ def test_every_app_opens_for_everybody(address: str, open_page: Open, app: str, 
     page = open_page(address.replace("explorer", app))
     expect(page.get_by_text(sign)).to_be_visible()
     assert serious(page) == []
+
+
+def test_an_address_that_there_is_not_is_a_page_with_a_link(address: str, open_page: Open) -> None:
+    open_page(address)  # the app has run
+    missing = address.replace("explorer", "nothing<b>")
+    with pytest.raises(HTTPError, match="404") as answer:
+        urlopen(missing)
+    page = answer.value.read().decode()
+    assert "There is no page at /nothing&lt;b&gt;. <a href='/'>Open the explorer</a>" in page
+    assert "404: Not Found" not in page
+
+
+def test_the_picture_fills_the_first_screen_and_the_page_is_hardly_longer(address: str, open_page: Open) -> None:
+    page = open_page(address)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    figure(page, "weight", "e.data.length === 2")
+    expect(page.get_by_text(re.compile(r"All \d+ tokens agree"))).to_be_visible()
+    assert page.evaluate("document.scrollingElement.scrollHeight") < 1150
+    shown = page.evaluate(PICTURES)
+    assert shown > 0.45 * 1440 * 900, "map and figure, with what is said about them, in the first screen"
+
+
+# square pixels of the first screen on the columns of the layer map and of the figure
+PICTURES = """() => {
+    const all = [], walk = root => root.querySelectorAll('*').forEach(e => {
+        if (e.classList.contains('js-plotly-plot') && e.clientWidth > 200) all.push(e); if (e.shadowRoot) walk(e.shadowRoot) });
+    walk(document);
+    const column = e => { let at = e; while (at && getComputedStyle(at).borderRadius !== '10px')
+        at = at.parentElement ?? at.getRootNode().host; return at };
+    const boxes = [...new Set(all.map(column))].filter(Boolean).map(e => e.getBoundingClientRect());
+    const two = boxes.sort((a, b) => a.left - b.left).slice(0, 2);
+    return two.reduce((sum, b) => sum + b.width * Math.max(0, Math.min(b.bottom, 900) - Math.max(b.top, 0)), 0);
+}"""
+
+
+def test_doubled_text_neither_scrolls_sideways_nor_hides_a_button(address: str, open_page: Open) -> None:
+    """A window of 1440 pixels whose text is zoomed to 200 % is 720 pixels wide."""
+    page = open_page(address, 720)
+    figure(page, "weight")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 720
+    labels = (
+        "Why here?",
+        "Why does it diverge?",
+        "All stops",
+        "Quantize this layer",
+        "Quantize the whole model",
+        "History",
+        "Share",
+    )
+    boxes = [(label, button(page, label).bounding_box()) for label in labels]
+    for label, box in boxes:
+        assert box is not None, label
+        assert box["x"] >= 0, label
+        assert box["x"] + box["width"] <= 720, label
+        for other, second in boxes:
+            apart = (
+                box["x"] + box["width"] <= second["x"] + 1 or second["x"] + second["width"] <= box["x"] + 1
+                or box["y"] + box["height"] <= second["y"] + 1 or second["y"] + second["height"] <= box["y"] + 1
+            )  # fmt: skip
+            assert label == other or apart, (label, other)

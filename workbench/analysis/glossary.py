@@ -31,6 +31,23 @@ COLUMNS: dict[str, Column] = {
     "output_error": Column(
         "output error", "tr(EHEᵀ)/tr(WHWᵀ): the share of output energy that is lost on the calibration text.", ".3g"
     ),
+    "error_difference": Column(
+        "difference of error",
+        "Output error of the run on show minus that of the run it is compared with; of weights where an output error is missing.",
+        "+.3g",
+    ),
+    "fork_blame": Column(
+        "blame for the fork", "Lead of the original's tokens that restoring this layer alone wins back, in nats.", ".3g"
+    ),
+    "error_beside": Column("error beside", "Error of the layer in the run that is compared with.", ".3g"),
+    "error_shown": Column("error", "Error of the layer in the run on show.", ".3g"),
+    "error_of": Column("error of", "What the error is of: outputs where both runs measured it, else weights."),
+    "bits_beside": Column("bits beside", "Bits per weight that the run stores that is compared with.", ".3f"),
+    "bits_shown": Column("bits on show", "Bits per weight that the run on show stores.", ".3f"),
+    "beside": Column("compared", "Number of weights in the bin after the quantization that is compared with.", ",d"),
+    "bits_difference": Column(
+        "difference of bits", "Stored bits of the run on show minus those of the run it is compared with.", "+.2f"
+    ),
     "perplexity": Column(
         "perplexity", "exp(mean loss per token): the effective number of tokens the model chooses between.", ".2f"
     ),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workbench import presets
 from workbench.analysis.decisions.pins import Pins, format_recipe
+from workbench.analysis.decisions.squeeze import Stop
 from workbench.analysis.method.run_trace import Trace
 from workbench.analysis.predictions.divergence import Divergence
 from workbench.analysis.predictions.generation import Writing, write_together
@@ -34,7 +35,10 @@ from workbench.quantizers.runs.quantize_layer import quantize_weight_steps
 from workbench.recipe import Recipe
 from workbench.session.choice import Choice, Selection
 from workbench.session.combine import combine_layers, measure_layer_effect
+from workbench.session.comparison import ComparedRuns
 from workbench.session.history import History, Kind
+from workbench.session.layer_table import tabulate_layers
+from workbench.session.painting import Painting
 from workbench.session.preview import NO_ERRORS, Preview, choose_preview_rows, compute_row_errors
 from workbench.session.runs import Runs
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
@@ -62,11 +66,12 @@ class Session:
         self.pins, self.runs = Pins(), Runs(self.shared)
         self._outside_calibrations: list[dict[str, Any]] = []  # how models were calibrated that came from elsewhere
         self._preview: Preview | None = None
-        self._decoded: tuple[QuantizedLayer, Portrait] | None = None
+        self._decoded: list[tuple[QuantizedLayer, Portrait]] = []
         self.measured: dict[str, Mapping[str, float]] = {}
         first = Choice(self.model.layer_names[0], recipe or presets.recipe("rtn", bits=4))
         self.history = History(first)
         self._carried = (first, "")
+        self.compared, self.painting = ComparedRuns(self), Painting(self)
 
     @property
     def choice(self) -> Choice:
@@ -195,6 +200,7 @@ class Session:
         result = yield from self._layer_steps(layer, recipe)
         self._keep(recipe, result, alone=True)
         self.runs.add_layers(self.quantized)
+        self.compared.bench = recipe
         self.history.record(Kind.QUANTIZE, start, f"quantized this layer: {result.bits_per_weight:.2f} stored bits")
         return result
 
@@ -256,6 +262,7 @@ class Session:
             self._keep(recipe, layer, alone=False)
         self.quantized_model = quantized_model
         self.runs.add(format_recipe(recipe), quantized_model)
+        self.compared.bench = recipe
         self.history.record(
             Kind.QUANTIZE_MODEL, start, f"quantized the whole model: {quantized_model.bits_per_weight:.2f} stored bits"
         )
@@ -282,22 +289,9 @@ class Session:
         self.results[result_key] = result
 
     def layer_table(self, *, wait: bool = True) -> "pd.DataFrame":
-        """The model's layers with spread, tails and outliers, bits and errors where there is a result, and what was `measured`.
-
-        Layers whose weights have not been read yet are read now, or stay empty where this does not `wait`.
-        """
-        table = self.model.layers()
-        read_sketch = self.shared.sketch if wait else self.shared.sketches.get
-        sketches = [read_sketch(name) for name in table["name"]]
-        for column in ("std", "absmax", "kurtosis", "outlier_share"):
-            table[column] = [float("nan") if sketch is None else getattr(sketch, column) for sketch in sketches]
-        latest = self.latest()
-        for column in ("bits_per_weight", "nominal_bits", "relative_error", "output_error"):
-            values = [getattr(latest[name], column) if name in latest else None for name in table["name"]]
-            table[column] = [float("nan") if value is None else value for value in values]
-        for column, column_values in self.measured.items():
-            table[column] = [column_values.get(name, float("nan")) for name in table["name"]]
-        return table
+        """The model's layers with what is known of their weights and results, see `tabulate_layers`, and what was `measured`."""
+        shown, beside = self.compared.layers(), self.compared.reference_layers()
+        return tabulate_layers(self.shared, shown, beside, self.measured, wait=wait)
 
     def adopt(self, layer: QuantizedLayer) -> None:
         """Take a result that was changed by hand as the latest of the selected layer; what it was made from stays too."""
@@ -322,11 +316,13 @@ class Session:
         return Portrait((shape.rows, shape.cols), lambda: (self.model.fingerprint, layer), lambda: self.shared.weight(layer))
 
     def portrait_of(self, result: QuantizedLayer) -> Portrait:
-        """What is known of a result's weights; those of the result asked for last stay decoded."""
-        if self._decoded is None or self._decoded[0] is not result:
+        """What is known of a result's weights; those of the last two results asked for stay decoded."""
+        portrait = next((portrait for other, portrait in self._decoded if other is result), None)
+        if portrait is None:
             shape = (result.packed.rows, result.packed.cols)
-            self._decoded = (result, Portrait(shape, lambda: list_packed_content(result.packed), result.weight))
-        return self._decoded[1]
+            portrait = Portrait(shape, lambda: list_packed_content(result.packed), result.weight)
+            self._decoded = [*self._decoded[-1:], (result, portrait)]
+        return portrait
 
     def quantized(self) -> QuantizedModel:
         """Everything that is quantized, each layer as its latest result, with what the whole model's run changed beside them;
@@ -348,12 +344,12 @@ class Session:
         return build_packed_copy(self.model, quantized.layers, quantized.changed_tensors)
 
     def write(self, tokens: int = 80) -> Iterator[Writing]:
-        """Both models continue the prompt, token by token; yields what is there after every step."""
-        return write_together(self.model.language_model(), self.packed_model(), self.choice.prompt, tokens)
+        """The two models that are compared continue the prompt, token by token; yields what is there after every step."""
+        return write_together(*self.compared.models(), self.choice.prompt, tokens)
 
     def running(self) -> Generator[int, None, list[Running]]:
-        """Speed and memory of the original and the packed model as they continue the prompt; yields after every turn."""
-        return measure_generation_steps([self.model.language_model(), self.packed_model()], self.choice.prompt)
+        """Speed and memory of the two as they continue the prompt; yields after every turn."""
+        return measure_generation_steps(self.compared.models(), self.choice.prompt)
 
     def pin_model(self) -> Generator[float, None, str]:
         """Pin the model with every quantized layer as its latest result; measures it on the evaluation text."""
@@ -371,9 +367,15 @@ class Session:
             self._keep(layer.recipe, layer, alone=False, calibration=calibration)
         self.quantized_model = quantized_model
 
+    def show_stop(self, stop: Stop) -> None:
+        """Show a stop of the slider."""
+        self.runs.show_stop(stop)
+        self.compared.bench = self.recipe
+
     def show_run(self, label: str) -> None:
         """Show one of `runs`: its layers become the latest results. WorkbenchError for one that there is not."""
         run = self.runs.show(label)
+        self.compared.bench = self.recipe
         if run.quantized is not None and run.quantized is not self.quantized_model:
             self.take(run.quantized)
 

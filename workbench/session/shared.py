@@ -22,7 +22,8 @@ from workbench.store import Store, compute_key
 
 CALIBRATION_TOKENS = 16_384
 POLL_SECONDS = 0.05  # seconds between looks at a text that is being read
-SMALL = 20_000_000  # weights of a model that is calibrated without being asked: seconds
+SMALL = 20_000_000  # weights of a model that is calibrated, and whose stops and studies are computed, without being asked
+VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built and studies measured when a visitor presses the button
 QUEUE = Queue(max(1, (os.cpu_count() or 1) // 2))  # long jobs of all sessions of this process, on whatever model
 BACKGROUND = Queue(1)  # what nobody has asked for, one at a time, so that it takes little from what somebody waits for
 
@@ -75,6 +76,12 @@ class SharedModel:
     def is_small(self) -> bool:
         """Whether reading the calibration text takes seconds."""
         return int(self.model.layers()["parameters"].sum()) <= SMALL
+
+    @property
+    def begins_alone(self) -> bool:
+        """Whether what a page shows by default is computed without being asked for: for small models, unless the environment says
+        "ask"."""
+        return self.is_small and os.environ.get(VARIABLE) != "ask"
 
     @property
     def is_calibrated(self) -> bool:

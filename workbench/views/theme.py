@@ -175,6 +175,14 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
+def format_estimate(seconds: float) -> str:
+    """A time that is only roughly known."""
+    if seconds < 60:
+        return f"about {max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:,.0f} h"
+
+
 def describe_interval_basis(texts: int) -> str:
     """What intervals are over, or what they would need."""
     if texts > 1:

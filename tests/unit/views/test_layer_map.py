@@ -99,6 +99,6 @@ def test_numbers_in_cells_are_short(value: float, written: str) -> None:
 )
 def test_no_layer_hides_another(matrices: list[str], labels: list[str]) -> None:
     table = pd.DataFrame({"name": matrices, "block": 0, "matrix": matrices, "kurtosis": [1.0, 2.0, 3.0]})
-    (heat,) = layer_map.draw_layer_map(table, "kurtosis", None).plot["data"]
+    heat, _ = layer_map.draw_layer_map(table, "kurtosis", None).plot["data"]
     assert heat["x"] == labels
     assert [cell[0] for cell in heat["customdata"][0]] == matrices

@@ -2,11 +2,12 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.unit.analysis.test_squeeze import SMALL, STORY
-from workbench.analysis.decisions.squeeze import Squeeze
+from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep
 from workbench.analysis.predictions.generation import write_together
 from workbench.jobs import run_steps
 from workbench.session import Session, SharedModel
@@ -127,4 +128,14 @@ def test_only_small_models_are_squeezed_without_being_asked(
     monkeypatch.setenv("WORKBENCH_SQUEEZE", told)
     table = built.session.model.layers().assign(parameters=weights // len(built.session.model.layer_names))
     monkeypatch.setattr(built.session.model, "layers", lambda: table)
-    assert built.starts_alone is alone
+    assert built.session.shared.begins_alone is alone
+
+
+def test_measuring_the_speed_does_not_sound_like_building(built: SqueezeView, own: Session) -> None:
+    step = SqueezeStep(built.squeeze.stops[1], "measuring its speed", 0.5)
+    job = SimpleNamespace(latest=step, seconds_left=3.0)
+    assert built._on_step(job) == (
+        "All stops are ready. Their speed on this machine is being measured, now that at 2 bits, about 3.0 s left."
+    )
+    job = SimpleNamespace(latest=SqueezeStep(built.squeeze.stops[1], "quantizing", 0.5), seconds_left=None)
+    assert SqueezeView(own, threaded=False)._on_step(job) == "0 of 3 stops are built; at 2 bits: quantizing."

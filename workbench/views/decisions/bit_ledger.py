@@ -32,7 +32,7 @@ def draw_bit_ledger(
         >>> wb.figures.bit_ledger(result.ledger).answer
         'This layer stores 2.14 bits per weight (2.00 nominal), 52.6 kB: 93.4 % is uniform codes, 5.84 % uniform scale.'
     """
-    table = _label_ledger_items(ledger.table())
+    table = label_ledger_items(ledger.table())
     traces: list[dict[str, Any]] = [_build_item_bar(line, index) for index, line in enumerate(table.to_dict("records"))]
     nominal = {
         "type": "bar",
@@ -77,7 +77,7 @@ def _build_item_bar(line: dict[str, Any], index: int) -> dict[str, Any]:
     }
 
 
-def _label_ledger_items(table: pd.DataFrame) -> pd.DataFrame:
+def label_ledger_items(table: pd.DataFrame) -> pd.DataFrame:
     """The ledger's table with items as people say them: `0.1.uniform codes` is `uniform codes`, the second `uniform codes 2`."""
     counts: dict[str, int] = {}
     items = []

@@ -1,10 +1,12 @@
 """The four key figures of a model: stored bits, size, perplexity and speed."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.analysis.decisions.headline import Headline, Stored
 from workbench.intervals import format_interval
+from workbench.models.perplexity import PerplexityRatio
 from workbench.quantized import format_percent
 from workbench.views import theme as themes
 from workbench.views.theme import Theme
@@ -54,14 +56,57 @@ def describe_perplexity_ratio(stored: Stored) -> str:
     return f"Its perplexity is {stored.times.against('the original')}."
 
 
-def render_headline(stored: Stored, theme: Theme) -> str:
-    """The four figures beside each other, and the sentence below them."""
-    cells = "".join(
-        f"<div style='min-width:96px'><dt style='color:{theme.muted};font-size:0.75rem'>{html.escape(number.label)}</dt>"
-        f"<dd style='margin:0;font-size:1.25rem;font-weight:600'>{html.escape(number.value)}</dd>"
-        f"<dd style='margin:0;color:{theme.muted};font-size:0.75rem'>{html.escape(number.beneath)}</dd></div>"
-        for number in list_headline_numbers(stored)
+def list_differences(stored: Stored, beside: Stored, ratio: PerplexityRatio | None) -> list[tuple[str, bool]]:
+    """What is different from the run beside it, a text for each of the four figures and whether it is more; "" where unknown."""
+    bits = stored.bits_per_weight - beside.bits_per_weight
+    rows = [(f"{bits:+.2f}".replace("-", "−"), bits > 0), _compare_sizes(stored.bytes, beside.bytes)]
+    if ratio is None:
+        rows.append(("", False))
+    else:
+        interval = "no interval" if ratio.interval is None else "{:.3g} to {:.3g}".format(*ratio.interval)
+        rows.append((f"{ratio.ratio:.3g} × ({interval})", ratio.ratio > 1))
+    shown_speed, beside_speed = (getattr(figures, "fastest", None) for figures in (stored, beside))
+    if shown_speed is None or beside_speed is None:
+        rows.append(("", False))
+    else:
+        rows.append(_compare_sizes(shown_speed, beside_speed))
+    return rows
+
+
+def _compare_sizes(shown: float, beside: float) -> tuple[str, bool]:
+    """How many times one size is the other, and whether it is larger."""
+    return f"{shown / beside:.2g} ×", shown > beside
+
+
+def describe_paired_ratio(ratio: PerplexityRatio | None, label: str) -> str:
+    """The perplexity beside another run's in a sentence; empty where one of them was not measured."""
+    if ratio is None:
+        return ""
+    unpaired = (
+        " The two were not read document by document here, so there is no paired interval." if ratio.interval is None else ""
     )
-    sentence = f"<p style='margin:2px 0;font-size:0.8rem'>{html.escape(describe_perplexity_ratio(stored))}</p>"
-    figures = f"<dl style='display:flex;flex-wrap:wrap;gap:4px 18px;margin:0'>{cells}</dl>"
-    return f"<div aria-live='polite'>{figures}{sentence}</div>"
+    return f"Its perplexity is {ratio.against(label)}.{unpaired}"
+
+
+def render_headline(
+    stored: Stored, theme: Theme, differences: Sequence[tuple[str, bool]] = (), sentence: str | None = None
+) -> str:
+    """The four figures beside each other, the differences from another run below them, and a sentence, by default that on the
+    original."""
+    less, more = (themes.DIVERGING[0][1], theme.action) if theme.name == "light" else (themes.DIVERGING[1][1], theme.action)
+    numbers = list_headline_numbers(stored)
+    texts = list(differences) or [("", False)] * len(numbers)
+    cells = "".join(
+        f"<div><dt style='color:{theme.muted};font-size:0.75rem'>{html.escape(number.label)}</dt>"
+        f"<dd style='margin:0;font-size:1.25rem;font-weight:600'>{html.escape(number.value)}</dd>"
+        f"<dd style='margin:0;color:{theme.muted};font-size:0.75rem'>{html.escape(number.beneath)}</dd>"
+        + (f"<dd style='margin:0;color:{more if is_more else less};font-size:0.8rem'>{html.escape(text)}</dd>" if text else "")
+        + "</div>"
+        for number, (text, is_more) in zip(numbers, texts, strict=True)
+    )
+    words = describe_perplexity_ratio(stored) if sentence is None else sentence
+    paragraph = f"<p style='margin:2px 0;font-size:0.8rem'>{html.escape(words)}</p>"
+    figures = (
+        f"<dl style='display:grid;grid-template-columns:repeat(auto-fit,minmax(6.6rem,1fr));gap:4px 10px;margin:0'>{cells}</dl>"
+    )
+    return f"<div aria-live='polite'>{figures}{paragraph}</div>"

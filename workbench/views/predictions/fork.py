@@ -9,6 +9,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.predictions.generation import build_fork_line, quote_token, render_token_buttons
 from workbench.views.theme import Theme
+from workbench.views.weights.layer_map import label_layer_name
 
 WORST = 12
 
@@ -102,6 +103,20 @@ def draw_fork_blame(table: pd.DataFrame, fork: int, guilt: Guilt, *, theme: Them
     figure = {"data": [bars], "layout": layout}
     shown = table.assign(guilty=table["name"].isin(guilt.layers))
     return Figure("Which layers are to blame?", _describe_fork_blame(table, fork, guilt), figure, shown)
+
+
+def describe_guilty_layers(table: pd.DataFrame, fork: int | None, guilt: Guilt | None) -> str:
+    """Where the run parts from the original, and which layers take the fork away when they are restored."""
+    if fork is None or guilt is None:
+        return f"The run writes the same {len(table)} tokens as the original: no layer is to blame."
+    row, names = table.iloc[fork - 1], [label_layer_name(name) for name in guilt.layers]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    then = "the fork is gone" if guilt.moved is None else f"it moves to token {guilt.moved}"
+    return (
+        f"At token {fork} the original writes {quote_token(row['token'])} and the run {quote_token(row['chosen'])}. With "
+        f"{listed} restored to full precision {then}; the layer map frames them, and its colour is what restoring each layer "
+        "alone wins back."
+    )
 
 
 def _format_restored_layers(count: int) -> str:

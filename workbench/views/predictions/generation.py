@@ -31,17 +31,29 @@ class Comparison:
 
 
 def build_text_comparison(
-    prompt: str, writing: Writing, chosen: int | None = None, *, choosable: bool = False, theme: Theme = themes.LIGHT
+    prompt: str,
+    writing: Writing,
+    chosen: int | None = None,
+    *,
+    choosable: bool = False,
+    names: tuple[str, str] = ("the original", "the quantized text"),
+    theme: Theme = themes.LIGHT,
 ) -> Comparison:
-    """Both texts; `chosen` is the place (from 0) of a token to outline in both. `choosable` makes every token a button."""
+    """Both texts, called `names`; `chosen` is the place (from 0) of a token to outline in both. `choosable` makes every token a
+    button."""
     write = render_token_buttons if choosable else _render_marked_text
     return Comparison(
         TEXT_QUESTION,
-        describe_agreement(writing),
+        describe_agreement(writing, names),
         write(prompt, writing.original, writing.fork, chosen, theme),
         write(prompt, writing.quantized, writing.fork, chosen, theme),
         _quote_tokens(writing.table()),
     )
+
+
+def name_texts(beside: str, shown: str) -> tuple[str, str]:
+    """What a sentence calls the two texts: by their runs, unless the first is the original."""
+    return ("the original", "the quantized text") if beside == ORIGINAL else (f"“{beside}”", f"“{shown}”")
 
 
 def _render_marked_text(prompt: str, tokens: Sequence[WrittenToken], fork: int | None, chosen: int | None, theme: Theme) -> str:
@@ -80,7 +92,7 @@ def _render_token(token: WrittenToken, is_fork: bool, is_chosen: bool, theme: Th
     return f'<{tag}{attributes}{colour} title="{tooltip}">{html.escape(token.text)}</{tag}>'
 
 
-def describe_agreement(writing: Writing) -> str:
+def describe_agreement(writing: Writing, names: tuple[str, str] = ("the original", "the quantized text")) -> str:
     """How long the two agree, and on what they part."""
     a, b, at = writing.original, writing.quantized, writing.fork
     if not writing.done and at is None:
@@ -92,7 +104,7 @@ def describe_agreement(writing: Writing) -> str:
     agree = "The very first token differs" if at == 0 else f"The first {themes.format_count(at, 'token')} agree"
     agree = "The first token agrees" if at == 1 else agree
     first, second = (quote_token(side[at].text) if at < len(side) else "the end" for side in (a, b))
-    return f"{agree}; token {at + 1} is {first} in the original and {second} in the quantized text."
+    return f"{agree}; token {at + 1} is {first} in {names[0]} and {second} in {names[1]}."
 
 
 def _describe_largest_kl(writing: Writing) -> str:
@@ -208,13 +220,15 @@ def draw_likeliest_tokens(token: WrittenToken, position: int, side: str, *, them
     return Figure("What did each model predict here?", answer, plot, table.assign(token=labels))
 
 
-def describe_speed_and_memory(measured: Sequence[Running]) -> str:
-    """Speed and memory of the original and the quantized model, as measured here."""
+def describe_speed_and_memory(
+    measured: Sequence[Running], names: tuple[str, str] = ("the original", "the quantized model")
+) -> str:
+    """Speed and memory of the two models, as measured here."""
     before, after = measured
     ratio = after.speed.tokens_per_second / before.speed.tokens_per_second
     sizes = f"{themes.format_megabytes(8 * after.resident_bytes)} instead of {themes.format_megabytes(8 * before.resident_bytes)}"
     return (
-        f"On this machine the quantized model writes {themes.format_speed(after.speed.tokens_per_second)} "
-        f"({after.speed.low:.0f} to {after.speed.high:.0f}), {ratio:.2f} × the original's "
+        f"On this machine {names[1]} writes {themes.format_speed(after.speed.tokens_per_second)} "
+        f"({after.speed.low:.0f} to {after.speed.high:.0f}), {ratio:.2f} × {names[0]}'s "
         f"{themes.format_speed(before.speed.tokens_per_second)}; its weights take {sizes} in memory."
     )

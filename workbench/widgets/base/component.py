@@ -39,6 +39,7 @@ TABLE_PARTS = (
     "col",
     "page",
 )  # of a table, that have colours of their own
+SMALL_BUTTON_CSS = ".bk-btn{padding:1px 9px!important;font-size:0.8rem;min-height:24px}"  # of what stands below each figure
 SAVE = """
 const view = Bokeh.index.find_one(plot)
 const figure = view.shadow_el.querySelector('.js-plotly-plot')
@@ -63,6 +64,11 @@ def render_chosen_css() -> str:
     )
 
 
+def is_served() -> bool:
+    """Whether this is the page of a visitor, and not a cell of a notebook."""
+    return pn.state.curdoc is not None and pn.state.curdoc.session_context is not None
+
+
 def run_in_browser(button: pn.widgets.Button, code: str, **parts: pn.viewable.Viewable) -> None:
     """Run JavaScript when a button is pressed, in which `parts` have the names given here.
 
@@ -83,7 +89,7 @@ class Component(pn.viewable.Viewer):
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
     waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
-    lead: pn.viewable.Viewable | None = None  # what a strip of the explorer has above the views, beside the layers
+    is_wide: ClassVar[bool] = False  # whether it takes most of the line in which it stands above the explorer's views
 
     def __init__(
         self,
@@ -112,7 +118,7 @@ class Component(pn.viewable.Viewer):
         self.live = open_live_session(model, layer, type(self).__name__)
         self.session, self.threaded = self.live.session, threaded
         self.alone, self.notices = notices is None, notices or Notices()
-        self.visible, self.stale = True, False
+        self.visible, self.stale, self.begun = True, False, False
         self.view = self.build()
         self.refresh()
         self.live.param.watch(lambda *_: self.changed(), list(self.watches))
@@ -129,10 +135,19 @@ class Component(pn.viewable.Viewer):
                 self.notices.guard(self.refresh)
 
     def look(self, visible: bool) -> None:
-        """Come to the front, or go behind another tab."""
+        """Come to the front, or go behind another tab. What a study shows by default is computed when it is first in front."""
         self.visible = visible
         if visible and self.stale:
             self.changed()
+        if visible and not self.begun and self.threaded and self.session.shared.begins_alone and is_served():
+            self.begun = True
+            if pn.state.loaded:
+                self.notices.guard(self.begin_default)
+            else:
+                pn.state.onload(lambda: self.notices.guard(self.begin_default))
+
+    def begin_default(self) -> None:
+        """Compute what a study shows by default, as its button does; other views show something anyway."""
 
     def part(self, kind: type[C]) -> C:
         """A component inside this one: on the same session, with the same notices."""
@@ -177,7 +192,9 @@ class FigureFrame(pn.viewable.Viewer):
         self.title = pn.pane.HTML("", margin=(4, 10, 0, 10))
         self.answer = pn.pane.HTML("", margin=(0, 10, 4, 10))
         self.plot = pn.pane.Plotly(None, config=PLOT_CONFIG, sizing_mode="stretch_width", margin=(0, 10))
-        self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130, margin=(2, 10))
+        self.as_table = pn.widgets.Toggle(
+            label="Show as table", value=False, variant="outline", margin=(0, 4, 0, 10), stylesheets=[SMALL_BUTTON_CSS]
+        )
         self.table = pn.Column(sizing_mode="stretch_width")
         self.as_table.param.watch(lambda _: self._swap(), "value")
         saving = [self._save_as(form) for form in ("SVG", "PNG")]
@@ -202,7 +219,11 @@ class FigureFrame(pn.viewable.Viewer):
     def _save_as(self, form: str) -> pn.widgets.Button:
         """A button that saves the figure as it is on the screen."""
         button = pn.widgets.Button(
-            label=form, variant="outline", width=60, margin=(2, 4), description=f"Save the figure as {form}"
+            label=form,
+            variant="outline",
+            margin=(0, 4),
+            description=f"Save the figure as {form}",
+            stylesheets=[SMALL_BUTTON_CSS],
         )
         run_in_browser(button, SAVE.replace("FORM", form.lower()), plot=self.plot)
         return button

@@ -11,8 +11,10 @@ from workbench.analysis.decisions import bit_ledger as analysis
 from workbench.analysis.decisions.bit_ledger import OnDisk
 from workbench.analysis.decisions.pins import format_recipe
 from workbench.artifact import save
+from workbench.bits import BitLedger
 from workbench.quantized import QuantizedLayer, QuantizedModel
 from workbench.views.decisions import bit_ledger as views
+from workbench.views.decisions.compared_ledger import draw_compared_ledgers
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
@@ -29,6 +31,8 @@ class LedgerView(Component):
         >>> wb.LedgerView(result).frame.figure.answer
         'This layer stores 2.14 bits per weight (2.00 nominal), 52.6 kB: 93.4 % is uniform codes, 5.84 % uniform scale.'
     """
+
+    watches = ("choice", "results", "run")
 
     def build(self) -> pn.viewable.Viewable:
         """Scope, the check on disk, three figures."""
@@ -72,7 +76,13 @@ class LedgerView(Component):
             layers = {name: layer.ledger for name, layer in quantized.layers.items()}
         else:
             layers[quantized.name] = quantized.ledger
-        self.frame.draw(views.draw_bit_ledger(quantized.ledger, scope=scope, coverage=coverage, theme=choose_theme()))
+        if (beside := self._reference_ledger()) is not None:
+            compared = draw_compared_ledgers(
+                beside, quantized.ledger, self.session.compared.labels, scope=self.scope.value, theme=choose_theme()
+            )
+            self.frame.draw(compared)
+        else:
+            self.frame.draw(views.draw_bit_ledger(quantized.ledger, scope=scope, coverage=coverage, theme=choose_theme()))
         self.bridge.draw(
             views.draw_bits_waterfall(analysis.tabulate_overhead(quantized.ledger), scope=self.scope.value, theme=choose_theme())
         )
@@ -85,7 +95,17 @@ class LedgerView(Component):
             self.disk.object = render_paragraph(views.describe_size_on_disk(on_disk))
 
     def _selected_result(self) -> QuantizedLayer | QuantizedModel | None:
-        return self.session.quantized_model if self.scope.value == MODEL else self.session.result
+        if self.scope.value == LAYER:
+            return self.session.compared.shown
+        return self.session.runs.quantized(self.session.runs.current) or self.session.quantized_model
+
+    def _reference_ledger(self) -> BitLedger | None:
+        """The ledger of the run that is compared with; None for the original, or where it has no such layer."""
+        if self.scope.value == LAYER:
+            layer = self.session.compared.reference
+            return None if layer is None else layer.ledger
+        model = self.session.runs.quantized(self.session.runs.reference)
+        return None if model is None else model.ledger
 
     def _count(self) -> None:
         quantized = self._selected_result()

@@ -9,8 +9,10 @@ import pandas as pd
 import panel as pn
 
 from workbench.analysis.decisions.layer_scores import layer_scores
+from workbench.analysis.decisions.study_time import count_weights, estimate_reading_seconds
 from workbench.analysis.predictions.isolated_effects import build_replacements
 from workbench.analysis.predictions.sensitivity import sensitivity_steps
+from workbench.analysis.predictions.suffix_replay import REPLAY_TOKENS
 from workbench.intervals import make_interval_columns
 from workbench.jobs import Job
 from workbench.models.text import text
@@ -21,6 +23,7 @@ from workbench.quantizers.allocation.ranked import SCORES
 from workbench.recipe import Recipe
 from workbench.registry import make
 from workbench.store import Store
+from workbench.views import theme as themes
 from workbench.views.decisions import error_budget as views
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
 from workbench.widgets.base.controls import build_action_button, build_folded_card
@@ -55,14 +58,15 @@ class BudgetPainter(Component):
         True
     """
 
-    watches: ClassVar[tuple[str, ...]] = ("choice",)
+    watches: ClassVar[tuple[str, ...]] = ("choice", "selection")
 
     def build(self) -> pn.viewable.Viewable:
         """Recipes and their measurement, the budget, the brush, two figures and the plan as Python."""
         self.options: pd.DataFrame | None = None
         self.scores: pd.DataFrame | None = None
         self.recipes: dict[str, Recipe] = {}
-        self.painted: dict[str, str] = {}
+        self.followed = ""  # the layer that was selected last
+        self.solved_paint: dict[str, str] = {}  # what the plan on show was solved with
         self.allocation: Allocation | None = None
         self.measured = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])
         self.names = pn.widgets.TextInput(
@@ -122,11 +126,33 @@ class BudgetPainter(Component):
 
     def refresh(self) -> None:
         """The layer to paint follows the selected one; without options both figures say what to do."""
-        self.layer.value = self.session.layer
+        if self.followed != self.session.layer:
+            self.layer.value = self.followed = self.session.layer
         if self.options is None:
             self._enable(there=False)
-            self.plan.say(GETS, "Press Measure the options to measure the KL of every layer alone under every recipe.")
+            self.plan.say(GETS, self._describe_cost())
             self.pareto.say(BUYS, "This curve is drawn once the options are measured.")
+        elif self.painted != self.solved_paint:
+            self.solve()
+
+    @property
+    def painted(self) -> dict[str, str]:
+        """What is painted in the session, here or on the layer map, by the names of the recipes that were measured."""
+        names = {recipe: name for name, recipe in self.recipes.items()}
+        return {layer: names[recipe] for layer, recipe in self.session.painting.recipes.items() if recipe in names}
+
+    def begin_default(self) -> None:
+        """Measure the recipes that are chosen from at first."""
+        self.measure_options()
+
+    def _describe_cost(self) -> str:
+        """What measuring takes, for who has to decide: on average half of the blocks are run again for each layer."""
+        count = len([name for name in str(self.names.value).split(";") if name.strip()]) * len(self.session.model.layer_names)
+        seconds = estimate_reading_seconds(count_weights(self.session.model), count * REPLAY_TOKENS / 2)
+        return (
+            f"Press Measure the options to measure the KL of every layer alone under every recipe: {count:,} measurements, "
+            f"{themes.format_estimate(seconds)} on this machine."
+        )
 
     def measure_options(self) -> None:
         """Sensitivity of every layer under every recipe, then the scores."""
@@ -147,7 +173,7 @@ class BudgetPainter(Component):
         coarsest = self.options.loc[self.options.groupby("name")["bits"].idxmin()].set_index("name")
         self.session.measured["sensitivity"] = coarsest["kl"].to_dict()  # colours the layer map
         self.live.announce("results")
-        self.painted, self.measured = {}, self.measured.iloc[:0]
+        self.measured = self.measured.iloc[:0]
         per_recipe = self.options.groupby("recipe", sort=False)
         self.uniform = (per_recipe["bits"].sum() / per_recipe["parameters"].sum()).rename("bits_per_weight").to_frame()
         self.uniform["predicted"] = per_recipe["kl"].sum()
@@ -173,7 +199,7 @@ class BudgetPainter(Component):
             return
         name, settings = METHODS[str(self.method.value)]
         method: Allocator = make("allocation", name, **settings)
-        budget = float(self.bits.value or 0)
+        budget, self.solved_paint = float(self.bits.value or 0), self.painted
         self.allocation = allocate(self.options, self.recipes, budget, method, keep=self.painted, scores=self.scores)
         places = self.options.drop_duplicates("name")[["name", "block", "matrix"]]
         table = self.allocation.table.merge(places, on="name")
@@ -217,20 +243,22 @@ class BudgetPainter(Component):
 
     def clear_paint(self) -> None:
         """Let the budget choose for all layers again."""
-        self.painted = {}
+        self.session.painting.paint(list(self.painted), None)
         self.solve()
+        self.live.announce("selection")
 
     def stroke(self) -> None:
         """Give the layer the brush's recipe, or back to the budget; what the budget does not reach for is not painted."""
-        name, recipe, before = str(self.layer.value), str(self.brush.value), dict(self.painted)
-        self.painted = {k: v for k, v in before.items() if k != name} | ({} if recipe == FREE else {name: recipe})
-        if self.painted == before:
+        painting, before = self.session.painting, self.session.painting.recipes
+        painting.paint([str(self.layer.value)], self.recipes.get(str(self.brush.value)))
+        if painting.recipes == before:
             return
         try:
             self.solve()
         except Exception:
-            self.painted = before
+            painting.recipes = before
             raise
+        self.live.announce("selection")
 
     def _clicked(self, data: Any) -> None:
         """A bar was clicked: its layer is painted."""

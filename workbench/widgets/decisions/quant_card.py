@@ -9,8 +9,12 @@ import panel as pn
 from workbench.analysis.decisions.quant_card import hash_tree
 from workbench.analysis.decisions.quant_card_diff import diff_cards
 from workbench.analysis.decisions.quant_card_file import parse_facts
+from workbench.analysis.decisions.study_time import count_weights, estimate_reading_seconds
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job
+from workbench.quantized import QuantizedModel
+from workbench.session.runs import Run
+from workbench.views import theme as themes
 from workbench.views.decisions.quant_card import Card, card
 from workbench.widgets.base.component import Component, FigureFrame, build_data_table, choose_theme
 from workbench.widgets.base.controls import BESIDE, build_action_button, build_token_input
@@ -19,6 +23,7 @@ from workbench.widgets.base.markup import render_heading, render_paragraph
 from workbench.widgets.elements.download import Delivery
 
 CARD_TOKENS = 2048
+DEFAULT_BITS = 2  # of the stop whose card is made where nothing is quantized
 CARD_QUESTION = "How was the model quantized, and at what cost?"
 
 
@@ -47,6 +52,7 @@ class CardView(Component):
     def build(self) -> pn.viewable.Viewable:
         """Buttons above, figures below, the comparison at the end."""
         self.card: Card | None = None
+        self.origin = ""  # what the card is of, where that is not what is quantized on the bench
         self.tokens = build_token_input(CARD_TOKENS)
         self.go = build_action_button("Make the card", "Measure the current quantization and collect everything in one file", 140)
         self.delivery = Delivery()
@@ -83,16 +89,39 @@ class CardView(Component):
     def refresh(self) -> None:
         """The card there is, or what to do; when results changed since, it says so."""
         if self.card is None:
-            next_step = (
-                "press Make the card" if self.session.latest() else "quantize a layer or the whole model on the bench first"
-            )
+            next_step = f"press Make the card ({self._describe_cost()})"
+            if not self.session.latest():
+                next_step = "quantize a layer or the whole model on the bench first"
             self._say(f"There is no card yet: {next_step}.")
         else:
             self._show()
 
+    def begin_default(self) -> None:
+        """Make the card of what is quantized, or else of the stop on show or the one at two bits, if it is built."""
+        if self.session.latest():
+            self.make()
+            return
+        runs, squeeze = self.session.runs, self.session.shared.squeeze
+        stops = [runs.current.stop, *(stop for stop in squeeze.stops if stop.bits == DEFAULT_BITS)]
+        for run in (Run(f"stop at {stop.bits:g} bits", stop=stop) for stop in stops if stop is not None):
+            if (quantized := runs.quantized(run)) is not None:
+                self.origin = f" This is the card of the {run.label}: nothing is quantized on the bench yet."
+                self._make(quantized)
+                return
+
+    def _describe_cost(self) -> str:
+        """What making it takes: both models read the text, the layers are decoded."""
+        tokens = 2 * int(self.tokens.value or CARD_TOKENS)
+        seconds = estimate_reading_seconds(count_weights(self.session.model), tokens)
+        return f"{themes.format_estimate(seconds)} on this machine"
+
     def make(self) -> None:
         """Measure and gather."""
-        quantized, tokens = self.session.quantized(), int(self.tokens.value or CARD_TOKENS)
+        quantized, self.origin = self.session.quantized(), ""
+        self._make(quantized)
+
+    def _make(self, quantized: QuantizedModel) -> None:
+        tokens = int(self.tokens.value or CARD_TOKENS)
 
         def steps() -> Generator[Begun, None, Card]:
             yield Begun()
@@ -108,11 +137,11 @@ class CardView(Component):
     def _show(self) -> None:
         assert self.card is not None
         self.page.disabled = self.data.disabled = False
-        stale = self.card.facts["hashes"]["layers"] != {
+        stale = not self.origin and self.card.facts["hashes"]["layers"] != {
             name: hash_tree(layer.packed) for name, layer in self.session.latest().items()
         }
         more = " Results have changed since then: press Make the card again." if stale else ""
-        self.sentence.object = render_heading(CARD_QUESTION, self.card.answer + more)
+        self.sentence.object = render_heading(CARD_QUESTION, self.card.answer + self.origin + more)
         for name, figure in self.card.figures(choose_theme()).items():
             self.frames[name].view.visible = True
             self.frames[name].draw(figure)

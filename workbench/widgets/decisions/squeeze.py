@@ -1,6 +1,5 @@
 """Squeeze: one slider for the whole model from 16 to 0.7 stored bits, and the texts of the original and the squeezed model."""
 
-import os
 from collections.abc import Generator
 from typing import Any
 
@@ -18,11 +17,10 @@ from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 from workbench.widgets.elements.text_pages import TextPages
+from workbench.widgets.predictions.why_here import WhyHere
 
 WRITTEN_TOKENS = 60
 PERIOD = 100  # milliseconds between looks at texts that are being written
-VARIABLE = "WORKBENCH_SQUEEZE"  # "ask": stops are built when a visitor presses the button
-SMALL = 20_000_000  # weights of a model whose stops are built without being asked: minutes, not hours
 WRITING_QUESTION = "What does the squeezed model write?"
 
 
@@ -41,12 +39,14 @@ class SqueezeView(Component):
 
     watches = ("choice", "results", "run")
     waits = False
+    is_wide = True
 
     def build(self) -> pn.viewable.Viewable:
         """The slider, what is being built below it, and the texts, which the explorer has above its views."""
         self.squeeze: Squeeze = self.session.shared.squeeze
         self.writing, self.written_prompt = Writing(), ""
         self.written_run: Run | None = None
+        self.written_beside: Run | None = None
         self.texts = JobPanel(self.notices, threaded=self.threaded, period=PERIOD)
         self.texts.view.visible = False  # the texts themselves show how far they are
         self.slider = Slider(
@@ -67,21 +67,20 @@ class SqueezeView(Component):
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
         self.building = pn.Row(buttons, status, sizing_mode="stretch_width", visible=False)
         self.pages, self.curve = TextPages(), FigureFrame()
-        self.lead = self.pages.view
+        self.why_here = self.part(WhyHere)
         self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
         self.go.on_click(lambda _: self.notices.guard(self.begin))
         self.why.on_click(lambda _: self.notices.guard(self.explain))
         self.all.param.watch(lambda _: self._stops(), "value")
         if self.threaded and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._opened))
-        parts = [self.slider, pn.FlexBox(self.go, self.why, self.all), self.building, self.texts, self.curve]
-        return pn.Column(*parts, *([self.pages] if self.alone else []), sizing_mode="stretch_width")
-
-    @property
-    def starts_alone(self) -> bool:
-        """Whether stops are built as soon as somebody looks: for small models, unless the environment says "ask"."""
-        weights = int(self.session.model.layers()["parameters"].sum())
-        return weights <= SMALL and os.environ.get(VARIABLE) != "ask"
+        self.why_here = self.part(WhyHere)
+        self.slider.styles = {"flex": "1 1 320px", "min-width": "200px"}
+        head = pn.FlexBox(
+            self.slider, self.go, self.why_here.go, self.why, self.all, align_items="center", sizing_mode="stretch_width"
+        )
+        parts = [head, self.building, self.texts, self.pages, self.why_here, self.curve]
+        return pn.Column(*parts, sizing_mode="stretch_width")
 
     @property
     def stop(self) -> Stop:
@@ -89,20 +88,25 @@ class SqueezeView(Component):
         return self.squeeze.stops[int(self.slider.value)]
 
     def refresh(self) -> None:
-        """Marks on the slider; texts are written again when another run is shown or the prompt changes."""
+        """Marks on the slider; texts are written again when another run is shown or compared with, or the prompt changes."""
         self._stops()
-        if self.session.runs.current is self.written_run and self.session.choice.prompt == self.written_prompt:
+        if self._is_written():
             return
         if self.written_run is None and self.session.runs.label == ORIGINAL:
             self.pages.say(WRITING_QUESTION, "Move the slider, or quantize: both models continue the prompt.")
         else:
             self.write()
 
+    def _is_written(self) -> bool:
+        """Whether the texts are those of the two runs and of the prompt."""
+        runs, prompt = self.session.runs, self.session.choice.prompt
+        return (runs.current, runs.reference, prompt) == (self.written_run, self.written_beside, self.written_prompt)
+
     def _opened(self) -> None:
         """A page that has just been opened shows what the model writes, where that takes a moment."""
         if self.session.shared.is_small:
             self.write()
-        if self.starts_alone:
+        if self.session.shared.begins_alone:
             self.begin()
 
     def begin(self) -> None:
@@ -127,9 +131,10 @@ class SqueezeView(Component):
         self.live.front = "Text"
 
     def write(self) -> None:
-        """Let the original and the run that is shown continue the prompt; whatever is being written for another one ends."""
-        run, prompt, self.writing = self.session.runs.current, self.session.choice.prompt, Writing()
-        self.written_run, self.written_prompt = run, prompt
+        """Let the run that is shown and the one beside it continue the prompt; whatever is being written for others ends."""
+        runs, prompt, self.writing = self.session.runs, self.session.choice.prompt, Writing()
+        run, beside = runs.current, runs.reference
+        self.written_run, self.written_beside, self.written_prompt = run, beside, prompt
         if missing := self._missing(run.stop):
             self.texts.cancel()
             self.pages.clear(WRITING_QUESTION, missing)
@@ -137,10 +142,10 @@ class SqueezeView(Component):
         self.pages.wait(WRITING_QUESTION, f"Writing with {run.label} …")
 
         def steps() -> Generator[Writing, None, None]:
-            yield from write_together(self.session.model.language_model(), self.session.runs.model(run), prompt, WRITTEN_TOKENS)
+            yield from write_together(runs.model(beside), runs.model(run), prompt, WRITTEN_TOKENS)
 
         def draw(job: Job[Any]) -> None:
-            if self.written_run is run and self.written_prompt == prompt:
+            if (self.written_run, self.written_beside, self.written_prompt) == (run, beside, prompt):
                 self._draw(job.latest)
 
         def ended(job: Job[Any]) -> None:
@@ -152,7 +157,7 @@ class SqueezeView(Component):
 
     def _moved(self) -> None:
         """Show the stop, in the figures and in the texts."""
-        self.session.runs.show_stop(self.stop)
+        self.session.show_stop(self.stop)
         self.live.announce("run")
 
     def _draw(self, writing: Writing | None) -> None:
@@ -160,9 +165,12 @@ class SqueezeView(Component):
         if writing is None or writing is self.writing:
             return
         self.writing = writing
-        shown = texts.build_text_comparison(self.written_prompt, writing, theme=choose_theme())
+        beside = ORIGINAL if self.written_beside is None else self.written_beside.label
+        shown = texts.build_text_comparison(
+            self.written_prompt, writing, names=texts.name_texts(beside, self._written_label()), theme=choose_theme()
+        )
         page = texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table)
-        self.pages.draw(page, self._written_label())
+        self.pages.draw(page, self._written_label(), beside)
 
     def _written_label(self) -> str:
         """What stands above the text of the run that is shown: a stop's bits, else the run's label."""
@@ -179,7 +187,11 @@ class SqueezeView(Component):
         if step is None:
             return None
         left = f", about {themes.format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-        ready = f"{len(self.squeeze.built_stops())} of {len(self.squeeze.stops)} stops are ready"
+        if self.squeeze.complete:
+            return (
+                f"All stops are ready. Their speed on this machine is being measured, now that at {step.stop.bits:g} bits{left}."
+            )
+        ready = f"{len(self.squeeze.built_stops())} of {len(self.squeeze.stops)} stops are built"
         return f"{ready}; at {step.stop.bits:g} bits: {step.doing}{left}."
 
     def _ended(self, job: Job[Any]) -> None:

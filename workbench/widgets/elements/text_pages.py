@@ -35,17 +35,17 @@ class TextPages(pn.viewable.Viewer):
         both = pn.FlexBox(*columns, sizing_mode="stretch_width")
         self.view = pn.Column(self.sentence, both, self.hint, sizing_mode="stretch_width")
 
-    def draw(self, shown: Comparison, name: str = "quantized") -> None:
-        """Show both texts; `name` is the quantized one's title."""
-        self.sentence.object = render_heading(shown.question, shown.answer)
-        self.left.object = render_text_page("original", shown.original, choose_theme())
+    def draw(self, shown: Comparison, name: str = "quantized", beside: str = "original") -> None:
+        """Show both texts; `name` is the quantized one's title and `beside` that of what it is compared with."""
+        self.sentence.object = _render_head(shown.question, shown.answer)
+        self.left.object = render_text_page("original", shown.original, choose_theme(), beside)
         self.right.object = render_text_page("quantized", shown.quantized, choose_theme(), name)
         self.hint.visible = self.picks
         self._fade(1.0)
 
     def say(self, question: str, sentence: str) -> None:
         """Another sentence above what is shown."""
-        self.sentence.object = render_heading(question, sentence)
+        self.sentence.object = _render_head(question, sentence)
 
     def wait(self, question: str, sentence: str) -> None:
         """Grey what is shown, which is of something else, until `draw` shows what the sentence announces."""
@@ -66,6 +66,12 @@ class TextPages(pn.viewable.Viewer):
         return self.view
 
 
+def _render_head(question: str, sentence: str) -> str:
+    """Question and sentence, in one line where there is room."""
+    heading = render_heading(question, sentence)
+    return f"<div style='display:flex;flex-wrap:wrap;gap:0 14px;align-items:baseline'>{heading}</div>"
+
+
 def render_text_page(side: str, text: str, colours: Theme, name: str = "") -> str:
     """One text, its title `name` or else what side it is, its edge in the colour of its model.
 
@@ -80,6 +86,6 @@ def render_text_page(side: str, text: str, colours: Theme, name: str = "") -> st
         f"button:hover{{text-decoration:underline}} button:focus-visible{{outline:2px solid {colours.action}}}</style>"
     )
     title = f"<h3 style='margin:0;font-size:1rem'>{escape(name or side)}</h3>"
-    body = f"<p style='white-space:pre-wrap;font-size:1.05rem;line-height:1.5;margin:4px 0'>{text}</p>"
-    frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:4px 12px'>{title}{body}</section>"
+    body = f"<p style='white-space:pre-wrap;font-size:1rem;line-height:1.4;margin:2px 0'>{text}</p>"
+    frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:2px 12px'>{title}{body}</section>"
     return style + frame

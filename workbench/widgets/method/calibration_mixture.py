@@ -6,11 +6,13 @@ from typing import Any
 import pandas as pd
 import panel as pn
 
+from workbench.analysis.decisions.study_time import count_weights, estimate_reading_seconds
 from workbench.analysis.method import calibration_mixture
 from workbench.errors import WorkbenchError
 from workbench.jobs import Job, Status
 from workbench.models.text import SEPARATOR, Text
 from workbench.store import Store
+from workbench.views import theme as themes
 from workbench.views.method import calibration_mixture as views
 from workbench.widgets.base.component import Component, FigureFrame
 from workbench.widgets.base.component import choose_theme as colours
@@ -18,7 +20,6 @@ from workbench.widgets.base.controls import build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 
-READ_TEXTS_FIRST = "Press Read the texts. Each is read once; after that, any mixture is computed from the stored statistics."
 SLIDER_MAX = 100  # of a slider
 
 
@@ -123,10 +124,23 @@ class CalibrationView(Component):
                 (self.channels, views.CHANNELS),
                 (self.spectrum, views.SPECTRUM),
             ):
-                frame.say(question, READ_TEXTS_FIRST)
+                frame.say(question, self._describe_cost())
         else:
             self.mix()
         self.documents.say(views.INFLUENCE, "Choose a text and press Rank documents: each is left out once.")
+
+    def begin_default(self) -> None:
+        """Read the texts that are there at first."""
+        self.read()
+
+    def _describe_cost(self) -> str:
+        """What reading the texts takes, for who has to decide."""
+        tokens = 2 * len(self.texts) * int(self.tokens.value or calibration_mixture.TOKENS_PER_TEXT)
+        seconds = estimate_reading_seconds(count_weights(self.session.model), tokens)
+        return (
+            f"Press Read the texts. Each is read once, {themes.format_estimate(seconds)} on this machine; after that, any "
+            "mixture is computed from the stored statistics."
+        )
 
     def read(self) -> None:
         """Read every text once, both halves."""

@@ -7,6 +7,7 @@ import panel as pn
 
 from workbench.analysis.predictions.fork import ForkFinder
 from workbench.jobs import Job
+from workbench.session.blame import Blame, find_blame_steps, mark_guilty
 from workbench.views.predictions import fork as views
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
 from workbench.widgets.base.controls import build_action_button
@@ -99,28 +100,24 @@ class ForkView(Component):
         model, quantized = self.session.model, self.session.quantized()
         prompt, tokens = self.session.choice.prompt, int(self.tokens.value or 2)
 
-        def steps() -> Generator[Any, None, tuple[Any, ...]]:
-            finder = ForkFinder(model, quantized, prompt, tokens)
-            yield None
-            if finder.fork is None:
-                return finder, None, None
-            table = finder.blame()
-            yield None
-            return finder, table, (yield from finder.guilty_steps())
+        def steps() -> Generator[Any, None, Blame]:
+            return (yield from find_blame_steps(model, quantized, prompt, tokens))
 
         self.jobs.run(steps, "looking for the fork", ended=self._show_fork)
 
     def _show_fork(self, job: Job[Any]) -> None:
         if job.status != "done":
             return
-        self.finder, table, guilt = job.result()
-        assert self.finder is not None
-        if self.finder.fork is None:
+        blame: Blame = job.result()
+        self.finder = blame.finder
+        if blame.table is None or blame.guilt is None or self.finder.fork is None:
             self.blame.say(BLAME, "No layer: the texts do not diverge. Increase Look ahead, or use fewer bits.")
         else:
-            self.blame.draw(views.draw_fork_blame(table, self.finder.fork, guilt, theme=choose_theme()))
+            self.blame.draw(views.draw_fork_blame(blame.table, self.finder.fork, blame.guilt, theme=choose_theme()))
         self.recovery.object = ""
         self.refresh()
+        self.live.choose(lambda: mark_guilty(self.session, blame))
+        self.live.announce("results")
 
     def rewind(self) -> None:
         """Force the original's token and draw continuations."""

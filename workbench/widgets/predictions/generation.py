@@ -8,6 +8,7 @@ import panel as pn
 from workbench.analysis.predictions.generation import Writing
 from workbench.analysis.predictions.generation_speed import Running
 from workbench.jobs import Job
+from workbench.session.runs import ORIGINAL
 from workbench.views.predictions import generation as views
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme, render_chosen_css
 from workbench.widgets.base.controls import BESIDE, build_action_button
@@ -64,6 +65,7 @@ class TextComparison(Component):
         )
         self.forks = self.part(ForkView)
         self.writing, self.running = Writing(), list[Running]()
+        self.names = self.session.compared.labels  # of the two runs that wrote
         self.go.on_click(lambda _: self.notices.guard(self.write))
         self.position.param.watch(lambda event: self._choose(event.new), "value")
         self.divergence.plot.param.watch(lambda event: self._clicked(event.new), "click_data")
@@ -94,6 +96,7 @@ class TextComparison(Component):
         self.live.choose(lambda: self.session.ask(self.prompt.value or ""))
         tokens = int(self.tokens.value or 1)
         self.writing, self.running, self.details.visible, self.measured.object = Writing(), [], False, ""
+        self.names = self.session.compared.labels
 
         def steps() -> Generator[Any, None, None]:
             for writing in self.session.write(tokens):
@@ -118,10 +121,12 @@ class TextComparison(Component):
         writing = self.writing
         if not any(writing.sides):
             return
-        self.pages.draw(
-            views.build_text_comparison(self.session.choice.prompt, writing, self._marked(), choosable=True, theme=choose_theme())
-        )
-        self.measured.object = render_paragraph(views.describe_speed_and_memory(self.running)) if self.running else ""
+        beside, shown = self.names
+        names, prompt = views.name_texts(beside, shown), self.session.choice.prompt
+        page = views.build_text_comparison(prompt, writing, self._marked(), choosable=True, names=names, theme=choose_theme())
+        self.pages.draw(page, *(("quantized", beside) if beside == ORIGINAL else (shown, beside)))
+        models = ("the original", "the quantized model") if beside == ORIGINAL else names
+        self.measured.object = render_paragraph(views.describe_speed_and_memory(self.running, models)) if self.running else ""
         self.details.visible = writing.done or not self.jobs.running
         if self.details.visible:
             self._details()

@@ -5,6 +5,7 @@ from typing import Any
 
 import panel as pn
 
+from workbench.analysis.decisions.study_time import count_weights, estimate_reading_seconds
 from workbench.analysis.predictions.generation import Writing, write_together
 from workbench.analysis.predictions.kv_cache import (
     TOKENS_PER_PASS,
@@ -17,6 +18,7 @@ from workbench.errors import WorkbenchError
 from workbench.jobs import Counted, Job
 from workbench.models.text import text
 from workbench.quantizers.kv import parse
+from workbench.views import theme as themes
 from workbench.views.predictions import generation as texts
 from workbench.views.predictions import kv_cache as views
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
@@ -105,10 +107,23 @@ class KVCacheView(Component):
         self._offer([result.scheme.spelled() for result in shown])
         self.write_on.disabled = self.jobs.running or not shown
         if not shown:
-            self.frame.say(views.SIZE_QUESTION, "Nothing is measured yet: select schemes and press Measure.")
+            self.frame.say(views.SIZE_QUESTION, self._describe_cost())
             return
         self.frame.draw(
             views.draw_perplexity_by_bytes(tabulate_caches(shown), shown[0].divergence.perplexity_original, theme=choose_theme())
+        )
+
+    def begin_default(self) -> None:
+        """Measure the schemes that are selected at first."""
+        self.measure()
+
+    def _describe_cost(self) -> str:
+        """What measuring takes, for who has to decide."""
+        count, tokens = len(self.schemes.value), int(self.tokens.value or CACHE_TOKENS)
+        seconds = estimate_reading_seconds(count_weights(self.session.model), count * tokens)
+        return (
+            f"{themes.format_count(count, 'cache')} on {tokens:,} tokens of the evaluation text: "
+            f"{themes.format_estimate(seconds)} on this machine. Press Measure."
         )
 
     def shown(self) -> list[CacheResult]:

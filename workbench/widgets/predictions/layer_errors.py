@@ -5,7 +5,10 @@ import panel as pn
 
 from workbench.analysis.decisions.pins import format_recipe
 from workbench.quantized import QuantizedLayer
+from workbench.session.layer_table import tabulate_errors
+from workbench.views.figure import Figure
 from workbench.views.predictions import layer_errors as errors
+from workbench.views.predictions.compared_errors import draw_compared_errors
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
 
 
@@ -19,6 +22,8 @@ class LayerErrors(Component):
         >>> errors.tried.figure.table["bits_per_weight"].round(2).tolist()
         [2.14]
     """
+
+    watches = ("choice", "results", "run")
 
     def build(self) -> pn.viewable.Viewable:
         """Two figures, one below the other."""
@@ -34,6 +39,8 @@ class LayerErrors(Component):
                 "Which layers have the largest error?",
                 "No layer is quantized yet: press Quantize this layer, or the whole model.",
             )
+        elif self.session.compared.has_reference:
+            self.layers.draw(self._draw_comparison())
         else:
             self.layers.draw(errors.draw_layer_errors(measured, self.session.layer, theme=choose_theme()))
         results = self.session.results_of(self.session.layer)
@@ -43,6 +50,12 @@ class LayerErrors(Component):
             return
         frame = _tabulate_results(results)
         self.tried.draw(errors.draw_error_by_bits(frame, format_recipe(self.session.recipe), theme=choose_theme()))
+
+    def _draw_comparison(self) -> Figure:
+        """Errors of the run on show beside those of the run that it is compared with."""
+        compared = self.session.compared
+        table = tabulate_errors(self.session.model.layers(), compared.reference_layers(), compared.layers())
+        return draw_compared_errors(table, self.session.layer, compared.labels, theme=choose_theme())
 
 
 def _tabulate_results(results: list[QuantizedLayer]) -> pd.DataFrame:

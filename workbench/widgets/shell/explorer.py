@@ -76,17 +76,16 @@ class Explorer(Component):
         return self.bench.code
 
     def build(self) -> pn.viewable.Viewable:
-        """Toolbar and strips above; layers left, texts and figures in the middle, bench right."""
+        """Toolbar and strips above; layers left, figures in the middle, bench right."""
         self.toolbar = self.part(Toolbar)
         self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
         self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(LayerBench)
         self.tabs = Tabs(self, self._kinds, self._front)
         self.left, self.right = build_responsive_column(self.layers, "layers"), build_responsive_column(self.bench, "bench")
-        leads = [strip.lead for strip in self.strips if strip.lead is not None]
-        centre = build_responsive_column(pn.Column(*leads, self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
+        centre = build_responsive_column(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")
-        above = [build_responsive_column(strip, "strip") for strip in self.strips]
+        above = [build_responsive_column(strip, "wide strip" if strip.is_wide else "strip") for strip in self.strips]
         rows = [row for row in (above, [self.left, centre, self.right]) if row]
         boxes = [pn.FlexBox(*row, gap="8px", margin=(0, 0, 8, 0), sizing_mode="stretch_width") for row in rows]
         return pn.Column(self.toolbar, *boxes, sizing_mode="stretch_width")

@@ -56,7 +56,7 @@ class LayerBench(Component):
         return self.session.code()
 
     def build(self) -> pn.viewable.Viewable:
-        """The gallery and the form above, the buttons below, progress at the end."""
+        """The buttons and what they made above, where they are seen on a low screen; the gallery and the form below."""
         self.headline = pn.pane.HTML("", sizing_mode="stretch_width")
         self.gallery = self.part(RecipeGallery)
         self.form = RecipeForm(self._changed)
@@ -89,14 +89,14 @@ class LayerBench(Component):
         more = pn.Column(*titled, self.export, sizing_mode="stretch_width")
         return pn.Column(
             self.headline,
-            self.gallery,
-            self.form,
             self.problem,
-            self.preview,
             self.one,
             self.all,
             self.jobs,
             self.outcome,
+            self.preview,
+            self.gallery,
+            self.form,
             build_folded_card("About this recipe", more),
             sizing_mode="stretch_width",
         )

@@ -8,7 +8,9 @@ from pandas.api.types import is_numeric_dtype
 
 from workbench.analysis import glossary
 from workbench.analysis.weights import sketch_cache
+from workbench.session.blame import BLAME
 from workbench.views.weights import layer_map as views
+from workbench.views.weights.block_drawing import draw_block
 from workbench.widgets.base.component import (
     Component,
     FigureFrame,
@@ -17,8 +19,11 @@ from workbench.widgets.base.component import (
     format_table,
     render_chosen_css,
 )
+from workbench.widgets.base.controls import build_folded_card
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
+from workbench.widgets.elements.token_buttons import Tokens
+from workbench.widgets.shell.layer_brush import LayerBrush
 
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
 AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
@@ -37,6 +42,8 @@ class LayerBrowser(Component):
         >>> browser.frame.figure.question
         'Which layers have heavy tails?'
     """
+
+    watches = ("choice", "results", "run", "selection")
 
     def build(self) -> pn.viewable.Viewable:
         """The map first, then progress of reading, steps, menu and colour choice."""
@@ -58,22 +65,29 @@ class LayerBrowser(Component):
         self.jobs.view.visible = False
         self.frame = FigureFrame()
         self.frame.plot.param.watch(self._clicked, "click_data")
+        self.frame.plot.param.watch(self._boxed, "selected_data")
+        self.drawing, self.brush = Tokens(self._pick, margin=(2, 10)), self.part(LayerBrush)
         self.menu.param.watch(lambda event: self.live.choose(lambda: self.session.select(event.new)), "value")
         self.colour.param.watch(self._coloured, "value")
         self.is_colour_chosen = self.is_following = False
         self._read()
         steps = pn.FlexBox(*self.steps.values(), gap="4px", margin=(5, 10, 0, 10), sizing_mode="stretch_width")
         menus = pn.FlexBox(self.menu, self.colour, sizing_mode="stretch_width")
-        return pn.Column(self.frame, self.jobs, steps, menus, sizing_mode="stretch_width")
+        several = build_folded_card("Several layers", self.brush.view)
+        parts = (self.frame, self.jobs, self.drawing, steps, menus, several)
+        return pn.Column(*parts, sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """Colours of the latest results and the frame around the selected layer."""
         self.menu.value = self.session.layer
-        self.colour.options = {glossary.label_column(c): c for c in (*COLOURS, *self.session.measured)}
         table = self.session.layer_table(wait=False)
+        self._offer_colours(table)
         self._follow_errors(table)
         sketches = self.session.shared.sketches.values()
-        figure = views.draw_layer_map(table, self.colour.value, self.session.layer, theme=choose_theme())
+        column, selected, marked = self.colour.value, self.session.layer, self.session.selection.layers
+        painted = self.session.painting.recipes
+        figure = views.draw_layer_map(table, column, selected, marked=marked, painted=painted, theme=choose_theme())
+        self.drawing.object = draw_block(table, selected, column, marked, theme=choose_theme())
         self.frame.draw(views.add_moments_sentence(figure, sketch_cache.merge_sketches(list(sketches))) if sketches else figure)
         for label, way in MOVES.items():
             self.steps[label].disabled = self._beside(*way) is None
@@ -84,9 +98,21 @@ class LayerBrowser(Component):
         if not self.is_following:
             self.refresh()
 
+    def _offer_colours(self, table: pd.DataFrame) -> None:
+        """What the table has; differences only while two runs are compared, and what goes away leaves the errors."""
+        columns = [c for c in (*COLOURS, *views.SIGNED, *self.session.measured) if c in table]
+        if self.colour.value not in columns:
+            self.is_colour_chosen, self.is_following = False, True
+            self.colour.value = "relative_error"
+            self.is_following = False
+        self.colour.options = {glossary.label_column(c): c for c in columns}
+
     def _follow_errors(self, table: pd.DataFrame) -> None:
-        """Colour by what quantizing did as soon as every layer is quantized, unless a visitor has chosen a colour."""
-        errors = next((name for name in ("output_error", "relative_error") if table[name].notna().all()), None)
+        """Colour by what quantizing did as soon as every layer is quantized, or by the difference from the run beside it, or by
+        the blame for a fork, unless a visitor has chosen a colour."""
+        columns = ("error_difference", "output_error", "relative_error")
+        errors = next((name for name in columns if name in table and table[name].notna().all()), None)
+        errors = BLAME if BLAME in table else errors  # somebody has just asked for it
         if errors is not None and not self.is_colour_chosen:
             self.is_following = True
             self.colour.value = errors
@@ -153,6 +179,18 @@ class LayerBrowser(Component):
         name = self._named(str(points[0].get("x")), str(points[0].get("y"))) if points else None
         if name in self.session.model.layer_names:
             self.live.choose(lambda: self.session.select(name))
+
+    def _boxed(self, event: Any) -> None:
+        """A box over the map marks the layers inside; Plotly tells of an empty one whenever the figure is drawn anew."""
+        points = (event.new or {}).get("points") or []
+        if not points:
+            return
+        cells = (self._named(str(point.get("x")), str(point.get("y"))) for point in points)
+        self.notices.guard(lambda: self.live.mark(layers=dict.fromkeys(filter(None, cells))))
+
+    def _pick(self, row: int) -> None:
+        """A matrix of the drawing was chosen, by its row in the table of layers."""
+        self.live.choose(lambda: self.session.select(self.session.model.layer_names[row]))
 
     def _named(self, matrix: str, block: str) -> str | None:
         """The layer in one cell, by its labels: Panel cannot read the `customdata` of a heat map."""

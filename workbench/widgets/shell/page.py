@@ -23,6 +23,7 @@ from workbench.session import Selection, Session, SharedModel
 from workbench.widgets.base import panel_theme
 from workbench.widgets.base.component import Component, choose_theme
 from workbench.widgets.base.notices import Notices, describe, render_alert
+from workbench.widgets.panel_patches.not_found_page import show_missing_addresses
 from workbench.widgets.panel_patches.offline_resources import EXTENSIONS, keep_styles_local
 from workbench.widgets.panel_patches.skip_redundant_relayout import skip_redundant_redraws
 from workbench.widgets.panel_patches.tooltip_bounds import keep_tooltips_inside
@@ -75,6 +76,7 @@ def visit(make: Callable[[], Component]) -> pn.viewable.Viewable:
     keep_styles_local()
     skip_redundant_redraws()
     keep_tooltips_inside()
+    show_missing_addresses()
     try:
         component = make()
     except Exception as error:

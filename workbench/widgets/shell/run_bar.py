@@ -1,23 +1,26 @@
-"""The model shown on the screen: the original, a stop of the slider or a quantization, and its four key figures."""
+"""The model shown on the screen: the original, a stop of the slider or a quantization, what it is compared with, and its four key
+figures with their differences."""
 
 from collections.abc import Generator
 from typing import Any
 
 import panel as pn
 
-from workbench.analysis.decisions.headline import Headline, Measuring
+from workbench.analysis.decisions.headline import Headline, Measuring, Stored
 from workbench.jobs import Job, Status
 from workbench.session.runs import ORIGINAL, Run
 from workbench.views import theme as themes
 from workbench.views.decisions import headline as views
-from workbench.widgets.base.component import Component, choose_theme, render_chosen_css
+from workbench.widgets.base.component import Component, choose_theme
 from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
+from workbench.widgets.elements.chip_bar import ChipBar
 
 
 class RunBar(Component):
-    """Show one chip for each run with its stored bits; the figures below are those of the run that is chosen.
+    """Show one chip for each run with its stored bits; the figures below are those of the run that is chosen, with their
+    differences from a second one, the original unless another chip is lit in the line below.
 
     A small model is measured as soon as a run has ended, a large one when it is asked for.
 
@@ -32,14 +35,12 @@ class RunBar(Component):
 
     def build(self) -> pn.viewable.Viewable:
         """Chips above, figures below them, and the job that measures."""
-        self.chips = pn.widgets.RadioButtonGroup(
-            label="Run",
-            options={"": ORIGINAL},
-            value=ORIGINAL,
-            margin=PLAIN_MARGIN,
-            stylesheets=[render_chosen_css(), _render_chips_css()],
-        )
+        self.chips = ChipBar(label="Run", options={"": ORIGINAL}, value=ORIGINAL)
+        self.beside = ChipBar(label="Compared with", options={"": ORIGINAL}, value=ORIGINAL, beside=True, styles={"flex": "1"})
+        words = pn.pane.HTML("compared with", margin=(8, 0, 5, 10), styles={"color": choose_theme().muted})
+        self.comparison = pn.FlexBox(words, self.beside, align_items="start", sizing_mode="stretch_width")
         self.chips.param.watch(self._chosen, "value")
+        self.beside.param.watch(self._compared, "value")
         self.numbers = pn.pane.HTML("", sizing_mode="stretch_width")
         what = "Measure perplexity on the evaluation text and generation speed"
         self.measure = self.does(build_action_button("Measure", what, 100, margin=PLAIN_MARGIN), self._measure)
@@ -49,7 +50,7 @@ class RunBar(Component):
         self.measuring = pn.Row(pn.Row(self.jobs.stop, self.jobs.again), status, sizing_mode="stretch_width", visible=False)
         if self.measures_alone and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._measure_new))
-        return pn.Column(self.chips, self.numbers, self.measure, self.measuring, sizing_mode="stretch_width")
+        return pn.Column(self.chips, self.comparison, self.numbers, self.measure, self.measuring, sizing_mode="stretch_width")
 
     @property
     def measures_alone(self) -> bool:
@@ -60,8 +61,11 @@ class RunBar(Component):
         """Chips of all runs and the figures of the one that is shown."""
         runs = self.session.runs
         options = {self._chip(label): label for label in runs.items}
-        if self.chips.options != options or self.chips.value != runs.label:
-            self.chips.param.update(options=options, value=runs.label)
+        for chips, label in ((self.chips, runs.label), (self.beside, runs.reference.label)):
+            if chips.options != options or chips.value != label:
+                chips.param.update(options=options, value=label)
+        # with a single run there is nothing to choose; the original is what others are compared with
+        self.comparison.visible = runs.label != ORIGINAL and len(options) > 2
         self._show()
         if runs.label != ORIGINAL and self.measures_alone:
             self._measure_new()
@@ -73,9 +77,19 @@ class RunBar(Component):
         is_measured = headline is not None or current.stop is not None
         self.measure.visible = not (is_measured or self.jobs.running or self.measures_alone)
         if (figures := headline or runs.stored(current.label)) is not None:
-            self.numbers.object = views.render_headline(figures, choose_theme())
+            self.numbers.object = self._render_numbers(figures)
         elif current.stop is not None:
             self.numbers.object = render_paragraph(f"There is no model at {current.stop.bits:g} bits yet: press Build the stops.")
+
+    def _render_numbers(self, figures: Stored) -> str:
+        """The figures, with what is different from the run that is compared with."""
+        runs = self.session.runs
+        beside, ratio = runs.reference, runs.perplexity_ratio()
+        figures_beside = runs.headline(beside) or runs.stored(beside.label)
+        if beside is runs.current or figures_beside is None:
+            return views.render_headline(figures, choose_theme())
+        sentence = None if beside.label == ORIGINAL else views.describe_paired_ratio(ratio, beside.label)
+        return views.render_headline(figures, choose_theme(), views.list_differences(figures, figures_beside, ratio), sentence)
 
     def _chip(self, label: str) -> str:
         """A run in two words: what it is, and its stored bits."""
@@ -84,9 +98,16 @@ class RunBar(Component):
 
     def _chosen(self, event: Any) -> None:
         """Show another run, in all views."""
-        if event.new in (None, self.session.runs.label):
+        if event.new in ("", self.session.runs.label):
             return
         self.notices.guard(lambda: self.session.show_run(event.new))
+        self.live.announce("run", "results")
+
+    def _compared(self, event: Any) -> None:
+        """Compare with another run, in all views."""
+        if event.new in ("", self.session.runs.reference.label):
+            return
+        self.notices.guard(lambda: self.session.runs.compare_with(event.new))
         self.live.announce("run", "results")
 
     def _measure_new(self) -> None:
@@ -111,10 +132,3 @@ class RunBar(Component):
     def _ended(self, job: Job[Any]) -> None:
         self.measuring.visible = job.status is not Status.DONE
         self._show()
-
-
-def _render_chips_css() -> str:
-    """Chips wrap into as many lines as they take and are as wide as their words."""
-    return (
-        ".bk-btn-group{display:flex;flex-wrap:wrap;gap:4px} .bk-btn-group .bk-btn{border-radius:14px!important;padding:3px 12px}"
-    )

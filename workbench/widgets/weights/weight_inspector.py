@@ -1,6 +1,7 @@
 """What do the weights look like? Values and levels, tails, ranges, outliers, singular values, and the matrix itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from workbench.analysis.weights import cached_tables, distribution, weight_sketch
 from workbench.analysis.weights.weight_sketch import Histogram, Levels
+from workbench.views.weights import compared_histogram as compared_views
 from workbench.views.weights import distribution as distribution_views
 from workbench.views.weights import matrix as views
 from workbench.widgets.base.component import FigureFrame, choose_theme, render_chosen_css
@@ -46,7 +48,8 @@ class HistogramSection(WeightSection):
         """Counts of the layer or of one row, before and after, and the levels."""
         last = self.original.shape[0] - 1
         self.row.param.update(end=last, value=min(self._row(), last))
-        row, layer, result, sample = self._row(), self.session.layer, self.session.result, self.session.preview
+        row, layer, sample = self._row(), self.session.layer, self.session.preview
+        result, beside = self.session.compared.shown, self.session.compared.reference
         before, after, shared = self.original, self.quantized, self.session.shared
 
         def counts() -> Histogram:
@@ -66,15 +69,35 @@ class HistogramSection(WeightSection):
             some = weight_sketch.compute_histogram(sample.result.weight(), limit=limit)
             return some.times(sample.row_count / len(sample.rows)), weight_sketch.find_layer_levels(sample.result.packed)
 
-        return [counts, quantized]
+        def compared() -> tuple[Histogram, Levels | None] | None:
+            if beside is None:
+                return None
+            portrait, limit = self.session.portrait_of(beside), shared.sketch(layer).histogram.high
+            if row == LAYER:
+                return cached_tables.load_histogram(portrait, limit), cached_tables.load_levels(portrait, beside.packed)
+            weights = portrait.weight[row]
+            return weight_sketch.compute_histogram(weights, limit=limit), weight_sketch.find_row_levels(weights)
 
-    def draw(self, before: Histogram, after: tuple[Histogram, Levels | None] | None) -> None:
-        """The histogram of the layer or of one row."""
+        return [counts, quantized, compared]
+
+    def draw(
+        self,
+        before: Histogram,
+        after: tuple[Histogram, Levels | None] | None,
+        beside: tuple[Histogram, Levels | None] | None = None,
+    ) -> None:
+        """The histogram of the layer or of one row, and that of the run beside it."""
         row, sample = self._row(), self.session.preview
         bars, levels = (None, None) if after is None else after
         scope = "this layer" if row == LAYER else f"row {row}"
         rows = None if sample is None or self.quantized is not None else (len(sample.rows), sample.row_count)
-        self.frame.draw(views.draw_histogram(before, bars, levels, rows, scope=scope, log=self.log.value, theme=choose_theme()))
+        figure = views.draw_histogram(before, bars, levels, rows, scope=scope, log=self.log.value, theme=choose_theme())
+        labels = self.session.compared.labels
+        if beside is not None:
+            figure = compared_views.add_histogram(figure, *beside, labels, theme=choose_theme())
+        elif self.session.compared.follows_run and bars is not None:
+            figure = replace(figure, answer=f"{figure.answer} Orange is “{labels[1]}”.")
+        self.frame.draw(figure)
 
     def _row(self) -> int:
         """The chosen row; an emptied field stands for the whole layer."""

@@ -14,7 +14,7 @@ from workbench.widgets.base.component import Component
 class WeightSection(Component):
     """A section over the selected layer: portraits of its `original` weights, and of `quantized` ones where there is a result."""
 
-    watches = ("choice", "results", "selection")
+    watches = ("choice", "results", "run", "selection")
 
     def build(self) -> pn.viewable.Viewable:
         """The section's own layout, and how far its figures are while they are worked out."""
@@ -23,7 +23,7 @@ class WeightSection(Component):
 
     def refresh(self) -> None:
         """Take up the weights, then show them."""
-        result = self.session.result
+        result = self.session.compared.shown
         self.original = self.session.portrait()
         self.quantized = None if result is None else self.session.portrait_of(result)
         self.paint()
