@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from workbench.widgets.shell.run_bar import RunBar
     from workbench.widgets.weights.channel_saliency import SaliencyView
     from workbench.widgets.weights.weight_inspector import WeightInspector
+    from workbench.widgets.weights.weight_raster import WeightRaster
 
 __version__ = "0.1.0"
 
@@ -97,6 +98,7 @@ __all__ = [
     "Store",
     "TextComparison",
     "WeightInspector",
+    "WeightRaster",
     "WhatIfView",
     "allocate",
     "calibrate",
@@ -155,6 +157,7 @@ _HOMES = {
     "Store": "workbench.store",
     "TextComparison": "workbench.widgets.predictions.generation",
     "WeightInspector": "workbench.widgets.weights.weight_inspector",
+    "WeightRaster": "workbench.widgets.weights.weight_raster",
     "WhatIfView": "workbench.widgets.predictions.what_if",
     "allocate": "workbench.quantizers.allocation",
     "calibrate": "workbench.calibration",

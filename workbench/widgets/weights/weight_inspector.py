@@ -16,7 +16,7 @@ from workbench.widgets.base.component import FigureFrame, choose_theme, render_c
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.marks import ChannelInput, RowInput
 from workbench.widgets.base.sections import Sections
-from workbench.widgets.weights.weight_image import PictureSection
+from workbench.widgets.weights.weight_raster import WeightRaster
 from workbench.widgets.weights.weight_section import WeightSection
 
 LAYER = -1  # the row slider's first stop: the whole layer
@@ -205,7 +205,7 @@ class WeightInspector(Sections):
         "Ranges": RangeSection,
         "Outliers": OutlierSection,
         "Spectrum": SpectrumSection,
-        "Picture": PictureSection,
+        "Picture": WeightRaster,
     }
 
     def below(self) -> list[pn.viewable.Viewable]:
