@@ -12,7 +12,7 @@ import pytest
 import workbench as wb
 
 PUBLIC = [
-    "BudgetPainter", "CalibrationView", "CardView", "CodebookMicroscope", "ExpectationsView", "Explorer",
+    "BudgetPainter", "CalibrationView", "CardView", "ChannelScatter", "CodebookMicroscope", "ExpectationsView", "Explorer",
     "ForkFinder", "HistoryView", "KVCacheView", "LayerBench", "LayerBrowser", "LayerErrors", "LayerPlan",
     "LayerTable", "LedgerView", "MethodView", "ModelComparison", "PinnedView", "Recipe", "RecipeGallery", "Replay", "RunBar",
     "SaliencyView", "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WeightRaster",

@@ -67,15 +67,17 @@ def style_figure(theme: Theme) -> Callable[[Any, Any], None]:
             outline_line_color=theme.border,
             min_border_right=8,
         )
-        figure.title.update(text_color=theme.text, text_font=themes.FONT, text_font_style="normal")
+        figure.title.update(text_color=theme.text, text_font=themes.FONT, text_font_size=FONT_SIZES["title"])
         for axis in figure.axis:
             axis.ticker.update(desired_num_ticks=TICKS)
             axis.update(
                 axis_label_text_color=theme.muted,
                 axis_label_text_font=themes.FONT,
+                axis_label_text_font_size=FONT_SIZES["labels"],
                 axis_label_text_font_style="normal",
                 major_label_text_color=theme.muted,
                 major_label_text_font=themes.FONT,
+                major_label_text_font_size=FONT_SIZES["ticks"],
                 axis_line_color=theme.border,
                 major_tick_line_color=theme.border,
                 minor_tick_line_color=None,

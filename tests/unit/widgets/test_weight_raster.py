@@ -50,7 +50,7 @@ def test_the_picture_shows_what_is_asked(view: WeightRaster, what: str) -> None:
     largest = weight.flatten()[weight.abs().argmax()].item()
     assert f"{largest:+.3g}" in view.frame.answer.object
     view.frame.as_table.value = True
-    table = view.frame.rows
+    table = view.frame.figure.table
     first = (int(table["row"][0]), int(table["column"][0]))
     assert weight[first].item() == largest
     assert table["value"][0] == pytest.approx(original[first].item())

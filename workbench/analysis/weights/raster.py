@@ -133,6 +133,13 @@ def _measure_sizes(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.inf, np.abs(values))
 
 
+def sum_column_energies(read: Read, shape: tuple[int, int]) -> np.ndarray:
+    """The sum of squares of each column of a matrix, or of a difference, float64 `[cols]`."""
+    bands = (read(slice(row, row + HEIGHT), slice(0, shape[1])) for row in range(0, shape[0], HEIGHT))
+    energies: np.ndarray = sum((np.square(band, dtype=np.float64).sum(0) for band in bands), np.zeros(shape[1]))
+    return energies
+
+
 def shift_window(window: Window, shape: tuple[int, int], down: int, right: int) -> Window:
     """A window of the same size, half of it further down or up (−1), right or left, inside a matrix of this shape."""
     (top, bottom), (left, end) = (

@@ -81,8 +81,8 @@ class WeightRaster(WeightSection):
     def _build_pane(self, kind: What, axes: list[Any]) -> RasterPane:
         return RasterPane(
             partial(views.draw_weight_raster, axes=axes),
-            partial(views.draw_weight_values, axes=axes),
             partial(views.draw_marks, axes=axes),
+            partial(views.draw_weight_values, axes=axes),
             zoomed=lambda x, y: self.notices.guard(lambda: self._look_at(x, y)),
             brushed=lambda x, y: self.notices.guard(lambda: self._brush(x, y)),
             tapped=lambda x, y: self.notices.guard(lambda: self._tap(kind, x, y)),
