@@ -63,7 +63,9 @@ if TYPE_CHECKING:
     from workbench.widgets.shell.recipe_gallery import RecipeGallery
     from workbench.widgets.shell.run_bar import RunBar
     from workbench.widgets.weights.channel_saliency import SaliencyView
+    from workbench.widgets.weights.channel_scatter import ChannelScatter
     from workbench.widgets.weights.weight_inspector import WeightInspector
+    from workbench.widgets.weights.weight_raster import WeightRaster
 
 __version__ = "0.1.0"
 
@@ -71,6 +73,7 @@ __all__ = [
     "BudgetPainter",
     "CalibrationView",
     "CardView",
+    "ChannelScatter",
     "CodebookMicroscope",
     "ExpectationsView",
     "Explorer",
@@ -97,6 +100,7 @@ __all__ = [
     "Store",
     "TextComparison",
     "WeightInspector",
+    "WeightRaster",
     "WhatIfView",
     "allocate",
     "calibrate",
@@ -131,6 +135,7 @@ _HOMES = {
     "BudgetPainter": "workbench.widgets.decisions.pareto_painter",
     "CalibrationView": "workbench.widgets.method.calibration_mixture",
     "CardView": "workbench.widgets.decisions.quant_card",
+    "ChannelScatter": "workbench.widgets.weights.channel_scatter",
     "CodebookMicroscope": "workbench.widgets.method.codebook_microscope",
     "ExpectationsView": "workbench.widgets.decisions.scaling_law",
     "Explorer": "workbench.widgets",
@@ -155,6 +160,7 @@ _HOMES = {
     "Store": "workbench.store",
     "TextComparison": "workbench.widgets.predictions.generation",
     "WeightInspector": "workbench.widgets.weights.weight_inspector",
+    "WeightRaster": "workbench.widgets.weights.weight_raster",
     "WhatIfView": "workbench.widgets.predictions.what_if",
     "allocate": "workbench.quantizers.allocation",
     "calibrate": "workbench.calibration",

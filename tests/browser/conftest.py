@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +72,12 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(log: Path, *arguments: str) -> Iterator[str]:
-    """`panel serve` with all apps on a free port, as the address of the explorer; ended afterwards."""
+def served(log: Path, *arguments: str, apps: Sequence[str] = APPS, page: str = "explorer") -> Iterator[str]:
+    """`panel serve` with `apps` on a free port, as the address of one `page`; ended afterwards."""
     port = free_port()
-    words = [sys.executable, "-m", "panel", "serve", *APPS, "--warm", "--address", "127.0.0.1"]
+    words = [sys.executable, "-m", "panel", "serve", *apps, "--warm", "--address", "127.0.0.1"]
     words += ["--port", str(port), f"--allow-websocket-origin=127.0.0.1:{port}", *arguments]
-    address = f"http://127.0.0.1:{port}/explorer"
+    address = f"http://127.0.0.1:{port}/{page}"
     with running(words, address, log, folder=ROOT):
         yield address
 

@@ -13,10 +13,11 @@ import workbench as wb
 from tests.lessons import NOTEBOOKS, code, read
 
 PUBLIC = [
-    "BudgetPainter", "CalibrationView", "CardView", "CodebookMicroscope", "ExpectationsView", "Explorer",
+    "BudgetPainter", "CalibrationView", "CardView", "ChannelScatter", "CodebookMicroscope", "ExpectationsView", "Explorer",
     "ForkFinder", "HistoryView", "KVCacheView", "LayerBench", "LayerBrowser", "LayerErrors", "LayerPlan",
     "LayerTable", "LedgerView", "MethodView", "ModelComparison", "PinnedView", "Recipe", "RecipeGallery", "Replay", "RunBar",
-    "SaliencyView", "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WhatIfView", "allocate",
+    "SaliencyView", "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WeightRaster",
+    "WhatIfView", "allocate",
     "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "figures", "fuse", "layer_scores", "load",
     "measure_cache", "measure_kernels", "measures", "notebook", "open_model", "pack_model", "part", "quantize",
     "quantize_model", "recipe", "recipes", "save", "sensitivity", "text", "to_transformers", "what_if",

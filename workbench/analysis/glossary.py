@@ -224,6 +224,8 @@ COLUMNS: dict[str, Column] = {
     "forks": Column("forks", "Number of prompts after which the texts diverge.", "d"),
     "kl_alone": Column("KL alone", "KL at the fork with only this layer quantized.", ".3g"),
     "channel": Column("channel", "Input feature of the layer: a column of its weight matrix.", ",d"),
+    "weight_rms": Column("weight rms", "Root mean square of the channel's weights.", ".3g"),
+    "second_moment": Column("second moment", "Mean square of the channel's input on the calibration text.", ".3g"),
     "cumulative_share": Column("cumulative share", "Share of this channel and all that rank above it.", ".1%"),
     "measure": Column("measure", "Measure of saliency."),
     "times": Column("× average", "Relative to the average channel.", ".3g"),

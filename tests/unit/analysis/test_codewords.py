@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from workbench.analysis.method import codeword_edits, codewords
 from workbench.errors import WorkbenchError
@@ -216,3 +219,43 @@ def test_codebooks_of_every_preset_can_be_edited(preset: str) -> None:
             assert revived.layer.relative_error < made.relative_error
         assert torch.isfinite(errors).all()
         assert torch.isfinite(energy).all()
+
+
+@st.composite
+def index_windows(draw: st.DrawFn) -> tuple[tuple[int, int, int, int], list[int], int, int]:
+    """Any window of the index, some codes, and the most cells of a picture."""
+    top, left = draw(st.integers(0, ROWS - 1)), draw(st.integers(0, SEGMENTS - 1))
+    window = top, draw(st.integers(top, ROWS - 1)), left, draw(st.integers(left, SEGMENTS - 1))
+    return window, draw(st.lists(st.integers(0, ENTRIES - 1), max_size=3)), draw(st.integers(1, 14)), draw(st.integers(1, 6))
+
+
+@settings(deadline=None, max_examples=100)
+@given(index_windows())
+def test_a_cell_shows_its_first_vector_or_the_first_chosen_one(
+    case: tuple[tuple[int, int, int, int], list[int], int, int],
+) -> None:
+    (top, bottom, left, right), chosen, height, width = case
+    book = codewords.list_codebooks(layer("signs").packed)[0]
+    seen = codewords.rasterize_index(book, (top, bottom, left, right), chosen, height=height, width=width)
+    assert seen.codes.shape[0] <= height
+    assert seen.codes.shape[1] <= width
+    for down, across in np.ndindex(seen.codes.shape):
+        row, col = top + down * seen.row_step, left + across * seen.col_step
+        rows, cols = range(row, min(row + seen.row_step, bottom + 1)), range(col, min(col + seen.col_step, right + 1))
+        vectors = [(r, c) for r in rows for c in cols]
+        hits = [place for place in vectors if int(INDEX[place]) in chosen]
+        place = (hits or vectors)[0]
+        assert (int(seen.rows[down, across]), int(seen.cols[down, across])) == place
+        assert seen.codes[down, across] == INDEX[place]
+        assert seen.chosen[down, across] == bool(hits)
+
+
+def test_the_codes_of_a_window_are_counted() -> None:
+    book = codewords.list_codebooks(layer("signs").packed)[0]
+    table = codewords.tabulate_codes_in_window(book, (2, 9, 1, 3))
+    part = INDEX[2:10, 1:4]
+    assert dict(zip(table["codeword"], table["count"], strict=True)) == {
+        code: int((part == code).sum()) for code in part.unique().tolist()
+    }
+    assert table["count"].is_monotonic_decreasing
+    assert table["share"].sum() == pytest.approx(1)

@@ -151,6 +151,53 @@ def locate_codewords(book: Book, codes: Sequence[int]) -> Positions:
     return Positions(pooled[0, 0].numpy(), row_step, step, book.length)
 
 
+@dataclass(frozen=True)
+class IndexRaster:
+    """A window of an index in cells of `row_step × col_step` vectors: the code of one vector of each, and where it is.
+
+    That is the first vector with one of the chosen codes where there is any (`chosen`), else the first of the cell: codes are
+    names, and no other number stands for several of them.
+    """
+
+    codes: np.ndarray
+    chosen: np.ndarray
+    rows: np.ndarray
+    cols: np.ndarray
+    row_step: int
+    col_step: int
+
+
+def rasterize_index(
+    book: Book, window: tuple[int, int, int, int], codes: Sequence[int] = (), *, height: int = 256, width: int = 384
+) -> IndexRaster:
+    """Which code each vector uses, in at most `height × width` cells; `window` is first row, last row, first and last vector."""
+    book.check(codes)
+    top, bottom, left, right = window
+    index = book.index[top : bottom + 1, left : right + 1].numpy()
+    row_step, col_step = -(-index.shape[0] // height), -(-index.shape[1] // width)
+    firsts = np.ix_(np.arange(0, index.shape[0], row_step), np.arange(0, index.shape[1], col_step))
+    rows, cols = (np.broadcast_to(part, (len(firsts[0]), firsts[1].shape[1])).copy() for part in firsts)
+    chosen = np.zeros(rows.shape, dtype=bool)
+    hits = np.argwhere(np.isin(index, list(codes)))[::-1]  # of those in one cell the first is written last
+    cells = hits[:, 0] // row_step, hits[:, 1] // col_step
+    rows[cells], cols[cells], chosen[cells] = hits[:, 0], hits[:, 1], True
+    kind = np.uint16 if max(bottom, right) < 1 << 16 else np.uint32
+    codes_shown = index[rows, cols].astype(np.int32)
+    return IndexRaster(codes_shown, chosen, (rows + top).astype(kind), (cols + left).astype(kind), row_step, col_step)
+
+
+def tabulate_codes_in_window(book: Book, window: tuple[int, int, int, int], count: int = 20) -> pd.DataFrame:
+    """The codes that most vectors of a window use, most first: codeword, count, share (of the window's vectors)."""
+    top, bottom, left, right = window
+    part = book.index[top : bottom + 1, left : right + 1]
+    counts = torch.bincount(part.reshape(-1), minlength=book.entries)
+    order = counts.argsort(descending=True, stable=True)[:count]
+    order = order[counts[order] > 0]
+    return pd.DataFrame(
+        {"codeword": order.tolist(), "count": counts[order].tolist(), "share": (counts[order] / part.numel()).tolist()}
+    )
+
+
 def tabulate_error_profile(book: Book, codes: Sequence[int], errors: Tensor, energy: Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How the weights under chosen codes are served beside all others, and the distribution behind it.
 

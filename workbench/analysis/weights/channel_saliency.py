@@ -139,6 +139,21 @@ def tabulate_channel_ranks(table: pd.DataFrame, channels: Sequence[int]) -> pd.D
     return pd.DataFrame(rows, columns=["channel", "measure", "share", "times", "rank"])
 
 
+def tabulate_channel_errors(
+    energy: np.ndarray, rows: int, moment: Tensor, column_errors: np.ndarray | None = None
+) -> pd.DataFrame:
+    """One row a channel: channel, weight_rms, second_moment and, from the squared errors of each column, error_share.
+
+    `energy [cols]` are sums of squares over `rows` weights, `moment [cols]` is E xⱼ². `error_share` is of the output error as far
+    as it comes from each channel alone: Σᵢ (Ŵᵢⱼ − Wᵢⱼ)² · E xⱼ².
+    """
+    power = moment.double().clamp(min=0).numpy()
+    table = pd.DataFrame({"channel": range(len(energy)), "weight_rms": np.sqrt(energy / rows), "second_moment": power})
+    if column_errors is not None:
+        table["error_share"] = compute_shares(torch.from_numpy(column_errors * power))
+    return table
+
+
 def compute_group_shares(packed: Packed, weight: Tensor) -> tuple[list[str], np.ndarray] | None:
     """Names of the groups of weights in a stored layer, and the share of each channel's weights in each, `[groups, cols]`.
 

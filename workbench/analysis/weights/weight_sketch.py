@@ -1,4 +1,4 @@
-"""A compact description of a weight matrix: moments and histogram (`compute_sketch`), a raster, and the quantizer's levels.
+"""A compact description of a weight matrix: moments and histogram (`compute_sketch`), and the quantizer's levels.
 
 Everything reads the matrix in row blocks and returns small numpy arrays; no matrix is kept and none reaches a browser.
 """
@@ -18,8 +18,6 @@ from workbench.kernels.packing.packed import Packed
 WEIGHTS_AT_ONCE = 1 << 18  # weights converted to float at a time: 2 MB in float64
 OUTLIER = 6.0  # standard deviations from the mean; a Gaussian matrix of 10⁸ weights has none
 MAX_LEVELS = 32  # more lines than this on a histogram are a grey wall
-
-Window = tuple[int, int, int, int]  # first row, last row, first column, last column
 
 
 @dataclass(frozen=True)
@@ -73,29 +71,6 @@ class Sketch:
     row_energy: np.ndarray
     col_energy: np.ndarray
     histogram: Histogram
-
-
-@dataclass(frozen=True)
-class Raster:
-    """A matrix, or a window of it, from afar: each cell shows the weight of largest magnitude in `row_step × col_step` weights.
-
-    `values [height, width]` hold the magnitude, or the weight with its sign where `signed`; the window begins at `row` and `col`
-    and covers `rows × cols` weights.
-    """
-
-    values: np.ndarray
-    rows: int
-    cols: int
-    row_step: int
-    col_step: int
-    signed: bool
-    row: int = 0
-    col: int = 0
-
-    @property
-    def single(self) -> bool:
-        """Whether every cell is one weight."""
-        return self.row_step * self.col_step == 1
 
 
 @dataclass(frozen=True)
@@ -198,37 +173,6 @@ def compute_histogram(weight: Tensor, *, limit: float, bins: int = 161) -> Histo
     return Histogram(counts, -limit, limit, weight.numel() - int(counts.sum()))
 
 
-def rasterize_weight(
-    weight: Tensor, *, height: int = 128, width: int = 256, signed: bool = False, window: Window | None = None
-) -> Raster:
-    """At most `height × width` cells, each the weight of largest magnitude: a mean would hide the outliers.
-
-    `window` is first row, last row, first column, last column of what is shown; the whole matrix by default.
-    """
-    check_matrix(weight)
-    top, bottom, left, right = window or (0, weight.shape[0] - 1, 0, weight.shape[1] - 1)
-    weight = weight[top : bottom + 1, left : right + 1]
-    check_matrix(weight)
-    rows, cols = weight.shape
-    row_step, col_step = -(-rows // height), -(-cols // width)
-    # whole cells only: a block of rows is a multiple of the cell's height
-    lines = [_pool_cells(block, row_step, col_step, signed) for block in iterate_row_blocks(weight, multiple=row_step)]
-    return Raster(torch.cat(lines).float().numpy(), rows, cols, row_step, col_step, signed, top, left)
-
-
-def _pool_cells(block: Tensor, row_step: int, col_step: int, signed: bool) -> Tensor:
-    """One value for each `row_step × col_step` weights of `block`; a ragged edge counts what is there."""
-    rows, cols = block.shape
-    tall, wide = -(-rows // row_step), -(-cols // col_step)
-    padded = block.new_zeros(tall * row_step, wide * col_step)
-    padded[:rows, :cols] = block
-    tiles = padded.view(tall, row_step, wide, col_step)
-    highest, lowest = tiles.amax((1, 3)), tiles.amin((1, 3))
-    if not signed:
-        return torch.maximum(highest, -lowest)
-    return torch.where(highest >= -lowest, highest, lowest)
-
-
 def find_row_levels(values: Tensor) -> Levels | None:
     """The distinct values of one decoded row, or None when there are too many to draw."""
     distinct = torch.unique(values).numpy()
@@ -275,9 +219,9 @@ def find_layer_levels(packed: Packed, *, groups: int = 4096) -> Levels | None:
     return Levels(middle, low, high, len(decoded))
 
 
-def iterate_row_blocks(weight: Tensor, *, multiple: int = 1) -> Iterator[Tensor]:
-    """Row blocks of `weight` in float64 on the CPU, each a multiple of `multiple` rows but the last."""
-    rows = max(1, WEIGHTS_AT_ONCE // weight.shape[1] // multiple) * multiple
+def iterate_row_blocks(weight: Tensor) -> Iterator[Tensor]:
+    """Row blocks of `weight` in float64 on the CPU."""
+    rows = max(1, WEIGHTS_AT_ONCE // weight.shape[1])
     for start in range(0, weight.shape[0], rows):
         yield weight[start : start + rows].detach().to("cpu", torch.float64)
 

@@ -1,20 +1,16 @@
-"""The weights of one layer: their histogram with the quantizer's levels, and the matrix as an image."""
+"""The weights of one layer: their histogram with the quantizer's levels."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from workbench.analysis.weights.distribution import compute_cell_edges
-from workbench.analysis.weights.weight_sketch import Histogram, Levels, Raster
+from workbench.analysis.weights.weight_sketch import Histogram, Levels
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.theme import Theme
-from workbench.views.weights.distribution import build_mark_line
 
-What = Literal["original", "quantized", "difference"]
-BANDS = 16  # rows of a raster's table twin
 WRITTEN = 8  # levels up to which each is written and has the edges of its cell
 
 
@@ -155,84 +151,3 @@ def describe_histogram(original: Histogram, quantized: Histogram | None, levels:
         return f"{text} share {themes.format_count(len(levels.values), 'level')}{edges}."
     bands = f"the line is the median over {themes.format_count(levels.groups, 'group')}, the band holds 80 % of them"
     return f"{text}: each group has its own {len(levels.values)} levels; {bands}."
-
-
-def draw_raster(
-    raster: Raster,
-    what: What,
-    limit: float | None = None,
-    chosen: tuple[Sequence[int], Sequence[int]] = ((), ()),
-    *,
-    theme: Theme = themes.LIGHT,
-) -> Figure:
-    """The matrix from afar; `limit` fixes the colour scale so that original and quantized can be compared.
-
-    `chosen` are marked rows and columns.
-    """
-    top = float(np.abs(raster.values).max()) if limit is None else limit
-    questions = {
-        "original": "Where are the large weights?",
-        "quantized": "What are the weights after quantization?",
-        "difference": "Where did quantization change the weights?",
-    }
-    name = "quantized − original" if what == "difference" else "magnitude"
-    trace = {
-        "type": "heatmap",
-        "z": raster.values,
-        # a cell stands at the middle of its weights, a single weight at its number
-        "x0": raster.col + (raster.col_step - 1) / 2,
-        "dx": raster.col_step,
-        "y0": raster.row + (raster.row_step - 1) / 2,
-        "dy": raster.row_step,
-        "colorscale": themes.DIVERGING if raster.signed else themes.SEQUENTIAL,
-        "zmin": -top if raster.signed else 0.0,
-        "zmax": top or 1.0,
-        "colorbar": themes.build_colorbar(theme, name),
-        "hovertemplate": f"row %{{y:.0f}}, column %{{x:.0f}}<br>{name} %{{z:.3g}}<extra></extra>",
-    }
-    plot = {
-        "data": [trace],
-        "layout": themes.build_layout(
-            theme,
-            x="column (input feature)",
-            y="row (output feature)",
-            height=400,
-            shapes=[
-                *(build_mark_line(row, theme, axis="y") for row in chosen[0] if 0 <= row - raster.row < raster.rows),
-                *(build_mark_line(col, theme) for col in chosen[1] if 0 <= col - raster.col < raster.cols),
-            ],
-            xaxis={"showgrid": False, "range": [raster.col - 0.5, raster.col + raster.cols - 0.5]},
-            yaxis={"showgrid": False, "range": [raster.row + raster.rows - 0.5, raster.row - 0.5]},
-        ),
-    }
-    return Figure(questions[what], _describe_raster(raster, name), plot, _tabulate_row_bands(raster))
-
-
-def _describe_raster(raster: Raster, name: str) -> str:
-    """How much is seen, how it is summed up, and the largest entry."""
-    row, col = np.unravel_index(int(np.abs(raster.values).argmax()), raster.values.shape)
-    cell = f"largest magnitude in {raster.row_step} × {raster.col_step} weights"
-    resolution = "single weights" if raster.single else f"each cell shows the {cell}"
-    at = f"row {raster.row + row * raster.row_step}, column {raster.col + col * raster.col_step}"
-    near = "at" if raster.single else "near"
-    value = f"{raster.values[row, col]:+.3g}" if raster.signed else f"{raster.values[row, col]:.3g}"
-    return f"{raster.rows:,} × {raster.cols:,} weights, {resolution}; the largest {name} is {value}, {near} {at}."
-
-
-def _tabulate_row_bands(raster: Raster) -> pd.DataFrame:
-    """The raster as a short table: the largest entry of each band of rows."""
-    lines = []
-    for lines_of in np.array_split(np.arange(len(raster.values)), min(BANDS, len(raster.values))):
-        values = raster.values[lines_of]
-        at = int(np.abs(values).max(0).argmax())
-        last = min(int(lines_of[-1] + 1) * raster.row_step, raster.rows) - 1
-        value = values[int(np.abs(values[:, at]).argmax()), at]
-        lines.append(
-            {
-                "first row": raster.row + int(lines_of[0]) * raster.row_step,
-                "last row": raster.row + last,
-                "column": raster.col + at * raster.col_step,
-                "largest": float(value),
-            }
-        )
-    return pd.DataFrame(lines)

@@ -18,7 +18,8 @@ from workbench.widgets.base.component import FigureFrame, choose_theme, render_c
 from workbench.widgets.base.controls import BESIDE
 from workbench.widgets.base.marks import ChannelInput, RowInput
 from workbench.widgets.base.sections import Sections
-from workbench.widgets.weights.weight_image import PictureSection
+from workbench.widgets.weights.channel_scatter import ChannelScatter
+from workbench.widgets.weights.weight_raster import WeightRaster
 from workbench.widgets.weights.weight_section import WeightSection
 
 LAYER = -1  # the row slider's first stop: the whole layer
@@ -211,13 +212,13 @@ class SpectrumSection(WeightSection):
 
 
 class WeightInspector(Sections):
-    """Look at the selected layer's weights from six sides; marked rows and channels are marked in all of them.
+    """Look at the selected layer's weights from seven sides; marked rows and channels are marked in all of them.
 
     Example:
         >>> import workbench as wb
         >>> inspector = wb.WeightInspector(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", threaded=False)
         >>> inspector.section.options
-        ['Histogram', 'Tails', 'Ranges', 'Outliers', 'Spectrum', 'Picture']
+        ['Histogram', 'Tails', 'Ranges', 'Outliers', 'Spectrum', 'Picture', 'Channels']
         >>> inspector["Histogram"].frame.figure.question
         'Which values do the weights take?'
     """
@@ -228,7 +229,8 @@ class WeightInspector(Sections):
         "Ranges": RangeSection,
         "Outliers": OutlierSection,
         "Spectrum": SpectrumSection,
-        "Picture": PictureSection,
+        "Picture": WeightRaster,
+        "Channels": ChannelScatter,
     }
 
     def below(self) -> list[pn.viewable.Viewable]:
