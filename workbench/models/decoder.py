@@ -5,6 +5,7 @@ block is its matrices, called as the modules that they are, and three compiled l
 model's own forward pass but for the order of sums: `LanguageModel` compares the two before it uses this one.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.interrupts import defer_interrupts
+from workbench.kernels.matmul.joint_layers import JointLayers, join_layers
 from workbench.models.streaming import NarrowEmbedding, NarrowHead
 
 TYPES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -83,6 +85,7 @@ class Decoder:
         self._read, self._capacity = 0, 0
         self._keys: list[np.ndarray] = []
         self._values: list[np.ndarray] = []
+        self._joint: dict[nn.Module, JointLayers] = {}  # by the first of the layers
 
     @property
     def bytes(self) -> int:
@@ -104,7 +107,7 @@ class Decoder:
             norm = block.post_attention_layernorm
             add_and_normalize(x_array, change.numpy(), _read_array(norm), norm.variance_epsilon, hidden_array)
             parts = block.mlp._modules
-            gate, up = parts["gate_proj"](hidden), parts["up_proj"](hidden)
+            gate, up = self._multiply(hidden, parts["gate_proj"], parts["up_proj"])
             self._gate.multiply_by_silu(gate.numpy(), up.numpy())
             change = parts["down_proj"](up)
         norm, self._read = self._base.norm, first + tokens
@@ -114,9 +117,9 @@ class Decoder:
     def _attend(self, part: Any, hidden: Tensor, number: int, first: int) -> Tensor:
         """What the attention of block `number` adds to the residual stream."""
         loops, tokens, projections = self._attention, len(hidden), part._modules
-        query = projections["q_proj"](hidden).view(tokens, self._heads, self._width)
-        key = projections["k_proj"](hidden).view(tokens, self._key_heads, self._width)
-        value = projections["v_proj"](hidden).view(tokens, self._key_heads, self._width)
+        query, key, value = self._multiply(hidden, projections["q_proj"], projections["k_proj"], projections["v_proj"])
+        query = query.view(tokens, self._heads, self._width)
+        key, value = (part.view(tokens, self._key_heads, self._width) for part in (key, value))
         query_array, key_array = query.numpy(), key.numpy()
         if "q_norm" in projections:
             self._normalize_heads(projections["q_norm"], query_array)
@@ -131,6 +134,15 @@ class Decoder:
         else:
             out = _attend_with_many(query, torch.from_numpy(keys), torch.from_numpy(values), first, float(self._scale))
         return projections["o_proj"](out)
+
+    def _multiply(self, x: Tensor, *layers: nn.Module) -> Sequence[Tensor]:
+        """The outputs of layers that read the same input: for one token in one call, where their packed forms allow it."""
+        if len(x) > 1:
+            return [layer(x) for layer in layers]
+        joint = self._joint.get(layers[0])
+        if joint is None or joint.layers != layers:
+            joint = self._joint[layers[0]] = join_layers(layers)
+        return joint(x)
 
     def _attend_with_one(self, query: np.ndarray, keys: np.ndarray, values: np.ndarray, count: int) -> Tensor:
         """Attention of one token, `[1, heads · width]`."""

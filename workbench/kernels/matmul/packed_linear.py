@@ -60,7 +60,7 @@ class PackedLinear(PackedMatrix):
         case = (read_forced_backend(), dispatch.count_inputs(x, self.in_features))
         product = self._chosen.get(case)
         if product is None:
-            product = self._chosen[case] = self._product(case[1])
+            product = self._chosen[case] = self.prepare(case[1])
         return product(x)
 
     def __getattr__(self, name: str) -> Any:
@@ -69,13 +69,18 @@ class PackedLinear(PackedMatrix):
         device = next(self.buffers(), torch.empty(0)).device
         return PackedWeight(self.shape, device, lambda: decode(self.packed), self.multiply)
 
-    def _product(self, batch: int) -> Product:
+    def prepare(self, batch: int) -> Product:
         """What the backend that is chosen for so many inputs has prepared, or prepares now."""
         packed = self.packed
         backend, _ = dispatch.choose(packed, batch)
         if backend.name not in self._prepared:
             self._prepared[backend.name] = backend.prepare(packed, self.mode)
         return self._prepared[backend.name]
+
+    def replace_product(self, backend: str, product: Product) -> None:
+        """Run on another product with the same matrix from now on, which may share memory with other layers."""
+        self._prepared[backend] = product
+        self._chosen.clear()
 
     def explain(self, batch: int = 1) -> Explanation:
         """Which backend runs this layer, with what the cache does to it."""

@@ -186,7 +186,7 @@ def lay_out_indices(packed: Packed) -> Indices:
         fields.append(np.bitwise_or.reduce(parts << (bits * np.arange(parts.shape[2], dtype=np.uint8))[:, None], axis=2))
         have += bits
     stream = np.concatenate(fields, -1)
-    buffer = _allocate_pages(stream.size)
+    buffer = allocate_pages(stream.size)
     buffer[:] = stream.reshape(-1)
     number = (words.to(torch.int64) << torch.arange(length)).sum(1).numpy().astype(np.uint16)
     every = np.pad(number, (0, (1 << width) - len(number)))  # so that no index leads out of it
@@ -276,14 +276,14 @@ def _arrange_signs(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.nda
     stripes = full.reshape(planes, -1, STRIPE_ROWS, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)
     if abreast == 1:  # row r of a stripe beside row 32 + r
         stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE_ROWS // 2).swapaxes(3, 4)
-    stream = _allocate_pages(stripes.size).reshape(len(stripes), -1)
+    stream = allocate_pages(stripes.size).reshape(len(stripes), -1)
     for begin, end in itertools.pairwise(edges):
         target = slice(begin * planes * STRIPE_ROWS, end * planes * STRIPE_ROWS)
         stream[:, target] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
     return stream.reshape(-1)
 
 
-def _allocate_pages(size: int) -> np.ndarray:
+def allocate_pages(size: int) -> np.ndarray:
     """So many bytes that begin on a page; on large pages, where there are such, from half of one on.
 
     A stream from memory stops at the end of each page of 4 kB to look the next one up.
