@@ -1,4 +1,4 @@
-"""Studies on a small model compute their default when their tab is opened, and can be cancelled."""
+"""Studies on a small model compute their default when their tab is opened."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import served
-from tests.browser.visitor import Open, button, figure, tab
+from tests.browser.visitor import Open, figure, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -21,7 +21,6 @@ def test_a_study_that_is_opened_is_computed(
         page = open_page(address)
         figure(page, "weight")
         tab(page, "Budget")
-        expect(button(page, "Cancel").locator("visible=true").first).to_be_visible()
         expect(page.get_by_text(re.compile("^Done: measuring options"))).to_be_visible()
         tab(page, "KV cache")
         expect(page.get_by_text(re.compile("^Done: measuring caches"))).to_be_visible()
