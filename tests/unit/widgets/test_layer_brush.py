@@ -136,7 +136,7 @@ def test_experts_beyond_the_first_are_counted(browser: LayerBrowser) -> None:
 def test_the_drawing_has_the_colours_of_the_map(browser: LayerBrowser) -> None:
     table = browser.session.layer_table().iloc[:3].assign(kurtosis=[0.0, 1.0, float("nan")], error_difference=[-2.0, 0.0, 2.0])
     tints = re.findall(r'style="(background:[^"]*|)"', draw_block(table, QUERY, "kurtosis"))
-    assert tints == ["background:rgb(0, 34, 78);color:#ffffff", "background:rgb(254, 232, 56);color:#10151a", ""]
+    assert tints == ["background:rgb(0, 34, 78);color:#ffffff", "background:rgb(254, 232, 56);color:#000000", ""]
     blue, white, orange = re.findall(
         r'style="background:rgb\((\d+), (\d+), (\d+)\)', draw_block(table, QUERY, "error_difference")
     )

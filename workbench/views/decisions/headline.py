@@ -98,7 +98,7 @@ def render_headline(
     texts = list(differences) or [("", False)] * len(numbers)
     cells = "".join(
         f"<div><dt style='color:{theme.muted};font-size:0.75rem'>{html.escape(number.label)}</dt>"
-        f"<dd style='margin:0;font-size:1.25rem;font-weight:600'>{html.escape(number.value)}</dd>"
+        f"<dd style='margin:0;font-size:1.05rem;font-weight:600'>{html.escape(number.value)}</dd>"
         f"<dd style='margin:0;color:{theme.muted};font-size:0.75rem'>{html.escape(number.beneath)}</dd>"
         + (f"<dd style='margin:0;color:{more if is_more else less};font-size:0.8rem'>{html.escape(text)}</dd>" if text else "")
         + "</div>"

@@ -13,6 +13,8 @@ from workbench.views.weights.layer_map import label_layer_name
 
 WORST = 12
 
+NAMED = 2  # guilty layers that a sentence names; more are counted
+
 
 def draw_text_fork(table: pd.DataFrame, fork: int | None, chosen: int | None = None, *, theme: Theme = themes.LIGHT) -> Figure:
     """Draw the KL of every token of the original's text; a dotted line is at the fork.
@@ -110,12 +112,11 @@ def describe_guilty_layers(table: pd.DataFrame, fork: int | None, guilt: Guilt |
     if fork is None or guilt is None:
         return f"The run writes the same {len(table)} tokens as the original: no layer is to blame."
     row, names = table.iloc[fork - 1], [label_layer_name(name) for name in guilt.layers]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    listed = " and ".join(names) if len(names) <= NAMED else f"the {len(names)} layers framed on the map"
     then = "the fork is gone" if guilt.moved is None else f"it moves to token {guilt.moved}"
     return (
-        f"At token {fork} the original writes {quote_token(row['token'])} and the run {quote_token(row['chosen'])}. With "
-        f"{listed} restored to full precision {then}; the layer map frames them, and its colour is what restoring each layer "
-        "alone wins back."
+        f"At token {fork} the original writes {quote_token(row['token'])} and the run {quote_token(row['chosen'])}. "
+        f"With {listed} restored to full precision, {then}."
     )
 
 

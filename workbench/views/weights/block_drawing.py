@@ -91,7 +91,7 @@ def _compute_tints(values: pd.Series, column: str) -> list[str]:
         parts = np.array(unlabel_rgb(colour)) / 255
         linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         is_dark = float(linear @ [0.2126, 0.7152, 0.0722]) < EQUAL_CONTRAST
-        tints.append(f"background:{colour};color:{'#ffffff' if is_dark else '#10151a'}")
+        tints.append(f"background:{colour};color:{'#ffffff' if is_dark else '#000000'}")
     return tints
 
 

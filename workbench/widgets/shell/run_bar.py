@@ -19,8 +19,9 @@ from workbench.widgets.elements.chip_bar import ChipBar
 
 
 class RunBar(Component):
-    """Show one chip for each run with its stored bits; the figures below are those of the run that is chosen, with their
-    differences from a second one, the original unless another chip is lit in the line below.
+    """Show one chip for each run, the figures of the chosen one and their differences from a second one.
+
+    Each chip has the stored bits of its run. The second run is the original unless another chip is lit in the line below.
 
     A small model is measured as soon as a run has ended, a large one when it is asked for.
 
