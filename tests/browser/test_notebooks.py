@@ -80,7 +80,11 @@ def test_tour(page: Page, lab: str, foreign: list[str]) -> None:
     quantize.or_(error).first.wait_for()
     assert error.all_inner_texts() == []
     assert page.locator(".js-plotly-plot .bars").count() >= 2
-    assert page.get_by_text("bits stored").count() >= 1
+    assert page.locator(".js-plotly-plot").get_by_text("Which layer is the most sensitive?").count() == 1
+    solution = page.locator(".jp-Notebook details").first
+    assert not solution.locator("pre").is_visible(), "a solution is folded"
+    solution.locator("summary").click()
+    solution.locator("pre").wait_for()
 
     assert (
         page.get_by_label("Squeeze", exact=True).first.get_attribute("aria-valuetext").endswith(("stored bits", "not built yet"))

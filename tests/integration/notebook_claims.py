@@ -121,6 +121,10 @@ CLAIMS: dict[str, dict[str, str]] = {
             "near(alone[0], 0.0115, 5e-4) and near(alone[1], 0.0089, 5e-4) and near(both / sum(alone), 1.4, 0.1)"
         ),
         "At the fourth token. The KL is about 0.39 nats": "finder.fork == 4 and near(finder.table['kl'][3], 0.39, 0.03)",
+        "and the third largest of the text": "finder.table['kl'].nlargest(3).index[-1] == finder.fork - 1",
+        "at token 16 it is 0.45, and both models write the same": (
+            "near(finder.table['kl'][15], 0.45, 0.03) and bool(finder.table['agrees'][15])"
+        ),
         "restoring `down_proj` of block 0, about 4 % of the weights": "round(196_608 / 4_718_592, 2) == 0.04",
     },
     "4_bit_allocation": {

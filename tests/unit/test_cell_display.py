@@ -95,7 +95,7 @@ def test_a_long_answer_is_broken_into_lines_above_the_plot() -> None:
     assert max(len(line) for line in lines) < 125
     short, long = ({"room": layout["margin"]["t"] - 16, "added": layout["height"] - 400} for layout in layouts)
     assert short["room"] == short["added"] < long["room"] == long["added"]
-    assert [round((1 - layout["title"]["y"]) * layout["height"]) for layout in layouts] == [12, 12], "pixels from the top"
+    assert [round((1 - layout["title"]["y"]) * layout["height"]) for layout in layouts] == [28, 28], "pixels from the top"
 
 
 def test_a_figure_holds_what_plain_json_does_not(values: dict[str, Any]) -> None:

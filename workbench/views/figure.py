@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 PLOTLY = "application/vnd.plotly.v1+json"  # the MIME type that JupyterLab draws without a kernel
 BREAK = "<br>"
 HEIGHT = 360  # pixels
-TITLE_TOP, TITLE_HEIGHT, LINE_HEIGHT = 12, 48, 18  # pixels: above the question, of it with its spaces, of a line of the answer
+TITLE_TOP = 28  # pixels from the top to where plotly anchors a title, which lies half above that
+TITLE_HEIGHT, LINE_HEIGHT = 30, 24  # pixels of the question with its spaces, and of a line of the answer
 LINE_CHARS = 110  # characters of the answer in a line, which fit a notebook of 900 pixels
 LABELS = ("name", "text", "hovertext", "customdata", "x", "y", "labels", "ids", "parents")
 
