@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.visitor import rgb
 from tests.servers import free_port, running
@@ -156,5 +156,44 @@ def test_an_inspector_alone_and_a_linked_pair(page: Page, lab: str, tmp_path: Pa
     )
     widths = [pair.locator(".jupyter-widgets.widget-hbox > *").nth(n).bounding_box()["width"] for n in (0, 1)]
     assert widths[0] == pytest.approx(widths[1], rel=0.05), "components side by side are as wide as each other"
+    assert faults == []
+    assert [url for url in foreign if not (url.startswith(STYLES) and ".css" in url)] == []
+
+
+RASTER = (
+    "import ipywidgets\nimport workbench as wb\nmodel = wb.open_model('builtin')",
+    f"view = wb.WeightRaster(model, '{LAYER}')\nview",
+    f"ipywidgets.HBox([wb.WeightRaster(model, '{LAYER}').ipywidget()])",
+)
+
+
+def test_a_raster_lives_in_a_cell_and_in_a_box(page: Page, lab: str, tmp_path: Path, foreign: list[str]) -> None:
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in RASTER])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "notebooks" / "raster.ipynb")
+    page.goto(f"{lab}/lab/tree/raster.ipynb")
+    page.locator(".jp-Notebook").wait_for()
+    choose_kernel(page)
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+    cells = page.locator(".jp-CodeCell")
+    error = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    cells.nth(2).locator("canvas:visible").or_(error).first.wait_for()
+    assert error.all_inner_texts() == []
+    for cell in (cells.nth(1), cells.nth(2)):
+        picture = cell.locator("canvas:visible").first
+        picture.scroll_into_view_if_needed()
+        box = picture.bounding_box()
+        page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=5)
+        page.mouse.up()
+        expect(cell.get_by_label("First row", exact=True)).not_to_have_value("0")
+        expect(cell.get_by_text("single weights; the largest original weight")).to_be_visible()
+        cell.get_by_role("button", name="Whole matrix", exact=True).click()
+        expect(cell.get_by_label("First row", exact=True)).to_have_value("0")
     assert faults == []
     assert [url for url in foreign if not (url.startswith(STYLES) and ".css" in url)] == []

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import served
 from tests.browser.large_layer import COLS, OUTLIER, ROWS
-from tests.browser.visitor import Open, button, field, serious
+from tests.browser.visitor import Open, button, field, quantize_one, serious
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -28,22 +28,26 @@ def window(page: Page) -> list[int]:
     return [int(field(page, edge).input_value()) for edge in EDGES]
 
 
-def picture(page: Page) -> tuple[float, float, float, float]:
-    """The inner frame of the picture in pixels of the page: left, top, width, height."""
-    find = """() => {
-        for (const view of Bokeh.index.all_views?.() ?? Bokeh.index) {
-            if (view.model.type === 'Figure') {
-                const box = view.frame_view?.bbox ?? view.frame.bbox, edge = view.el.getBoundingClientRect()
-                return [edge.left + box.left, edge.top + box.top, box.width, box.height]
-            }
-        }
-    }"""
-    return page.wait_for_function(find).json_value()
+# every picture from left to right: its inner frame in pixels of the page, and the range of its axes
+PICTURES = """() => {
+    const found = []
+    for (const view of Bokeh.index.all_views?.() ?? Bokeh.index) {
+        if (view.model.type !== 'Figure' || !view.el.getBoundingClientRect().width) continue
+        const box = view.frame.bbox, edge = view.el.getBoundingClientRect(), {x_range: x, y_range: y} = view.model
+        found.push({box: [edge.left + box.left, edge.top + box.top, box.width, box.height], range: `${x.start} ${y.start}`})
+    }
+    return found.sort((a, b) => a.box[0] - b.box[0])
+}"""
 
 
-def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Draw a box on the picture; places as shares of it."""
-    left, top, width, height = picture(page)
+def picture(page: Page, number: int = 0) -> tuple[float, float, float, float]:
+    """The inner frame of a picture in pixels of the page: left, top, width, height."""
+    return page.wait_for_function(f"() => ({PICTURES})()[{number}]?.box").json_value()
+
+
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float], number: int = 0) -> None:
+    """Draw a box on a picture; places as shares of it."""
+    left, top, width, height = picture(page, number)
     points = [(left + x * width, top + y * height) for x, y in (start, end)]
     page.mouse.move(*points[0])
     page.mouse.down()
@@ -82,7 +86,7 @@ def test_from_the_whole_matrix_to_single_weights(large: str, open_page: Open) ->
     assert serious(page) == []
 
 
-def test_keys_and_the_table_need_no_mouse(large: str, open_page: Open, heard: object) -> None:
+def test_keys_and_the_table_need_no_mouse(large: str, open_page: Open) -> None:
     page = open_page(large)
     expect(page.get_by_text(CELL)).to_be_visible()
     row, col, value = OUTLIER
@@ -109,3 +113,22 @@ def test_a_click_marks_row_and_channel(address: str, open_page: Open) -> None:
     field(page, "Marked channels").fill("7")
     field(page, "Marked channels").press("Tab")
     expect(page).to_have_url(re.compile(r"channels=7\b"))
+
+
+def test_three_pictures_zoom_together(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}?layer=model.layers.0.self_attn.q_proj")
+    quantize_one(page, 2)
+    button(page, "Picture").click()
+    expect(page.get_by_text("256 × 256 weights, single weights")).to_be_visible()
+    button(page, "side by side").click()
+    expect(page.get_by_text(re.compile("256 × 256 weights, each cell"))).to_be_visible()
+    page.wait_for_function(f"() => ({PICTURES})().length === 3")
+    for number in range(3):
+        drag(page, (0.3, 0.3), (0.7, 0.7), number)
+        page.wait_for_function(f"() => new Set(({PICTURES})().map(p => p.range)).size === 1")
+        expect(field(page, "First row")).not_to_have_value("0")
+        inside = window(page)
+        assert inside[1] - inside[0] < 120, "all three follow, and none jumps back"
+        button(page, "Whole matrix").click()
+        expect(field(page, "First row")).to_have_value("0")
+        expect(page.get_by_text(re.compile("256 × 256 weights, each cell"))).to_be_visible()

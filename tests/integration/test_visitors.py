@@ -12,6 +12,7 @@ import pytest
 from bokeh.client import pull_session
 
 from tests.servers import free_port, running
+from workbench.views.holoviews_style import load_holoviews
 from workbench.widgets.panel_patches.offline_resources import EXTENSIONS
 
 pytestmark = pytest.mark.slow
@@ -22,13 +23,19 @@ PATIENCE = 60  # seconds until it must be gone: sessions are looked through now 
 VISITORS, SOME = 20, 6
 LATEST = 1  # on a busy machine something at work may still know the last visitor's page
 GROWTH = 1.10
+RASTER = """
+import workbench as wb
+from workbench.session import Session
+from workbench.widgets.shell.page import open_shared_model, visit
+visit(lambda: wb.WeightRaster(Session(open_shared_model("builtin")))).servable()
+"""
 CENSUS = """
 import gc
 import threading
 import panel as pn
-from workbench.widgets import Explorer
+import workbench as wb
 gc.collect()
-alive = sum(type(thing) is Explorer for thing in gc.get_objects())
+alive = sum(type(thing) in (wb.Explorer, wb.WeightRaster) for thing in gc.get_objects())
 working = sum(thread.name.startswith("workbench") for thread in threading.enumerate())
 pn.pane.HTML("alive").servable(title=f"{alive} {working}")
 """
@@ -38,9 +45,13 @@ pn.pane.HTML("alive").servable(title=f"{alive} {working}")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, psutil.Process]]:
     """Address and process of a server with the explorer, and a page that counts the explorers that are alive."""
     pn.extension(*EXTENSIONS)  # the classes of what a page holds
+    load_holoviews()
     folder, port = tmp_path_factory.mktemp("server"), free_port()
-    (folder / "census.py").write_text(CENSUS)
-    words = [sys.executable, "-m", "panel", "serve", "apps/explorer.py", str(folder / "census.py"), "--address", "127.0.0.1"]
+    pages = {"census": CENSUS, "raster": RASTER}
+    for name, code in pages.items():
+        (folder / f"{name}.py").write_text(code)
+    apps = ["apps/explorer.py", *(str(folder / f"{name}.py") for name in pages)]
+    words = [sys.executable, "-m", "panel", "serve", *apps, "--address", "127.0.0.1"]
     words += ["--port", str(port), "--unused-session-lifetime", str(LIFETIME), "--check-unused-sessions", "200"]
     address = f"http://127.0.0.1:{port}"
     with running(words, f"{address}/explorer", folder / "log", folder=ROOT) as started:
@@ -77,14 +88,15 @@ def test_no_page_outlives_its_visitor(server: tuple[str, psutil.Process]) -> Non
     assert count <= LATEST, f"{count} explorers of {SOME} visitors who have left are still in memory"
 
 
-def test_twenty_visitors_leave_no_memory_behind(server: tuple[str, psutil.Process]) -> None:
+@pytest.mark.parametrize("page", ["explorer", "raster"])
+def test_twenty_visitors_leave_no_memory_behind(server: tuple[str, psutil.Process], page: str) -> None:
     address, process = server
     for _ in range(3):  # what is loaded once, whoever comes
-        visit(f"{address}/explorer")
+        visit(f"{address}/{page}")
     left_behind(address)
     before = process.memory_info().rss
     for _ in range(VISITORS):
-        visit(f"{address}/explorer")
-    left_behind(address)
+        visit(f"{address}/{page}")
+    assert left_behind(address, working=False) <= LATEST
     after = process.memory_info().rss
     assert after < GROWTH * before, f"{before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after {VISITORS} visitors"

@@ -160,3 +160,9 @@ def test_a_type_checker_imports_each_name_from_where_it_comes(module: str, packa
     homes = {name: f"{package}{place}" if ":" in place else f"{place}:{name}" for name, place in home._HOMES.items()}
     seen = imports_for_checkers(ROOT / "workbench" / f"{module}.py")
     assert {name: place for name, place in seen.items() if not place.startswith("workbench:")} == homes
+
+
+def test_a_page_loads_holoviews_with_its_first_raster() -> None:
+    page = "import workbench.widgets.shell.page, workbench.widgets.weights.weight_raster"
+    assert "holoviews" not in loaded_by(page)
+    assert "holoviews" in loaded_by("from workbench.views import holoviews_style\nholoviews_style.load_holoviews()")

@@ -35,7 +35,7 @@ def shown(view: WeightRaster, kind: str = "original") -> np.ndarray:
 
 
 def visible(view: WeightRaster) -> list[str]:
-    return [kind for kind, pane in view.frame.panes.items() if pane.pane.visible]
+    return [kind for kind, pane in view.frame.panes.items() if pane.box.visible]
 
 
 @pytest.mark.parametrize("what", ["original", "quantized", "difference"])
@@ -56,6 +56,18 @@ def test_the_picture_shows_what_is_asked(view: WeightRaster, what: str) -> None:
     assert table["value"][0] == pytest.approx(original[first].item())
     assert table["became"][0] == pytest.approx(quantized[first].item())
     assert len(view.frame.table) == 1
+
+
+def test_a_page_that_is_open_may_show_anything(view: WeightRaster) -> None:
+    quantize(view)
+    view.view.get_root()
+    for what in ("side by side", "difference", "original", "side by side"):
+        view.what.value = what
+        assert visible(view) == (["original", "quantized", "difference"] if what == "side by side" else [what])
+    view.live.choose(lambda: view.session.select("model.layers.0.self_attn.q_proj"))
+    view.what.value = "quantized"
+    assert visible(view) == []
+    assert view.notices.messages == []
 
 
 def test_all_three_stand_side_by_side_on_the_same_axes(view: WeightRaster) -> None:
@@ -109,14 +121,15 @@ def test_a_zoom_is_drawn_where_it_is_seen(view: WeightRaster) -> None:
 
 def test_what_is_on_show_is_not_drawn_again(view: WeightRaster) -> None:
     pane = view.frame.panes["original"]
-    before = pane.content
+    before, sent = pane.content, []
+    pane._pipe.add_subscriber(lambda data: sent.append(data))  # noqa: PLW0108  called as f(data=...)
     pane._hear_ranges(*view.axes)
     view.live.mark(rows=[3])
     view.live.announce("results")
-    assert pane.content is before
+    assert sent == []
     assert pane._marks.data.rows == (3,)
     view.share.value = 0.999
-    assert pane.content is not before
+    assert sent == [pane.content]
     assert pane.content.limit < before.limit
 
 

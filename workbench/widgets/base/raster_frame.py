@@ -41,7 +41,9 @@ class RasterPane(pn.viewable.Viewer):
         self._layers = (picture, marks, values)
         self._zoomed, self._brushed, self._tapped = zoomed, brushed, tapped
         self.content: Any = None
-        self.pane = pn.pane.HoloViews(None, backend="bokeh", sizing_mode="stretch_width", visible=False, margin=(0, 10))
+        self.pane = pn.pane.HoloViews(None, backend="bokeh", sizing_mode="stretch_width", margin=0)
+        # the layout of the box changes: Panel 1.9 passes changes of the pane's own on to a figure that does not know all of them
+        self.box = pn.Column(self.pane, sizing_mode="stretch_width", visible=False, margin=(0, 10))
 
     def draw(self, content: Any, marks: Any) -> None:
         """Show this content with these marks; what is shown already is not sent again."""
@@ -52,7 +54,7 @@ class RasterPane(pn.viewable.Viewer):
                 self._pipe.send(content)
             if marks != self._marks.data:
                 self._marks.send(marks)
-        self.content, self.pane.visible = content, True
+        self.content, self.box.visible = content, True
 
     def _start(self, content: Any, marks: Any) -> None:
         """Build the picture around its first content."""
@@ -83,7 +85,7 @@ class RasterPane(pn.viewable.Viewer):
             self._tapped(x, y)
 
     def __panel__(self) -> pn.viewable.Viewable:
-        return self.pane
+        return self.box
 
 
 def _sort_ends(ends: Sequence[float]) -> Ends:
@@ -115,7 +117,7 @@ class RasterFrame(pn.viewable.Viewer):
         self.as_table = pn.widgets.Toggle(label="Show as table", value=False, variant="outline", width=130, margin=(2, 10))
         self.table = pn.Column(sizing_mode="stretch_width")
         self.as_table.param.watch(lambda _: self._swap(), "value")
-        self.pictures = pn.FlexBox(*(pane.pane for pane in panes.values()), sizing_mode="stretch_width")
+        self.pictures = pn.FlexBox(*(pane.box for pane in panes.values()), sizing_mode="stretch_width")
         self.view = pn.Column(self.title, self.answer, self.pictures, self.as_table, self.table, sizing_mode="stretch_width")
 
     def draw(self, question: str, answer: str, contents: Mapping[str, Any], marks: Any, table: pd.DataFrame) -> None:
@@ -126,7 +128,7 @@ class RasterFrame(pn.viewable.Viewer):
             if name in contents:
                 pane.draw(contents[name], marks)
             else:
-                pane.pane.visible = False
+                pane.box.visible = False
         self._swap()
 
     def say(self, question: str, sentence: str) -> None:
@@ -134,7 +136,7 @@ class RasterFrame(pn.viewable.Viewer):
         self._head(question, sentence)
         self.figure, self.as_table.visible = None, False
         for pane in self.panes.values():
-            pane.pane.visible = False
+            pane.box.visible = False
         self.table[:] = []
 
     def _head(self, question: str, answer: str) -> None:

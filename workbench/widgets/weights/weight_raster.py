@@ -151,7 +151,7 @@ class WeightRaster(WeightSection):
             answer += f" {QUANTIZE_FIRST}"
         beside = {"flex": f"1 1 {BESIDE_WIDTH}"} if len(contents) > 1 else {"flex": "1 1 100%"}
         for kind in shown.rasters:
-            self.frame.panes[kind].pane.styles = beside
+            self.frame.panes[kind].box.styles = beside
         marks = Marks(*self.marked(), self.original.shape, theme)
         self.frame.draw(views.RASTER_QUESTIONS[first], answer, contents, marks, shown.table)
 
