@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json
+from workbench.cli.beside import measure_beside_builder
 from workbench.cli.output import emit_page, show_progress
 from workbench.cli.tables import Column, format_rows
 from workbench.errors import WorkbenchError
@@ -27,12 +28,20 @@ def bench(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Batch sizes 1, 8 and 32, and more rounds; takes minutes.")
     ] = False,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="Measure instead how much slower work is while the explorer builds its stops.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the speed of packed layers on this machine.
 
     Packed layers are compared with torch: speed, error, bytes read, and the limits of the machine.
+
+    With --beside, products and generated text are timed alone and beside the builder of the explorer's stops, in turns.
     """
+    if beside:
+        measure_beside_builder(thorough=thorough, as_json=as_json)
+        return
     from workbench.bench import measure_kernels
 
     begin = time.perf_counter()
