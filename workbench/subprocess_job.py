@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
@@ -21,6 +22,10 @@ from workbench.errors import WorkbenchError
 
 HEARTBEAT_SECONDS = 0.2  # seconds between steps where nothing is new, so that a job can be stopped
 LAST = getattr(psutil, "IDLE_PRIORITY_CLASS", 19)  # of all priorities, as the system counts them
+VARIABLE = "WORKBENCH_BACKGROUND"
+AUTOGROUP = Path("/proc/self/autogroup")
+# of the session: a tenth of the weight of another one; with the last niceness, a job would never start on a busy machine
+GROUP_NICENESS = 10
 FAILED = "failed"  # a step with this key alone says why there are no more
 
 Given = dict[str, Any]
@@ -60,10 +65,15 @@ def run_module_steps(module: str, options: Given) -> Generator[dict[str, Any] | 
             _running.pop(process.pid)
 
 
+def list_processes() -> list[psutil.Process]:
+    """The processes that were started here and have not ended, the latest last."""
+    return list(_running.values())
+
+
 def measure_memory() -> int:
     """Bytes of memory that the processes started here have now."""
     total = 0
-    for process in list(_running.values()):
+    for process in list_processes():
         with suppress(psutil.NoSuchProcess):
             total += int(process.memory_info().rss)
     return total
@@ -96,7 +106,7 @@ def _read_steps(lines: "queue.Queue[str]") -> Generator[dict[str, Any] | None, N
 
 def answer(module: str) -> None:
     """In the process itself: what a module's `steps` makes of what is given. What else is printed goes where errors do."""
-    psutil.Process().nice(LAST)  # before anything large is imported
+    release_processor()  # before anything large is imported: threads begin as their process is then
     answers, sys.stdout = sys.stdout, sys.stderr
     options = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -106,6 +116,28 @@ def answer(module: str) -> None:
         print("{}", file=answers, flush=True)
     except (WorkbenchError, OSError) as error:
         print(json.dumps({FAILED: str(error)}), file=answers, flush=True)
+
+
+def release_processor() -> None:
+    """Let this process run only where others leave a core idle, as far as the system has a way to say so.
+
+    Linux: the idle class of the scheduler, which gives way as soon as another thread wants the core, and a tenth of the weight
+    of the session's group, since niceness counts only among the processes of one session. macOS: background quality of service
+    (Python 3.12 and later), which also moves it to efficient cores. Windows: the idle priority class. Elsewhere the last
+    niceness, and also where WORKBENCH_BACKGROUND is "nice": on a machine that is always busy the others would wait without end.
+    """
+    psutil.Process().nice(LAST)
+    if os.environ.get(VARIABLE) == "nice":
+        return
+    with suppress(OSError):  # not allowed in some containers, and the system has no such group or was built without
+        if hasattr(os, "sched_setscheduler") and hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):
+        if sys.platform == "linux":
+            AUTOGROUP.write_text(str(GROUP_NICENESS))
+    with suppress(OSError):
+        if sys.platform == "darwin" and sys.version_info >= (3, 12):
+            os.setpriority(os.PRIO_DARWIN_PROCESS, 0, os.PRIO_DARWIN_BG)
 
 
 def _exit_with_parent() -> None:

@@ -15,13 +15,21 @@ from workbench.errors import WorkbenchError
 
 COUNTS = """
 import os, time
+from pathlib import Path
 import psutil
 from workbench.errors import WorkbenchError
+
+def scheduling():
+    group = Path("/proc/self/autogroup")
+    return {
+        "policy": os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None,
+        "group": int(group.read_text().split()[-1]) if group.is_file() else None,
+    }
 
 def steps(given):
     print("not a step")
     for number in range(given["count"]):
-        yield {"number": number, "pid": os.getpid(), "priority": psutil.Process().nice()}
+        yield {"number": number, "pid": os.getpid(), "priority": psutil.Process().nice(), **scheduling()}
     if given.get("says"):
         raise {"mistake": WorkbenchError, "disk": OSError}[given["error"]](given["says"])
     if given.get("exits"):
@@ -72,6 +80,16 @@ def test_steps_come_in_order_and_what_is_printed_is_no_step() -> None:
 def test_others_come_first() -> None:
     step = next(step for step in subprocess_job.run_module_steps("counts", {"count": 1}) if step is not None)
     assert step["priority"] == subprocess_job.LAST
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has an idle class")
+@pytest.mark.parametrize(("background", "policy", "group"), [("idle", "SCHED_IDLE", 10), ("nice", "SCHED_OTHER", 0)])
+def test_it_takes_only_what_others_leave(background: str, policy: str, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_BACKGROUND", background)
+    run = subprocess_job.run_module_steps("counts", {"count": 1})
+    step = next(step for step in run if step is not None)
+    assert step["policy"] == getattr(os, policy)
+    assert step["group"] in (group, None)
 
 
 def test_while_nothing_is_new_the_last_step_is_said_again() -> None:

@@ -26,6 +26,7 @@ from workbench.cli.streams import adapt_streams, note
 from workbench.errors import WorkbenchError, WorkbenchWarning
 from workbench.import_name import check_import_name
 from workbench.outputs import explain_os_error
+from workbench.thread_waits import shorten_spins
 
 app = typer.Typer(
     help="Quantize language models below 4, 2 and 1 bit, and measure the effect.",
@@ -85,6 +86,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_where: Any)
 def main() -> None:
     """Run the command line; a mistake that a user can mend is one line, never a traceback."""
     adapt_streams()
+    shorten_spins()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = cast(Any, _show_warning)  # called with more arguments than it reads

@@ -1,6 +1,7 @@
 """The slider's stops are real models on disk: built once, found again, resumed, never served damaged or for other content."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.analysis.decisions import headline
+from workbench.analysis.decisions import squeeze as squeeze_module
 from workbench.analysis.decisions.headline import count_stored
 from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, tabulate_stops
 from workbench.artifact import PackedModel, load
+from workbench.bench.cpu import set_thread_count
 from workbench.errors import ArtifactError, OutputError, WorkbenchError
 from workbench.jobs import Status, run_steps
 from workbench.models import ModelHandle
@@ -177,3 +181,27 @@ def test_the_slider_has_ten_stops_from_16_bits_to_below_one() -> None:
         nominal = replace(stop).recipe
         assert nominal.name == stop.preset.split(":")[0]
     assert bits[-1] < 0.7
+
+
+def test_the_builder_quantizes_on_few_threads_and_measures_speed_on_all(
+    model: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"quantizing": set(), "speed": set()}
+
+    def look(what: str, function: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object, **settings: object) -> object:
+            threads[what].add(torch.get_num_threads())
+            return function(*arguments, **settings)
+
+        return run
+
+    monkeypatch.setattr(squeeze_module, "quantize_model_steps", look("quantizing", squeeze_module.quantize_model_steps))
+    monkeypatch.setattr(headline, "measure_generation_steps", look("speed", headline.measure_generation_steps))
+    with set_thread_count(3):
+        squeeze = squeeze_of(model, tmp_path, threads=1)
+        for step in squeeze.steps():
+            if step.doing == "quantizing" and step.fraction and not step.stop.is_original:
+                threads["quantizing"].add(torch.get_num_threads())
+        assert torch.get_num_threads() == 3
+    assert 1 in threads["quantizing"]
+    assert threads["speed"] == {3}

@@ -33,6 +33,7 @@ from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import read_quantized_model
 from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.atomic import discard
+from workbench.bench.cpu import set_thread_count
 from workbench.errors import ArtifactError, ModelError, OutputError, WorkbenchError
 from workbench.jobs import Job, Status, map_steps, run_steps
 from workbench.kernels.matmul.packed_linear import warm_up
@@ -123,6 +124,7 @@ class Squeeze:
         evaluation: A text to measure with, the built-in one when absent.
         tokens: Tokens of the calibration text.
         seed: Draws the order of its documents.
+        threads: Threads that quantizing uses, as many as torch does when absent; speed is always measured with those.
 
     Raises:
         ModelError: For a seed out of range.
@@ -146,8 +148,9 @@ class Squeeze:
         evaluation: Text | None = None,
         tokens: int = CALIBRATION_TOKENS,
         seed: int = 0,
+        threads: int | None = None,
     ) -> None:
-        self.model, self.store = model, store or Store()
+        self.model, self.store, self.threads = model, store or Store(), threads
         self.calibration, self.evaluation = calibration or text("calibration"), evaluation or text("evaluation")
         self.stops, self.tokens, self.seed = tuple(stops), tokens, check_seed(seed, ModelError)
         self.original = Original(model, self.evaluation, self.store)
@@ -350,7 +353,8 @@ class Squeeze:
         if needs_text(stop.recipe):
             options = {"text": self.calibration, "tokens": self.tokens, "seed": self.seed, "store": self.store}
         steps = quantize_model_steps(self.model, stop.recipe, **options)
-        return (yield from map_steps(steps, lambda progress: ("quantizing", 0.8 * progress.fraction)))
+        with set_thread_count(self.threads or torch.get_num_threads()):
+            return (yield from map_steps(steps, lambda progress: ("quantizing", 0.8 * progress.fraction)))
 
     def _entry_key(self, stop: Stop) -> str:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""

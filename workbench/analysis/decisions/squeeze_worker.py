@@ -27,6 +27,7 @@ def steps(options: subprocess_job.Given) -> Iterator[dict[str, Any]]:
         evaluation=evaluation,
         tokens=options["tokens"],
         seed=options["seed"],
+        threads=max(1, options["threads"] // 2),  # the other cores are for who works in the foreground
     )
     for step in squeeze.steps():
         yield {"stop": stops.index(step.stop), "doing": step.doing, "fraction": step.fraction}
