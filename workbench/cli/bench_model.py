@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workbench.artifact import PackedModel
     from workbench.models import ModelHandle
 
-PACKED, PLAIN = "packed", "this workbench"
+PACKED_NAME, PLAIN_NAME = "packed", "this workbench"
 
 
 def measure_model(source: str, gguf: str, threads: tuple[int, ...], *, as_json: bool) -> None:
@@ -33,7 +33,7 @@ def measure_model(source: str, gguf: str, threads: tuple[int, ...], *, as_json: 
 
     def enter(count: int) -> Sequence["Contestant"]:
         plain = [model_speed.enter_transformers(name, module, language_model) for name, module in modules.items()]
-        first = model_speed.enter_model(PLAIN if isinstance(model, ModelHandle) else PACKED, language_model)
+        first = model_speed.enter_model(PLAIN_NAME if isinstance(model, ModelHandle) else PACKED_NAME, language_model)
         return [first, *plain, *(model_speed.enter_gguf(path, count) for path in files)]
 
     with show_progress("measuring", quiet=as_json) as report:
