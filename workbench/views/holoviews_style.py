@@ -13,7 +13,7 @@ from typing import Any
 from workbench.views import theme as themes
 from workbench.views.theme import Theme
 
-PICTURE_HEIGHT = 400  # pixels
+PICTURE_HEIGHT = 360  # pixels
 FONT_SIZES = {"title": "13px", "labels": "13px", "ticks": "12px"}
 TICKS = 5  # numbers on an axis, about
 _numbers = count()
@@ -67,7 +67,7 @@ def style_figure(theme: Theme) -> Callable[[Any, Any], None]:
             outline_line_color=theme.border,
             min_border_right=8,
         )
-        figure.title.update(text_color=theme.text, text_font=themes.FONT, text_font_size=FONT_SIZES["title"])
+        figure.title.update(text_color=theme.text, text_font=themes.FONT, text_font_style="normal")
         for axis in figure.axis:
             axis.ticker.update(desired_num_ticks=TICKS)
             axis.update(

@@ -23,7 +23,7 @@ def draw(
     rows, cols = weight.shape
     cells = raster.rasterize(raster.read_weight(weight), window or (0, rows - 1, 0, cols - 1))
     x, y = views.compute_axis_ranges(cells.window)
-    return RasterPicture(cells, what, (rows, cols), cells.compute_limit(), x, y, 400, theme)
+    return RasterPicture(cells, what, (rows, cols), cells.compute_limit(), x, y, theme)
 
 
 def render(element: object) -> object:

@@ -30,7 +30,6 @@ class RasterPicture:
     limit: float
     x: tuple[float, float]
     y: tuple[float, float]
-    height: int
     theme: Theme
 
     @property
@@ -116,7 +115,7 @@ def draw_weight_raster(picture: RasterPicture, axes: Sequence[Any]) -> Any:
         framewise=True,
         invert_yaxis=True,
         responsive=True,
-        height=picture.height,
+        height=style.PICTURE_HEIGHT,
         toolbar="above",
         fontsize=style.FONT_SIZES,
         tools=[hover, "box_select", "xbox_select", "ybox_select"],

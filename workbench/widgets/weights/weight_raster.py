@@ -13,7 +13,7 @@ from workbench.analysis.weights import raster
 from workbench.analysis.weights.cached_tables import Portrait
 from workbench.analysis.weights.raster import Raster, Read, Window
 from workbench.errors import WorkbenchError
-from workbench.views.holoviews_style import PICTURE_HEIGHT, name_axes
+from workbench.views.holoviews_style import name_axes
 from workbench.views.weights import weight_raster as views
 from workbench.views.weights.weight_raster import Marks, RasterPicture, What
 from workbench.widgets.base.component import choose_theme, render_chosen_css
@@ -27,7 +27,7 @@ QUANTIZE_FIRST = "This layer is not quantized yet: press Quantize this layer."
 KINDS: tuple[What, ...] = ("original", "quantized", "difference")
 ALL = "side by side"
 COLOUR_ENDS = {"the largest weight": 1.0, "99.9 % of the cells": 0.999}  # share of the cells that the colours tell apart
-BESIDE_CELLS, BESIDE_HEIGHT = (160, 240), 300  # cells (height, width) and pixels of a picture that stands beside two others
+BESIDE_CELLS = (160, 240)  # height and width of a picture that stands beside two others
 BESIDE_WIDTH = "260px"  # at least; narrower pages have them below one another
 
 
@@ -139,7 +139,6 @@ class WeightRaster(WeightSection):
                 limit=(cells if kind == "difference" else shown.original).compute_limit(share),
                 x=x,
                 y=y,
-                height=PICTURE_HEIGHT if len(shown.rasters) == 1 else BESIDE_HEIGHT,
                 theme=theme,
             )
             if is_new
