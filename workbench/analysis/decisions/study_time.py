@@ -8,7 +8,7 @@ import torch
 from workbench.models import ModelHandle
 
 SIZE, ROUNDS = 512, 5  # of the product that is timed
-OVERHEAD = 2.0  # times the multiplications of a model's layers that everything beside them costs, as measured on the built-in one
+OVERHEAD = 2.0  # a guess: times the multiplications of layers, for everything beside them
 
 
 @cache
