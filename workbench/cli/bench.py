@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json
+from workbench.cli.bench_contention import measure_with_builder
 from workbench.cli.bench_model import measure_model
-from workbench.cli.beside import measure_beside_builder
 from workbench.cli.output import emit_page, show_progress
 from workbench.cli.tables import Column, format_rows
 from workbench.errors import WorkbenchError
@@ -33,8 +33,8 @@ def bench(
         str, typer.Option("--model", metavar="MODEL|DIR", help="Measure a whole model instead: prompt, new tokens, memory.")
     ] = "",
     gguf: Annotated[str, typer.Option("--gguf", metavar="FILE,...", help="With --model: GGUF files for llama.cpp to run.")] = "",
-    beside: Annotated[
-        bool, typer.Option("--beside", help="Measure instead how much slower work is while the explorer builds its stops.")
+    contention: Annotated[
+        bool, typer.Option("--contention", help="Measure instead how much slower work is while the explorer builds its stops.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,14 +43,14 @@ def bench(
     Packed layers are compared with torch: speed, error, bytes read, and the limits of the machine. A model is compared with its
     original in transformers, and with GGUF files in llama.cpp where that is installed.
 
-    With --beside, products and generated text are timed alone and beside the builder of the explorer's stops, in turns.
+    With --contention, products and generated text are timed alone and beside the builder of the explorer's stops, in turns.
     """
     if gguf and not model:
         raise WorkbenchError(f"--gguf {gguf!r} is measured beside a model; give one with --model.")
     if model:
         return measure_model(model, gguf, parse_numbers(threads, "--threads"), as_json=as_json)
-    if beside:
-        return measure_beside_builder(thorough=thorough, as_json=as_json)
+    if contention:
+        return measure_with_builder(thorough=thorough, as_json=as_json)
     from workbench.bench import measure_kernels
 
     begin = time.perf_counter()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.kernels.matmul.narrow import find_product
+from workbench.kernels.matmul.half_precision import find_product
 from workbench.memory import release_memory
 
 STREAM_BYTES = 1 << 30  # models with more bytes of weights are streamed

@@ -28,7 +28,7 @@ SHORT_PROMPT_TOKENS, LONG_PROMPT_TOKENS, NEW_TOKENS = 16, 256, 32  # what is rea
 ROUNDS = 5  # after a first that does not count
 
 
-class Text(Protocol):
+class TextReader(Protocol):
     """A model in the midst of a text."""
 
     def read(self, ids: Tensor) -> object:
@@ -40,7 +40,7 @@ class Contestant:
     """A model that takes part: how a text begins with it, its context in tokens, and the bytes of its weights in memory."""
 
     name: str
-    begin: Callable[[], Text]
+    begin: Callable[[], TextReader]
     context: int
     vocabulary: int
     count_bytes: Callable[[], int]

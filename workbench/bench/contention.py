@@ -23,7 +23,7 @@ MIN_TURNS = 3
 
 
 @dataclass(frozen=True)
-class Beside:
+class Contention:
     """Milliseconds that a task takes alone and beside the job (medians), and the ratio (median and quartiles) over turns."""
 
     task: str
@@ -36,10 +36,10 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class BesideResult:
+class ContentionResult:
     """A row for each task, the share of a core that the job had beside them, and the machine's load before and after."""
 
-    rows: tuple[Beside, ...]
+    rows: tuple[Contention, ...]
     job_share: float
     load: tuple[float | None, float | None]
     cores: int
@@ -54,14 +54,14 @@ class BesideResult:
         }
 
 
-def measure_beside(
+def measure_contention(
     tasks: Mapping[str, Callable[[], object]],
     module: str,
     options: subprocess_job.Given,
     *,
     turns: int = 15,
     on_progress: Callable[[float, float], None] = lambda *_: None,
-) -> BesideResult:
+) -> ContentionResult:
     """Time each task with and without the job `steps(options)` of a module in the background, in turns.
 
     A task runs once before it is timed. `on_progress` is told `(turns done, turns)`. WorkbenchError where the job fails, or ends
@@ -89,7 +89,7 @@ def measure_beside(
                 pairs[name].append((alone, beside))
     on_progress(turns, turns)
     rows = tuple(_summarise_pairs(name, times) for name, times in pairs.items())
-    return BesideResult(rows, used / worked, (load, _read_load()), os.cpu_count() or 1)
+    return ContentionResult(rows, used / worked, (load, _read_load()), os.cpu_count() or 1)
 
 
 @contextmanager
@@ -140,11 +140,11 @@ def _count_cpu_seconds(job: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _summarise_pairs(task: str, pairs: list[tuple[float, float]]) -> Beside:
+def _summarise_pairs(task: str, pairs: list[tuple[float, float]]) -> Contention:
     """What the turns of a task come to."""
     low, ratio, high = statistics.quantiles([beside / alone for alone, beside in pairs], n=4)
     alone, beside = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-    return Beside(task, alone, beside, ratio, low, high, len(pairs))
+    return Contention(task, alone, beside, ratio, low, high, len(pairs))
 
 
 def _read_load() -> float | None:

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from workbench import subprocess_job
-from workbench.bench.beside import measure_beside
+from workbench.bench.contention import measure_contention
 from workbench.errors import WorkbenchError
 
 JOB = """
@@ -32,7 +32,9 @@ def test_each_task_runs_alone_and_beside_the_job() -> None:
         states.extend(process.status() for process in subprocess_job.list_processes())
 
     shares: list[float] = []
-    result = measure_beside({"look": task}, "busy", {"turns": None}, turns=3, on_progress=lambda *done: shares.append(done[0]))
+    result = measure_contention(
+        {"look": task}, "busy", {"turns": None}, turns=3, on_progress=lambda *done: shares.append(done[0])
+    )
     suspended = [state == psutil.STATUS_STOPPED for state in states]
     assert suspended == [True, False] * 3
     (row,) = result.rows
@@ -44,7 +46,7 @@ def test_each_task_runs_alone_and_beside_the_job() -> None:
 
 def test_what_cannot_be_measured_is_said() -> None:
     with pytest.raises(WorkbenchError, match="2 turns; use at least 3"):
-        measure_beside({}, "busy", {"turns": None}, turns=2)
+        measure_contention({}, "busy", {"turns": None}, turns=2)
     with pytest.raises(WorkbenchError, match="the job in the background ended before its first step"):
-        measure_beside({}, "busy", {"turns": 0}, turns=3)
+        measure_contention({}, "busy", {"turns": 0}, turns=3)
     assert subprocess_job.list_processes() == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from workbench.kernels.decoder import attention, gate, normalization
 from workbench.kernels.jit import threads
 from workbench.kernels.jit.exponential import HIGHEST, LOWEST, compute_exponential
-from workbench.kernels.matmul.narrow import find_product
+from workbench.kernels.matmul.half_precision import find_product
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])

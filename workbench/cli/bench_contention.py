@@ -1,4 +1,4 @@
-"""`workbench bench --beside`: how much slower a command becomes while the explorer builds its stops in the background."""
+"""`workbench bench --contention`: how much slower a command becomes while the explorer builds its stops in the background."""
 
 import tempfile
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from workbench.cli.output import emit_page, show_progress
 from workbench.cli.tables import Column, format_rows
 
 if TYPE_CHECKING:
-    from workbench.bench.beside import BesideResult
+    from workbench.bench.contention import ContentionResult
     from workbench.models import ModelHandle
 
 SHAPE = (2048, 2048)
@@ -25,10 +25,10 @@ COLUMNS = (
 )
 
 
-def measure_beside_builder(*, thorough: bool, as_json: bool) -> None:
+def measure_with_builder(*, thorough: bool, as_json: bool) -> None:
     """Time products and generated text alone and beside the builder of the squeeze slider, in turns, and print it."""
     from workbench.analysis.decisions.squeeze import CALIBRATION_TOKENS, STOPS, Squeeze
-    from workbench.bench.beside import measure_beside
+    from workbench.bench.contention import measure_contention
     from workbench.models import open_model
     from workbench.store import Store
 
@@ -38,7 +38,7 @@ def measure_beside_builder(*, thorough: bool, as_json: bool) -> None:
         stops = [stop for stop in STOPS if stop.preset.startswith("qtip")]
         squeeze = Squeeze(model, Store(folder), stops=stops, tokens=CALIBRATION_TOKENS - 1)
         turns = MANY_TURNS if thorough else FEW_TURNS
-        result = measure_beside(_list_tasks(model), WORKER, squeeze.described(), turns=turns, on_progress=report)
+        result = measure_contention(_list_tasks(model), WORKER, squeeze.described(), turns=turns, on_progress=report)
     emit_page(result.to_dict(), as_json=as_json, text=_format_result(result))
 
 
@@ -69,7 +69,7 @@ def _list_tasks(model: "ModelHandle") -> dict[str, Callable[[], object]]:
     }
 
 
-def _format_result(result: "BesideResult") -> str:
+def _format_result(result: "ContentionResult") -> str:
     """The tasks, and what else the machine did."""
     rows = [
         [row.task, f"{row.alone:.1f}", f"{row.beside:.1f}", f"{row.ratio:.2f}", f"{row.low:.2f}–{row.high:.2f}"]
