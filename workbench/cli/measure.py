@@ -69,13 +69,13 @@ def generate(
     """Continue a prompt."""
     lm = open_any(source).language_model()
     begin = time.perf_counter()
-    pieces = itertools.chain([lm.decode(lm.encode(prompt))], lm.stream(prompt, tokens, temperature=temperature, seed=seed))
-    if not as_json:  # as it is written
-        for piece in pieces:
+    start, pieces = lm.decode(lm.encode(prompt)), lm.stream(prompt, tokens, temperature=temperature, seed=seed)
+    if not as_json:  # as it is written; the prompt comes with the first piece, so that a model that fails says only why
+        for piece in itertools.chain([start + next(pieces, "")], pieces):
             write(piece, end="")
         write("")
         return
-    text = "".join(pieces)
+    text = start + "".join(pieces)
     written = lm.encode(text).shape[1] - lm.encode(prompt).shape[1]
     facts = {"model": source, "prompt": prompt, "text": text, "tokens": written, "temperature": temperature, "seed": seed}
     emit(facts | {"seconds": time.perf_counter() - begin}, as_json=True, text=text)

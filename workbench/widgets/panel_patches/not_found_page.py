@@ -14,6 +14,8 @@ from tornado.web import ErrorHandler
 from workbench.views import theme as themes
 from workbench.views.theme import Theme
 
+NEEDED_WITH = {"panel": "1.9", "tornado": "6"}  # the newest releases that were seen to need this
+
 
 def show_missing_addresses() -> None:
     """Answer in the app's look from now on."""
