@@ -1,8 +1,10 @@
 """Tables of text: as wide as the terminal, with long cells folded and nothing cut; a row is one line where nobody watches."""
 
 import re
+import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from workbench.cli.output import get_width
@@ -39,14 +41,15 @@ def format_groups(columns: Sequence[Column], groups: Mapping[str, Sequence[Row]]
     indent = INDENT if any(groups) else 0
     width = get_width() or UNBOUNDED
     sizes = _fit_columns(columns, [heads, *rows], width - indent)
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    with console.capture() as captured:
-        console.print(Padding(_make_table(columns, sizes, [heads], "bold"), (0, 0, 0, indent)))
-        for title, group in groups.items():
-            if title:
-                console.print(Text(title, style="bold"))
-            console.print(Padding(_make_table(columns, sizes, group), (0, 0, 0, indent if title else 0)))
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    page = StringIO()  # rich writes to its file even what it captures, which fails where standard output cannot be written
+    styled = True if sys.stdout.isatty() else None
+    console = Console(file=page, force_terminal=styled, width=width, highlight=False, markup=False, emoji=False)
+    console.print(Padding(_make_table(columns, sizes, [heads], "bold"), (0, 0, 0, indent)))
+    for title, group in groups.items():
+        if title:
+            console.print(Text(title, style="bold"))
+        console.print(Padding(_make_table(columns, sizes, group), (0, 0, 0, indent if title else 0)))
+    return "\n".join(line.rstrip() for line in page.getvalue().splitlines())
 
 
 def format_rows(columns: Sequence[Column], rows: Sequence[Row]) -> str:

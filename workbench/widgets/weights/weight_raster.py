@@ -51,7 +51,7 @@ class WeightRaster(WeightSection):
         >>> import workbench as wb
         >>> view = wb.WeightRaster(wb.open_model("builtin"), "model.layers.0.mlp.down_proj", threaded=False)
         >>> view.zoom((0, 3, 8, 11))  # first and last row, first and last column
-        >>> view.frame.answer.object.split(";")[0].partition(">")[2]
+        >>> view.frame.answer.object.partition(">")[2].split(";")[0]
         '4 × 4 weights, single weights'
     """
 
