@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import served
 from tests.browser.large_layer import COLS, OUTLIER, ROWS
-from tests.browser.visitor import Open, button, field, serious
+from tests.browser.visitor import Open, button, field, quantize_one, serious
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -113,3 +113,25 @@ def test_a_click_marks_row_and_channel(address: str, open_page: Open) -> None:
     field(page, "Marked channels").fill("7")
     field(page, "Marked channels").press("Tab")
     expect(page).to_have_url(re.compile(r"channels=7\b"))
+
+
+def test_three_pictures_zoom_together(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}?layer=model.layers.0.self_attn.q_proj")
+    page.set_viewport_size({"width": 1440, "height": 1600})  # the mouse reaches only what is in view
+    quantize_one(page, 2)
+    button(page, "Picture").click()
+    expect(page.get_by_text("256 × 256 weights, single weights")).to_be_visible()
+    button(page, "side by side").click()
+    expect(page.get_by_text(re.compile("256 × 256 weights, each cell"))).to_be_visible()
+    page.wait_for_function(f"() => ({PICTURES})().length === 3")
+    for number in range(3):
+        drag(page, (0.3, 0.3), (0.7, 0.7), number)
+        expect(field(page, "First row")).not_to_have_value("0")
+        page.wait_for_function(f"() => new Set(({PICTURES})().map(p => p.range)).size === 1")
+        inside = window(page)
+        assert inside[1] - inside[0] < 120, "all three follow, and none jumps back"
+        button(page, "Whole matrix").click()
+        expect(field(page, "First row")).to_have_value("0")
+        expect(field(page, "Last row")).to_have_value("255")
+        expect(page.get_by_text(re.compile("256 × 256 weights, each cell"))).to_be_visible()
+        page.wait_for_function(f"() => ({PICTURES})().every(p => Math.abs(parseFloat(p.range)) < 1)")

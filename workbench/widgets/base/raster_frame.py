@@ -4,6 +4,7 @@ HoloViews gives what the pointer does, and no more: what is marked is in the ses
 linked selections do not work on rasters.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ import panel as pn
 from workbench.views.holoviews_style import load_holoviews
 from workbench.widgets.base.component import build_data_table
 from workbench.widgets.base.markup import render_answer, render_title
+
+ECHO_SECONDS = 1.0  # after a picture is sent, in which the browser may still tell of the one before
 
 Draw = Callable[[Any], Any]  # content to a HoloViews element
 Ends = tuple[float, float]
@@ -41,6 +44,8 @@ class RasterPane(pn.viewable.Viewer):
         self._layers = (picture, marks, values)
         self._zoomed, self._brushed, self._tapped = zoomed, brushed, tapped
         self.content: Any = None
+        self._ranges: tuple[Ends, Ends] | None = None  # as the browser said last
+        self._drawn_at = 0.0
         self.pane = pn.pane.HoloViews(None, backend="bokeh", sizing_mode="stretch_width", margin=0)
         # the layout of the box changes: Panel 1.9 passes changes of the pane's own on to a figure that does not know all of them
         self.box = pn.Column(self.pane, sizing_mode="stretch_width", visible=False, margin=(0, 10))
@@ -51,6 +56,7 @@ class RasterPane(pn.viewable.Viewer):
             self._start(content, marks)
         else:
             if content is not self.content:
+                self._drawn_at = time.monotonic()
                 self._pipe.send(content)
             if marks != self._marks.data:
                 self._marks.send(marks)
@@ -73,8 +79,14 @@ class RasterPane(pn.viewable.Viewer):
         self.pane.object = layers
 
     def _hear_ranges(self, x_range: Ends | None, y_range: Ends | None) -> None:
-        if self._zoomed is not None and x_range is not None and y_range is not None:
-            self._zoomed(_sort_ends(x_range), _sort_ends(y_range))
+        if self._zoomed is None or x_range is None or y_range is None:
+            return
+        ranges = _sort_ends(x_range), _sort_ends(y_range)
+        # of pictures with linked axes the others say once more where they were, when they have been drawn for the new place
+        is_echo = ranges == self._ranges and time.monotonic() - self._drawn_at < ECHO_SECONDS
+        self._ranges = ranges
+        if not is_echo:
+            self._zoomed(*ranges)
 
     def _hear_box(self, bounds: tuple[float, float, float, float] | None) -> None:
         if self._brushed is not None and bounds is not None:
