@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
@@ -112,6 +112,18 @@ def choose_kernel(page: Page) -> None:
         idle.wait_for()
 
 
+def run_all(page: Page, lab: str, path: Path, cells: Sequence[str]) -> None:
+    """Write a notebook with these cells, open it, and run all of them."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, path)
+    page.goto(f"{lab}/lab/tree/{path.name}")
+    page.locator(".jp-Notebook").wait_for()
+    choose_kernel(page)
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+
 LAYER = "model.layers.0.mlp.down_proj"
 PARTS = (
     "import ipywidgets\nimport workbench as wb\nmodel = wb.open_model('builtin')",
@@ -126,14 +138,7 @@ wb.figures.bit_ledger(result.ledger)""",
 def test_an_inspector_alone_and_a_linked_pair(page: Page, lab: str, tmp_path: Path, foreign: list[str]) -> None:
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in PARTS])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, tmp_path / "notebooks" / "parts.ipynb")
-    page.goto(f"{lab}/lab/tree/parts.ipynb")
-    page.locator(".jp-Notebook").wait_for()
-    choose_kernel(page)
-    page.get_by_text("Run", exact=True).first.click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    run_all(page, lab, tmp_path / "notebooks" / "parts.ipynb", PARTS)
 
     cells = page.locator(".jp-CodeCell")
     error = page.locator("[data-mime-type='application/vnd.jupyter.error']")
@@ -170,14 +175,7 @@ RASTER = (
 def test_a_raster_lives_in_a_cell_and_in_a_box(page: Page, lab: str, tmp_path: Path, foreign: list[str]) -> None:
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in RASTER])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, tmp_path / "notebooks" / "raster.ipynb")
-    page.goto(f"{lab}/lab/tree/raster.ipynb")
-    page.locator(".jp-Notebook").wait_for()
-    choose_kernel(page)
-    page.get_by_text("Run", exact=True).first.click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    run_all(page, lab, tmp_path / "notebooks" / "raster.ipynb", RASTER)
 
     cells = page.locator(".jp-CodeCell")
     error = page.locator("[data-mime-type='application/vnd.jupyter.error']")

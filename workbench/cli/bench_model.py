@@ -25,11 +25,13 @@ def measure_model(source: str, gguf: str, threads: tuple[int, ...], *, as_json: 
     from workbench.models import ModelHandle
 
     begin = time.perf_counter()
+    files = [Path(name.strip()).expanduser() for name in gguf.split(",") if name.strip()]
+    for path in files:  # before a large model is opened
+        model_speed.check_gguf(path)
     model = open_any(source)
     counts = threads or tuple(sorted({1, torch.get_num_threads()}))
     language_model = model.language_model()
     modules = _load_originals(model)
-    files = [Path(name.strip()).expanduser() for name in gguf.split(",") if name.strip()]
 
     def enter(count: int) -> Sequence["Contestant"]:
         plain = [model_speed.enter_transformers(name, module, language_model) for name, module in modules.items()]
@@ -75,7 +77,7 @@ def _format_speeds(speeds: "ModelSpeeds") -> str:
     parts = speeds.parts
     share = ", ".join(
         f"{name} {1e3 * seconds:.2f} ms"
-        for name, seconds in (("matrices of blocks", parts.matrices), ("output head", parts.head), ("the rest", parts.rest))
+        for name, seconds in (("matrices of blocks", parts.matrices), ("output head", parts.head), ("the rest", parts.remainder))
     )
     refused = "" if speeds.refusal is None else f"\nNew tokens are read by transformers' own forward pass: {speeds.refusal}"
     return (

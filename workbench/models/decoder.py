@@ -87,11 +87,6 @@ class Decoder:
         self._values: list[np.ndarray] = []
         self._joint: dict[nn.Module, JointLayers] = {}  # by the first of the layers
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of keys and values."""
-        return sum(array.nbytes for array in (*self._keys, *self._values))
-
     def read(self, ids: Tensor) -> Tensor:
         """Next-token logits float32 `[V]` after these further tokens `[1, T]`."""
         tokens, first = ids.shape[1], self._read

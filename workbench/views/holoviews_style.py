@@ -10,6 +10,8 @@ from itertools import count
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from workbench.views import theme as themes
 from workbench.views.theme import Theme
 
@@ -50,6 +52,33 @@ def build_sequential_palette() -> list[str]:
     from bokeh.palettes import Cividis256
 
     return list(Cividis256)
+
+
+def locate_cells(
+    axes: Sequence[Any], window: tuple[int, int, int, int], shape: tuple[int, int], steps: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Where the centres of the cells of a window lie, by axis: `shape` cells of `steps` rows and columns."""
+    (top, _, left, _), (height, width), (row_step, col_step) = window, shape, steps
+    return {
+        axes[0].name: left - 0.5 + col_step * (np.arange(width) + 0.5),
+        axes[1].name: top - 0.5 + row_step * (np.arange(height) + 0.5),
+    }
+
+
+def build_picture_options(x: tuple[float, float], y: tuple[float, float]) -> dict[str, Any]:
+    """What every picture of a matrix has in common; `x` and `y` are what its axes reach."""
+    return {
+        "xlim": x,
+        "ylim": y,
+        "colorbar": True,
+        "framewise": True,
+        "invert_yaxis": True,
+        "responsive": True,
+        "height": PICTURE_HEIGHT,
+        "toolbar": "above",
+        "fontsize": FONT_SIZES,
+        "active_tools": ["box_zoom"],
+    }
 
 
 def style_figure(theme: Theme) -> Callable[[Any, Any], None]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.intervals import UNIT_TOKENS, format_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
@@ -82,6 +84,19 @@ def build_error_bars(table: "pd.DataFrame", column: str, color: str, *, scale: f
     above, below = ((high - value).fillna(0.0), (value - low).fillna(0.0))  # no bar where there is no interval
     bars = {"type": "data", "symmetric": False, "array": above.tolist(), "arrayminus": below.tolist()}
     return {**bars, "color": color, **more}
+
+
+def build_noise_line(names: "Sequence[str]", floor: float, theme: Theme) -> dict[str, Any]:
+    """The KL of half precision alone as a dashed line from the first to the last layer."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [names[0], names[-1]],
+        "y": [floor, floor],
+        "name": "half-precision noise",
+        "line": {"color": theme.accent, "width": 2, "dash": "dash"},
+        "hovertemplate": "half precision alone: %{y:.3g}<extra></extra>",
+    }
 
 
 def build_layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:

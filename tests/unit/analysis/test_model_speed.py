@@ -1,6 +1,5 @@
 """Whole models beside each other: turns, rows, the parts of a token, and files that cannot be run."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from workbench.analysis.predictions.model_speed import (
     ROUNDS,
     SHORT_PROMPT_TOKENS,
     Contestant,
-    enter_gguf,
+    check_gguf,
     enter_model,
     enter_transformers,
     measure_models,
@@ -71,15 +70,18 @@ def test_a_packed_model_beside_its_original(builtin: wb.models.ModelHandle) -> N
     assert torch.get_num_threads() == before
     parts = speeds.parts
     assert parts.token > 0
-    assert parts.rest == pytest.approx(max(0, parts.token - parts.matrices - parts.head))
-    assert speeds.to_dict()["parts"]["rest"] == parts.rest
+    assert parts.remainder == pytest.approx(max(0, parts.token - parts.matrices - parts.head))
+    assert speeds.to_dict()["parts"]["remainder"] == parts.remainder
     assert speeds.refusal is None
 
 
-def test_a_gguf_file_without_llama_cpp_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+def test_a_gguf_file_that_cannot_be_run_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(model_speed, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"needs llama\.cpp, which is not installed; run: pip install"):
-        enter_gguf(tmp_path / "model.gguf", 1)
+        check_gguf(tmp_path / "model.gguf")
+    monkeypatch.setattr(model_speed, "find_spec", lambda name: name)
+    with pytest.raises(ModelError, match="is no file; give a GGUF file"):
+        check_gguf(tmp_path / "model.gguf")
 
 
 def test_transformers_reads_as_the_model_does(builtin: wb.models.ModelHandle) -> None:

@@ -27,7 +27,7 @@ def test_a_packed_model_is_measured_beside_transformers(command: Callable[..., S
 def test_json_has_every_row_and_the_parts_of_a_token(command: Callable[..., Said]) -> None:
     facts = json.loads(command("bench", "--model", "builtin", "--threads", 1, "--json").out)
     assert [row["name"] for row in facts["rows"]] == ["this workbench", "transformers bf16", "transformers fp32"]
-    assert set(facts["parts"]) == {"token", "matrices", "head", "rest"}
+    assert set(facts["parts"]) == {"token", "matrices", "head", "remainder"}
     assert facts["refusal"] is None
 
 

@@ -6,15 +6,16 @@ Contestants take turns in every round, so that what disturbs one disturbs all.
 import inspect
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from workbench.bench.cpu import set_thread_count
 from workbench.errors import ModelError
 from workbench.jobs import run_steps
 from workbench.kernels.matmul.packed_matrix import count_resident_bytes
@@ -80,7 +81,7 @@ class TokenParts:
     head: float
 
     @property
-    def rest(self) -> float:
+    def remainder(self) -> float:
         """What is left: attention, norms, and the calls themselves."""
         return max(0.0, self.token - self.matrices - self.head)
 
@@ -105,7 +106,7 @@ class ModelSpeeds:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "parts": {**asdict(self.parts), "rest": self.parts.rest}}
+        return {**asdict(self), "parts": {**asdict(self.parts), "remainder": self.parts.remainder}}
 
 
 def enter_model(name: str, model: LanguageModel) -> Contestant:
@@ -138,16 +139,18 @@ def enter_transformers(name: str, module: nn.Module, model: LanguageModel) -> Co
     )
 
 
-def enter_gguf(path: Path, threads: int) -> Contestant:
-    """A GGUF file as llama.cpp runs it; ModelError where the package or the file is missing."""
-    try:
-        import llama_cpp
-    except ImportError:
-        raise ModelError(
-            f"{path} needs llama.cpp, which is not installed; run: pip install 'quantization-workbench[bench]'."
-        ) from None
+def check_gguf(path: Path) -> None:
+    """ModelError where llama.cpp or the file is missing."""
+    if find_spec("llama_cpp") is None:
+        raise ModelError(f"{path} needs llama.cpp, which is not installed; run: pip install 'quantization-workbench[bench]'.")
     if not path.is_file():
         raise ModelError(f"{path} is no file; give a GGUF file.")
+
+
+def enter_gguf(path: Path, threads: int) -> Contestant:
+    """A GGUF file as llama.cpp runs it, once `check_gguf` has passed it."""
+    import llama_cpp
+
     context = SHORT_PROMPT_TOKENS + LONG_PROMPT_TOKENS + NEW_TOKENS
     model = llama_cpp.Llama(str(path), n_ctx=context, n_threads=threads, n_threads_batch=threads, n_batch=context, verbose=False)
     size = path.stat().st_size
@@ -192,7 +195,7 @@ def measure_models_steps(
     rows: list[ModelSpeed] = []
     length = 0
     for number, count in enumerate(threads):
-        with _use_threads(count):
+        with set_thread_count(count):
             entered = contestants(count)
             length = min(LONG_PROMPT_TOKENS, *(one.context - SHORT_PROMPT_TOKENS - NEW_TOKENS for one in entered))
             rounds: list[list[tuple[float, float, float]]] = [[] for _ in entered]
@@ -204,19 +207,9 @@ def measure_models_steps(
                     rounds[which].append(times)
                 yield number + (turn + 1) / turns, len(threads)
             rows += [_summarise(one, count, times, length) for one, times in zip(entered, rounds, strict=True)]
-    with _use_threads(1):
+    with set_thread_count(1):
         parts = measure_token_parts(model)
     return ModelSpeeds(tuple(rows), parts, length, model.decoder_refusal)
-
-
-@contextmanager
-def _use_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.inference_mode()
@@ -238,9 +231,9 @@ def _measure_round(one: Contestant, length: int) -> tuple[float, float, float]:
 
 def _summarise(one: Contestant, threads: int, times: list[tuple[float, float, float]], length: int) -> ModelSpeed:
     """Medians over rounds."""
-    prompt, first, rest = (statistics.median(column) for column in zip(*times, strict=True))
+    prompt, first, later = (statistics.median(column) for column in zip(*times, strict=True))
     decode = sorted(NEW_TOKENS / seconds for _, _, seconds in times)
-    return ModelSpeed(one.name, threads, length / prompt, first, NEW_TOKENS / rest, decode[0], decode[-1], one.count_bytes())
+    return ModelSpeed(one.name, threads, length / prompt, first, NEW_TOKENS / later, decode[0], decode[-1], one.count_bytes())
 
 
 @torch.inference_mode()

@@ -54,15 +54,7 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
         "line": {"color": theme.original, "width": 2, "shape": "hv"},
         "hovertemplate": "up to %{x}<br>KL %{y:.3g}<extra></extra>",
     }
-    floor = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [names[0], names[-1]],
-        "y": [budget.floor, budget.floor],
-        "name": "half-precision noise",
-        "line": {"color": theme.accent, "width": 2, "dash": "dash"},
-        "hovertemplate": "half precision alone: %{y:.3g}<extra></extra>",
-    }
+    floor = themes.build_noise_line(names, budget.floor, theme)
     layout = themes.build_layout(
         theme,
         y="KL, nats per token (log scale)",

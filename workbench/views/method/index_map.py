@@ -49,10 +49,8 @@ def draw_index_map(picture: IndexPicture, axes: Sequence[Any]) -> Any:
 
     hv, raster, theme = style.load_holoviews(), picture.raster, picture.theme
     height, width = raster.codes.shape
-    top, _, left, _ = picture.window
     columns = {
-        axes[0].name: left - 0.5 + raster.col_step * (np.arange(width) + 0.5),
-        axes[1].name: top - 0.5 + raster.row_step * (np.arange(height) + 0.5),
+        **style.locate_cells(axes, picture.window, (height, width), (raster.row_step, raster.col_step)),
         "shade": np.where(raster.chosen, np.nan, raster.codes).astype(np.float32),
         "code": raster.codes,
         "row": raster.rows,
@@ -65,19 +63,10 @@ def draw_index_map(picture: IndexPicture, axes: Sequence[Any]) -> Any:
         cmap=style.build_sequential_palette(),
         clim=(0, max(picture.entries - 1, 1)),
         clipping_colors={"NaN": theme.accent},
-        colorbar=True,
         clabel="code",
         title="codes: single vectors" if single else f"codes: one vector of {raster.row_step} × {raster.col_step}",
-        xlim=picture.x,
-        ylim=picture.y,
-        framewise=True,
-        invert_yaxis=True,
-        responsive=True,
-        height=style.PICTURE_HEIGHT,
-        toolbar="above",
-        fontsize=style.FONT_SIZES,
+        **style.build_picture_options(picture.x, picture.y),
         tools=[hover],
-        active_tools=["box_zoom"],
         hooks=[style.follow_linked_axes, style.style_figure(theme), style.bound_axes(picture.shape)],
     )
 

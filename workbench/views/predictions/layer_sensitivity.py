@@ -36,16 +36,7 @@ def draw_layer_sensitivity(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) 
         _build_points(table[table["recipe"] == recipe], recipe, color, theme)
         for recipe, color in zip(recipes, colors, strict=True)
     ]
-    floor = float(table["floor"].iloc[0])
-    noise = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [names[0], names[-1]],
-        "y": [floor, floor],
-        "name": "half-precision noise",
-        "line": {"color": theme.accent, "width": 2, "dash": "dash"},
-        "hovertemplate": "half precision alone: %{y:.3g}<extra></extra>",
-    }
+    noise = themes.build_noise_line(names, float(table["floor"].iloc[0]), theme)
     layout = themes.build_layout(
         theme,
         y="KL, nats per token (log scale)",

@@ -86,10 +86,8 @@ def draw_weight_raster(picture: RasterPicture, axes: Sequence[Any]) -> Any:
 
     hv, raster, theme = style.load_holoviews(), picture.raster, picture.theme
     height, width = raster.values.shape
-    top, _, left, _ = raster.window
     columns = {
-        axes[0].name: left - 0.5 + raster.col_step * (np.arange(width) + 0.5),
-        axes[1].name: top - 0.5 + raster.row_step * (np.arange(height) + 0.5),
+        **style.locate_cells(axes, raster.window, (height, width), (raster.row_step, raster.col_step)),
         "weight": raster.values,
         "row": raster.rows,
         "column": raster.cols,
@@ -107,19 +105,10 @@ def draw_weight_raster(picture: RasterPicture, axes: Sequence[Any]) -> Any:
         cmap=style.build_diverging_palette() if picture.signed else [*reversed(palette), *palette],
         clim=(-picture.limit, picture.limit),
         clipping_colors={"NaN": theme.danger},
-        colorbar=True,
         clabel="quantized − original" if picture.signed else "magnitude",
         title=f"{picture.what}: {_name_cells(raster)}",
-        xlim=picture.x,
-        ylim=picture.y,
-        framewise=True,
-        invert_yaxis=True,
-        responsive=True,
-        height=style.PICTURE_HEIGHT,
-        toolbar="above",
-        fontsize=style.FONT_SIZES,
+        **style.build_picture_options(picture.x, picture.y),
         tools=[hover, "box_select", "xbox_select", "ybox_select"],
-        active_tools=["box_zoom"],
         hooks=hooks,
     )
 

@@ -6,43 +6,9 @@ import panel as pn
 import param
 
 from workbench.widgets.base.component import choose_theme
+from workbench.widgets.elements.choice_row import ALONG, UP_AND_DOWN, render_choice_row_js
 
-CHIP_BAR_JS = """
-const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity }
-
-export function render({ model }) {
-  const bar = document.createElement('div')
-  bar.className = 'chips'
-  bar.setAttribute('role', 'radiogroup')
-
-  const ask = label => { if (label !== undefined) model.value = label }
-  const take = focus => {
-    bar.setAttribute('aria-label', model.label)
-    bar.replaceChildren(...Object.entries(model.options).map(([text, label]) => {
-      const chip = document.createElement('button')
-      const lit = label === model.value
-      chip.type = 'button'
-      chip.textContent = text
-      chip.setAttribute('role', 'radio')
-      chip.setAttribute('aria-checked', lit)
-      chip.tabIndex = lit ? 0 : -1
-      chip.addEventListener('click', () => ask(label))
-      return chip
-    }))
-    if (focus) bar.querySelector('[aria-checked=true]')?.focus()
-  }
-  bar.addEventListener('keydown', event => {
-    const step = STEPS[event.key]
-    if (step === undefined) return
-    event.preventDefault()
-    const labels = Object.values(model.options)
-    ask(labels[Math.max(0, Math.min(labels.length - 1, labels.indexOf(model.value) + step))])
-  })
-  model.on(['value', 'options', 'label'], () => take(bar.matches(':focus-within')))
-  take(false)
-  return bar
-}
-"""
+CHIP_BAR_JS = render_choice_row_js("chips", ("radiogroup", "radio"), "aria-checked", ALONG | UP_AND_DOWN)
 
 
 class ChipBar(pn.custom.JSComponent):

@@ -6,42 +6,9 @@ import panel as pn
 import param
 
 from workbench.widgets.base.component import choose_theme
+from workbench.widgets.elements.choice_row import ALONG, render_choice_row_js
 
-TAB_BAR_JS = """
-const STEPS = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }
-
-export function render({ model }) {
-  const bar = document.createElement('div')
-  bar.className = 'bar'
-  bar.setAttribute('role', 'tablist')
-
-  const ask = title => { if (title !== undefined) model.value = title }
-  const take = focus => {
-    bar.setAttribute('aria-label', model.label)
-    bar.replaceChildren(...model.options.map(title => {
-      const tab = document.createElement('button')
-      const front = title === model.value
-      tab.textContent = title
-      tab.setAttribute('role', 'tab')
-      tab.setAttribute('aria-selected', front)
-      tab.tabIndex = front ? 0 : -1
-      tab.addEventListener('click', () => ask(title))
-      return tab
-    }))
-    if (focus) bar.querySelector('[aria-selected=true]')?.focus()
-  }
-  bar.addEventListener('keydown', event => {
-    const step = STEPS[event.key]
-    if (step === undefined) return
-    event.preventDefault()
-    const last = model.options.length - 1
-    ask(model.options[Math.max(0, Math.min(last, model.options.indexOf(model.value) + step))])
-  })
-  model.on(['value', 'options', 'label'], () => take(bar.matches(':focus-within')))
-  take(false)
-  return bar
-}
-"""
+TAB_BAR_JS = render_choice_row_js("bar", ("tablist", "tab"), "aria-selected", ALONG)
 
 
 class TabBar(pn.custom.JSComponent):
