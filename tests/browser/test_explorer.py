@@ -23,6 +23,7 @@ from tests.browser.visitor import (
     serious,
     tab,
     unfold,
+    wait_until_measured,
 )
 from tests.servers import free_port, running
 
@@ -162,6 +163,7 @@ def test_the_method_tab_shows_what_the_recipe_has(address: str, open_page: Open)
 
 def test_a_run_over_the_whole_model_can_be_cancelled(address: str, open_page: Open) -> None:
     page = open_page(address)
+    wait_until_measured(page)
     card(page, "BTC-LLM").click()
     expect(field(page, "bits")).to_have_value("0.8")
     button(page, "Quantize the whole model").click()

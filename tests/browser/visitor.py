@@ -45,6 +45,12 @@ def card(page: Page, title: str) -> Locator:
     return page.get_by_role("toolbar", name="Recipes").get_by_role("button", name=title, exact=True)
 
 
+def wait_until_measured(page: Page) -> None:
+    """Wait for the figures of the run that is shown: until then measuring it has a Cancel of its own."""
+    expect(page.get_by_text("speed on this machine")).to_be_visible()
+    expect(button(page, "Cancel")).to_have_count(0)
+
+
 def unfold(page: Page, title: str) -> None:
     """Open what is folded away under a title."""
     page.locator(".card-header").filter(has_text=title).first.click()

@@ -51,9 +51,7 @@ class JobPanel(pn.viewable.Viewer):
         self._ended: Callable[[Job[Any]], None] = lambda _: None
         self.progress = pn.indicators.Progress(value=0, max=100, bar_color="primary", sizing_mode="stretch_width", visible=False)
         self.words = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.stop = pn.widgets.Button(
-            label="Cancel", disabled=True, visible=False, width=90, description="Stop after the current step"
-        )
+        self.stop = pn.widgets.Button(label="Cancel", disabled=True, visible=False, width=90)
         self.again = pn.widgets.Button(label="Resume", visible=False, width=90, description="Resume the cancelled job")
         self.stop.on_click(lambda _: self.notices.guard(self.cancel))
         self.again.on_click(lambda _: self.notices.guard(self.resume))
@@ -134,7 +132,9 @@ class JobPanel(pn.viewable.Viewer):
         if is_own:
             job.owner = id(self.notices)
         self._first_look = None
-        self.stop.disabled, self.stop.visible, self.again.visible = False, True, False
+        # several jobs of a page may be stopped: the tooltip says which one this button stops
+        self.stop.param.update(disabled=False, visible=True, description=f"Stop {job.name} after the current step")
+        self.again.visible = False
         self.progress.param.update(value=0, visible=True)
         self.words.object = render_paragraph(f"{job.name.capitalize()} …", live=False)
         start(job)

@@ -62,7 +62,7 @@ class RecipeGallery(Component):
         what = "Try every preset on some rows of the selected layer"
         self.go = self.does(build_action_button("Try all presets", what, None, margin=PLAIN_MARGIN, main=False), self.measure)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.background)
-        self.jobs.stop.param.update(label="Stop", description="Stop trying presets after the one at hand")
+        self.jobs.stop.label = "Stop"
         progress = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
         self.status = pn.Row(self.jobs.stop, self.jobs.again, progress, sizing_mode="stretch_width", visible=False)
         self.is_page_drawn = pn.state.curdoc is None or pn.state.curdoc.session_context is None
