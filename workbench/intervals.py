@@ -98,6 +98,18 @@ def compute_binomial_interval(count: int, total: int) -> Interval:
     return float(bounds.low), float(bounds.high)
 
 
+def compute_paired_share_interval(worsened: int, improved: int, total: int) -> Interval:
+    """The 95 % interval of a difference of two shares of the same `total` trials, of which `improved` and `worsened` changed either way.
+
+    Bonett and Price 2012: one trial is added to both kinds of change, so that it also covers where few or none were seen.
+    """
+    if not total:
+        return -1.0, 1.0
+    up, down = (improved + 1) / (total + 2), (worsened + 1) / (total + 2)
+    half = 1.959964 * float(np.sqrt((up + down - (up - down) ** 2) / (total + 2)))
+    return max(up - down - half, -1.0), min(up - down + half, 1.0)
+
+
 def exponentiate_interval(limits: Interval | None) -> Interval | None:
     """e to both ends; infinity where that exceeds the float range."""
     if limits is None:

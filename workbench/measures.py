@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from workbench.analysis.predictions.generation_speed import measure_generation as generation_speed
     from workbench.analysis.predictions.kv_cache import make_cached_model as cached_model
     from workbench.analysis.predictions.kv_cache import tabulate_caches as cache_table
+    from workbench.analysis.predictions.task_accuracy import measure_tasks as task_accuracy
+    from workbench.analysis.predictions.task_flips import count_flips as task_flips
+    from workbench.analysis.predictions.task_flips import tabulate_flips as flips_table
     from workbench.analysis.weights.weight_sketch import compute_histogram as weight_histogram
     from workbench.analysis.weights.weight_sketch import compute_sketch as weight_sketch
     from workbench.analysis.weights.weight_sketch import find_layer_levels as layer_levels
@@ -69,6 +72,7 @@ __all__ = [
     "explain_kernels",
     "flip_bound",
     "flipped_signs",
+    "flips_table",
     "fork_prompts",
     "fork_shares",
     "fork_study",
@@ -84,6 +88,8 @@ __all__ = [
     "squeeze_table",
     "sweep_errors",
     "sweep_paths",
+    "task_accuracy",
+    "task_flips",
     "train_codebook",
     "training_tokens",
     "transform_losses",
@@ -109,6 +115,7 @@ _HOMES = {
     "explain_kernels": "kernels.matmul.dispatch:explain",
     "flip_bound": "analysis.method.sign_patterns:compute_flip_bound",
     "flipped_signs": "analysis.method.sign_patterns:tabulate_codebooks",
+    "flips_table": "analysis.predictions.task_flips:tabulate_flips",
     "fork_prompts": "analysis.predictions.fork_study:extract_prompts",
     "fork_shares": "analysis.predictions.fork_study:tabulate_shares",
     "fork_study": "analysis.predictions.fork_study:run_fork_study",
@@ -124,6 +131,8 @@ _HOMES = {
     "squeeze_table": "analysis.decisions.squeeze:tabulate_stops",
     "sweep_errors": "analysis.method.run_trace:tabulate_sweep_errors",
     "sweep_paths": "analysis.method.run_trace:tabulate_sweep_paths",
+    "task_accuracy": "analysis.predictions.task_accuracy:measure_tasks",
+    "task_flips": "analysis.predictions.task_flips:count_flips",
     "train_codebook": "quantizers.coders.fitting.binary_kmeans:train_magnitude",
     "training_tokens": "analysis.decisions.scaling_law:read_training_tokens",
     "transform_losses": "analysis.method.learned_transform:tabulate_losses",

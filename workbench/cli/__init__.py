@@ -14,9 +14,11 @@ from workbench import __version__
 from workbench.cli.allocate import allocate
 from workbench.cli.bench import bench
 from workbench.cli.card import card, diff
+from workbench.cli.compare import compare
+from workbench.cli.evaluate import evaluate
 from workbench.cli.explore import explore, serve
 from workbench.cli.kv import kv
-from workbench.cli.measure import compare, evaluate, generate, whatif
+from workbench.cli.measure import generate, whatif
 from workbench.cli.page import export_page
 from workbench.cli.quantize import quantize
 from workbench.cli.show import layers, recipes

@@ -99,6 +99,7 @@ def test_what_the_system_says_is_a_sentence(command: Callable[..., Said], monkey
         pytest.param(["eval", "builtin", "--tokens", "few"], id="not-a-number"),
         pytest.param(["eval", "builtin", "--tokens", "0"], id="out-of-range"),
         pytest.param(["whatif", "builtin", "--layer", LAYER], id="what-if-recipe-missing"),
+        pytest.param(["eval", "builtin", "--limit", "3"], id="limit-without-tasks"),
     ],
 )
 def test_wrong_usage_is_two(command: Callable[..., Said], arguments: list[str]) -> None:

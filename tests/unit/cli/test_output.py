@@ -102,7 +102,11 @@ def test_a_command_that_takes_long_shows_how_far_it_is(
     def show(label: str, *, quiet: bool) -> Iterator[Callable[[float, float], None]]:
         yield lambda done, total: shown.setdefault(label, []).append(done / total)
 
-    for module in ("workbench.cli.measure", "workbench.cli.kv"):  # the latter is also the name of a function
+    for module in (
+        "workbench.cli.evaluate",
+        "workbench.cli.measure",
+        "workbench.cli.kv",
+    ):  # the first and the last are also names of functions
         monkeypatch.setattr(importlib.import_module(module), "show_progress", show)
     monkeypatch.setattr("sys.argv", ["workbench", *words])
     with pytest.raises(SystemExit, match="0"):
