@@ -99,7 +99,7 @@ def compute_binomial_interval(count: int, total: int) -> Interval:
 
 
 def compute_paired_share_interval(worsened: int, improved: int, total: int) -> Interval:
-    """The 95 % interval of a difference of two shares of the same `total` trials, of which `improved` and `worsened` changed either way.
+    """The 95 % interval of the difference of two shares of the same `total` trials, `improved` and `worsened` of which changed.
 
     Bonett and Price 2012: one trial is added to both kinds of change, so that it also covers where few or none were seen.
     """

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from workbench.kernels.matmul.dispatch import choose as choose_kernel
     from workbench.kernels.matmul.dispatch import explain as explain_kernels
     from workbench.models.text import Text
+    from workbench.models.text_windows import measure_in_windows as windowed_perplexity
     from workbench.quantizers.coders.fitting.binary_kmeans import split_vectors as sign_vectors
     from workbench.quantizers.coders.fitting.binary_kmeans import train_magnitude as train_codebook
 
@@ -95,6 +96,7 @@ __all__ = [
     "transform_losses",
     "weight_histogram",
     "weight_sketch",
+    "windowed_perplexity",
 ]
 
 _HOMES = {
@@ -138,6 +140,7 @@ _HOMES = {
     "transform_losses": "analysis.method.learned_transform:tabulate_losses",
     "weight_histogram": "analysis.weights.weight_sketch:compute_histogram",
     "weight_sketch": "analysis.weights.weight_sketch:compute_sketch",
+    "windowed_perplexity": "models.text_windows:measure_in_windows",
 }
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and says where one does not exist

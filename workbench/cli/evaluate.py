@@ -13,6 +13,10 @@ from workbench.cli.output import emit_page, format_with_interval, show_progress
 if TYPE_CHECKING:
     from workbench.analysis.predictions.task_accuracy import TaskResult
     from workbench.analysis.predictions.task_flips import TaskFlips
+    from workbench.artifact import PackedModel
+    from workbench.models import ModelHandle
+    from workbench.models.text import Text
+    from workbench.models.text_windows import WindowRule
 
 Tasks = Annotated[str, typer.Option("--tasks", metavar="NAME,...", help="Tasks of lm-evaluation-harness instead of a text.")]
 TaskFolder = Annotated[
@@ -24,12 +28,25 @@ Against = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Maximum number of questions of each task.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch data of tasks that is not on this machine.")]
+WindowSize = Annotated[
+    int | None, typer.Option("--window", metavar="N", min=4, help="Join all documents and read windows of N tokens.")
+]
+Stride = Annotated[
+    int | None, typer.Option("--stride", metavar="N", min=1, help="Tokens from one window to the next; the window's length.")
+]
+Style = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NAME", help="Windows as other programs cut them: strided, gptq (2,048) or llama.cpp (512)."),
+]
 
 
 def evaluate(
     source: Source,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
+    window: WindowSize = None,
+    stride: Stride = None,
+    style: Style = None,
     tasks: Tasks = "",
     include_path: TaskFolder = None,
     against: Against = None,
@@ -45,22 +62,40 @@ def evaluate(
         return _evaluate_tasks(source, tasks, include_path, against, limit, download=download, as_json=as_json)
     if include_path or against or limit or download:
         raise typer.BadParameter("--include-path, --against, --limit and --download belong to --tasks; name a task.")
-    return _evaluate_text(source, text, tokens, as_json=as_json)
-
-
-def _evaluate_text(source: str, text: str, tokens: int | None, *, as_json: bool) -> None:
-    """Perplexity document by document."""
-    from workbench.models import ModelHandle
-
     model, document = open_any(source), read_text(text)
+    rule = None
+    if window or stride or style:
+        from workbench.models.text_windows import make_window_rule
+
+        rule = make_window_rule(model.language_model(), style or "strided", window, stride)
+    return _evaluate_text(source, model, document, tokens, rule, as_json=as_json)
+
+
+def _evaluate_text(
+    source: str,
+    model: "ModelHandle | PackedModel",
+    document: "Text",
+    tokens: int | None,
+    rule: "WindowRule | None",
+    *,
+    as_json: bool,
+) -> None:
+    """Perplexity document by document, or in windows by a rule."""
+    from workbench.models import ModelHandle
+    from workbench.models.text_windows import measure_in_windows
+
     begin = time.perf_counter()
     if isinstance(model, ModelHandle):
-        announce_reading(model, Reading(document, tokens))
+        announce_reading(model, Reading(document, tokens, 1 if rule is None else rule.window / rule.stride))
     with show_progress("reading the text", quiet=as_json) as report:
-        result = model.perplexity(document, tokens=tokens, on_progress=report)
+        if rule is None:
+            result = model.perplexity(document, tokens=tokens, on_progress=report)
+        else:
+            result = measure_in_windows(model, document, **vars(rule), tokens=tokens, on_progress=report)
     facts = {
         "model": source,
         "text": result.text,
+        "windows": None if rule is None else vars(rule),
         "perplexity": result.perplexity,
         "perplexity_interval": result.perplexity_interval,
         "bits_per_byte": result.bits_per_byte,
@@ -75,6 +110,8 @@ def _evaluate_text(source: str, text: str, tokens: int | None, *, as_json: bool)
         f"bits per byte  {format_with_interval(result.bits_per_byte, result.bits_per_byte_interval, result.tokens)}\n"
         f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of {result.text}"
     )
+    if rule is not None:
+        sentence += f", all documents joined, in windows of {rule.window:,} tokens every {rule.stride:,} ({rule.style})"
     if "nominal_bits" in facts:
         sentence += f"\n{format_bits(facts)}"
     emit_page(facts, as_json=as_json, text=sentence)

@@ -74,6 +74,23 @@ def test_eval(command: Callable[..., Said], story: Path) -> None:
     assert f"{facts['perplexity']:.3f}" in command("eval", "builtin", "--text", story).out
 
 
+def test_eval_in_windows(command: Callable[..., Said], story: Path) -> None:
+    words = ["eval", "builtin", "--text", story, "--window", 16]
+    facts = json.loads(command(*words, "--stride", 4, "--json").out)
+    assert facts["windows"] == {"style": "strided", "window": 16, "stride": 4}
+    assert facts["text_bytes"] == len("Tom had a red ball. He threw it high.\n\nA small bird sat on the roof and sang.")
+    said = command(*words, "--as", "gptq")
+    assert ", all documents joined, in windows of 16 tokens every 16 (gptq)" in said.out
+    assert said.err == ""
+
+
+def test_eval_says_that_windows_are_longer_than_the_context(command: Callable[..., Said]) -> None:
+    said = command("eval", "builtin", "--as", "gptq", "--tokens", 600)
+    assert said.err.startswith("warning: windows have 512 tokens, not 2,048: that is the context of")
+    assert said.err.count("\n") == 1
+    assert command("eval", "builtin", "--as", "gpt", "--tokens", 60).err.startswith("error: unknown style 'gpt' of windows")
+
+
 def test_generate(command: Callable[..., Said]) -> None:
     facts = json.loads(command("generate", "builtin", "--prompt", "Tom had", "--tokens", 12, "--json").out)
     assert facts["text"].startswith("Tom had")

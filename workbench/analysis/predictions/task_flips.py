@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskFlips:
-    """What became of the answers to one task's questions: `worsened` were right and are wrong, `improved` were wrong and are right.
+    """What became of the answers to one task's questions: `worsened` were right and are wrong, `improved` the other way round.
 
     `kept_right` and `kept_wrong` did not change. `difference` is the changed model's accuracy less the original's, with its
     paired 95 % interval; `flips` is the share of questions that flipped either way, with its exact binomial one.
@@ -112,7 +112,8 @@ def tabulate_flips(flips: list[TaskFlips]) -> "pd.DataFrame":
         flips: From `wb.measures.task_flips`.
 
     Returns:
-        One row an entry: task, metric, questions, worsened, improved, kept_right, kept_wrong, difference, difference_low, difference_high.
+        One row an entry: task, metric, questions, worsened, improved, kept_right, kept_wrong, difference, and its 95 % interval
+        difference_low, difference_high.
 
     Example:
         >>> import workbench as wb
