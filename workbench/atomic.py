@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 from workbench.outputs import check_file, check_folder, is_stream, translate_os_errors
 
@@ -45,11 +46,26 @@ def write_file(path: str | Path, data: bytes | str, *, durable: bool = True) -> 
 
 def replace_file(target: Path, data: bytes, *, durable: bool = False) -> None:
     """Write `target`, which is no link, as `write_file` does; OSError where it cannot be written."""
+    with _open_partial(target, durable=durable) as file:
+        file.write(data)
+
+
+@contextmanager
+def stream_file(path: str | Path) -> Iterator[BinaryIO]:
+    """The same for what is too large to be held: a file to write into, which replaces `path` on leaving without an exception."""
+    target = check_file(path)
+    with translate_os_errors(path), target.open("wb") if is_stream(target) else _open_partial(target, durable=True) as file:
+        yield file
+
+
+@contextmanager
+def _open_partial(target: Path, *, durable: bool) -> Iterator[BinaryIO]:
+    """A partial to write into, which takes the name of `target` on leaving without an exception."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, handle = create(target)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             if durable:
                 os.fsync(handle)

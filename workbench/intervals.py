@@ -88,6 +88,23 @@ def estimate_share_interval(sums: np.ndarray, column: int = 0) -> Interval | Non
     return compute_binomial_interval(count, total) if count in (0, total) else (max(share[0], 0.0), min(share[1], 1.0))
 
 
+def estimate_quantile_interval(values: np.ndarray, unit: np.ndarray, level: float) -> Interval | None:
+    """The interval of a quantile of `values [rows]`, whose rows belong to units; None where the sample does not bound it above.
+
+    Woodruff 1952: how far the share of values below the quantile varies between units (at least as far as that of independent
+    ones) gives two levels, and the quantiles at these are the ends. The tail of a short text has no upper end.
+    """
+    below = np.stack([values <= np.quantile(values, level), np.ones(len(values))], 1)
+    share = estimate_mean_interval(sum_by_unit(below, unit))
+    if share is None:
+        return None
+    half = max((share[1] - share[0]) / 2, 1.96 * float(np.sqrt(level * (1 - level) / len(values))))
+    if level + half >= 1 - 1 / len(values):
+        return None
+    low, high = np.quantile(values, [max(level - half, 0.0), level + half])
+    return float(low), float(high)
+
+
 def compute_binomial_interval(count: int, total: int) -> Interval:
     """The exact 95 % binomial interval (Clopper, Pearson 1934) of `count` successes in `total` trials; (0, 1) for no trials."""
     from scipy.stats import binomtest

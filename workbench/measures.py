@@ -35,12 +35,17 @@ if TYPE_CHECKING:
     from workbench.analysis.method.sign_patterns import count_sign_patterns as sign_patterns
     from workbench.analysis.method.sign_patterns import tabulate_codebooks as flipped_signs
     from workbench.analysis.predictions.ablation import run_ablation as ablation
+    from workbench.analysis.predictions.fork_rate import measure_forks as fork_rate
     from workbench.analysis.predictions.fork_study import extract_prompts as fork_prompts
     from workbench.analysis.predictions.fork_study import run_fork_study as fork_study
     from workbench.analysis.predictions.fork_study import tabulate_shares as fork_shares
     from workbench.analysis.predictions.generation_speed import measure_generation as generation_speed
+    from workbench.analysis.predictions.kl_base import compare_with_base as base_divergence
+    from workbench.analysis.predictions.kl_base import read_kl_base, write_kl_base
+    from workbench.analysis.predictions.kl_report import report_kl as kl_report
     from workbench.analysis.predictions.kv_cache import make_cached_model as cached_model
     from workbench.analysis.predictions.kv_cache import tabulate_caches as cache_table
+    from workbench.analysis.predictions.position_table import tabulate_positions as position_table
     from workbench.analysis.predictions.task_accuracy import measure_tasks as task_accuracy
     from workbench.analysis.predictions.task_flips import count_flips as task_flips
     from workbench.analysis.predictions.task_flips import tabulate_flips as flips_table
@@ -61,6 +66,7 @@ __all__ = [
     "Text",
     "Trace",
     "ablation",
+    "base_divergence",
     "cache_table",
     "cached_model",
     "calibration_texts",
@@ -75,14 +81,18 @@ __all__ = [
     "flipped_signs",
     "flips_table",
     "fork_prompts",
+    "fork_rate",
     "fork_shares",
     "fork_study",
     "generation_speed",
     "input_spectra",
+    "kl_report",
     "layer_levels",
     "measured_losses",
     "mixture_errors",
+    "position_table",
     "preset_trials",
+    "read_kl_base",
     "read_sources",
     "sign_patterns",
     "sign_vectors",
@@ -97,6 +107,7 @@ __all__ = [
     "weight_histogram",
     "weight_sketch",
     "windowed_perplexity",
+    "write_kl_base",
 ]
 
 _HOMES = {
@@ -105,6 +116,7 @@ _HOMES = {
     "Trace": "analysis.method.run_trace:Trace",
     "UNDERTRAINED": "analysis.decisions.scaling_law:UNDERTRAINED",
     "ablation": "analysis.predictions.ablation:run_ablation",
+    "base_divergence": "analysis.predictions.kl_base:compare_with_base",
     "cache_table": "analysis.predictions.kv_cache:tabulate_caches",
     "cached_model": "analysis.predictions.kv_cache:make_cached_model",
     "calibration_texts": "analysis.method.calibration_mixture:read_default_texts",
@@ -119,14 +131,18 @@ _HOMES = {
     "flipped_signs": "analysis.method.sign_patterns:tabulate_codebooks",
     "flips_table": "analysis.predictions.task_flips:tabulate_flips",
     "fork_prompts": "analysis.predictions.fork_study:extract_prompts",
+    "fork_rate": "analysis.predictions.fork_rate:measure_forks",
     "fork_shares": "analysis.predictions.fork_study:tabulate_shares",
     "fork_study": "analysis.predictions.fork_study:run_fork_study",
     "generation_speed": "analysis.predictions.generation_speed:measure_generation",
     "input_spectra": "analysis.method.calibration_mixture:tabulate_spectra",
+    "kl_report": "analysis.predictions.kl_report:report_kl",
     "layer_levels": "analysis.weights.weight_sketch:find_layer_levels",
     "measured_losses": "analysis.decisions.scaling_law:tabulate_measured_losses",
     "mixture_errors": "analysis.method.calibration_mixture:tabulate_mixture_errors",
+    "position_table": "analysis.predictions.position_table:tabulate_positions",
     "preset_trials": "analysis.decisions.preset_trials:try_presets",
+    "read_kl_base": "analysis.predictions.kl_base:read_kl_base",
     "read_sources": "analysis.method.calibration_mixture:read_sources",
     "sign_patterns": "analysis.method.sign_patterns:count_sign_patterns",
     "sign_vectors": "quantizers.coders.fitting.binary_kmeans:split_vectors",
@@ -141,6 +157,7 @@ _HOMES = {
     "weight_histogram": "analysis.weights.weight_sketch:compute_histogram",
     "weight_sketch": "analysis.weights.weight_sketch:compute_sketch",
     "windowed_perplexity": "models.text_windows:measure_in_windows",
+    "write_kl_base": "analysis.predictions.kl_base:write_kl_base",
 }
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and says where one does not exist

@@ -84,6 +84,7 @@ def test_eval_in_windows(command: Callable[..., Said], story: Path) -> None:
     assert said.err == ""
 
 
+@pytest.mark.filterwarnings("default::workbench.errors.WorkbenchWarning")
 def test_eval_says_that_windows_are_longer_than_the_context(command: Callable[..., Said]) -> None:
     said = command("eval", "builtin", "--as", "gptq", "--tokens", 600)
     assert said.err.startswith("warning: windows have 512 tokens, not 2,048: that is the context of")
@@ -179,6 +180,31 @@ def test_every_figure_says_what_it_is_of(command: Callable[..., Said], tiny: Pat
     )
     assert sentence in command("eval", out, "--text", story).out
     assert sentence in command("compare", tiny, out, "--text", story).out
+
+
+def test_compare_reports_tails_positions_and_forks(command: Callable[..., Said], tiny: Path, story: Path, tmp_path: Path) -> None:
+    out, base = tmp_path / "out", tmp_path / "base.kld"
+    command("quantize", tiny, "--recipe", "rtn:bits=2,group=64", "--layers", "*.mlp.*", "--tokens", 100, "--out", out)
+    story.write_text("Tom had a red ball. He threw it high. " * 20 + "<|endoftext|>A small bird sat on the roof and sang.")
+    words = ["compare", tiny, out, "--text", story, "--texts", 2]
+    facts = json.loads(command(*words, "--write-kl-base", base, "--json").out)
+    (row,) = facts["models"]
+    assert facts["kl_base_written"]["bytes"] == base.stat().st_size
+    assert list(row["kl_percentiles"]) == ["mean", "median", "90 %", "99 %", "99.9 %", "maximum"]
+    assert row["kl_percentiles"]["median"]["value"] == row["kl_median"]
+    assert {"p_change_mean", "p_change_mean_interval", "p_change_rms", "same_top", "same_top_interval"} <= set(row)
+    assert row["same_top"] == row["top1_agreement"]
+    assert [place["from"] for place in row["positions"]] == [1, 32]
+    assert sum(place["tokens"] for place in row["positions"]) == facts["tokens"]
+    assert (row["fork_rate"]["texts"], len(row["fork_rate"]["forks"])) == (2, 2)
+    said = command(*words, "--kl-base", base)
+    assert (said.status, said.err) == (0, "")
+    for line in ("KL, 99.9 %  ", "KL, maximum  ", "Δp, RMS  ", "after 1–31  ", "fork rate  ", f"against {base}, "):
+        assert f"  {line}" in said.out
+    base.write_bytes(base.read_bytes()[:-1])
+    said = command(*words, "--kl-base", base)
+    assert (said.status, said.err.count("\n")) == (1, 1)
+    assert "it was not written to its end, or is damaged; write it again." in said.err
 
 
 def test_bench(command: Callable[..., Said]) -> None:
