@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from workbench.analysis.predictions.generation_speed import measure_generation as generation_speed
     from workbench.analysis.predictions.kl_base import compare_with_base as base_divergence
     from workbench.analysis.predictions.kl_base import read_kl_base, write_kl_base
-    from workbench.analysis.predictions.kl_report import report_kl as kl_report
+    from workbench.analysis.predictions.kl_report import summarise_kl as kl_report
     from workbench.analysis.predictions.kv_cache import make_cached_model as cached_model
     from workbench.analysis.predictions.kv_cache import tabulate_caches as cache_table
     from workbench.analysis.predictions.position_table import tabulate_positions as position_table
@@ -136,7 +136,7 @@ _HOMES = {
     "fork_study": "analysis.predictions.fork_study:run_fork_study",
     "generation_speed": "analysis.predictions.generation_speed:measure_generation",
     "input_spectra": "analysis.method.calibration_mixture:tabulate_spectra",
-    "kl_report": "analysis.predictions.kl_report:report_kl",
+    "kl_report": "analysis.predictions.kl_report:summarise_kl",
     "layer_levels": "analysis.weights.weight_sketch:find_layer_levels",
     "measured_losses": "analysis.decisions.scaling_law:tabulate_measured_losses",
     "mixture_errors": "analysis.method.calibration_mixture:tabulate_mixture_errors",

@@ -15,9 +15,9 @@ NO_INTERVAL = "no interval: too few tokens"
 
 def collect_report_facts(result: "Divergence") -> dict[str, Any]:
     """The figures that llama-perplexity reports too, beside the mean KL."""
-    from workbench.analysis.predictions.kl_report import report_kl
+    from workbench.analysis.predictions.kl_report import summarise_kl
 
-    report = report_kl(result)
+    report = summarise_kl(result)
     facts: dict[str, Any] = {"kl_percentiles": {}}
     for name, one in report.kl.items():
         facts["kl_percentiles"][name] = {"value": one.value, "interval": one.interval}

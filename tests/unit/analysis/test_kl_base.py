@@ -17,7 +17,7 @@ from workbench import intervals
 from workbench.analysis.predictions.compare import compare
 from workbench.analysis.predictions.divergence import Tokens, summarise
 from workbench.analysis.predictions.kl_base import KLBase, compare_with_base, encode_rows, read_kl_base, write_kl_base
-from workbench.analysis.predictions.kl_report import report_kl
+from workbench.analysis.predictions.kl_report import summarise_kl
 from workbench.errors import ArtifactError, ModelError, OutputError
 from workbench.models import ModelHandle
 from workbench.models.language_model import LanguageModel
@@ -119,7 +119,7 @@ def test_a_quantized_model_is_compared_as_llama_perplexity_would(builtin: ModelH
     small = wb.pack_model(wb.quantize_model(builtin, wb.recipe("rtn", bits=2), layers="*.0.*"))
     shares: list[float] = []
     found = compare_with_base(base.path, small, on_progress=lambda done, total: shares.append(done / total))
-    report, expected = report_kl(found), compute_as_llama_cpp(base.path, small)
+    report, expected = summarise_kl(found), compute_as_llama_cpp(base.path, small)
     figures = {name: report.kl[name].value for name in ("mean", "99 %", "maximum")}
     figures |= {"p_mean": report.p_mean.value, "p_rms": report.p_rms.value, "same": report.same_top.value}
     assert figures == pytest.approx(expected, rel=1e-3, abs=1e-6)
@@ -128,7 +128,7 @@ def test_a_quantized_model_is_compared_as_llama_perplexity_would(builtin: ModelH
 
 
 def test_the_model_itself_is_as_near_as_sixteen_bits_allow(lm: LanguageModel, base: KLBase) -> None:
-    report = report_kl(compare_with_base(base, lm))
+    report = summarise_kl(compare_with_base(base, lm))
     assert abs(report.kl["mean"].value) < 1e-5
     assert report.kl["maximum"].value < 1e-3
     assert report.same_top.value == 1.0
@@ -203,7 +203,7 @@ def test_a_failed_write_leaves_what_was_there(lm: LanguageModel, tmp_path: Path,
 def test_the_report_is_numpys(builtin: ModelHandle) -> None:
     small = wb.pack_model(wb.quantize_model(builtin, wb.recipe("rtn", bits=3), layers="*.0.*"))
     found = compare(builtin, small, STORIES)
-    report, tokens = report_kl(found), found.per_token
+    report, tokens = summarise_kl(found), found.per_token
     for name, level in {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "99.9 %": 0.999, "maximum": 1.0}.items():
         assert report.kl[name].value == pytest.approx(float(np.quantile(tokens.kl, level)))
     change = np.exp(-tokens.loss) - np.exp(-tokens.loss_original)
@@ -230,11 +230,11 @@ def draw_tokens(draw: np.random.Generator, documents: int, size: int) -> Tokens:
 def test_intervals_of_the_report_cover_as_often_as_they_say() -> None:
     """Percentiles where there is an upper end, the mean change of the probability and its root mean square; 12 documents."""
     draw = np.random.default_rng(7)
-    truth = report_kl(summarise(draw_tokens(draw, 3000, 100), "all")).figures
+    truth = summarise_kl(summarise(draw_tokens(draw, 3000, 100), "all")).figures
     names = ["KL, median", "KL, 90 %", "Δp, mean", "Δp, RMS"]
     held, seen = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     for _ in range(200):
-        found = report_kl(summarise(draw_tokens(draw, 12, 100), "drawn")).figures
+        found = summarise_kl(summarise(draw_tokens(draw, 12, 100), "drawn")).figures
         for name in names:
             if found[name].interval is not None:
                 low, high = found[name].interval

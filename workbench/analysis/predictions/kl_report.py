@@ -66,7 +66,7 @@ class KLReport(ShownInCell):
         return CellSummary("How far are the predictions from the original's?", answer, ("figure", "value", "95 %"), rows)
 
 
-def report_kl(divergence: Divergence) -> KLReport:
+def summarise_kl(divergence: Divergence) -> KLReport:
     """Summarise a comparison as llama-perplexity does.
 
     Args:
