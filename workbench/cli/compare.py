@@ -57,8 +57,11 @@ def compare(
     from workbench.analysis.predictions.generation_speed import measure_speeds
     from workbench.analysis.predictions.kl_base import read_kl_base
     from workbench.models import ModelHandle
+    from workbench.outputs import check_file
 
     base = None if kl_base is None else read_kl_base(kl_base)  # before a large model is opened
+    if write_base is not None:
+        check_file(write_base)
     original, document = open_any(model), read_text(text)
     rows: list[dict[str, Any]] = []
     facts: dict[str, Any] = {"model": model, "text": document.name, "prompt": prompt, "models": rows}

@@ -32,7 +32,7 @@ WindowSize = Annotated[
     int | None, typer.Option("--window", metavar="N", min=4, help="Join all documents and read windows of N tokens.")
 ]
 Stride = Annotated[
-    int | None, typer.Option("--stride", metavar="N", min=1, help="Tokens from one window to the next; the window's length.")
+    int | None, typer.Option("--stride", metavar="N", min=1, help="Tokens from one window to the next; as many as a window has.")
 ]
 Style = Annotated[
     str | None,

@@ -154,12 +154,13 @@ def test_a_damaged_file_is_one_sentence(base: KLBase, tmp_path: Path, damage: ob
         read_kl_base(path)
 
 
-def test_a_damaged_row_is_one_sentence(lm: LanguageModel, base: KLBase, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("offset", "value"), [(0, math.nan), (0, math.inf), (0, -1.0), (4, -math.inf), (4, 0.5)])
+def test_a_damaged_row_is_one_sentence(base: KLBase, tmp_path: Path, offset: int, value: float) -> None:
     path, data = tmp_path / "damaged.kld", bytearray(base.path.read_bytes())
-    struct.pack_into("<f", data, 20 + 4 * base.ids.size, math.nan)
+    struct.pack_into("<f", data, 20 + 4 * base.ids.size + offset, value)
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match="a row of window 1 holds no log-probabilities"):
-        compare_with_base(path, lm)
+        next(read_kl_base(path).read_windows())
 
 
 @given(st.binary(max_size=200))

@@ -26,6 +26,7 @@ QUANTIZE = ["quantize", "builtin", "--out", "OUT", "--recipe"]
         pytest.param([*QUANTIZE, "rtn", "--layers", "x*"], "match none of 42 layers", id="pattern-matches-nothing"),
         pytest.param(["whatif", "builtin", "--layer", "mlp", "--recipe", "rtn"], "unknown layer 'mlp'", id="no-such-layer"),
         pytest.param(["compare", "builtin", "nowhere"], "there is no folder 'nowhere'", id="no-such-result"),
+        pytest.param(["compare", "builtin", "builtin", "--kl-base", "nowhere"], "nowhere cannot be read (No such", id="no-base"),
         pytest.param(["bench", "--shape", "64"], "--shape '64'; give rows and columns", id="bench-shape"),
         pytest.param(["bench", "--threads", "two"], "--threads 'two'; give whole numbers", id="bench-threads"),
         pytest.param(["bench", "--formats", "w5"], "unknown bench format 'w5'", id="bench-format"),
@@ -47,6 +48,7 @@ OUTPUTS = {
     "quantize": ["quantize", "builtin", "--recipe", "rtn", "--out", "OUT"],
     "allocate": ["allocate", "builtin", "--bits", "3", "--recipe", "rtn:bits=2", "--recipe", "rtn:bits=4", "--out", "OUT"],
     "card": ["card", "builtin", "--out", "OUT.html"],
+    "compare": ["compare", "builtin", "builtin", "--write-kl-base", "OUT"],
 }
 
 
