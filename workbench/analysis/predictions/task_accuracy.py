@@ -258,7 +258,8 @@ def _build_reader(lm: LanguageModel, report: Callable[[float], None]) -> Any:
             report(min(self.answered / max(self.requested, 1), 1.0))
             self.answered += count
 
-    device = str(next(lm.module.parameters()).device)
+    devices = (weight.device for weight in lm.module.parameters())  # "meta" for those that are read as they are needed
+    device = str(next((device for device in devices if device.type != "meta"), "cpu"))
     size = max(1, min(8, BATCH_TOKENS // lm.context))
     return Reader(
         pretrained=lm.module, tokenizer=lm.tokenizer, backend="causal", batch_size=size, max_length=lm.context, device=device
