@@ -10,9 +10,7 @@ from torch import Tensor
 from workbench.interrupts import defer_interrupts
 from workbench.kernels.forced_backend import choose_searcher
 
-MIN_COMPILED_COMPARISONS = (
-    1 << 16
-)  # pairs of vector and codeword from which on compiled code pays: it is called often
+MIN_COMPILED_COMPARISONS = 1 << 16  # pairs of vector and codeword from which on compiled code pays: it is called often
 VECTOR_PRODUCTS_AT_ONCE = 1 << 21  # products held at a time
 
 
