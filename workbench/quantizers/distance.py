@@ -6,7 +6,7 @@ from torch import Tensor
 ROWS_AT_ONCE = 512  # rows whose output error is worked out at once
 COLUMNS_AT_ONCE = 128  # columns whose energy is worked out at once
 MOMENT_COLUMNS = 256  # columns of a second moment that are multiplied at once
-NUMBERS_AT_ONCE = 1 << 22  # numbers that are compared at a time
+NUMBERS_AT_ONCE = 1 << 18  # numbers that are compared at a time: in float64 they fit a cache
 
 
 def compute_column_energies(w: Tensor, columns: slice, other: Tensor | None = None) -> Tensor:

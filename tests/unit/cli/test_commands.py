@@ -164,17 +164,22 @@ def test_every_figure_says_what_it_is_of(command: Callable[..., Said], tiny: Pat
     assert sentence in command("compare", tiny, out, "--text", story).out
 
 
-def test_bench(command: Callable[..., Said]) -> None:
+def test_bench(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["bench", "--shape", "1024x2048", "--formats", "signs,w4-g128", "--threads", 1, "--batch", "1,2"]
     facts = json.loads(command(*words, "--json").out)
     assert {"machine", "rows", "cols", "turns", "baseline", "results", "seconds"} == set(facts)
     assert (facts["rows"], facts["cols"]) == (1024, 2048)  # of smaller ones, more copies keep the caches cold
-    assert {row["format"] for row in facts["results"]} == {"torch-fp32", "signs", "w4-g128"}
+    torch_types = {"torch-fp32", "torch-bf16", "torch-int8", "torch-int4"}
+    assert {row["format"] for row in facts["results"]} == {*torch_types, "signs", "w4-g128"}
+    assert {row["best_torch"] for row in facts["results"]} <= torch_types
     assert {row["batch"] for row in facts["results"]} == {1, 2}
+    monkeypatch.setenv("COLUMNS", "80")
     said = command(*words)
     assert said.err == ""
-    assert "w4-g128" in said.out
+    assert "\n  w4-g128 " in said.out
     assert "GB/s" in said.out
+    assert "\ncold, 1 thread, batch 2; best of torch: torch-" in said.out
+    assert max(map(len, said.out.splitlines())) <= 80
 
 
 def test_json_has_no_nan() -> None:
