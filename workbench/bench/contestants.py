@@ -187,10 +187,15 @@ def list_contestants(device: str, shape: tuple[int, int] | None = None) -> list[
     return [name for name in names if name != "torch-int4" or shape is None or has_torch_int4(*shape)]
 
 
-def make(name: str, rows: int, cols: int, device: str = "cpu") -> Ready:
-    """A contestant by name; an unknown name is answered with the list."""
+def check_name(name: str, device: str) -> None:
+    """KernelError with the list for a contestant that does not exist on a device."""
     if name not in list_contestants(device):
         raise KernelError(describe_unknown("bench format", name, list_contestants(device)))
+
+
+def make(name: str, rows: int, cols: int, device: str = "cpu") -> Ready:
+    """A contestant by name; an unknown name is answered with the list."""
+    check_name(name, device)
     if name == "torch-int4" and not has_torch_int4(rows, cols):
         groups = ", ".join(map(str, INT4_GROUPS))
         raise KernelError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from workbench.bench import cpu, gpu
-from workbench.bench.contestants import BASELINE, LAYER, TORCH, Ready, list_contestants, make, prepare_layer
+from workbench.bench.contestants import BASELINE, LAYER, TORCH, Ready, check_name, list_contestants, make, prepare_layer
 from workbench.bench.machine import Machine
 from workbench.errors import KernelError
 from workbench.jobs import run_steps
@@ -156,6 +156,8 @@ def measure_kernels_steps(
     gpu.check(device)
     baseline = BASELINE[device]
     chosen = [baseline, *(name for name in (list_contestants(device, shape) if formats is None else formats) if name != baseline)]
+    for name in chosen:  # before any matrix is made
+        check_name(name, device)
     settings = list(itertools.product(counts, batches, ("cold", "hot")))
     total = len(chosen) + 1 + len(settings)
     ready: dict[str, list[Ready]] = {} if layer is None else {LAYER: [prepare_layer(layer)]}
