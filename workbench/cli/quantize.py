@@ -73,8 +73,8 @@ def quantize(
     Recipes that need calibration run block by block: each layer is calibrated on the outputs of the quantized layers before
     it. A run that was stopped resumes where it ended.
 
-    With --head, the output head, which stays in 16 bits otherwise, is quantized too and counted with the layers; tied to the
-    embedding, both share one packed matrix. 8 bits hardly change the text and halve what each new token reads of the head.
+    With --head, the output head, which stays as it is otherwise, is quantized too and counted with the layers. A head that is
+    tied to the embedding shares one packed matrix with it. In 8 bits, each new token reads half as many bytes of the head.
 
     With --fuse, rotations are multiplied into the weights. The model computes the same function, and its weights quantize
     better; recipes without a transform then rotate online only before down_proj. Tied embeddings are stored twice.
