@@ -55,21 +55,27 @@ def feed_back(
     for tiles in batches:
         last = first + sum(stop - start for start, stop in tiles)
         u = exact[first:last].to(w.dtype)  # no second matrix beside a wide one
-        waiting = x[:, first:last].mT.contiguous()  # columns of this batch, each in one piece
-        errors = torch.empty_like(waiting)
+        waiting = _copy_by_columns(x[:, first:last]) if len(tiles) == last - first else x[:, first:last]
+        errors = torch.empty(len(w), last - first, dtype=w.dtype)
         done = 0
         for start, stop in tiles:
             tile, later = slice(done, done + stop - start), slice(done + stop - start, last - first)
             columns = slice(first + tile.start, first + tile.stop)
-            w[:, start:stop] = waiting[tile].mT
+            w[:, start:stop] = waiting[:, tile]
             values = quantize(w, start, stop, _compute_remaining_cost(exact[columns, columns]))
-            errors[tile] = divide(u[tile, columns], waiting[tile].mT - values).mT
+            error = divide(u[tile, columns], waiting[:, tile] - values)
             w[:, start:stop] = values
-            waiting[later].addmm_(u[tile, first:last][:, later].mT, errors[tile], alpha=-1)
+            errors[:, tile] = error
+            waiting[:, later].addmm_(error, u[tile, first:last][:, later], alpha=-1)
             done = tile.stop
-        x[:, last:].addmm_(errors.mT, u[:, last:], alpha=-1)
+        x[:, last:].addmm_(errors, u[:, last:], alpha=-1)
         first = last
         yield w
+
+
+def _copy_by_columns(x: Tensor) -> Tensor:
+    """A copy that holds each column in one piece, for work on one column at a time."""
+    return x.mT.contiguous().mT
 
 
 def _compute_remaining_cost(u: Tensor) -> Tensor:
