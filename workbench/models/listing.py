@@ -1,11 +1,13 @@
 """Layers of a model as plain facts, stored by what its folder says: listed again, they need neither torch nor transformers."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchWarning
 from workbench.models.builtin import BUILTIN, BUILTIN_FOLDER
 from workbench.models.hub_cache import find_snapshot
 from workbench.store import Store, compute_key
@@ -33,16 +35,26 @@ def list_layers(source: str, store: Store) -> dict[str, Any]:
     entry = None if key is None else store.get(key)
     if entry is not None:
         return dict(entry.facts)
-    from workbench.models.opening import open_model
+    from workbench.models import open_model
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _note_warnings() as noted:
         facts = _collect_facts(open_model(source))
-    for warning in caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if key is not None and not caught:
+    if key is not None and not any(issubclass(warning.category, WorkbenchWarning) for warning in noted):
         store.put(key, {}, facts, kind="layers", what=source)
     return facts
+
+
+@contextmanager
+def _note_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """What is warned of inside, which is warned of outside afterwards, also where an error ends it."""
+    noted: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always")
+            yield noted
+    finally:
+        for warning in noted:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _collect_facts(handle: "ModelHandle") -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.tiny_models import write_model
+from workbench import models
 from workbench.errors import ModelError, WorkbenchWarning
-from workbench.models import listing, opening
+from workbench.models import listing
 from workbench.models.listing import list_layers
 from workbench.store import Store
 
@@ -25,13 +26,13 @@ def folder(tmp_path: Path) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What has been opened since."""
     sources: list[Any] = []
-    real = opening.open_model
+    real = models.open_model
 
     def record(source: Any) -> Any:
         sources.append(source)
         return real(source)
 
-    monkeypatch.setattr(opening, "open_model", record)
+    monkeypatch.setattr(models, "open_model", record)
     return sources
 
 
@@ -41,7 +42,7 @@ def test_listed_again_nothing_is_opened(folder: Path, tmp_path: Path, opened: li
     assert opened == [str(folder)]
     assert list_layers(str(folder), store) == first
     assert opened == [str(folder)]
-    handle = opening.open_model(str(folder))
+    handle = models.open_model(str(folder))
     assert first["layers"] == handle.layers().to_dict("records")
     assert (first["blocks"], first["optional"]) == (len(handle.block_names), handle.optional_names)
     assert [item.kind for item in store.items()] == ["layers"]
