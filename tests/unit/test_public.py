@@ -90,6 +90,12 @@ def test_a_command_that_answers_at_once_loads_nothing_slow(words: list[str]) -> 
     assert loaded_by(COMMAND, SLOW, words) == []
 
 
+def test_layers_listed_again_load_nothing_slow(tmp_path: Path) -> None:
+    store = {"WORKBENCH_CACHE": str(tmp_path)}
+    assert {"torch", "transformers"} <= set(loaded_by(COMMAND, SLOW, ["layers", "builtin"], **store))
+    assert loaded_by(COMMAND, SLOW, ["layers", "builtin"], **store) == []
+
+
 def test_completion_loads_nothing_slow() -> None:
     typed = {"COMP_WORDS": "workbench quantize builtin --recipe gp", "COMP_CWORD": "4"}
     assert loaded_by(COMMAND, SLOW, _WORKBENCH_COMPLETE="complete_bash", **typed) == []

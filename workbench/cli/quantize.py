@@ -44,6 +44,15 @@ def quantize(
             "--layers", metavar="PATTERN,...", help="Layers to quantize, for example '*.mlp.*' or '*,lm_head,*.embed_tokens'."
         ),
     ] = "*",
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head",
+            metavar="NAME[:key=value,...]",
+            help="Also quantize the output head by this recipe, for example rtn:bits=8, and the embedding where they are tied.",
+            autocompletion=complete_recipe,
+        ),
+    ] = "",
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of calibration tokens.")] = 16_384,
     seed: Seed = 0,
@@ -64,6 +73,9 @@ def quantize(
     Recipes that need calibration run block by block: each layer is calibrated on the outputs of the quantized layers before
     it. A run that was stopped resumes where it ended.
 
+    With --head, the output head, which stays as it is otherwise, is quantized too and counted with the layers. A head that is
+    tied to the embedding shares one packed matrix with it. In 8 bits, each new token reads half as many bytes of the head.
+
     With --fuse, rotations are multiplied into the weights. The model computes the same function, and its weights quantize
     better; recipes without a transform then rotate online only before down_proj. Tied embeddings are stored twice.
 
@@ -74,10 +86,12 @@ def quantize(
     from workbench.calibration import calibrate
     from workbench.models import FusedModel, fuse, open_model
     from workbench.outputs import check_folder
+    from workbench.presets import parse
     from workbench.quantized import format_percent
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import can_use_moment, needs_text
     from workbench.quantizers.runs.preflight import estimate
+    from workbench.quantizers.runs.quantize_model import add_head
     from workbench.store import Store
 
     chosen, document = _read_recipe_or_plan(recipe, plan), read_text(text)
@@ -85,6 +99,9 @@ def quantize(
     check_folder(out, is_artifact)  # now rather than after the work
     original = open_model(model)
     handle = fuse(original, seed=seed) if fused else original
+    if head:
+        chosen, name = add_head(handle, chosen, parse(head))
+        layers = layers if layers == "*" else f"{layers},{name}"
     begin = time.perf_counter()
     reads = any(needs_text(layer_recipe) for layer_recipe in _list_recipes(chosen))
     calibration_options: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}

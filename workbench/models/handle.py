@@ -19,7 +19,7 @@ from workbench.models.checkpoint import check_finite
 from workbench.models.context import find_context_length
 from workbench.models.forward import read_tokens, translate_run_errors
 from workbench.models.language_model import LanguageModel, encode
-from workbench.models.layers import Layer, describe_unknown_layer, find_block_name, select_layers, tabulate_layers
+from workbench.models.layers import Layer, describe_unknown_layer, find_block_name, list_rows, select_layers, tabulate_layers
 from workbench.models.streaming import needs_streaming
 from workbench.models.tensor_map import TensorMap
 
@@ -117,6 +117,10 @@ class ModelHandle(ShownInCell):
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
         """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too."""
         return tabulate_layers([*self._layers.values(), *(self._optional.values() if optional else ())])
+
+    def layer_rows(self) -> list[dict[str, Any]]:
+        """The rows of `layers` as plain values."""
+        return list_rows(self._layers.values())
 
     def layer(self, name: str) -> Layer:
         """What is known about one layer; an unknown name raises ModelError with the nearest one."""

@@ -178,9 +178,13 @@ def tabulate_layers(layers: Iterable[Layer]) -> "pd.DataFrame":
     """One row a layer: name, block (NaN outside of them), matrix, rows, cols, dtype (as stored), parameters."""
     import pandas as pd
 
-    columns = ["name", "block", "matrix", "rows", "cols", "dtype"]
-    table = pd.DataFrame([{column: getattr(layer, column) for column in columns} for layer in layers])
-    return table.assign(parameters=table["rows"] * table["cols"])
+    return pd.DataFrame(list_rows(layers))
+
+
+def list_rows(layers: Iterable[Layer]) -> list[dict[str, Any]]:
+    """The rows of `tabulate_layers`, with a block of None outside of them."""
+    columns = ("name", "block", "matrix", "rows", "cols", "dtype")
+    return [{column: getattr(layer, column) for column in columns} | {"parameters": layer.rows * layer.cols} for layer in layers]
 
 
 MAX_NAME_CHARS = 200  # characters of a name that are compared with those there are

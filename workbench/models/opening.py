@@ -12,6 +12,7 @@ from workbench.import_name import check_import_name
 from workbench.models import architecture
 from workbench.models.adapters import warn_of_adapter
 from workbench.models.block_counts import check_block_count, warn_of_unused_blocks
+from workbench.models.builtin import BUILTIN, BUILTIN_FOLDER
 from workbench.models.checkpoint import Checkpoint
 from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file
 from workbench.models.handle import ModelHandle
@@ -24,8 +25,6 @@ from workbench.models.tensor_map import TensorMap
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BUILTIN = "builtin"
-BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 HUB_FILES = ("*.safetensors", "*.json", "tokenizer*", "*.model", "vocab.txt", "merges.txt")
 

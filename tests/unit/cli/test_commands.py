@@ -154,6 +154,37 @@ def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> 
     ) in command("layers", "builtin").out
 
 
+def test_quantize_the_head_by_a_recipe_of_its_own(command: Callable[..., Said], tmp_path: Path) -> None:
+    """Tied, as in the built-in model: one packed matrix, in the ledger and in the file, which both use."""
+    words = ["--recipe", "rtn:bits=2", "--layers", "*.0.mlp.down_proj", "--head", "rtn:bits=8", "--json"]
+    facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words).out)
+    assert [(row["name"], row["nominal_bits"]) for row in facts["layers"]] == [(LAYER, 2.0), ("model.embed_tokens", 8.0)]
+    assert facts["tied"] == {"lm_head": "model.embed_tokens"}
+    assert "embedding" not in facts["unquantized"]
+    with safe_open(tmp_path / "out" / MODEL, "pt") as file:
+        names = [name for name in file.keys() if "embed_tokens" in name or "lm_head" in name]  # noqa: SIM118
+        stored = sum(file.get_tensor(name).nbytes for name in names)
+    weights = 512 * 256
+    assert 8 * stored / weights == pytest.approx(facts["layers"][1]["bits_per_weight"], rel=1e-3)
+    assert wb.load(tmp_path / "out").generate("Once", tokens=3)
+
+
+def test_a_head_that_is_not_tied(command: Callable[..., Said], tiny: Path, tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=2", "--head", "rtn:bits=8", "--json"]
+    facts = json.loads(command("quantize", tiny, "--out", tmp_path / "out", *words).out)
+    bits = {row["name"]: row["nominal_bits"] for row in facts["layers"]}
+    assert bits.pop("lm_head") == 8
+    assert set(bits.values()) == {2.0}
+    assert "embedding" in facts["unquantized"]
+
+
+def test_an_encoder_has_no_head(command: Callable[..., Said], tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=2", "--head", "rtn:bits=8"]
+    said = command("quantize", tiny_models["bert"], "--out", tmp_path / "out", *words)
+    assert said.status == 1
+    assert "has no output head that can be quantized; leave --head out" in said.err
+
+
 def test_quantize_the_embedding_too(command: Callable[..., Said], tmp_path: Path) -> None:
     words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.down_proj,lm_head,*.embed_tokens", "--output-error"]
     said = command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words)
@@ -207,17 +238,22 @@ def test_compare_reports_tails_positions_and_forks(command: Callable[..., Said],
     assert "it was not written to its end, or is damaged; write it again." in said.err
 
 
-def test_bench(command: Callable[..., Said]) -> None:
+def test_bench(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["bench", "--shape", "1024x2048", "--formats", "signs,w4-g128", "--threads", 1, "--batch", "1,2"]
     facts = json.loads(command(*words, "--json").out)
     assert {"machine", "rows", "cols", "turns", "baseline", "results", "seconds"} == set(facts)
     assert (facts["rows"], facts["cols"]) == (1024, 2048)  # of smaller ones, more copies keep the caches cold
-    assert {row["format"] for row in facts["results"]} == {"torch-fp32", "signs", "w4-g128"}
+    torch_types = {"torch-fp32", "torch-bf16", "torch-int8", "torch-int4"}
+    assert {row["format"] for row in facts["results"]} == {*torch_types, "signs", "w4-g128"}
+    assert {row["best_torch"] for row in facts["results"]} <= torch_types
     assert {row["batch"] for row in facts["results"]} == {1, 2}
+    monkeypatch.setenv("COLUMNS", "80")
     said = command(*words)
     assert said.err == ""
-    assert "w4-g128" in said.out
+    assert "\n  w4-g128 " in said.out
     assert "GB/s" in said.out
+    assert "\ncold, 1 thread, batch 2; best of torch: torch-" in said.out
+    assert max(map(len, said.out.splitlines())) <= 80
 
 
 def test_json_has_no_nan() -> None:

@@ -78,11 +78,14 @@ def test_an_output_is_checked_before_any_work(
     assert message in said.err
 
 
-def test_what_the_system_says_is_a_sentence(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_says_is_a_sentence(
+    command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def full(source: str) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
     monkeypatch.setattr(workbench.models, "open_model", full)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))  # where no list of layers is stored
     said = command("layers", "builtin")
     assert said.status == 1
     assert said.err == (
@@ -111,10 +114,13 @@ def test_wrong_usage_is_two(command: Callable[..., Said], arguments: list[str]) 
     assert "Usage: workbench" in said.err
 
 
-def test_a_bug_is_not_dressed_up_as_a_mistake(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_not_dressed_up_as_a_mistake(
+    command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(source: str) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(workbench.models, "open_model", broken)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         command("layers", "builtin")

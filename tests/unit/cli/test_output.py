@@ -68,7 +68,9 @@ def test_nothing_is_folded_or_bold_in_a_pipe(monkeypatch: pytest.MonkeyPatch, ca
         assert row in {" ".join(line.split()) for line in printed.splitlines()}
 
 
-def test_only_warnings_of_this_package_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_warnings_of_this_package_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     def warn(source: str) -> None:
         for category in (UserWarning, FutureWarning, DeprecationWarning):
             warnings.warn("of a library", category, stacklevel=1)
@@ -76,6 +78,7 @@ def test_only_warnings_of_this_package_are_shown(monkeypatch: pytest.MonkeyPatch
         raise ModelError("there is no model.")
 
     monkeypatch.setattr(workbench.models, "open_model", warn)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))  # where no list of layers is stored
     monkeypatch.setattr("sys.argv", ["workbench", "layers", "builtin"])
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -201,6 +201,19 @@ def _check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
         )
 
 
+def add_head(model: "ModelHandle", plan: Recipe | LayerPlan, recipe: Recipe) -> tuple[LayerPlan, str]:
+    """The plan with this recipe for the output head, and the name of the layer that gets it.
+
+    Where the head is tied to the embedding that is the embedding, whose one packed matrix then serves both. RecipeError for a
+    model without a head.
+    """
+    name = model.head_name if model.tied_head is None else model.embedding_name
+    if name is None:
+        raise RecipeError(f"{model.source!r} has no output head that can be quantized; leave --head out.")
+    rules = plan.rules if isinstance(plan, LayerPlan) else plan_for_fused(model, plan).rules
+    return LayerPlan(((name, recipe), *rules)), name
+
+
 def select_layer_names(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:
     """The layers that the patterns match; without any choice ("*") also the optional ones that a rule of the plan spells."""
     names = model.select(patterns)
