@@ -64,6 +64,29 @@ def replace_file(target: Path, data: bytes, *, durable: bool = False) -> None:
 
 
 @contextmanager
+def write_large_file(path: str | Path) -> Iterator[Path]:
+    """A partial file to write into, for what does not fit into memory; on leaving without an exception it becomes `path`.
+
+    OutputError before anything is written where `path` cannot be a file, and later where the disk is full.
+    """
+    target = check_file(path)
+    with translate_os_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent)
+        partial, handle = create(target)
+        try:
+            yield partial
+            flush(partial)
+            if target.exists():
+                shutil.copymode(target, partial)
+            partial.replace(target)
+            flush(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+            os.close(handle)
+
+
+@contextmanager
 def write_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """A partial folder to write into; on leaving without an exception it takes the place of `path`.
 
