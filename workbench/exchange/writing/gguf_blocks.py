@@ -10,6 +10,7 @@ A block is `block` neighbouring weights of a row with one scale d in fp16 (and i
 In the halves of a byte lie weights j (low) and j + 16 (high).
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -73,11 +74,11 @@ def choose_type(grid: GridCodes, allowed: Collection[str] = NAMES) -> tuple[Bloc
 
 
 def _describe_minimum(grid: GridCodes) -> str:
-    """What is lost where the minima are rounded to fp16; empty where none is."""
+    """What is lost where the minima are rounded to fp16, as a bound that is a power of two; empty where nothing is."""
     exact = -grid.scale.float() * grid.packed.tensors["offset"].float()
     error = (exact.half().float() - exact).abs()
     steps = float((error / grid.scale.float().abs().clamp_min(torch.finfo(torch.float32).tiny)).max())
-    return f"stored with minima rounded to fp16, by at most {steps:.2g} of a step" if float(error.max()) else ""
+    return f"stored with minima rounded to fp16, by less than 1/{2 ** math.floor(-math.log2(steps))} of a step" if steps else ""
 
 
 def encode(grid: GridCodes, kind: BlockType, rows: Tensor | None = None) -> Bytes:

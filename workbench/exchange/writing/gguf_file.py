@@ -109,7 +109,7 @@ def _build_blocks(grid: GridCodes, kind: gguf_blocks.BlockType, rows: Tensor | N
 def _plan_plain(source: Source, name: str, name_in_file: str, rows: Tensor | None, reason: str = "") -> PlannedBlocks:
     """A tensor as numbers: vectors in float32, matrices as stored, dequantized ones in bfloat16 for that `reason`."""
     tensor = source.tensor(name)
-    kind = "F32" if tensor.ndim < 2 else "BF16" if source.find_layer(name) else PLAIN.get(tensor.dtype, "F32")
+    kind = "F32" if tensor.ndim < 2 else _choose_plain(source, name, tensor)
     same = torch.equal(tensor.to(DTYPES[kind]).to(tensor.dtype), tensor)
     loss = "" if same else f"dequantized to {kind}, because {reason}" if reason else f"rounded to {kind}"
     nbytes = tensor.numel() * DTYPES[kind].itemsize
@@ -122,6 +122,14 @@ def _plan_plain(source: Source, name: str, name_in_file: str, rows: Tensor | Non
     return PlannedBlocks(
         _describe(source, name, tensor.shape, kind, nbytes, loss), name_in_file, kind, tuple(tensor.shape), nbytes, build
     )
+
+
+def _choose_plain(source: Source, name: str, tensor: Tensor) -> str:
+    """The type of a matrix of numbers: that in which it is stored, bfloat16 where it is decoded from something else."""
+    layer = source.find_layer(name)
+    if layer is None or layer.packed.format == "dense":
+        return PLAIN.get((tensor if layer is None else layer.packed.tensors["weight"]).dtype, "F32")
+    return "BF16"
 
 
 def _describe(source: Source, name: str, shape: Sequence[int], kind: str, nbytes: int, loss: str) -> Outcome:

@@ -21,9 +21,9 @@ def find_architecture(source: Source) -> str:
     config: Any = source.config
     kind = str(config.model_type)
     if kind not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+        names = ", ".join(ARCHITECTURES)
         raise ArtifactError(
-            f"{source.name!r} is of type {kind!r}; only {known} can be written to GGUF here: export to hf instead."
+            f"{source.name!r} is of type {kind!r}; only {names} can be written to GGUF here: export to hf instead."
         )
     if (activation := getattr(config, "hidden_act", "silu")) != "silu":
         raise ArtifactError(

@@ -4,58 +4,65 @@ Two kinds are known: pieces of text with bytes as a fallback (SentencePiece, `ll
 are merged within words (`gpt2`), for which llama.cpp must know the pattern that cuts a text into words.
 """
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import ArtifactError
-from workbench.json_value import read
+from workbench.models import architecture
 
-TOKENIZER = "tokenizer.json"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of tokens in GGUF
-SPACE = "▁"
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = {WORDS % "": "qwen2", WORDS % "{1,3}": "llama-bpe"}  # llama.cpp's names for how a text is cut into words
 NORMALIZERS = {"Prepend", "Replace", "Sequence"}  # of pieces of text: a space before the text, and ▁ for spaces
+SPECIAL = ("bos", "eos", "unk", "pad")
 
 
 def add_tokenizer(writer: Any, folder: Path, rows: int) -> list[str]:
-    """Add the tokenizer of a folder to a GGUF writer, filled up to `rows` tokens; returns what is lost, in sentences.
+    """Add the tokenizer of a folder, as transformers reads it, to a GGUF writer; returns what is lost, in sentences.
 
-    ArtifactError where there is no tokenizer.json, or it is of a kind that llama.cpp reads otherwise.
+    The embedding has `rows` tokens. ArtifactError for a tokenizer of a kind that llama.cpp reads otherwise.
     """
-    import gguf
-
-    path = folder / TOKENIZER
-    if not path.is_file():
-        raise ArtifactError(f"{folder} has no {TOKENIZER}, from which a GGUF file takes its tokens; export to hf instead.")
-    document = read(path, error=ArtifactError, limit=1 << 29).value
+    tokenizer = architecture.load_tokenizer(folder)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    document = {} if backend is None else json.loads(backend.to_str())
     model = document.get("model") or {}
     if model.get("type") != "BPE":
+        kind = model.get("type") or type(tokenizer).__name__
         raise ArtifactError(
-            f"{path} is a tokenizer of type {model.get('type')!r}; only BPE can be written to GGUF here: export to hf instead."
+            f"{folder} has a tokenizer of type {kind!r}; only BPE can be written to GGUF here: export to hf instead."
         )
     tokens, types = _list_tokens(document, rows)
-    is_pieces, notes = bool(model.get("byte_fallback")), []
-    if is_pieces:
+    notes = [f"{len(tokenizer) - rows} tokens without a row in the embedding are left out."] if len(tokenizer) > rows else []
+    if model.get("byte_fallback"):
         writer.add_tokenizer_model("llama")
         writer.add_tokenizer_pre("default")
         writer.add_token_scores(_score_tokens(model, tokens))
-        writer.add_add_space_prefix(_needs_space(path, document))
+        writer.add_add_space_prefix(_needs_space(folder, document))
     else:
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(_find_pattern(path, document))
-        if document.get("normalizer"):
-            notes.append(f"llama.cpp does not normalize text ({document['normalizer'].get('type')}) before it reads tokens.")
+        writer.add_tokenizer_pre(_find_pattern(folder, document))
+        writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]])
+        if normalizer := document.get("normalizer"):
+            notes.append(f"llama.cpp reads a text as it is, without normalizing it first ({normalizer.get('type')}).")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    with _silence_library():
-        special = gguf.SpecialVocab(folder, load_merges=not is_pieces, n_vocab=len(tokens))
-        special.add_to_gguf(writer, quiet=True)
+    _add_special_tokens(writer, tokenizer, rows)
     return notes
+
+
+def _add_special_tokens(writer: Any, tokenizer: Any, rows: int) -> None:
+    """The numbers of tokens that begin, end and fill up a text, which of them every text gets, and how a chat is written."""
+    for kind in SPECIAL:
+        number = getattr(tokenizer, f"{kind}_token_id", None)
+        if number is not None and number < rows:
+            getattr(writer, f"add_{kind}_token_id")(number)
+    ids = tokenizer("a")["input_ids"]
+    writer.add_add_bos_token(ids[0] == tokenizer.bos_token_id)
+    writer.add_add_eos_token(ids[-1] == tokenizer.eos_token_id)
+    if isinstance(tokenizer.chat_template, str):
+        writer.add_chat_template(tokenizer.chat_template)
 
 
 def _list_tokens(document: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
@@ -85,7 +92,7 @@ def _score_tokens(model: Mapping[str, Any], tokens: list[str]) -> list[float]:
     return [-float(ranks[token] + 1) if token in ranks else 0.0 for token in tokens]
 
 
-def _needs_space(path: Path, document: Mapping[str, Any]) -> bool:
+def _needs_space(folder: Path, document: Mapping[str, Any]) -> bool:
     """Whether a space is put before a text; ArtifactError where the text is changed in other ways before it is read."""
     normalizer = document.get("normalizer") or {}
     steps = normalizer.get("normalizers", [normalizer] if normalizer else [])
@@ -93,11 +100,13 @@ def _needs_space(path: Path, document: Mapping[str, Any]) -> bool:
     kinds = {step.get("type") for step in steps}
     if kinds - NORMALIZERS or before.get("type") not in (None, "Metaspace"):
         changes = ", ".join(sorted(kinds - NORMALIZERS) or [str(before.get("type"))])
-        raise ArtifactError(f"{path} changes a text by {changes} before it reads tokens, which llama.cpp does not; export to hf.")
+        raise ArtifactError(
+            f"the tokenizer of {folder} changes a text by {changes} first, which llama.cpp does not; export to hf instead."
+        )
     return "Prepend" in kinds or before.get("prepend_scheme", "never") != "never"
 
 
-def _find_pattern(path: Path, document: Mapping[str, Any]) -> str:
+def _find_pattern(folder: Path, document: Mapping[str, Any]) -> str:
     """llama.cpp's name for how a text is cut into words; ArtifactError for a pattern without one."""
     before = document.get("pre_tokenizer") or {}
     steps = before.get("pretokenizers", [before])
@@ -106,22 +115,7 @@ def _find_pattern(path: Path, document: Mapping[str, Any]) -> str:
         return "gpt-2"
     if len(patterns) == 1 and patterns[0] in PATTERNS:
         return PATTERNS[patterns[0]]
-    known = ", ".join(["gpt-2", *PATTERNS.values()])
+    names = ", ".join(["gpt-2", *PATTERNS.values()])
     raise ArtifactError(
-        f"{path} cuts text into words by a pattern that is none of {known}; export to hf, or convert that folder."
+        f"the tokenizer of {folder} cuts text into words by a pattern that is none of {names}; export to hf instead."
     )
-
-
-@contextlib.contextmanager
-def _silence_library() -> Iterator[None]:
-    """The gguf library logs what it reads."""
-    logger = logging.getLogger("gguf")
-    before, logger.disabled = logger.disabled, True
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)
-        logger.disabled = before
