@@ -15,6 +15,7 @@ from workbench.cli.allocate import allocate
 from workbench.cli.bench import bench
 from workbench.cli.card import card, diff
 from workbench.cli.explore import explore, serve
+from workbench.cli.export import export
 from workbench.cli.kv import kv
 from workbench.cli.measure import compare, evaluate, generate, whatif
 from workbench.cli.page import export_page
@@ -70,6 +71,7 @@ _add_command(kv, MEASURE)
 _add_command(bench, MEASURE)
 _add_command(card, KEEP)
 _add_command(diff, KEEP)
+_add_command(export, KEEP)
 _add_command(export_page, KEEP, "export-page")
 _add_command(store, KEEP)
 

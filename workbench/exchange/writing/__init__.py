@@ -2,5 +2,6 @@
 
 from workbench.exchange.writing.export import export
 from workbench.exchange.writing.outcome import Export, Outcome
+from workbench.exchange.writing.tool_recipes import ToolRecipe, write_recipe
 
-__all__ = ["Export", "Outcome", "export"]
+__all__ = ["Export", "Outcome", "ToolRecipe", "export", "write_recipe"]

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from workbench.artifact import PackedModel
 from workbench.errors import ArtifactError
-from workbench.exchange.writing import gguf_blocks, gguf_file, model_folder
+from workbench.exchange.writing import gguf_blocks, gguf_file, model_folder, packed_folder
 from workbench.exchange.writing.model_folder import Report
 from workbench.exchange.writing.outcome import Export, Outcome
 from workbench.exchange.writing.preflight import check_disk, check_exact
@@ -16,7 +16,7 @@ from workbench.exchange.writing.source import Source, open_source
 from workbench.models import ModelHandle
 from workbench.outputs import check_file, check_folder
 
-Target = Literal["hf", "gguf"]
+Target = Literal["hf", "gguf", "compressed-tensors", "gptq"]
 
 
 def export(
@@ -33,7 +33,8 @@ def export(
     Args:
         source: A folder that `wb.save` wrote, a model from `wb.load` or `wb.open_model`, "builtin", a folder or a hub id.
         path: The folder to write, for "gguf" the file; an earlier export there is replaced.
-        to: "hf" for plain bfloat16 weights that transformers opens without this package, "gguf" for llama.cpp.
+        to: "hf" for plain bfloat16 weights that transformers opens without this package, "gguf" for llama.cpp,
+            "compressed-tensors" for vLLM and transformers, "gptq" for engines that read GPTQ.
         strict: Whether to write nothing unless every quantized layer is held exactly.
         types: GGUF's block types that may be used, separated by commas, for readers that do not know all; None for any.
         on_progress: Called with bytes written and bytes in all.
@@ -84,14 +85,19 @@ def plan_export(source: Source, to: Target, types: str | None = None) -> Plan:
         outcomes = tuple(planned.outcome for planned in blocks)
         size = sum(planned.nbytes for planned in blocks)
         return Plan(source, outcomes, size, lambda path, report: (path, gguf_file.write_gguf(source, path, blocks, report)))
-    plan = model_folder.plan_folder(source)
+    changes: dict[str, Any] = {}
+    if to == "hf":
+        plan = model_folder.plan_folder(source)
+    else:
+        plan, facts = packed_folder.plan_packed(source, to)
+        changes = {"quantization_config": facts, "dtype": "float16"}
     outcomes = tuple(planned.outcome for planned in plan)
     size = sum(planned.nbytes for planned in plan)
     return Plan(
         source,
         outcomes,
         size,
-        lambda path, report: (model_folder.write_model_folder(source, path, plan, {}, report), ()),
+        lambda path, report: (model_folder.write_model_folder(source, path, plan, changes, report), ()),
     )
 
 

@@ -14,13 +14,15 @@ from torch import Tensor
 from workbench.artifact.folder_layout import CONFIG, COPIED
 from workbench.artifact.tensor_file import stream_tensors
 from workbench.atomic import write_folder
+from workbench.errors import ArtifactError
 from workbench.exchange.writing.outcome import Outcome
 from workbench.exchange.writing.source import Source
 from workbench.models.checkpoint import SINGLE_FILE
+from workbench.nonfinite import count_nonfinite
 
 REPORT = "export.json"  # what became of each tensor; a folder that has it may be replaced by another export
 Report = Callable[[float, float], None]
-DEQUANTIZED = torch.bfloat16
+FORMS = {torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,21 @@ def plan_outcome(
     return Planned(Outcome(name, kind, math.prod(shape), stored_as, before, after, loss), tuple(tensors))
 
 
-def plan_dequantized(source: Source, name: str, reason: str = "") -> Planned:
-    """A tensor as bfloat16, as the module has it; what is no number with a point stays as it is. `reason` says why it is so."""
+def plan_dequantized(source: Source, name: str, reason: str = "", dtype: torch.dtype = torch.bfloat16) -> Planned:
+    """A tensor in 16 bits, as the module has it; what has no point stays as it is. `reason` says why a layer is dequantized.
+
+    ArtifactError where a weight is too large for float16.
+    """
     tensor = source.tensor(name)
-    dtype = DEQUANTIZED if tensor.is_floating_point() else tensor.dtype
-    same = torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
-    loss = "" if same else f"rounded to BF16{reason and f' because {reason}'}"
-    written = PlannedTensor(name, dtype, tuple(tensor.shape), lambda: source.tensor(name).to(dtype))
-    stored_as = "BF16" if dtype is DEQUANTIZED else str(dtype).removeprefix("torch.")
-    return plan_outcome(source, name, [written], tensor.shape, stored_as, loss)
+    written_type = dtype if tensor.is_floating_point() else tensor.dtype
+    converted = tensor.to(written_type)
+    if tensor.is_floating_point() and (large := count_nonfinite(converted)):
+        raise ArtifactError(f"{name!r} has {large} weights that are too large for {FORMS[dtype]}; export to hf or gguf instead.")
+    form = FORMS.get(written_type, str(written_type).removeprefix("torch."))
+    same = torch.equal(converted.to(tensor.dtype), tensor)
+    loss = "" if same else f"dequantized to {form}, because {reason}" if reason else f"rounded to {form}"
+    written = PlannedTensor(name, written_type, tuple(tensor.shape), lambda: source.tensor(name).to(written_type))
+    return plan_outcome(source, name, [written], tensor.shape, form, loss)
 
 
 def plan_folder(source: Source) -> list[Planned]:

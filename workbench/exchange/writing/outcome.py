@@ -53,7 +53,7 @@ class Export(ShownInCell):
 
     def cell_summary(self) -> CellSummary:
         """What was written, by kind."""
-        rows = [list(map(str, row.values())) for row in self._rows()]
+        rows = [list(map(str, row.values())) for row in self.rows()]
         answer = f"{self.bytes:,} bytes in {self.path}, {self.bits_per_weight:.2f} bits per weight; {self.describe_losses()}"
         headers = ("kind", "stored as", "tensors", "weights", "bits before", "bits after", "exact")
         return CellSummary.of_rows(f"What was written as {self.format}?", answer, headers, rows)
@@ -80,7 +80,7 @@ class Export(ShownInCell):
         """One row a kind and type: kind, stored_as, tensors, weights, bits_before and bits_after per weight, exact."""
         import pandas as pd
 
-        return pd.DataFrame(self._rows())
+        return pd.DataFrame(self.rows())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -92,7 +92,8 @@ class Export(ShownInCell):
             "tensors": [asdict(outcome) for outcome in self.outcomes],
         }
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `table`."""
         groups: dict[tuple[str, str], list[Outcome]] = {}
         for outcome in self.outcomes:
             groups.setdefault((outcome.kind, outcome.stored_as), []).append(outcome)
