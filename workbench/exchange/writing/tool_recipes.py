@@ -38,7 +38,7 @@ EVERYTHING_ELSE = "f16"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GridRequest:
     """A layer's recipe in other tools' words: the grid of its codes, and how they are chosen."""
 
     scheme: Scheme
@@ -81,19 +81,19 @@ def write_recipe(
     target, model = check_file(path), open_source(source)
     if not model.layers:
         raise ArtifactError(f"{model.name!r} has no quantized layers; give a folder that wb.save wrote.")
-    wanted: dict[str, Any] = {}
+    requests: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name, layer in model.layers.items():
         answer = READERS[tool](name, layer.recipe)
-        (missing if isinstance(answer, str) else wanted)[name] = answer if isinstance(answer, str) else answer[0]
-    if missing and (strict or not wanted):
+        (missing if isinstance(answer, str) else requests)[name] = answer if isinstance(answer, str) else answer[0]
+    if missing and (strict or not requests):
         name, why = next(iter(missing.items()))
         raise ArtifactError(f"{len(missing)} of {len(model.layers)} layers have no equivalent in {tool}: {name}, because {why}.")
-    write_file(target, WRITERS[tool](model, wanted))
-    return ToolRecipe(target, tool, len(wanted), missing)
+    write_file(target, WRITERS[tool](model, requests))
+    return ToolRecipe(target, tool, len(requests), missing)
 
 
-def read_wanted(recipe: Recipe) -> Wanted | str:
+def read_grid_request(recipe: Recipe) -> GridRequest | str:
     """A recipe of codes on a uniform grid, or why it is none."""
     parts = {
         "transform": (recipe.transform.name, "identity"),
@@ -110,33 +110,33 @@ def read_wanted(recipe: Recipe) -> Wanted | str:
         return f"its coder {coder.name!r}{' with real zeros' if coder.name == 'uniform' else ''} has no equivalent"
     assignment: Any = recipe.assignment
     if assignment.name == "nearest":
-        return Wanted(Scheme(coder.bits, coder.group, coder.symmetric, ordered=False), searched=coder.clip != "none")
+        return GridRequest(Scheme(coder.bits, coder.group, coder.symmetric, ordered=False), searched=coder.clip != "none")
     if assignment.name != "column-feedback":
         return f"its assignment {assignment.name!r} has no equivalent"
     moment = assignment.order == "moment"
     scheme = Scheme(coder.bits, coder.group, coder.symmetric, ordered=moment and not assignment.fit_first)
     static = moment and assignment.fit_first
-    return Wanted(scheme, True, assignment.damping, static, coder.clip != "none")
+    return GridRequest(scheme, feedback=True, damping=assignment.damping, static_order=static, searched=coder.clip != "none")
 
 
-def _read_for_compressor(_name: str, recipe: Recipe) -> tuple[Wanted] | str:
+def _read_for_compressor(_name: str, recipe: Recipe) -> tuple[GridRequest] | str:
     """For llm-compressor, which orders columns only with groups that stay in order."""
-    wanted = read_wanted(recipe)
-    if isinstance(wanted, str):
-        return wanted
-    if wanted.scheme.ordered:
+    request = read_grid_request(recipe)
+    if isinstance(request, str):
+        return request
+    if request.scheme.ordered:
         return "columns in another order with groups in that order are no longer supported"
-    return (wanted,) if wanted.scheme.bits in WIDTHS["compressed-tensors"] else f"{wanted.scheme.bits} bits are not supported"
+    return (request,) if request.scheme.bits in WIDTHS["compressed-tensors"] else f"{request.scheme.bits} bits are not supported"
 
 
-def _read_for_gptqmodel(_name: str, recipe: Recipe) -> tuple[Wanted] | str:
+def _read_for_gptqmodel(_name: str, recipe: Recipe) -> tuple[GridRequest] | str:
     """For GPTQModel, which always feeds errors back."""
-    wanted = read_wanted(recipe)
-    if isinstance(wanted, str):
-        return wanted
-    if not wanted.feedback:
+    request = read_grid_request(recipe)
+    if isinstance(request, str):
+        return request
+    if not request.feedback:
         return "it rounds to nearest, and GPTQModel feeds errors back"
-    return (wanted,) if wanted.scheme.bits in WIDTHS["gptq"] else f"{wanted.scheme.bits} bits are not supported"
+    return (request,) if request.scheme.bits in WIDTHS["gptq"] else f"{request.scheme.bits} bits are not supported"
 
 
 def _read_for_llama(name: str, recipe: Recipe) -> tuple[str] | str:
@@ -150,11 +150,11 @@ def _read_for_llama(name: str, recipe: Recipe) -> tuple[str] | str:
         return (rf"blk\.{block[1]}\.{MATRICES[block[2]]}=tq1_0",)
     if plain and coder.name == "sign" and (coder.planes, coder.group, coder.mean) == (1, SIGN_GROUP, False):
         return (rf"blk\.{block[1]}\.{MATRICES[block[2]]}=q1_0",)
-    wanted = read_wanted(recipe)
-    if isinstance(wanted, str):
-        return wanted
-    scheme = wanted.scheme
-    if wanted.feedback:
+    request = read_grid_request(recipe)
+    if isinstance(request, str):
+        return request
+    scheme = request.scheme
+    if request.feedback:
         return "it feeds errors back, and llama-quantize rounds to nearest"
     if scheme.group != GGUF_GROUP or (scheme.bits, scheme.symmetric) not in GGUF_TYPES:
         form = "symmetric" if scheme.symmetric else "asymmetric"
@@ -162,47 +162,55 @@ def _read_for_llama(name: str, recipe: Recipe) -> tuple[str] | str:
     return (rf"blk\.{block[1]}\.{MATRICES[block[2]]}={GGUF_TYPES[scheme.bits, scheme.symmetric]}",)
 
 
-def _format_compressor(source: Source, wanted: Mapping[str, Wanted]) -> str:
-    """A stage with one modifier for each way of choosing codes."""
-    modifiers: dict[str, dict[str, Any]] = {}
-    groups: dict[Wanted, list[str]] = {}
-    for name, want in wanted.items():
-        groups.setdefault(want, []).append(name)
-    for want, names in groups.items():
-        weights = {**describe_weights(want.scheme), "observer": "mse" if want.searched else "minmax"}
+def _format_compressor(_source: Source, requests: Mapping[str, GridRequest]) -> str:
+    """A stage for each way of choosing codes, with a group for each form."""
+    stages: dict[tuple[str, str], dict[str, Any]] = {}
+    groups: dict[GridRequest, list[str]] = {}
+    for name, request in requests.items():
+        groups.setdefault(request, []).append(name)
+    for request, names in groups.items():
+        weights = {**describe_weights(request.scheme), "observer": "mse" if request.searched else "minmax"}
         entry = {"targets": names, "weights": weights, "input_activations": None, "output_activations": None}
-        kind = "GPTQModifier" if want.feedback else "QuantizationModifier"
-        modifier = modifiers.setdefault(kind, {"config_groups": {}})
-        if want.feedback:
-            modifier |= {"dampening_frac": want.damping, "actorder": "static" if want.static_order else None}
+        kind, settings = "QuantizationModifier", {}
+        if request.feedback:
+            settings = {"dampening_frac": request.damping, "actorder": "static" if request.static_order else None}
+            kind = "GPTQModifier"
+        modifier = stages.setdefault((kind, json.dumps(settings)), {"config_groups": {}, **settings})
         modifier["config_groups"][f"group_{len(modifier['config_groups'])}"] = entry
-    return json.dumps({"quantization_stage": {"quantization_modifiers": modifiers}}, indent=2) + "\n"
+    document = {
+        f"stage_{number}": {"quantization_modifiers": {kind: modifier}}
+        for number, ((kind, _), modifier) in enumerate(stages.items())
+    }
+    return json.dumps(document, indent=2) + "\n"
 
 
-def _format_gptqmodel(source: Source, wanted: Mapping[str, Wanted]) -> str:
+def _format_gptqmodel(source: Source, requests: Mapping[str, GridRequest]) -> str:
     """The arguments of a QuantizeConfig: those of most layers, and `dynamic` for the others."""
-    common = Counter(wanted.values()).most_common(1)[0][0]
+    common = Counter(requests.values()).most_common(1)[0][0]
     dynamic: dict[str, Any] = {}
     for name in list_block_layers(source):
-        if name not in wanted:
+        if name not in requests:
             dynamic[f"-:^{re.escape(name)}$"] = {}
-        elif wanted[name] != common:
-            dynamic[f"+:^{re.escape(name)}$"] = describe_scheme(wanted[name].scheme)
-    facts = {
-        **describe_scheme(common.scheme),
-        "desc_act": common.scheme.ordered or common.static_order,
-        "static_groups": common.static_order,
-        "damp_percent": common.damping,
+        elif requests[name] != common:
+            dynamic[f"+:^{re.escape(name)}$"] = _describe_for_gptqmodel(requests[name])
+    return json.dumps({**_describe_for_gptqmodel(common), "dynamic": dynamic}, indent=2) + "\n"
+
+
+def _describe_for_gptqmodel(request: GridRequest) -> dict[str, Any]:
+    """The settings of some layers."""
+    return {
+        **describe_scheme(request.scheme),
+        "desc_act": request.scheme.ordered or request.static_order,
+        "static_groups": request.static_order,
+        "damp_percent": request.damping,
     }
-    return json.dumps({**facts, "dynamic": dynamic}, indent=2) + "\n"
 
 
-def _format_llama(source: Source, wanted: Mapping[str, str]) -> str:
+def _format_llama(source: Source, requests: Mapping[str, str]) -> str:
     """A command with the type of each tensor; all others stay in 16 bits."""
-    lines = "".join(f"  --tensor-type '{line}' \\\n" for line in wanted.values())
-    return f"# model-f16.gguf: workbench export {source.name} --to gguf --out model-f16.gguf\nllama-quantize \\\n{lines}" + (
-        f"  model-f16.gguf model.gguf {EVERYTHING_ELSE}\n"
-    )
+    lines = [f"  --tensor-type '{line}' \\" for line in requests.values()]
+    first = f"# model-f16.gguf: workbench export {source.name} --to gguf --out model-f16.gguf"
+    return "\n".join([first, "llama-quantize \\", *lines, f"  model-f16.gguf model.gguf {EVERYTHING_ELSE}", ""])
 
 
 READERS: dict[Tool, Callable[[str, Recipe], tuple[Any] | str]] = {
