@@ -79,11 +79,15 @@ def write_large_file(path: str | Path) -> Iterator[Path]:
             flush(partial)
             if target.exists():
                 shutil.copymode(target, partial)
+            if fcntl is None:  # Windows renames no open file; elsewhere it stays locked until it has its name
+                os.close(handle)
+                handle = -1
             partial.replace(target)
             flush(target.parent)
         finally:
             partial.unlink(missing_ok=True)
-            os.close(handle)
+            if handle >= 0:
+                os.close(handle)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -215,3 +217,24 @@ def test_the_library_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_unknown_types_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="unknown GGUF type 'Q9_9'; use Q1_0, TQ1_0"):
         wb.export("builtin", tmp_path / "model.gguf", to="gguf", types="q4_0,q9_9")
+
+
+LIMITED = """
+import resource, sys
+from workbench import export
+from workbench.errors import OutputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    export("builtin", sys.argv[1], to="gguf")
+except OutputError as error:
+    sys.exit(str(error))
+"""
+
+
+@needs_library
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    said = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=False)
+    assert said.stderr.startswith(f"{path} cannot be written: ")
+    assert said.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,9 @@ def saved(builtin: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_llm_compressor(saved: Path, tmp_path: Path) -> None:
     written = write_recipe(saved, tmp_path / "recipe.yaml", tool="llm-compressor")
     assert (written.layers, written.missing) == (3, {f"{MLP}.gate_proj": "its coder 'ternary' has no equivalent"})
-    stages = [stage["quantization_modifiers"] for stage in json.loads((tmp_path / "recipe.yaml").read_text()).values()]
+    document = json.loads((tmp_path / "recipe.yaml").read_text())
+    assert all(name.endswith("_stage") for name in document)  # what has another name is not read, without a word
+    stages = [stage["quantization_modifiers"] for stage in document.values()]
     assert [list(stage) for stage in stages] == [["GPTQModifier"], ["QuantizationModifier"], ["GPTQModifier"]]
     first, second, third = (next(iter(stage.values())) for stage in stages)
     assert (first["dampening_frac"], first["actorder"]) == (0.01, "static")

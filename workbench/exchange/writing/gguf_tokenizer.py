@@ -4,12 +4,12 @@ Two kinds are known: pieces of text with bytes as a fallback (SentencePiece, `ll
 are merged within words (`gpt2`), for which llama.cpp must know the pattern that cuts a text into words.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import ArtifactError
+from workbench.json_value import parse
 from workbench.models import architecture
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of tokens in GGUF
@@ -26,7 +26,7 @@ def add_tokenizer(writer: Any, folder: Path, rows: int) -> list[str]:
     """
     tokenizer = architecture.load_tokenizer(folder)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    document = {} if backend is None else json.loads(backend.to_str())
+    document = {} if backend is None else parse(backend.to_str(), f"the tokenizer of {folder}", ArtifactError, foreign=True).value
     model = document.get("model") or {}
     if model.get("type") != "BPE":
         kind = model.get("type") or type(tokenizer).__name__

@@ -163,7 +163,7 @@ def _read_for_llama(name: str, recipe: Recipe) -> tuple[str] | str:
 
 
 def _format_compressor(_source: Source, requests: Mapping[str, GridRequest]) -> str:
-    """A stage for each way of choosing codes, with a group for each form."""
+    """A stage for each way of choosing codes, with a group for each form; only names that end in `_stage` are read."""
     stages: dict[tuple[str, str], dict[str, Any]] = {}
     groups: dict[GridRequest, list[str]] = {}
     for name, request in requests.items():
@@ -178,7 +178,7 @@ def _format_compressor(_source: Source, requests: Mapping[str, GridRequest]) -> 
         modifier = stages.setdefault((kind, json.dumps(settings)), {"config_groups": {}, **settings})
         modifier["config_groups"][f"group_{len(modifier['config_groups'])}"] = entry
     document = {
-        f"stage_{number}": {"quantization_modifiers": {kind: modifier}}
+        f"quantization_{number}_stage": {"quantization_modifiers": {kind: modifier}}
         for number, ((kind, _), modifier) in enumerate(stages.items())
     }
     return json.dumps(document, indent=2) + "\n"
