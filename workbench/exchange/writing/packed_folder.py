@@ -18,11 +18,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-import workbench
 from workbench.exchange.writing.grid_codes import GridCodes, read_grid
 from workbench.exchange.writing.model_folder import Planned, PlannedTensor, plan_dequantized, plan_outcome
 from workbench.exchange.writing.source import Source
 from workbench.kernels.packing import bitpack
+from workbench.models.config_file import QUANT_METHOD
 
 Engine = Literal["compressed-tensors", "gptq"]
 WIDTHS: dict[Engine, tuple[int, ...]] = {"compressed-tensors": (2, 3, 4, 5, 6, 7, 8), "gptq": (2, 3, 4, 8)}
@@ -137,8 +137,7 @@ def _plan_layer(source: Source, name: str, layer: IntegerLayer, engine: Engine, 
             ("weight_shape", torch.int64, (2,), lambda: torch.tensor([rows, cols])),
         ]
         if not layer.scheme.symmetric:
-            zeros = lambda: pack_rows(layer.zeros().mT, bits).mT  # noqa: E731
-            entries.append(("weight_zero_point", torch.int32, (zero_words, groups), zeros))
+            entries.append(("weight_zero_point", torch.int32, (zero_words, groups), lambda: pack_rows(layer.zeros().mT, bits).mT))
     else:
         entries = [
             ("qweight", torch.int32, (words, rows), lambda: layer.pack_codes().mT),
@@ -207,7 +206,7 @@ def describe_gptq(source: Source, schemes: Mapping[str, Scheme], checkpoint_form
         "pack_dtype": "int32",
         "lm_head": any(name in schemes for name in heads),
         "dynamic": dynamic,
-        "meta": {"quantizer": [f"quantization-workbench:{workbench.__version__}"]},
+        "meta": {"quantizer": [QUANT_METHOD]},
     }
 
 
