@@ -103,6 +103,7 @@ def test_a_large_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
         assert not place.exists()
     with pytest.raises(ZeroDivisionError, match="division"), write_large_file(place) as partial:
         partial.write_bytes(b"%d" % (1 // 0))
+    assert names(place.parent) == ["model.gguf"]
     assert place.read_bytes() == b"one"
     with write_large_file(place) as partial:
         partial.write_bytes(b"two")

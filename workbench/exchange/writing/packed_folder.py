@@ -197,8 +197,9 @@ def describe_gptq(source: Source, schemes: Mapping[str, Scheme], checkpoint_form
             dynamic[f"-:^{re.escape(name)}$"] = {}
         elif schemes[name] != common:
             dynamic[f"+:^{re.escape(name)}$"] = describe_scheme(schemes[name])
-    head = source.split_module.get_output_embeddings() if hasattr(source.split_module, "get_output_embeddings") else None
-    heads = [name for name, part in source.split_module.named_modules() if head is not None and part is head]
+    module: Any = source.split_module
+    head = module.get_output_embeddings()
+    heads = [name for name, part in module.named_modules() if head is not None and part is head]
     return {
         "quant_method": "gptq",
         **describe_scheme(common),
