@@ -72,6 +72,12 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/widgets/test_what_if.py::test_paint_that_the_budget_cannot_pay_is_taken_back",
         "tests/integration/test_explore.py",
     ),
+    "other families and transforms that are written in other formats: one of each format guards a commit": (
+        "tests/unit/exchange/test_model_folder.py::test_transforms_are_undone",
+        "tests/unit/exchange/test_model_folder.py::test_a_tied_head_that_is_quantized[*,lm_head]",
+        "tests/unit/exchange/test_model_folder.py::test_transformers_computes_what_the_packed_model_does[gemma3]",
+        "tests/unit/exchange/test_model_folder.py::test_transformers_computes_what_the_packed_model_does[opt]",
+    ),
     "kernels compiled anew: for other processors, threading layers and disks, and by several threads at once": (
         "tests/unit/kernels/test_threads.py",
         "tests/unit/kernels/test_cuda.py::test_kernels_compile_for_a_gpu_that_is_not_here",

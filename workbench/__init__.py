@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.artifact.transformers_model import to_transformers
     from workbench.bench import measure_kernels
     from workbench.calibration import calibrate
+    from workbench.exchange.writing import export
     from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
@@ -109,6 +110,7 @@ __all__ = [
     "diff_cards",
     "error_budget",
     "errors",
+    "export",
     "figures",
     "fuse",
     "layer_scores",
@@ -168,6 +170,7 @@ _HOMES = {
     "compare": "workbench.analysis.predictions.compare",
     "diff_cards": "workbench.analysis.decisions.quant_card_diff",
     "error_budget": "workbench.analysis.decisions.error_budget",
+    "export": "workbench.exchange.writing",
     "fuse": "workbench.models",
     "layer_scores": "workbench.analysis.decisions.layer_scores",
     "load": "workbench.artifact",

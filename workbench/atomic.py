@@ -80,6 +80,33 @@ def _open_partial(target: Path, *, durable: bool) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def write_large_file(path: str | Path) -> Iterator[Path]:
+    """A partial file to write into, for what does not fit into memory; on leaving without an exception it becomes `path`.
+
+    OutputError before anything is written where `path` cannot be a file, and later where the disk is full.
+    """
+    target = check_file(path)
+    with translate_os_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent)
+        partial, handle = create(target)
+        try:
+            yield partial
+            flush(partial)
+            if target.exists():
+                shutil.copymode(target, partial)
+            if fcntl is None:  # Windows renames no open file; elsewhere it stays locked until it has its name
+                os.close(handle)
+                handle = -1
+            partial.replace(target)
+            flush(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+            if handle >= 0:
+                os.close(handle)
+
+
+@contextmanager
 def write_folder(path: str | Path, is_replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """A partial folder to write into; on leaving without an exception it takes the place of `path`.
 

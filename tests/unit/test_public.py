@@ -18,7 +18,7 @@ PUBLIC = [
     "LayerTable", "LedgerView", "MethodView", "ModelComparison", "PinnedView", "Recipe", "RecipeGallery", "Replay", "RunBar",
     "SaliencyView", "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WeightRaster",
     "WhatIfView", "allocate",
-    "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "figures", "fuse", "layer_scores", "load",
+    "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "export", "figures", "fuse", "layer_scores", "load",
     "measure_cache", "measure_kernels", "measures", "notebook", "open_model", "pack_model", "part", "quantize",
     "quantize_model", "recipe", "recipes", "save", "sensitivity", "text", "to_transformers", "what_if",
 ]  # fmt: skip

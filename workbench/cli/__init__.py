@@ -17,6 +17,7 @@ from workbench.cli.card import card, diff
 from workbench.cli.compare import compare
 from workbench.cli.evaluate import evaluate
 from workbench.cli.explore import explore, serve
+from workbench.cli.export import export
 from workbench.cli.kv import kv
 from workbench.cli.measure import generate, whatif
 from workbench.cli.page import export_page
@@ -72,6 +73,7 @@ _add_command(kv, MEASURE)
 _add_command(bench, MEASURE)
 _add_command(card, KEEP)
 _add_command(diff, KEEP)
+_add_command(export, KEEP)
 _add_command(export_page, KEEP, "export-page")
 _add_command(store, KEEP)
 
