@@ -23,6 +23,7 @@ from workbench.cli.show import layers, recipes
 from workbench.cli.squeeze import squeeze
 from workbench.cli.store import store
 from workbench.cli.streams import adapt_streams, note
+from workbench.cli.sweep import sweep
 from workbench.errors import WorkbenchError, WorkbenchWarning
 from workbench.import_name import check_import_name
 from workbench.outputs import explain_os_error
@@ -62,6 +63,7 @@ _add_command(recipes, LOOK)
 _add_command(quantize, QUANTIZE)
 _add_command(allocate, QUANTIZE)
 _add_command(squeeze, QUANTIZE)
+_add_command(sweep, QUANTIZE)
 _add_command(evaluate, MEASURE, "eval")
 _add_command(generate, MEASURE)
 _add_command(compare, MEASURE)
