@@ -63,8 +63,8 @@ def sweep(
         latest = step
         report(step.done, step.total)
 
-    with open_workers(cluster, workers) as workers_here, show_progress("sweeping", quiet=as_json) as report:
-        steps = sweep_steps(handle, recipes, **options, store=store, cluster=workers_here)
+    with open_workers(cluster, workers) as connected, show_progress("sweeping", quiet=as_json) as report:
+        steps = sweep_steps(handle, recipes, **options, store=store, cluster=connected)
         table = run_steps(steps, see)
     summary = summarise_sweep(table)
     facts = {

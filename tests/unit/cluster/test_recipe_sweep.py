@@ -1,13 +1,11 @@
 """Sweeps: every layer under every recipe and seed; on processes of a cluster, one of which is killed, as in one thread here."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import workbench as wb
-from tests.unit.cli.conftest import Said
 from tests.unit.cluster.counted_tasks import count_starts, quantize_counted
 from workbench.analysis.decisions.recipe_sweep import (
     describe_tasks,
@@ -22,11 +20,13 @@ from workbench.jobs import run_steps
 from workbench.models import ModelHandle
 from workbench.store import Store
 
-RECIPES = {name: wb.recipe(name) for name in ("rtn:bits=8", "rtn:bits=4", "binary")}
+RECIPES = {name: wb.recipe(name) for name in ("rtn:bits=8,clip=none", "rtn:bits=4,clip=none", "rtn:bits=2,clip=none")}
 
 
 def test_a_killed_worker_costs_only_its_task(builtin: ModelHandle, tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="dask.distributed is not installed; it comes with the extras 'test' and 'distributed'")
+    pytest.importorskip(
+        "distributed", reason="dask.distributed is not installed; it comes with the extras 'test' and 'distributed'"
+    )
     here, there, log = Store(tmp_path / "here"), Store(tmp_path / "there"), tmp_path / "log"
     log.mkdir()
     tasks = describe_tasks(builtin, builtin.layer_names, RECIPES, {0: None}, here)
@@ -79,18 +79,3 @@ def test_a_choice_of_nothing_is_refused(builtin: ModelHandle, tmp_path: Path) ->
 def test_a_fused_model_has_no_workers(builtin: ModelHandle, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="is fused, so that no other process can open it"):
         sweep_recipes(wb.fuse(builtin), RECIPES, layers="*.0.mlp.*", store=Store(tmp_path))
-
-
-def test_the_command_finds_its_results_again(
-    command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    arguments = ("sweep", "builtin", "--recipe", "rtn:bits=4", "--recipe", "binary", "--layers", "*.0.mlp.*", "--by-layer")
-    first, second = command(*arguments), command(*arguments)
-    assert (first.status, second.status) == (0, 0)
-    assert "6 tasks: 0 were in the cache, 6 ran" in first.out
-    assert "6 tasks: 6 were in the cache, 0 ran" in second.out
-    assert first.out.partition("tasks:")[0] == second.out.partition("tasks:")[0]
-    wrong = command(*arguments, "--seeds", "0,x")
-    assert wrong.status == 2
-    assert "must be whole numbers separated by commas" in " ".join(wrong.err.replace("│", " ").split())

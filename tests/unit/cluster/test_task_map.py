@@ -2,21 +2,18 @@
 
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.cluster.conftest import start_threads
 from tests.unit.cluster.counted_tasks import count_starts, fail, square
 from workbench.cluster import Cluster, Task, map_tasks_steps, open_cluster
 from workbench.cluster import connection as connections
 from workbench.errors import ClusterError, RecipeError
 from workbench.jobs import run_steps
 from workbench.store import Store, compute_key
-
-MISSING = "dask.distributed is not installed; it comes with the extras 'test' and 'distributed'"
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -27,22 +24,9 @@ def store(tmp_path: Path) -> Store:
 def describe(store: Store, count: int, **arguments: Any) -> list[Task]:
     log = str(store.folder.parent / "log")
     return [
-        Task(compute_key("square", n), {"number": n, "log": log, **arguments}, "square", f"the square of {n}") for n in range(count)
+        Task(compute_key("square", n), {"number": n, "log": log, **arguments}, "square", f"the square of {n}")
+        for n in range(count)
     ]
-
-
-def start_threads(workers: int, threads: int = 1) -> Any:
-    """A cluster whose workers are threads of this process: it starts at once."""
-    distributed = pytest.importorskip("distributed", reason=MISSING)
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
-    )
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    with start_threads(2) as local, open_cluster(local.scheduler_address) as attached:
-        yield attached
 
 
 def test_results_are_in_order_and_are_found_again(store: Store) -> None:
@@ -118,7 +102,9 @@ def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed", reason=MISSING)
+    pytest.importorskip(
+        "distributed", reason="dask.distributed is not installed; it comes with the extras 'test' and 'distributed'"
+    )
     monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.5)
     for address in ("tcp://127.0.0.1:1", "nonsense://x", "tcp://127.0.0.1:x"):
         with pytest.raises(ClusterError, match=f"no cluster answers at '{address}'.*or --workers N"):
@@ -127,7 +113,10 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.5)
-    with start_threads(0) as local, pytest.raises(ClusterError, match="no worker after 0.5 seconds; start some with `dask worker"):
+    with (
+        start_threads(0) as local,
+        pytest.raises(ClusterError, match="no worker after 0.5 seconds; start some with `dask worker"),
+    ):
         open_cluster(local.scheduler_address).__enter__()
 
 
