@@ -15,6 +15,7 @@ from workbench.errors import ClusterError, RecipeError
 from workbench.jobs import run_steps
 from workbench.store import Store, compute_key
 
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     (tmp_path / "log").mkdir()
