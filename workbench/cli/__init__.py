@@ -16,6 +16,7 @@ from workbench import __version__
 from workbench.cli.allocate import allocate
 from workbench.cli.bench import bench
 from workbench.cli.card import card, diff
+from workbench.cli.estimate import estimate
 from workbench.cli.explore import explore, serve
 from workbench.cli.jobs import jobs
 from workbench.cli.kv import kv
@@ -87,6 +88,7 @@ _add_command(quantize, QUANTIZE, long=True)
 _add_command(allocate, QUANTIZE, long=True)
 _add_command(squeeze, QUANTIZE, long=True)
 _add_command(sweep, QUANTIZE, long=True)
+_add_command(estimate, QUANTIZE)
 _add_command(evaluate, MEASURE, "eval", long=True)
 _add_command(generate, MEASURE)
 _add_command(compare, MEASURE, long=True)

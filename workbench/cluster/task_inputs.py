@@ -70,6 +70,12 @@ def share_stats(stats: Mapping[str, LayerStats], layers: Iterable[str], store: S
     """Put the statistics of these layers into the store, those that layers share once; returns the key of each layer's."""
     keys: dict[int, str] = {}
     by_layer = {name: stats[name] for name in layers if name in stats}
+    size = sum(layer.moment.nbytes for layer in {id(layer): layer for layer in by_layer.values()}.values())
+    if size > store.limit_bytes / 2:  # results have to find room, too
+        raise ClusterError(
+            f"the statistics of {len(by_layer)} layers take {size / 1e9:.1f} GB, more than half of what the cache folder may "
+            f"hold ({store.limit_bytes / 1e9:.1f} GB); take fewer layers at a time, or a larger wb.Store(limit_bytes=...)."
+        )
     for name, layer in by_layer.items():
         if id(layer) not in keys:
             tensors = {"moment": layer.moment, "mean": layer.mean, "absmax": layer.absmax}

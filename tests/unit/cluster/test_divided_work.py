@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import workbench as wb
+from tests.zoo.checkpoints import write_checkpoint
 from workbench.analysis.decisions.squeeze import Squeeze, Stop
 from workbench.analysis.decisions.squeeze_tasks import build_there_steps
 from workbench.analysis.predictions.ablation import run_ablation
+from workbench.bench.cpu import set_thread_count
 from workbench.cluster import Cluster
 from workbench.cluster.calibration import calibrate_in_parts
 from workbench.errors import ClusterError
@@ -45,9 +47,9 @@ def test_parts_of_a_text_add_up(llama: ModelHandle, cluster: Cluster, tmp_path: 
     assert len(calibrate_in_parts(llama, CALIBRATION, **options, store=store)) == len(plain)
 
 
-def test_experts_that_only_a_part_of_the_text_reaches(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    model = open_model(tiny_models["mixtral"])
-    parts = calibrate_in_parts(model, CALIBRATION, tokens=60, store=Store(tmp_path))
+def test_experts_that_only_a_part_of_the_text_reaches(tmp_path: Path) -> None:
+    model = open_model(write_checkpoint("mixtral", tmp_path / "mixtral"))
+    parts = calibrate_in_parts(model, CALIBRATION, tokens=60, store=Store(tmp_path / "store"))
     plain = wb.calibrate(model, CALIBRATION, tokens=60)
     assert list(parts) == list(plain)
     assert parts.facts() == plain.facts()
@@ -56,9 +58,12 @@ def test_experts_that_only_a_part_of_the_text_reaches(tiny_models: dict[str, Pat
 
 
 def test_sensitivity_is_the_same(llama: ModelHandle, cluster: Cluster, tmp_path: Path) -> None:
-    replay, recipes = wb.Replay(llama, SHORT, tokens=100), {"2 bits": wb.recipe("gptq", bits=2), "4 bits": wb.recipe("rtn")}
+    with set_thread_count(1):
+        replay = wb.Replay(llama, SHORT, tokens=100)
+    recipes = {"2 bits": wb.recipe("gptq", bits=2), "4 bits": wb.recipe("rtn")}
     stats = wb.calibrate(llama, CALIBRATION, tokens=100)
-    here = wb.sensitivity(replay, recipes, stats=stats, layers="*.0.*")
+    with set_thread_count(1):
+        here = wb.sensitivity(replay, recipes, stats=stats, layers="*.0.*")
     seen: list[float] = []
     options = {"stats": stats, "layers": "*.0.*", "store": Store(tmp_path), "cluster": cluster}
     there = wb.sensitivity(replay, recipes, **options, on_progress=lambda step: seen.append(step.fraction))
@@ -70,7 +75,8 @@ def test_sensitivity_is_the_same(llama: ModelHandle, cluster: Cluster, tmp_path:
 def test_an_ablation_is_the_same(llama: ModelHandle, cluster: Cluster, tmp_path: Path) -> None:
     recipes = {"4 bits": wb.recipe("rtn"), "2 bits": wb.LayerPlan.uniform(wb.recipe("rtn", bits=2), "*.mlp.*")}
     options = {"calibration": CALIBRATION, "tokens": 64, "evaluation_tokens": 64}
-    here = run_ablation(llama, recipes, SHORT, **options)
+    with set_thread_count(1):
+        here = run_ablation(llama, recipes, SHORT, **options)
     there = run_ablation(llama, recipes, SHORT, **options, store=Store(tmp_path), cluster=cluster)
     assert there.drop(columns="seconds").equals(here.drop(columns="seconds"))
 
@@ -91,9 +97,7 @@ def test_stops_are_quantized_there(llama: ModelHandle, cluster: Cluster, tmp_pat
 def test_a_model_in_memory_has_no_workers(llama: ModelHandle, cluster: Cluster, tmp_path: Path) -> None:
     model = open_model(llama.module)
     with pytest.raises(ClusterError, match="was opened from memory, so that no other process can open it; open its folder"):
-        wb.sensitivity(
-            wb.Replay(llama, SHORT, tokens=20), {"4": wb.recipe("rtn")}, store=Store(tmp_path), cluster=cluster
-        ) if model is None else run_steps(build_there_steps(Squeeze(model, Store(tmp_path)), cluster))
+        run_steps(build_there_steps(Squeeze(model, Store(tmp_path)), cluster))
 
 
 def test_another_model_on_the_worker_is_refused(llama: ModelHandle) -> None:
