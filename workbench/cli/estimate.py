@@ -52,8 +52,8 @@ def estimate(
     counts, chosen, shapes = _parse_machines(machines), parse(recipe), read_model_shapes(model)
     with show_progress("measuring costs", quiet=as_json) as report:
         costs = run_steps(measure_costs_steps(chosen), lambda step: report(step.fraction, 1))
-    here = cores or os.cpu_count() or 1
-    runs = [estimate_run(shapes, costs, count, cores=here, tokens=tokens, price=price) for count in counts]
+    machine_cores = cores or os.cpu_count() or 1
+    runs = [estimate_run(shapes, costs, count, cores=machine_cores, tokens=tokens, price=price) for count in counts]
     facts = {
         "model": model,
         "recipe": recipe,
@@ -95,8 +95,8 @@ def _format_estimate(shapes: "ModelShapes", costs: "CostModel", runs: "list[RunE
         f"about {stored:,.3g} GB when quantized ({costs.bits_per_weight:.3g} bits per weight)"
     )
     method = (
-        f"an extrapolation from {len(costs.measured)} matrices measured here on one thread ({sizes}): seconds per rows·cols, "
-        f"rows·cols² and cols³ are {terms}; the fit misses a measurement by up to {costs.misfit:.0%}"
+        f"an extrapolation from {len(costs.measured)} matrices measured here on one thread ({sizes}): seconds per cols, "
+        f"rows·cols, rows·cols² and cols³ are {terms}; the fit misses a measurement by up to {costs.misfit:.0%}"
     )
     lines = [
         title,
@@ -104,7 +104,7 @@ def _format_estimate(shapes: "ModelShapes", costs: "CostModel", runs: "list[RunE
         format_rows(columns, [row[: len(columns)] for row in rows]),
         "",
         method,
-        f"each of {runs[0].cores} workers on a machine needs {runs[0].worker_memory / 1e9:.1f} GB; with less memory, fewer workers run",
+        f"each of {runs[0].cores} workers of a machine needs {runs[0].worker_memory / 1e9:.1f} GB of memory",
     ]
     if costs.learns:
         lines.append("at least: what is learned or refined takes more, and was not measured")

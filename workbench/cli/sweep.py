@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from workbench.cluster.task_map import TaskProgress
 
-LAYER_COLUMNS = ["name", "recipe", "seed", "bits_per_weight", "relative_error", "output_error", "seconds"]
+SWEEP_COLUMNS = ["name", "recipe", "seed", "bits_per_weight", "relative_error", "output_error", "seconds"]
 
 
 def sweep(
@@ -92,7 +92,7 @@ def _format_sweep(facts: dict[str, Any], summary: "pd.DataFrame", table: "pd.Dat
     """One row a recipe, every layer where that is wanted, the layers that a recipe does not fit, and how much was cached."""
     lines = []
     if by_layer:
-        lines += [format_layer_table(table.loc[table["problem"] == "", LAYER_COLUMNS].sort_values("name", kind="stable")), ""]
+        lines += [format_layer_table(table.loc[table["problem"] == "", SWEEP_COLUMNS].sort_values("name", kind="stable")), ""]
     shown = summary.drop(columns="problems")
     if shown["output_error"].isna().all():
         shown = shown.drop(columns="output_error")

@@ -1,8 +1,8 @@
 """What quantizing a layer costs on this machine, measured on small matrices and fitted, to be extrapolated to large ones.
 
-seconds(rows, cols) = a · rows·cols + b · rows·cols² + c · cols³, none of them negative: the first is the work for every weight,
-the second the feedback of errors from column to column, the third the factorization of the second moment. Measurements run on one
-thread, and are the least processor time of several: on a busy machine they are what an idle one would take.
+seconds(rows, cols) = a · cols + b · rows·cols + c · rows·cols² + d · cols³, none of them negative: the calls for every column,
+the work for every weight, the feedback of errors from column to column, and the factorization of the second moment. Measurements
+run on one thread, and are the least processor time of several: on a busy machine they are what an idle one would take.
 """
 
 import itertools
@@ -19,19 +19,14 @@ from workbench.moment_sums import add_product
 from workbench.quantizers.pipeline import can_use_moment, needs_moment, quantize_layer
 from workbench.recipe import Recipe
 
-SHAPES = (
-    (64, 256),
-    (256, 256),
-    (128, 512),
-    (64, 1024),
-    (256, 1024),
-    (64, 2048),
-    (256, 2048),
-)  # rows, columns; from the cheapest on
+# rows and columns, from the cheapest on
+SHAPES = ((64, 256), (256, 256), (128, 512), (64, 1024), (256, 1024), (64, 2048), (256, 2048))
 MEASURING_SECONDS = 60.0  # after which no further shape is begun
-LEAST_SHAPES = 4
+LEAST_SHAPES = 5
 TRIES, TRY_SECONDS = 3, 2.0  # of a matrix, unless it takes longer
 WINDOW_TOKENS, WINDOW_COLS = 512, 1024  # of the matrix products that are timed
+
+Terms = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -48,15 +43,15 @@ class MeasuredShape:
 class CostModel:
     """Measured costs of one recipe on one thread, and what was fitted to them.
 
-    `terms` are seconds for each unit of rows·cols, rows·cols² and cols³; `alternatives` those that are fitted when one of the
-    measurements is left out; `misfit` is the largest relative difference between a measurement and the fit.
+    `terms` are seconds for each unit of cols, rows·cols, rows·cols² and cols³; `alternatives` those that are fitted when
+    one of the measurements is left out; `misfit` is the largest relative difference between a measurement and the fit.
     `read_seconds` are those of one multiply-add in a product of matrices, `moment_seconds` those for each token and entry of a
     second moment.
     """
 
     measured: tuple[MeasuredShape, ...]
-    terms: tuple[float, float, float]
-    alternatives: tuple[tuple[float, float, float], ...]
+    terms: Terms
+    alternatives: tuple[Terms, ...]
     misfit: float
     read_seconds: float
     moment_seconds: float
@@ -79,13 +74,13 @@ class CostModel:
         return min(totals) / (1 + self.misfit), max(totals) * (1 + self.misfit)
 
 
-def _apply_terms(terms: tuple[float, float, float], rows: int, cols: int) -> float:
+def _apply_terms(terms: Terms, rows: int, cols: int) -> float:
     return sum(term * size for term, size in zip(terms, _compute_sizes(rows, cols), strict=True))
 
 
-def _compute_sizes(rows: int, cols: int) -> tuple[float, float, float]:
-    """What the three terms are multiplied with."""
-    return float(rows * cols), float(rows) * cols**2, float(cols) ** 3
+def _compute_sizes(rows: int, cols: int) -> Terms:
+    """What the terms are multiplied with."""
+    return float(cols), float(rows * cols), float(rows) * cols**2, float(cols) ** 3
 
 
 def measure_costs(recipe: Recipe, seed: int = 0) -> CostModel:
@@ -123,14 +118,14 @@ def measure_costs_steps(recipe: Recipe, seed: int = 0) -> Generator[Counted, Non
 def fit_costs(
     measured: Sequence[MeasuredShape], read_seconds: float, moment_seconds: float, *, uses_moment: bool, learns: bool
 ) -> CostModel:
-    """Fit the three terms to measurements."""
+    """Fit the terms to measurements."""
     terms = _fit_terms(measured)
     alternatives = tuple(_fit_terms(few) for few in itertools.combinations(measured, len(measured) - 1))
     misfit = max(abs(_apply_terms(terms, one.rows, one.cols) / one.seconds - 1) for one in measured)
     return CostModel(tuple(measured), terms, alternatives, misfit, read_seconds, moment_seconds, uses_moment, learns)
 
 
-def _fit_terms(measured: Sequence[MeasuredShape]) -> tuple[float, float, float]:
+def _fit_terms(measured: Sequence[MeasuredShape]) -> Terms:
     """Non-negative least squares of relative errors."""
     from scipy.optimize import nnls
 
@@ -138,8 +133,8 @@ def _fit_terms(measured: Sequence[MeasuredShape]) -> tuple[float, float, float]:
     relative = sizes / np.array([[one.seconds] for one in measured])
     scale = relative.max(0)  # the terms differ by many orders of magnitude
     solution, _ = nnls(relative / scale, np.ones(len(measured)))
-    a, b, c = solution / scale
-    return float(a), float(b), float(c)
+    a, b, c, d = solution / scale
+    return float(a), float(b), float(c), float(d)
 
 
 def _measure_shape(recipe: Recipe, rows: int, cols: int, generator: torch.Generator) -> MeasuredShape:

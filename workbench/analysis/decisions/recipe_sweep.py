@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1
-FIGURES = ("parameters", "bits", "bits_per_weight", "nominal_bits", "relative_error", "output_error", "seconds")
+SWEEP_FIGURES = ("parameters", "bits", "bits_per_weight", "nominal_bits", "relative_error", "output_error", "seconds")
 
 
 def sweep_recipes(
@@ -161,12 +161,12 @@ def tabulate_sweep(tasks: Sequence[Task], results: Sequence[Mapping[str, Any]]) 
             "recipe": task.arguments["label"],
             "seed": task.arguments["seed"],
             "name": task.arguments["layer"],
-            **{figure: result.get(figure) for figure in FIGURES},
+            **{figure: result.get(figure) for figure in SWEEP_FIGURES},
             "problem": result["problem"],
         }
         for task, result in zip(tasks, results, strict=True)
     ]
-    return pd.DataFrame(rows).astype(dict.fromkeys(FIGURES, float))
+    return pd.DataFrame(rows).astype(dict.fromkeys(SWEEP_FIGURES, float))
 
 
 def summarise_sweep(table: "pd.DataFrame") -> "pd.DataFrame":
