@@ -102,6 +102,8 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/test_transformers_plugin.py::test_it_loads_where_workbench_is_imported_before_or_after",
         "tests/unit/test_versions.py::test_the_package_turns_no_warning_into_an_error",
         "tests/unit/cluster/test_recipe_sweep.py::test_a_killed_worker_costs_only_its_task",
+        "tests/unit/cli/test_jobs.py::test_a_killed_run_is_resumed_with_the_same_result",
+        "tests/unit/cli/test_jobs.py::test_a_run_is_cancelled_from_another_process",
         "tests/unit/cli/test_streams.py::test_json_in_a_windows_pipe_says_the_same",
         "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
         "tests/integration/test_larger_than_memory.py",

@@ -40,8 +40,8 @@ def estimate(
     """Estimate time, memory and price of quantizing a model on several machines.
 
     The recipe is timed on small matrices here, on one thread; costs for each weight, for rows × columns² and for columns³ are
-    fitted and extrapolated to the shapes in the model's config.json. The range says how far single measurements move the
-    result; it assumes machines like this one, an idle one, and says nothing of reading files over a network.
+    fitted and extrapolated to the shapes in the model's config.json. The range says how far the result moves if each
+    measurement is off by a tenth; it assumes idle machines like this one, and says nothing of reading files over a network.
     """
     from workbench.cluster.cost_model import measure_costs_steps
     from workbench.cluster.run_estimate import estimate_run
@@ -61,7 +61,7 @@ def estimate(
         "weights": shapes.weights,
         "other_parameters": shapes.other_parameters,
         "tokens": tokens if costs.uses_moment else 0,
-        "costs": asdict(costs),
+        "costs": {name: value for name, value in asdict(costs).items() if name != "alternatives"},
         "runs": [
             {**asdict(run), "seconds": run.seconds, "memory": run.memory, "machine_hours": run.machine_hours, "cost": run.cost}
             for run in runs

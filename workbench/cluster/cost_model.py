@@ -8,7 +8,7 @@ run on one thread, and are the least processor time of several: on a busy machin
 import itertools
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from workbench.recipe import Recipe
 
 # rows and columns, from the cheapest on
 SHAPES = ((64, 256), (256, 256), (128, 512), (64, 1024), (256, 1024), (64, 2048), (256, 2048))
-MEASURING_SECONDS = 60.0  # after which no further shape is begun
+MEASURING_SECONDS = 60.0  # of processor time, after which no further shape is begun
 LEAST_SHAPES = 5
+MEASURING_ERROR = 0.1  # of a measurement, at least, in the range of an estimate
 TRIES, TRY_SECONDS = 3, 2.0  # of a matrix, unless it takes longer
 WINDOW_TOKENS, WINDOW_COLS = 512, 1024  # of the matrix products that are timed
 
@@ -43,10 +44,10 @@ class MeasuredShape:
 class CostModel:
     """Measured costs of one recipe on one thread, and what was fitted to them.
 
-    `terms` are seconds for each unit of cols, rows·cols, rows·cols² and cols³; `alternatives` those that are fitted when
-    one of the measurements is left out; `misfit` is the largest relative difference between a measurement and the fit.
-    `read_seconds` are those of one multiply-add in a product of matrices, `moment_seconds` those for each token and entry of a
-    second moment.
+    `terms` are seconds for each unit of cols, rows·cols, rows·cols² and cols³; `misfit` is the largest relative difference between
+    a measurement and the fit. `alternatives` are the terms that are fitted where each measurement is off by the misfit or a tenth,
+    whichever is more, in any combination. `read_seconds` are those of one multiply-add in a product of matrices,
+    `moment_seconds` those for each token and entry of a second moment.
     """
 
     measured: tuple[MeasuredShape, ...]
@@ -68,10 +69,10 @@ class CostModel:
         return _apply_terms(self.terms, rows, cols)
 
     def predict_range(self, shapes: Sequence[tuple[int, int]]) -> tuple[float, float]:
-        """The least and the most seconds that all these matrices take, by the fits with one measurement left out, each way wider
-        by the misfit. It is no confidence interval: it says how far the extrapolation depends on single measurements."""
+        """The least and the most seconds that all these matrices take where every measurement may be off: no confidence interval,
+        but how far errors of the measurements carry in the extrapolation."""
         totals = [sum(_apply_terms(terms, *shape) for shape in shapes) for terms in (self.terms, *self.alternatives)]
-        return min(totals) / (1 + self.misfit), max(totals) * (1 + self.misfit)
+        return min(totals), max(totals)
 
 
 def _apply_terms(terms: Terms, rows: int, cols: int) -> float:
@@ -100,13 +101,13 @@ def measure_costs_steps(recipe: Recipe, seed: int = 0) -> Generator[Counted, Non
     """The same as a generator that yields a step for each matrix."""
     learns = recipe.refines or recipe.transform.learns
     plain = recipe.replace(transform=registry.make("transform", "identity")) if recipe.transform.learns else recipe
-    generator, measured, begin = torch.Generator().manual_seed(seed), list[MeasuredShape](), time.perf_counter()
+    generator, measured, begin = torch.Generator().manual_seed(seed), list[MeasuredShape](), time.process_time()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         _measure_shape(plain, *SHAPES[0], generator)  # compiles what is compiled
         for number, (rows, cols) in enumerate(SHAPES):
-            if len(measured) < LEAST_SHAPES or time.perf_counter() - begin < MEASURING_SECONDS:
+            if len(measured) < LEAST_SHAPES or time.process_time() - begin < MEASURING_SECONDS:
                 measured.append(_measure_shape(plain, rows, cols, generator))
             yield Counted(number + 1, len(SHAPES))
         read, moment = _measure_products(generator)
@@ -120,8 +121,13 @@ def fit_costs(
 ) -> CostModel:
     """Fit the terms to measurements."""
     terms = _fit_terms(measured)
-    alternatives = tuple(_fit_terms(few) for few in itertools.combinations(measured, len(measured) - 1))
     misfit = max(abs(_apply_terms(terms, one.rows, one.cols) / one.seconds - 1) for one in measured)
+    error = max(misfit, MEASURING_ERROR)
+    factors = itertools.product((1 - error / (1 + error), 1 + error), repeat=len(measured))
+    alternatives = tuple(
+        _fit_terms([replace(one, seconds=one.seconds * factor) for one, factor in zip(measured, chosen, strict=True)])
+        for chosen in factors
+    )
     return CostModel(tuple(measured), terms, alternatives, misfit, read_seconds, moment_seconds, uses_moment, learns)
 
 

@@ -68,5 +68,6 @@ def read_model_shapes(source: str | Path) -> ModelShapes:
             layers.append(LayerShape(name, rows, cols, position[0]))
     if not layers:
         raise ModelError(f"{folder} describes no linear layers in its blocks ({type(module).__name__}); nothing to quantize.")
-    parameters = sum(parameter.numel() for parameter in module.parameters())
+    tied = getattr(module, "all_tied_weights_keys", None) or {}
+    parameters = sum(parameter.numel() for name, parameter in module.named_parameters() if name not in tied)
     return ModelShapes(str(source), tuple(layers), parameters - sum(layer.weights for layer in layers))

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.cli.conftest import Said
 
 SWEEP = ("sweep", "builtin", "--recipe", "rtn:bits=4,clip=none", "--layers", "*.0.mlp.*")
-QUANTIZE = ("quantize", "builtin", "--recipe", "gptq:bits=3", "--layers", "*.[012].*", "--tokens", "512")
+QUANTIZE = ("quantize", "builtin", "--recipe", "gptq:bits=3", "--layers", "*.[01].*", "--tokens", "256")
 
 
 @pytest.fixture(autouse=True)

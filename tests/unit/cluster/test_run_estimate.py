@@ -79,12 +79,12 @@ def test_a_fit_finds_the_terms_and_says_how_far_it_may_be_off() -> None:
     exact = make_costs()
     assert exact.terms == pytest.approx(TRUE, rel=1e-6)
     assert exact.misfit < 1e-9
-    low, high = exact.predict_range([(4096, 4096)])
-    assert low == pytest.approx(high) == pytest.approx(exact.predict(4096, 4096))
+    low, high = exact.predict_range([(1024, 4096)])
+    assert low < 0.95 * exact.predict(1024, 4096) < 1.05 * exact.predict(1024, 4096) < high
     noisy = make_costs(0.1)
-    low, high = noisy.predict_range([(4096, 4096)])
-    assert low < exact.predict(4096, 4096) < high
-    assert 0.02 < noisy.misfit < 0.2
+    low, high = noisy.predict_range([(1024, 4096)])
+    assert low < exact.predict(1024, 4096) < high
+    assert 0 < noisy.misfit < 0.2
     assert min(noisy.terms) >= 0
 
 
