@@ -44,9 +44,9 @@ class MeasuredShape:
 class CostModel:
     """Measured costs of one recipe on one thread, and what was fitted to them.
 
-    `terms` are seconds for each unit of cols, rows·cols, rows·cols² and cols³; `misfit` is the largest relative difference between
-    a measurement and the fit. `alternatives` are the terms that are fitted where each measurement is off by the misfit or a tenth,
-    whichever is more, in any combination. `read_seconds` are those of one multiply-add in a product of matrices,
+    `terms` are seconds for each unit of cols, rows·cols, rows·cols² and cols³; `misfit` is the largest relative difference
+    between a measurement and the fit. `alternatives` are the terms that are fitted where each measurement is off by the misfit or
+    a tenth, whichever is more, in any combination. `read_seconds` are those of one multiply-add in a product of matrices,
     `moment_seconds` those for each token and entry of a second moment.
     """
 
