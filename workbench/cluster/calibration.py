@@ -152,7 +152,7 @@ def _add_parts(model: "ModelHandle", tasks: Sequence[Task], store: Store, source
                 begin = f"{layers[leader]}."
                 part = {name.removeprefix(begin): value for name, value in entry.tensors.items() if name.startswith(begin)}
                 totals[leader] = _add_sums(totals[leader], part) if leader in totals else part
-    measured = {}
+    measured: dict[str, LayerStats] = {}
     for leader, names in groups.items():
         if leader in totals and int(totals[leader]["tokens"]):
             measured |= dict.fromkeys(names, _compute_stats(leader, totals.pop(leader)))

@@ -84,7 +84,7 @@ def run_ablation(
 
     if not recipes:
         raise RecipeError("no recipes to compare; give at least one, such as {'none': wb.recipe('btc', transform='none')}.")
-    options = {"tokens": tokens, "evaluation_tokens": evaluation_tokens, "seed": seed}
+    options: dict[str, Any] = {"tokens": tokens, "evaluation_tokens": evaluation_tokens, "seed": seed}
     if cluster is not None:
         figures = _measure_there(model, recipes, evaluation, calibration, options, store or Store(), cluster, on_progress)
     else:
