@@ -15,6 +15,7 @@ from workbench.import_hook import import_lazily
 
 if TYPE_CHECKING:
     from workbench.analysis.decisions.preset_trials import try_presets as preset_trials
+    from workbench.analysis.decisions.recipe_sweep import sweep_recipes as sweep
     from workbench.analysis.decisions.scaling_law import UNDERTRAINED, count_parameters
     from workbench.analysis.decisions.scaling_law import read_training_tokens as training_tokens
     from workbench.analysis.decisions.scaling_law import tabulate_expected_losses as expected_losses
@@ -97,6 +98,7 @@ __all__ = [
     "sign_patterns",
     "sign_vectors",
     "squeeze_table",
+    "sweep",
     "sweep_errors",
     "sweep_paths",
     "task_accuracy",
@@ -147,6 +149,7 @@ _HOMES = {
     "sign_patterns": "analysis.method.sign_patterns:count_sign_patterns",
     "sign_vectors": "quantizers.coders.fitting.binary_kmeans:split_vectors",
     "squeeze_table": "analysis.decisions.squeeze:tabulate_stops",
+    "sweep": "analysis.decisions.recipe_sweep:sweep_recipes",
     "sweep_errors": "analysis.method.run_trace:tabulate_sweep_errors",
     "sweep_paths": "analysis.method.run_trace:tabulate_sweep_paths",
     "task_accuracy": "analysis.predictions.task_accuracy:measure_tasks",

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 from safetensors import SafetensorError, deserialize
 
 from workbench.atomic import PARTIAL, count_bytes, discard, read_modification_time, remove_if_abandoned, replace_file
+from workbench.cache_folder import find_cache_folder
 from workbench.errors import WorkbenchError, WorkbenchWarning
 from workbench.outputs import explain_os_error
 
@@ -120,8 +120,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path | None = None, *, limit_bytes: int = MAX_STORE_BYTES) -> None:
-        chosen = folder or os.environ.get("WORKBENCH_CACHE") or platformdirs.user_cache_path("quantization-workbench")
-        self.folder, self.limit_bytes = Path(chosen), limit_bytes
+        self.folder, self.limit_bytes = Path(folder or find_cache_folder()), limit_bytes
         self._unpruned = limit_bytes  # bytes written here since the whole folder was looked at
 
     def get(self, key: str) -> Entry | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,6 +109,16 @@ def collect_running_facts(running: Running) -> dict[str, Any]:
         "slowest": running.speed.low,
         "fastest": running.speed.high,
     }
+
+
+def count_stored_files(quantized: QuantizedModel, folder: Path) -> Stored:
+    """What a saved model stores: its own counts of bits, and the bytes of its files."""
+    return Stored(
+        bits_per_weight=quantized.bits_per_weight,
+        nominal_bits=quantized.nominal_bits,
+        coverage=quantized.coverage,
+        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+    )
 
 
 def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored:
