@@ -86,12 +86,12 @@ def build_error_bars(table: "pd.DataFrame", column: str, color: str, *, scale: f
     return {**bars, "color": color, **more}
 
 
-def build_noise_line(names: "Sequence[str]", floor: float, theme: Theme) -> dict[str, Any]:
+def build_noise_line(places: "Sequence[float]", floor: float, theme: Theme) -> dict[str, Any]:
     """The KL of half precision alone as a dashed line from the first to the last layer."""
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": [names[0], names[-1]],
+        "x": [places[0], places[-1]],
         "y": [floor, floor],
         "name": "half-precision noise",
         "line": {"color": theme.accent, "width": 2, "dash": "dash"},

@@ -9,8 +9,9 @@ import pandas as pd
 
 from workbench.analysis import glossary
 from workbench.views import theme as themes
+from workbench.views.layer_names import label_block, shorten_matrix_name
 from workbench.views.theme import Theme
-from workbench.views.weights.layer_map import SIGNED, label_block, shorten_matrix_name
+from workbench.views.weights.layer_map import SIGNED
 
 SHOWN = 8  # matrices of one part of a block that are drawn; the menu has all
 EQUAL_CONTRAST = 0.179  # luminance (WCAG) at which white and black read equally well

@@ -8,7 +8,7 @@ import panel as pn
 
 from workbench.quantized import QuantizedLayer
 from workbench.recipe import Recipe
-from workbench.views.weights.layer_map import label_layer
+from workbench.views.layer_names import label_layer
 from workbench.widgets.base.component import Component
 from workbench.widgets.base.live import Subject
 from workbench.widgets.base.presentation import present
@@ -78,7 +78,7 @@ class Explorer(Component):
     def build(self) -> pn.viewable.Viewable:
         """Toolbar and strips above; layers left, figures in the middle, bench right."""
         self.toolbar = self.part(Toolbar)
-        self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.heading = pn.pane.HTML("", margin=(0, 10), sizing_mode="stretch_width")
         self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(LayerBench)
         self.tabs = Tabs(self, self._kinds, self._front)
@@ -112,7 +112,7 @@ class Explorer(Component):
         """The title line of the selected layer, and what became of the marks of the one before."""
         layer = self.session.model.layers().set_index("name").loc[self.session.layer]
         self.heading.object = (
-            f"<h1 style='font-size:1.3rem;margin:0'>{escape(label_layer(layer))} "
+            f"<h1 style='font-size:1.3rem;margin:0;overflow-wrap:anywhere'>{escape(label_layer(layer))} "
             f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {escape(self.session.layer)}</small></h1>"
-            f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
+            f"<p style='margin:0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
         )

@@ -9,6 +9,7 @@ from pandas.api.types import is_numeric_dtype
 from workbench.analysis import glossary
 from workbench.analysis.weights import sketch_cache
 from workbench.session.blame import BLAME
+from workbench.views.layer_names import label_layer_name
 from workbench.views.weights import layer_map as views
 from workbench.views.weights.block_drawing import draw_block
 from workbench.widgets.base.component import (
@@ -146,7 +147,7 @@ class LayerBrowser(Component):
         """Fill the map with what has been read so far."""
         self.refresh()
         return (
-            None if job.latest is None else f"Reading the layers: {job.progress:.0%}, last {views.label_layer_name(job.latest.layer)}."
+            None if job.latest is None else f"Reading the layers: {job.progress:.0%}, last {label_layer_name(job.latest.layer)}."
         )
 
     def _ended(self, job: Any) -> None:
