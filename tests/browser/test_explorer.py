@@ -241,6 +241,18 @@ def test_nothing_sticks_out(address: str, open_page: Open, width: int) -> None:
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, name
 
 
+def test_enlarged_type_takes_no_sideways_scrolling(address: str, open_page: Open) -> None:
+    """Type twice as large, as some readers set it in their browser."""
+    page = open_page(address)
+    figure(page, "weight")
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    for width in (1440, 900, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(1000)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width, width
+    assert button(page, "Present").evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 20
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_in_a_blind_visitors_way(address: str, open_page: Open, theme: str) -> None:
     page = open_page(f"{address}?theme={theme}")

@@ -202,7 +202,7 @@ class FigureFrame(pn.viewable.Viewer):
         self.table = pn.Column(sizing_mode="stretch_width")
         self.as_table.param.watch(lambda _: self._swap(), "value")
         saving = [self._save_as(form) for form in ("SVG", "PNG")]
-        self.below = pn.Row(self.as_table, *saving)
+        self.below = pn.FlexBox(self.as_table, *saving)
         self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.below, sizing_mode="stretch_width")
 
     def draw(self, figure: Figure) -> None:
