@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from workbench.analysis.method.sign_patterns import count_sign_patterns as sign_patterns
     from workbench.analysis.method.sign_patterns import tabulate_codebooks as flipped_signs
     from workbench.analysis.predictions.ablation import run_ablation as ablation
+    from workbench.analysis.predictions.block_reading import pack_block as packed_block
+    from workbench.analysis.predictions.block_reading import read_block as block_reading
     from workbench.analysis.predictions.fork_study import extract_prompts as fork_prompts
     from workbench.analysis.predictions.fork_study import run_fork_study as fork_study
     from workbench.analysis.predictions.fork_study import tabulate_shares as fork_shares
@@ -57,6 +59,7 @@ __all__ = [
     "Text",
     "Trace",
     "ablation",
+    "block_reading",
     "cache_table",
     "cached_model",
     "calibration_texts",
@@ -77,6 +80,7 @@ __all__ = [
     "layer_levels",
     "measured_losses",
     "mixture_errors",
+    "packed_block",
     "preset_trials",
     "read_sources",
     "sign_patterns",
@@ -97,6 +101,7 @@ _HOMES = {
     "Trace": "analysis.method.run_trace:Trace",
     "UNDERTRAINED": "analysis.decisions.scaling_law:UNDERTRAINED",
     "ablation": "analysis.predictions.ablation:run_ablation",
+    "block_reading": "analysis.predictions.block_reading:read_block",
     "cache_table": "analysis.predictions.kv_cache:tabulate_caches",
     "cached_model": "analysis.predictions.kv_cache:make_cached_model",
     "calibration_texts": "analysis.method.calibration_mixture:read_default_texts",
@@ -117,6 +122,7 @@ _HOMES = {
     "layer_levels": "analysis.weights.weight_sketch:find_layer_levels",
     "measured_losses": "analysis.decisions.scaling_law:tabulate_measured_losses",
     "mixture_errors": "analysis.method.calibration_mixture:tabulate_mixture_errors",
+    "packed_block": "analysis.predictions.block_reading:pack_block",
     "preset_trials": "analysis.decisions.preset_trials:try_presets",
     "read_sources": "analysis.method.calibration_mixture:read_sources",
     "sign_patterns": "analysis.method.sign_patterns:count_sign_patterns",
