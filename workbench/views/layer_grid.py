@@ -1,6 +1,6 @@
 """A grid of layers: one cell for every layer, block by block, coloured by one column of a table of layers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def draw_layer_grid(
     marked: Collection[str] = (),
     painted: Collection[str] = (),
     signed: bool = False,
-    notes: Collection[str] = (),
+    notes: Sequence[str] = (),
     theme: Theme = themes.LIGHT,
 ) -> dict[str, Any]:
     """A plotly figure of `layers` (name, block, matrix and the numbers), coloured by `column`; one cell a layer.
@@ -47,7 +47,7 @@ def draw_layer_grid(
         values[at] = np.nan if value is None else value
         names[at] = line.name
         written[at] = glossary.format_value(column, value)
-        hover[at] = [*notes][number] if notes else ""
+        hover[at] = notes[number] if notes else ""
     shown = [label.replace("_proj", "") for label in matrices]
     height = _compute_height(len(rows))
     has_numbers = height / max(len(rows), 1) >= WRITTEN_ROW and len(matrices) <= WRITTEN_COLUMNS
@@ -60,7 +60,9 @@ def draw_layer_grid(
             theme,
             height=MARGIN + height,
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
+            # ranges that are computed leave room for the points, which is a whole row where rows are low
             xaxis={
+                "range": [-0.5, len(matrices) - 0.5],
                 "side": "top",
                 "tickangle": 0 if len(shown) * max(map(len, shown), default=0) <= LEVEL else -45,
                 "tickvals": matrices,
@@ -70,8 +72,8 @@ def draw_layer_grid(
                 "type": "category",
             },
             yaxis={
-                "autorange": "reversed",
-                "showgrid": False,
+                "range": [len(rows) - 0.5, -0.5],
+                **build_level_ticks(rows, rows),
                 "fixedrange": True,
                 "type": "category",
                 "title": {"text": "block"},

@@ -36,6 +36,8 @@ def test_many_blocks_have_low_rows_and_few_have_numbers(blocks: int, highest: in
     heat, layout = plot["data"][0], plot["layout"]
     assert len(heat["z"]) == blocks
     assert layout["height"] <= highest
+    assert layout["yaxis"]["range"] == [blocks - 0.5, -0.5]
+    assert 2 <= len(layout["yaxis"]["ticktext"]) <= 24
     if blocks <= 6:
         assert len(layout["annotations"]) == 7 * blocks
         assert not heat["showscale"]
