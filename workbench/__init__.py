@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from workbench.widgets.method.calibration_mixture import CalibrationView
     from workbench.widgets.method.codebook_microscope import CodebookMicroscope
     from workbench.widgets.method.method_view import MethodView
+    from workbench.widgets.predictions.attention_raster import AttentionRaster
+    from workbench.widgets.predictions.cache_raster import CacheRaster
     from workbench.widgets.predictions.generation import TextComparison
     from workbench.widgets.predictions.kv_cache import KVCacheView
     from workbench.widgets.predictions.layer_errors import LayerErrors
@@ -71,7 +73,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionRaster",
     "BudgetPainter",
+    "CacheRaster",
     "CalibrationView",
     "CardView",
     "ChannelScatter",
@@ -134,7 +138,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AttentionRaster": "workbench.widgets.predictions.attention_raster",
     "BudgetPainter": "workbench.widgets.decisions.pareto_painter",
+    "CacheRaster": "workbench.widgets.predictions.cache_raster",
     "CalibrationView": "workbench.widgets.method.calibration_mixture",
     "CardView": "workbench.widgets.decisions.quant_card",
     "ChannelScatter": "workbench.widgets.weights.channel_scatter",

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from workbench.analysis.method.sign_patterns import count_sign_patterns as sign_patterns
     from workbench.analysis.method.sign_patterns import tabulate_codebooks as flipped_signs
     from workbench.analysis.predictions.ablation import run_ablation as ablation
+    from workbench.analysis.predictions.block_reading import pack_block as packed_block
+    from workbench.analysis.predictions.block_reading import read_block as block_reading
     from workbench.analysis.predictions.fork_rate import measure_forks as fork_rate
     from workbench.analysis.predictions.fork_study import extract_prompts as fork_prompts
     from workbench.analysis.predictions.fork_study import run_fork_study as fork_study
@@ -68,6 +70,7 @@ __all__ = [
     "Trace",
     "ablation",
     "base_divergence",
+    "block_reading",
     "cache_table",
     "cached_model",
     "calibration_texts",
@@ -91,6 +94,7 @@ __all__ = [
     "layer_levels",
     "measured_losses",
     "mixture_errors",
+    "packed_block",
     "position_table",
     "preset_trials",
     "read_kl_base",
@@ -119,6 +123,7 @@ _HOMES = {
     "UNDERTRAINED": "analysis.decisions.scaling_law:UNDERTRAINED",
     "ablation": "analysis.predictions.ablation:run_ablation",
     "base_divergence": "analysis.predictions.kl_base:compare_with_base",
+    "block_reading": "analysis.predictions.block_reading:read_block",
     "cache_table": "analysis.predictions.kv_cache:tabulate_caches",
     "cached_model": "analysis.predictions.kv_cache:make_cached_model",
     "calibration_texts": "analysis.method.calibration_mixture:read_default_texts",
@@ -143,6 +148,7 @@ _HOMES = {
     "measured_losses": "analysis.decisions.scaling_law:tabulate_measured_losses",
     "mixture_errors": "analysis.method.calibration_mixture:tabulate_mixture_errors",
     "position_table": "analysis.predictions.position_table:tabulate_positions",
+    "packed_block": "analysis.predictions.block_reading:pack_block",
     "preset_trials": "analysis.decisions.preset_trials:try_presets",
     "read_kl_base": "analysis.predictions.kl_base:read_kl_base",
     "read_sources": "analysis.method.calibration_mixture:read_sources",

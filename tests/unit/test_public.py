@@ -13,7 +13,8 @@ import workbench as wb
 from tests.lessons import NOTEBOOKS, code, read
 
 PUBLIC = [
-    "BudgetPainter", "CalibrationView", "CardView", "ChannelScatter", "CodebookMicroscope", "ExpectationsView", "Explorer",
+    "AttentionRaster", "BudgetPainter", "CacheRaster",
+    "CalibrationView", "CardView", "ChannelScatter", "CodebookMicroscope", "ExpectationsView", "Explorer",
     "ForkFinder", "HistoryView", "KVCacheView", "LayerBench", "LayerBrowser", "LayerErrors", "LayerPlan",
     "LayerTable", "LedgerView", "MethodView", "ModelComparison", "PinnedView", "Recipe", "RecipeGallery", "Replay", "RunBar",
     "SaliencyView", "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WeightRaster",
@@ -62,7 +63,7 @@ def test_public_names_are_these_and_sorted() -> None:
 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        AttributeError, match="no attribute 'quantise'; its public names are BudgetPainter, CalibrationView, CardView"
+        AttributeError, match="no attribute 'quantise'; its public names are AttentionRaster, BudgetPainter, CacheRaster"
     ):
         _ = wb.quantise
 

@@ -18,6 +18,7 @@ from workbench.cli.compare_figures import (
 from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.model_facts import collect_running_facts, collect_stored_facts, format_bits
 from workbench.cli.output import emit_page, format_with_interval, show_progress
+from workbench.views.token_text import quote_token
 
 if TYPE_CHECKING:
     from workbench.analysis.predictions.generation import Writing
@@ -186,7 +187,8 @@ def _format_comparison(facts: dict[str, Any]) -> str:
         fork = row["fork"]
         parted = "none, both texts are the same"
         if fork is not None:
-            parted = f"token {fork['token'] + 1}: {fork['original']!r} became {fork['other']!r}"
+            sides = [quote_token(fork[side]) or "the end" for side in ("original", "other")]
+            parted = f"token {fork['token'] + 1}: {sides[0]} became {sides[1]}"
         bits = f", {format_bits(row)}" if "nominal_bits" in row else ""
         lines += [
             "",
